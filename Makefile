@@ -1,0 +1,100 @@
+# wspush: see `make help`.
+
+CFLAGS ?= -O2 -g
+PREFIX ?= /usr/local
+PKG_CONFIG ?= pkg-config
+
+# The rooms, lowest first; wspush.c alone has main().
+ROOMS = buf table deadline file log json config crypto http park ws conn command account hub api session loop
+
+WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
+           -Wmissing-prototypes -Wvla -Wformat=2
+STANDARD = -std=c11 -D_POSIX_C_SOURCE=200809L -pthread
+COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) -I. -MMD -MP
+
+OPENSSL_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcrypto 2>/dev/null)
+OPENSSL_LIBS := $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null || echo -lcrypto)
+
+# Each variant of the build has a folder of its own under build/: release, asan, tsan.
+SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+SANITIZE_tsan = -O1 -g -fsanitize=thread
+SANITIZE_release =
+
+UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+
+all: wspush
+
+help:
+	@echo 'make deps        install what the build needs (compiler, pkg-config, OpenSSL headers)'
+	@echo 'make             build ./wspush'
+	@echo 'make run         build and serve with config.ini'
+	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat)'
+	@echo 'make test        run the whole test suite'
+	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
+	@echo 'make layers      check that no part includes one above it'
+	@echo 'make bench       measure what parking brings and what a quiet client costs'
+	@echo 'make install     install under PREFIX (/usr/local), below DESTDIR'
+	@echo 'make clean       remove what was built'
+
+wspush: build/release/wspush
+	@cp $< $@
+
+run: wspush
+	@./wspush -c config.ini
+
+echo: build/echo
+
+build/echo: build/release/echo
+	@cp $< $@
+
+objects = $(ROOMS:%=build/$(1)/%.o)
+
+define VARIANT
+build/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$$(COMPILE) $$(SANITIZE_$(1)) -c -o $$@ $$<
+
+build/$(1)/%.o: tests/%.c
+	@mkdir -p $$(@D)
+	$$(COMPILE) $$(SANITIZE_$(1)) -c -o $$@ $$<
+
+build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
+	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(OPENSSL_LIBS)
+
+build/$(1)/echo build/$(1)/hold $(UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
+	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(OPENSSL_LIBS)
+endef
+$(foreach variant,release asan tsan,$(eval $(call VARIANT,$(variant))))
+
+# Everything the tests run, built beforehand and in parallel.
+test-build: build/asan/wspush build/asan/echo build/asan/hold build/tsan/wspush build/release/wspush \
+            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account
+
+test:
+	@$(MAKE) --no-print-directory -s -j2 test-build
+	@tests/run.sh $(ONLY)
+
+layers:
+	@tests/layers.sh
+
+deps:
+	@tests/deps.sh build
+
+test-deps:
+	@tests/deps.sh test
+
+bench: build/release/wspush build/release/hold
+	@tests/bench.sh
+
+install: wspush
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/wspush
+	install -m 755 wspush $(DESTDIR)$(PREFIX)/bin/wspush
+	install -m 644 README.md LICENSE config.ini $(DESTDIR)$(PREFIX)/share/doc/wspush/
+
+clean:
+	rm -rf build wspush
+
+.PHONY: all help run echo test test-build layers deps test-deps bench install clean
+.SECONDARY:
+
+-include $(wildcard build/*/*.d)

@@ -1,0 +1,402 @@
+/* account.c - systems, passwords, the accounts file. */
+#include "account.h"
+
+#include "crypto.h"
+#include "file.h"
+#include "table.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FILE_NAME "accounts"
+#define FILE_HEADER "# wspush accounts: method iterations salt hash name\n"
+#define FILE_LIMIT (256u * 1024 * 1024)
+#define METHOD "pbkdf2-sha256"
+
+struct account {
+    unsigned iterations;
+    unsigned char salt[CRYPTO_SALT_SIZE], hash[CRYPTO_HASH_SIZE];
+    size_t name_length;
+    char name[];
+};
+
+struct job {
+    struct job *next;
+    struct account_result result;
+    size_t password_length;
+    char password[ACCOUNT_PASSWORD_MAX];
+};
+
+struct job_list {
+    struct job *first, *last;
+    size_t count;
+};
+
+struct accounts {
+    char directory[PATH_MAX];
+    int wake;
+    unsigned iterations;
+    uint32_t seed;
+    pthread_t worker;
+    bool has_worker;
+    struct buf image; /* the file's text; the worker's own once it runs */
+
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    struct table table; /* of struct account */
+    struct job_list waiting, done;
+    bool stop;
+};
+
+static void push(struct job_list *list, struct job *job)
+{
+    job->next = NULL;
+    if (list->last)
+        list->last->next = job;
+    else
+        list->first = job;
+    list->last = job;
+    list->count++;
+}
+
+static struct job *pop(struct job_list *list)
+{
+    struct job *job = list->first;
+
+    if (!job)
+        return NULL;
+    list->first = job->next;
+    if (!list->first)
+        list->last = NULL;
+    list->count--;
+    return job;
+}
+
+static void free_job(struct job *job)
+{
+    crypto_erase(job, sizeof *job);
+    free(job);
+}
+
+/* The account of this name, or NULL. The lock is held, or no worker runs yet. */
+static struct account *find(const struct accounts *accounts, struct str name)
+{
+    struct table_cursor cursor = {.hash = str_hash(name, accounts->seed)};
+    struct account *account;
+
+    while ((account = table_next(&accounts->table, &cursor)))
+        if (str_equal((struct str){account->name, account->name_length}, name))
+            return account;
+    return NULL;
+}
+
+static struct account *new_account(struct str name)
+{
+    struct account *account = calloc(1, sizeof *account + name.length);
+
+    if (account) {
+        account->name_length = name.length;
+        memcpy(account->name, name.at, name.length);
+    }
+    return account;
+}
+
+static struct str bytes_of(const unsigned char *at, size_t length)
+{
+    return (struct str){(const char *)at, length};
+}
+
+static void append_line(struct buf *out, const struct account *account)
+{
+    buf_append(out, STR(METHOD " "));
+    buf_append_number(out, account->iterations);
+    buf_append(out, STR(" "));
+    crypto_hex(out, bytes_of(account->salt, sizeof account->salt));
+    buf_append(out, STR(" "));
+    crypto_hex(out, bytes_of(account->hash, sizeof account->hash));
+    buf_append(out, STR(" "));
+    buf_append(out, (struct str){account->name, account->name_length});
+    buf_append(out, STR("\n"));
+}
+
+/* Adds the account of one line of the file; returns what is wrong with it, or NULL. */
+static const char *load_line(struct accounts *accounts, struct str line)
+{
+    struct str name = line, method = str_cut(&name, ' '), count = str_cut(&name, ' ');
+    struct str salt = str_cut(&name, ' '), hash = str_cut(&name, ' ');
+    uint64_t iterations = 0;
+    struct account *account;
+
+    if (!str_equal(method, STR(METHOD)))
+        return "unknown method of hashing";
+    if (!str_number(count, INT_MAX, &iterations) || iterations == 0)
+        return "malformed number of iterations";
+    if (name.length == 0 || name.length > ACCOUNT_NAME_MAX)
+        return "malformed name";
+    if (find(accounts, name))
+        return "this name stands in the file twice";
+    account = new_account(name);
+    if (!account)
+        return "out of memory";
+    account->iterations = (unsigned)iterations;
+    if (!crypto_unhex(salt, account->salt, sizeof account->salt) ||
+        !crypto_unhex(hash, account->hash, sizeof account->hash)) {
+        free(account);
+        return "malformed salt or hash";
+    }
+    if (!table_add(&accounts->table, str_hash(name, accounts->seed), account)) {
+        free(account);
+        return "out of memory";
+    }
+    return NULL;
+}
+
+static bool load(struct accounts *accounts, char *error, size_t room)
+{
+    char path[PATH_MAX + sizeof FILE_NAME];
+    struct str rest;
+    int code;
+
+    accounts->image.limit = FILE_LIMIT;
+    snprintf(path, sizeof path, "%s/" FILE_NAME, accounts->directory);
+    code = file_read(path, &accounts->image);
+    if (code == ENOENT)
+        return buf_append(&accounts->image, STR(FILE_HEADER));
+    if (code) {
+        snprintf(error, room, "%s: %s", path, strerror(code));
+        return false;
+    }
+    rest = str_of(&accounts->image);
+    for (unsigned number = 1; rest.length; number++) {
+        struct str line = str_cut(&rest, '\n');
+        const char *wrong = line.length && line.at[0] != '#' ? load_line(accounts, line) : NULL;
+
+        if (wrong) {
+            snprintf(error, room, "%s:%u: %s", path, number, wrong);
+            return false;
+        }
+    }
+    /* an edited file may lack its last line feed; the next account needs a line of its own */
+    return accounts->image.length == 0 || accounts->image.at[accounts->image.length - 1] == '\n' ||
+           buf_append(&accounts->image, STR("\n"));
+}
+
+struct accounts *accounts_open(const char *directory, int wake, unsigned iterations, char *error,
+                               size_t room)
+{
+    struct accounts *accounts = calloc(1, sizeof *accounts);
+
+    snprintf(error, room, "out of memory");
+    if (!accounts)
+        return NULL;
+    pthread_mutex_init(&accounts->lock, NULL);
+    pthread_cond_init(&accounts->changed, NULL);
+    accounts->wake = wake;
+    accounts->iterations = iterations;
+    snprintf(accounts->directory, sizeof accounts->directory, "%s", directory);
+    if (!crypto_random(&accounts->seed, sizeof accounts->seed) || !load(accounts, error, room)) {
+        accounts_close(accounts);
+        return NULL;
+    }
+    return accounts;
+}
+
+bool accounts_know(struct accounts *accounts, struct str name)
+{
+    bool known;
+
+    pthread_mutex_lock(&accounts->lock);
+    known = find(accounts, name) != NULL;
+    pthread_mutex_unlock(&accounts->lock);
+    return known;
+}
+
+/* Writes the file with the new account in it, then makes the account known. */
+static enum account_outcome commit(struct accounts *accounts, struct account *account, int *error)
+{
+    size_t before = accounts->image.length;
+    struct str name = {account->name, account->name_length};
+    bool added;
+
+    append_line(&accounts->image, account);
+    *error = accounts->image.failed
+                 ? EFBIG
+                 : file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
+    if (*error) {
+        accounts->image.length = before;
+        accounts->image.failed = false;
+        return ACCOUNT_UNSAVED;
+    }
+    pthread_mutex_lock(&accounts->lock);
+    added = table_add(&accounts->table, str_hash(name, accounts->seed), account);
+    pthread_mutex_unlock(&accounts->lock);
+    return added ? ACCOUNT_DONE : ACCOUNT_FAILED;
+}
+
+static enum account_outcome do_register(struct accounts *accounts, struct job *job)
+{
+    struct str name = {job->result.name, job->result.name_length};
+    struct account *account;
+    enum account_outcome outcome = ACCOUNT_FAILED;
+
+    if (accounts_know(accounts, name))
+        return ACCOUNT_EXISTS;
+    account = new_account(name);
+    if (!account)
+        return ACCOUNT_FAILED;
+    account->iterations = accounts->iterations;
+    if (crypto_random(account->salt, sizeof account->salt) &&
+        crypto_hash_password((struct str){job->password, job->password_length}, account->salt,
+                             account->iterations, account->hash))
+        outcome = commit(accounts, account, &job->result.error);
+    if (outcome != ACCOUNT_DONE)
+        free(account);
+    return outcome;
+}
+
+static enum account_outcome do_login(struct accounts *accounts, struct job *job)
+{
+    /* an unknown name costs the same hashing as a known one, and so is not told by the time */
+    struct account copy = {.iterations = accounts->iterations};
+    unsigned char hash[CRYPTO_HASH_SIZE];
+    const struct account *account;
+    bool known, same;
+
+    pthread_mutex_lock(&accounts->lock);
+    account = find(accounts, (struct str){job->result.name, job->result.name_length});
+    known = account != NULL;
+    if (known)
+        copy = *account;
+    pthread_mutex_unlock(&accounts->lock);
+    if (!crypto_hash_password((struct str){job->password, job->password_length}, copy.salt,
+                              copy.iterations, hash))
+        return ACCOUNT_FAILED;
+    same = crypto_equal(bytes_of(hash, sizeof hash), bytes_of(copy.hash, sizeof copy.hash));
+    return known && same ? ACCOUNT_DONE : ACCOUNT_DENIED;
+}
+
+static struct job *next_job(struct accounts *accounts)
+{
+    struct job *job;
+
+    pthread_mutex_lock(&accounts->lock);
+    while (!accounts->stop && !accounts->waiting.first)
+        pthread_cond_wait(&accounts->changed, &accounts->lock);
+    job = accounts->stop ? NULL : pop(&accounts->waiting);
+    pthread_mutex_unlock(&accounts->lock);
+    return job;
+}
+
+static void *work(void *argument)
+{
+    struct accounts *accounts = argument;
+    struct job *job;
+
+    while ((job = next_job(accounts))) {
+        ssize_t n;
+
+        job->result.outcome = job->result.kind == ACCOUNT_REGISTER ? do_register(accounts, job)
+                                                                   : do_login(accounts, job);
+        pthread_mutex_lock(&accounts->lock);
+        push(&accounts->done, job);
+        pthread_mutex_unlock(&accounts->lock);
+        n = write(accounts->wake, "a", 1);
+        (void)n; /* a full pipe wakes the loop as well */
+    }
+    return NULL;
+}
+
+static bool start_worker(struct accounts *accounts)
+{
+    sigset_t all, before;
+
+    if (accounts->has_worker)
+        return true;
+    /* signals are for the loop's thread */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    accounts->has_worker = pthread_create(&accounts->worker, NULL, work, accounts) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return accounts->has_worker;
+}
+
+bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint64_t ticket,
+                     struct str name, struct str password)
+{
+    struct job *job;
+    bool room;
+
+    if (name.length > ACCOUNT_NAME_MAX || password.length > ACCOUNT_PASSWORD_MAX ||
+        !start_worker(accounts))
+        return false;
+    job = calloc(1, sizeof *job);
+    if (!job)
+        return false;
+    job->result = (struct account_result){
+        .ticket = ticket, .kind = kind, .name_length = name.length};
+    memcpy(job->result.name, name.at, name.length);
+    job->password_length = password.length;
+    memcpy(job->password, password.at, password.length);
+    pthread_mutex_lock(&accounts->lock);
+    room = accounts->waiting.count < ACCOUNT_JOBS_MAX;
+    if (room) {
+        push(&accounts->waiting, job);
+        pthread_cond_signal(&accounts->changed);
+    }
+    pthread_mutex_unlock(&accounts->lock);
+    if (!room)
+        free_job(job);
+    return room;
+}
+
+bool accounts_take_result(struct accounts *accounts, struct account_result *result)
+{
+    struct job *job;
+
+    pthread_mutex_lock(&accounts->lock);
+    job = pop(&accounts->done);
+    pthread_mutex_unlock(&accounts->lock);
+    if (!job)
+        return false;
+    *result = job->result;
+    free_job(job);
+    return true;
+}
+
+static void free_jobs(struct job_list *list)
+{
+    struct job *job;
+
+    while ((job = pop(list)))
+        free_job(job);
+}
+
+void accounts_close(struct accounts *accounts)
+{
+    size_t place = 0;
+    struct account *account;
+
+    if (!accounts)
+        return;
+    pthread_mutex_lock(&accounts->lock);
+    accounts->stop = true;
+    pthread_cond_signal(&accounts->changed);
+    pthread_mutex_unlock(&accounts->lock);
+    if (accounts->has_worker)
+        pthread_join(accounts->worker, NULL);
+    free_jobs(&accounts->waiting);
+    free_jobs(&accounts->done);
+    while ((account = table_walk(&accounts->table, &place)))
+        free(account);
+    table_free(&accounts->table);
+    buf_free(&accounts->image);
+    pthread_cond_destroy(&accounts->changed);
+    pthread_mutex_destroy(&accounts->lock);
+    free(accounts);
+}

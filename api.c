@@ -1,0 +1,583 @@
+/* api.c - an HTTP request to a checked command to a JSON answer. */
+#include "api.h"
+
+#include "json.h"
+#include "ws.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- fields ---------------------------------------------------------------------------------- */
+
+enum field {
+    FIELD_SYSTEM_ID,
+    FIELD_PASSWORD,
+    FIELD_CLIENT_ID,
+    FIELD_CLIENT_IDS,
+    FIELD_GROUP_NAME,
+    FIELD_USER_ID,
+    FIELD_EXTEND,
+    FIELD_CODE,
+    FIELD_MSG,
+    FIELD_DATA,
+    FIELD_SEND_USER_ID,
+    FIELD_MESSAGE_ID,
+    FIELD_RECEIPT,
+    FIELD_EXCLUDE,
+    FIELD_REASON,
+    FIELD_COUNT
+};
+
+enum field_type {
+    TYPE_NAME,    /* a string of `min` to `max` bytes without control characters */
+    TYPE_TEXT,    /* a string of `min` to `max` bytes */
+    TYPE_RAW,     /* a string, passed on as it is */
+    TYPE_ANY,     /* any value, passed on as it is */
+    TYPE_INTEGER, /* of 64 bits */
+    TYPE_BOOLEAN,
+    TYPE_STRINGS /* an array of strings */
+};
+
+struct field_rule {
+    struct str name;
+    enum field_type type;
+    size_t min, max;
+};
+
+#define MESSAGE_ID_MAX 64
+#define REASON_MAX (WS_CONTROL_MAX - 2)
+
+static const struct field_rule rules[FIELD_COUNT] = {
+    [FIELD_SYSTEM_ID] = {STR_INIT("systemId"), TYPE_NAME, 1, ACCOUNT_NAME_MAX},
+    [FIELD_PASSWORD] = {STR_INIT("password"), TYPE_TEXT, 1, ACCOUNT_PASSWORD_MAX},
+    [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_TEXT, 0, 1024},
+    [FIELD_CLIENT_IDS] = {STR_INIT("clientIds"), TYPE_STRINGS, 0, 0},
+    [FIELD_GROUP_NAME] = {STR_INIT("groupName"), TYPE_NAME, 1, 128},
+    [FIELD_USER_ID] = {STR_INIT("userId"), TYPE_NAME, 1, 128},
+    [FIELD_EXTEND] = {STR_INIT("extend"), TYPE_TEXT, 0, 1024},
+    [FIELD_CODE] = {STR_INIT("code"), TYPE_INTEGER, 0, 0},
+    [FIELD_MSG] = {STR_INIT("msg"), TYPE_RAW, 0, SIZE_MAX},
+    [FIELD_DATA] = {STR_INIT("data"), TYPE_ANY, 0, 0},
+    [FIELD_SEND_USER_ID] = {STR_INIT("sendUserId"), TYPE_RAW, 0, SIZE_MAX},
+    [FIELD_MESSAGE_ID] = {STR_INIT("messageId"), TYPE_RAW, 0, MESSAGE_ID_MAX},
+    [FIELD_RECEIPT] = {STR_INIT("receipt"), TYPE_BOOLEAN, 0, 0},
+    [FIELD_EXCLUDE] = {STR_INIT("exclude"), TYPE_STRINGS, 0, 0},
+    [FIELD_REASON] = {STR_INIT("reason"), TYPE_TEXT, 0, REASON_MAX},
+};
+
+/* --- routes ---------------------------------------------------------------------------------- */
+
+enum action { ACTION_REGISTER, ACTION_LOGIN, ACTION_COMMAND };
+
+struct route {
+    struct str path;
+    enum action action;
+    enum command_kind command;
+    unsigned required, optional; /* sets of fields */
+};
+
+#define F(field) (1u << FIELD_##field)
+#define MESSAGE (F(CODE) | F(MSG) | F(DATA))
+#define MESSAGE_EXTRAS (F(SEND_USER_ID) | F(MESSAGE_ID) | F(RECEIPT))
+#define ACCOUNT (F(SYSTEM_ID) | F(PASSWORD))
+
+static const struct route routes[] = {
+    {STR_INIT("/api/register"), ACTION_REGISTER, 0, ACCOUNT, 0},
+    {STR_INIT("/api/login"), ACTION_LOGIN, 0, ACCOUNT, 0},
+    {STR_INIT("/api/send_to_client"), ACTION_COMMAND, COMMAND_SEND_TO_CLIENT,
+     F(CLIENT_ID) | MESSAGE, MESSAGE_EXTRAS},
+    {STR_INIT("/api/send_to_clients"), ACTION_COMMAND, COMMAND_SEND_TO_CLIENTS,
+     F(CLIENT_IDS) | MESSAGE, MESSAGE_EXTRAS},
+    {STR_INIT("/api/send_to_group"), ACTION_COMMAND, COMMAND_SEND_TO_GROUP,
+     F(GROUP_NAME) | MESSAGE, MESSAGE_EXTRAS | F(EXCLUDE)},
+    {STR_INIT("/api/send_to_user"), ACTION_COMMAND, COMMAND_SEND_TO_USER, F(USER_ID) | MESSAGE,
+     MESSAGE_EXTRAS},
+    {STR_INIT("/api/send_to_system"), ACTION_COMMAND, COMMAND_SEND_TO_SYSTEM, MESSAGE,
+     MESSAGE_EXTRAS},
+    {STR_INIT("/api/bind_to_group"), ACTION_COMMAND, COMMAND_BIND, F(CLIENT_ID) | F(GROUP_NAME),
+     F(USER_ID) | F(EXTEND)},
+    {STR_INIT("/api/unbind_from_group"), ACTION_COMMAND, COMMAND_UNBIND,
+     F(CLIENT_ID) | F(GROUP_NAME), 0},
+    {STR_INIT("/api/get_online_list"), ACTION_COMMAND, COMMAND_ONLINE_LIST, F(GROUP_NAME), 0},
+    {STR_INIT("/api/close_client"), ACTION_COMMAND, COMMAND_CLOSE_CLIENT, F(CLIENT_ID),
+     F(CODE) | F(REASON)},
+    {STR_INIT("/api/client_info"), ACTION_COMMAND, COMMAND_CLIENT_INFO, F(CLIENT_ID), 0},
+};
+
+static const struct route *find_route(struct str path)
+{
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
+        if (str_equal(routes[i].path, path))
+            return &routes[i];
+    return NULL;
+}
+
+/* --- answers --------------------------------------------------------------------------------- */
+
+void api_refuse(struct api_answer *answer, int status, enum outcome_code code, struct str error)
+{
+    *answer = (struct api_answer){.status = status};
+    command_write_envelope(&answer->body, code, error, (struct str){0});
+}
+
+/* Refuses with 400 and a message of up to four parts. Its value is false. */
+static bool malformed(struct api_answer *answer, struct str part1, struct str part2,
+                      const char *part3, size_t number)
+{
+    char room[400];
+    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+
+    buf_append(&text, part1);
+    buf_append(&text, part2);
+    buf_append(&text, str_from(part3));
+    if (number)
+        buf_append_number(&text, (int64_t)number);
+    api_refuse(answer, 400, OUTCOME_MALFORMED, str_of(&text));
+    return false;
+}
+
+static bool bad_field(struct api_answer *answer, const struct field_rule *rule, const char *what,
+                      size_t number)
+{
+    return malformed(answer, STR("field "), rule->name, what, number);
+}
+
+/* --- checking a body ------------------------------------------------------------------------- */
+
+/* A request's fields: their JSON, and for strings what they mean. */
+struct fields {
+    struct json_field json[FIELD_COUNT];
+    struct str text[FIELD_COUNT];
+    int64_t code;
+};
+
+static bool has(const struct fields *fields, enum field field)
+{
+    return fields->json[field].value.type != JSON_NONE;
+}
+
+/* C0, DEL, and C1 as UTF-8 writes it. */
+static bool has_control(struct str text)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+
+        if (c < 0x20 || c == 0x7f)
+            return true;
+        if (c == 0xc2 && i + 1 < text.length && (unsigned char)text.at[i + 1] < 0xa0)
+            return true;
+    }
+    return false;
+}
+
+static bool check_string(struct api *api, struct fields *fields, enum field field,
+                         struct api_answer *answer)
+{
+    const struct field_rule *rule = &rules[field];
+    struct json_value value = fields->json[field].value;
+    size_t begin = api->decoded.length;
+    struct str text;
+
+    if (value.type != JSON_STRING)
+        return bad_field(answer, rule, " must be a string", 0);
+    if (rule->type == TYPE_RAW && rule->max == SIZE_MAX)
+        return true; /* passed on as it is: what it means does not matter here */
+    if (!json_decode_string(value, &api->decoded))
+        return bad_field(answer, rule, " has half of a surrogate pair", 0);
+    text = (struct str){api->decoded.at + begin, api->decoded.length - begin};
+    if (text.length < rule->min)
+        return bad_field(answer, rule, " must not be empty", 0);
+    if (text.length > rule->max)
+        return bad_field(answer, rule, " is too long; the limit in bytes is ", rule->max);
+    if (rule->type == TYPE_NAME && has_control(text))
+        return bad_field(answer, rule, " has a control character", 0);
+    fields->text[field] = text;
+    return true;
+}
+
+static bool check_strings(const struct fields *fields, enum field field,
+                          struct api_answer *answer)
+{
+    struct str rest = fields->json[field].value.text;
+    struct json_value element;
+
+    if (fields->json[field].value.type != JSON_ARRAY)
+        return bad_field(answer, &rules[field], " must be an array of strings", 0);
+    while (json_next_element(&rest, &element))
+        if (element.type != JSON_STRING)
+            return bad_field(answer, &rules[field], " must be an array of strings", 0);
+    return true;
+}
+
+static bool check_field(struct api *api, struct fields *fields, enum field field,
+                        struct api_answer *answer)
+{
+    struct json_value value = fields->json[field].value;
+
+    switch (rules[field].type) {
+    case TYPE_NAME:
+    case TYPE_TEXT:
+    case TYPE_RAW:
+        return check_string(api, fields, field, answer);
+    case TYPE_INTEGER:
+        return json_decode_integer(value, &fields->code) ||
+               bad_field(answer, &rules[field], " must be an integer of 64 bits", 0);
+    case TYPE_BOOLEAN:
+        return value.type == JSON_BOOLEAN ||
+               bad_field(answer, &rules[field], " must be true or false", 0);
+    case TYPE_STRINGS:
+        return check_strings(fields, field, answer);
+    case TYPE_ANY:
+        break;
+    }
+    return true;
+}
+
+/* Reads a body into fields. False and an answer if something the route needs is not right. */
+static bool read_fields(struct api *api, const struct route *route, struct str body,
+                        struct fields *fields, struct api_answer *answer)
+{
+    struct json_error error;
+
+    for (int i = 0; i < FIELD_COUNT; i++)
+        fields->json[i].name = rules[i].name;
+    if (!json_parse_object(body, fields->json, FIELD_COUNT, api->seed, &error))
+        return malformed(answer, STR("the body is not valid JSON: "), str_from(error.reason),
+                         ", at byte ", error.offset + 1);
+    /* what strings mean is never longer than what they are: the views do not move */
+    api->decoded.length = 0;
+    if (!buf_reserve(&api->decoded, body.length)) {
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory"));
+        return false;
+    }
+    for (int i = 0; i < FIELD_COUNT; i++) {
+        if (!has(fields, (enum field)i)) {
+            if (route->required >> i & 1)
+                return bad_field(answer, &rules[i], " is missing", 0);
+        } else if ((route->required | route->optional) >> i & 1) {
+            if (!check_field(api, fields, (enum field)i, answer))
+                return false;
+        } else {
+            fields->json[i].value = (struct json_value){0}; /* unknown to this route */
+        }
+    }
+    return true;
+}
+
+/* --- commands -------------------------------------------------------------------------------- */
+
+static bool make_command(const struct route *route, const struct fields *fields,
+                         struct str system, struct command *command, struct api_answer *answer)
+{
+    *command = (struct command){
+        .kind = route->command,
+        .system = system,
+        .client = fields->text[FIELD_CLIENT_ID],
+        .clients = fields->json[has(fields, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS]
+                       .value.text,
+        .group = fields->text[FIELD_GROUP_NAME],
+        .user = fields->text[FIELD_USER_ID],
+        .extend = fields->text[FIELD_EXTEND],
+        .has_extend = has(fields, FIELD_EXTEND),
+        .code = fields->code,
+        .msg = fields->json[FIELD_MSG].value.text,
+        .data = fields->json[FIELD_DATA].value.text,
+        .send_user = fields->json[FIELD_SEND_USER_ID].value.text,
+        .message_id = fields->json[FIELD_MESSAGE_ID].value.text,
+        .close_code = WS_CLOSE_NORMAL,
+        .reason = fields->text[FIELD_REASON],
+    };
+    if (route->command != COMMAND_CLOSE_CLIENT || !has(fields, FIELD_CODE))
+        return true;
+    if (fields->code != WS_CLOSE_NORMAL && (fields->code < 3000 || fields->code > 4999))
+        return bad_field(answer, &rules[FIELD_CODE], " must be 1000, or from 3000 to 4999", 0);
+    command->close_code = (unsigned)fields->code;
+    return true;
+}
+
+static void write_receipt(struct buf *out, const struct command *command,
+                          const struct outcome *outcome)
+{
+    buf_append(out, STR("{\"messageId\":"));
+    buf_append(out, command->message_id);
+    buf_append(out, STR(",\"matched\":"));
+    buf_append_number(out, (int64_t)outcome->matched);
+    buf_append(out, STR(",\"queued\":"));
+    buf_append_number(out, (int64_t)outcome->queued);
+    buf_append(out, STR(",\"dropped\":"));
+    buf_append_number(out, (int64_t)outcome->dropped);
+    buf_append(out, STR("}"));
+}
+
+/* The `data` of a successful answer. */
+static void write_data(struct buf *out, const struct command *command, bool receipt,
+                       const struct outcome *outcome)
+{
+    if (receipt) {
+        write_receipt(out, command, outcome);
+    } else if (command->kind == COMMAND_SEND_TO_CLIENTS) {
+        buf_append(out, STR("{\"failed\":["));
+        buf_append(out, str_of(&outcome->list));
+        buf_append(out, STR("]}"));
+    } else if (command->kind == COMMAND_ONLINE_LIST) {
+        buf_append(out, STR("{\"count\":"));
+        buf_append_number(out, (int64_t)outcome->count);
+        buf_append(out, STR(",\"list\":["));
+        buf_append(out, str_of(&outcome->list));
+        buf_append(out, STR("]}"));
+    } else if (command->kind == COMMAND_CLIENT_INFO) {
+        buf_append(out, str_of(&outcome->list));
+    }
+}
+
+static void answer_command(const struct command *command, bool receipt,
+                           const struct outcome *outcome, struct api_answer *answer)
+{
+    struct buf data = {0};
+    /* a receipt says itself what became of the message, also that a slow client dropped it */
+    bool success = outcome->code == OUTCOME_SUCCESS || (receipt && outcome->matched);
+
+    if (!success) {
+        api_refuse(answer, outcome->code == OUTCOME_UNREACHABLE ? 503 : 200, outcome->code,
+                   str_from(outcome->error));
+        return;
+    }
+    write_data(&data, command, receipt, outcome);
+    *answer = (struct api_answer){.status = 200};
+    command_write_envelope(&answer->body, OUTCOME_SUCCESS, STR("success"), str_of(&data));
+    answer->body.failed |= data.failed;
+    buf_free(&data);
+}
+
+static void run_command(struct api *api, const struct route *route, const struct fields *fields,
+                        struct str system, struct api_answer *answer)
+{
+    bool receipt = json_is_true(fields->json[FIELD_RECEIPT].value);
+    char room[18] = "\"";
+    struct buf id = {.at = room, .length = 1, .capacity = sizeof room, .limit = sizeof room};
+    unsigned char number[8];
+    struct outcome outcome = {0};
+    struct command command;
+
+    if (!make_command(route, fields, system, &command, answer))
+        return;
+    if (receipt && !command.message_id.length) {
+        if (!crypto_random(number, sizeof number)) {
+            api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("no random bytes to be had"));
+            return;
+        }
+        crypto_hex(&id, (struct str){(const char *)number, sizeof number});
+        buf_append(&id, STR("\""));
+        command.message_id = str_of(&id);
+    }
+    hub_apply(api->hub, &command, &outcome);
+    answer_command(&command, receipt, &outcome, answer);
+    buf_free(&outcome.list);
+}
+
+/* --- who may call ---------------------------------------------------------------------------- */
+
+/* The calls a system may make now: filled up at `api_rate` a second, up to one second's worth. */
+struct rate {
+    double calls;
+    int64_t at; /* milliseconds */
+    size_t name_length;
+    char name[];
+};
+
+static struct rate *find_rate(struct api *api, struct str system)
+{
+    uint32_t hash = str_hash(system, api->seed);
+    struct table_cursor cursor = {.hash = hash};
+    struct rate *rate;
+
+    while ((rate = table_next(&api->rates, &cursor)))
+        if (str_equal((struct str){rate->name, rate->name_length}, system))
+            return rate;
+    rate = calloc(1, sizeof *rate + system.length);
+    if (!rate)
+        return NULL;
+    rate->calls = (double)api->config->api_rate;
+    rate->name_length = system.length;
+    memcpy(rate->name, system.at, system.length);
+    if (table_add(&api->rates, hash, rate))
+        return rate;
+    free(rate);
+    return NULL;
+}
+
+static bool within_rate(struct api *api, struct str system, int64_t now)
+{
+    double limit = (double)api->config->api_rate;
+    struct rate *rate = limit > 0 ? find_rate(api, system) : NULL;
+
+    if (!rate)
+        return true;
+    rate->calls += (double)(now - rate->at) * limit / 1000;
+    if (rate->calls > limit)
+        rate->calls = limit;
+    rate->at = now;
+    if (rate->calls < 1)
+        return false;
+    rate->calls -= 1;
+    return true;
+}
+
+static bool check_register_key(const struct api *api, const struct http_request *request,
+                               struct api_answer *answer)
+{
+    struct str key = {0};
+
+    if (api->config->registration == REGISTER_OPEN)
+        return true;
+    if (api->config->registration == REGISTER_CLOSED) {
+        api_refuse(answer, 403, OUTCOME_MALFORMED, STR("registration is closed"));
+        return false;
+    }
+    if (http_header(request, STR("Register-Key"), &key) == 1 &&
+        crypto_equal(key, str_from(api->config->register_key)))
+        return true;
+    api_refuse(answer, 401, OUTCOME_NO_TOKEN, STR("Register-Key header missing or wrong"));
+    return false;
+}
+
+static enum api_result start_job(struct api *api, const struct route *route,
+                                 const struct fields *fields, uint64_t ticket,
+                                 struct api_answer *answer)
+{
+    enum account_job_kind kind =
+        route->action == ACTION_REGISTER ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
+
+    if (accounts_submit(api->accounts, kind, ticket, fields->text[FIELD_SYSTEM_ID],
+                        fields->text[FIELD_PASSWORD]))
+        return API_LATER;
+    api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
+    answer->retry_after = 5;
+    return API_ANSWERED;
+}
+
+void api_finish(const struct api *api, const struct account_result *result, int64_t unix_now,
+                struct api_answer *answer)
+{
+    struct buf data = {0};
+    int64_t ttl = (int64_t)api->config->token_ttl;
+    char text[160];
+
+    switch (result->outcome) {
+    case ACCOUNT_EXISTS:
+        api_refuse(answer, 200, OUTCOME_REGISTERED, STR("systemId is already registered"));
+        return;
+    case ACCOUNT_DENIED:
+        api_refuse(answer, 200, OUTCOME_DENIED, STR("wrong systemId or password"));
+        return;
+    case ACCOUNT_UNSAVED:
+        snprintf(text, sizeof text, "the account could not be saved: %s", strerror(result->error));
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(text));
+        return;
+    case ACCOUNT_FAILED:
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("the password could not be hashed"));
+        return;
+    case ACCOUNT_DONE:
+        break;
+    }
+    if (result->kind == ACCOUNT_LOGIN) {
+        buf_append(&data, STR("{\"token\":\""));
+        crypto_sign_token(api->keys, (struct str){result->name, result->name_length},
+                          unix_now + ttl, &data);
+        buf_append(&data, STR("\",\"expiresIn\":"));
+        buf_append_number(&data, ttl);
+        buf_append(&data, STR("}"));
+    }
+    *answer = (struct api_answer){.status = 200};
+    command_write_envelope(&answer->body, OUTCOME_SUCCESS, STR("success"), str_of(&data));
+    answer->body.failed |= data.failed;
+    buf_free(&data);
+}
+
+/* The system that the Token header names. */
+static bool check_token(const struct api *api, const struct http_request *request,
+                        int64_t unix_now, struct buf *system, struct api_answer *answer)
+{
+    struct str token = {0};
+
+    if (http_header(request, STR("Token"), &token) == 1 &&
+        crypto_check_token(api->keys, token, unix_now, system))
+        return true;
+    api_refuse(answer, 401, OUTCOME_NO_TOKEN,
+               token.at ? STR("Token header forged or expired") : STR("Token header missing"));
+    return false;
+}
+
+/* True if the method is right; else an answer, which for OPTIONS is a good one. */
+static bool check_method(const struct http_request *request, const struct route *route,
+                         struct api_answer *answer)
+{
+    bool options = str_equal(request->method, STR("OPTIONS"));
+
+    if (!route && !(options && str_equal(request->path, STR("*")))) {
+        api_refuse(answer, 404, OUTCOME_MALFORMED, STR("unknown path"));
+        return false;
+    }
+    if (route && str_equal(request->method, STR("POST")))
+        return true;
+    if (options)
+        api_refuse(answer, 200, OUTCOME_SUCCESS, STR("success"));
+    else
+        api_refuse(answer, 405, OUTCOME_MALFORMED, STR("this path takes POST"));
+    answer->allow = route ? "POST, OPTIONS" : "GET, POST, OPTIONS";
+    return false;
+}
+
+#define DECODED_KEPT 65536 /* memory kept from one request to the next */
+
+static enum api_result run(struct api *api, const struct route *route, struct str body,
+                           struct str system, uint64_t ticket, struct api_answer *answer)
+{
+    struct fields fields = {0};
+    enum api_result result = API_ANSWERED;
+
+    if (read_fields(api, route, body, &fields, answer)) {
+        if (route->action == ACTION_COMMAND)
+            run_command(api, route, &fields, system, answer);
+        else
+            result = start_job(api, route, &fields, ticket, answer);
+    }
+    if (api->decoded.capacity > DECODED_KEPT)
+        buf_free(&api->decoded);
+    return result;
+}
+
+enum api_result api_handle(struct api *api, const struct http_request *request, struct str body,
+                           uint64_t ticket, int64_t now, int64_t unix_now,
+                           struct api_answer *answer)
+{
+    const struct route *route = find_route(request->path);
+    char room[ACCOUNT_NAME_MAX];
+    struct buf system = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+
+    if (!check_method(request, route, answer))
+        return API_ANSWERED;
+    if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
+        return API_ANSWERED;
+    if (route->action == ACTION_COMMAND &&
+        !check_token(api, request, unix_now, &system, answer))
+        return API_ANSWERED;
+    if (route->action == ACTION_COMMAND && !within_rate(api, str_of(&system), now)) {
+        api_refuse(answer, 429, OUTCOME_LIMIT, STR("more API calls a second than api_rate allows"));
+        answer->retry_after = 1;
+        return API_ANSWERED;
+    }
+    return run(api, route, body, str_of(&system), ticket, answer);
+}
+
+void api_free(struct api *api)
+{
+    size_t place = 0;
+    struct rate *rate;
+
+    while ((rate = table_walk(&api->rates, &place)))
+        free(rate);
+    table_free(&api->rates);
+    buf_free(&api->decoded);
+}

@@ -1,0 +1,56 @@
+/* api.h - an HTTP request to a checked command to a JSON answer.
+ * Refuses, with the envelope and a message that names the field or the limit: everything that the
+ * contract does not allow. */
+#ifndef WSPUSH_API_H
+#define WSPUSH_API_H
+
+#include "account.h"
+#include "command.h"
+#include "config.h"
+#include "crypto.h"
+#include "http.h"
+#include "hub.h"
+#include "table.h"
+
+/* What answers need; zeroed and then filled in by the owner. */
+struct api {
+    const struct config *config;
+    const struct crypto_keys *keys;
+    struct hub *hub;
+    struct accounts *accounts;
+    uint32_t seed;       /* keys hashes: any secret number */
+    struct table rates;  /* by system: calls that may still be made */
+    struct buf decoded;  /* the strings of the present request */
+};
+
+/* An answer to be sent. */
+struct api_answer {
+    int status;
+    const char *allow;    /* methods, or NULL */
+    const char *fields;   /* further header lines, each with its CRLF, or NULL */
+    unsigned retry_after; /* seconds, or 0 */
+    struct buf body;      /* the envelope; the receiver frees it */
+};
+
+enum api_result {
+    API_ANSWERED,
+    API_LATER /* an account job runs; its result comes with the ticket: see api_finish */
+};
+
+/* Does what a request with its whole body asks for. `ticket` names the connection for a late
+ * answer, `now` is in milliseconds of a steady clock, `unix_now` in seconds. */
+enum api_result api_handle(struct api *api, const struct http_request *request, struct str body,
+                           uint64_t ticket, int64_t now, int64_t unix_now,
+                           struct api_answer *answer);
+
+/* Makes the answer of a finished account job. */
+void api_finish(const struct api *api, const struct account_result *result, int64_t unix_now,
+                struct api_answer *answer);
+
+/* Fills an answer with an envelope: for refusals, also those that other rooms decide on. */
+void api_refuse(struct api_answer *answer, int status, enum outcome_code code, struct str error);
+
+/* Frees what api keeps. */
+void api_free(struct api *api);
+
+#endif

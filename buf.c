@@ -1,0 +1,218 @@
+/* buf.c - views of bytes, a growable buffer, numbers and UTF-8 read safely. */
+#include "buf.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct str str_from(const char *text)
+{
+    return (struct str){text, text ? strlen(text) : 0};
+}
+
+struct str str_of(const struct buf *buf)
+{
+    return (struct str){buf->at, buf->length};
+}
+
+bool str_equal(struct str a, struct str b)
+{
+    return a.length == b.length && (a.length == 0 || memcmp(a.at, b.at, a.length) == 0);
+}
+
+static unsigned char lower(char c)
+{
+    return (unsigned char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
+}
+
+bool str_equal_nocase(struct str a, struct str b)
+{
+    if (a.length != b.length)
+        return false;
+    for (size_t i = 0; i < a.length; i++)
+        if (lower(a.at[i]) != lower(b.at[i]))
+            return false;
+    return true;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+struct str str_trim(struct str text)
+{
+    while (text.length && is_blank(text.at[0])) {
+        text.at++;
+        text.length--;
+    }
+    while (text.length && is_blank(text.at[text.length - 1]))
+        text.length--;
+    return text;
+}
+
+struct str str_cut(struct str *rest, char separator)
+{
+    struct str head = *rest;
+    const char *end = rest->length ? memchr(rest->at, separator, rest->length) : NULL;
+
+    if (!end) {
+        *rest = (struct str){0};
+        return head;
+    }
+    head.length = (size_t)(end - head.at);
+    rest->at = end + 1;
+    rest->length -= head.length + 1;
+    return head;
+}
+
+bool str_number(struct str text, uint64_t max, uint64_t *number)
+{
+    uint64_t value = 0;
+
+    if (text.length == 0 || text.length > 20)
+        return false;
+    for (size_t i = 0; i < text.length; i++) {
+        unsigned digit = (unsigned)(unsigned char)text.at[i] - '0';
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    if (value > max)
+        return false;
+    *number = value;
+    return true;
+}
+
+#define HASH_PRIME 0x7fffffffu
+
+static uint32_t modulo_prime(uint64_t value)
+{
+    value = (value & HASH_PRIME) + (value >> 31);
+    value = (value & HASH_PRIME) + (value >> 31);
+    return (uint32_t)(value == HASH_PRIME ? 0 : value);
+}
+
+uint32_t str_hash(struct str text, uint32_t seed)
+{
+    uint64_t point = 0x10000 + seed % (HASH_PRIME - 0x10000);
+    uint64_t hash = text.length & HASH_PRIME;
+
+    for (size_t i = 0; i < text.length; i++)
+        hash = modulo_prime(hash * point + (unsigned char)text.at[i] + 1);
+    return modulo_prime(hash * point);
+}
+
+/* The first byte of a character that is not ASCII decides how many follow and, for four of them,
+ * narrows the range of the second (RFC 3629, section 4). */
+static bool utf8_lead(struct utf8 *state, unsigned char lead)
+{
+    if (lead < 0xc2 || lead > 0xf4)
+        return false;
+    state->missing = lead < 0xe0 ? 1 : lead < 0xf0 ? 2 : 3;
+    state->low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+    state->high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+    return true;
+}
+
+bool utf8_feed(struct utf8 *state, struct str bytes)
+{
+    size_t i = 0;
+
+    while (i < bytes.length) {
+        unsigned char byte = (unsigned char)bytes.at[i];
+        uint64_t eight;
+
+        if (state->missing) {
+            if (byte < state->low || byte > state->high)
+                return false;
+            state->missing--;
+            state->low = 0x80;
+            state->high = 0xbf;
+            i++;
+        } else if (byte >= 0x80) {
+            if (!utf8_lead(state, byte))
+                return false;
+            i++;
+        } else if (bytes.length - i >= sizeof eight) {
+            memcpy(&eight, bytes.at + i, sizeof eight);
+            /* eight ASCII bytes at a time is where nearly all text is spent */
+            i += eight & 0x8080808080808080u ? 1 : sizeof eight;
+        } else {
+            i++;
+        }
+    }
+    return true;
+}
+
+bool utf8_valid(struct str text)
+{
+    struct utf8 state = {0};
+
+    return utf8_feed(&state, text) && state.missing == 0;
+}
+
+bool buf_reserve(struct buf *buf, size_t more)
+{
+    size_t limit = buf->limit ? buf->limit : SIZE_MAX / 2;
+    size_t capacity = buf->capacity ? buf->capacity : 64;
+    char *at;
+
+    if (buf->length > limit || more > limit - buf->length) {
+        buf->failed = true;
+        return false;
+    }
+    if (buf->length + more <= buf->capacity)
+        return true;
+    while (capacity < buf->length + more)
+        capacity = capacity > limit / 2 ? limit : capacity * 2;
+    at = realloc(buf->at, capacity);
+    if (!at) {
+        buf->failed = true;
+        return false;
+    }
+    buf->at = at;
+    buf->capacity = capacity;
+    return true;
+}
+
+bool buf_append(struct buf *buf, struct str bytes)
+{
+    if (!buf_reserve(buf, bytes.length))
+        return false;
+    if (bytes.length)
+        memcpy(buf->at + buf->length, bytes.at, bytes.length);
+    buf->length += bytes.length;
+    return true;
+}
+
+bool buf_append_number(struct buf *buf, int64_t number)
+{
+    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
+    char digits[20];
+    size_t at = sizeof digits;
+
+    do
+        digits[--at] = (char)('0' + rest % 10);
+    while (rest /= 10);
+    if (number < 0 && !buf_append(buf, STR("-")))
+        return false;
+    return buf_append(buf, (struct str){digits + at, sizeof digits - at});
+}
+
+void buf_consume(struct buf *buf, size_t count)
+{
+    if (count >= buf->length) {
+        buf->length = 0;
+        return;
+    }
+    if (count == 0)
+        return;
+    memmove(buf->at, buf->at + count, buf->length - count);
+    buf->length -= count;
+}
+
+void buf_free(struct buf *buf)
+{
+    free(buf->at);
+    *buf = (struct buf){.limit = buf->limit};
+}

@@ -1,0 +1,74 @@
+/* command.h - the one vocabulary in which the rooms speak: what is to be done, what came of it, and
+ * the JSON of both. Made by api, applied by hub.
+ * Refuses: nothing; who makes a command has checked it. */
+#ifndef WSPUSH_COMMAND_H
+#define WSPUSH_COMMAND_H
+
+#include "buf.h"
+
+enum command_kind {
+    COMMAND_SEND_TO_CLIENT,
+    COMMAND_SEND_TO_CLIENTS,
+    COMMAND_SEND_TO_GROUP,
+    COMMAND_SEND_TO_USER,
+    COMMAND_SEND_TO_SYSTEM,
+    COMMAND_BIND,
+    COMMAND_UNBIND,
+    COMMAND_ONLINE_LIST,
+    COMMAND_CLOSE_CLIENT,
+    COMMAND_CLIENT_INFO
+};
+
+/* The codes of the contract. */
+enum outcome_code {
+    OUTCOME_SUCCESS = 0,
+    OUTCOME_MALFORMED = -1,
+    OUTCOME_UNKNOWN_SYSTEM = -1001,
+    OUTCOME_NO_TOKEN = -1002,
+    OUTCOME_OFFLINE = -1003,
+    OUTCOME_REGISTERED = -1004,
+    OUTCOME_DENIED = -1005,
+    OUTCOME_LIMIT = -1006,
+    OUTCOME_UNREACHABLE = -1007,
+    NOTICE_ONLINE = 1001,
+    NOTICE_OFFLINE = 1002
+};
+
+/* All views belong to the maker of the command. Those marked JSON are values as they were sent,
+ * checked and not decoded; empty means absent. */
+struct command {
+    enum command_kind kind;
+    struct str system;
+
+    struct str client;  /* client id */
+    struct str clients; /* JSON array of client ids: to send to, or to leave out */
+    struct str group, user;
+    struct str extend;
+    bool has_extend; /* an empty extend replaces the old one, an absent one does not */
+
+    int64_t code; /* of the message to push */
+    struct str msg, data, send_user, message_id; /* JSON */
+
+    unsigned close_code;
+    struct str reason;
+};
+
+/* What came of a command. */
+struct outcome {
+    enum outcome_code code;
+    const char *error; /* in plain English, if code is not success */
+    uint64_t matched;  /* clients the command was for */
+    uint64_t queued;   /* of them: clients the message is on its way to */
+    uint64_t dropped;  /* of them: clients too slow to take it */
+    uint64_t count;    /* entries of `list` */
+    struct buf list;   /* JSON: client ids separated by commas (online, or failed to reach); for
+                          COMMAND_CLIENT_INFO the one object */
+};
+
+/* Appends the frame that a send pushes: {"code":…,"msg":…,"data":…} and what belongs behind it. */
+bool command_write_push(struct buf *out, const struct command *command);
+
+/* Appends the envelope {"code":…,"msg":"…","data":…}; `data` is JSON, empty gives []. */
+bool command_write_envelope(struct buf *out, int code, struct str msg, struct str data);
+
+#endif

@@ -1,0 +1,62 @@
+/* config.h - INI text to `struct config`. Knows no file: it is given the text and its name.
+ * Refuses: unknown sections and keys, keys given twice, ill-typed values and numbers out of range,
+ * each with FILE:LINE and what is wrong. */
+#ifndef WSPUSH_CONFIG_H
+#define WSPUSH_CONFIG_H
+
+#include "buf.h"
+
+enum config_register { REGISTER_OPEN, REGISTER_CLOSED, REGISTER_KEY };
+enum config_notice { NOTICE_GROUP, NOTICE_SYSTEM, NOTICE_OFF };
+enum config_log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
+
+/* Values as they are used: times in milliseconds, sizes in bytes. Texts end in a NUL. */
+struct config {
+    /* common */
+    char host[256];
+    uint64_t port;
+    bool cluster;
+    char crypto_key[17]; /* 16 bytes, or empty: a random key kept in data_dir */
+    char data_dir[1024];
+    char user[64];
+    uint64_t drain;
+
+    /* auth */
+    uint64_t token_ttl; /* seconds */
+    enum config_register registration;
+    char register_key[256];
+
+    /* websocket */
+    uint64_t ping, pong_timeout;
+    uint64_t max_message, send_queue;
+    char allowed_origins[2048];
+
+    /* limits */
+    uint64_t max_connections; /* 0: as many as descriptors allow */
+    uint64_t max_per_ip;      /* 0: no limit */
+    uint64_t max_body, max_head;
+    uint64_t head_timeout, idle_timeout;
+    uint64_t api_rate; /* calls a second and system; 0: no limit */
+
+    /* notice */
+    enum config_notice scope;
+
+    /* log */
+    char log_level[8];
+    char log_file[1024];
+    enum config_log_format log_format;
+};
+
+/* Sets every key to its default. */
+void config_defaults(struct config *config);
+
+/* Reads INI text over what `config` holds. False: `error` says FILE:LINE: what is wrong, cut to
+ * `room` bytes, and `config` is not to be used. */
+bool config_parse(struct config *config, const char *file, struct str text, char *error,
+                  size_t room);
+
+/* True if `origin`, as a browser sends it, is one of the origins allowed; an empty list allows
+ * all. */
+bool config_allows_origin(const struct config *config, struct str origin);
+
+#endif

@@ -1,0 +1,295 @@
+/* conn.c - one socket: capped input, a queue of shared messages out, flush, kill. */
+#include "conn.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define VECTORS 64
+
+struct message *message_new(size_t length)
+{
+    struct message *message =
+        length <= UINT32_MAX ? malloc(sizeof *message + length) : NULL;
+
+    if (message) {
+        message->references = 1;
+        message->length = (uint32_t)length;
+    }
+    return message;
+}
+
+struct message *message_copy(struct str bytes)
+{
+    struct message *message = message_new(bytes.length);
+
+    if (message && bytes.length)
+        memcpy(message->bytes, bytes.at, bytes.length);
+    return message;
+}
+
+void message_release(struct message *message)
+{
+    if (message && --message->references == 0)
+        free(message);
+}
+
+void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
+{
+    *conn = (struct conn){.fd = fd, .shared = shared};
+}
+
+void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
+{
+    static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+    bool is_ipv4 = memcmp(conn->address, mapped, sizeof mapped) == 0;
+
+    if (!inet_ntop(is_ipv4 ? AF_INET : AF_INET6, conn->address + (is_ipv4 ? 12 : 0), text,
+                   CONN_ADDRESS_MAX))
+        text[0] = '\0';
+}
+
+static enum conn_status receive(struct conn *conn, char *at, size_t room, size_t *count)
+{
+    ssize_t n;
+
+    do
+        n = recv(conn->fd, at, room, 0);
+    while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        *count = (size_t)n;
+        return CONN_READY;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        return CONN_BLOCKED;
+    return CONN_ENDED;
+}
+
+enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes)
+{
+    struct buf *input = conn->input;
+    size_t count = 0;
+    enum conn_status status;
+
+    if (conn->broken)
+        return CONN_ENDED;
+    if (!input) {
+        status = receive(conn, conn->shared->scratch, CONN_SCRATCH, &count);
+        *bytes = (struct conn_bytes){conn->shared->scratch, count};
+        return status;
+    }
+    input->limit = limit;
+    if (input->length == input->capacity && !buf_reserve(input, 1))
+        return CONN_ENDED;
+    status = receive(conn, input->at + input->length, input->capacity - input->length, &count);
+    input->length += count;
+    *bytes = (struct conn_bytes){input->at, input->length};
+    return status;
+}
+
+struct conn_bytes conn_kept(const struct conn *conn)
+{
+    struct conn_bytes none = {0};
+
+    return conn->input ? (struct conn_bytes){conn->input->at, conn->input->length} : none;
+}
+
+static void drop_input(struct conn *conn)
+{
+    if (!conn->input)
+        return;
+    buf_free(conn->input);
+    free(conn->input);
+    conn->input = NULL;
+}
+
+void conn_keep(struct conn *conn, struct conn_bytes rest)
+{
+    struct buf *input = conn->input;
+
+    if (rest.length == 0) {
+        drop_input(conn);
+        return;
+    }
+    if (input) {
+        memmove(input->at, rest.at, rest.length);
+        input->length = rest.length;
+        return;
+    }
+    conn->input = input = calloc(1, sizeof *input);
+    if (!input || !buf_append(input, (struct str){rest.at, rest.length}))
+        conn_kill(conn);
+}
+
+static void mark_dirty(struct conn *conn)
+{
+    struct conn_shared *shared = conn->shared;
+    struct conn_list *list = conn->answering ? &shared->answers : &shared->pushes;
+
+    if (conn->dirty)
+        return;
+    conn->dirty = true;
+    conn->next_dirty = NULL;
+    if (list->last)
+        list->last->next_dirty = conn;
+    else
+        list->first = conn;
+    list->last = conn;
+}
+
+static struct conn *take_first(struct conn_list *list)
+{
+    struct conn *conn = list->first;
+
+    if (!conn)
+        return NULL;
+    list->first = conn->next_dirty;
+    if (!list->first)
+        list->last = NULL;
+    conn->dirty = false;
+    return conn;
+}
+
+struct conn *conn_next_dirty(struct conn_shared *shared)
+{
+    struct conn *conn = take_first(&shared->answers);
+
+    return conn ? conn : take_first(&shared->pushes);
+}
+
+bool conn_queue(struct conn *conn, struct message *message, size_t limit)
+{
+    struct conn_shared *shared = conn->shared;
+    struct conn_link *link = shared->spare;
+
+    if (conn->broken || conn->ending)
+        return true;
+    if (conn->queued >= limit) {
+        conn_flush(conn);
+        if (conn->queued >= limit)
+            return false;
+    }
+    if (link)
+        shared->spare = link->next;
+    else
+        link = malloc(sizeof *link);
+    if (!link) {
+        conn_kill(conn);
+        return true;
+    }
+    message->references++;
+    *link = (struct conn_link){message, NULL};
+    if (conn->last)
+        conn->last->next = link;
+    else
+        conn->first = link;
+    conn->last = link;
+    conn->queued += message->length;
+    mark_dirty(conn);
+    return true;
+}
+
+/* Releases a link's message and gives the link back. */
+static struct conn_link *drop_link(struct conn *conn, struct conn_link *link)
+{
+    struct conn_link *next = link->next;
+
+    message_release(link->message);
+    link->next = conn->shared->spare;
+    conn->shared->spare = link;
+    return next;
+}
+
+/* Takes bytes that have left off the front of the queue. */
+static void account_for(struct conn *conn, size_t count)
+{
+    conn->queued -= count;
+    count += conn->sent;
+    while (conn->first && count >= conn->first->message->length) {
+        count -= conn->first->message->length;
+        conn->first = drop_link(conn, conn->first);
+    }
+    if (!conn->first)
+        conn->last = NULL;
+    conn->sent = (uint32_t)count;
+}
+
+static ssize_t write_some(const struct conn *conn)
+{
+    struct iovec vectors[VECTORS];
+    int count = 0;
+
+    for (const struct conn_link *link = conn->first; link && count < VECTORS; link = link->next) {
+        size_t skip = count == 0 ? conn->sent : 0;
+
+        vectors[count].iov_base = link->message->bytes + skip;
+        vectors[count++].iov_len = link->message->length - skip;
+    }
+    if (count == 1) /* cheaper than one vector, and the usual case */
+        return send(conn->fd, vectors[0].iov_base, vectors[0].iov_len, 0);
+    return writev(conn->fd, vectors, count);
+}
+
+void conn_flush(struct conn *conn)
+{
+    while (conn->first && !conn->blocked && !conn->broken) {
+        ssize_t n = write_some(conn);
+
+        if (n >= 0)
+            account_for(conn, (size_t)n);
+        else if (errno == EAGAIN || errno == EWOULDBLOCK)
+            conn->blocked = true;
+        else if (errno != EINTR)
+            conn_kill(conn);
+    }
+}
+
+void conn_drop_queue(struct conn *conn)
+{
+    struct conn_link *link = conn->first;
+
+    if (link && conn->sent) {
+        conn->queued = link->message->length - conn->sent;
+        conn->last = link;
+        link = link->next;
+        conn->last->next = NULL;
+    } else {
+        conn->queued = 0;
+        conn->first = conn->last = NULL;
+    }
+    while (link)
+        link = drop_link(conn, link);
+}
+
+void conn_kill(struct conn *conn)
+{
+    if (conn->broken)
+        return;
+    conn->broken = true;
+    conn->sent = 0;
+    conn_drop_queue(conn);
+    drop_input(conn);
+    shutdown(conn->fd, SHUT_RDWR);
+    mark_dirty(conn); /* whoever goes through the dirty ones sees that it broke */
+}
+
+void conn_close(struct conn *conn)
+{
+    conn_kill(conn);
+    close(conn->fd);
+    conn->fd = -1;
+}
+
+void conn_shared_free(struct conn_shared *shared)
+{
+    while (shared->spare) {
+        struct conn_link *next = shared->spare->next;
+
+        free(shared->spare);
+        shared->spare = next;
+    }
+}

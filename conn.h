@@ -1,0 +1,126 @@
+/* conn.h - one socket: capped input, a queue of shared messages out, flush, kill.
+ *
+ * A connection that is quiet owns no buffer: reads go to one scratch buffer that all connections
+ * of a loop share, and only what could not be used yet is kept. What is written is queued first and
+ * leaves with conn_flush, all of it in one system call where the socket takes it.
+ * Refuses: to block, and to hold more unused input than the caller allows. */
+#ifndef WSPUSH_CONN_H
+#define WSPUSH_CONN_H
+
+#include "buf.h"
+
+#include <sys/types.h>
+
+#define CONN_SCRATCH 65536
+
+struct client;
+
+/* Immutable bytes that many queues may hold. Lives until the last reference is released. */
+struct message {
+    uint32_t references;
+    uint32_t length;
+    char bytes[];
+};
+
+/* A message of `length` bytes for the caller to fill, with one reference, the caller's. NULL when
+ * there is no memory or the length does not fit. */
+struct message *message_new(size_t length);
+
+/* A message with a copy of these bytes. */
+struct message *message_copy(struct str bytes);
+
+/* Gives a reference back; NULL is allowed. */
+void message_release(struct message *message);
+
+/* A place in a queue. */
+struct conn_link {
+    struct message *message;
+    struct conn_link *next;
+};
+
+/* Connections with something to flush, oldest first. */
+struct conn_list {
+    struct conn *first, *last;
+};
+
+/* What the connections of one loop share. Zeroed is valid. */
+struct conn_shared {
+    struct conn_list answers;  /* dirty connections that wait for the answer to a request */
+    struct conn_list pushes;   /* the other dirty ones */
+    struct conn_link *spare;   /* places to use again */
+    char scratch[CONN_SCRATCH];
+};
+
+/* One socket. The loop owns it; the hub queues to it and leaves its wishes in the flags. */
+struct conn {
+    int fd;
+    bool answering;  /* its flush comes before those of pushes */
+    bool dirty;      /* on one of the shared lists */
+    bool blocked;    /* the socket took no more: wait until it is writable */
+    bool broken;     /* reset, or out of memory: nothing goes in or out any more */
+    bool ending;     /* a close frame is queued: nothing follows it */
+    uint32_t sent;   /* bytes of the first message that have left */
+    size_t queued;   /* bytes that wait, those of the first message included */
+    struct conn_link *first, *last;
+    struct conn *next_dirty;
+    struct conn_shared *shared;
+    struct buf *input;     /* bytes received and not used yet, or NULL */
+    unsigned char address[16]; /* the peer's: IPv6, or IPv4 mapped into it; set by the owner */
+    struct client *client; /* whom it serves, set and cleared by the hub */
+};
+
+/* Makes a connection of a non-blocking socket, which it owns from now on. */
+void conn_open(struct conn *conn, int fd, struct conn_shared *shared);
+
+#define CONN_ADDRESS_MAX 46
+
+/* Writes the peer's address as text. */
+void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX]);
+
+/* Input that waits to be used, writable and in one piece. */
+struct conn_bytes {
+    char *at;
+    size_t length;
+};
+
+enum conn_status {
+    CONN_READY,   /* there are new bytes */
+    CONN_BLOCKED, /* nothing more for now */
+    CONN_ENDED    /* the peer has closed, or the connection is broken */
+};
+
+/* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next call
+ * for any connection of the loop. At most `limit` bytes are held. */
+enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes);
+
+/* The input kept, without reading. */
+struct conn_bytes conn_kept(const struct conn *conn);
+
+/* Keeps `rest`, the unused end of what conn_fill or conn_kept gave. Breaks the connection if there
+ * is no memory. */
+void conn_keep(struct conn *conn, struct conn_bytes rest);
+
+/* Queues a message, taking a reference of its own, unless `limit` bytes are waiting already even
+ * after a flush: then false. A broken or ending connection takes it and drops it. */
+bool conn_queue(struct conn *conn, struct message *message, size_t limit);
+
+/* Writes what is queued as far as the socket takes it. */
+void conn_flush(struct conn *conn);
+
+/* Drops what is queued, but for the rest of a message that has begun to leave. */
+void conn_drop_queue(struct conn *conn);
+
+/* Takes the next connection off the dirty lists, those with answers first; NULL at the end. */
+struct conn *conn_next_dirty(struct conn_shared *shared);
+
+/* Breaks the connection: the queue is gone, the socket shut down. It stays open, so that its number
+ * cannot become another connection's while somebody still watches it. */
+void conn_kill(struct conn *conn);
+
+/* Closes the socket and frees everything; the connection must not be dirty. */
+void conn_close(struct conn *conn);
+
+/* Frees what the connections shared. */
+void conn_shared_free(struct conn_shared *shared);
+
+#endif

@@ -1,0 +1,155 @@
+/* crypto.c - the only user of OpenSSL's crypto. */
+#include "crypto.h"
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
+#include <openssl/sha.h>
+
+#include <limits.h>
+#include <string.h>
+
+bool crypto_random(void *out, size_t length)
+{
+    return length <= INT_MAX && RAND_bytes(out, (int)length) == 1;
+}
+
+bool crypto_equal(struct str a, struct str b)
+{
+    return a.length == b.length && CRYPTO_memcmp(a.at, b.at, a.length) == 0;
+}
+
+void crypto_erase(void *at, size_t length)
+{
+    OPENSSL_cleanse(at, length);
+}
+
+bool crypto_base64(struct buf *out, struct str bytes)
+{
+    size_t length = (bytes.length + 2) / 3 * 4;
+
+    if (bytes.length > INT_MAX / 2 || !buf_reserve(out, length + 1))
+        return false;
+    EVP_EncodeBlock((unsigned char *)out->at + out->length, (const unsigned char *)bytes.at,
+                    (int)bytes.length);
+    out->length += length;
+    return true;
+}
+
+bool crypto_websocket_accept(struct buf *out, struct str key)
+{
+    static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    unsigned char text[64 + sizeof guid], digest[SHA_DIGEST_LENGTH];
+    size_t length = key.length + sizeof guid - 1;
+
+    if (key.length > 64)
+        return false;
+    memcpy(text, key.at, key.length);
+    memcpy(text + key.length, guid, sizeof guid - 1);
+    SHA1(text, length, digest);
+    return crypto_base64(out, (struct str){(const char *)digest, sizeof digest});
+}
+
+bool crypto_hex(struct buf *out, struct str bytes)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    if (!buf_reserve(out, bytes.length * 2))
+        return false;
+    for (size_t i = 0; i < bytes.length; i++) {
+        unsigned char byte = (unsigned char)bytes.at[i];
+
+        out->at[out->length++] = digits[byte >> 4];
+        out->at[out->length++] = digits[byte & 15];
+    }
+    return true;
+}
+
+static int unhex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool crypto_unhex(struct str digits, void *out, size_t length)
+{
+    unsigned char *bytes = out;
+
+    if (digits.length != length * 2)
+        return false;
+    for (size_t i = 0; i < length; i++) {
+        int high = unhex_digit(digits.at[2 * i]), low = unhex_digit(digits.at[2 * i + 1]);
+
+        if (high < 0 || low < 0)
+            return false;
+        bytes[i] = (unsigned char)(high * 16 + low);
+    }
+    return true;
+}
+
+static bool hmac_sha256(struct str key, struct str text, unsigned char out[CRYPTO_HASH_SIZE])
+{
+    unsigned length = CRYPTO_HASH_SIZE;
+
+    return key.length <= INT_MAX && HMAC(EVP_sha256(), key.at, (int)key.length,
+                                         (const unsigned char *)text.at, text.length, out, &length);
+}
+
+bool crypto_derive_keys(struct crypto_keys *keys, struct str crypto_key)
+{
+    /* one key for one purpose: what signs tokens must never seal anything else */
+    return hmac_sha256(crypto_key, STR("wspush token"), keys->token);
+}
+
+bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_t expires,
+                       struct buf *out)
+{
+    size_t begin = out->length;
+    unsigned char time[8], signature[CRYPTO_HASH_SIZE];
+
+    for (int i = 0; i < 8; i++)
+        time[i] = (unsigned char)((uint64_t)expires >> (56 - 8 * i));
+    crypto_hex(out, (struct str){(const char *)time, sizeof time});
+    buf_append(out, STR("."));
+    crypto_hex(out, system);
+    if (out->failed ||
+        !hmac_sha256((struct str){(const char *)keys->token, sizeof keys->token},
+                     (struct str){out->at + begin, out->length - begin}, signature))
+        return false;
+    buf_append(out, STR("."));
+    return crypto_hex(out, (struct str){(const char *)signature, sizeof signature});
+}
+
+bool crypto_check_token(const struct crypto_keys *keys, struct str token, int64_t now,
+                        struct buf *system)
+{
+    struct str rest = token, time = str_cut(&rest, '.'), name = str_cut(&rest, '.');
+    unsigned char expected[CRYPTO_HASH_SIZE], given[CRYPTO_HASH_SIZE], end[8];
+    uint64_t expires = 0;
+
+    if (!crypto_unhex(time, end, sizeof end) || name.length % 2 ||
+        !crypto_unhex(rest, given, sizeof given))
+        return false;
+    if (!hmac_sha256((struct str){(const char *)keys->token, sizeof keys->token},
+                     (struct str){token.at, time.length + 1 + name.length}, expected) ||
+        CRYPTO_memcmp(expected, given, sizeof given) != 0)
+        return false;
+    for (int i = 0; i < 8; i++)
+        expires = expires << 8 | end[i];
+    if (now < 0 || expires <= (uint64_t)now || !buf_reserve(system, name.length / 2))
+        return false;
+    if (!crypto_unhex(name, system->at + system->length, name.length / 2))
+        return false;
+    system->length += name.length / 2;
+    return true;
+}
+
+bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],
+                          unsigned iterations, unsigned char hash[CRYPTO_HASH_SIZE])
+{
+    return password.length <= INT_MAX && iterations <= INT_MAX &&
+           PKCS5_PBKDF2_HMAC(password.at, (int)password.length, salt, CRYPTO_SALT_SIZE,
+                             (int)iterations, EVP_sha256(), CRYPTO_HASH_SIZE, hash) == 1;
+}

@@ -1,0 +1,57 @@
+/* crypto.h - the only user of OpenSSL's crypto: random bytes, SHA-1 for the handshake, base64,
+ * signed tokens, password hashes. Everything secret is compared in constant time.
+ * Refuses: to go on without random bytes (it reports; the caller decides). */
+#ifndef WSPUSH_CRYPTO_H
+#define WSPUSH_CRYPTO_H
+
+#include "buf.h"
+
+#define CRYPTO_KEY_SIZE 16
+#define CRYPTO_SALT_SIZE 16
+#define CRYPTO_HASH_SIZE 32
+
+/* Fills `out` with `length` random bytes from OpenSSL's generator. False if it has none to give. */
+bool crypto_random(void *out, size_t length);
+
+/* Compares in a time that depends on the length alone. */
+bool crypto_equal(struct str a, struct str b);
+
+/* Overwrites memory that held a secret, in a way that no compiler leaves out. */
+void crypto_erase(void *at, size_t length);
+
+/* Appends base64 (RFC 4648, section 4, with padding). */
+bool crypto_base64(struct buf *out, struct str bytes);
+
+/* RFC 6455, section 4.2.2: appends the 28 bytes that answer a Sec-WebSocket-Key. */
+bool crypto_websocket_accept(struct buf *out, struct str key);
+
+/* Appends bytes as lower-case hex digits. */
+bool crypto_hex(struct buf *out, struct str bytes);
+
+/* Reads exactly 2 * `length` lower-case hex digits. */
+bool crypto_unhex(struct str digits, void *out, size_t length);
+
+/* What is derived from [common] crypto_key. */
+struct crypto_keys {
+    unsigned char token[CRYPTO_HASH_SIZE]; /* signs tokens */
+};
+
+/* Derives the keys from the 16 bytes of crypto_key. False if OpenSSL fails. */
+bool crypto_derive_keys(struct crypto_keys *keys, struct str crypto_key);
+
+/* Appends a token that names `system` (1 to 128 bytes) and ends at `expires` (unix seconds).
+ * It is EXPIRES.SYSTEM.SIGNATURE, in hex digits; nothing about it is stored. */
+bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_t expires,
+                       struct buf *out);
+
+/* True if the token is one of crypto_sign_token under the same keys and has not expired at `now`;
+ * then its system has been appended to `system`. */
+bool crypto_check_token(const struct crypto_keys *keys, struct str token, int64_t now,
+                        struct buf *system);
+
+/* PBKDF2-HMAC-SHA-256 (RFC 8018). Takes about a tenth of a second at 600,000 iterations: not for
+ * the loop's thread. False if OpenSSL fails. */
+bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],
+                          unsigned iterations, unsigned char hash[CRYPTO_HASH_SIZE]);
+
+#endif

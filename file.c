@@ -1,0 +1,120 @@
+/* file.c - small files read whole, and replaced so that a crash leaves the old or the new one. */
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_ROOM 64
+
+int file_read(const char *path, struct buf *out)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), error = 0;
+    char piece[4096];
+    ssize_t n = 1;
+
+    if (fd < 0)
+        return errno;
+    while (n > 0) {
+        n = read(fd, piece, sizeof piece);
+        if (n < 0 && errno == EINTR) {
+            n = 1;
+            continue;
+        }
+        if (n < 0) {
+            error = errno;
+        } else if (!buf_append(out, (struct str){piece, (size_t)n})) {
+            error = EFBIG;
+            break;
+        }
+    }
+    close(fd);
+    return error;
+}
+
+static int write_all(int fd, struct str bytes)
+{
+    while (bytes.length > 0) {
+        ssize_t n = write(fd, bytes.at, bytes.length);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        bytes = (struct str){bytes.at + n, bytes.length - (size_t)n};
+    }
+    return fsync(fd) == 0 ? 0 : errno;
+}
+
+/* A rename is on the disk when its directory is. */
+static int sync_directory(int directory)
+{
+    /* some file systems cannot sync a directory and say EINVAL; they order renames themselves */
+    return fsync(directory) == 0 || errno == EINVAL ? 0 : errno;
+}
+
+static int replace_in(int directory, const char *name, const char *beside, struct str bytes)
+{
+    int fd, error;
+
+    unlinkat(directory, beside, 0); /* one left by a crash could be readable by others */
+    fd = openat(directory, beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    error = write_all(fd, bytes);
+    if (close(fd) != 0 && !error)
+        error = errno;
+    if (!error && renameat(directory, beside, directory, name) != 0)
+        error = errno;
+    if (error)
+        unlinkat(directory, beside, 0);
+    return error ? error : sync_directory(directory);
+}
+
+int file_replace(const char *directory, const char *name, struct str bytes)
+{
+    char beside[NAME_ROOM + 4];
+    int fd, error;
+
+    if ((size_t)snprintf(beside, sizeof beside, "%s.new", name) >= sizeof beside)
+        return ENAMETOOLONG;
+    fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    error = replace_in(fd, name, beside, bytes);
+    close(fd);
+    return error;
+}
+
+int file_make_directory(const char *path)
+{
+    struct stat status;
+
+    if (mkdir(path, 0700) == 0)
+        return 0;
+    if (errno != EEXIST)
+        return errno;
+    if (stat(path, &status) != 0)
+        return errno;
+    return S_ISDIR(status.st_mode) ? 0 : ENOTDIR;
+}
+
+int file_lock(const char *directory, const char *name)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char path[PATH_MAX];
+    int fd;
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path)
+        return ENAMETOOLONG;
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    if (fcntl(fd, F_SETLK, &whole) == 0)
+        return 0; /* the descriptor stays open: closing it would give the lock back */
+    close(fd);
+    return errno == EACCES ? EAGAIN : errno;
+}

@@ -1,0 +1,23 @@
+/* file.h - small files read whole, and replaced so that a crash leaves the old or the new one.
+ * Blocks: for start-up and worker threads, never for the loop's. */
+#ifndef WSPUSH_FILE_H
+#define WSPUSH_FILE_H
+
+#include "buf.h"
+
+/* Appends a file's bytes to `out`. Returns 0, or errno; EFBIG if they pass the buffer's limit. */
+int file_read(const char *path, struct buf *out);
+
+/* Replaces directory/name by these bytes, readable by the owner alone: written beside it, synced,
+ * renamed over it, and the directory synced. Returns 0 once that is on the disk, or errno; the old
+ * file is untouched then. The name must be shorter than 64 bytes. */
+int file_replace(const char *directory, const char *name, struct str bytes);
+
+/* Creates a directory for the owner alone unless it is there. Returns 0 or errno. */
+int file_make_directory(const char *path);
+
+/* Takes a lock on directory/name, creating it, that ends with the process. Returns 0, EAGAIN if
+ * another process has it, or errno. */
+int file_lock(const char *directory, const char *name);
+
+#endif

@@ -1,0 +1,779 @@
+/* hub.c - the clients, users, groups and systems of this node. */
+#include "hub.h"
+
+#include "crypto.h"
+#include "json.h"
+#include "ws.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum audience_kind { AUDIENCE_SYSTEM, AUDIENCE_USER, AUDIENCE_GROUP };
+
+/* A client in an audience, and where in the client's own list that stands. */
+struct member {
+    struct client *client;
+    uint32_t position;
+};
+
+/* An audience in a client's list, and where among the audience's members the client stands. The two
+ * places name each other, so that leaving costs the same however large the audience. */
+struct membership {
+    struct audience *audience;
+    uint32_t index;
+};
+
+struct audience {
+    struct audience *system; /* NULL for a system itself */
+    struct member *members;
+    uint32_t count, capacity, hash;
+    enum audience_kind kind;
+    size_t name_length;
+    char name[];
+};
+
+struct client {
+    uint64_t number;
+    struct conn *conn;
+    struct membership *memberships; /* the first is the system's; room for them is exact */
+    uint32_t membership_count;
+    bool excluded; /* left out of the present send */
+    bool is_slow;  /* on the hub's list */
+    struct client *next_slow;
+    int64_t connected_at; /* unix seconds */
+    char *extend;         /* NULL is empty */
+    size_t extend_length;
+};
+
+bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
+{
+    *hub = (struct hub){.config = config, .log = log};
+    return crypto_random(&hub->seed, sizeof hub->seed);
+}
+
+/* --- ids ------------------------------------------------------------------------------------- */
+
+static void write_id(const struct client *client, char text[HUB_ID_LENGTH])
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (int i = 0; i < HUB_ID_LENGTH; i++)
+        text[i] = digits[client->number >> (60 - 4 * i) & 15];
+}
+
+static bool append_id(struct buf *out, const struct client *client)
+{
+    char id[HUB_ID_LENGTH];
+
+    write_id(client, id);
+    buf_append(out, STR("\""));
+    buf_append(out, (struct str){id, sizeof id});
+    return buf_append(out, STR("\""));
+}
+
+static struct client *find_number(const struct hub *hub, uint64_t number)
+{
+    struct table_cursor cursor = {.hash = (uint32_t)number};
+    struct client *client;
+
+    while ((client = table_next(&hub->clients, &cursor)))
+        if (client->number == number)
+            return client;
+    return NULL;
+}
+
+static struct str name_of(const struct audience *audience)
+{
+    return (struct str){audience->name, audience->name_length};
+}
+
+/* The client of this id, if it is online and of this system. */
+static struct client *find_client(const struct hub *hub, struct str system, struct str id)
+{
+    unsigned char bytes[8];
+    uint64_t number = 0;
+    struct client *client;
+
+    if (!crypto_unhex(id, bytes, sizeof bytes))
+        return NULL;
+    for (int i = 0; i < 8; i++)
+        number = number << 8 | bytes[i];
+    client = find_number(hub, number);
+    if (!client || !str_equal(name_of(client->memberships[0].audience), system))
+        return NULL;
+    return client;
+}
+
+/* The client whose id is a JSON string. */
+static struct client *find_client_json(const struct hub *hub, struct str system,
+                                       struct json_value id)
+{
+    char room[HUB_ID_LENGTH];
+    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+
+    /* a longer text does not fit, and is no id */
+    return json_decode_string(id, &text) ? find_client(hub, system, str_of(&text)) : NULL;
+}
+
+/* --- audiences ------------------------------------------------------------------------------- */
+
+static uint32_t hash_audience(const struct hub *hub, enum audience_kind kind,
+                              const struct audience *system, struct str name)
+{
+    return str_hash(name, hub->seed) + (uint32_t)kind * 0x9e3779b9u + (system ? system->hash : 0);
+}
+
+static struct audience *find_audience(const struct hub *hub, enum audience_kind kind,
+                                      const struct audience *system, struct str name)
+{
+    struct table_cursor cursor = {.hash = hash_audience(hub, kind, system, name)};
+    struct audience *audience;
+
+    while ((audience = table_next(&hub->audiences, &cursor)))
+        if (audience->kind == kind && audience->system == system &&
+            str_equal(name_of(audience), name))
+            return audience;
+    return NULL;
+}
+
+/* The audience of this name; a new, empty one if there is none. NULL without memory. */
+static struct audience *make_audience(struct hub *hub, enum audience_kind kind,
+                                      struct audience *system, struct str name)
+{
+    struct audience *audience = find_audience(hub, kind, system, name);
+
+    if (audience)
+        return audience;
+    audience = calloc(1, sizeof *audience + name.length);
+    if (!audience)
+        return NULL;
+    audience->kind = kind;
+    audience->system = system;
+    audience->hash = hash_audience(hub, kind, system, name);
+    audience->name_length = name.length;
+    if (name.length)
+        memcpy(audience->name, name.at, name.length);
+    if (table_add(&hub->audiences, audience->hash, audience))
+        return audience;
+    free(audience);
+    return NULL;
+}
+
+/* An audience without members does not exist. */
+static void drop_if_empty(struct hub *hub, struct audience *audience)
+{
+    if (!audience || audience->count)
+        return;
+    table_remove(&hub->audiences, audience->hash, audience);
+    free(audience->members);
+    free(audience);
+}
+
+static bool reserve_member(struct audience *audience)
+{
+    uint32_t capacity = audience->capacity + audience->capacity / 2 + 1;
+    struct member *members;
+
+    if (audience->count < audience->capacity)
+        return true;
+    members = realloc(audience->members, capacity * sizeof *members);
+    if (!members)
+        return false;
+    audience->members = members;
+    audience->capacity = capacity;
+    return true;
+}
+
+static bool join(struct client *client, struct audience *audience)
+{
+    uint32_t position = client->membership_count;
+    struct membership *memberships =
+        realloc(client->memberships, (position + 1) * sizeof *memberships);
+
+    if (!memberships)
+        return false;
+    client->memberships = memberships;
+    if (!reserve_member(audience))
+        return false;
+    memberships[position] = (struct membership){audience, audience->count};
+    audience->members[audience->count++] = (struct member){client, position};
+    client->membership_count++;
+    return true;
+}
+
+/* Takes a client out of the audience at this position of its list. The last member and the last
+ * membership move into the holes. The audience may be empty now: see drop_if_empty. */
+static struct audience *leave(struct client *client, uint32_t position)
+{
+    struct membership gone = client->memberships[position];
+    struct audience *audience = gone.audience;
+    struct member moved = audience->members[--audience->count];
+
+    audience->members[gone.index] = moved;
+    moved.client->memberships[moved.position].index = gone.index;
+    if (position != --client->membership_count) {
+        struct membership last = client->memberships[client->membership_count];
+
+        client->memberships[position] = last;
+        last.audience->members[last.index].position = position;
+    }
+    return audience;
+}
+
+/* Where in the client's list an audience stands, or the list's length. */
+static uint32_t position_of(const struct client *client, const struct audience *audience)
+{
+    uint32_t position = 0;
+
+    while (position < client->membership_count &&
+           client->memberships[position].audience != audience)
+        position++;
+    return position;
+}
+
+static const struct audience *user_of(const struct client *client)
+{
+    for (uint32_t i = 0; i < client->membership_count; i++)
+        if (client->memberships[i].audience->kind == AUDIENCE_USER)
+            return client->memberships[i].audience;
+    return NULL;
+}
+
+/* --- sending --------------------------------------------------------------------------------- */
+
+/* One frame around `payload`, with one reference; NULL without memory. */
+static struct message *encode(unsigned opcode, struct str payload)
+{
+    char header[WS_HEADER_MAX];
+    size_t length = ws_write_header(header, (enum ws_opcode)opcode, payload.length);
+    struct message *message = message_new(length + payload.length);
+
+    if (!message)
+        return NULL;
+    memcpy(message->bytes, header, length);
+    if (payload.length)
+        memcpy(message->bytes + length, payload.at, payload.length);
+    return message;
+}
+
+/* The frame of a text that was put together in `text`, which is freed. */
+static struct message *encode_text(struct buf *text)
+{
+    struct message *message = text->failed ? NULL : encode(WS_TEXT, str_of(text));
+
+    buf_free(text);
+    return message;
+}
+
+bool hub_queue_frame(struct hub *hub, struct conn *conn, unsigned opcode, struct str payload)
+{
+    struct message *message = encode(opcode, payload);
+    bool queued = message && conn_queue(conn, message, hub->config->send_queue);
+
+    message_release(message);
+    return queued;
+}
+
+static void deliver(struct hub *hub, struct client *client, struct message *message,
+                    struct outcome *outcome)
+{
+    outcome->matched++;
+    if (!client->is_slow && conn_queue(client->conn, message, hub->config->send_queue)) {
+        outcome->queued++;
+        return;
+    }
+    outcome->dropped++;
+    if (client->is_slow)
+        return;
+    /* ended later: the audience that is being walked must not change now */
+    client->is_slow = true;
+    client->next_slow = hub->slow;
+    hub->slow = client;
+}
+
+static void deliver_to_all(struct hub *hub, const struct audience *audience,
+                           struct message *message, struct outcome *outcome)
+{
+    for (uint32_t i = 0; audience && i < audience->count; i++)
+        if (!audience->members[i].client->excluded)
+            deliver(hub, audience->members[i].client, message, outcome);
+}
+
+/* --- notices --------------------------------------------------------------------------------- */
+
+/* Appends {"clientId":…,"userId":…,"extend":… with the object left open. */
+static void append_identity(struct buf *out, const struct client *client)
+{
+    const struct audience *user = user_of(client);
+
+    buf_append(out, STR("{\"clientId\":"));
+    append_id(out, client);
+    buf_append(out, STR(",\"userId\":"));
+    json_append_quoted(out, user ? name_of(user) : (struct str){0});
+    buf_append(out, STR(",\"extend\":"));
+    json_append_quoted(out, (struct str){client->extend, client->extend_length});
+}
+
+static struct message *encode_notice(const struct client *client, enum outcome_code code)
+{
+    struct buf data = {0}, text = {0};
+
+    append_identity(&data, client);
+    buf_append(&data, STR("}"));
+    command_write_envelope(&text, code,
+                           code == NOTICE_ONLINE ? STR("client online") : STR("client offline"),
+                           str_of(&data));
+    text.failed |= data.failed;
+    buf_free(&data);
+    return encode_text(&text);
+}
+
+static void notify(struct hub *hub, const struct audience *audience, const struct client *client,
+                   enum outcome_code code)
+{
+    struct outcome ignored = {0};
+    struct message *message = encode_notice(client, code);
+
+    if (message)
+        deliver_to_all(hub, audience, message, &ignored);
+    message_release(message);
+}
+
+/* --- coming and going ------------------------------------------------------------------------ */
+
+/* Takes a client out of everything and frees it; tells those who are to know. */
+static void remove_client(struct hub *hub, struct client *client)
+{
+    enum config_notice scope = hub->config->scope;
+    struct message *notice = scope == NOTICE_OFF ? NULL : encode_notice(client, NOTICE_OFFLINE);
+    struct outcome ignored = {0};
+
+    client->conn->client = NULL;
+    table_remove(&hub->clients, (uint32_t)client->number, client);
+    while (client->membership_count) { /* the system, first in the list, goes last */
+        struct audience *audience = leave(client, client->membership_count - 1);
+
+        if (notice && audience->kind == (scope == NOTICE_GROUP ? AUDIENCE_GROUP : AUDIENCE_SYSTEM))
+            deliver_to_all(hub, audience, notice, &ignored);
+        drop_if_empty(hub, audience);
+    }
+    message_release(notice);
+    free(client->memberships);
+    free(client->extend);
+    free(client);
+}
+
+void hub_send_close(struct conn *conn, unsigned code, struct str reason)
+{
+    char frame[WS_HEADER_MAX + WS_CONTROL_MAX];
+    struct message *message =
+        message_copy((struct str){frame, ws_write_close(frame, code, reason)});
+
+    if (message)
+        conn_queue(conn, message, SIZE_MAX);
+    message_release(message);
+    conn->ending = true;
+}
+
+static void end_client(struct hub *hub, struct client *client, unsigned code, struct str reason)
+{
+    hub_send_close(client->conn, code, reason);
+    remove_client(hub, client);
+}
+
+static void end_slow_client(struct hub *hub, struct client *client)
+{
+    char id[HUB_ID_LENGTH], address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "client", .text = {id, sizeof id}},
+                                 {.name = "system"},
+                                 {.name = "remote"},
+                                 {.name = "queued", .number = (int64_t)client->conn->queued},
+                                 {0}};
+
+    write_id(client, id);
+    conn_address(client->conn, address);
+    fields[1].text = name_of(client->memberships[0].audience);
+    fields[2].text = str_from(address);
+    log_write(hub->log, LOG_WARN, "client closed: it reads slower than it is sent to", fields);
+    conn_drop_queue(client->conn);
+    end_client(hub, client, WS_CLOSE_TRY_LATER, STR("slow"));
+}
+
+/* Ends those found to be slow. The notices of it may find more of them; each is ended once. */
+static void settle(struct hub *hub)
+{
+    while (hub->slow) {
+        struct client *client = hub->slow;
+
+        hub->slow = client->next_slow;
+        end_slow_client(hub, client);
+    }
+}
+
+static uint64_t new_number(const struct hub *hub)
+{
+    uint64_t number = 0;
+
+    while (number == 0 || find_number(hub, number))
+        if (!crypto_random(&number, sizeof number))
+            return 0;
+    return number;
+}
+
+/* A client that is in its system and in the table; NULL without memory. */
+static struct client *new_client(struct hub *hub, struct str system)
+{
+    struct client *client = calloc(1, sizeof *client);
+    struct audience *audience = NULL;
+
+    if (client) {
+        client->number = new_number(hub);
+        audience = make_audience(hub, AUDIENCE_SYSTEM, NULL, system);
+    }
+    if (audience && client->number && join(client, audience)) {
+        if (table_add(&hub->clients, (uint32_t)client->number, client))
+            return client;
+        leave(client, 0);
+    }
+    drop_if_empty(hub, audience);
+    if (client)
+        free(client->memberships);
+    free(client);
+    return NULL;
+}
+
+static bool greet(struct hub *hub, const struct client *client)
+{
+    struct buf data = {0}, text = {0};
+    struct message *message;
+    bool queued;
+
+    buf_append(&data, STR("{\"clientId\":"));
+    append_id(&data, client);
+    buf_append(&data, STR("}"));
+    command_write_envelope(&text, OUTCOME_SUCCESS, STR("success"), str_of(&data));
+    text.failed |= data.failed;
+    buf_free(&data);
+    message = encode_text(&text);
+    queued = message && conn_queue(client->conn, message, hub->config->send_queue);
+    message_release(message);
+    return queued;
+}
+
+bool hub_connect(struct hub *hub, struct conn *conn, struct str system, int64_t now)
+{
+    struct client *client = new_client(hub, system);
+
+    if (!client)
+        return false;
+    client->conn = conn;
+    client->connected_at = now;
+    conn->client = client;
+    if (!greet(hub, client)) {
+        hub_disconnect(hub, client);
+        return false;
+    }
+    if (hub->config->scope == NOTICE_SYSTEM)
+        notify(hub, client->memberships[0].audience, client, NOTICE_ONLINE);
+    settle(hub);
+    return true;
+}
+
+void hub_disconnect(struct hub *hub, struct client *client)
+{
+    remove_client(hub, client);
+    settle(hub);
+}
+
+void hub_end(struct hub *hub, struct client *client, unsigned code, struct str reason)
+{
+    end_client(hub, client, code, reason);
+    settle(hub);
+}
+
+void hub_end_slow(struct hub *hub, struct client *client)
+{
+    end_slow_client(hub, client);
+    settle(hub);
+}
+
+/* --- commands -------------------------------------------------------------------------------- */
+
+static void fail(struct outcome *outcome, enum outcome_code code, const char *error)
+{
+    outcome->code = code;
+    outcome->error = error;
+}
+
+/* The client a command names, or NULL and the outcome says so. */
+static struct client *target(const struct hub *hub, const struct command *command,
+                             struct outcome *outcome)
+{
+    struct client *client = find_client(hub, command->system, command->client);
+
+    if (!client)
+        fail(outcome, OUTCOME_OFFLINE, "client not online");
+    return client;
+}
+
+static const struct audience *find_target_audience(const struct hub *hub,
+                                                   const struct command *command)
+{
+    const struct audience *system =
+        find_audience(hub, AUDIENCE_SYSTEM, NULL, command->system);
+
+    if (!system || command->kind == COMMAND_SEND_TO_SYSTEM)
+        return system;
+    if (command->kind == COMMAND_SEND_TO_USER)
+        return find_audience(hub, AUDIENCE_USER, system, command->user);
+    return find_audience(hub, AUDIENCE_GROUP, system, command->group);
+}
+
+/* Marks, or unmarks, the clients that a send leaves out. */
+static void exclude(const struct hub *hub, const struct command *command, bool excluded)
+{
+    struct str rest = command->clients;
+    struct json_value id;
+
+    while (json_next_element(&rest, &id)) {
+        struct client *client = find_client_json(hub, command->system, id);
+
+        if (client)
+            client->excluded = excluded;
+    }
+}
+
+static void list_failed(struct outcome *outcome, struct json_value id)
+{
+    if (outcome->count++)
+        buf_append(&outcome->list, STR(","));
+    buf_append(&outcome->list, id.text);
+}
+
+static void send_to_clients(struct hub *hub, const struct command *command,
+                            struct message *message, struct outcome *outcome)
+{
+    struct str rest = command->clients;
+    struct json_value id;
+
+    while (json_next_element(&rest, &id)) {
+        struct client *client = find_client_json(hub, command->system, id);
+        uint64_t dropped = outcome->dropped;
+
+        if (client)
+            deliver(hub, client, message, outcome);
+        if (!client || outcome->dropped > dropped)
+            list_failed(outcome, id);
+    }
+}
+
+static void send_to_client(struct hub *hub, const struct command *command,
+                           struct message *message, struct outcome *outcome)
+{
+    struct client *client = target(hub, command, outcome);
+
+    if (!client)
+        return;
+    deliver(hub, client, message, outcome);
+    if (outcome->dropped)
+        fail(outcome, OUTCOME_OFFLINE, "client not online: it was closed for being slow");
+}
+
+static void send_message(struct hub *hub, const struct command *command, struct outcome *outcome)
+{
+    struct buf text = {0};
+    struct message *message;
+
+    command_write_push(&text, command);
+    message = encode_text(&text);
+    if (!message) {
+        fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+        return;
+    }
+    if (command->kind == COMMAND_SEND_TO_CLIENT) {
+        send_to_client(hub, command, message, outcome);
+    } else if (command->kind == COMMAND_SEND_TO_CLIENTS) {
+        send_to_clients(hub, command, message, outcome);
+    } else {
+        exclude(hub, command, true);
+        deliver_to_all(hub, find_target_audience(hub, command), message, outcome);
+        exclude(hub, command, false);
+    }
+    message_release(message);
+}
+
+static bool set_extend(struct client *client, struct str extend)
+{
+    char *copy = extend.length ? malloc(extend.length) : NULL;
+
+    if (extend.length && !copy)
+        return false;
+    if (copy)
+        memcpy(copy, extend.at, extend.length);
+    free(client->extend);
+    client->extend = copy;
+    client->extend_length = extend.length;
+    return true;
+}
+
+/* Puts a client into the audience of this name, unless it is there. False without memory. */
+static bool enter(struct hub *hub, struct client *client, enum audience_kind kind,
+                  struct str name, bool *is_new)
+{
+    struct audience *audience =
+        make_audience(hub, kind, client->memberships[0].audience, name);
+
+    if (!audience)
+        return false;
+    *is_new = position_of(client, audience) == client->membership_count;
+    if (!*is_new || join(client, audience))
+        return true;
+    drop_if_empty(hub, audience);
+    return false;
+}
+
+static bool set_user(struct hub *hub, struct client *client, struct str user)
+{
+    const struct audience *before = user_of(client);
+    bool is_new;
+
+    if (!enter(hub, client, AUDIENCE_USER, user, &is_new))
+        return false;
+    if (is_new && before)
+        drop_if_empty(hub, leave(client, position_of(client, before)));
+    return true;
+}
+
+static void bind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
+{
+    struct client *client = target(hub, command, outcome);
+    bool is_new = false;
+
+    if (!client)
+        return;
+    if (!enter(hub, client, AUDIENCE_GROUP, command->group, &is_new) ||
+        (command->user.length && !set_user(hub, client, command->user)) ||
+        (command->has_extend && !set_extend(client, command->extend)))
+        fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    if (is_new && hub->config->scope == NOTICE_GROUP)
+        notify(hub, find_target_audience(hub, command), client, NOTICE_ONLINE);
+}
+
+static void unbind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
+{
+    struct client *client = target(hub, command, outcome);
+    const struct audience *group;
+    struct audience *left;
+    uint32_t position;
+
+    if (!client)
+        return;
+    group = find_target_audience(hub, command);
+    position = group ? position_of(client, group) : client->membership_count;
+    if (position == client->membership_count)
+        return; /* leaving a group it is not in is done already */
+    left = leave(client, position);
+    if (hub->config->scope == NOTICE_GROUP)
+        notify(hub, left, client, NOTICE_OFFLINE);
+    drop_if_empty(hub, left);
+}
+
+static void list_online(const struct hub *hub, const struct command *command,
+                        struct outcome *outcome)
+{
+    const struct audience *group = find_target_audience(hub, command);
+
+    for (uint32_t i = 0; group && i < group->count; i++) {
+        if (outcome->count++)
+            buf_append(&outcome->list, STR(","));
+        append_id(&outcome->list, group->members[i].client);
+    }
+}
+
+static void close_client(struct hub *hub, const struct command *command, struct outcome *outcome)
+{
+    struct client *client = target(hub, command, outcome);
+
+    if (client)
+        end_client(hub, client, command->close_code, command->reason);
+}
+
+static void describe_client(const struct hub *hub, const struct command *command,
+                            struct outcome *outcome)
+{
+    const struct client *client = target(hub, command, outcome);
+    struct buf *out = &outcome->list;
+    char address[CONN_ADDRESS_MAX];
+    bool first = true;
+
+    if (!client)
+        return;
+    append_identity(out, client);
+    buf_append(out, STR(",\"groups\":["));
+    for (uint32_t i = 0; i < client->membership_count; i++) {
+        const struct audience *audience = client->memberships[i].audience;
+
+        if (audience->kind != AUDIENCE_GROUP)
+            continue;
+        buf_append(out, first ? STR("") : STR(","));
+        json_append_quoted(out, name_of(audience));
+        first = false;
+    }
+    buf_append(out, STR("],\"connectedAt\":"));
+    buf_append_number(out, client->connected_at);
+    buf_append(out, STR(",\"remote\":"));
+    conn_address(client->conn, address);
+    json_append_quoted(out, str_from(address));
+    buf_append(out, STR("}"));
+}
+
+void hub_apply(struct hub *hub, const struct command *command, struct outcome *outcome)
+{
+    switch (command->kind) {
+    case COMMAND_SEND_TO_CLIENT:
+    case COMMAND_SEND_TO_CLIENTS:
+    case COMMAND_SEND_TO_GROUP:
+    case COMMAND_SEND_TO_USER:
+    case COMMAND_SEND_TO_SYSTEM:
+        send_message(hub, command, outcome);
+        break;
+    case COMMAND_BIND:
+        bind_client(hub, command, outcome);
+        break;
+    case COMMAND_UNBIND:
+        unbind_client(hub, command, outcome);
+        break;
+    case COMMAND_ONLINE_LIST:
+        list_online(hub, command, outcome);
+        break;
+    case COMMAND_CLOSE_CLIENT:
+        close_client(hub, command, outcome);
+        break;
+    case COMMAND_CLIENT_INFO:
+        describe_client(hub, command, outcome);
+        break;
+    }
+    settle(hub);
+    if (outcome->list.failed)
+        fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+}
+
+void hub_close(struct hub *hub)
+{
+    size_t place = 0;
+    struct client *client;
+    struct audience *audience;
+
+    while ((client = table_walk(&hub->clients, &place))) {
+        free(client->memberships);
+        free(client->extend);
+        free(client);
+    }
+    place = 0;
+    while ((audience = table_walk(&hub->audiences, &place))) {
+        free(audience->members);
+        free(audience);
+    }
+    table_free(&hub->clients);
+    table_free(&hub->audiences);
+}

@@ -1,0 +1,123 @@
+/* log.c - one line for each event, and `die` for start-up. */
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <time.h>
+
+#define VALUE_MAX 2000
+
+static const char *const level_names[] = {"debug", "info", "warn", "error"};
+
+static void append_escaped(struct buf *line, struct str text, bool json)
+{
+    static const char hex[] = "0123456789abcdef";
+    bool utf8 = json && utf8_valid(text);
+
+    for (size_t i = 0; i < text.length; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+        char escaped[] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+
+        if (c == '"' || c == '\\') {
+            buf_append(line, STR("\\"));
+            buf_append(line, (struct str){text.at + i, 1});
+        } else if ((c >= 0x20 && c < 0x7f) || (c >= 0x80 && utf8)) {
+            buf_append(line, (struct str){text.at + i, 1});
+        } else if (json) {
+            buf_append(line, (struct str){escaped, 6});
+        } else {
+            buf_append(line, STR("\\x"));
+            buf_append(line, (struct str){escaped + 4, 2});
+        }
+    }
+}
+
+static void append_quoted(struct buf *line, struct str text, bool json)
+{
+    if (text.length > VALUE_MAX) {
+        text.length = VALUE_MAX;
+        /* half a character at the cut would make the whole value invalid */
+        while (text.length > VALUE_MAX - 3 && (text.at[text.length] & 0xc0) == 0x80)
+            text.length--;
+    }
+    buf_append(line, STR("\""));
+    append_escaped(line, text, json);
+    buf_append(line, STR("\""));
+}
+
+static void append_time(struct buf *line)
+{
+    struct timespec now;
+    struct tm utc;
+    char text[40];
+    size_t length;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    if (!gmtime_r(&now.tv_sec, &utc))
+        return;
+    length = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S.", &utc);
+    length += (size_t)snprintf(text + length, sizeof text - length, "%03dZ",
+                               (int)(now.tv_nsec / 1000000));
+    buf_append(line, (struct str){text, length});
+}
+
+static void append_field(struct buf *line, const struct log_field *field, bool json)
+{
+    buf_append(line, json ? STR(",\"") : STR(" "));
+    buf_append(line, str_from(field->name));
+    buf_append(line, json ? STR("\":") : STR("="));
+    if (field->text.at)
+        append_quoted(line, field->text, json);
+    else
+        buf_append_number(line, field->number);
+}
+
+void log_write(const struct log *log, enum log_level level, const char *message,
+               const struct log_field *fields)
+{
+    struct buf line = {0};
+
+    if (level < log->level)
+        return;
+    buf_append(&line, log->json ? STR("{\"time\":\"") : STR(""));
+    append_time(&line);
+    buf_append(&line, log->json ? STR("\",\"level\":\"") : STR(" "));
+    buf_append(&line, str_from(level_names[level]));
+    buf_append(&line, log->json ? STR("\",\"message\":") : STR(" "));
+    if (log->json)
+        append_quoted(&line, str_from(message), true);
+    else
+        buf_append(&line, str_from(message));
+    for (; fields && fields->name; fields++)
+        append_field(&line, fields, log->json);
+    buf_append(&line, log->json ? STR("}\n") : STR("\n"));
+    if (!line.failed) {
+        FILE *file = log->file ? log->file : stderr;
+
+        fwrite(line.at, 1, line.length, file);
+        fflush(file);
+    }
+    buf_free(&line);
+}
+
+bool log_level_parse(struct str name, enum log_level *level)
+{
+    for (int i = LOG_DEBUG; i <= LOG_ERROR; i++)
+        if (str_equal_nocase(name, str_from(level_names[i]))) {
+            *level = (enum log_level)i;
+            return true;
+        }
+    return false;
+}
+
+void die(const char *format, ...)
+{
+    va_list arguments;
+
+    fputs("wspush: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    exit(1);
+}

@@ -1,0 +1,678 @@
+/* loop.c - the turn of the loop. */
+#include "loop.h"
+
+#include "account.h"
+#include "api.h"
+#include "deadline.h"
+#include "hub.h"
+#include "park.h"
+#include "session.h"
+#include "table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ACCEPTS_A_TURN 64
+#define PARK_FROM 64         /* connections up to which nothing is parked and no thread runs */
+#define HOT_MAX 128          /* connections that the loop polls itself once parking has begun */
+#define HOT_KEPT 96          /* how many of them are left when there were too many */
+#define OVER_LIMIT_MAX 32    /* connections beyond the limit that are told so */
+#define ACCEPT_PAUSE 200     /* milliseconds without accepting when descriptors have run out */
+#define DRAIN_TICK 50        /* milliseconds between two shares of clients when stopping */
+#define DRAIN_GRACE 2000     /* milliseconds for the last ones to close */
+#define RETURNED_AT_ONCE 256
+
+/* How many connections an address has. */
+struct address_count {
+    unsigned char address[16];
+    uint64_t count;
+};
+
+struct loop {
+    const struct loop_options *options;
+    const struct config *config;
+    struct hub hub;
+    struct api api;
+    struct session_context context;
+    struct conn_shared shared;
+    struct park *park;
+
+    struct session **sessions; /* by slot */
+    uint32_t *free_slots;      /* a stack */
+    uint32_t *hot;             /* slots of the sessions polled here */
+    uint32_t *dead;            /* slots of those to be reaped */
+    struct pollfd *polls;      /* the listener, the wake pipe, and then as in `hot` */
+    size_t slots, free_count, hot_count, dead_count, session_count;
+    uint32_t generation;
+    struct deadlines deadlines;
+    struct table addresses; /* of struct address_count; used if max_per_ip is set */
+
+    int listener;
+    int64_t accept_after; /* no accepting before this time */
+    bool out_of_descriptors;
+
+    int64_t stop_began, stop_ends;
+    size_t stop_total, stop_done; /* sessions when stopping began, and how many of them have been
+                                     told */
+    size_t stop_slot;             /* the slot with which the next share begins */
+};
+
+/* --- slots ----------------------------------------------------------------------------------- */
+
+/* Doubles the room for sessions; every list is as long as there are slots, so that none of them
+ * can fail later. */
+static bool grow(struct loop *loop)
+{
+    size_t slots = loop->slots ? loop->slots * 2 : 64;
+    void *sessions = realloc(loop->sessions, slots * sizeof *loop->sessions);
+    void *free_slots, *hot, *dead, *polls;
+
+    loop->sessions = sessions ? sessions : loop->sessions;
+    free_slots = realloc(loop->free_slots, slots * sizeof *loop->free_slots);
+    loop->free_slots = free_slots ? free_slots : loop->free_slots;
+    hot = realloc(loop->hot, slots * sizeof *loop->hot);
+    loop->hot = hot ? hot : loop->hot;
+    dead = realloc(loop->dead, slots * sizeof *loop->dead);
+    loop->dead = dead ? dead : loop->dead;
+    polls = realloc(loop->polls, (slots + 2) * sizeof *loop->polls);
+    loop->polls = polls ? polls : loop->polls;
+    if (!sessions || !free_slots || !hot || !dead || !polls ||
+        !deadlines_reserve(&loop->deadlines, slots))
+        return false;
+    for (size_t slot = slots; slot-- > loop->slots;) {
+        loop->sessions[slot] = NULL;
+        loop->free_slots[loop->free_count++] = (uint32_t)slot;
+    }
+    loop->slots = slots;
+    return true;
+}
+
+static void make_hot(struct loop *loop, struct session *session)
+{
+    if (session->hot)
+        return;
+    session->hot = true;
+    loop->hot[loop->hot_count++] = session->slot;
+}
+
+static struct session *new_session(struct loop *loop, int fd)
+{
+    struct session *session;
+
+    if (!loop->free_count && !grow(loop))
+        return NULL;
+    session = malloc(sizeof *session);
+    if (!session)
+        return NULL;
+    session_open(session, fd, &loop->shared, loop->context.now);
+    session->slot = loop->free_slots[--loop->free_count];
+    session->generation = ++loop->generation;
+    loop->sessions[session->slot] = session;
+    loop->session_count++;
+    make_hot(loop, session);
+    return session;
+}
+
+/* --- connections of one address -------------------------------------------------------------- */
+
+static uint32_t hash_address(const struct loop *loop, const unsigned char address[16])
+{
+    return str_hash((struct str){(const char *)address, 16}, loop->api.seed);
+}
+
+static struct address_count *find_address(const struct loop *loop,
+                                          const unsigned char address[16])
+{
+    struct table_cursor cursor = {.hash = hash_address(loop, address)};
+    struct address_count *entry;
+
+    while ((entry = table_next(&loop->addresses, &cursor)))
+        if (memcmp(entry->address, address, 16) == 0)
+            return entry;
+    return NULL;
+}
+
+/* Counts a connection; false if its address has too many. */
+static bool count_address(struct loop *loop, const unsigned char address[16])
+{
+    struct address_count *entry;
+
+    if (!loop->config->max_per_ip)
+        return true;
+    entry = find_address(loop, address);
+    if (!entry) {
+        entry = calloc(1, sizeof *entry);
+        if (!entry)
+            return true;
+        memcpy(entry->address, address, 16);
+        if (!table_add(&loop->addresses, hash_address(loop, address), entry)) {
+            free(entry);
+            return true;
+        }
+    }
+    return ++entry->count <= loop->config->max_per_ip;
+}
+
+static void uncount_address(struct loop *loop, const unsigned char address[16])
+{
+    struct address_count *entry =
+        loop->config->max_per_ip ? find_address(loop, address) : NULL;
+
+    if (!entry || --entry->count)
+        return;
+    table_remove(&loop->addresses, hash_address(loop, address), entry);
+    free(entry);
+}
+
+/* --- accepting ------------------------------------------------------------------------------- */
+
+static void store_address(unsigned char out[16], const struct sockaddr_storage *from)
+{
+    struct sockaddr_in ipv4;
+    struct sockaddr_in6 ipv6;
+
+    memset(out, 0, 16);
+    if (from->ss_family == AF_INET6) {
+        memcpy(&ipv6, from, sizeof ipv6);
+        memcpy(out, &ipv6.sin6_addr, 16);
+    } else {
+        memcpy(&ipv4, from, sizeof ipv4);
+        out[10] = out[11] = 0xff;
+        memcpy(out + 12, &ipv4.sin_addr, 4);
+    }
+}
+
+static bool may_accept(const struct loop *loop)
+{
+    return loop->listener >= 0 && loop->context.now >= loop->accept_after &&
+           loop->session_count < loop->options->max_connections + OVER_LIMIT_MAX;
+}
+
+/* Descriptors or memory have run out: those who wait are taken when some are free again. */
+static void pause_accepting(struct loop *loop, int error)
+{
+    struct log_field fields[] = {{.name = "error", .text = str_from(strerror(error))},
+                                 {.name = "connections", .number = (int64_t)loop->session_count},
+                                 {0}};
+
+    loop->accept_after = loop->context.now + ACCEPT_PAUSE;
+    if (!loop->out_of_descriptors)
+        log_write(loop->options->log, LOG_WARN, "no more connections can be accepted for now",
+                  fields);
+    loop->out_of_descriptors = true;
+}
+
+static void settle(struct loop *loop, struct session *session);
+
+static void take_connection(struct loop *loop, int fd, const struct sockaddr_storage *from)
+{
+    struct session *session;
+    int one = 1;
+
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    session = new_session(loop, fd);
+    if (!session) {
+        close(fd);
+        pause_accepting(loop, ENOMEM);
+        return;
+    }
+    store_address(session->conn.address, from);
+    session->over_limit = !count_address(loop, session->conn.address) ||
+                          loop->session_count > loop->options->max_connections;
+    /* most clients have sent their request by now: that saves waiting for another turn */
+    session_read(&loop->context, session);
+    settle(loop, session);
+}
+
+static void accept_some(struct loop *loop)
+{
+    for (int i = 0; i < ACCEPTS_A_TURN && may_accept(loop); i++) {
+        struct sockaddr_storage from = {0};
+        socklen_t length = sizeof from;
+        int fd = accept(loop->listener, (struct sockaddr *)&from, &length);
+
+        if (fd >= 0) {
+            loop->out_of_descriptors = false;
+            take_connection(loop, fd, &from);
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return;
+        } else if (errno != EINTR && errno != ECONNABORTED) {
+            pause_accepting(loop, errno);
+            return;
+        }
+    }
+}
+
+/* --- sessions -------------------------------------------------------------------------------- */
+
+/* After anything was done to a session: if nothing is to be flushed, it is told so now; then its
+ * deadline is looked at, and whether it has died. */
+static void settle(struct loop *loop, struct session *session)
+{
+    int64_t deadline;
+
+    if (session->state != SESSION_DEAD && !session->conn.dirty)
+        session_flushed(&loop->context, session);
+    if (session->state == SESSION_DEAD) {
+        if (!session->mourned)
+            loop->dead[loop->dead_count++] = session->slot;
+        session->mourned = true;
+        return;
+    }
+    deadline = session_deadline(&loop->context, session);
+    if (deadline != INT64_MAX)
+        deadlines_bring_forward(&loop->deadlines, session->slot, deadline);
+}
+
+static void serve_ready(struct loop *loop, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct session *session = loop->sessions[loop->hot[i]];
+        short events = loop->polls[2 + i].revents;
+
+        if (!events)
+            continue;
+        if (events & POLLOUT) {
+            session->conn.blocked = false;
+            conn_flush(&session->conn);
+        }
+        if (events & (POLLIN | POLLHUP | POLLERR))
+            session_read(&loop->context, session);
+        settle(loop, session);
+    }
+}
+
+/* Takes the descriptors back that their parking threads have seen move. */
+static void take_returned(struct loop *loop)
+{
+    uint32_t slots[RETURNED_AT_ONCE];
+    size_t count;
+
+    do {
+        count = park_returned(loop->park, slots, RETURNED_AT_ONCE);
+        for (size_t i = 0; i < count; i++) {
+            struct session *session = loop->sessions[slots[i]];
+
+            session->watched = false;
+            make_hot(loop, session);
+            if (session_wants_input(session))
+                session_read(&loop->context, session);
+            settle(loop, session);
+        }
+    } while (count == RETURNED_AT_ONCE);
+}
+
+static void take_results(struct loop *loop)
+{
+    struct account_result result;
+
+    while (accounts_take_result(loop->context.accounts, &result)) {
+        uint32_t slot = (uint32_t)result.ticket;
+        struct session *session = slot < loop->slots ? loop->sessions[slot] : NULL;
+
+        if (!session || session_ticket(session) != result.ticket ||
+            session->state != SESSION_WAIT)
+            continue;
+        session_answer_late(&loop->context, session, &result);
+        settle(loop, session);
+    }
+}
+
+static void take_wakeups(struct loop *loop)
+{
+    char bytes[256];
+
+    while (read(loop->options->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes)
+        ;
+    take_returned(loop);
+    take_results(loop);
+}
+
+/* A ping is due in a parking lot: its other clients get theirs now, so that their pongs wake its
+ * thread together. */
+static void ping_neighbours(struct loop *loop, const struct session *session)
+{
+    uint32_t slots[PARK_LOT];
+    size_t count = session->place < 0 ? 0 : park_neighbours(loop->park, session->place, slots);
+
+    for (size_t i = 0; i < count; i++) {
+        struct session *neighbour = loop->sessions[slots[i]];
+
+        session_ping_early(&loop->context, neighbour);
+        settle(loop, neighbour);
+    }
+}
+
+static void run_deadlines(struct loop *loop)
+{
+    const struct deadline *first;
+
+    while ((first = deadlines_first(&loop->deadlines)) && first->at <= loop->context.now) {
+        struct session *session = loop->sessions[first->slot];
+
+        deadlines_clear(&loop->deadlines, session->slot);
+        if (session_expire(&loop->context, session))
+            ping_neighbours(loop, session);
+        settle(loop, session);
+    }
+}
+
+/* Everything queued to one connection in this turn leaves in one call. */
+static void flush(struct loop *loop)
+{
+    struct conn *conn;
+
+    while ((conn = conn_next_dirty(&loop->shared))) {
+        struct session *session = (struct session *)conn; /* its first member */
+
+        conn_flush(conn);
+        if (conn->blocked)
+            make_hot(loop, session);
+        settle(loop, session);
+    }
+}
+
+/* --- parking --------------------------------------------------------------------------------- */
+
+static bool park(struct loop *loop, struct session *session)
+{
+    if (session->place < 0)
+        session->place = park_take_place(loop->park, session->slot);
+    if (session->place < 0)
+        return false;
+    park_watch(loop->park, session->place, session->conn.fd);
+    session->watched = true;
+    return true;
+}
+
+static bool may_park(const struct session *session)
+{
+    return session->state != SESSION_DEAD && !session->watched && session_wants_input(session);
+}
+
+/* Takes out of the hot ones what need not be there: clients of the WebSocket in any case, and up
+ * to `surplus` others that were last heard of at `limit` or before. */
+static void park_some(struct loop *loop, int64_t limit, size_t surplus)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < loop->hot_count; i++) {
+        struct session *session = loop->sessions[loop->hot[i]];
+        bool old = surplus > 0 && session->last_seen <= limit;
+
+        if ((old || session->state == SESSION_OPEN) && may_park(session) &&
+            park(loop, session) && old)
+            surplus--;
+        session->hot = !session->watched || session->conn.blocked;
+        if (session->hot)
+            loop->hot[kept++] = session->slot;
+    }
+    loop->hot_count = kept;
+}
+
+static int by_age(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+/* Parks the least recently active ones until HOT_KEPT are left. */
+static void park_surplus(struct loop *loop)
+{
+    size_t surplus = loop->hot_count - HOT_KEPT;
+    int64_t *seen = malloc(loop->hot_count * sizeof *seen);
+
+    if (!seen)
+        return;
+    for (size_t i = 0; i < loop->hot_count; i++)
+        seen[i] = loop->sessions[loop->hot[i]]->last_seen;
+    qsort(seen, loop->hot_count, sizeof *seen, by_age);
+    park_some(loop, seen[surplus - 1], surplus);
+    free(seen);
+}
+
+/* Clients go back to their places once served; of the others only so many stay that poll() stays
+ * quick. */
+static void park_quiet(struct loop *loop)
+{
+    if (loop->session_count <= PARK_FROM)
+        return;
+    park_some(loop, 0, 0);
+    if (loop->hot_count > HOT_MAX)
+        park_surplus(loop);
+    park_commit(loop->park);
+}
+
+/* --- reaping --------------------------------------------------------------------------------- */
+
+static void free_session(struct loop *loop, struct session *session)
+{
+    if (session->place >= 0)
+        park_leave_place(loop->park, session->place);
+    deadlines_clear(&loop->deadlines, session->slot);
+    uncount_address(loop, session->conn.address);
+    conn_close(&session->conn);
+    loop->sessions[session->slot] = NULL;
+    loop->free_slots[loop->free_count++] = session->slot;
+    loop->session_count--;
+    free(session);
+}
+
+static void forget_hot(struct loop *loop)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < loop->hot_count; i++)
+        if (loop->sessions[loop->hot[i]]->state != SESSION_DEAD)
+            loop->hot[kept++] = loop->hot[i];
+    loop->hot_count = kept;
+}
+
+/* The only place that closes and frees. One that is still watched has been shut down, comes back
+ * for that reason, and is reaped then. */
+static void reap(struct loop *loop)
+{
+    if (!loop->dead_count)
+        return;
+    forget_hot(loop);
+    for (size_t i = 0; i < loop->dead_count; i++) {
+        struct session *session = loop->sessions[loop->dead[i]];
+
+        session->hot = session->mourned = false;
+        if (!session->watched)
+            free_session(loop, session);
+    }
+    loop->dead_count = 0;
+}
+
+/* --- stopping -------------------------------------------------------------------------------- */
+
+static void begin_stop(struct loop *loop)
+{
+    struct log_field fields[] = {{.name = "connections", .number = (int64_t)loop->session_count},
+                                 {0}};
+
+    log_write(loop->options->log, LOG_INFO, "stopping", fields);
+    close(loop->listener);
+    loop->listener = -1;
+    loop->context.stopping = true;
+    loop->stop_began = loop->context.now;
+    loop->stop_ends = loop->context.now + (int64_t)loop->config->drain;
+    loop->stop_total = loop->session_count;
+}
+
+/* Ends the share of the sessions that is due by now, so that the clients do not come back all at
+ * once. */
+static void stop_share(struct loop *loop)
+{
+    int64_t spread = loop->stop_ends - loop->stop_began;
+    int64_t passed = loop->context.now - loop->stop_began;
+    size_t due = SIZE_MAX;
+
+    if (passed < spread)
+        due = (size_t)((int64_t)loop->stop_total * passed / spread);
+    for (; loop->stop_slot < loop->slots && loop->stop_done < due; loop->stop_slot++) {
+        struct session *session = loop->sessions[loop->stop_slot];
+
+        if (!session)
+            continue;
+        session_stop(&loop->context, session);
+        settle(loop, session);
+        loop->stop_done++;
+    }
+}
+
+/* True when there is nothing left to wait for. */
+static bool stopped(const struct loop *loop)
+{
+    return loop->context.stopping &&
+           (loop->session_count == 0 || *loop->options->stops > 1 ||
+            loop->context.now >= loop->stop_ends + DRAIN_GRACE);
+}
+
+/* --- the turn -------------------------------------------------------------------------------- */
+
+static void take_time(struct loop *loop)
+{
+    struct timespec steady, wall;
+
+    clock_gettime(CLOCK_MONOTONIC, &steady);
+    loop->context.now = (int64_t)steady.tv_sec * 1000 + steady.tv_nsec / 1000000;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    if (loop->context.unix_now != (int64_t)wall.tv_sec) {
+        loop->context.unix_now = (int64_t)wall.tv_sec;
+        http_date(loop->context.unix_now, loop->context.date);
+    }
+}
+
+/* Builds the array for poll() from the state of things; returns how many entries it has. */
+static size_t build_polls(struct loop *loop)
+{
+    loop->polls[0] = (struct pollfd){may_accept(loop) ? loop->listener : -1, POLLIN, 0};
+    loop->polls[1] = (struct pollfd){loop->options->wake[0], POLLIN, 0};
+    for (size_t i = 0; i < loop->hot_count; i++) {
+        const struct session *session = loop->sessions[loop->hot[i]];
+        bool reads = !session->watched && session_wants_input(session);
+        int events = (reads ? POLLIN : 0) | (session->conn.blocked ? POLLOUT : 0);
+
+        loop->polls[2 + i] =
+            (struct pollfd){events ? session->conn.fd : -1, (short)events, 0};
+    }
+    return 2 + loop->hot_count;
+}
+
+static int poll_timeout(const struct loop *loop)
+{
+    const struct deadline *first = deadlines_first(&loop->deadlines);
+    int64_t until = first ? first->at - loop->context.now : INT64_MAX;
+
+    if (loop->context.stopping && until > DRAIN_TICK)
+        until = DRAIN_TICK;
+    if (loop->accept_after > loop->context.now && until > ACCEPT_PAUSE)
+        until = ACCEPT_PAUSE;
+    return until < 0 ? 0 : until > INT32_MAX ? -1 : (int)until;
+}
+
+static void turn(struct loop *loop)
+{
+    size_t count = build_polls(loop);
+
+    if (poll(loop->polls, (nfds_t)count, poll_timeout(loop)) < 0)
+        for (size_t i = 0; i < count; i++)
+            loop->polls[i].revents = 0;
+    take_time(loop);
+    /* hot[] grows at its end while sessions work: what was polled stays where it was */
+    serve_ready(loop, count - 2);
+    if (loop->polls[1].revents)
+        take_wakeups(loop);
+    if (loop->polls[0].revents)
+        accept_some(loop);
+    run_deadlines(loop);
+    if (*loop->options->stops && !loop->context.stopping)
+        begin_stop(loop);
+    if (loop->context.stopping)
+        stop_share(loop);
+    flush(loop);
+    reap(loop);
+    park_quiet(loop);
+}
+
+void loop_run(struct loop *loop)
+{
+    take_time(loop);
+    while (!stopped(loop))
+        turn(loop);
+    log_write(loop->options->log, LOG_INFO, "stopped", NULL);
+}
+
+/* --- opening and closing --------------------------------------------------------------------- */
+
+struct loop *loop_open(const struct loop_options *options, char *error, size_t room)
+{
+    struct loop *loop = calloc(1, sizeof *loop);
+
+    snprintf(error, room, "out of memory");
+    if (!loop)
+        return NULL;
+    loop->options = options;
+    loop->config = options->config;
+    loop->listener = options->listener;
+    loop->context = (struct session_context){
+        .config = options->config, .log = options->log, .hub = &loop->hub, .api = &loop->api};
+    loop->api =
+        (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
+    loop->park = park_new(options->wake[1], 1 + options->max_connections / PARK_LOT);
+    if (!loop->park || !grow(loop) || !hub_open(&loop->hub, options->config, options->log) ||
+        !crypto_random(&loop->api.seed, sizeof loop->api.seed)) {
+        loop_close(loop);
+        return NULL;
+    }
+    loop->context.accounts = accounts_open(options->config->data_dir, options->wake[1],
+                                           ACCOUNT_ITERATIONS, error, room);
+    loop->api.accounts = loop->context.accounts;
+    if (!loop->context.accounts) {
+        loop_close(loop);
+        return NULL;
+    }
+    return loop;
+}
+
+void loop_close(struct loop *loop)
+{
+    size_t place = 0;
+    struct address_count *entry;
+
+    park_free(loop->park);
+    accounts_close(loop->context.accounts);
+    for (size_t slot = 0; slot < loop->slots; slot++)
+        if (loop->sessions[slot]) {
+            loop->sessions[slot]->place = -1;
+            free_session(loop, loop->sessions[slot]);
+        }
+    while ((entry = table_walk(&loop->addresses, &place)))
+        free(entry);
+    table_free(&loop->addresses);
+    hub_close(&loop->hub);
+    api_free(&loop->api);
+    conn_shared_free(&loop->shared);
+    deadlines_free(&loop->deadlines);
+    if (loop->listener >= 0)
+        close(loop->listener);
+    free(loop->sessions);
+    free(loop->free_slots);
+    free(loop->hot);
+    free(loop->dead);
+    free(loop->polls);
+    free(loop);
+}

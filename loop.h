@@ -1,0 +1,34 @@
+/* loop.h - the turn of the loop: one thread that polls, accepts, lets sessions work, flushes, and
+ * reaps. Everything a node is made of is opened here.
+ * Refuses: connections for which there are no descriptors; they wait in the listener's queue. */
+#ifndef WSPUSH_LOOP_H
+#define WSPUSH_LOOP_H
+
+#include "config.h"
+#include "crypto.h"
+#include "log.h"
+
+#include <signal.h>
+
+struct loop;
+
+/* What a loop is opened with; it must outlive the loop. */
+struct loop_options {
+    const struct config *config;
+    const struct log *log;
+    const struct crypto_keys *keys;
+    int listener;                 /* a listening socket, non-blocking; the loop closes it */
+    int wake[2];                  /* a pipe, both ends non-blocking: a byte written to [1] wakes */
+    uint64_t max_connections;     /* above 0; descriptors must suffice */
+    volatile sig_atomic_t *stops; /* counts requests to stop: one drains, two end at once */
+};
+
+/* Opens a node. NULL: `error` says why, cut to `room` bytes. */
+struct loop *loop_open(const struct loop_options *options, char *error, size_t room);
+
+/* Serves until asked to stop, drains and returns. */
+void loop_run(struct loop *loop);
+
+void loop_close(struct loop *loop);
+
+#endif

@@ -1,0 +1,561 @@
+/* session.c - what one connection is doing: HTTP requests, or a WebSocket client, or its end. */
+#include "session.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define LINGER 5000                  /* milliseconds for a peer to close once we have */
+#define OUTPUT_ENOUGH (256 * 1024)   /* bytes of answers that wait before requests do */
+#define CODING_SLACK 8192            /* bytes of chunk headers that may stand undecoded */
+#define PING_TEXT_DIFFERS 5
+
+void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
+{
+    *session = (struct session){.since = now, .last_seen = now, .place = -1};
+    conn_open(&session->conn, fd, shared);
+    session->conn.answering = true;
+}
+
+uint64_t session_ticket(const struct session *session)
+{
+    return (uint64_t)session->generation << 32 | session->slot;
+}
+
+static void enter(struct session_context *context, struct session *session,
+                  enum session_state state)
+{
+    session->state = state;
+    session->since = context->now;
+}
+
+static void log_end(const struct session_context *context, const struct session *session,
+                    const char *reason)
+{
+    char address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "remote"}, {.name = "reason"}, {0}};
+
+    if (context->log->level > LOG_DEBUG)
+        return;
+    conn_address(&session->conn, address);
+    fields[0].text = str_from(address);
+    fields[1].text = str_from(reason);
+    log_write(context->log, LOG_DEBUG, "connection closed", fields);
+}
+
+/* The end of a session, whatever its state; the client it served goes with it. */
+static void end(struct session_context *context, struct session *session, const char *reason)
+{
+    if (session->state == SESSION_DEAD)
+        return;
+    log_end(context, session, reason);
+    session->state = SESSION_DEAD;
+    if (session->conn.client)
+        hub_disconnect(context->hub, session->conn.client);
+    conn_kill(&session->conn);
+}
+
+/* --- answers --------------------------------------------------------------------------------- */
+
+/* Queues bytes that were put together in `bytes`, which is freed. */
+static void queue(struct session *session, struct buf *bytes)
+{
+    struct message *message = bytes->failed ? NULL : message_copy(str_of(bytes));
+
+    buf_free(bytes);
+    if (message)
+        conn_queue(&session->conn, message, SIZE_MAX);
+    else
+        conn_kill(&session->conn);
+    message_release(message);
+}
+
+/* Sends an answer and frees it. */
+static void send_answer(struct session_context *context, struct session *session,
+                        struct api_answer *answer, struct session_manner manner)
+{
+    struct http_answer http = {.status = answer->status,
+                               .date = str_from(context->date),
+                               .body = str_of(&answer->body),
+                               .allow = answer->allow,
+                               .fields = answer->fields,
+                               .retry_after = answer->retry_after,
+                               .close = manner.close || context->stopping,
+                               .keep_alive = manner.keep_alive,
+                               .head = manner.head};
+    struct buf bytes = {.failed = answer->body.failed};
+
+    http_write_answer(&bytes, &http);
+    buf_free(&answer->body);
+    queue(session, &bytes);
+    session->receiving = session->head_done = session->continued = false;
+    session->asked_before = true;
+    memset(&session->input, 0, sizeof session->input);
+    enter(context, session, http.close ? SESSION_DRAIN : SESSION_HTTP);
+}
+
+/* Refuses the present request with its connection's last answer. */
+static void refuse(struct session_context *context, struct session *session, int status,
+                   const char *error)
+{
+    struct api_answer answer;
+
+    api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
+    send_answer(context, session, &answer, (struct session_manner){.close = true});
+}
+
+static struct session_manner manner_of(const struct http_request *request)
+{
+    return (struct session_manner){.close = !request->keep_alive,
+                           .head = str_equal(request->method, STR("HEAD")),
+                           .keep_alive = request->minor == 0};
+}
+
+/* --- upgrades -------------------------------------------------------------------------------- */
+
+/* Becomes a client of a system that is registered; else says so and closes. */
+static void greet(struct session_context *context, struct session *session, struct str query)
+{
+    char room[ACCOUNT_NAME_MAX];
+    struct buf name = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    /* a name that is too long for the room is not registered */
+    bool given = http_query(query, STR("systemId"), &name);
+    struct str system = given ? str_of(&name) : (struct str){0};
+    struct buf text = {0};
+
+    if (system.length && accounts_know(context->accounts, system)) {
+        if (!hub_connect(context->hub, &session->conn, system, context->unix_now))
+            conn_kill(&session->conn);
+        return;
+    }
+    command_write_envelope(&text, OUTCOME_UNKNOWN_SYSTEM,
+                           given ? STR("systemId is not registered")
+                                 : STR("systemId is missing or malformed"),
+                           (struct str){0});
+    hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text));
+    buf_free(&text);
+    hub_send_close(&session->conn, WS_CLOSE_POLICY, STR("unknown system"));
+}
+
+static void upgrade(struct session_context *context, struct session *session,
+                    const struct http_request *request, struct str key)
+{
+    struct buf bytes = {0};
+
+    ws_write_upgrade(&bytes, key);
+    queue(session, &bytes);
+    session->conn.answering = false;
+    session->last_ping = context->now;
+    session->receiving = false;
+    session->input.reader = (struct ws_reader){.limit = (uint32_t)context->config->max_message};
+    enter(context, session, SESSION_OPEN);
+    greet(context, session, request->query);
+}
+
+/* GET /ws: an upgrade, or why not. */
+static void handle_ws(struct session_context *context, struct session *session,
+                      const struct http_request *request)
+{
+    struct api_answer answer;
+    struct session_manner manner = manner_of(request);
+    struct str key = {0}, origin = {0};
+    const char *error = NULL;
+    int status = 0;
+
+    if (!str_equal(request->method, STR("GET"))) {
+        bool options = str_equal(request->method, STR("OPTIONS"));
+
+        api_refuse(&answer, options ? 200 : 405, options ? OUTCOME_SUCCESS : OUTCOME_MALFORMED,
+                   options ? STR("success") : STR("this path takes GET"));
+        answer.allow = "GET, OPTIONS";
+        send_answer(context, session, &answer, manner);
+        return;
+    }
+    status = ws_check_upgrade(request, &key, &error);
+    if (!status && http_header(request, STR("Origin"), &origin) &&
+        !config_allows_origin(context->config, origin)) {
+        status = 403;
+        error = "this Origin is not among allowed_origins";
+    }
+    if (!status) {
+        upgrade(context, session, request, key);
+        return;
+    }
+    api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
+    if (status == 426)
+        answer.fields = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n";
+    send_answer(context, session, &answer, manner);
+}
+
+/* --- requests -------------------------------------------------------------------------------- */
+
+static void handle_request(struct session_context *context, struct session *session,
+                           const struct http_request *request, struct str body)
+{
+    struct api_answer answer;
+    struct session_manner manner = manner_of(request);
+
+    if (session->over_limit) {
+        api_refuse(&answer, 429, OUTCOME_LIMIT, STR("too many connections"));
+        answer.retry_after = 5;
+        manner.close = true;
+    } else if (str_equal(request->path, STR("/ws"))) {
+        handle_ws(context, session, request);
+        return;
+    } else if (api_handle(context->api, request, body, session_ticket(session), context->now,
+                          context->unix_now, &answer) == API_LATER) {
+        session->manner = manner;
+        enter(context, session, SESSION_WAIT);
+        return;
+    }
+    send_answer(context, session, &answer, manner);
+}
+
+/* Finds the body behind the head. HTTP_OK: *body is whole, and *used counts all of the request. */
+static enum http_result take_body(struct session_context *context, struct session *session,
+                                  const struct http_request *request, struct conn_bytes *bytes,
+                                  struct str *body, size_t *used)
+{
+    size_t head = request->head_length, length = bytes->length - head;
+    size_t limit = (size_t)context->config->max_body;
+    enum http_result result = HTTP_MORE;
+    int status = 413;
+
+    if (request->chunked) {
+        result = http_read_chunks(&session->input.chunks, bytes->at + head, &length, limit,
+                                  &status);
+        bytes->length = head + length;
+        *body = (struct str){bytes->at + head, session->input.chunks.length};
+    } else if (request->content_length > limit) {
+        result = HTTP_BAD;
+    } else {
+        *body = (struct str){bytes->at + head, (size_t)request->content_length};
+        result = length >= body->length ? HTTP_OK : HTTP_MORE;
+    }
+    *used = head + body->length;
+    if (result == HTTP_BAD)
+        refuse(context, session, status,
+               status == 413 ? "the body is longer than max_body" : "malformed chunked body");
+    return result;
+}
+
+/* The sender of a body that is awaited is told to go on, once. */
+static void await_body(struct session_context *context, struct session *session,
+                       const struct http_request *request, bool begun)
+{
+    struct buf bytes = {0};
+
+    if (!session->head_done)
+        session->since = context->now;
+    session->head_done = true;
+    if (!request->expect_continue || session->continued || begun)
+        return;
+    session->continued = true;
+    buf_append(&bytes, STR("HTTP/1.1 100 Continue\r\n\r\n"));
+    queue(session, &bytes);
+}
+
+/* SESSION_HTTP: takes one request off the front of `bytes`; returns how many bytes it used, 0 if
+ * the request is not whole. */
+static size_t take_request(struct session_context *context, struct session *session,
+                           struct conn_bytes *bytes)
+{
+    struct http_request request;
+    struct str body = {0};
+    size_t used = 0;
+    enum http_result result;
+
+    if (session->conn.queued > OUTPUT_ENOUGH)
+        return 0; /* answers wait to be read: so do requests */
+    if (!session->receiving)
+        session->since = context->now;
+    session->receiving = true;
+    result = http_parse_request((struct str){bytes->at, bytes->length},
+                                (size_t)context->config->max_head, &request);
+    if (result == HTTP_MORE)
+        return 0;
+    if (result == HTTP_BAD) {
+        refuse(context, session, request.status, request.error);
+        return bytes->length;
+    }
+    result = take_body(context, session, &request, bytes, &body, &used);
+    if (result == HTTP_MORE)
+        await_body(context, session, &request, bytes->length > request.head_length);
+    if (result == HTTP_OK)
+        handle_request(context, session, &request, body);
+    return result == HTTP_OK ? used : result == HTTP_BAD ? bytes->length : 0;
+}
+
+void session_answer_late(struct session_context *context, struct session *session,
+                         const struct account_result *result)
+{
+    struct api_answer answer;
+
+    api_finish(context->api, result, context->unix_now, &answer);
+    send_answer(context, session, &answer, session->manner);
+    session_resume(context, session);
+}
+
+/* --- WebSocket ------------------------------------------------------------------------------- */
+
+/* The text "ping" is answered with the text "pong": browsers cannot send ping frames. */
+static void match_ping(struct session_context *context, struct session *session,
+                       const struct ws_event *event)
+{
+    static const char ping[] = "ping";
+
+    for (size_t i = 0; i < event->payload.length && session->ping_text < PING_TEXT_DIFFERS; i++)
+        if (session->ping_text < 4 && event->payload.at[i] == ping[session->ping_text])
+            session->ping_text++;
+        else
+            session->ping_text = PING_TEXT_DIFFERS;
+    if (!event->last)
+        return;
+    if (session->ping_text == 4 && event->opcode == WS_TEXT &&
+        !hub_queue_frame(context->hub, &session->conn, WS_TEXT, STR("pong")))
+        hub_end_slow(context->hub, session->conn.client);
+    session->ping_text = 0;
+}
+
+static void handle_control(struct session_context *context, struct session *session,
+                           const struct ws_event *event)
+{
+    struct client *client = session->conn.client;
+
+    if (event->opcode == WS_CLOSE) {
+        /* section 5.5.1: the answer to a close frame carries the same code */
+        if (client)
+            hub_end(context->hub, client, event->code, (struct str){0});
+        enter(context, session, SESSION_DRAIN);
+    } else if (event->opcode == WS_PING && client &&
+               !hub_queue_frame(context->hub, &session->conn, WS_PONG, event->payload)) {
+        hub_end_slow(context->hub, client);
+    }
+}
+
+static void handle_breach(struct session_context *context, struct session *session,
+                          const struct ws_event *event)
+{
+    char address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "remote"}, {.name = "reason"}, {0}};
+
+    conn_address(&session->conn, address);
+    fields[0].text = str_from(address);
+    fields[1].text = str_from(event->error);
+    log_write(context->log, LOG_INFO, "client closed: it broke the protocol", fields);
+    if (session->conn.client)
+        hub_end(context->hub, session->conn.client, event->code, str_from(event->error));
+    enter(context, session, SESSION_DRAIN);
+}
+
+/* SESSION_OPEN and SESSION_CLOSING: takes one event off the front of `bytes`. */
+static size_t take_frame(struct session_context *context, struct session *session,
+                         struct conn_bytes *bytes)
+{
+    struct ws_event event;
+    size_t used = ws_read(&session->input.reader, bytes->at, bytes->length, &event);
+
+    switch (event.type) {
+    case WS_EVENT_MORE:
+        break;
+    case WS_EVENT_DATA:
+        if (session->conn.client)
+            match_ping(context, session, &event);
+        break;
+    case WS_EVENT_CONTROL:
+        handle_control(context, session, &event);
+        break;
+    case WS_EVENT_BAD:
+        handle_breach(context, session, &event);
+        return bytes->length;
+    }
+    return used;
+}
+
+/* --- the way through the states -------------------------------------------------------------- */
+
+/* One unit of input, by the state; 0 when there is none to take. */
+static size_t take_unit(struct session_context *context, struct session *session,
+                        struct conn_bytes *bytes)
+{
+    switch (session->state) {
+    case SESSION_HTTP:
+        return take_request(context, session, bytes);
+    case SESSION_OPEN:
+    case SESSION_CLOSING:
+        return take_frame(context, session, bytes);
+    case SESSION_WAIT:
+        return 0;
+    case SESSION_DRAIN:
+    case SESSION_DEAD:
+        break;
+    }
+    return bytes->length;
+}
+
+/* Takes whole units in a loop and keeps the rest. */
+static void consume(struct session_context *context, struct session *session,
+                    struct conn_bytes bytes)
+{
+    size_t used = 1;
+
+    while (bytes.length && used && !session->conn.broken) {
+        used = take_unit(context, session, &bytes);
+        bytes.at += used;
+        bytes.length -= used;
+    }
+    if (session->conn.broken) { /* its input, and so `bytes`, is gone */
+        end(context, session, "connection broken");
+        return;
+    }
+    conn_keep(&session->conn, bytes);
+    if (session->state == SESSION_OPEN) {
+        bool unfinished = bytes.length || session->input.reader.message;
+
+        if (unfinished && !session->receiving)
+            session->since = context->now;
+        session->receiving = unfinished;
+    }
+}
+
+static size_t input_limit(const struct session_context *context, const struct session *session)
+{
+    if (session->state == SESSION_HTTP || session->state == SESSION_WAIT)
+        return (size_t)(context->config->max_head + context->config->max_body) + CODING_SLACK;
+    return CONN_SCRATCH;
+}
+
+void session_read(struct session_context *context, struct session *session)
+{
+    struct conn_bytes bytes;
+
+    if (session->state == SESSION_DEAD)
+        return;
+    switch (conn_fill(&session->conn, input_limit(context, session), &bytes)) {
+    case CONN_READY:
+        session->last_seen = context->now;
+        consume(context, session, bytes);
+        break;
+    case CONN_ENDED:
+        end(context, session, "closed by the peer");
+        break;
+    case CONN_BLOCKED:
+        break;
+    }
+}
+
+void session_resume(struct session_context *context, struct session *session)
+{
+    struct conn_bytes bytes = conn_kept(&session->conn);
+
+    if (bytes.length && session->state == SESSION_HTTP)
+        consume(context, session, bytes);
+}
+
+void session_flushed(struct session_context *context, struct session *session)
+{
+    struct conn *conn = &session->conn;
+
+    if (conn->broken) {
+        end(context, session, "connection broken");
+        return;
+    }
+    if (session->state == SESSION_OPEN && conn->ending)
+        enter(context, session, SESSION_CLOSING);
+    if (conn->first)
+        return;
+    if (session->state == SESSION_DRAIN && !session->shut) {
+        session->shut = true;
+        if (shutdown(conn->fd, SHUT_WR) != 0)
+            end(context, session, "connection broken");
+    }
+    session_resume(context, session);
+}
+
+bool session_wants_input(const struct session *session)
+{
+    return session->state != SESSION_WAIT && session->state != SESSION_DEAD &&
+           (session->state != SESSION_HTTP || session->conn.queued <= OUTPUT_ENOUGH);
+}
+
+/* --- deadlines ------------------------------------------------------------------------------- */
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t request_deadline(const struct config *config, const struct session *session)
+{
+    bool head = session->receiving ? !session->head_done : !session->asked_before;
+
+    return session->since + (int64_t)(head ? config->head_timeout : config->idle_timeout);
+}
+
+static int64_t silence_deadline(const struct config *config, const struct session *session)
+{
+    int64_t silent = session->last_seen + (int64_t)(config->ping + config->pong_timeout);
+
+    if (session->receiving)
+        return earlier(silent, session->since + (int64_t)config->idle_timeout);
+    return silent;
+}
+
+int64_t session_deadline(const struct session_context *context, const struct session *session)
+{
+    const struct config *config = context->config;
+
+    switch (session->state) {
+    case SESSION_HTTP:
+        return request_deadline(config, session);
+    case SESSION_OPEN:
+        return earlier(session->last_ping + (int64_t)config->ping,
+                       silence_deadline(config, session));
+    case SESSION_CLOSING:
+    case SESSION_DRAIN:
+        return session->since + LINGER;
+    case SESSION_WAIT:
+    case SESSION_DEAD:
+        break;
+    }
+    return INT64_MAX;
+}
+
+static void ping(struct session_context *context, struct session *session)
+{
+    session->last_ping = context->now;
+    if (session->conn.client &&
+        !hub_queue_frame(context->hub, &session->conn, WS_PING, (struct str){0}))
+        hub_end_slow(context->hub, session->conn.client);
+}
+
+bool session_expire(struct session_context *context, struct session *session)
+{
+    if (session->state == SESSION_DEAD || session_deadline(context, session) > context->now)
+        return false;
+    if (session->state == SESSION_OPEN &&
+        silence_deadline(context->config, session) > context->now) {
+        ping(context, session);
+        return true;
+    }
+    if (session->state == SESSION_HTTP && session->receiving)
+        refuse(context, session, 408, "the request did not come in time");
+    else
+        end(context, session, "deadline passed");
+    return false;
+}
+
+void session_ping_early(struct session_context *context, struct session *session)
+{
+    if (session->state == SESSION_OPEN &&
+        session->last_ping + (int64_t)context->config->ping / 4 <= context->now)
+        ping(context, session);
+}
+
+void session_stop(struct session_context *context, struct session *session)
+{
+    if (session->conn.client)
+        hub_end(context->hub, session->conn.client, WS_CLOSE_GOING_AWAY, STR("going away"));
+    else if (session->state == SESSION_HTTP && !session->receiving)
+        enter(context, session, SESSION_DRAIN);
+}

@@ -1,0 +1,112 @@
+/* session.h - what one connection is doing: HTTP requests, or a WebSocket client, or its end.
+ * One enum of states, one function for each; what to poll for and which deadline comes next are
+ * read off the state. Knows no poll() and no other session; the loop owns it.
+ * Refuses: input past its limits, with an answer where one can still be sent. */
+#ifndef WSPUSH_SESSION_H
+#define WSPUSH_SESSION_H
+
+#include "account.h"
+#include "api.h"
+#include "config.h"
+#include "conn.h"
+#include "http.h"
+#include "hub.h"
+#include "log.h"
+#include "ws.h"
+
+enum session_state {
+    SESSION_HTTP,    /* requests come in and are answered */
+    SESSION_WAIT,    /* a request is being worked on elsewhere: nothing is read */
+    SESSION_OPEN,    /* a WebSocket client */
+    SESSION_CLOSING, /* our close frame is on its way, the client's is waited for */
+    SESSION_DRAIN,   /* the last bytes are on their way; what comes in is dropped */
+    SESSION_DEAD     /* to be reaped */
+};
+
+/* How the answer to a request goes out. */
+struct session_manner {
+    bool close;      /* it is the connection's last */
+    bool head;       /* the request was HEAD: no body */
+    bool keep_alive; /* the client speaks HTTP/1.0 and has to be told */
+};
+
+/* What sessions need of their surroundings. */
+struct session_context {
+    const struct config *config;
+    const struct log *log;
+    struct hub *hub;
+    struct api *api;
+    struct accounts *accounts;
+    int64_t now;      /* milliseconds of a steady clock, taken once a turn */
+    int64_t unix_now; /* seconds */
+    char date[30];    /* the same as an HTTP date */
+    bool stopping;    /* every answer is its connection's last */
+};
+
+/* A connection and its state. */
+struct session {
+    struct conn conn;
+    enum session_state state;
+    bool over_limit;   /* one connection too many: refused as soon as it asks for something */
+    bool receiving;    /* HTTP: part of a request is here */
+    bool head_done;    /* HTTP: its head is whole */
+    bool continued;    /* HTTP: 100 Continue has been sent for it */
+    bool asked_before; /* HTTP: this is not the connection's first request */
+    struct session_manner manner; /* WAIT: of the answer that is waited for */
+    bool shut;         /* DRAIN: the sending side has been shut down */
+    uint8_t ping_text; /* OPEN: bytes of the present message that match "ping"; 5 if it differs */
+    int64_t since;     /* when what is being waited for began */
+    int64_t last_seen; /* when the peer last sent something */
+    int64_t last_ping; /* OPEN: when it was last pinged */
+    union {
+        struct http_chunks chunks; /* HTTP */
+        struct ws_reader reader;   /* OPEN, CLOSING */
+    } input;
+
+    /* the loop's */
+    uint32_t slot, generation;
+    int32_t place; /* in the car park, or -1 */
+    bool watched;  /* by the car park: read interest is there, not here */
+    bool hot;      /* among those polled by the loop */
+    bool mourned;  /* dead, and on the list of those to be reaped */
+};
+
+/* Prepares a session for an accepted, non-blocking socket. */
+void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now);
+
+/* The name under which work done elsewhere finds the session again, if it is still the same. */
+uint64_t session_ticket(const struct session *session);
+
+/* The socket is readable: reads once and does what has become possible. */
+void session_read(struct session_context *context, struct session *session);
+
+/* Goes on with input that was kept while answers waited; does nothing if there is none. */
+void session_resume(struct session_context *context, struct session *session);
+
+/* Sends the answer that a session in SESSION_WAIT waits for. */
+void session_answer_late(struct session_context *context, struct session *session,
+                         const struct account_result *result);
+
+/* To be called after each flush: draws the conclusions of what has left and of what the hub has
+ * wished. */
+void session_flushed(struct session_context *context, struct session *session);
+
+/* The time at which session_expire is to be called; INT64_MAX for never. */
+int64_t session_deadline(const struct session_context *context, const struct session *session);
+
+/* Does what is due at this time: pings, gives up waiting, ends what is overdue. True if a ping was
+ * due and has been queued. */
+bool session_expire(struct session_context *context, struct session *session);
+
+/* Pings a client if a quarter of the interval or more has passed: the clients that are watched
+ * together are pinged together. */
+void session_ping_early(struct session_context *context, struct session *session);
+
+/* Ends a session from this side because the server stops: a client gets 1001, an idle HTTP
+ * connection is closed, one with a request under way ends with its answer. */
+void session_stop(struct session_context *context, struct session *session);
+
+/* True if the session wants to read more now. */
+bool session_wants_input(const struct session *session);
+
+#endif

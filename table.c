@@ -1,0 +1,111 @@
+/* table.c - a hash table of pointers. */
+#include "table.h"
+
+#include <stdlib.h>
+
+/* Neighbouring hashes must not become neighbouring places: probing would crawl over runs. */
+static size_t home(const struct table *table, uint32_t hash)
+{
+    return (size_t)((hash * 0x9e3779b97f4a7c15u) >> 32) & (table->capacity - 1);
+}
+
+void *table_next(const struct table *table, struct table_cursor *cursor)
+{
+    if (table->capacity == 0)
+        return NULL;
+    for (;;) {
+        size_t at = (home(table, cursor->hash) + cursor->probes) & (table->capacity - 1);
+
+        if (!table->entries[at])
+            return NULL;
+        cursor->probes++;
+        if (table->hashes[at] == cursor->hash)
+            return table->entries[at];
+    }
+}
+
+void *table_walk(const struct table *table, size_t *place)
+{
+    while (*place < table->capacity) {
+        void *entry = table->entries[(*place)++];
+
+        if (entry)
+            return entry;
+    }
+    return NULL;
+}
+
+static void put(struct table *table, uint32_t hash, void *entry)
+{
+    size_t at = home(table, hash);
+
+    while (table->entries[at])
+        at = (at + 1) & (table->capacity - 1);
+    table->entries[at] = entry;
+    table->hashes[at] = hash;
+}
+
+static bool grow(struct table *table)
+{
+    struct table bigger = {.capacity = table->capacity ? table->capacity * 2 : 16};
+
+    bigger.entries = calloc(bigger.capacity, sizeof *bigger.entries);
+    bigger.hashes = calloc(bigger.capacity, sizeof *bigger.hashes);
+    if (!bigger.entries || !bigger.hashes) {
+        table_free(&bigger);
+        return false;
+    }
+    for (size_t i = 0; i < table->capacity; i++)
+        if (table->entries[i])
+            put(&bigger, table->hashes[i], table->entries[i]);
+    bigger.count = table->count;
+    table_free(table);
+    *table = bigger;
+    return true;
+}
+
+bool table_add(struct table *table, uint32_t hash, void *entry)
+{
+    if (!entry)
+        return false;
+    /* at most three places in four are taken, so that a search ends soon */
+    if ((table->count + 1) * 4 > table->capacity * 3 && !grow(table))
+        return false;
+    put(table, hash, entry);
+    table->count++;
+    return true;
+}
+
+bool table_remove(struct table *table, uint32_t hash, const void *entry)
+{
+    size_t mask = table->capacity - 1, hole, at;
+
+    if (table->capacity == 0)
+        return false;
+    for (hole = home(table, hash); table->entries[hole] != entry; hole = (hole + 1) & mask)
+        if (!table->entries[hole])
+            return false;
+    if (!entry || table->hashes[hole] != hash)
+        return false;
+    table->count--;
+    /* Later entries of the run move up into the hole where their home allows it; a hole left open
+     * would end searches too early. */
+    for (at = (hole + 1) & mask; table->entries[at]; at = (at + 1) & mask) {
+        size_t distance = (at - home(table, table->hashes[at])) & mask;
+
+        if (distance >= ((at - hole) & mask)) {
+            table->entries[hole] = table->entries[at];
+            table->hashes[hole] = table->hashes[at];
+            hole = at;
+        }
+    }
+    table->entries[hole] = NULL;
+    return true;
+}
+
+void table_free(struct table *table)
+{
+    free(table->entries);
+    free(table->hashes);
+    *table = (struct table){0};
+}

@@ -1,0 +1,461 @@
+/* test_log.c - tests that a log line says what it was given and that no peer can forge one. */
+#include "log.h"
+#include "json.h"
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TIME_LENGTH 24 /* 2024-05-06T07:08:09.123Z */
+
+/* Appends what stands in a file, from its beginning. */
+static void read_back(FILE *file, struct buf *out)
+{
+    char piece[4096];
+    size_t n;
+
+    rewind(file);
+    while ((n = fread(piece, 1, sizeof piece, file)) > 0)
+        buf_append(out, (struct str){piece, n});
+}
+
+/* Writes one line to a file of its own and appends it to `out`. */
+static void write_line(struct log log, enum log_level level, const char *message,
+                       const struct log_field *fields, struct buf *out)
+{
+    log.file = tmpfile();
+    if (!CHECK(log.file != NULL))
+        return;
+    log_write(&log, level, message, fields);
+    read_back(log.file, out);
+    fclose(log.file);
+}
+
+/* The line without the time before it and the LF behind it. */
+static struct str without_time(struct str line)
+{
+    if (!CHECK(line.length > TIME_LENGTH + 1) || !CHECK(line.at[line.length - 1] == '\n'))
+        return (struct str){0};
+    return (struct str){line.at + TIME_LENGTH, line.length - TIME_LENGTH - 1};
+}
+
+static bool one_line(struct str text)
+{
+    return text.length > 0 && memchr(text.at, '\n', text.length) == text.at + text.length - 1;
+}
+
+/* A member of a line of JSON, decoded; its type in *type. */
+static void json_member(struct str line, struct str name, enum json_type *type, struct buf *out)
+{
+    struct json_field field = {.name = name};
+    struct json_error error;
+
+    *type = JSON_NONE;
+    if (!CHECK(one_line(line)) || !CHECK(json_parse_object(line, &field, 1, 1, &error)))
+        return;
+    *type = field.value.type;
+    if (*type == JSON_STRING)
+        CHECK(json_decode_string(field.value, out));
+    else
+        buf_append(out, field.value.text);
+}
+
+static bool member_is(struct str line, struct str name, enum json_type type, struct str text)
+{
+    enum json_type found;
+    struct buf out = {0};
+    bool same;
+
+    json_member(line, name, &found, &out);
+    same = found == type && str_equal(str_of(&out), text);
+    buf_free(&out);
+    return same;
+}
+
+static const struct log_field some_fields[] = {
+    {.name = "client", .text = STR_INIT("9fa54bdb")},
+    {.name = "count", .number = 42},
+    {.name = "low", .number = INT64_MIN},
+    {.name = "empty", .text = STR_INIT("")},
+    {.name = "none", .text = {NULL, 0}},
+    {0},
+};
+
+static void text_lines_have_their_form(void)
+{
+    static const struct {
+        enum log_level level;
+        const char *message;
+        const struct log_field *fields;
+        struct str line;
+    } cases[] = {
+        {LOG_DEBUG, "a turn", NULL, STR_INIT(" debug a turn")},
+        {LOG_INFO, "listening", &some_fields[5], STR_INIT(" info listening")},
+        {LOG_WARN, "slow", &some_fields[4], STR_INIT(" warn slow none=0")},
+        {LOG_ERROR, "all of them", some_fields,
+         STR_INIT(" error all of them client=\"9fa54bdb\" count=42 low=-9223372036854775808 "
+                  "empty=\"\" none=0")},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct buf line = {0};
+
+        write_line((struct log){0}, cases[i].level, cases[i].message, cases[i].fields, &line);
+        CHECK(one_line(str_of(&line)));
+        if (!CHECK(str_equal(without_time(str_of(&line)), cases[i].line)))
+            printf("  in case %zu: %.*s", i, (int)line.length, line.at);
+        buf_free(&line);
+    }
+}
+
+static void json_lines_have_their_form(void)
+{
+    static const char *const levels[] = {"debug", "info", "warn", "error"};
+
+    for (int i = LOG_DEBUG; i <= LOG_ERROR; i++) {
+        struct buf line = {0};
+        struct str text;
+
+        write_line((struct log){.json = true}, (enum log_level)i, "say \"hi\"", some_fields, &line);
+        text = str_of(&line);
+        CHECK(member_is(text, STR("level"), JSON_STRING, str_from(levels[i])));
+        CHECK(member_is(text, STR("message"), JSON_STRING, STR("say \"hi\"")));
+        CHECK(member_is(text, STR("client"), JSON_STRING, STR("9fa54bdb")));
+        CHECK(member_is(text, STR("count"), JSON_NUMBER, STR("42")));
+        CHECK(member_is(text, STR("low"), JSON_NUMBER, STR("-9223372036854775808")));
+        CHECK(member_is(text, STR("empty"), JSON_STRING, STR("")));
+        CHECK(member_is(text, STR("none"), JSON_NUMBER, STR("0")));
+        CHECK(member_is(text, STR("other"), JSON_NONE, STR("")));
+        buf_free(&line);
+    }
+}
+
+/* Now, in seconds, as a log line says it. */
+static void now_as_text(char text[20])
+{
+    time_t now = time(NULL);
+    struct tm utc = {0};
+
+    CHECK(gmtime_r(&now, &utc) != NULL && strftime(text, 20, "%Y-%m-%dT%H:%M:%S", &utc) == 19);
+}
+
+static bool is_time(struct str time, const char before[20], const char after[20])
+{
+    static const char form[] = "dddd-dd-ddTdd:dd:dd.dddZ";
+
+    if (time.length != TIME_LENGTH)
+        return false;
+    for (size_t i = 0; i < TIME_LENGTH; i++)
+        if (form[i] == 'd' ? time.at[i] < '0' || time.at[i] > '9' : time.at[i] != form[i])
+            return false;
+    return memcmp(before, time.at, 19) <= 0 && memcmp(time.at, after, 19) <= 0;
+}
+
+static void lines_tell_the_time(void)
+{
+    char before[20] = "", after[20] = "";
+    struct buf text = {0}, line = {0}, time = {0};
+    enum json_type type;
+
+    now_as_text(before);
+    write_line((struct log){0}, LOG_INFO, "text", NULL, &text);
+    write_line((struct log){.json = true}, LOG_INFO, "json", NULL, &line);
+    now_as_text(after);
+    if (CHECK(text.length > TIME_LENGTH))
+        CHECK(is_time((struct str){text.at, TIME_LENGTH}, before, after));
+    json_member(str_of(&line), STR("time"), &type, &time);
+    CHECK(type == JSON_STRING && is_time(str_of(&time), before, after));
+    buf_free(&text);
+    buf_free(&line);
+    buf_free(&time);
+}
+
+static const struct str forgery =
+    STR_INIT("a\n2024-01-01T00:00:00.000Z error forged\r\n\x1b[2J\" level=\"x\\\t\0\x7f\x9b"
+             "\xe2\x80\xa8");
+
+static void text_lines_cannot_be_forged(void)
+{
+    const struct log_field fields[] = {{.name = "peer", .text = forgery}, {0}};
+    struct buf line = {0};
+
+    write_line((struct log){0}, LOG_WARN, "refused", fields, &line);
+    CHECK(one_line(str_of(&line)));
+    CHECK(str_equal(without_time(str_of(&line)),
+                    STR(" warn refused peer=\"a\\x0a2024-01-01T00:00:00.000Z error forged"
+                        "\\x0d\\x0a\\x1b[2J\\\" level=\\\"x\\\\\\x09\\x00\\x7f\\x9b"
+                        "\\xe2\\x80\\xa8\"")));
+    buf_free(&line);
+}
+
+static void json_lines_cannot_be_forged(void)
+{
+    const struct log_field fields[] = {{.name = "peer", .text = forgery}, {0}};
+    struct buf line = {0};
+
+    write_line((struct log){.json = true}, LOG_WARN, "refused", fields, &line);
+    CHECK(member_is(str_of(&line), STR("level"), JSON_STRING, STR("warn")));
+    /* not valid UTF-8, so each byte past ASCII stands for itself */
+    CHECK(member_is(str_of(&line), STR("peer"), JSON_STRING,
+                    STR("a\n2024-01-01T00:00:00.000Z error forged\r\n\x1b[2J\" level=\"x\\\t\0\x7f"
+                        "\xc2\x9b\xc3\xa2\xc2\x80\xc2\xa8")));
+    for (size_t i = 0; i + 1 < line.length; i++)
+        if (!CHECK(line.at[i] >= 0x20 && line.at[i] < 0x7f))
+            break;
+    buf_free(&line);
+}
+
+/* What a byte looks like between the quotes of a field, by the words of the header. */
+static void byte_as_written(char form[8], unsigned byte, bool json)
+{
+    if (byte == '"' || byte == '\\')
+        snprintf(form, 8, "\\%c", (char)byte);
+    else if (byte >= 0x20 && byte < 0x7f)
+        snprintf(form, 8, "%c", (char)byte);
+    else
+        snprintf(form, 8, json ? "\\u%04x" : "\\x%02x", byte);
+}
+
+static void every_byte_is_escaped_or_printable(void)
+{
+    for (unsigned i = 0; i < 512; i++) {
+        char byte = (char)(i & 255), end[40], form[8];
+        bool json = i >= 256;
+        const struct log_field fields[] = {{.name = "b", .text = {&byte, 1}}, {0}};
+        struct buf line = {0};
+        size_t length;
+
+        byte_as_written(form, i & 255, json);
+        length = (size_t)snprintf(end, sizeof end, json ? "\"m\",\"b\":\"%s\"}\n" : " m b=\"%s\"\n",
+                                  form);
+        write_line((struct log){.json = json}, LOG_INFO, "m", fields, &line);
+        CHECK(one_line(str_of(&line)));
+        if (!CHECK(line.length > length) ||
+            !CHECK(memcmp(line.at + line.length - length, end, length) == 0))
+            printf("  byte %u: %.*s", i & 255, (int)line.length, line.at);
+        buf_free(&line);
+    }
+}
+
+static void valid_utf8_passes_in_json(void)
+{
+    static const struct str text = STR_INIT("gr\xc3\xbc\xc3\x9f \xe4\xb8\xad \xf0\x9f\x98\x80\n");
+    const struct log_field fields[] = {{.name = "name", .text = text}, {0}};
+    struct buf line = {0};
+
+    write_line((struct log){.json = true}, LOG_INFO, "m", fields, &line);
+    CHECK(member_is(str_of(&line), STR("name"), JSON_STRING, text));
+    buf_append(&line, STR("\0"));
+    CHECK(strstr(line.at, "\"gr\xc3\xbc\xc3\x9f \xe4\xb8\xad \xf0\x9f\x98\x80\\u000a\"") != NULL);
+    buf_free(&line);
+    write_line((struct log){0}, LOG_INFO, "m", fields, &line);
+    CHECK(str_equal(without_time(str_of(&line)),
+                    STR(" info m name=\"gr\\xc3\\xbc\\xc3\\x9f \\xe4\\xb8\\xad "
+                        "\\xf0\\x9f\\x98\\x80\\x0a\"")));
+    buf_free(&line);
+}
+
+static void long_values_are_cut(void)
+{
+    static const struct {
+        size_t given, written;
+    } cases[] = {{0, 0}, {1999, 1999}, {2000, 2000}, {2001, 2000}, {100000, 2000}};
+    static char text[100000];
+
+    memset(text, 'v', sizeof text);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct log_field fields[] = {
+            {.name = "v", .text = {text, cases[i].given}}, {.name = "next", .number = 1}, {0}};
+        struct buf line = {0};
+
+        write_line((struct log){0}, LOG_INFO, "m", fields, &line);
+        CHECK(without_time(str_of(&line)).length ==
+              strlen(" info m v=\"\" next=1") + cases[i].written);
+        buf_free(&line);
+        write_line((struct log){.json = true}, LOG_INFO, "m", fields, &line);
+        CHECK(
+            member_is(str_of(&line), STR("v"), JSON_STRING, (struct str){text, cases[i].written}));
+        CHECK(member_is(str_of(&line), STR("next"), JSON_NUMBER, STR("1")));
+        buf_free(&line);
+    }
+}
+
+/* A cut through a character would make the rest of a good value invalid. */
+static void long_values_are_cut_between_characters(void)
+{
+    static const struct str characters[] = {STR_INIT("\xc3\xa9"), STR_INIT("\xe2\x82\xac"),
+                                            STR_INIT("\xf0\x9f\x98\x80")};
+
+    for (size_t i = 0; i < 3; i++)
+        for (size_t before = 0; before < 5; before++) {
+            struct buf value = {0}, line = {0};
+            size_t size = characters[i].length;
+
+            buf_append(&value, (struct str){"aaaaa", before});
+            while (value.length <= 2100)
+                buf_append(&value, characters[i]);
+            write_line((struct log){.json = true}, LOG_INFO, "m",
+                       (struct log_field[]){{.name = "v", .text = str_of(&value)}, {0}}, &line);
+            value.length = before + (2000 - before) / size * size;
+            if (!CHECK(member_is(str_of(&line), STR("v"), JSON_STRING, str_of(&value))))
+                printf("  characters of %zu bytes behind %zu\n", size, before);
+            buf_free(&value);
+            buf_free(&line);
+        }
+}
+
+static void lower_levels_are_left_out(void)
+{
+    for (int least = LOG_DEBUG; least <= LOG_ERROR; least++)
+        for (int level = LOG_DEBUG; level <= LOG_ERROR; level++) {
+            struct buf line = {0};
+
+            write_line((struct log){.level = (enum log_level)least}, (enum log_level)level, "m",
+                       NULL, &line);
+            CHECK((line.length > 0) == (level >= least));
+            buf_free(&line);
+        }
+}
+
+static void lines_follow_each_other(void)
+{
+    struct log log = {.file = tmpfile()};
+    struct buf text = {0};
+    struct str rest;
+
+    if (!CHECK(log.file != NULL))
+        return;
+    for (int i = 0; i < 100; i++)
+        log_write(&log, LOG_INFO, "line", (struct log_field[]){{.name = "i", .number = i}, {0}});
+    read_back(log.file, &text);
+    fclose(log.file);
+    rest = str_of(&text);
+    for (int i = 0; i < 100; i++) {
+        char expected[40];
+        struct str line = str_cut(&rest, '\n');
+
+        snprintf(expected, sizeof expected, " info line i=%d", i);
+        if (!CHECK(line.length > TIME_LENGTH) ||
+            !CHECK(str_equal((struct str){line.at + TIME_LENGTH, line.length - TIME_LENGTH},
+                             str_from(expected))))
+            break;
+    }
+    CHECK(rest.length == 0);
+    buf_free(&text);
+}
+
+/* Each write to a datagram socket is a datagram of its own, so writes can be counted. */
+static void a_line_is_one_write(void)
+{
+    static const size_t sizes[] = {0, 10, 1000, 2000};
+    static char value[2000], received[65536];
+    struct log log = {0};
+    int ends[2], room = 65536;
+
+    memset(value, 'v', sizeof value);
+    if (!CHECK(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends) == 0) ||
+        !CHECK((log.file = fdopen(ends[1], "w")) != NULL))
+        return;
+    setsockopt(ends[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    setvbuf(log.file, NULL, _IONBF, 0);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        struct log_field field = {.name = "v", .text = {value, sizes[i]}};
+        ssize_t length;
+
+        log_write(&log, LOG_INFO, "m", (struct log_field[]){field, field, field, field, {0}});
+        length = recv(ends[0], received, sizeof received, MSG_DONTWAIT);
+        CHECK(length > (ssize_t)(4 * sizes[i]));
+        CHECK(length > 0 && one_line((struct str){received, (size_t)length}));
+        CHECK(recv(ends[0], received, sizeof received, MSG_DONTWAIT) < 0);
+    }
+    fclose(log.file);
+    close(ends[0]);
+}
+
+static void lines_go_to_stderr_without_a_file(void)
+{
+    FILE *file = tmpfile();
+    int kept = dup(STDERR_FILENO);
+    struct buf text = {0};
+
+    if (!CHECK(file != NULL && kept >= 0) || !CHECK(dup2(fileno(file), STDERR_FILENO) >= 0))
+        return;
+    log_write(&(struct log){0}, LOG_DEBUG, "to stderr", NULL);
+    CHECK(dup2(kept, STDERR_FILENO) >= 0);
+    close(kept);
+    read_back(file, &text);
+    CHECK(str_equal(without_time(str_of(&text)), STR(" debug to stderr")));
+    fclose(file);
+    buf_free(&text);
+}
+
+static void levels_are_parsed(void)
+{
+    static const struct {
+        struct str name;
+        bool good;
+        enum log_level level;
+    } cases[] = {
+        {STR_INIT("debug"), true, LOG_DEBUG},  {STR_INIT("info"), true, LOG_INFO},
+        {STR_INIT("warn"), true, LOG_WARN},    {STR_INIT("error"), true, LOG_ERROR},
+        {STR_INIT(""), false, LOG_WARN},       {{NULL, 0}, false, LOG_WARN},
+        {STR_INIT("inf"), false, LOG_WARN},    {STR_INIT("infos"), false, LOG_WARN},
+        {STR_INIT("info "), false, LOG_WARN},  {STR_INIT("warning"), false, LOG_WARN},
+        {STR_INIT("info\0"), false, LOG_WARN},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        enum log_level level = LOG_WARN;
+
+        if (!CHECK(log_level_parse(cases[i].name, &level) == cases[i].good) ||
+            !CHECK(level == cases[i].level))
+            printf("  in case %zu\n", i);
+    }
+}
+
+static void die_tells_and_ends_with_1(void)
+{
+    FILE *file = tmpfile();
+    struct buf text = {0};
+    int status = 0;
+    pid_t child;
+
+    if (!CHECK(file != NULL))
+        return;
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+        dup2(fileno(file), STDERR_FILENO);
+        die("cannot open %s: error %d", "config.ini", 7);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    read_back(file, &text);
+    CHECK(str_equal(str_of(&text), STR("wspush: cannot open config.ini: error 7\n")));
+    fclose(file);
+    buf_free(&text);
+}
+
+int main(void)
+{
+    test_run("text_lines_have_their_form", text_lines_have_their_form);
+    test_run("json_lines_have_their_form", json_lines_have_their_form);
+    test_run("lines_tell_the_time", lines_tell_the_time);
+    test_run("text_lines_cannot_be_forged", text_lines_cannot_be_forged);
+    test_run("json_lines_cannot_be_forged", json_lines_cannot_be_forged);
+    test_run("every_byte_is_escaped_or_printable", every_byte_is_escaped_or_printable);
+    test_run("valid_utf8_passes_in_json", valid_utf8_passes_in_json);
+    test_run("long_values_are_cut", long_values_are_cut);
+    test_run("long_values_are_cut_between_characters", long_values_are_cut_between_characters);
+    test_run("lower_levels_are_left_out", lower_levels_are_left_out);
+    test_run("lines_follow_each_other", lines_follow_each_other);
+    test_run("a_line_is_one_write", a_line_is_one_write);
+    test_run("lines_go_to_stderr_without_a_file", lines_go_to_stderr_without_a_file);
+    test_run("levels_are_parsed", levels_are_parsed);
+    test_run("die_tells_and_ends_with_1", die_tells_and_ends_with_1);
+    return test_finish();
+}

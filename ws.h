@@ -1,0 +1,84 @@
+/* ws.h - RFC 6455: the handshake, bytes to frames to pieces of messages, messages to frame bytes.
+ * No sockets and no buffers: a message is handed over in the pieces in which it came, so a reader
+ * holds a few words, however long the message.
+ * Refuses: extensions, unmasked frames, reserved bits and opcodes, bad UTF-8 at its first bad
+ * byte, and a message longer than its limit as soon as a length is announced. */
+#ifndef WSPUSH_WS_H
+#define WSPUSH_WS_H
+
+#include "buf.h"
+#include "http.h"
+
+/* Opcodes (RFC 6455, section 5.2). */
+enum ws_opcode {
+    WS_CONTINUATION = 0,
+    WS_TEXT = 1,
+    WS_BINARY = 2,
+    WS_CLOSE = 8,
+    WS_PING = 9,
+    WS_PONG = 10
+};
+
+/* Close codes that are sent from here (RFC 6455, section 7.4.1, and its registry). */
+enum ws_close_code {
+    WS_CLOSE_NORMAL = 1000,
+    WS_CLOSE_GOING_AWAY = 1001,
+    WS_CLOSE_PROTOCOL = 1002,
+    WS_CLOSE_NO_CODE = 1005, /* never on the wire: the peer's close frame gave no code */
+    WS_CLOSE_BAD_DATA = 1007,
+    WS_CLOSE_POLICY = 1008,
+    WS_CLOSE_TOO_BIG = 1009,
+    WS_CLOSE_TRY_LATER = 1013
+};
+
+#define WS_HEADER_MAX 10   /* of a frame that is sent: no mask */
+#define WS_CONTROL_MAX 125 /* payload of a control frame */
+
+/* Checks that a request is a valid upgrade (section 4.2.1). Returns 0 and its key, or the status
+ * to refuse it with, 400 or 426, and *error. */
+int ws_check_upgrade(const struct http_request *request, struct str *key, const char **error);
+
+/* Appends the answer 101 to an upgrade with this key (section 4.2.2). */
+bool ws_write_upgrade(struct buf *out, struct str key);
+
+/* Reads the frames of one peer, which must mask them. Zeroed but for `limit` is the start. */
+struct ws_reader {
+    uint32_t limit;        /* greatest length of a message in bytes */
+    uint32_t left;         /* payload bytes of the present data frame still to come */
+    uint32_t length;       /* payload bytes of the present message so far announced */
+    uint8_t mask[4];
+    uint8_t mask_at;       /* which byte of the mask is next */
+    uint8_t message;       /* opcode of the message being read, 0 if none */
+    bool in_frame, final;  /* inside a data frame; it is its message's last */
+    struct utf8 utf8;
+};
+
+enum ws_event_type {
+    WS_EVENT_MORE,    /* nothing whole: come again with more bytes behind those not consumed */
+    WS_EVENT_DATA,    /* a piece of a message */
+    WS_EVENT_CONTROL, /* a whole control frame */
+    WS_EVENT_BAD      /* the peer broke the protocol: close with `code` */
+};
+
+struct ws_event {
+    enum ws_event_type type;
+    enum ws_opcode opcode; /* of the message (text or binary), or of the control frame */
+    struct str payload;    /* the piece, or the control frame's payload, unmasked in place */
+    bool last;             /* DATA: the message ends with this piece */
+    uint16_t code;         /* BAD: the close code to send; a close frame: the peer's */
+    const char *error;     /* BAD: what is wrong; also the close frame's reason */
+};
+
+/* Takes one event off the front of `length` bytes, unmasking in place, and returns how many bytes
+ * it consumed. With WS_EVENT_MORE the bytes not consumed are fewer than 14 + WS_CONTROL_MAX. After
+ * WS_EVENT_BAD the reader must not be used again. */
+size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_event *event);
+
+/* Writes the header of an unmasked, final frame; returns its length, at most WS_HEADER_MAX. */
+size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t length);
+
+/* Writes a whole close frame; returns its length. `reason` is cut at 123 bytes, which the caller
+ * must not let fall inside a character. WS_CLOSE_NO_CODE gives a frame without code and reason. */
+size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, struct str reason);
+
+#endif
