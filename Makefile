@@ -12,8 +12,8 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
 STANDARD = -std=c11 -D_POSIX_C_SOURCE=200809L -pthread
 COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) -I. -MMD -MP
 
-OPENSSL_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcrypto 2>/dev/null)
-OPENSSL_LIBS := $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null || echo -lcrypto)
+OPENSSL_CFLAGS = $(shell $(PKG_CONFIG) --cflags libcrypto 2>/dev/null)
+OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null || echo -lcrypto)
 
 # Each variant of the build has a folder of its own under build/: release, asan, tsan.
 SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

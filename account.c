@@ -338,8 +338,8 @@ bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint
     job = calloc(1, sizeof *job);
     if (!job)
         return false;
-    job->result = (struct account_result){
-        .ticket = ticket, .kind = kind, .name_length = name.length};
+    job->result =
+        (struct account_result){.ticket = ticket, .kind = kind, .name_length = name.length};
     memcpy(job->result.name, name.at, name.length);
     job->password_length = password.length;
     memcpy(job->password, password.at, password.length);

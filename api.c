@@ -89,8 +89,8 @@ static const struct route routes[] = {
      F(CLIENT_ID) | MESSAGE, MESSAGE_EXTRAS},
     {STR_INIT("/api/send_to_clients"), ACTION_COMMAND, COMMAND_SEND_TO_CLIENTS,
      F(CLIENT_IDS) | MESSAGE, MESSAGE_EXTRAS},
-    {STR_INIT("/api/send_to_group"), ACTION_COMMAND, COMMAND_SEND_TO_GROUP,
-     F(GROUP_NAME) | MESSAGE, MESSAGE_EXTRAS | F(EXCLUDE)},
+    {STR_INIT("/api/send_to_group"), ACTION_COMMAND, COMMAND_SEND_TO_GROUP, F(GROUP_NAME) | MESSAGE,
+     MESSAGE_EXTRAS | F(EXCLUDE)},
     {STR_INIT("/api/send_to_user"), ACTION_COMMAND, COMMAND_SEND_TO_USER, F(USER_ID) | MESSAGE,
      MESSAGE_EXTRAS},
     {STR_INIT("/api/send_to_system"), ACTION_COMMAND, COMMAND_SEND_TO_SYSTEM, MESSAGE,
@@ -196,8 +196,7 @@ static bool check_string(struct api *api, struct fields *fields, enum field fiel
     return true;
 }
 
-static bool check_strings(const struct fields *fields, enum field field,
-                          struct api_answer *answer)
+static bool check_strings(const struct fields *fields, enum field field, struct api_answer *answer)
 {
     struct str rest = fields->json[field].value.text;
     struct json_value element;
@@ -267,15 +266,15 @@ static bool read_fields(struct api *api, const struct route *route, struct str b
 
 /* --- commands -------------------------------------------------------------------------------- */
 
-static bool make_command(const struct route *route, const struct fields *fields,
-                         struct str system, struct command *command, struct api_answer *answer)
+static bool make_command(const struct route *route, const struct fields *fields, struct str system,
+                         struct command *command, struct api_answer *answer)
 {
     *command = (struct command){
         .kind = route->command,
         .system = system,
         .client = fields->text[FIELD_CLIENT_ID],
-        .clients = fields->json[has(fields, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS]
-                       .value.text,
+        .clients =
+            fields->json[has(fields, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS].value.text,
         .group = fields->text[FIELD_GROUP_NAME],
         .user = fields->text[FIELD_USER_ID],
         .extend = fields->text[FIELD_EXTEND],
@@ -496,8 +495,8 @@ void api_finish(const struct api *api, const struct account_result *result, int6
 }
 
 /* The system that the Token header names. */
-static bool check_token(const struct api *api, const struct http_request *request,
-                        int64_t unix_now, struct buf *system, struct api_answer *answer)
+static bool check_token(const struct api *api, const struct http_request *request, int64_t unix_now,
+                        struct buf *system, struct api_answer *answer)
 {
     struct str token = {0};
 
@@ -560,8 +559,7 @@ enum api_result api_handle(struct api *api, const struct http_request *request, 
         return API_ANSWERED;
     if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
         return API_ANSWERED;
-    if (route->action == ACTION_COMMAND &&
-        !check_token(api, request, unix_now, &system, answer))
+    if (route->action == ACTION_COMMAND && !check_token(api, request, unix_now, &system, answer))
         return API_ANSWERED;
     if (route->action == ACTION_COMMAND && !within_rate(api, str_of(&system), now)) {
         api_refuse(answer, 429, OUTCOME_LIMIT, STR("more API calls a second than api_rate allows"));

@@ -18,9 +18,9 @@ struct api {
     const struct crypto_keys *keys;
     struct hub *hub;
     struct accounts *accounts;
-    uint32_t seed;       /* keys hashes: any secret number */
-    struct table rates;  /* by system: calls that may still be made */
-    struct buf decoded;  /* the strings of the present request */
+    uint32_t seed;      /* keys hashes: any secret number */
+    struct table rates; /* by system: calls that may still be made */
+    struct buf decoded; /* the strings of the present request */
 };
 
 /* An answer to be sent. */

@@ -19,7 +19,10 @@ struct str {
 
 /* A view of a string literal: in an expression, and in a static initialiser. */
 #define STR(literal) ((struct str)STR_INIT(literal))
-#define STR_INIT(literal) {"" literal, sizeof(literal) - 1}
+#define STR_INIT(literal)                                                                          \
+    {                                                                                              \
+        "" literal, sizeof(literal) - 1                                                            \
+    }
 
 /* Owned bytes. `limit` is the greatest length in bytes, 0 for no limit. `failed` is set once
  * something did not fit or memory ran out, and stays: append freely, look once at the end. */

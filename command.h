@@ -46,7 +46,7 @@ struct command {
     struct str extend;
     bool has_extend; /* an empty extend replaces the old one, an absent one does not */
 
-    int64_t code; /* of the message to push */
+    int64_t code;                                /* of the message to push */
     struct str msg, data, send_user, message_id; /* JSON */
 
     unsigned close_code;

@@ -29,11 +29,17 @@ struct key {
 #define AT(member) offsetof(struct config, member)
 #define ROOM(member) sizeof(((struct config *)0)->member)
 #define TEXT(section, name, member, preset)                                                        \
-    {STR_INIT(section), STR_INIT(name), KIND_TEXT, AT(member), 0, ROOM(member), NULL, preset}
+    {                                                                                              \
+        STR_INIT(section), STR_INIT(name), KIND_TEXT, AT(member), 0, ROOM(member), NULL, preset    \
+    }
 #define NUMBER(section, name, kind, member, min, max, preset)                                      \
-    {STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, NULL, preset}
+    {                                                                                              \
+        STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, NULL, preset                \
+    }
 #define CHOICE(section, name, kind, member, words, preset)                                         \
-    {STR_INIT(section), STR_INIT(name), kind, AT(member), 0, 0, words, preset}
+    {                                                                                              \
+        STR_INIT(section), STR_INIT(name), kind, AT(member), 0, 0, words, preset                   \
+    }
 
 #define DAY 86400
 #define MIB (1024 * 1024)

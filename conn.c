@@ -14,7 +14,7 @@
 struct message *message_new(size_t length)
 {
     struct message *message =
-        length <= UINT32_MAX ? malloc(sizeof *message + length) : NULL;
+        length <= UINT32_MAX - sizeof *message ? malloc(sizeof *message + length) : NULL;
 
     if (message) {
         message->references = 1;
@@ -69,12 +69,20 @@ static enum conn_status receive(struct conn *conn, char *at, size_t room, size_t
     return CONN_ENDED;
 }
 
+struct conn_bytes conn_kept(const struct conn *conn)
+{
+    struct conn_bytes none = {0};
+
+    return conn->input ? (struct conn_bytes){conn->input->at, conn->input->length} : none;
+}
+
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes)
 {
     struct buf *input = conn->input;
     size_t count = 0;
     enum conn_status status;
 
+    *bytes = conn_kept(conn);
     if (conn->broken)
         return CONN_ENDED;
     if (!input) {
@@ -91,13 +99,6 @@ enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *b
     return status;
 }
 
-struct conn_bytes conn_kept(const struct conn *conn)
-{
-    struct conn_bytes none = {0};
-
-    return conn->input ? (struct conn_bytes){conn->input->at, conn->input->length} : none;
-}
-
 static void drop_input(struct conn *conn)
 {
     if (!conn->input)
@@ -111,7 +112,7 @@ void conn_keep(struct conn *conn, struct conn_bytes rest)
 {
     struct buf *input = conn->input;
 
-    if (rest.length == 0) {
+    if (rest.length == 0 || conn->broken) {
         drop_input(conn);
         return;
     }
@@ -164,15 +165,16 @@ struct conn *conn_next_dirty(struct conn_shared *shared)
 bool conn_queue(struct conn *conn, struct message *message, size_t limit)
 {
     struct conn_shared *shared = conn->shared;
-    struct conn_link *link = shared->spare;
+    struct conn_link *link;
 
     if (conn->broken || conn->ending)
         return true;
     if (conn->queued >= limit) {
         conn_flush(conn);
-        if (conn->queued >= limit)
-            return false;
+        if (conn->broken || conn->queued >= limit)
+            return conn->broken;
     }
+    link = shared->spare;
     if (link)
         shared->spare = link->next;
     else
@@ -265,21 +267,27 @@ void conn_drop_queue(struct conn *conn)
         link = drop_link(conn, link);
 }
 
+/* The input stays: its user may be what broke the connection. */
+static void break_off(struct conn *conn)
+{
+    conn->broken = true;
+    conn->sent = 0;
+    conn_drop_queue(conn);
+}
+
 void conn_kill(struct conn *conn)
 {
     if (conn->broken)
         return;
-    conn->broken = true;
-    conn->sent = 0;
-    conn_drop_queue(conn);
-    drop_input(conn);
+    break_off(conn);
     shutdown(conn->fd, SHUT_RDWR);
     mark_dirty(conn); /* whoever goes through the dirty ones sees that it broke */
 }
 
 void conn_close(struct conn *conn)
 {
-    conn_kill(conn);
+    break_off(conn);
+    drop_input(conn);
     close(conn->fd);
     conn->fd = -1;
 }

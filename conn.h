@@ -45,28 +45,28 @@ struct conn_list {
 
 /* What the connections of one loop share. Zeroed is valid. */
 struct conn_shared {
-    struct conn_list answers;  /* dirty connections that wait for the answer to a request */
-    struct conn_list pushes;   /* the other dirty ones */
-    struct conn_link *spare;   /* places to use again */
+    struct conn_list answers; /* dirty connections that wait for the answer to a request */
+    struct conn_list pushes;  /* the other dirty ones */
+    struct conn_link *spare;  /* places to use again */
     char scratch[CONN_SCRATCH];
 };
 
 /* One socket. The loop owns it; the hub queues to it and leaves its wishes in the flags. */
 struct conn {
     int fd;
-    bool answering;  /* its flush comes before those of pushes */
-    bool dirty;      /* on one of the shared lists */
-    bool blocked;    /* the socket took no more: wait until it is writable */
-    bool broken;     /* reset, or out of memory: nothing goes in or out any more */
-    bool ending;     /* a close frame is queued: nothing follows it */
-    uint32_t sent;   /* bytes of the first message that have left */
-    size_t queued;   /* bytes that wait, those of the first message included */
+    bool answering; /* its flush comes before those of pushes */
+    bool dirty;     /* on one of the shared lists */
+    bool blocked;   /* the socket took no more: wait until it is writable */
+    bool broken;    /* reset, or out of memory: nothing goes in or out any more */
+    bool ending;    /* a close frame is queued: nothing follows it */
+    uint32_t sent;  /* bytes of the first message that have left */
+    size_t queued;  /* bytes that wait, those of the first message included */
     struct conn_link *first, *last;
     struct conn *next_dirty;
     struct conn_shared *shared;
-    struct buf *input;     /* bytes received and not used yet, or NULL */
+    struct buf *input;         /* bytes received and not used yet, or NULL */
     unsigned char address[16]; /* the peer's: IPv6, or IPv4 mapped into it; set by the owner */
-    struct client *client; /* whom it serves, set and cleared by the hub */
+    struct client *client;     /* whom it serves, set and cleared by the hub */
 };
 
 /* Makes a connection of a non-blocking socket, which it owns from now on. */
@@ -89,8 +89,9 @@ enum conn_status {
     CONN_ENDED    /* the peer has closed, or the connection is broken */
 };
 
-/* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next call
- * for any connection of the loop. At most `limit` bytes are held. */
+/* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next
+ * conn_fill for any connection of the loop, or conn_keep or conn_close for this one. What is kept
+ * grows to `limit` bytes, or to CONN_SCRATCH if that is more; then CONN_ENDED. */
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes);
 
 /* The input kept, without reading. */

@@ -114,9 +114,8 @@ bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_
     crypto_hex(out, (struct str){(const char *)time, sizeof time});
     buf_append(out, STR("."));
     crypto_hex(out, system);
-    if (out->failed ||
-        !hmac_sha256((struct str){(const char *)keys->token, sizeof keys->token},
-                     (struct str){out->at + begin, out->length - begin}, signature))
+    if (out->failed || !hmac_sha256((struct str){(const char *)keys->token, sizeof keys->token},
+                                    (struct str){out->at + begin, out->length - begin}, signature))
         return false;
     buf_append(out, STR("."));
     return crypto_hex(out, (struct str){(const char *)signature, sizeof signature});
@@ -138,7 +137,9 @@ bool crypto_check_token(const struct crypto_keys *keys, struct str token, int64_
         return false;
     for (int i = 0; i < 8; i++)
         expires = expires << 8 | end[i];
-    if (now < 0 || expires <= (uint64_t)now || !buf_reserve(system, name.length / 2))
+    /* an end before 1970 was signed as a number past INT64_MAX */
+    if (now < 0 || expires > INT64_MAX || expires <= (uint64_t)now ||
+        !buf_reserve(system, name.length / 2))
         return false;
     if (!crypto_unhex(name, system->at + system->length, name.length / 2))
         return false;

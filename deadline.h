@@ -23,7 +23,8 @@ struct deadlines {
     size_t count, slots;
 };
 
-/* Makes room for slots 0 to `slots` - 1. False when there is no memory; nothing has changed then. */
+/* Makes room for slots 0 to `slots` - 1. False when there is no memory; nothing has changed then.
+ */
 bool deadlines_reserve(struct deadlines *deadlines, size_t slots);
 
 /* Sets or moves the deadline of a slot, which must have been reserved. Cannot fail. */

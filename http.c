@@ -223,13 +223,13 @@ static enum http_result parse_lines(struct http_request *request, struct str *re
     return result;
 }
 
-enum http_result http_parse_request(struct str bytes, size_t max_head,
-                                    struct http_request *request)
+enum http_result http_parse_request(struct str bytes, size_t max_head, struct http_request *request)
 {
     struct str rest = {bytes.at, bytes.length < max_head ? bytes.length : max_head};
     enum http_result result;
 
-    /* the headers are valid up to header_count; clearing all of them would cost more than parsing */
+    /* the headers are valid up to header_count; clearing all of them would cost more than parsing
+     */
     request->method = request->path = request->query = (struct str){0};
     request->head_length = request->header_count = 0;
     request->minor = 0;
@@ -313,7 +313,7 @@ static enum http_result read_trailer(struct http_chunks *chunks, struct str line
     if (*done)
         return HTTP_OK;
     return line.at[0] != ' ' && line.at[0] != '\t' && memchr(line.at, ':', line.length) ? HTTP_OK
-                                                                                       : HTTP_BAD;
+                                                                                        : HTTP_BAD;
 }
 
 static enum http_result read_chunk_line(struct http_chunks *chunks, struct str *rest, bool *done)

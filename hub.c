@@ -519,8 +519,7 @@ static struct client *target(const struct hub *hub, const struct command *comman
 static const struct audience *find_target_audience(const struct hub *hub,
                                                    const struct command *command)
 {
-    const struct audience *system =
-        find_audience(hub, AUDIENCE_SYSTEM, NULL, command->system);
+    const struct audience *system = find_audience(hub, AUDIENCE_SYSTEM, NULL, command->system);
 
     if (!system || command->kind == COMMAND_SEND_TO_SYSTEM)
         return system;
@@ -550,8 +549,8 @@ static void list_failed(struct outcome *outcome, struct json_value id)
     buf_append(&outcome->list, id.text);
 }
 
-static void send_to_clients(struct hub *hub, const struct command *command,
-                            struct message *message, struct outcome *outcome)
+static void send_to_clients(struct hub *hub, const struct command *command, struct message *message,
+                            struct outcome *outcome)
 {
     struct str rest = command->clients;
     struct json_value id;
@@ -567,8 +566,8 @@ static void send_to_clients(struct hub *hub, const struct command *command,
     }
 }
 
-static void send_to_client(struct hub *hub, const struct command *command,
-                           struct message *message, struct outcome *outcome)
+static void send_to_client(struct hub *hub, const struct command *command, struct message *message,
+                           struct outcome *outcome)
 {
     struct client *client = target(hub, command, outcome);
 
@@ -617,11 +616,10 @@ static bool set_extend(struct client *client, struct str extend)
 }
 
 /* Puts a client into the audience of this name, unless it is there. False without memory. */
-static bool enter(struct hub *hub, struct client *client, enum audience_kind kind,
-                  struct str name, bool *is_new)
+static bool enter(struct hub *hub, struct client *client, enum audience_kind kind, struct str name,
+                  bool *is_new)
 {
-    struct audience *audience =
-        make_audience(hub, kind, client->memberships[0].audience, name);
+    struct audience *audience = make_audience(hub, kind, client->memberships[0].audience, name);
 
     if (!audience)
         return false;

@@ -19,7 +19,7 @@ struct parser {
     uint32_t seed;
 
     unsigned depth;
-    uint64_t is_object;              /* bit d - 1: the container at depth d is an object */
+    uint64_t is_object;             /* bit d - 1: the container at depth d is an object */
     uint32_t first_key[JSON_DEPTH]; /* at d - 1: where the keys of the container at depth d begin */
 
     struct key *keys;
@@ -297,7 +297,8 @@ static bool unique_among_many(struct parser *p, const struct key *keys, size_t c
     if (!places)
         return fail(p, "out of memory");
     for (size_t i = 0; i < count; i++) {
-        size_t at = keys[i].hash & (size - 1);
+        /* neighbouring hashes must not become neighbouring places: probing would crawl over runs */
+        size_t at = (size_t)((keys[i].hash * 0x9e3779b97f4a7c15u) >> 32) & (size - 1);
 
         for (; places[at]; at = (at + 1) & (size - 1))
             if (same_key(p, &keys[i], &keys[places[at] - 1])) {
@@ -470,7 +471,7 @@ bool json_parse_object(struct str text, struct json_field *fields, size_t count,
 {
     struct parser p = {.begin = text.at,
                        .at = text.at,
-                       .end = text.at + text.length,
+                       .end = text.length ? text.at + text.length : text.at,
                        .seed = seed,
                        .key_capacity = KEYS_INLINE,
                        .fields = fields,
@@ -515,11 +516,12 @@ static void skip_checked(struct parser *p)
 
 bool json_next_element(struct str *rest, struct json_value *element)
 {
-    struct parser p = {.begin = rest->at, .at = rest->at, .end = rest->at + rest->length};
+    struct parser p = {.begin = rest->at, .at = rest->at};
     const char *from;
 
     if (rest->length == 0)
         return false;
+    p.end = rest->at + rest->length;
     p.at++; /* the bracket, or the comma before this element */
     skip_space(&p);
     if (peek(&p) == ']') {
@@ -581,6 +583,7 @@ bool json_append_quoted(struct buf *out, struct str text)
             buf_append(out, c == '"' ? STR("\\\"") : STR("\\\\"));
         from = i + 1;
     }
-    buf_append(out, (struct str){text.at + from, text.length - from});
+    if (from < text.length)
+        buf_append(out, (struct str){text.at + from, text.length - from});
     return buf_append(out, STR("\""));
 }

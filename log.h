@@ -1,7 +1,8 @@
 /* log.h - one line for each event, for people or for machines, and `die` for start-up.
  *
  * Bytes from peers are given as fields, never as the message: a field is written with everything
- * escaped that could end a line, move a cursor or forge another field. Secrets are given to neither. */
+ * escaped that could end a line, move a cursor or forge another field. Secrets are given to
+ * neither. */
 #ifndef WSPUSH_LOG_H
 #define WSPUSH_LOG_H
 
@@ -41,6 +42,7 @@ bool log_level_parse(struct str name, enum log_level *level);
 #ifdef __GNUC__
 __attribute__((format(printf, 1, 2)))
 #endif
-_Noreturn void die(const char *format, ...);
+_Noreturn void
+die(const char *format, ...);
 
 #endif

@@ -22,13 +22,13 @@
 #include <unistd.h>
 
 #define ACCEPTS_A_TURN 64
-#define PARK_FROM 64         /* connections up to which nothing is parked and no thread runs */
-#define HOT_MAX 128          /* connections that the loop polls itself once parking has begun */
-#define HOT_KEPT 96          /* how many of them are left when there were too many */
-#define OVER_LIMIT_MAX 32    /* connections beyond the limit that are told so */
-#define ACCEPT_PAUSE 200     /* milliseconds without accepting when descriptors have run out */
-#define DRAIN_TICK 50        /* milliseconds between two shares of clients when stopping */
-#define DRAIN_GRACE 2000     /* milliseconds for the last ones to close */
+#define PARK_FROM 64      /* connections up to which nothing is parked and no thread runs */
+#define HOT_MAX 128       /* connections that the loop polls itself once parking has begun */
+#define HOT_KEPT 96       /* how many of them are left when there were too many */
+#define OVER_LIMIT_MAX 32 /* connections beyond the limit that are told so */
+#define ACCEPT_PAUSE 200  /* milliseconds without accepting when descriptors have run out */
+#define DRAIN_TICK 50     /* milliseconds between two shares of clients when stopping */
+#define DRAIN_GRACE 2000  /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
 
 /* How many connections an address has. */
@@ -129,8 +129,7 @@ static uint32_t hash_address(const struct loop *loop, const unsigned char addres
     return str_hash((struct str){(const char *)address, 16}, loop->api.seed);
 }
 
-static struct address_count *find_address(const struct loop *loop,
-                                          const unsigned char address[16])
+static struct address_count *find_address(const struct loop *loop, const unsigned char address[16])
 {
     struct table_cursor cursor = {.hash = hash_address(loop, address)};
     struct address_count *entry;
@@ -164,8 +163,7 @@ static bool count_address(struct loop *loop, const unsigned char address[16])
 
 static void uncount_address(struct loop *loop, const unsigned char address[16])
 {
-    struct address_count *entry =
-        loop->config->max_per_ip ? find_address(loop, address) : NULL;
+    struct address_count *entry = loop->config->max_per_ip ? find_address(loop, address) : NULL;
 
     if (!entry || --entry->count)
         return;
@@ -320,8 +318,7 @@ static void take_results(struct loop *loop)
         uint32_t slot = (uint32_t)result.ticket;
         struct session *session = slot < loop->slots ? loop->sessions[slot] : NULL;
 
-        if (!session || session_ticket(session) != result.ticket ||
-            session->state != SESSION_WAIT)
+        if (!session || session_ticket(session) != result.ticket || session->state != SESSION_WAIT)
             continue;
         session_answer_late(&loop->context, session, &result);
         settle(loop, session);
@@ -410,8 +407,8 @@ static void park_some(struct loop *loop, int64_t limit, size_t surplus)
         struct session *session = loop->sessions[loop->hot[i]];
         bool old = surplus > 0 && session->last_seen <= limit;
 
-        if ((old || session->state == SESSION_OPEN) && may_park(session) &&
-            park(loop, session) && old)
+        if ((old || session->state == SESSION_OPEN) && may_park(session) && park(loop, session) &&
+            old)
             surplus--;
         session->hot = !session->watched || session->conn.blocked;
         if (session->hot)
@@ -536,9 +533,8 @@ static void stop_share(struct loop *loop)
 /* True when there is nothing left to wait for. */
 static bool stopped(const struct loop *loop)
 {
-    return loop->context.stopping &&
-           (loop->session_count == 0 || *loop->options->stops > 1 ||
-            loop->context.now >= loop->stop_ends + DRAIN_GRACE);
+    return loop->context.stopping && (loop->session_count == 0 || *loop->options->stops > 1 ||
+                                      loop->context.now >= loop->stop_ends + DRAIN_GRACE);
 }
 
 /* --- the turn -------------------------------------------------------------------------------- */
@@ -566,8 +562,7 @@ static size_t build_polls(struct loop *loop)
         bool reads = !session->watched && session_wants_input(session);
         int events = (reads ? POLLIN : 0) | (session->conn.blocked ? POLLOUT : 0);
 
-        loop->polls[2 + i] =
-            (struct pollfd){events ? session->conn.fd : -1, (short)events, 0};
+        loop->polls[2 + i] = (struct pollfd){events ? session->conn.fd : -1, (short)events, 0};
     }
     return 2 + loop->hot_count;
 }
@@ -630,16 +625,15 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
     loop->listener = options->listener;
     loop->context = (struct session_context){
         .config = options->config, .log = options->log, .hub = &loop->hub, .api = &loop->api};
-    loop->api =
-        (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
+    loop->api = (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
     loop->park = park_new(options->wake[1], 1 + options->max_connections / PARK_LOT);
     if (!loop->park || !grow(loop) || !hub_open(&loop->hub, options->config, options->log) ||
         !crypto_random(&loop->api.seed, sizeof loop->api.seed)) {
         loop_close(loop);
         return NULL;
     }
-    loop->context.accounts = accounts_open(options->config->data_dir, options->wake[1],
-                                           ACCOUNT_ITERATIONS, error, room);
+    loop->context.accounts =
+        accounts_open(options->config->data_dir, options->wake[1], ACCOUNT_ITERATIONS, error, room);
     loop->api.accounts = loop->context.accounts;
     if (!loop->context.accounts) {
         loop_close(loop);
@@ -653,6 +647,8 @@ void loop_close(struct loop *loop)
     size_t place = 0;
     struct address_count *entry;
 
+    while (conn_next_dirty(&loop->shared))
+        ; /* the list must not outlive those on it */
     park_free(loop->park);
     accounts_close(loop->context.accounts);
     for (size_t slot = 0; slot < loop->slots; slot++)

@@ -23,9 +23,9 @@ struct arrival {
 struct lot {
     struct park *park;
     pthread_t thread;
-    int bell[2];              /* a byte written to [1] wakes the thread */
-    size_t taken;             /* the owner's: places taken */
-    bool rung;                /* the owner's: the bell is to be rung at the next commit */
+    int bell[2];               /* a byte written to [1] wakes the thread */
+    size_t taken;              /* the owner's: places taken */
+    bool rung;                 /* the owner's: the bell is to be rung at the next commit */
     uint32_t tokens[PARK_LOT]; /* the owner's; NO_TOKEN where the place is free */
     uint32_t number;
 

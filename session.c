@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define LINGER 5000                  /* milliseconds for a peer to close once we have */
-#define OUTPUT_ENOUGH (256 * 1024)   /* bytes of answers that wait before requests do */
-#define CODING_SLACK 8192            /* bytes of chunk headers that may stand undecoded */
+#define LINGER 5000                /* milliseconds for a peer to close once we have */
+#define OUTPUT_ENOUGH (256 * 1024) /* bytes of answers that wait before requests do */
+#define CODING_SLACK 8192          /* bytes of chunk headers that may stand undecoded */
 #define PING_TEXT_DIFFERS 5
 
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
@@ -107,8 +107,8 @@ static void refuse(struct session_context *context, struct session *session, int
 static struct session_manner manner_of(const struct http_request *request)
 {
     return (struct session_manner){.close = !request->keep_alive,
-                           .head = str_equal(request->method, STR("HEAD")),
-                           .keep_alive = request->minor == 0};
+                                   .head = str_equal(request->method, STR("HEAD")),
+                                   .keep_alive = request->minor == 0};
 }
 
 /* --- upgrades -------------------------------------------------------------------------------- */
@@ -222,8 +222,8 @@ static enum http_result take_body(struct session_context *context, struct sessio
     int status = 413;
 
     if (request->chunked) {
-        result = http_read_chunks(&session->input.chunks, bytes->at + head, &length, limit,
-                                  &status);
+        result =
+            http_read_chunks(&session->input.chunks, bytes->at + head, &length, limit, &status);
         bytes->length = head + length;
         *body = (struct str){bytes->at + head, session->input.chunks.length};
     } else if (request->content_length > limit) {

@@ -53,7 +53,7 @@ struct session {
     bool continued;    /* HTTP: 100 Continue has been sent for it */
     bool asked_before; /* HTTP: this is not the connection's first request */
     struct session_manner manner; /* WAIT: of the answer that is waited for */
-    bool shut;         /* DRAIN: the sending side has been shut down */
+    bool shut;                    /* DRAIN: the sending side has been shut down */
     uint8_t ping_text; /* OPEN: bytes of the present message that match "ping"; 5 if it differs */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */

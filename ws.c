@@ -22,7 +22,8 @@ int ws_check_upgrade(const struct http_request *request, struct str *key, const 
 {
     struct str version = {0};
 
-    if (request->minor == 0 || !http_header_has(request, STR("Connection"), STR("upgrade")) ||
+    if (request->minor == 0 || !str_equal(request->method, STR("GET")) ||
+        !http_header_has(request, STR("Connection"), STR("upgrade")) ||
         !http_header_has(request, STR("Upgrade"), STR("websocket"))) {
         *error = "a WebSocket upgrade is expected here";
         return 400;
@@ -51,7 +52,8 @@ bool ws_write_upgrade(struct buf *out, struct str key)
     buf_append(out, STR("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                         "Connection: Upgrade\r\nSec-WebSocket-Accept: "));
     crypto_websocket_accept(out, key);
-    return buf_append(out, STR("\r\n\r\n"));
+    buf_append(out, STR("\r\n\r\n"));
+    return !out->failed;
 }
 
 struct frame {
@@ -108,7 +110,7 @@ static const char *check_start(const struct ws_reader *reader, const struct fram
             return "unknown opcode";
         if (!frame->final)
             return "a control frame is fragmented";
-        if (frame->length > WS_CONTROL_MAX)
+        if (frame->length > WS_CONTROL_MAX || frame->header > 2 + 4)
             return "a control frame is longer than 125 bytes";
         return NULL;
     }

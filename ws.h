@@ -43,13 +43,13 @@ bool ws_write_upgrade(struct buf *out, struct str key);
 
 /* Reads the frames of one peer, which must mask them. Zeroed but for `limit` is the start. */
 struct ws_reader {
-    uint32_t limit;        /* greatest length of a message in bytes */
-    uint32_t left;         /* payload bytes of the present data frame still to come */
-    uint32_t length;       /* payload bytes of the present message so far announced */
+    uint32_t limit;  /* greatest length of a message in bytes */
+    uint32_t left;   /* payload bytes of the present data frame still to come */
+    uint32_t length; /* payload bytes of the present message so far announced */
     uint8_t mask[4];
-    uint8_t mask_at;       /* which byte of the mask is next */
-    uint8_t message;       /* opcode of the message being read, 0 if none */
-    bool in_frame, final;  /* inside a data frame; it is its message's last */
+    uint8_t mask_at;      /* which byte of the mask is next */
+    uint8_t message;      /* opcode of the message being read, 0 if none */
+    bool in_frame, final; /* inside a data frame; it is its message's last */
     struct utf8 utf8;
 };
 

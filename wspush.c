@@ -27,7 +27,8 @@
 #define BACKLOG 4096
 #define KEY_FILE "key"
 #define LOCK_FILE "lock"
-#define OWN_DESCRIPTORS 96 /* listener, pipes, files, and those beyond the limit that are told so */
+#define OWN_DESCRIPTORS 96 /* listener, pipes, files, and those beyond the limit that are told so  \
+                            */
 
 /* POSIX has no call that sets a process's supplementary groups, but every system has this one. */
 int initgroups(const char *user, gid_t group);
@@ -317,11 +318,10 @@ static void catch_signals(int wake)
 
 static void log_start(const struct config *config, const struct log *log, uint64_t connections)
 {
-    struct log_field fields[] = {
-        {.name = "host", .text = str_from(config->host)},
-        {.name = "port", .number = (int64_t)config->port},
-        {.name = "max_connections", .number = (int64_t)connections},
-        {0}};
+    struct log_field fields[] = {{.name = "host", .text = str_from(config->host)},
+                                 {.name = "port", .number = (int64_t)config->port},
+                                 {.name = "max_connections", .number = (int64_t)connections},
+                                 {0}};
 
     log_write(log, LOG_INFO, "wspush " VERSION " is listening", fields);
 }

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# layers.sh - proves that the rooms know only those below them: each file includes its own header
+# first, no room includes one that is not listed for it, no listed one stands above it, and no
+# header of a library is included outside the one room that may use it, or in any header.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+passed=0 failed=0
+
+# room: what it may include. Lowest first; buf and log are open to all above them.
+layers='
+buf:
+table:
+deadline:
+log:
+file:
+json:
+config:
+crypto:
+http:
+park:
+ws: http crypto
+conn:
+command: json
+account: crypto file table
+hub: command config conn crypto json table ws
+api: account command config crypto http hub json table ws
+session: account api command config conn http hub ws
+loop: account api config crypto deadline hub park session table
+wspush: account config crypto file loop park
+'
+
+check() { # check NAME PROBLEM
+    if [ -z "$2" ]; then
+        passed=$((passed + 1))
+        echo "ok   $1"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $1:$2"
+    fi
+}
+
+own_headers() {
+    sed -n 's/^#include "\([a-z]*\)\.h"/\1/p' "$1"
+}
+
+below=' buf log '
+while IFS=: read -r room allowed; do
+    [ -n "$room" ] || continue
+    problem=
+    for file in "$room.c" "$room.h"; do
+        [ -f "$file" ] || continue
+        for used in $(own_headers "$file"); do
+            [ "$used" = "$room" ] && continue
+            case " buf log $allowed " in
+            *" $used "*) ;;
+            *) problem="$problem $file includes $used.h, which is not listed for it;" ;;
+            esac
+            case $below in
+            *" $used "*) ;;
+            *) problem="$problem $file includes $used.h, which is not below it;" ;;
+            esac
+        done
+        libraries=$(grep -oE '^#include <(openssl|hiredis|amqp|rabbitmq-c)[^>]*>' "$file" | tr '\n' ' ')
+        case $file in
+        crypto.c) ;;
+        *) [ -z "$libraries" ] || problem="$problem $file includes $libraries;" ;;
+        esac
+    done
+    if [ "$room" != wspush ]; then
+        first=$(own_headers "$room.c" | head -n 1)
+        [ "$first" = "$room" ] || problem="$problem $room.c does not include its own header first;"
+    fi
+    below="$below$room "
+    check "$room" "$problem"
+done <<EOF
+$layers
+EOF
+
+for file in *.c; do
+    case $below in
+    *" ${file%.c} "*) ;;
+    *) check "$file" ' it is not listed' ;;
+    esac
+done
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

@@ -1,0 +1,739 @@
+/* test_conn.c - conn.c: what is kept of the input, and that what is queued leaves whole, in order.
+ */
+#include "conn.h"
+
+#include "test.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define WIRES 3
+#define NO_LIMIT SIZE_MAX
+
+/* Connections of one loop, and the other ends of their sockets. */
+struct wires {
+    struct conn_shared shared;
+    struct conn conns[WIRES];
+    int peers[WIRES];
+};
+
+static void open_wires(struct wires *wires)
+{
+    memset(wires, 0, sizeof *wires);
+    for (int i = 0; i < WIRES; i++) {
+        int ends[2] = {-1, -1}, little = 4096;
+
+        CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+        for (int end = 0; end < 2; end++) {
+            fcntl(ends[end], F_SETFL, O_NONBLOCK);
+            setsockopt(ends[end], SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
+        }
+        conn_open(&wires->conns[i], ends[0], &wires->shared);
+        wires->peers[i] = ends[1];
+    }
+}
+
+static void close_wires(struct wires *wires)
+{
+    while (conn_next_dirty(&wires->shared))
+        ;
+    for (int i = 0; i < WIRES; i++) {
+        if (wires->conns[i].fd >= 0)
+            conn_close(&wires->conns[i]);
+        if (wires->peers[i] >= 0)
+            close(wires->peers[i]);
+    }
+    CHECK(conn_next_dirty(&wires->shared) == NULL);
+    conn_shared_free(&wires->shared);
+}
+
+static void close_peer(struct wires *wires, int i)
+{
+    close(wires->peers[i]);
+    wires->peers[i] = -1;
+}
+
+static bool peer_sends(const struct wires *wires, int i, struct str bytes)
+{
+    return send(wires->peers[i], bytes.at, bytes.length, 0) == (ssize_t)bytes.length;
+}
+
+/* True if exactly these bytes, and nothing more, have reached the peer. */
+static bool peer_has(const struct wires *wires, int i, struct str bytes)
+{
+    char got[4096];
+    ssize_t n = recv(wires->peers[i], got, sizeof got, 0);
+
+    return str_equal((struct str){got, n > 0 ? (size_t)n : 0}, bytes);
+}
+
+static bool peer_sees_end(const struct wires *wires, int i)
+{
+    char byte;
+
+    return recv(wires->peers[i], &byte, 1, 0) == 0;
+}
+
+static bool is(struct conn_bytes bytes, const char *text)
+{
+    return str_equal((struct str){bytes.at, bytes.length}, str_from(text));
+}
+
+static struct conn_bytes without(struct conn_bytes bytes, size_t used)
+{
+    return (struct conn_bytes){bytes.at + used, bytes.length - used};
+}
+
+/* Fills once and compares the outcome. */
+static bool fills(struct conn *conn, enum conn_status status, const char *text)
+{
+    struct conn_bytes bytes = {0};
+
+    return conn_fill(conn, NO_LIMIT, &bytes) == status && is(bytes, text);
+}
+
+static void a_quiet_connection_owns_no_buffer(void)
+{
+    struct wires wires;
+    struct conn_bytes bytes;
+
+    open_wires(&wires);
+    CHECK(fills(&wires.conns[0], CONN_BLOCKED, ""));
+    CHECK(peer_sends(&wires, 0, STR("hello")));
+    CHECK(conn_fill(&wires.conns[0], NO_LIMIT, &bytes) == CONN_READY);
+    CHECK(is(bytes, "hello"));
+    CHECK(bytes.at == wires.shared.scratch);
+    conn_keep(&wires.conns[0], without(bytes, 5));
+    CHECK(wires.conns[0].input == NULL);
+    CHECK(conn_kept(&wires.conns[0]).length == 0);
+    CHECK(fills(&wires.conns[0], CONN_BLOCKED, ""));
+    close_wires(&wires);
+}
+
+static void keeps_what_was_not_used(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    struct conn_bytes bytes;
+
+    open_wires(&wires);
+    CHECK(peer_sends(&wires, 0, STR("abc")));
+    conn_fill(conn, NO_LIMIT, &bytes);
+    conn_keep(conn, without(bytes, 1));
+    CHECK(is(conn_kept(conn), "bc"));
+    /* the scratch buffer is everybody's */
+    CHECK(peer_sends(&wires, 1, STR("xyz")));
+    CHECK(fills(&wires.conns[1], CONN_READY, "xyz"));
+    CHECK(is(conn_kept(conn), "bc"));
+    CHECK(fills(conn, CONN_BLOCKED, "bc"));
+    CHECK(peer_sends(&wires, 0, STR("de")));
+    CHECK(fills(conn, CONN_READY, "bcde"));
+    bytes = conn_kept(conn);
+    CHECK(is(bytes, "bcde"));
+    bytes.at[1] = 'C'; /* it is writable */
+    conn_keep(conn, without(bytes, 1));
+    CHECK(is(conn_kept(conn), "Cde"));
+    conn_keep(conn, without(conn_kept(conn), 3));
+    CHECK(conn->input == NULL);
+    CHECK(fills(conn, CONN_BLOCKED, ""));
+    close_wires(&wires);
+}
+
+#define STREAM 300000
+
+/* The byte at a place of a stream that repeats late. */
+static char stream_byte(size_t at)
+{
+    return (char)(at * 31 + at / 251);
+}
+
+/* Sends more of the stream, as much as the socket takes of a random length. */
+static void send_stream(int fd, size_t *sent, unsigned *seed)
+{
+    char bytes[3000];
+    size_t length = 1 + (unsigned)rand_r(seed) % sizeof bytes;
+    ssize_t n;
+
+    if (length > STREAM - *sent)
+        length = STREAM - *sent;
+    for (size_t i = 0; i < length; i++)
+        bytes[i] = stream_byte(*sent + i);
+    n = send(fd, bytes, length, 0);
+    if (n > 0)
+        *sent += (size_t)n;
+}
+
+/* Compares bytes with the stream from `at` on. */
+static bool in_stream(size_t at, struct conn_bytes bytes)
+{
+    for (size_t i = 0; i < bytes.length; i++)
+        if (bytes.at[i] != stream_byte(at + i))
+            return false;
+    return true;
+}
+
+static void input_of_any_pieces_stays_whole(void)
+{
+    struct wires wires;
+    size_t sent = 0, used = 0, most = 0;
+    unsigned seed = 3;
+    bool good = true;
+
+    open_wires(&wires);
+    while (good && used < STREAM) {
+        struct conn_bytes bytes = {0};
+        size_t take;
+
+        send_stream(wires.peers[0], &sent, &seed);
+        good = conn_fill(&wires.conns[0], NO_LIMIT, &bytes) != CONN_ENDED && in_stream(used, bytes);
+        take = (unsigned)rand_r(&seed) % (bytes.length + 1);
+        if (rand_r(&seed) % 4 == 0 || sent == STREAM)
+            take = bytes.length;
+        if (bytes.length - take > most)
+            most = bytes.length - take;
+        used += take;
+        conn_keep(&wires.conns[0], without(bytes, take));
+    }
+    CHECK(good);
+    CHECK(used == STREAM && sent == STREAM);
+    CHECK(most > 2000); /* or this has not tried much */
+    close_wires(&wires);
+}
+
+static void holds_no_more_than_its_limit(void)
+{
+    static const size_t limits[] = {64, 65, 100, 128, 1000};
+    char many[2000];
+
+    memset(many, 'm', sizeof many);
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct wires wires;
+        struct conn *conn = &wires.conns[0];
+        struct conn_bytes bytes = {0};
+        enum conn_status status;
+
+        open_wires(&wires);
+        CHECK(peer_sends(&wires, 0, STR("m")));
+        conn_fill(conn, limits[i], &bytes);
+        conn_keep(conn, bytes);
+        CHECK(peer_sends(&wires, 0, (struct str){many, sizeof many}));
+        while ((status = conn_fill(conn, limits[i], &bytes)) == CONN_READY)
+            conn_keep(conn, bytes);
+        CHECK(status == CONN_ENDED);
+        CHECK(bytes.length == limits[i]);
+        CHECK(conn_kept(conn).length == limits[i]);
+        close_wires(&wires);
+    }
+}
+
+static void tells_the_end(void)
+{
+    struct wires wires;
+    struct conn_bytes bytes;
+
+    open_wires(&wires);
+    CHECK(peer_sends(&wires, 0, STR("last")));
+    close_peer(&wires, 0);
+    CHECK(conn_fill(&wires.conns[0], NO_LIMIT, &bytes) == CONN_READY);
+    conn_keep(&wires.conns[0], without(bytes, 1));
+    CHECK(fills(&wires.conns[0], CONN_ENDED, "ast"));
+    CHECK(fills(&wires.conns[0], CONN_ENDED, "ast"));
+
+    close_peer(&wires, 1);
+    CHECK(fills(&wires.conns[1], CONN_ENDED, ""));
+
+    CHECK(peer_sends(&wires, 2, STR("ignored")));
+    conn_kill(&wires.conns[2]);
+    bytes = (struct conn_bytes){(char *)"stale", 5};
+    CHECK(conn_fill(&wires.conns[2], NO_LIMIT, &bytes) == CONN_ENDED);
+    CHECK(bytes.length == 0);
+    close_wires(&wires);
+}
+
+/* A unit of the input can be what kills its connection, while others wait behind it. */
+static void input_in_use_outlives_a_kill(void)
+{
+    struct wires wires;
+    struct conn_bytes bytes;
+
+    open_wires(&wires);
+    for (int kept = 0; kept < 2; kept++) {
+        struct conn *conn = &wires.conns[kept];
+
+        CHECK(peer_sends(&wires, kept, STR("abcd")));
+        conn_fill(conn, NO_LIMIT, &bytes);
+        if (kept) {
+            conn_keep(conn, without(bytes, 1));
+            CHECK(fills(conn, CONN_BLOCKED, "bcd"));
+            bytes = conn_kept(conn);
+        }
+        conn_kill(conn);
+        CHECK(is(bytes, kept ? "bcd" : "abcd"));
+        conn_keep(conn, without(bytes, 1));
+        CHECK(conn_kept(conn).length == 0);
+    }
+    close_wires(&wires);
+}
+
+static void names_the_peer(void)
+{
+    static const struct {
+        unsigned char address[16];
+        const char *text;
+    } rows[] = {
+        {{[10] = 0xff, [11] = 0xff, 127, 0, 0, 1}, "127.0.0.1"},
+        {{[10] = 0xff, [11] = 0xff, 255, 255, 255, 255}, "255.255.255.255"},
+        {{[15] = 1}, "::1"},
+        {{0x20, 0x01, 0x0d, 0xb8, [15] = 0x2a}, "2001:db8::2a"},
+        {{0x20, 0x01, 0x0d, 0xb8, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0xff, 0xff},
+         "2001:db8:1:2:3:4:5:ffff"},
+    };
+
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct conn conn = {0};
+        char text[CONN_ADDRESS_MAX];
+
+        memcpy(conn.address, rows[i].address, sizeof conn.address);
+        conn_address(&conn, text);
+        CHECK(str_equal(str_from(text), str_from(rows[i].text)));
+    }
+}
+
+static void messages_are_counted(void)
+{
+    struct message *copy = message_copy(STR("a\0b")), *none = message_copy((struct str){0});
+
+    CHECK(copy && copy->references == 1 && copy->length == 3);
+    CHECK(copy && memcmp(copy->bytes, "a\0b", 3) == 0);
+    CHECK(none && none->length == 0);
+    CHECK(message_new(SIZE_MAX) == NULL);
+    message_release(copy);
+    message_release(none);
+    message_release(NULL);
+}
+
+static void queues_share_a_message(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("shared"));
+
+    open_wires(&wires);
+    for (int i = 0; i < WIRES; i++) {
+        CHECK(conn_queue(&wires.conns[i], message, NO_LIMIT));
+        CHECK(message->references == 2 + (unsigned)i);
+        CHECK(wires.conns[i].queued == 6);
+    }
+    CHECK(peer_has(&wires, 0, STR(""))); /* nothing leaves before the flush */
+    conn_flush(&wires.conns[0]);
+    CHECK(message->references == 3);
+    CHECK(wires.conns[0].queued == 0 && wires.conns[0].first == NULL);
+    conn_kill(&wires.conns[1]);
+    CHECK(message->references == 2);
+    CHECK(conn_queue(&wires.conns[2], message, NO_LIMIT)); /* twice in one queue */
+    CHECK(message->references == 3);
+    conn_flush(&wires.conns[2]);
+    CHECK(message->references == 1);
+    CHECK(peer_has(&wires, 0, STR("shared")));
+    CHECK(peer_has(&wires, 1, STR("")));
+    CHECK(peer_has(&wires, 2, STR("sharedshared")));
+    message_release(message);
+    close_wires(&wires);
+}
+
+static size_t spare_places(const struct wires *wires)
+{
+    size_t count = 0;
+
+    for (const struct conn_link *link = wires->shared.spare; link; link = link->next)
+        count++;
+    return count;
+}
+
+static void places_are_used_again(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("four"));
+
+    open_wires(&wires);
+    for (int round = 0; round < 5; round++) {
+        for (int i = 0; i < WIRES; i++)
+            CHECK(conn_queue(&wires.conns[i], message, NO_LIMIT));
+        CHECK(spare_places(&wires) == 0);
+        conn_flush(&wires.conns[1]);
+        /* the flush inside gives a place back just before one is taken */
+        CHECK(conn_queue(&wires.conns[0], message, 4));
+        CHECK(spare_places(&wires) == 1);
+        conn_flush(&wires.conns[0]);
+        conn_drop_queue(&wires.conns[2]);
+        CHECK(spare_places(&wires) == WIRES);
+    }
+    message_release(message);
+    close_wires(&wires);
+}
+
+/* Queues a message of the stream's next `length` bytes. */
+static bool queue_stream(struct conn *conn, size_t at, size_t length)
+{
+    struct message *message = message_new(length);
+    bool queued;
+
+    for (size_t i = 0; i < length; i++)
+        message->bytes[i] = stream_byte(at + i);
+    queued = conn_queue(conn, message, NO_LIMIT);
+    message_release(message);
+    return queued;
+}
+
+/* Receives some of the stream as a slow peer would; false if it is not the stream. */
+static bool receive_stream(int fd, size_t *at, size_t most)
+{
+    char bytes[3000];
+    ssize_t n = recv(fd, bytes, most < sizeof bytes ? most : sizeof bytes, 0);
+
+    if (n <= 0)
+        return true;
+    *at += (size_t)n;
+    return in_stream(*at - (size_t)n, (struct conn_bytes){bytes, (size_t)n});
+}
+
+/* Many small messages, then big ones: more than one writev takes, and more than a socket does. */
+static size_t message_length(size_t queued, unsigned *seed)
+{
+    unsigned most = queued < STREAM / 10 ? 40 : 9000;
+    size_t length = (unsigned)rand_r(seed) % most;
+
+    return length < STREAM - queued ? length : STREAM - queued;
+}
+
+static void leaves_whole_and_in_order(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    size_t queued = 0, received = 0;
+    unsigned seed = 5, blocked = 0;
+    bool good = true;
+
+    open_wires(&wires);
+    while (good && received < STREAM) {
+        for (int burst = rand_r(&seed) % 100; burst > 0 && conn->queued < 50000; burst--) {
+            size_t length = message_length(queued, &seed);
+
+            good = good && queue_stream(conn, queued, length);
+            queued += length;
+        }
+        conn->blocked = false; /* the loop has seen that the socket is writable */
+        conn_flush(conn);
+        blocked += conn->blocked;
+        good = good && conn->queued <= queued - received && !conn->broken &&
+               receive_stream(wires.peers[0], &received, 1 + (unsigned)rand_r(&seed) % 5000);
+    }
+    CHECK(good);
+    CHECK(blocked > 20); /* or this has not tried much */
+    CHECK(queued == STREAM && conn->queued == 0);
+    conn->blocked = false;
+    conn_flush(conn);
+    CHECK(conn->first == NULL && conn->last == NULL && conn->sent == 0);
+    close_wires(&wires);
+}
+
+/* Queues and flushes until the socket takes no more. */
+static void fill_socket(struct conn *conn)
+{
+    struct message *message = message_new(1000);
+
+    memset(message->bytes, 'f', message->length);
+    while (!conn->blocked && !conn->broken) {
+        conn_queue(conn, message, NO_LIMIT);
+        conn_flush(conn);
+    }
+    message_release(message);
+}
+
+/* Reads until nothing is left, with flushes in between; returns how many bytes came. */
+static size_t drain(struct wires *wires, int i)
+{
+    char bytes[4096];
+    ssize_t n;
+    size_t total = 0;
+
+    while ((n = recv(wires->peers[i], bytes, sizeof bytes, 0)) > 0) {
+        total += (size_t)n;
+        wires->conns[i].blocked = false;
+        conn_flush(&wires->conns[i]);
+    }
+    return total;
+}
+
+static void refuses_only_when_the_limit_waits(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    struct message *ten = message_copy(STR("0123456789")), *one = message_copy(STR("x"));
+    size_t waiting;
+
+    open_wires(&wires);
+    CHECK(!conn_queue(conn, one, 0));
+    CHECK(conn_queue(conn, ten, 1)); /* one message may pass the limit */
+    CHECK(conn->queued == 10);
+    CHECK(conn_queue(conn, one, 11)); /* not at the limit yet: no flush */
+    CHECK(conn->queued == 11);
+    CHECK(conn_queue(conn, ten, 11)); /* a flush makes room */
+    CHECK(conn->queued == 10);
+    CHECK(peer_has(&wires, 0, STR("0123456789x")));
+    conn_flush(conn);
+    CHECK(peer_has(&wires, 0, STR("0123456789")));
+
+    fill_socket(conn);
+    waiting = conn->queued;
+    CHECK(!conn_queue(conn, ten, waiting));
+    CHECK(!conn_queue(conn, ten, waiting - 1));
+    CHECK(conn->queued == waiting && ten->references == 1);
+    CHECK(conn_queue(conn, ten, waiting + 1));
+    CHECK(conn->queued == waiting + 10);
+    CHECK(!conn->broken);
+    message_release(ten);
+    message_release(one);
+    close_wires(&wires);
+}
+
+static void waits_while_blocked(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    char bytes[4096];
+    size_t waiting;
+
+    open_wires(&wires);
+    CHECK(!conn->blocked);
+    fill_socket(conn);
+    CHECK(conn->blocked);
+    while (recv(wires.peers[0], bytes, sizeof bytes, 0) > 0)
+        ;
+    waiting = conn->queued;
+    CHECK(waiting > 0);
+    conn_flush(conn);
+    CHECK(conn->queued == waiting && peer_has(&wires, 0, STR("")));
+    conn->blocked = false;
+    CHECK(drain(&wires, 0) == 0);
+    conn_flush(conn);
+    CHECK(!conn->blocked && conn->queued == 0);
+    CHECK(drain(&wires, 0) == waiting);
+    close_wires(&wires);
+}
+
+static void drops_all_but_what_has_begun(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    struct message *big = message_new(100000), *other = message_copy(STR("other"));
+
+    open_wires(&wires);
+    memset(big->bytes, 'b', big->length);
+    conn_queue(conn, big, NO_LIMIT);
+    conn_flush(conn);
+    CHECK(conn->blocked && conn->sent > 0);
+    conn_queue(conn, other, NO_LIMIT);
+    conn_queue(conn, big, NO_LIMIT);
+    conn_drop_queue(conn);
+    CHECK(big->references == 2 && other->references == 1);
+    CHECK(conn->queued == big->length - conn->sent);
+    conn_queue(conn, other, NO_LIMIT); /* the queue goes on behind it */
+    CHECK(drain(&wires, 0) == big->length + 5);
+    CHECK(big->references == 1 && other->references == 1 && conn->queued == 0);
+
+    conn_queue(conn, other, NO_LIMIT);
+    conn_queue(conn, big, NO_LIMIT);
+    conn_drop_queue(conn);
+    CHECK(conn->queued == 0 && !conn->first && !conn->last && !conn->broken);
+    CHECK(big->references == 1 && other->references == 1);
+    conn_drop_queue(conn);
+    conn_queue(conn, other, NO_LIMIT);
+    conn_flush(conn);
+    CHECK(peer_has(&wires, 0, STR("other")));
+    message_release(big);
+    message_release(other);
+    close_wires(&wires);
+}
+
+static void a_killed_one_stays_open_and_shows(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[1];
+    struct message *message = message_copy(STR("lost"));
+
+    open_wires(&wires);
+    conn_queue(conn, message, NO_LIMIT);
+    CHECK(conn_next_dirty(&wires.shared) == conn);
+    conn_kill(conn);
+    CHECK(conn->broken && conn->queued == 0 && !conn->first && !conn->last);
+    CHECK(message->references == 1);
+    CHECK(peer_sees_end(&wires, 1));
+    CHECK(fcntl(conn->fd, F_GETFD) >= 0);
+    conn_kill(conn);
+    conn_flush(conn);
+    CHECK(conn_next_dirty(&wires.shared) == conn);
+    CHECK(conn_next_dirty(&wires.shared) == NULL);
+    /* also when it stands in the list already, and in the middle of a message */
+    fill_socket(&wires.conns[0]);
+    conn_queue(&wires.conns[0], message, NO_LIMIT);
+    conn_kill(&wires.conns[0]);
+    CHECK(wires.conns[0].queued == 0 && !wires.conns[0].first && message->references == 1);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
+    CHECK(conn_next_dirty(&wires.shared) == NULL);
+    message_release(message);
+    close_wires(&wires);
+}
+
+static void swallows_what_nobody_will_read(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("late"));
+
+    open_wires(&wires);
+    conn_queue(&wires.conns[0], message, NO_LIMIT);
+    wires.conns[0].ending = true;
+    conn_kill(&wires.conns[1]);
+    for (int i = 0; i < 2; i++)
+        for (size_t limit = 0; limit < 10; limit += 9)
+            CHECK(conn_queue(&wires.conns[i], message, limit));
+    CHECK(message->references == 2);
+    CHECK(wires.conns[0].queued == 4 && wires.conns[1].queued == 0);
+    conn_flush(&wires.conns[0]); /* what was queued before the end still leaves */
+    CHECK(message->references == 1);
+    CHECK(peer_has(&wires, 0, STR("late")));
+    CHECK(peer_sees_end(&wires, 1));
+    message_release(message);
+    close_wires(&wires);
+}
+
+static void dirty_ones_come_in_order(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("x"));
+    static const struct {
+        bool answering[WIRES];
+        int queued[5], order[WIRES];
+    } rows[] = {
+        {{false, false, false}, {0, 1, 2, 0, 1}, {0, 1, 2}},
+        {{false, false, false}, {2, 0, 2, 2, 1}, {2, 0, 1}},
+        {{true, true, true}, {2, 0, 2, 2, 1}, {2, 0, 1}},
+        {{false, true, false}, {0, 2, 1, 1, 2}, {1, 0, 2}},
+        {{true, false, true}, {1, 2, 0, 1, 2}, {2, 0, 1}},
+    };
+
+    open_wires(&wires);
+    CHECK(conn_next_dirty(&wires.shared) == NULL);
+    for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
+        for (int i = 0; i < WIRES; i++)
+            wires.conns[i].answering = rows[row].answering[i];
+        for (int i = 0; i < 5; i++)
+            CHECK(conn_queue(&wires.conns[rows[row].queued[i]], message, NO_LIMIT));
+        for (int i = 0; i < WIRES; i++)
+            CHECK(conn_next_dirty(&wires.shared) == &wires.conns[rows[row].order[i]]);
+        CHECK(conn_next_dirty(&wires.shared) == NULL);
+    }
+    message_release(message);
+    close_wires(&wires);
+}
+
+static void changing_places_loses_nobody(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("x"));
+
+    open_wires(&wires);
+    conn_queue(&wires.conns[0], message, NO_LIMIT);
+    wires.conns[0].answering = true; /* it keeps the place it has */
+    conn_queue(&wires.conns[0], message, NO_LIMIT);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
+    CHECK(conn_next_dirty(&wires.shared) == NULL);
+    conn_queue(&wires.conns[1], message, NO_LIMIT);
+    conn_queue(&wires.conns[0], message, NO_LIMIT);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
+    conn_queue(&wires.conns[0], message, NO_LIMIT); /* queued to while the list is gone through */
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[1]);
+    CHECK(conn_next_dirty(&wires.shared) == NULL);
+    message_release(message);
+    close_wires(&wires);
+}
+
+static void a_peer_that_is_gone_breaks_it(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("unread"));
+
+    open_wires(&wires);
+    for (int i = 0; i < WIRES; i++) {
+        struct conn *conn = &wires.conns[i];
+
+        CHECK(conn_queue(conn, message, NO_LIMIT));
+        CHECK(i != 2 || conn_queue(conn, message, NO_LIMIT)); /* through writev */
+        CHECK(conn_next_dirty(&wires.shared) == conn);
+        close_peer(&wires, i);
+        if (i == 1)
+            CHECK(conn_queue(conn, message, 6)); /* the flush inside finds out */
+        else
+            conn_flush(conn);
+        CHECK(conn->broken && conn->queued == 0 && conn->first == NULL);
+        CHECK(message->references == 1);
+        CHECK(conn_next_dirty(&wires.shared) == conn);
+        CHECK(conn_next_dirty(&wires.shared) == NULL);
+    }
+    message_release(message);
+    close_wires(&wires);
+}
+
+static void closing_leaves_nothing_behind(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    struct message *message = message_copy(STR("lost"));
+    struct conn_bytes bytes;
+
+    open_wires(&wires);
+    CHECK(peer_sends(&wires, 0, STR("kept")));
+    conn_fill(conn, NO_LIMIT, &bytes);
+    conn_keep(conn, bytes);
+    conn_queue(conn, message, NO_LIMIT);
+    CHECK(conn_next_dirty(&wires.shared) == conn);
+    conn_close(conn);
+    CHECK(message->references == 1);
+    CHECK(conn->fd == -1 && conn->first == NULL && conn->input == NULL);
+    CHECK(conn_next_dirty(&wires.shared) == NULL); /* its memory may be gone at once */
+    /* the socket had bytes that were not read: some systems tell the peer of an end, some reset */
+    CHECK(recv(wires.peers[0], &(char){0}, 1, 0) <= 0);
+    message_release(message);
+    close_wires(&wires);
+    CHECK(wires.shared.spare == NULL);
+}
+
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN); /* as the program does */
+    test_run("a quiet connection owns no buffer", a_quiet_connection_owns_no_buffer);
+    test_run("keeps what was not used", keeps_what_was_not_used);
+    test_run("input of any pieces stays whole", input_of_any_pieces_stays_whole);
+    test_run("holds no more than its limit", holds_no_more_than_its_limit);
+    test_run("tells the end", tells_the_end);
+    test_run("input in use outlives a kill", input_in_use_outlives_a_kill);
+    test_run("names the peer", names_the_peer);
+    test_run("messages are counted", messages_are_counted);
+    test_run("queues share a message", queues_share_a_message);
+    test_run("places are used again", places_are_used_again);
+    test_run("leaves whole and in order", leaves_whole_and_in_order);
+    test_run("refuses only when the limit waits", refuses_only_when_the_limit_waits);
+    test_run("waits while blocked", waits_while_blocked);
+    test_run("drops all but what has begun", drops_all_but_what_has_begun);
+    test_run("a killed one stays open and shows", a_killed_one_stays_open_and_shows);
+    test_run("swallows what nobody will read", swallows_what_nobody_will_read);
+    test_run("dirty ones come in order", dirty_ones_come_in_order);
+    test_run("changing places loses nobody", changing_places_loses_nobody);
+    test_run("a peer that is gone breaks it", a_peer_that_is_gone_breaks_it);
+    test_run("closing leaves nothing behind", closing_leaves_nothing_behind);
+    return test_finish();
+}
