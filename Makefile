@@ -4,6 +4,10 @@ CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
 PKG_CONFIG ?= pkg-config
 
+ifdef CLUSTER
+$(error there is no cluster support in this version: build without CLUSTER=1)
+endif
+
 # The rooms, lowest first; wspush.c alone has main().
 ROOMS = buf table deadline file log json config crypto http park ws conn command account hub api session loop
 

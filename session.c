@@ -183,7 +183,8 @@ static void handle_ws(struct session_context *context, struct session *session,
     }
     api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
     if (status == 426)
-        answer.fields = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n";
+        answer.fields = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
+                        "Connection: Upgrade\r\n";
     send_answer(context, session, &answer, manner);
 }
 

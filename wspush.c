@@ -27,8 +27,9 @@
 #define BACKLOG 4096
 #define KEY_FILE "key"
 #define LOCK_FILE "lock"
-#define OWN_DESCRIPTORS 96 /* listener, pipes, files, and those beyond the limit that are told so  \
-                            */
+#define OWN_DESCRIPTORS                                                                            \
+    96 /* listener, pipes, files, and those beyond the limit that are told so                      \
+        */
 
 /* POSIX has no call that sets a process's supplementary groups, but every system has this one. */
 int initgroups(const char *user, gid_t group);
@@ -53,6 +54,7 @@ struct options {
     const char *file;
     bool named, test;
     struct str port;
+    bool absent; /* the file is not there, and need not be */
 };
 
 static void parse_options(int count, char **arguments, struct options *options)
@@ -88,13 +90,14 @@ static void parse_options(int count, char **arguments, struct options *options)
     }
 }
 
-static void read_config(const struct options *options, struct config *config)
+static void read_config(struct options *options, struct config *config)
 {
     struct buf text = {.limit = CONFIG_MAX};
     char error[700];
     int code = file_read(options->file, &text);
 
     config_defaults(config);
+    options->absent = code == ENOENT;
     if (code && (code != ENOENT || options->named))
         die("%s: %s: give a readable file with -c", options->file, strerror(code));
     if (!code && !config_parse(config, options->file, str_of(&text), error, sizeof error))
@@ -340,7 +343,7 @@ int main(int count, char **arguments)
     read_config(&options, &config);
     with.max_connections = connection_limit(&config);
     if (options.test) {
-        printf("%s is good\n", options.file);
+        printf(options.absent ? "no %s: the defaults are good\n" : "%s is good\n", options.file);
         return 0;
     }
     open_log(&config, &log);

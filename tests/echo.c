@@ -219,8 +219,7 @@ static void use(struct session *session, struct conn_bytes bytes)
         bytes.at += used;
         bytes.length -= used;
     }
-    if (!session->conn.broken) /* the input of a broken connection is gone already */
-        conn_keep(&session->conn, bytes);
+    conn_keep(&session->conn, bytes);
 }
 
 /* poll() has reported what was wanted, or an error that reading or writing will show. */

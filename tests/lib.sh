@@ -9,7 +9,8 @@ WSPUSH=${WSPUSH:-build/asan/wspush}
 WEBSOCAT=.tools/bin/websocat
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-test.XXXXXX")
 PASSED=0 FAILED=0
-SERVER='' PORT='' CLIENTS=()
+SERVER='' PORT='' TOKEN='' CLIENTS=()
+declare -A INPUTS=()
 
 # ok NAME / bad NAME REASON: counts one test.
 ok() {
@@ -56,9 +57,9 @@ INI
 
 # wait_for COMMAND...: tries for up to ten seconds.
 wait_for() {
-    for _ in $(seq 200); do
+    for _ in {1..500}; do
         "$@" >/dev/null 2>&1 && return 0
-        sleep 0.05
+        sleep 0.02
     done
     return 1
 }
@@ -94,9 +95,9 @@ stop() {
     wait "$SERVER"
     status=$?
     SERVER=''
-    if [ $status != 0 ] || [ -s "$DIR/stderr" ]; then
-        bad 'the server ends with status 0 and nothing on stderr' \
-            "status $status: $(head -c 2000 "$DIR/stderr")"
+    if [ $status != 0 ] || [ -s "$DIR/stdout" ] || [ -s "$DIR/stderr" ]; then
+        bad 'the server ends with status 0 and has printed nothing' \
+            "status $status: $(head -c 2000 "$DIR/stdout" "$DIR/stderr")"
     fi
 }
 
@@ -115,42 +116,105 @@ status() {
     cat "$DIR/status"
 }
 
-# post_status PATH BODY [CURL-ARGUMENT...]: prints "STATUS CODE".
-post_status() {
-    post "$@" >/dev/null
-    echo "$(status) $(jq -r .code "$DIR/body")"
+# outcome: prints "STATUS CODE MSG" of the last answer, which must be an envelope without data.
+outcome() {
+    local type='^content-type: application/json; charset=utf-8'
+    grep -qi "$type" "$DIR/headers" || echo 'Content-Type is wrong:'
+    echo "$(status) $(jq -r 'if keys_unsorted == ["code", "msg", "data"] and .data == []
+        then "\(.code) \(.msg)" else "is no envelope without data: \(.)" end' "$DIR/body")"
 }
 
-# sign_up SYSTEM: registers a system and logs it in; its token is in $TOKEN.
+# call NAME BODY [CURL-ARGUMENT...]: posts to /api/NAME and prints "STATUS BODY"; each ' in the body
+# stands for a ".
+call() {
+    local path=/api/$1 body=${2//\'/\"} answer
+    shift 2
+    answer=$(post "$path" "$body" "$@")
+    echo "$(status) $answer"
+}
+
+# refusal NAME BODY [CURL-ARGUMENT...]: the same, but prints what outcome does.
+refusal() {
+    call "$@" >/dev/null
+    outcome
+}
+
+# login SYSTEM: logs a system in; its token is in $TOKEN.
+login() {
+    call login "{'systemId':'$1','password':'secret'}" >/dev/null
+    TOKEN=$(jq -r .data.token "$DIR/body")
+}
+
+# sign_up SYSTEM: registers a system and logs it in.
 sign_up() {
     TOKEN=
-    post /api/register "{\"systemId\":\"$1\",\"password\":\"secret\"}" >/dev/null
-    TOKEN=$(post /api/login "{\"systemId\":\"$1\",\"password\":\"secret\"}" | jq -r .data.token)
+    call register "{'systemId':'$1','password':'secret'}" >/dev/null
+    login "$1"
+}
+
+# request NAME BODY [HEADER-LINE...]: prints a POST to /api/NAME for `talk`.
+request() {
+    local path=/api/$1 body=${2//\'/\"} LC_ALL=C
+    shift 2
+    printf '%s\r\n' "POST $path HTTP/1.1" 'Host: x' "Token: $TOKEN" \
+        "Content-Length: ${#body}" "$@" ''
+    printf '%s' "$body"
+}
+
+# talk: sends its input over a connection of its own, in one write if it is short; prints what
+# comes back until the server closes.
+talk() {
+    local fd
+    cat >"$DIR/talk"
+    exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
+    cat "$DIR/talk" >&"$fd"
+    timeout 10 cat <&"$fd"
+    exec {fd}>&-
 }
 
 has_lines() {
     [ "$(wc -l <"$1")" -ge "$2" ]
 }
 
-# client NAME SYSTEM [WEBSOCAT-ARGUMENT...]: connects a client that stays. What it receives is in
-# $DIR/NAME.out, one frame a line; what is written to $DIR/NAME.in is sent, one frame a line. Its
-# id is in $ID.
+# client NAME SYSTEM [WEBSOCAT-ARGUMENT...]: connects a client that stays until `leave`. What it
+# receives is in $DIR/NAME.out, one frame a line; what is written to $DIR/NAME.in is sent, one frame
+# a line. Its id is in $ID, its process in $CLIENT.
 client() {
-    local name=$1 system=$2 fd
+    local name=$1 system=$2
     shift 2
     mkfifo "$DIR/$name.in"
-    "$WEBSOCAT" -n "$@" "ws://127.0.0.1:$PORT/ws?systemId=$system" \
+    "$WEBSOCAT" -nEvv --buffer-size 4000000 --linemode-strip-newlines "$@" \
+        "ws://127.0.0.1:$PORT/ws?systemId=$system" \
         <"$DIR/$name.in" >"$DIR/$name.out" 2>"$DIR/$name.err" &
-    CLIENTS+=($!)
-    exec {fd}>"$DIR/$name.in" # held open: the client stays until it is closed
+    CLIENT=$!
+    CLIENTS+=("$CLIENT")
+    exec {INPUTS[$name]}>"$DIR/$name.in" # the client leaves at the end of its input
+    echo 1 >"$DIR/$name.seen"
     wait_for has_lines "$DIR/$name.out" 1
     ID=$(head -n 1 "$DIR/$name.out" | jq -r '.data.clientId' 2>/dev/null)
 }
 
-# frames NAME COUNT: waits until a client has COUNT frames behind the first one, and prints them all.
+# leave NAME: the client drops its connection.
+leave() {
+    exec {INPUTS[$1]}>&-
+}
+
+# frames NAME COUNT: waits for COUNT frames behind those already printed, the first one of all not
+# counted, and prints what has come.
 frames() {
-    wait_for has_lines "$DIR/$1.out" $(($2 + 1))
-    tail -n +2 "$DIR/$1.out"
+    local seen total
+    seen=$(cat "$DIR/$1.seen")
+    wait_for has_lines "$DIR/$1.out" $((seen + $2))
+    total=$(wc -l <"$DIR/$1.out")
+    head -n "$total" "$DIR/$1.out" | tail -n +$((seen + 1))
+    echo "$total" >"$DIR/$1.seen"
+}
+
+# closed NAME: waits for the close frame of a client and prints "CODE REASON".
+closed() {
+    local line='s/.*close message is Some(CloseData { status_code: \(.*\), reason: "\(.*\)" })/\1 \2/p'
+    wait_for grep -q 'close message is' "$DIR/$1.err"
+    sed -n "$line" "$DIR/$1.err"
 }
 
 # finish: stops what runs, removes the folder, prints the count.

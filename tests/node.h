@@ -1,0 +1,358 @@
+/* node.h - what the tests of hub, api and session share: the parts of a node without its loop, and
+ * the far ends of its connections, with a reader of the frames that arrive there. */
+#ifndef WSPUSH_TEST_NODE_H
+#define WSPUSH_TEST_NODE_H
+
+#include "account.h"
+#include "api.h"
+#include "config.h"
+#include "conn.h"
+#include "crypto.h"
+#include "hub.h"
+#include "log.h"
+
+#include "test.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+#define UNIX_NOW 1700000000
+#define PATIENCE 10000 /* milliseconds after which a test gives up */
+
+/* printf into one of a few rooms, which are used again in turn. */
+#ifdef __GNUC__
+__attribute__((format(printf, 1, 2)))
+#endif
+static inline const char *say(const char *format, ...)
+{
+    static char rooms[8][4096];
+    static unsigned turn;
+    char *room = rooms[turn++ % COUNT(rooms)];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(room, sizeof rooms[0], format, arguments);
+    va_end(arguments);
+    return room;
+}
+
+/* Compares, and shows what differs. */
+static inline bool same(struct str got, struct str expected)
+{
+    if (str_equal(got, expected))
+        return true;
+    printf("  expected %zu bytes: %.*s\n  got %zu bytes: %.*s\n", expected.length,
+           expected.length < 2000 ? (int)expected.length : 2000, expected.at ? expected.at : "",
+           got.length, got.length < 2000 ? (int)got.length : 2000, got.at ? got.at : "");
+    return false;
+}
+
+static inline bool contains(struct str text, const char *part)
+{
+    size_t length = strlen(part);
+
+    for (size_t i = 0; i + length <= text.length; i++)
+        if (memcmp(text.at + i, part, length) == 0)
+            return true;
+    printf("  no \"%s\" in: %.*s\n", part, (int)text.length, text.at ? text.at : "");
+    return false;
+}
+
+/* --- the far end of a connection ------------------------------------------------------------- */
+
+struct far_end {
+    int fd;
+    struct buf received;
+    size_t taken; /* bytes of it that the test has looked at */
+    bool ended;   /* nothing more comes */
+};
+
+/* Makes a pair of non-blocking sockets; the value is the near one. */
+static inline int far_open(struct far_end *far)
+{
+    int ends[2] = {-1, -1};
+
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    for (int i = 0; i < 2; i++)
+        fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    *far = (struct far_end){.fd = ends[1]};
+    return ends[0];
+}
+
+static inline void far_close(struct far_end *far)
+{
+    if (far->fd >= 0)
+        close(far->fd);
+    far->fd = -1;
+    buf_free(&far->received);
+}
+
+/* Takes in what has arrived; the value is how much of it the test has not looked at. */
+static inline struct str far_receive(struct far_end *far)
+{
+    static char room[65536];
+    ssize_t n;
+
+    buf_consume(&far->received, far->taken);
+    far->taken = 0;
+    while ((n = recv(far->fd, room, sizeof room, 0)) > 0)
+        buf_append(&far->received, (struct str){room, (size_t)n});
+    far->ended |= n == 0;
+    return str_of(&far->received);
+}
+
+static inline bool far_send(const struct far_end *far, struct str bytes)
+{
+    return send(far->fd, bytes.at, bytes.length, 0) == (ssize_t)bytes.length;
+}
+
+/* A frame as servers send it: final, and not masked. */
+struct far_frame {
+    unsigned opcode;
+    struct str payload;
+};
+
+/* Reads the frame at the front of `bytes`; returns its length, or 0 if it is not whole. */
+static inline size_t read_far_frame(struct str bytes, struct far_frame *frame)
+{
+    const unsigned char *at = (const unsigned char *)bytes.at;
+    size_t length, extended, header;
+
+    if (bytes.length < 2)
+        return 0;
+    CHECK((at[0] & 0xf0) == 0x80 && !(at[1] & 0x80));
+    extended = at[1] == 127 ? 8 : at[1] == 126 ? 2 : 0;
+    header = 2 + extended;
+    if (bytes.length < header)
+        return 0;
+    length = extended ? 0 : at[1];
+    for (size_t i = 0; i < extended; i++)
+        length = length << 8 | at[2 + i];
+    if (bytes.length - header < length)
+        return 0;
+    *frame = (struct far_frame){at[0] & 15u, {bytes.at + header, length}};
+    return header + length;
+}
+
+/* Takes the next frame; its payload is valid until the next call. */
+static inline bool far_next(struct far_end *far, struct far_frame *frame)
+{
+    struct str rest = {far->received.at, far->received.length};
+
+    if (rest.length > far->taken)
+        rest = (struct str){rest.at + far->taken, rest.length - far->taken};
+    else
+        rest.length = 0;
+    if (!read_far_frame(rest, frame) && !read_far_frame(far_receive(far), frame))
+        return false;
+    far->taken = (size_t)(frame->payload.at - far->received.at) + frame->payload.length;
+    return true;
+}
+
+static inline bool got_frame(struct far_end *far, unsigned opcode, struct str payload)
+{
+    struct far_frame frame = {0};
+
+    if (!far_next(far, &frame)) {
+        printf("  expected a frame %u, got none: %.*s\n", opcode, (int)(payload.length % 2000),
+               payload.at ? payload.at : "");
+        return false;
+    }
+    if (frame.opcode != opcode)
+        printf("  expected a frame %u, got one %u\n", opcode, frame.opcode);
+    return same(frame.payload, payload) && frame.opcode == opcode;
+}
+
+static inline bool got_text(struct far_end *far, const char *text)
+{
+    return got_frame(far, 1, str_from(text));
+}
+
+static inline bool got_close(struct far_end *far, unsigned code, const char *reason)
+{
+    char payload[125] = {(char)(code >> 8), (char)(code & 0xff)};
+    size_t length = strlen(reason);
+
+    memcpy(payload + 2, reason, length);
+    return got_frame(far, 8, (struct str){payload, 2 + length});
+}
+
+/* True if all that has arrived has been looked at. */
+static inline bool got_nothing(struct far_end *far)
+{
+    return same(far_receive(far), (struct str){0});
+}
+
+/* Forgets what has arrived. */
+static inline void far_forget(struct far_end *far)
+{
+    far->taken = far_receive(far).length;
+}
+
+/* --- the node -------------------------------------------------------------------------------- */
+
+struct node {
+    struct config config; /* the defaults; a test changes what it is about */
+    struct log log;
+    struct crypto_keys keys;
+    struct hub hub;
+    struct accounts *accounts;
+    struct api api;
+    struct conn_shared shared;
+    int wake[2];
+    char folder[32];
+};
+
+static struct node node;
+
+static inline void node_open(void)
+{
+    char error[200] = "";
+
+    memset(&node, 0, sizeof node);
+    signal(SIGPIPE, SIG_IGN);
+    config_defaults(&node.config);
+    node.log = (struct log){.file = tmpfile(), .level = LOG_INFO};
+    strcpy(node.folder, "/tmp/wspush-test.XXXXXX");
+    if (!node.log.file || pipe(node.wake) != 0 || !mkdtemp(node.folder))
+        abort();
+    setvbuf(node.log.file, NULL, _IONBF, 0);
+    for (int i = 0; i < 2; i++)
+        fcntl(node.wake[i], F_SETFL, O_NONBLOCK);
+    /* one iteration: what hashing costs is not tested here */
+    node.accounts = accounts_open(node.folder, node.wake[1], 1, error, sizeof error);
+    CHECK(same(str_from(node.accounts ? "" : error), (struct str){0}));
+    CHECK(crypto_derive_keys(&node.keys, STR("0123456789abcdef")));
+    CHECK(hub_open(&node.hub, &node.config, &node.log));
+    node.api = (struct api){.config = &node.config,
+                            .keys = &node.keys,
+                            .hub = &node.hub,
+                            .accounts = node.accounts,
+                            .seed = 1};
+}
+
+/* Frees everything; by now every client must have left, and everything of it. */
+static inline void node_close(void)
+{
+    CHECK(node.hub.clients.count == 0 && node.hub.audiences.count == 0 && !node.hub.slow);
+    CHECK(!conn_next_dirty(&node.shared));
+    hub_close(&node.hub);
+    api_free(&node.api);
+    accounts_close(node.accounts);
+    conn_shared_free(&node.shared);
+    fclose(node.log.file);
+    close(node.wake[0]);
+    close(node.wake[1]);
+    unlink(say("%s/accounts", node.folder));
+    CHECK(rmdir(node.folder) == 0);
+}
+
+/* Waits for the result of an account job. */
+static inline bool node_await(struct account_result *result)
+{
+    struct pollfd wake = {node.wake[0], POLLIN, 0};
+    char bytes[64];
+    bool done = accounts_take_result(node.accounts, result);
+
+    while (!done && poll(&wake, 1, PATIENCE) > 0) {
+        CHECK(read(node.wake[0], bytes, sizeof bytes) > 0);
+        done = accounts_take_result(node.accounts, result);
+    }
+    return CHECK(done);
+}
+
+/* Registers a system, beside the API. */
+static inline void node_register(struct str system, struct str password)
+{
+    struct account_result result = {0};
+
+    CHECK(accounts_submit(node.accounts, ACCOUNT_REGISTER, 0, system, password));
+    CHECK(node_await(&result) && result.outcome == ACCOUNT_DONE);
+}
+
+/* True if the log has this text. */
+static inline bool node_logged(const char *text)
+{
+    static char room[65536];
+    size_t length;
+
+    rewind(node.log.file);
+    length = fread(room, 1, sizeof room, node.log.file);
+    fseek(node.log.file, 0, SEEK_END);
+    return contains((struct str){room, length}, text);
+}
+
+/* --- clients of the hub, without a session --------------------------------------------------- */
+
+struct visitor {
+    struct conn conn;
+    struct far_end far;
+    char id[HUB_ID_LENGTH + 1];
+};
+
+static inline struct str id_of(const struct visitor *visitor)
+{
+    return str_from(visitor->id);
+}
+
+/* Sends what is queued to connections that are no session's. */
+static inline void flush(void)
+{
+    struct conn *conn;
+
+    while ((conn = conn_next_dirty(&node.shared)))
+        conn_flush(conn);
+}
+
+/* Notes the id in the first frame. */
+static inline bool got_hello(struct far_end *far, char id[HUB_ID_LENGTH + 1])
+{
+    static const char before[] = "{\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"";
+    struct far_frame frame = {0};
+
+    memset(id, 0, HUB_ID_LENGTH + 1);
+    if (!far_next(far, &frame) || frame.payload.length != sizeof before - 1 + HUB_ID_LENGTH + 3)
+        return false;
+    memcpy(id, frame.payload.at + sizeof before - 1, HUB_ID_LENGTH);
+    return same(frame.payload, str_from(say("%s%s\"}}", before, id))) && frame.opcode == 1;
+}
+
+/* Connects a client from 127.0.0.1 and reads its id. */
+static inline void arrive(struct visitor *visitor, struct str system)
+{
+    static const unsigned char local[16] = {
+        [10] = 0xff, [11] = 0xff, [12] = 127, [13] = 0, [14] = 0, [15] = 1};
+
+    conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
+    memcpy(visitor->conn.address, local, sizeof local);
+    CHECK(hub_connect(&node.hub, &visitor->conn, system, UNIX_NOW));
+    flush();
+    CHECK(got_hello(&visitor->far, visitor->id));
+}
+
+/* The connection ends, if it has not yet. */
+static inline void leave(struct visitor *visitor)
+{
+    if (visitor->conn.client)
+        hub_disconnect(&node.hub, visitor->conn.client);
+    flush();
+}
+
+static inline void depart(struct visitor *visitor)
+{
+    leave(visitor);
+    conn_kill(&visitor->conn);
+    flush();
+    conn_close(&visitor->conn);
+    far_close(&visitor->far);
+}
+
+#endif

@@ -1,0 +1,116 @@
+/* test_command.c - command.c: the JSON that is pushed and answered, byte for byte. */
+#include "command.h"
+
+#include "test.h"
+
+#include <string.h>
+
+#define COUNT(table) (sizeof(table) / sizeof *(table))
+
+static bool holds(struct buf *out, const char *expected)
+{
+    bool good = str_equal(str_of(out), str_from(expected)) && !out->failed;
+
+    if (!good)
+        printf("  expected %s\n  got %.*s\n", expected, (int)out->length, out->at ? out->at : "");
+    buf_free(out);
+    return good;
+}
+
+static void pushes_are_written(void)
+{
+    static const struct {
+        int64_t code;
+        const char *msg, *data, *send_user, *message_id, *expected;
+    } rows[] = {
+        {0, "\"\"", "[]", NULL, NULL, "{\"code\":0,\"msg\":\"\",\"data\":[]}"},
+        {INT64_MAX, "\"m\"", "null", NULL, NULL,
+         "{\"code\":9223372036854775807,\"msg\":\"m\",\"data\":null}"},
+        {INT64_MIN, "\"m\"", "1.0", NULL, NULL,
+         "{\"code\":-9223372036854775808,\"msg\":\"m\",\"data\":1.0}"},
+        {-7, "\"\\u0041\\\"\"", "{ \"a\" : [ 1e400 ] }", NULL, NULL,
+         "{\"code\":-7,\"msg\":\"\\u0041\\\"\",\"data\":{ \"a\" : [ 1e400 ] }}"},
+        {1, "\"m\"", "123456789012345678901234567890", "\"u\"", NULL,
+         "{\"code\":1,\"msg\":\"m\",\"data\":123456789012345678901234567890,"
+         "\"sendUserId\":\"u\"}"},
+        {1, "\"m\"", "true", NULL, "\"id\"",
+         "{\"code\":1,\"msg\":\"m\",\"data\":true,\"messageId\":\"id\"}"},
+        {1, "\"m\"", "\"\"", "\"\"", "\"\"",
+         "{\"code\":1,\"msg\":\"m\",\"data\":\"\",\"sendUserId\":\"\",\"messageId\":\"\"}"},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct command command = {.code = rows[i].code,
+                                  .msg = str_from(rows[i].msg),
+                                  .data = str_from(rows[i].data),
+                                  .send_user = str_from(rows[i].send_user),
+                                  .message_id = str_from(rows[i].message_id)};
+        struct buf out = {0};
+
+        CHECK(command_write_push(&out, &command));
+        CHECK(holds(&out, rows[i].expected));
+    }
+}
+
+static void envelopes_are_written(void)
+{
+    static const struct {
+        int code;
+        const char *msg, *data, *expected;
+    } rows[] = {
+        {0, "success", NULL, "{\"code\":0,\"msg\":\"success\",\"data\":[]}"},
+        {0, "success", "", "{\"code\":0,\"msg\":\"success\",\"data\":[]}"},
+        {-1001, "no", "{\"a\":1}", "{\"code\":-1001,\"msg\":\"no\",\"data\":{\"a\":1}}"},
+        {1001, "\"\\\n\001", "0", "{\"code\":1001,\"msg\":\"\\\"\\\\\\u000a\\u0001\",\"data\":0}"},
+        {1, "", "[]", "{\"code\":1,\"msg\":\"\",\"data\":[]}"},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct buf out = {0};
+
+        CHECK(command_write_envelope(&out, rows[i].code, str_from(rows[i].msg),
+                                     str_from(rows[i].data)));
+        CHECK(holds(&out, rows[i].expected));
+    }
+}
+
+/* What is there already stays in front. */
+static void writing_appends(void)
+{
+    struct command command = {.msg = STR("\"m\""), .data = STR("1")};
+    struct buf out = {0};
+
+    buf_append(&out, STR("before "));
+    CHECK(command_write_push(&out, &command));
+    CHECK(command_write_envelope(&out, 2, STR("n"), STR("3")));
+    CHECK(holds(&out, "before {\"code\":0,\"msg\":\"m\",\"data\":1}"
+                      "{\"code\":2,\"msg\":\"n\",\"data\":3}"));
+}
+
+/* Whatever the room, the text is whole or the failure is told. */
+static void too_little_room_is_told(void)
+{
+    struct command command = {.msg = STR("\"m\""), .data = STR("1"), .message_id = STR("\"i\"")};
+    const size_t push = strlen("{\"code\":0,\"msg\":\"m\",\"data\":1,\"messageId\":\"i\"}");
+    const size_t envelope = strlen("{\"code\":0,\"msg\":\"m\",\"data\":[]}");
+
+    for (size_t room = 1; room <= push; room++) {
+        struct buf first = {.limit = room}, second = {.limit = room};
+
+        command_write_push(&first, &command);
+        command_write_envelope(&second, 0, STR("m"), (struct str){0});
+        CHECK(first.failed == (room < push));
+        CHECK(second.failed == (room < envelope));
+        buf_free(&first);
+        buf_free(&second);
+    }
+}
+
+int main(void)
+{
+    test_run("pushes_are_written", pushes_are_written);
+    test_run("envelopes_are_written", envelopes_are_written);
+    test_run("writing_appends", writing_appends);
+    test_run("too_little_room_is_told", too_little_room_is_told);
+    return test_finish();
+}

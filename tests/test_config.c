@@ -1,0 +1,673 @@
+/* test_config.c - tests what the configuration takes, what it refuses, and the words it does so in.
+ */
+#include "config.h"
+#include "test.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+#define NUMBER(member) offsetof(struct config, member)
+
+/* Parses over the defaults, from memory of just the text's size, so that a step past its end is
+ * seen by a sanitizer. Returns true, or false with the complaint in `error`. */
+static bool parse(struct str text, struct config *config, char error[500])
+{
+    char *copy = malloc(text.length ? text.length : 1);
+    bool good;
+
+    if (!copy)
+        abort();
+    if (text.length)
+        memcpy(copy, text.at, text.length);
+    config_defaults(config);
+    error[0] = '\0';
+    good = config_parse(config, "f.ini", (struct str){copy, text.length}, error, 500);
+    free(copy);
+    return good;
+}
+
+/* "[section]\nkey = value\n", parsed. */
+static bool parse_key(const char *section, const char *key, struct str value, struct config *config,
+                      char error[500])
+{
+    struct buf text = {0};
+    bool good;
+
+    buf_append(&text, STR("["));
+    buf_append(&text, str_from(section));
+    buf_append(&text, STR("]\n"));
+    buf_append(&text, str_from(key));
+    buf_append(&text, STR(" = "));
+    buf_append(&text, value);
+    buf_append(&text, STR("\n"));
+    good = parse(str_of(&text), config, error);
+    buf_free(&text);
+    return good;
+}
+
+static uint64_t number_at(const struct config *config, size_t offset)
+{
+    uint64_t number;
+
+    memcpy(&number, (const char *)config + offset, sizeof number);
+    return number;
+}
+
+static void check_good(struct str text, struct config *config)
+{
+    char error[500];
+
+    if (!CHECK(parse(text, config, error)))
+        printf("  %s\n", error);
+}
+
+static void check_refused(struct str text, const char *complaint)
+{
+    struct config config;
+    char error[500];
+
+    if (!CHECK(!parse(text, &config, error)) || !CHECK(strcmp(error, complaint) == 0))
+        printf("  %s\n  instead of: %s\n", error, complaint);
+}
+
+static void check_defaults(const struct config *config)
+{
+    CHECK(strcmp(config->host, "0.0.0.0") == 0 && config->port == 7800 && !config->cluster);
+    CHECK(config->crypto_key[0] == '\0' && strcmp(config->data_dir, "data") == 0);
+    CHECK(config->user[0] == '\0' && config->drain == 5000);
+    CHECK(config->token_ttl == 172800 && config->registration == REGISTER_OPEN);
+    CHECK(config->register_key[0] == '\0');
+    CHECK(config->ping == 25000 && config->pong_timeout == 10000);
+    CHECK(config->max_message == 8192 && config->send_queue == 1048576);
+    CHECK(config->allowed_origins[0] == '\0');
+    CHECK(config->max_connections == 0 && config->max_per_ip == 0);
+    CHECK(config->max_body == 1048576 && config->max_head == 8192);
+    CHECK(config->head_timeout == 10000 && config->idle_timeout == 75000 && config->api_rate == 0);
+    CHECK(config->scope == NOTICE_GROUP);
+    CHECK(strcmp(config->log_level, "info") == 0 && config->log_file[0] == '\0');
+    CHECK(config->log_format == LOG_FORMAT_TEXT);
+}
+
+static void defaults_are_those_of_the_contract(void)
+{
+    struct config config;
+
+    memset(&config, 0x5a, sizeof config);
+    config_defaults(&config);
+    check_defaults(&config);
+    check_good((struct str){NULL, 0}, &config);
+    check_defaults(&config);
+    check_good(STR("# nothing but comments\n\n[common]\n[log]\n"), &config);
+    check_defaults(&config);
+}
+
+static void every_key_is_read(void)
+{
+    struct config config;
+
+    check_good(STR("[common]\nhost = ::1\nport = 9000\ncluster = true\n"
+                   "crypto_key = 0123456789abcdef\ndata_dir = /var/lib/wspush\nuser = nobody\n"
+                   "drain = 0.5\n"
+                   "[auth]\ntoken_ttl = 60\nregister = key:S3cret: with spaces\n"
+                   "[websocket]\nping = 30\npong_timeout = 7\nmax_message = 16 KiB\n"
+                   "send_queue = 2 MiB\nallowed_origins = https://a.example https://b.example\n"),
+               &config);
+    CHECK(strcmp(config.host, "::1") == 0 && config.port == 9000 && config.cluster);
+    CHECK(strcmp(config.crypto_key, "0123456789abcdef") == 0);
+    CHECK(strcmp(config.data_dir, "/var/lib/wspush") == 0 && strcmp(config.user, "nobody") == 0);
+    CHECK(config.drain == 500 && config.token_ttl == 60 && config.registration == REGISTER_KEY);
+    CHECK(strcmp(config.register_key, "S3cret: with spaces") == 0);
+    CHECK(config.ping == 30000 && config.pong_timeout == 7000 && config.max_message == 16384);
+    CHECK(config.send_queue == 2097152);
+    CHECK(strcmp(config.allowed_origins, "https://a.example https://b.example") == 0);
+
+    check_good(STR("[limits]\nmax_connections = 500\nmax_per_ip = 20\nmax_body = 64 KiB\n"
+                   "max_head = 4096\nhead_timeout = 3\nidle_timeout = 600\napi_rate = 100\n"
+                   "[notice]\nscope = system\n"
+                   "[log]\nlevel = warn\nfile = /var/log/wspush.log\nformat = json\n"),
+               &config);
+    CHECK(config.max_connections == 500 && config.max_per_ip == 20 && config.max_body == 65536);
+    CHECK(config.max_head == 4096 && config.head_timeout == 3000 && config.idle_timeout == 600000);
+    CHECK(config.api_rate == 100 && config.scope == NOTICE_SYSTEM);
+    CHECK(strcmp(config.log_level, "warn") == 0 && config.log_format == LOG_FORMAT_JSON);
+    CHECK(strcmp(config.log_file, "/var/log/wspush.log") == 0);
+}
+
+/* What the keys before did not say stays what it was. */
+static void parsing_goes_over_what_is_there(void)
+{
+    struct config config;
+    char error[100];
+
+    config_defaults(&config);
+    CHECK(config_parse(&config, "a", STR("[common]\nport = 1\nhost = a\n"), error, sizeof error));
+    CHECK(config_parse(&config, "b", STR("[common]\nport = 2\n"), error, sizeof error));
+    CHECK(config.port == 2 && strcmp(config.host, "a") == 0 && config.ping == 25000);
+    CHECK(config_parse(&config, "c", STR("[common]\nhost =\n"), error, sizeof error));
+    CHECK(config.host[0] == '\0' && config.port == 2);
+}
+
+/* A number's key; the least and greatest value it takes, as written and as kept; the nearest ones
+ * that it does not take; and how the complaint goes on. */
+static const struct {
+    const char *section, *key;
+    size_t offset;
+    const char *least, *greatest;
+    uint64_t least_kept, greatest_kept;
+    const char *below, *above, *complaint;
+} numbers[] = {
+    {"common", "port", NUMBER(port), "1", "65535", 1, 65535, "0", "65536",
+     "must be a number from 1 to 65535, not "},
+    {"common", "drain", NUMBER(drain), "0", "3600", 0, 3600000, "-1", "3600.001",
+     "must be a number of seconds from 0 to 3600, not "},
+    {"auth", "token_ttl", NUMBER(token_ttl), "1", "315360000", 1, 315360000, "0", "315360001",
+     "must be a number from 1 to 315360000, not "},
+    {"websocket", "ping", NUMBER(ping), "0.001", "86400", 1, 86400000, "0", "86400.001",
+     "must be a number of seconds above 0, up to 86400, not "},
+    {"websocket", "pong_timeout", NUMBER(pong_timeout), "0.001", "86400", 1, 86400000, "0.000",
+     "86401", "must be a number of seconds above 0, up to 86400, not "},
+    {"websocket", "max_message", NUMBER(max_message), "4", "67108864", 4, 67108864, "3", "67108865",
+     "must be a number from 4 to 67108864, not "},
+    {"websocket", "send_queue", NUMBER(send_queue), "1024", "1073741824", 1024, 1073741824, "1023",
+     "1073741825", "must be a number from 1024 to 1073741824, not "},
+    {"limits", "max_connections", NUMBER(max_connections), "0", "10000000", 0, 10000000, "-1",
+     "10000001", "must be a number from 0 to 10000000, not "},
+    {"limits", "max_per_ip", NUMBER(max_per_ip), "0", "10000000", 0, 10000000, "-1", "10000001",
+     "must be a number from 0 to 10000000, not "},
+    {"limits", "max_body", NUMBER(max_body), "256", "268435456", 256, 268435456, "255", "268435457",
+     "must be a number from 256 to 268435456, not "},
+    {"limits", "max_head", NUMBER(max_head), "256", "1048576", 256, 1048576, "255", "1048577",
+     "must be a number from 256 to 1048576, not "},
+    {"limits", "head_timeout", NUMBER(head_timeout), "0.001", "86400", 1, 86400000, "0.0",
+     "99999999999999999999", "must be a number of seconds above 0, up to 86400, not "},
+    {"limits", "idle_timeout", NUMBER(idle_timeout), "0.001", "86400", 1, 86400000, "0", "86400.9",
+     "must be a number of seconds above 0, up to 86400, not "},
+    {"limits", "api_rate", NUMBER(api_rate), "0", "10000000", 0, 10000000, "-1", "10000001",
+     "must be a number from 0 to 10000000, not "},
+};
+
+static void check_number_refused(size_t i, const char *value)
+{
+    struct config config;
+    char error[500], expected[300];
+
+    snprintf(expected, sizeof expected, "f.ini:2: %s %s%s", numbers[i].key, numbers[i].complaint,
+             value);
+    if (!CHECK(!parse_key(numbers[i].section, numbers[i].key, str_from(value), &config, error)) ||
+        !CHECK(strcmp(error, expected) == 0))
+        printf("  %s\n  instead of: %s\n", error, expected);
+}
+
+static void check_number(size_t i, const char *value, uint64_t kept)
+{
+    struct config config;
+    char error[500];
+
+    if (!CHECK(parse_key(numbers[i].section, numbers[i].key, str_from(value), &config, error)) ||
+        !CHECK(number_at(&config, numbers[i].offset) == kept))
+        printf("  %s = %s: %s\n", numbers[i].key, value, error);
+}
+
+static void numbers_keep_their_range(void)
+{
+    for (size_t i = 0; i < COUNT(numbers); i++) {
+        check_number(i, numbers[i].least, numbers[i].least_kept);
+        check_number(i, numbers[i].greatest, numbers[i].greatest_kept);
+        check_number_refused(i, numbers[i].below);
+        check_number_refused(i, numbers[i].above);
+    }
+}
+
+static void what_is_no_number_is_refused(void)
+{
+    static const char *const values[] = {
+        "",
+        "x",
+        "-1",
+        "+1",
+        "1 0",
+        "0x10",
+        "1e3",
+        "1k",
+        "1 KB",
+        "1s",
+        "1,5",
+        "1.2.3",
+        ".",
+        ".5",
+        "5.",
+        "1.0005",
+        "one",
+        "1 ms",
+        "true",
+        "\"1\"",
+        "1 -",
+        "18446744073709551617",
+        "99999999999999999999999999",
+    };
+
+    for (size_t i = 0; i < COUNT(numbers); i++)
+        for (size_t j = 0; j < COUNT(values); j++)
+            check_number_refused(i, values[j]);
+}
+
+/* Which entry of `numbers` a key has. */
+static size_t number_of(const char *key)
+{
+    size_t i = 0;
+
+    while (i + 1 < COUNT(numbers) && strcmp(numbers[i].key, key) != 0)
+        i++;
+    return i;
+}
+
+static void only_seconds_have_fractions(void)
+{
+    static const struct {
+        const char *key, *value;
+        uint64_t kept; /* 0: refused */
+    } cases[] = {
+        {"ping", "1.5", 1500},          {"ping", "0.25", 250},         {"ping", "0.025", 25},
+        {"ping", "10.000", 10000},      {"ping", "007", 7000},         {"drain", "0.1", 100},
+        {"idle_timeout", "1.05", 1050}, {"head_timeout", "2.5", 2500}, {"port", "80.0", 0},
+        {"token_ttl", "1.5", 0},        {"max_body", "300.5", 0},      {"api_rate", "1.5", 0},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++)
+        if (cases[i].kept)
+            check_number(number_of(cases[i].key), cases[i].value, cases[i].kept);
+        else
+            check_number_refused(number_of(cases[i].key), cases[i].value);
+}
+
+static void sizes_have_units(void)
+{
+    static const struct {
+        const char *key, *value;
+        uint64_t kept;
+    } good[] = {
+        {"max_body", "1 MiB", 1048576},         {"max_body", "1MiB", 1048576},
+        {"max_body", "256mib", 268435456},      {"max_body", "3 kIb", 3072},
+        {"max_body", "2 \t KiB", 2048},         {"max_head", "1024 KiB", 1048576},
+        {"send_queue", "1024 MiB", 1073741824},
+    };
+    static const struct {
+        const char *value, *repeated;
+    } bad[] = {
+        {"KiB", "KiB"},
+        {"MiB", "MiB"},
+        {"257 MiB", "257"},
+        {"0 MiB", "0"},
+        {"1.5 MiB", "1.5"},
+        {"-1 KiB", "-1"},
+        {"x MiB", "x"},
+        {"1 KiB KiB", "1 KiB"},
+        {"1 GiB", "1 GiB"},
+        {"1 MB", "1 MB"},
+        {"1 Mi B", "1 Mi B"},
+        {"18014398509481984 KiB", "18014398509481984"},
+        {"17592186044416 MiB", "17592186044416"},
+    };
+
+    for (size_t i = 0; i < COUNT(good); i++)
+        check_number(number_of(good[i].key), good[i].value, good[i].kept);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        char text[100], complaint[200];
+
+        snprintf(text, sizeof text, "[limits]\nmax_body = %s", bad[i].value);
+        snprintf(complaint, sizeof complaint,
+                 "f.ini:2: max_body must be a number from 256 to 268435456, not %s",
+                 bad[i].repeated);
+        check_refused(str_from(text), complaint);
+    }
+    check_number_refused(number_of("port"), "1 KiB");
+    check_number_refused(number_of("api_rate"), "1 KiB");
+    check_number_refused(number_of("ping"), "1 KiB");
+}
+
+/* A text's key, and the greatest length that it takes. */
+static const struct {
+    const char *section, *key;
+    size_t offset, length;
+} texts[] = {
+    {"common", "host", offsetof(struct config, host), 255},
+    {"common", "data_dir", offsetof(struct config, data_dir), 1023},
+    {"common", "user", offsetof(struct config, user), 63},
+    {"websocket", "allowed_origins", offsetof(struct config, allowed_origins), 2047},
+    {"log", "file", offsetof(struct config, log_file), 1023},
+};
+
+static void check_text(size_t i, struct str value, const char *complaint)
+{
+    struct config config;
+    char error[500], expected[200] = "";
+    bool good = parse_key(texts[i].section, texts[i].key, value, &config, error);
+
+    if (complaint)
+        snprintf(expected, sizeof expected, "f.ini:2: %s%s", complaint, texts[i].key);
+    if (!CHECK(good == !complaint) || !CHECK(strcmp(error, expected) == 0))
+        printf("  %s: %s\n", texts[i].key, error);
+    if (good)
+        CHECK(str_equal(str_from((const char *)&config + texts[i].offset), value));
+}
+
+static void texts_fit_or_are_refused(void)
+{
+    char value[3000];
+
+    memset(value, 't', sizeof value);
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        check_text(i, STR(""), NULL);
+        check_text(i, STR("a b = [c] d#e;f \xe4\xb8\xad"), NULL);
+        check_text(i, (struct str){value, texts[i].length}, NULL);
+        check_text(i, (struct str){value, texts[i].length + 1}, "the value is too long: ");
+        check_text(i, (struct str){value, sizeof value}, "the value is too long: ");
+        check_text(i, STR("a\tb"), "control byte in the value of ");
+        check_text(i, STR("a\rb"), "control byte in the value of ");
+        check_text(i, STR("a\x1b[2J"), "control byte in the value of ");
+    }
+}
+
+static void words_are_chosen_from(void)
+{
+    static const struct {
+        const char *text, *complaint;
+    } cases[] = {
+        {"[common]\ncluster = yes", "f.ini:2: cluster must be one of: false true; not yes"},
+        {"[common]\ncluster = 1", "f.ini:2: cluster must be one of: false true; not 1"},
+        {"[common]\ncluster =", "f.ini:2: cluster must be one of: false true; not "},
+        {"[common]\ncluster = false true",
+         "f.ini:2: cluster must be one of: false true; not false true"},
+        {"[notice]\nscope = none", "f.ini:2: scope must be one of: group system off; not none"},
+        {"[notice]\nscope = groups", "f.ini:2: scope must be one of: group system off; not groups"},
+        {"[log]\nlevel = warning",
+         "f.ini:2: level must be one of: debug info warn error; not warning"},
+        {"[log]\nlevel = 1", "f.ini:2: level must be one of: debug info warn error; not 1"},
+        {"[log]\nformat = xml", "f.ini:2: format must be one of: text json; not xml"},
+        {"[log]\nformat = tex", "f.ini:2: format must be one of: text json; not tex"},
+    };
+    static const char *const scopes[] = {"group", "SYSTEM", "Off"};
+    static const char *const levels[] = {"debug", "info", "warn", "error"};
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(cases); i++)
+        check_refused(str_from(cases[i].text), cases[i].complaint);
+    for (unsigned i = 0; i < 3; i++)
+        CHECK(parse_key("notice", "scope", str_from(scopes[i]), &config, error) &&
+              (unsigned)config.scope == i);
+    for (size_t i = 0; i < 4; i++)
+        CHECK(parse_key("log", "level", str_from(levels[i]), &config, error) &&
+              strcmp(config.log_level, levels[i]) == 0);
+    CHECK(parse_key("log", "format", STR("TEXT"), &config, error) &&
+          config.log_format == LOG_FORMAT_TEXT);
+    CHECK(parse_key("common", "cluster", STR("True"), &config, error) && config.cluster);
+    CHECK(parse_key("common", "cluster", STR("FALSE"), &config, error) && !config.cluster);
+}
+
+static void registration_is_open_closed_or_by_key(void)
+{
+    static const struct {
+        const char *value;
+        enum config_register registration;
+        const char *key;
+    } cases[] = {
+        {"open", REGISTER_OPEN, ""},        {"OPEN", REGISTER_OPEN, ""},
+        {"closed", REGISTER_CLOSED, ""},    {"Closed", REGISTER_CLOSED, ""},
+        {"key:s", REGISTER_KEY, "s"},       {"KEY:Secret", REGISTER_KEY, "Secret"},
+        {"key:a:b", REGISTER_KEY, "a:b"},   {"key:a=b", REGISTER_KEY, "a=b"},
+        {"key:open", REGISTER_KEY, "open"},
+    };
+    char longest[300] = "key:";
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(cases); i++)
+        if (!CHECK(parse_key("auth", "register", str_from(cases[i].value), &config, error)) ||
+            !CHECK(config.registration == cases[i].registration) ||
+            !CHECK(strcmp(config.register_key, cases[i].key) == 0))
+            printf("  register = %s: %s\n", cases[i].value, error);
+    memset(longest + 4, 'k', 255);
+    CHECK(parse_key("auth", "register", str_from(longest), &config, error));
+    CHECK(strcmp(config.register_key, longest + 4) == 0);
+}
+
+/* No complaint repeats what could be a secret. */
+static void secrets_are_not_repeated(void)
+{
+    static const char *const keys[] = {"0", "0123456789abcde", "0123456789abcdefg",
+                                       "\"0123456789abcdef\"", "0123456789abcdef 0123456789abcdef"};
+    static const char *const registers[] = {"",        "key",          "key:",     "keys:hunter2",
+                                            "hunter2", "open hunter2", ":hunter2", "key hunter2"};
+    char text[700];
+
+    for (size_t i = 0; i < COUNT(keys); i++) {
+        snprintf(text, sizeof text, "[common]\ncrypto_key = %s", keys[i]);
+        check_refused(str_from(text), "f.ini:2: crypto_key must have exactly 16 bytes");
+    }
+    for (size_t i = 0; i < COUNT(registers); i++) {
+        snprintf(text, sizeof text, "[auth]\nregister = %s", registers[i]);
+        check_refused(str_from(text),
+                      "f.ini:2: register must be open, closed or key:SECRET (1 to 255 bytes)");
+    }
+    snprintf(text, sizeof text, "[auth]\nregister = key:%0256d", 0);
+    check_refused(str_from(text),
+                  "f.ini:2: register must be open, closed or key:SECRET (1 to 255 bytes)");
+    check_refused(STR("crypto_key = 0123456789abcdef"),
+                  "f.ini:1: a [section] is expected before this key: crypto_key");
+    check_refused(STR("[log]\ncrypto_key = 0123456789abcdef"), "f.ini:2: unknown key: crypto_key");
+    check_refused(STR("[common]\ncrypto_key 0123456789abcdef"), "f.ini:2: key = value is expected");
+    check_refused(STR("[auth]\nregister = key:a\nregister = key:hunter2"),
+                  "f.ini:3: this key was given before: register");
+}
+
+static void a_crypto_key_has_16_bytes(void)
+{
+    struct config config;
+
+    check_good(STR("[common]\ncrypto_key =   0123456789ab = f\t\n"), &config);
+    CHECK(strcmp(config.crypto_key, "0123456789ab = f") == 0);
+    check_good(
+        STR("[common]\ncrypto_key = \xe4\xb8\xad\xe4\xb8\xad\xe4\xb8\xad\xe4\xb8\xad\xe4\xb8\xadx\n"),
+        &config);
+    CHECK(strlen(config.crypto_key) == 16);
+    check_good(STR("[common]\ncrypto_key =\n"), &config);
+    CHECK(config.crypto_key[0] == '\0');
+}
+
+static void lines_are_told_by_number(void)
+{
+    static const struct {
+        struct str text;
+        const char *complaint;
+    } cases[] = {
+        {STR_INIT("x"), "f.ini:1: key = value is expected"},
+        {STR_INIT("[common]\n\n# c\n ; c\nport"), "f.ini:5: key = value is expected"},
+        {STR_INIT("port = 1"), "f.ini:1: a [section] is expected before this key: port"},
+        {STR_INIT("\xef\xbb\xbf\nport = 1"),
+         "f.ini:2: a [section] is expected before this key: port"},
+        {STR_INIT("= 1"), "f.ini:1: a [section] is expected before this key: "},
+        {STR_INIT("[nothing]"), "f.ini:1: unknown section: nothing"},
+        {STR_INIT("[common]\r\n\r\n[]\r\n"), "f.ini:3: unknown section: "},
+        {STR_INIT("[com mon]"), "f.ini:1: unknown section: com mon"},
+        {STR_INIT("[[common]]"), "f.ini:1: unknown section: [common]"},
+        {STR_INIT("[common"), "f.ini:1: a section must end with ]"},
+        {STR_INIT("["), "f.ini:1: a section must end with ]"},
+        {STR_INIT("[common] port = 1"), "f.ini:1: a section must end with ]"},
+        {STR_INIT("[common]\nprot = 1"), "f.ini:2: unknown key: prot"},
+        {STR_INIT("[common]\nports = 1"), "f.ini:2: unknown key: ports"},
+        {STR_INIT("[common]\n= 1"), "f.ini:2: unknown key: "},
+        {STR_INIT("[common]\ncommon.port = 1"), "f.ini:2: unknown key: common.port"},
+        {STR_INIT("[auth]\nport = 1"), "f.ini:2: unknown key: port"},
+        {STR_INIT("[common]\nport: 1"), "f.ini:2: key = value is expected"},
+        {STR_INIT("[common]\nport = 1\nPORT = 1"), "f.ini:3: this key was given before: PORT"},
+        {STR_INIT("[common]\nport=1\n[log]\n[Common]\nport=2"),
+         "f.ini:5: this key was given before: port"},
+        {STR_INIT("[common]\nport = x\nport = 1"),
+         "f.ini:2: port must be a number from 1 to 65535, not x"},
+        {STR_INIT("[common]\nport = = 1"),
+         "f.ini:2: port must be a number from 1 to 65535, not = 1"},
+        {STR_INIT("[common]\nport = 1# no comment"),
+         "f.ini:2: port must be a number from 1 to 65535, not 1# no comment"},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++)
+        check_refused(cases[i].text, cases[i].complaint);
+}
+
+/* The same settings, however they are written down. */
+static void white_space_case_and_comments_do_not_matter(void)
+{
+    static const struct str cases[] = {
+        STR_INIT("[common]\nport=9000\nhost=h\n[log]\nlevel=warn"),
+        STR_INIT("[common]\nport=9000\nhost=h\n[log]\nlevel=warn\n\n"),
+        STR_INIT(
+            "\xef\xbb\xbf[common]\r\nport = 9000\r\nhost = h\r\n\r\n[log]\r\nlevel = warn\r\n"),
+        STR_INIT("\xef\xbb\xbf# first\n[common]\nport = 9000\nhost = h\n[log]\nlevel = warn\r"),
+        STR_INIT("\t[ COMMON ]  \n  PORT\t=\t9000  \n\tHost =h\t\n [Log] \n LEVEL= warn"),
+        STR_INIT("[common] ; the first\nport = 9000 # a number\nhost = h\t; a name\n"
+                 "#host = x\n;host = y\n  # host = z\n\t; host = z\n[log] #\nlevel = warn #"),
+        STR_INIT("[log]\nlevel = warn\n[common]\nport = 9000\n[log]\n[common]\nhost = h\n"),
+        STR_INIT("[common]\nport = 0009000\nhost = h # = [x] ; y # z\n[log]\nlevel = warn ;;\n"),
+    };
+    struct config config;
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        check_good(cases[i], &config);
+        if (!CHECK(config.port == 9000 && strcmp(config.host, "h") == 0) ||
+            !CHECK(strcmp(config.log_level, "warn") == 0))
+            printf("  in case %zu\n", i);
+        config.port = 7800;
+        strcpy(config.host, "0.0.0.0");
+        strcpy(config.log_level, "info");
+        check_defaults(&config);
+    }
+}
+
+static void values_may_hold_the_marks_of_comments(void)
+{
+    struct config config;
+
+    check_good(STR("[common]\ndata_dir = a#b;c\nuser = #none\nhost = h#\n"), &config);
+    CHECK(strcmp(config.data_dir, "a#b;c") == 0 && strcmp(config.user, "") == 0);
+    CHECK(strcmp(config.host, "h#") == 0);
+    check_good(STR("[common]\ndata_dir =#b\nuser =;u\n"), &config);
+    CHECK(strcmp(config.data_dir, "#b") == 0 && strcmp(config.user, ";u") == 0);
+}
+
+/* It may be any file: a binary one must not write control bytes to a terminal, nor a NUL cut a
+ * value short. */
+static void complaints_are_printable_and_short(void)
+{
+    char text[3000] = "[common]\n", expected[200];
+
+    check_refused(STR("[common]\na\x1b[2J\x07\x7f\tb = 1"), "f.ini:2: unknown key: a?[2J???b");
+    check_refused(STR("[\x1b]"), "f.ini:1: unknown section: ?");
+    check_refused(STR("[common]\nport = \x1b"),
+                  "f.ini:2: port must be a number from 1 to 65535, not ?");
+    check_refused(STR("[common]\n\xe4\xb8\xad = 1"), "f.ini:2: unknown key: \xe4\xb8\xad");
+    check_refused(STR("[common]\ncrypto_key = \0"
+                      "123456789abcdef"),
+                  "f.ini:2: NUL byte in the line");
+    check_refused(STR("[auth]\nregister = key:\0"), "f.ini:2: NUL byte in the line");
+    check_refused(STR("[auth]\nregister = key:a\0b"), "f.ini:2: NUL byte in the line");
+    check_refused(STR("\x7f"
+                      "ELF\0\0\0\0"),
+                  "f.ini:1: NUL byte in the line");
+    memset(text + 9, 'k', 2900);
+    memcpy(text + 2909, " = 1", 5);
+    snprintf(expected, sizeof expected, "f.ini:2: unknown key: %.*s", 100, text + 9);
+    check_refused(str_from(text), expected);
+}
+
+static void complaints_are_cut_to_the_room(void)
+{
+    static const char whole[] = "dir/some.ini:1: unknown section: x";
+
+    for (size_t room = 0; room < sizeof whole + 10; room++) {
+        char error[sizeof whole + 20];
+        struct config config;
+        size_t length = room <= sizeof whole - 1 ? room - 1 : sizeof whole - 1;
+
+        memset(error, '#', sizeof error);
+        config_defaults(&config);
+        CHECK(!config_parse(&config, "dir/some.ini", STR("[x]"), error, room));
+        for (size_t i = room; i < sizeof error; i++)
+            CHECK(error[i] == '#');
+        if (room > 0)
+            CHECK(memcmp(error, whole, length) == 0 && error[length] == '\0');
+    }
+}
+
+static void origins_are_allowed(void)
+{
+    static const struct {
+        const char *allowed;
+        struct str origin;
+        bool good;
+    } cases[] = {
+        {"", STR_INIT("https://any.example"), true},
+        {"", STR_INIT(""), true},
+        {"", {NULL, 0}, true},
+        {"https://a.example", STR_INIT("https://a.example"), true},
+        {"https://a.example", STR_INIT("HTTPS://A.Example"), true},
+        {"https://A.example", STR_INIT("https://a.example"), true},
+        {"https://a.example", STR_INIT("https://b.example"), false},
+        {"https://a.example", STR_INIT("http://a.example"), false},
+        {"https://a.example", STR_INIT("https://a.example:8443"), false},
+        {"https://a.example", STR_INIT("https://a.example.evil"), false},
+        {"https://a.example", STR_INIT("https://a.exampl"), false},
+        {"https://a.example", STR_INIT("https://x.a.example"), false},
+        {"https://a.example", STR_INIT("https://a.example\0"), false},
+        {"https://a.example", STR_INIT("null"), false},
+        {"https://a.example", STR_INIT(""), false},
+        {"https://a.example", {NULL, 0}, false},
+        {"https://a.example https://b.example", STR_INIT("https://b.example"), true},
+        {"https://a.example https://b.example", STR_INIT("https://a.example https://b.example"),
+         false},
+        {"https://a.example   https://b.example", STR_INIT("https://b.example"), true},
+        {"https://a.example   https://b.example", STR_INIT(""), false},
+        {"https://a.example, https://b.example", STR_INIT("https://a.example"), true},
+        {"https://a.example, https://b.example", STR_INIT("https://b.example"), true},
+        {"https://a.example, https://b.example", STR_INIT("https://a.example,"), false},
+        {"https://a.example,", STR_INIT(""), false},
+        {", ,", STR_INIT(""), false},
+        {"null https://a.example:81", STR_INIT("null"), true},
+        {"null https://a.example:81", STR_INIT("https://a.example:81"), true},
+        {"null https://a.example:81", STR_INIT("https://a.example"), false},
+    };
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        CHECK(
+            parse_key("websocket", "allowed_origins", str_from(cases[i].allowed), &config, error));
+        if (!CHECK(config_allows_origin(&config, cases[i].origin) == cases[i].good))
+            printf("  in case %zu\n", i);
+    }
+}
+
+int main(void)
+{
+    test_run("defaults_are_those_of_the_contract", defaults_are_those_of_the_contract);
+    test_run("every_key_is_read", every_key_is_read);
+    test_run("parsing_goes_over_what_is_there", parsing_goes_over_what_is_there);
+    test_run("numbers_keep_their_range", numbers_keep_their_range);
+    test_run("what_is_no_number_is_refused", what_is_no_number_is_refused);
+    test_run("only_seconds_have_fractions", only_seconds_have_fractions);
+    test_run("sizes_have_units", sizes_have_units);
+    test_run("texts_fit_or_are_refused", texts_fit_or_are_refused);
+    test_run("words_are_chosen_from", words_are_chosen_from);
+    test_run("registration_is_open_closed_or_by_key", registration_is_open_closed_or_by_key);
+    test_run("secrets_are_not_repeated", secrets_are_not_repeated);
+    test_run("a_crypto_key_has_16_bytes", a_crypto_key_has_16_bytes);
+    test_run("lines_are_told_by_number", lines_are_told_by_number);
+    test_run("white_space_case_and_comments_do_not_matter",
+             white_space_case_and_comments_do_not_matter);
+    test_run("values_may_hold_the_marks_of_comments", values_may_hold_the_marks_of_comments);
+    test_run("complaints_are_printable_and_short", complaints_are_printable_and_short);
+    test_run("complaints_are_cut_to_the_room", complaints_are_cut_to_the_room);
+    test_run("origins_are_allowed", origins_are_allowed);
+    return test_finish();
+}
