@@ -5,15 +5,14 @@
 #include <string.h>
 
 enum kind {
-    KIND_TEXT,     /* into char[room] */
-    KIND_BOOLEAN,  /* true or false */
-    KIND_NUMBER,   /* min to max */
-    KIND_SECONDS,  /* min to max seconds, with up to three decimals, kept as milliseconds */
-    KIND_SIZE,     /* bytes, or with KiB, MiB behind */
-    KIND_WORD,     /* one of `words`, kept as its place */
-    KIND_KEY,      /* exactly 16 bytes */
-    KIND_REGISTER, /* open, closed or key:SECRET */
-    KIND_LEVEL     /* a word of `words`, kept as text */
+    KIND_TEXT,    /* into char[room] */
+    KIND_BOOLEAN, /* true or false */
+    KIND_NUMBER,  /* min to max */
+    KIND_SECONDS, /* min to max seconds, with up to three decimals, kept as milliseconds */
+    KIND_SIZE,    /* bytes, or with KiB, MiB behind */
+    KIND_WORD,    /* one of `words`, kept as its place */
+    KIND_KEY,     /* exactly 16 bytes */
+    KIND_REGISTER /* open, closed or key:SECRET */
 };
 
 /* A key of the file, where it goes, and what it may be. */
@@ -72,7 +71,7 @@ static const struct key keys[] = {
 
     CHOICE("notice", "scope", KIND_WORD, scope, "group system off", "group"),
 
-    CHOICE("log", "level", KIND_LEVEL, log_level, "debug info warn error", "info"),
+    CHOICE("log", "level", KIND_WORD, log_level, "debug info warn error", "info"),
     TEXT("log", "file", log_file, ""),
     CHOICE("log", "format", KIND_WORD, log_format, "text json", "text"),
 };
@@ -232,10 +231,6 @@ static bool set_value(struct config *config, const struct key *key, struct str v
     case KIND_WORD:
         memcpy(out, &(unsigned){(unsigned)word}, sizeof(unsigned));
         return true;
-    case KIND_LEVEL:
-        memcpy(out, value.at, value.length);
-        ((char *)out)[value.length] = '\0';
-        return true;
     case KIND_REGISTER:
         return set_register(value, config, wrong);
     case KIND_KEY:
@@ -341,12 +336,14 @@ bool config_allows_origin(const struct config *config, struct str origin)
     if (rest.length == 0)
         return true;
     while (rest.at) {
-        struct str allowed = str_cut(&rest, ' ');
+        struct str word = str_cut(&rest, ' ');
 
-        if (allowed.length && allowed.at[allowed.length - 1] == ',')
-            allowed.length--;
-        if (allowed.length && str_equal_nocase(allowed, origin))
-            return true;
+        while (word.at) {
+            struct str allowed = str_cut(&word, ',');
+
+            if (allowed.length && str_equal_nocase(allowed, origin))
+                return true;
+        }
     }
     return false;
 }

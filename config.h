@@ -5,6 +5,7 @@
 #define WSPUSH_CONFIG_H
 
 #include "buf.h"
+#include "log.h"
 
 enum config_register { REGISTER_OPEN, REGISTER_CLOSED, REGISTER_KEY };
 enum config_notice { NOTICE_GROUP, NOTICE_SYSTEM, NOTICE_OFF };
@@ -42,7 +43,7 @@ struct config {
     enum config_notice scope;
 
     /* log */
-    char log_level[8];
+    enum log_level log_level;
     char log_file[1024];
     enum config_log_format log_format;
 };

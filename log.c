@@ -100,16 +100,6 @@ void log_write(const struct log *log, enum log_level level, const char *message,
     buf_free(&line);
 }
 
-bool log_level_parse(struct str name, enum log_level *level)
-{
-    for (int i = LOG_DEBUG; i <= LOG_ERROR; i++)
-        if (str_equal_nocase(name, str_from(level_names[i]))) {
-            *level = (enum log_level)i;
-            return true;
-        }
-    return false;
-}
-
 void die(const char *format, ...)
 {
     va_list arguments;

@@ -35,9 +35,6 @@ struct log_field {
 void log_write(const struct log *log, enum log_level level, const char *message,
                const struct log_field *fields);
 
-/* The level named "debug", "info", "warn" or "error"; false for another word. */
-bool log_level_parse(struct str name, enum log_level *level);
-
 /* Start-up only: prints "wspush: " and the formatted text to stderr and exits with 1. */
 #ifdef __GNUC__
 __attribute__((format(printf, 1, 2)))

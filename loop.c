@@ -27,6 +27,7 @@
 #define HOT_KEPT 96       /* how many of them are left when there were too many */
 #define OVER_LIMIT_MAX 32 /* connections beyond the limit that are told so */
 #define ACCEPT_PAUSE 200  /* milliseconds without accepting when descriptors have run out */
+#define PARK_PAUSE 1000   /* milliseconds without asking for a thread that was refused */
 #define DRAIN_TICK 50     /* milliseconds between two shares of clients when stopping */
 #define DRAIN_GRACE 2000  /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
@@ -59,6 +60,7 @@ struct loop {
     int listener;
     int64_t accept_after; /* no accepting before this time */
     bool out_of_descriptors;
+    int64_t park_after; /* no new places in the car park before this time */
 
     int64_t stop_began, stop_ends;
     size_t stop_total, stop_done; /* sessions when stopping began, and how many of them have been
@@ -383,10 +385,13 @@ static void flush(struct loop *loop)
 
 static bool park(struct loop *loop, struct session *session)
 {
-    if (session->place < 0)
+    if (session->place < 0 && loop->context.now >= loop->park_after)
         session->place = park_take_place(loop->park, session->slot);
-    if (session->place < 0)
+    if (session->place < 0) {
+        if (loop->context.now >= loop->park_after)
+            loop->park_after = loop->context.now + PARK_PAUSE;
         return false;
+    }
     park_watch(loop->park, session->place, session->conn.fd);
     session->watched = true;
     return true;

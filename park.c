@@ -219,8 +219,6 @@ static struct lot *lot_with_room(struct park *park)
     lot = open_lot(park);
     if (lot)
         park->lots[park->lot_count++] = lot;
-    else
-        park->max_lots = park->lot_count; /* what the system has refused is not asked for again */
     return lot;
 }
 

@@ -113,14 +113,14 @@ static void read_config(struct options *options, struct config *config)
 
 static void open_log(const struct config *config, struct log *log)
 {
-    *log = (struct log){.json = config->log_format == LOG_FORMAT_JSON};
-    log_level_parse(str_from(config->log_level), &log->level);
+    *log = (struct log){.level = config->log_level, .json = config->log_format == LOG_FORMAT_JSON};
     if (!config->log_file[0])
         return;
     log->file = fopen(config->log_file, "a");
     if (!log->file)
         die("[log] file = %s: %s: name a file that can be written, or none for stderr",
             config->log_file, strerror(errno));
+    setvbuf(log->file, NULL, _IONBF, 0); /* one line, one write */
 }
 
 /* --- descriptors ----------------------------------------------------------------------------- */

@@ -5,68 +5,104 @@
 . "$(dirname "$0")/lib.sh"
 
 SUCCESS='200 {"code":0,"msg":"success","data":[]}'
-MESSAGE="'code':7,'msg':'m','data':1"
+OFFLINE='200 {"code":-1003,"msg":"client not online","data":[]}'
+MESSAGE="'code':7,'msg':'m','data':1" # of a send that pushes $FRAME
 FRAME='{"code":7,"msg":"m","data":1}'
+ID_FRAME='{"code":7,"msg":"m","data":1,"messageId":"m1"}'
+RECEIPT="'receipt':true,'messageId':'m1',$MESSAGE"
+LOGIN="{'systemId':'shop','password':'secret'}"
 
 # notice CODE ID [USER [EXTEND]]: prints the frame of a notice.
 notice() {
-    local msg=online
-    [ "$1" = 1001 ] || msg=offline
+    local word=online
+    [ "$1" = 1001 ] || word=offline
     printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"}}\n' \
-        "$1" $msg "$2" "${3-}" "${4-}"
+        "$1" $word "$2" "${3-}" "${4-}"
 }
 
-# receipt ID MATCHED QUEUED: prints the answer to a send that asked for a receipt.
+# receipt COUNT: prints the answer to $RECEIPT that has reached COUNT clients.
 receipt() {
-    printf '200 {"code":0,"msg":"success","data":{"messageId":"%s","matched":%s,"queued":%s,"dropped":0}}' \
-        "$@"
+    echo "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"messageId\":\"m1\",\"matched\":$1,\"queued\":$1,\"dropped\":0}}"
 }
 
-# repeat TEXT COUNT
+# online ID...: prints the answer to get_online_list.
+online() {
+    local ids="${*/#/\"}"
+    ids=${ids// /\",}
+    echo "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"count\":$#,\"list\":[$ids${1:+\"}]}}"
+}
+
+# repeat TEXT COUNT: prints a text so many times.
 repeat() {
     printf "%$2s" '' | sed "s/ /$1/g"
 }
 
-# replies: prints "STATUS BODY" for each of the answers in its input.
+# deep COUNT: prints an array in an array in an array.
+deep() {
+    repeat '[' "$1"
+    repeat ']' "$1"
+}
+
+# replies: prints "STATUS BODY" for each of the answers that it reads.
 replies() {
-    awk '{ sub(/\r$/, "") }
+    LC_ALL=C awk '
+        { sub(/\r$/, "") }
         /^{/ {
-            end = match($0, /HTTP\/1.1 [0-9][0-9][0-9] [^{}]*$/)
-            print status, end ? substr($0, 1, end - 1) : $0
-            if (!end) next
-            $0 = substr($0, end)
+            next_at = match($0, /HTTP\/1.1 [0-9][0-9][0-9] [A-Z][A-Za-z ]*$/)
+            print status, next_at ? substr($0, 1, next_at - 1) : $0
+            $0 = next_at ? substr($0, next_at) : ""
         }
         /^HTTP/ { status = $2 }'
+}
+
+# cases: reads lines "NAME|PATH|BODY|PATTERN", asks all that in one go, and compares "STATUS BODY".
+cases() {
+    local name path body pattern i names=() patterns=() answers
+    while IFS='|' read -r name path body pattern; do
+        names+=("$name") patterns+=("$pattern")
+        request "$path" "$body"
+    done >"$DIR/requests"
+    request get_online_list '{}' 'Connection: close' >>"$DIR/requests"
+    mapfile -t answers < <(talk <"$DIR/requests" | replies)
+    for i in "${!names[@]}"; do
+        expect_match "${names[i]}" "${patterns[i]}" "${answers[i]-}"
+    done
 }
 
 # --- accounts ---------------------------------------------------------------------------------
 
 accounts() {
-    local account="'systemId':'shop','password':'a very secret word'" token
+    local account="'systemId':'shop','password':'secret'"
     expect 'register answers' "$SUCCESS" "$(call register "{$account}")"
     expect_match 'a systemId is registered once' '200 -1004 *registered*' \
         "$(refusal register "{'systemId':'shop','password':'another'}")"
-    token=$(call login "{$account}")
-    expect_match 'login answers' \
-        '200 {"code":0,"msg":"success","data":{"token":"*","expiresIn":172800}}' "$token"
+    expect_match 'login answers with a token, and the old password is still the one' \
+        '200 {"code":0,"msg":"success","data":{"token":"?*","expiresIn":172800}}' \
+        "$(call login "{$account}")"
     TOKEN=$(jq -r .data.token "$DIR/body")
     expect 'a wrong password' '200 -1005 wrong systemId or password' \
         "$(refusal login "{'systemId':'shop','password':'another'}")"
-    expect 'an unknown systemId at login looks the same' '200 -1005 wrong systemId or password' \
+    expect 'an unknown systemId looks the same' '200 -1005 wrong systemId or password' \
         "$(refusal login "{'systemId':'none','password':'another'}")"
-    expect 'no password in the data or the log' '' "$(grep -rl 'a very secret word' "$DIR/data" "$DIR/log")"
+    expect 'the password is neither in the data nor in the log' '' \
+        "$(grep -rlE 'secret|another' "$DIR/data" "$DIR/log")"
     expect 'the data is for its owner only' '' "$(find "$DIR/data" -perm /077)"
 }
 
+unwritable_accounts() {
+    local TOKEN='' account="{'systemId':'late','password':'secret'}"
+    mkdir "$DIR/data/accounts.new" # in the place of the file that is written first
+    expect_match 'accounts that cannot be written' '503 -1007 *saved*' "$(refusal register "$account")"
+    rmdir "$DIR/data/accounts.new"
+    expect 'nothing has changed by that' "$SUCCESS" "$(call register "$account")"
+}
+
 longest_account() {
-    local name password TOKEN=
-    name=$(repeat ü 64) password=$(repeat x 256)
-    local account="'systemId':'$name','password':'$password'"
-    expect 'the longest systemId and password' "$SUCCESS" "$(call register "{$account}")"
-    expect_match 'log in' '200 {"code":0,*' "$(call login "{$account}")"
+    local account="{'systemId':'$(repeat ü 64)','password':'$(repeat x 256)'}" TOKEN=''
+    expect 'the longest systemId and password' "$SUCCESS" "$(call register "$account")"
+    expect_match 'can log in' '200 {"code":0,*' "$(call login "$account")"
     TOKEN=$(jq -r .data.token "$DIR/body")
-    expect 'and the token works' '200 {"code":0,"msg":"success","data":{"count":0,"list":[]}}' \
-        "$(call get_online_list "{'groupName':'g'}")"
+    expect 'and its token works' "$(online)" "$(call get_online_list "{'groupName':'g'}")"
 }
 
 tokens() {
@@ -74,157 +110,186 @@ tokens() {
     TOKEN=
     for name in send_to_client bind_to_group send_to_group get_online_list send_to_clients \
         send_to_system send_to_user unbind_from_group close_client client_info; do
-        expect_match "$name without a token" '401 -1002 Token header missing' \
-            "$(refusal $name '{}')"
+        expect "$name without a token" '401 -1002 Token header missing' "$(refusal $name '{}')"
     done
-    for TOKEN in x "${good}0" "${good%?}" "0$good" "${good%?}g" "${good/[0-8]/9}" \
+    for TOKEN in x "${good}0" "${good%?}" "0$good" "${good^^}" "${good/#0/1}" \
         "${good%%.*}.6f74686572.${good##*.}"; do
-        expect_match "the token $TOKEN is forged" '401 -1002 *' "$(refusal get_online_list "$body")"
+        expect_match "the token $TOKEN is forged" '401 -1002 Token header forged*' \
+            "$(refusal get_online_list "$body")"
     done
+    TOKEN=$good
     expect_match 'two tokens are none' '401 -1002 *' \
         "$(refusal get_online_list "$body" -H "Token: $good")"
-    TOKEN=$good
 }
 
-# --- endpoints --------------------------------------------------------------------------------
+# --- one client -------------------------------------------------------------------------------
 
 send_to_client() {
     expect 'send_to_client' "$SUCCESS" \
         "$(call send_to_client "{'clientId':'$A','code':42,'msg':'hi','data':{'k':[1,2]}}")"
     expect 'its frame' '{"code":42,"msg":"hi","data":{"k":[1,2]}}' "$(frames a 1)"
-    expect 'unknown fields are ignored, the order of fields does not matter' "$SUCCESS" "$(call \
-        send_to_client "{'x':{'code':1},'data':null,'groupName':7,'msg':'','code':-1,'clientId':'$A'}")"
-    expect 'its frame is in the usual order' '{"code":-1,"msg":"","data":null}' "$(frames a 1)"
-    call send_to_client "{'messageId':'n\"1','sendUserId':'u','clientId':'$A',$MESSAGE}" >/dev/null
-    call send_to_client "{'sendUserId':'','clientId':'$A',$MESSAGE}" >/dev/null
+    expect 'unknown fields are ignored, and the order of fields does not matter' "$SUCCESS" \
+        "$(call send_to_client "{'x':{'code':1},'data':null,'groupName':7,'msg':'','code':-1,'clientId':'$A'}")"
+    expect 'the frame is in the usual order' '{"code":-1,"msg":"","data":null}' "$(frames a 1)"
+    call send_to_client "{'messageId':'n\\\"1','sendUserId':'u','clientId':'$A',$MESSAGE}" >/dev/null
     expect 'sendUserId and messageId stand behind data' \
-        "${FRAME%\}},\"sendUserId\":\"u\",\"messageId\":\"n\\\"1\"}"$'\n'"${FRAME%\}},\"sendUserId\":\"\"}" \
-        "$(frames a 2)"
-    expect 'receipt with the messageId of the caller' "$(receipt m1 1 1)" \
-        "$(call send_to_client "{'clientId':'$A','receipt':true,'messageId':'m1',$MESSAGE}")"
-    expect 'the frame has it too' "${FRAME%\}},\"messageId\":\"m1\"}" "$(frames a 1)"
+        '{"code":7,"msg":"m","data":1,"sendUserId":"u","messageId":"n\"1"}' "$(frames a 1)"
+    call send_to_client "{'clientId':'$A','sendUserId':'',$MESSAGE}" >/dev/null
+    expect 'an empty sendUserId is one too' '{"code":7,"msg":"m","data":1,"sendUserId":""}' \
+        "$(frames a 1)"
+    expect 'a receipt' "$(receipt 1)" "$(call send_to_client "{'clientId':'$A',$RECEIPT}")"
+    expect 'the frame has its messageId' "$ID_FRAME" "$(frames a 1)"
     expect 'no receipt' "$SUCCESS" \
         "$(call send_to_client "{'clientId':'$A','receipt':false,$MESSAGE}")"
     expect 'and no messageId' "$FRAME" "$(frames a 1)"
 }
 
-fresh_receipt() {
+fresh_receipts() {
     local first second
     call send_to_client "{'clientId':'$A','receipt':true,$MESSAGE}" >/dev/null
     first=$(jq -r .data.messageId "$DIR/body")
+    expect 'a fresh messageId is pushed as well' "${ID_FRAME/m1/$first}" "$(frames a 1)"
     call send_to_client "{'clientId':'$A','receipt':true,$MESSAGE}" >/dev/null
     second=$(jq -r .data.messageId "$DIR/body")
-    expect 'a fresh messageId is given to the caller and to the client' \
-        "${FRAME%\}},\"messageId\":\"$first\"}"$'\n'"${FRAME%\}},\"messageId\":\"$second\"}" \
-        "$(frames a 2)"
-    expect 'it is not empty' 1 $((${#first} > 7))
-    expect 'each one is another' 1 "$([ "$first" != "$second" ] && echo 1)"
+    expect 'so is the next one' "${ID_FRAME/m1/$second}" "$(frames a 1)"
+    expect 'they are long enough' 1 $((${#first} >= 16 && ${#second} >= 16))
+    expect 'and differ' 1 "$([ "$first" != "$second" ] && echo 1)"
 }
 
 not_online() {
-    local id name answer='200 {"code":-1003,"msg":"client not online","data":[]}'
-    for name in send_to_client bind_to_group unbind_from_group close_client client_info; do
-        for id in 0123456789abcdef "${A}0" "${A%?}" "0x${A:2}" "${A^^}" '' ü "$Z"; do
-            [ "$id" != "$A" ] || continue # all digits: its upper case is itself
-            expect "$name to '$id' that is not online" "$answer" \
-                "$(call $name "{'clientId':'$id','groupName':'g','msg':'m','data':1}" \
-                    | sed s/x/x/)"
+    local name id fields="'code':4000" ids=(0123456789abcdef "${A}0" "${A%?}" "0x${A:2}" "${A/%?/g}" '' ü "$Z")
+    [ "$A" = "${A^^}" ] || ids+=("${A^^}")
+    for name in close_client send_to_client bind_to_group unbind_from_group client_info; do
+        [ $name = close_client ] || fields=$MESSAGE
+        for id in "${ids[@]}"; do
+            echo "$name to '$id'|$name|{'clientId':'$id','groupName':'g',$fields}|${OFFLINE%??}*"
         done
-    done
+    done | cases
+    expect 'a receipt for one that is not online' "$OFFLINE" \
+        "$(call send_to_client "{'clientId':'0123456789abcdef',$RECEIPT}")"
 }
+
+close_client() {
+    local name fields expected reason
+    reason=$(repeat r 123)
+    while IFS='|' read -r name fields expected; do
+        client e shop
+        call bind_to_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
+        expect "close_client $name" "$SUCCESS" "$(call close_client "{'clientId':'$ID'$fields}")"
+        expect "close_client $name: it is offline at once" "$OFFLINE" \
+            "$(call client_info "{'clientId':'$ID'}")"
+        expect "close_client $name: what it gets" "$expected" "$(closed e)"
+        expect "close_client $name: the group is told" "$(notice 1001 "$ID" && notice 1002 "$ID")" \
+            "$(frames a 2)"
+        frames c 2 >/dev/null
+    done <<END
+without a code||1000 
+with 1000|,'code':1000,'reason':'done'|1000 done
+with a reason alone|,'reason':'only ü'|1000 only ü
+with 3000|,'code':3000|3000 
+with 4999 and the longest reason|,'code':4999,'reason':'$reason'|4999 $reason
+END
+    for name in 0 999 1001 1005 2999 5000 -1 69536 1e3 1000.0 "'1000'" null; do
+        echo "close_client with code $name|close_client|{'clientId':'$A','code':$name}|400 {\"code\":-1,*code*"
+    done | cases
+    expect_match 'close_client with too long a reason' '400 -1 *reason*123*' \
+        "$(refusal close_client "{'clientId':'$A','reason':'r$reason'}")"
+}
+
+# --- several clients --------------------------------------------------------------------------
 
 send_to_clients() {
     local gone=0123456789abcdef
-    expect 'send_to_clients names those it has failed to reach' \
+    expect 'send_to_clients names those it has not reached' \
         "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"failed\":[\"$gone\",\"$Z\"]}}" \
         "$(call send_to_clients "{'clientIds':['$A','$gone','$B','$Z'],$MESSAGE}")"
     expect 'the first gets it' "$FRAME" "$(frames a 1)"
     expect 'the last gets it' "$FRAME" "$(frames b 1)"
-    expect 'none has failed' '200 {"code":0,"msg":"success","data":{"failed":[]}}' \
+    expect 'send_to_clients that reaches all' \
+        '200 {"code":0,"msg":"success","data":{"failed":[]}}' \
         "$(call send_to_clients "{'clientIds':['$B'],$MESSAGE}")"
-    expect 'one gets it' "$FRAME" "$(frames b 1)"
-    expect 'nobody is named' '200 {"code":0,"msg":"success","data":{"failed":[]}}' \
+    expect 'the one gets it' "$FRAME" "$(frames b 1)"
+    expect 'send_to_clients to nobody' '200 {"code":0,"msg":"success","data":{"failed":[]}}' \
         "$(call send_to_clients "{'clientIds':[],$MESSAGE}")"
-    expect 'its receipt counts those online' "$(receipt m2 2 2)" "$(call send_to_clients \
-        "{'clientIds':['$A','$gone','$C'],'receipt':true,'messageId':'m2',$MESSAGE}")"
-    expect 'the first gets it with its id' "${FRAME%\}},\"messageId\":\"m2\"}" "$(frames a 1)"
-    expect 'and so does the last' "${FRAME%\}},\"messageId\":\"m2\"}" "$(frames c 1)"
+    expect 'its receipt counts those online' "$(receipt 2)" \
+        "$(call send_to_clients "{'clientIds':['$A','$gone','$C'],$RECEIPT}")"
+    expect 'one gets it with its id' "$ID_FRAME" "$(frames a 1)"
+    expect 'and so does the other' "$ID_FRAME" "$(frames c 1)"
 }
 
-groups() {
-    expect 'a group without members has an empty list' \
-        '200 {"code":0,"msg":"success","data":{"count":0,"list":[]}}' \
-        "$(call get_online_list "{'groupName':'g'}")"
-    expect 'a send to it is a success' "$SUCCESS" "$(call send_to_group "{'groupName':'g',$MESSAGE}")"
+bind_to_group() {
+    expect 'a group without members' "$(online)" "$(call get_online_list "{'groupName':'g'}")"
+    expect 'a send to it is success' "$SUCCESS" \
+        "$(call send_to_group "{'groupName':'g',$MESSAGE}")"
     expect 'bind_to_group' "$SUCCESS" "$(call bind_to_group "{'clientId':'$A','groupName':'g'}")"
     expect 'the member gets its own notice' "$(notice 1001 "$A")" "$(frames a 1)"
-    expect 'get_online_list' \
-        "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"count\":1,\"list\":[\"$A\"]}}" \
-        "$(call get_online_list "{'groupName':'g'}")"
-    expect 'a bind with userId and extend' "$SUCCESS" \
-        "$(call bind_to_group "{'clientId':'$B','groupName':'g','userId':'u1','extend':'e \\n1'}")"
-    expect 'is told to the members' "$(notice 1001 "$B" u1 'e \n1')" "$(frames a 1)"
-    expect 'and to the new one' "$(notice 1001 "$B" u1 'e \n1')" "$(frames b 1)"
+    expect 'get_online_list' "$(online "$A")" "$(call get_online_list "{'groupName':'g'}")"
+    expect 'bind_to_group with userId and extend' "$SUCCESS" \
+        "$(call bind_to_group "{'clientId':'$B','groupName':'g','userId':'u1','extend':'e é'}")"
+    expect 'is told to the members' "$(notice 1001 "$B" u1 'e é')" "$(frames a 1)"
+    expect 'and to the new one' "$(notice 1001 "$B" u1 'e é')" "$(frames b 1)"
     expect 'binding twice is success' "$SUCCESS" \
         "$(call bind_to_group "{'clientId':'$B','groupName':'g'}")"
-    call bind_to_group "{'clientId':'$C','groupName':'g','userId':'u1','extend':''}" >/dev/null
+    call bind_to_group "{'clientId':'$C','groupName':'g','userId':'u1'}" >/dev/null
     expect 'without a second notice' "$(notice 1001 "$C" u1)" "$(frames a 1)"
-    expect 'nor one to itself' "$(notice 1001 "$C" u1)" "$(frames b 1)"
-    expect 'three members' "[\"$A\",\"$B\",\"$C\"]" \
-        "$(call get_online_list "{'groupName':'g'}" >/dev/null && jq -c '.data.list' "$DIR/body")"
+    expect 'not even to itself' "$(notice 1001 "$C" u1)" "$(frames b 1)"
+    expect 'three members' "$(online "$A" "$B" "$C")" "$(call get_online_list "{'groupName':'g'}")"
     frames c 1 >/dev/null
 }
 
 sends_to_many() {
     expect 'send_to_group' "$SUCCESS" "$(call send_to_group "{'groupName':'g',$MESSAGE}")"
-    expect 'send_to_group with exclude' "$SUCCESS" \
-        "$(call send_to_group "{'groupName':'g','exclude':['$B','none','$Z'],$MESSAGE,'sendUserId':'x'}")"
-    expect 'send_to_group with a receipt' "$(receipt m3 2 2)" "$(call send_to_group \
-        "{'groupName':'g','exclude':['$A'],'receipt':true,'messageId':'m3',$MESSAGE}")"
-    expect 'send_to_user' "$SUCCESS" "$(call send_to_user "{'userId':'u1','code':1,'msg':'u','data':2}")"
-    expect 'send_to_user with a receipt' "$(receipt m4 2 2)" \
-        "$(call send_to_user "{'userId':'u1','receipt':true,'messageId':'m4',$MESSAGE}")"
-    expect 'send_to_user to nobody' "$(receipt m5 0 0)" \
-        "$(call send_to_user "{'userId':'u9','receipt':true,'messageId':'m5',$MESSAGE}")"
-    expect 'send_to_system' "$(receipt m6 4 4)" \
-        "$(call send_to_system "{'receipt':true,'messageId':'m6',$MESSAGE}")"
-    expect 'send_to_system without a receipt' "$SUCCESS" \
-        "$(call send_to_system "{'code':0,'msg':'','data':{}}")"
-    local all=$'\n{"code":0,"msg":"","data":{}}' with_id="${FRAME%\}},\"messageId\""
-    expect 'what the one without a user has got' \
-        "$FRAME"$'\n'"${FRAME%\}},\"sendUserId\":\"x\"}"$'\n'"$with_id:\"m6\"}$all" "$(frames a 4)"
-    expect 'what the excluded one has got' \
-        "$FRAME"$'\n'"$with_id:\"m3\"}"$'\n{"code":1,"msg":"u","data":2}\n'"$with_id:\"m4\"}"$'\n'"$with_id:\"m6\"}$all" \
+    expect 'send_to_group with exclude' "$SUCCESS" "$(call send_to_group \
+        "{'groupName':'g','exclude':['$B','none','$Z'],'sendUserId':'x',$MESSAGE}")"
+    expect 'its receipt' "$(receipt 2)" \
+        "$(call send_to_group "{'groupName':'g','exclude':['$A'],$RECEIPT}")"
+    expect 'send_to_user' "$SUCCESS" \
+        "$(call send_to_user "{'userId':'u1','code':1,'msg':'user','data':2}")"
+    expect 'its receipt, over two clients' "$(receipt 2)" \
+        "$(call send_to_user "{'userId':'u1',$RECEIPT}")"
+    expect 'send_to_user to nobody' "$(receipt 0)" "$(call send_to_user "{'userId':'u9',$RECEIPT}")"
+    expect 'send_to_system' "$SUCCESS" "$(call send_to_system "{'code':0,'msg':'','data':{}}")"
+    expect 'its receipt' "$(receipt 4)" "$(call send_to_system "{$RECEIPT}")"
+    local every='{"code":0,"msg":"","data":{}}'$'\n'"$ID_FRAME"
+    expect 'all that a member without a user gets' \
+        "$FRAME"$'\n{"code":7,"msg":"m","data":1,"sendUserId":"x"}\n'"$every" "$(frames a 4)"
+    expect 'all that the excluded one gets' \
+        "$FRAME"$'\n'"$ID_FRAME"$'\n{"code":1,"msg":"user","data":2}\n'"$ID_FRAME"$'\n'"$every" \
         "$(frames b 6)"
-    expect 'what the one outside of the group has got' "$with_id:\"m6\"}$all" "$(frames d 2)"
+    expect 'all that one outside of the group gets' "$every" "$(frames d 2)"
     frames c 7 >/dev/null
 }
 
+# info ID: prints the answer to client_info, its time apart.
+info() {
+    call client_info "{'clientId':'$1'}" | sed 's/"connectedAt":[0-9]*/"connectedAt":0/'
+}
+
 identity() {
-    local info="\"extend\":\"e \\n1\",\"groups\":[\"g\",\"h\"],\"connectedAt\":0,\"remote\":\"127.0.0.1\"}}"
+    local end='"connectedAt":0,"remote":"127.0.0.1"}}' age
     call bind_to_group "{'clientId':'$B','groupName':'h'}" >/dev/null
-    expect 'a bind without userId and extend leaves them' "$(notice 1001 "$B" u1 'e \n1')" \
+    expect 'a bind without userId and extend leaves them' "$(notice 1001 "$B" u1 'e é')" \
         "$(frames b 1)"
-    call client_info "{'clientId':'$B'}" >"$DIR/info"
     expect 'client_info' \
-        "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"$B\",\"userId\":\"u1\",$info" \
-        "$(sed 's/"connectedAt":[0-9]*/"connectedAt":0/' "$DIR/info")"
-    local age=$(($(date +%s) - $(jq .data.connectedAt "$DIR/body")))
-    expect 'connectedAt is a moment ago' 1 $((age >= 0 && age < 60))
+        "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"$B\",\"userId\":\"u1\",\"extend\":\"e é\",\"groups\":[\"g\",\"h\"],$end" \
+        "$(info "$B")"
+    age=$(($(date +%s) - $(jq .data.connectedAt "$DIR/body")))
+    expect 'it was connected a moment ago' 1 $((age >= 0 && age < 60))
     expect 'client_info of one without anything' \
-        "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"$D\",\"userId\":\"\",\"extend\":\"\",\"groups\":[],\"connectedAt\":0,\"remote\":\"127.0.0.1\"}}" \
-        "$(call client_info "{'clientId':'$D'}" | sed 's/"connectedAt":[0-9]*/"connectedAt":0/')"
-    expect 'a bind that carries them replaces them' "$SUCCESS" \
+        "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"$D\",\"userId\":\"\",\"extend\":\"\",\"groups\":[],$end" \
+        "$(info "$D")"
+    expect 'a bind that carries them' "$SUCCESS" \
         "$(call bind_to_group "{'clientId':'$B','groupName':'g','userId':'u2','extend':''}")"
-    expect 'the client has left its old user' "$(receipt m 1 1)" \
-        "$(call send_to_user "{'userId':'u1','receipt':true,'messageId':'m',$MESSAGE}")"
-    expect 'and is the new one' "$(receipt m 1 1)" \
-        "$(call send_to_user "{'userId':'u2','receipt':true,'messageId':'m',$MESSAGE}")"
+    expect 'replaces them' \
+        "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"$B\",\"userId\":\"u2\",\"extend\":\"\",\"groups\":[\"g\",\"h\"],$end" \
+        "$(info "$B" | sed 's/\["h","g"\]/["g","h"]/')"
+    expect 'it has left its old user' "$(receipt 1)" "$(call send_to_user "{'userId':'u1',$RECEIPT}")"
+    expect 'and is the new one' "$(receipt 1)" "$(call send_to_user "{'userId':'u2',$RECEIPT}")"
     frames b 1 >/dev/null
     frames c 1 >/dev/null
 }
 
-unbind() {
+unbind_from_group() {
     expect 'unbind_from_group' "$SUCCESS" \
         "$(call unbind_from_group "{'clientId':'$B','groupName':'g'}")"
     expect 'the rest are told' "$(notice 1002 "$B" u2)" "$(frames a 1)"
@@ -233,136 +298,152 @@ unbind() {
         "$(call unbind_from_group "{'clientId':'$B','groupName':'g'}")"
     expect 'and from a group that there is not' "$SUCCESS" \
         "$(call unbind_from_group "{'clientId':'$B','groupName':'none'}")"
+    expect 'two are left' "$(online "$A" "$C")" "$(call get_online_list "{'groupName':'g'}")"
     call send_to_group "{'groupName':'g',$MESSAGE}" >/dev/null
-    call send_to_client "{'clientId':'$B','code':8,'msg':'','data':[]}" >/dev/null
-    expect 'one that has left gets neither notice nor message' '{"code":8,"msg":"","data":[]}' \
-        "$(frames b 1)"
+    call send_to_client "{'clientId':'$B',$RECEIPT}" >/dev/null
+    expect 'one that has left gets neither notice nor message' "$ID_FRAME" "$(frames b 1)"
     expect 'the others get the message only' "$FRAME" "$(frames a 1)"
     frames c 1 >/dev/null
 }
 
-close_client() {
-    local reason
-    reason=$(repeat r 123)
-    while IFS='|' read -r name fields expected; do
-        client e shop
-        call bind_to_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
-        expect "close_client $name" "$SUCCESS" "$(call close_client "{'clientId':'$ID'$fields}")"
-        expect "close_client $name is what the client gets" "$expected" "$(closed e)"
-        expect "close_client $name takes the client offline" \
-            '200 {"code":-1003,"msg":"client not online","data":[]}' \
-            "$(call client_info "{'clientId':'$ID'}")"
-        expect "close_client $name is told to the group" \
-            "$(notice 1001 "$ID" && notice 1002 "$ID")" "$(frames a 2)"
-        frames c 2 >/dev/null
-        leave e
-        rm "$DIR/e.in"
-    done <<END
-without a code||1000 
-with 1000|,'code':1000,'reason':'done'|1000 done
-with a reason alone|,'reason':'only ü'|1000 only ü
-with 3000|,'code':3000|3000 
-with 4999|,'code':4999,'reason':'$reason'|4999 $reason
-END
-    local code
-    for code in 999 1001 1005 1006 2999 5000 -1 1000.0 "'1000'" null; do
-        expect_match "close_client with code $code" '400 -1 *code*' \
-            "$(refusal close_client "{'clientId':'$A','code':$code}")"
-    done
-    expect_match 'close_client with too long a reason' '400 -1 *reason*123*' \
-        "$(refusal close_client "{'clientId':'$A','reason':'r$reason'}")"
-}
-
+# isolation TOKEN: of the other system, whose client is z.
 isolation() {
-    local other=$1 answer
-    expect 'a group of the same name in another system' "$SUCCESS" \
-        "$(TOKEN=$other call bind_to_group "{'clientId':'$Z','groupName':'g','userId':'u1'}")"
-    expect 'has its own members' \
-        "200 {\"code\":0,\"msg\":\"success\",\"data\":{\"count\":1,\"list\":[\"$Z\"]}}" \
-        "$(TOKEN=$other call get_online_list "{'groupName':'g'}")"
-    expect 'which do not count here' 2 \
-        "$(call get_online_list "{'groupName':'g'}" >/dev/null && jq .data.count "$DIR/body")"
-    for answer in "send_to_group 'groupName':'g'," "send_to_user 'userId':'u1'," 'send_to_system '; do
-        expect "${answer%% *} stays inside its system" "$(receipt m 1 1)" "$(TOKEN=$other \
-            call ${answer%% *} "{${answer#* }'receipt':true,'messageId':'m',$MESSAGE}")"
+    local send
+    expect 'another system has a group and a user of the same names' "$SUCCESS" \
+        "$(TOKEN=$1 call bind_to_group "{'clientId':'$Z','groupName':'g','userId':'u1'}")"
+    expect 'with its own members' "$(online "$Z")" \
+        "$(TOKEN=$1 call get_online_list "{'groupName':'g'}")"
+    expect 'who are none here' "$(online "$A" "$C")" "$(call get_online_list "{'groupName':'g'}")"
+    for send in "send_to_group {'groupName':'g'," "send_to_user {'userId':'u1'," 'send_to_system {'; do
+        expect "${send%% *} stays in its system" "$(receipt 1)" \
+            "$(TOKEN=$1 call "${send%% *}" "${send#* }$RECEIPT}")"
     done
-    expect 'exclude cannot name a client of another system' "$(receipt m 2 2)" "$(call \
-        send_to_group "{'groupName':'g','exclude':['$Z'],'receipt':true,'messageId':'m',$MESSAGE}")"
-    frames a 1 >/dev/null
+    expect 'nobody there can be excluded here' "$(receipt 2)" \
+        "$(call send_to_group "{'groupName':'g','exclude':['$Z'],$RECEIPT}")"
+    call send_to_client "{'clientId':'$A',$MESSAGE}" >/dev/null
+    expect 'nothing has come from there' "$ID_FRAME"$'\n'"$FRAME" "$(frames a 2)"
+    TOKEN=$1 call send_to_client "{'clientId':'$Z',$MESSAGE}" >/dev/null
+    expect 'nothing has gone there' "$(notice 1001 "$Z" u1)
+$ID_FRAME
+$ID_FRAME
+$ID_FRAME
+$FRAME" "$(frames z 5)"
     frames c 1 >/dev/null
-    call send_to_client "{'clientId':'$A','code':9,'msg':'','data':[]}" >/dev/null
-    expect 'nothing else has come from there' '{"code":9,"msg":"","data":[]}' "$(frames a 1)"
-    expect 'nor has anything gone there but its own' 4 "$(frames z 4 | wc -l)"
 }
 
 # --- what is carried unchanged ----------------------------------------------------------------
 
-data_unchanged() {
-    local data
-    for data in 123456789012345678901234567890 1e400 1.0 -0 1E+2 '"\u0041"' '"\u00e9\ud83d\ude00"' \
-        '"é😀"' '"\/\b\f\n\r\t\"\\"' '""' null true false '[]' '{}' \
-        '{"b":[1,{"a":null}],"a":"\u0000"}' '{"":{"code":-1,"msg":"x","data":"y"}}' "$(deep 63)"; do
-        post /api/send_to_client "{\"clientId\":\"$A\",\"code\":1,\"msg\":\"\",\"data\":$data}" >/dev/null
-        expect "data ${data:0:40} is unchanged" "{\"code\":1,\"msg\":\"\",\"data\":$data}" "$(frames a 1)"
-    done
-    call send_to_client "{ 'clientId' : '$A' , 'code' : 1 , 'msg' : '' , 'data' : [ 1 , 'a  b' ] }" >/dev/null
-    expect 'but for white space outside of strings' '{"code":1,"msg":"","data":[1,"a  b"]}' \
-        "$(frames a 1 | sed 's/ \([],1"[]\)/\1/g; s/\([],1[]\) /\1/g')"
-    for data in '"\u0041"' '"é\n"' '"\ud83d\ude00"'; do
-        post /api/send_to_client "{\"clientId\":\"$A\",\"code\":1,\"msg\":$data,\"data\":1,\"sendUserId\":$data,\"messageId\":$data,\"receipt\":true}" >/dev/null
-        expect "msg, sendUserId and messageId $data are unchanged" \
-            "{\"code\":1,\"msg\":$data,\"data\":1,\"sendUserId\":$data,\"messageId\":$data}" \
+values() {
+    local value
+    for value in 123456789012345678901234567890 1e400 1.0 -0 1E+2 '"\u0041"' '"\u00e9\ud83d\ude00"' \
+        '"é😀"' '"\/\b\f\n\r\t\"\\"' '""' '"  '\''  "' null true false '[]' '{}' "$(deep 63)" \
+        '{"b":[1,{"a":null}],"a":"\u0000","code":5}' '{"":{"code":-1,"msg":"x","data":"y"}}'; do
+        printf '{"clientId":"%s","code":1,"msg":"","data":%s}' "$A" "$value" >"$DIR/request"
+        call send_to_client "@$DIR/request" >/dev/null
+        expect "data ${value:0:40} arrives as it is" "{\"code\":1,\"msg\":\"\",\"data\":$value}" \
             "$(frames a 1)"
-        expect "in the receipt $data means the same" "$(echo "$data" | jq .)" "$(jq .data.messageId "$DIR/body")"
     done
-    for data in 9223372036854775807 -9223372036854775808 -0; do
-        call send_to_client "{'clientId':'$A','code':$data,'msg':'','data':1}" >/dev/null
-        expect "code $data" "{\"code\":$((data)),\"msg\":\"\",\"data\":1}" "$(frames a 1)"
+    for value in 9223372036854775807 -9223372036854775808; do
+        call send_to_client "{'clientId':'$A','code':$value,'msg':'','data':1}" >/dev/null
+        expect "code $value" "{\"code\":$value,\"msg\":\"\",\"data\":1}" "$(frames a 1)"
     done
+    for value in '"\u0041"' '"é\n\"😀"' '"\ud83d\ude00"'; do
+        call send_to_client "{'clientId':'$A','code':1,'msg':$value,'data':1,'sendUserId':$value,'messageId':$value,'receipt':true}" >/dev/null
+        expect "msg, sendUserId and messageId $value" "{\"code\":1,\"msg\":$value,\"data\":1,\"sendUserId\":$value,\"messageId\":$value}" \
+            "$(frames a 1)"
+        expect "messageId $value in the receipt" "$(jq . <<<"$value")" \
+            "$(jq .data.messageId "$DIR/body")"
+    done
+    call send_to_client "{ 'clientId' : '$A' , 'code' : 1 , 'msg' : '' , 'data' : [ 1 ,	'a  b' ] }" >/dev/null
+    expect 'white space outside of strings does not count' '{"code":1,"msg":"","data":[1,"a  b"]}' \
+        "$(frames a 1 | sed 's/\[[ \t]*1[ \t]*,[ \t]*"a  b"[ \t]*\]/[1,"a  b"]/')"
 }
 
-# deep N: prints N arrays, each in the one before.
-deep() {
-    repeat '[' "$1"
-    repeat ']' "$1"
-}
-
-big_data() {
-    head -c 786432 /dev/urandom | base64 -w 0 >"$DIR/big"
-    { printf '{"code":1,"msg":"","data":"' && cat "$DIR/big" && echo '"}'; } >"$DIR/expected"
-    { printf '{"groupName":"g","code":1,"msg":"","data":"' && cat "$DIR/big" && printf '"}'; } >"$DIR/request"
-    expect 'a string of 1 MiB' "$SUCCESS" "$(call send_to_group "@$DIR/request")"
-    frames a 1 >"$DIR/got"
-    expect 'arrives unchanged' '' "$(cmp "$DIR/expected" "$DIR/got" 2>&1)"
-    frames c 1 >"$DIR/got"
-    expect 'at each member' '' "$(cmp "$DIR/expected" "$DIR/got" 2>&1)"
+megabyte() {
+    { printf '"' && head -c 786432 /dev/urandom | base64 -w 0 && printf '"'; } >"$DIR/value"
+    { printf '{"groupName":"g","code":1,"msg":"","data":' && cat "$DIR/value" && printf '}'; } >"$DIR/request"
+    { printf '{"code":1,"msg":"","data":' && cat "$DIR/value" && echo '}'; } >"$DIR/expected"
+    expect 'a string of a megabyte' "$SUCCESS" "$(call send_to_group "@$DIR/request")"
+    frames a 1 >"$DIR/frame"
+    expect 'arrives as it is' '' "$(cmp "$DIR/expected" "$DIR/frame" 2>&1)"
+    frames c 1 >"$DIR/frame"
+    expect 'at each member' '' "$(cmp "$DIR/expected" "$DIR/frame" 2>&1)"
 }
 
 # --- what is refused --------------------------------------------------------------------------
 
-# Every field of every path: missing, and of another type.
+# Each field of each path, missing and of another type.
 fields() {
-    local path body key without=0
+    local path optional body
     while IFS='|' read -r path optional body; do
-        body=${body//\'/\"}
-        for key in $(echo "$body" | jq -r 'keys[]'); do
-            case " $optional " in
-            *" $key "*) ;;
-            *) request_raw "$path" "$(echo "$body" | jq -c "del(.$key)")" ;;
-            esac
-            [ "$key" = data ] || request_raw "$path" "$(echo "$body" | jq -c ".$key = {}")"
-        done
-    done
+        jq -r --arg path "$path" --arg optional "$optional" '
+            "400 {\"code\":-1,\"msg\":\"" as $bad | . as $body | keys[] as $key |
+            (select($optional | split(" ") | index($key) | not) |
+                "\($path) without \($key)|\($path)|\($body | del(.[$key]))|\($bad)*\($key)*missing*"),
+            (select($key != "data") |
+                "\($path) with \($key) of another type|\($path)|\($body | .[$key] = [{}])|\($bad)*\($key)*must be*")
+            ' <<<"${body//\'/\"}"
+    done <<END | cases
+register||{'systemId':'s','password':'p'}
+login||{'systemId':'s','password':'p'}
+send_to_client|sendUserId messageId receipt|{'clientId':'$A',$RECEIPT,'sendUserId':''}
+send_to_clients|sendUserId messageId receipt|{'clientIds':[],$RECEIPT,'sendUserId':''}
+send_to_group|sendUserId messageId receipt exclude|{'groupName':'g',$RECEIPT,'sendUserId':'','exclude':[]}
+send_to_user|sendUserId messageId receipt|{'userId':'u',$RECEIPT,'sendUserId':''}
+send_to_system|sendUserId messageId receipt|{$RECEIPT,'sendUserId':''}
+bind_to_group|userId extend|{'clientId':'$A','groupName':'g','userId':'u','extend':''}
+unbind_from_group||{'clientId':'$A','groupName':'g'}
+get_online_list||{'groupName':'g'}
+close_client|code reason|{'clientId':'$A','code':1000,'reason':''}
+client_info||{'clientId':'$A'}
+END
 }
 
-json_refused() {
+limits() {
+    local long bad='400 {"code":-1,"msg":"' send="send_to_client|{'clientId':'$A',"
+    local bind="bind_to_group|{'clientId':'$D','groupName':'g2'"
+    long=$(repeat x 128)
+    cases <<END
+an empty systemId|register|{'systemId':'','password':'p'}|$bad*systemId*empty*
+a systemId of 129 bytes|register|{'systemId':'x$long','password':'p'}|$bad*systemId*128*
+a control character in systemId|register|{'systemId':'a\\nb','password':'p'}|$bad*systemId*control*
+DEL in systemId|register|{'systemId':'a\\u007f','password':'p'}|$bad*systemId*control*
+a C1 control in systemId|register|{'systemId':'a\\u0085','password':'p'}|$bad*systemId*control*
+half a surrogate pair in systemId|register|{'systemId':'\\ud800','password':'p'}|$bad*systemId*
+an empty password|register|{'systemId':'s','password':''}|$bad*password*empty*
+a password of 257 bytes|register|{'systemId':'s','password':'x$long$long'}|$bad*password*256*
+an empty groupName|get_online_list|{'groupName':''}|$bad*groupName*empty*
+a groupName of 128 bytes|get_online_list|{'groupName':'$long'}|200 *
+a groupName of 129 bytes|get_online_list|{'groupName':'x$long'}|$bad*groupName*128*
+65 characters, but 130 bytes|get_online_list|{'groupName':'$(repeat ü 65)'}|$bad*groupName*128*
+a control character in groupName|get_online_list|{'groupName':'\\t'}|$bad*groupName*control*
+an empty userId|$bind,'userId':''}|$bad*userId*empty*
+a userId of 128 bytes|$bind,'userId':'$long'}|200 *
+a userId of 129 bytes|$bind,'userId':'x$long'}|$bad*userId*128*
+a control character in userId|send_to_user|{'userId':'\\u0000',$MESSAGE}|$bad*userId*control*
+an extend of 1,024 bytes|$bind,'extend':'$(repeat x 1024)'}|200 *
+an extend of 1,025 bytes|$bind,'extend':'$(repeat x 1025)'}|$bad*extend*1024*
+any character in extend|$bind,'extend':'\\u0000\\n'}|200 *
+a messageId of 64 bytes|$send'messageId':'${long:64}',$MESSAGE}|200 *
+a messageId of 65 bytes|$send'messageId':'x${long:64}',$MESSAGE}|$bad*messageId*64*
+the code 1.0|$send'code':1.0,'msg':'','data':1}|$bad*code*
+the code 1e0|$send'code':1e0,'msg':'','data':1}|$bad*code*
+the code 2^63|$send'code':9223372036854775808,'msg':'','data':1}|$bad*code*
+the code -2^63 - 1|$send'code':-9223372036854775809,'msg':'','data':1}|$bad*code*
+a number in clientIds|send_to_clients|{'clientIds':['a',1],$MESSAGE}|$bad*clientIds*
+null in exclude|send_to_group|{'groupName':'g','exclude':[null],$MESSAGE}|$bad*exclude*
+END
+    expect 'the client has got the one good message' "${ID_FRAME/m1/${long:64}}" "$(frames a 1)"
+}
+
+json() {
     local body
     while IFS= read -r body; do
-        expect_match "the body $body" '400 -1 the body is not valid JSON*' "$(refusal get_online_list "$body")"
-    done <<'END'
+        echo "the body $body|get_online_list|$body|400 {\"code\":-1,\"msg\":\"the body is not valid JSON: *byte *"
+    done <<'END' | cases
 
 []
-"groupName"
+'groupName'
 null
 {'groupName':'g'
 {'groupName':'g'}}
@@ -400,23 +481,380 @@ null
 END
 }
 
-bytes_refused() {
-    local body
-    for body in $'\t' $'\n' $'\x01' $'\x1f' $'\xff' $'\xc0\x80' $'\xed\xa0\x80' $'\xf4\x90\x80\x80' \
-        $'\xe2\x82' $'\x80'; do
-        expect_match "a string with the bytes $(printf '%s' "$body" | od -An -tx1)" \
-            '400 -1 the body is not valid JSON*' "$(refusal get_online_list "{'groupName':'g','x':'$body'}")"
-    done
-    expect_match 'a byte order mark' '400 -1 the body is not valid JSON*' \
-        "$(refusal get_online_list $'\xef\xbb\xbf'"{'groupName':'g'}")"
-    printf '{"groupName":"g","x":"\0"}' >"$DIR/request"
-    expect_match 'a NUL byte' '400 -1 the body is not valid JSON*' "$(refusal get_online_list "@$DIR/request")"
+json_bytes() {
+    local bytes bad='400 {"code":-1,"msg":"the body is not valid JSON: *byte *'
+    for bytes in '\t' '\x01' '\x1f' '\xff' '\x80' '\xc0\x80' '\xed\xa0\x80' '\xf4\x90\x80\x80' \
+        '\xe2\x82'; do
+        printf "%s in a string|get_online_list|{'groupName':'g','x':'%b'}|%s\n" "$bytes" "$bytes" "$bad"
+    done | cases
+    cases <<END
+a byte order mark|get_online_list|$(printf '\xef\xbb\xbf'){'groupName':'g'}|$bad
+nesting of 64|get_online_list|{'groupName':'g','x':$(deep 63)}|200 {"code":0,*
+nesting of 65|get_online_list|{'groupName':'g','x':$(deep 64)}|$bad
+all that JSON allows|get_online_list| 	{ 'group\\u004eame' :	'\\u0067' , 'x':[-0.5e-3,'\\/','\\ud800'] } |200 {"code":0,*
+END
+    printf '{"groupName":\n"g","x":"\r"}' >"$DIR/request"
+    expect_match 'a line end in a string' '400 -1 *JSON*' "$(refusal get_online_list "@$DIR/request")"
     printf '{"groupName":"g"}\0' >"$DIR/request"
-    expect_match 'a NUL byte at the end' '400 -1 the body is not valid JSON*' \
-        "$(refusal get_online_list "@$DIR/request")"
-    expect_match 'nesting of 64' '200 *' "$(call get_online_list "{'groupName':'g','x':$(deep 63)}")"
-    expect_match 'nesting of 65' '400 -1 the body is not valid JSON*' \
-        "$(refusal get_online_list "{'groupName':'g','x':$(deep 64)}")"
-    expect_match 'white space and every escape are good' '200 *' \
-        "$(call get_online_list $'\r\n\t { "group\\u004eame"\t:\n"\\u0067" } \n')"
+    expect_match 'a NUL behind the body' '400 -1 *JSON*' "$(refusal get_online_list "@$DIR/request")"
+    printf '\r\n{"groupName":\n"g"}' >"$DIR/request"
+    expect_match 'line ends between the parts' '200 *' "$(call get_online_list "@$DIR/request")"
 }
+
+# --- HTTP -------------------------------------------------------------------------------------
+
+methods() {
+    local method
+    expect '404' '404 -1 unknown path' "$(refusal none '{}')"
+    expect_match '404 for a path that goes on' '404 -1 *' "$(refusal login/ '{}')"
+    expect_match '404 for a path in capitals' '404 -1 *' "$(refusal LOGIN '{}')"
+    expect_match 'a query does not matter' '200 {*' "$(call 'get_online_list?x=1' "{'groupName':'g'}")"
+    for method in GET PUT DELETE PATCH post; do
+        expect_match "405 for $method" '405 -1 *POST*' "$(refusal login '{}' -X $method)"
+        expect_match "405 for $method says what is allowed" 'Allow: *POST*' \
+            "$(grep -i '^allow' "$DIR/headers")"
+    done
+    expect_match 'OPTIONS' "$SUCCESS" "$(call login '' -X OPTIONS)"
+    expect_match 'OPTIONS says what is allowed' 'Allow: *POST*' "$(grep -i '^allow' "$DIR/headers")"
+    lines 'OPTIONS * HTTP/1.1' 'Host: x' 'Connection: close' | talk >"$DIR/answer"
+    expect 'OPTIONS *' "$SUCCESS" "$(replies <"$DIR/answer")"
+    lines 'HEAD /api/login HTTP/1.1' 'Host: x' | cat - <(lines 'GET /none HTTP/1.1' 'Host: x' \
+        'Connection: close') | talk >"$DIR/answer"
+    expect_match 'HEAD: the answer has no body' '404 {*' "$(replies <"$DIR/answer")"
+    expect 'HEAD: but a length' 1 "$(head -n 12 "$DIR/answer" | tr -d '\r' \
+        | sed '/^$/q' | grep -ci '^content-length: [1-9]')"
+}
+
+connections() {
+    local body="{'groupName':'g'}" data='{"groupName":"g"}' url="http://127.0.0.1:$PORT/api/get_online_list"
+    expect 'keep-alive: two requests, one connection' $'1\n0' "$(curl -s -o "$DIR/1" -o "$DIR/2" \
+        -w '%{num_connects}\n' -H "Token: $TOKEN" -d "$data" "$url" "$url")"
+    expect 'keep-alive: two answers' "$(cat "$DIR/1")" "$(cat "$DIR/2")"
+    expect 'keep-alive after a refusal too' $'1\n0' "$(curl -s -o "$DIR/1" -o "$DIR/2" \
+        -w '%{num_connects}\n' -d '{' "$url" "$url")"
+    expect_match 'HTTP/1.0' '200 *' "$(call get_online_list "$body" -0)"
+    expect 'HTTP/1.0 is closed' 1 "$(grep -ci '^connection: close' "$DIR/headers")"
+    call get_online_list "$body" -0 -H 'Connection: keep-alive' >/dev/null
+    expect 'HTTP/1.0 that asks to be kept' 1 "$(grep -ci '^connection: keep-alive' "$DIR/headers")"
+    call get_online_list "$body" -H 'Connection: close' >/dev/null
+    expect 'Connection: close' 1 "$(grep -ci '^connection: close' "$DIR/headers")"
+    expect_match 'Content-Type is not checked' '200 *' \
+        "$(call get_online_list "$body" -H 'Content-Type: image/png')"
+    expect_match 'Expect: 100-continue' '200 *' \
+        "$(call get_online_list "$body" -H 'Expect: 100-continue')"
+    expect_match 'is told to continue' 'HTTP/1.1 100 Continue*' "$(head -n 1 "$DIR/headers")"
+    expect_match 'a body in chunks' '200 *' \
+        "$(call get_online_list "$body" -H 'Transfer-Encoding: chunked')"
+    expect 'in many chunks' '200 200' "$({
+        lines 'POST /api/get_online_list HTTP/1.1' 'Host: x' "Token: $TOKEN" 'Transfer-Encoding: chunked'
+        printf '3;x=y\r\n{"g\r\n00b\r\nroupName":"\r\n3\r\ng"}\r\n0\r\nTrailer: x\r\n\r\n'
+        request get_online_list "$body" 'Connection: close'
+    } | talk | replies | cut -c 1-3 | xargs)"
+}
+
+pipelining() {
+    local i
+    {
+        request send_to_client "{'clientId':'$A',$RECEIPT}"
+        request login "$LOGIN"
+        request send_to_client "{'clientId':'$A',$MESSAGE}"
+        request register "$LOGIN"
+        request login "$LOGIN"
+        request get_online_list '{}' 'Connection: close'
+    } | talk | replies >"$DIR/answers"
+    expect 'pipelining: answers in order, with logins among them' "$(receipt 1)
+200 login
+$SUCCESS
+200 {\"code\":-1004,\"msg\":\"systemId is already registered\",\"data\":[]}
+200 login
+400 {\"code\":-1,\"msg\":\"field groupName is missing\",\"data\":[]}" \
+        "$(sed 's/{.*{"token":.*/login/' "$DIR/answers")"
+    expect 'pipelining: frames in order' "$ID_FRAME"$'\n'"$FRAME" "$(frames a 2)"
+    {
+        for ((i = 1; i <= 100; i++)); do
+            request send_to_client "{'clientId':'$A','code':$i,'msg':'','data':1}"
+        done
+        request get_online_list '{}' 'Connection: close'
+    } | talk | replies >"$DIR/answers"
+    expect '100 sends in one go: answers' 100 "$(grep -cxF "$SUCCESS" "$DIR/answers")"
+    expect '100 sends in one go: frames in order' "$(seq -s ' ' 100)" "$(frames a 100 | jq -r .code | xargs)"
+}
+
+# stream BASE: prints 100 sends with the codes BASE + 1 and so on.
+stream() {
+    local i
+    for ((i = $1 + 1; i <= $1 + 100; i++)); do
+        request send_to_group "{'groupName':'g','code':$i,'msg':'','data':1}"
+    done
+    request get_online_list '{}' 'Connection: close'
+}
+
+order() {
+    local name codes
+    for name in a b c; do
+        client "$name" shop
+        call bind_to_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
+    done
+    for name in 1000 2000 3000; do
+        stream $name | talk >"$DIR/answers.$name" &
+        set -- "$@" $!
+    done
+    wait "$@"
+    for name in a b c; do
+        frames $name 300 | jq -r .code >"$DIR/codes.$name"
+    done
+    for codes in 1000 2000 3000; do
+        expect "sends of one connection keep their order ($codes)" \
+            "$(seq -s ' ' $((codes + 1)) $((codes + 100)))" \
+            "$(awk -v base=$codes '$1 > base && $1 <= base + 100' "$DIR/codes.a" | xargs)"
+    done
+    for name in b c; do
+        expect "every member sees one order ($name)" '' "$(cmp "$DIR/codes.a" "$DIR/codes.$name" 2>&1)"
+    done
+}
+
+# --- limits -----------------------------------------------------------------------------------
+
+body_and_head() {
+    local body head
+    body=$(printf '%-300s' "{'groupName':'g'}")
+    expect_match 'a body of max_body' '200 *' "$(call get_online_list "$body")"
+    expect_match 'a body of max_body in chunks' '200 *' \
+        "$(call get_online_list "$body" -H 'Transfer-Encoding: chunked')"
+    expect_match 'a longer one' '413 -1 *max_body*' "$(refusal get_online_list "$body ")"
+    expect_match 'a longer one in chunks' '413 -1 *max_body*' \
+        "$(refusal get_online_list "$body " -H 'Transfer-Encoding: chunked')"
+    expect_match 'a longer one that waits for 100' '413 -1 *max_body*' \
+        "$(refusal get_online_list "$body " -H 'Expect: 100-continue')"
+    expect 'is told so instead' 0 "$(grep -c ' 100 ' "$DIR/headers")"
+    head=$(request get_online_list "{'groupName':'g'}" 'Connection: close' 'X: ' | wc -c)
+    head=$(repeat x $((700 + 17 - head))) # the body is 17 bytes long
+    expect_match 'a head of max_head' '200 *' \
+        "$(request get_online_list "{'groupName':'g'}" 'Connection: close' "X: $head" | talk | replies)"
+    expect_match 'a longer one' '431 {"code":-1,*head*' \
+        "$(request get_online_list "{'groupName':'g'}" 'Connection: close' "X: x$head" | talk | replies)"
+    expect_match '431 is an envelope' '431 -1 *' "$(refusal get_online_list '{}' -H "X: $head")"
+}
+
+# Requests that are not whole, or not there at all, when their time is over.
+timeouts() {
+    expect_match 'a head that does not come' '408 {"code":-1,*time*' \
+        "$(printf 'POST /api/login HTTP/1.1\r\nHost' | talk | replies)"
+    expect_match 'a body that does not come' '408 {"code":-1,*time*' \
+        "$(request login "$LOGIN" | head -c -1 | talk | replies)"
+    expect 'a connection that asks nothing is closed' '' "$(talk </dev/null)"
+    expect_match 'and so is one that has asked' '200 *' \
+        "$(request get_online_list "{'groupName':'g'}" | talk | replies)"
+}
+
+works() {
+    [[ $(call get_online_list "{'groupName':'g'}") == 200* ]]
+}
+
+# rate OTHER-TOKEN: of a system that does not call.
+rate() {
+    local i
+    wait_for works # whole again after what has been called before
+    sleep 1
+    {
+        for ((i = 0; i < 30; i++)); do
+            request get_online_list "{'groupName':'g'}"
+        done
+        request get_online_list '{}' 'Connection: close'
+    } | talk | replies >"$DIR/answers"
+    i=$(grep -c '^200 ' "$DIR/answers")
+    expect 'as many calls as api_rate allows' 1 $((i >= 5 && i <= 10))
+    expect 'the rest are refused' $((31 - i)) "$(grep -c '^429 {"code":-1006,.*api_rate' "$DIR/answers")"
+    expect_match 'with an envelope' '429 -1006 *' "$(refusal get_online_list "{'groupName':'g'}")"
+    expect_match 'and when to try again' 'Retry-After: 1?' "$(grep -i '^retry-after' "$DIR/headers")"
+    expect_match 'another system is not concerned' '200 *' \
+        "$(TOKEN=$1 call get_online_list "{'groupName':'g'}")"
+    wait_for works
+    expect 'after a while it goes on' 200 "$(status)"
+}
+
+# connection_limit KEY: which allows two.
+connection_limit() {
+    local first
+    client "$1.1" shop
+    first=$CLIENT
+    client "$1.2" shop
+    expect_match "$1: one more" '429 -1006 *' "$(refusal get_online_list "{'groupName':'g'}")"
+    expect_match "$1: is told when to try again" 'Retry-After: [1-9]*' \
+        "$(grep -i '^retry-after' "$DIR/headers")"
+    call "../ws?systemId=shop" '' --path-as-is -X GET -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
+        -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==' >/dev/null
+    expect_match "$1: one more client" '429 -1006 *' "$(outcome)"
+    kill "$first"
+    wait_for works
+    expect_match "$1: when one has left" '200 *' "$(call get_online_list "{'groupName':'g'}")"
+}
+
+# More logins at once than wait for the one thread that hashes.
+account_jobs() {
+    local i fds=() fd
+    request login "$LOGIN" 'Connection: close' >"$DIR/request"
+    for ((i = 0; i < 70; i++)); do
+        exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
+        cat "$DIR/request" >&"$fd"
+        fds+=("$fd")
+    done
+    timeout 10 cat <&"$fd" >"$DIR/answer"
+    expect_match 'too many logins at once' '429 {"code":-1006,*' "$(replies <"$DIR/answer")"
+    expect_match 'are told when to try again' 'Retry-After: [1-9]*' \
+        "$(grep -i '^retry-after' "$DIR/answer")"
+    for fd in "${fds[@]}"; do
+        exec {fd}>&-
+    done
+}
+
+# --- configurations ---------------------------------------------------------------------------
+
+registration() {
+    local TOKEN='' account="{'systemId':'new','password':'secret'}"
+    configure '[auth]
+register = closed'
+    start
+    expect_match 'register = closed' '403 -1 *closed*' "$(refusal register "$account")"
+    expect_match 'login goes on' '200 {"code":0,*' "$(call login "$LOGIN")"
+    stop
+    configure '[auth]
+register = key:open sesame'
+    start
+    expect_match 'register = key: without it' '401 -1002 *Register-Key*' "$(refusal register "$account")"
+    expect_match 'a wrong one' '401 -1002 *Register-Key*' \
+        "$(refusal register "$account" -H 'Register-Key: open sesam')"
+    expect 'the right one' "$SUCCESS" "$(call register "$account" -H 'Register-Key: open sesame')"
+    expect 'the key is not in the log' 0 "$(grep -c sesam "$DIR/log")"
+    stop
+}
+
+token_expires() {
+    local TOKEN
+    configure '[auth]
+token_ttl = 1'
+    start
+    login shop
+    expect 'expiresIn is token_ttl' 1 "$(jq .data.expiresIn "$DIR/body")"
+    works
+    expect 'a token works at first' 200 "$(status)"
+    expired() { ! works; }
+    wait_for expired
+    expect '… and expires' '401 -1002 Token header forged or expired' "$(outcome)"
+    stop
+}
+
+# notices SCOPE: two clients come, join one group, and one leaves.
+notices() {
+    local first second leaves marker='{"code":5,"msg":"","data":5}'
+    configure "[notice]
+scope = $1"
+    start
+    client first shop
+    first=$ID
+    client second shop
+    second=$ID
+    leaves=$CLIENT
+    client stays shop
+    call bind_to_group "{'clientId':'$second','groupName':'g','userId':'u','extend':'x'}" >/dev/null
+    call bind_to_group "{'clientId':'$first','groupName':'g'}" >/dev/null
+    kill "$leaves"
+    gone() { [ "$(call get_online_list "{'groupName':'g'}")" = "$(online "$first")" ]; }
+    wait_for gone
+    call send_to_system "{'code':5,'msg':'','data':5}" >/dev/null
+    case $1 in
+    group)
+        expect 'scope = group: a member' "$(notice 1001 "$first")
+$(notice 1002 "$second" u x)
+$marker" "$(frames first 3)"
+        expect 'scope = group: others' "$marker" "$(frames stays 1)"
+        ;;
+    system)
+        expect 'scope = system: the first one' "$(notice 1001 "$first")
+$(notice 1001 "$second")
+$(notice 1001 "$ID")
+$(notice 1002 "$second" u x)
+$marker" "$(frames first 5)"
+        expect 'scope = system: others' "$(notice 1001 "$ID")
+$(notice 1002 "$second" u x)
+$marker" "$(frames stays 3)"
+        ;;
+    off)
+        expect 'scope = off: a member' "$marker" "$(frames first 1)"
+        expect 'scope = off: others' "$marker" "$(frames stays 1)"
+        ;;
+    esac
+    stop
+}
+
+configure '[limits]
+max_body = 2 MiB'
+start
+accounts
+unwritable_accounts
+longest_account
+SHOP=$TOKEN
+sign_up other
+OTHER=$TOKEN
+TOKEN=$SHOP
+tokens
+client z other && Z=$ID
+client a shop && A=$ID
+client b shop && B=$ID
+client c shop && C=$ID
+client d shop && D=$ID
+send_to_client
+fresh_receipts
+not_online
+send_to_clients
+bind_to_group
+sends_to_many
+identity
+unbind_from_group
+close_client
+isolation "$OTHER"
+values
+megabyte
+fields
+limits
+json
+json_bytes
+methods
+connections
+pipelining
+stop
+
+configure '[limits]
+max_body = 300
+max_head = 700
+head_timeout = 0.3
+idle_timeout = 0.4
+[notice]
+scope = off'
+start
+order
+body_and_head
+timeouts
+stop
+
+configure '[limits]
+api_rate = 5'
+start
+rate "$OTHER"
+stop
+for key in max_connections max_per_ip; do
+    configure "[limits]
+$key = 2"
+    start
+    connection_limit $key
+    stop
+done
+registration
+token_expires
+for scope in group system off; do
+    notices $scope
+done
+configure
+start
+account_jobs
+finish

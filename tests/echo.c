@@ -357,7 +357,7 @@ static void turn(struct server *server)
     for (size_t i = 0; i < count; i++) {
         if (polls[2 + i].revents)
             serve(server->sessions[i]);
-        else if (deadline(server->sessions[i]) <= server->now)
+        if (deadline(server->sessions[i]) <= server->now)
             expire(server->sessions[i]);
     }
     if (polls[1].revents)
@@ -420,7 +420,7 @@ static int start_listening(uint16_t port)
 
 int main(int argc, char **argv)
 {
-    static struct server server; /* too large for the stacks of some systems */
+    struct server server = {0};
     uint64_t port = 0;
 
     if (argc != 2 || !str_number(str_from(argv[1]), UINT16_MAX, &port)) {

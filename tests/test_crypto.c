@@ -101,6 +101,7 @@ static void compares(void)
     CHECK(!crypto_equal(STR("secret"), STR("secreT")));
     CHECK(!crypto_equal(STR("secret"), STR("Secret")));
     CHECK(!crypto_equal(STR("secret"), STR("secre")));
+    CHECK(!crypto_equal(STR("secre"), STR("secret")));
     CHECK(!crypto_equal(STR("a\0b"), STR("a\0c")));
 }
 
@@ -191,14 +192,25 @@ static bool refuses(const struct crypto_keys *keys, struct str token, int64_t no
 static void signs_a_known_token(void)
 {
     struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
-    struct buf token = {0}, full = {0};
+    struct buf token = {0};
 
     CHECK(crypto_sign_token(&keys, STR("shop"), EXPIRES, &token));
     CHECK(str_equal(str_of(&token),
                     STR("000000006553f100.73686f70."
                         "3c54fb1aef1accffe608f9b8065e55fc32cdb41bf2e30f020a2d69831d176190")));
+    buf_free(&token);
+}
+
+/* A part that does not fit must not be left out, even if what follows it would fit. */
+static void signs_whole_tokens_only(void)
+{
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    char name[128] = "a long one";
+    struct buf token = {0}, full = {0};
+
+    CHECK(crypto_sign_token(&keys, (struct str){name, sizeof name}, EXPIRES, &token));
     for (full.limit = 1; full.limit < token.length; full.limit++) {
-        CHECK(!crypto_sign_token(&keys, STR("shop"), EXPIRES, &full));
+        CHECK(!crypto_sign_token(&keys, (struct str){name, sizeof name}, EXPIRES, &full));
         buf_free(&full);
     }
     buf_free(&token);
@@ -332,6 +344,7 @@ int main(void)
     test_run("crypto erases", erases);
     test_run("crypto hashes passwords (PBKDF2-HMAC-SHA-256)", hashes_passwords);
     test_run("crypto signs a known token", signs_a_known_token);
+    test_run("crypto signs whole tokens only", signs_whole_tokens_only);
     test_run("crypto accepts the tokens it signed", accepts_what_it_signed);
     test_run("crypto ends a token at its time", ends_at_its_time);
     test_run("crypto refuses a token with any byte changed", refuses_changed_tokens);

@@ -1,5 +1,4 @@
-/* test_json.c - tests the JSON parser against good and bad documents, and what it reads from them.
- */
+/* test_json.c - tests the JSON parser on good and bad documents, and what it reads from them. */
 #include "json.h"
 #include "test.h"
 
@@ -822,6 +821,9 @@ static void half_surrogate_pairs_are_not_decoded(void)
         STR_INIT("\"\\ud83dude00\""),
         STR_INIT("\"\\ud83d\\\\ude00\""),
         STR_INIT("\"\\ud83d\\udbff\""),
+        STR_INIT("\"\\ud83dxxde00\""),
+        STR_INIT("\"\\ud83d\\nde00\""),
+        STR_INIT("\"\\ud83d-ude00\""),
     };
     struct buf text = {0};
 
@@ -1008,6 +1010,8 @@ static void quoting_and_decoding_give_the_same(void)
     for (uint32_t point = 0; point < 0x110000; point += point < 0x10100 ? 1 : 0xff)
         if (point < 0xd800 || point >= 0xe000)
             append_utf8(&all, point);
+    for (uint32_t point = 0x80; point-- > 0;)
+        append_utf8(&all, point);
     check_round_trip(str_of(&all));
     buf_free(&all);
 }

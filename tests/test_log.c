@@ -393,30 +393,6 @@ static void lines_go_to_stderr_without_a_file(void)
     buf_free(&text);
 }
 
-static void levels_are_parsed(void)
-{
-    static const struct {
-        struct str name;
-        bool good;
-        enum log_level level;
-    } cases[] = {
-        {STR_INIT("debug"), true, LOG_DEBUG},  {STR_INIT("info"), true, LOG_INFO},
-        {STR_INIT("warn"), true, LOG_WARN},    {STR_INIT("error"), true, LOG_ERROR},
-        {STR_INIT(""), false, LOG_WARN},       {{NULL, 0}, false, LOG_WARN},
-        {STR_INIT("inf"), false, LOG_WARN},    {STR_INIT("infos"), false, LOG_WARN},
-        {STR_INIT("info "), false, LOG_WARN},  {STR_INIT("warning"), false, LOG_WARN},
-        {STR_INIT("info\0"), false, LOG_WARN},
-    };
-
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        enum log_level level = LOG_WARN;
-
-        if (!CHECK(log_level_parse(cases[i].name, &level) == cases[i].good) ||
-            !CHECK(level == cases[i].level))
-            printf("  in case %zu\n", i);
-    }
-}
-
 static void die_tells_and_ends_with_1(void)
 {
     FILE *file = tmpfile();
@@ -455,7 +431,6 @@ int main(void)
     test_run("lines_follow_each_other", lines_follow_each_other);
     test_run("a_line_is_one_write", a_line_is_one_write);
     test_run("lines_go_to_stderr_without_a_file", lines_go_to_stderr_without_a_file);
-    test_run("levels_are_parsed", levels_are_parsed);
     test_run("die_tells_and_ends_with_1", die_tells_and_ends_with_1);
     return test_finish();
 }

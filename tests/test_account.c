@@ -1,0 +1,707 @@
+/* test_account.c - account.c: who is registered stays so, on the disk, and only with its password.
+ */
+#include "account.h"
+#include "file.h"
+
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define QUICK 10       /* iterations: these passwords guard nothing */
+#define PATIENCE 10000 /* milliseconds after which a test gives up */
+#define MOMENT 20      /* milliseconds in which something wrong would have happened */
+
+#define SALT "000102030405060708090a0b0c0d0e0f"
+#define HASH "c98afd11b17f19d03a6704e392ecdab86b859c6f0386216ead15d04c10281895"
+#define PASSWORD "p\xc3\xa4ssword \xf0\x9f\x94\x91" /* what HASH is of, at 1,000 iterations */
+#define LINE(name) "pbkdf2-sha256 1000 " SALT " " HASH " " name "\n"
+
+/* Accounts in a folder of their own. */
+struct office {
+    char folder[PATH_MAX / 2];
+    int wake[2];
+    struct accounts *accounts;
+    uint64_t ticket; /* the last one used */
+    char error[PATH_MAX];
+};
+
+/* A path in the office's folder, until the next call. */
+static const char *path_of(const struct office *office, const char *name)
+{
+    static char path[PATH_MAX];
+
+    snprintf(path, sizeof path, "%s/%s", office->folder, name);
+    return path;
+}
+
+static bool open_accounts(struct office *office, unsigned iterations)
+{
+    accounts_close(office->accounts);
+    office->accounts = accounts_open(office->folder, office->wake[1], iterations, office->error,
+                                     sizeof office->error);
+    return office->accounts;
+}
+
+static void open_office(struct office *office, unsigned iterations)
+{
+    const char *parent = getenv("TMPDIR");
+
+    *office = (struct office){.ticket = UINT64_MAX / 2};
+    snprintf(office->folder, sizeof office->folder, "%s/wspush-account-XXXXXX",
+             parent && *parent ? parent : "/tmp");
+    CHECK(mkdtemp(office->folder));
+    CHECK(pipe(office->wake) == 0);
+    for (int i = 0; i < 2; i++)
+        fcntl(office->wake[i], F_SETFL, O_NONBLOCK);
+    CHECK(open_accounts(office, iterations));
+}
+
+static void close_office(struct office *office)
+{
+    accounts_close(office->accounts);
+    close(office->wake[0]);
+    close(office->wake[1]);
+    unlink(path_of(office, "accounts"));
+    CHECK(rmdir(office->folder) == 0); /* nothing else is in it */
+}
+
+static int64_t now(void)
+{
+    struct timespec time;
+
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (int64_t)time.tv_sec * 1000 + time.tv_nsec / 1000000;
+}
+
+/* Waits for the wake pipe and takes a result. */
+static bool await_result(struct office *office, struct account_result *result)
+{
+    int64_t until = now() + PATIENCE, left;
+
+    while (!accounts_take_result(office->accounts, result)) {
+        struct pollfd wake = {.fd = office->wake[0], .events = POLLIN};
+        char bytes[64];
+
+        left = until - now();
+        if (left <= 0 || poll(&wake, 1, (int)left) <= 0)
+            return false;
+        while (read(office->wake[0], bytes, sizeof bytes) > 0)
+            ;
+    }
+    return true;
+}
+
+static bool submit(struct office *office, enum account_job_kind kind, struct str name,
+                   struct str password)
+{
+    return accounts_submit(office->accounts, kind, ++office->ticket, name, password);
+}
+
+/* Has one job done and checks that the result is that job's. */
+static struct account_result ask(struct office *office, enum account_job_kind kind, struct str name,
+                                 struct str password)
+{
+    struct account_result result = {.outcome = ACCOUNT_FAILED};
+
+    CHECK(submit(office, kind, name, password));
+    CHECK(await_result(office, &result));
+    CHECK(result.ticket == office->ticket && result.kind == kind);
+    CHECK(str_equal((struct str){result.name, result.name_length}, name));
+    return result;
+}
+
+static bool registers(struct office *office, struct str name, struct str password)
+{
+    return ask(office, ACCOUNT_REGISTER, name, password).outcome == ACCOUNT_DONE;
+}
+
+/* Logs in, and sees that the outcome is one of the two there are. */
+static bool logs_in(struct office *office, struct str name, struct str password)
+{
+    enum account_outcome outcome = ask(office, ACCOUNT_LOGIN, name, password).outcome;
+
+    CHECK(outcome == ACCOUNT_DONE || outcome == ACCOUNT_DENIED);
+    return outcome == ACCOUNT_DONE;
+}
+
+/* Writes the accounts file as a person might. */
+static void write_file(const struct office *office, struct str text)
+{
+    FILE *file = fopen(path_of(office, "accounts"), "w");
+
+    CHECK(file && fwrite(text.at, 1, text.length, file) == text.length);
+    if (file)
+        fclose(file);
+}
+
+static struct buf read_file(const struct office *office)
+{
+    struct buf text = {0};
+
+    CHECK(file_read(path_of(office, "accounts"), &text) == 0);
+    return text;
+}
+
+static bool holds(struct buf *text, struct str part)
+{
+    for (size_t i = 0; i + part.length <= text->length; i++)
+        if (memcmp(text->at + i, part.at, part.length) == 0)
+            return true;
+    return false;
+}
+
+static void registers_and_logs_in(void)
+{
+    struct office office;
+
+    open_office(&office, QUICK);
+    CHECK(!accounts_know(office.accounts, STR("shop")));
+    CHECK(!logs_in(&office, STR("shop"), STR("secret")));
+    CHECK(registers(&office, STR("shop"), STR("secret")));
+    CHECK(accounts_know(office.accounts, STR("shop")));
+    CHECK(!accounts_know(office.accounts, STR("shops")));
+    CHECK(!accounts_know(office.accounts, STR("sho")));
+    CHECK(!accounts_know(office.accounts, (struct str){0}));
+    CHECK(logs_in(&office, STR("shop"), STR("secret")));
+    CHECK(!logs_in(&office, STR("shop"), STR("Secret")));
+    CHECK(!logs_in(&office, STR("Shop"), STR("secret")));
+    CHECK(ask(&office, ACCOUNT_REGISTER, STR("shop"), STR("other")).outcome == ACCOUNT_EXISTS);
+    CHECK(logs_in(&office, STR("shop"), STR("secret")));
+    CHECK(!logs_in(&office, STR("shop"), STR("other")));
+    close_office(&office);
+}
+
+static void results_come_in_order(void)
+{
+    struct office office;
+    struct account_result result;
+    static const struct {
+        enum account_job_kind kind;
+        struct str name, password;
+        enum account_outcome outcome;
+    } jobs[] = {
+        {ACCOUNT_LOGIN, STR_INIT("a"), STR_INIT("1"), ACCOUNT_DENIED},
+        {ACCOUNT_REGISTER, STR_INIT("a"), STR_INIT("1"), ACCOUNT_DONE},
+        {ACCOUNT_LOGIN, STR_INIT("a"), STR_INIT("1"), ACCOUNT_DONE},
+        {ACCOUNT_REGISTER, STR_INIT("a"), STR_INIT("2"), ACCOUNT_EXISTS},
+        {ACCOUNT_REGISTER, STR_INIT("b"), STR_INIT("2"), ACCOUNT_DONE},
+        {ACCOUNT_LOGIN, STR_INIT("a"), STR_INIT("2"), ACCOUNT_DENIED},
+        {ACCOUNT_LOGIN, STR_INIT("b"), STR_INIT("2"), ACCOUNT_DONE},
+    };
+    const size_t count = sizeof jobs / sizeof *jobs;
+
+    open_office(&office, QUICK);
+    CHECK(!accounts_take_result(office.accounts, &result));
+    for (size_t i = 0; i < count; i++)
+        CHECK(submit(&office, jobs[i].kind, jobs[i].name, jobs[i].password));
+    for (size_t i = 0; i < count && CHECK(await_result(&office, &result)); i++) {
+        CHECK(result.ticket == office.ticket - count + 1 + i);
+        CHECK(result.kind == jobs[i].kind && result.outcome == jobs[i].outcome);
+        CHECK(str_equal((struct str){result.name, result.name_length}, jobs[i].name));
+    }
+    CHECK(!accounts_take_result(office.accounts, &result));
+    close_office(&office);
+}
+
+/* Every kind of byte that a name may have, and what a careless file format would trip over. */
+static const struct str names[] = {
+    STR_INIT("x"),
+    STR_INIT("two words"),
+    STR_INIT("  two  before and after  "),
+    STR_INIT("#1"),
+    STR_INIT("shop #2 # wspush"),
+    STR_INIT("\"quoted\" 'names' `here`"),
+    STR_INIT("back\\slash\\n"),
+    STR_INIT("100%s %n {} <&> ; = , / . .."),
+    STR_INIT("pbkdf2-sha256 1 2 3 4"),
+    STR_INIT("\xc3\xbc\xd0\xb6\xe5\x95\x86\xe5\xba\x97 \xf0\x9f\x9b\x92"),
+    STR_INIT("\xc2\xa0\xe2\x80\xa8\xef\xbb\xbf\xf4\x8f\xbf\xbf"),
+    STR_INIT("1234567812345678123456781234567812345678123456781234567812345678"
+             "1234567812345678123456781234567812345678123456781234567812345678"),
+};
+
+#define NAMES (sizeof names / sizeof *names)
+
+static void names_of_every_kind_survive(void)
+{
+    struct office office;
+
+    open_office(&office, QUICK);
+    for (size_t i = 0; i < NAMES; i++)
+        CHECK(registers(&office, names[i], names[NAMES - 1 - i]));
+    for (int again = 0; again < 2; again++) {
+        CHECK(open_accounts(&office, QUICK));
+        for (size_t i = 0; i < NAMES; i++) {
+            CHECK(accounts_know(office.accounts, names[i]));
+            CHECK(logs_in(&office, names[i], names[NAMES - 1 - i]));
+            CHECK(!logs_in(&office, names[i], names[i]));
+        }
+        CHECK(!accounts_know(office.accounts, STR("two")));
+        CHECK(!accounts_know(office.accounts, STR("two  before and after")));
+        CHECK(registers(&office, again ? STR("later") : STR("late"), STR("p")));
+    }
+    close_office(&office);
+}
+
+static void passwords_are_any_bytes(void)
+{
+    struct office office;
+    char password[ACCOUNT_PASSWORD_MAX + 1];
+    struct str whole = {password, ACCOUNT_PASSWORD_MAX};
+
+    for (size_t i = 0; i < sizeof password; i++)
+        password[i] = (char)i;
+    open_office(&office, QUICK);
+    CHECK(registers(&office, STR("all"), whole));
+    CHECK(logs_in(&office, STR("all"), whole));
+    CHECK(!logs_in(&office, STR("all"), (struct str){password, ACCOUNT_PASSWORD_MAX - 1}));
+    CHECK(!logs_in(&office, STR("all"), (struct str){password, 1}));
+    password[ACCOUNT_PASSWORD_MAX - 1] ^= 1;
+    CHECK(!logs_in(&office, STR("all"), whole));
+    close_office(&office);
+}
+
+static void refuses_what_is_too_long(void)
+{
+    struct office office;
+    char many[ACCOUNT_PASSWORD_MAX + 1];
+
+    memset(many, 'm', sizeof many);
+    open_office(&office, QUICK);
+    CHECK(!submit(&office, ACCOUNT_REGISTER, (struct str){many, ACCOUNT_NAME_MAX + 1}, STR("p")));
+    CHECK(!submit(&office, ACCOUNT_LOGIN, STR("n"), (struct str){many, ACCOUNT_PASSWORD_MAX + 1}));
+    CHECK(registers(&office, (struct str){many, ACCOUNT_NAME_MAX}, STR("p")));
+    close_office(&office);
+}
+
+static bool is_hex(struct str text, size_t length)
+{
+    for (size_t i = 0; i < text.length; i++)
+        if (!memchr("0123456789abcdef", text.at[i], 16))
+            return false;
+    return text.length == length;
+}
+
+static void the_file_tells_no_password(void)
+{
+    struct office office;
+    struct buf text;
+    struct str rest, line[3];
+    struct stat status;
+
+    open_office(&office, QUICK);
+    CHECK(stat(path_of(&office, "accounts"), &status) != 0 && errno == ENOENT);
+    CHECK(registers(&office, STR("first"), STR("the password")));
+    CHECK(registers(&office, STR("second"), STR("the password")));
+    CHECK(stat(path_of(&office, "accounts"), &status) == 0);
+    CHECK((status.st_mode & 07777) == 0600);
+    text = read_file(&office);
+    CHECK(!holds(&text, STR("the password")));
+    rest = str_of(&text);
+    for (int i = 0; i < 3; i++)
+        line[i] = str_cut(&rest, '\n');
+    CHECK(rest.length == 0 && line[0].length > 0 && line[0].at[0] == '#');
+    for (int i = 1; i < 3; i++) {
+        CHECK(str_equal(str_cut(&line[i], ' '), STR("pbkdf2-sha256")));
+        CHECK(str_equal(str_cut(&line[i], ' '), STR("10")));
+    }
+    for (size_t length = 32; length <= 64; length *= 2) { /* salt and hash */
+        struct str first = str_cut(&line[1], ' '), second = str_cut(&line[2], ' ');
+
+        CHECK(is_hex(first, length) && is_hex(second, length));
+        CHECK(!str_equal(first, second));
+    }
+    CHECK(str_equal(line[1], STR("first")) && str_equal(line[2], STR("second")));
+    buf_free(&text);
+    close_office(&office);
+}
+
+static void reads_a_file_of_another_time(void)
+{
+    struct office office;
+    struct buf text;
+
+    open_office(&office, QUICK);
+    write_file(&office, STR("\n# a note\n" LINE("old shop") "\n#" LINE("not this") LINE("b")));
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(accounts_know(office.accounts, STR("old shop")));
+    CHECK(accounts_know(office.accounts, STR("b")));
+    CHECK(!accounts_know(office.accounts, STR("not this")));
+    CHECK(logs_in(&office, STR("old shop"), STR(PASSWORD)));
+    CHECK(!logs_in(&office, STR("old shop"), STR("password")));
+    /* what people wrote into it stays */
+    CHECK(registers(&office, STR("new"), STR("p")));
+    text = read_file(&office);
+    CHECK(holds(&text, STR("\n# a note\n" LINE("old shop") "\n#" LINE("not this") LINE("b"))));
+    buf_free(&text);
+    close_office(&office);
+}
+
+static void a_last_line_may_lack_its_end(void)
+{
+    struct office office;
+    struct str text = STR(LINE("one") LINE("two"));
+
+    open_office(&office, QUICK);
+    write_file(&office, (struct str){text.at, text.length - 1});
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(logs_in(&office, STR("two"), STR(PASSWORD)));
+    CHECK(registers(&office, STR("three"), STR("3")));
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(logs_in(&office, STR("two"), STR(PASSWORD)));
+    CHECK(logs_in(&office, STR("three"), STR("3")));
+    write_file(&office, STR("")); /* an empty file is a file of no accounts */
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(!accounts_know(office.accounts, STR("two")));
+    CHECK(registers(&office, STR("four"), STR("4")));
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(logs_in(&office, STR("four"), STR("4")));
+    close_office(&office);
+}
+
+#define METHOD "pbkdf2-sha256"
+#define X32 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+
+/* Lines that are refused, and a word that their complaint must have. */
+static const struct {
+    struct str line;
+    const char *word;
+} damages[] = {
+    {STR_INIT("pbkdf2-sha512 1000 " SALT " " HASH " n"), "method"},
+    {STR_INIT("PBKDF2-SHA256 1000 " SALT " " HASH " n"), "method"},
+    {STR_INIT(" " METHOD " 1000 " SALT " " HASH " n"), "method"},
+    {STR_INIT("n"), "method"},
+    {STR_INIT("\0\0\0"), "method"},
+    {STR_INIT("\r"), "method"},
+    {STR_INIT(METHOD), "iterations"},
+    {STR_INIT(METHOD " "), "iterations"},
+    {STR_INIT(METHOD "  " SALT " " HASH " n"), "iterations"},
+    {STR_INIT(METHOD " 0 " SALT " " HASH " n"), "iterations"},
+    {STR_INIT(METHOD " -1 " SALT " " HASH " n"), "iterations"},
+    {STR_INIT(METHOD " +1 " SALT " " HASH " n"), "iterations"},
+    {STR_INIT(METHOD " 1e3 " SALT " " HASH " n"), "iterations"},
+    {STR_INIT(METHOD " 2147483648 " SALT " " HASH " n"), "iterations"},
+    {STR_INIT(METHOD " 18446744073709551617 " SALT " " HASH " n"), "iterations"},
+    {STR_INIT(METHOD " 1000"), ""},
+    {STR_INIT(METHOD " 1000 " SALT), ""},
+    {STR_INIT(METHOD " 1000  " HASH " n"), "salt"},
+    {STR_INIT(METHOD " 1000 " SALT "0 " HASH " n"), "salt"},
+    {STR_INIT(METHOD " 1000 0" SALT "0 " HASH " n"), "salt"},
+    {STR_INIT(METHOD " 1000 " X32 " " HASH " n"), "salt"},
+    {STR_INIT(METHOD " 1000 000102030405060708090A0B0C0D0E0F " HASH " n"), "salt"},
+    {STR_INIT(METHOD " 1000 " SALT "  n"), "hash"},
+    {STR_INIT(METHOD " 1000 " SALT " " SALT " n"), "hash"},
+    {STR_INIT(METHOD " 1000 " SALT " " X32 X32 " n"), "hash"},
+    {STR_INIT(METHOD " 1000 " SALT " " HASH "00 n"), "hash"},
+    {STR_INIT(METHOD " 1000 " SALT " " HASH), "name"},
+    {STR_INIT(METHOD " 1000 " SALT " " HASH " "), "name"},
+    {STR_INIT(METHOD " 1000 " SALT " " HASH " good"), "twice"},
+    {STR_INIT(METHOD " 1000 " SALT " " HASH " " X32 X32 X32 X32 "x"), "name"},
+};
+
+static void names_the_line_that_is_damaged(void)
+{
+    struct office office;
+    char expected[PATH_MAX];
+
+    open_office(&office, QUICK);
+    snprintf(expected, sizeof expected, "%s/accounts:4: ", office.folder);
+    for (size_t i = 0; i < sizeof damages / sizeof *damages; i++) {
+        struct buf text = {0};
+
+        buf_append(&text, STR("# header\n" LINE("good") "\n"));
+        buf_append(&text, damages[i].line);
+        buf_append(&text, i % 2 ? STR("\n" LINE("behind")) : STR(""));
+        write_file(&office, str_of(&text));
+        buf_free(&text);
+        CHECK(!open_accounts(&office, QUICK));
+        CHECK(strncmp(office.error, expected, strlen(expected)) == 0);
+        if (!CHECK(strlen(office.error) > strlen(expected) &&
+                   strstr(office.error + strlen(expected), damages[i].word)))
+            printf("     %s\n", office.error);
+    }
+    close_office(&office);
+}
+
+static void says_why_it_cannot_read(void)
+{
+    struct office office;
+    char little[8];
+
+    open_office(&office, QUICK);
+    CHECK(mkdir(path_of(&office, "accounts"), 0700) == 0);
+    CHECK(!open_accounts(&office, QUICK));
+    CHECK(strstr(office.error, path_of(&office, "accounts")));
+    CHECK(strstr(office.error, strerror(EISDIR)));
+    memset(little, '!', sizeof little);
+    CHECK(!accounts_open(office.folder, office.wake[1], QUICK, little, 4));
+    CHECK(strlen(little) == 3 && little[4] == '!');
+    CHECK(rmdir(path_of(&office, "accounts")) == 0);
+    accounts_close(NULL);
+    close_office(&office);
+}
+
+static void iterations_are_the_files(void)
+{
+    struct office office;
+    struct buf text;
+
+    open_office(&office, QUICK);
+    CHECK(registers(&office, STR("few"), STR("p")));
+    CHECK(open_accounts(&office, ACCOUNT_ITERATIONS));
+    CHECK(registers(&office, STR("more"), STR("p")));
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(logs_in(&office, STR("few"), STR("p")));
+    CHECK(logs_in(&office, STR("more"), STR("p")));
+    text = read_file(&office);
+    CHECK(holds(&text, STR("\n" METHOD " 10 ")) && holds(&text, STR("\n" METHOD " 600000 ")));
+    buf_free(&text);
+    close_office(&office);
+}
+
+/* Whether a name is registered must not show in the time that a refusal takes. */
+static void an_unknown_name_costs_the_same(void)
+{
+    struct office office;
+    clock_t known, unknown;
+
+    open_office(&office, 50000);
+    CHECK(registers(&office, STR("known"), STR("p")));
+    known = clock();
+    CHECK(!logs_in(&office, STR("known"), STR("wrong")));
+    unknown = clock();
+    CHECK(!logs_in(&office, STR("unknown"), STR("wrong")));
+    known = unknown - known;
+    unknown = clock() - unknown;
+    CHECK(unknown > known / 4 && known > unknown / 4);
+    close_office(&office);
+}
+
+static void a_full_queue_refuses(void)
+{
+    struct office office;
+    struct account_result result;
+    int64_t until = now() + PATIENCE;
+    int accepted = 0;
+
+    open_office(&office, 100000); /* long enough to fill the queue meanwhile */
+    while (accepted <= 2 * ACCOUNT_JOBS_MAX &&
+           submit(&office, ACCOUNT_REGISTER, STR("slow"), STR("p")))
+        accepted++;
+    /* the worker may have taken one already */
+    CHECK(accepted == ACCOUNT_JOBS_MAX || accepted == ACCOUNT_JOBS_MAX + 1);
+    CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE);
+    while (!submit(&office, ACCOUNT_LOGIN, STR("slow"), STR("p")) && now() < until)
+        poll(NULL, 0, 1);
+    CHECK(now() < until); /* there was room again */
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(logs_in(&office, STR("slow"), STR("p")));
+    close_office(&office);
+}
+
+static void closing_drops_what_waits(void)
+{
+    struct office office;
+    char name[] = "system 0";
+
+    open_office(&office, 20000);
+    for (; name[7] <= '9'; name[7]++)
+        CHECK(submit(&office, ACCOUNT_REGISTER, str_from(name), str_from(name)));
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(!accounts_know(office.accounts, STR("system 9")));
+    for (name[7] = '0'; name[7] <= '9'; name[7]++)
+        CHECK(!accounts_know(office.accounts, str_from(name)) ||
+              logs_in(&office, str_from(name), str_from(name)));
+    close_office(&office);
+}
+
+static void block_new_file(struct office *office, bool on)
+{
+    const char *path = path_of(office, "accounts.new");
+
+    CHECK((on ? mkdir(path, 0700) : rmdir(path)) == 0);
+}
+
+static void block_rename(struct office *office, bool on)
+{
+    char aside[PATH_MAX];
+
+    snprintf(aside, sizeof aside, "%s", path_of(office, "aside"));
+    if (on) {
+        CHECK(rename(path_of(office, "accounts"), aside) == 0);
+        CHECK(mkdir(path_of(office, "accounts"), 0700) == 0);
+    } else {
+        CHECK(access(path_of(office, "accounts.new"), F_OK) != 0); /* nothing is left about */
+        CHECK(rmdir(path_of(office, "accounts")) == 0);
+        CHECK(rename(aside, path_of(office, "accounts")) == 0);
+    }
+}
+
+static void move_folder(struct office *office, bool on)
+{
+    char aside[PATH_MAX];
+
+    snprintf(aside, sizeof aside, "%s.aside", office->folder);
+    CHECK((on ? rename(office->folder, aside) : rename(aside, office->folder)) == 0);
+}
+
+static void what_is_not_saved_has_not_happened(void)
+{
+    static void (*const ways[])(struct office *, bool) = {block_new_file, block_rename,
+                                                          move_folder};
+    struct office office;
+    char name[] = "system 0";
+
+    open_office(&office, QUICK);
+    CHECK(registers(&office, STR("before"), STR("b")));
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        struct buf before = read_file(&office), after;
+        struct account_result result;
+
+        name[7]++;
+        ways[i](&office, true);
+        result = ask(&office, ACCOUNT_REGISTER, str_from(name), STR("first"));
+        CHECK(result.outcome == ACCOUNT_UNSAVED && result.error != 0);
+        CHECK(!accounts_know(office.accounts, str_from(name)));
+        CHECK(!logs_in(&office, str_from(name), STR("first")));
+        CHECK(logs_in(&office, STR("before"), STR("b")));
+        ways[i](&office, false);
+        after = read_file(&office);
+        CHECK(str_equal(str_of(&before), str_of(&after)));
+        buf_free(&before);
+        buf_free(&after);
+        CHECK(registers(&office, str_from(name), STR("second")));
+        CHECK(open_accounts(&office, QUICK));
+        CHECK(logs_in(&office, str_from(name), STR("second")));
+    }
+    close_office(&office);
+}
+
+static void what_a_crash_left_is_no_harm(void)
+{
+    struct office office;
+    struct stat status;
+    FILE *file;
+
+    open_office(&office, QUICK);
+    file = fopen(path_of(&office, "accounts.new"), "w");
+    CHECK(file && fputs("half a li", file) >= 0);
+    if (file)
+        fclose(file);
+    CHECK(chmod(path_of(&office, "accounts.new"), 0644) == 0);
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(registers(&office, STR("n"), STR("p")));
+    CHECK(stat(path_of(&office, "accounts"), &status) == 0);
+    CHECK((status.st_mode & 07777) == 0600);
+    CHECK(open_accounts(&office, QUICK));
+    CHECK(logs_in(&office, STR("n"), STR("p")));
+    close_office(&office);
+}
+
+/* True if the name's account, once it is known, is in the file. */
+static bool known_means_saved(struct office *office, struct str name, bool *known)
+{
+    struct buf line = {0}, text = {0};
+    bool good = true;
+
+    *known = accounts_know(office->accounts, name);
+    if (*known) {
+        buf_append(&line, STR(" "));
+        buf_append(&line, name);
+        buf_append(&line, STR("\n"));
+        text = read_file(office);
+        good = holds(&text, str_of(&line));
+    }
+    buf_free(&line);
+    buf_free(&text);
+    return good;
+}
+
+static void the_owner_asks_while_the_worker_works(void)
+{
+    const unsigned count = 40;
+    struct office office;
+    struct account_result result;
+    unsigned seen = 0, results = 0;
+    int64_t until = now() + PATIENCE;
+    bool good = true, known;
+    char name[16];
+
+    open_office(&office, QUICK);
+    for (unsigned i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "system %u", i);
+        CHECK(submit(&office, ACCOUNT_REGISTER, str_from(name), STR("p")));
+    }
+    while (seen < count && good && now() < until) {
+        snprintf(name, sizeof name, "system %u", seen);
+        good = known_means_saved(&office, str_from(name), &known);
+        seen += known;
+    }
+    CHECK(good && seen == count);
+    while (results < count && await_result(&office, &result))
+        results += result.outcome == ACCOUNT_DONE;
+    CHECK(results == count);
+    close_office(&office);
+}
+
+static volatile sig_atomic_t signalled;
+
+static void note_signal(int number)
+{
+    signalled = number;
+}
+
+static void leaves_signals_to_the_owner(void)
+{
+    struct sigaction action = {.sa_handler = note_signal}, before;
+    struct office office;
+    sigset_t one;
+
+    sigemptyset(&action.sa_mask);
+    sigemptyset(&one);
+    sigaddset(&one, SIGUSR1);
+    sigaction(SIGUSR1, &action, &before);
+    open_office(&office, QUICK);
+    CHECK(registers(&office, STR("n"), STR("p")));
+    pthread_sigmask(SIG_BLOCK, &one, NULL);
+    kill(getpid(), SIGUSR1);
+    poll(NULL, 0, MOMENT);
+    CHECK(signalled == 0);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    CHECK(signalled == SIGUSR1);
+    sigaction(SIGUSR1, &before, NULL);
+    close_office(&office);
+}
+
+int main(void)
+{
+    test_run("registers and logs in", registers_and_logs_in);
+    test_run("results come in order", results_come_in_order);
+    test_run("names of every kind survive", names_of_every_kind_survive);
+    test_run("passwords are any bytes", passwords_are_any_bytes);
+    test_run("refuses what is too long", refuses_what_is_too_long);
+    test_run("the file tells no password", the_file_tells_no_password);
+    test_run("reads a file of another time", reads_a_file_of_another_time);
+    test_run("a last line may lack its end", a_last_line_may_lack_its_end);
+    test_run("names the line that is damaged", names_the_line_that_is_damaged);
+    test_run("says why it cannot read", says_why_it_cannot_read);
+    test_run("iterations are the file's", iterations_are_the_files);
+    test_run("an unknown name costs the same", an_unknown_name_costs_the_same);
+    test_run("a full queue refuses", a_full_queue_refuses);
+    test_run("closing drops what waits", closing_drops_what_waits);
+    test_run("what is not saved has not happened", what_is_not_saved_has_not_happened);
+    test_run("what a crash left is no harm", what_a_crash_left_is_no_harm);
+    test_run("the owner asks while the worker works", the_owner_asks_while_the_worker_works);
+    test_run("leaves signals to the owner", leaves_signals_to_the_owner);
+    return test_finish();
+}

@@ -1,0 +1,1324 @@
+/* test_api.c - api.c: what each route takes, refuses and answers, at and past every limit. */
+#include "node.h"
+
+#include "http.h"
+#include "json.h"
+
+/* a and b are of the system shop, c of another. */
+static struct visitor visitors[3];
+
+static int64_t now, unix_now; /* of the next call */
+static bool nobody_waits;     /* late answers are not waited for */
+
+/* What the last call brought. */
+static struct {
+    int status;
+    const char *allow;
+    unsigned retry_after;
+    bool late;
+    struct buf body;
+    int64_t code;
+    struct str msg, data; /* JSON */
+} answer;
+
+struct call {
+    const char *method, *path, *headers; /* NULL: POST, and a good token of shop */
+    struct str body;                     /* '@', '~' and '^' stand for the ids of a, b and c */
+};
+
+/* --- calling --------------------------------------------------------------------------------- */
+
+static const char *token_line(const struct crypto_keys *keys, const char *system, int64_t expires)
+{
+    struct buf token = {0};
+    const char *line;
+
+    CHECK(crypto_sign_token(keys, str_from(system), expires, &token));
+    line = say("Token: %.*s\r\n", (int)token.length, token.at);
+    buf_free(&token);
+    return line;
+}
+
+static const char *token_of(const char *system)
+{
+    return token_line(&node.keys, system, unix_now + 60);
+}
+
+/* An answer is one envelope, {"code":…,"msg":…,"data":…} in this order, whose code fits the
+ * status. */
+static void check_envelope(void)
+{
+    static const struct {
+        int64_t code;
+        int statuses[4];
+    } fits[] = {
+        {0, {200}},     {-1, {400, 403, 404, 405}},
+        {-1001, {200}}, {-1002, {401}},
+        {-1003, {200}}, {-1004, {200}},
+        {-1005, {200}}, {-1006, {429}},
+        {-1007, {503}},
+    };
+    struct json_field fields[] = {
+        {.name = STR("code")}, {.name = STR("msg")}, {.name = STR("data")}};
+    struct buf expected = {0};
+    struct json_error error;
+    bool fit = false;
+
+    if (!CHECK(json_parse_object(str_of(&answer.body), fields, 3, 7, &error)) ||
+        !CHECK(json_decode_integer(fields[0].value, &answer.code)))
+        return;
+    answer.msg = fields[1].value.text;
+    answer.data = fields[2].value.text;
+    CHECK(fields[1].value.type == JSON_STRING);
+    buf_append(&expected, str_from(say("{\"code\":%lld,\"msg\":", (long long)answer.code)));
+    buf_append(&expected, answer.msg);
+    buf_append(&expected, STR(",\"data\":"));
+    buf_append(&expected, answer.data);
+    buf_append(&expected, STR("}"));
+    CHECK(same(str_of(&answer.body), str_of(&expected)));
+    buf_free(&expected);
+    for (size_t i = 0; i < COUNT(fits); i++)
+        for (size_t j = 0; j < 4 && fits[i].code == answer.code; j++)
+            fit = fit || fits[i].statuses[j] == answer.status;
+    CHECK(fit);
+    CHECK(str_equal(answer.msg, STR("\"success\"")) == (answer.code == 0));
+    CHECK(answer.code == 0 || (str_equal(answer.data, STR("[]")) && answer.msg.length > 2));
+    CHECK((answer.retry_after > 0) == (answer.status == 429));
+}
+
+/* Appends a text with ids in place of their signs. */
+static struct str with_ids(struct str pattern, struct buf *out)
+{
+    for (size_t i = 0; i < pattern.length; i++) {
+        const char *sign = memchr("@~^", pattern.at[i], 3);
+
+        if (sign)
+            buf_append(out, id_of(&visitors[sign - "@~^"]));
+        else
+            buf_append(out, (struct str){pattern.at + i, 1});
+    }
+    return str_of(out);
+}
+
+static void perform(struct call call)
+{
+    const char *headers = call.headers ? call.headers : token_of("shop");
+    struct str head = str_from(say("%s %s HTTP/1.1\r\nHost: h\r\n%s\r\n",
+                                   call.method ? call.method : "POST", call.path, headers));
+    static struct http_request request;
+    struct api_answer got = {0};
+    struct account_result result;
+    struct buf body = {0};
+
+    CHECK(http_parse_request(head, 8192, &request) == HTTP_OK);
+    answer.late = api_handle(&node.api, &request, with_ids(call.body, &body), 77, now, unix_now,
+                             &got) == API_LATER;
+    buf_free(&body);
+    buf_free(&answer.body);
+    if (answer.late && nobody_waits)
+        return;
+    if (answer.late && node_await(&result)) {
+        CHECK(result.ticket == 77);
+        api_finish(&node.api, &result, unix_now, &got);
+    }
+    flush();
+    answer.status = got.status;
+    answer.allow = got.allow;
+    answer.retry_after = got.retry_after;
+    answer.body = got.body;
+    CHECK(!got.fields);
+    check_envelope();
+}
+
+static bool is_answered(int status, int64_t code)
+{
+    if (answer.status == status && answer.code == code)
+        return true;
+    printf("  expected %d and %lld, got %d: %.*s\n", status, (long long)code, answer.status,
+           (int)answer.body.length, answer.body.at);
+    return false;
+}
+
+static bool calls(const char *path, const char *body, int status, int64_t code)
+{
+    perform((struct call){.path = path, .body = str_from(body)});
+    return is_answered(status, code);
+}
+
+static bool answers_data(const char *path, const char *body, const char *data)
+{
+    return calls(path, body, 200, 0) && same(answer.data, str_from(data));
+}
+
+/* Refuses with 400 and -1, and names what is wrong. */
+static bool refuses(const char *path, const char *body, const char *what)
+{
+    return calls(path, body, 400, -1) && contains(answer.msg, what);
+}
+
+static void open_house(void)
+{
+    static const char *const systems[] = {"shop", "shop", "other"};
+
+    node_open();
+    now = 1000000;
+    unix_now = UNIX_NOW;
+    nobody_waits = false;
+    for (size_t i = 0; i < COUNT(visitors); i++)
+        arrive(&visitors[i], str_from(systems[i]));
+}
+
+static void close_house(void)
+{
+    for (size_t i = 0; i < COUNT(visitors); i++)
+        depart(&visitors[i]);
+    buf_free(&answer.body);
+    node_close();
+}
+
+/* Calls may have closed one. */
+static void bring_back(struct visitor *visitor)
+{
+    if (!visitor->conn.client) {
+        depart(visitor);
+        arrive(visitor, STR("shop"));
+    }
+    far_forget(&visitor->far);
+}
+
+/* --- routes and their fields ----------------------------------------------------------------- */
+
+enum kind { TEXT, INTEGER, BOOLEAN, TEXTS, ANY };
+
+static const struct {
+    const char *name, *good;
+    enum kind kind;
+} fields[] = {
+    {"systemId", "\"s\"", TEXT},   {"password", "\"p\"", TEXT},     {"clientId", "\"@\"", TEXT},
+    {"groupName", "\"g\"", TEXT},  {"userId", "\"u\"", TEXT},       {"extend", "\"e\"", TEXT},
+    {"code", "1000", INTEGER},     {"msg", "\"m\"", TEXT},          {"data", "{\"a\":1}", ANY},
+    {"sendUserId", "\"x\"", TEXT}, {"messageId", "\"y\"", TEXT},    {"receipt", "true", BOOLEAN},
+    {"exclude", "[\"~\"]", TEXTS}, {"clientIds", "[\"@\"]", TEXTS}, {"reason", "\"r\"", TEXT},
+};
+
+static const struct route {
+    const char *path, *required, *optional;
+} routes[] = {
+    {"/api/register", "systemId password", ""},
+    {"/api/login", "systemId password", ""},
+    {"/api/send_to_client", "clientId code msg data", "sendUserId messageId receipt"},
+    {"/api/bind_to_group", "clientId groupName", "userId extend"},
+    {"/api/send_to_group", "groupName code msg data", "sendUserId messageId receipt exclude"},
+    {"/api/get_online_list", "groupName", ""},
+    {"/api/send_to_clients", "clientIds code msg data", "sendUserId messageId receipt"},
+    {"/api/send_to_system", "code msg data", "sendUserId messageId receipt"},
+    {"/api/send_to_user", "userId code msg data", "sendUserId messageId receipt"},
+    {"/api/unbind_from_group", "clientId groupName", ""},
+    {"/api/close_client", "clientId", "code reason"},
+    {"/api/client_info", "clientId", ""},
+};
+
+static bool has_word(const char *words, const char *word)
+{
+    struct str rest = str_from(words);
+
+    while (rest.at)
+        if (str_equal(str_cut(&rest, ' '), str_from(word)))
+            return true;
+    return false;
+}
+
+/* How a body differs from a good one. */
+struct twist {
+    const char *without;       /* a field that is left out */
+    const char *field, *value; /* one with another value */
+    bool bare;                 /* no optional fields */
+    bool strange;              /* with all fields of other routes, ill-typed */
+    const char *more;          /* further members */
+};
+
+static const char *twisted_value(size_t field, const struct twist *twist)
+{
+    bool here = twist->field && strcmp(twist->field, fields[field].name) == 0;
+
+    return here ? twist->value : fields[field].good;
+}
+
+static const char *make_body(const struct route *route, struct twist twist)
+{
+    static char body[2000];
+    size_t length = 0;
+
+    for (size_t i = 0; i < COUNT(fields); i++) {
+        const char *name = fields[i].name, *value = NULL;
+
+        if (has_word(route->required, name))
+            value = twisted_value(i, &twist);
+        else if (has_word(route->optional, name))
+            value = twist.bare ? NULL : twisted_value(i, &twist);
+        else if (twist.strange)
+            value = fields[i].kind == INTEGER ? "[]" : "12";
+        if (value && !(twist.without && strcmp(twist.without, name) == 0))
+            length += (size_t)snprintf(body + length, sizeof body - length, "%c\"%s\":%s",
+                                       length ? ',' : '{', name, value);
+    }
+    snprintf(body + length, sizeof body - length, "%s%s}", length ? "" : "{",
+             twist.more ? twist.more : "");
+    return body;
+}
+
+/* True if it is a success, or would be but for the account. */
+static bool is_taken(const struct route *route, const char *body)
+{
+    perform((struct call){.path = route->path, .body = str_from(body)});
+    bring_back(&visitors[0]);
+    if (answer.status == 200 && (answer.code == 0 || answer.code == -1004))
+        return true;
+    printf("  %s %s\n  was refused: %.*s\n", route->path, body, (int)answer.body.length,
+           answer.body.at);
+    return false;
+}
+
+static bool is_refused(const struct route *route, const char *body, const char *what)
+{
+    bool good = refuses(route->path, body, what);
+
+    if (!good)
+        printf("  %s %s\n", route->path, body);
+    return good && !answer.late && visitors[0].conn.client;
+}
+
+static void good_bodies_are_taken(void)
+{
+    open_house();
+    for (size_t i = 0; i < COUNT(routes); i++) {
+        CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){.bare = true})));
+        CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){0})));
+        CHECK(is_taken(&routes[i], say(" \r\n\t%s \n", make_body(&routes[i], (struct twist){0}))));
+    }
+    close_house();
+}
+
+static void required_fields_are_required(void)
+{
+    open_house();
+    for (size_t i = 0; i < COUNT(routes); i++) {
+        for (size_t field = 0; field < COUNT(fields); field++) {
+            const char *name = fields[field].name;
+            const char *body = make_body(&routes[i], (struct twist){.without = name});
+
+            if (has_word(routes[i].required, name))
+                CHECK(is_refused(&routes[i], body, say("field %s is missing", name)));
+            else
+                CHECK(is_taken(&routes[i], body));
+        }
+    }
+    close_house();
+}
+
+static void ill_typed_fields_are_refused(void)
+{
+    static const char *const values[] = {
+        "null", "true",          "12", "\"12\"", "[]", "[\"a\",1]", "[\"a\",[\"b\"]]",
+        "{}",   "{\"a\":\"b\"}", "1.5"};
+    static const char *const good[] = {
+        [TEXT] = "\"12\"", [INTEGER] = "12", [BOOLEAN] = "true", [TEXTS] = "[]"};
+
+    open_house();
+    for (size_t i = 0; i < COUNT(routes); i++)
+        for (size_t field = 0; field < COUNT(fields); field++)
+            for (size_t value = 0; value < COUNT(values); value++) {
+                struct twist twist = {.field = fields[field].name, .value = values[value]};
+
+                if (fields[field].kind == ANY || strcmp(good[fields[field].kind], twist.value) == 0)
+                    continue;
+                if (has_word(routes[i].required, twist.field) ||
+                    has_word(routes[i].optional, twist.field))
+                    CHECK(is_refused(&routes[i], make_body(&routes[i], twist),
+                                     say("field %s must be", twist.field)));
+            }
+    close_house();
+}
+
+static void unknown_fields_are_ignored(void)
+{
+    open_house();
+    for (size_t i = 0; i < COUNT(routes); i++) {
+        struct twist twist = {.strange = true,
+                              .more = ",\"\":[[]],\"CODE\":null,\"Data\":{\"a\":1}"};
+
+        CHECK(is_taken(&routes[i], make_body(&routes[i], twist)));
+    }
+    /* a receipt on what is no send, and an exclusion of what is no group, say nothing */
+    CHECK(answers_data("/api/bind_to_group",
+                       "{\"clientId\":\"@\",\"groupName\":\"g\",\"receipt\":true}", "[]"));
+    far_forget(&visitors[0].far);
+    CHECK(calls("/api/send_to_system",
+                "{\"code\":1,\"msg\":\"m\",\"data\":1,\"exclude\":[\"@\"],\"clientIds\":[]}", 200,
+                0));
+    CHECK(got_text(&visitors[0].far, "{\"code\":1,\"msg\":\"m\",\"data\":1}"));
+    close_house();
+}
+
+static void duplicate_fields_are_refused(void)
+{
+    open_house();
+    for (size_t i = 0; i < COUNT(routes); i++) {
+        for (size_t field = 0; field < COUNT(fields); field++) {
+            const char *name = fields[field].name;
+            struct twist twist = {.more = say(",\"%s\":%s", name, fields[field].good)};
+            struct twist escaped = {.more = say(",\"\\u00%02x%s\":1", (unsigned)name[0], name + 1)};
+
+            if (!has_word(routes[i].required, name))
+                continue;
+            CHECK(is_refused(&routes[i], make_body(&routes[i], twist), "duplicate key"));
+            CHECK(is_refused(&routes[i], make_body(&routes[i], escaped), "duplicate key"));
+        }
+        CHECK(is_refused(&routes[i],
+                         make_body(&routes[i], (struct twist){.more = ",\"z\":1,\"z\":1"}),
+                         "duplicate key"));
+    }
+    close_house();
+}
+
+static void bodies_that_are_no_object_are_refused(void)
+{
+    static const char *const rows[] = {
+        "",
+        " ",
+        "null",
+        "[]",
+        "\"a\"",
+        "1",
+        "{",
+        "{}}",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{'a':1}",
+        "{\"a\":01}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{} {}",
+        "{\"a\":+1}",
+        "{\"a\":NaN}",
+        "{\"a\":\"\t\"}",
+        "{\"a\":\"\xff\"}",
+        "{\"a\":\"\\x\"}",
+        "{\"a\":\"\xed\xa0\x80\"}",
+        "\xef\xbb\xbf{}",
+    };
+    struct buf deep = {0};
+
+    open_house();
+    for (size_t i = 0; i < COUNT(routes); i++)
+        for (size_t row = 0; row < COUNT(rows); row++)
+            CHECK(is_refused(&routes[i], rows[row], "not valid JSON"));
+    for (size_t depth = 64; depth <= 65; depth++) { /* the object itself is one level */
+        deep.length = 0;
+        buf_append(&deep, STR("{\"code\":1,\"msg\":\"m\",\"data\":"));
+        for (size_t i = 1; i < depth; i++)
+            buf_append(&deep, STR("["));
+        for (size_t i = 1; i < depth; i++)
+            buf_append(&deep, STR("]"));
+        buf_append(&deep, STR("}"));
+        perform((struct call){.path = "/api/send_to_system", .body = str_of(&deep)});
+        CHECK(depth == 64 ? is_answered(200, 0) : is_answered(400, -1));
+    }
+    buf_free(&deep);
+    close_house();
+}
+
+/* --- limits ---------------------------------------------------------------------------------- */
+
+/* The good body of a route with `count` times `unit` and then `tail` as the text of one field. */
+static const char *long_body(const struct route *route, const char *field, const char *unit,
+                             size_t count, const char *tail)
+{
+    static char value[8000], body[9000];
+    struct str good = str_from(make_body(
+        route,
+        (struct twist){.field = field, .value = "#", .bare = has_word(route->required, field)}));
+    struct str before = str_cut(&good, '#');
+    size_t length = 0;
+
+    value[0] = '\0';
+    for (size_t i = 0; i < count; i++)
+        length += (size_t)snprintf(value + length, sizeof value - length, "%s", unit);
+    snprintf(body, sizeof body, "%.*s\"%s%s\"%.*s", (int)before.length, before.at, value, tail,
+             (int)good.length, good.at);
+    return body;
+}
+
+static const struct route *route_of(const char *path)
+{
+    for (size_t i = 0; i < COUNT(routes); i++)
+        if (strcmp(routes[i].path, path) == 0)
+            return &routes[i];
+    abort();
+}
+
+static void texts_may_be_as_long_as_their_limit(void)
+{
+    static const struct {
+        const char *path, *field;
+        size_t limit, least;
+    } rows[] = {
+        {"/api/register", "systemId", 128, 1},
+        {"/api/login", "systemId", 128, 1},
+        {"/api/register", "password", 256, 1},
+        {"/api/login", "password", 256, 1},
+        {"/api/bind_to_group", "groupName", 128, 1},
+        {"/api/unbind_from_group", "groupName", 128, 1},
+        {"/api/send_to_group", "groupName", 128, 1},
+        {"/api/get_online_list", "groupName", 128, 1},
+        {"/api/bind_to_group", "userId", 128, 1},
+        {"/api/send_to_user", "userId", 128, 1},
+        {"/api/bind_to_group", "extend", 1024, 0},
+        {"/api/send_to_client", "messageId", 64, 0},
+        {"/api/send_to_clients", "messageId", 64, 0},
+        {"/api/send_to_group", "messageId", 64, 0},
+        {"/api/send_to_user", "messageId", 64, 0},
+        {"/api/send_to_system", "messageId", 64, 0},
+        {"/api/close_client", "reason", 123, 0},
+    };
+    /* one character in several ways, and how many bytes it has */
+    static const struct {
+        const char *unit;
+        size_t bytes;
+    } units[] = {{"x", 1},       {"\xc3\xa9", 2}, {"\xe2\x82\xac", 3}, {"\xf0\x9f\x98\x80", 4},
+                 {"\\u0041", 1}, {"\\u00e9", 2},  {"\\u20AC", 3},      {"\\uD83D\\uDE00", 4},
+                 {"\\\"", 1}};
+    static const char *const rest[] = {"", "a", "ab", "abc"};
+
+    open_house();
+    for (size_t row = 0; row < COUNT(rows); row++) {
+        const struct route *route = route_of(rows[row].path);
+        const char *field = rows[row].field;
+
+        for (size_t i = 0; i < COUNT(units); i++) {
+            size_t count = rows[row].limit / units[i].bytes;
+            const char *tail = rest[rows[row].limit % units[i].bytes];
+
+            CHECK(is_refused(
+                route, long_body(route, field, units[i].unit, count, say("%s!", tail)),
+                say("field %s is too long; the limit in bytes is %zu", field, rows[row].limit)));
+            if (strcmp(route->path, "/api/login") != 0)
+                CHECK(is_taken(route, long_body(route, field, units[i].unit, count, tail)));
+        }
+        if (rows[row].least)
+            CHECK(is_refused(route, long_body(route, field, "", 0, ""),
+                             say("field %s must not be empty", field)));
+        else
+            CHECK(is_taken(route, long_body(route, field, "", 0, "")));
+    }
+    close_house();
+}
+
+static void control_characters_in_names_are_refused(void)
+{
+    static const struct {
+        const char *path, *field;
+    } names[] = {
+        {"/api/register", "systemId"},           {"/api/login", "systemId"},
+        {"/api/bind_to_group", "groupName"},     {"/api/bind_to_group", "userId"},
+        {"/api/send_to_user", "userId"},         {"/api/send_to_group", "groupName"},
+        {"/api/unbind_from_group", "groupName"}, {"/api/get_online_list", "groupName"},
+    };
+    static const struct {
+        const char *text;
+        bool good;
+    } rows[] = {
+        {"\\u0000", false},
+        {"\\n", false},
+        {"\\t", false},
+        {"\\b", false},
+        {"\\u001f", false},
+        {"\\u0020", true},
+        {"!", true},
+        {"\\u007e", true},
+        {"\\u007f", false},
+        {"\x7f", false},
+        {"\\u0080", false},
+        {"\xc2\x80", false},
+        {"\\u0085", false},
+        {"\xc2\x9f", false},
+        {"\\u009f", false},
+        {"\xc2\xa0", true},
+        {"\xc3\x80", true},
+        {"\\u00a0", true},
+        {"\xe2\x82\xac", true},
+        {"\xe2\x80\x8b", true},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(names); i++)
+        for (size_t row = 0; row < COUNT(rows); row++) {
+            const struct route *route = route_of(names[i].path);
+            const char *body = long_body(route, names[i].field, "a", 1, say("%sz", rows[row].text));
+
+            if (!rows[row].good)
+                CHECK(is_refused(route, body,
+                                 say("field %s has a control character", names[i].field)));
+            else if (strcmp(route->path, "/api/login") != 0)
+                CHECK(is_taken(route, body));
+        }
+    /* what is no name may have them */
+    CHECK(is_taken(route_of("/api/bind_to_group"),
+                   long_body(route_of("/api/bind_to_group"), "extend", "\\u0000\x7f\\n", 3, "")));
+    CHECK(is_taken(route_of("/api/register"),
+                   long_body(route_of("/api/register"), "password", "\\u0000\x7f\\n", 3, "")));
+    close_house();
+}
+
+static void half_a_surrogate_pair_is_no_text(void)
+{
+    static const struct {
+        const char *path, *field;
+    } rows[] = {
+        {"/api/register", "systemId"},       {"/api/register", "password"},
+        {"/api/bind_to_group", "groupName"}, {"/api/bind_to_group", "userId"},
+        {"/api/bind_to_group", "extend"},    {"/api/send_to_client", "messageId"},
+        {"/api/close_client", "reason"},     {"/api/client_info", "clientId"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++)
+        CHECK(is_refused(route_of(rows[i].path),
+                         long_body(route_of(rows[i].path), rows[i].field, "\\ud800", 1, ""),
+                         rows[i].field));
+    close_house();
+}
+
+static void codes_are_integers_of_64_bits(void)
+{
+    static const struct {
+        const char *code;
+        bool good;
+    } rows[] = {
+        {"0", true},
+        {"-1", true},
+        {"9223372036854775807", true},
+        {"-9223372036854775808", true},
+        {"9223372036854775808", false},
+        {"-9223372036854775809", false},
+        {"18446744073709551616", false},
+        {"99999999999999999999999", false},
+        {"1.0", false},
+        {"1e3", false},
+        {"1E0", false},
+        {"-0.0", false},
+        {"\"1\"", false},
+        {"null", false},
+        {"true", false},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *body = say("{\"code\":%s,\"msg\":\"m\",\"data\":1}", rows[i].code);
+
+        if (rows[i].good) {
+            CHECK(calls("/api/send_to_system", body, 200, 0));
+            CHECK(got_text(&visitors[0].far, body));
+        } else {
+            CHECK(refuses("/api/send_to_system", body, "field code must be an integer of 64 bits"));
+        }
+        CHECK(got_nothing(&visitors[0].far));
+    }
+    close_house();
+}
+
+/* --- who may call ---------------------------------------------------------------------------- */
+
+static void routes_take_post_alone(void)
+{
+    static const char *const methods[] = {"GET",  "HEAD",  "PUT",     "DELETE", "PATCH",
+                                          "post", "POSTX", "CONNECT", "TRACE"};
+
+    open_house();
+    for (size_t i = 0; i < COUNT(routes); i++) {
+        for (size_t method = 0; method < COUNT(methods); method++) {
+            perform((struct call){.method = methods[method], .path = routes[i].path});
+            CHECK(is_answered(405, -1) && contains(answer.msg, "POST"));
+            CHECK(answer.allow && same(str_from(answer.allow), STR("POST, OPTIONS")));
+        }
+        perform((struct call){.method = "OPTIONS", .path = routes[i].path, .headers = ""});
+        CHECK(is_answered(200, 0) && same(str_from(answer.allow), STR("POST, OPTIONS")));
+        CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){0})) && !answer.allow);
+        perform((struct call){.path = say("%s?a=b", routes[i].path),
+                              .body = str_from(make_body(&routes[i], (struct twist){0}))});
+        CHECK(answer.status == 200);
+        bring_back(&visitors[0]);
+    }
+    perform((struct call){.method = "OPTIONS", .path = "*", .headers = ""});
+    CHECK(is_answered(200, 0) && contains(str_from(answer.allow), "POST"));
+    close_house();
+}
+
+static void other_paths_are_unknown(void)
+{
+    static const char *const paths[] = {"/",
+                                        "/api",
+                                        "/api/",
+                                        "/api/send_to_client/",
+                                        "/api/send_to_clien",
+                                        "/api/send_to_clientss",
+                                        "/API/register",
+                                        "/api/%72egister",
+                                        "//api/register",
+                                        "/api/register;x"};
+    static const char *const methods[] = {"POST", "GET", "HEAD", "OPTIONS"};
+
+    open_house();
+    for (size_t i = 0; i < COUNT(paths); i++)
+        for (size_t method = 0; method < COUNT(methods); method++) {
+            perform((struct call){.method = methods[method], .path = paths[i], .headers = ""});
+            CHECK(is_answered(404, -1) && contains(answer.msg, "path") && !answer.allow);
+        }
+    close_house();
+}
+
+#define BAD_TOKENS 11
+
+static void write_bad_tokens(char lines[BAD_TOKENS][800])
+{
+    const char *good = token_of("shop");
+    struct crypto_keys others;
+    int length = (int)strlen(good) - 2; /* without the line's end */
+    size_t i = 0;
+
+    CHECK(crypto_derive_keys(&others, STR("fedcba9876543210")));
+    snprintf(lines[i++], 800, "%s", "");
+    snprintf(lines[i++], 800, "Token:\r\n");
+    snprintf(lines[i++], 800, "Token: x\r\n");
+    snprintf(lines[i++], 800, "%s", token_line(&node.keys, "shop", unix_now));
+    snprintf(lines[i++], 800, "%s", token_line(&node.keys, "shop", 0));
+    snprintf(lines[i++], 800, "%s", token_line(&others, "shop", unix_now + 60));
+    snprintf(lines[i++], 800, "%s%s", good, good);
+    snprintf(lines[i++], 800, "Authorization: %s", good + strlen("Token: "));
+    snprintf(lines[i++], 800, "%.*s0\r\n", length, good);
+    snprintf(lines[i++], 800, "%.*s\r\n", length - 1, good);
+    snprintf(lines[i++], 800, "%.*s%c\r\n", length - 1, good, good[length - 1] == '0' ? '1' : '0');
+    CHECK(i == BAD_TOKENS);
+}
+
+/* Every wrong token at every route is answered alike, whatever the body; register and login need
+ * none. */
+static void tokens_are_checked(void)
+{
+    static const char *const bodies[] = {"{}", "no JSON"};
+    static char lines[BAD_TOKENS][800];
+
+    open_house();
+    write_bad_tokens(lines);
+    for (size_t i = 0; i < COUNT(routes); i++)
+        for (size_t row = 0; row < 2 * COUNT(lines); row++) {
+            perform((struct call){.path = routes[i].path,
+                                  .headers = lines[row / 2],
+                                  .body = str_from(bodies[row % 2])});
+            if (has_word(routes[i].required, "systemId"))
+                CHECK(is_answered(400, -1));
+            else
+                CHECK(is_answered(401, -1002) && contains(answer.msg, "Token"));
+        }
+    close_house();
+}
+
+/* A change of any one character of a token is seen. */
+static void forged_tokens_are_refused(void)
+{
+    static char line[800];
+    const char *good;
+    size_t begin = strlen("Token: "), length;
+
+    open_house();
+    good = token_of("shop");
+    length = strlen(good) - 2;
+    memcpy(line, good, length + 3);
+    for (size_t i = begin; i < length; i++) {
+        char before = line[i];
+
+        line[i] = before == 'a' ? 'b' : 'a';
+        perform((struct call){.path = "/api/get_online_list", .headers = line});
+        CHECK(is_answered(401, -1002) && contains(answer.msg, "forged or expired"));
+        line[i] = before;
+    }
+    perform((struct call){
+        .path = "/api/get_online_list", .headers = line, .body = STR("{\"groupName\":\"g\"}")});
+    CHECK(is_answered(200, 0));
+    unix_now += 60;
+    perform((struct call){.path = "/api/get_online_list", .headers = line});
+    CHECK(is_answered(401, -1002));
+    close_house();
+}
+
+static void a_token_is_for_its_system(void)
+{
+    static const char body[] = "{\"clientId\":\"@\",\"groupName\":\"g\",\"code\":1000,"
+                               "\"msg\":\"m\",\"data\":1,\"clientIds\":[\"@\"],\"userId\":\"u\"}";
+    static const char *const paths[] = {"/api/send_to_client", "/api/bind_to_group",
+                                        "/api/unbind_from_group", "/api/close_client",
+                                        "/api/client_info"};
+    static const char *const empty[][2] = {
+        {"/api/send_to_group", "[]"},
+        {"/api/send_to_user", "[]"},
+        {"/api/get_online_list", "{\"count\":0,\"list\":[]}"},
+    };
+
+    open_house();
+    CHECK(calls("/api/bind_to_group", body, 200, 0));
+    bring_back(&visitors[0]);
+    for (size_t i = 0; i < COUNT(paths); i++) {
+        perform(
+            (struct call){.path = paths[i], .headers = token_of("other"), .body = str_from(body)});
+        CHECK(is_answered(200, -1003) && same(answer.msg, STR("\"client not online\"")));
+    }
+    for (size_t i = 0; i < COUNT(empty); i++) {
+        perform((struct call){
+            .path = empty[i][0], .headers = token_of("other"), .body = str_from(body)});
+        CHECK(is_answered(200, 0) && same(answer.data, str_from(empty[i][1])));
+    }
+    perform((struct call){
+        .path = "/api/send_to_clients", .headers = token_of("other"), .body = str_from(body)});
+    CHECK(same(answer.data, str_from(say("{\"failed\":[\"%s\"]}", visitors[0].id))));
+    CHECK(got_nothing(&visitors[0].far));
+    perform((struct call){
+        .path = "/api/send_to_system", .headers = token_of("other"), .body = str_from(body)});
+    CHECK(got_nothing(&visitors[0].far));
+    CHECK(got_text(&visitors[2].far, "{\"code\":1000,\"msg\":\"m\",\"data\":1}"));
+    close_house();
+}
+
+static bool is_within_rate(const char *system)
+{
+    perform((struct call){.path = "/api/get_online_list",
+                          .headers = token_of(system),
+                          .body = STR("{\"groupName\":\"g\"}")});
+    if (answer.status == 200)
+        return true;
+    CHECK(is_answered(429, -1006) && answer.retry_after == 1);
+    CHECK(contains(answer.msg, "api_rate"));
+    return false;
+}
+
+static void calls_are_limited_by_rate(void)
+{
+    static const struct {
+        int wait;
+        const char *system;
+        bool good;
+    } rows[] = {
+        {0, "shop", true},       {0, "shop", true},   {0, "shop", true},    {0, "shop", true},
+        {0, "shop", false},      {0, "other", true},  {249, "shop", false}, {1, "shop", true},
+        {0, "shop", false},      {500, "shop", true}, {0, "shop", true},    {0, "shop", false},
+        {1000000, "shop", true}, {0, "shop", true},   {0, "shop", true},    {0, "shop", true},
+        {0, "shop", false},      {0, "other", true},  {0, "other", true},   {0, "other", true},
+        {0, "other", true},      {0, "other", false},
+    };
+
+    open_house();
+    node.config.api_rate = 4;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        now += rows[i].wait;
+        if (!CHECK(is_within_rate(rows[i].system) == rows[i].good))
+            printf("  that was row %zu\n", i);
+    }
+    /* what is refused anyway counts as well, but not what has no token */
+    now += 1000;
+    for (int i = 0; i < 4; i++)
+        CHECK(calls("/api/send_to_group", "", 400, -1));
+    CHECK(!is_within_rate("shop"));
+    perform((struct call){.path = "/api/send_to_group", .headers = ""});
+    CHECK(is_answered(401, -1002));
+    CHECK(calls("/api/register", "{\"systemId\":\"s\",\"password\":\"p\"}", 200, 0));
+    node.config.api_rate = 0;
+    for (int i = 0; i < 20; i++)
+        CHECK(is_within_rate("shop"));
+    close_house();
+}
+
+/* --- accounts -------------------------------------------------------------------------------- */
+
+static void systems_register_and_log_in(void)
+{
+    static const struct {
+        const char *path, *name, *password;
+        int64_t code;
+    } rows[] = {
+        {"/api/login", "new", "secret", -1005},
+        {"/api/register", "new", "secret", 0},
+        {"/api/register", "new", "secret", -1004},
+        {"/api/register", "new", "other", -1004},
+        {"/api/login", "new", "secret", 0},
+        {"/api/login", "new", "other", -1005},
+        {"/api/login", "nobody", "secret", -1005},
+        {"/api/login", "NEW", "secret", -1005},
+        {"/api/login", "new ", "secret", -1005},
+        {"/api/register", "\xc3\xa9 \xf0\x9f\x98\x80", "\\u0000\xe2\x82\xac", 0},
+        {"/api/login", "\\u00e9 \\ud83d\\ude00", "\\u0000\\u20ac", 0},
+        {"/api/login", "\\u00e9 \\ud83d\\ude00", "\\u0000", -1005},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        CHECK(
+            calls(rows[i].path,
+                  say("{\"systemId\":\"%s\",\"password\":\"%s\"}", rows[i].name, rows[i].password),
+                  200, rows[i].code));
+        CHECK(answer.late);
+        if (rows[i].code == -1005)
+            CHECK(same(answer.msg, STR("\"wrong systemId or password\"")));
+        else if (rows[i].path[5] == 'r')
+            CHECK(same(answer.data, STR("[]")));
+    }
+    close_house();
+}
+
+/* The token of a login opens the routes, until it expires. */
+static void a_login_token_works(void)
+{
+    struct json_field parts[] = {{.name = STR("token")}, {.name = STR("expiresIn")}};
+    char header[500];
+    struct json_error error;
+    struct call call = {.path = "/api/send_to_system",
+                        .headers = header,
+                        .body = STR("{\"code\":5,\"msg\":\"m\",\"data\":1}")};
+
+    open_house();
+    node_register(STR("shop"), STR("secret"));
+    node.config.token_ttl = 1000;
+    CHECK(calls("/api/login", "{\"systemId\":\"shop\",\"password\":\"secret\"}", 200, 0));
+    CHECK(json_parse_object(answer.data, parts, 2, 1, &error));
+    CHECK(same(parts[1].value.text, STR("1000")));
+    snprintf(header, sizeof header, "token: %.*s\r\n", (int)parts[0].value.text.length - 2,
+             parts[0].value.text.at + 1);
+    CHECK(
+        same(answer.data, str_from(say("{\"token\":%.*s,\"expiresIn\":1000}",
+                                       (int)parts[0].value.text.length, parts[0].value.text.at))));
+    unix_now += 999;
+    perform(call);
+    CHECK(is_answered(200, 0));
+    CHECK(got_text(&visitors[0].far, "{\"code\":5,\"msg\":\"m\",\"data\":1}"));
+    CHECK(got_nothing(&visitors[2].far));
+    unix_now += 1;
+    perform(call);
+    CHECK(is_answered(401, -1002));
+    close_house();
+}
+
+static void registration_may_be_restricted(void)
+{
+    static const struct {
+        enum config_register mode;
+        const char *headers;
+        int status, code;
+    } rows[] = {
+        {REGISTER_OPEN, "", 200, 0},
+        {REGISTER_OPEN, "Register-Key: wrong\r\n", 200, 0},
+        {REGISTER_CLOSED, "", 403, -1},
+        {REGISTER_CLOSED, "Register-Key: open sesame\r\n", 403, -1},
+        {REGISTER_KEY, "", 401, -1002},
+        {REGISTER_KEY, "Register-Key:\r\n", 401, -1002},
+        {REGISTER_KEY, "Register-Key: wrong\r\n", 401, -1002},
+        {REGISTER_KEY, "Register-Key: open\r\n", 401, -1002},
+        {REGISTER_KEY, "Register-Key: open sesame!\r\n", 401, -1002},
+        {REGISTER_KEY, "Register-Key: open sesame\r\nRegister-Key: open sesame\r\n", 401, -1002},
+        {REGISTER_KEY, "register-key:  open sesame \r\n", 200, 0},
+    };
+
+    open_house();
+    strcpy(node.config.register_key, "open sesame");
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *body = say("{\"systemId\":\"s%zu\",\"password\":\"p\"}", i);
+
+        node.config.registration = rows[i].mode;
+        perform((struct call){
+            .path = "/api/register", .headers = rows[i].headers, .body = str_from(body)});
+        CHECK(is_answered(rows[i].status, rows[i].code));
+        if (rows[i].code)
+            CHECK(contains(answer.msg, rows[i].status == 403 ? "closed" : "Register-Key"));
+        /* who may not register may log in */
+        CHECK(calls("/api/login", body, 200, rows[i].code == 0 ? 0 : -1005));
+    }
+    close_house();
+}
+
+static void failed_jobs_are_answered(void)
+{
+    static const struct {
+        enum account_job_kind kind;
+        enum account_outcome outcome;
+        int error, status;
+        int64_t code;
+        const char *msg;
+    } rows[] = {
+        {ACCOUNT_REGISTER, ACCOUNT_DONE, 0, 200, 0, "success"},
+        {ACCOUNT_REGISTER, ACCOUNT_EXISTS, 0, 200, -1004, "already registered"},
+        {ACCOUNT_REGISTER, ACCOUNT_UNSAVED, 5, 503, -1007, "could not be saved: "},
+        {ACCOUNT_REGISTER, ACCOUNT_FAILED, 0, 503, -1007, "hashed"},
+        {ACCOUNT_LOGIN, ACCOUNT_DENIED, 0, 200, -1005, "wrong systemId or password"},
+        {ACCOUNT_LOGIN, ACCOUNT_FAILED, 0, 503, -1007, "hashed"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct account_result result = {.kind = rows[i].kind,
+                                        .outcome = rows[i].outcome,
+                                        .error = rows[i].error,
+                                        .name_length = 1,
+                                        .name = "s"};
+        struct api_answer got;
+
+        api_finish(&node.api, &result, unix_now, &got);
+        buf_free(&answer.body);
+        answer.status = got.status;
+        answer.retry_after = got.retry_after;
+        answer.body = got.body;
+        check_envelope();
+        CHECK(is_answered(rows[i].status, rows[i].code) && contains(answer.msg, rows[i].msg));
+    }
+    close_house();
+}
+
+/* A worker that takes its time has a short queue; who comes too late is told to come again. */
+static void too_many_jobs_are_refused(void)
+{
+    struct accounts *slow;
+    char error[100];
+    int count = 0;
+
+    open_house();
+    slow = accounts_open(node.folder, node.wake[1], 50000, error, sizeof error);
+    CHECK(slow);
+    node.api.accounts = slow;
+    nobody_waits = true;
+    do
+        perform((struct call){.path = "/api/login",
+                              .body = STR("{\"systemId\":\"s\",\"password\":\"p\"}")});
+    while (answer.late && ++count < 1000);
+    CHECK(count >= ACCOUNT_JOBS_MAX && count < 1000);
+    CHECK(is_answered(429, -1006) && answer.retry_after == 5);
+    accounts_close(slow);
+    close_house();
+}
+
+/* --- what calls do --------------------------------------------------------------------------- */
+
+#define MESSAGE "\"code\":7,\"msg\":\"m\",\"data\":1"
+#define PUSHED "{" MESSAGE
+
+static void extras_are_pushed(void)
+{
+    static const struct {
+        const char *sent, *pushed;
+    } rows[] = {
+        {"", ""},
+        {",\"receipt\":false", ""},
+        {",\"sendUserId\":\"u\"", ",\"sendUserId\":\"u\""},
+        {",\"messageId\":\"i\"", ",\"messageId\":\"i\""},
+        {",\"messageId\" : \"\\u0069\" , \"sendUserId\":\"\\ud800\"",
+         ",\"sendUserId\":\"\\ud800\",\"messageId\":\"\\u0069\""},
+        {",\"messageId\":\"\",\"sendUserId\":\"\"", ",\"sendUserId\":\"\",\"messageId\":\"\""},
+    };
+    static const char *const paths[][2] = {
+        {"/api/send_to_client", "\"clientId\":\"@\","},
+        {"/api/send_to_clients", "\"clientIds\":[\"@\"],"},
+        {"/api/send_to_group", "\"groupName\":\"g\","},
+        {"/api/send_to_user", "\"userId\":\"u\","},
+        {"/api/send_to_system", ""},
+    };
+
+    open_house();
+    CHECK(calls("/api/bind_to_group",
+                "{\"clientId\":\"@\",\"groupName\":\"g\",\"userId\":\"\\u0075\"}", 200, 0));
+    far_forget(&visitors[0].far);
+    for (size_t path = 0; path < COUNT(paths); path++)
+        for (size_t i = 0; i < COUNT(rows); i++) {
+            CHECK(answers_data(paths[path][0],
+                               say("{%s" MESSAGE "%s}", paths[path][1], rows[i].sent),
+                               path == 1 ? "{\"failed\":[]}" : "[]"));
+            CHECK(got_text(&visitors[0].far, say(PUSHED "%s}", rows[i].pushed)));
+            CHECK(got_nothing(&visitors[0].far));
+        }
+    close_house();
+}
+
+/* A fresh messageId is the same in the answer and in the frame, and never the same twice. */
+static bool has_fresh_id(char id[17])
+{
+    struct json_field part = {.name = STR("messageId")};
+    struct json_error error;
+
+    memset(id, 0, 17);
+    if (!CHECK(json_parse_object(answer.data, &part, 1, 1, &error)) ||
+        !CHECK(part.value.text.length == 18))
+        return false;
+    memcpy(id, part.value.text.at + 1, 16);
+    return strspn(id, "0123456789abcdef") == 16;
+}
+
+static void receipts_tell_what_became_of_it(void)
+{
+    static const struct {
+        const char *path, *who, *counts;
+        bool reached;
+    } rows[] = {
+        {"/api/send_to_client", "\"clientId\":\"@\"", "\"matched\":1,\"queued\":1", true},
+        {"/api/send_to_clients", "\"clientIds\":[\"@\",\"^\"]", "\"matched\":1,\"queued\":1", true},
+        {"/api/send_to_clients", "\"clientIds\":[]", "\"matched\":0,\"queued\":0", false},
+        {"/api/send_to_group", "\"groupName\":\"g\"", "\"matched\":2,\"queued\":2", true},
+        {"/api/send_to_group", "\"groupName\":\"g\",\"exclude\":[\"~\"]",
+         "\"matched\":1,\"queued\":1", true},
+        {"/api/send_to_group", "\"groupName\":\"none\"", "\"matched\":0,\"queued\":0", false},
+        {"/api/send_to_user", "\"userId\":\"u\"", "\"matched\":2,\"queued\":2", true},
+        {"/api/send_to_user", "\"userId\":\"none\"", "\"matched\":0,\"queued\":0", false},
+        {"/api/send_to_system", "\"z\":0", "\"matched\":2,\"queued\":2", true},
+    };
+    char id[17], before[17] = "";
+
+    open_house();
+    for (size_t i = 0; i < 2; i++)
+        CHECK(calls("/api/bind_to_group",
+                    say("{\"clientId\":\"%c\",\"groupName\":\"g\",\"userId\":\"u\"}", "@~"[i]), 200,
+                    0));
+    far_forget(&visitors[0].far);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *body = say("{%s," MESSAGE ",\"receipt\":true", rows[i].who);
+
+        CHECK(answers_data(rows[i].path, say("%s,\"messageId\":\"\\u0041\"}", body),
+                           say("{\"messageId\":\"\\u0041\",%s,\"dropped\":0}", rows[i].counts)));
+        if (rows[i].reached)
+            CHECK(got_text(&visitors[0].far, PUSHED ",\"messageId\":\"\\u0041\"}"));
+        CHECK(calls(rows[i].path, say("%s}", body), 200, 0) && has_fresh_id(id));
+        CHECK(same(answer.data,
+                   str_from(say("{\"messageId\":\"%s\",%s,\"dropped\":0}", id, rows[i].counts))));
+        CHECK(strcmp(id, before) != 0);
+        memcpy(before, id, sizeof before);
+        if (rows[i].reached)
+            CHECK(got_text(&visitors[0].far, say(PUSHED ",\"messageId\":\"%s\"}", id)));
+        CHECK(got_nothing(&visitors[0].far));
+    }
+    CHECK(calls("/api/send_to_client", "{\"clientId\":\"^\"," MESSAGE ",\"receipt\":true}", 200,
+                -1003));
+    close_house();
+}
+
+/* A client found to be slow: without a receipt the send has failed, with one it is counted. */
+static void slow_clients_are_counted(void)
+{
+    open_house();
+    node.config.send_queue = 1;
+    for (int receipt = 0; receipt < 2; receipt++) {
+        bring_back(&visitors[0]);
+        visitors[0].conn.blocked = true; /* as if the socket took no more */
+        CHECK(calls("/api/send_to_client", "{\"clientId\":\"@\"," MESSAGE "}", 200, 0));
+        if (receipt)
+            CHECK(answers_data("/api/send_to_client",
+                               "{\"clientId\":\"@\",\"receipt\":true,\"messageId\":\"i\"," MESSAGE
+                               "}",
+                               "{\"messageId\":\"i\",\"matched\":1,\"queued\":0,\"dropped\":1}"));
+        else
+            CHECK(calls("/api/send_to_client", "{\"clientId\":\"@\"," MESSAGE "}", 200, -1003));
+    }
+    close_house();
+}
+
+static void clients_are_closed_with_a_code(void)
+{
+    static const struct {
+        const char *extras;
+        unsigned code; /* 0: refused */
+        const char *reason;
+    } rows[] = {
+        {"", 1000, ""},
+        {",\"code\":1000", 1000, ""},
+        {",\"code\":3000,\"reason\":\"bye\"", 3000, "bye"},
+        {",\"code\":4999,\"reason\":\"\\u00e9\\n\"", 4999, "\xc3\xa9\n"},
+        {",\"reason\":\"only\"", 1000, "only"},
+        {",\"msg\":1,\"data\":2,\"receipt\":3", 1000, ""},
+        {",\"code\":0", 0, NULL},
+        {",\"code\":999", 0, NULL},
+        {",\"code\":1001", 0, NULL},
+        {",\"code\":1005", 0, NULL},
+        {",\"code\":2999", 0, NULL},
+        {",\"code\":5000", 0, NULL},
+        {",\"code\":-1000", 0, NULL},
+        {",\"code\":66536", 0, NULL},
+        {",\"code\":4294968296", 0, NULL},
+        {",\"code\":1000.0", 0, NULL},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *body = say("{\"clientId\":\"@\"%s}", rows[i].extras);
+
+        if (!rows[i].code) {
+            CHECK(refuses("/api/close_client", body, "field code must be"));
+            CHECK(visitors[0].conn.client && got_nothing(&visitors[0].far));
+            continue;
+        }
+        CHECK(answers_data("/api/close_client", body, "[]"));
+        CHECK(got_close(&visitors[0].far, rows[i].code, rows[i].reason));
+        CHECK(calls("/api/close_client", body, 200, -1003));
+        CHECK(got_nothing(&visitors[0].far));
+        bring_back(&visitors[0]);
+    }
+    close_house();
+}
+
+static void clients_are_bound_listed_and_described(void)
+{
+    static const struct {
+        const char *path, *body, *data;
+    } rows[] = {
+        {"get_online_list", "\"groupName\":\"g\"", "{\"count\":0,\"list\":[]}"},
+        {"bind_to_group", "\"clientId\":\"@\",\"groupName\":\"g\"", "[]"},
+        {"bind_to_group", "\"clientId\":\"@\",\"groupName\":\"\\u0067\"", "[]"},
+        {"get_online_list", "\"groupName\":\"g\"", "{\"count\":1,\"list\":[\"@\"]}"},
+        {"bind_to_group",
+         "\"clientId\":\"~\",\"groupName\":\"g\",\"userId\":\"\\u00e9\",\"extend\":\"\\n\"", "[]"},
+        {"get_online_list", "\"groupName\":\"g\"", "{\"count\":2,\"list\":[\"@\",\"~\"]}"},
+        {"client_info", "\"clientId\":\"~\"",
+         "{\"clientId\":\"~\",\"userId\":\"\xc3\xa9\",\"extend\":\"\\u000a\",\"groups\":[\"g\"],"
+         "\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}"},
+        {"bind_to_group", "\"clientId\":\"~\",\"groupName\":\"h\",\"extend\":\"\"", "[]"},
+        {"unbind_from_group", "\"clientId\":\"~\",\"groupName\":\"g\"", "[]"},
+        {"unbind_from_group", "\"clientId\":\"~\",\"groupName\":\"g\"", "[]"},
+        {"get_online_list", "\"groupName\":\"g\"", "{\"count\":1,\"list\":[\"@\"]}"},
+        {"client_info", "\"clientId\":\"~\"",
+         "{\"clientId\":\"~\",\"userId\":\"\xc3\xa9\",\"extend\":\"\",\"groups\":[\"h\"],"
+         "\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}"},
+        {"send_to_clients", "\"clientIds\":[\"@\",\"x\" , \"^\",\"~\",\"\\u0078\"]," MESSAGE,
+         "{\"failed\":[\"x\",\"^\",\"\\u0078\"]}"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct buf data = {0};
+
+        with_ids(str_from(rows[i].data), &data);
+        CHECK(calls(say("/api/%s", rows[i].path), say("{%s}", rows[i].body), 200, 0));
+        CHECK(same(answer.data, str_of(&data)));
+        buf_free(&data);
+    }
+    close_house();
+}
+
+/* Whatever is wrong with an id, the answer is one and the same. */
+static void ids_that_are_not_online_look_alike(void)
+{
+    static const char *const ids[] = {"",   "0000000000000000", "^", "x", "\\u0000",
+                                      "@@", "0123456789ABCDEF", "~"};
+    static const char *const paths[] = {"send_to_client", "bind_to_group", "unbind_from_group",
+                                        "close_client", "client_info"};
+
+    open_house();
+    leave(&visitors[1]);
+    for (size_t path = 0; path < COUNT(paths); path++)
+        for (size_t i = 0; i < COUNT(ids); i++) {
+            CHECK(calls(say("/api/%s", paths[path]),
+                        say("{\"clientId\":\"%s\",\"groupName\":\"g\",\"code\":1000,\"msg\":\"m\","
+                            "\"data\":1}",
+                            ids[i]),
+                        200, -1003));
+            CHECK(same(str_of(&answer.body),
+                       STR("{\"code\":-1003,\"msg\":\"client not online\",\"data\":[]}")));
+        }
+    CHECK(got_nothing(&visitors[0].far) && got_nothing(&visitors[2].far));
+    close_house();
+}
+
+static void data_is_passed_on_untouched(void)
+{
+    static const char *const rows[] = {
+        "123456789012345678901234567890",
+        "1e400",
+        "1.0",
+        "-0",
+        "null",
+        "\"\\u0041\\/\"",
+        "\"\\ud800\"",
+        "{ \"b\" : [1 ,\t2] , \"a\":{} }",
+        "[\r\n]",
+        "\"\"",
+        "\"\xf0\x9f\x98\x80\"",
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        /* white space around values is not theirs */
+        CHECK(calls("/api/send_to_system",
+                    say("{ \"data\" :\n%s\t, \"msg\" : \"m\" ,\"code\": 7 }", rows[i]), 200, 0));
+        CHECK(got_text(&visitors[0].far, say("{\"code\":7,\"msg\":\"m\",\"data\":%s}", rows[i])));
+        CHECK(got_text(&visitors[1].far, say("{\"code\":7,\"msg\":\"m\",\"data\":%s}", rows[i])));
+    }
+    close_house();
+}
+
+/* A string of 1 MiB goes through, and the memory that it took is not kept. */
+static void long_data_is_passed_on(void)
+{
+    static char text[1 << 20];
+    struct buf body = {0};
+
+    open_house();
+    memset(text, 'x', sizeof text);
+    text[0] = text[sizeof text - 1] = '"';
+    buf_append(&body, STR("{\"code\":7,\"msg\":\"m\",\"data\":"));
+    buf_append(&body, (struct str){text, sizeof text});
+    buf_append(&body, STR("}"));
+    perform((struct call){.path = "/api/send_to_system", .body = str_of(&body)});
+    CHECK(is_answered(200, 0) && node.api.decoded.capacity <= 65536);
+    while (visitors[0].conn.first) {
+        visitors[0].conn.blocked = false;
+        conn_flush(&visitors[0].conn);
+        far_receive(&visitors[0].far);
+    }
+    CHECK(got_frame(&visitors[0].far, 1, str_of(&body)));
+    buf_free(&body);
+    close_house();
+}
+
+static void refusals_of_others_are_envelopes(void)
+{
+    struct api_answer got;
+
+    api_refuse(&got, 408, OUTCOME_MALFORMED, STR("too \"late\""));
+    CHECK(got.status == 408 && !got.allow && !got.fields && !got.retry_after);
+    CHECK(same(str_of(&got.body), STR("{\"code\":-1,\"msg\":\"too \\\"late\\\"\",\"data\":[]}")));
+    buf_free(&got.body);
+}
+
+int main(void)
+{
+    test_run("good_bodies_are_taken", good_bodies_are_taken);
+    test_run("required_fields_are_required", required_fields_are_required);
+    test_run("ill_typed_fields_are_refused", ill_typed_fields_are_refused);
+    test_run("unknown_fields_are_ignored", unknown_fields_are_ignored);
+    test_run("duplicate_fields_are_refused", duplicate_fields_are_refused);
+    test_run("bodies_that_are_no_object_are_refused", bodies_that_are_no_object_are_refused);
+    test_run("texts_may_be_as_long_as_their_limit", texts_may_be_as_long_as_their_limit);
+    test_run("control_characters_in_names_are_refused", control_characters_in_names_are_refused);
+    test_run("half_a_surrogate_pair_is_no_text", half_a_surrogate_pair_is_no_text);
+    test_run("codes_are_integers_of_64_bits", codes_are_integers_of_64_bits);
+    test_run("routes_take_post_alone", routes_take_post_alone);
+    test_run("other_paths_are_unknown", other_paths_are_unknown);
+    test_run("tokens_are_checked", tokens_are_checked);
+    test_run("forged_tokens_are_refused", forged_tokens_are_refused);
+    test_run("a_token_is_for_its_system", a_token_is_for_its_system);
+    test_run("calls_are_limited_by_rate", calls_are_limited_by_rate);
+    test_run("systems_register_and_log_in", systems_register_and_log_in);
+    test_run("a_login_token_works", a_login_token_works);
+    test_run("registration_may_be_restricted", registration_may_be_restricted);
+    test_run("failed_jobs_are_answered", failed_jobs_are_answered);
+    test_run("too_many_jobs_are_refused", too_many_jobs_are_refused);
+    test_run("extras_are_pushed", extras_are_pushed);
+    test_run("receipts_tell_what_became_of_it", receipts_tell_what_became_of_it);
+    test_run("slow_clients_are_counted", slow_clients_are_counted);
+    test_run("clients_are_closed_with_a_code", clients_are_closed_with_a_code);
+    test_run("clients_are_bound_listed_and_described", clients_are_bound_listed_and_described);
+    test_run("ids_that_are_not_online_look_alike", ids_that_are_not_online_look_alike);
+    test_run("data_is_passed_on_untouched", data_is_passed_on_untouched);
+    test_run("long_data_is_passed_on", long_data_is_passed_on);
+    test_run("refusals_of_others_are_envelopes", refusals_of_others_are_envelopes);
+    return test_finish();
+}

@@ -1,0 +1,1363 @@
+/* test_hub.c - hub.c: who gets which frames when clients come, are bound, are sent to and go; at
+ * the end a random walk beside a simple model of the same. */
+#include "node.h"
+
+#define VISITORS 8
+
+static struct visitor visitors[VISITORS];
+static struct outcome outcome; /* of the last command */
+
+/* --- commands -------------------------------------------------------------------------------- */
+
+/* Does a command without sending what it queued. */
+static const struct outcome *apply_only(struct command command)
+{
+    buf_free(&outcome.list);
+    outcome = (struct outcome){0};
+    hub_apply(&node.hub, &command, &outcome);
+    return &outcome;
+}
+
+static const struct outcome *apply(struct command command)
+{
+    apply_only(command);
+    flush();
+    return &outcome;
+}
+
+static bool succeeds(struct command command)
+{
+    const struct outcome *done = apply(command);
+
+    return done->code == OUTCOME_SUCCESS && !done->error;
+}
+
+static struct command bind_to(const char *system, const struct visitor *visitor, const char *group)
+{
+    return (struct command){.kind = COMMAND_BIND,
+                            .system = str_from(system),
+                            .client = id_of(visitor),
+                            .group = str_from(group)};
+}
+
+static struct command unbind_from(const char *system, const struct visitor *visitor,
+                                  const char *group)
+{
+    struct command command = bind_to(system, visitor, group);
+
+    command.kind = COMMAND_UNBIND;
+    return command;
+}
+
+static struct command bind_user(const struct visitor *visitor, const char *group, const char *user,
+                                const char *extend)
+{
+    struct command command = bind_to("shop", visitor, group);
+
+    command.user = str_from(user);
+    command.extend = str_from(extend);
+    command.has_extend = extend != NULL;
+    return command;
+}
+
+/* A send whose frame is {"code":1,"msg":"m","data":DATA}. */
+static struct command send_to(enum command_kind kind, const char *system, const char *data)
+{
+    return (struct command){.kind = kind,
+                            .system = str_from(system),
+                            .code = 1,
+                            .msg = STR("\"m\""),
+                            .data = str_from(data)};
+}
+
+static struct command send_to_group(const char *system, const char *group, const char *data)
+{
+    struct command command = send_to(COMMAND_SEND_TO_GROUP, system, data);
+
+    command.group = str_from(group);
+    return command;
+}
+
+static struct command send_to_client(const char *system, struct str id, const char *data)
+{
+    struct command command = send_to(COMMAND_SEND_TO_CLIENT, system, data);
+
+    command.client = id;
+    return command;
+}
+
+static struct command about_client(enum command_kind kind, const char *system, struct str id)
+{
+    return (struct command){.kind = kind, .system = str_from(system), .client = id};
+}
+
+static struct command list_of(const char *system, const char *group)
+{
+    return (struct command){
+        .kind = COMMAND_ONLINE_LIST, .system = str_from(system), .group = str_from(group)};
+}
+
+static const char *pushed(const char *data)
+{
+    return say("{\"code\":1,\"msg\":\"m\",\"data\":%s}", data);
+}
+
+static const char *notice(unsigned code, const char *id, const char *user, const char *extend)
+{
+    return say("{\"code\":%u,\"msg\":\"client %s\",\"data\":"
+               "{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\"}}",
+               code, code == NOTICE_ONLINE ? "online" : "offline", id, user, extend);
+}
+
+/* --- visitors, named by letters -------------------------------------------------------------- */
+
+static void open_house(size_t count)
+{
+    node_open();
+    for (size_t i = 0; i < count; i++)
+        arrive(&visitors[i], STR("shop"));
+}
+
+static void close_house(size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        depart(&visitors[i]);
+    buf_free(&outcome.list);
+    node_close();
+}
+
+static void bind_all(size_t count, const char *group)
+{
+    for (size_t i = 0; i < count; i++)
+        CHECK(succeeds(bind_to("shop", &visitors[i], group)));
+    for (size_t i = 0; i < count; i++)
+        far_forget(&visitors[i].far);
+}
+
+/* True if those named, 'a' being the first visitor, have got this text, and nobody anything else.
+ */
+static bool only_these_got(const char *letters, size_t count, const char *text)
+{
+    bool good = true;
+
+    for (size_t i = 0; i < count; i++) {
+        bool right = !strchr(letters, (int)('a' + i)) || got_text(&visitors[i].far, text);
+
+        right = right && got_nothing(&visitors[i].far);
+        if (!right)
+            printf("  that was visitor %c\n", (char)('a' + i));
+        good = good && right;
+    }
+    return good;
+}
+
+static bool is_gone(const struct visitor *visitor)
+{
+    return apply(about_client(COMMAND_CLIENT_INFO, "shop", id_of(visitor)))->code ==
+           OUTCOME_OFFLINE;
+}
+
+/* --- ids ------------------------------------------------------------------------------------- */
+
+static void the_first_frame_tells_the_id(void)
+{
+    struct visitor *visitor = &visitors[0];
+    struct str bytes;
+
+    node_open();
+    conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
+    CHECK(hub_connect(&node.hub, &visitor->conn, STR("shop"), UNIX_NOW));
+    CHECK(visitor->conn.client && node.hub.clients.count == 1 && node.hub.audiences.count == 1);
+    CHECK(got_nothing(&visitor->far)); /* what is queued leaves when it is flushed */
+    flush();
+    bytes = far_receive(&visitor->far);
+    CHECK(bytes.length == 67 && bytes.at[0] == '\x81' && bytes.at[1] == 65);
+    CHECK(got_hello(&visitor->far, visitor->id));
+    CHECK(got_nothing(&visitor->far));
+    close_house(1);
+}
+
+static void ids_are_16_hex_digits_and_distinct(void)
+{
+    static struct visitor crowd[100];
+
+    node_open();
+    for (size_t i = 0; i < COUNT(crowd); i++) {
+        arrive(&crowd[i], STR("shop"));
+        CHECK(strspn(crowd[i].id, "0123456789abcdef") == HUB_ID_LENGTH);
+        for (size_t j = 0; j < i; j++)
+            CHECK(strcmp(crowd[i].id, crowd[j].id) != 0);
+    }
+    for (size_t i = 0; i < COUNT(crowd); i++)
+        depart(&crowd[i]);
+    node_close();
+}
+
+/* --- notices --------------------------------------------------------------------------------- */
+
+enum step_kind { ARRIVE, LEAVE, END, CLOSE, BIND, UNBIND };
+
+/* What one visitor does, and who is told so under each scope: group, system, off. The last visitor
+ * is of another system; all use the same group names. */
+struct step {
+    enum step_kind kind;
+    char who;
+    const char *group;
+    const char *told[3];
+};
+
+static const struct step steps[] = {
+    {ARRIVE, 'a', NULL, {"", "a", ""}},   {ARRIVE, 'b', NULL, {"", "ab", ""}},
+    {ARRIVE, 'c', NULL, {"", "abc", ""}}, {ARRIVE, 'd', NULL, {"", "d", ""}},
+    {BIND, 'a', "g", {"a", "", ""}},      {BIND, 'b', "g", {"ab", "", ""}},
+    {BIND, 'b', "g", {"", "", ""}},       {BIND, 'd', "g", {"d", "", ""}},
+    {BIND, 'c', "h", {"c", "", ""}},      {BIND, 'b', "h", {"bc", "", ""}},
+    {BIND, 'a', "h", {"abc", "", ""}},    {UNBIND, 'a', "g", {"b", "", ""}},
+    {UNBIND, 'a', "g", {"", "", ""}},     {UNBIND, 'a', "never", {"", "", ""}},
+    {BIND, 'a', "g", {"ab", "", ""}},     {UNBIND, 'c', "h", {"ab", "", ""}},
+    {BIND, 'c', "g", {"abc", "", ""}},    {UNBIND, 'd', "g", {"", "", ""}},
+    {LEAVE, 'c', NULL, {"ab", "ab", ""}}, {LEAVE, 'd', NULL, {"", "", ""}},
+    {ARRIVE, 'c', NULL, {"", "abc", ""}}, {BIND, 'c', "g", {"abc", "", ""}},
+    {UNBIND, 'b', "h", {"a", "", ""}},    {END, 'c', NULL, {"ab", "ab", ""}},
+    {CLOSE, 'b', NULL, {"a", "a", ""}},   {UNBIND, 'a', "g", {"", "", ""}},
+    {LEAVE, 'a', NULL, {"", "", ""}},
+};
+
+static void take_step(const struct step *step)
+{
+    struct visitor *visitor = &visitors[step->who - 'a'];
+    const char *system = step->who == 'd' ? "other" : "shop";
+
+    if (step->kind == ARRIVE) {
+        if (visitor->id[0])
+            depart(visitor);
+        arrive(visitor, str_from(system));
+    } else if (step->kind == LEAVE) {
+        leave(visitor);
+    } else if (step->kind == END) {
+        hub_end(&node.hub, visitor->conn.client, 1001, STR("bye"));
+        flush();
+        CHECK(got_close(&visitor->far, 1001, "bye"));
+    } else if (step->kind == CLOSE) {
+        struct command command = about_client(COMMAND_CLOSE_CLIENT, system, id_of(visitor));
+
+        command.close_code = 1000;
+        CHECK(succeeds(command));
+        CHECK(got_close(&visitor->far, 1000, ""));
+    } else {
+        CHECK(succeeds(step->kind == BIND ? bind_to(system, visitor, step->group)
+                                          : unbind_from(system, visitor, step->group)));
+    }
+}
+
+static void check_notices(enum config_notice scope)
+{
+    node_open();
+    node.config.scope = scope;
+    memset(visitors, 0, sizeof visitors);
+    for (size_t i = 0; i < VISITORS; i++)
+        visitors[i].far.fd = visitors[i].conn.fd = -1;
+    for (size_t i = 0; i < COUNT(steps); i++) {
+        bool comes = steps[i].kind == ARRIVE || steps[i].kind == BIND;
+
+        take_step(&steps[i]);
+        if (!CHECK(only_these_got(steps[i].told[scope], 4,
+                                  notice(comes ? NOTICE_ONLINE : NOTICE_OFFLINE,
+                                         visitors[steps[i].who - 'a'].id, "", ""))))
+            printf("  that was step %zu, scope %u\n", i, (unsigned)scope);
+    }
+    close_house(4);
+}
+
+static void notices_go_to_the_groups(void)
+{
+    check_notices(NOTICE_GROUP);
+}
+
+static void notices_go_to_the_system(void)
+{
+    check_notices(NOTICE_SYSTEM);
+}
+
+static void notices_can_be_off(void)
+{
+    check_notices(NOTICE_OFF);
+}
+
+/* Who shares two groups with a client that ends has seen it leave both. */
+static void the_end_is_told_to_each_group(void)
+{
+    const char *gone;
+
+    open_house(3);
+    bind_all(2, "g");
+    bind_all(3, "h");
+    leave(&visitors[0]);
+    gone = notice(NOTICE_OFFLINE, visitors[0].id, "", "");
+    CHECK(got_text(&visitors[1].far, gone));
+    CHECK(only_these_got("bc", 3, gone));
+    close_house(3);
+}
+
+/* --- binding --------------------------------------------------------------------------------- */
+
+static const char *info_of(const struct visitor *visitor, const char *user, const char *extend,
+                           const char *groups)
+{
+    return say("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\",\"groups\":[%s],"
+               "\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}",
+               visitor->id, user, extend, groups);
+}
+
+static bool has_info(const struct visitor *visitor, const char *expected)
+{
+    return succeeds(about_client(COMMAND_CLIENT_INFO, "shop", id_of(visitor))) &&
+           same(str_of(&outcome.list), str_from(expected));
+}
+
+static void user_and_extend_belong_to_the_client(void)
+{
+    static const struct {
+        const char *group, *user, *extend;              /* of the bind; NULL is absent */
+        const char *user_now, *extend_now, *groups_now; /* what there is afterwards */
+        bool told;
+    } rows[] = {
+        {"g", NULL, NULL, "", "", "\"g\"", true},
+        {"g", "ann", NULL, "ann", "", "\"g\"", false},
+        {"h", NULL, "red", "ann", "red", "\"g\",\"h\"", true},
+        {"h", NULL, NULL, "ann", "red", "\"g\",\"h\"", false},
+        {"i", "ann", "blue", "ann", "blue", "\"g\",\"h\",\"i\"", true},
+        {"i", "bob", NULL, "bob", "blue", "\"g\",\"h\",\"i\"", false},
+        {"g", "bob", "", "bob", "", "\"g\",\"h\",\"i\"", false},
+        {"k", NULL, NULL, "bob", "", "\"g\",\"h\",\"i\",\"k\"", true},
+    };
+    struct visitor *visitor = &visitors[0];
+
+    open_house(1);
+    CHECK(has_info(visitor, info_of(visitor, "", "", "")));
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        CHECK(succeeds(bind_user(visitor, rows[i].group, rows[i].user, rows[i].extend)));
+        CHECK(has_info(visitor,
+                       info_of(visitor, rows[i].user_now, rows[i].extend_now, rows[i].groups_now)));
+        CHECK(only_these_got(
+            rows[i].told ? "a" : "", 1,
+            notice(NOTICE_ONLINE, visitor->id, rows[i].user_now, rows[i].extend_now)));
+    }
+    /* the system, one user, four groups: the user before has gone with its last client */
+    CHECK(node.hub.audiences.count == 6);
+    close_house(1);
+}
+
+/* What a JSON string must escape is escaped wherever it is shown. */
+static void names_are_quoted(void)
+{
+    struct visitor *visitor = &visitors[0];
+
+    open_house(1);
+    CHECK(succeeds(bind_user(visitor, "g\"\\\xc3\xa9", "u\"", "\\\n\x01")));
+    CHECK(
+        got_text(&visitor->far, notice(NOTICE_ONLINE, visitor->id, "u\\\"", "\\\\\\u000a\\u0001")));
+    CHECK(has_info(visitor,
+                   info_of(visitor, "u\\\"", "\\\\\\u000a\\u0001", "\"g\\\"\\\\\xc3\xa9\"")));
+    close_house(1);
+}
+
+/* A client in a hundred groups leaves them in an order of its own; each knows who is still there.
+ */
+static void many_groups_are_left_in_any_order(void)
+{
+    char here[100];
+    unsigned left = 100;
+
+    open_house(2);
+    node.config.scope = NOTICE_OFF;
+    memset(here, 'x', sizeof here);
+    for (int group = 0; group < 100; group++)
+        for (size_t i = 0; i < 2; i++)
+            CHECK(succeeds(bind_to("shop", &visitors[i], say("%d", group))));
+    for (int i = 0; i < 100; i++) {
+        int group = i * 37 % 100;
+
+        here[group] = '-';
+        left--;
+        CHECK(succeeds(unbind_from("shop", &visitors[0], say("%d", group))));
+        for (int other = 0; other < 100; other++)
+            CHECK(apply(list_of("shop", say("%d", other)))->count ==
+                  (here[other] == 'x' ? 2u : 1u));
+    }
+    CHECK(left == 0 && node.hub.audiences.count == 101);
+    leave(&visitors[1]);
+    CHECK(node.hub.audiences.count == 1);
+    close_house(2);
+}
+
+static void the_online_list_is_of_the_group(void)
+{
+    open_house(3);
+    CHECK(succeeds(list_of("shop", "g")) && outcome.count == 0 && outcome.list.length == 0);
+    bind_all(3, "g");
+    bind_all(1, "h");
+    CHECK(succeeds(list_of("shop", "g")) && outcome.count == 3);
+    CHECK(same(str_of(&outcome.list), str_from(say("\"%s\",\"%s\",\"%s\"", visitors[0].id,
+                                                   visitors[1].id, visitors[2].id))));
+    CHECK(succeeds(list_of("shop", "h")) && outcome.count == 1);
+    CHECK(same(str_of(&outcome.list), str_from(say("\"%s\"", visitors[0].id))));
+    CHECK(succeeds(unbind_from("shop", &visitors[0], "h")));
+    CHECK(succeeds(list_of("shop", "h")) && outcome.count == 0 && outcome.list.length == 0);
+    CHECK(succeeds(list_of("nobody", "g")) && outcome.count == 0 && outcome.list.length == 0);
+    close_house(3);
+}
+
+/* --- sending --------------------------------------------------------------------------------- */
+
+/* a and b are user ann, c is bob; a, b and c are in g, d is in h. */
+static void open_furnished_house(void)
+{
+    open_house(4);
+    CHECK(succeeds(bind_user(&visitors[0], "g", "ann", NULL)));
+    CHECK(succeeds(bind_user(&visitors[1], "g", "ann", NULL)));
+    CHECK(succeeds(bind_user(&visitors[2], "g", "bob", NULL)));
+    CHECK(succeeds(bind_user(&visitors[3], "h", NULL, NULL)));
+    for (size_t i = 0; i < 4; i++)
+        far_forget(&visitors[i].far);
+}
+
+/* The ids of those named as a JSON array. */
+static struct str ids_of(const char *letters)
+{
+    static char room[400];
+    size_t length = 0;
+
+    room[length++] = '[';
+    for (const char *letter = letters; *letter; letter++)
+        length += (size_t)snprintf(room + length, sizeof room - length, "%s\"%s\"",
+                                   length > 1 ? ", " : "", visitors[*letter - 'a'].id);
+    room[length++] = ']';
+    return (struct str){room, length};
+}
+
+static void sends_reach_whom_they_name(void)
+{
+    static const struct {
+        enum command_kind kind;
+        const char *name;
+        const char *clients; /* to send to, or to leave out; NULL is absent */
+        const char *reached;
+    } rows[] = {
+        {COMMAND_SEND_TO_GROUP, "g", NULL, "abc"},
+        {COMMAND_SEND_TO_GROUP, "h", NULL, "d"},
+        {COMMAND_SEND_TO_GROUP, "ann", NULL, ""},
+        {COMMAND_SEND_TO_GROUP, "shop", NULL, ""},
+        {COMMAND_SEND_TO_GROUP, "", NULL, ""},
+        {COMMAND_SEND_TO_GROUP, "g", "", "abc"},
+        {COMMAND_SEND_TO_GROUP, "g", "b", "ac"},
+        {COMMAND_SEND_TO_GROUP, "g", "cdbb", "a"},
+        {COMMAND_SEND_TO_GROUP, "g", "abc", ""},
+        {COMMAND_SEND_TO_GROUP, "g", NULL, "abc"}, /* exclusion lasts for one send */
+        {COMMAND_SEND_TO_USER, "ann", NULL, "ab"},
+        {COMMAND_SEND_TO_USER, "bob", NULL, "c"},
+        {COMMAND_SEND_TO_USER, "g", NULL, ""},
+        {COMMAND_SEND_TO_USER, "", NULL, ""},
+        {COMMAND_SEND_TO_SYSTEM, NULL, NULL, "abcd"},
+        {COMMAND_SEND_TO_CLIENTS, NULL, "", ""},
+        {COMMAND_SEND_TO_CLIENTS, NULL, "a", "a"},
+        {COMMAND_SEND_TO_CLIENTS, NULL, "dba", "abd"},
+    };
+
+    open_furnished_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct command command = send_to(rows[i].kind, "shop", say("%zu", i));
+        uint64_t count = strlen(rows[i].reached);
+
+        command.group = command.user = str_from(rows[i].name);
+        if (rows[i].clients)
+            command.clients = ids_of(rows[i].clients);
+        if (!CHECK(succeeds(command) && outcome.list.length == 0) ||
+            !CHECK(outcome.matched == count && outcome.queued == count && !outcome.dropped) ||
+            !CHECK(only_these_got(rows[i].reached, 4, pushed(say("%zu", i)))))
+            printf("  that was row %zu\n", i);
+    }
+    close_house(4);
+}
+
+static void a_send_to_one_reaches_it_alone(void)
+{
+    open_furnished_house();
+    for (size_t i = 0; i < 4; i++) {
+        CHECK(succeeds(send_to_client("shop", id_of(&visitors[i]), "7")));
+        CHECK(outcome.matched == 1 && outcome.queued == 1 && outcome.dropped == 0);
+        CHECK(only_these_got(say("%c", (int)('a' + i)), 4, pushed("7")));
+    }
+    close_house(4);
+}
+
+/* Ids that reach nobody are listed as they were written; others get the message all the same. */
+static void ids_that_fail_are_listed(void)
+{
+    static const char *const bad[] = {
+        "\"\"",
+        "\"0000000000000000\"",
+        "\"abc\"",
+        "\"0123456789abcdef0\"",
+        "\"\\u0030123456789abcde\"",
+        "\"\xc3\xa9\"",
+        "\"\\ud800\"",
+        "\"0123456789ABCDEF\"",
+        "\"a very long one, longer than any buffer that is made for an id can be: 0123456789\"",
+    };
+    struct command command = send_to(COMMAND_SEND_TO_CLIENTS, "shop", "1");
+    struct buf ids = {0}, failed = {0};
+
+    open_house(2);
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        buf_append(&ids, str_from(say("%c%s", i ? ',' : '[', bad[i])));
+        buf_append(&failed, str_from(say("%s%s", i ? "," : "", bad[i])));
+    }
+    /* the first digit of an id written as an escape is that digit */
+    buf_append(&ids, str_from(say(",\"\\u00%02x%s\"\n, \"%s\" ]", (unsigned)visitors[0].id[0],
+                                  visitors[0].id + 1, visitors[1].id)));
+    command.clients = str_of(&ids);
+    CHECK(succeeds(command) && outcome.count == COUNT(bad));
+    CHECK(outcome.matched == 2 && outcome.queued == 2);
+    CHECK(same(str_of(&outcome.list), str_of(&failed)));
+    CHECK(only_these_got("ab", 2, pushed("1")));
+    buf_free(&ids);
+    buf_free(&failed);
+    close_house(2);
+}
+
+static void data_arrives_byte_for_byte(void)
+{
+    static const char *const rows[] = {
+        "123456789012345678901234567890",
+        "1e400",
+        "1.0",
+        "-0",
+        "-0.0E+00",
+        "null",
+        "false",
+        "\"\\u0041\"",
+        "\"\\/\\ud83d\\ude00\"",
+        "\"\xf0\x9f\x98\x80 \x7f\"",
+        "{ \"b\":[1 ,\n2] }",
+        "[]",
+        "\"\"",
+    };
+
+    open_house(1);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        CHECK(succeeds(send_to(COMMAND_SEND_TO_SYSTEM, "shop", rows[i])));
+        CHECK(got_text(&visitors[0].far, pushed(rows[i])));
+    }
+    close_house(1);
+}
+
+/* Sends on until all has left; takes in what arrives. */
+static void pump(struct visitor *visitor)
+{
+    do {
+        visitor->conn.blocked = false;
+        conn_flush(&visitor->conn);
+        far_receive(&visitor->far);
+    } while (visitor->conn.first && !visitor->conn.broken);
+}
+
+/* Every length at which the header of a frame changes, and 1 MiB. */
+static void long_data_arrives_whole(void)
+{
+    static const size_t rows[] = {125, 126, 127, 65535, 65536, 65537, 1 << 20};
+    const size_t around = strlen("{\"code\":1,\"msg\":\"m\",\"data\":}");
+
+    open_house(1);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct command command = send_to(COMMAND_SEND_TO_SYSTEM, "shop", "");
+        struct buf data = {0}, text = {0};
+
+        CHECK(buf_reserve(&data, rows[i]));
+        data.length = rows[i] - around;
+        memset(data.at, 'x', data.length);
+        data.at[0] = data.at[data.length - 1] = '"';
+        command.data = str_of(&data);
+        CHECK(succeeds(command));
+        command_write_push(&text, &command);
+        CHECK(text.length == rows[i]);
+        pump(&visitors[0]);
+        CHECK(got_frame(&visitors[0].far, 1, str_of(&text)));
+        buf_free(&data);
+        buf_free(&text);
+    }
+    close_house(1);
+}
+
+/* The frame is the same object in every queue, and its count of references is theirs. */
+static void a_frame_is_encoded_once(void)
+{
+    const struct message *message;
+
+    open_house(VISITORS);
+    bind_all(VISITORS, "g");
+    CHECK(apply_only(send_to_group("shop", "g", "1"))->queued == VISITORS);
+    message = visitors[0].conn.last->message;
+    CHECK(message->references == VISITORS);
+    for (size_t i = 0; i < VISITORS; i++)
+        CHECK(visitors[i].conn.last->message == message);
+    flush();
+    CHECK(only_these_got("abcdefgh", VISITORS, pushed("1")));
+    close_house(VISITORS);
+}
+
+/* What was queued in one turn, by whatever command, leaves in its order. */
+static void order_is_kept(void)
+{
+    open_house(2);
+    bind_all(2, "g");
+    for (int i = 0; i < 300; i += 3) {
+        apply_only(send_to_group("shop", "g", say("%d", i)));
+        apply_only(send_to_client("shop", id_of(&visitors[i % 2]), say("%d", i + 1)));
+        apply_only(send_to(COMMAND_SEND_TO_SYSTEM, "shop", say("%d", i + 2)));
+    }
+    flush();
+    for (int i = 0; i < 300; i++)
+        for (int who = 0; who < 2; who++)
+            if (i % 3 != 1 || (i - 1) % 2 == who)
+                CHECK(got_text(&visitors[who].far, pushed(say("%d", i))));
+    CHECK(only_these_got("", 2, ""));
+    close_house(2);
+}
+
+/* --- other systems, and who is not there ----------------------------------------------------- */
+
+static void systems_do_not_touch_each_other(void)
+{
+    static const char *const systems[] = {"shop", "other"};
+
+    node_open();
+    for (size_t i = 0; i < 2; i++) {
+        struct command command = {.kind = COMMAND_BIND, .group = STR("g"), .user = STR("u")};
+
+        arrive(&visitors[i], str_from(systems[i]));
+        command.system = str_from(systems[i]);
+        command.client = id_of(&visitors[i]);
+        CHECK(succeeds(command));
+        far_forget(&visitors[i].far);
+    }
+    CHECK(node.hub.audiences.count == 6);
+    for (size_t i = 0; i < 2; i++) {
+        static const enum command_kind kinds[] = {COMMAND_SEND_TO_GROUP, COMMAND_SEND_TO_USER,
+                                                  COMMAND_SEND_TO_SYSTEM};
+
+        for (size_t kind = 0; kind < COUNT(kinds); kind++) {
+            struct command command = send_to(kinds[kind], systems[i], "1");
+
+            command.group = STR("g");
+            command.user = STR("u");
+            CHECK(succeeds(command) && outcome.matched == 1);
+            CHECK(only_these_got(i == 0 ? "a" : "b", 2, pushed("1")));
+        }
+        CHECK(succeeds(list_of(systems[i], "g")));
+        CHECK(same(str_of(&outcome.list), str_from(say("\"%s\"", visitors[i].id))));
+    }
+    close_house(2);
+}
+
+/* Another system's clients can neither be sent to nor left out of a send. */
+static void foreign_ids_in_lists_are_unknown(void)
+{
+    struct command command = send_to(COMMAND_SEND_TO_CLIENTS, "other", "1");
+
+    open_house(2);
+    arrive(&visitors[2], STR("other"));
+    bind_all(2, "g");
+    command.clients = ids_of("ab");
+    CHECK(succeeds(command) && outcome.matched == 0 && outcome.count == 2);
+    CHECK(only_these_got("", 3, ""));
+    command = send_to(COMMAND_SEND_TO_GROUP, "shop", "2");
+    command.group = STR("g");
+    command.clients = ids_of("cb");
+    CHECK(succeeds(command) && outcome.matched == 1);
+    CHECK(only_these_got("a", 3, pushed("2")));
+    close_house(3);
+}
+
+static void who_is_not_online_cannot_be_told_apart(void)
+{
+    static const enum command_kind kinds[] = {COMMAND_SEND_TO_CLIENT, COMMAND_BIND, COMMAND_UNBIND,
+                                              COMMAND_CLOSE_CLIENT, COMMAND_CLIENT_INFO};
+    struct str ids[9] = {STR(""),
+                         STR("0000000000000000"),
+                         STR("0123456789abcde"),
+                         STR("0123456789abcdef0"),
+                         STR("0123456789ABCDEF"),
+                         STR("g123456789abcdef"),
+                         STR("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")};
+
+    open_house(2);
+    arrive(&visitors[2], STR("other"));
+    leave(&visitors[1]);
+    ids[7] = id_of(&visitors[1]);
+    ids[8] = id_of(&visitors[2]);
+    for (size_t kind = 0; kind < COUNT(kinds); kind++)
+        for (size_t i = 0; i < COUNT(ids); i++) {
+            struct command command = send_to(kinds[kind], "shop", "1");
+
+            command.group = STR("g");
+            command.client = ids[i];
+            CHECK(apply(command)->code == OUTCOME_OFFLINE);
+            CHECK(same(str_from(outcome.error), STR("client not online")));
+            CHECK(!outcome.matched && !outcome.queued && !outcome.dropped && !outcome.count &&
+                  !outcome.list.length);
+        }
+    CHECK(only_these_got("", 3, ""));
+    CHECK(node.hub.clients.count == 2 && node.hub.audiences.count == 2);
+    close_house(3);
+}
+
+/* --- the end of a client --------------------------------------------------------------------- */
+
+static void a_client_is_closed_by_command(void)
+{
+    static const struct {
+        unsigned code;
+        const char *reason;
+    } rows[] = {{1000, ""}, {3000, "bye"}, {4999, "\xc3\xa9\xe2\x82\xac"}};
+
+    open_house(1);
+    bind_all(1, "g");
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct visitor *visitor = &visitors[1];
+        struct command command;
+
+        arrive(visitor, STR("shop"));
+        CHECK(succeeds(bind_user(visitor, "g", "u", "e")));
+        CHECK(got_text(&visitor->far, notice(NOTICE_ONLINE, visitor->id, "u", "e")));
+        far_forget(&visitors[0].far);
+        command = about_client(COMMAND_CLOSE_CLIENT, "shop", id_of(visitor));
+        command.close_code = rows[i].code;
+        command.reason = str_from(rows[i].reason);
+        apply_only(send_to_client("shop", id_of(visitor), "1"));
+        CHECK(succeeds(command));
+        CHECK(visitor->conn.ending && !visitor->conn.client && !visitor->conn.broken);
+        CHECK(apply(command)->code == OUTCOME_OFFLINE);
+        /* what was queued before leaves before, and nothing follows */
+        CHECK(hub_queue_frame(&node.hub, &visitor->conn, 1, STR("late")));
+        flush();
+        CHECK(got_text(&visitor->far, pushed("1")));
+        CHECK(got_close(&visitor->far, rows[i].code, rows[i].reason));
+        CHECK(only_these_got("a", 2, notice(NOTICE_OFFLINE, visitor->id, "u", "e")));
+        depart(visitor);
+    }
+    close_house(1);
+}
+
+/* A connection that breaks in the middle of a send takes nothing from the others, and what it was
+ * to get is freed. */
+static void a_broken_connection_is_not_slow(void)
+{
+    open_house(3);
+    bind_all(3, "g");
+    node.config.send_queue = 1;
+    far_close(&visitors[1].far);
+    for (int i = 0; i < 3; i++) {
+        apply_only(send_to_group("shop", "g", say("%d", i)));
+        CHECK(outcome.matched == 3 && outcome.queued == 3 && outcome.dropped == 0);
+    }
+    CHECK(visitors[1].conn.broken && visitors[1].conn.client && !visitors[1].conn.first);
+    flush();
+    for (int i = 0; i < 3; i++) {
+        CHECK(got_text(&visitors[0].far, pushed(say("%d", i))));
+        CHECK(got_text(&visitors[2].far, pushed(say("%d", i))));
+    }
+    leave(&visitors[1]);
+    CHECK(got_text(&visitors[0].far, notice(NOTICE_OFFLINE, visitors[1].id, "", "")));
+    close_house(3);
+}
+
+/* Frames queued outside of sends keep the limit as well, and their sender may end the client. */
+static void a_full_queue_is_reported(void)
+{
+    struct visitor *visitor = &visitors[0];
+
+    open_house(2);
+    bind_all(2, "g");
+    node.config.send_queue = 10;
+    CHECK(hub_queue_frame(&node.hub, &visitor->conn, 10, STR("pong payload")));
+    visitor->conn.blocked = true; /* as if the socket took no more */
+    CHECK(!hub_queue_frame(&node.hub, &visitor->conn, 10, STR("another")));
+    CHECK(visitor->conn.client && !visitor->conn.ending);
+    hub_end_slow(&node.hub, visitor->conn.client);
+    CHECK(!visitor->conn.client && visitor->conn.ending);
+    pump(visitor);
+    flush();
+    CHECK(got_close(&visitor->far, 1013, "slow") && got_nothing(&visitor->far));
+    CHECK(got_text(&visitors[1].far, notice(NOTICE_OFFLINE, visitor->id, "", "")));
+    close_house(2);
+}
+
+/* --- slow clients ---------------------------------------------------------------------------- */
+
+#define QUEUE 10000
+
+/* A long text as JSON. */
+static const char *ballast(void)
+{
+    static char text[1000];
+
+    memset(text, 'b', sizeof text - 1);
+    text[0] = text[sizeof text - 2] = '"';
+    return text;
+}
+
+static void have_little_room(struct visitor *visitor)
+{
+    int bytes = 4096;
+
+    CHECK(setsockopt(visitor->conn.fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) == 0);
+}
+
+/* Sends ballast to the group until somebody is dropped; `readers` read meanwhile. Returns how
+ * often. */
+static int send_until_one_drops(const char *readers, const char *text)
+{
+    int sends = 0;
+
+    do {
+        apply(send_to_group("shop", "g", ballast()));
+        CHECK(outcome.matched == 3 && outcome.queued + outcome.dropped == 3);
+        for (const char *letter = readers; *letter; letter++)
+            CHECK(got_text(&visitors[*letter - 'a'].far, text));
+    } while (++sends < 1000 && !outcome.dropped);
+    return sends;
+}
+
+static void a_slow_client_is_closed_and_nobody_else_loses(void)
+{
+    struct visitor *slow = &visitors[1];
+    const char *text;
+    struct far_frame frame = {0};
+    int sends, whole = 0;
+
+    open_house(3);
+    bind_all(3, "g");
+    node.config.send_queue = QUEUE;
+    have_little_room(slow);
+    text = pushed(ballast());
+    sends = send_until_one_drops("ac", text);
+    CHECK(sends > QUEUE / 1000 && sends < 200);
+    CHECK(outcome.code == OUTCOME_SUCCESS && outcome.dropped == 1 && outcome.queued == 2);
+    CHECK(!slow->conn.client && slow->conn.ending && slow->conn.queued < 2000);
+    for (int i = 0; i < 3; i += 2) {
+        CHECK(got_text(&visitors[i].far, notice(NOTICE_OFFLINE, slow->id, "", "")));
+        CHECK(got_nothing(&visitors[i].far));
+    }
+    CHECK(is_gone(slow) && node_logged(slow->id) && node_logged("127.0.0.1"));
+    pump(slow); /* what had begun to leave is whole, the rest of the queue is gone */
+    while (far_next(&slow->far, &frame) && frame.opcode == 1) {
+        CHECK(same(frame.payload, str_from(text)));
+        whole++;
+    }
+    CHECK(frame.opcode == 8 && same(frame.payload, STR("\x03\xf5slow")));
+    CHECK(whole > 0 && whole <= sends - QUEUE / 1100);
+    close_house(3);
+}
+
+/* Fills a visitor's socket and queue so that the next frame finds it slow. */
+static void stuff(struct visitor *visitor)
+{
+    have_little_room(visitor);
+    for (int i = 0; i < 1000 && visitor->conn.queued < QUEUE; i++)
+        CHECK(succeeds(send_to_client("shop", id_of(visitor), ballast())));
+    CHECK(visitor->conn.blocked && visitor->conn.queued >= QUEUE);
+}
+
+static void a_send_to_a_slow_client_fails(void)
+{
+    struct command command = send_to(COMMAND_SEND_TO_CLIENTS, "shop", "1");
+    struct str id;
+
+    open_house(3);
+    node.config.send_queue = QUEUE;
+    stuff(&visitors[0]);
+    stuff(&visitors[1]);
+    CHECK(apply(send_to_client("shop", id_of(&visitors[0]), "1"))->code == OUTCOME_OFFLINE);
+    CHECK(contains(str_from(outcome.error), "slow"));
+    CHECK(outcome.matched == 1 && outcome.queued == 0 && outcome.dropped == 1);
+    CHECK(apply(send_to_client("shop", id_of(&visitors[0]), "1"))->matched == 0);
+    CHECK(same(str_from(outcome.error), STR("client not online")));
+    command.clients = ids_of("cbb");
+    id = id_of(&visitors[1]);
+    CHECK(succeeds(command) && outcome.matched == 3 && outcome.queued == 1);
+    CHECK(outcome.dropped == 2 && outcome.count == 2);
+    CHECK(same(str_of(&outcome.list), str_from(say("\"%s\",\"%s\"", id.at, id.at))));
+    CHECK(got_text(&visitors[2].far, pushed("1")) && got_nothing(&visitors[2].far));
+    close_house(3);
+}
+
+enum trigger { BY_SEND, BY_LEAVING, BY_CLOSING, BY_UNBINDING, BY_BINDING };
+
+static void pull(enum trigger trigger)
+{
+    struct command command = about_client(COMMAND_CLOSE_CLIENT, "shop", id_of(&visitors[0]));
+
+    command.close_code = 1000;
+    if (trigger == BY_SEND)
+        CHECK(apply(send_to_client("shop", id_of(&visitors[0]), "1"))->dropped == 1);
+    else if (trigger == BY_LEAVING)
+        leave(&visitors[0]);
+    else if (trigger == BY_CLOSING)
+        CHECK(succeeds(command));
+    else if (trigger == BY_UNBINDING)
+        CHECK(succeeds(unbind_from("shop", &visitors[0], "g")));
+    else
+        CHECK(succeeds(bind_to("shop", &visitors[6], "g")));
+}
+
+/* The notice of one slow client's end finds the next: a to e go, each once; f, who reads, is told
+ * of each of them. */
+static void check_cascade(enum trigger trigger)
+{
+    unsigned told[7] = {0};
+    struct far_frame frame = {0};
+
+    open_house(7);
+    bind_all(6, "g");
+    node.config.send_queue = QUEUE;
+    for (size_t i = trigger == BY_SEND || trigger == BY_BINDING ? 0 : 1; i < 5; i++)
+        stuff(&visitors[i]);
+    pull(trigger);
+    while (far_next(&visitors[5].far, &frame))
+        for (size_t i = 0; i < 7; i++)
+            for (unsigned code = NOTICE_ONLINE; code <= NOTICE_OFFLINE; code++)
+                told[i] += str_equal(frame.payload, str_from(notice(code, visitors[i].id, "", "")));
+    for (size_t i = 0; i < 5; i++)
+        CHECK(told[i] == 1 && (trigger == BY_UNBINDING && i == 0) == !is_gone(&visitors[i]));
+    CHECK(told[5] == 0 && told[6] == (trigger == BY_BINDING));
+    CHECK(!is_gone(&visitors[5]) && !is_gone(&visitors[6]));
+    CHECK(succeeds(list_of("shop", "g")) && outcome.count == 1u + (trigger == BY_BINDING));
+    close_house(7);
+}
+
+static void one_slow_end_finds_the_next(void)
+{
+    for (enum trigger trigger = BY_SEND; trigger <= BY_BINDING; trigger++)
+        check_cascade(trigger);
+}
+
+/* The last two of a group find each other slow: nobody is left to be told. */
+static void a_group_of_slow_clients_vanishes(void)
+{
+    open_house(2);
+    bind_all(2, "g");
+    node.config.send_queue = QUEUE;
+    stuff(&visitors[0]);
+    stuff(&visitors[1]);
+    apply(send_to_group("shop", "g", "1"));
+    CHECK(outcome.matched == 2 && outcome.queued == 0 && outcome.dropped == 2);
+    CHECK(node.hub.clients.count == 0 && node.hub.audiences.count == 0);
+    close_house(2);
+}
+
+/* With the system as scope a newcomer is told of itself; one whose socket takes nothing may be too
+ * slow even for that. */
+static void a_newcomer_may_be_slow(void)
+{
+    struct visitor *visitor = &visitors[2];
+
+    open_house(2);
+    node.config.scope = NOTICE_SYSTEM;
+    node.config.send_queue = 10;
+    conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
+    visitor->conn.blocked = true;
+    CHECK(hub_connect(&node.hub, &visitor->conn, STR("shop"), UNIX_NOW));
+    CHECK(!visitor->conn.client && visitor->conn.ending && node.hub.clients.count == 2);
+    flush();
+    for (int i = 0; i < 2; i++) {
+        struct far_frame frame = {0};
+
+        CHECK(far_next(&visitors[i].far, &frame) && contains(frame.payload, "client online"));
+        CHECK(far_next(&visitors[i].far, &frame) && contains(frame.payload, "client offline"));
+        CHECK(got_nothing(&visitors[i].far));
+    }
+    pump(visitor);
+    CHECK(got_close(&visitor->far, 1013, "slow") && got_nothing(&visitor->far));
+    close_house(3);
+}
+
+/* --- the end of the hub ---------------------------------------------------------------------- */
+
+/* A hub that is closed with clients in it frees all of them; their connections are left alone. */
+static void closing_frees_everything(void)
+{
+    struct hub hub;
+
+    node_open();
+    CHECK(hub_open(&hub, &node.config, &node.log));
+    for (size_t i = 0; i < 4; i++) {
+        struct command command = {.kind = COMMAND_BIND,
+                                  .system = i % 2 ? STR("shop") : STR("other"),
+                                  .group = STR("g"),
+                                  .user = STR("u"),
+                                  .extend = STR("e"),
+                                  .has_extend = true};
+        struct visitor *visitor = &visitors[i];
+
+        conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
+        CHECK(hub_connect(&hub, &visitor->conn, command.system, UNIX_NOW));
+        flush();
+        CHECK(got_hello(&visitor->far, visitor->id));
+        command.client = id_of(visitor);
+        outcome = (struct outcome){0};
+        hub_apply(&hub, &command, &outcome);
+        CHECK(outcome.code == OUTCOME_SUCCESS);
+    }
+    hub_close(&hub);
+    for (size_t i = 0; i < 4; i++) {
+        CHECK(!visitors[i].conn.broken);
+        visitors[i].conn.client = NULL;
+    }
+    close_house(4);
+}
+
+/* --- a random walk --------------------------------------------------------------------------- */
+
+#define WALKERS 20
+#define GROUPS 4
+#define USERS 3
+#define WALK 2500
+
+/* What the hub should know of a visitor, and what is to arrive there after the present step. */
+struct walker {
+    bool online;
+    unsigned system, user; /* user 0 is none */
+    char extend[8];
+    bool in[GROUPS];
+    unsigned expected; /* frames, all with the same text */
+};
+
+struct walk {
+    uint64_t state;
+    struct visitor visitors[WALKERS];
+    struct walker walkers[WALKERS];
+    const char *text; /* of the frames of this step */
+    uint64_t matched;
+};
+
+static struct walk walk;
+
+static const char *const walk_systems[] = {"shop", "other"};
+static const char *const walk_groups[GROUPS] = {"g0", "g1", "g2", "g3"};
+static const char *const walk_users[USERS + 1] = {"", "u1", "u2", "u3"};
+
+static unsigned draw(unsigned below)
+{
+    walk.state = walk.state * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)(walk.state >> 33) % below;
+}
+
+static const char *walk_notice(size_t who, unsigned code)
+{
+    const struct walker *walker = &walk.walkers[who];
+
+    return notice(code, walk.visitors[who].id, walk_users[walker->user], walker->extend);
+}
+
+/* Expects a frame at everybody of a system, or of one of its groups. */
+static void expect_at(unsigned system, int group)
+{
+    for (size_t i = 0; i < WALKERS; i++) {
+        struct walker *walker = &walk.walkers[i];
+
+        walker->expected +=
+            walker->online && walker->system == system && (group < 0 || walker->in[group]);
+    }
+}
+
+/* The same, but for the notices of one scope. */
+static void expect_notice(enum config_notice scope, unsigned system, int group)
+{
+    if (node.config.scope == scope)
+        expect_at(system, group);
+}
+
+static void walk_in(size_t who)
+{
+    struct walker *walker = &walk.walkers[who];
+
+    *walker = (struct walker){.online = true, .system = draw(2)};
+    if (walk.visitors[who].id[0])
+        depart(&walk.visitors[who]);
+    arrive(&walk.visitors[who], str_from(walk_systems[walker->system]));
+    walk.text = walk_notice(who, NOTICE_ONLINE);
+    expect_notice(NOTICE_SYSTEM, walker->system, -1);
+}
+
+static void walk_out(size_t who)
+{
+    struct walker *walker = &walk.walkers[who];
+
+    walk.text = walk_notice(who, NOTICE_OFFLINE);
+    walker->online = false;
+    for (int group = 0; group < GROUPS; group++)
+        if (walker->in[group])
+            expect_notice(NOTICE_GROUP, walker->system, group);
+    expect_notice(NOTICE_SYSTEM, walker->system, -1);
+    if (draw(2)) {
+        leave(&walk.visitors[who]);
+        return;
+    }
+    hub_end(&node.hub, walk.visitors[who].conn.client, 1001, STR("x"));
+    flush();
+    CHECK(got_close(&walk.visitors[who].far, 1001, "x"));
+}
+
+static void walk_bind(size_t who)
+{
+    struct walker *walker = &walk.walkers[who];
+    unsigned group = draw(GROUPS), user = draw(USERS + 1);
+    bool is_new = !walker->in[group];
+    struct command command =
+        bind_to(walk_systems[walker->system], &walk.visitors[who], walk_groups[group]);
+
+    if (user) {
+        walker->user = user;
+        command.user = str_from(walk_users[user]);
+    }
+    if (draw(2)) {
+        snprintf(walker->extend, sizeof walker->extend, "%.*s", (int)draw(4), "abc");
+        command.extend = str_from(walker->extend);
+        command.has_extend = true;
+    }
+    walker->in[group] = true;
+    walk.text = walk_notice(who, NOTICE_ONLINE);
+    if (is_new)
+        expect_notice(NOTICE_GROUP, walker->system, (int)group);
+    CHECK(succeeds(command));
+}
+
+static void walk_unbind(size_t who)
+{
+    struct walker *walker = &walk.walkers[who];
+    unsigned group = draw(GROUPS);
+    bool was_in = walker->in[group];
+
+    walker->in[group] = false;
+    walk.text = walk_notice(who, NOTICE_OFFLINE);
+    if (was_in)
+        expect_notice(NOTICE_GROUP, walker->system, (int)group);
+    CHECK(succeeds(
+        unbind_from(walk_systems[walker->system], &walk.visitors[who], walk_groups[group])));
+}
+
+static void check_walk_counts(void)
+{
+    uint64_t expected = 0;
+
+    for (size_t i = 0; i < WALKERS; i++)
+        expected += walk.walkers[i].expected;
+    CHECK(outcome.matched == expected && outcome.queued == expected && !outcome.dropped);
+}
+
+/* Sends to a group without two clients, to a user, or to a system. */
+static void walk_send(void)
+{
+    static const enum command_kind kinds[] = {COMMAND_SEND_TO_GROUP, COMMAND_SEND_TO_USER,
+                                              COMMAND_SEND_TO_SYSTEM};
+    unsigned system = draw(2), group = draw(GROUPS), user = 1 + draw(USERS), kind = draw(3);
+    const char *number = say("%u", draw(1000));
+    struct command command = send_to(kinds[kind], walk_systems[system], number);
+    size_t out[2] = {draw(WALKERS), draw(WALKERS)};
+
+    command.group = str_from(walk_groups[group]);
+    command.user = str_from(walk_users[user]);
+    walk.text = pushed(number);
+    expect_at(system, kind == 0 ? (int)group : -1);
+    for (size_t i = 0; i < WALKERS && kind == 1; i++)
+        if (walk.walkers[i].user != user)
+            walk.walkers[i].expected = 0;
+    if (kind == 0) {
+        command.clients =
+            str_from(say("[\"%s\",\"%s\"]", walk.visitors[out[0]].id, walk.visitors[out[1]].id));
+        walk.walkers[out[0]].expected = walk.walkers[out[1]].expected = 0;
+    }
+    CHECK(succeeds(command));
+    check_walk_counts();
+}
+
+/* Sends to one client, perhaps not online, perhaps in the name of the other system. */
+static void walk_send_to_one(size_t who)
+{
+    struct walker *walker = &walk.walkers[who];
+    unsigned system = draw(2);
+    bool reached = walker->online && walker->system == system;
+
+    walk.text = pushed("1");
+    walker->expected = reached;
+    apply(send_to_client(walk_systems[system], id_of(&walk.visitors[who]), "1"));
+    CHECK(outcome.code == (reached ? OUTCOME_SUCCESS : OUTCOME_OFFLINE));
+    check_walk_counts();
+}
+
+/* The list has each member once, in an order that is the hub's own. */
+static void walk_list(void)
+{
+    unsigned system = draw(2), group = draw(GROUPS);
+    uint64_t count = 0;
+    bool good = succeeds(list_of(walk_systems[system], walk_groups[group]));
+
+    for (size_t i = 0; i < WALKERS; i++) {
+        const struct walker *walker = &walk.walkers[i];
+
+        if (!walker->online || walker->system != system || !walker->in[group])
+            continue;
+        count++;
+        good = good && contains(str_of(&outcome.list), say("\"%s\"", walk.visitors[i].id));
+    }
+    CHECK(good && outcome.count == count);
+    CHECK(outcome.list.length == (count ? count * (HUB_ID_LENGTH + 3) - 1 : 0));
+}
+
+static void walk_info(size_t who)
+{
+    const struct walker *walker = &walk.walkers[who];
+    size_t length =
+        strlen(info_of(&walk.visitors[who], walk_users[walker->user], walker->extend, ""));
+    unsigned groups = 0;
+
+    CHECK(succeeds(about_client(COMMAND_CLIENT_INFO, walk_systems[walker->system],
+                                id_of(&walk.visitors[who]))));
+    for (int group = 0; group < GROUPS; group++) {
+        groups += walker->in[group];
+        if (walker->in[group])
+            CHECK(contains(str_of(&outcome.list), say("\"%s\"", walk_groups[group])));
+    }
+    CHECK(contains(str_of(&outcome.list), say("\"userId\":\"%s\",\"extend\":\"%s\",\"groups\":[",
+                                              walk_users[walker->user], walker->extend)));
+    CHECK(outcome.list.length == length + (groups ? 5 * groups - 1 : 0));
+}
+
+static void take_walk_step(void)
+{
+    size_t who = draw(WALKERS);
+    bool online = walk.walkers[who].online;
+    unsigned what = draw(10);
+
+    if (what == 0 || (what < 5 && !online))
+        online ? walk_out(who) : walk_in(who);
+    else if (what < 4 && online)
+        walk_bind(who);
+    else if (what == 4 && online)
+        walk_unbind(who);
+    else if (what == 5 && online)
+        walk_info(who);
+    else if (what == 6)
+        walk_list();
+    else if (what == 7 && walk.visitors[who].id[0])
+        walk_send_to_one(who);
+    else
+        walk_send();
+}
+
+static bool walk_frames_are_right(void)
+{
+    bool good = true;
+
+    for (size_t i = 0; i < WALKERS; i++) {
+        struct visitor *visitor = &walk.visitors[i];
+
+        for (; walk.walkers[i].expected; walk.walkers[i].expected--)
+            good = got_text(&visitor->far, walk.text) && good;
+        if (visitor->id[0])
+            good = got_nothing(&visitor->far) && good;
+    }
+    return good;
+}
+
+/* The audiences there must be: those with a member. */
+static size_t count_walk_audiences(void)
+{
+    bool systems[2] = {0}, groups[2][GROUPS] = {0}, users[2][USERS + 1] = {0};
+    size_t count = 0;
+
+    for (size_t i = 0; i < WALKERS; i++) {
+        const struct walker *walker = &walk.walkers[i];
+
+        if (!walker->online)
+            continue;
+        systems[walker->system] = users[walker->system][walker->user] = true;
+        for (int group = 0; group < GROUPS; group++)
+            groups[walker->system][group] |= walker->in[group];
+    }
+    for (int system = 0; system < 2; system++) {
+        count += systems[system];
+        for (int group = 0; group < GROUPS; group++)
+            count += groups[system][group];
+        for (int user = 1; user <= USERS; user++)
+            count += users[system][user];
+    }
+    return count;
+}
+
+static void walk_about(enum config_notice scope)
+{
+    bool good = true;
+
+    node_open();
+    node.config.scope = scope;
+    memset(&walk, 0, sizeof walk);
+    walk.state = 42 + (uint64_t)scope;
+    for (size_t i = 0; i < WALKERS; i++)
+        walk.visitors[i].far.fd = -1;
+    for (int step = 0; step < WALK && good && test_good; step++) {
+        take_walk_step();
+        good = CHECK(walk_frames_are_right()) &&
+               CHECK(node.hub.audiences.count == count_walk_audiences());
+        if (!good || !test_good)
+            printf("  that was step %d, scope %u\n", step, (unsigned)scope);
+    }
+    for (size_t i = 0; i < WALKERS; i++)
+        if (walk.visitors[i].id[0])
+            depart(&walk.visitors[i]);
+    close_house(0);
+}
+
+static void a_random_walk_follows_the_model(void)
+{
+    walk_about(NOTICE_GROUP);
+    walk_about(NOTICE_SYSTEM);
+    walk_about(NOTICE_OFF);
+}
+
+int main(void)
+{
+    test_run("the_first_frame_tells_the_id", the_first_frame_tells_the_id);
+    test_run("ids_are_16_hex_digits_and_distinct", ids_are_16_hex_digits_and_distinct);
+    test_run("notices_go_to_the_groups", notices_go_to_the_groups);
+    test_run("notices_go_to_the_system", notices_go_to_the_system);
+    test_run("notices_can_be_off", notices_can_be_off);
+    test_run("the_end_is_told_to_each_group", the_end_is_told_to_each_group);
+    test_run("user_and_extend_belong_to_the_client", user_and_extend_belong_to_the_client);
+    test_run("names_are_quoted", names_are_quoted);
+    test_run("many_groups_are_left_in_any_order", many_groups_are_left_in_any_order);
+    test_run("the_online_list_is_of_the_group", the_online_list_is_of_the_group);
+    test_run("sends_reach_whom_they_name", sends_reach_whom_they_name);
+    test_run("a_send_to_one_reaches_it_alone", a_send_to_one_reaches_it_alone);
+    test_run("ids_that_fail_are_listed", ids_that_fail_are_listed);
+    test_run("data_arrives_byte_for_byte", data_arrives_byte_for_byte);
+    test_run("long_data_arrives_whole", long_data_arrives_whole);
+    test_run("a_frame_is_encoded_once", a_frame_is_encoded_once);
+    test_run("order_is_kept", order_is_kept);
+    test_run("systems_do_not_touch_each_other", systems_do_not_touch_each_other);
+    test_run("foreign_ids_in_lists_are_unknown", foreign_ids_in_lists_are_unknown);
+    test_run("who_is_not_online_cannot_be_told_apart", who_is_not_online_cannot_be_told_apart);
+    test_run("a_client_is_closed_by_command", a_client_is_closed_by_command);
+    test_run("a_broken_connection_is_not_slow", a_broken_connection_is_not_slow);
+    test_run("a_full_queue_is_reported", a_full_queue_is_reported);
+    test_run("a_slow_client_is_closed_and_nobody_else_loses",
+             a_slow_client_is_closed_and_nobody_else_loses);
+    test_run("a_send_to_a_slow_client_fails", a_send_to_a_slow_client_fails);
+    test_run("one_slow_end_finds_the_next", one_slow_end_finds_the_next);
+    test_run("a_group_of_slow_clients_vanishes", a_group_of_slow_clients_vanishes);
+    test_run("a_newcomer_may_be_slow", a_newcomer_may_be_slow);
+    test_run("closing_frees_everything", closing_frees_everything);
+    test_run("a_random_walk_follows_the_model", a_random_walk_follows_the_model);
+    return test_finish();
+}
