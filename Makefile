@@ -9,7 +9,7 @@ $(error there is no cluster support in this version: build without CLUSTER=1)
 endif
 
 # The rooms, lowest first; wspush.c alone has main().
-ROOMS = buf table deadline file log json config crypto http park ws conn command account hub api session loop
+ROOMS = buf message table deadline file log json config crypto http park ws conn command account hub api session loop
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Wformat=2

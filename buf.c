@@ -157,7 +157,7 @@ bool buf_reserve(struct buf *buf, size_t more)
     size_t capacity = buf->capacity ? buf->capacity : 64;
     char *at;
 
-    if (buf->length > limit || more > limit - buf->length) {
+    if (buf->failed || buf->length > limit || more > limit - buf->length) {
         buf->failed = true;
         return false;
     }

@@ -25,7 +25,8 @@ struct str {
     }
 
 /* Owned bytes. `limit` is the greatest length in bytes, 0 for no limit. `failed` is set once
- * something did not fit or memory ran out, and stays: append freely, look once at the end. */
+ * something did not fit or memory ran out; from then on nothing is appended, and every call says
+ * false. So append freely, and look once at the end. */
 struct buf {
     char *at;
     size_t length, capacity, limit;
@@ -71,8 +72,8 @@ bool utf8_feed(struct utf8 *state, struct str bytes);
 /* True for a whole text of valid UTF-8. */
 bool utf8_valid(struct str text);
 
-/* Makes room for `more` bytes behind the present ones. False if that is past the limit or there
- * is no memory; the buffer keeps what it has and is marked as failed. */
+/* Makes room for `more` bytes behind the present ones. False if that is past the limit, there is
+ * no memory, or the buffer has failed before; it keeps what it has and is marked as failed. */
 bool buf_reserve(struct buf *buf, size_t more);
 
 bool buf_append(struct buf *buf, struct str bytes);

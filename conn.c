@@ -11,33 +11,6 @@
 
 #define VECTORS 64
 
-struct message *message_new(size_t length)
-{
-    struct message *message =
-        length <= UINT32_MAX - sizeof *message ? malloc(sizeof *message + length) : NULL;
-
-    if (message) {
-        message->references = 1;
-        message->length = (uint32_t)length;
-    }
-    return message;
-}
-
-struct message *message_copy(struct str bytes)
-{
-    struct message *message = message_new(bytes.length);
-
-    if (message && bytes.length)
-        memcpy(message->bytes, bytes.at, bytes.length);
-    return message;
-}
-
-void message_release(struct message *message)
-{
-    if (message && --message->references == 0)
-        free(message);
-}
-
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
 {
     *conn = (struct conn){.fd = fd, .shared = shared};
@@ -250,6 +223,12 @@ void conn_flush(struct conn *conn)
     }
 }
 
+void conn_writable(struct conn *conn)
+{
+    conn->blocked = false;
+    conn_flush(conn);
+}
+
 void conn_drop_queue(struct conn *conn)
 {
     struct conn_link *link = conn->first;
@@ -282,6 +261,12 @@ void conn_kill(struct conn *conn)
     break_off(conn);
     shutdown(conn->fd, SHUT_RDWR);
     mark_dirty(conn); /* whoever goes through the dirty ones sees that it broke */
+}
+
+void conn_finish(struct conn *conn)
+{
+    if (!conn->broken && shutdown(conn->fd, SHUT_WR) != 0)
+        conn_kill(conn);
 }
 
 void conn_close(struct conn *conn)

@@ -8,29 +8,13 @@
 #define WSPUSH_CONN_H
 
 #include "buf.h"
+#include "message.h"
 
 #include <sys/types.h>
 
 #define CONN_SCRATCH 65536
 
 struct client;
-
-/* Immutable bytes that many queues may hold. Lives until the last reference is released. */
-struct message {
-    uint32_t references;
-    uint32_t length;
-    char bytes[];
-};
-
-/* A message of `length` bytes for the caller to fill, with one reference, the caller's. NULL when
- * there is no memory or the length does not fit. */
-struct message *message_new(size_t length);
-
-/* A message with a copy of these bytes. */
-struct message *message_copy(struct str bytes);
-
-/* Gives a reference back; NULL is allowed. */
-void message_release(struct message *message);
 
 /* A place in a queue. */
 struct conn_link {
@@ -107,6 +91,12 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit);
 
 /* Writes what is queued as far as the socket takes it. */
 void conn_flush(struct conn *conn);
+
+/* poll() says that the socket takes bytes again: writes on. */
+void conn_writable(struct conn *conn);
+
+/* Ends the sending side: the peer sees the end once it has read what was written. */
+void conn_finish(struct conn *conn);
 
 /* Drops what is queued, but for the rest of a message that has begun to leave. */
 void conn_drop_queue(struct conn *conn);

@@ -3,7 +3,6 @@
 
 #include "crypto.h"
 #include "json.h"
-#include "ws.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -241,33 +240,18 @@ static const struct audience *user_of(const struct client *client)
 
 /* --- sending --------------------------------------------------------------------------------- */
 
-/* One frame around `payload`, with one reference; NULL without memory. */
-static struct message *encode(unsigned opcode, struct str payload)
-{
-    char header[WS_HEADER_MAX];
-    size_t length = ws_write_header(header, (enum ws_opcode)opcode, payload.length);
-    struct message *message = message_new(length + payload.length);
-
-    if (!message)
-        return NULL;
-    memcpy(message->bytes, header, length);
-    if (payload.length)
-        memcpy(message->bytes + length, payload.at, payload.length);
-    return message;
-}
-
 /* The frame of a text that was put together in `text`, which is freed. */
 static struct message *encode_text(struct buf *text)
 {
-    struct message *message = text->failed ? NULL : encode(WS_TEXT, str_of(text));
+    struct message *message = text->failed ? NULL : ws_frame(WS_TEXT, str_of(text));
 
     buf_free(text);
     return message;
 }
 
-bool hub_queue_frame(struct hub *hub, struct conn *conn, unsigned opcode, struct str payload)
+bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload)
 {
-    struct message *message = encode(opcode, payload);
+    struct message *message = ws_frame(opcode, payload);
     bool queued = message && conn_queue(conn, message, hub->config->send_queue);
 
     message_release(message);
@@ -365,9 +349,7 @@ static void remove_client(struct hub *hub, struct client *client)
 
 void hub_send_close(struct conn *conn, unsigned code, struct str reason)
 {
-    char frame[WS_HEADER_MAX + WS_CONTROL_MAX];
-    struct message *message =
-        message_copy((struct str){frame, ws_write_close(frame, code, reason)});
+    struct message *message = ws_close_frame(code, reason);
 
     if (message)
         conn_queue(conn, message, SIZE_MAX);

@@ -12,6 +12,7 @@
 #include "conn.h"
 #include "log.h"
 #include "table.h"
+#include "ws.h"
 
 #define HUB_ID_LENGTH 16 /* of a client id */
 
@@ -48,7 +49,7 @@ void hub_apply(struct hub *hub, const struct command *command, struct outcome *o
 
 /* Queues a message to one connection outside of the hub's own sends (a pong, a refusal); the text
  * is encoded as one frame. False when there is no memory or the queue is full. */
-bool hub_queue_frame(struct hub *hub, struct conn *conn, unsigned opcode, struct str payload);
+bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload);
 
 /* Queues a close frame, behind which nothing more is queued. */
 void hub_send_close(struct conn *conn, unsigned code, struct str reason);

@@ -282,10 +282,8 @@ static void serve_ready(struct loop *loop, size_t count)
 
         if (!events)
             continue;
-        if (events & POLLOUT) {
-            session->conn.blocked = false;
-            conn_flush(&session->conn);
-        }
+        if (events & POLLOUT)
+            conn_writable(&session->conn);
         if (events & (POLLIN | POLLHUP | POLLERR))
             session_read(&loop->context, session);
         settle(loop, session);

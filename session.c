@@ -1,9 +1,7 @@
 /* session.c - what one connection is doing: HTTP requests, or a WebSocket client, or its end. */
 #include "session.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define LINGER 5000                /* milliseconds for a peer to close once we have */
 #define OUTPUT_ENOUGH (256 * 1024) /* bytes of answers that wait before requests do */
@@ -467,8 +465,7 @@ void session_flushed(struct session_context *context, struct session *session)
         return;
     if (session->state == SESSION_DRAIN && !session->shut) {
         session->shut = true;
-        if (shutdown(conn->fd, SHUT_WR) != 0)
-            end(context, session, "connection broken");
+        conn_finish(conn);
     }
     session_resume(context, session);
 }
@@ -539,10 +536,12 @@ bool session_expire(struct session_context *context, struct session *session)
         ping(context, session);
         return true;
     }
-    if (session->state == SESSION_HTTP && session->receiving)
+    if (session->state == SESSION_HTTP && session->receiving) {
         refuse(context, session, 408, "the request did not come in time");
-    else
+        conn_keep(&session->conn, (struct conn_bytes){0});
+    } else {
         end(context, session, "deadline passed");
+    }
     return false;
 }
 

@@ -267,3 +267,24 @@ size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, s
         memcpy(out + header + 2, reason.at, reason.length);
     return header + 2 + reason.length;
 }
+
+struct message *ws_frame(enum ws_opcode opcode, struct str payload)
+{
+    char header[WS_HEADER_MAX];
+    size_t length = ws_write_header(header, opcode, payload.length);
+    struct message *message = message_new(length + payload.length);
+
+    if (!message)
+        return NULL;
+    memcpy(message->bytes, header, length);
+    if (payload.length)
+        memcpy(message->bytes + length, payload.at, payload.length);
+    return message;
+}
+
+struct message *ws_close_frame(unsigned code, struct str reason)
+{
+    char frame[WS_HEADER_MAX + WS_CONTROL_MAX];
+
+    return message_copy((struct str){frame, ws_write_close(frame, code, reason)});
+}

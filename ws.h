@@ -8,6 +8,7 @@
 
 #include "buf.h"
 #include "http.h"
+#include "message.h"
 
 /* Opcodes (RFC 6455, section 5.2). */
 enum ws_opcode {
@@ -80,5 +81,11 @@ size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t 
 /* Writes a whole close frame; returns its length. `reason` is cut at 123 bytes, which the caller
  * must not let fall inside a character. WS_CLOSE_NO_CODE gives a frame without code and reason. */
 size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, struct str reason);
+
+/* A message that is one final frame around `payload`. NULL when there is no memory. */
+struct message *ws_frame(enum ws_opcode opcode, struct str payload);
+
+/* A message that is a close frame: see ws_write_close. */
+struct message *ws_close_frame(unsigned code, struct str reason);
 
 #endif

@@ -77,26 +77,9 @@ static void queue(struct session *session, struct message *message)
     message_release(message);
 }
 
-static void send_frame(struct session *session, enum ws_opcode opcode, struct str payload)
-{
-    char header[WS_HEADER_MAX];
-    size_t length = ws_write_header(header, opcode, payload.length);
-    struct message *message = message_new(length + payload.length);
-
-    if (message) {
-        memcpy(message->bytes, header, length);
-        if (payload.length)
-            memcpy(message->bytes + length, payload.at, payload.length);
-    }
-    queue(session, message);
-}
-
 static void send_close(struct session *session, unsigned code, struct str reason)
 {
-    char frame[WS_HEADER_MAX + WS_CONTROL_MAX];
-    size_t length = ws_write_close(frame, code, reason);
-
-    queue(session, message_copy((struct str){frame, length}));
+    queue(session, ws_close_frame(code, reason));
     enter(session, CLOSING);
 }
 
@@ -154,7 +137,7 @@ static void take_piece(struct session *session, const struct ws_event *event)
     if (!buf_append(&session->message, event->payload)) {
         conn_kill(&session->conn);
     } else if (event->last) {
-        send_frame(session, event->opcode, str_of(&session->message));
+        queue(session, ws_frame(event->opcode, str_of(&session->message)));
         buf_free(&session->message);
     }
 }
@@ -168,7 +151,7 @@ static size_t read_frames(struct session *session, struct conn_bytes bytes)
     if (event.type == WS_EVENT_DATA)
         take_piece(session, &event);
     else if (event.type == WS_EVENT_CONTROL && event.opcode == WS_PING)
-        send_frame(session, WS_PONG, event.payload);
+        queue(session, ws_frame(WS_PONG, event.payload));
     else if (event.type == WS_EVENT_CONTROL && event.opcode == WS_CLOSE)
         send_close(session, event.code, (struct str){0});
     else if (event.type == WS_EVENT_BAD)
@@ -228,8 +211,7 @@ static void serve(struct session *session)
     struct conn_bytes bytes = {0};
 
     if (session->conn.queued) {
-        session->conn.blocked = false;
-        conn_flush(&session->conn);
+        conn_writable(&session->conn);
     } else {
         enum conn_status status = conn_fill(&session->conn, CONN_SCRATCH, &bytes);
 
@@ -247,7 +229,7 @@ static void expire(struct session *session)
     if (session->state == HEAD) {
         refuse(session, 408, "the request did not come in time");
     } else if (session->state == OPEN && !session->pinged && !session->conn.queued) {
-        send_frame(session, WS_PING, (struct str){0});
+        queue(session, ws_frame(WS_PING, (struct str){0}));
         session->pinged = true;
         session->since = session->server->now;
     } else {
@@ -321,7 +303,7 @@ static void settle(struct server *server)
             server->sessions[i] = server->sessions[--server->count];
         } else if (session->state == CLOSING && !session->conn.queued) {
             /* RFC 6455, section 7.1.1: the peer sees the end, and answers it with its own */
-            shutdown(session->conn.fd, SHUT_WR);
+            conn_finish(&session->conn);
             enter(session, WAITING);
         }
     }

@@ -9,6 +9,7 @@ passed=0 failed=0
 # room: what it may include. Lowest first; buf and log are open to all above them.
 layers='
 buf:
+message:
 table:
 deadline:
 log:
@@ -18,8 +19,8 @@ config:
 crypto:
 http:
 park:
-ws: http crypto
-conn:
+ws: http crypto message
+conn: message
 command: json
 account: crypto file table
 hub: command config conn crypto json table ws

@@ -27,14 +27,14 @@
 #define UNIX_NOW 1700000000
 #define PATIENCE 10000 /* milliseconds after which a test gives up */
 
-/* printf into one of a few rooms, which are used again in turn. */
+/* printf into a room of its own; the last 64 texts stay. */
 #ifdef __GNUC__
 __attribute__((format(printf, 1, 2)))
 #endif
 static inline const char *
 say(const char *format, ...)
 {
-    static char rooms[8][4096];
+    static char rooms[64][4096];
     static unsigned turn;
     char *room = rooms[turn++ % COUNT(rooms)];
     va_list arguments;

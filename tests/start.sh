@@ -1,0 +1,292 @@
+#!/usr/bin/env bash
+# start.sh - the command line, the configuration, and what stops the server from starting.
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+BINARY=$PWD/$WSPUSH
+case $WSPUSH in /*) BINARY=$WSPUSH ;; esac
+FREE=$((19000 + RANDOM % 1000)) # a port for servers that do not come to listen
+
+# run ARGUMENT...: runs a server that ends by itself, in $DIR; its output is in $OUT and $ERR, and
+# its exit status in $STATUS.
+run() {
+    OUT=$(cd "$DIR" && timeout 20 "$BINARY" "$@" 2>"$DIR/err")
+    STATUS=$?
+    ERR=$(cat "$DIR/err")
+}
+
+# refused NAME PATTERN ARGUMENT...: the server must not start, and say why on stderr alone.
+refused() {
+    local name=$1 pattern=$2
+    shift 2
+    run "$@"
+    expect_match "$name" "1 wspush: $pattern" "$STATUS $ERR$OUT"
+}
+
+command_line() {
+    local option
+    run -v
+    expect_match '-v' '0 wspush [0-9]*features: ?*' "$STATUS $OUT$ERR"
+    run -h
+    expect_match '-h' '0 usage: wspush \[-c FILE\] \[-t\] \[-v\] \[-h\] \[PORT\]*' "$STATUS $OUT$ERR"
+    for option in -x --version -c '1 2' '-t -t -c'; do
+        # shellcheck disable=SC2086 # several arguments
+        run $option
+        expect_match "wrong usage: $option" '2 *usage: wspush*' "$STATUS $ERR"
+        expect "nothing on stdout: $option" '' "$OUT"
+    done
+    for option in 0 65536 99999999999999999999 80a '' ' 80' +80; do
+        refused "PORT '$option'" 'PORT must be a number from 1 to 65535*' "$option"
+    done
+    expect 'nothing was created by that' '' "$(ls "$DIR" | grep -v '^err$')"
+}
+
+test_option() {
+    configure
+    run -t -c "$DIR/config.ini"
+    expect_match '-t with a good file' "0 *config.ini is good" "$STATUS $OUT$ERR"
+    run -t
+    expect_match '-t with the file in the working directory' '0 config.ini is good' "$STATUS $OUT$ERR"
+    echo '[common' >"$DIR/bad.ini"
+    refused '-t with a bad file' 'bad.ini:1: *' -t -c bad.ini
+    refused '-t with a file that there is not' 'none.ini: *' -t -c none.ini
+    refused 'a file that there is not' 'none.ini: *' -c none.ini
+    refused 'a folder instead of a file' 'data: *' -c data
+    expect 'the data was not touched by that' '' "$(ls "$DIR/data")"
+    rm "$DIR/config.ini"
+    run -t
+    expect_match 'no file in the working directory' '0 *' "$STATUS $OUT$ERR"
+}
+
+# Files of one bad line (the third), and what is said about it.
+bad_files() {
+    local section line pattern
+    while IFS='|' read -r section line pattern; do
+        printf '# a comment\n[%s]\n%s\n' "$section" "$line" >"$DIR/bad.ini"
+        refused "[$section] $line" "bad.ini:3: *$pattern*" -c bad.ini "$FREE"
+    done <<'END'
+common|[nonsense]|nonsense
+common|[common|section
+common|colour = red|colour
+websocket|port = 80|port
+common|port|key = value
+common|port = 80 90|port*80 90
+common|port =|port
+common|port = 0|port*1*65535
+common|port = 65536|port*1*65535
+common|port = -1|port
+common|port = 80.5|port
+common|port = eighty|eighty
+common|cluster = yes|cluster*true
+common|crypto_key = 123456789012345|16 bytes
+common|crypto_key = 12345678901234567|16 bytes
+common|drain = soon|drain*soon
+common|drain = 3601|drain*3600
+common|drain = 1.2345|drain
+auth|token_ttl = 0|token_ttl
+auth|token_ttl = 1h|token_ttl
+auth|register = maybe|register*open*closed*key
+auth|register = key:|register
+websocket|ping = 0|ping
+websocket|pong_timeout = 100000|pong_timeout*86400
+websocket|max_message = 8 KB|max_message
+websocket|max_message = 3|max_message
+websocket|send_queue = 1 KiB MiB|send_queue
+limits|max_connections = many|max_connections
+limits|max_per_ip = -1|max_per_ip
+limits|max_body = 1|max_body
+limits|max_body = 99999999999999999999|max_body
+limits|max_head = 10 MiB|max_head
+limits|head_timeout = 0|head_timeout
+limits|idle_timeout =|idle_timeout
+limits|api_rate = fast|api_rate
+notice|scope = all|scope*group
+log|level = loud|level*debug
+log|format = xml|format*text*json
+END
+    printf 'port = 80\n' >"$DIR/bad.ini"
+    refused 'a key before any section' 'bad.ini:1: *section*port*' -c bad.ini
+    printf '[common]\nport = 80\n\n; x\nPORT = 81\n' >"$DIR/bad.ini"
+    refused 'a key given twice' 'bad.ini:5: *PORT*' -c bad.ini
+    printf '[auth]\nregister = kee:hunter2\n' >"$DIR/bad.ini"
+    run -c bad.ini
+    expect 'a secret is not repeated' 0 "$(grep -c hunter2 <<<"$ERR$OUT")"
+    printf '[common]\ncluster = true\n' >"$DIR/cluster.ini"
+    refused 'cluster = true' '*cluster*make CLUSTER=1*' -c cluster.ini "$FREE"
+}
+
+good_file() {
+    printf '\xef\xbb\xbf; a mark, CRLF, cases, comments\r\n[ COMMON ]\r\nHost=127.0.0.1 # here\r\n\tPort = 7801 ;x\r\n[auth]\nregister = key:a#b;c\n[Limits]\nmax_body = 2mib\n[websocket]\nping = 0.25\nallowed_origins =\n' >"$DIR/good.ini"
+    run -t -c good.ini
+    expect 'all that a file may look like' '0 good.ini is good' "$STATUS $OUT$ERR"
+}
+
+# --- running ----------------------------------------------------------------------------------
+
+port_argument() {
+    local port=$FREE
+    configure
+    sed -i "s/^host/port = $port\nhost/" "$DIR/config.ini"
+    start
+    expect_match 'PORT overrides the file' '200 {*' "$(call login '' -X OPTIONS)"
+    PORT=$port
+    expect 'where nothing listens then' 1 "$(answers || echo 1)"
+    stop
+}
+
+defaults() {
+    local folder=$DIR/empty
+    mkdir "$folder"
+    PORT=$FREE
+    cd "$folder" || return
+    "$BINARY" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    cd - >/dev/null || return
+    wait_for answers
+    expect_match 'without a file it runs with defaults' '200 {*' "$(call login '' -X OPTIONS)"
+    expect_match 'and logs to stderr' '*info*listening*' "$(cat "$DIR/stderr")"
+    expect 'but no single request' 1 "$(wc -l <"$DIR/stderr")"
+    expect 'its data is in the working directory' data "$(ls "$folder")"
+    expect 'for its owner only' 'drwx------' "$(ls -ld "$folder/data" | cut -c 1-10)"
+    kill -TERM "$SERVER"
+    wait "$SERVER"
+    expect 'it ends with 0' 0 $?
+    SERVER=''
+}
+
+# what another server that runs already does not allow
+conflicts() {
+    configure
+    start
+    sed "s#^data_dir = .*#data_dir = $DIR/data2#" "$DIR/config.ini" >"$DIR/other.ini"
+    refused 'a port that is taken' "cannot listen on 127.0.0.1 port $PORT: *in use*another port*" \
+        -c other.ini "$PORT"
+    refused 'a data_dir in use' "*data_dir = $DIR/data is in use by another wspush: *another data_dir*" \
+        -c config.ini "$FREE"
+    expect_match 'the first one goes on' '200 {*' "$(call login '' -X OPTIONS)"
+    stop
+}
+
+bad_places() {
+    touch "$DIR/file"
+    configure
+    sed "s#^data_dir = .*#data_dir = $DIR/file/data#" "$DIR/config.ini" >"$DIR/bad.ini"
+    refused 'a data_dir that cannot be created' "*data_dir = $DIR/file/data: *name a directory*" \
+        -c bad.ini "$FREE"
+    sed "s#^data_dir = .*#data_dir = $DIR/file#" "$DIR/config.ini" >"$DIR/bad.ini"
+    refused 'a data_dir that is a file' "*data_dir = $DIR/file: *name a directory*" -c bad.ini "$FREE"
+    sed "s#^file = .*#file = $DIR/none/log#" "$DIR/config.ini" >"$DIR/bad.ini"
+    refused 'a log that cannot be written' "*file = $DIR/none/log: *" -c bad.ini "$FREE"
+    sed 's/^host = .*/host = 192.0.2.1/' "$DIR/config.ini" >"$DIR/bad.ini"
+    refused 'a host of another machine' 'cannot listen on 192.0.2.1 *this machine*' -c bad.ini "$FREE"
+    printf 'x' >"$DIR/data/key"
+    refused 'a key file of another length' '*data/key is damaged*' -c config.ini "$FREE"
+    rm "$DIR/data/key"
+    printf '# fine\nnonsense\n' >"$DIR/data/accounts"
+    refused 'an accounts file that is damaged' '*data/accounts:2: *' -c config.ini "$FREE"
+    rm "$DIR/data/accounts"
+}
+
+descriptors() {
+    configure '[limits]
+max_connections = 1000'
+    OUT=$(ulimit -n 300 && timeout 20 "$BINARY" -c "$DIR/config.ini" "$FREE" 2>&1)
+    expect_match 'max_connections beyond the descriptors' \
+        '1 wspush: *max_connections = 1000*300*raise ulimit -n, or lower max_connections*' "$? $OUT"
+    OUT=$(ulimit -n 300 && "$BINARY" -t -c "$DIR/config.ini" 2>&1)
+    expect_match '-t says so too' '1 wspush: *ulimit -n*' "$? $OUT"
+    OUT=$(ulimit -n 2000 && "$BINARY" -t -c "$DIR/config.ini" 2>&1)
+    expect_match 'with enough of them it is good' '0 *is good' "$? $OUT"
+}
+
+keys() {
+    configure
+    start
+    sign_up shop
+    stop
+    expect 'the key is kept in data_dir' '16 -rw-------' \
+        "$(wc -c <"$DIR/data/key") $(ls -l "$DIR/data/key" | cut -c 1-10)"
+    rm "$DIR/data/key"
+    start
+    expect_match 'without it tokens are void' '401 -1002 *' \
+        "$(refusal get_online_list "{'groupName':'g'}")"
+    stop
+    rm "$DIR/data/key"
+    sed -i 's/^host/crypto_key = 0123456789abcdef\nhost/' "$DIR/config.ini"
+    start
+    login shop
+    stop
+    expect 'with crypto_key none is kept' accounts "$(ls "$DIR/data" | grep -v lock)"
+    start
+    expect_match 'and tokens survive' '200 {"code":0,*' "$(call get_online_list "{'groupName':'g'}")"
+    stop
+    sed -i 's/^crypto_key = 0/crypto_key = x/' "$DIR/config.ini"
+    start
+    expect_match 'but not under another one' '401 -1002 *' \
+        "$(refusal get_online_list "{'groupName':'g'}")"
+    stop
+}
+
+logs() {
+    configure
+    sed -i 's/^level = .*/level = debug\nformat = json/' "$DIR/config.ini"
+    rm -f "$DIR/log"
+    start
+    client a shop
+    kill "$CLIENT"
+    client b 'no%22\%0a%ff'
+    stop
+    expect 'format = json: each line is an object' "$(wc -l <"$DIR/log")" \
+        "$(jq -c 'select((.time | test("^[0-9-]+T[0-9:.]+Z$")) and .level and .message)' \
+            "$DIR/log" | wc -l)"
+    expect 'level = debug: all of it' 'debug info' "$(jq -r .level "$DIR/log" | sort -u | xargs)"
+    sed -i 's/^level = .*/level = info/' "$DIR/config.ini"
+    rm "$DIR/log"
+    start
+    stop
+    expect 'level = info: without debug' info "$(jq -r .level "$DIR/log" | sort -u | xargs)"
+    sed -i 's/^level = .*/level = error/; s/^format = .*/format = text/' "$DIR/config.ini"
+    rm "$DIR/log"
+    start
+    stop
+    expect 'level = error: nothing to say' '' "$(cat "$DIR/log")"
+}
+
+other_user() {
+    if [ "$(id -u)" != 0 ]; then
+        echo 'skip user = nobody: only root can become another user'
+        return
+    fi
+    rm -rf "$DIR/data"
+    chmod 711 "$DIR" # the other user has to reach data_dir
+    configure
+    sed -i 's/^host/user = nobody\nhost/' "$DIR/config.ini"
+    start
+    expect 'user = nobody: it runs as nobody' 'nobody nobody' \
+        "$(ps -o user=,ruser= -p "$SERVER" | xargs)"
+    sign_up shop
+    expect_match 'it can write its data' '200 {*' "$(call get_online_list "{'groupName':'g'}")"
+    stop
+    expect 'all of which is its own' "$(find "$DIR/data" | xargs)" \
+        "$(find "$DIR/data" -user nobody | xargs)"
+    start
+    expect_match 'and is read again' '200 {*' "$(call get_online_list "{'groupName':'g'}")"
+    stop
+    sed 's/^user = .*/user = no-such-user/' "$DIR/config.ini" >"$DIR/bad.ini"
+    refused 'a user that there is not' '*user = no-such-user: *' -c bad.ini "$FREE"
+}
+
+command_line
+mkdir "$DIR/data"
+test_option
+bad_files
+good_file
+port_argument
+defaults
+conflicts
+bad_places
+descriptors
+keys
+logs
+other_user
+finish

@@ -1,0 +1,1581 @@
+/* test_session.c - session.c: what one connection says to whatever comes over it, in whatever
+ * pieces, and when it is ended. */
+#include "session.h"
+
+#include "node.h"
+
+#define GUESTS 3
+#define START 1000000 /* milliseconds at which a test begins */
+#define ODD_NAME "\xc3\xa9 +&"
+
+/* A session and the far end of its connection. */
+struct guest {
+    struct session session;
+    struct far_end far;
+    char id[HUB_ID_LENGTH + 1]; /* of its client */
+};
+
+static struct guest guests[GUESTS];
+static size_t guest_count;
+static struct session_context context;
+static bool worker_is_slow; /* results of account jobs do not come */
+
+/* --- the turn, as the loop does it ----------------------------------------------------------- */
+
+static void settle(struct guest *guest)
+{
+    if (guest->session.state != SESSION_DEAD && !guest->session.conn.dirty)
+        session_flushed(&context, &guest->session);
+}
+
+/* Does what poll() would wake the loop for; false if that is nothing. */
+static bool serve(struct guest *guest)
+{
+    struct session *session = &guest->session;
+    bool reads = session_wants_input(session);
+    struct pollfd poll_fd = {session->conn.fd, 0, 0};
+
+    poll_fd.events = (short)((reads ? POLLIN : 0) | (session->conn.blocked ? POLLOUT : 0));
+    if (!poll_fd.events || session->state == SESSION_DEAD || poll(&poll_fd, 1, 0) <= 0)
+        return false;
+    if (poll_fd.revents & POLLOUT) {
+        session->conn.blocked = false;
+        conn_flush(&session->conn);
+    }
+    if (poll_fd.revents & (POLLIN | POLLHUP | POLLERR))
+        session_read(&context, session);
+    settle(guest);
+    return true;
+}
+
+static bool take_result(struct guest *guest)
+{
+    struct account_result result;
+
+    if (guest->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
+        return false;
+    CHECK(result.ticket == session_ticket(&guest->session));
+    session_answer_late(&context, &guest->session, &result);
+    settle(guest);
+    return true;
+}
+
+/* Turns until nothing moves. A session that waits for nothing holds no input then. */
+static void run(void)
+{
+    struct conn *conn;
+    bool moved = true;
+
+    while (moved) {
+        moved = false;
+        for (size_t i = 0; i < guest_count; i++)
+            moved |= serve(&guests[i]) | take_result(&guests[i]);
+        while ((conn = conn_next_dirty(&node.shared))) {
+            moved = true;
+            conn_flush(conn);
+            settle((struct guest *)conn); /* its first member's first member */
+        }
+    }
+    for (size_t i = 0; i < guest_count; i++) {
+        const struct session *session = &guests[i].session;
+
+        CHECK(!session->conn.input || session->receiving || session->conn.queued ||
+              session->state == SESSION_WAIT || session->state == SESSION_DEAD);
+    }
+}
+
+/* Lets time pass, with what is due at its end. */
+static void pass(int64_t milliseconds)
+{
+    context.now += milliseconds;
+    for (size_t i = 0; i < guest_count; i++) {
+        session_expire(&context, &guests[i].session);
+        settle(&guests[i]);
+    }
+    run();
+}
+
+static int64_t deadline_of(const struct guest *guest)
+{
+    return session_deadline(&context, &guest->session) - START;
+}
+
+/* --- coming, sending, going ------------------------------------------------------------------ */
+
+static void open_house(void)
+{
+    node_open();
+    guest_count = 0;
+    worker_is_slow = false;
+    context = (struct session_context){.config = &node.config,
+                                       .log = &node.log,
+                                       .hub = &node.hub,
+                                       .api = &node.api,
+                                       .accounts = node.accounts,
+                                       .now = START,
+                                       .unix_now = UNIX_NOW};
+    http_date(UNIX_NOW, context.date);
+    node_register(STR("shop"), STR("secret"));
+}
+
+static struct guest *receive_guest(void)
+{
+    struct guest *guest = &guests[guest_count++];
+
+    session_open(&guest->session, far_open(&guest->far), &node.shared, context.now);
+    guest->session.slot = (uint32_t)guest_count;
+    guest->session.generation = 7;
+    run();
+    return guest;
+}
+
+/* The far ends close: nobody stays. */
+static void clear_house(void)
+{
+    for (size_t i = 0; i < guest_count; i++) {
+        shutdown(guests[i].far.fd, SHUT_RDWR);
+        far_receive(&guests[i].far);
+    }
+    worker_is_slow = false;
+    run();
+    for (size_t i = 0; i < guest_count; i++) {
+        CHECK(guests[i].session.state == SESSION_DEAD);
+        conn_close(&guests[i].session.conn);
+        far_close(&guests[i].far);
+    }
+    guest_count = 0;
+}
+
+static void close_house(void)
+{
+    clear_house();
+    node_close();
+}
+
+/* Sends in pieces of this size, each of which is dealt with before the next; 0 is all at once. */
+static void send_pieces(struct guest *guest, struct str bytes, size_t size)
+{
+    do {
+        size_t length = size && size < bytes.length ? size : bytes.length;
+
+        CHECK(far_send(&guest->far, (struct str){bytes.at, length}));
+        bytes.at += length;
+        bytes.length -= length;
+        run();
+    } while (bytes.length);
+}
+
+static void say_to(struct guest *guest, const char *text)
+{
+    send_pieces(guest, str_from(text), 0);
+}
+
+/* True if what has come begins with this text, which has been looked at then. */
+static bool got_bytes(struct guest *guest, const char *text)
+{
+    struct str bytes = far_receive(&guest->far);
+    size_t length = strlen(text);
+
+    guest->far.taken = length < bytes.length ? length : bytes.length;
+    return same((struct str){bytes.at, guest->far.taken}, str_from(text));
+}
+
+/* True if exactly this has come. */
+static bool got_all(struct guest *guest, const char *text)
+{
+    return got_bytes(guest, text) && got_nothing(&guest->far);
+}
+
+static bool sees_end(struct guest *guest)
+{
+    return got_nothing(&guest->far) && guest->far.ended;
+}
+
+/* True if the far end has been told that nothing more comes, and the session ends with it. */
+static bool ends_politely(struct guest *guest)
+{
+    if (!sees_end(guest) || guest->session.state != SESSION_DRAIN)
+        return false;
+    shutdown(guest->far.fd, SHUT_WR);
+    run();
+    return guest->session.state == SESSION_DEAD;
+}
+
+/* --- HTTP ------------------------------------------------------------------------------------ */
+
+#define NOT_FOUND "{\"code\":-1,\"msg\":\"unknown path\",\"data\":[]}"
+#define TAKES_POST "{\"code\":-1,\"msg\":\"this path takes POST\",\"data\":[]}"
+#define SUCCESS "{\"code\":0,\"msg\":\"success\",\"data\":[]}"
+#define CONTINUE "HTTP/1.1 100 Continue\r\n\r\n"
+#define GET_NOTHING "GET /nothing HTTP/1.1\r\nHost: h\r\n\r\n"
+
+static const char *token_line(void)
+{
+    struct buf token = {0};
+    const char *line;
+
+    crypto_sign_token(&node.keys, STR("shop"), UNIX_NOW + 60, &token);
+    line = say("Token: %.*s\r\n", (int)token.length, token.at);
+    buf_free(&token);
+    return line;
+}
+
+/* A POST with a good token and whatever else is to stand in its head. */
+static const char *post(const char *path, const char *headers, const char *body)
+{
+    return say("POST %s HTTP/1.1\r\nHost: h\r\n%s%sContent-Length: %zu\r\n\r\n%s", path,
+               token_line(), headers, strlen(body), body);
+}
+
+/* An answer's bytes. */
+static const char *answer(const char *status, const char *fields, const char *body)
+{
+    return say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%sContent-Type: "
+               "application/json; charset=utf-8\r\nContent-Length: %zu\r\n\r\n%s",
+               status, fields, strlen(body), body);
+}
+
+static const char *not_found(void)
+{
+    return answer("404 Not Found", "", NOT_FOUND);
+}
+
+static const char *refusal(const char *status, const char *fields, const char *msg)
+{
+    return answer(status, fields, say("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", msg));
+}
+
+static void a_connection_serves_many_requests(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    for (int i = 0; i < 3; i++) {
+        say_to(guest, GET_NOTHING);
+        CHECK(got_all(guest, not_found()));
+        say_to(guest, post("/api/get_online_list", "", "{\"groupName\":\"g\"}"));
+        CHECK(got_all(guest, answer("200 OK", "",
+                                    "{\"code\":0,\"msg\":\"success\","
+                                    "\"data\":{\"count\":0,\"list\":[]}}")));
+        say_to(guest, post("/api/login", "", "{}"));
+        CHECK(got_all(guest, refusal("400 Bad Request", "", "field systemId is missing")));
+        CHECK(guest->session.state == SESSION_HTTP && !guest->session.conn.input);
+    }
+    close_house();
+}
+
+static void the_version_says_whether_it_stays(void)
+{
+    static const struct {
+        const char *version, *headers;
+        const char *told; /* in the answer */
+        bool stays;
+    } rows[] = {
+        {"1.1", "Host: h\r\n", "", true},
+        {"1.1", "Host: h\r\nConnection: keep-alive\r\n", "", true},
+        {"1.1", "Host: h\r\nConnection: foo, Close\r\n", "Connection: close\r\n", false},
+        {"1.0", "", "Connection: close\r\n", false},
+        {"1.0", "Connection: close\r\n", "Connection: close\r\n", false},
+        {"1.0", "Connection: Keep-Alive\r\n", "Connection: keep-alive\r\n", true},
+        {"1.0", "Connection: keep-alive, close\r\n", "Connection: close\r\n", false},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+
+        say_to(guest, say("GET /nothing HTTP/%s\r\n%s\r\n", rows[i].version, rows[i].headers));
+        CHECK(got_all(guest, answer("404 Not Found", rows[i].told, NOT_FOUND)));
+        CHECK(guest->far.ended != rows[i].stays);
+        say_to(guest, GET_NOTHING);
+        if (rows[i].stays)
+            CHECK(got_all(guest, not_found()));
+        else
+            CHECK(ends_politely(guest));
+        clear_house();
+    }
+    close_house();
+}
+
+static void head_and_options_are_answered(void)
+{
+    static const struct {
+        const char *method, *target, *status, *allow, *body;
+    } rows[] = {
+        {"HEAD", "/nothing", "404 Not Found", "", NOT_FOUND},
+        {"HEAD", "/api/login", "405 Method Not Allowed", "Allow: POST, OPTIONS\r\n", TAKES_POST},
+        {"HEAD", "/ws", "405 Method Not Allowed", "Allow: GET, OPTIONS\r\n",
+         "{\"code\":-1,\"msg\":\"this path takes GET\",\"data\":[]}"},
+        {"POST", "/ws", "405 Method Not Allowed", "Allow: GET, OPTIONS\r\n",
+         "{\"code\":-1,\"msg\":\"this path takes GET\",\"data\":[]}"},
+        {"OPTIONS", "/ws", "200 OK", "Allow: GET, OPTIONS\r\n", SUCCESS},
+        {"OPTIONS", "/api/login", "200 OK", "Allow: POST, OPTIONS\r\n", SUCCESS},
+        {"OPTIONS", "*", "200 OK", "Allow: GET, POST, OPTIONS\r\n", SUCCESS},
+    };
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *expected = answer(rows[i].status, rows[i].allow, rows[i].body);
+
+        say_to(guest, say("%s %s HTTP/1.1\r\nHost: h\r\n\r\n", rows[i].method, rows[i].target));
+        if (rows[i].method[0] == 'H') /* its length is told, its bytes are not sent */
+            expected = say("%.*s", (int)(strlen(expected) - strlen(rows[i].body)), expected);
+        CHECK(got_all(guest, expected));
+    }
+    close_house();
+}
+
+/* Requests of all kinds in one stream, and their answers. */
+static void write_stream(struct buf *stream, struct buf *answers)
+{
+    static const char login[] = "{\"systemId\":\"shop\",\"password\":\"secret\"}";
+    const struct {
+        const char *request, *answer;
+    } rows[] = {
+        {post("/api/send_to_system", "", "{\"code\":1,\"msg\":\"m\",\"data\":1}"),
+         answer("200 OK", "", SUCCESS)},
+        {say("POST /api/get_online_list HTTP/1.1\r\nHost: h\r\n%sTransfer-Encoding: chunked\r\n\r\n"
+             "5;x=y\r\n{\"gro\r\nC\r\nupName\":\"g\"}\r\n0\r\nT: x\r\n\r\n",
+             token_line()),
+         answer("200 OK", "",
+                "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}")},
+        {"\r\nHEAD /nothing HTTP/1.1\r\nhost:h\r\n\r\n",
+         say("%.*s", (int)(strlen(not_found()) - strlen(NOT_FOUND)), not_found())},
+        {say("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n%s", strlen(login),
+             login),
+         NULL},
+        {"POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: 33\r\n\r\n"
+         "{\"systemId\":\"x\",\"password\":\"y\"}  ",
+         answer("200 OK", "",
+                "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")},
+        {"POST /api/register HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 34\r\n\r\n"
+         "{\"systemId\":\"shop\",\"password\":\"y\"}",
+         answer("200 OK", "Connection: keep-alive\r\n",
+                "{\"code\":-1004,\"msg\":\"systemId is already registered\",\"data\":[]}")},
+    };
+    struct buf token = {0};
+
+    for (size_t i = 0; i < COUNT(rows); i++)
+        buf_append(stream, str_from(rows[i].request));
+    for (size_t i = 0; i < 3; i++)
+        buf_append(answers, str_from(rows[i].answer));
+    crypto_sign_token(&node.keys, STR("shop"), UNIX_NOW + (int64_t)node.config.token_ttl, &token);
+    buf_append(answers,
+               str_from(answer("200 OK", "",
+                               say("{\"code\":0,\"msg\":\"success\",\"data\":{\"token\":\"%.*s\","
+                                   "\"expiresIn\":172800}}",
+                                   (int)token.length, token.at))));
+    buf_free(&token);
+    for (size_t i = 4; i < COUNT(rows); i++)
+        buf_append(answers, str_from(rows[i].answer));
+    buf_append(stream,
+               STR(GET_NOTHING "GET /nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+                               "what follows is dropped"));
+    buf_append(answers, str_from(not_found()));
+    buf_append(answers, str_from(answer("404 Not Found", "Connection: close\r\n", NOT_FOUND)));
+}
+
+/* Feeds `first` bytes and then pieces of `size`; the answers must be the same. */
+static bool stream_is_answered(struct str stream, size_t first, size_t size, struct str answers)
+{
+    struct guest *guest = receive_guest();
+    bool good;
+
+    if (first)
+        send_pieces(guest, (struct str){stream.at, first}, 0);
+    send_pieces(guest, (struct str){stream.at + first, stream.length - first}, size);
+    good = same(far_receive(&guest->far), answers) && guest->far.ended;
+    if (!good)
+        printf("  that was with %zu bytes, then pieces of %zu\n", first, size);
+    clear_house();
+    return good;
+}
+
+static void a_stream_is_answered_in_order_however_cut(void)
+{
+    struct buf stream = {0}, answers = {0};
+
+    open_house();
+    write_stream(&stream, &answers);
+    CHECK(stream_is_answered(str_of(&stream), 0, 0, str_of(&answers)));
+    CHECK(stream_is_answered(str_of(&stream), 0, 1, str_of(&answers)));
+    CHECK(stream_is_answered(str_of(&stream), 0, 7, str_of(&answers)));
+    for (size_t cut = 1; cut < stream.length && test_good; cut++)
+        CHECK(stream_is_answered(str_of(&stream), cut, 0, str_of(&answers)));
+    buf_free(&stream);
+    buf_free(&answers);
+    close_house();
+}
+
+/* While an account job runs nothing more is read or answered, and no deadline passes. */
+static void what_follows_a_login_waits_for_it(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    worker_is_slow = true;
+    say_to(guest, say("%s%s%s", post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
+                      GET_NOTHING, "GET /part"));
+    CHECK(guest->session.state == SESSION_WAIT && guest->session.conn.input);
+    CHECK(!session_wants_input(&guest->session));
+    say_to(guest, "ial HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(session_deadline(&context, &guest->session) == INT64_MAX);
+    pass(1000000);
+    CHECK(got_nothing(&guest->far) && !guest->far.ended);
+    worker_is_slow = false;
+    run();
+    CHECK(got_all(guest,
+                  say("%s%s%s",
+                      answer("200 OK", "",
+                             "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}"),
+                      not_found(), not_found())));
+    CHECK(guest->session.state == SESSION_HTTP && !guest->session.conn.input);
+    close_house();
+}
+
+static void a_late_answer_keeps_its_manner(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    say_to(guest,
+           post("/api/login", "Connection: close\r\n", "{\"systemId\":\"a\",\"password\":\"b\"}"));
+    CHECK(got_all(guest,
+                  answer("200 OK", "Connection: close\r\n",
+                         "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")));
+    CHECK(ends_politely(guest));
+    close_house();
+}
+
+static void a_body_is_called_for_once(void)
+{
+    static const struct {
+        const char *version, *headers; /* Content-Length is 2, unless it is chunked */
+        const char *body;
+        bool called;
+    } rows[] = {
+        {"1.1", "Expect: 100-continue\r\nContent-Length: 2\r\n", "{}", true},
+        {"1.1", "expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n", "2\r\n{}\r\n0\r\n\r\n",
+         true},
+        {"1.1", "Content-Length: 2\r\n", "{}", false},
+        {"1.0", "Connection: keep-alive\r\nExpect: 100-continue\r\nContent-Length: 2\r\n", "{}",
+         false},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+        const char *fields = rows[i].version[2] == '0' ? "Connection: keep-alive\r\n" : "";
+        const char *head =
+            say("POST /api/login HTTP/%s\r\nHost: h\r\n%s\r\n", rows[i].version, rows[i].headers);
+
+        for (int times = 0; times < 2; times++) {
+            send_pieces(guest, str_from(head), times ? 1 : 0);
+            CHECK(got_all(guest, rows[i].called ? CONTINUE : ""));
+            send_pieces(guest, str_from(rows[i].body), 1);
+            CHECK(got_all(guest, refusal("400 Bad Request", fields, "field systemId is missing")));
+        }
+        say_to(guest, say("%s%s", head, rows[i].body)); /* it came uncalled */
+        CHECK(got_all(guest, refusal("400 Bad Request", fields, "field systemId is missing")));
+        say_to(guest, say("%s%.1s", head, rows[i].body)); /* it has begun */
+        CHECK(got_nothing(&guest->far));
+        clear_house();
+    }
+    close_house();
+}
+
+#define MAX_BODY 1000
+
+#define CHUNKED "POST /api/login HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+#define TOO_LONG "413 Content Too Large", "the body is longer than max_body"
+#define BAD_CHUNK "400 Bad Request", "malformed chunked body"
+
+/* What cannot be served is refused, and the connection ends with the refusal. */
+static void what_is_refused_is_the_last(void)
+{
+    static char long_chunk[MAX_BODY + 200];
+    const struct {
+        const char *request, *status, *msg;
+    } rows[] = {
+        {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n", TOO_LONG},
+        {"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n",
+         TOO_LONG},
+        {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551615\r\n\r\n", TOO_LONG},
+        {CHUNKED "3E9\r\n", TOO_LONG},
+        {long_chunk, TOO_LONG},
+        {CHUNKED "G\r\n", BAD_CHUNK},
+        {CHUNKED "1\r\nab\r\n", BAD_CHUNK},
+        {"GET / HTTP/1.1\r\n\r\n", "400 Bad Request", "Host is missing"},
+        {"GET /  HTTP/1.1\r\n", "400 Bad Request", "malformed request line"},
+        {"GET / HTTP/2.0\r\n", "505 HTTP Version Not Supported",
+         "only HTTP/1.0 and HTTP/1.1 are spoken here"},
+        {"GET / HTTP/1.1\nHost: h\n\n", "400 Bad Request",
+         "a byte that no request may have, or a line not ended by CRLF"},
+        {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+         "400 Bad Request", "Content-Length beside Transfer-Encoding"},
+        {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", "501 Not Implemented",
+         "the only Transfer-Encoding understood is chunked"},
+        {"POST / HTTP/1.1\r\nHost: h\r\nExpect: more\r\n\r\n", "417 Expectation Failed",
+         "the only expectation understood is 100-continue"},
+    };
+
+    open_house();
+    node.config.max_body = MAX_BODY;
+    snprintf(long_chunk, sizeof long_chunk, CHUNKED "3e8\r\n%*s\r\n1\r\n", MAX_BODY, "");
+    for (size_t i = 0; i < 2 * COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+
+        send_pieces(guest, str_from(rows[i / 2].request), i % 2);
+        CHECK(got_bytes(guest,
+                        refusal(rows[i / 2].status, "Connection: close\r\n", rows[i / 2].msg)));
+        say_to(guest, GET_NOTHING); /* dropped */
+        if (!CHECK(ends_politely(guest)))
+            printf("  that was row %zu\n", i / 2);
+        clear_house();
+    }
+    close_house();
+}
+
+/* Exactly at their limits bodies and heads are served, in one piece and in many. */
+static void limits_are_inclusive(void)
+{
+    static char head[2000], body[MAX_BODY + 1], request[8000];
+    struct guest *guest;
+
+    open_house();
+    node.config.max_body = MAX_BODY;
+    memset(body, ' ', MAX_BODY);
+    memcpy(body, "{\"groupName\":\"g\"}", 17);
+    snprintf(head, sizeof head, "POST /api/get_online_list HTTP/1.1\r\nHost: h\r\n%s",
+             token_line());
+    guest = receive_guest();
+    for (size_t size = 0; size < 300; size += 99) {
+        const char *expected = answer(
+            "200 OK", "", "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}");
+
+        snprintf(request, sizeof request, "%sContent-Length: %d\r\n\r\n%s", head, MAX_BODY, body);
+        send_pieces(guest, str_from(request), size);
+        CHECK(got_all(guest, expected));
+        snprintf(
+            request, sizeof request,
+            "%sTransfer-Encoding: chunked\r\n\r\n1F4\r\n%.500s\r\n001f4\r\n%.500s\r\n0\r\n\r\n",
+            head, body, body + 500);
+        send_pieces(guest, str_from(request), size);
+        CHECK(got_all(guest, expected));
+    }
+    close_house();
+}
+
+static void heads_are_limited(void)
+{
+    static char head[8194];
+
+    open_house();
+    CHECK(node.config.max_head == 8192);
+    for (size_t length = 8191; length <= 8193; length++)
+        for (size_t size = 0; size < 1500; size += 1024) {
+            struct guest *guest = receive_guest();
+
+            memset(head, 'x', sizeof head);
+            memcpy(head, "GET /nothing HTTP/1.1\r\nHost: h\r\nX: ", 35);
+            memcpy(head + length - 4, "\r\n\r\n", 5);
+            send_pieces(guest, str_from(head), size);
+            if (length <= 8192)
+                CHECK(got_all(guest, not_found()));
+            else
+                CHECK(got_bytes(guest, refusal("431 Request Header Fields Too Large",
+                                               "Connection: close\r\n",
+                                               "the request's head is too long")) &&
+                      ends_politely(guest));
+            clear_house();
+        }
+    close_house();
+}
+
+/* Memory is held for what is unfinished, and for nothing else. */
+static void an_idle_session_owns_no_input(void)
+{
+    static const char *const requests[] = {
+        GET_NOTHING,
+        "POST /api/login HTTP/1.1\r\nHost: h\r\n"
+        "Content-Length: 2\r\n\r\n{}",
+        "POST /api/login HTTP/1.1\r\nHost: h\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"};
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    for (size_t i = 0; i < COUNT(requests); i++) {
+        size_t length = strlen(requests[i]);
+
+        CHECK(!guest->session.conn.input);
+        for (size_t cut = 1; cut < length; cut += 5) {
+            send_pieces(guest, (struct str){requests[i], cut}, 0);
+            CHECK(guest->session.conn.input);
+            say_to(guest, requests[i] + cut);
+            CHECK(!guest->session.conn.input);
+        }
+        far_forget(&guest->far);
+    }
+    close_house();
+}
+
+#define PIPELINED 2500
+
+/* A client that sends and sends and does not read is not read from either; nothing is lost. */
+static void answers_that_wait_hold_back_requests(void)
+{
+    struct buf stream = {0}, answers = {0};
+    size_t sent = 0, held = 0;
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    for (int i = 0; i < PIPELINED; i++) {
+        buf_append(&stream, str_from(post("/api/send_to_system", "",
+                                          say("{\"code\":1,\"msg\":\"m\",\"data\":1,\"receipt\":"
+                                              "true,\"messageId\":\"%d\"}",
+                                              i))));
+        buf_append(&answers,
+                   str_from(answer("200 OK", "",
+                                   say("{\"code\":0,\"msg\":\"success\",\"data\":{\"messageId\":"
+                                       "\"%d\",\"matched\":0,\"queued\":0,\"dropped\":0}}",
+                                       i))));
+    }
+    while (guest->far.received.length < answers.length && test_good) {
+        ssize_t n = send(guest->far.fd, stream.at + sent, stream.length - sent, 0);
+
+        sent += n > 0 ? (size_t)n : 0;
+        run();
+        CHECK(guest->session.conn.queued <= 256 * 1024 + 1000);
+        if (session_wants_input(&guest->session) && n > 0)
+            continue;
+        held += !session_wants_input(&guest->session);
+        far_receive(&guest->far);
+    }
+    CHECK(held > 0 && sent == stream.length);
+    CHECK(same(far_receive(&guest->far), str_of(&answers)));
+    buf_free(&stream);
+    buf_free(&answers);
+    close_house();
+}
+
+static void one_connection_too_many_is_refused(void)
+{
+    static const char *const requests[] = {
+        GET_NOTHING, "POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n",
+        "GET /ws?systemId=shop HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"};
+
+    open_house();
+    for (size_t i = 0; i < COUNT(requests); i++) {
+        struct guest *guest = receive_guest();
+
+        guest->session.over_limit = true;
+        run();
+        CHECK(got_nothing(&guest->far) && !guest->far.ended);
+        say_to(guest, requests[i]);
+        CHECK(got_bytes(guest,
+                        answer("429 Too Many Requests", "Retry-After: 5\r\nConnection: close\r\n",
+                               "{\"code\":-1006,\"msg\":\"too many connections\",\"data\":[]}")));
+        CHECK(ends_politely(guest));
+        clear_house();
+    }
+    close_house();
+}
+
+/* --- upgrades -------------------------------------------------------------------------------- */
+
+#define WEBSOCKET "Upgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+#define VERSION "Sec-WebSocket-Version: 13\r\n"
+#define KEY "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+#define UPGRADED                                                                                   \
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"            \
+    "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+
+static const char *upgrade(const char *query, const char *headers)
+{
+    return say("GET /ws%s HTTP/1.1\r\nHost: h\r\n%s\r\n", query, headers);
+}
+
+/* Appends a frame as clients send it: masked; `first` is its first byte. */
+static void append_frame(struct buf *out, unsigned first, struct str payload)
+{
+    static const unsigned char mask[4] = {0x12, 0x34, 0x80, 0xff};
+    size_t extended = payload.length > 65535 ? 8 : payload.length > 125 ? 2 : 0;
+    char header[14] = {(char)first};
+
+    header[1] = (char)(0x80 | (extended == 8 ? 127 : extended == 2 ? 126 : payload.length));
+    for (size_t i = 0; i < extended; i++)
+        header[2 + i] = (char)(payload.length >> (8 * (extended - 1 - i)) & 0xff);
+    memcpy(header + 2 + extended, mask, 4);
+    buf_append(out, (struct str){header, 6 + extended});
+    buf_append(out, payload);
+    for (size_t i = 0; i < payload.length && !out->failed; i++) {
+        char *byte = &out->at[out->length - payload.length + i];
+
+        *byte = (char)(*byte ^ mask[i & 3]);
+    }
+}
+
+static void send_frame(struct guest *guest, unsigned first, struct str payload)
+{
+    struct buf frame = {0};
+
+    append_frame(&frame, first, payload);
+    send_pieces(guest, str_of(&frame), 0);
+    buf_free(&frame);
+}
+
+/* Somebody connects, upgrades, and is a client of shop. */
+static struct guest *receive_client(void)
+{
+    struct guest *guest = receive_guest();
+
+    say_to(guest, upgrade("?systemId=shop", WEBSOCKET VERSION KEY));
+    CHECK(got_bytes(guest, UPGRADED));
+    CHECK(got_hello(&guest->far, guest->id) && got_nothing(&guest->far));
+    CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.client);
+    CHECK(!guest->session.conn.answering && !guest->session.conn.input);
+    return guest;
+}
+
+/* Both are in one group from now on; what has come to them is forgotten. */
+static void befriend(struct guest *one, struct guest *other)
+{
+    struct guest *both[] = {one, other};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct command command = {.kind = COMMAND_BIND,
+                                  .system = STR("shop"),
+                                  .client = str_from(both[i]->id),
+                                  .group = STR("g")};
+        struct outcome outcome = {0};
+
+        hub_apply(&node.hub, &command, &outcome);
+        CHECK(outcome.code == OUTCOME_SUCCESS);
+    }
+    run();
+    far_forget(&one->far);
+    far_forget(&other->far);
+}
+
+static bool saw_leave(struct guest *witness, const struct guest *gone)
+{
+    return got_text(&witness->far, say("{\"code\":1002,\"msg\":\"client offline\",\"data\":"
+                                       "{\"clientId\":\"%s\",\"userId\":\"\",\"extend\":\"\"}}",
+                                       gone->id)) &&
+           got_nothing(&witness->far);
+}
+
+static void systems_are_found_by_their_name(void)
+{
+    static const char *const queries[] = {"?systemId=shop", "?systemId=%73h%6F%70",
+                                          "?a=b&systemId=shop&c", "?systemId=shop&systemId=x",
+                                          "?systemId=%c3%a9%20+%26"};
+
+    open_house();
+    node_register(STR(ODD_NAME), STR("x"));
+    for (size_t i = 0; i < COUNT(queries); i++) {
+        struct guest *guest = receive_guest();
+
+        say_to(guest, upgrade(queries[i], WEBSOCKET VERSION KEY));
+        CHECK(got_bytes(guest, UPGRADED) && got_hello(&guest->far, guest->id));
+        CHECK(guest->session.state == SESSION_OPEN && node.hub.clients.count == 1);
+        clear_house();
+    }
+    close_house();
+}
+
+/* A browser cannot read an HTTP error: who names no system is told so over the WebSocket. */
+static void unknown_systems_are_told_and_closed(void)
+{
+    static const char *const queries[] = {
+        "",
+        "?",
+        "?systemId",
+        "?systemId=",
+        "?systemId=Shop",
+        "?systemId=shop%",
+        "?systemId=shop%2",
+        "?systemId=%zz",
+        "?systemId=shop%00",
+        "?systemId=shopx",
+        "?systemid=shop",
+        "?x=systemId=shop",
+        "?systemId=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    };
+    struct buf frame = {0};
+
+    open_house();
+    append_frame(&frame, 0x81, STR("ping"));
+    for (size_t i = 0; i < 2 * COUNT(queries); i++) {
+        struct guest *guest = receive_guest();
+        struct far_frame got = {0};
+
+        /* with a frame behind it, to which there is nobody to listen */
+        say_to(guest, say("%s%.*s", upgrade(queries[i / 2], WEBSOCKET VERSION KEY),
+                          i % 2 ? (int)frame.length : 0, frame.at));
+        CHECK(got_bytes(guest, UPGRADED) && far_next(&guest->far, &got) && got.opcode == 1);
+        CHECK(contains(got.payload, "{\"code\":-1001,\"msg\":\"systemId is ") &&
+              contains(got.payload, "\",\"data\":[]}"));
+        CHECK(got_close(&guest->far, 1008, "unknown system") && got_nothing(&guest->far));
+        CHECK(guest->session.state == SESSION_CLOSING && node.hub.clients.count == 0);
+        send_frame(guest, 0x88, STR("\x03\xf0"));
+        CHECK(ends_politely(guest));
+        clear_house();
+    }
+    buf_free(&frame);
+    close_house();
+}
+
+static void bad_upgrades_are_refused(void)
+{
+    static const struct {
+        const char *headers, *status, *fields, *msg;
+    } rows[] = {
+        {"", "400 Bad Request", "", "a WebSocket upgrade is expected here"},
+        {VERSION KEY "Upgrade: websocket\r\n", "400 Bad Request", "",
+         "a WebSocket upgrade is expected here"},
+        {VERSION KEY "Connection: upgrade\r\n", "400 Bad Request", "",
+         "a WebSocket upgrade is expected here"},
+        {WEBSOCKET VERSION, "400 Bad Request", "",
+         "Sec-WebSocket-Key must be there once, as base64 of 16 bytes"},
+        {WEBSOCKET VERSION "Sec-WebSocket-Key: x\r\n", "400 Bad Request", "",
+         "Sec-WebSocket-Key must be there once, as base64 of 16 bytes"},
+        {WEBSOCKET VERSION KEY KEY, "400 Bad Request", "",
+         "Sec-WebSocket-Key must be there once, as base64 of 16 bytes"},
+        {WEBSOCKET KEY, "400 Bad Request", "", "Sec-WebSocket-Version must be there once"},
+        {WEBSOCKET VERSION KEY "Content-Length: 1\r\n", "400 Bad Request", "",
+         "an upgrade request has no body"},
+        {WEBSOCKET KEY "Sec-WebSocket-Version: 8\r\n", "426 Upgrade Required",
+         "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+         "Sec-WebSocket-Version must be 13"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+        const char *body = say("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", rows[i].msg);
+        bool has_body = strstr(rows[i].headers, "Content-Length") != NULL;
+
+        say_to(guest, say("%s%s", upgrade("?systemId=shop", rows[i].headers), has_body ? "x" : ""));
+        CHECK(got_all(guest, say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
+                                 "Content-Type: application/json; charset=utf-8\r\n"
+                                 "Content-Length: %zu\r\n%s\r\n%s",
+                                 rows[i].status, strlen(body), rows[i].fields, body)));
+        say_to(guest, GET_NOTHING); /* the request was whole: the connection goes on */
+        CHECK(got_all(guest, not_found()));
+        clear_house();
+    }
+    close_house();
+}
+
+static void origins_may_be_restricted(void)
+{
+    static const struct {
+        const char *allowed, *origin;
+        bool good;
+    } rows[] = {
+        {"", "", true},
+        {"", "Origin: https://evil.example\r\n", true},
+        {"https://a.example", "", true},
+        {"https://a.example", "Origin: https://a.example\r\n", true},
+        {"https://a.example", "Origin: https://A.EXAMPLE\r\n", true},
+        {"https://a.example", "Origin: http://a.example\r\n", false},
+        {"https://a.example", "Origin: https://a.example:444\r\n", false},
+        {"https://a.example", "Origin: https://a.example.evil\r\n", false},
+        {"https://a.example", "Origin: null\r\n", false},
+        {"https://a.example", "Origin:\r\n", false},
+        {"https://b.example, http://c.example:8080", "Origin: http://c.example:8080\r\n", true},
+        {"https://b.example, http://c.example:8080", "Origin: http://c.example\r\n", false},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+
+        strcpy(node.config.allowed_origins, rows[i].allowed);
+        say_to(guest, upgrade("?systemId=shop", say(WEBSOCKET VERSION KEY "%s", rows[i].origin)));
+        if (rows[i].good)
+            CHECK(got_bytes(guest, UPGRADED) && got_hello(&guest->far, guest->id));
+        else
+            CHECK(got_all(
+                guest, refusal("403 Forbidden", "", "this Origin is not among allowed_origins")));
+        clear_house();
+    }
+    close_house();
+}
+
+/* An upgrade, frames, and the end, in one stream; how it is cut makes no difference. */
+static void a_websocket_stream_may_be_cut_anywhere(void)
+{
+    struct buf stream = {0};
+
+    open_house();
+    buf_append(&stream, STR(GET_NOTHING));
+    buf_append(&stream, str_from(upgrade("?systemId=shop", WEBSOCKET VERSION KEY)));
+    append_frame(&stream, 0x81, STR("ping"));
+    append_frame(&stream, 0x89, STR("are you there"));
+    append_frame(&stream, 0x01, STR("p\xc3"));
+    append_frame(&stream, 0x8a, STR("unasked"));
+    append_frame(&stream, 0x80, STR("\xa9"));
+    append_frame(&stream, 0x01, STR("pi"));
+    append_frame(&stream, 0x80, STR("ng"));
+    append_frame(&stream, 0x88,
+                 STR("\x0f\xa0"
+                     "bye"));
+    buf_append(&stream, STR("what follows is dropped"));
+    for (size_t cut = 0; cut < stream.length && test_good; cut++) {
+        struct guest *guest = receive_guest();
+
+        if (cut)
+            send_pieces(guest, (struct str){stream.at, cut}, 0);
+        send_pieces(guest, (struct str){stream.at + cut, stream.length - cut}, cut == 0);
+        CHECK(got_bytes(guest, not_found()) && got_bytes(guest, UPGRADED));
+        CHECK(got_hello(&guest->far, guest->id) && got_text(&guest->far, "pong"));
+        CHECK(got_frame(&guest->far, 10, STR("are you there")) && got_text(&guest->far, "pong"));
+        CHECK(got_close(&guest->far, 4000, "") && guest->far.received.length);
+        if (!CHECK(ends_politely(guest)))
+            printf("  that was cut at %zu\n", cut);
+        clear_house();
+    }
+    buf_free(&stream);
+    close_house();
+}
+
+/* --- frames ---------------------------------------------------------------------------------- */
+
+struct text_frame {
+    unsigned first;
+    const char *payload;
+};
+
+static void the_text_ping_is_answered(void)
+{
+    static const struct {
+        struct text_frame frames[6]; /* one without a payload ends them */
+        const char *answers;         /* t for the text pong, c for the control frame */
+    } rows[] = {
+        {{{0x81, "ping"}}, "t"},
+        {{{0x82, "ping"}}, ""},
+        {{{0x01, "p"}, {0x80, "ing"}}, "t"},
+        {{{0x01, ""}, {0x00, "pi"}, {0x00, ""}, {0x00, "ng"}, {0x80, ""}}, "t"},
+        {{{0x01, "pi"}, {0x89, "x"}, {0x80, "ng"}}, "ct"},
+        {{{0x02, "pi"}, {0x80, "ng"}}, ""},
+        {{{0x81, "pin"}}, ""},
+        {{{0x81, "pingp"}}, ""},
+        {{{0x81, "pingping"}}, ""},
+        {{{0x81, "Ping"}}, ""},
+        {{{0x81, "xping"}}, ""},
+        {{{0x81, ""}}, ""},
+        {{{0x81, "pin"}, {0x81, "g"}}, ""},
+        {{{0x82, "pi"}, {0x81, "ng"}}, ""},
+        {{{0x81, "ping"}, {0x81, "ping"}}, "tt"},
+        {{{0x81, "pinx"}, {0x82, "ping"}, {0x81, "ping"}}, "t"},
+        {{{0x89, "x"}, {0x8a, "x"}, {0x81, "ping"}, {0x89, "x"}}, "ctc"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < 2 * COUNT(rows); i++) {
+        struct guest *guest = receive_client();
+        struct buf bytes = {0};
+
+        for (const struct text_frame *frame = rows[i / 2].frames; frame->payload; frame++)
+            append_frame(&bytes, frame->first, str_from(frame->payload));
+        send_pieces(guest, str_of(&bytes), i % 2);
+        for (const char *expected = rows[i / 2].answers; *expected; expected++)
+            CHECK(*expected == 't' ? got_text(&guest->far, "pong")
+                                   : got_frame(&guest->far, 10, STR("x")));
+        if (!CHECK(got_nothing(&guest->far) && !guest->session.conn.input))
+            printf("  that was row %zu\n", i / 2);
+        buf_free(&bytes);
+        clear_house();
+    }
+    close_house();
+}
+
+static void messages_are_taken_up_to_the_limit(void)
+{
+    static const struct {
+        size_t lengths[3]; /* of its frames; 0 ends them */
+        bool good;
+    } rows[] = {
+        {{1}, true},          {{126}, true},         {{8192}, true},        {{8193}, false},
+        {{4096, 4096}, true}, {{4096, 4097}, false}, {{8192, 1}, false},    {{1, 8192}, false},
+        {{65536}, false},     {{1, 1, 8190}, true},  {{1, 1, 8191}, false},
+    };
+    static char text[65536];
+
+    open_house();
+    memset(text, 'x', sizeof text);
+    for (size_t i = 0; i < 4 * COUNT(rows); i++) {
+        struct guest *guest = receive_client();
+        const size_t *lengths = rows[i / 4].lengths;
+        struct buf bytes = {0};
+
+        for (size_t frame = 0; frame < 3 && lengths[frame]; frame++) {
+            bool last = frame == 2 || !lengths[frame + 1];
+
+            append_frame(&bytes,
+                         (last ? 0x80u : 0) | (frame       ? 0
+                                               : i % 4 < 2 ? 1u
+                                                           : 2u),
+                         (struct str){text, lengths[frame]});
+        }
+        append_frame(&bytes, 0x81, STR("ping"));
+        send_pieces(guest, str_of(&bytes), i % 2 ? 1000 : 0);
+        if (rows[i / 4].good)
+            CHECK(got_text(&guest->far, "pong") && got_nothing(&guest->far));
+        else
+            CHECK(got_close(&guest->far, 1009, "message too long") && ends_politely(guest));
+        buf_free(&bytes);
+        clear_house();
+    }
+    close_house();
+}
+
+/* A breach ends the client at once: a close frame with the code, and nothing is read any more. */
+static void breaches_of_the_protocol_are_closed(void)
+{
+    static const struct {
+        struct str bytes;
+        unsigned code;
+        const char *reason;
+    } rows[] = {
+        {STR_INIT("\x81\x04ping"), 1002, "a client's frames must be masked"},
+        {STR_INIT("\x81\x00"), 1002, "a client's frames must be masked"},
+        {STR_INIT("\xc1\x80"), 1002, "a reserved bit is set"},
+        {STR_INIT("\x83\x80"), 1002, "unknown opcode"},
+        {STR_INIT("\x8b\x80"), 1002, "unknown opcode"},
+        {STR_INIT("\x09\x80"), 1002, "a control frame is fragmented"},
+        {STR_INIT("\x89\xfe"), 1002, "a control frame is longer than 125 bytes"},
+        {STR_INIT("\x80\x80"), 1002, "nothing to continue"},
+        {STR_INIT("\x01\x80\0\0\0\0\x81\x80"), 1002, "a new message before the last one's end"},
+        {STR_INIT("\x81\xfe\0\x01\0\0\0\0"), 1002, "a length not in its shortest form"},
+        {STR_INIT("\x88\x81\0\0\0\0x"), 1002, "a close frame with half a code"},
+        {STR_INIT("\x88\x82\0\0\0\0\x03\xed"), 1002, "a close code that may not be sent"},
+        {STR_INIT("\x88\x83\0\0\0\0\x03\xe8\xff"), 1007, "a close reason that is not UTF-8"},
+        {STR_INIT("\x81\x81\0\0\0\0\xff"), 1007, "a text message that is not UTF-8"},
+        {STR_INIT("\x81\x81\0\0\0\0\xc3"), 1007, "a text message that is not UTF-8"},
+    };
+    struct guest *guest, *witness;
+
+    open_house();
+    for (size_t i = 0; i < 2 * COUNT(rows); i++) {
+        witness = receive_client();
+        guest = receive_client();
+        befriend(guest, witness);
+        send_pieces(guest, rows[i / 2].bytes, i % 2);
+        CHECK(!guest->session.conn.client && saw_leave(witness, guest));
+        send_frame(guest, 0x81, STR("ping"));
+        CHECK(got_close(&guest->far, rows[i / 2].code, rows[i / 2].reason));
+        CHECK(deadline_of(guest) == 5000 && ends_politely(guest));
+        clear_house();
+    }
+    CHECK(node_logged("broke the protocol"));
+    close_house();
+}
+
+/* --- the end of a client --------------------------------------------------------------------- */
+
+static void the_client_may_close(void)
+{
+    static const struct {
+        struct str sent, answered;
+    } rows[] = {
+        {STR_INIT(""), STR_INIT("")},
+        {STR_INIT("\x03\xe8"), STR_INIT("\x03\xe8")},
+        {STR_INIT("\x03\xe9going"), STR_INIT("\x03\xe9")},
+        {STR_INIT("\x0b\xb8"), STR_INIT("\x0b\xb8")},
+        {STR_INIT("\x13\x87\xc3\xa9"), STR_INIT("\x13\x87")},
+    };
+    struct guest *guest, *witness;
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        witness = receive_client();
+        guest = receive_client();
+        befriend(guest, witness);
+        send_frame(guest, 0x88, rows[i].sent);
+        CHECK(saw_leave(witness, guest) && node.hub.clients.count == 1);
+        CHECK(got_frame(&guest->far, 8, rows[i].answered) && ends_politely(guest));
+        clear_house();
+    }
+    close_house();
+}
+
+static void close_by_command(const struct guest *guest)
+{
+    struct command command = {.kind = COMMAND_CLOSE_CLIENT,
+                              .system = STR("shop"),
+                              .client = str_from(guest->id),
+                              .close_code = 4000,
+                              .reason = STR("enough")};
+    struct outcome outcome = {0};
+
+    hub_apply(&node.hub, &command, &outcome);
+    CHECK(outcome.code == OUTCOME_SUCCESS);
+    run();
+}
+
+/* The server closes: what the client still sends is not acted on; its close frame ends it. */
+static void the_server_may_close(void)
+{
+    struct guest *guest, *witness;
+
+    open_house();
+    witness = receive_client();
+    guest = receive_client();
+    befriend(guest, witness);
+    close_by_command(guest);
+    CHECK(got_close(&guest->far, 4000, "enough") && got_nothing(&guest->far));
+    CHECK(saw_leave(witness, guest) && guest->session.state == SESSION_CLOSING);
+    send_frame(guest, 0x81, STR("ping"));
+    send_frame(guest, 0x89, STR("x"));
+    CHECK(got_nothing(&guest->far) && !guest->far.ended);
+    CHECK(guest->session.state == SESSION_CLOSING && deadline_of(guest) == 5000);
+    send_frame(guest, 0x88, STR("\x0f\xa0"));
+    CHECK(ends_politely(guest));
+    close_house();
+}
+
+static void a_client_that_never_closes_is_ended(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    close_by_command(guest);
+    CHECK(got_close(&guest->far, 4000, "enough"));
+    pass(4999);
+    CHECK(guest->session.state == SESSION_CLOSING && !guest->far.ended);
+    pass(1);
+    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
+    close_house();
+}
+
+/* A breach while our close frame is on its way ends the wait for theirs. */
+static void a_breach_while_closing_ends_it(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    close_by_command(guest);
+    CHECK(got_close(&guest->far, 4000, "enough"));
+    say_to(guest, "\x81\x01x");
+    CHECK(ends_politely(guest));
+    close_house();
+}
+
+static void a_connection_that_ends_is_told_at_once(void)
+{
+    struct guest *guest, *witness;
+
+    open_house();
+    witness = receive_client();
+    for (int half = 0; half < 2; half++) {
+        guest_count = 1;
+        guest = receive_client();
+        befriend(guest, witness);
+        send_pieces(guest, STR("\x81\xfe"), 0); /* in the middle of a frame */
+        shutdown(guest->far.fd, half ? SHUT_WR : SHUT_RDWR);
+        run();
+        CHECK(guest->session.state == SESSION_DEAD && !guest->session.conn.client);
+        CHECK(saw_leave(witness, guest));
+        conn_close(&guest->session.conn);
+        far_close(&guest->far);
+    }
+    guest_count = 1;
+    close_house();
+}
+
+/* Who asks for more pongs than it reads is slow. */
+static void a_client_that_does_not_read_its_pongs_is_slow(void)
+{
+    static const unsigned firsts[] = {0x81, 0x89};
+    int little = 4096;
+
+    open_house();
+    node.config.send_queue = 1000;
+    for (size_t i = 0; i < 2; i++) {
+        struct guest *guest = receive_client();
+        struct far_frame frame = {0};
+        int sent = 0, pongs = 0;
+
+        CHECK(setsockopt(guest->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) ==
+              0);
+        for (; sent < 20000 && guest->session.state == SESSION_OPEN; sent++)
+            send_frame(guest, firsts[i], STR("ping"));
+        CHECK(sent < 20000 && !guest->session.conn.client && node.hub.clients.count == 0);
+        do
+            run();
+        while (far_next(&guest->far, &frame) && frame.opcode != 8 && ++pongs);
+        CHECK(pongs > 0 && pongs < sent && same(frame.payload, STR("\x03\xf5slow")));
+        CHECK(guest->session.state == SESSION_CLOSING && node_logged("reads slower"));
+        clear_house();
+    }
+    close_house();
+}
+
+/* --- deadlines ------------------------------------------------------------------------------- */
+
+/* Who does not ask, is closed; who does not finish asking, is told. */
+static void requests_have_deadlines(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    CHECK(deadline_of(guest) == 10000);
+    pass(9999);
+    CHECK(guest->session.state == SESSION_HTTP);
+    pass(1);
+    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
+    clear_house();
+
+    context.now = START;
+    guest = receive_guest();
+    pass(3000);
+    say_to(guest, "GET /");
+    for (int i = 0; i < 9; i++) { /* a byte now and then wins no time */
+        pass(1000);
+        say_to(guest, "x");
+    }
+    CHECK(deadline_of(guest) == 13000);
+    pass(999);
+    CHECK(got_nothing(&guest->far) && !guest->far.ended);
+    pass(1);
+    CHECK(got_bytes(guest, refusal("408 Request Timeout", "Connection: close\r\n",
+                                   "the request did not come in time")));
+    CHECK(deadline_of(guest) == 18000);
+    say_to(guest, "dropped");
+    CHECK(sees_end(guest));
+    pass(5000);
+    CHECK(guest->session.state == SESSION_DEAD && guest->session.conn.broken);
+    close_house();
+}
+
+static void bodies_have_a_deadline_of_their_own(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    pass(9000);
+    say_to(guest, "POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n{");
+    CHECK(deadline_of(guest) == 9000 + 75000);
+    pass(60000);
+    say_to(guest, "x");
+    CHECK(deadline_of(guest) == 9000 + 75000);
+    pass(14999);
+    CHECK(got_nothing(&guest->far));
+    pass(1);
+    CHECK(got_bytes(guest, refusal("408 Request Timeout", "Connection: close\r\n",
+                                   "the request did not come in time")));
+    CHECK(ends_politely(guest));
+    close_house();
+}
+
+static void an_idle_connection_is_closed(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    for (int i = 1; i <= 3; i++) {
+        pass(5000);
+        say_to(guest, GET_NOTHING);
+        CHECK(got_all(guest, not_found()));
+        CHECK(deadline_of(guest) == i * 5000 + 75000);
+    }
+    pass(70000);
+    say_to(guest, "G"); /* the next request has its own time */
+    CHECK(deadline_of(guest) == 85000 + 10000);
+    say_to(guest, &GET_NOTHING[1]);
+    CHECK(got_all(guest, not_found()));
+    pass(74999);
+    CHECK(guest->session.state == SESSION_HTTP);
+    pass(1);
+    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
+    close_house();
+}
+
+/* Pinged after 25 s; without a sign of life ended after 35, and the others are told at once. */
+static void silent_clients_are_pinged_and_ended(void)
+{
+    struct guest *guest, *witness;
+
+    open_house();
+    witness = receive_client();
+    guest = receive_client();
+    befriend(guest, witness);
+    CHECK(deadline_of(guest) == 25000);
+    pass(24999);
+    CHECK(got_nothing(&guest->far) && got_nothing(&witness->far));
+    pass(1);
+    CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+    CHECK(got_frame(&witness->far, 9, STR("")));
+    CHECK(deadline_of(guest) == 35000);
+    send_frame(witness, 0x8a, STR(""));
+    pass(9999);
+    CHECK(guest->session.state == SESSION_OPEN);
+    pass(1);
+    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
+    CHECK(saw_leave(witness, guest) && witness->session.state == SESSION_OPEN);
+    CHECK(deadline_of(witness) == 50000);
+    close_house();
+}
+
+/* Any byte is a sign of life; one that begins a frame also begins the wait for its end. */
+static void any_byte_is_a_sign_of_life(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    for (int i = 1; i <= 4; i++) {
+        pass(25000);
+        CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+        pass(0); /* it is pinged once */
+        CHECK(got_nothing(&guest->far) && deadline_of(guest) == i * 25000 + 10000);
+        if (i == 1)
+            send_frame(guest, 0x82, STR(""));
+        else /* the header of a frame of four bytes, byte by byte */
+            send_pieces(guest, (struct str){&"\x82\x84\0"[i - 2], 1}, 0);
+        CHECK(deadline_of(guest) == (i + 1) * 25000);
+    }
+    CHECK(guest->session.conn.input->length == 3);
+    pass(24999);
+    CHECK(deadline_of(guest) == 50000 + 75000 && guest->session.state == SESSION_OPEN);
+    send_pieces(guest, STR("\0"), 0);
+    pass(1); /* 75 seconds for one frame are enough */
+    CHECK(guest->session.state == SESSION_DEAD);
+    close_house();
+}
+
+static void unfinished_messages_have_a_deadline(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    pass(10000);
+    send_frame(guest, 0x01, STR("begun"));
+    CHECK(!guest->session.conn.input);
+    for (int i = 0; i < 8; i++) {
+        pass(9000);
+        send_frame(guest, 0x8a, STR(""));
+    }
+    CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 85000);
+    send_frame(guest, 0x80, STR("ended"));
+    CHECK(deadline_of(guest) == 82000 + 25000);
+    send_frame(guest, 0x01, STR("begun"));
+    pass(30000);
+    send_frame(guest, 0x8a, STR(""));
+    pass(30000);
+    send_frame(guest, 0x8a, STR(""));
+    pass(14999);
+    CHECK(guest->session.state == SESSION_OPEN);
+    pass(1);
+    CHECK(guest->session.state == SESSION_DEAD);
+    close_house();
+}
+
+static void pings_may_come_early(void)
+{
+    struct guest *guest, *visitor;
+
+    open_house();
+    guest = receive_client();
+    visitor = receive_guest();
+    context.now += 6249;
+    session_ping_early(&context, &guest->session);
+    run();
+    CHECK(got_nothing(&guest->far));
+    context.now += 1;
+    session_ping_early(&context, &guest->session);
+    session_ping_early(&context, &guest->session);
+    session_ping_early(&context, &visitor->session);
+    run();
+    CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+    CHECK(got_nothing(&visitor->far) && deadline_of(guest) == 6250 + 25000);
+    close_house();
+}
+
+static void expiring_says_whether_it_pinged(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    CHECK(!session_expire(&context, &guest->session));
+    context.now += 25000;
+    CHECK(session_expire(&context, &guest->session));
+    CHECK(!session_expire(&context, &guest->session));
+    context.now += 10000;
+    CHECK(!session_expire(&context, &guest->session));
+    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(session_deadline(&context, &guest->session) == INT64_MAX);
+    CHECK(!session_expire(&context, &guest->session));
+    close_house();
+}
+
+/* --- stopping -------------------------------------------------------------------------------- */
+
+static void stop(struct guest *guest)
+{
+    context.stopping = true;
+    session_stop(&context, &guest->session);
+    settle(guest);
+    run();
+}
+
+static void stopping_ends_a_client(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    stop(guest);
+    CHECK(got_close(&guest->far, 1001, "going away") && got_nothing(&guest->far));
+    CHECK(guest->session.state == SESSION_CLOSING && node.hub.clients.count == 0);
+    stop(guest); /* once is enough */
+    CHECK(got_nothing(&guest->far));
+    send_frame(guest, 0x88, STR("\x03\xe9"));
+    CHECK(ends_politely(guest));
+    close_house();
+}
+
+static void stopping_closes_what_is_idle(void)
+{
+    struct guest *guest;
+
+    open_house();
+    for (int asked = 0; asked < 2; asked++) {
+        context.stopping = false;
+        guest = receive_guest();
+        if (asked)
+            say_to(guest, GET_NOTHING);
+        far_forget(&guest->far);
+        stop(guest);
+        CHECK(ends_politely(guest));
+        clear_house();
+    }
+    close_house();
+}
+
+/* A request that has begun is answered, and its answer is the last. */
+static void stopping_waits_for_answers(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    say_to(guest, "GET /nothing HTTP/1.1\r\n");
+    stop(guest);
+    CHECK(guest->session.state == SESSION_HTTP && !guest->far.ended);
+    say_to(guest, "Host: h\r\n\r\n" GET_NOTHING);
+    CHECK(got_all(guest, answer("404 Not Found", "Connection: close\r\n", NOT_FOUND)));
+    CHECK(ends_politely(guest));
+    clear_house();
+
+    context.stopping = false;
+    guest = receive_guest();
+    worker_is_slow = true;
+    say_to(guest, post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"));
+    stop(guest);
+    CHECK(guest->session.state == SESSION_WAIT && !guest->far.ended);
+    worker_is_slow = false;
+    run();
+    CHECK(got_all(guest,
+                  answer("200 OK", "Connection: close\r\n",
+                         "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")));
+    CHECK(ends_politely(guest));
+    close_house();
+}
+
+/* --- between connections --------------------------------------------------------------------- */
+
+/* What is posted over one connection arrives at another. */
+static void a_post_is_pushed(void)
+{
+    struct guest *guest, *client;
+
+    open_house();
+    client = receive_client();
+    guest = receive_guest();
+    say_to(guest, post("/api/bind_to_group", "",
+                       say("{\"clientId\":\"%s\",\"groupName\":\"g\"}", client->id)));
+    CHECK(got_all(guest, answer("200 OK", "", SUCCESS)));
+    far_forget(&client->far);
+    say_to(guest, post("/api/send_to_group", "",
+                       "{\"groupName\":\"g\",\"code\":1,\"msg\":\"m\",\"data\": 1e400 }"));
+    CHECK(got_all(guest, answer("200 OK", "", SUCCESS)));
+    CHECK(got_text(&client->far, "{\"code\":1,\"msg\":\"m\",\"data\":1e400}"));
+    say_to(guest, post("/api/close_client", "", say("{\"clientId\":\"%s\"}", client->id)));
+    CHECK(got_all(guest, answer("200 OK", "", SUCCESS)));
+    CHECK(got_close(&client->far, 1000, "") && client->session.state == SESSION_CLOSING);
+    close_house();
+}
+
+static void tickets_name_slot_and_generation(void)
+{
+    struct session session = {.slot = 5, .generation = 0xfedcba98};
+
+    CHECK(session_ticket(&session) == 0xfedcba9800000005);
+}
+
+int main(void)
+{
+    test_run("a_connection_serves_many_requests", a_connection_serves_many_requests);
+    test_run("the_version_says_whether_it_stays", the_version_says_whether_it_stays);
+    test_run("head_and_options_are_answered", head_and_options_are_answered);
+    test_run("a_stream_is_answered_in_order_however_cut",
+             a_stream_is_answered_in_order_however_cut);
+    test_run("what_follows_a_login_waits_for_it", what_follows_a_login_waits_for_it);
+    test_run("a_late_answer_keeps_its_manner", a_late_answer_keeps_its_manner);
+    test_run("a_body_is_called_for_once", a_body_is_called_for_once);
+    test_run("what_is_refused_is_the_last", what_is_refused_is_the_last);
+    test_run("limits_are_inclusive", limits_are_inclusive);
+    test_run("heads_are_limited", heads_are_limited);
+    test_run("an_idle_session_owns_no_input", an_idle_session_owns_no_input);
+    test_run("answers_that_wait_hold_back_requests", answers_that_wait_hold_back_requests);
+    test_run("one_connection_too_many_is_refused", one_connection_too_many_is_refused);
+    test_run("systems_are_found_by_their_name", systems_are_found_by_their_name);
+    test_run("unknown_systems_are_told_and_closed", unknown_systems_are_told_and_closed);
+    test_run("bad_upgrades_are_refused", bad_upgrades_are_refused);
+    test_run("origins_may_be_restricted", origins_may_be_restricted);
+    test_run("a_websocket_stream_may_be_cut_anywhere", a_websocket_stream_may_be_cut_anywhere);
+    test_run("the_text_ping_is_answered", the_text_ping_is_answered);
+    test_run("messages_are_taken_up_to_the_limit", messages_are_taken_up_to_the_limit);
+    test_run("breaches_of_the_protocol_are_closed", breaches_of_the_protocol_are_closed);
+    test_run("the_client_may_close", the_client_may_close);
+    test_run("the_server_may_close", the_server_may_close);
+    test_run("a_client_that_never_closes_is_ended", a_client_that_never_closes_is_ended);
+    test_run("a_breach_while_closing_ends_it", a_breach_while_closing_ends_it);
+    test_run("a_connection_that_ends_is_told_at_once", a_connection_that_ends_is_told_at_once);
+    test_run("a_client_that_does_not_read_its_pongs_is_slow",
+             a_client_that_does_not_read_its_pongs_is_slow);
+    test_run("requests_have_deadlines", requests_have_deadlines);
+    test_run("bodies_have_a_deadline_of_their_own", bodies_have_a_deadline_of_their_own);
+    test_run("an_idle_connection_is_closed", an_idle_connection_is_closed);
+    test_run("silent_clients_are_pinged_and_ended", silent_clients_are_pinged_and_ended);
+    test_run("any_byte_is_a_sign_of_life", any_byte_is_a_sign_of_life);
+    test_run("unfinished_messages_have_a_deadline", unfinished_messages_have_a_deadline);
+    test_run("pings_may_come_early", pings_may_come_early);
+    test_run("expiring_says_whether_it_pinged", expiring_says_whether_it_pinged);
+    test_run("stopping_ends_a_client", stopping_ends_a_client);
+    test_run("stopping_closes_what_is_idle", stopping_closes_what_is_idle);
+    test_run("stopping_waits_for_answers", stopping_waits_for_answers);
+    test_run("a_post_is_pushed", a_post_is_pushed);
+    test_run("tickets_name_slot_and_generation", tickets_name_slot_and_generation);
+    return test_finish();
+}
