@@ -10,6 +10,7 @@
 #include "crypto.h"
 #include "hub.h"
 #include "log.h"
+#include "table.h"
 
 #include "test.h"
 
@@ -222,7 +223,7 @@ static inline void node_open(void)
     signal(SIGPIPE, SIG_IGN);
     config_defaults(&node.config);
     node.log = (struct log){.file = tmpfile(), .level = LOG_INFO};
-    strcpy(node.folder, "/tmp/wspush-test.XXXXXX");
+    strcpy(node.folder, "/tmp/wspush-unit.XXXXXX");
     if (!node.log.file || pipe(node.wake) != 0 || !mkdtemp(node.folder))
         abort();
     setvbuf(node.log.file, NULL, _IONBF, 0);
@@ -289,6 +290,25 @@ static inline bool node_logged(const char *text)
     length = fread(room, 1, sizeof room, node.log.file);
     fseek(node.log.file, 0, SEEK_END);
     return contains((struct str){room, length}, text);
+}
+
+/* Two names with one hash under this seed, which is to be a fixed one; NULL if there are none. */
+static inline void find_collision(uint32_t seed, const char *found[2])
+{
+    static char names[200000][8];
+    struct table table = {0};
+
+    found[0] = NULL;
+    for (size_t i = 0; i < COUNT(names) && !found[0]; i++) {
+        struct table_cursor cursor = {0};
+
+        snprintf(names[i], sizeof names[i], "%zu", i);
+        cursor.hash = str_hash(str_from(names[i]), seed);
+        found[0] = table_next(&table, &cursor);
+        found[1] = names[i];
+        CHECK(table_add(&table, cursor.hash, names[i]));
+    }
+    table_free(&table);
 }
 
 /* --- clients of the hub, without a session --------------------------------------------------- */

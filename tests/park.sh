@@ -84,5 +84,6 @@ kill -TERM "$SERVER"
 ask 'wait 1500'
 expect_match 'on SIGTERM parked clients are told' 'closed 500 going_away 500 pings *' "$REPLY"
 exec {commands}>&-
+ended
 expect 'the clients have nothing to complain of' '' "$(cat "$DIR/held.err")"
 finish

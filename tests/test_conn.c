@@ -1,6 +1,6 @@
-/* test_conn.c - conn.c: what is kept of the input, and that what is queued leaves whole, in order.
- */
+/* test_conn.c - conn.c: unused input is kept, and what is queued leaves whole and in order. */
 #include "conn.h"
+#include "message.h"
 
 #include "test.h"
 
@@ -425,8 +425,7 @@ static void leaves_whole_and_in_order(void)
             good = good && queue_stream(conn, queued, length);
             queued += length;
         }
-        conn->blocked = false; /* the loop has seen that the socket is writable */
-        conn_flush(conn);
+        conn_writable(conn);
         blocked += conn->blocked;
         good = good && conn->queued <= queued - received && !conn->broken &&
                receive_stream(wires.peers[0], &received, 1 + (unsigned)rand_r(&seed) % 5000);
@@ -434,8 +433,7 @@ static void leaves_whole_and_in_order(void)
     CHECK(good);
     CHECK(blocked > 20); /* or this has not tried much */
     CHECK(queued == STREAM && conn->queued == 0);
-    conn->blocked = false;
-    conn_flush(conn);
+    conn_writable(conn);
     CHECK(conn->first == NULL && conn->last == NULL && conn->sent == 0);
     close_wires(&wires);
 }
@@ -462,8 +460,7 @@ static size_t drain(struct wires *wires, int i)
 
     while ((n = recv(wires->peers[i], bytes, sizeof bytes, 0)) > 0) {
         total += (size_t)n;
-        wires->conns[i].blocked = false;
-        conn_flush(&wires->conns[i]);
+        conn_writable(&wires->conns[i]);
     }
     return total;
 }
@@ -517,9 +514,8 @@ static void waits_while_blocked(void)
     CHECK(waiting > 0);
     conn_flush(conn);
     CHECK(conn->queued == waiting && peer_has(&wires, 0, STR("")));
-    conn->blocked = false;
     CHECK(drain(&wires, 0) == 0);
-    conn_flush(conn);
+    conn_writable(conn);
     CHECK(!conn->blocked && conn->queued == 0);
     CHECK(drain(&wires, 0) == waiting);
     close_wires(&wires);
@@ -715,6 +711,39 @@ static void a_peer_that_is_gone_breaks_it(void)
     close_wires(&wires);
 }
 
+static void finishing_ends_the_way_out_alone(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("last"));
+
+    open_wires(&wires);
+    conn_queue(&wires.conns[0], message, NO_LIMIT);
+    conn_flush(&wires.conns[0]);
+    conn_finish(&wires.conns[0]);
+    CHECK(!wires.conns[0].broken);
+    CHECK(peer_has(&wires, 0, STR("last")));
+    CHECK(peer_sees_end(&wires, 0));
+    CHECK(peer_sends(&wires, 0, STR("yet")));
+    CHECK(fills(&wires.conns[0], CONN_READY, "yet"));
+    conn_queue(&wires.conns[0], message, NO_LIMIT); /* too late: there is no way out any more */
+    conn_flush(&wires.conns[0]);
+    CHECK(wires.conns[0].broken && message->references == 1);
+
+    conn_kill(&wires.conns[1]);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[1]);
+    conn_finish(&wires.conns[1]);
+    CHECK(conn_next_dirty(&wires.shared) == NULL);
+
+    conn_close(&wires.conns[2]); /* a socket without a peer has no end that could be told */
+    conn_open(&wires.conns[2], socket(AF_INET, SOCK_STREAM, 0), &wires.shared);
+    conn_finish(&wires.conns[2]);
+    CHECK(wires.conns[2].broken);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[2]);
+    message_release(message);
+    close_wires(&wires);
+}
+
 static void closing_leaves_nothing_behind(void)
 {
     struct wires wires;
@@ -763,6 +792,7 @@ int main(void)
     test_run("dirty ones come in order", dirty_ones_come_in_order);
     test_run("changing places loses nobody", changing_places_loses_nobody);
     test_run("a peer that is gone breaks it", a_peer_that_is_gone_breaks_it);
+    test_run("finishing ends the way out alone", finishing_ends_the_way_out_alone);
     test_run("closing leaves nothing behind", closing_leaves_nothing_behind);
     return test_finish();
 }

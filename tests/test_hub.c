@@ -660,6 +660,29 @@ static void systems_do_not_touch_each_other(void)
     close_house(2);
 }
 
+/* Also systems whose names share a hash, so that all of their groups do. */
+static void systems_that_collide_stay_apart(void)
+{
+    const char *systems[2];
+
+    node_open();
+    node.hub.seed = 1; /* any: the test is the same each time */
+    find_collision(node.hub.seed, systems);
+    if (CHECK(systems[0])) {
+        for (size_t i = 0; i < 2; i++) {
+            arrive(&visitors[i], str_from(systems[i]));
+            CHECK(succeeds(bind_to(systems[i], &visitors[i], "g")));
+            far_forget(&visitors[i].far);
+        }
+        CHECK(node.hub.audiences.count == 4);
+        CHECK(succeeds(send_to_group(systems[0], "g", "1")));
+        CHECK(only_these_got("a", 2, pushed("1")));
+        CHECK(succeeds(send_to(COMMAND_SEND_TO_SYSTEM, systems[1], "1")));
+        CHECK(only_these_got("b", 2, pushed("1")));
+    }
+    close_house(systems[0] ? 2 : 0);
+}
+
 /* Another system's clients can neither be sent to nor left out of a send. */
 static void foreign_ids_in_lists_are_unknown(void)
 {
@@ -1346,6 +1369,7 @@ int main(void)
     test_run("a_frame_is_encoded_once", a_frame_is_encoded_once);
     test_run("order_is_kept", order_is_kept);
     test_run("systems_do_not_touch_each_other", systems_do_not_touch_each_other);
+    test_run("systems_that_collide_stay_apart", systems_that_collide_stay_apart);
     test_run("foreign_ids_in_lists_are_unknown", foreign_ids_in_lists_are_unknown);
     test_run("who_is_not_online_cannot_be_told_apart", who_is_not_online_cannot_be_told_apart);
     test_run("a_client_is_closed_by_command", a_client_is_closed_by_command);
