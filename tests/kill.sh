@@ -7,7 +7,8 @@ WSPUSH=${WSPUSH:-./build/asan/wspush}
 KILLS=50
 TOGETHER=3 # registrations sent at the same time
 HITS=10    # kills that must have met a registration not answered yet
-SAMPLE=10
+SAMPLE=10  # systems that log in at the end
+FEW=5      # systems looked at whose registration was not answered
 
 # with a sanitizer's book-keeping of freed memory, hashing would take five times as long
 QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
@@ -117,12 +118,14 @@ send_registrations() {
 sort_answers() {
     number=0
     hit=0
+    answered=0
     while [ $number -lt $TOGETHER ]; do
         number=$((number + 1))
         system=s$1-$number
         status=$(cat "$DIR/$system.status")
         if [ "$status" = 0 ] && grep -q '^{"code":0,' "$DIR/$system.answer"; then
             echo "$system" >>"$DIR/done"
+            answered=$((answered + 1))
             continue
         fi
         case $status in
@@ -137,31 +140,36 @@ sort_answers() {
     hits=$((hits + hit))
 }
 
-# delays: KILLS random numbers of seconds. In the longest about three passwords are hashed, so that
-# every stage of a registration is met; 0.4 s where nothing slows the hashing down.
-delays() {
-    seconds=$(post register first p-first -o "$DIR/first.answer" -w '%{time_total}' | tr , .)
-    awk -v count="$KILLS" -v seconds="$seconds" 'BEGIN {
-        longest = seconds * 2.7
-        longest = longest < 0.4 ? 0.4 : longest > 1.5 ? 1.5 : longest
-        srand(1)
-        while (count--)
-            printf "%.3f\n", rand() * longest
-    }'
+# calculate EXPRESSION: prints its value.
+calculate() {
+    awk -v round="$round" "BEGIN { srand(round); printf \"%.3f\", $1 }"
+}
+
+# The kill comes after a random part of $longest, so that every stage of a registration is met.
+# However slow the machine: $longest grows when nothing was answered, and shrinks when everything
+# was.
+adapt() {
+    case $answered in
+    0) longest=$(calculate "$longest < 3 ? $longest * 1.2 : $longest") ;;
+    "$TOGETHER") longest=$(calculate "$longest * 0.8") ;;
+    esac
 }
 
 kill_again_and_again() {
     round=0
     hits=0
-    for delay in $(delays); do
+    longest=$(post register first p-first -o "$DIR/first.answer" -w '%{time_total}' | tr , .)
+    longest=$(calculate "$longest * 2")
+    while [ $round -lt $KILLS ]; do
         [ $round = 0 ] || start || return
         round=$((round + 1))
         send_registrations $round
-        sleep "$delay"
+        sleep "$(calculate "rand() * $longest")"
         kill_server
         # shellcheck disable=SC2086 # a list of numbers
         wait $pids
         sort_answers $round
+        adapt
     done
 }
 
@@ -176,21 +184,21 @@ all_are() {
     [ -z "$wrong" ]
 }
 
-# sample LIST: SAMPLE systems, spread over the list.
+# sample COUNT LIST: so many systems, spread over the list.
 sample() {
-    awk -v sample=$SAMPLE '{ line[NR] = $0 }
+    awk -v count="$1" '{ line[NR] = $0 }
         END {
-            for (i = 0; i < sample && i < NR; i++)
-                print line[1 + int(i * NR / (sample < NR ? sample : NR))]
-        }' "$1"
+            for (i = 0; i < count && i < NR; i++)
+                print line[1 + int(i * NR / (count < NR ? count : NR))]
+        }' "$2"
 }
 
 # Systems whose registration was not answered: some that exist all the same, then some others.
 sample_unanswered() {
     while read -r system; do
         ! grep -qs " $system\$" "$DIR/data/accounts" || echo "$system"
-    done <"$DIR/unanswered" | head -n $SAMPLE
-    sample "$DIR/unanswered"
+    done <"$DIR/unanswered" | head -n $FEW
+    sample $FEW "$DIR/unanswered"
 }
 
 # whole_or_absent LIST: a system that exists already, or can be registered now, and then logs in.
@@ -231,7 +239,7 @@ echo first >>"$DIR/done"
 all_are -1004 register "$DIR/done"
 check $? 'every system that was answered with success is registered' "$wrong"
 
-sample "$DIR/done" >"$DIR/sample"
+sample $SAMPLE "$DIR/done" >"$DIR/sample"
 all_are 0 login "$DIR/sample"
 check $? 'and logs in with its password' "$wrong"
 

@@ -556,8 +556,7 @@ static void data_arrives_byte_for_byte(void)
 static void pump(struct visitor *visitor)
 {
     do {
-        visitor->conn.blocked = false;
-        conn_flush(&visitor->conn);
+        conn_writable(&visitor->conn);
         far_receive(&visitor->far);
     } while (visitor->conn.first && !visitor->conn.broken);
 }
