@@ -51,7 +51,7 @@ struct field_rule {
 static const struct field_rule rules[FIELD_COUNT] = {
     [FIELD_SYSTEM_ID] = {STR_INIT("systemId"), TYPE_NAME, 1, ACCOUNT_NAME_MAX},
     [FIELD_PASSWORD] = {STR_INIT("password"), TYPE_TEXT, 1, ACCOUNT_PASSWORD_MAX},
-    [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_TEXT, 0, 1024},
+    [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_RAW, 0, SIZE_MAX},
     [FIELD_CLIENT_IDS] = {STR_INIT("clientIds"), TYPE_STRINGS, 0, 0},
     [FIELD_GROUP_NAME] = {STR_INIT("groupName"), TYPE_NAME, 1, 128},
     [FIELD_USER_ID] = {STR_INIT("userId"), TYPE_NAME, 1, 128},
@@ -272,7 +272,7 @@ static bool make_command(const struct route *route, const struct fields *fields,
     *command = (struct command){
         .kind = route->command,
         .system = system,
-        .client = fields->text[FIELD_CLIENT_ID],
+        .client = fields->json[FIELD_CLIENT_ID].value,
         .clients =
             fields->json[has(fields, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS].value.text,
         .group = fields->text[FIELD_GROUP_NAME],

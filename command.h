@@ -4,7 +4,7 @@
 #ifndef WSPUSH_COMMAND_H
 #define WSPUSH_COMMAND_H
 
-#include "buf.h"
+#include "json.h"
 
 enum command_kind {
     COMMAND_SEND_TO_CLIENT,
@@ -40,8 +40,8 @@ struct command {
     enum command_kind kind;
     struct str system;
 
-    struct str client;  /* client id */
-    struct str clients; /* JSON array of client ids: to send to, or to leave out */
+    struct json_value client; /* client id; JSON */
+    struct str clients;       /* JSON array of client ids: to send to, or to leave out */
     struct str group, user;
     struct str extend;
     bool has_extend; /* an empty extend replaces the old one, an absent one does not */

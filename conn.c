@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define VECTORS 64
+#define COPIED_MOST 4096 /* bytes of kept input up to which they are copied before the new ones */
 
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
 {
@@ -49,29 +50,6 @@ struct conn_bytes conn_kept(const struct conn *conn)
     return conn->input ? (struct conn_bytes){conn->input->at, conn->input->length} : none;
 }
 
-enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes)
-{
-    struct buf *input = conn->input;
-    size_t count = 0;
-    enum conn_status status;
-
-    *bytes = conn_kept(conn);
-    if (conn->broken)
-        return CONN_ENDED;
-    if (!input) {
-        status = receive(conn, conn->shared->scratch, CONN_SCRATCH, &count);
-        *bytes = (struct conn_bytes){conn->shared->scratch, count};
-        return status;
-    }
-    input->limit = limit;
-    if (input->length == input->capacity && !buf_reserve(input, 1))
-        return CONN_ENDED;
-    status = receive(conn, input->at + input->length, input->capacity - input->length, &count);
-    input->length += count;
-    *bytes = (struct conn_bytes){input->at, input->length};
-    return status;
-}
-
 static void drop_input(struct conn *conn)
 {
     if (!conn->input)
@@ -79,6 +57,44 @@ static void drop_input(struct conn *conn)
     buf_free(conn->input);
     free(conn->input);
     conn->input = NULL;
+}
+
+/* Reads into the scratch buffer, behind a copy of what was kept. */
+static enum conn_status fill_scratch(struct conn *conn, size_t kept, struct conn_bytes *bytes)
+{
+    char *scratch = conn->shared->scratch;
+    size_t count = 0;
+    enum conn_status status;
+
+    if (kept)
+        memcpy(scratch, conn->input->at, kept);
+    status = receive(conn, scratch + kept, CONN_SCRATCH - kept, &count);
+    if (status == CONN_READY) {
+        drop_input(conn);
+        *bytes = (struct conn_bytes){scratch, kept + count};
+    }
+    return status;
+}
+
+enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes)
+{
+    struct buf *input = conn->input;
+    size_t count = 0;
+    enum conn_status status;
+
+    *bytes = conn_kept(conn);
+    if (conn->broken || bytes->length >= limit)
+        return CONN_ENDED;
+    /* little is kept: copying it is cheap, and reads stay large without a large buffer */
+    if (bytes->length <= COPIED_MOST)
+        return fill_scratch(conn, bytes->length, bytes);
+    input->limit = limit;
+    if (input->length == input->capacity && !buf_reserve(input, 1))
+        return CONN_ENDED;
+    status = receive(conn, input->at + input->length, input->capacity - input->length, &count);
+    input->length += count;
+    *bytes = (struct conn_bytes){input->at, input->length};
+    return status;
 }
 
 void conn_keep(struct conn *conn, struct conn_bytes rest)

@@ -3,7 +3,7 @@
  * A connection that is quiet owns no buffer: reads go to one scratch buffer that all connections
  * of a loop share, and only what could not be used yet is kept. What is written is queued first and
  * leaves with conn_flush, all of it in one system call where the socket takes it.
- * Refuses: to block, and to hold more unused input than the caller allows. */
+ * Refuses: to block, and to go on reading when more unused input is kept than the caller allows. */
 #ifndef WSPUSH_CONN_H
 #define WSPUSH_CONN_H
 
@@ -73,9 +73,9 @@ enum conn_status {
     CONN_ENDED    /* the peer has closed, or the connection is broken */
 };
 
-/* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next
- * conn_fill for any connection of the loop, or conn_keep or conn_close for this one. What is kept
- * grows to `limit` bytes, or to CONN_SCRATCH if that is more; then CONN_ENDED. */
+/* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next call
+ * for any connection of the loop. With CONN_READY, what of it is not used is lost unless it is
+ * given to conn_keep before that. A connection that keeps `limit` bytes or more has ended. */
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes);
 
 /* The input kept, without reading. */

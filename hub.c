@@ -86,14 +86,17 @@ static struct str name_of(const struct audience *audience)
     return (struct str){audience->name, audience->name_length};
 }
 
-/* The client of this id, if it is online and of this system. */
-static struct client *find_client(const struct hub *hub, struct str system, struct str id)
+/* The client whose id is this JSON string, if it is online and of this system. */
+static struct client *find_client(const struct hub *hub, struct str system, struct json_value id)
 {
+    char room[HUB_ID_LENGTH];
+    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
     unsigned char bytes[8];
     uint64_t number = 0;
     struct client *client;
 
-    if (!crypto_unhex(id, bytes, sizeof bytes))
+    /* a longer text does not fit, and is no id */
+    if (!json_decode_string(id, &text) || !crypto_unhex(str_of(&text), bytes, sizeof bytes))
         return NULL;
     for (int i = 0; i < 8; i++)
         number = number << 8 | bytes[i];
@@ -101,17 +104,6 @@ static struct client *find_client(const struct hub *hub, struct str system, stru
     if (!client || !str_equal(name_of(client->memberships[0].audience), system))
         return NULL;
     return client;
-}
-
-/* The client whose id is a JSON string. */
-static struct client *find_client_json(const struct hub *hub, struct str system,
-                                       struct json_value id)
-{
-    char room[HUB_ID_LENGTH];
-    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-
-    /* a longer text does not fit, and is no id */
-    return json_decode_string(id, &text) ? find_client(hub, system, str_of(&text)) : NULL;
 }
 
 /* --- audiences ------------------------------------------------------------------------------- */
@@ -517,7 +509,7 @@ static void exclude(const struct hub *hub, const struct command *command, bool e
     struct json_value id;
 
     while (json_next_element(&rest, &id)) {
-        struct client *client = find_client_json(hub, command->system, id);
+        struct client *client = find_client(hub, command->system, id);
 
         if (client)
             client->excluded = excluded;
@@ -538,7 +530,7 @@ static void send_to_clients(struct hub *hub, const struct command *command, stru
     struct json_value id;
 
     while (json_next_element(&rest, &id)) {
-        struct client *client = find_client_json(hub, command->system, id);
+        struct client *client = find_client(hub, command->system, id);
         uint64_t dropped = outcome->dropped;
 
         if (client)

@@ -158,6 +158,7 @@ static void handle_ws(struct session_context *context, struct session *session,
     struct session_manner manner = manner_of(request);
     struct str key = {0}, origin = {0};
     const char *error = NULL;
+    size_t origins;
     int status = 0;
 
     if (!str_equal(request->method, STR("GET"))) {
@@ -170,8 +171,8 @@ static void handle_ws(struct session_context *context, struct session *session,
         return;
     }
     status = ws_check_upgrade(request, &key, &error);
-    if (!status && http_header(request, STR("Origin"), &origin) &&
-        !config_allows_origin(context->config, origin)) {
+    origins = http_header(request, STR("Origin"), &origin);
+    if (!status && origins && (origins > 1 || !config_allows_origin(context->config, origin))) {
         status = 403;
         error = "this Origin is not among allowed_origins";
     }
@@ -266,8 +267,8 @@ static size_t take_request(struct session_context *context, struct session *sess
 
     if (session->conn.queued > OUTPUT_ENOUGH)
         return 0; /* answers wait to be read: so do requests */
-    if (!session->receiving)
-        session->since = context->now;
+    if (!session->receiving && session->asked_before)
+        session->since = context->now; /* the first request's time runs from the accept on */
     session->receiving = true;
     result = http_parse_request((struct str){bytes->at, bytes->length},
                                 (size_t)context->config->max_head, &request);
@@ -403,7 +404,7 @@ static void consume(struct session_context *context, struct session *session,
         bytes.at += used;
         bytes.length -= used;
     }
-    if (session->conn.broken) { /* its input, and so `bytes`, is gone */
+    if (session->conn.broken) {
         end(context, session, "connection broken");
         return;
     }

@@ -715,7 +715,7 @@ connection_limit() {
 account_jobs() {
     local i fds=() fd
     request login "$LOGIN" 'Connection: close' >"$DIR/request"
-    for ((i = 0; i < 70; i++)); do
+    for ((i = 0; i < 80; i++)); do
         exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
         cat "$DIR/request" >&"$fd"
         fds+=("$fd")
@@ -772,9 +772,9 @@ token_ttl = 1'
     stop
 }
 
-# notices SCOPE: two clients come, join one group, and one leaves.
+# notices SCOPE OTHER-TOKEN: two clients come, join one group, and one leaves.
 notices() {
-    local first second leaves marker='{"code":5,"msg":"","data":5}'
+    local first second third leaves marker='{"code":5,"msg":"","data":5}'
     configure "[notice]
 scope = $1"
     start
@@ -783,6 +783,8 @@ scope = $1"
     client second shop
     second=$ID
     leaves=$CLIENT
+    client foreign other
+    third=$ID
     client stays shop
     call bind_to_group "{'clientId':'$second','groupName':'g','userId':'u','extend':'x'}" >/dev/null
     call bind_to_group "{'clientId':'$first','groupName':'g'}" >/dev/null
@@ -791,12 +793,14 @@ scope = $1"
     gone() { [ "$(call "${LIST[@]}")" = "$(online "$first")" ]; }
     wait_for gone
     call send_to_system "{'code':5,'msg':'','data':5}" >/dev/null
+    TOKEN=$2 call send_to_system "{'code':5,'msg':'','data':5}" >/dev/null
     case $1 in
     group)
         expect 'scope = group: a member' "$(notice 1001 "$first")
 $(notice 1002 "$second" u x)
 $marker" "$(frames first 3)"
         expect 'scope = group: others' "$marker" "$(frames stays 1)"
+        expect 'scope = group: another system' "$marker" "$(frames foreign 1)"
         ;;
     system)
         expect 'scope = system: the first one' "$(notice 1001 "$first")
@@ -807,6 +811,8 @@ $marker" "$(frames first 5)"
         expect 'scope = system: others' "$(notice 1001 "$ID")
 $(notice 1002 "$second" u x)
 $marker" "$(frames stays 3)"
+        expect 'scope = system: another system' "$(notice 1001 "$third")
+$marker" "$(frames foreign 2)"
         ;;
     off)
         expect 'scope = off: a member' "$marker" "$(frames first 1)"
@@ -881,7 +887,7 @@ done
 registration
 token_expires
 for scope in group system off; do
-    notices $scope
+    notices $scope "$OTHER"
 done
 configure
 start

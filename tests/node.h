@@ -324,6 +324,17 @@ static inline struct str id_of(const struct visitor *visitor)
     return str_from(visitor->id);
 }
 
+/* An id as a request has it. Good until some more have been made. */
+static inline struct json_value quoted(struct str id)
+{
+    static char rooms[8][64];
+    static size_t next;
+    char *room = rooms[next++ % 8];
+
+    snprintf(room, sizeof rooms[0], "\"%.*s\"", (int)id.length, id.length ? id.at : "");
+    return (struct json_value){JSON_STRING, str_from(room)};
+}
+
 /* Sends what is queued to connections that are no session's. */
 static inline void flush(void)
 {

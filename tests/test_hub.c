@@ -36,7 +36,7 @@ static struct command bind_to(const char *system, const struct visitor *visitor,
 {
     return (struct command){.kind = COMMAND_BIND,
                             .system = str_from(system),
-                            .client = id_of(visitor),
+                            .client = quoted(id_of(visitor)),
                             .group = str_from(group)};
 }
 
@@ -82,13 +82,13 @@ static struct command send_to_client(const char *system, struct str id, const ch
 {
     struct command command = send_to(COMMAND_SEND_TO_CLIENT, system, data);
 
-    command.client = id;
+    command.client = quoted(id);
     return command;
 }
 
 static struct command about_client(enum command_kind kind, const char *system, struct str id)
 {
-    return (struct command){.kind = kind, .system = str_from(system), .client = id};
+    return (struct command){.kind = kind, .system = str_from(system), .client = quoted(id)};
 }
 
 static struct command list_of(const char *system, const char *group)
@@ -636,7 +636,7 @@ static void systems_do_not_touch_each_other(void)
 
         arrive(&visitors[i], str_from(systems[i]));
         command.system = str_from(systems[i]);
-        command.client = id_of(&visitors[i]);
+        command.client = quoted(id_of(&visitors[i]));
         CHECK(succeeds(command));
         far_forget(&visitors[i].far);
     }
@@ -705,25 +705,26 @@ static void who_is_not_online_cannot_be_told_apart(void)
 {
     static const enum command_kind kinds[] = {COMMAND_SEND_TO_CLIENT, COMMAND_BIND, COMMAND_UNBIND,
                                               COMMAND_CLOSE_CLIENT, COMMAND_CLIENT_INFO};
-    struct str ids[9] = {STR(""),
-                         STR("0000000000000000"),
-                         STR("0123456789abcde"),
-                         STR("0123456789abcdef0"),
-                         STR("0123456789ABCDEF"),
-                         STR("g123456789abcdef"),
-                         STR("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")};
+    struct str ids[10] = {STR(""),
+                          STR("0000000000000000"),
+                          STR("0123456789abcde"),
+                          STR("0123456789abcdef0"),
+                          STR("0123456789ABCDEF"),
+                          STR("g123456789abcdef"),
+                          STR("\\ud800"),
+                          STR("\\u0000123456789abcde")};
 
     open_house(2);
     arrive(&visitors[2], STR("other"));
     leave(&visitors[1]);
-    ids[7] = id_of(&visitors[1]);
-    ids[8] = id_of(&visitors[2]);
+    ids[8] = id_of(&visitors[1]);
+    ids[9] = id_of(&visitors[2]);
     for (size_t kind = 0; kind < COUNT(kinds); kind++)
         for (size_t i = 0; i < COUNT(ids); i++) {
             struct command command = send_to(kinds[kind], "shop", "1");
 
             command.group = STR("g");
-            command.client = ids[i];
+            command.client = quoted(ids[i]);
             CHECK(apply(command)->code == OUTCOME_OFFLINE);
             CHECK(same(str_from(outcome.error), STR("client not online")));
             CHECK(!outcome.matched && !outcome.queued && !outcome.dropped && !outcome.count &&
@@ -1026,7 +1027,7 @@ static void closing_frees_everything(void)
         CHECK(hub_connect(&hub, &visitor->conn, command.system, UNIX_NOW));
         flush();
         CHECK(got_hello(&visitor->far, visitor->id));
-        command.client = id_of(visitor);
+        command.client = quoted(id_of(visitor));
         outcome = (struct outcome){0};
         hub_apply(&hub, &command, &outcome);
         CHECK(outcome.code == OUTCOME_SUCCESS);
