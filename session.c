@@ -431,6 +431,9 @@ void session_read(struct session_context *context, struct session *session)
 
     if (session->state == SESSION_DEAD)
         return;
+    session_resume(context, session); /* what is kept may hold whole requests: they come first */
+    if (!session_wants_input(session))
+        return;
     switch (conn_fill(&session->conn, input_limit(context, session), &bytes)) {
     case CONN_READY:
         session->last_seen = context->now;

@@ -24,7 +24,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define COUNT(table) (sizeof(table) / sizeof *(table))
 #define UNIX_NOW 1700000000
 #define PATIENCE 10000 /* milliseconds after which a test gives up */
 

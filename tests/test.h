@@ -3,8 +3,15 @@
 #ifndef WSPUSH_TEST_H
 #define WSPUSH_TEST_H
 
+#include "buf.h"
+
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 static int test_passed, test_failed;
 static bool test_good;
@@ -20,6 +27,39 @@ static inline bool test_check(bool condition, const char *file, int line, const 
 
 /* Notes a failure and goes on; its value is the condition's. */
 #define CHECK(condition) test_check((condition), __FILE__, __LINE__, #condition)
+
+/* The same bytes in memory of just their size, the caller's to free: a sanitizer sees a step past
+ * the end. */
+static inline char *exact_bytes(struct str bytes)
+{
+    char *copy = malloc(bytes.length ? bytes.length : 1);
+
+    if (!copy)
+        abort();
+    if (bytes.length)
+        memcpy(copy, bytes.at, bytes.length);
+    return copy;
+}
+
+/* The same as a view. */
+static inline struct str exact_copy(struct str bytes)
+{
+    return (struct str){exact_bytes(bytes), bytes.length};
+}
+
+static inline void free_copy(struct str text)
+{
+    free((void *)(uintptr_t)text.at);
+}
+
+/* The next of a row of numbers that is the same in every run; *state must not begin with 0. */
+static inline uint32_t next_random(uint32_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 17;
+    *state ^= *state << 5;
+    return *state;
+}
 
 /* Runs one test; it has passed if none of its checks failed. */
 static inline void test_run(const char *name, void (*test)(void))

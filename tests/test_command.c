@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-#define COUNT(table) (sizeof(table) / sizeof *(table))
 
 static bool holds(struct buf *out, const char *expected)
 {

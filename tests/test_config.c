@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COUNT(array) (sizeof(array) / sizeof(array)[0])
 #define NUMBER(member) offsetof(struct config, member)
 
 /* Parses over the defaults, from memory of just the text's size, so that a step past its end is

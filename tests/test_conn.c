@@ -239,6 +239,55 @@ static void keeps_no_more_than_its_limit(void)
     }
 }
 
+/* Sends as much as the socket takes. */
+static void flood(int fd)
+{
+    char many[1000] = {0};
+
+    while (send(fd, many, sizeof many, 0) > 0)
+        ;
+}
+
+static void a_flood_grows_input_to_the_limit(void)
+{
+    static const size_t limits[] = {20000, 70000, 131073};
+
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        struct wires wires;
+        struct conn_bytes bytes;
+
+        open_wires(&wires);
+        flood(wires.peers[0]);
+        while (conn_fill(&wires.conns[0], limits[i], &bytes) == CONN_READY) {
+            conn_keep(&wires.conns[0], bytes);
+            flood(wires.peers[0]);
+        }
+        CHECK(bytes.length == limits[i]);
+        close_wires(&wires);
+    }
+}
+
+static void one_read_fills_the_scratch_buffer_at_most(void)
+{
+    static const size_t kept[] = {0, 1, 4095, 4096, 4097};
+    static char many[2 * CONN_SCRATCH];
+    int large = 4 * CONN_SCRATCH;
+
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++) {
+        struct wires wires;
+        struct conn_bytes bytes = {0};
+
+        open_wires(&wires);
+        setsockopt(wires.peers[0], SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+        setsockopt(wires.conns[0].fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
+        conn_keep(&wires.conns[0], (struct conn_bytes){many, kept[i]});
+        CHECK(send(wires.peers[0], many, sizeof many, 0) > CONN_SCRATCH);
+        CHECK(conn_fill(&wires.conns[0], NO_LIMIT, &bytes) == CONN_READY);
+        CHECK(bytes.length > kept[i] && bytes.length <= CONN_SCRATCH);
+        close_wires(&wires);
+    }
+}
+
 static void tells_the_end(void)
 {
     struct wires wires;
@@ -789,6 +838,9 @@ int main(void)
     test_run("keeps what was not used", keeps_what_was_not_used);
     test_run("input of any pieces stays whole", input_of_any_pieces_stays_whole);
     test_run("keeps no more than its limit", keeps_no_more_than_its_limit);
+    test_run("a flood grows input to the limit", a_flood_grows_input_to_the_limit);
+    test_run("one read fills the scratch buffer at most",
+             one_read_fills_the_scratch_buffer_at_most);
     test_run("tells the end", tells_the_end);
     test_run("input in use outlives a kill", input_in_use_outlives_a_kill);
     test_run("names the peer", names_the_peer);

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COUNT(table) (sizeof(table) / sizeof *(table))
 #define EXPIRES 1700000000
 
 static void encodes_base64(void)

@@ -11,14 +11,6 @@ struct slot {
     bool set;
 };
 
-static uint32_t next_random(uint32_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    return *state;
-}
-
 /* The first deadline is one of the earliest of the reference, and the count is right. */
 static bool agrees(const struct deadlines *deadlines, const struct slot *slots, size_t count)
 {

@@ -7,22 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COUNT(table) (sizeof(table) / sizeof *(table))
 #define HOST "Host: a\r\n"
 #define END "\r\n\r\n"
 #define MAX_HEAD 8192
-
-/* A copy in memory of exactly its size, in which a sanitizer sees every byte read too far. */
-static char *exact_copy(struct str bytes)
-{
-    char *copy = malloc(bytes.length);
-
-    if (!copy && bytes.length)
-        abort();
-    if (bytes.length)
-        memcpy(copy, bytes.at, bytes.length);
-    return copy;
-}
 
 static void append_text(struct buf *out, const char *text)
 {
@@ -206,7 +193,7 @@ static const struct {
 static enum http_result parse_prefix(struct str bytes, size_t length, size_t max_head,
                                      struct http_request *request)
 {
-    char *copy = exact_copy((struct str){bytes.at, length});
+    char *copy = exact_bytes((struct str){bytes.at, length});
     enum http_result result = http_parse_request((struct str){copy, length}, max_head, request);
 
     free(copy);
@@ -218,7 +205,7 @@ static bool means(struct str bytes, const char *meaning)
 {
     struct http_request request;
     struct buf text = {0};
-    char *copy = exact_copy(bytes);
+    char *copy = exact_bytes(bytes);
     bool good;
 
     memset(&request, 0x5a, sizeof request); /* nothing may be left of what was there before */
@@ -347,7 +334,7 @@ static void knows_every_byte(void)
 
     for (size_t i = 0; i < COUNT(places); i++) {
         struct str bytes = places[i].bytes;
-        char *copy = exact_copy(bytes), *place = memchr(copy, '?', bytes.length);
+        char *copy = exact_bytes(bytes), *place = memchr(copy, '?', bytes.length);
         bool good = true;
 
         for (int byte = 0; good && byte < 256; byte++) {
@@ -494,7 +481,7 @@ static void decodes_query_parameters(void)
 
     for (size_t i = 0; i < COUNT(queries); i++) {
         struct buf out = {.limit = 16};
-        char *copy = exact_copy(queries[i].query);
+        char *copy = exact_bytes(queries[i].query);
         struct str query = {copy, queries[i].query.length};
         bool there = http_query(query, queries[i].name, &out);
 
@@ -528,7 +515,7 @@ static void body_arrives(struct body *body, struct str piece)
         memcpy(at + body->length, piece.at, piece.length);
     body->length += piece.length;
     free(body->at);
-    body->at = exact_copy((struct str){at, body->length});
+    body->at = exact_bytes((struct str){at, body->length});
     free(at);
     if (body->result == HTTP_MORE)
         body->result =

@@ -6,25 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define COUNT(array) (sizeof(array) / sizeof(array)[0])
-
-/* The same bytes in memory of just their size: a step past the end is seen by a sanitizer. */
-static struct str exact_copy(struct str text)
-{
-    char *copy = malloc(text.length ? text.length : 1);
-
-    if (!copy)
-        abort();
-    if (text.length)
-        memcpy(copy, text.at, text.length);
-    return (struct str){copy, text.length};
-}
-
-static void free_copy(struct str text)
-{
-    free((void *)(uintptr_t)text.at);
-}
-
 /* Whether a text is good; the seed, small or large, must make no difference. */
 static bool accepted(struct str text, struct json_error *error)
 {

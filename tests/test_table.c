@@ -13,14 +13,6 @@ struct item {
     bool in;
 };
 
-static uint32_t next_random(uint32_t *state)
-{
-    *state ^= *state << 13;
-    *state ^= *state >> 17;
-    *state ^= *state << 5;
-    return *state;
-}
-
 /* How often a search for the item's hash meets it; *strangers counts what has another hash. */
 static size_t times_found(const struct table *table, const struct item *item, size_t *strangers)
 {

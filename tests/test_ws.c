@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COUNT(table) (sizeof(table) / sizeof *(table))
 #define LIMIT 100000
 #define NOMASK "\0\0\0\0" /* a mask that changes nothing keeps the vectors readable */
 
