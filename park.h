@@ -24,7 +24,8 @@ struct park;
  * come back. No thread runs before the first place is taken. NULL when there is no memory. */
 struct park *park_new(int wake, size_t max_lots);
 
-/* Takes a place for the caller's number `token`, without watching yet. -1 if there is none. */
+/* Takes a place for the caller's number `token` (not UINT32_MAX), without watching yet. -1 if there
+ * is none. */
 int32_t park_take_place(struct park *park, uint32_t token);
 
 /* Gives a place up, which must not be watched. */
@@ -37,7 +38,8 @@ void park_watch(struct park *park, int32_t place, int fd);
 void park_commit(struct park *park);
 
 /* Writes up to `max` tokens that have come back, and are no longer watched, to `tokens`; returns
- * how many. */
+ * how many. To be called until it returns fewer than `max`: only then is there a byte for the next
+ * one that comes back. */
 size_t park_returned(struct park *park, uint32_t *tokens, size_t max);
 
 /* The tokens of all places taken in the lot of `place`, up to PARK_LOT of them. */

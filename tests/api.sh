@@ -120,13 +120,15 @@ longest_account() {
 }
 
 tokens() {
-    local good=$TOKEN name
+    local good=$TOKEN name other
     TOKEN=
     for name in send_to_client bind_to_group send_to_group get_online_list send_to_clients \
         send_to_system send_to_user unbind_from_group close_client client_info; do
         expect "$name without a token" '401 -1002 Token header missing' "$(refusal $name '{}')"
     done
-    for TOKEN in x "${good}0" "${good%?}" "0$good" "${good^^}" "${good/#0/1}" \
+    other=0
+    [[ $good != *0 ]] || other=1
+    for TOKEN in x "${good}0" "${good%?}" "${good%?}$other" "0$good" "${good^^}" "${good/#0/1}" \
         "${good%%.*}.6f74686572.${good##*.}"; do
         expect_match "the token $TOKEN is forged" '401 -1002 Token header forged*' \
             "$(refusal "${LIST[@]}")"
@@ -610,9 +612,10 @@ stream() {
 }
 
 order() {
-    local name codes
+    local name codes ids=()
     for name in a b c; do
         client "$name" shop
+        ids+=("$ID")
         call bind_to_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
     done
     for name in 1000 2000 3000; do
@@ -632,6 +635,10 @@ order() {
         expect "every member sees one order ($name)" '' \
             "$(cmp "$DIR/codes.a" "$DIR/codes.$name" 2>&1)"
     done
+    call unbind_from_group "{'clientId':'${ids[0]}','groupName':'g'}" >/dev/null
+    call unbind_from_group "{'clientId':'${ids[2]}','groupName':'g'}" >/dev/null
+    expect 'when the first and the last leave, the second stays' "$(online "${ids[1]}")" \
+        "$(call "${LIST[@]}")"
 }
 
 # --- limits -----------------------------------------------------------------------------------
@@ -666,6 +673,11 @@ timeouts() {
     expect 'a connection that asks nothing is closed' '' "$(talk </dev/null)"
     expect_match 'and so is one that has asked' '200 *' \
         "$(request "${LIST[@]}" | talk | replies)"
+    expect 'but it may take longer for the next request' '200 200' "$({
+        request "${LIST[@]}"
+        sleep 0.5
+        request "${LIST[@]}" 'Connection: close'
+    } | drip | replies | cut -c 1-3 | xargs)"
 }
 
 # shellcheck disable=SC2329 # called by wait_for
@@ -863,7 +875,7 @@ configure '[limits]
 max_body = 300
 max_head = 700
 head_timeout = 0.3
-idle_timeout = 0.4
+idle_timeout = 1
 [notice]
 scope = off'
 start

@@ -1,9 +1,8 @@
-#!/bin/sh
+#!/usr/bin/env bash
 # kill.sh - accounts survive kill -9 at any instant: what was answered with success is on the disk.
-set -u
-cd "$(dirname "$0")/.." || exit 1
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
 
-WSPUSH=${WSPUSH:-./build/asan/wspush}
 KILLS=50
 TOGETHER=3 # registrations sent at the same time
 HITS=10    # kills that must have met a registration not answered yet
@@ -14,130 +13,38 @@ FEW=5      # systems looked at whose registration was not answered
 QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
 export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK"
 
-DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-kill.XXXXXX")
-SERVER=
-PORT=
-PASSED=0
-FAILED=0
-
-# check STATUS NAME REASON: counts one test, passed if the status is 0.
-check() {
-    if [ "$1" = 0 ]; then
-        PASSED=$((PASSED + 1))
-        echo "ok   $2"
-    else
-        FAILED=$((FAILED + 1))
-        echo "FAIL $2 ($3)"
-    fi
-}
-
 kill_server() {
-    [ -n "$SERVER" ] || return 0
     kill -9 "$SERVER"
     wait "$SERVER" 2>/dev/null
-    SERVER=
+    SERVER=''
 }
 
-finish() {
-    kill_server
-    rm -rf "$DIR"
-    echo "$PASSED passed, $FAILED failed"
-    [ $FAILED = 0 ]
-    exit
-}
-
-trap 'kill_server; rm -rf "$DIR"; exit 1' HUP INT TERM
-
-answers() {
-    curl -s -o "$DIR/greeting" --max-time 2 "http://127.0.0.1:$PORT/"
-}
-
-# start: starts the server on $PORT and waits until it answers.
-start() {
-    cat >"$DIR/config.ini" <<INI
-[common]
-host = 127.0.0.1
-port = $PORT
-data_dir = $DIR/data
-[log]
-file = $DIR/log
-INI
-    "$WSPUSH" -c "$DIR/config.ini" >"$DIR/output" 2>&1 &
-    SERVER=$!
-    tries=0
-    until answers; do
-        tries=$((tries + 1))
-        if ! kill -0 "$SERVER" 2>/dev/null || [ $tries = 500 ]; then
-            kill_server 2>/dev/null
-            return 1
-        fi
-        sleep 0.02
-    done
-}
-
-# start_somewhere: looks for a port that is free.
-start_somewhere() {
-    PORT=$((20000 + $$ % 10000))
-    for _ in 1 2 3 4 5; do
-        PORT=$((PORT + 1))
-        answers && continue # somebody else's
-        start && return 0
-    done
-    return 1
-}
-
-# post NAME SYSTEM PASSWORD [CURL-ARGUMENT...]: calls /api/NAME.
-post() {
-    path=/api/$1
-    body="{\"systemId\":\"$2\",\"password\":\"$3\"}"
-    shift 3
-    curl -s --max-time 20 "$@" --data-binary "$body" "http://127.0.0.1:$PORT$path"
-}
-
-# code NAME SYSTEM PASSWORD: calls and prints the answer's code alone.
+# code NAME SYSTEM PASSWORD: calls /api/NAME and prints the answer's code alone.
 code() {
-    post "$@" | sed -n 's/^{"code":\(-\{0,1\}[0-9]*\),.*/\1/p'
+    post "/api/$1" "{\"systemId\":\"$2\",\"password\":\"$3\"}" | jq .code
 }
 
-# send_registrations ROUND: each answer goes to sROUND-n.answer, curl's status to sROUND-n.status.
-send_registrations() {
-    number=0
-    pids=
-    while [ $number -lt $TOGETHER ]; do
-        number=$((number + 1))
-        system=s$1-$number
-        (
-            post register "$system" "p-$system" -o "$DIR/$system.answer"
-            echo $? >"$DIR/$system.status"
-        ) &
-        pids="$pids $!"
-    done
+# send_registration SYSTEM: its answer goes to SYSTEM.answer, curl's status to SYSTEM.status.
+send_registration() {
+    curl -s --max-time 20 -o "$DIR/$1.answer" "http://127.0.0.1:$PORT/api/register" \
+        --data-binary "{\"systemId\":\"$1\",\"password\":\"p-$1\"}"
+    echo $? >"$DIR/$1.status"
 }
 
-# sort_answers ROUND: writes what became of the registrations to the lists.
-sort_answers() {
-    number=0
-    hit=0
-    answered=0
-    while [ $number -lt $TOGETHER ]; do
-        number=$((number + 1))
-        system=s$1-$number
-        status=$(cat "$DIR/$system.status")
-        if [ "$status" = 0 ] && grep -q '^{"code":0,' "$DIR/$system.answer"; then
-            echo "$system" >>"$DIR/done"
-            answered=$((answered + 1))
-            continue
-        fi
-        case $status in
-        18 | 52 | 56) # sent, and the connection ended without an answer
-            hit=1
-            echo "$system" >>"$DIR/unanswered"
-            ;;
-        7) ;; # the server was gone before
-        *) echo "$system: status $status $(cat "$DIR/$system.answer")" >>"$DIR/strange" ;;
-        esac
-    done
-    hits=$((hits + hit))
+# sort_answer SYSTEM: adds it to the list of what became of it.
+sort_answer() {
+    case "$(cat "$DIR/$1.status") $(cat "$DIR/$1.answer" 2>/dev/null)" in
+    '0 {"code":0,'*)
+        echo "$1" >>"$DIR/done"
+        answered=$((answered + 1))
+        ;;
+    '7 ') ;; # the server was gone before
+    18\ * | 52\ * | 56\ *)
+        echo "$1" >>"$DIR/unanswered"
+        hit=1
+        ;;
+    *) echo "$1: $(cat "$DIR/$1".*)" >>"$DIR/strange" ;;
+    esac
 }
 
 # calculate EXPRESSION: prints its value.
@@ -156,32 +63,37 @@ adapt() {
 }
 
 kill_again_and_again() {
-    round=0
+    local number hit answered pids longest
     hits=0
-    longest=$(post register first p-first -o "$DIR/first.answer" -w '%{time_total}' | tr , .)
-    longest=$(calculate "$longest * 2")
-    while [ $round -lt $KILLS ]; do
-        [ $round = 0 ] || start || return
-        round=$((round + 1))
-        send_registrations $round
+    post /api/register '{"systemId":"first","password":"p-first"}' -w '%{time_total}' >/dev/null
+    round=0
+    longest=$(calculate "2 * $(tr , . <"$DIR/status")") # curl's time replaces the status
+    for ((round = 1; round <= KILLS; round++)); do
+        [ $round = 1 ] || start
+        pids=() hit=0 answered=0
+        for ((number = 1; number <= TOGETHER; number++)); do
+            send_registration "s$round-$number" &
+            pids+=($!)
+        done
         sleep "$(calculate "rand() * $longest")"
         kill_server
-        # shellcheck disable=SC2086 # a list of numbers
-        wait $pids
-        sort_answers $round
+        wait "${pids[@]}"
+        for ((number = 1; number <= TOGETHER; number++)); do
+            sort_answer "s$round-$number"
+        done
+        hits=$((hits + hit))
         adapt
     done
+    start
 }
 
-# all_are CODE NAME LIST: every system of the list is answered with this code; else names those that
-# are not in $wrong.
+# all_are CODE NAME LIST: prints the systems of the list that are not answered with this code.
 all_are() {
-    wrong=
+    local system got
     while read -r system; do
         got=$(code "$2" "$system" "p-$system" </dev/null)
-        [ "$got" = "$1" ] || wrong="$wrong $system:$got"
+        [ "$got" = "$1" ] || echo "$system:$got"
     done <"$3"
-    [ -z "$wrong" ]
 }
 
 # sample COUNT LIST: so many systems, spread over the list.
@@ -195,58 +107,50 @@ sample() {
 
 # Systems whose registration was not answered: some that exist all the same, then some others.
 sample_unanswered() {
+    local system
     while read -r system; do
         ! grep -qs " $system\$" "$DIR/data/accounts" || echo "$system"
     done <"$DIR/unanswered" | head -n $FEW
     sample $FEW "$DIR/unanswered"
 }
 
-# whole_or_absent LIST: a system that exists already, or can be registered now, and then logs in.
+# whole_or_absent LIST: prints the systems that neither exist nor can be registered, or that do not
+# log in then.
 whole_or_absent() {
-    wrong=
+    local system got
     while read -r system; do
         got=$(code register "$system" "p-$system" </dev/null)
         case $got in
         0 | -1004) got=$(code login "$system" "p-$system" </dev/null) ;;
         esac
-        [ "$got" = 0 ] || wrong="$wrong $system:$got"
+        [ "$got" = 0 ] || echo "$system:$got"
     done <"$1"
-    [ -z "$wrong" ]
+}
+
+# at_least NAME LEAST ACTUAL
+at_least() {
+    if [ "$3" -ge "$2" ]; then
+        ok "$1"
+    else
+        bad "$1" "$3, not $2"
+    fi
 }
 
 touch "$DIR/done" "$DIR/unanswered" "$DIR/strange"
-
-start_somewhere
-check $? 'the server starts' "$(tail -n 3 "$DIR/output")"
-[ $FAILED = 0 ] || finish
-
+configure
+start
 kill_again_and_again
-[ $round = $KILLS ] && start
-check $? "it starts again after each of $KILLS kills" "kill $round: $(tail -n 3 "$DIR/output")"
-[ $FAILED = 0 ] || finish
-
-[ ! -s "$DIR/strange" ]
-check $? 'every answer is success' "$(head -n 3 "$DIR/strange")"
-
-[ $hits -ge $HITS ]
-check $? "at least $HITS kills met a registration not answered yet" "$hits did"
-
-count=$(wc -l <"$DIR/done")
-[ "$count" -ge $HITS ]
-check $? 'registrations were answered between the kills' "$count were"
-
+ok "it starts again after each of $KILLS kills"
+expect 'every answer is success' '' "$(head -n 3 "$DIR/strange")"
+at_least 'kills met a registration not answered yet' $HITS $hits
+at_least 'registrations were answered between the kills' $HITS "$(wc -l <"$DIR/done")"
 echo first >>"$DIR/done"
-all_are -1004 register "$DIR/done"
-check $? 'every system that was answered with success is registered' "$wrong"
-
+expect 'every system that was answered with success is registered' '' \
+    "$(all_are -1004 register "$DIR/done")"
 sample $SAMPLE "$DIR/done" >"$DIR/sample"
-all_are 0 login "$DIR/sample"
-check $? 'and logs in with its password' "$wrong"
-
-[ "$(code login first wrong)" = -1005 ]
-check $? 'and not with another' 'another password was taken'
-
+expect 'and logs in with its password' '' "$(all_are 0 login "$DIR/sample")"
+expect 'and not with another' -1005 "$(code login first wrong)"
 sample_unanswered | sort -u >"$DIR/sample"
-whole_or_absent "$DIR/sample"
-check $? 'a system that was not answered exists whole or not at all' "$wrong"
+expect 'a system that was not answered exists whole or not at all' '' \
+    "$(whole_or_absent "$DIR/sample")"
 finish

@@ -183,6 +183,15 @@ talk() {
     exec {fd}>&-
 }
 
+# drip: as talk, but sends its input as it comes.
+drip() {
+    local fd
+    exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
+    cat >&"$fd"
+    timeout 10 cat <&"$fd"
+    exec {fd}>&-
+}
+
 has_lines() {
     [ "$(wc -l <"$1")" -ge "$2" ]
 }

@@ -32,10 +32,12 @@ mode() {
 command_line() {
     local option
     run -v
-    expect_match '-v' '0 wspush [0-9]*features: ?*' "$STATUS $OUT$ERR"
+    expect_match '-v' '0 wspush [0-9]*features: ?*' "$STATUS $OUT"
+    expect '-v leaves stderr alone' '' "$ERR"
     run -h
     expect_match '-h' '0 usage: wspush \[-c FILE\] \[-t\] \[-v\] \[-h\] \[PORT\]*' \
-        "$STATUS $OUT$ERR"
+        "$STATUS $OUT"
+    expect '-h leaves stderr alone' '' "$ERR"
     for option in -x --version -c '1 2' '-t -t -c'; do
         # shellcheck disable=SC2086 # several arguments
         run $option
@@ -89,7 +91,8 @@ common|crypto_key = 123456789012345|16 bytes
 common|crypto_key = 12345678901234567|16 bytes
 common|drain = soon|drain*soon
 common|drain = 3601|drain*3600
-common|drain = 1.2345|drain
+common|drain = 3600.001|drain*3600
+common|drain = 1.0001|drain
 auth|token_ttl = 0|token_ttl
 auth|token_ttl = 1h|token_ttl
 auth|register = maybe|register*open*closed*key

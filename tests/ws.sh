@@ -193,6 +193,7 @@ $HELLO
 9*" "$answer"
     expect "and closed after ping + pong_timeout ($begin ms)" 1 $((begin >= 1000 && begin < 4000))
     expect 'a client that speaks instead is not' $'9\n1 pong\n8 1000' "$({
+        lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}"
         for _ in {1..10}; do
             frame 81 hello
             sleep 0.15
@@ -200,15 +201,6 @@ $HELLO
         frame 81 ping
         goodbye
     } | drip | decode | sed '1,2d' | uniq)"
-}
-
-# drip: as ws, but sends its input as it comes.
-drip() {
-    local fd
-    exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
-    { lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" && cat; } >&"$fd"
-    timeout 10 cat <&"$fd"
-    exec {fd}>&-
 }
 
 vanishing() {
