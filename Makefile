@@ -71,7 +71,7 @@ endef
 $(foreach variant,release asan tsan,$(eval $(call VARIANT,$(variant))))
 
 # Everything the tests run, built beforehand and in parallel.
-test-build: build/asan/wspush build/asan/echo build/asan/hold build/tsan/wspush build/release/wspush \
+test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account
 
 test:

@@ -131,6 +131,7 @@ good_file() {
 [ COMMON ]
 Host=127.0.0.1 # here
     Port = 7801 ;x
+crypto_key = 01234567#9;bcdef
 [auth]
 register = key:a#b;c
 [Limits]
@@ -287,8 +288,8 @@ other_user() {
     configure
     sed -i 's/^host/user = nobody\nhost/' "$DIR/config.ini"
     start
-    expect 'user = nobody: it runs as nobody' 'nobody nobody' \
-        "$(ps -o user=,ruser= -p "$SERVER" | xargs)"
+    expect 'user = nobody: it runs as nobody' "$(id -u nobody) $(id -u nobody)" \
+        "$(awk '$1 == "Uid:" { print $2, $3 }' "/proc/$SERVER/status")"
     sign_up shop
     expect_match 'it can write its data' '200 {*' "$(call "${LIST[@]}")"
     stop
