@@ -231,6 +231,8 @@ static enum account_outcome commit(struct accounts *accounts, struct account *ac
     if (*error) {
         accounts->image.length = before;
         accounts->image.failed = false;
+        /* it may have been the last step that failed, behind the rename */
+        file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
         return ACCOUNT_UNSAVED;
     }
     pthread_mutex_lock(&accounts->lock);

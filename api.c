@@ -247,6 +247,7 @@ static bool read_fields(struct api *api, const struct route *route, struct str b
     /* what strings mean is never longer than what they are: the views do not move */
     api->decoded.length = 0;
     if (!buf_reserve(&api->decoded, body.length)) {
+        buf_free(&api->decoded); /* and with it the failure: the next request is another one */
         api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory"));
         return false;
     }
@@ -482,8 +483,8 @@ void api_finish(const struct api *api, const struct account_result *result, int6
     }
     if (result->kind == ACCOUNT_LOGIN) {
         buf_append(&data, STR("{\"token\":\""));
-        crypto_sign_token(api->keys, (struct str){result->name, result->name_length},
-                          unix_now + ttl, &data);
+        data.failed |= !crypto_sign_token(
+            api->keys, (struct str){result->name, result->name_length}, unix_now + ttl, &data);
         buf_append(&data, STR("\",\"expiresIn\":"));
         buf_append_number(&data, ttl);
         buf_append(&data, STR("}"));

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define VECTORS 64
+#define SPARE_MOST 16384 /* places in queues that are kept to be used again */
 #define COPIED_MOST 4096 /* bytes of kept input up to which they are copied before the new ones */
 
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
@@ -106,7 +107,8 @@ void conn_keep(struct conn *conn, struct conn_bytes rest)
         return;
     }
     if (input) {
-        memmove(input->at, rest.at, rest.length);
+        if (rest.at != input->at) /* a large body comes in many pieces: it is not moved for each */
+            memmove(input->at, rest.at, rest.length);
         input->length = rest.length;
         return;
     }
@@ -164,10 +166,12 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit)
             return conn->broken;
     }
     link = shared->spare;
-    if (link)
+    if (link) {
         shared->spare = link->next;
-    else
+        shared->spare_count--;
+    } else {
         link = malloc(sizeof *link);
+    }
     if (!link) {
         conn_kill(conn);
         return true;
@@ -187,11 +191,17 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit)
 /* Releases a link's message and gives the link back. */
 static struct conn_link *drop_link(struct conn *conn, struct conn_link *link)
 {
+    struct conn_shared *shared = conn->shared;
     struct conn_link *next = link->next;
 
     message_release(link->message);
-    link->next = conn->shared->spare;
-    conn->shared->spare = link;
+    if (shared->spare_count == SPARE_MOST) {
+        free(link);
+        return next;
+    }
+    link->next = shared->spare;
+    shared->spare = link;
+    shared->spare_count++;
     return next;
 }
 

@@ -31,7 +31,8 @@ struct conn_list {
 struct conn_shared {
     struct conn_list answers; /* dirty connections that wait for the answer to a request */
     struct conn_list pushes;  /* the other dirty ones */
-    struct conn_link *spare;  /* places to use again */
+    struct conn_link *spare;  /* places to use again, */
+    size_t spare_count;       /* and how many they are */
     char scratch[CONN_SCRATCH];
 };
 

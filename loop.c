@@ -282,8 +282,8 @@ static void serve_ready(struct loop *loop, size_t count)
 
         if (!events)
             continue;
-        if (events & POLLOUT)
-            conn_writable(&session->conn);
+        if (session->conn.blocked && (events & (POLLOUT | POLLHUP | POLLERR)))
+            session_writable(&loop->context, session);
         if (events & (POLLIN | POLLHUP | POLLERR))
             session_read(&loop->context, session);
         settle(loop, session);

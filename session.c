@@ -170,6 +170,11 @@ static void handle_ws(struct session_context *context, struct session *session,
         send_answer(context, session, &answer, manner);
         return;
     }
+    if (context->stopping) {
+        api_refuse(&answer, 503, OUTCOME_UNREACHABLE, STR("the server is stopping"));
+        send_answer(context, session, &answer, manner);
+        return;
+    }
     status = ws_check_upgrade(request, &key, &error);
     origins = http_header(request, STR("Origin"), &origin);
     if (!status && origins && (origins > 1 || !config_allows_origin(context->config, origin))) {
@@ -265,7 +270,8 @@ static size_t take_request(struct session_context *context, struct session *sess
     size_t used = 0;
     enum http_result result;
 
-    if (session->conn.queued > OUTPUT_ENOUGH)
+    session->held = session->conn.queued > OUTPUT_ENOUGH;
+    if (session->held)
         return 0; /* answers wait to be read: so do requests */
     if (!session->receiving && session->asked_before)
         session->since = context->now; /* the first request's time runs from the accept on */
@@ -361,8 +367,12 @@ static size_t take_frame(struct session_context *context, struct session *sessio
     case WS_EVENT_DATA:
         if (session->conn.client)
             match_ping(context, session, &event);
+        if (event.last)
+            session->receiving = false; /* what follows has its own time */
         break;
     case WS_EVENT_CONTROL:
+        if (!session->input.reader.message)
+            session->receiving = false;
         handle_control(context, session, &event);
         break;
     case WS_EVENT_BAD:
@@ -385,6 +395,7 @@ static size_t take_unit(struct session_context *context, struct session *session
     case SESSION_CLOSING:
         return take_frame(context, session, bytes);
     case SESSION_WAIT:
+        session->held = true;
         return 0;
     case SESSION_DRAIN:
     case SESSION_DEAD:
@@ -425,6 +436,19 @@ static size_t input_limit(const struct session_context *context, const struct se
     return CONN_SCRATCH;
 }
 
+/* The peer has closed its side. Answers that still wait for it are written all the same. */
+static void read_end(struct session_context *context, struct session *session)
+{
+    bool answers = session->state == SESSION_HTTP || session->state == SESSION_DRAIN;
+
+    if (!answers || !session->conn.queued || session->conn.broken) {
+        end(context, session, "closed by the peer");
+        return;
+    }
+    session->deaf = true;
+    enter(context, session, SESSION_DRAIN);
+}
+
 void session_read(struct session_context *context, struct session *session)
 {
     struct conn_bytes bytes;
@@ -440,7 +464,7 @@ void session_read(struct session_context *context, struct session *session)
         consume(context, session, bytes);
         break;
     case CONN_ENDED:
-        end(context, session, "closed by the peer");
+        read_end(context, session);
         break;
     case CONN_BLOCKED:
         break;
@@ -451,7 +475,9 @@ void session_resume(struct session_context *context, struct session *session)
 {
     struct conn_bytes bytes = conn_kept(&session->conn);
 
-    if (bytes.length && session->state == SESSION_HTTP)
+    if (session->state == SESSION_DRAIN)
+        conn_keep(&session->conn, (struct conn_bytes){0}); /* nobody will look at it */
+    else if (session->held && session->state == SESSION_HTTP)
         consume(context, session, bytes);
 }
 
@@ -469,15 +495,29 @@ void session_flushed(struct session_context *context, struct session *session)
         return;
     if (session->state == SESSION_DRAIN && !session->shut) {
         session->shut = true;
-        conn_finish(conn);
+        if (session->deaf)
+            end(context, session, "closed by the peer");
+        else
+            conn_finish(conn);
     }
     session_resume(context, session);
 }
 
 bool session_wants_input(const struct session *session)
 {
-    return session->state != SESSION_WAIT && session->state != SESSION_DEAD &&
+    return session->state != SESSION_WAIT && session->state != SESSION_DEAD && !session->deaf &&
            (session->state != SESSION_HTTP || session->conn.queued <= OUTPUT_ENOUGH);
+}
+
+void session_writable(struct session_context *context, struct session *session)
+{
+    size_t before = session->conn.queued;
+    bool requests = session->state == SESSION_HTTP && session->receiving;
+
+    conn_writable(&session->conn);
+    /* who takes what waits for it, however slowly, is not overdue; a request's time is its own */
+    if (session->conn.queued < before && !requests && session->state != SESSION_OPEN)
+        session->since = context->now;
 }
 
 /* --- deadlines ------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* session.h - what one connection is doing: HTTP requests, or a WebSocket client, or its end.
- * One enum of states, one function for each; what to poll for and which deadline comes next are
- * read off the state. Knows no poll() and no other session; the loop owns it.
+ * One enum of states; who reads the input, what to poll for and which deadline comes next are read
+ * off the state. Knows no poll() and no other session; the loop owns it.
  * Refuses: input past its limits, with an answer where one can still be sent. */
 #ifndef WSPUSH_SESSION_H
 #define WSPUSH_SESSION_H
@@ -48,12 +48,14 @@ struct session {
     struct conn conn;
     enum session_state state;
     bool over_limit;   /* one connection too many: refused as soon as it asks for something */
+    bool held;         /* HTTP, WAIT: whole requests may be among the input kept */
     bool receiving;    /* HTTP: part of a request is here */
     bool head_done;    /* HTTP: its head is whole */
     bool continued;    /* HTTP: 100 Continue has been sent for it */
     bool asked_before; /* HTTP: this is not the connection's first request */
     struct session_manner manner; /* WAIT: of the answer that is waited for */
     bool shut;                    /* DRAIN: the sending side has been shut down */
+    bool deaf;                    /* DRAIN: the peer has closed its side, nothing more will come */
     uint8_t ping_text; /* OPEN: bytes of the present message that match "ping"; 5 if it differs */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */
@@ -80,7 +82,11 @@ uint64_t session_ticket(const struct session *session);
 /* The socket is readable: reads once and does what has become possible. */
 void session_read(struct session_context *context, struct session *session);
 
-/* Goes on with input that was kept while answers waited; does nothing if there is none. */
+/* The socket takes bytes again: writes on. */
+void session_writable(struct session_context *context, struct session *session);
+
+/* Goes on with input that was kept while answers waited, if there is some; drops it if
+ * nobody will look at it. */
 void session_resume(struct session_context *context, struct session *session);
 
 /* Sends the answer that a session in SESSION_WAIT waits for. */

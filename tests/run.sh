@@ -48,6 +48,12 @@ wanted() {
 }
 
 only="$*"
+for name in $only; do
+    [ -f "tests/$name.c" ] || [ -f "tests/$name.sh" ] || {
+        echo "there is no part named $name"
+        exit 2
+    }
+done
 for source in tests/test_*.c; do
     name=$(basename "$source" .c)
     wanted "$name" && part "$name" "build/asan/$name"

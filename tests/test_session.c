@@ -39,7 +39,7 @@ static bool serve(struct guest *guest)
     if (!poll_fd.events || session->state == SESSION_DEAD || poll(&poll_fd, 1, 0) <= 0)
         return false;
     if (poll_fd.revents & POLLOUT)
-        conn_writable(&session->conn);
+        session_writable(&context, session);
     if (poll_fd.revents & (POLLIN | POLLHUP | POLLERR))
         session_read(&context, session);
     settle(guest);
@@ -1462,6 +1462,87 @@ static void unfinished_messages_have_a_deadline(void)
     close_house();
 }
 
+/* Each piece ends one message and begins another: that is no unfinished message. */
+static void messages_cut_anywhere_are_in_time(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    send_pieces(guest, STR("\x81\x82\0\0\0\0h"), 0);
+    for (int i = 0; i < 12; i++) {
+        pass(9000);
+        send_pieces(guest, STR("i\x81\x82\0\0\0\0h"), 0);
+    }
+    CHECK(guest->session.state == SESSION_OPEN);
+    close_house();
+}
+
+/* Answers that fill the socket's buffer: so many requests in one write. */
+#define MANY_REQUESTS 2000
+
+static void ask_for_much(struct guest *guest)
+{
+    struct buf requests = {0};
+    int small = 4096;
+
+    setsockopt(guest->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    for (int i = 0; i < MANY_REQUESTS; i++)
+        buf_append(&requests, STR(GET_NOTHING));
+    send_pieces(guest, str_of(&requests), 0);
+    buf_free(&requests);
+    CHECK(guest->session.conn.queued > 0);
+}
+
+/* Reads on until the end, so many milliseconds after each piece; returns how much has come. */
+static size_t read_slowly(struct guest *guest, int64_t milliseconds)
+{
+    size_t all = 0, length = 1;
+
+    while (length > 0) {
+        length = far_receive(&guest->far).length;
+        guest->far.taken = length;
+        all += length;
+        pass(milliseconds);
+    }
+    return all;
+}
+
+static void answers_are_written_to_who_reads_slowly(void)
+{
+    const char *one = answer("404 Not Found", "", NOT_FOUND);
+    size_t length = strlen(one);
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    ask_for_much(guest);
+    CHECK(read_slowly(guest, 60000) == MANY_REQUESTS * length);
+    clear_house();
+
+    context.now = START;
+    guest = receive_guest();
+    ask_for_much(guest);
+    shutdown(guest->far.fd, SHUT_WR);
+    run();
+    CHECK(read_slowly(guest, 4000) == MANY_REQUESTS * length);
+    CHECK(guest->far.ended && guest->session.state == SESSION_DEAD);
+    close_house();
+}
+
+static void stopping_takes_no_new_client(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    context.stopping = true;
+    say_to(guest, upgrade("?systemId=shop", WEBSOCKET VERSION KEY));
+    CHECK(got_bytes(guest, "HTTP/1.1 503 Service Unavailable\r\n"));
+    CHECK(guest->session.state == SESSION_DRAIN);
+    close_house();
+}
+
 static void pings_may_come_early(void)
 {
     struct guest *guest, *visitor;
@@ -1645,6 +1726,9 @@ int main(void)
     test_run("silent_clients_are_pinged_and_ended", silent_clients_are_pinged_and_ended);
     test_run("any_byte_is_a_sign_of_life", any_byte_is_a_sign_of_life);
     test_run("unfinished_messages_have_a_deadline", unfinished_messages_have_a_deadline);
+    test_run("messages_cut_anywhere_are_in_time", messages_cut_anywhere_are_in_time);
+    test_run("answers_are_written_to_who_reads_slowly", answers_are_written_to_who_reads_slowly);
+    test_run("stopping_takes_no_new_client", stopping_takes_no_new_client);
     test_run("pings_may_come_early", pings_may_come_early);
     test_run("expiring_says_whether_it_pinged", expiring_says_whether_it_pinged);
     test_run("stopping_ends_a_client", stopping_ends_a_client);
