@@ -252,7 +252,8 @@ static void prepare_data(const struct config *config)
             "another data_dir",
             config->data_dir);
     if (error)
-        die("%s/" LOCK_FILE ": %s: data_dir must be writable", config->data_dir, strerror(error));
+        die("%s/" LOCK_FILE ": %s: data_dir and the files in it must belong to %s: chown -R them",
+            config->data_dir, strerror(error), user ? user->pw_name : "who runs wspush");
 }
 
 /* The 16 bytes of crypto_key: configured, or kept in data_dir, or made now. */

@@ -299,6 +299,10 @@ other_user() {
     stop
     sed 's/^user = .*/user = no-such-user/' "$DIR/config.ini" >"$DIR/bad.ini"
     refused 'a user that there is not' '*user = no-such-user: *' -c bad.ini "$FREE"
+    chown root "$DIR/data/lock"
+    sed 's/^user = .*/user = nobody/' "$DIR/config.ini" >"$DIR/bad.ini"
+    refused 'files in data_dir that are not the user'"'"'s' '*/lock: *must belong to nobody*' \
+        -c bad.ini "$FREE"
 }
 
 command_line
