@@ -495,15 +495,20 @@ void api_finish(const struct api *api, const struct account_result *result, int6
     buf_free(&data);
 }
 
-/* The system that the Token header names. */
+/* The system that the Token header names, if it is registered. */
 static bool check_token(const struct api *api, const struct http_request *request, int64_t unix_now,
                         struct buf *system, struct api_answer *answer)
 {
     struct str token = {0};
 
     if (http_header(request, STR("Token"), &token) == 1 &&
-        crypto_check_token(api->keys, token, unix_now, system))
-        return true;
+        crypto_check_token(api->keys, token, unix_now, system)) {
+        if (accounts_know(api->accounts, str_of(system)))
+            return true;
+        /* the token is ours, but the account has gone: its file was put back or removed */
+        api_refuse(answer, 200, OUTCOME_UNKNOWN_SYSTEM, STR("systemId is not registered"));
+        return false;
+    }
     api_refuse(answer, 401, OUTCOME_NO_TOKEN,
                token.at ? STR("Token header forged or expired") : STR("Token header missing"));
     return false;

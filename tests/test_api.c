@@ -39,8 +39,11 @@ static const char *token_line(const struct crypto_keys *keys, const char *system
     return line;
 }
 
+/* A token's line; its system is registered unless it is already. */
 static const char *token_of(const char *system)
 {
+    if (!accounts_know(node.accounts, str_from(system)))
+        node_register(str_from(system), STR("secret"));
     return token_line(&node.keys, system, unix_now + 60);
 }
 
@@ -755,6 +758,16 @@ static void forged_tokens_are_refused(void)
     close_house();
 }
 
+static void a_token_may_outlive_its_account(void)
+{
+    open_house();
+    perform((struct call){.path = "/api/get_online_list",
+                          .headers = token_line(&node.keys, "gone", unix_now + 60),
+                          .body = STR("{\"groupName\":\"g\"}")});
+    CHECK(is_answered(200, -1001) && contains(answer.msg, "systemId"));
+    close_house();
+}
+
 static void a_token_is_for_its_system(void)
 {
     static const char body[] = "{\"clientId\":\"@\",\"groupName\":\"g\",\"code\":1000,"
@@ -1322,6 +1335,7 @@ int main(void)
     test_run("other_paths_are_unknown", other_paths_are_unknown);
     test_run("tokens_are_checked", tokens_are_checked);
     test_run("forged_tokens_are_refused", forged_tokens_are_refused);
+    test_run("a_token_may_outlive_its_account", a_token_may_outlive_its_account);
     test_run("a_token_is_for_its_system", a_token_is_for_its_system);
     test_run("calls_are_limited_by_rate", calls_are_limited_by_rate);
     test_run("rates_that_collide_stay_apart", rates_that_collide_stay_apart);
