@@ -4,12 +4,11 @@ CFLAGS ?= -O2 -g
 PREFIX ?= /usr/local
 PKG_CONFIG ?= pkg-config
 
-ifdef CLUSTER
-$(error there is no cluster support in this version: build without CLUSTER=1)
-endif
-
-# The rooms, lowest first; wspush.c alone has main().
-ROOMS = buf message table deadline file log json config crypto http park ws conn command account hub api session loop
+# The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
+# for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
+ROOMS = buf message table deadline mailbox identity file log json config crypto http park ws conn command account hub single api session loop
+CLUSTER_ROOMS = task redis registry broker peer cluster
+VARIANT = $(if $(CLUSTER),cluster,release)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Wformat=2
@@ -18,8 +17,15 @@ COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) 
 
 OPENSSL_CFLAGS = $(shell $(PKG_CONFIG) --cflags libcrypto 2>/dev/null)
 OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null || echo -lcrypto)
+CLUSTER_LIBS = $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
 
-# Each variant of the build has a folder of its own under build/: release, asan, tsan.
+# Each variant of the build has a folder of its own under build/: release, asan and tsan for a node
+# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster.
+SANITIZE_cluster-asan = $(SANITIZE_asan)
+SANITIZE_cluster-tsan = $(SANITIZE_tsan)
+DEFINE_cluster = -DWSPUSH_CLUSTER
+DEFINE_cluster-asan = $(DEFINE_cluster)
+DEFINE_cluster-tsan = $(DEFINE_cluster)
 SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan = -O1 -g -fsanitize=thread
 SANITIZE_release =
@@ -40,8 +46,8 @@ help:
 	@echo 'make install     install under PREFIX (/usr/local), below DESTDIR'
 	@echo 'make clean       remove what was built'
 
-wspush: build/release/wspush
-	@cp $< $@
+wspush: build/$(VARIANT)/wspush FORCE
+	@cmp -s $< $@ || cp $< $@
 
 run: wspush
 	@./wspush -c config.ini
@@ -51,24 +57,26 @@ echo: build/echo
 build/echo: build/release/echo
 	@cp $< $@
 
-objects = $(ROOMS:%=build/$(1)/%.o)
+rooms = $(if $(DEFINE_$(1)),$(filter-out single,$(ROOMS)) $(CLUSTER_ROOMS),$(ROOMS))
+objects = $(patsubst %,build/$(1)/%.o,$(call rooms,$(1)))
+libs = $(if $(DEFINE_$(1)),$(CLUSTER_LIBS)) $(OPENSSL_LIBS)
 
 define VARIANT
 build/$(1)/%.o: %.c
 	@mkdir -p $$(@D)
-	$$(COMPILE) $$(SANITIZE_$(1)) -c -o $$@ $$<
+	$$(COMPILE) $$(DEFINE_$(1)) $$(SANITIZE_$(1)) -c -o $$@ $$<
 
 build/$(1)/%.o: tests/%.c
 	@mkdir -p $$(@D)
-	$$(COMPILE) $$(SANITIZE_$(1)) -c -o $$@ $$<
+	$$(COMPILE) $$(DEFINE_$(1)) $$(SANITIZE_$(1)) -c -o $$@ $$<
 
 build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
-	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(OPENSSL_LIBS)
+	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 
 build/$(1)/echo build/$(1)/hold $(UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
-	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(OPENSSL_LIBS)
+	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
-$(foreach variant,release asan tsan,$(eval $(call VARIANT,$(variant))))
+$(foreach variant,release asan tsan cluster cluster-asan cluster-tsan,$(eval $(call VARIANT,$(variant))))
 
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold \
@@ -98,7 +106,9 @@ install: wspush
 clean:
 	rm -rf build wspush
 
-.PHONY: all help run echo test test-build layers deps test-deps bench install clean
+FORCE:
+
+.PHONY: FORCE all help run echo test test-build layers deps test-deps bench install clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)

@@ -1,4 +1,4 @@
-/* account.c - systems, passwords, the accounts file. */
+/* account.c - systems, passwords, the accounts file or store. */
 #include "account.h"
 
 #include "crypto.h"
@@ -39,6 +39,7 @@ struct job_list {
 };
 
 struct accounts {
+    const struct account_store *store; /* NULL: the file in `directory` */
     char directory[PATH_MAX];
     int wake;
     unsigned iterations;
@@ -112,7 +113,7 @@ static struct str bytes_of(const unsigned char *at, size_t length)
     return (struct str){(const char *)at, length};
 }
 
-static void append_line(struct buf *out, const struct account *account)
+static void append_record(struct buf *out, const struct account *account)
 {
     buf_append(out, STR(METHOD " "));
     buf_append_number(out, account->iterations);
@@ -120,23 +121,44 @@ static void append_line(struct buf *out, const struct account *account)
     crypto_hex(out, bytes_of(account->salt, sizeof account->salt));
     buf_append(out, STR(" "));
     crypto_hex(out, bytes_of(account->hash, sizeof account->hash));
+}
+
+static void append_line(struct buf *out, const struct account *account)
+{
+    append_record(out, account);
     buf_append(out, STR(" "));
     buf_append(out, (struct str){account->name, account->name_length});
     buf_append(out, STR("\n"));
 }
 
-/* Adds the account of one line of the file; returns what is wrong with it, or NULL. */
-static const char *load_line(struct accounts *accounts, struct str line)
+/* Reads a record off the front of `rest`; returns what is wrong with it, or NULL. */
+static const char *read_record(struct str *rest, struct account *account)
 {
-    struct str name = line, method = str_cut(&name, ' '), count = str_cut(&name, ' ');
-    struct str salt = str_cut(&name, ' '), hash = str_cut(&name, ' ');
+    struct str method = str_cut(rest, ' '), count = str_cut(rest, ' ');
+    struct str salt = str_cut(rest, ' '), hash = str_cut(rest, ' ');
     uint64_t iterations = 0;
-    struct account *account;
 
     if (!str_equal(method, STR(METHOD)))
         return "unknown method of hashing";
     if (!str_number(count, INT_MAX, &iterations) || iterations == 0)
         return "malformed number of iterations";
+    account->iterations = (unsigned)iterations;
+    if (!crypto_unhex(salt, account->salt, sizeof account->salt) ||
+        !crypto_unhex(hash, account->hash, sizeof account->hash))
+        return "malformed salt or hash";
+    return NULL;
+}
+
+/* Adds the account of one line of the file; returns what is wrong with it, or NULL. */
+static const char *load_line(struct accounts *accounts, struct str line)
+{
+    struct account read = {0};
+    struct str name = line;
+    const char *wrong = read_record(&name, &read);
+    struct account *account;
+
+    if (wrong)
+        return wrong;
     if (name.length == 0 || name.length > ACCOUNT_NAME_MAX)
         return "malformed name";
     if (find(accounts, name))
@@ -144,12 +166,8 @@ static const char *load_line(struct accounts *accounts, struct str line)
     account = new_account(name);
     if (!account)
         return "out of memory";
-    account->iterations = (unsigned)iterations;
-    if (!crypto_unhex(salt, account->salt, sizeof account->salt) ||
-        !crypto_unhex(hash, account->hash, sizeof account->hash)) {
-        free(account);
-        return "malformed salt or hash";
-    }
+    read.name_length = name.length;
+    *account = read; /* the name behind it stays */
     if (!table_add(&accounts->table, str_hash(name, accounts->seed), account)) {
         free(account);
         return "out of memory";
@@ -187,8 +205,7 @@ static bool load(struct accounts *accounts, char *error, size_t room)
            buf_append(&accounts->image, STR("\n"));
 }
 
-struct accounts *accounts_open(const char *directory, int wake, unsigned iterations, char *error,
-                               size_t room)
+static struct accounts *new_accounts(int wake, unsigned iterations, char *error, size_t room)
 {
     struct accounts *accounts = calloc(1, sizeof *accounts);
 
@@ -199,11 +216,33 @@ struct accounts *accounts_open(const char *directory, int wake, unsigned iterati
     pthread_cond_init(&accounts->changed, NULL);
     accounts->wake = wake;
     accounts->iterations = iterations;
-    snprintf(accounts->directory, sizeof accounts->directory, "%s", directory);
-    if (!crypto_random(&accounts->seed, sizeof accounts->seed) || !load(accounts, error, room)) {
-        accounts_close(accounts);
+    if (crypto_random(&accounts->seed, sizeof accounts->seed))
+        return accounts;
+    accounts_close(accounts);
+    return NULL;
+}
+
+struct accounts *accounts_open(const char *directory, int wake, unsigned iterations, char *error,
+                               size_t room)
+{
+    struct accounts *accounts = new_accounts(wake, iterations, error, room);
+
+    if (!accounts)
         return NULL;
-    }
+    snprintf(accounts->directory, sizeof accounts->directory, "%s", directory);
+    if (load(accounts, error, room))
+        return accounts;
+    accounts_close(accounts);
+    return NULL;
+}
+
+struct accounts *accounts_open_store(const struct account_store *store, int wake,
+                                     unsigned iterations, char *error, size_t room)
+{
+    struct accounts *accounts = new_accounts(wake, iterations, error, room);
+
+    if (accounts)
+        accounts->store = store;
     return accounts;
 }
 
@@ -218,7 +257,8 @@ bool accounts_know(struct accounts *accounts, struct str name)
 }
 
 /* Writes the file with the new account in it, then makes the account known. */
-static enum account_outcome commit(struct accounts *accounts, struct account *account, int *error)
+static enum account_outcome commit_to_file(struct accounts *accounts, struct account *account,
+                                           int *error)
 {
     size_t before = accounts->image.length;
     struct str name = {account->name, account->name_length};
@@ -241,23 +281,70 @@ static enum account_outcome commit(struct accounts *accounts, struct account *ac
     return added ? ACCOUNT_DONE : ACCOUNT_FAILED;
 }
 
+static enum account_outcome commit_to_store(const struct account_store *store,
+                                            const struct account *account)
+{
+    struct str name = {account->name, account->name_length};
+    struct buf record = {0};
+    enum account_outcome outcome;
+
+    append_record(&record, account);
+    outcome = record.failed ? ACCOUNT_FAILED : store->add(store->state, name, str_of(&record));
+    buf_free(&record);
+    return outcome;
+}
+
+/* Finds the account of this name and copies it, but for the name. DONE, DENIED (there is none), or
+ * why it cannot be told. */
+static enum account_outcome look_up(struct accounts *accounts, struct str name,
+                                    struct account *copy)
+{
+    const struct account_store *store = accounts->store;
+    struct buf record = {0};
+    const struct account *account;
+    enum account_outcome outcome;
+
+    if (store) {
+        struct str rest;
+
+        outcome = store->find(store->state, name, &record);
+        rest = str_of(&record);
+        if (outcome == ACCOUNT_DONE && (record.failed || read_record(&rest, copy)))
+            outcome = ACCOUNT_FAILED;
+        buf_free(&record);
+        return outcome;
+    }
+    pthread_mutex_lock(&accounts->lock);
+    account = find(accounts, name);
+    outcome = account ? ACCOUNT_DONE : ACCOUNT_DENIED;
+    if (account)
+        *copy = *account;
+    pthread_mutex_unlock(&accounts->lock);
+    return outcome;
+}
+
 static enum account_outcome do_register(struct accounts *accounts, struct job *job)
 {
     struct str name = {job->result.name, job->result.name_length};
-    struct account *account;
-    enum account_outcome outcome = ACCOUNT_FAILED;
+    struct account *account, ignored;
+    enum account_outcome outcome = look_up(accounts, name, &ignored);
+    bool kept = false;
 
-    if (accounts_know(accounts, name))
-        return ACCOUNT_EXISTS;
+    if (outcome != ACCOUNT_DENIED)
+        return outcome == ACCOUNT_DONE ? ACCOUNT_EXISTS : outcome;
     account = new_account(name);
+    outcome = ACCOUNT_FAILED;
     if (!account)
-        return ACCOUNT_FAILED;
+        return outcome;
     account->iterations = accounts->iterations;
     if (crypto_random(account->salt, sizeof account->salt) &&
         crypto_hash_password((struct str){job->password, job->password_length}, account->salt,
-                             account->iterations, account->hash))
-        outcome = commit(accounts, account, &job->result.error);
-    if (outcome != ACCOUNT_DONE)
+                             account->iterations, account->hash)) {
+        outcome = accounts->store ? commit_to_store(accounts->store, account)
+                                  : commit_to_file(accounts, account, &job->result.error);
+        kept = outcome == ACCOUNT_DONE && !accounts->store;
+    }
+    if (!kept)
         free(account);
     return outcome;
 }
@@ -267,20 +354,17 @@ static enum account_outcome do_login(struct accounts *accounts, struct job *job)
     /* an unknown name costs the same hashing as a known one, and so is not told by the time */
     struct account copy = {.iterations = accounts->iterations};
     unsigned char hash[CRYPTO_HASH_SIZE];
-    const struct account *account;
-    bool known, same;
+    enum account_outcome found =
+        look_up(accounts, (struct str){job->result.name, job->result.name_length}, &copy);
+    bool same;
 
-    pthread_mutex_lock(&accounts->lock);
-    account = find(accounts, (struct str){job->result.name, job->result.name_length});
-    known = account != NULL;
-    if (known)
-        copy = *account;
-    pthread_mutex_unlock(&accounts->lock);
+    if (found != ACCOUNT_DONE && found != ACCOUNT_DENIED)
+        return found;
     if (!crypto_hash_password((struct str){job->password, job->password_length}, copy.salt,
                               copy.iterations, hash))
         return ACCOUNT_FAILED;
     same = crypto_equal(bytes_of(hash, sizeof hash), bytes_of(copy.hash, sizeof copy.hash));
-    return known && same ? ACCOUNT_DONE : ACCOUNT_DENIED;
+    return found == ACCOUNT_DONE && same ? ACCOUNT_DONE : ACCOUNT_DENIED;
 }
 
 static struct job *next_job(struct accounts *accounts)

@@ -1,10 +1,11 @@
-/* account.h - the systems that may use the server, and their passwords, in data_dir/accounts.
+/* account.h - the systems that may use the server, and their passwords: in data_dir/accounts, or in
+ * a store that many nodes share.
  *
  * Looking a system up is quick and done by the loop. Registering and logging in take a tenth of a
  * second of hashing and a sync of the disk: a worker thread does them, one after the other, and
  * writes a byte to the wake descriptor when it has a result.
  * Refuses: more jobs than it can do in reasonable time, and to report success before the account
- * is on the disk. */
+ * is on the disk, or in the store. */
 #ifndef WSPUSH_ACCOUNT_H
 #define WSPUSH_ACCOUNT_H
 
@@ -20,11 +21,21 @@ struct accounts;
 enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN };
 
 enum account_outcome {
-    ACCOUNT_DONE,    /* registered and on the disk, or the password is right */
-    ACCOUNT_EXISTS,  /* the name is taken */
-    ACCOUNT_DENIED,  /* unknown name or wrong password: which of them is not said */
-    ACCOUNT_UNSAVED, /* the file could not be written: nothing has changed */
-    ACCOUNT_FAILED   /* OpenSSL failed or there was no memory */
+    ACCOUNT_DONE,        /* registered and on the disk, or the password is right */
+    ACCOUNT_EXISTS,      /* the name is taken */
+    ACCOUNT_DENIED,      /* unknown name or wrong password: which of them is not said */
+    ACCOUNT_UNSAVED,     /* the file could not be written: nothing has changed */
+    ACCOUNT_UNREACHABLE, /* the store cannot be reached */
+    ACCOUNT_FAILED       /* OpenSSL failed or there was no memory */
+};
+
+/* Where accounts are kept instead of in a file. The worker calls these, and they may wait. */
+struct account_store {
+    void *state; /* the store's own */
+    /* Appends the record of `name` to `record`. DONE, DENIED (there is none) or UNREACHABLE. */
+    enum account_outcome (*find)(void *state, struct str name, struct buf *record);
+    /* Adds a record unless there is one. DONE, EXISTS or UNREACHABLE. */
+    enum account_outcome (*add)(void *state, struct str name, struct str record);
 };
 
 /* What became of a job. */
@@ -42,7 +53,11 @@ struct account_result {
 struct accounts *accounts_open(const char *directory, int wake, unsigned iterations, char *error,
                                size_t room);
 
-/* True if a system of this name is registered. */
+/* The same, but in a store, which must outlive the accounts. */
+struct accounts *accounts_open_store(const struct account_store *store, int wake,
+                                     unsigned iterations, char *error, size_t room);
+
+/* True if a system of this name is registered; of a store's accounts nothing is known. */
 bool accounts_know(struct accounts *accounts, struct str name);
 
 /* Gives the worker a job; name and password are copied, at most ACCOUNT_NAME_MAX and

@@ -296,84 +296,96 @@ static bool make_command(const struct route *route, const struct fields *fields,
     return true;
 }
 
-static void write_receipt(struct buf *out, const struct command *command,
-                          const struct outcome *outcome)
+static void write_receipt(struct buf *out, const struct cluster_result *result)
 {
     buf_append(out, STR("{\"messageId\":"));
-    buf_append(out, command->message_id);
+    buf_append(out, result->message_id);
     buf_append(out, STR(",\"matched\":"));
-    buf_append_number(out, (int64_t)outcome->matched);
+    buf_append_number(out, (int64_t)result->outcome.matched);
     buf_append(out, STR(",\"queued\":"));
-    buf_append_number(out, (int64_t)outcome->queued);
+    buf_append_number(out, (int64_t)result->outcome.queued);
     buf_append(out, STR(",\"dropped\":"));
-    buf_append_number(out, (int64_t)outcome->dropped);
-    buf_append(out, STR("}"));
+    buf_append_number(out, (int64_t)result->outcome.dropped);
+}
+
+static void write_online_list(struct buf *out, const struct outcome *outcome)
+{
+    buf_append(out, STR("{\"count\":"));
+    buf_append_number(out, (int64_t)outcome->count);
+    buf_append(out, STR(",\"list\":["));
+    buf_append(out, str_of(&outcome->list));
+    buf_append(out, STR("]"));
 }
 
 /* The `data` of a successful answer. */
-static void write_data(struct buf *out, const struct command *command, bool receipt,
-                       const struct outcome *outcome)
+static void write_data(struct buf *out, const struct cluster_result *result)
 {
-    if (receipt) {
-        write_receipt(out, command, outcome);
-    } else if (command->kind == COMMAND_SEND_TO_CLIENTS) {
+    bool counts = result->receipt || result->command == COMMAND_ONLINE_LIST;
+
+    if (result->receipt) {
+        write_receipt(out, result);
+    } else if (result->command == COMMAND_SEND_TO_CLIENTS) {
         buf_append(out, STR("{\"failed\":["));
-        buf_append(out, str_of(&outcome->list));
+        buf_append(out, str_of(&result->outcome.list));
         buf_append(out, STR("]}"));
-    } else if (command->kind == COMMAND_ONLINE_LIST) {
-        buf_append(out, STR("{\"count\":"));
-        buf_append_number(out, (int64_t)outcome->count);
-        buf_append(out, STR(",\"list\":["));
-        buf_append(out, str_of(&outcome->list));
-        buf_append(out, STR("]}"));
-    } else if (command->kind == COMMAND_CLIENT_INFO) {
-        buf_append(out, str_of(&outcome->list));
+    } else if (result->command == COMMAND_ONLINE_LIST) {
+        write_online_list(out, &result->outcome);
+    } else if (result->command == COMMAND_CLIENT_INFO) {
+        buf_append(out, str_of(&result->outcome.list));
     }
+    if (counts)
+        buf_append(out, result->incomplete ? STR(",\"incomplete\":true}") : STR("}"));
 }
 
-static void answer_command(const struct command *command, bool receipt,
-                           const struct outcome *outcome, struct api_answer *answer)
+void api_finish_command(const struct cluster_result *result, struct api_answer *answer)
 {
+    const struct outcome *outcome = &result->outcome;
     struct buf data = {0};
     /* a receipt says itself what became of the message, also that a slow client dropped it */
-    bool success = outcome->code == OUTCOME_SUCCESS || (receipt && outcome->matched);
+    bool success = outcome->code == OUTCOME_SUCCESS || (result->receipt && outcome->matched);
 
-    if (!success) {
+    if (outcome->code == OUTCOME_UNREACHABLE || !success) {
         api_refuse(answer, outcome->code == OUTCOME_UNREACHABLE ? 503 : 200, outcome->code,
                    str_from(outcome->error));
         return;
     }
-    write_data(&data, command, receipt, outcome);
+    write_data(&data, result);
     *answer = (struct api_answer){.status = 200};
     command_write_envelope(&answer->body, OUTCOME_SUCCESS, STR("success"), str_of(&data));
     answer->body.failed |= data.failed;
     buf_free(&data);
 }
 
-static void run_command(struct api *api, const struct route *route, const struct fields *fields,
-                        struct str system, struct api_answer *answer)
+static enum api_result run_command(struct api *api, const struct route *route,
+                                   const struct fields *fields, struct str system, uint64_t ticket,
+                                   struct api_answer *answer)
 {
-    bool receipt = json_is_true(fields->json[FIELD_RECEIPT].value);
+    struct cluster_result result = {.command = route->command,
+                                    .receipt = json_is_true(fields->json[FIELD_RECEIPT].value)};
     char room[18] = "\"";
     struct buf id = {.at = room, .length = 1, .capacity = sizeof room, .limit = sizeof room};
     unsigned char number[8];
-    struct outcome outcome = {0};
     struct command command;
+    enum cluster_status status;
 
     if (!make_command(route, fields, system, &command, answer))
-        return;
-    if (receipt && !command.message_id.length) {
+        return API_ANSWERED;
+    if (result.receipt && !command.message_id.length) {
         if (!crypto_random(number, sizeof number)) {
             api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("no random bytes to be had"));
-            return;
+            return API_ANSWERED;
         }
         crypto_hex(&id, (struct str){(const char *)number, sizeof number});
         buf_append(&id, STR("\""));
         command.message_id = str_of(&id);
     }
-    hub_apply(api->hub, &command, &outcome);
-    answer_command(&command, receipt, &outcome, answer);
-    buf_free(&outcome.list);
+    result.message_id = command.message_id;
+    status =
+        cluster_apply(api->cluster, api->hub, &command, result.receipt, ticket, &result.outcome);
+    if (status == CLUSTER_DONE)
+        api_finish_command(&result, answer);
+    buf_free(&result.outcome.list);
+    return status == CLUSTER_DONE ? API_ANSWERED : API_LATER;
 }
 
 /* --- who may call ---------------------------------------------------------------------------- */
@@ -475,6 +487,9 @@ void api_finish(const struct api *api, const struct account_result *result, int6
         snprintf(text, sizeof text, "the account could not be saved: %s", strerror(result->error));
         api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(text));
         return;
+    case ACCOUNT_UNREACHABLE:
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("Redis cannot be reached"));
+        return;
     case ACCOUNT_FAILED:
         api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("the password could not be hashed"));
         return;
@@ -503,7 +518,8 @@ static bool check_token(const struct api *api, const struct http_request *reques
 
     if (http_header(request, STR("Token"), &token) == 1 &&
         crypto_check_token(api->keys, token, unix_now, system)) {
-        if (accounts_know(api->accounts, str_of(system)))
+        /* in a cluster the signature alone tells: what is registered there stays so */
+        if (api->cluster || accounts_know(api->accounts, str_of(system)))
             return true;
         /* the token is ours, but the account has gone: its file was put back or removed */
         api_refuse(answer, 200, OUTCOME_UNKNOWN_SYSTEM, STR("systemId is not registered"));
@@ -544,7 +560,7 @@ static enum api_result run(struct api *api, const struct route *route, struct st
 
     if (read_fields(api, route, body, &fields, answer)) {
         if (route->action == ACTION_COMMAND)
-            run_command(api, route, &fields, system, answer);
+            result = run_command(api, route, &fields, system, ticket, answer);
         else
             result = start_job(api, route, &fields, ticket, answer);
     }

@@ -5,6 +5,7 @@
 #define WSPUSH_API_H
 
 #include "account.h"
+#include "cluster.h"
 #include "command.h"
 #include "config.h"
 #include "crypto.h"
@@ -17,6 +18,7 @@ struct api {
     const struct config *config;
     const struct crypto_keys *keys;
     struct hub *hub;
+    struct cluster *cluster; /* NULL on a node that is alone */
     struct accounts *accounts;
     uint32_t seed;      /* keys hashes: any secret number */
     struct table rates; /* by system: calls that may still be made */
@@ -34,7 +36,7 @@ struct api_answer {
 
 enum api_result {
     API_ANSWERED,
-    API_LATER /* an account job runs; its result comes with the ticket: see api_finish */
+    API_LATER /* an account job runs, or other nodes are asked: the result comes with the ticket */
 };
 
 /* Does what a request with its whole body asks for. `ticket` names the connection for a late
@@ -46,6 +48,9 @@ enum api_result api_handle(struct api *api, const struct http_request *request, 
 /* Makes the answer of a finished account job. */
 void api_finish(const struct api *api, const struct account_result *result, int64_t unix_now,
                 struct api_answer *answer);
+
+/* Makes the answer of a command for which other nodes had to be asked. */
+void api_finish_command(const struct cluster_result *result, struct api_answer *answer);
 
 /* Fills an answer with an envelope: for refusals, also those that other rooms decide on. */
 void api_refuse(struct api_answer *answer, int status, enum outcome_code code, struct str error);

@@ -74,6 +74,24 @@ static const struct key keys[] = {
     CHOICE("log", "level", KIND_WORD, log_level, "debug info warn error", "info"),
     TEXT("log", "file", log_file, ""),
     CHOICE("log", "format", KIND_WORD, log_format, "text json", "text"),
+
+    TEXT("redis", "host", redis_host, "127.0.0.1"),
+    NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
+    TEXT("redis", "password", redis_password, ""),
+    NUMBER("redis", "db", KIND_NUMBER, redis_db, 0, 1000000, "0"),
+    TEXT("redis", "prefix", redis_prefix, "wspush:"),
+
+    TEXT("rabbitmq", "host", rabbitmq_host, "127.0.0.1"),
+    NUMBER("rabbitmq", "port", KIND_NUMBER, rabbitmq_port, 1, 65535, "5672"),
+    TEXT("rabbitmq", "user", rabbitmq_user, "guest"),
+    TEXT("rabbitmq", "password", rabbitmq_password, "guest"),
+    TEXT("rabbitmq", "vhost", rabbitmq_vhost, "/"),
+    TEXT("rabbitmq", "exchange", rabbitmq_exchange, "wspush"),
+
+    TEXT("cluster", "advertise", advertise, ""),
+    NUMBER("cluster", "rpc_port", KIND_NUMBER, rpc_port, 0, 65535, "0"),
+    NUMBER("cluster", "node_ttl", KIND_SECONDS, node_ttl, 1, 3600, "15"),
+    NUMBER("cluster", "rpc_timeout", KIND_NUMBER, rpc_timeout, 10, 2900, "2000"),
 };
 
 #define KEY_COUNT (sizeof keys / sizeof keys[0])

@@ -46,6 +46,23 @@ struct config {
     enum log_level log_level;
     char log_file[1024];
     enum config_log_format log_format;
+
+    /* redis */
+    char redis_host[256];
+    uint64_t redis_port;
+    char redis_password[256];
+    uint64_t redis_db;
+    char redis_prefix[128];
+
+    /* rabbitmq */
+    char rabbitmq_host[256];
+    uint64_t rabbitmq_port;
+    char rabbitmq_user[128], rabbitmq_password[256], rabbitmq_vhost[128], rabbitmq_exchange[128];
+
+    /* cluster */
+    char advertise[64]; /* empty: the first private IPv4 address */
+    uint64_t rpc_port;  /* 0: port + 1000 */
+    uint64_t node_ttl, rpc_timeout;
 };
 
 /* Sets every key to its default. */

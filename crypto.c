@@ -100,7 +100,15 @@ static bool hmac_sha256(struct str key, struct str text, unsigned char out[CRYPT
 bool crypto_derive_keys(struct crypto_keys *keys, struct str crypto_key)
 {
     /* one key for one purpose: what signs tokens must never seal anything else */
-    return hmac_sha256(crypto_key, STR("wspush token"), keys->token);
+    return hmac_sha256(crypto_key, STR("wspush token"), keys->token) &&
+           hmac_sha256(crypto_key, STR("wspush id"), keys->id) &&
+           hmac_sha256(crypto_key, STR("wspush nonce"), keys->nonce) &&
+           hmac_sha256(crypto_key, STR("wspush peer"), keys->peer);
+}
+
+static struct str key_of(const unsigned char key[CRYPTO_HASH_SIZE])
+{
+    return (struct str){(const char *)key, CRYPTO_HASH_SIZE};
 }
 
 bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_t expires,
@@ -114,7 +122,7 @@ bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_
     crypto_hex(out, (struct str){(const char *)time, sizeof time});
     buf_append(out, STR("."));
     crypto_hex(out, system);
-    if (out->failed || !hmac_sha256((struct str){(const char *)keys->token, sizeof keys->token},
+    if (out->failed || !hmac_sha256(key_of(keys->token),
                                     (struct str){out->at + begin, out->length - begin}, signature))
         return false;
     buf_append(out, STR("."));
@@ -131,8 +139,8 @@ bool crypto_check_token(const struct crypto_keys *keys, struct str token, int64_
     if (!crypto_unhex(time, end, sizeof end) || name.length % 2 ||
         !crypto_unhex(rest, given, sizeof given))
         return false;
-    if (!hmac_sha256((struct str){(const char *)keys->token, sizeof keys->token},
-                     (struct str){token.at, time.length + 1 + name.length}, expected) ||
+    if (!hmac_sha256(key_of(keys->token), (struct str){token.at, time.length + 1 + name.length},
+                     expected) ||
         CRYPTO_memcmp(expected, given, sizeof given) != 0)
         return false;
     for (int i = 0; i < 8; i++)
@@ -145,6 +153,85 @@ bool crypto_check_token(const struct crypto_keys *keys, struct str token, int64_
         return false;
     system->length += name.length / 2;
     return true;
+}
+
+#define NONCE_SIZE 12
+#define TAG_SIZE 16
+#define SEALED_SIZE (NONCE_SIZE + CRYPTO_ID_SIZE + TAG_SIZE)
+
+_Static_assert(SEALED_SIZE % 3 == 0 && SEALED_SIZE / 3 * 4 == CRYPTO_ID_TEXT,
+               "an id has no padding: no two texts mean the same bytes");
+
+/* The first bytes of a keyed hash of what is sealed: two different ones never share a nonce. */
+static bool make_nonce(const struct crypto_keys *keys, const unsigned char plain[CRYPTO_ID_SIZE],
+                       unsigned char nonce[NONCE_SIZE])
+{
+    unsigned char hash[CRYPTO_HASH_SIZE];
+
+    if (!hmac_sha256(key_of(keys->nonce), (struct str){(const char *)plain, CRYPTO_ID_SIZE}, hash))
+        return false;
+    memcpy(nonce, hash, NONCE_SIZE);
+    return true;
+}
+
+bool crypto_seal_id(const struct crypto_keys *keys, const unsigned char plain[CRYPTO_ID_SIZE],
+                    char text[CRYPTO_ID_TEXT])
+{
+    unsigned char sealed[SEALED_SIZE], encoded[CRYPTO_ID_TEXT + 1];
+    unsigned char *body = sealed + NONCE_SIZE, *tag = body + CRYPTO_ID_SIZE;
+    EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+    int length = 0, rest = 0;
+    bool good = context && make_nonce(keys, plain, sealed) &&
+                EVP_EncryptInit_ex(context, EVP_aes_256_gcm(), NULL, keys->id, sealed) == 1 &&
+                EVP_EncryptUpdate(context, body, &length, plain, CRYPTO_ID_SIZE) == 1 &&
+                EVP_EncryptFinal_ex(context, body + length, &rest) == 1 &&
+                EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, TAG_SIZE, tag) == 1;
+
+    EVP_CIPHER_CTX_free(context);
+    if (!good)
+        return false;
+    EVP_EncodeBlock(encoded, sealed, SEALED_SIZE);
+    memcpy(text, encoded, CRYPTO_ID_TEXT);
+    return true;
+}
+
+/* OpenSSL's decoder skips white space and ends at a '='; an id has neither. */
+static bool is_base64(struct str text)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        char c = text.at[i];
+
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+              c == '+' || c == '/'))
+            return false;
+    }
+    return true;
+}
+
+bool crypto_open_id(const struct crypto_keys *keys, struct str text,
+                    unsigned char plain[CRYPTO_ID_SIZE])
+{
+    unsigned char sealed[SEALED_SIZE], *body = sealed + NONCE_SIZE, *tag = body + CRYPTO_ID_SIZE;
+    EVP_CIPHER_CTX *context;
+    int length = 0, rest = 0;
+    bool good;
+
+    if (text.length != CRYPTO_ID_TEXT || !is_base64(text) ||
+        EVP_DecodeBlock(sealed, (const unsigned char *)text.at, CRYPTO_ID_TEXT) != SEALED_SIZE)
+        return false;
+    context = EVP_CIPHER_CTX_new();
+    good = context && EVP_DecryptInit_ex(context, EVP_aes_256_gcm(), NULL, keys->id, sealed) == 1 &&
+           EVP_DecryptUpdate(context, plain, &length, body, CRYPTO_ID_SIZE) == 1 &&
+           EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_SET_TAG, TAG_SIZE, tag) == 1 &&
+           EVP_DecryptFinal_ex(context, plain + length, &rest) == 1;
+    EVP_CIPHER_CTX_free(context);
+    return good;
+}
+
+bool crypto_prove(const struct crypto_keys *keys, struct str text,
+                  unsigned char proof[CRYPTO_HASH_SIZE])
+{
+    return hmac_sha256(key_of(keys->peer), text, proof);
 }
 
 bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],

@@ -1,5 +1,6 @@
 /* crypto.h - the only user of OpenSSL's crypto: random bytes, SHA-1 for the handshake, base64,
- * signed tokens, password hashes. Everything secret is compared in constant time.
+ * signed tokens, sealed client ids, proofs between nodes, password hashes. Everything secret is
+ * compared in constant time.
  * Refuses: to go on without random bytes (it reports; the caller decides). */
 #ifndef WSPUSH_CRYPTO_H
 #define WSPUSH_CRYPTO_H
@@ -9,6 +10,8 @@
 #define CRYPTO_KEY_SIZE 16
 #define CRYPTO_SALT_SIZE 16
 #define CRYPTO_HASH_SIZE 32
+#define CRYPTO_ID_SIZE 23 /* of what a client id seals, */
+#define CRYPTO_ID_TEXT 68 /* and of the id: base64 without padding */
 
 /* Fills `out` with `length` random bytes from OpenSSL's generator. False if it has none to give. */
 bool crypto_random(void *out, size_t length);
@@ -34,6 +37,9 @@ bool crypto_unhex(struct str digits, void *out, size_t length);
 /* What is derived from [common] crypto_key. */
 struct crypto_keys {
     unsigned char token[CRYPTO_HASH_SIZE]; /* signs tokens */
+    unsigned char id[CRYPTO_HASH_SIZE];    /* seals client ids */
+    unsigned char nonce[CRYPTO_HASH_SIZE]; /* makes their nonces */
+    unsigned char peer[CRYPTO_HASH_SIZE];  /* proves one node to another */
 };
 
 /* Derives the keys from the 16 bytes of crypto_key. False if OpenSSL fails. */
@@ -48,6 +54,19 @@ bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_
  * then its system has been appended to `system`. */
 bool crypto_check_token(const struct crypto_keys *keys, struct str token, int64_t now,
                         struct buf *system);
+
+/* Seals `plain` into a client id: AES-256-GCM under a nonce that is a keyed hash of `plain`, so
+ * that the same bytes always give the same id. False if OpenSSL fails. */
+bool crypto_seal_id(const struct crypto_keys *keys, const unsigned char plain[CRYPTO_ID_SIZE],
+                    char text[CRYPTO_ID_TEXT]);
+
+/* Opens an id of crypto_seal_id under the same keys; false for every other text. */
+bool crypto_open_id(const struct crypto_keys *keys, struct str text,
+                    unsigned char plain[CRYPTO_ID_SIZE]);
+
+/* HMAC-SHA-256 of `text` under the key that only nodes of the same crypto_key have. */
+bool crypto_prove(const struct crypto_keys *keys, struct str text,
+                  unsigned char proof[CRYPTO_HASH_SIZE]);
 
 /* PBKDF2-HMAC-SHA-256 (RFC 8018). Takes about a tenth of a second at 600,000 iterations: not for
  * the loop's thread. False if OpenSSL fails. */

@@ -1,13 +1,10 @@
 /* hub.c - the clients, users, groups and systems of this node. */
 #include "hub.h"
 
-#include "crypto.h"
 #include "json.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum audience_kind { AUDIENCE_SYSTEM, AUDIENCE_USER, AUDIENCE_GROUP };
 
 /* A client in an audience, and where in the client's own list that stands. */
 struct member {
@@ -42,6 +39,7 @@ struct client {
     int64_t connected_at; /* unix seconds */
     char *extend;         /* NULL is empty */
     size_t extend_length;
+    char sealed_id[]; /* CRYPTO_ID_TEXT bytes in a cluster, else none */
 };
 
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
@@ -50,23 +48,88 @@ bool hub_open(struct hub *hub, const struct config *config, const struct log *lo
     return crypto_random(&hub->seed, sizeof hub->seed);
 }
 
-/* --- ids ------------------------------------------------------------------------------------- */
-
-static void write_id(const struct client *client, char text[HUB_ID_LENGTH])
+bool hub_join(struct hub *hub, const struct crypto_keys *keys, const struct identity *self)
 {
-    static const char digits[] = "0123456789abcdef";
-
-    for (int i = 0; i < HUB_ID_LENGTH; i++)
-        text[i] = digits[client->number >> (60 - 4 * i) & 15];
+    hub->shared = calloc(1, sizeof *hub->shared);
+    if (!hub->shared)
+        return false;
+    hub->shared->keys = keys;
+    hub->shared->self = *self;
+    return true;
 }
 
-static bool append_id(struct buf *out, const struct client *client)
-{
-    char id[HUB_ID_LENGTH];
+/* --- ids ------------------------------------------------------------------------------------- */
 
-    write_id(client, id);
+#define ID_VERSION 1
+
+static void put_number(unsigned char *at, size_t length, uint64_t number)
+{
+    for (size_t i = length; i-- > 0; number >>= 8)
+        at[i] = (unsigned char)number;
+}
+
+static uint64_t get_number(const unsigned char *at, size_t length)
+{
+    uint64_t number = 0;
+
+    for (size_t i = 0; i < length; i++)
+        number = number << 8 | at[i];
+    return number;
+}
+
+/* In a cluster: version, owner's address and port, its start, and the client's number. */
+static bool seal_id(const struct hub_shared *shared, struct client *client)
+{
+    unsigned char plain[CRYPTO_ID_SIZE] = {ID_VERSION};
+
+    memcpy(plain + 1, shared->self.address, 4);
+    put_number(plain + 5, 2, shared->self.port);
+    put_number(plain + 7, 8, shared->self.start);
+    put_number(plain + 15, 8, client->number);
+    return crypto_seal_id(shared->keys, plain, client->sealed_id);
+}
+
+bool hub_open_id(const struct hub *hub, struct json_value id, struct identity *owner,
+                 uint64_t *number)
+{
+    char room[CRYPTO_ID_TEXT];
+    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    unsigned char plain[CRYPTO_ID_SIZE];
+
+    /* a longer text does not fit, and is no id */
+    if (!json_decode_string(id, &text) ||
+        !crypto_open_id(hub->shared->keys, str_of(&text), plain) || plain[0] != ID_VERSION)
+        return false;
+    memcpy(owner->address, plain + 1, 4);
+    owner->port = (uint16_t)get_number(plain + 5, 2);
+    owner->start = get_number(plain + 7, 8);
+    *number = get_number(plain + 15, 8);
+    return true;
+}
+
+/* Writes a client's id; returns its length. */
+static size_t write_id(const struct hub *hub, const struct client *client,
+                       char text[CRYPTO_ID_TEXT])
+{
+    unsigned char bytes[8];
+    struct buf out = {.at = text, .capacity = CRYPTO_ID_TEXT, .limit = CRYPTO_ID_TEXT};
+
+    if (hub->shared) {
+        memcpy(text, client->sealed_id, CRYPTO_ID_TEXT);
+        return CRYPTO_ID_TEXT;
+    }
+    put_number(bytes, sizeof bytes, client->number);
+    crypto_hex(&out, (struct str){(const char *)bytes, sizeof bytes});
+    return out.length;
+}
+
+static bool append_id(const struct hub *hub, struct buf *out, const struct client *client)
+{
+    char id[CRYPTO_ID_TEXT];
+    size_t length = write_id(hub, client, id);
+
     buf_append(out, STR("\""));
-    buf_append(out, (struct str){id, sizeof id});
+    buf_append(out, (struct str){id, length});
     return buf_append(out, STR("\""));
 }
 
@@ -86,24 +149,74 @@ static struct str name_of(const struct audience *audience)
     return (struct str){audience->name, audience->name_length};
 }
 
-/* The client whose id is this JSON string, if it is online and of this system. */
-static struct client *find_client(const struct hub *hub, struct str system, struct json_value id)
+/* Reads an id of this node. */
+static bool read_id(const struct hub *hub, struct json_value id, uint64_t *number)
 {
     char room[HUB_ID_LENGTH];
     struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    struct identity owner;
     unsigned char bytes[8];
-    uint64_t number = 0;
-    struct client *client;
 
-    /* a longer text does not fit, and is no id */
+    if (hub->shared)
+        return hub_open_id(hub, id, &owner, number) && identity_same(&owner, &hub->shared->self);
     if (!json_decode_string(id, &text) || !crypto_unhex(str_of(&text), bytes, sizeof bytes))
-        return NULL;
-    for (int i = 0; i < 8; i++)
-        number = number << 8 | bytes[i];
-    client = find_number(hub, number);
+        return false;
+    *number = get_number(bytes, sizeof bytes);
+    return true;
+}
+
+/* The client whose id is this JSON string, if it is online and of this system. */
+static struct client *find_client(const struct hub *hub, struct str system, struct json_value id)
+{
+    uint64_t number = 0;
+    struct client *client = read_id(hub, id, &number) ? find_number(hub, number) : NULL;
+
     if (!client || !str_equal(name_of(client->memberships[0].audience), system))
         return NULL;
     return client;
+}
+
+bool hub_is_online(const struct hub *hub, struct str system, struct json_value id)
+{
+    return find_client(hub, system, id) != NULL;
+}
+
+/* --- slots ----------------------------------------------------------------------------------- */
+
+/* CRC16 with the polynomial 0x1021, as Redis hashes its slots. */
+static uint16_t crc16(uint16_t crc, struct str text)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        crc = (uint16_t)(crc ^ (unsigned)(unsigned char)text.at[i] << 8);
+        for (int bit = 0; bit < 8; bit++)
+            crc = (uint16_t)(crc & 0x8000 ? (unsigned)crc << 1 ^ 0x1021 : (unsigned)crc << 1);
+    }
+    return crc;
+}
+
+uint16_t hub_slot(enum audience_kind kind, struct str system, struct str name)
+{
+    uint16_t crc = crc16(0, system);
+
+    if (kind != AUDIENCE_SYSTEM)
+        crc = crc16(crc16(crc, kind == AUDIENCE_GROUP ? STR(":") : STR("@")), name);
+    return crc % HUB_SLOTS;
+}
+
+/* An audience has come into being (+1) or ceased to be (-1). */
+static void count_slot(struct hub *hub, const struct audience *audience, int change)
+{
+    struct hub_shared *shared = hub->shared;
+    const struct audience *system = audience->system ? audience->system : audience;
+    uint16_t slot;
+
+    if (!shared)
+        return;
+    slot = hub_slot(audience->kind, name_of(system), name_of(audience));
+    shared->audiences[slot] += (uint32_t)change;
+    if (!shared->is_changed[slot])
+        shared->changed[shared->changed_count++] = slot;
+    shared->is_changed[slot] = true;
 }
 
 /* --- audiences ------------------------------------------------------------------------------- */
@@ -144,10 +257,12 @@ static struct audience *make_audience(struct hub *hub, enum audience_kind kind,
     audience->name_length = name.length;
     if (name.length)
         memcpy(audience->name, name.at, name.length);
-    if (table_add(&hub->audiences, audience->hash, audience))
-        return audience;
-    free(audience);
-    return NULL;
+    if (!table_add(&hub->audiences, audience->hash, audience)) {
+        free(audience);
+        return NULL;
+    }
+    count_slot(hub, audience, 1);
+    return audience;
 }
 
 /* An audience without members does not exist. */
@@ -155,6 +270,7 @@ static void drop_if_empty(struct hub *hub, struct audience *audience)
 {
     if (!audience || audience->count)
         return;
+    count_slot(hub, audience, -1);
     table_remove(&hub->audiences, audience->hash, audience);
     free(audience->members);
     free(audience);
@@ -278,41 +394,132 @@ static void deliver_to_all(struct hub *hub, const struct audience *audience,
 /* --- notices --------------------------------------------------------------------------------- */
 
 /* Appends {"clientId":…,"userId":…,"extend":… with the object left open. */
-static void append_identity(struct buf *out, const struct client *client)
+static void append_identity(const struct hub *hub, struct buf *out, const struct client *client)
 {
     const struct audience *user = user_of(client);
 
     buf_append(out, STR("{\"clientId\":"));
-    append_id(out, client);
+    append_id(hub, out, client);
     buf_append(out, STR(",\"userId\":"));
     json_append_quoted(out, user ? name_of(user) : (struct str){0});
     buf_append(out, STR(",\"extend\":"));
     json_append_quoted(out, (struct str){client->extend, client->extend_length});
 }
 
-static struct message *encode_notice(const struct client *client, enum outcome_code code)
+/* The frame of a notice, for the members on this node. */
+static struct message *encode_notice(const struct hub *hub, const struct client *client,
+                                     enum hub_event_kind kind)
 {
     struct buf data = {0}, text = {0};
 
-    append_identity(&data, client);
+    append_identity(hub, &data, client);
     buf_append(&data, STR("}"));
-    command_write_envelope(&text, code,
-                           code == NOTICE_ONLINE ? STR("client online") : STR("client offline"),
-                           str_of(&data));
+    if (kind == HUB_ARRIVED)
+        command_write_envelope(&text, NOTICE_ONLINE, STR("client online"), str_of(&data));
+    else
+        command_write_envelope(&text, NOTICE_OFFLINE, STR("client offline"), str_of(&data));
     text.failed |= data.failed;
     buf_free(&data);
     return encode_text(&text);
 }
 
+static struct str copy_into(char **at, struct str text)
+{
+    struct str copy = {*at, text.length};
+
+    if (text.length)
+        memcpy(*at, text.at, text.length);
+    *at += text.length;
+    return copy;
+}
+
+/* Leaves an event for the members on all nodes. */
+static void leave_event(struct hub *hub, const struct audience *audience,
+                        const struct client *client, enum hub_event_kind kind)
+{
+    struct hub_shared *shared = hub->shared;
+    struct str group = audience->system ? name_of(audience) : (struct str){0};
+    struct str system = name_of(client->memberships[0].audience);
+    struct buf text = {0};
+    size_t id_length;
+    struct hub_event *event;
+    char *at;
+
+    append_id(hub, &text, client);
+    id_length = text.length;
+    append_identity(hub, &text, client);
+    buf_append(&text, STR("}"));
+    event = text.failed ? NULL : malloc(sizeof *event + system.length + group.length + text.length);
+    if (event) {
+        *event = (struct hub_event){.kind = kind};
+        at = event->bytes;
+        event->system = copy_into(&at, system);
+        event->group = copy_into(&at, group);
+        event->id = copy_into(&at, (struct str){text.at, id_length});
+        event->identity =
+            copy_into(&at, (struct str){text.at + id_length, text.length - id_length});
+        if (shared->last)
+            shared->last->next = event;
+        else
+            shared->first = event;
+        shared->last = event;
+    }
+    buf_free(&text);
+}
+
+struct hub_event *hub_take_event(struct hub *hub)
+{
+    struct hub_event *event = hub->shared->first;
+
+    if (!event)
+        return NULL;
+    hub->shared->first = event->next;
+    if (!hub->shared->first)
+        hub->shared->last = NULL;
+    return event;
+}
+
+/* Those of a client's audiences whose members are to know of it. */
+static bool is_in_scope(const struct hub *hub, const struct audience *audience)
+{
+    enum config_notice scope = hub->config->scope;
+
+    return (scope == NOTICE_GROUP && audience->kind == AUDIENCE_GROUP) ||
+           (scope == NOTICE_SYSTEM && audience->kind == AUDIENCE_SYSTEM);
+}
+
+/* Tells an audience that is in scope of a client's coming or going. */
 static void notify(struct hub *hub, const struct audience *audience, const struct client *client,
-                   enum outcome_code code)
+                   enum hub_event_kind kind)
 {
     struct outcome ignored = {0};
-    struct message *message = encode_notice(client, code);
+    struct message *message;
 
+    if (hub->shared) {
+        leave_event(hub, audience, client, kind);
+        return;
+    }
+    message = encode_notice(hub, client, kind);
     if (message)
         deliver_to_all(hub, audience, message, &ignored);
     message_release(message);
+}
+
+/* Something about a client that its notices say has changed: its groups are not told. */
+static void report_client(struct hub *hub, const struct client *client, enum hub_event_kind kind)
+{
+    for (uint32_t i = 0; i < client->membership_count; i++)
+        if (is_in_scope(hub, client->memberships[i].audience))
+            leave_event(hub, client->memberships[i].audience, client, kind);
+}
+
+void hub_report(struct hub *hub, enum hub_event_kind kind)
+{
+    size_t place = 0;
+    const struct client *client;
+
+    while ((client = table_walk(&hub->clients, &place)))
+        report_client(hub, client, kind);
 }
 
 /* --- coming and going ------------------------------------------------------------------------ */
@@ -320,16 +527,20 @@ static void notify(struct hub *hub, const struct audience *audience, const struc
 /* Takes a client out of everything and frees it; tells those who are to know. */
 static void remove_client(struct hub *hub, struct client *client)
 {
-    enum config_notice scope = hub->config->scope;
-    struct message *notice = scope == NOTICE_OFF ? NULL : encode_notice(client, NOTICE_OFFLINE);
+    /* encoded while it is still known who it was, and once for all */
+    struct message *notice = hub->shared || hub->config->scope == NOTICE_OFF
+                                 ? NULL
+                                 : encode_notice(hub, client, HUB_LEFT);
     struct outcome ignored = {0};
 
+    if (hub->shared)
+        report_client(hub, client, HUB_LEFT);
     client->conn->client = NULL;
     table_remove(&hub->clients, (uint32_t)client->number, client);
     while (client->membership_count) { /* the system, first in the list, goes last */
         struct audience *audience = leave(client, client->membership_count - 1);
 
-        if (notice && audience->kind == (scope == NOTICE_GROUP ? AUDIENCE_GROUP : AUDIENCE_SYSTEM))
+        if (notice && is_in_scope(hub, audience))
             deliver_to_all(hub, audience, notice, &ignored);
         drop_if_empty(hub, audience);
     }
@@ -357,14 +568,13 @@ static void end_client(struct hub *hub, struct client *client, unsigned code, st
 
 static void end_slow_client(struct hub *hub, struct client *client)
 {
-    char id[HUB_ID_LENGTH], address[CONN_ADDRESS_MAX];
-    struct log_field fields[] = {{.name = "client", .text = {id, sizeof id}},
+    char id[CRYPTO_ID_TEXT], address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "client", .text = {id, write_id(hub, client, id)}},
                                  {.name = "system"},
                                  {.name = "remote"},
                                  {.name = "queued", .number = (int64_t)client->conn->queued},
                                  {0}};
 
-    write_id(client, id);
     conn_address(client->conn, address);
     fields[1].text = name_of(client->memberships[0].audience);
     fields[2].text = str_from(address);
@@ -397,12 +607,13 @@ static uint64_t new_number(const struct hub *hub)
 /* A client that is in its system and in the table; NULL without memory. */
 static struct client *new_client(struct hub *hub, struct str system)
 {
-    struct client *client = calloc(1, sizeof *client);
+    struct client *client = calloc(1, sizeof *client + (hub->shared ? CRYPTO_ID_TEXT : 0));
     struct audience *audience = NULL;
 
     if (client) {
         client->number = new_number(hub);
-        audience = make_audience(hub, AUDIENCE_SYSTEM, NULL, system);
+        if (!hub->shared || seal_id(hub->shared, client))
+            audience = make_audience(hub, AUDIENCE_SYSTEM, NULL, system);
     }
     if (audience && client->number && join(client, audience)) {
         if (table_add(&hub->clients, (uint32_t)client->number, client))
@@ -423,7 +634,7 @@ static bool greet(struct hub *hub, const struct client *client)
     bool queued;
 
     buf_append(&data, STR("{\"clientId\":"));
-    append_id(&data, client);
+    append_id(hub, &data, client);
     buf_append(&data, STR("}"));
     command_write_envelope(&text, OUTCOME_SUCCESS, STR("success"), str_of(&data));
     text.failed |= data.failed;
@@ -448,7 +659,7 @@ bool hub_connect(struct hub *hub, struct conn *conn, struct str system, int64_t 
         return false;
     }
     if (hub->config->scope == NOTICE_SYSTEM)
-        notify(hub, client->memberships[0].audience, client, NOTICE_ONLINE);
+        notify(hub, client->memberships[0].audience, client, HUB_ARRIVED);
     settle(hub);
     return true;
 }
@@ -627,8 +838,10 @@ static void bind_client(struct hub *hub, const struct command *command, struct o
         (command->user.length && !set_user(hub, client, command->user)) ||
         (command->has_extend && !set_extend(client, command->extend)))
         fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    if (hub->shared && (command->user.length || command->has_extend))
+        report_client(hub, client, HUB_PRESENT);
     if (is_new && hub->config->scope == NOTICE_GROUP)
-        notify(hub, find_target_audience(hub, command), client, NOTICE_ONLINE);
+        notify(hub, find_target_audience(hub, command), client, HUB_ARRIVED);
 }
 
 static void unbind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
@@ -646,7 +859,7 @@ static void unbind_client(struct hub *hub, const struct command *command, struct
         return; /* leaving a group it is not in is done already */
     left = leave(client, position);
     if (hub->config->scope == NOTICE_GROUP)
-        notify(hub, left, client, NOTICE_OFFLINE);
+        notify(hub, left, client, HUB_LEFT);
     drop_if_empty(hub, left);
 }
 
@@ -658,7 +871,7 @@ static void list_online(const struct hub *hub, const struct command *command,
     for (uint32_t i = 0; group && i < group->count; i++) {
         if (outcome->count++)
             buf_append(&outcome->list, STR(","));
-        append_id(&outcome->list, group->members[i].client);
+        append_id(hub, &outcome->list, group->members[i].client);
     }
 }
 
@@ -680,7 +893,7 @@ static void describe_client(const struct hub *hub, const struct command *command
 
     if (!client)
         return;
-    append_identity(out, client);
+    append_identity(hub, out, client);
     buf_append(out, STR(",\"groups\":["));
     for (uint32_t i = 0; i < client->membership_count; i++) {
         const struct audience *audience = client->memberships[i].audience;
@@ -748,4 +961,7 @@ void hub_close(struct hub *hub)
     }
     table_free(&hub->clients);
     table_free(&hub->audiences);
+    while (hub->shared && hub->shared->first)
+        free(hub_take_event(hub));
+    free(hub->shared);
 }

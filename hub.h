@@ -2,31 +2,87 @@
  *
  * A system, a user and a group are all the same thing: an audience, a set of clients with a name
  * inside a system. A frame is encoded once and queued, by reference, to each member.
- * Refuses: client ids that are forged or another system's; they look like those of clients that
- * have gone. A client too slow for what it is sent is ended; nobody else is delayed. */
+ * On a node that is alone it tells the members of a group who comes and goes; in a cluster it
+ * leaves that as events to whoever reaches the members on other nodes too. Refuses: client ids that
+ * are forged or another system's; they look like those of clients that have gone. A client too slow
+ * for what it is sent is ended; nobody else is delayed. */
 #ifndef WSPUSH_HUB_H
 #define WSPUSH_HUB_H
 
 #include "command.h"
 #include "config.h"
 #include "conn.h"
+#include "crypto.h"
+#include "identity.h"
 #include "log.h"
 #include "table.h"
 #include "ws.h"
 
-#define HUB_ID_LENGTH 16 /* of a client id */
+#define HUB_ID_LENGTH 16 /* of a client id on a node that is alone */
+
+/* What is sent to an audience travels between nodes under one of so many numbers. */
+#define HUB_SLOTS 16384
+
+enum audience_kind { AUDIENCE_SYSTEM, AUDIENCE_USER, AUDIENCE_GROUP };
+
+enum hub_event_kind {
+    HUB_ARRIVED, /* the members are to be told 1001 */
+    HUB_LEFT,    /* the members are to be told 1002 */
+    HUB_PRESENT  /* nobody is to be told: what is noted of it is to be noted anew */
+};
+
+/* What has become of a client in a group (or, if the group is empty, in its system), for those on
+ * other nodes that are to know. */
+struct hub_event {
+    struct hub_event *next;
+    enum hub_event_kind kind;
+    struct str system, group;
+    struct str id;       /* the client's; JSON */
+    struct str identity; /* {"clientId":…,"userId":…,"extend":…} */
+    char bytes[];
+};
+
+/* What a hub in a cluster keeps for the rest of its node. */
+struct hub_shared {
+    const struct crypto_keys *keys;
+    struct identity self;
+    uint32_t audiences[HUB_SLOTS]; /* how many audiences of each slot have members here */
+    bool is_changed[HUB_SLOTS];
+    uint16_t changed[HUB_SLOTS]; /* slots whose number has changed since it was set to 0 */
+    size_t changed_count;
+    struct hub_event *first, *last; /* events, oldest first */
+};
 
 struct hub {
     const struct config *config;
     const struct log *log;
     uint32_t seed;
-    struct table clients;   /* by number */
-    struct table audiences; /* by kind, system and name */
-    struct client *slow;    /* to be ended once the present command is done */
+    struct table clients;      /* by number */
+    struct table audiences;    /* by kind, system and name */
+    struct client *slow;       /* to be ended once the present command is done */
+    struct hub_shared *shared; /* in a cluster, else NULL */
 };
 
 /* Prepares a hub. False if there are no random bytes. */
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log);
+
+/* Makes the hub one of a cluster, before its first client: ids are sealed under `keys`, which must
+ * outlive it, and name `self`. False without memory. */
+bool hub_join(struct hub *hub, const struct crypto_keys *keys, const struct identity *self);
+
+/* Opens an id that a node of the cluster has given: JSON, a string. False for every other value. */
+bool hub_open_id(const struct hub *hub, struct json_value id, struct identity *owner,
+                 uint64_t *number);
+
+/* The slot of an audience: CRC16 (XMODEM) of its name with its system's before it. `name` is unused
+ * for a system itself. */
+uint16_t hub_slot(enum audience_kind kind, struct str system, struct str name);
+
+/* Takes the oldest event, for the caller to free; NULL if there is none. */
+struct hub_event *hub_take_event(struct hub *hub);
+
+/* Leaves an event of this kind for each client in each group (or its system, by the scope). */
+void hub_report(struct hub *hub, enum hub_event_kind kind);
 
 /* Makes a client of a connection whose handshake is done: it gets its id as the first frame, and
  * the system is told if the configuration says so. `now` in unix seconds. False if there was no
@@ -43,6 +99,9 @@ void hub_end(struct hub *hub, struct client *client, unsigned code, struct str r
 
 /* Ends a client that is too slow: as hub_end, with 1013, but what is queued is dropped. */
 void hub_end_slow(struct hub *hub, struct client *client);
+
+/* True if a client of this system and id is online here. */
+bool hub_is_online(const struct hub *hub, struct str system, struct json_value id);
 
 /* Does what a command says. `outcome` must be zeroed; its list is the caller's to free. */
 void hub_apply(struct hub *hub, const struct command *command, struct outcome *outcome);

@@ -3,6 +3,7 @@
 
 #include "account.h"
 #include "api.h"
+#include "cluster.h"
 #include "deadline.h"
 #include "hub.h"
 #include "park.h"
@@ -42,6 +43,7 @@ struct loop {
     const struct loop_options *options;
     const struct config *config;
     struct hub hub;
+    struct cluster *cluster; /* NULL on a node that is alone */
     struct api api;
     struct session_context context;
     struct conn_shared shared;
@@ -51,7 +53,8 @@ struct loop {
     uint32_t *free_slots;      /* a stack */
     uint32_t *hot;             /* slots of the sessions polled here */
     uint32_t *dead;            /* slots of those to be reaped */
-    struct pollfd *polls;      /* the listener, the wake pipe, and then as in `hot` */
+    struct pollfd *polls;      /* the listener, the wake pipe, as in `hot`, and the cluster's */
+    size_t poll_room;
     size_t slots, free_count, hot_count, dead_count, session_count;
     uint32_t generation;
     struct deadlines deadlines;
@@ -70,13 +73,27 @@ struct loop {
 
 /* --- slots ----------------------------------------------------------------------------------- */
 
+static bool reserve_polls(struct loop *loop, size_t count)
+{
+    struct pollfd *polls;
+
+    if (count <= loop->poll_room)
+        return true;
+    polls = realloc(loop->polls, count * sizeof *polls);
+    if (!polls)
+        return false;
+    loop->polls = polls;
+    loop->poll_room = count;
+    return true;
+}
+
 /* Doubles the room for sessions; every list is as long as there are slots, so that none of them
  * can fail later. */
 static bool grow(struct loop *loop)
 {
     size_t slots = loop->slots ? loop->slots * 2 : 64;
     void *sessions = realloc(loop->sessions, slots * sizeof *loop->sessions);
-    void *free_slots, *hot, *dead, *polls;
+    void *free_slots, *hot, *dead;
 
     loop->sessions = sessions ? sessions : loop->sessions;
     free_slots = realloc(loop->free_slots, slots * sizeof *loop->free_slots);
@@ -85,9 +102,7 @@ static bool grow(struct loop *loop)
     loop->hot = hot ? hot : loop->hot;
     dead = realloc(loop->dead, slots * sizeof *loop->dead);
     loop->dead = dead ? dead : loop->dead;
-    polls = realloc(loop->polls, (slots + 2) * sizeof *loop->polls);
-    loop->polls = polls ? polls : loop->polls;
-    if (!sessions || !free_slots || !hot || !dead || !polls ||
+    if (!sessions || !free_slots || !hot || !dead || !reserve_polls(loop, slots + 2) ||
         !deadlines_reserve(&loop->deadlines, slots))
         return false;
     for (size_t slot = slots; slot-- > loop->slots;) {
@@ -310,18 +325,51 @@ static void take_returned(struct loop *loop)
     } while (count == RETURNED_AT_ONCE);
 }
 
-static void take_results(struct loop *loop)
+/* The session that a late answer is for, if it is still there. */
+static struct session *find_session(const struct loop *loop, uint64_t ticket)
+{
+    uint32_t slot = (uint32_t)ticket;
+    struct session *session = slot < loop->slots ? loop->sessions[slot] : NULL;
+
+    return session && session_ticket(session) == ticket ? session : NULL;
+}
+
+static void answer_late(struct loop *loop, struct session *session, struct api_answer *answer)
+{
+    session_answer_late(&loop->context, session, answer);
+    settle(loop, session);
+}
+
+static void take_account_results(struct loop *loop)
 {
     struct account_result result;
+    struct api_answer answer;
 
     while (accounts_take_result(loop->context.accounts, &result)) {
-        uint32_t slot = (uint32_t)result.ticket;
-        struct session *session = slot < loop->slots ? loop->sessions[slot] : NULL;
+        struct session *session = find_session(loop, result.ticket);
 
-        if (!session || session_ticket(session) != result.ticket || session->state != SESSION_WAIT)
+        if (!session || session->state != SESSION_WAIT)
             continue;
-        session_answer_late(&loop->context, session, &result);
-        settle(loop, session);
+        api_finish(&loop->api, &result, loop->context.unix_now, &answer);
+        answer_late(loop, session, &answer);
+    }
+}
+
+static void take_cluster_results(struct loop *loop)
+{
+    const struct cluster_result *result;
+    struct api_answer answer;
+
+    while ((result = cluster_result(loop->cluster))) {
+        struct session *session = find_session(loop, result->ticket);
+
+        if (session && result->is_admission) {
+            session_admit(&loop->context, session, result->admission, result->system);
+            settle(loop, session);
+        } else if (session && session->state == SESSION_WAIT) {
+            api_finish_command(result, &answer);
+            answer_late(loop, session, &answer);
+        }
     }
 }
 
@@ -332,7 +380,7 @@ static void take_wakeups(struct loop *loop)
     while (read(loop->options->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes)
         ;
     take_returned(loop);
-    take_results(loop);
+    take_account_results(loop);
 }
 
 /* A ping is due in a parking lot: its other clients get theirs now, so that their pongs wake its
@@ -536,8 +584,9 @@ static void stop_share(struct loop *loop)
 /* True when there is nothing left to wait for. */
 static bool stopped(const struct loop *loop)
 {
-    return loop->context.stopping && (loop->session_count == 0 || *loop->options->stops > 1 ||
-                                      loop->context.now >= loop->stop_ends + DRAIN_GRACE);
+    return loop->context.stopping &&
+           ((loop->session_count == 0 && cluster_is_settled(loop->cluster)) ||
+            *loop->options->stops > 1 || loop->context.now >= loop->stop_ends + DRAIN_GRACE);
 }
 
 /* --- the turn -------------------------------------------------------------------------------- */
@@ -558,6 +607,8 @@ static void take_time(struct loop *loop)
 /* Builds the array for poll() from the state of things; returns how many entries it has. */
 static size_t build_polls(struct loop *loop)
 {
+    if (!reserve_polls(loop, 2 + loop->slots + cluster_poll_count(loop->cluster)))
+        return 0;
     loop->polls[0] = (struct pollfd){may_accept(loop) ? loop->listener : -1, POLLIN, 0};
     loop->polls[1] = (struct pollfd){loop->options->wake[0], POLLIN, 0};
     for (size_t i = 0; i < loop->hot_count; i++) {
@@ -567,14 +618,18 @@ static size_t build_polls(struct loop *loop)
 
         loop->polls[2 + i] = (struct pollfd){events ? session->conn.fd : -1, (short)events, 0};
     }
-    return 2 + loop->hot_count;
+    cluster_poll(loop->cluster, loop->polls + 2 + loop->hot_count);
+    return 2 + loop->hot_count + cluster_poll_count(loop->cluster);
 }
 
 static int poll_timeout(const struct loop *loop)
 {
     const struct deadline *first = deadlines_first(&loop->deadlines);
     int64_t until = first ? first->at - loop->context.now : INT64_MAX;
+    int64_t cluster = cluster_deadline(loop->cluster);
 
+    if (cluster != INT64_MAX && until > cluster - loop->context.now)
+        until = cluster - loop->context.now;
     if (loop->context.stopping && until > DRAIN_TICK)
         until = DRAIN_TICK;
     if (loop->accept_after > loop->context.now && until > ACCEPT_PAUSE)
@@ -584,43 +639,90 @@ static int poll_timeout(const struct loop *loop)
 
 static void turn(struct loop *loop)
 {
-    size_t count = build_polls(loop);
+    size_t count = build_polls(loop), hot = loop->hot_count;
 
+    if (count == 0) { /* without memory for poll() nothing can be known */
+        poll(NULL, 0, ACCEPT_PAUSE);
+        return;
+    }
     if (poll(loop->polls, (nfds_t)count, poll_timeout(loop)) < 0)
         for (size_t i = 0; i < count; i++)
             loop->polls[i].revents = 0;
     take_time(loop);
+    /* first, for what it decides is what the sessions are told; it reads polls[] before that moves
+     */
+    cluster_serve(loop->cluster, loop->polls + 2 + hot, loop->context.now);
     /* hot[] grows at its end while sessions work: what was polled stays where it was */
-    serve_ready(loop, count - 2);
+    serve_ready(loop, hot);
     if (loop->polls[1].revents)
         take_wakeups(loop);
     if (loop->polls[0].revents)
         accept_some(loop);
+    take_cluster_results(loop);
     run_deadlines(loop);
     if (*loop->options->stops && !loop->context.stopping)
         begin_stop(loop);
     if (loop->context.stopping)
         stop_share(loop);
+    cluster_flush(loop->cluster);
     flush(loop);
     reap(loop);
     park_quiet(loop);
 }
 
-void loop_run(struct loop *loop)
+const char *loop_run(struct loop *loop)
 {
     take_time(loop);
-    while (!stopped(loop))
+    while (!stopped(loop) && !cluster_broken(loop->cluster))
         turn(loop);
     log_write(loop->options->log, LOG_INFO, "stopped", NULL);
+    return cluster_broken(loop->cluster);
 }
 
 /* --- opening and closing --------------------------------------------------------------------- */
+
+static bool open_parts(struct loop *loop)
+{
+    const struct loop_options *options = loop->options;
+
+    loop->park = park_new(options->wake[1], 1 + options->max_connections / PARK_LOT);
+    return loop->park && grow(loop) && hub_open(&loop->hub, options->config, options->log) &&
+           crypto_random(&loop->api.seed, sizeof loop->api.seed);
+}
+
+/* The cluster, if there is one, and the accounts, which are its if it has them. */
+static bool open_accounts(struct loop *loop, char *error, size_t room)
+{
+    const struct loop_options *options = loop->options;
+    const struct account_store *store;
+    struct cluster_options with = {.config = options->config,
+                                   .log = options->log,
+                                   .keys = options->keys,
+                                   .hub = &loop->hub,
+                                   .listener = options->rpc_listener,
+                                   .wake = options->wake[1]};
+
+    memcpy(with.address, options->rpc_address, sizeof with.address);
+    if (options->config->cluster) {
+        loop->cluster = cluster_open(&with);
+        if (!loop->cluster)
+            return false;
+    }
+    store = cluster_accounts(loop->cluster);
+    loop->context.accounts =
+        store ? accounts_open_store(store, options->wake[1], ACCOUNT_ITERATIONS, error, room)
+              : accounts_open(options->config->data_dir, options->wake[1], ACCOUNT_ITERATIONS,
+                              error, room);
+    loop->api.accounts = loop->context.accounts;
+    loop->api.cluster = loop->context.cluster = loop->cluster;
+    return loop->context.accounts != NULL;
+}
 
 struct loop *loop_open(const struct loop_options *options, char *error, size_t room)
 {
     struct loop *loop = calloc(1, sizeof *loop);
 
-    snprintf(error, room, "out of memory");
+    snprintf(error, room, "out of memory, or of threads");
     if (!loop)
         return NULL;
     loop->options = options;
@@ -629,20 +731,10 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
     loop->context = (struct session_context){
         .config = options->config, .log = options->log, .hub = &loop->hub, .api = &loop->api};
     loop->api = (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
-    loop->park = park_new(options->wake[1], 1 + options->max_connections / PARK_LOT);
-    if (!loop->park || !grow(loop) || !hub_open(&loop->hub, options->config, options->log) ||
-        !crypto_random(&loop->api.seed, sizeof loop->api.seed)) {
-        loop_close(loop);
-        return NULL;
-    }
-    loop->context.accounts =
-        accounts_open(options->config->data_dir, options->wake[1], ACCOUNT_ITERATIONS, error, room);
-    loop->api.accounts = loop->context.accounts;
-    if (!loop->context.accounts) {
-        loop_close(loop);
-        return NULL;
-    }
-    return loop;
+    if (open_parts(loop) && open_accounts(loop, error, room))
+        return loop;
+    loop_close(loop);
+    return NULL;
 }
 
 void loop_close(struct loop *loop)
@@ -654,6 +746,7 @@ void loop_close(struct loop *loop)
         ; /* the list must not outlive those on it */
     park_free(loop->park);
     accounts_close(loop->context.accounts);
+    cluster_close(loop->cluster);
     for (size_t slot = 0; slot < loop->slots; slot++)
         if (loop->sessions[slot]) {
             loop->sessions[slot]->place = -1;

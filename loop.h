@@ -20,14 +20,16 @@ struct loop_options {
     int listener;                 /* a listening socket, non-blocking; the loop closes it */
     int wake[2];                  /* a pipe, both ends non-blocking: a byte written to [1] wakes */
     uint64_t max_connections;     /* above 0; descriptors must suffice */
+    int rpc_listener;             /* in a cluster: for the other nodes; the loop closes it */
+    unsigned char rpc_address[4]; /* and the address they find it at */
     volatile sig_atomic_t *stops; /* counts requests to stop: one drains, two end at once */
 };
 
 /* Opens a node. NULL: `error` says why, cut to `room` bytes. */
 struct loop *loop_open(const struct loop_options *options, char *error, size_t room);
 
-/* Serves until asked to stop, drains and returns. */
-void loop_run(struct loop *loop);
+/* Serves until asked to stop, drains and returns NULL; or returns at once why it cannot serve. */
+const char *loop_run(struct loop *loop);
 
 void loop_close(struct loop *loop);
 

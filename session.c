@@ -111,6 +111,45 @@ static struct session_manner manner_of(const struct http_request *request)
 
 /* --- upgrades -------------------------------------------------------------------------------- */
 
+/* Says why this is no client, and closes. */
+static void turn_away(struct session_context *context, struct session *session,
+                      enum outcome_code code, struct str why, unsigned close_code)
+{
+    struct buf text = {0};
+
+    command_write_envelope(&text, code, why, (struct str){0});
+    hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text));
+    buf_free(&text);
+    hub_send_close(&session->conn, close_code,
+                   code == OUTCOME_UNREACHABLE ? STR("try again later") : STR("unknown system"));
+}
+
+void session_admit(struct session_context *context, struct session *session,
+                   enum cluster_admission admission, struct str system)
+{
+    if (session->state != SESSION_OPEN || session->conn.client || session->conn.ending)
+        return; /* it has ended while it waited */
+    switch (admission) {
+    case CLUSTER_ADMITTED:
+        if (!hub_connect(context->hub, &session->conn, system, context->unix_now))
+            conn_kill(&session->conn);
+        break;
+    case CLUSTER_UNKNOWN:
+        turn_away(context, session, OUTCOME_UNKNOWN_SYSTEM,
+                  system.length ? STR("systemId is not registered")
+                                : STR("systemId is missing or malformed"),
+                  WS_CLOSE_POLICY);
+        break;
+    case CLUSTER_UNREACHABLE:
+        turn_away(context, session, OUTCOME_UNREACHABLE,
+                  STR("Redis cannot be reached: whether systemId is registered is not known"),
+                  WS_CLOSE_TRY_LATER);
+        break;
+    case CLUSTER_ASKED:
+        break; /* nothing is said before that is answered */
+    }
+}
+
 /* Becomes a client of a system that is registered; else says so and closes. */
 static void greet(struct session_context *context, struct session *session, struct str query)
 {
@@ -119,20 +158,12 @@ static void greet(struct session_context *context, struct session *session, stru
     /* a name that is too long for the room is not registered */
     bool given = http_query(query, STR("systemId"), &name);
     struct str system = given ? str_of(&name) : (struct str){0};
-    struct buf text = {0};
 
-    if (system.length && accounts_know(context->accounts, system)) {
-        if (!hub_connect(context->hub, &session->conn, system, context->unix_now))
-            conn_kill(&session->conn);
-        return;
-    }
-    command_write_envelope(&text, OUTCOME_UNKNOWN_SYSTEM,
-                           given ? STR("systemId is not registered")
-                                 : STR("systemId is missing or malformed"),
-                           (struct str){0});
-    hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text));
-    buf_free(&text);
-    hub_send_close(&session->conn, WS_CLOSE_POLICY, STR("unknown system"));
+    session_admit(context, session,
+                  system.length ? cluster_admit(context->cluster, context->accounts, system,
+                                                session_ticket(session))
+                                : CLUSTER_UNKNOWN,
+                  system);
 }
 
 static void upgrade(struct session_context *context, struct session *session,
@@ -172,6 +203,12 @@ static void handle_ws(struct session_context *context, struct session *session,
     }
     if (context->stopping) {
         api_refuse(&answer, 503, OUTCOME_UNREACHABLE, STR("the server is stopping"));
+        send_answer(context, session, &answer, manner);
+        return;
+    }
+    if (cluster_unready(context->cluster)) { /* a proxy may try another node */
+        api_refuse(&answer, 503, OUTCOME_UNREACHABLE, str_from(cluster_unready(context->cluster)));
+        answer.retry_after = 1;
         send_answer(context, session, &answer, manner);
         return;
     }
@@ -293,12 +330,9 @@ static size_t take_request(struct session_context *context, struct session *sess
 }
 
 void session_answer_late(struct session_context *context, struct session *session,
-                         const struct account_result *result)
+                         struct api_answer *answer)
 {
-    struct api_answer answer;
-
-    api_finish(context->api, result, context->unix_now, &answer);
-    send_answer(context, session, &answer, session->manner);
+    send_answer(context, session, answer, session->manner);
     session_resume(context, session);
 }
 
@@ -461,6 +495,7 @@ void session_read(struct session_context *context, struct session *session)
     switch (conn_fill(&session->conn, input_limit(context, session), &bytes)) {
     case CONN_READY:
         session->last_seen = context->now;
+        session->pinged = false;
         consume(context, session, bytes);
         break;
     case CONN_ENDED:
@@ -536,7 +571,14 @@ static int64_t request_deadline(const struct config *config, const struct sessio
 
 static int64_t silence_deadline(const struct config *config, const struct session *session)
 {
-    int64_t silent = session->last_seen + (int64_t)(config->ping + config->pong_timeout);
+    /* without a ping it cannot know that it should say something: after the whole process has stood
+     * still, the ping comes first */
+    int64_t silent = session->pinged
+                         ? session->last_seen + (int64_t)(config->ping + config->pong_timeout)
+                         : INT64_MAX;
+
+    if (session->pinged && silent < session->last_ping + (int64_t)config->pong_timeout)
+        silent = session->last_ping + (int64_t)config->pong_timeout;
 
     if (session->receiving)
         return earlier(silent, session->since + (int64_t)config->idle_timeout);
@@ -566,6 +608,7 @@ int64_t session_deadline(const struct session_context *context, const struct ses
 static void ping(struct session_context *context, struct session *session)
 {
     session->last_ping = context->now;
+    session->pinged = true;
     if (session->conn.client &&
         !hub_queue_frame(context->hub, &session->conn, WS_PING, (struct str){0}))
         hub_end_slow(context->hub, session->conn.client);

@@ -7,6 +7,7 @@
 
 #include "account.h"
 #include "api.h"
+#include "cluster.h"
 #include "config.h"
 #include "conn.h"
 #include "http.h"
@@ -35,6 +36,7 @@ struct session_context {
     const struct config *config;
     const struct log *log;
     struct hub *hub;
+    struct cluster *cluster; /* NULL on a node that is alone */
     struct api *api;
     struct accounts *accounts;
     int64_t now;      /* milliseconds of a steady clock, taken once a turn */
@@ -56,6 +58,7 @@ struct session {
     struct session_manner manner; /* WAIT: of the answer that is waited for */
     bool shut;                    /* DRAIN: the sending side has been shut down */
     bool deaf;                    /* DRAIN: the peer has closed its side, nothing more will come */
+    bool pinged;                  /* OPEN: a ping is unanswered */
     uint8_t ping_text; /* OPEN: bytes of the present message that match "ping"; 5 if it differs */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */
@@ -89,9 +92,13 @@ void session_writable(struct session_context *context, struct session *session);
  * nobody will look at it. */
 void session_resume(struct session_context *context, struct session *session);
 
-/* Sends the answer that a session in SESSION_WAIT waits for. */
+/* Sends the answer that a session in SESSION_WAIT waits for, and frees it. */
 void session_answer_late(struct session_context *context, struct session *session,
-                         const struct account_result *result);
+                         struct api_answer *answer);
+
+/* Lets a client in that has been waiting for this, or says why not. */
+void session_admit(struct session_context *context, struct session *session,
+                   enum cluster_admission admission, struct str system);
 
 /* To be called after each flush: draws the conclusions of what has left and of what the hub has
  * wished. */

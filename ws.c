@@ -60,14 +60,15 @@ struct frame {
     bool final, masked;
     unsigned opcode;
     uint64_t length;
-    size_t header; /* bytes of the header, mask included; 0 if they are not all there */
+    size_t header;   /* bytes of the header, mask included; 0 if they are not all there */
+    size_t extended; /* of them: bytes of the extended length */
     unsigned reserved;
 };
 
 static struct frame parse_header(const unsigned char *at, size_t length)
 {
     struct frame frame = {0};
-    size_t extended, header;
+    size_t header;
 
     if (length < 2)
         return frame;
@@ -76,13 +77,13 @@ static struct frame parse_header(const unsigned char *at, size_t length)
     frame.opcode = at[0] & 0x0f;
     frame.masked = at[1] & 0x80;
     frame.length = at[1] & 0x7f;
-    extended = frame.length == 126 ? 2 : frame.length == 127 ? 8 : 0;
-    header = 2 + extended + 4;
+    frame.extended = frame.length == 126 ? 2 : frame.length == 127 ? 8 : 0;
+    header = 2 + frame.extended + (frame.masked ? 4 : 0);
     if (length < header)
         return frame;
-    if (extended)
+    if (frame.extended)
         frame.length = 0;
-    for (size_t i = 0; i < extended; i++)
+    for (size_t i = 0; i < frame.extended; i++)
         frame.length = frame.length << 8 | at[2 + i];
     frame.header = header;
     return frame;
@@ -103,14 +104,15 @@ static const char *check_start(const struct ws_reader *reader, const struct fram
 
     if (frame->reserved)
         return "a reserved bit is set";
-    if (!frame->masked)
-        return "a client's frames must be masked";
+    if (frame->masked == reader->from_server)
+        return reader->from_server ? "a server's frames must not be masked"
+                                   : "a client's frames must be masked";
     if (control) {
         if (frame->opcode > WS_PONG)
             return "unknown opcode";
         if (!frame->final)
             return "a control frame is fragmented";
-        if (frame->length > WS_CONTROL_MAX || frame->header > 2 + 4)
+        if (frame->length > WS_CONTROL_MAX || frame->extended)
             return "a control frame is longer than 125 bytes";
         return NULL;
     }
@@ -126,9 +128,9 @@ static const char *check_start(const struct ws_reader *reader, const struct fram
 static bool is_shortest(const struct frame *frame)
 {
     /* section 5.2: the minimal number of bytes must be used, the highest bit must be 0 */
-    if (frame->header == 2 + 2 + 4)
+    if (frame->extended == 2)
         return frame->length > 125;
-    if (frame->header == 2 + 8 + 4)
+    if (frame->extended == 8)
         return frame->length > 0xffff && frame->length >> 63 == 0;
     return true;
 }
@@ -163,7 +165,8 @@ static size_t read_control(char *at, const struct frame *frame, struct ws_event 
     char *payload = at + frame->header;
     size_t length = (size_t)frame->length;
 
-    unmask(payload, length, (const uint8_t *)payload - 4, 0);
+    if (frame->masked)
+        unmask(payload, length, (const uint8_t *)payload - 4, 0);
     event->type = WS_EVENT_CONTROL;
     event->opcode = (enum ws_opcode)frame->opcode;
     event->payload = (struct str){payload, length};
@@ -189,7 +192,8 @@ static size_t read_payload(struct ws_reader *reader, char *at, size_t length,
 {
     size_t piece = length < reader->left ? length : reader->left;
 
-    unmask(at, piece, reader->mask, reader->mask_at);
+    if (!reader->from_server)
+        unmask(at, piece, reader->mask, reader->mask_at);
     reader->mask_at = (uint8_t)((reader->mask_at + piece) & 3);
     reader->left -= (uint32_t)piece;
     event->type = WS_EVENT_DATA;
@@ -235,7 +239,8 @@ size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_even
     reader->final = frame.final;
     if (frame.opcode != WS_CONTINUATION)
         reader->message = (uint8_t)frame.opcode;
-    memcpy(reader->mask, at + frame.header - 4, 4);
+    if (frame.masked)
+        memcpy(reader->mask, at + frame.header - 4, 4);
     reader->mask_at = 0;
     reader->in_frame = true;
     return frame.header + read_payload(reader, at + frame.header, length - frame.header, event);
@@ -279,6 +284,25 @@ struct message *ws_frame(enum ws_opcode opcode, struct str payload)
     memcpy(message->bytes, header, length);
     if (payload.length)
         memcpy(message->bytes + length, payload.at, payload.length);
+    return message;
+}
+
+struct message *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4])
+{
+    char header[WS_HEADER_MAX];
+    size_t length = ws_write_header(header, opcode, payload.length);
+    struct message *message = message_new(length + 4 + payload.length);
+    char *at;
+
+    if (!message)
+        return NULL;
+    header[1] = (char)(header[1] | (char)0x80);
+    memcpy(message->bytes, header, length);
+    at = message->bytes + length;
+    memcpy(at, mask, 4);
+    if (payload.length)
+        memcpy(at + 4, payload.at, payload.length);
+    unmask(at + 4, payload.length, mask, 0);
     return message;
 }
 

@@ -1,8 +1,9 @@
 /* ws.h - RFC 6455: the handshake, bytes to frames to pieces of messages, messages to frame bytes.
  * No sockets and no buffers: a message is handed over in the pieces in which it came, so a reader
  * holds a few words, however long the message.
- * Refuses: extensions, unmasked frames, reserved bits and opcodes, bad UTF-8 at its first bad
- * byte, and a message longer than its limit as soon as a length is announced. */
+ * Refuses: extensions, frames masked where they must not be and unmasked where they must, reserved
+ * bits and opcodes, bad UTF-8 at its first bad byte, and a message longer than its limit as soon as
+ * a length is announced. */
 #ifndef WSPUSH_WS_H
 #define WSPUSH_WS_H
 
@@ -42,8 +43,10 @@ int ws_check_upgrade(const struct http_request *request, struct str *key, const 
 /* Appends the answer 101 to an upgrade with this key (section 4.2.2). */
 bool ws_write_upgrade(struct buf *out, struct str key);
 
-/* Reads the frames of one peer, which must mask them. Zeroed but for `limit` is the start. */
+/* Reads the frames of one peer. Zeroed but for `limit` is the start of a client's frames, which
+ * must be masked; a server's must not be. */
 struct ws_reader {
+    bool from_server;
     uint32_t limit;  /* greatest length of a message in bytes */
     uint32_t left;   /* payload bytes of the present data frame still to come */
     uint32_t length; /* payload bytes of the present message so far announced */
@@ -84,6 +87,9 @@ size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, s
 
 /* A message that is one final frame around `payload`. NULL when there is no memory. */
 struct message *ws_frame(enum ws_opcode opcode, struct str payload);
+
+/* The same as a client sends it: masked with `mask`, which should be random. */
+struct message *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4]);
 
 /* A message that is a close frame: see ws_write_close. */
 struct message *ws_close_frame(unsigned code, struct str reason);

@@ -4,14 +4,17 @@
 #include "config.h"
 #include "crypto.h"
 #include "file.h"
+#include "identity.h"
 #include "log.h"
 #include "loop.h"
+#include "mailbox.h"
 #include "park.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -29,6 +32,15 @@
 #define LOCK_FILE "lock"
 /* The listener, pipes, files, and the connections beyond the limit that are told so. */
 #define OWN_DESCRIPTORS 96
+/* In a cluster: a link to each other node, those that knock, and what the libraries open. */
+#define CLUSTER_DESCRIPTORS 400
+#define RPC_PORT_ABOVE 1000 /* the port, where no other is configured */
+
+#ifdef WSPUSH_CLUSTER
+#define FEATURES "cluster (Redis, RabbitMQ)"
+#else
+#define FEATURES "single node"
+#endif
 
 /* POSIX has no call that sets a process's supplementary groups, but every system has this one. */
 int initgroups(const char *user, gid_t group);
@@ -71,7 +83,7 @@ static void parse_options(int count, char **arguments, struct options *options)
             options->test = true;
             break;
         case 'v':
-            printf("wspush " VERSION "\nfeatures: single node\n");
+            printf("wspush " VERSION "\nfeatures: " FEATURES "\n");
             exit(0);
         case 'h':
             fputs(usage, stdout);
@@ -89,6 +101,21 @@ static void parse_options(int count, char **arguments, struct options *options)
     }
 }
 
+/* What a node of a cluster must have been told. */
+static void check_cluster(const struct options *options, struct config *config)
+{
+    if (!config->crypto_key[0])
+        die("%s: cluster = true needs [common] crypto_key: the same 16 bytes on every node",
+            options->file);
+    if (!config->rpc_port)
+        config->rpc_port = config->port + RPC_PORT_ABOVE;
+    if (config->rpc_port > 65535)
+        die("%s: [common] port + %d is no port: set [cluster] rpc_port", options->file,
+            RPC_PORT_ABOVE);
+    if (config->rpc_port == config->port)
+        die("%s: [cluster] rpc_port must not be [common] port", options->file);
+}
+
 static void read_config(struct options *options, struct config *config)
 {
     struct buf text = {.limit = CONFIG_MAX};
@@ -102,14 +129,18 @@ static void read_config(struct options *options, struct config *config)
         die("%s: %s: give a readable file with -c", options->file, strerror(code));
     good = code || config_parse(config, options->file, str_of(&text), error, sizeof error);
     buf_free(&text);
-    if (config->cluster) /* goes first: such a file has sections that are unknown here */
+    if (!good)
+        die("%s", error);
+#ifndef WSPUSH_CLUSTER
+    if (config->cluster)
         die("%s: cluster = true, but this binary is built without cluster support: build one with "
             "make CLUSTER=1, or set cluster = false",
             options->file);
-    if (!good)
-        die("%s", error);
+#endif
     if (options->port.at && (!str_number(options->port, 65535, &config->port) || !config->port))
         die("PORT must be a number from 1 to 65535, not %s", options->port.at);
+    if (config->cluster)
+        check_cluster(options, config);
 }
 
 static void open_log(const struct config *config, struct log *log)
@@ -127,9 +158,10 @@ static void open_log(const struct config *config, struct log *log)
 /* --- descriptors ----------------------------------------------------------------------------- */
 
 /* Each lot of parked connections has a pipe of its own. */
-static uint64_t descriptors_for(uint64_t connections)
+static uint64_t descriptors_for(const struct config *config, uint64_t connections)
 {
-    return connections + 2 * (connections / PARK_LOT + 1) + OWN_DESCRIPTORS;
+    return connections + 2 * (connections / PARK_LOT + 1) + OWN_DESCRIPTORS +
+           (config->cluster ? CLUSTER_DESCRIPTORS : 0);
 }
 
 /* Raises the limit of descriptors as far as it goes; returns how many connections there may be. */
@@ -143,18 +175,19 @@ static uint64_t connection_limit(const struct config *config)
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
         getrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < descriptors_for(1))
+    if (limit.rlim_cur < descriptors_for(config, 1))
         die("only %llu descriptors may be open, %llu are the least: raise ulimit -n",
-            (unsigned long long)limit.rlim_cur, (unsigned long long)descriptors_for(1));
-    if (connections && descriptors_for(connections) > limit.rlim_cur)
+            (unsigned long long)limit.rlim_cur, (unsigned long long)descriptors_for(config, 1));
+    if (connections && descriptors_for(config, connections) > limit.rlim_cur)
         die("[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
             "raise ulimit -n, or lower max_connections",
-            (unsigned long long)connections, (unsigned long long)descriptors_for(connections),
+            (unsigned long long)connections,
+            (unsigned long long)descriptors_for(config, connections),
             (unsigned long long)limit.rlim_cur);
     if (connections)
         return connections;
     connections = limit.rlim_cur < 10000000 ? limit.rlim_cur : 10000000;
-    while (descriptors_for(connections) > limit.rlim_cur)
+    while (descriptors_for(config, connections) > limit.rlim_cur)
         connections -= connections / 1000 + 1;
     return connections;
 }
@@ -200,10 +233,76 @@ static int open_listener(const struct config *config)
 
 static void open_wake_pipe(int wake[2])
 {
-    if (pipe(wake) != 0)
+    if (!mailbox_pipe(wake))
         die("pipe: %s", strerror(errno));
-    for (int i = 0; i < 2; i++)
-        fcntl(wake[i], F_SETFL, O_NONBLOCK);
+}
+
+/* --- the cluster's port ---------------------------------------------------------------------- */
+
+/* True for the addresses that RFC 1918 keeps for private networks. */
+static bool is_private(const unsigned char address[4])
+{
+    return address[0] == 10 || (address[0] == 172 && address[1] >= 16 && address[1] < 32) ||
+           (address[0] == 192 && address[1] == 168);
+}
+
+/* The address from which this machine would speak to `target`; nothing is sent to find out. */
+static bool own_address(const char *target, unsigned char address[4])
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)}, own;
+    socklen_t length = sizeof own;
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    bool found;
+
+    if (fd < 0 || !identity_read_address(str_from(target), address))
+        return false;
+    memcpy(&to.sin_addr, address, 4);
+    found = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
+            getsockname(fd, (struct sockaddr *)&own, &length) == 0;
+    close(fd);
+    if (found)
+        memcpy(address, &own.sin_addr, 4);
+    return found && is_private(address);
+}
+
+/* The address that the other nodes are told. */
+static void find_advertised(const struct config *config, unsigned char address[4])
+{
+    static const char *const targets[] = {"10.255.255.254", "172.31.255.254", "192.168.255.254"};
+
+    if (config->advertise[0]) {
+        if (!identity_read_address(str_from(config->advertise), address))
+            die("[cluster] advertise = %s: give an IPv4 address of this machine",
+                config->advertise);
+        return;
+    }
+    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++)
+        if (own_address(targets[i], address))
+            return;
+    die("this machine has no private IPv4 address: set [cluster] advertise to the address at which "
+        "the other nodes find it");
+}
+
+static int open_rpc_listener(const struct config *config, unsigned char address[4])
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)config->rpc_port)};
+    struct addrinfo entry = {.ai_family = AF_INET,
+                             .ai_socktype = SOCK_STREAM,
+                             .ai_addr = (struct sockaddr *)&at,
+                             .ai_addrlen = sizeof at};
+    int fd;
+
+    find_advertised(config, address);
+    memcpy(&at.sin_addr, address, 4);
+    fd = try_listen(&entry);
+    if (fd < 0)
+        die("cannot listen for other nodes on [cluster] advertise %u.%u.%u.%u, rpc_port %u: %s: %s",
+            address[0], address[1], address[2], address[3], (unsigned)config->rpc_port,
+            strerror(errno),
+            errno == EADDRINUSE      ? "stop what listens there, or choose another rpc_port"
+            : errno == EADDRNOTAVAIL ? "advertise must be an address of this machine"
+                                     : "choose another advertise or rpc_port");
+    return fd;
 }
 
 /* --- rights and data ------------------------------------------------------------------------- */
@@ -233,19 +332,23 @@ static void drop_privileges(const struct passwd *user)
         die("cannot give up root for user %s", user->pw_name);
 }
 
-/* Makes data_dir, and becomes the configured user, who must own it. */
+/* Becomes the configured user. Makes data_dir first, which that user must own; a node of a cluster
+ * keeps nothing there. */
 static void prepare_data(const struct config *config)
 {
     const struct passwd *user = find_user(config);
-    int error = file_make_directory(config->data_dir);
+    int error = config->cluster ? 0 : file_make_directory(config->data_dir);
 
-    if (!error && user && chown(config->data_dir, user->pw_uid, user->pw_gid) != 0)
+    if (!config->cluster && !error && user &&
+        chown(config->data_dir, user->pw_uid, user->pw_gid) != 0)
         error = errno;
     if (error)
         die("[common] data_dir = %s: %s: name a directory that can be created or written",
             config->data_dir, strerror(error));
     if (user)
         drop_privileges(user);
+    if (config->cluster)
+        return;
     error = file_lock(config->data_dir, LOCK_FILE);
     if (error == EAGAIN)
         die("[common] data_dir = %s is in use by another wspush: stop it, or give this one "
@@ -340,6 +443,7 @@ int main(int count, char **arguments)
     struct loop_options with = {.config = &config, .log = &log, .keys = &keys, .stops = &stops};
     char error[1400];
     struct loop *loop;
+    const char *broken;
 
     parse_options(count, arguments, &options);
     read_config(&options, &config);
@@ -350,6 +454,9 @@ int main(int count, char **arguments)
     }
     open_log(&config, &log);
     with.listener = open_listener(&config);
+    with.rpc_listener = -1;
+    if (config.cluster)
+        with.rpc_listener = open_rpc_listener(&config, with.rpc_address);
     prepare_data(&config);
     make_keys(&config, &keys);
     open_wake_pipe(with.wake);
@@ -358,7 +465,9 @@ int main(int count, char **arguments)
     if (!loop)
         die("%s", error);
     log_start(&config, &log, with.max_connections);
-    loop_run(loop);
+    broken = loop_run(loop);
+    if (broken)
+        die("%s", broken);
     loop_close(loop);
     crypto_erase(&keys, sizeof keys);
     if (log.file)

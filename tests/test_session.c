@@ -49,11 +49,13 @@ static bool serve(struct guest *guest)
 static bool take_result(struct guest *guest)
 {
     struct account_result result;
+    struct api_answer answer;
 
     if (guest->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
         return false;
     CHECK(result.ticket == session_ticket(&guest->session));
-    session_answer_late(&context, &guest->session, &result);
+    api_finish(&node.api, &result, context.unix_now, &answer);
+    session_answer_late(&context, &guest->session, &answer);
     settle(guest);
     return true;
 }

@@ -1,0 +1,1483 @@
+/* cluster.c - makes many hubs look like one. */
+#include "cluster.h"
+
+#include "broker.h"
+#include "identity.h"
+#include "json.h"
+#include "peer.h"
+#include "registry.h"
+#include "task.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define START_GRACE 2000  /* milliseconds after joining for links and broker, before serving */
+#define SETTLE_TIME 3000  /* milliseconds after coming back to RabbitMQ for the others to do so */
+#define CONFIRM_TIME 1000 /* milliseconds without a confirm after which nothing is published */
+#define BREAK_TIME 20000  /* and after which the connection is given up */
+#define COUNTS_KEPT 1024  /* counts of publications that their origin may still ask for */
+#define ORIGINS_KEPT 1024 /* nodes whose publications are told apart from repetitions */
+
+enum slot_state { SLOT_UNBOUND, SLOT_BINDING, SLOT_BOUND };
+
+/* What became of a publication on this node. */
+struct count {
+    struct identity origin;
+    uint64_t number;
+    unsigned order;
+    struct outcome outcome;
+};
+
+/* The last publication of a node that was taken, for each order: what comes again is not newer. */
+struct origin {
+    struct origin *next;
+    struct identity identity;
+    uint64_t numbers[BROKER_ORDERS];
+};
+
+/* A system that is known to be registered. */
+struct known {
+    size_t length;
+    char name[];
+};
+
+/* Who waits for the outcome of a command. */
+struct requester {
+    bool is_node;
+    uint64_t ticket;
+    struct identity node;
+};
+
+struct cluster {
+    struct cluster_options options;
+    struct hub *hub;
+    struct registry *registry;
+    struct broker *broker; /* from when the node has joined */
+    struct peers *peers;
+    struct identity self;
+    char life[IDENTITY_TEXT_MAX];
+    uint32_t seed;
+    int64_t now;
+
+    bool joined, listed, served; /* in the registry; others were listed; can serve */
+    int64_t joined_at;
+    int64_t trust_at; /* from when on the registry is believed that a node is dead */
+    bool waiting;     /* for the registry */
+    char waiting_for[500], clash[500];
+
+    bool up, tried; /* RabbitMQ is connected; that has been tried at least once */
+    int64_t up_since;
+    uint64_t outstanding;      /* publications neither confirmed nor refused */
+    int64_t outstanding_since; /* when the first of them was published, or the last confirm came */
+    uint64_t numbers[BROKER_ORDERS];
+    uint8_t slot_states[HUB_SLOTS];
+    uint32_t slot_waits[HUB_SLOTS]; /* tasks that wait for this one */
+
+    struct tasks tasks;
+    struct task *done, *last_done, *given; /* for sessions: to be given, and the one given last */
+    struct cluster_result result;
+
+    struct table known;
+    struct origin *origins;
+    size_t origin_count;
+    struct count counts[COUNTS_KEPT]; /* a ring */
+    size_t next_count;
+    struct buf decoded, text; /* of the letter being read, and of the one being written */
+};
+
+/* --- what can be done now -------------------------------------------------------------------- */
+
+static void fail(struct outcome *outcome, enum outcome_code code, const char *error)
+{
+    outcome->code = code;
+    outcome->error = error;
+}
+
+const char *cluster_broken(const struct cluster *cluster)
+{
+    return cluster && cluster->clash[0] ? cluster->clash : NULL;
+}
+
+static bool are_all_linked(const struct cluster *cluster)
+{
+    for (const struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
+        if (peer->listed && !peer->link)
+            return false;
+    return cluster->listed;
+}
+
+const char *cluster_unready(const struct cluster *cluster)
+{
+    if (!cluster || cluster->served)
+        return NULL;
+    if (!cluster->joined)
+        return cluster->waiting_for[0] ? cluster->waiting_for : "joining the cluster";
+    return "joining the cluster: the links to the other nodes are not up yet";
+}
+
+/* Begins to serve once the others can be reached, or have been waited for long enough. */
+static void check_ready(struct cluster *cluster)
+{
+    struct log_field fields[] = {{.name = "node", .text = str_from(cluster->life)}, {0}};
+    bool waited = cluster->now - cluster->joined_at >= START_GRACE;
+
+    if (cluster->served || !cluster->joined ||
+        !(waited || (are_all_linked(cluster) && cluster->tried)))
+        return;
+    cluster->served = true;
+    log_write(cluster->options.log, LOG_INFO, "joined the cluster", fields);
+}
+
+/* Why nothing can be published now, or NULL. Right after RabbitMQ has come back the other nodes may
+ * not have bound their slots yet: what is published then would not reach them. */
+static const char *publishing_trouble(const struct cluster *cluster)
+{
+    if (!cluster->up)
+        return "RabbitMQ cannot be reached";
+    if (cluster->outstanding && cluster->now - cluster->outstanding_since > CONFIRM_TIME)
+        return "RabbitMQ does not answer";
+    if (cluster->now - cluster->up_since >= SETTLE_TIME)
+        return NULL;
+    for (const struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
+        if (!peer->ready && peers_reach(cluster->peers, peer))
+            return "RabbitMQ has come back, and not all nodes have found it yet";
+    return NULL;
+}
+
+/* --- letters --------------------------------------------------------------------------------- */
+
+static bool write_letter(struct cluster *cluster, const struct letter *letter)
+{
+    cluster->text.length = 0;
+    if (letter_write(&cluster->text, letter))
+        return true;
+    buf_free(&cluster->text);
+    return false;
+}
+
+static bool send_letter(struct cluster *cluster, struct peer *peer, const struct letter *letter)
+{
+    return write_letter(cluster, letter) &&
+           peers_send(cluster->peers, peer, str_of(&cluster->text));
+}
+
+static void answer_node(struct cluster *cluster, const struct identity *node, uint64_t id,
+                        const struct outcome *outcome)
+{
+    struct letter letter = {.kind = LETTER_ANSWER, .id = id, .outcome = *outcome};
+    struct peer *peer = peers_find(cluster->peers, node);
+
+    if (peer)
+        send_letter(cluster, peer, &letter);
+}
+
+/* --- the end of tasks ------------------------------------------------------------------------ */
+
+static void drop_slot_if_unused(struct cluster *cluster, uint16_t slot);
+
+/* Frees a task that is in no list, and the slots that it kept bound. */
+static void free_task(struct cluster *cluster, struct task *task)
+{
+    for (unsigned i = 0; i < task->slot_count; i++) {
+        cluster->slot_waits[task->slots[i]]--;
+        drop_slot_if_unused(cluster, task->slots[i]);
+    }
+    task_free(task);
+}
+
+/* Nothing is waited for any more, or not longer: whoever waits is told. */
+static void finish(struct cluster *cluster, struct task *task)
+{
+    task_unlink(&cluster->tasks, task);
+    task_merge(task);
+    if (task->for_node) {
+        answer_node(cluster, &task->asker, task->ticket, &task->outcome);
+        free_task(cluster, task);
+        return;
+    }
+    if (cluster->last_done)
+        cluster->last_done->next = task;
+    else
+        cluster->done = task;
+    cluster->last_done = task;
+}
+
+static void finish_if_done(struct cluster *cluster, struct task *task)
+{
+    if (task_is_done(task))
+        finish(cluster, task);
+}
+
+const struct cluster_result *cluster_result(struct cluster *cluster)
+{
+    struct task *task;
+
+    if (!cluster)
+        return NULL;
+    if (cluster->given)
+        free_task(cluster, cluster->given);
+    cluster->given = task = cluster->done;
+    if (!task)
+        return NULL;
+    cluster->done = task->next;
+    if (!cluster->done)
+        cluster->last_done = NULL;
+    cluster->result = (struct cluster_result){
+        .ticket = task->ticket,
+        .is_admission = task->kind == TASK_ADMIT,
+        .system = task->system,
+        .command = task->command,
+        .receipt = task->receipt,
+        .message_id = str_of(&task->message_id),
+        .outcome = task->outcome,
+        .incomplete = task->incomplete,
+    };
+    if (task->outcome.code == OUTCOME_UNKNOWN_SYSTEM)
+        cluster->result.admission = CLUSTER_UNKNOWN;
+    else if (task->outcome.code != OUTCOME_SUCCESS)
+        cluster->result.admission = CLUSTER_UNREACHABLE;
+    return &cluster->result;
+}
+
+/* Begins a task for a command. NULL, with the outcome set, without memory. */
+static struct task *begin(struct cluster *cluster, enum task_kind kind,
+                          const struct command *command, bool receipt, const struct requester *who,
+                          struct outcome *outcome)
+{
+    int64_t patience = (int64_t)cluster->options.config->rpc_timeout;
+    struct task *task = task_new(&cluster->tasks, kind, cluster->now + patience);
+
+    if (task) {
+        task->for_node = who->is_node;
+        task->ticket = who->ticket;
+        task->asker = who->node;
+        task->command = command->kind;
+        task->receipt = receipt;
+        if (!receipt || buf_append(&task->message_id, command->message_id))
+            return task;
+        task_unlink(&cluster->tasks, task);
+        free_task(cluster, task);
+    }
+    fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    return NULL;
+}
+
+/* Gives a task up that has just begun. Its value is DONE. */
+static enum cluster_status abandon(struct cluster *cluster, struct task *task,
+                                   struct outcome *outcome, const char *error)
+{
+    task_unlink(&cluster->tasks, task);
+    free_task(cluster, task);
+    fail(outcome, OUTCOME_UNREACHABLE, error);
+    return CLUSTER_DONE;
+}
+
+/* --- slots ----------------------------------------------------------------------------------- */
+
+static void want_slot(struct cluster *cluster, uint16_t slot)
+{
+    if (cluster->slot_states[slot] != SLOT_UNBOUND)
+        return;
+    cluster->slot_states[slot] = SLOT_BINDING;
+    broker_bind(cluster->broker, slot, true);
+}
+
+/* A slot that is being bound is looked at again when that is done. */
+static void drop_slot_if_unused(struct cluster *cluster, uint16_t slot)
+{
+    if (cluster->slot_states[slot] != SLOT_BOUND || cluster->slot_waits[slot] ||
+        cluster->hub->shared->audiences[slot])
+        return;
+    cluster->slot_states[slot] = SLOT_UNBOUND;
+    broker_bind(cluster->broker, slot, false);
+}
+
+static void follow_changed_slots(struct cluster *cluster)
+{
+    struct hub_shared *shared = cluster->hub->shared;
+
+    for (size_t i = 0; i < shared->changed_count; i++) {
+        uint16_t slot = shared->changed[i];
+
+        shared->is_changed[slot] = false;
+        if (shared->audiences[slot])
+            want_slot(cluster, slot);
+        else
+            drop_slot_if_unused(cluster, slot);
+    }
+    shared->changed_count = 0;
+}
+
+/* The task needs this slot: it is bound, or will be, and stays so until the task is freed. */
+static void need_slot(struct cluster *cluster, struct task *task, uint16_t slot)
+{
+    task->slots[task->slot_count++] = slot;
+    cluster->slot_waits[slot]++;
+    want_slot(cluster, slot);
+}
+
+static bool has_its_slots(const struct cluster *cluster, const struct task *task)
+{
+    for (unsigned i = 0; i < task->slot_count; i++)
+        if (cluster->slot_states[task->slots[i]] != SLOT_BOUND)
+            return false;
+    return !task->looking_up;
+}
+
+/* A slot has been bound, or a system found: does what waited for that alone. */
+static void go_on(struct cluster *cluster, struct task *task)
+{
+    struct letter letter;
+
+    if (!has_its_slots(cluster, task))
+        return;
+    if (task->kind == TASK_BIND) {
+        if (letter_read(str_of(&task->text), cluster->seed, &cluster->decoded, &letter))
+            hub_apply(cluster->hub, &letter.command, &task->outcome);
+        else
+            task_fail(task, "out of memory");
+    }
+    finish(cluster, task);
+}
+
+static void take_bound(struct cluster *cluster, uint16_t slot)
+{
+    struct task *next;
+
+    cluster->slot_states[slot] = SLOT_BOUND;
+    for (struct task *task = cluster->tasks.first; task; task = next) {
+        next = task->next;
+        if (task->slot_count)
+            go_on(cluster, task);
+    }
+    drop_slot_if_unused(cluster, slot);
+}
+
+/* --- commands for one client ----------------------------------------------------------------- */
+
+/* Binds a client of this node, once the broker has the bindings that this needs. */
+static enum cluster_status bind_here(struct cluster *cluster, const struct command *command,
+                                     const struct requester *who, struct outcome *outcome)
+{
+    struct letter letter = {.kind = LETTER_REQUEST, .command = *command};
+    uint16_t group = hub_slot(AUDIENCE_GROUP, command->system, command->group);
+    uint16_t user = hub_slot(AUDIENCE_USER, command->system, command->user);
+    bool needs_user = command->user.length && cluster->slot_states[user] != SLOT_BOUND;
+    struct task *task;
+
+    if (!hub_is_online(cluster->hub, command->system, command->client) ||
+        (cluster->slot_states[group] == SLOT_BOUND && !needs_user)) {
+        hub_apply(cluster->hub, command, outcome);
+        return CLUSTER_DONE;
+    }
+    if (!cluster->up) {
+        fail(outcome, OUTCOME_UNREACHABLE, "RabbitMQ cannot be reached");
+        return CLUSTER_DONE;
+    }
+    task = begin(cluster, TASK_BIND, command, false, who, outcome);
+    if (!task)
+        return CLUSTER_DONE;
+    if (!letter_write(&task->text, &letter))
+        return abandon(cluster, task, outcome, "out of memory");
+    need_slot(cluster, task, group);
+    if (command->user.length)
+        need_slot(cluster, task, user);
+    return CLUSTER_LATER;
+}
+
+static enum cluster_status apply_here(struct cluster *cluster, const struct command *command,
+                                      const struct requester *who, struct outcome *outcome)
+{
+    if (command->kind == COMMAND_BIND)
+        return bind_here(cluster, command, who, outcome);
+    hub_apply(cluster->hub, command, outcome);
+    return CLUSTER_DONE;
+}
+
+static enum cluster_status apply_to_owner(struct cluster *cluster, const struct command *command,
+                                          bool receipt, const struct requester *who,
+                                          struct outcome *outcome)
+{
+    struct letter letter = {.kind = LETTER_REQUEST, .at = cluster->now, .command = *command};
+    struct identity owner;
+    uint64_t number;
+    bool opened = hub_open_id(cluster->hub, command->client, &owner, &number);
+    struct peer *peer;
+    struct task *task;
+
+    if (opened && identity_same(&owner, &cluster->self))
+        return apply_here(cluster, command, who, outcome);
+    peer = opened ? peers_find(cluster->peers, &owner) : NULL;
+    if (!peer) {
+        fail(outcome, OUTCOME_OFFLINE, "client not online");
+        return CLUSTER_DONE;
+    }
+    task = begin(cluster, TASK_COMMAND, command, receipt, who, outcome);
+    if (!task)
+        return CLUSTER_DONE;
+    letter.id = task->id;
+    if (!task_add_part(task, &owner) || !send_letter(cluster, peer, &letter))
+        return abandon(cluster, task, outcome, "the client's node cannot be reached");
+    return CLUSTER_LATER;
+}
+
+/* --- send_to_clients ------------------------------------------------------------------------- */
+
+/* The part that an id goes to: that of its owner if it can be reached, else part 0, this node,
+ * where it is found not to be online. */
+static size_t part_of(struct cluster *cluster, struct task *task, struct json_value id)
+{
+    struct identity owner;
+    uint64_t number;
+    const struct peer *peer = NULL;
+
+    if (hub_open_id(cluster->hub, id, &owner, &number))
+        peer = peers_find(cluster->peers, &owner);
+    if (!peer || !peers_reach(cluster->peers, peer))
+        return 0;
+    for (size_t i = 1; i < task->part_count; i++)
+        if (identity_same(&task->parts[i].node, &owner))
+            return i;
+    return task_add_part(task, &owner) ? task->part_count - 1 : 0;
+}
+
+static size_t count_elements(struct str array)
+{
+    struct json_value element;
+    size_t count = 0;
+
+    while (json_next_element(&array, &element))
+        count++;
+    return count;
+}
+
+/* Notes for each id the part that it goes to. */
+static bool share_out(struct cluster *cluster, struct task *task, const struct command *command)
+{
+    struct str rest = command->clients;
+    struct json_value id;
+
+    task->owner_count = count_elements(command->clients);
+    task->owners = calloc(task->owner_count + 1, sizeof *task->owners);
+    if (!task->owners || !buf_append(&task->text, command->clients) ||
+        !task_add_part(task, &cluster->self))
+        return false;
+    for (size_t i = 0; json_next_element(&rest, &id); i++)
+        task->owners[i] = (uint32_t)part_of(cluster, task, id);
+    return true;
+}
+
+/* Appends the ids of one part as an array. */
+static bool write_share(const struct task *task, struct str clients, size_t part, struct buf *out)
+{
+    struct json_value id;
+
+    buf_append(out, STR("["));
+    for (size_t i = 0; json_next_element(&clients, &id); i++) {
+        if (task->owners[i] != part)
+            continue;
+        if (out->length > 1)
+            buf_append(out, STR(","));
+        buf_append(out, id.text);
+    }
+    return buf_append(out, STR("]"));
+}
+
+/* All ids of a part have failed. */
+static void fail_share(struct task *task, size_t part, struct str share)
+{
+    struct letter letter = {.list = {share.at + 1, share.length - 2}};
+
+    task_add_outcome(task, &task->parts[part], &letter);
+}
+
+static void send_share(struct cluster *cluster, struct task *task, const struct command *command,
+                       size_t part)
+{
+    struct buf clients = {0};
+    struct command share = *command;
+    struct outcome outcome = {0};
+    struct letter letter = {.kind = LETTER_REQUEST, .id = task->id, .at = cluster->now};
+    struct peer *peer = peers_find(cluster->peers, &task->parts[part].node);
+
+    if (!write_share(task, command->clients, part, &clients)) {
+        task_give_up_part(task, &task->parts[part]);
+        buf_free(&clients);
+        return;
+    }
+    share.clients = str_of(&clients);
+    letter.command = share;
+    if (part == 0) {
+        hub_apply(cluster->hub, &share, &outcome);
+        letter = (struct letter){.outcome = outcome, .list = str_of(&outcome.list)};
+        task_add_outcome(task, &task->parts[0], &letter);
+        buf_free(&outcome.list);
+    } else if (!peer || !send_letter(cluster, peer, &letter)) {
+        fail_share(task, part, share.clients);
+    }
+    buf_free(&clients);
+}
+
+static enum cluster_status apply_to_owners(struct cluster *cluster, const struct command *command,
+                                           bool receipt, const struct requester *who,
+                                           struct outcome *outcome)
+{
+    struct task *task = begin(cluster, TASK_COMMAND, command, receipt, who, outcome);
+
+    if (!task)
+        return CLUSTER_DONE;
+    if (!share_out(cluster, task, command))
+        return abandon(cluster, task, outcome, "out of memory");
+    for (size_t part = 0; part < task->part_count; part++)
+        send_share(cluster, task, command, part);
+    finish_if_done(cluster, task);
+    return CLUSTER_LATER;
+}
+
+/* A node has not answered for its share of the ids: they have failed. */
+static void give_up_share(struct task *task, struct task_part *part)
+{
+    struct buf share = {0};
+    size_t index = (size_t)(part - task->parts);
+
+    if (write_share(task, str_of(&task->text), index, &share))
+        fail_share(task, index, str_of(&share));
+    else
+        task_give_up_part(task, part);
+    buf_free(&share);
+}
+
+static void give_up(struct task *task, struct task_part *part)
+{
+    if (task->owners)
+        give_up_share(task, part);
+    else
+        task_give_up_part(task, part);
+}
+
+/* --- the online list ------------------------------------------------------------------------- */
+
+/* Sends a letter to all nodes, each of which is a part of the task. */
+static bool ask_all(struct cluster *cluster, struct task *task, const struct letter *letter)
+{
+    bool written = write_letter(cluster, letter);
+
+    for (struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next) {
+        struct task_part *part = task_add_part(task, &peer->identity);
+
+        if (!part)
+            return false;
+        if (!written || !peers_send(cluster->peers, peer, str_of(&cluster->text)))
+            task_give_up_part(task, part);
+    }
+    return true;
+}
+
+static enum cluster_status list_online(struct cluster *cluster, const struct command *command,
+                                       const struct requester *who, struct outcome *outcome)
+{
+    struct letter letter = {.kind = LETTER_REQUEST, .at = cluster->now, .command = *command};
+    struct task *task = begin(cluster, TASK_COMMAND, command, false, who, outcome);
+
+    if (!task)
+        return CLUSTER_DONE;
+    hub_apply(cluster->hub, command, &task->outcome);
+    letter.id = task->id;
+    if (!ask_all(cluster, task, &letter))
+        return abandon(cluster, task, outcome, "out of memory");
+    finish_if_done(cluster, task);
+    return CLUSTER_LATER;
+}
+
+/* --- publications ---------------------------------------------------------------------------- */
+
+static uint16_t slot_of(const struct command *command)
+{
+    if (command->kind == COMMAND_SEND_TO_SYSTEM)
+        return hub_slot(AUDIENCE_SYSTEM, command->system, (struct str){0});
+    if (command->kind == COMMAND_SEND_TO_USER)
+        return hub_slot(AUDIENCE_USER, command->system, command->user);
+    return hub_slot(AUDIENCE_GROUP, command->system, command->group);
+}
+
+/* Publishes a send. `ticket` is a task's number, or 0 if nobody waits. *number becomes its number.
+ */
+static bool publish(struct cluster *cluster, const struct command *command, bool counted,
+                    uint64_t ticket, int64_t deadline, uint64_t *number)
+{
+    uint16_t slot = slot_of(command);
+    struct letter letter = {.kind = LETTER_PUBLISH,
+                            .origin = str_from(cluster->life),
+                            .number = cluster->numbers[slot % BROKER_ORDERS] + 1,
+                            .counted = counted,
+                            .command = *command};
+
+    if (!write_letter(cluster, &letter) ||
+        !broker_publish(cluster->broker, ticket, slot, str_of(&cluster->text), deadline))
+        return false;
+    *number = ++cluster->numbers[slot % BROKER_ORDERS];
+    if (cluster->outstanding++ == 0)
+        cluster->outstanding_since = cluster->now;
+    return true;
+}
+
+/* Asks all nodes how many of their clients a publication has reached. */
+static bool ask_counts(struct cluster *cluster, struct task *task, uint16_t slot)
+{
+    struct letter letter = {
+        .kind = LETTER_COUNT, .id = task->id, .number = task->number, .slot = slot};
+
+    task->origin = cluster->self;
+    task->order = slot % BROKER_ORDERS;
+    task->to_count = cluster->slot_states[slot] != SLOT_UNBOUND;
+    return ask_all(cluster, task, &letter);
+}
+
+static enum cluster_status publish_command(struct cluster *cluster, const struct command *command,
+                                           bool receipt, const struct requester *who,
+                                           struct outcome *outcome)
+{
+    const char *trouble = publishing_trouble(cluster);
+    struct task *task;
+
+    if (trouble) {
+        fail(outcome, OUTCOME_UNREACHABLE, trouble);
+        return CLUSTER_DONE;
+    }
+    task = begin(cluster, TASK_COMMAND, command, receipt, who, outcome);
+    if (!task)
+        return CLUSTER_DONE;
+    if (!publish(cluster, command, receipt, task->id, task->deadline, &task->number))
+        return abandon(cluster, task, outcome, "too much waits for RabbitMQ already");
+    task->to_confirm = true;
+    if (receipt && !ask_counts(cluster, task, slot_of(command)))
+        task->incomplete = true;
+    return CLUSTER_LATER;
+}
+
+static void take_confirm(struct cluster *cluster, uint64_t ticket, bool confirmed)
+{
+    struct task *task = ticket ? task_find(&cluster->tasks, ticket) : NULL;
+
+    cluster->outstanding--;
+    cluster->outstanding_since = cluster->now;
+    if (!task)
+        return;
+    task->to_confirm = false;
+    if (!confirmed) {
+        task_fail(task, "RabbitMQ did not take the message");
+        finish(cluster, task);
+    } else {
+        finish_if_done(cluster, task);
+    }
+}
+
+/* --- what was published ---------------------------------------------------------------------- */
+
+static struct origin *find_origin(struct cluster *cluster, const struct identity *identity)
+{
+    struct origin **at = &cluster->origins, *origin;
+
+    while ((origin = *at) && !identity_same(&origin->identity, identity)) {
+        /* a list this long is mostly of nodes long gone; the last ones have not spoken for longest
+         */
+        if (!origin->next && cluster->origin_count >= ORIGINS_KEPT) {
+            *origin = (struct origin){.identity = *identity};
+            break;
+        }
+        at = &origin->next;
+    }
+    if (origin) {
+        *at = origin->next;
+    } else {
+        origin = calloc(1, sizeof *origin);
+        if (!origin)
+            return NULL;
+        origin->identity = *identity;
+        cluster->origin_count++;
+    }
+    origin->next = cluster->origins;
+    cluster->origins = origin;
+    return origin;
+}
+
+/* True if this publication has not been taken before. What is published or delivered again after a
+ * connection was lost comes again in the same order, so a smaller number is a repetition. */
+static bool is_new(struct cluster *cluster, const struct identity *identity, unsigned order,
+                   uint64_t number)
+{
+    struct origin *origin = find_origin(cluster, identity);
+
+    if (!origin || number <= origin->numbers[order])
+        return false;
+    origin->numbers[order] = number;
+    return true;
+}
+
+static void add_counts(struct outcome *sum, const struct outcome *counts)
+{
+    sum->matched += counts->matched;
+    sum->queued += counts->queued;
+    sum->dropped += counts->dropped;
+}
+
+static bool waits_for_count(const struct task *task, const struct count *count)
+{
+    return task->to_count && task->number == count->number && task->order == count->order &&
+           identity_same(&task->origin, &count->origin);
+}
+
+/* Keeps a count for who asks later, and gives it to who has asked. */
+static void keep_count(struct cluster *cluster, const struct count *count)
+{
+    struct task *next;
+
+    cluster->counts[cluster->next_count++ % COUNTS_KEPT] = *count;
+    for (struct task *task = cluster->tasks.first; task; task = next) {
+        next = task->next;
+        if (!waits_for_count(task, count))
+            continue;
+        add_counts(&task->outcome, &count->outcome);
+        task->to_count = false;
+        finish_if_done(cluster, task);
+    }
+}
+
+static void take_publication(struct cluster *cluster, struct str text)
+{
+    struct letter letter;
+    struct count count = {0};
+
+    if (!letter_read(text, cluster->seed, &cluster->decoded, &letter) ||
+        letter.kind != LETTER_PUBLISH || !identity_read(letter.origin, &count.origin)) {
+        log_write(cluster->options.log, LOG_WARN, "a malformed message from RabbitMQ was dropped",
+                  NULL);
+        return;
+    }
+    count.number = letter.number;
+    count.order = slot_of(&letter.command) % BROKER_ORDERS;
+    if (!is_new(cluster, &count.origin, count.order, count.number))
+        return;
+    if (letter.command.kind == COMMAND_SEND_TO_GROUP ||
+        letter.command.kind == COMMAND_SEND_TO_USER ||
+        letter.command.kind == COMMAND_SEND_TO_SYSTEM)
+        hub_apply(cluster->hub, &letter.command, &count.outcome);
+    if (letter.counted)
+        keep_count(cluster, &count);
+}
+
+static void take_broker_event(struct cluster *cluster, const struct broker_event *event);
+static void tell_state(struct cluster *cluster);
+
+static void take_broker_events(struct cluster *cluster)
+{
+    struct broker_event *event = cluster->broker ? broker_take(cluster->broker) : NULL, *next;
+
+    for (; event; event = next) {
+        next = (struct broker_event *)event->mail.next;
+        take_broker_event(cluster, event);
+        free(event);
+    }
+}
+
+static void take_broker_event(struct cluster *cluster, const struct broker_event *event)
+{
+    struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
+
+    switch (event->kind) {
+    case BROKER_UP:
+        log_write(cluster->options.log, LOG_INFO, "RabbitMQ is connected", NULL);
+        cluster->up = cluster->tried = true;
+        cluster->up_since = cluster->now;
+        tell_state(cluster);
+        break;
+    case BROKER_DOWN:
+        log_write(cluster->options.log, LOG_WARN, "RabbitMQ cannot be used", fields);
+        cluster->up = false;
+        cluster->tried = true;
+        tell_state(cluster);
+        break;
+    case BROKER_CONFIRMED:
+    case BROKER_REFUSED:
+        take_confirm(cluster, event->ticket, event->kind == BROKER_CONFIRMED);
+        break;
+    case BROKER_BOUND:
+        take_bound(cluster, event->slot);
+        break;
+    case BROKER_ARRIVED:
+        take_publication(cluster, event->text);
+        break;
+    }
+}
+
+/* --- letters from nodes ---------------------------------------------------------------------- */
+
+/* How long a letter was under way, in milliseconds, as far as can be told: the clocks of two nodes
+ * have nothing in common but their pace, so the quickest letter so far counts as no time at all. */
+static int64_t age_of(struct cluster *cluster, struct peer *peer, int64_t at)
+{
+    int64_t difference = cluster->now - at;
+
+    if (!peer->clock_known || difference < peer->clock) {
+        peer->clock = difference;
+        peer->clock_at = cluster->now;
+        peer->clock_known = true;
+    }
+    if (cluster->now - peer->clock_at >= 1000) { /* nor is their pace quite the same */
+        peer->clock += (cluster->now - peer->clock_at) / 1000;
+        peer->clock_at = cluster->now;
+    }
+    return difference - peer->clock;
+}
+
+/* Does what another node asks for. What comes so late that the asker has given it up is not done:
+ * its caller was told so. */
+static void take_request(struct cluster *cluster, struct peer *peer, const struct letter *letter)
+{
+    struct requester who = {.is_node = true, .ticket = letter->id, .node = peer->identity};
+    struct outcome outcome = {0};
+    enum cluster_status status = CLUSTER_DONE;
+
+    if (age_of(cluster, peer, letter->at) >= (int64_t)cluster->options.config->rpc_timeout)
+        return;
+    switch (letter->command.kind) {
+    case COMMAND_SEND_TO_GROUP:
+    case COMMAND_SEND_TO_USER:
+    case COMMAND_SEND_TO_SYSTEM:
+        fail(&outcome, OUTCOME_MALFORMED, "this is not for a single node");
+        break;
+    default:
+        status = apply_here(cluster, &letter->command, &who, &outcome);
+        break;
+    }
+    if (status == CLUSTER_DONE)
+        answer_node(cluster, &peer->identity, letter->id, &outcome);
+    buf_free(&outcome.list);
+}
+
+static void take_answer(struct cluster *cluster, const struct peer *peer,
+                        const struct letter *letter)
+{
+    struct task *task = task_find(&cluster->tasks, letter->id);
+    struct task_part *part = task ? task_open_part(task, &peer->identity) : NULL;
+
+    if (!part)
+        return; /* it was given up */
+    task_add_outcome(task, part, letter);
+    finish_if_done(cluster, task);
+}
+
+static const struct count *find_count(const struct cluster *cluster, const struct identity *origin,
+                                      unsigned order, uint64_t number)
+{
+    for (size_t i = 0; i < COUNTS_KEPT; i++) {
+        const struct count *count = &cluster->counts[i];
+
+        if (count->number == number && count->order == order &&
+            identity_same(&count->origin, origin))
+            return count;
+    }
+    return NULL;
+}
+
+/* Tells a node how many clients its publication has reached here, now or when it comes. */
+static void take_count(struct cluster *cluster, const struct peer *peer,
+                       const struct letter *letter)
+{
+    struct requester who = {.is_node = true, .ticket = letter->id, .node = peer->identity};
+    uint16_t slot = (uint16_t)(letter->slot % HUB_SLOTS);
+    const struct count *count =
+        find_count(cluster, &peer->identity, slot % BROKER_ORDERS, letter->number);
+    struct outcome none = {0};
+    struct task *task = NULL;
+
+    if (!count && cluster->slot_states[slot] != SLOT_UNBOUND)
+        task = begin(cluster, TASK_COUNT, &(struct command){.kind = COMMAND_SEND_TO_GROUP}, false,
+                     &who, &none);
+    if (!task) {
+        answer_node(cluster, &peer->identity, letter->id, count ? &count->outcome : &none);
+        return;
+    }
+    task->origin = peer->identity;
+    task->number = letter->number;
+    task->order = slot % BROKER_ORDERS;
+    task->to_count = true;
+}
+
+/* The link to a node has broken: it will not answer what it was asked. */
+static void give_up_node(struct cluster *cluster, const struct identity *node)
+{
+    struct task *next;
+
+    for (struct task *task = cluster->tasks.first; task; task = next) {
+        struct task_part *part = task_open_part(task, node);
+
+        next = task->next;
+        if (!part)
+            continue;
+        give_up(task, part);
+        finish_if_done(cluster, task);
+    }
+}
+
+static void lose_node(struct cluster *cluster, struct peer *peer, enum log_level level,
+                      const char *message);
+
+static void take_letter(struct cluster *cluster, struct peer *peer, struct str text)
+{
+    struct letter letter;
+
+    if (!letter_read(text, cluster->seed, &cluster->decoded, &letter)) {
+        log_write(cluster->options.log, LOG_WARN, "a malformed letter from a node was dropped",
+                  NULL);
+        return;
+    }
+    switch (letter.kind) {
+    case LETTER_REQUEST:
+        take_request(cluster, peer, &letter);
+        break;
+    case LETTER_ANSWER:
+        take_answer(cluster, peer, &letter);
+        break;
+    case LETTER_COUNT:
+        take_count(cluster, peer, &letter);
+        break;
+    case LETTER_STATE:
+        peer->ready = letter.ready;
+        break;
+    case LETTER_LEAVE:
+        lose_node(cluster, peer, LOG_INFO, "a node has left");
+        break;
+    case LETTER_PUBLISH:
+        break; /* these come through RabbitMQ alone */
+    }
+}
+
+static void tell_state(struct cluster *cluster)
+{
+    struct letter letter = {.kind = LETTER_STATE, .ready = cluster->up};
+
+    for (struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
+        send_letter(cluster, peer, &letter);
+}
+
+static void take_peer_events(struct cluster *cluster)
+{
+    struct letter state = {.kind = LETTER_STATE, .ready = cluster->up};
+    struct peer_event *event;
+
+    while ((event = peers_take(cluster->peers))) {
+        struct peer *peer = peers_find(cluster->peers, &event->from);
+
+        if (event->kind == PEER_DOWN) {
+            give_up_node(cluster, &event->from);
+        } else if (event->kind == PEER_UP && peer) {
+            peer->ready = peer->clock_known = false;
+            send_letter(cluster, peer, &state);
+        } else if (peer) {
+            take_letter(cluster, peer, str_of(&event->text));
+        }
+        buf_free(&event->text);
+        free(event);
+    }
+}
+
+/* --- notices --------------------------------------------------------------------------------- */
+
+/* Publishes 1001 or 1002 to a group, or without a group to the system. */
+static void publish_notice(struct cluster *cluster, struct str system, struct str group,
+                           struct str id, struct str identity, bool online)
+{
+    char room[CRYPTO_ID_TEXT + sizeof "[\"\"]"];
+    int length = snprintf(room, sizeof room, "[%.*s]", (int)id.length, id.at);
+    struct command command = {
+        .kind = group.length ? COMMAND_SEND_TO_GROUP : COMMAND_SEND_TO_SYSTEM,
+        .system = system,
+        .group = group,
+        .clients = online ? (struct str){0} : (struct str){room, (size_t)length},
+        .code = online ? NOTICE_ONLINE : NOTICE_OFFLINE,
+        .msg = online ? STR("\"client online\"") : STR("\"client offline\""),
+        .data = identity,
+    };
+    uint64_t number;
+
+    if (!publish(cluster, &command, false, 0, INT64_MAX, &number))
+        log_write(cluster->options.log, LOG_WARN,
+                  "a notice was dropped: too much waits for RabbitMQ", NULL);
+}
+
+enum note_field { NOTE_SYSTEM, NOTE_GROUP, NOTE_ID, NOTE_IDENTITY, NOTE_COUNT };
+
+/* Notes in the registry who is where, so that it can be told should this node die. */
+static void note_event(struct cluster *cluster, const struct hub_event *event)
+{
+    struct buf name = {0}, text = {0};
+
+    buf_append(&name, event->id);
+    buf_append(&name, event->group);
+    if (event->kind != HUB_LEFT) {
+        buf_append(&text, STR("{\"system\":"));
+        json_append_quoted(&text, event->system);
+        buf_append(&text, STR(",\"group\":"));
+        json_append_quoted(&text, event->group);
+        buf_append(&text, STR(",\"id\":"));
+        buf_append(&text, event->id);
+        buf_append(&text, STR(",\"identity\":"));
+        buf_append(&text, event->identity);
+        buf_append(&text, STR("}"));
+    }
+    if (!name.failed && !text.failed)
+        registry_note(cluster->registry, str_of(&name), str_of(&text));
+    buf_free(&name);
+    buf_free(&text);
+}
+
+static void take_hub_events(struct cluster *cluster)
+{
+    struct hub_event *event;
+
+    while ((event = hub_take_event(cluster->hub))) {
+        note_event(cluster, event);
+        if (event->kind != HUB_PRESENT)
+            publish_notice(cluster, event->system, event->group, event->id, event->identity,
+                           event->kind == HUB_ARRIVED);
+        free(event);
+    }
+}
+
+/* A note of a dead node: its client is gone. */
+static void mourn(struct cluster *cluster, struct str text)
+{
+    struct json_field fields[NOTE_COUNT] = {[NOTE_SYSTEM] = {.name = STR_INIT("system")},
+                                            [NOTE_GROUP] = {.name = STR_INIT("group")},
+                                            [NOTE_ID] = {.name = STR_INIT("id")},
+                                            [NOTE_IDENTITY] = {.name = STR_INIT("identity")}};
+    struct json_error error;
+    struct buf names = {.limit = 2 * 128};
+    size_t system;
+
+    if (json_parse_object(text, fields, NOTE_COUNT, cluster->seed, &error) &&
+        buf_reserve(&names, names.limit) && json_decode_string(fields[NOTE_SYSTEM].value, &names)) {
+        system = names.length;
+        if (json_decode_string(fields[NOTE_GROUP].value, &names))
+            publish_notice(cluster, (struct str){names.at, system},
+                           (struct str){names.at + system, names.length - system},
+                           fields[NOTE_ID].value.text, fields[NOTE_IDENTITY].value.text, false);
+    }
+    buf_free(&names);
+}
+
+/* --- the registry ---------------------------------------------------------------------------- */
+
+static void join(struct cluster *cluster, const struct identity *self)
+{
+    struct broker_options with = {
+        .config = cluster->options.config, .self = *self, .wake = cluster->options.wake};
+
+    cluster->self = *self;
+    identity_write(self, cluster->life);
+    cluster->broker = broker_open(&with);
+    if (!cluster->broker || !hub_join(cluster->hub, cluster->options.keys, self)) {
+        snprintf(cluster->clash, sizeof cluster->clash, "out of memory, or of threads");
+        return;
+    }
+    peers_join(cluster->peers, self);
+    cluster->joined = true;
+    cluster->joined_at = cluster->now;
+    cluster->trust_at = cluster->now + (int64_t)cluster->options.config->node_ttl;
+}
+
+static bool is_in(const struct registry_event *event, const struct peer *peer)
+{
+    for (size_t i = 0; i < event->count; i++)
+        if (identity_same(&event->nodes[i].identity, &peer->identity))
+            return true;
+    return false;
+}
+
+/* A node is not there any more: it answers nothing, and nobody dials it. */
+static void lose_node(struct cluster *cluster, struct peer *peer, enum log_level level,
+                      const char *message)
+{
+    struct identity node = peer->identity;
+    char name[IDENTITY_TEXT_MAX];
+    struct log_field fields[] = {{.name = "node"}, {0}};
+
+    fields[0].text = (struct str){name, identity_write_name(&node, name)};
+    log_write(cluster->options.log, level, message, fields);
+    peers_remove(cluster->peers, peer);
+    give_up_node(cluster, &node);
+}
+
+/* The registry says that a node is dead. It is believed, unless the node is heard of. */
+static void take_dead(struct cluster *cluster, const struct identity *dead)
+{
+    struct peer *peer = peers_find(cluster->peers, dead);
+
+    if (cluster->now < cluster->trust_at || (peer && peers_reach(cluster->peers, peer)))
+        return;
+    if (peer)
+        lose_node(cluster, peer, LOG_WARN, "a node is dead");
+    registry_bury(cluster->registry, dead);
+}
+
+static void take_nodes(struct cluster *cluster, const struct registry_event *event)
+{
+    struct peer *next;
+
+    for (size_t i = 0; i < event->count; i++) {
+        const struct registry_node *node = &event->nodes[i];
+        struct peer *peer;
+
+        if (identity_same(&node->identity, &cluster->self))
+            continue;
+        if (!node->alive) {
+            take_dead(cluster, &node->identity);
+            continue;
+        }
+        peer = peers_add(cluster->peers, &node->identity);
+        if (peer)
+            peer->listed = true;
+    }
+    for (struct peer *peer = peers_all(cluster->peers); peer; peer = next) {
+        next = peer->next;
+        if (!is_in(event, peer) && !peers_reach(cluster->peers, peer))
+            lose_node(cluster, peer, LOG_INFO, "a node has left");
+    }
+    cluster->listed = true;
+}
+
+static void add_known(struct cluster *cluster, struct str system);
+
+/* Whether the system of a client that waits is registered. */
+static void take_known(struct cluster *cluster, const struct registry_event *event)
+{
+    struct task *task = task_find(&cluster->tasks, event->ticket);
+
+    if (event->known == REGISTRY_YES)
+        add_known(cluster, event->text);
+    if (!task)
+        return;
+    task->looking_up = false;
+    if (event->known == REGISTRY_NO)
+        fail(&task->outcome, OUTCOME_UNKNOWN_SYSTEM, "systemId is not registered");
+    else if (event->known == REGISTRY_UNREACHABLE)
+        task_fail(task, "Redis cannot be reached");
+    else if (cluster->up)
+        need_slot(cluster, task, hub_slot(AUDIENCE_SYSTEM, event->text, (struct str){0}));
+    if (task->outcome.code)
+        finish(cluster, task);
+    else
+        go_on(cluster, task);
+}
+
+static void come_back(struct cluster *cluster, enum hub_event_kind kind)
+{
+    cluster->trust_at = cluster->now + (int64_t)cluster->options.config->node_ttl;
+    if (cluster->waiting)
+        log_write(cluster->options.log, LOG_INFO, "Redis is back", NULL);
+    cluster->waiting = false;
+    registry_forget(cluster->registry);
+    hub_report(cluster->hub, kind);
+}
+
+static void take_registry_event(struct cluster *cluster, const struct registry_event *event)
+{
+    struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
+
+    switch (event->kind) {
+    case REGISTRY_WAITING:
+        snprintf(cluster->waiting_for, sizeof cluster->waiting_for, "%.*s", (int)event->text.length,
+                 event->text.at);
+        cluster->waiting = true;
+        log_write(cluster->options.log, LOG_WARN,
+                  cluster->joined ? "out of touch with the other nodes' registry"
+                                  : "waiting to join the cluster",
+                  fields);
+        break;
+    case REGISTRY_CLASH:
+        snprintf(cluster->clash, sizeof cluster->clash, "%.*s", (int)event->text.length,
+                 event->text.at);
+        break;
+    case REGISTRY_JOINED:
+        cluster->waiting = false;
+        join(cluster, &event->self);
+        break;
+    case REGISTRY_BACK:
+        come_back(cluster, HUB_PRESENT);
+        break;
+    case REGISTRY_REVIVED:
+        log_write(cluster->options.log, LOG_WARN,
+                  "this node was taken for dead: its clients are announced anew", NULL);
+        come_back(cluster, HUB_ARRIVED);
+        break;
+    case REGISTRY_NODES:
+        take_nodes(cluster, event);
+        break;
+    case REGISTRY_KNOWN:
+        take_known(cluster, event);
+        break;
+    case REGISTRY_MOURN:
+        mourn(cluster, event->text);
+        break;
+    }
+}
+
+static void take_registry_events(struct cluster *cluster)
+{
+    struct registry_event *event = registry_take(cluster->registry), *next;
+
+    for (; event; event = next) {
+        next = (struct registry_event *)event->mail.next;
+        if (!cluster->clash[0])
+            take_registry_event(cluster, event);
+        free(event);
+    }
+}
+
+/* --- admission ------------------------------------------------------------------------------- */
+
+static bool is_known(const struct cluster *cluster, struct str system)
+{
+    struct table_cursor cursor = {.hash = str_hash(system, cluster->seed)};
+    const struct known *known;
+
+    while ((known = table_next(&cluster->known, &cursor)))
+        if (str_equal((struct str){known->name, known->length}, system))
+            return true;
+    return false;
+}
+
+static void add_known(struct cluster *cluster, struct str system)
+{
+    struct known *known = is_known(cluster, system) ? NULL : malloc(sizeof *known + system.length);
+
+    if (!known)
+        return;
+    known->length = system.length;
+    memcpy(known->name, system.at, system.length);
+    if (!table_add(&cluster->known, str_hash(system, cluster->seed), known))
+        free(known);
+}
+
+enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
+                                     struct str system, uint64_t ticket)
+{
+    struct requester who = {.ticket = ticket};
+    struct outcome ignored = {0};
+    struct task *task;
+    uint16_t slot;
+    bool known;
+
+    if (!cluster)
+        return accounts_know(accounts, system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
+    slot = hub_slot(AUDIENCE_SYSTEM, system, (struct str){0});
+    known = is_known(cluster, system);
+    /* without RabbitMQ a client can still be sent to by its id; its slot is bound later */
+    if (known && (cluster->slot_states[slot] == SLOT_BOUND || !cluster->up))
+        return CLUSTER_ADMITTED;
+    task = begin(cluster, TASK_ADMIT, &(struct command){0}, false, &who, &ignored);
+    if (!task)
+        return CLUSTER_UNREACHABLE;
+    task->looking_up = !known;
+    if (!buf_append(&task->text, system) ||
+        (!known && !registry_look_up(cluster->registry, task->id, system))) {
+        abandon(cluster, task, &ignored, "out of memory");
+        return CLUSTER_UNREACHABLE;
+    }
+    task->system = str_of(&task->text);
+    if (known)
+        need_slot(cluster, task, slot);
+    return CLUSTER_ASKED;
+}
+
+/* --- the turn -------------------------------------------------------------------------------- */
+
+enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
+                                  const struct command *command, bool receipt, uint64_t ticket,
+                                  struct outcome *outcome)
+{
+    struct requester who = {.ticket = ticket};
+
+    if (!cluster) {
+        hub_apply(hub, command, outcome);
+        return CLUSTER_DONE;
+    }
+    if (cluster_unready(cluster)) {
+        fail(outcome, OUTCOME_UNREACHABLE, cluster_unready(cluster));
+        return CLUSTER_DONE;
+    }
+    switch (command->kind) {
+    case COMMAND_SEND_TO_CLIENT:
+    case COMMAND_BIND:
+    case COMMAND_UNBIND:
+    case COMMAND_CLOSE_CLIENT:
+    case COMMAND_CLIENT_INFO:
+        return apply_to_owner(cluster, command, receipt, &who, outcome);
+    case COMMAND_SEND_TO_CLIENTS:
+        return apply_to_owners(cluster, command, receipt, &who, outcome);
+    case COMMAND_ONLINE_LIST:
+        return list_online(cluster, command, &who, outcome);
+    case COMMAND_SEND_TO_GROUP:
+    case COMMAND_SEND_TO_USER:
+    case COMMAND_SEND_TO_SYSTEM:
+        break;
+    }
+    return publish_command(cluster, command, receipt, &who, outcome);
+}
+
+/* What is still missing will not be waited for. */
+static void expire(struct cluster *cluster, struct task *task)
+{
+    for (size_t i = 0; i < task->part_count; i++)
+        if (!task->parts[i].done)
+            give_up(task, &task->parts[i]);
+    if (task->to_count)
+        task->incomplete = true;
+    if (task->to_confirm)
+        task_fail(task, "RabbitMQ did not confirm in time");
+    if (task->kind == TASK_BIND)
+        task_fail(task, "RabbitMQ did not bind in time");
+    if (task->kind == TASK_COUNT || task->looking_up)
+        task_fail(task, "no answer in time");
+    finish(cluster, task);
+}
+
+size_t cluster_poll_count(const struct cluster *cluster)
+{
+    return cluster ? peers_poll_count(cluster->peers) : 0;
+}
+
+void cluster_poll(const struct cluster *cluster, struct pollfd *polls)
+{
+    if (cluster)
+        peers_poll(cluster->peers, polls);
+}
+
+void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t now)
+{
+    if (!cluster)
+        return;
+    cluster->now = now;
+    peers_serve(cluster->peers, polls, now);
+    take_registry_events(cluster);
+    take_peer_events(cluster);
+    take_broker_events(cluster);
+    while (cluster->tasks.first && cluster->tasks.first->deadline <= now)
+        expire(cluster, cluster->tasks.first);
+    if (cluster->outstanding && now - cluster->outstanding_since > BREAK_TIME)
+        broker_break(cluster->broker);
+    check_ready(cluster);
+}
+
+void cluster_flush(struct cluster *cluster)
+{
+    if (!cluster)
+        return;
+    if (cluster->joined) {
+        take_hub_events(cluster);
+        follow_changed_slots(cluster);
+    }
+    peers_flush(cluster->peers);
+}
+
+int64_t cluster_deadline(const struct cluster *cluster)
+{
+    int64_t earliest = cluster ? peers_deadline(cluster->peers) : INT64_MAX;
+
+    if (cluster && cluster->tasks.first && cluster->tasks.first->deadline < earliest)
+        earliest = cluster->tasks.first->deadline;
+    if (cluster && cluster->joined && !cluster->served &&
+        cluster->joined_at + START_GRACE < earliest)
+        earliest = cluster->joined_at + START_GRACE;
+    return earliest;
+}
+
+bool cluster_is_settled(const struct cluster *cluster)
+{
+    return !cluster || !cluster->joined || (!cluster->outstanding && !cluster->hub->shared->first);
+}
+
+/* --- opening and closing --------------------------------------------------------------------- */
+
+const struct account_store *cluster_accounts(const struct cluster *cluster)
+{
+    return cluster ? registry_accounts(cluster->registry) : NULL;
+}
+
+struct cluster *cluster_open(const struct cluster_options *options)
+{
+    struct cluster *cluster = calloc(1, sizeof *cluster);
+    struct peers_options peers = {options->config, options->log, options->keys, options->listener};
+    struct registry_options registry = {
+        .config = options->config, .keys = options->keys, .wake = options->wake};
+
+    if (!cluster)
+        return NULL;
+    cluster->options = *options;
+    cluster->hub = options->hub;
+    memcpy(registry.self.address, options->address, 4);
+    registry.self.port = (uint16_t)options->config->rpc_port;
+    cluster->peers = peers_open(&peers);
+    if (cluster->peers && crypto_random(&cluster->seed, sizeof cluster->seed))
+        cluster->registry = registry_open(&registry);
+    if (cluster->registry)
+        return cluster;
+    cluster_close(cluster);
+    return NULL;
+}
+
+static void free_tables(struct cluster *cluster)
+{
+    size_t place = 0;
+    struct known *known;
+
+    while ((known = table_walk(&cluster->known, &place)))
+        free(known);
+    table_free(&cluster->known);
+    while (cluster->origins) {
+        struct origin *next = cluster->origins->next;
+
+        free(cluster->origins);
+        cluster->origins = next;
+    }
+}
+
+/* The others need not wait for the registry to learn that this node has gone. */
+static void say_goodbye(struct cluster *cluster)
+{
+    struct letter letter = {.kind = LETTER_LEAVE};
+
+    for (struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
+        send_letter(cluster, peer, &letter);
+    peers_flush(cluster->peers);
+}
+
+void cluster_close(struct cluster *cluster)
+{
+    bool clean;
+
+    if (!cluster)
+        return;
+    clean = cluster->joined && !cluster->outstanding && !cluster->hub->clients.count;
+    while (cluster_result(cluster))
+        ;
+    broker_close(cluster->broker);
+    registry_close(cluster->registry, clean);
+    if (clean)
+        say_goodbye(cluster);
+    peers_close(cluster->peers);
+    while (cluster->tasks.first) {
+        struct task *task = cluster->tasks.first;
+
+        task_unlink(&cluster->tasks, task);
+        task->slot_count = 0; /* there is no broker any more */
+        task_free(task);
+    }
+    table_free(&cluster->tasks.by_id);
+    free_tables(cluster);
+    buf_free(&cluster->decoded);
+    buf_free(&cluster->text);
+    free(cluster);
+}

@@ -1,0 +1,102 @@
+/* cluster.h - makes many hubs look like one. A command is applied here, sent to the node that owns
+ * the client, or published to all nodes that have members; what comes of it may come later.
+ *
+ * On a node that is alone there is no cluster: NULL stands for it in every call, and all of them go
+ * straight to the hub. A single-node build has nothing else: see single.c.
+ * Refuses: ids of nodes that are not known, without trying to reach them; and whatever cannot be
+ * done now, at once. */
+#ifndef WSPUSH_CLUSTER_H
+#define WSPUSH_CLUSTER_H
+
+#include "account.h"
+#include "command.h"
+#include "config.h"
+#include "crypto.h"
+#include "hub.h"
+#include "log.h"
+
+#include <poll.h>
+
+struct cluster;
+
+/* What a cluster is opened with; it must outlive the cluster. */
+struct cluster_options {
+    const struct config *config;
+    const struct log *log;
+    const struct crypto_keys *keys;
+    struct hub *hub;
+    unsigned char address[4]; /* IPv4, that of this node for the others */
+    int listener;             /* listening there on the rpc port, non-blocking; owned from now on */
+    int wake;
+};
+
+/* Opens a cluster's node and begins to join. NULL without memory or threads. */
+struct cluster *cluster_open(const struct cluster_options *options);
+
+/* The accounts that all nodes share; NULL on a node that is alone. */
+const struct account_store *cluster_accounts(const struct cluster *cluster);
+
+/* Why the node cannot serve yet, or NULL if it can. */
+const char *cluster_unready(const struct cluster *cluster);
+
+/* Why the node can never serve, or NULL: another one has its name. */
+const char *cluster_broken(const struct cluster *cluster);
+
+enum cluster_status { CLUSTER_DONE, CLUSTER_LATER };
+
+/* Does what a command says. DONE: `outcome`, which must be zeroed, is filled in. LATER: a result
+ * with `ticket` will follow; what it needs of the command has been copied. */
+enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
+                                  const struct command *command, bool receipt, uint64_t ticket,
+                                  struct outcome *outcome);
+
+enum cluster_admission {
+    CLUSTER_ADMITTED,    /* the system is registered, and its clients can be reached */
+    CLUSTER_UNKNOWN,     /* it is not registered */
+    CLUSTER_UNREACHABLE, /* that cannot be told now */
+    CLUSTER_ASKED        /* a result with the ticket will follow */
+};
+
+/* Whether a client of this system may be let in. */
+enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
+                                     struct str system, uint64_t ticket);
+
+/* What came of something that was to come later. */
+struct cluster_result {
+    uint64_t ticket;
+    bool is_admission;
+    enum cluster_admission admission;
+    struct str system; /* of an admission */
+
+    enum command_kind command;
+    bool receipt;
+    struct str message_id; /* JSON */
+    struct outcome outcome;
+    bool incomplete; /* nodes stayed silent: lists and counts lack theirs */
+};
+
+/* Gives the next result, which is valid until the next call; NULL if there is none. */
+const struct cluster_result *cluster_result(struct cluster *cluster);
+
+/* How many entries cluster_poll fills, and fills them. */
+size_t cluster_poll_count(const struct cluster *cluster);
+void cluster_poll(const struct cluster *cluster, struct pollfd *polls);
+
+/* Does what poll() says can be done, with the same entries, what threads have left, and what is
+ * due. `now` in milliseconds of the steady clock. */
+void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t now);
+
+/* To be called at the end of each turn: tells the others what has happened in the hub, and writes.
+ */
+void cluster_flush(struct cluster *cluster);
+
+/* When cluster_serve is to be called at the latest; INT64_MAX for never. */
+int64_t cluster_deadline(const struct cluster *cluster);
+
+/* True if all that was to be told to others has been told. */
+bool cluster_is_settled(const struct cluster *cluster);
+
+/* Leaves the cluster and frees everything. */
+void cluster_close(struct cluster *cluster);
+
+#endif
