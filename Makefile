@@ -30,18 +30,22 @@ SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -f
 SANITIZE_tsan = -O1 -g -fsanitize=thread
 SANITIZE_release =
 
-UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+# Unit tests; those of rooms that only a cluster has are built there.
+CLUSTER_UNITS = test_task test_peer
+UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 all: wspush
 
 help:
 	@echo 'make deps        install what the build needs (compiler, pkg-config, OpenSSL headers)'
-	@echo 'make             build ./wspush'
+	@echo 'make             build ./wspush, for a node that is alone'
+	@echo 'make CLUSTER=1   build ./wspush with cluster support (make deps CLUSTER=1 goes before it)'
 	@echo 'make run         build and serve with config.ini'
-	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat)'
+	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx)'
 	@echo 'make test        run the whole test suite'
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
+	@echo 'make scale       measure 2, 4 and 8 nodes of a cluster on this machine'
 	@echo 'make bench       measure what parking brings and what a quiet client costs'
 	@echo 'make install     install under PREFIX (/usr/local), below DESTDIR'
 	@echo 'make clean       remove what was built'
@@ -73,14 +77,16 @@ build/$(1)/%.o: tests/%.c
 build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 
-build/$(1)/echo build/$(1)/hold $(UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
+build/$(1)/echo build/$(1)/hold $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
 $(foreach variant,release asan tsan cluster cluster-asan cluster-tsan,$(eval $(call VARIANT,$(variant))))
 
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold \
-            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account
+            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
+            build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
+            $(CLUSTER_UNITS:%=build/cluster-asan/%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
@@ -98,6 +104,9 @@ test-deps:
 bench: build/release/wspush build/release/hold
 	@tests/bench.sh
 
+scale: build/cluster/wspush
+	@tests/scale.sh
+
 install: wspush
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/wspush
 	install -m 755 wspush $(DESTDIR)$(PREFIX)/bin/wspush
@@ -108,7 +117,7 @@ clean:
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build layers deps test-deps bench install clean
+.PHONY: FORCE all help run echo test test-build layers deps test-deps bench scale install clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)

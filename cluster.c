@@ -6,6 +6,7 @@
 #include "json.h"
 #include "peer.h"
 #include "registry.h"
+#include "table.h"
 #include "task.h"
 
 #include <stdio.h>
@@ -944,6 +945,7 @@ static void take_letter(struct cluster *cluster, struct peer *peer, struct str t
         take_count(cluster, peer, &letter);
         break;
     case LETTER_STATE:
+        age_of(cluster, peer, letter.at); /* the first letter of a link, so its clock is known */
         peer->ready = letter.ready;
         break;
     case LETTER_LEAVE:
@@ -956,7 +958,7 @@ static void take_letter(struct cluster *cluster, struct peer *peer, struct str t
 
 static void tell_state(struct cluster *cluster)
 {
-    struct letter letter = {.kind = LETTER_STATE, .ready = cluster->up};
+    struct letter letter = {.kind = LETTER_STATE, .at = cluster->now, .ready = cluster->up};
 
     for (struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
         send_letter(cluster, peer, &letter);
@@ -964,7 +966,7 @@ static void tell_state(struct cluster *cluster)
 
 static void take_peer_events(struct cluster *cluster)
 {
-    struct letter state = {.kind = LETTER_STATE, .ready = cluster->up};
+    struct letter state = {.kind = LETTER_STATE, .at = cluster->now, .ready = cluster->up};
     struct peer_event *event;
 
     while ((event = peers_take(cluster->peers))) {

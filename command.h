@@ -79,7 +79,7 @@ enum letter_kind {
 struct letter {
     enum letter_kind kind;
     uint64_t id;            /* of a request, a count and their answer */
-    int64_t at;             /* REQUEST: milliseconds of the sender's clock */
+    int64_t at;             /* REQUEST, STATE: milliseconds of the sender's clock */
     struct str origin;      /* PUBLISH: the node that published it, and its start */
     uint64_t number;        /* PUBLISH, COUNT: of the publication */
     uint64_t slot;          /* COUNT: where it was published */

@@ -545,6 +545,18 @@ static struct link *new_link(struct peers *peers, int fd, enum link_state state)
     return link;
 }
 
+/* Makes room for one more guest: the one that has taken longest to prove itself goes. */
+static void end_oldest_guest(struct peers *peers)
+{
+    struct link *oldest = NULL;
+
+    for (struct link *link = peers->links; link; link = link->next)
+        if (link->guest) /* new ones stand at the front */
+            oldest = link;
+    if (oldest)
+        end_link(peers, oldest, "too many at the door");
+}
+
 static void accept_links(struct peers *peers)
 {
     for (int i = 0; i < GUESTS_MAX; i++) {
@@ -554,10 +566,12 @@ static void accept_links(struct peers *peers)
         if (fd < 0)
             return;
         fcntl(fd, F_SETFL, O_NONBLOCK);
-        if (peers->guest_count == GUESTS_MAX || !peers->joined) {
+        if (!peers->joined) {
             close(fd);
             continue;
         }
+        if (peers->guest_count == GUESTS_MAX)
+            end_oldest_guest(peers);
         link = new_link(peers, fd, LINK_ACCEPTED);
         if (link) {
             link->guest = true;

@@ -56,12 +56,16 @@ for name in $only; do
 done
 for source in tests/test_*.c; do
     name=$(basename "$source" .c)
-    wanted "$name" && part "$name" "build/asan/$name"
+    case $name in
+    test_task | test_peer) variant=cluster-asan ;; # rooms that only a cluster has
+    *) variant=asan ;;
+    esac
+    wanted "$name" && part "$name" "build/$variant/$name"
 done
-for name in test_park test_account; do
+for name in test_park test_account test_mailbox; do
     wanted "$name" && part "$name (threads)" "build/tsan/$name"
 done
-for name in layers echo start api ws park kill; do
+for name in layers echo start api ws park kill cluster join fault readme; do
     wanted "$name" && part "$name" "tests/$name.sh"
 done
 wanted park && part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
