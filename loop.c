@@ -649,13 +649,12 @@ static void turn(struct loop *loop)
         for (size_t i = 0; i < count; i++)
             loop->polls[i].revents = 0;
     take_time(loop);
-    /* first, for what it decides is what the sessions are told; it reads polls[] before that moves
-     */
+    /* the pipe is emptied before what it told of is taken: what comes after that writes to it anew */
+    if (loop->polls[1].revents)
+        take_wakeups(loop);
     cluster_serve(loop->cluster, loop->polls + 2 + hot, loop->context.now);
     /* hot[] grows at its end while sessions work: what was polled stays where it was */
     serve_ready(loop, hot);
-    if (loop->polls[1].revents)
-        take_wakeups(loop);
     if (loop->polls[0].revents)
         accept_some(loop);
     take_cluster_results(loop);
