@@ -19,6 +19,7 @@
 
 #define PUBLISH_CHANNEL 1
 #define CONSUME_CHANNEL 2
+#define LOOK_CHANNEL 3
 #define HEARTBEAT 10 /* seconds */
 #define FRAME_MAX 131072
 #define PATIENCE 2      /* seconds for the steps of connecting */
@@ -31,6 +32,7 @@
 #define PREFETCH 512       /* deliveries that the loop has not taken */
 #define BINDS_IN_FLIGHT 64 /* bindings that wait for their answer */
 #define TICK 1000          /* milliseconds: heartbeats must go out */
+#define RECENT 60000       /* milliseconds: bindings younger than this may not survive its death */
 
 enum job_kind { JOB_PUBLISH, JOB_BIND, JOB_UNBIND, JOB_TAKEN, JOB_STOP };
 
@@ -69,7 +71,10 @@ struct broker {
     struct job_list binds;           /* bindings to be asked for */
     uint16_t asked[BINDS_IN_FLIGHT]; /* a ring of those asked for and not answered */
     size_t asked_first, asked_count;
-    size_t restoring; /* bindings of a new connection that are not there yet */
+    size_t restoring;               /* bindings of a new connection that are not there yet */
+    int64_t asked_at[BROKER_SLOTS]; /* when each slot was last to be bound or unbound */
+    bool came_up;                   /* on an earlier connection, */
+    int64_t lost_at;                /* which was lost then */
     bool up, stop;
     uint64_t published;      /* publications of this connection: the last one's tag */
     uint64_t arrived, taken; /* deliveries of this connection, those of them taken, */
@@ -191,6 +196,8 @@ static void fall_out(struct broker *broker)
     if (broker->connection)
         amqp_destroy_connection(broker->connection);
     broker->connection = NULL;
+    if (broker->up)
+        broker->lost_at = steady_now();
     broker->up = false;
     if (strcmp(broker->error, broker->told) != 0) {
         memcpy(broker->told, broker->error, sizeof broker->told);
@@ -333,6 +340,25 @@ static struct job *new_job(enum job_kind kind, struct str text)
     return job;
 }
 
+/* True if the node's queue is there, and with it the bindings that it had. */
+static bool has_queue(struct broker *broker)
+{
+    amqp_channel_close_ok_t closed = {0};
+
+    if (!broker->came_up)
+        return false;
+    amqp_channel_open(broker->connection, LOOK_CHANNEL);
+    if (amqp_get_rpc_reply(broker->connection).reply_type != AMQP_RESPONSE_NORMAL)
+        return false;
+    amqp_queue_declare(broker->connection, LOOK_CHANNEL, bytes_of(broker->queue), 1, 0, 0, 0,
+                       amqp_empty_table);
+    if (amqp_get_rpc_reply(broker->connection).reply_type == AMQP_RESPONSE_NORMAL)
+        return true;
+    /* 404 ends the channel; it is not used again */
+    amqp_send_method(broker->connection, LOOK_CHANNEL, AMQP_CHANNEL_CLOSE_OK_METHOD, &closed);
+    return false;
+}
+
 static bool restore_binding(struct broker *broker, uint16_t slot)
 {
     struct job *job = new_job(broker->wanted[slot] ? JOB_BIND : JOB_UNBIND, (struct str){0});
@@ -341,23 +367,35 @@ static bool restore_binding(struct broker *broker, uint16_t slot)
         return fail(broker, "out of memory", "free some");
     job->slot = slot;
     append(&broker->binds, job);
-    broker->restoring++;
     return true;
 }
 
-/* Has every wanted slot bound anew, and those unbound that may have stayed behind. */
-static bool restore_bindings(struct broker *broker)
+/* Restores the bindings that were asked for since `since`, or those from before. */
+static bool restore_some(struct broker *broker, int64_t since, bool before)
 {
     for (unsigned slot = 0; slot < BROKER_SLOTS; slot++)
         if ((broker->wanted[slot] || broker->asked_for[slot]) &&
-            !restore_binding(broker, (uint16_t)slot))
+            (broker->asked_at[slot] < since) == before && !restore_binding(broker, (uint16_t)slot))
             return false;
     return true;
 }
 
+/* Has every wanted slot bound anew, and those unbound that may have stayed behind. If the queue is
+ * there its bindings are too, but for those that were young when RabbitMQ died: those are waited
+ * for. */
+static bool restore_bindings(struct broker *broker, bool had_queue)
+{
+    int64_t since = had_queue ? broker->lost_at - RECENT : INT64_MIN;
+
+    if (!restore_some(broker, since, false))
+        return false;
+    broker->restoring = broker->binds.count;
+    return restore_some(broker, since, true);
+}
+
 static void come_up(struct broker *broker)
 {
-    broker->up = true;
+    broker->up = broker->came_up = true;
     broker->pause = 0;
     broker->told[0] = '\0';
     post_event(broker, (struct broker_event){.kind = BROKER_UP}, (struct str){0});
@@ -365,10 +403,14 @@ static void come_up(struct broker *broker)
 
 static void connect_to(struct broker *broker)
 {
+    bool good, had_queue;
+
     if (broker->connection || steady_now() < broker->retry_at)
         return;
-    if (!log_in(broker) || !open_channels(broker) || !declare_exchanges(broker) ||
-        !declare_queue(broker) || !restore_bindings(broker)) {
+    good = log_in(broker);
+    had_queue = good && has_queue(broker);
+    if (!good || !open_channels(broker) || !declare_exchanges(broker) || !declare_queue(broker) ||
+        !restore_bindings(broker, had_queue)) {
         fall_out(broker);
         return;
     }
@@ -607,6 +649,7 @@ static void do_job(struct broker *broker, struct job *job)
     case JOB_BIND:
     case JOB_UNBIND:
         broker->wanted[job->slot] = job->kind == JOB_BIND;
+        broker->asked_at[job->slot] = steady_now();
         if (broker->connection) {
             append(&broker->binds, job);
             return;

@@ -21,6 +21,7 @@
 
 #define JOIN_PAUSE 250 /* milliseconds between two attempts to join */
 #define NOTES_AT_ONCE 100
+#define NODES_AT_ONCE 64
 #define CLAIM_TTL "60000"
 
 enum job_kind { JOB_LOOK_UP, JOB_NOTE, JOB_FORGET, JOB_BURY, JOB_LEAVE, JOB_STOP };
@@ -250,23 +251,38 @@ static void join(struct registry *registry)
 
 /* --- the heartbeat --------------------------------------------------------------------------- */
 
-/* Which of the lives in `lives` have the node key of their name; the list is posted. */
+/* Looks up to NODES_AT_ONCE nodes up: alive is whose name has the node key of this life. */
+static bool look_at_nodes(struct registry *registry, struct registry_node *nodes, size_t count)
+{
+    struct str words[NODES_AT_ONCE + 2] = {STR("MGET")};
+    struct key rooms[NODES_AT_ONCE];
+    struct redis_reply reply;
+
+    for (size_t i = 0; i < count; i++) {
+        char name[IDENTITY_TEXT_MAX];
+
+        identity_write_name(&nodes[i].identity, name);
+        words[1 + i] = key(registry, "node:", name, &rooms[i]);
+    }
+    if (!call(registry, &reply, words) || reply.count != count)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t start = 0;
+
+        nodes[i].alive = str_number(redis_element(&reply, i).text, UINT64_MAX, &start) &&
+                         start == nodes[i].identity.start;
+    }
+    return true;
+}
+
 static bool post_nodes(struct registry *registry, struct registry_node *nodes, size_t count)
 {
     struct registry_event event = {.kind = REGISTRY_NODES, .count = count};
 
-    for (size_t i = 0; i < count; i++) {
-        char name[IDENTITY_TEXT_MAX];
-        struct key room;
-        struct redis_reply reply;
-        uint64_t start = 0;
-
-        identity_write_name(&nodes[i].identity, name);
-        if (!get(registry, &reply, key(registry, "node:", name, &room)))
+    for (size_t i = 0; i < count; i += NODES_AT_ONCE)
+        if (!look_at_nodes(registry, nodes + i,
+                           count - i < NODES_AT_ONCE ? count - i : NODES_AT_ONCE))
             return false;
-        nodes[i].alive = reply.type == REDIS_TEXT && str_number(reply.text, UINT64_MAX, &start) &&
-                         start == nodes[i].identity.start;
-    }
     post_event(registry, event, (struct str){(const char *)nodes, count * sizeof *nodes});
     return true;
 }
