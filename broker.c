@@ -43,6 +43,7 @@ struct job {
     uint64_t ticket, tag;
     uint64_t taken; /* TAKEN: how many deliveries */
     uint16_t slot;
+    unsigned order;
     int64_t deadline;
     size_t length;
     char text[];
@@ -273,7 +274,7 @@ static bool declare_exchanges(struct broker *broker)
 
     amqp_exchange_declare(broker->connection, CONSUME_CHANNEL, bytes_of(name), bytes_of("direct"),
                           0, 1, 0, 0, amqp_empty_table);
-    for (int i = 0; i < BROKER_ORDERS; i++) {
+    for (int i = 0; i < ORDERS; i++) {
         if (!last_good(broker, "an exchange or queue of this name but of another kind is there: "
                                "delete it, or choose another [rabbitmq] exchange"))
             return false;
@@ -557,7 +558,7 @@ static bool publish(struct broker *broker, struct job *job)
     int status;
 
     snprintf(order, sizeof order, "%s.order.%u", broker->options.config->rabbitmq_exchange,
-             (unsigned)job->slot % BROKER_ORDERS);
+             job->order);
     snprintf(key, sizeof key, "%u", (unsigned)job->slot);
     job->tag = ++broker->published;
     append(&broker->in_flight, job);
@@ -734,8 +735,8 @@ static void *work(void *argument)
 
 /* --- the loop's side ------------------------------------------------------------------------- */
 
-bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, struct str text,
-                    int64_t deadline)
+bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, unsigned order,
+                    struct str text, int64_t deadline)
 {
     struct job *job;
 
@@ -746,6 +747,7 @@ bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, struc
         return false;
     job->ticket = ticket;
     job->slot = slot;
+    job->order = order;
     job->deadline = deadline;
     atomic_fetch_add(&broker->waiting, text.length);
     mailbox_post(&broker->jobs, &job->mail);

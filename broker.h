@@ -1,9 +1,9 @@
 /* broker.h - what is said to all nodes that need it, through RabbitMQ. The only user of rabbitmq-c.
  *
  * Everything is published under a slot. A node binds the slots in which it has members, so it gets
- * nothing else. On its way each publication passes one of BROKER_ORDERS queues, chosen by its slot
- * and without a consumer, out of which RabbitMQ moves it at once (TTL 0, dead-letter exchange) to
- * the queues of all nodes: so all nodes get what is published under one slot in one order.
+ * nothing else. On its way each publication passes one of ORDERS queues without a consumer, out of
+ * which RabbitMQ moves it at once (TTL 0, dead-letter exchange) to the queues of all nodes: so all
+ * nodes get what is published in one order in that order.
  *
  * A thread of its own does the waiting; it connects, and again after a failure with back-off and
  * jitter, restores the bindings and publishes again what was not confirmed and is still wanted.
@@ -14,9 +14,9 @@
 #include "config.h"
 #include "identity.h"
 #include "mailbox.h"
+#include "order.h"
 
 #define BROKER_SLOTS 16384
-#define BROKER_ORDERS 16
 #define BROKER_BYTES_MAX (64 * 1024 * 1024)
 
 struct broker;
@@ -47,11 +47,11 @@ struct broker_event {
 /* Starts the thread. NULL without memory or thread. */
 struct broker *broker_open(const struct broker_options *options);
 
-/* Publishes `text` under a slot, behind all that was published before, unless that can only be done
- * after `deadline` (milliseconds of the steady clock). False if too much waits or there is no
- * memory; else CONFIRMED or REFUSED will follow. */
-bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, struct str text,
-                    int64_t deadline);
+/* Publishes `text` under a slot and in an order, behind all that was published before, unless that
+ * can only be done after `deadline` (milliseconds of the steady clock). False if too much waits or
+ * there is no memory; else CONFIRMED or REFUSED will follow. */
+bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, unsigned order,
+                    struct str text, int64_t deadline);
 
 /* Binds a slot, or unbinds it. BOUND follows, once the broker has the binding. */
 void broker_bind(struct broker *broker, uint16_t slot, bool bound);

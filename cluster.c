@@ -4,6 +4,7 @@
 #include "broker.h"
 #include "identity.h"
 #include "json.h"
+#include "order.h"
 #include "peer.h"
 #include "registry.h"
 #include "table.h"
@@ -18,9 +19,7 @@
 #define CONFIRM_TIME 1000 /* milliseconds without a confirm after which nothing is published */
 #define BREAK_TIME 20000  /* and after which the connection is given up */
 #define COUNTS_KEPT 1024  /* counts of publications that their origin may still ask for */
-#define ORIGINS_KEPT 1024 /* nodes whose publications are told apart from repetitions */
-
-enum slot_state { SLOT_UNBOUND, SLOT_BINDING, SLOT_BOUND };
+#define HOLD_TIME 100     /* milliseconds for which a command waits for publications before it */
 
 /* What became of a publication on this node. */
 struct count {
@@ -28,13 +27,6 @@ struct count {
     uint64_t number;
     unsigned order;
     struct outcome outcome;
-};
-
-/* The last publication of a node that was taken, for each order: what comes again is not newer. */
-struct origin {
-    struct origin *next;
-    struct identity identity;
-    uint64_t numbers[BROKER_ORDERS];
 };
 
 /* A system that is known to be registered. */
@@ -71,17 +63,18 @@ struct cluster {
     int64_t up_since;
     uint64_t outstanding;      /* publications neither confirmed nor refused */
     int64_t outstanding_since; /* when the first of them was published, or the last confirm came */
-    uint64_t numbers[BROKER_ORDERS];
-    uint8_t slot_states[HUB_SLOTS];
-    uint32_t slot_waits[HUB_SLOTS]; /* tasks that wait for this one */
+    uint64_t numbers[ORDERS];  /* of the last publication of this node, */
+    struct recents recents[ORDERS]; /* and of some before it */
+    struct origins origins;
+    bool wants_slot[HUB_SLOTS], has_slot[HUB_SLOTS]; /* asked to be bound; is bound */
+    uint32_t slot_waits[HUB_SLOTS];                  /* tasks that wait for this one */
 
     struct tasks tasks;
+    struct tasks held;                     /* commands that wait for publications before them */
     struct task *done, *last_done, *given; /* for sessions: to be given, and the one given last */
     struct cluster_result result;
 
     struct table known;
-    struct origin *origins;
-    size_t origin_count;
     struct count counts[COUNTS_KEPT]; /* a ring */
     size_t next_count;
     struct buf decoded, text; /* of the letter being read, and of the one being written */
@@ -176,6 +169,7 @@ static void answer_node(struct cluster *cluster, const struct identity *node, ui
 /* --- the end of tasks ------------------------------------------------------------------------ */
 
 static void drop_slot_if_unused(struct cluster *cluster, uint16_t slot);
+static void take_hub_events(struct cluster *cluster);
 
 /* Frees a task that is in no list, and the slots that it kept bound. */
 static void free_task(struct cluster *cluster, struct task *task)
@@ -187,10 +181,15 @@ static void free_task(struct cluster *cluster, struct task *task)
     task_free(task);
 }
 
+static struct tasks *list_of(struct cluster *cluster, enum task_kind kind)
+{
+    return kind == TASK_HELD ? &cluster->held : &cluster->tasks;
+}
+
 /* Nothing is waited for any more, or not longer: whoever waits is told. */
 static void finish(struct cluster *cluster, struct task *task)
 {
-    task_unlink(&cluster->tasks, task);
+    task_unlink(list_of(cluster, task->kind), task);
     task_merge(task);
     if (task->for_node) {
         answer_node(cluster, &task->asker, task->ticket, &task->outcome);
@@ -246,8 +245,9 @@ static struct task *begin(struct cluster *cluster, enum task_kind kind,
                           const struct command *command, bool receipt, const struct requester *who,
                           struct outcome *outcome)
 {
-    int64_t patience = (int64_t)cluster->options.config->rpc_timeout;
-    struct task *task = task_new(&cluster->tasks, kind, cluster->now + patience);
+    int64_t patience =
+        kind == TASK_HELD ? HOLD_TIME : (int64_t)cluster->options.config->rpc_timeout;
+    struct task *task = task_new(list_of(cluster, kind), kind, cluster->now + patience);
 
     if (task) {
         task->for_node = who->is_node;
@@ -257,7 +257,7 @@ static struct task *begin(struct cluster *cluster, enum task_kind kind,
         task->receipt = receipt;
         if (!receipt || buf_append(&task->message_id, command->message_id))
             return task;
-        task_unlink(&cluster->tasks, task);
+        task_unlink(list_of(cluster, kind), task);
         free_task(cluster, task);
     }
     fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
@@ -268,7 +268,7 @@ static struct task *begin(struct cluster *cluster, enum task_kind kind,
 static enum cluster_status abandon(struct cluster *cluster, struct task *task,
                                    struct outcome *outcome, const char *error)
 {
-    task_unlink(&cluster->tasks, task);
+    task_unlink(list_of(cluster, task->kind), task);
     free_task(cluster, task);
     fail(outcome, OUTCOME_UNREACHABLE, error);
     return CLUSTER_DONE;
@@ -278,19 +278,19 @@ static enum cluster_status abandon(struct cluster *cluster, struct task *task,
 
 static void want_slot(struct cluster *cluster, uint16_t slot)
 {
-    if (cluster->slot_states[slot] != SLOT_UNBOUND)
+    if (cluster->wants_slot[slot])
         return;
-    cluster->slot_states[slot] = SLOT_BINDING;
+    cluster->wants_slot[slot] = true;
     broker_bind(cluster->broker, slot, true);
 }
 
 /* A slot that is being bound is looked at again when that is done. */
 static void drop_slot_if_unused(struct cluster *cluster, uint16_t slot)
 {
-    if (cluster->slot_states[slot] != SLOT_BOUND || cluster->slot_waits[slot] ||
+    if (!cluster->has_slot[slot] || cluster->slot_waits[slot] ||
         cluster->hub->shared->audiences[slot])
         return;
-    cluster->slot_states[slot] = SLOT_UNBOUND;
+    cluster->wants_slot[slot] = cluster->has_slot[slot] = false;
     broker_bind(cluster->broker, slot, false);
 }
 
@@ -321,7 +321,7 @@ static void need_slot(struct cluster *cluster, struct task *task, uint16_t slot)
 static bool has_its_slots(const struct cluster *cluster, const struct task *task)
 {
     for (unsigned i = 0; i < task->slot_count; i++)
-        if (cluster->slot_states[task->slots[i]] != SLOT_BOUND)
+        if (!cluster->has_slot[task->slots[i]])
             return false;
     return !task->looking_up;
 }
@@ -334,10 +334,12 @@ static void go_on(struct cluster *cluster, struct task *task)
     if (!has_its_slots(cluster, task))
         return;
     if (task->kind == TASK_BIND) {
-        if (letter_read(str_of(&task->text), cluster->seed, &cluster->decoded, &letter))
+        if (letter_read(str_of(&task->text), cluster->seed, &cluster->decoded, &letter)) {
             hub_apply(cluster->hub, &letter.command, &task->outcome);
-        else
+            take_hub_events(cluster);
+        } else {
             task_fail(task, "out of memory");
+        }
     }
     finish(cluster, task);
 }
@@ -346,7 +348,7 @@ static void take_bound(struct cluster *cluster, uint16_t slot)
 {
     struct task *next;
 
-    cluster->slot_states[slot] = SLOT_BOUND;
+    cluster->has_slot[slot] = cluster->wants_slot[slot];
     for (struct task *task = cluster->tasks.first; task; task = next) {
         next = task->next;
         if (task->slot_count)
@@ -364,11 +366,11 @@ static enum cluster_status bind_here(struct cluster *cluster, const struct comma
     struct letter letter = {.kind = LETTER_REQUEST, .command = *command};
     uint16_t group = hub_slot(AUDIENCE_GROUP, command->system, command->group);
     uint16_t user = hub_slot(AUDIENCE_USER, command->system, command->user);
-    bool needs_user = command->user.length && cluster->slot_states[user] != SLOT_BOUND;
+    bool needs_user = command->user.length && !cluster->has_slot[user];
     struct task *task;
 
     if (!hub_is_online(cluster->hub, command->system, command->client) ||
-        (cluster->slot_states[group] == SLOT_BOUND && !needs_user)) {
+        (cluster->has_slot[group] && !needs_user)) {
         hub_apply(cluster->hub, command, outcome);
         return CLUSTER_DONE;
     }
@@ -396,11 +398,141 @@ static enum cluster_status apply_here(struct cluster *cluster, const struct comm
     return CLUSTER_DONE;
 }
 
+/* --- what must come before ------------------------------------------------------------------- */
+
+static unsigned order_of(struct str system);
+
+/* The publications that a command here must wait for: those that were published before it by this
+ * node and by the one that asks, and are for this node too. Without that a message to one client
+ * would overtake one to its group. */
+struct prior {
+    uint64_t own, asker;
+};
+
+static struct prior find_prior(const struct cluster *cluster, unsigned order,
+                               const struct requester *who, struct str after)
+{
+    struct prior prior = {
+        .own = recents_last(&cluster->recents[order], cluster->now, cluster->has_slot)};
+
+    if (who->is_node)
+        prior.asker = recents_read_last(after, cluster->has_slot, HUB_SLOTS);
+    return prior;
+}
+
+static bool has_come(const struct cluster *cluster, unsigned order, const struct identity *asker,
+                     struct prior prior)
+{
+    return origins_have(&cluster->origins, &cluster->self, order, prior.own) &&
+           origins_have(&cluster->origins, asker, order, prior.asker);
+}
+
+static enum cluster_status hold(struct cluster *cluster, const struct command *command,
+                                bool receipt, const struct requester *who, struct prior prior,
+                                struct outcome *outcome)
+{
+    struct letter letter = {.kind = LETTER_REQUEST, .command = *command};
+    struct task *task = begin(cluster, TASK_HELD, command, receipt, who, outcome);
+
+    if (!task)
+        return CLUSTER_DONE;
+    if (!letter_write(&task->text, &letter))
+        return abandon(cluster, task, outcome, "out of memory");
+    task->origin = who->node;
+    task->order = order_of(command->system);
+    task->number = prior.asker;
+    task->own_number = prior.own;
+    return CLUSTER_LATER;
+}
+
+/* Applies a command behind the publications that were published before it. */
+static enum cluster_status apply_in_order(struct cluster *cluster, const struct command *command,
+                                          bool receipt, const struct requester *who,
+                                          struct str after, struct outcome *outcome)
+{
+    unsigned order = order_of(command->system);
+    struct prior prior = find_prior(cluster, order, who, after);
+    enum cluster_status status;
+
+    if (command->kind != COMMAND_CLIENT_INFO && command->kind != COMMAND_ONLINE_LIST &&
+        !has_come(cluster, order, &who->node, prior))
+        return hold(cluster, command, receipt, who, prior, outcome);
+    status = apply_here(cluster, command, who, outcome);
+    take_hub_events(cluster); /* at once: what is asked for next must come behind them */
+    return status;
+}
+
+static enum cluster_status apply_to_owners(struct cluster *cluster, const struct command *command,
+                                           bool receipt, const struct requester *who,
+                                           struct outcome *outcome);
+
+/* What a held command waited for has come, or is not waited for any more. */
+static void release(struct cluster *cluster, struct task *task)
+{
+    struct requester who = {.is_node = task->for_node, .ticket = task->ticket, .node = task->asker};
+    struct letter letter;
+    enum cluster_status status = CLUSTER_DONE;
+
+    if (!letter_read(str_of(&task->text), cluster->seed, &cluster->decoded, &letter)) {
+        task_fail(task, "out of memory");
+    } else if (task->command == COMMAND_SEND_TO_CLIENTS && !task->for_node) {
+        status = apply_to_owners(cluster, &letter.command, task->receipt, &who, &task->outcome);
+    } else {
+        status = apply_here(cluster, &letter.command, &who, &task->outcome);
+        take_hub_events(cluster);
+    }
+    if (status == CLUSTER_DONE) {
+        finish(cluster, task);
+        return;
+    }
+    task_unlink(&cluster->held, task); /* another task goes on with it */
+    free_task(cluster, task);
+}
+
+/* Publications have come: applies the commands that waited for them, in the order they came. */
+static void release_held(struct cluster *cluster)
+{
+    struct task *next;
+
+    for (struct task *task = cluster->held.first; task; task = next) {
+        struct prior prior = {task->own_number, task->number};
+
+        next = task->next;
+        if (has_come(cluster, task->order, &task->origin, prior))
+            release(cluster, task);
+    }
+}
+
+/* What was waited for does not come: RabbitMQ has lost it, or is stuck. */
+static void stop_holding(struct cluster *cluster, struct task *task)
+{
+    origins_waive(&cluster->origins, &cluster->self, task->order, task->own_number);
+    if (task->for_node)
+        origins_waive(&cluster->origins, &task->origin, task->order, task->number);
+    release_held(cluster);
+}
+
+/* --- commands for one client, wherever it is ------------------------------------------------- */
+
+/* Sends a request to a node that is a part of the task already. */
+static bool send_request(struct cluster *cluster, struct peer *peer, const struct task *task,
+                         const struct command *command)
+{
+    struct buf after = {0};
+    struct letter letter = {
+        .kind = LETTER_REQUEST, .id = task->id, .at = cluster->now, .command = *command};
+    bool sent = recents_write(&cluster->recents[order_of(command->system)], cluster->now, &after);
+
+    letter.after = str_of(&after);
+    sent = sent && send_letter(cluster, peer, &letter);
+    buf_free(&after);
+    return sent;
+}
+
 static enum cluster_status apply_to_owner(struct cluster *cluster, const struct command *command,
                                           bool receipt, const struct requester *who,
                                           struct outcome *outcome)
 {
-    struct letter letter = {.kind = LETTER_REQUEST, .at = cluster->now, .command = *command};
     struct identity owner;
     uint64_t number;
     bool opened = hub_open_id(cluster->hub, command->client, &owner, &number);
@@ -408,7 +540,7 @@ static enum cluster_status apply_to_owner(struct cluster *cluster, const struct 
     struct task *task;
 
     if (opened && identity_same(&owner, &cluster->self))
-        return apply_here(cluster, command, who, outcome);
+        return apply_in_order(cluster, command, receipt, who, (struct str){0}, outcome);
     peer = opened ? peers_find(cluster->peers, &owner) : NULL;
     if (!peer) {
         fail(outcome, OUTCOME_OFFLINE, "client not online");
@@ -417,8 +549,7 @@ static enum cluster_status apply_to_owner(struct cluster *cluster, const struct 
     task = begin(cluster, TASK_COMMAND, command, receipt, who, outcome);
     if (!task)
         return CLUSTER_DONE;
-    letter.id = task->id;
-    if (!task_add_part(task, &owner) || !send_letter(cluster, peer, &letter))
+    if (!task_add_part(task, &owner) || !send_request(cluster, peer, task, command))
         return abandon(cluster, task, outcome, "the client's node cannot be reached");
     return CLUSTER_LATER;
 }
@@ -514,7 +645,7 @@ static void send_share(struct cluster *cluster, struct task *task, const struct 
         letter = (struct letter){.outcome = outcome, .list = str_of(&outcome.list)};
         task_add_outcome(task, &task->parts[0], &letter);
         buf_free(&outcome.list);
-    } else if (!peer || !send_letter(cluster, peer, &letter)) {
+    } else if (!peer || !send_request(cluster, peer, task, &share)) {
         fail_share(task, part, share.clients);
     }
     buf_free(&clients);
@@ -534,6 +665,19 @@ static enum cluster_status apply_to_owners(struct cluster *cluster, const struct
         send_share(cluster, task, command, part);
     finish_if_done(cluster, task);
     return CLUSTER_LATER;
+}
+
+/* The share of this node must not overtake what was published before. */
+static enum cluster_status apply_to_all_owners(struct cluster *cluster,
+                                               const struct command *command, bool receipt,
+                                               const struct requester *who, struct outcome *outcome)
+{
+    unsigned order = order_of(command->system);
+    struct prior prior = find_prior(cluster, order, who, (struct str){0});
+
+    if (!has_come(cluster, order, &who->node, prior))
+        return hold(cluster, command, receipt, who, prior, outcome);
+    return apply_to_owners(cluster, command, receipt, who, outcome);
 }
 
 /* A node has not answered for its share of the ids: they have failed. */
@@ -602,36 +746,48 @@ static uint16_t slot_of(const struct command *command)
     return hub_slot(AUDIENCE_GROUP, command->system, command->group);
 }
 
+/* All that is published for one system has one order: a client belongs to one system. */
+static unsigned order_of(struct str system)
+{
+    return hub_slot(AUDIENCE_SYSTEM, system, (struct str){0}) % ORDERS;
+}
+
 /* Publishes a send. `ticket` is a task's number, or 0 if nobody waits. *number becomes its number.
  */
 static bool publish(struct cluster *cluster, const struct command *command, bool counted,
                     uint64_t ticket, int64_t deadline, uint64_t *number)
 {
     uint16_t slot = slot_of(command);
+    unsigned order = order_of(command->system);
     struct letter letter = {.kind = LETTER_PUBLISH,
                             .origin = str_from(cluster->life),
-                            .number = cluster->numbers[slot % BROKER_ORDERS] + 1,
+                            .number = cluster->numbers[order] + 1,
                             .counted = counted,
                             .command = *command};
 
     if (!write_letter(cluster, &letter) ||
-        !broker_publish(cluster->broker, ticket, slot, str_of(&cluster->text), deadline))
+        !broker_publish(cluster->broker, ticket, slot, order, str_of(&cluster->text), deadline))
         return false;
-    *number = ++cluster->numbers[slot % BROKER_ORDERS];
+    *number = ++cluster->numbers[order];
+    recents_note(&cluster->recents[order], slot, *number, cluster->now);
     if (cluster->outstanding++ == 0)
         cluster->outstanding_since = cluster->now;
     return true;
 }
 
 /* Asks all nodes how many of their clients a publication has reached. */
-static bool ask_counts(struct cluster *cluster, struct task *task, uint16_t slot)
+static bool ask_counts(struct cluster *cluster, struct task *task, const struct command *command)
 {
-    struct letter letter = {
-        .kind = LETTER_COUNT, .id = task->id, .number = task->number, .slot = slot};
+    uint16_t slot = slot_of(command);
+    struct letter letter = {.kind = LETTER_COUNT,
+                            .id = task->id,
+                            .number = task->number,
+                            .slot = slot,
+                            .order = order_of(command->system)};
 
     task->origin = cluster->self;
-    task->order = slot % BROKER_ORDERS;
-    task->to_count = cluster->slot_states[slot] != SLOT_UNBOUND;
+    task->order = (unsigned)letter.order;
+    task->to_count = cluster->wants_slot[slot];
     return ask_all(cluster, task, &letter);
 }
 
@@ -652,7 +808,7 @@ static enum cluster_status publish_command(struct cluster *cluster, const struct
     if (!publish(cluster, command, receipt, task->id, task->deadline, &task->number))
         return abandon(cluster, task, outcome, "too much waits for RabbitMQ already");
     task->to_confirm = true;
-    if (receipt && !ask_counts(cluster, task, slot_of(command)))
+    if (receipt && !ask_counts(cluster, task, command))
         task->incomplete = true;
     return CLUSTER_LATER;
 }
@@ -675,46 +831,6 @@ static void take_confirm(struct cluster *cluster, uint64_t ticket, bool confirme
 }
 
 /* --- what was published ---------------------------------------------------------------------- */
-
-static struct origin *find_origin(struct cluster *cluster, const struct identity *identity)
-{
-    struct origin **at = &cluster->origins, *origin;
-
-    while ((origin = *at) && !identity_same(&origin->identity, identity)) {
-        /* a list this long is mostly of nodes long gone; the last ones have not spoken for longest
-         */
-        if (!origin->next && cluster->origin_count >= ORIGINS_KEPT) {
-            *origin = (struct origin){.identity = *identity};
-            break;
-        }
-        at = &origin->next;
-    }
-    if (origin) {
-        *at = origin->next;
-    } else {
-        origin = calloc(1, sizeof *origin);
-        if (!origin)
-            return NULL;
-        origin->identity = *identity;
-        cluster->origin_count++;
-    }
-    origin->next = cluster->origins;
-    cluster->origins = origin;
-    return origin;
-}
-
-/* True if this publication has not been taken before. What is published or delivered again after a
- * connection was lost comes again in the same order, so a smaller number is a repetition. */
-static bool is_new(struct cluster *cluster, const struct identity *identity, unsigned order,
-                   uint64_t number)
-{
-    struct origin *origin = find_origin(cluster, identity);
-
-    if (!origin || number <= origin->numbers[order])
-        return false;
-    origin->numbers[order] = number;
-    return true;
-}
 
 static void add_counts(struct outcome *sum, const struct outcome *counts)
 {
@@ -757,8 +873,8 @@ static void take_publication(struct cluster *cluster, struct str text)
         return;
     }
     count.number = letter.number;
-    count.order = slot_of(&letter.command) % BROKER_ORDERS;
-    if (!is_new(cluster, &count.origin, count.order, count.number))
+    count.order = order_of(letter.command.system);
+    if (!origins_take(&cluster->origins, &count.origin, count.order, count.number))
         return;
     if (letter.command.kind == COMMAND_SEND_TO_GROUP ||
         letter.command.kind == COMMAND_SEND_TO_USER ||
@@ -766,6 +882,7 @@ static void take_publication(struct cluster *cluster, struct str text)
         hub_apply(cluster->hub, &letter.command, &count.outcome);
     if (letter.counted)
         keep_count(cluster, &count);
+    release_held(cluster);
 }
 
 static void take_broker_event(struct cluster *cluster, const struct broker_event *event);
@@ -849,7 +966,7 @@ static void take_request(struct cluster *cluster, struct peer *peer, const struc
         fail(&outcome, OUTCOME_MALFORMED, "this is not for a single node");
         break;
     default:
-        status = apply_here(cluster, &letter->command, &who, &outcome);
+        status = apply_in_order(cluster, &letter->command, false, &who, letter->after, &outcome);
         break;
     }
     if (status == CLUSTER_DONE)
@@ -888,12 +1005,12 @@ static void take_count(struct cluster *cluster, const struct peer *peer,
 {
     struct requester who = {.is_node = true, .ticket = letter->id, .node = peer->identity};
     uint16_t slot = (uint16_t)(letter->slot % HUB_SLOTS);
-    const struct count *count =
-        find_count(cluster, &peer->identity, slot % BROKER_ORDERS, letter->number);
+    unsigned order = (unsigned)(letter->order % ORDERS);
+    const struct count *count = find_count(cluster, &peer->identity, order, letter->number);
     struct outcome none = {0};
     struct task *task = NULL;
 
-    if (!count && cluster->slot_states[slot] != SLOT_UNBOUND)
+    if (!count && cluster->wants_slot[slot])
         task = begin(cluster, TASK_COUNT, &(struct command){.kind = COMMAND_SEND_TO_GROUP}, false,
                      &who, &none);
     if (!task) {
@@ -902,7 +1019,7 @@ static void take_count(struct cluster *cluster, const struct peer *peer,
     }
     task->origin = peer->identity;
     task->number = letter->number;
-    task->order = slot % BROKER_ORDERS;
+    task->order = order;
     task->to_count = true;
 }
 
@@ -1277,7 +1394,7 @@ enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *a
     slot = hub_slot(AUDIENCE_SYSTEM, system, (struct str){0});
     known = is_known(cluster, system);
     /* without RabbitMQ a client can still be sent to by its id; its slot is bound later */
-    if (known && (cluster->slot_states[slot] == SLOT_BOUND || !cluster->up))
+    if (known && (cluster->has_slot[slot] || !cluster->up))
         return CLUSTER_ADMITTED;
     task = begin(cluster, TASK_ADMIT, &(struct command){0}, false, &who, &ignored);
     if (!task)
@@ -1318,7 +1435,7 @@ enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
     case COMMAND_CLIENT_INFO:
         return apply_to_owner(cluster, command, receipt, &who, outcome);
     case COMMAND_SEND_TO_CLIENTS:
-        return apply_to_owners(cluster, command, receipt, &who, outcome);
+        return apply_to_all_owners(cluster, command, receipt, &who, outcome);
     case COMMAND_ONLINE_LIST:
         return list_online(cluster, command, &who, outcome);
     case COMMAND_SEND_TO_GROUP:
@@ -1366,6 +1483,8 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
     take_registry_events(cluster);
     take_peer_events(cluster);
     take_broker_events(cluster);
+    while (cluster->held.first && cluster->held.first->deadline <= now)
+        stop_holding(cluster, cluster->held.first);
     while (cluster->tasks.first && cluster->tasks.first->deadline <= now)
         expire(cluster, cluster->tasks.first);
     if (cluster->outstanding && now - cluster->outstanding_since > BREAK_TIME)
@@ -1390,6 +1509,8 @@ int64_t cluster_deadline(const struct cluster *cluster)
 
     if (cluster && cluster->tasks.first && cluster->tasks.first->deadline < earliest)
         earliest = cluster->tasks.first->deadline;
+    if (cluster && cluster->held.first && cluster->held.first->deadline < earliest)
+        earliest = cluster->held.first->deadline;
     if (cluster && cluster->joined && !cluster->served &&
         cluster->joined_at + START_GRACE < earliest)
         earliest = cluster->joined_at + START_GRACE;
@@ -1438,12 +1559,7 @@ static void free_tables(struct cluster *cluster)
     while ((known = table_walk(&cluster->known, &place)))
         free(known);
     table_free(&cluster->known);
-    while (cluster->origins) {
-        struct origin *next = cluster->origins->next;
-
-        free(cluster->origins);
-        cluster->origins = next;
-    }
+    origins_free(&cluster->origins);
 }
 
 /* The others need not wait for the registry to learn that this node has gone. */
@@ -1454,6 +1570,17 @@ static void say_goodbye(struct cluster *cluster)
     for (struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
         send_letter(cluster, peer, &letter);
     peers_flush(cluster->peers);
+}
+
+static void free_tasks(struct tasks *tasks)
+{
+    while (tasks->first) {
+        struct task *task = tasks->first;
+
+        task_unlink(tasks, task);
+        task_free(task);
+    }
+    table_free(&tasks->by_id);
 }
 
 void cluster_close(struct cluster *cluster)
@@ -1470,14 +1597,8 @@ void cluster_close(struct cluster *cluster)
     if (clean)
         say_goodbye(cluster);
     peers_close(cluster->peers);
-    while (cluster->tasks.first) {
-        struct task *task = cluster->tasks.first;
-
-        task_unlink(&cluster->tasks, task);
-        task->slot_count = 0; /* there is no broker any more */
-        task_free(task);
-    }
-    table_free(&cluster->tasks.by_id);
+    free_tasks(&cluster->tasks);
+    free_tasks(&cluster->held);
     free_tables(cluster);
     buf_free(&cluster->decoded);
     buf_free(&cluster->text);

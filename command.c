@@ -62,6 +62,8 @@ enum member {
     MEMBER_ORIGIN,
     MEMBER_NUMBER,
     MEMBER_SLOT,
+    MEMBER_ORDER,
+    MEMBER_AFTER,
     MEMBER_COUNTED,
     MEMBER_READY,
     MEMBER_COMMAND,
@@ -94,6 +96,8 @@ static const struct str member_names[MEMBER_COUNT] = {
     [MEMBER_ORIGIN] = STR_INIT("origin"),
     [MEMBER_NUMBER] = STR_INIT("number"),
     [MEMBER_SLOT] = STR_INIT("slot"),
+    [MEMBER_ORDER] = STR_INIT("order"),
+    [MEMBER_AFTER] = STR_INIT("after"),
     [MEMBER_COUNTED] = STR_INIT("counted"),
     [MEMBER_READY] = STR_INIT("ready"),
     [MEMBER_COMMAND] = STR_INIT("command"),
@@ -193,6 +197,8 @@ bool letter_write(struct buf *out, const struct letter *letter)
     write_text(out, MEMBER_ORIGIN, letter->origin);
     write_number(out, MEMBER_NUMBER, (int64_t)letter->number);
     write_number(out, MEMBER_SLOT, (int64_t)letter->slot);
+    write_number(out, MEMBER_ORDER, (int64_t)letter->order);
+    write_raw(out, MEMBER_AFTER, letter->after);
     write_raw(out, MEMBER_COUNTED, letter->counted ? STR("true") : (struct str){0});
     write_raw(out, MEMBER_READY, letter->ready ? STR("true") : (struct str){0});
     if (letter->kind == LETTER_REQUEST || letter->kind == LETTER_PUBLISH)
@@ -212,6 +218,15 @@ struct reading {
 static struct str read_raw(const struct reading *reading, enum member member)
 {
     return reading->fields[member].value.text;
+}
+
+/* An array, or nothing. */
+static struct str read_array(struct reading *reading, enum member member)
+{
+    enum json_type type = reading->fields[member].value.type;
+
+    reading->good &= type == JSON_NONE || type == JSON_ARRAY;
+    return read_raw(reading, member);
 }
 
 static struct str read_text(struct reading *reading, enum member member)
@@ -251,14 +266,12 @@ static size_t read_word(struct reading *reading, enum member member, const struc
 static void read_command(struct reading *reading, struct command *command)
 {
     const struct json_field *fields = reading->fields;
-    enum json_type clients = fields[MEMBER_CLIENTS].value.type;
 
     command->kind = (enum command_kind)read_word(reading, MEMBER_COMMAND, command_names,
                                                  sizeof command_names / sizeof command_names[0]);
     command->system = read_text(reading, MEMBER_SYSTEM);
     command->client = fields[MEMBER_CLIENT].value;
-    command->clients = read_raw(reading, MEMBER_CLIENTS);
-    reading->good &= clients == JSON_NONE || clients == JSON_ARRAY;
+    command->clients = read_array(reading, MEMBER_CLIENTS);
     command->group = read_text(reading, MEMBER_GROUP);
     command->user = read_text(reading, MEMBER_USER);
     command->has_extend = fields[MEMBER_EXTEND].value.type != JSON_NONE;
@@ -311,6 +324,8 @@ bool letter_read(struct str text, uint32_t seed, struct buf *decoded, struct let
     letter->origin = read_text(&reading, MEMBER_ORIGIN);
     letter->number = (uint64_t)read_number(&reading, MEMBER_NUMBER);
     letter->slot = (uint64_t)read_number(&reading, MEMBER_SLOT);
+    letter->order = (uint64_t)read_number(&reading, MEMBER_ORDER);
+    letter->after = read_array(&reading, MEMBER_AFTER);
     letter->counted = json_is_true(reading.fields[MEMBER_COUNTED].value);
     letter->ready = json_is_true(reading.fields[MEMBER_READY].value);
     if (letter->kind == LETTER_REQUEST || letter->kind == LETTER_PUBLISH)

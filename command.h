@@ -82,7 +82,9 @@ struct letter {
     int64_t at;             /* REQUEST, STATE: milliseconds of the sender's clock */
     struct str origin;      /* PUBLISH: the node that published it, and its start */
     uint64_t number;        /* PUBLISH, COUNT: of the publication */
-    uint64_t slot;          /* COUNT: where it was published */
+    uint64_t slot;          /* COUNT: where it was published, */
+    uint64_t order;         /* and in which order */
+    struct str after;       /* REQUEST: what the sender has published before, see order.h; JSON */
     bool counted;           /* PUBLISH: its origin will ask for the count */
     bool ready;             /* STATE */
     struct command command; /* REQUEST, PUBLISH */

@@ -649,7 +649,8 @@ static void turn(struct loop *loop)
         for (size_t i = 0; i < count; i++)
             loop->polls[i].revents = 0;
     take_time(loop);
-    /* the pipe is emptied before what it told of is taken: what comes after that writes to it anew */
+    /* the pipe is emptied before what it told of is taken: what comes after that writes to it anew
+     */
     if (loop->polls[1].revents)
         take_wakeups(loop);
     cluster_serve(loop->cluster, loop->polls + 2 + hot, loop->context.now);

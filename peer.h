@@ -17,7 +17,6 @@
 #include <poll.h>
 
 #define PEER_UNPROVED_MAX 2048
-#define PEER_ORDERS 16
 
 struct peers;
 struct link;
@@ -34,11 +33,9 @@ struct peer {
     bool told;   /* that it cannot be reached */
 
     /* the cluster's */
-    bool ready;                    /* it has all its bindings */
-    bool clock_known;              /* the smallest difference seen between our clock and the one */
-    int64_t clock, clock_at;       /* in its letters, and when that was last allowed to grow */
-    int64_t missing_since;         /* when it was first found dead; 0: it is not */
-    uint64_t numbers[PEER_ORDERS]; /* its last publication that was taken, for each order */
+    bool ready;              /* it has all its bindings */
+    bool clock_known;        /* the smallest difference seen between our clock and the one */
+    int64_t clock, clock_at; /* in its letters, and when that was last allowed to grow */
     struct peer *next;
 };
 

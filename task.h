@@ -18,6 +18,7 @@ enum task_kind {
     TASK_COMMAND, /* parts answer, and a publication may have to be confirmed */
     TASK_BIND,    /* slots have to be bound before the command is applied here */
     TASK_COUNT,   /* another node asks for the count of a publication that has not come yet */
+    TASK_HELD,    /* publications have to come before the command is applied here */
     TASK_ADMIT    /* a system has to be known, and its slot bound, before its client is let in */
 };
 
@@ -33,13 +34,15 @@ struct task {
     struct identity asker;
 
     /* what for */
-    struct buf text;       /* BIND: the letter; COMMAND: clientIds as they were given */
+    struct buf text;       /* BIND, HELD: the letter; COMMAND: clientIds as they were given */
     struct buf message_id; /* JSON */
     struct str system;     /* ADMIT: a view of `text` */
     enum command_kind command;
     bool receipt;
-    struct identity origin; /* of the publication: COUNT, and COMMAND if a receipt is wanted */
+    struct identity
+        origin; /* of the publication: COUNT, HELD, and COMMAND if a receipt is wanted */
     uint64_t number;
+    uint64_t own_number; /* HELD: of this node, that has to come as well */
     unsigned order;
     uint16_t slots[2]; /* BIND, ADMIT: that have to be bound, until the task is freed */
     unsigned slot_count;

@@ -18,6 +18,7 @@ identity:
 log:
 file:
 json:
+order: identity json
 config:
 crypto:
 http:
@@ -30,9 +31,9 @@ hub: command config conn crypto identity json table ws
 task: command identity table
 redis: config crypto
 registry: account config crypto identity mailbox redis
-broker: config crypto identity mailbox
+broker: config crypto identity mailbox order
 peer: config conn crypto http identity json ws
-cluster: account broker command config crypto hub identity json peer registry table task
+cluster: account broker command config crypto hub identity json order peer registry table task
 single: cluster
 api: account cluster command config crypto http hub json table ws
 session: account api cluster command config conn http hub ws
