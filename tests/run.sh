@@ -7,13 +7,13 @@ cd "$(dirname "$0")/.." || exit 1
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:exitcode=98
-export PATH="$PWD/.tools/bin:$PATH"
+export PATH="$PWD/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 OUT=$(mktemp -d "${TMPDIR:-/tmp}/wspush-suite.XXXXXX")
 trap 'rm -rf "$OUT"' EXIT
 passed=0 failed=0
 
-for tool in curl jq websocat; do
+for tool in curl jq websocat redis-server rabbitmq-server nginx; do
     command -v $tool >/dev/null || {
         echo "$tool is missing: run make test-deps"
         exit 1

@@ -306,6 +306,8 @@ other_user() {
 }
 
 command_line
+expect 'a single-node build needs neither library of a cluster' 0 \
+    "$(grep -c -e libhiredis -e librabbitmq "$WSPUSH")"
 mkdir "$DIR/data"
 test_option
 bad_files

@@ -1,5 +1,5 @@
-/* test_account.c - account.c: who is registered stays so, on the disk, and only with its password.
- */
+/* test_account.c - account.c: who is registered stays so, on the disk, and only with its password;
+ * and the same of a store that many nodes share, as far as it can be reached. */
 #include "account.h"
 #include "file.h"
 
@@ -683,6 +683,314 @@ static void leaves_signals_to_the_owner(void)
     close_office(&office);
 }
 
+/* --- accounts in a store --------------------------------------------------------------------- */
+
+#define SHELVES 8
+
+/* A store in memory, which can be told to fail. The worker alone uses it while a job is done. */
+struct shop {
+    struct {
+        char name[ACCOUNT_NAME_MAX + 1];
+        char record[200];
+    } shelves[SHELVES];
+    size_t count, finds, adds;
+    enum account_outcome find_fails, add_fails; /* DONE: they do not */
+    int gate; /* -1, or a descriptor to wait for before an answer */
+};
+
+static struct shop shop;
+
+static const char *shelf_of(struct str name)
+{
+    for (size_t i = 0; i < shop.count; i++)
+        if (str_equal(str_from(shop.shelves[i].name), name))
+            return shop.shelves[i].record;
+    return NULL;
+}
+
+static void await_gate(void)
+{
+    struct pollfd gate = {.fd = shop.gate, .events = POLLIN};
+
+    if (shop.gate >= 0)
+        poll(&gate, 1, PATIENCE);
+}
+
+static enum account_outcome find_in_shop(void *state, struct str name, struct buf *record)
+{
+    CHECK(state == &shop && record->length == 0 && !record->failed);
+    await_gate();
+    shop.finds++;
+    if (shop.find_fails != ACCOUNT_DONE)
+        return shop.find_fails;
+    if (!shelf_of(name))
+        return ACCOUNT_DENIED;
+    buf_append(record, str_from(shelf_of(name)));
+    return ACCOUNT_DONE;
+}
+
+static void put_on_shelf(struct str name, struct str record)
+{
+    CHECK(shop.count < SHELVES && record.length < sizeof shop.shelves[0].record);
+    snprintf(shop.shelves[shop.count].name, sizeof shop.shelves[0].name, "%.*s", (int)name.length,
+             name.at);
+    snprintf(shop.shelves[shop.count].record, sizeof shop.shelves[0].record, "%.*s",
+             (int)record.length, record.at);
+    shop.count++;
+}
+
+static enum account_outcome add_to_shop(void *state, struct str name, struct str record)
+{
+    CHECK(state == &shop);
+    shop.adds++;
+    if (shop.add_fails != ACCOUNT_DONE)
+        return shop.add_fails;
+    if (shelf_of(name))
+        return ACCOUNT_EXISTS;
+    put_on_shelf(name, record);
+    return ACCOUNT_DONE;
+}
+
+static const struct account_store store = {&shop, find_in_shop, add_to_shop};
+
+static bool open_store(struct office *office, unsigned iterations)
+{
+    accounts_close(office->accounts);
+    office->accounts = accounts_open_store(&store, office->wake[1], iterations, office->error,
+                                           sizeof office->error);
+    return office->accounts;
+}
+
+/* An office whose accounts are in the store; its folder stays empty, which closing it checks. */
+static void open_shop(struct office *office, unsigned iterations)
+{
+    shop = (struct shop){.gate = -1};
+    open_office(office, iterations);
+    CHECK(open_store(office, iterations));
+}
+
+static void close_shop(struct office *office)
+{
+    CHECK(access(path_of(office, "accounts"), F_OK) != 0);
+    close_office(office);
+}
+
+static enum account_outcome outcome_of(struct office *office, enum account_job_kind kind,
+                                       const char *name, const char *password)
+{
+    struct account_result result = ask(office, kind, str_from(name), str_from(password));
+
+    CHECK(result.error == 0);
+    return result.outcome;
+}
+
+static void a_store_keeps_accounts(void)
+{
+    struct office office;
+
+    open_shop(&office, QUICK);
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "shop", "secret") == ACCOUNT_DENIED);
+    CHECK(shop.finds == 1 && shop.adds == 0);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "shop", "secret") == ACCOUNT_DONE);
+    CHECK(shop.count == 1 && shop.adds == 1 && strcmp(shop.shelves[0].name, "shop") == 0);
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "shop", "secret") == ACCOUNT_DONE);
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "shop", "Secret") == ACCOUNT_DENIED);
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "Shop", "secret") == ACCOUNT_DENIED);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "shop", "other") == ACCOUNT_EXISTS);
+    CHECK(shop.count == 1 && shop.adds == 1); /* what is there is not even tried */
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "shop", "other") == ACCOUNT_DENIED);
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "shop", "secret") == ACCOUNT_DONE);
+    /* the cluster knows who is registered; here nothing is */
+    CHECK(!accounts_know(office.accounts, STR("shop")));
+    CHECK(!accounts_know(office.accounts, STR("")));
+    close_shop(&office);
+}
+
+/* What one node has registered another finds, whatever iterations it would use itself. */
+static void another_node_finds_what_is_stored(void)
+{
+    struct office office;
+
+    open_shop(&office, QUICK);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "a", "1") == ACCOUNT_DONE);
+    CHECK(open_store(&office, 3 * QUICK));
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "a", "1") == ACCOUNT_DONE);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "a", "2") == ACCOUNT_EXISTS);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "b", "2") == ACCOUNT_DONE);
+    CHECK(open_store(&office, QUICK));
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "b", "2") == ACCOUNT_DONE);
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "b", "1") == ACCOUNT_DENIED);
+    CHECK(strncmp(shop.shelves[0].record, METHOD " 10 ", 17) == 0);
+    CHECK(strncmp(shop.shelves[1].record, METHOD " 30 ", 17) == 0);
+    close_shop(&office);
+}
+
+/* METHOD ITERATIONS SALT HASH, as in a line of the file but without the name; no password. */
+static void records_are_those_of_the_file(void)
+{
+    struct office office;
+    struct str rest, salts[2], hashes[2];
+
+    open_shop(&office, QUICK);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "a", "the password") == ACCOUNT_DONE);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "b", "the password") == ACCOUNT_DONE);
+    for (size_t i = 0; i < 2; i++) {
+        rest = str_from(shop.shelves[i].record);
+        CHECK(!strstr(shop.shelves[i].record, "password"));
+        CHECK(str_equal(str_cut(&rest, ' '), STR(METHOD)));
+        CHECK(str_equal(str_cut(&rest, ' '), STR("10")));
+        salts[i] = str_cut(&rest, ' ');
+        hashes[i] = rest;
+        CHECK(is_hex(salts[i], 32) && is_hex(hashes[i], 64));
+    }
+    CHECK(!str_equal(salts[0], salts[1]) && !str_equal(hashes[0], hashes[1]));
+    put_on_shelf(STR("old"), STR(METHOD " 1000 " SALT " " HASH));
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "old", PASSWORD) == ACCOUNT_DONE);
+    CHECK(outcome_of(&office, ACCOUNT_LOGIN, "old", "p") == ACCOUNT_DENIED);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "old", "p") == ACCOUNT_EXISTS);
+    close_shop(&office);
+}
+
+/* A record that cannot be read lets nobody in, and is not written over. */
+static void damaged_records_let_nobody_in(void)
+{
+    static const char *const records[] = {
+        "",
+        " ",
+        "x",
+        METHOD,
+        METHOD " 1000",
+        METHOD " 1000 " SALT,
+        METHOD " 1000 " SALT " ",
+        METHOD " 0 " SALT " " HASH,
+        METHOD " -1 " SALT " " HASH,
+        METHOD " 99999999999 " SALT " " HASH,
+        METHOD " 1000 " X32 " " HASH,
+        METHOD " 1000 " SALT " " SALT,
+        METHOD " 1000 " SALT " " HASH "0",
+        METHOD " 1000 " SALT "  " HASH,
+        "pbkdf2-sha512 1000 " SALT " " HASH,
+        " " METHOD " 1000 " SALT " " HASH,
+    };
+    struct office office;
+
+    open_shop(&office, QUICK);
+    for (size_t i = 0; i < COUNT(records); i++) {
+        shop.count = 0;
+        put_on_shelf(STR("n"), str_from(records[i]));
+        if (!CHECK(outcome_of(&office, ACCOUNT_LOGIN, "n", PASSWORD) == ACCOUNT_FAILED) ||
+            !CHECK(outcome_of(&office, ACCOUNT_REGISTER, "n", PASSWORD) == ACCOUNT_FAILED) ||
+            !CHECK(shop.adds == 0 && strcmp(shop.shelves[0].record, records[i]) == 0))
+            printf("     %s\n", records[i]);
+    }
+    close_shop(&office);
+}
+
+static void a_store_that_fails_is_told(void)
+{
+    static const enum account_outcome fails[] = {ACCOUNT_UNREACHABLE, ACCOUNT_FAILED};
+    struct office office;
+
+    open_shop(&office, QUICK);
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "a", "1") == ACCOUNT_DONE);
+    shop.adds = 0;
+    for (size_t i = 0; i < COUNT(fails); i++) {
+        shop.find_fails = fails[i];
+        CHECK(outcome_of(&office, ACCOUNT_LOGIN, "a", "1") == fails[i]);
+        CHECK(outcome_of(&office, ACCOUNT_LOGIN, "a", "2") == fails[i]);
+        CHECK(outcome_of(&office, ACCOUNT_LOGIN, "b", "1") == fails[i]);
+        CHECK(outcome_of(&office, ACCOUNT_REGISTER, "a", "1") == fails[i]);
+        CHECK(outcome_of(&office, ACCOUNT_REGISTER, "b", "1") == fails[i] && shop.adds == 0);
+        shop.find_fails = ACCOUNT_DONE;
+        shop.add_fails = fails[i];
+        CHECK(outcome_of(&office, ACCOUNT_REGISTER, "b", "1") == fails[i] && shop.adds == 1);
+        CHECK(outcome_of(&office, ACCOUNT_REGISTER, "a", "1") == ACCOUNT_EXISTS && shop.adds == 1);
+        CHECK(outcome_of(&office, ACCOUNT_LOGIN, "a", "1") == ACCOUNT_DONE);
+        CHECK(outcome_of(&office, ACCOUNT_LOGIN, "b", "1") == ACCOUNT_DENIED);
+        shop.add_fails = ACCOUNT_DONE;
+        shop.adds = 0;
+    }
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "b", "1") == ACCOUNT_DONE);
+    close_shop(&office);
+}
+
+/* Two nodes register one name at the same time: the store decides, after both have looked. */
+static void the_store_decides_who_was_first(void)
+{
+    struct office office;
+
+    open_shop(&office, QUICK);
+    shop.add_fails = ACCOUNT_EXISTS;
+    CHECK(outcome_of(&office, ACCOUNT_REGISTER, "a", "1") == ACCOUNT_EXISTS);
+    CHECK(shop.finds == 1 && shop.adds == 1 && shop.count == 0);
+    close_shop(&office);
+}
+
+static void any_name_and_password_can_be_stored(void)
+{
+    struct office office;
+    char many[ACCOUNT_PASSWORD_MAX];
+
+    memset(many, 'm', sizeof many);
+    open_shop(&office, QUICK);
+    CHECK(!submit(&office, ACCOUNT_REGISTER, (struct str){many, ACCOUNT_NAME_MAX + 1}, STR("p")));
+    for (size_t i = 0; i + 4 < NAMES; i++) {
+        shop.count = 0;
+        CHECK(registers(&office, names[i], (struct str){many, sizeof many - i}));
+        CHECK(logs_in(&office, names[i], (struct str){many, sizeof many - i}));
+        CHECK(!logs_in(&office, names[i], (struct str){many, sizeof many - i - 1}));
+        CHECK(str_equal(str_from(shop.shelves[0].name), names[i]));
+    }
+    close_shop(&office);
+}
+
+/* The store may wait for a network: the owner does not wait with it. */
+static void a_slow_store_holds_up_nobody(void)
+{
+    struct office office;
+    struct account_result result;
+    int gate[2], submitted = 0;
+    int64_t begun;
+
+    open_shop(&office, QUICK);
+    CHECK(pipe(gate) == 0);
+    shop.gate = gate[0];
+    begun = now();
+    while (submit(&office, submitted ? ACCOUNT_LOGIN : ACCOUNT_REGISTER, STR("a"), STR("1")))
+        submitted++;
+    CHECK(submitted >= ACCOUNT_JOBS_MAX && submitted <= ACCOUNT_JOBS_MAX + 1);
+    CHECK(!accounts_know(office.accounts, STR("a")));
+    CHECK(!accounts_take_result(office.accounts, &result) && now() - begun < PATIENCE / 2);
+    CHECK(write(gate[1], "x", 1) == 1); /* it stays readable: the gate is open */
+    for (int i = 0; i < submitted; i++)
+        CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE &&
+              result.kind == (i ? ACCOUNT_LOGIN : ACCOUNT_REGISTER));
+    /* closing waits for the job that is being done */
+    CHECK(read(gate[0], &(char){0}, 1) == 1);
+    CHECK(submit(&office, ACCOUNT_LOGIN, STR("a"), STR("1")));
+    CHECK(write(gate[1], "x", 1) == 1);
+    close_shop(&office);
+    close(gate[0]);
+    close(gate[1]);
+}
+
+static void an_unknown_name_in_a_store_costs_the_same(void)
+{
+    struct office office;
+    clock_t known, unknown;
+
+    open_shop(&office, 50000);
+    CHECK(registers(&office, STR("known"), STR("p")));
+    known = clock();
+    CHECK(!logs_in(&office, STR("known"), STR("wrong")));
+    unknown = clock();
+    CHECK(!logs_in(&office, STR("unknown"), STR("wrong")));
+    known = unknown - known;
+    unknown = clock() - unknown;
+    CHECK(unknown > known / 4 && known > unknown / 4);
+    close_shop(&office);
+}
+
 int main(void)
 {
     test_run("registers and logs in", registers_and_logs_in);
@@ -703,5 +1011,15 @@ int main(void)
     test_run("what a crash left is no harm", what_a_crash_left_is_no_harm);
     test_run("the owner asks while the worker works", the_owner_asks_while_the_worker_works);
     test_run("leaves signals to the owner", leaves_signals_to_the_owner);
+    test_run("a store keeps accounts", a_store_keeps_accounts);
+    test_run("another node finds what is stored", another_node_finds_what_is_stored);
+    test_run("records are those of the file", records_are_those_of_the_file);
+    test_run("damaged records let nobody in", damaged_records_let_nobody_in);
+    test_run("a store that fails is told", a_store_that_fails_is_told);
+    test_run("the store decides who was first", the_store_decides_who_was_first);
+    test_run("any name and password can be stored", any_name_and_password_can_be_stored);
+    test_run("a slow store holds up nobody", a_slow_store_holds_up_nobody);
+    test_run("an unknown name in a store costs the same",
+             an_unknown_name_in_a_store_costs_the_same);
     return test_finish();
 }

@@ -86,6 +86,16 @@ static void check_defaults(const struct config *config)
     CHECK(config->scope == NOTICE_GROUP);
     CHECK(config->log_level == LOG_INFO && config->log_file[0] == '\0');
     CHECK(config->log_format == LOG_FORMAT_TEXT);
+    CHECK(strcmp(config->redis_host, "127.0.0.1") == 0 && config->redis_port == 6379);
+    CHECK(config->redis_password[0] == '\0' && config->redis_db == 0);
+    CHECK(strcmp(config->redis_prefix, "wspush:") == 0);
+    CHECK(strcmp(config->rabbitmq_host, "127.0.0.1") == 0 && config->rabbitmq_port == 5672);
+    CHECK(strcmp(config->rabbitmq_user, "guest") == 0);
+    CHECK(strcmp(config->rabbitmq_password, "guest") == 0);
+    CHECK(strcmp(config->rabbitmq_vhost, "/") == 0);
+    CHECK(strcmp(config->rabbitmq_exchange, "wspush") == 0);
+    CHECK(config->advertise[0] == '\0' && config->rpc_port == 0);
+    CHECK(config->node_ttl == 15000 && config->rpc_timeout == 2000);
 }
 
 static void defaults_are_those_of_the_contract(void)
@@ -131,6 +141,45 @@ static void every_key_is_read(void)
     CHECK(config.api_rate == 100 && config.scope == NOTICE_SYSTEM);
     CHECK(config.log_level == LOG_WARN && config.log_format == LOG_FORMAT_JSON);
     CHECK(strcmp(config.log_file, "/var/log/wspush.log") == 0);
+}
+
+static void every_key_of_a_cluster_is_read(void)
+{
+    struct config config;
+
+    check_good(STR("[redis]\nhost = redis.example\nport = 6380\npassword = p # q\ndb = 7\n"
+                   "prefix = other:\n"
+                   "[rabbitmq]\nhost = rabbit.example\nport = 5673\nuser = u\npassword = s=c\n"
+                   "vhost = /v\nexchange = e.x\n"
+                   "[cluster]\nadvertise = 10.1.2.3\nrpc_port = 9800\nnode_ttl = 2.5\n"
+                   "rpc_timeout = 1500\n"),
+               &config);
+    CHECK(strcmp(config.redis_host, "redis.example") == 0 && config.redis_port == 6380);
+    CHECK(strcmp(config.redis_password, "p") == 0 && config.redis_db == 7);
+    CHECK(strcmp(config.redis_prefix, "other:") == 0);
+    CHECK(strcmp(config.rabbitmq_host, "rabbit.example") == 0 && config.rabbitmq_port == 5673);
+    CHECK(strcmp(config.rabbitmq_user, "u") == 0 && strcmp(config.rabbitmq_password, "s=c") == 0);
+    CHECK(strcmp(config.rabbitmq_vhost, "/v") == 0);
+    CHECK(strcmp(config.rabbitmq_exchange, "e.x") == 0);
+    CHECK(strcmp(config.advertise, "10.1.2.3") == 0 && config.rpc_port == 9800);
+    CHECK(config.node_ttl == 2500 && config.rpc_timeout == 1500);
+    /* the same names in other sections are other keys */
+    CHECK(config.port == 7800 && strcmp(config.host, "0.0.0.0") == 0 && config.user[0] == '\0');
+    check_good(STR("[common]\nhost = h\nport = 1\nuser = n\n"), &config);
+    CHECK(strcmp(config.redis_host, "127.0.0.1") == 0 && config.rabbitmq_port == 5672);
+}
+
+/* A key belongs to its section. */
+static void keys_of_a_cluster_have_their_section(void)
+{
+    check_refused(STR("[redis]\nexchange = e"), "f.ini:2: unknown key: exchange");
+    check_refused(STR("[redis]\nuser = e"), "f.ini:2: unknown key: user");
+    check_refused(STR("[rabbitmq]\ndb = 1"), "f.ini:2: unknown key: db");
+    check_refused(STR("[cluster]\nport = 1"), "f.ini:2: unknown key: port");
+    check_refused(STR("[cluster]\ncluster = true"), "f.ini:2: unknown key: cluster");
+    check_refused(STR("[common]\nrpc_port = 1"), "f.ini:2: unknown key: rpc_port");
+    check_refused(STR("[redis]\nport = 1\n[rabbitmq]\nport = 1\n[redis]\nport = 2"),
+                  "f.ini:6: this key was given before: port");
 }
 
 /* What the keys before did not say stays what it was. */
@@ -184,6 +233,18 @@ static const struct {
      "must be a number of seconds above 0, up to 86400, not "},
     {"limits", "api_rate", NUMBER(api_rate), "0", "10000000", 0, 10000000, "-1", "10000001",
      "must be a number from 0 to 10000000, not "},
+    {"redis", "port", NUMBER(redis_port), "1", "65535", 1, 65535, "0", "65536",
+     "must be a number from 1 to 65535, not "},
+    {"redis", "db", NUMBER(redis_db), "0", "1000000", 0, 1000000, "-1", "1000001",
+     "must be a number from 0 to 1000000, not "},
+    {"rabbitmq", "port", NUMBER(rabbitmq_port), "1", "65535", 1, 65535, "0", "65536",
+     "must be a number from 1 to 65535, not "},
+    {"cluster", "rpc_port", NUMBER(rpc_port), "0", "65535", 0, 65535, "-1", "65536",
+     "must be a number from 0 to 65535, not "},
+    {"cluster", "node_ttl", NUMBER(node_ttl), "0.001", "3600", 1, 3600000, "0", "3600.001",
+     "must be a number of seconds above 0, up to 3600, not "},
+    {"cluster", "rpc_timeout", NUMBER(rpc_timeout), "10", "2900", 10, 2900, "9", "2901",
+     "must be a number from 10 to 2900, not "},
 };
 
 static void check_number_refused(size_t i, const char *value)
@@ -335,6 +396,15 @@ static const struct {
     {"common", "user", offsetof(struct config, user), 63},
     {"websocket", "allowed_origins", offsetof(struct config, allowed_origins), 2047},
     {"log", "file", offsetof(struct config, log_file), 1023},
+    {"redis", "host", offsetof(struct config, redis_host), 255},
+    {"redis", "password", offsetof(struct config, redis_password), 255},
+    {"redis", "prefix", offsetof(struct config, redis_prefix), 127},
+    {"rabbitmq", "host", offsetof(struct config, rabbitmq_host), 255},
+    {"rabbitmq", "user", offsetof(struct config, rabbitmq_user), 127},
+    {"rabbitmq", "password", offsetof(struct config, rabbitmq_password), 255},
+    {"rabbitmq", "vhost", offsetof(struct config, rabbitmq_vhost), 127},
+    {"rabbitmq", "exchange", offsetof(struct config, rabbitmq_exchange), 127},
+    {"cluster", "advertise", offsetof(struct config, advertise), 63},
 };
 
 static void check_text(size_t i, struct str value, const char *complaint)
@@ -652,6 +722,8 @@ int main(void)
 {
     test_run("defaults_are_those_of_the_contract", defaults_are_those_of_the_contract);
     test_run("every_key_is_read", every_key_is_read);
+    test_run("every_key_of_a_cluster_is_read", every_key_of_a_cluster_is_read);
+    test_run("keys_of_a_cluster_have_their_section", keys_of_a_cluster_have_their_section);
     test_run("parsing_goes_over_what_is_there", parsing_goes_over_what_is_there);
     test_run("numbers_keep_their_range", numbers_keep_their_range);
     test_run("what_is_no_number_is_refused", what_is_no_number_is_refused);

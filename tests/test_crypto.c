@@ -1,5 +1,6 @@
 /* test_crypto.c - known answers of everything that has some, and tokens: what was signed is
- * accepted until it expires, and nothing that differs from it in anything. */
+ * accepted until it expires, what was sealed is opened, and nothing that differs from it in
+ * anything. */
 #include "crypto.h"
 
 #include "test.h"
@@ -332,6 +333,246 @@ static void refuses_other_keys(void)
     buf_free(&token);
 }
 
+/* --- sealed ids ------------------------------------------------------------------------------ */
+
+static const char digits64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+static void number_bytes(unsigned char plain[CRYPTO_ID_SIZE], unsigned from)
+{
+    for (unsigned i = 0; i < CRYPTO_ID_SIZE; i++)
+        plain[i] = (unsigned char)(from + i);
+}
+
+/* Opens an exact copy of the text. */
+static bool opens(const struct crypto_keys *keys, struct str text,
+                  unsigned char plain[CRYPTO_ID_SIZE])
+{
+    struct str copy = exact_copy(text);
+    bool good = crypto_open_id(keys, copy, plain);
+
+    free_copy(copy);
+    return good;
+}
+
+/* AES-256-GCM with a nonce of 12 bytes: the first of HMAC-SHA-256 of what is sealed. The keys are
+ * HMAC-SHA-256 of "wspush id" and "wspush nonce" under crypto_key; the ids here were computed with
+ * Python's hmac and cryptography. */
+static void seals_known_ids(void)
+{
+    static const struct {
+        const char *key;
+        unsigned from;
+        struct str id;
+    } vectors[] = {
+        {"0123456789abcdef", 0,
+         STR_INIT("JfMAPZoorhl3baYHzBWnzAkOpbjV/s/roe8knEnqbJE5dXRqL3C8VZnNNcWJzdYRhUsm")},
+        {"0123456789abcdef", 233,
+         STR_INIT("LhHtdXEqlScq7YqLKI4r/H35nNbR3CwxcnAeOuzQfqMssfJ77VUQNwcQ8DyuutPsJWV7")},
+        {"another key here", 0,
+         STR_INIT("y3K0MZdB3bDYUdJahwDUOUHLB5v6zpuYgR0aIU36kxgy1g4PUXfjkUlxkwBGIBqDvq/s")},
+
+    };
+
+    for (size_t i = 0; i < COUNT(vectors); i++) {
+        struct crypto_keys keys = keys_of(str_from(vectors[i].key));
+        unsigned char plain[CRYPTO_ID_SIZE], opened[CRYPTO_ID_SIZE] = {0};
+        char id[CRYPTO_ID_TEXT];
+
+        number_bytes(plain, vectors[i].from);
+        CHECK(crypto_seal_id(&keys, plain, id));
+        CHECK(str_equal((struct str){id, sizeof id}, vectors[i].id));
+        CHECK(opens(&keys, vectors[i].id, opened) && memcmp(opened, plain, sizeof plain) == 0);
+    }
+}
+
+/* The same always gives the same id, and what differs in one bit another one. */
+static void ids_follow_from_what_they_seal(void)
+{
+    static char ids[8 * CRYPTO_ID_SIZE + 1][CRYPTO_ID_TEXT];
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    unsigned char plain[CRYPTO_ID_SIZE], opened[CRYPTO_ID_SIZE];
+    char again[CRYPTO_ID_TEXT];
+
+    number_bytes(plain, 0);
+    for (size_t i = 0; i < COUNT(ids); i++) {
+        bool changed = i < 8 * CRYPTO_ID_SIZE;
+
+        if (changed)
+            plain[i / 8] ^= (unsigned char)(1u << i % 8);
+        CHECK(crypto_seal_id(&keys, plain, ids[i]) && crypto_seal_id(&keys, plain, again));
+        CHECK(memcmp(ids[i], again, sizeof again) == 0);
+        CHECK(opens(&keys, (struct str){ids[i], CRYPTO_ID_TEXT}, opened));
+        CHECK(memcmp(opened, plain, sizeof plain) == 0);
+        for (size_t k = 0; k < CRYPTO_ID_TEXT; k++)
+            CHECK(memchr(digits64, ids[i][k], 64));
+        for (size_t k = 0; k < i; k++) /* not even the nonces in front are the same */
+            CHECK(memcmp(ids[i], ids[k], 16) != 0);
+        if (changed)
+            plain[i / 8] ^= (unsigned char)(1u << i % 8);
+    }
+}
+
+/* At each place every other byte. */
+static void changed_ids_do_not_open(void)
+{
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    unsigned char plain[CRYPTO_ID_SIZE], opened[CRYPTO_ID_SIZE];
+    char id[CRYPTO_ID_TEXT];
+    bool good;
+
+    number_bytes(plain, 100);
+    CHECK(crypto_seal_id(&keys, plain, id));
+    good = CHECK(opens(&keys, (struct str){id, sizeof id}, opened));
+    for (size_t i = 0; good && i < sizeof id; i++) {
+        char right = id[i];
+
+        for (int c = 0; good && c < 256; c++) {
+            id[i] = (char)c;
+            good = CHECK(id[i] == right || !opens(&keys, (struct str){id, sizeof id}, opened));
+        }
+        if (!good)
+            printf("     at %zu\n", i);
+        id[i] = right;
+    }
+    /* two places exchanged, or changed */
+    for (size_t i = 0; i + 1 < sizeof id; i++) {
+        char before[2] = {id[i], id[i + 1]};
+
+        id[i] = before[1];
+        id[i + 1] = before[0];
+        CHECK(before[0] == before[1] || !opens(&keys, (struct str){id, sizeof id}, opened));
+        id[i] = before[0] == 'A' ? 'B' : 'A';
+        id[i + 1] = before[1] == 'A' ? 'B' : 'A';
+        CHECK(!opens(&keys, (struct str){id, sizeof id}, opened));
+        memcpy(id + i, before, 2);
+    }
+    CHECK(opens(&keys, (struct str){id, sizeof id}, opened));
+}
+
+/* Cut at either end, or with more behind it. */
+static void ids_of_another_length_do_not_open(void)
+{
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    unsigned char plain[CRYPTO_ID_SIZE], opened[CRYPTO_ID_SIZE];
+    char text[4 * CRYPTO_ID_TEXT];
+
+    number_bytes(plain, 3);
+    for (size_t filler = 0; filler < 5; filler++) {
+        memset(text, "A=\n \0"[filler], sizeof text);
+        CHECK(crypto_seal_id(&keys, plain, text));
+        for (size_t length = 0; length <= 100; length++)
+            CHECK(opens(&keys, (struct str){text, length}, opened) == (length == CRYPTO_ID_TEXT));
+        for (size_t from = 1; from < CRYPTO_ID_TEXT; from++) {
+            CHECK(!opens(&keys, (struct str){text + from, CRYPTO_ID_TEXT}, opened));
+            CHECK(!opens(&keys, (struct str){text + from, CRYPTO_ID_TEXT - from}, opened));
+        }
+    }
+    CHECK(!crypto_open_id(&keys, (struct str){0}, opened));
+    memset(text, 'A', sizeof text);
+    CHECK(!opens(&keys, (struct str){text, CRYPTO_ID_TEXT}, opened));
+}
+
+/* White space and padding inside are no base64 of an id, whether the whole is longer or not. */
+static void ids_have_one_spelling(void)
+{
+    static const struct str insertions[] = {STR_INIT("\n"), STR_INIT(" "),  STR_INIT("\r\n"),
+                                            STR_INIT("="),  STR_INIT("=="), STR_INIT("-"),
+                                            STR_INIT("\0")};
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    unsigned char plain[CRYPTO_ID_SIZE], opened[CRYPTO_ID_SIZE];
+    char id[CRYPTO_ID_TEXT];
+
+    number_bytes(plain, 50);
+    CHECK(crypto_seal_id(&keys, plain, id));
+    for (size_t i = 0; i < COUNT(insertions); i++)
+        for (size_t at = 0; at <= sizeof id; at++) {
+            struct buf text = {0};
+
+            buf_append(&text, (struct str){id, at});
+            buf_append(&text, insertions[i]);
+            buf_append(&text, (struct str){id + at, sizeof id - at});
+            CHECK(!opens(&keys, str_of(&text), opened));
+            CHECK(opens(&keys, (struct str){text.at, CRYPTO_ID_TEXT}, opened) ==
+                  (at == CRYPTO_ID_TEXT));
+            buf_free(&text);
+        }
+}
+
+static void ids_of_other_keys_do_not_open(void)
+{
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef")), mixed;
+    unsigned char plain[CRYPTO_ID_SIZE], opened[CRYPTO_ID_SIZE];
+    char other[] = "0123456789abcdef", id[CRYPTO_ID_TEXT], others_id[CRYPTO_ID_TEXT];
+
+    number_bytes(plain, 7);
+    CHECK(crypto_seal_id(&keys, plain, id));
+    for (size_t i = 0; i < CRYPTO_KEY_SIZE; i++) {
+        struct crypto_keys others;
+
+        other[i] ^= 1;
+        others = keys_of((struct str){other, CRYPTO_KEY_SIZE});
+        CHECK(!opens(&others, (struct str){id, sizeof id}, opened));
+        CHECK(crypto_seal_id(&others, plain, others_id));
+        CHECK(memcmp(id, others_id, 16) != 0);
+        CHECK(!opens(&keys, (struct str){others_id, sizeof others_id}, opened));
+        other[i] ^= 1;
+    }
+    /* it is the key of ids that opens: those of tokens and of peers have nothing to do with it */
+    mixed = keys;
+    mixed.token[0] ^= 1;
+    mixed.peer[0] ^= 1;
+    CHECK(opens(&mixed, (struct str){id, sizeof id}, opened));
+    mixed.id[31] ^= 1;
+    CHECK(!opens(&mixed, (struct str){id, sizeof id}, opened));
+}
+
+/* --- proofs ---------------------------------------------------------------------------------- */
+
+/* HMAC-SHA-256 under HMAC-SHA-256 of "wspush peer" under crypto_key, computed with Python. */
+static void proves(void)
+{
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    struct crypto_keys others = keys_of(STR("0123456789abcdeF"));
+    unsigned char proof[CRYPTO_HASH_SIZE], wanted[CRYPTO_HASH_SIZE];
+
+    CHECK(crypto_unhex(STR("9651d3983c07234b8283257816206de9b14cd21269fd17321b4fa5a8875589d4"),
+                       wanted, sizeof wanted));
+    CHECK(crypto_prove(&keys, STR(""), proof) && memcmp(proof, wanted, sizeof proof) == 0);
+    CHECK(crypto_unhex(STR("a844b3cc1ed2ca9226f49cd3120940acde28baa4a7b1da8f9713d392ee64a67a"),
+                       wanted, sizeof wanted));
+    CHECK(crypto_prove(&keys, STR("dial a b"), proof));
+    CHECK(memcmp(proof, wanted, sizeof proof) == 0);
+    CHECK(crypto_prove(&others, STR("dial a b"), proof));
+    CHECK(memcmp(proof, wanted, sizeof proof) != 0);
+    for (size_t i = 0; i < 8; i++) {
+        char text[] = "dial a b";
+
+        text[i] ^= 1;
+        CHECK(crypto_prove(&keys, str_from(text), proof));
+        CHECK(memcmp(proof, wanted, sizeof proof) != 0);
+        CHECK(crypto_prove(&keys, (struct str){"dial a b", i}, proof));
+        CHECK(memcmp(proof, wanted, sizeof proof) != 0);
+    }
+}
+
+/* One key for one purpose: none of them is another, under this crypto_key or the next. */
+static void keys_differ(void)
+{
+    const struct crypto_keys keys[2] = {keys_of(STR("0123456789abcdef")),
+                                        keys_of(STR("0123456789abcdeF"))};
+    const unsigned char *all[8];
+
+    for (size_t i = 0; i < 2; i++) {
+        all[4 * i] = keys[i].token;
+        all[4 * i + 1] = keys[i].id;
+        all[4 * i + 2] = keys[i].nonce;
+        all[4 * i + 3] = keys[i].peer;
+    }
+    for (size_t i = 0; i < COUNT(all); i++)
+        for (size_t j = 0; j < i; j++)
+            CHECK(memcmp(all[i], all[j], CRYPTO_HASH_SIZE) != 0);
+}
+
 int main(void)
 {
     test_run("crypto encodes base64 (RFC 4648)", encodes_base64);
@@ -349,5 +590,13 @@ int main(void)
     test_run("crypto refuses a token with any byte changed", refuses_changed_tokens);
     test_run("crypto refuses a token of another length", refuses_tokens_of_another_length);
     test_run("crypto refuses tokens of other keys", refuses_other_keys);
+    test_run("crypto seals known ids (AES-256-GCM)", seals_known_ids);
+    test_run("crypto makes ids that follow from what they seal", ids_follow_from_what_they_seal);
+    test_run("crypto opens no id with any byte changed", changed_ids_do_not_open);
+    test_run("crypto opens no id of another length", ids_of_another_length_do_not_open);
+    test_run("crypto opens no id that is spelt otherwise", ids_have_one_spelling);
+    test_run("crypto opens no id of other keys", ids_of_other_keys_do_not_open);
+    test_run("crypto proves with the key of peers", proves);
+    test_run("crypto has one key for one purpose", keys_differ);
     return test_finish();
 }

@@ -11,6 +11,8 @@
 #define LIMIT 100000
 #define NOMASK "\0\0\0\0" /* a mask that changes nothing keeps the vectors readable */
 
+static bool from_server; /* the peer whose frames are read is a server */
+
 static void append_text(struct buf *out, const char *text)
 {
     buf_append(out, str_from(text));
@@ -113,7 +115,7 @@ static void tell_what_is_left(struct peer *peer)
 /* Feeds `first` bytes and then pieces of `step`, and compares the story. */
 static bool tells(struct str bytes, uint32_t limit, size_t first, size_t step, struct str story)
 {
-    struct peer peer = {.reader = {.limit = limit}};
+    struct peer peer = {.reader = {.from_server = from_server, .limit = limit}};
     bool good;
 
     while (bytes.length && !peer.refused) {
@@ -654,6 +656,144 @@ static void reads_what_it_writes(void)
     }
 }
 
+/* --- the frames of servers ------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    struct str bytes, story;
+} server_vectors[] = {
+    {"5.1 masked", STR_INIT("\x81\x85" NOMASK "Hello"),
+     STR_INIT("bad 1002:a server's frames must not be masked\n")},
+    {"5.1 masked, known from two bytes", STR_INIT("\x81\x85"),
+     STR_INIT("bad 1002:a server's frames must not be masked\n")},
+    {"5.1 a masked ping", STR_INIT("\x89\x80" NOMASK),
+     STR_INIT("bad 1002:a server's frames must not be masked\n")},
+    {"5.1 a masked close behind a text", STR_INIT("\x81\1a\x88\x80" NOMASK),
+     STR_INIT("text:a\nbad 1002:a server's frames must not be masked\n")},
+    {"5.2 half a header", STR_INIT("\x81"), STR_INIT("unread 1:\n")},
+    {"5.2 a header without its length's end", STR_INIT("\x82\x7e\1"), STR_INIT("unread 3:\n")},
+    {"5.2 reserved bit", STR_INIT("\x91\0"), STR_INIT("bad 1002:a reserved bit is set\n")},
+    {"5.2 opcode 7", STR_INIT("\x87\0"), STR_INIT("bad 1002:unknown opcode\n")},
+    {"5.2 a length of 5 in 16 bits",
+     STR_INIT("\x82\x7e\0\5"
+              "hello"),
+     STR_INIT("bad 1002:a length not in its shortest form\n")},
+    {"5.4 two fragments", STR_INIT("\x01\3Hel\x80\2lo"), STR_INIT("text:Hello\n")},
+    {"5.4 empty fragments", STR_INIT("\x01\0\0\0\0\1a\0\0\x80\0\x81\1b"),
+     STR_INIT("text:a\ntext:b\n")},
+    {"5.4 control frames between fragments", STR_INIT("\x01\3abc\x89\2hi\x8a\0\x80\2de"),
+     STR_INIT("ping:hi\npong:\ntext:abcde\n")},
+    {"5.4 not finished", STR_INIT("\x01\3Hel\0\2l"), STR_INIT("unfinished:Hell\n")},
+    {"5.4 nothing to continue", STR_INIT("\x80\0"), STR_INIT("bad 1002:nothing to continue\n")},
+    {"5.5.1 a close with a reason", STR_INIT("\x88\5\x0f\xa0why"), STR_INIT("close 4000:why\n")},
+    {"5.5.1 half a code", STR_INIT("\x88\1\x03"),
+     STR_INIT("bad 1002:a close frame with half a code\n")},
+    {"5.5.2 a ping whose payload would be a mask", STR_INIT("\x89\4\1\2\3\4"),
+     STR_INIT("ping:\1\2\3\4\n")},
+    {"5.6 two messages", STR_INIT("\x81\1a\x82\1\xff"), STR_INIT("text:a\nbinary:\xff\n")},
+    {"5.7 an unmasked text", STR_INIT("\x81\5Hello"), STR_INIT("text:Hello\n")},
+    {"5.7 an unmasked ping", STR_INIT("\x89\5Hello"), STR_INIT("ping:Hello\n")},
+    {"8.1 a character in two frames", STR_INIT("\x01\1\xc3\x80\1\xa4"),
+     STR_INIT("text:\xc3\xa4\n")},
+    {"8.1 a bad byte", STR_INIT("\x81\2\xc3\x28"),
+     STR_INIT("bad 1007:a text message that is not UTF-8\n")},
+    {"10.4 too long", STR_INIT("\x82\x7f\0\0\0\0\0\2\0\0"),
+     STR_INIT("bad 1009:message too long\n")},
+};
+
+static void reads_server_vectors(void)
+{
+    from_server = true;
+    for (size_t i = 0; i < COUNT(server_vectors); i++)
+        if (!always_tells(server_vectors[i].bytes, LIMIT, server_vectors[i].story))
+            printf("     in %s\n", server_vectors[i].name);
+    from_server = false;
+}
+
+/* What ws_frame writes is a server's; read by a client it is what it was. */
+static void reads_what_a_server_writes(void)
+{
+    static const size_t lengths[] = {0, 1, 3, 4, 5, 8, 9, 125, 126, 127, 65535, 65536};
+
+    from_server = true;
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        struct buf payload = {0}, bytes = {0}, story = {0};
+        struct message *message;
+
+        fill(&payload, lengths[i]);
+        message = ws_frame(WS_BINARY, str_of(&payload));
+        if (!message)
+            abort();
+        buf_append(&bytes, (struct str){message->bytes, message->length});
+        buf_append(&bytes, (struct str){message->bytes, message->length});
+        tell(&story, "binary:", str_of(&payload));
+        tell(&story, "binary:", str_of(&payload));
+        if (!tells(str_of(&bytes), LIMIT, bytes.length, 1, str_of(&story)) ||
+            !tells(str_of(&bytes), LIMIT, 1, 1, str_of(&story)) ||
+            !tells(str_of(&bytes), LIMIT, 1000, 1021, str_of(&story)))
+            printf("     with length %zu\n", lengths[i]);
+        message_release(message);
+        buf_free(&payload);
+        buf_free(&bytes);
+        buf_free(&story);
+    }
+    from_server = false;
+}
+
+static bool is_message(struct message *message, struct str bytes)
+{
+    bool good = message && str_equal((struct str){message->bytes, message->length}, bytes);
+
+    message_release(message);
+    return good;
+}
+
+/* 5.3, and 5.7 for the second. */
+static void writes_masked_frames(void)
+{
+    static const uint8_t mask[4] = {0x37, 0xfa, 0x21, 0x3d}, none[4] = {0};
+
+    CHECK(is_message(ws_masked_frame(WS_TEXT, (struct str){0}, mask),
+                     STR("\x81\x80\x37\xfa\x21\x3d")));
+    CHECK(is_message(ws_masked_frame(WS_TEXT, STR("Hello"), mask),
+                     STR("\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58")));
+    CHECK(is_message(ws_masked_frame(WS_PONG, STR("Hello"), mask),
+                     STR("\x8a\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58")));
+    CHECK(is_message(ws_masked_frame(WS_BINARY, STR("\0\xff\0\xff\0"), none),
+                     STR("\x82\x85" NOMASK "\0\xff\0\xff\0")));
+}
+
+/* All lengths, and what it is given stays as it was. */
+static void reads_what_it_masks(void)
+{
+    static const size_t lengths[] = {0, 1, 3, 4, 5, 7, 8, 9, 16, 125, 126, 127, 65535, 65536};
+    static const uint8_t masks[][4] = {{0x37, 0xfa, 0x21, 0x3d}, {0xff, 1, 0x80, 0x7f}, {0}};
+
+    for (size_t i = 0; i < COUNT(lengths) * COUNT(masks); i++) {
+        struct buf payload = {0}, same = {0}, story = {0};
+        struct message *message;
+        struct str bytes;
+        size_t length = lengths[i / COUNT(masks)];
+
+        fill(&payload, length);
+        fill(&same, length);
+        message = ws_masked_frame(WS_BINARY, str_of(&payload), masks[i % COUNT(masks)]);
+        if (!message)
+            abort();
+        bytes = (struct str){message->bytes, message->length};
+        CHECK(bytes.length == length + 6 + (length > 65535 ? 8u : length > 125 ? 2u : 0u));
+        CHECK(str_equal(str_of(&payload), str_of(&same)));
+        tell(&story, "binary:", str_of(&payload));
+        if (!tells(bytes, LIMIT, bytes.length, 1, str_of(&story)) ||
+            !tells(bytes, LIMIT, 7, 1021, str_of(&story)))
+            printf("     with length %zu\n", length);
+        message_release(message);
+        buf_free(&payload);
+        buf_free(&same);
+        buf_free(&story);
+    }
+}
+
 int main(void)
 {
     test_run("ws 5.2-5.7, 8.1: tells the same story of a vector at every cut", reads_vectors);
@@ -670,5 +810,10 @@ int main(void)
     test_run("ws 5.2: writes headers byte for byte", writes_headers);
     test_run("ws 5.5.1: writes close frames byte for byte", writes_closes);
     test_run("ws 5.3: reads what it writes, masked", reads_what_it_writes);
+    test_run("ws 5.1: tells the same story of a server's frames at every cut",
+             reads_server_vectors);
+    test_run("ws 5.1: reads what a server writes", reads_what_a_server_writes);
+    test_run("ws 5.3: writes masked frames byte for byte", writes_masked_frames);
+    test_run("ws 5.3: reads what it masks, of every length", reads_what_it_masks);
     return test_finish();
 }
