@@ -577,8 +577,15 @@ enum api_result api_handle(struct api *api, const struct http_request *request, 
     char room[ACCOUNT_NAME_MAX];
     struct buf system = {.at = room, .capacity = sizeof room, .limit = sizeof room};
 
+    const char *unready = cluster_unready(api->cluster);
+
     if (!check_method(request, route, answer))
         return API_ANSWERED;
+    if (unready) {
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(unready));
+        answer->retry_after = 1;
+        return API_ANSWERED;
+    }
     if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
         return API_ANSWERED;
     if (route->action == ACTION_COMMAND && !check_token(api, request, unix_now, &system, answer))

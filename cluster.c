@@ -1423,10 +1423,6 @@ enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
         hub_apply(hub, command, outcome);
         return CLUSTER_DONE;
     }
-    if (cluster_unready(cluster)) {
-        fail(outcome, OUTCOME_UNREACHABLE, cluster_unready(cluster));
-        return CLUSTER_DONE;
-    }
     switch (command->kind) {
     case COMMAND_SEND_TO_CLIENT:
     case COMMAND_BIND:

@@ -36,7 +36,7 @@ struct cluster *cluster_open(const struct cluster_options *options);
 /* The accounts that all nodes share; NULL on a node that is alone. */
 const struct account_store *cluster_accounts(const struct cluster *cluster);
 
-/* Why the node cannot serve yet, or NULL if it can. */
+/* Why the node cannot serve yet, or NULL if it can: until then it is given no command. */
 const char *cluster_unready(const struct cluster *cluster);
 
 /* Why the node can never serve, or NULL: another one has its name. */

@@ -271,7 +271,9 @@ static void find_advertised(const struct config *config, unsigned char address[4
     static const char *const targets[] = {"10.255.255.254", "172.31.255.254", "192.168.255.254"};
 
     if (config->advertise[0]) {
-        if (!identity_read_address(str_from(config->advertise), address))
+        /* neither 0.0.0.0/8 nor what is not one machine's own */
+        if (!identity_read_address(str_from(config->advertise), address) || address[0] == 0 ||
+            address[0] >= 224)
             die("[cluster] advertise = %s: give an IPv4 address of this machine",
                 config->advertise);
         return;

@@ -165,8 +165,9 @@ static bool same_outcome(const struct letter *read, const struct outcome *writte
 static bool same_letter(const struct letter *a, const struct letter *b)
 {
     return a->kind == b->kind && a->id == b->id && a->at == b->at && a->number == b->number &&
-           a->slot == b->slot && a->counted == b->counted && a->ready == b->ready &&
-           same(a->origin, b->origin) && same_command(&a->command, &b->command);
+           a->slot == b->slot && a->order == b->order && a->counted == b->counted &&
+           a->ready == b->ready && same(a->after, b->after) && same(a->origin, b->origin) &&
+           same_command(&a->command, &b->command);
 }
 
 /* Writes a letter and reads it. */
@@ -228,6 +229,8 @@ static void commands_survive_in_letters(void)
                                     .origin = STR("10.0.0.1:8800/1700000000000"),
                                     .number = 8,
                                     .slot = 16383,
+                                    .order = 15,
+                                    .after = STR("[[\"10.0.0.1:8800/1\",1,2], {} ]"),
                                     .counted = true,
                                     .ready = true,
                                     .command = full_command((enum command_kind)kind)};
@@ -289,6 +292,7 @@ static void numbers_survive(void)
                                 .at = numbers[i],
                                 .number = (uint64_t)numbers[i],
                                 .slot = (uint64_t)numbers[i],
+                                .order = (uint64_t)numbers[i],
                                 .command = {.kind = COMMAND_SEND_TO_GROUP, .code = numbers[i]}};
 
         CHECK(survives(&letter));
@@ -337,11 +341,13 @@ static void other_letters_survive(void)
         letter.at = 2;
         letter.number = 3;
         letter.slot = 4;
+        letter.order = 5;
         letter.ready = true;
         CHECK(survives(&letter));
         letter.ready = false;
         letter.counted = true;
         letter.origin = STR("10.0.0.1:8800/1");
+        letter.after = STR("[]");
         CHECK(survives(&letter));
     }
 }
@@ -500,6 +506,10 @@ static void malformed_letters_are_refused(void)
         REQUEST ",\"number\":[]}",
         REQUEST ",\"number\":0.5}",
         REQUEST ",\"slot\":{}}",
+        REQUEST ",\"order\":true}",
+        REQUEST ",\"after\":{}}",
+        REQUEST ",\"after\":\"[]\"}",
+        REQUEST ",\"after\":null}",
         REQUEST ",\"code\":\"1\"}",
         REQUEST ",\"code\":9223372036854775808}",
         REQUEST ",\"closeCode\":\"1000\"}",
@@ -576,6 +586,7 @@ static void what_was_decoded_before_is_dropped(void)
 
         CHECK(good == (rows[i].system != NULL));
         CHECK(!good || same(letter.command.system, str_from(rows[i].system)));
+        CHECK(decoded.length <= text.length);
         free_copy(text);
     }
     CHECK(!decoded.failed);

@@ -1,5 +1,5 @@
-/* test_hub.c - hub.c: who gets which frames when clients come, are bound, are sent to and go; at
- * the end a random walk beside a simple model of the same. */
+/* test_hub.c - hub.c: who gets which frames when clients come, are bound, are sent to and go; a
+ * random walk beside a simple model of the same; and what is different in a cluster. */
 #include "node.h"
 
 #define VISITORS 8
@@ -1349,6 +1349,792 @@ static void a_random_walk_follows_the_model(void)
     walk_about(NOTICE_OFF);
 }
 
+/* --- a hub in a cluster ---------------------------------------------------------------------- */
+
+#define RESIDENTS 6
+
+static const struct identity here = {{10, 0, 0, 1}, 8800, 1700000000123};
+
+/* A client of a hub in a cluster, whose ids are longer. */
+struct resident {
+    struct conn conn;
+    struct far_end far;
+    char id[CRYPTO_ID_TEXT + 1];
+};
+
+static struct resident residents[RESIDENTS];
+
+static struct str resident_id(size_t who)
+{
+    return str_from(residents[who].id);
+}
+
+/* An id of a cluster as JSON. */
+static struct json_value quoted_id(struct str id)
+{
+    return (struct json_value){JSON_STRING, str_from(say("\"%.*s\"", (int)id.length, id.at))};
+}
+
+static bool got_sealed_hello(struct resident *resident)
+{
+    static const char before[] = "{\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"";
+    struct far_frame frame = {0};
+
+    memset(resident->id, 0, sizeof resident->id);
+    if (!far_next(&resident->far, &frame) ||
+        frame.payload.length != sizeof before - 1 + CRYPTO_ID_TEXT + 3)
+        return false;
+    memcpy(resident->id, frame.payload.at + sizeof before - 1, CRYPTO_ID_TEXT);
+    return same(frame.payload, str_from(say("%s%s\"}}", before, resident->id)));
+}
+
+static void move_in(size_t who, const char *system)
+{
+    static const unsigned char local[16] = {[10] = 0xff, [11] = 0xff, [12] = 127, [15] = 1};
+    struct resident *resident = &residents[who];
+
+    conn_open(&resident->conn, far_open(&resident->far), &node.shared);
+    memcpy(resident->conn.address, local, sizeof local);
+    CHECK(hub_connect(&node.hub, &resident->conn, str_from(system), UNIX_NOW));
+    flush();
+    CHECK(got_sealed_hello(resident));
+}
+
+static void move_out(size_t who)
+{
+    struct resident *resident = &residents[who];
+
+    if (resident->conn.client)
+        hub_disconnect(&node.hub, resident->conn.client);
+    flush();
+    conn_kill(&resident->conn);
+    flush();
+    conn_close(&resident->conn);
+    far_close(&resident->far);
+}
+
+/* Takes all events; how many they were. */
+static size_t drop_events(void)
+{
+    struct hub_event *event;
+    size_t count = 0;
+
+    for (; (event = hub_take_event(&node.hub)); count++)
+        free(event);
+    return count;
+}
+
+/* A hub of a cluster with the first `count` residents in the system shop. */
+static void open_settlement(size_t count)
+{
+    node_open();
+    CHECK(!node.hub.shared && hub_join(&node.hub, &node.keys, &here) && node.hub.shared);
+    for (size_t i = 0; i < count; i++)
+        move_in(i, "shop");
+}
+
+static void close_settlement(size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        move_out(i);
+    drop_events();
+    for (size_t slot = 0; slot < HUB_SLOTS; slot++)
+        CHECK(node.hub.shared->audiences[slot] == 0);
+    buf_free(&outcome.list);
+    node_close();
+}
+
+static struct command settle_in(size_t who, const char *group, const char *user, const char *extend)
+{
+    return (struct command){.kind = COMMAND_BIND,
+                            .system = STR("shop"),
+                            .client = quoted_id(resident_id(who)),
+                            .group = str_from(group),
+                            .user = str_from(user),
+                            .extend = str_from(extend),
+                            .has_extend = extend != NULL};
+}
+
+static struct command settle_out(size_t who, const char *group)
+{
+    struct command command = settle_in(who, group, NULL, NULL);
+
+    command.kind = COMMAND_UNBIND;
+    return command;
+}
+
+/* True if nobody has got anything. */
+static bool nobody_got_anything(size_t count)
+{
+    bool good = true;
+
+    flush();
+    for (size_t i = 0; i < count; i++)
+        good = got_nothing(&residents[i].far) && good;
+    return good;
+}
+
+/* --- their ids ------------------------------------------------------------------------------- */
+
+/* Version, owner and number, sealed under the cluster's key: any node can open it. */
+static void sealed_ids_name_their_owner(void)
+{
+    uint64_t numbers[RESIDENTS];
+
+    open_settlement(RESIDENTS);
+    for (size_t i = 0; i < RESIDENTS; i++) {
+        struct identity owner = {{0}, 0, 0};
+        unsigned char plain[CRYPTO_ID_SIZE];
+
+        CHECK(hub_open_id(&node.hub, quoted_id(resident_id(i)), &owner, &numbers[i]));
+        CHECK(identity_same(&owner, &here) && numbers[i] != 0);
+        for (size_t k = 0; k < i; k++)
+            CHECK(numbers[k] != numbers[i] && strcmp(residents[k].id, residents[i].id) != 0);
+        CHECK(crypto_open_id(&node.keys, resident_id(i), plain));
+        CHECK(memcmp(plain, "\x01\x0a\0\0\x01\x22\x60\0\0\x01\x8b\xcf\xe5\x68\x7b", 15) == 0);
+        for (size_t k = 0; k < 8; k++)
+            CHECK(plain[15 + k] == (numbers[i] >> (56 - 8 * k) & 0xff));
+    }
+    close_settlement(RESIDENTS);
+}
+
+/* Seals an id that a node might have given. */
+static struct json_value sealed(const struct crypto_keys *keys, unsigned version,
+                                const struct identity *owner, uint64_t number)
+{
+    unsigned char plain[CRYPTO_ID_SIZE] = {(unsigned char)version};
+    char id[CRYPTO_ID_TEXT];
+
+    memcpy(plain + 1, owner->address, 4);
+    plain[5] = (unsigned char)(owner->port >> 8);
+    plain[6] = (unsigned char)owner->port;
+    for (int i = 0; i < 8; i++) {
+        plain[7 + i] = (unsigned char)(owner->start >> (56 - 8 * i));
+        plain[15 + i] = (unsigned char)(number >> (56 - 8 * i));
+    }
+    CHECK(crypto_seal_id(keys, plain, id));
+    return quoted_id((struct str){id, sizeof id});
+}
+
+static void ids_of_all_nodes_are_opened(void)
+{
+    static const struct identity owners[] = {
+        {{10, 0, 0, 1}, 8800, 1700000000123},
+        {{255, 254, 253, 252}, 65535, UINT64_MAX},
+        {{0, 0, 0, 0}, 0, 0},
+        {{1, 2, 3, 4}, 0x0102, 0x0102030405060708},
+    };
+    static const uint64_t numbers[] = {0, 1, 0x0807060504030201, UINT64_MAX};
+
+    open_settlement(0);
+    for (size_t i = 0; i < COUNT(owners); i++) {
+        struct identity owner = {{9, 9, 9, 9}, 9, 9};
+        uint64_t number = 9;
+
+        CHECK(
+            hub_open_id(&node.hub, sealed(&node.keys, 1, &owners[i], numbers[i]), &owner, &number));
+        CHECK(identity_same(&owner, &owners[i]) && number == numbers[i]);
+    }
+    close_settlement(0);
+}
+
+static void what_is_no_id_is_not_opened(void)
+{
+    struct crypto_keys others;
+    struct identity owner;
+    uint64_t number;
+
+    open_settlement(1);
+    CHECK(crypto_derive_keys(&others, STR("0123456789abcdeF")));
+    {
+        const char *id = residents[0].id;
+        const char *texts[] = {
+            "\"\"",
+            "\"0123456789abcdef\"",
+            "null",
+            "1",
+            "[]",
+            "{}",
+            say("[\"%s\"]", id),
+            say("\"%s=\"", id),
+            say("\"%s \"", id),
+            say("\" %s\"", id),
+            say("\"%s\\n\"", id),
+            say("\"%s\\u0000\"", id),
+            say("\"%.67s\"", id),
+            say("\"%.67s\\n\"", id),
+            say("\"%.67s\\u0000\"", id),
+            say("\"%.67s\\ud800\"", id),
+            say("\"%s%s\"", id, id),
+            say("\"%.34s%s\"", id, id),
+        };
+        static const enum json_type types[] = {[2] = JSON_NULL,
+                                               [3] = JSON_NUMBER,
+                                               [4] = JSON_ARRAY,
+                                               [5] = JSON_OBJECT,
+                                               [6] = JSON_ARRAY};
+
+        for (size_t i = 0; i < COUNT(texts); i++) {
+            enum json_type type = i >= 2 && i <= 6 ? types[i] : JSON_STRING;
+
+            if (!CHECK(!hub_open_id(&node.hub, (struct json_value){type, str_from(texts[i])},
+                                    &owner, &number)))
+                printf("  that was %s\n", texts[i]);
+        }
+    }
+    CHECK(!hub_open_id(&node.hub, (struct json_value){0}, &owner, &number));
+    CHECK(!hub_open_id(&node.hub, sealed(&others, 1, &here, 1), &owner, &number));
+    for (unsigned version = 0; version < 256; version++)
+        CHECK(hub_open_id(&node.hub, sealed(&node.keys, version, &here, 1), &owner, &number) ==
+              (version == 1));
+    /* the same string, spelt as JSON may */
+    CHECK(hub_open_id(&node.hub,
+                      (struct json_value){
+                          JSON_STRING, str_from(say("\"\\u%04x%s\"", (unsigned)residents[0].id[0],
+                                                    residents[0].id + 1))},
+                      &owner, &number) &&
+          identity_same(&owner, &here));
+    close_settlement(1);
+}
+
+/* Who is online here is so in its own system, on this node, in this life. */
+static void online_is_who_is_here(void)
+{
+    struct identity other = here, earlier = here, owner;
+    struct json_value ids[2];
+    uint64_t number;
+
+    other.port++;
+    earlier.start--;
+    open_settlement(2);
+    for (size_t i = 0; i < 2; i++) {
+        ids[i] = quoted_id(resident_id(i));
+        CHECK(hub_is_online(&node.hub, STR("shop"), ids[i]));
+        CHECK(!hub_is_online(&node.hub, STR("other"), ids[i]));
+        CHECK(!hub_is_online(&node.hub, STR(""), ids[i]));
+        CHECK(hub_open_id(&node.hub, ids[i], &owner, &number));
+        CHECK(hub_is_online(&node.hub, STR("shop"), sealed(&node.keys, 1, &here, number)));
+        CHECK(!hub_is_online(&node.hub, STR("shop"), sealed(&node.keys, 1, &other, number)));
+        CHECK(!hub_is_online(&node.hub, STR("shop"), sealed(&node.keys, 1, &earlier, number)));
+        CHECK(!hub_is_online(&node.hub, STR("shop"), sealed(&node.keys, 2, &here, number)));
+        CHECK(!hub_is_online(&node.hub, STR("shop"), sealed(&node.keys, 1, &here, number + 1)));
+        /* the number alone, as on a node that is alone, is nobody's id */
+        CHECK(!hub_is_online(&node.hub, STR("shop"),
+                             quoted_id(str_from(say("%016llx", (unsigned long long)number)))));
+    }
+    move_out(0);
+    CHECK(!hub_is_online(&node.hub, STR("shop"), ids[0]));
+    CHECK(hub_is_online(&node.hub, STR("shop"), ids[1]));
+    move_in(0, "shop");
+    CHECK(!hub_is_online(&node.hub, STR("shop"), ids[0]));
+    close_settlement(2);
+
+    open_house(1);
+    CHECK(hub_is_online(&node.hub, STR("shop"), quoted(id_of(&visitors[0]))));
+    CHECK(!hub_is_online(&node.hub, STR("other"), quoted(id_of(&visitors[0]))));
+    CHECK(!hub_is_online(&node.hub, STR("shop"), quoted(STR("0123456789abcdef"))));
+    leave(&visitors[0]);
+    CHECK(!hub_is_online(&node.hub, STR("shop"), quoted(id_of(&visitors[0]))));
+    close_house(1);
+}
+
+/* All commands take and give the long ids. */
+static void commands_use_sealed_ids(void)
+{
+    struct identity other = here;
+    struct command command;
+    const char *foreign;
+
+    other.start++;
+    open_settlement(3);
+    node.config.scope = NOTICE_OFF;
+    for (size_t i = 0; i < 3; i++)
+        CHECK(succeeds(settle_in(i, "g", "u", "e")));
+    CHECK(succeeds(list_of("shop", "g")) && outcome.count == 3);
+    CHECK(same(str_of(&outcome.list), str_from(say("\"%s\",\"%s\",\"%s\"", residents[0].id,
+                                                   residents[1].id, residents[2].id))));
+    command = about_client(COMMAND_CLIENT_INFO, "shop", (struct str){0});
+    command.client = quoted_id(resident_id(1));
+    CHECK(succeeds(command));
+    CHECK(same(str_of(&outcome.list),
+               str_from(say("{\"clientId\":\"%s\",\"userId\":\"u\",\"extend\":\"e\",\"groups\":"
+                            "[\"g\"],\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}",
+                            residents[1].id))));
+    command = send_to(COMMAND_SEND_TO_CLIENT, "shop", "1");
+    command.client = quoted_id(resident_id(2));
+    CHECK(succeeds(command) && outcome.matched == 1);
+    CHECK(got_text(&residents[2].far, pushed("1")) && nobody_got_anything(3));
+    foreign = say("%.*s", CRYPTO_ID_TEXT + 2, sealed(&node.keys, 1, &other, 1).text.at);
+    command = send_to(COMMAND_SEND_TO_CLIENTS, "shop", "2");
+    command.clients = str_from(say("[\"%s\",%s,\"x\"]", residents[0].id, foreign));
+    CHECK(succeeds(command) && outcome.count == 2 && outcome.queued == 1);
+    CHECK(same(str_of(&outcome.list), str_from(say("%s,\"x\"", foreign))));
+    CHECK(got_text(&residents[0].far, pushed("2")) && nobody_got_anything(3));
+    command = send_to_group("shop", "g", "3");
+    command.clients = str_from(say("[\"%s\",%s]", residents[1].id, foreign));
+    CHECK(succeeds(command) && outcome.matched == 2);
+    CHECK(got_text(&residents[0].far, pushed("3")) && got_text(&residents[2].far, pushed("3")));
+    CHECK(nobody_got_anything(3));
+    command = about_client(COMMAND_CLOSE_CLIENT, "shop", (struct str){0});
+    command.client = quoted_id(resident_id(0));
+    command.close_code = 4000;
+    command.reason = STR("bye");
+    CHECK(succeeds(command) && got_close(&residents[0].far, 4000, "bye"));
+    CHECK(apply(command)->code == OUTCOME_OFFLINE);
+    CHECK(succeeds(list_of("shop", "g")) && outcome.count == 2 && nobody_got_anything(3));
+    close_settlement(3);
+}
+
+static void slow_clients_are_named_by_their_sealed_id(void)
+{
+    struct command command;
+
+    open_settlement(2);
+    for (size_t i = 0; i < 2; i++)
+        CHECK(succeeds(settle_in(i, "g", NULL, NULL)));
+    drop_events();
+    hub_end_slow(&node.hub, residents[0].conn.client);
+    CHECK(node_logged(residents[0].id) && drop_events() == 1);
+    CHECK(nobody_got_anything(0) && got_close(&residents[0].far, 1013, "slow"));
+    command = send_to(COMMAND_SEND_TO_SYSTEM, "shop", "1");
+    CHECK(succeeds(command) && outcome.matched == 1 && got_text(&residents[1].far, pushed("1")));
+    close_settlement(2);
+}
+
+/* --- slots ----------------------------------------------------------------------------------- */
+
+/* CRC16 of XMODEM (its check value is 0x31c3), as Redis hashes its slots: that of somekey is in the
+ * documentation of CLUSTER KEYSLOT. */
+static void slots_are_those_of_redis(void)
+{
+    static const struct {
+        struct str name;
+        uint16_t slot;
+    } rows[] = {
+        {STR_INIT(""), 0},
+        {STR_INIT("123456789"), 0x31c3},
+        {STR_INIT("foo"), 12182},
+        {STR_INIT("bar"), 5061},
+        {STR_INIT("somekey"), 11058},
+        {STR_INIT("A"), 0x58e5 % 16384},
+        {STR_INIT("\xff\x80"), 4727},
+        {STR_INIT("\0"), 0},
+        {STR_INIT("\0\x01"), 0x1021},
+    };
+    static const struct str names[] = {STR_INIT("g"), STR_INIT(""), STR_INIT("\xc3\xa9 :@")};
+
+    for (size_t i = 0; i < COUNT(rows); i++)
+        CHECK(hub_slot(AUDIENCE_SYSTEM, rows[i].name, STR("is not looked at")) == rows[i].slot);
+    for (size_t i = 0; i < COUNT(rows) * COUNT(names); i++) {
+        struct str system = rows[i / COUNT(names)].name, name = names[i % COUNT(names)];
+        static const struct str separators[] = {
+            [AUDIENCE_USER] = STR_INIT("@"), [AUDIENCE_GROUP] = STR_INIT(":")};
+
+        for (int kind = AUDIENCE_USER; kind <= AUDIENCE_GROUP; kind++) {
+            struct buf whole = {0};
+
+            buf_append(&whole, system);
+            buf_append(&whole, separators[kind]);
+            buf_append(&whole, name);
+            CHECK(hub_slot((enum audience_kind)kind, system, name) ==
+                  hub_slot(AUDIENCE_SYSTEM, str_of(&whole), (struct str){0}));
+            buf_free(&whole);
+        }
+    }
+    CHECK(hub_slot(AUDIENCE_GROUP, STR("shop"), STR("g")) == 13222);
+    CHECK(hub_slot(AUDIENCE_USER, STR("shop"), STR("g")) == 5172);
+}
+
+static uint16_t slot_of(char kind, const char *system, const char *name)
+{
+    return hub_slot(kind == 's'   ? AUDIENCE_SYSTEM
+                    : kind == 'g' ? AUDIENCE_GROUP
+                                  : AUDIENCE_USER,
+                    str_from(system), str_from(name));
+}
+
+/* How many audiences of this slot have members. */
+static uint32_t at_slot(char kind, const char *system, const char *name)
+{
+    return node.hub.shared->audiences[slot_of(kind, system, name)];
+}
+
+/* True if these slots, and no others, have changed; they are noted as seen then. */
+static bool changed_are(size_t count, const uint16_t *slots)
+{
+    struct hub_shared *shared = node.hub.shared;
+    bool good = shared->changed_count == count;
+
+    for (size_t i = 0; i < count && good; i++) {
+        bool found = false;
+
+        for (size_t k = 0; k < count; k++)
+            found = found || shared->changed[k] == slots[i];
+        good = found && shared->is_changed[slots[i]];
+    }
+    if (!good)
+        printf("  %zu slots have changed, not %zu\n", shared->changed_count, count);
+    while (shared->changed_count)
+        shared->is_changed[shared->changed[--shared->changed_count]] = false;
+    for (size_t slot = 0; slot < HUB_SLOTS; slot++)
+        good = good && !shared->is_changed[slot];
+    return good;
+}
+
+static void slots_are_counted(void)
+{
+    const uint16_t shop = slot_of('s', "shop", ""), other = slot_of('s', "other", "");
+    const uint16_t g = slot_of('g', "shop", "g"), u = slot_of('u', "shop", "u");
+    const uint16_t v = slot_of('u', "shop", "v"), h = slot_of('g', "shop", "h");
+
+    open_settlement(0);
+    CHECK(changed_are(0, NULL));
+    move_in(0, "shop");
+    CHECK(at_slot('s', "shop", "") == 1 && changed_are(1, &shop));
+    move_in(1, "shop"); /* the audience is there: nothing has changed */
+    CHECK(at_slot('s', "shop", "") == 1 && changed_are(0, NULL));
+    move_in(2, "other");
+    CHECK(at_slot('s', "other", "") == 1 && changed_are(1, &other));
+    CHECK(succeeds(settle_in(0, "g", "u", NULL)));
+    CHECK(at_slot('g', "shop", "g") == 1 && at_slot('u', "shop", "u") == 1);
+    CHECK(changed_are(2, (uint16_t[]){g, u}));
+    CHECK(succeeds(settle_in(1, "g", "u", NULL)) && changed_are(0, NULL));
+    CHECK(succeeds(settle_in(1, "g", "v", NULL)) && changed_are(1, &v));
+    CHECK(succeeds(settle_in(0, "h", "v", NULL)));
+    CHECK(at_slot('u', "shop", "u") == 0 && at_slot('u', "shop", "v") == 1);
+    CHECK(changed_are(2, (uint16_t[]){h, u}));
+    CHECK(succeeds(settle_out(0, "g")) && changed_are(0, NULL));
+    CHECK(succeeds(settle_out(1, "g")) && at_slot('g', "shop", "g") == 0 && changed_are(1, &g));
+    CHECK(succeeds(settle_out(1, "never")) && changed_are(0, NULL));
+    /* there and gone before anybody looked: it is looked at once */
+    CHECK(succeeds(settle_in(1, "g", NULL, NULL)) && succeeds(settle_out(1, "g")));
+    CHECK(succeeds(settle_in(1, "g", NULL, NULL)) && succeeds(settle_out(1, "g")));
+    CHECK(at_slot('g', "shop", "g") == 0 && changed_are(1, &g));
+    move_out(0);
+    CHECK(at_slot('g', "shop", "h") == 0 && at_slot('u', "shop", "v") == 1 && changed_are(1, &h));
+    move_out(1);
+    CHECK(changed_are(2, (uint16_t[]){shop, v}));
+    CHECK(apply((struct command){.kind = COMMAND_BIND,
+                                 .system = STR("shop"),
+                                 .client = quoted_id(resident_id(1)),
+                                 .group = STR("g")})
+              ->code == OUTCOME_OFFLINE);
+    CHECK(changed_are(0, NULL));
+    move_out(2);
+    CHECK(changed_are(1, &other));
+    close_settlement(0);
+}
+
+/* Two groups whose names have one slot: it is needed until both are gone. */
+static void a_slot_may_have_two_audiences(void)
+{
+    const uint16_t slot = slot_of('g', "shop", "0");
+    char twin[16] = "";
+
+    for (int i = 1; i < 200000 && !twin[0]; i++)
+        if (slot_of('g', "shop", say("%d", i)) == slot)
+            snprintf(twin, sizeof twin, "%d", i);
+    CHECK(twin[0]);
+    open_settlement(1);
+    CHECK(changed_are(1, (uint16_t[]){slot_of('s', "shop", "")}));
+    CHECK(succeeds(settle_in(0, "0", NULL, NULL)) && succeeds(settle_in(0, twin, NULL, NULL)));
+    CHECK(node.hub.shared->audiences[slot] == 2 && changed_are(1, &slot));
+    CHECK(succeeds(settle_out(0, "0")));
+    CHECK(node.hub.shared->audiences[slot] == 1 && changed_are(1, &slot));
+    CHECK(succeeds(settle_out(0, twin)));
+    CHECK(node.hub.shared->audiences[slot] == 0 && changed_are(1, &slot));
+    close_settlement(1);
+}
+
+/* --- events ---------------------------------------------------------------------------------- */
+
+static const char *identity_of(size_t who, const char *user, const char *extend)
+{
+    return say("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\"}", residents[who].id, user,
+               extend);
+}
+
+/* Takes the next event, which is to be this one. */
+static bool took_event(enum hub_event_kind kind, const char *system, const char *group, size_t who,
+                       const char *identity)
+{
+    struct hub_event *event = hub_take_event(&node.hub);
+    bool good = event && event->kind == kind && same(event->system, str_from(system)) &&
+                same(event->group, str_from(group)) &&
+                same(event->id, quoted_id(resident_id(who)).text) &&
+                same(event->identity, str_from(identity));
+
+    if (!good)
+        printf("  %s, kind %d, expected %d of %s\n", event ? "another event" : "no event",
+               event ? (int)event->kind : -1, (int)kind, group);
+    free(event);
+    return good;
+}
+
+static bool took_no_event(void)
+{
+    struct hub_event *event = hub_take_event(&node.hub);
+
+    if (event)
+        printf("  an event of kind %d\n", (int)event->kind);
+    free(event);
+    return !event;
+}
+
+/* A hub in a cluster tells nobody itself; who tells the groups on all nodes gets events. */
+static void comings_and_goings_are_events(void)
+{
+    open_settlement(2);
+    CHECK(took_no_event());
+    CHECK(succeeds(settle_in(0, "g", NULL, NULL)));
+    CHECK(took_event(HUB_ARRIVED, "shop", "g", 0, identity_of(0, "", "")) && took_no_event());
+    CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && took_no_event()); /* it is there already */
+    CHECK(succeeds(settle_in(1, "g", NULL, NULL)) && succeeds(settle_in(1, "h", NULL, NULL)));
+    CHECK(took_event(HUB_ARRIVED, "shop", "g", 1, identity_of(1, "", "")));
+    CHECK(took_event(HUB_ARRIVED, "shop", "h", 1, identity_of(1, "", "")) && took_no_event());
+    CHECK(succeeds(settle_out(1, "g")));
+    CHECK(took_event(HUB_LEFT, "shop", "g", 1, identity_of(1, "", "")) && took_no_event());
+    CHECK(succeeds(settle_out(1, "g")) && succeeds(settle_out(1, "never")) && took_no_event());
+    CHECK(succeeds(settle_in(1, "g", NULL, NULL)) && drop_events() == 1);
+    CHECK(nobody_got_anything(2));
+    move_out(1);
+    CHECK(took_event(HUB_LEFT, "shop", "h", 1, identity_of(1, "", "")));
+    CHECK(took_event(HUB_LEFT, "shop", "g", 1, identity_of(1, "", "")) && took_no_event());
+    CHECK(nobody_got_anything(1));
+    hub_end(&node.hub, residents[0].conn.client, 1001, STR("x"));
+    CHECK(took_event(HUB_LEFT, "shop", "g", 0, identity_of(0, "", "")) && took_no_event());
+    flush();
+    CHECK(got_close(&residents[0].far, 1001, "x") && nobody_got_anything(1));
+    close_settlement(1);
+}
+
+/* What is noted of a client in its groups is noted anew when it changes, and nobody is told. */
+static void changes_of_user_and_extend_are_events(void)
+{
+    open_settlement(1);
+    CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && succeeds(settle_in(0, "h", NULL, NULL)));
+    CHECK(drop_events() == 2);
+    CHECK(succeeds(settle_in(0, "g", "ann", NULL)));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "ann", "")));
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "ann", "")) && took_no_event());
+    CHECK(succeeds(settle_in(0, "h", NULL, "red\"\x01")));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "ann", "red\\\"\\u0001")));
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "ann", "red\\\"\\u0001")));
+    CHECK(took_no_event());
+    CHECK(succeeds(settle_in(0, "h", NULL, "")));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "ann", "")));
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "ann", "")) && took_no_event());
+    /* with a group that is new: that one is told, and it comes last */
+    CHECK(succeeds(settle_in(0, "i", "bob", "blue")));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "bob", "blue")));
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "bob", "blue")));
+    {
+        struct hub_event *event = hub_take_event(&node.hub);
+
+        if (event && event->kind == HUB_PRESENT) { /* it may be noted before it is told */
+            CHECK(same(event->group, STR("i")));
+            free(event);
+            event = hub_take_event(&node.hub);
+        }
+        CHECK(event && event->kind == HUB_ARRIVED && same(event->group, STR("i")));
+        CHECK(event && same(event->identity, str_from(identity_of(0, "bob", "blue"))));
+        free(event);
+    }
+    CHECK(took_no_event() && nobody_got_anything(1));
+    /* who leaves is told with what it was */
+    move_out(0);
+    CHECK(took_event(HUB_LEFT, "shop", "g", 0, identity_of(0, "bob", "blue")));
+    CHECK(drop_events() == 2);
+    close_settlement(0);
+}
+
+/* With the system as scope the events are its own, and groups have none; with `off` nobody has. */
+static void events_follow_the_scope(void)
+{
+    open_settlement(0);
+    node.config.scope = NOTICE_SYSTEM;
+    move_in(0, "shop");
+    CHECK(took_event(HUB_ARRIVED, "shop", "", 0, identity_of(0, "", "")) && took_no_event());
+    CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && took_no_event());
+    CHECK(succeeds(settle_in(0, "g", "ann", NULL)));
+    CHECK(took_event(HUB_PRESENT, "shop", "", 0, identity_of(0, "ann", "")) && took_no_event());
+    CHECK(succeeds(settle_out(0, "g")) && took_no_event());
+    move_in(1, "other");
+    CHECK(took_event(HUB_ARRIVED, "other", "", 1, identity_of(1, "", "")) && took_no_event());
+    move_out(0);
+    CHECK(took_event(HUB_LEFT, "shop", "", 0, identity_of(0, "ann", "")) && took_no_event());
+    CHECK(nobody_got_anything(0) && got_nothing(&residents[1].far));
+    node.config.scope = NOTICE_OFF;
+    move_in(0, "shop");
+    CHECK(succeeds(settle_in(0, "g", "ann", "x")) && succeeds(settle_out(0, "g")));
+    move_out(0);
+    move_out(1);
+    CHECK(took_no_event());
+    close_settlement(0);
+}
+
+/* Several slow clients at once: each leaves once, and no notice of it makes others slow. */
+static void slow_clients_leave_events(void)
+{
+    open_settlement(3);
+    for (size_t i = 0; i < 3; i++)
+        CHECK(succeeds(settle_in(i, "g", NULL, NULL)));
+    CHECK(drop_events() == 3);
+    node.config.send_queue = 10;
+    for (size_t i = 0; i < 2; i++) {
+        residents[i].conn.blocked = true;
+        CHECK(hub_queue_frame(&node.hub, &residents[i].conn, WS_TEXT, STR("0123456789")));
+    }
+    apply_only(send_to_group("shop", "g", "1"));
+    CHECK(outcome.matched == 3 && outcome.queued == 1 && outcome.dropped == 2);
+    CHECK(drop_events() == 2 && node.hub.clients.count == 1);
+    for (size_t i = 0; i < 2; i++)
+        residents[i].conn.blocked = false;
+    flush();
+    CHECK(got_text(&residents[2].far, pushed("1")) && got_nothing(&residents[2].far));
+    close_settlement(3);
+}
+
+/* All that is here is told again, as when the node has been taken for dead. */
+static void all_that_is_here_is_reported(void)
+{
+    static const enum hub_event_kind kinds[] = {HUB_PRESENT, HUB_ARRIVED, HUB_LEFT};
+
+    open_settlement(3);
+    hub_report(&node.hub, HUB_PRESENT);
+    CHECK(took_no_event()); /* nobody is in a group */
+    CHECK(succeeds(settle_in(0, "g", "ann", "x")) && succeeds(settle_in(0, "h", NULL, NULL)));
+    CHECK(succeeds(settle_in(1, "g", NULL, NULL)));
+    drop_events();
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        unsigned found[3] = {0};
+        struct hub_event *event;
+
+        hub_report(&node.hub, kinds[i]);
+        while ((event = hub_take_event(&node.hub))) {
+            bool is_first = str_equal(event->id, quoted_id(resident_id(0)).text);
+
+            CHECK(event->kind == kinds[i] && str_equal(event->system, STR("shop")));
+            CHECK(same(event->identity,
+                       str_from(is_first ? identity_of(0, "ann", "x") : identity_of(1, "", ""))));
+            found[is_first ? str_equal(event->group, STR("h")) : 2]++;
+            CHECK(str_equal(event->group, STR("g")) ||
+                  (is_first && str_equal(event->group, STR("h"))));
+            free(event);
+        }
+        CHECK(found[0] == 1 && found[1] == 1 && found[2] == 1);
+    }
+    node.config.scope = NOTICE_SYSTEM;
+    hub_report(&node.hub, HUB_PRESENT);
+    CHECK(drop_events() == 3);
+    node.config.scope = NOTICE_OFF;
+    hub_report(&node.hub, HUB_PRESENT);
+    CHECK(took_no_event() && nobody_got_anything(3));
+    close_settlement(3);
+}
+
+/* Events that nobody takes are freed with the hub; so are clients. */
+static void closing_a_shared_hub_frees_everything(void)
+{
+    struct hub hub;
+    struct conn conn;
+    struct far_end far;
+
+    node_open();
+    CHECK(hub_open(&hub, &node.config, &node.log) && hub_join(&hub, &node.keys, &here));
+    node.config.scope = NOTICE_SYSTEM;
+    conn_open(&conn, far_open(&far), &node.shared);
+    CHECK(hub_connect(&hub, &conn, STR("shop"), UNIX_NOW));
+    hub_report(&hub, HUB_PRESENT);
+    hub_close(&hub);
+    flush();
+    conn_close(&conn);
+    far_close(&far);
+    node_close();
+}
+
+/* --- a random walk in a cluster -------------------------------------------------------------- */
+
+/* What a resident is in, as letters. */
+struct stay {
+    bool online;
+    bool groups[3];
+    unsigned user; /* 0 is none */
+};
+
+static void check_counts(const struct stay stays[RESIDENTS])
+{
+    static uint32_t expected[HUB_SLOTS];
+    bool online = false, groups[3] = {false}, users[3] = {false};
+    size_t slot = 0;
+
+    memset(expected, 0, sizeof expected);
+    for (size_t i = 0; i < RESIDENTS; i++) {
+        online = online || stays[i].online;
+        for (size_t k = 0; k < 3; k++)
+            groups[k] = groups[k] || (stays[i].online && stays[i].groups[k]);
+        for (unsigned k = 1; k < 3; k++)
+            users[k] = users[k] || (stays[i].online && stays[i].user == k);
+    }
+    expected[slot_of('s', "shop", "")] += online;
+    for (size_t k = 0; k < 3; k++)
+        expected[slot_of('g', "shop", say("%zu", k))] += groups[k];
+    for (unsigned k = 1; k < 3; k++)
+        expected[slot_of('u', "shop", say("%u", k))] += users[k];
+    while (slot < HUB_SLOTS && node.hub.shared->audiences[slot] == expected[slot])
+        slot++;
+    if (!CHECK(slot == HUB_SLOTS))
+        printf("  slot %zu has %u, not %u\n", slot, (unsigned)node.hub.shared->audiences[slot],
+               (unsigned)expected[slot]);
+}
+
+/* Slots and events follow a simple model: what is true of a group at the end is what its last event
+ * says. */
+static void slots_and_events_follow_the_model(void)
+{
+    struct stay stays[RESIDENTS] = {{0}};
+    uint32_t state = 99;
+
+    open_settlement(0);
+    for (int step = 0; step < 3000 && test_good; step++) {
+        size_t who = next_random(&state) % RESIDENTS, group = next_random(&state) % 3;
+        unsigned user = next_random(&state) % 3, what = next_random(&state) % 6;
+        struct stay *stay = &stays[who];
+        size_t events = 0, expected = 0;
+
+        if (!stay->online) {
+            move_in(who, "shop");
+            *stay = (struct stay){.online = true};
+        } else if (what == 0) {
+            for (size_t k = 0; k < 3; k++)
+                expected += stay->groups[k];
+            move_out(who);
+            *stay = (struct stay){0};
+        } else if (what < 3) {
+            expected = stay->groups[group];
+            CHECK(succeeds(settle_out(who, say("%zu", group))));
+            stay->groups[group] = false;
+        } else {
+            bool is_new = !stay->groups[group];
+
+            stay->groups[group] = true;
+            stay->user = user ? user : stay->user;
+            CHECK(succeeds(settle_in(who, say("%zu", group), user ? say("%u", user) : NULL, NULL)));
+            for (size_t k = 0; k < 3; k++)
+                expected += user && stay->groups[k];
+            expected += is_new;
+        }
+        events = drop_events();
+        if (!CHECK(events == expected))
+            printf("  step %d: %zu events, not %zu\n", step, events, expected);
+        check_counts(stays);
+    }
+    for (size_t i = 0; i < RESIDENTS; i++)
+        if (stays[i].online)
+            move_out(i);
+    close_settlement(0);
+}
+
 int main(void)
 {
     test_run("the_first_frame_tells_the_id", the_first_frame_tells_the_id);
@@ -1383,5 +2169,22 @@ int main(void)
     test_run("a_newcomer_may_be_slow", a_newcomer_may_be_slow);
     test_run("closing_frees_everything", closing_frees_everything);
     test_run("a_random_walk_follows_the_model", a_random_walk_follows_the_model);
+    test_run("sealed_ids_name_their_owner", sealed_ids_name_their_owner);
+    test_run("ids_of_all_nodes_are_opened", ids_of_all_nodes_are_opened);
+    test_run("what_is_no_id_is_not_opened", what_is_no_id_is_not_opened);
+    test_run("online_is_who_is_here", online_is_who_is_here);
+    test_run("commands_use_sealed_ids", commands_use_sealed_ids);
+    test_run("slow_clients_are_named_by_their_sealed_id",
+             slow_clients_are_named_by_their_sealed_id);
+    test_run("slots_are_those_of_redis", slots_are_those_of_redis);
+    test_run("slots_are_counted", slots_are_counted);
+    test_run("a_slot_may_have_two_audiences", a_slot_may_have_two_audiences);
+    test_run("comings_and_goings_are_events", comings_and_goings_are_events);
+    test_run("changes_of_user_and_extend_are_events", changes_of_user_and_extend_are_events);
+    test_run("events_follow_the_scope", events_follow_the_scope);
+    test_run("slow_clients_leave_events", slow_clients_leave_events);
+    test_run("all_that_is_here_is_reported", all_that_is_here_is_reported);
+    test_run("closing_a_shared_hub_frees_everything", closing_a_shared_hub_frees_everything);
+    test_run("slots_and_events_follow_the_model", slots_and_events_follow_the_model);
     return test_finish();
 }

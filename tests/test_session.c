@@ -1689,6 +1689,393 @@ static void tickets_name_slot_and_generation(void)
     CHECK(session_ticket(&session) == 0xfedcba9800000005);
 }
 
+/* --- pings and silence ----------------------------------------------------------------------- */
+
+/* When the whole process has stood still, a client that had no chance to answer is asked first. */
+static void after_a_standstill_the_ping_goes_first(void)
+{
+    static const int64_t heard[] = {0, 1000, 20000, 24999};
+
+    open_house();
+    for (size_t i = 0; i < COUNT(heard); i++) {
+        for (int answers = 0; answers < 2; answers++) {
+            struct guest *guest;
+
+            context.now = START;
+            guest = receive_client();
+            pass(heard[i]);
+            if (heard[i])
+                send_frame(guest, 0x8a, STR(""));
+            context.now = START + 80000;
+            CHECK(session_expire(&context, &guest->session));
+            settle(guest);
+            run();
+            CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+            CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 90000);
+            pass(9999);
+            CHECK(guest->session.state == SESSION_OPEN && got_nothing(&guest->far));
+            if (answers) {
+                send_frame(guest, 0x8a, STR(""));
+                CHECK(deadline_of(guest) == 105000);
+            }
+            pass(1);
+            CHECK(guest->session.state == (answers ? SESSION_OPEN : SESSION_DEAD));
+            clear_house();
+        }
+    }
+    close_house();
+}
+
+/* So it is when earlier pings have been answered. */
+static void an_answered_ping_does_not_count_after_a_standstill(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    pass(25000);
+    CHECK(got_frame(&guest->far, 9, STR("")));
+    send_frame(guest, 0x8a, STR(""));
+    pass(60000);
+    CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+    CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 95000);
+    pass(10000);
+    CHECK(guest->session.state == SESSION_DEAD);
+    close_house();
+}
+
+/* A ping that is unanswered when the process stands still was asking enough. */
+static void an_unanswered_ping_is_not_repeated_after_a_standstill(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    pass(25000);
+    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    pass(100000);
+    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
+    close_house();
+}
+
+/* Further pings do not put off the end, neither when they are due before it nor early ones. */
+static void pings_do_not_put_off_the_end(void)
+{
+    struct guest *guest;
+    int pings = 0;
+
+    open_house();
+    node.config.ping = 5000;
+    guest = receive_client();
+    for (int second = 1; second <= 14; second++) {
+        pass(1000);
+        CHECK(guest->session.state == SESSION_OPEN);
+        while (far_receive(&guest->far).length) {
+            CHECK(got_frame(&guest->far, 9, STR("")));
+            pings++;
+        }
+    }
+    CHECK(pings == 2 && deadline_of(guest) == 15000);
+    pass(1000);
+    CHECK(guest->session.state == SESSION_DEAD);
+    clear_house();
+
+    config_defaults(&node.config);
+    context.now = START;
+    guest = receive_client();
+    pass(25000);
+    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    context.now += 7000;
+    session_ping_early(&context, &guest->session);
+    run();
+    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    pass(2999);
+    CHECK(guest->session.state == SESSION_OPEN);
+    pass(1);
+    CHECK(guest->session.state == SESSION_DEAD);
+    close_house();
+}
+
+/* Who is pinged early has no less time: silence is counted from when it was heard last. */
+static void an_early_ping_takes_no_time_away(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    context.now += 7000;
+    session_ping_early(&context, &guest->session);
+    run();
+    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 7000 + 25000);
+    pass(25000);
+    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    pass(3000);
+    CHECK(guest->session.state == SESSION_DEAD);
+    clear_house();
+    /* nor after a standstill */
+    context.now = START;
+    guest = receive_client();
+    context.now += 60000;
+    session_ping_early(&context, &guest->session);
+    run();
+    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 70000);
+    pass(9999);
+    CHECK(guest->session.state == SESSION_OPEN);
+    pass(1);
+    CHECK(guest->session.state == SESSION_DEAD);
+    close_house();
+}
+
+/* An unfinished message has its own deadline, which no ping is to delay. */
+static void a_standstill_does_not_prolong_a_message(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    send_frame(guest, 0x01, STR("begun"));
+    pass(75000);
+    CHECK(guest->session.state == SESSION_DEAD);
+    close_house();
+}
+
+/* --- admission ------------------------------------------------------------------------------- */
+
+static const enum cluster_admission admissions[] = {CLUSTER_ADMITTED, CLUSTER_UNKNOWN,
+                                                    CLUSTER_UNREACHABLE, CLUSTER_ASKED};
+
+/* A session that has been upgraded, and whose client has not been let in: on a node that is alone
+ * nobody waits for that, so the client is taken out again. */
+static struct guest *receive_waiting(void)
+{
+    struct guest *guest = receive_client();
+
+    hub_disconnect(&node.hub, guest->session.conn.client);
+    run();
+    CHECK(guest->session.state == SESSION_OPEN && !guest->session.conn.client);
+    CHECK(!guest->session.conn.ending && got_nothing(&guest->far) && !node.hub.clients.count);
+    return guest;
+}
+
+static void admit(struct guest *guest, enum cluster_admission admission, const char *system)
+{
+    session_admit(&context, &guest->session, admission, str_from(system));
+    settle(guest);
+    run();
+}
+
+static void who_is_admitted_is_a_client(void)
+{
+    struct guest *guest, *other;
+
+    open_house();
+    guest = receive_waiting();
+    /* what it says meanwhile is nothing to anybody, but a sign of life */
+    send_frame(guest, 0x81, STR("ping"));
+    send_frame(guest, 0x89, STR("are you there"));
+    send_frame(guest, 0x01, STR("pi"));
+    CHECK(got_nothing(&guest->far) && guest->session.state == SESSION_OPEN);
+    admit(guest, CLUSTER_ADMITTED, "shop");
+    CHECK(got_hello(&guest->far, guest->id) && got_nothing(&guest->far));
+    CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.client);
+    CHECK(hub_is_online(&node.hub, STR("shop"), quoted(str_from(guest->id))));
+    send_frame(guest, 0x80, STR("")); /* the end of the message that it had begun */
+    send_frame(guest, 0x81, STR("ping"));
+    send_frame(guest, 0x89, STR("x"));
+    CHECK(got_text(&guest->far, "pong") && got_frame(&guest->far, 10, STR("x")));
+    CHECK(got_nothing(&guest->far));
+    other = receive_client();
+    befriend(guest, other);
+    send_frame(guest, 0x88, STR("\x03\xe8"));
+    CHECK(saw_leave(other, guest) && got_close(&guest->far, 1000, ""));
+    close_house();
+}
+
+static void who_is_not_admitted_is_told_and_closed(void)
+{
+    static const struct {
+        enum cluster_admission admission;
+        const char *system, *text;
+        unsigned code;
+        const char *reason;
+    } rows[] = {
+        {CLUSTER_UNKNOWN, "nobody",
+         "{\"code\":-1001,\"msg\":\"systemId is not registered\",\"data\":[]}", 1008,
+         "unknown system"},
+        {CLUSTER_UNKNOWN, "",
+         "{\"code\":-1001,\"msg\":\"systemId is missing or malformed\",\"data\":[]}", 1008,
+         "unknown system"},
+        {CLUSTER_UNREACHABLE, "shop", NULL, 1013, "try again later"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_waiting();
+        struct far_frame frame = {0};
+
+        admit(guest, rows[i].admission, rows[i].system);
+        if (rows[i].text)
+            CHECK(got_text(&guest->far, rows[i].text));
+        else
+            CHECK(far_next(&guest->far, &frame) && frame.opcode == 1 &&
+                  contains(frame.payload, "{\"code\":-1007,\"msg\":\"") &&
+                  contains(frame.payload, "\",\"data\":[]}"));
+        CHECK(got_close(&guest->far, rows[i].code, rows[i].reason) && got_nothing(&guest->far));
+        CHECK(guest->session.state == SESSION_CLOSING && !guest->session.conn.client);
+        CHECK(node.hub.clients.count == 0 && deadline_of(guest) == 5000);
+        for (size_t k = 0; k < COUNT(admissions); k++)
+            admit(guest, admissions[k], "shop"); /* it has been told */
+        CHECK(got_nothing(&guest->far) && node.hub.clients.count == 0);
+        send_frame(guest, 0x88, STR("\x03\xf0"));
+        if (!CHECK(ends_politely(guest)))
+            printf("  that was row %zu\n", i);
+        clear_house();
+    }
+    close_house();
+}
+
+static void who_is_asked_about_goes_on_waiting(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_waiting();
+    admit(guest, CLUSTER_ASKED, "shop");
+    CHECK(got_nothing(&guest->far) && guest->session.state == SESSION_OPEN);
+    CHECK(!guest->session.conn.client && !guest->session.conn.ending && !guest->far.ended);
+    admit(guest, CLUSTER_ADMITTED, "shop");
+    CHECK(got_hello(&guest->far, guest->id) && guest->session.conn.client);
+    close_house();
+}
+
+enum place {
+    AT_HTTP,
+    AT_PART_OF_HTTP,
+    AT_WAIT,
+    AT_OPEN,
+    AT_ENDING,
+    AT_CLOSING,
+    AT_DRAIN,
+    AT_DEAD,
+    PLACES
+};
+
+/* A session that waits for no admission, in one of the states there are. */
+static struct guest *receive_at(enum place place)
+{
+    struct guest *guest = place == AT_OPEN || place == AT_ENDING || place == AT_CLOSING
+                              ? receive_client()
+                              : receive_guest();
+
+    if (place == AT_PART_OF_HTTP)
+        say_to(guest, "GET /noth");
+    if (place == AT_WAIT) {
+        worker_is_slow = true;
+        say_to(guest, post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"));
+        CHECK(guest->session.state == SESSION_WAIT);
+    }
+    if (place == AT_ENDING) {
+        hub_end(&node.hub, guest->session.conn.client, 1000, STR("end"));
+        CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.ending);
+    }
+    if (place == AT_CLOSING) {
+        hub_end(&node.hub, guest->session.conn.client, 1000, STR("end"));
+        run();
+        CHECK(got_close(&guest->far, 1000, "end") && guest->session.state == SESSION_CLOSING);
+    }
+    if (place == AT_DRAIN) {
+        say_to(guest, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        CHECK(guest->session.state == SESSION_DRAIN);
+        far_forget(&guest->far);
+    }
+    if (place == AT_DEAD) {
+        shutdown(guest->far.fd, SHUT_WR);
+        run();
+        CHECK(guest->session.state == SESSION_DEAD);
+    }
+    return guest;
+}
+
+/* The answer to what a session has asked may come when it asks no more: nothing is said. */
+static void an_admission_that_comes_too_late_is_nothing(void)
+{
+    open_house();
+    for (int place = AT_HTTP; place < PLACES; place++)
+        for (size_t i = 0; i < COUNT(admissions); i++) {
+            struct guest *guest = receive_at((enum place)place);
+            struct session before = guest->session;
+            size_t clients = node.hub.clients.count;
+
+            session_admit(&context, &guest->session, admissions[i], STR("shop"));
+            CHECK(guest->session.state == before.state && node.hub.clients.count == clients);
+            CHECK(guest->session.conn.client == before.conn.client);
+            CHECK(guest->session.conn.queued == before.conn.queued);
+            CHECK(guest->session.conn.ending == before.conn.ending);
+            CHECK(guest->session.conn.broken == before.conn.broken);
+            run();
+            if (place == AT_ENDING)
+                CHECK(got_close(&guest->far, 1000, "end"));
+            if (!CHECK(got_nothing(&guest->far)))
+                printf("  that was place %d, admission %zu\n", place, i);
+            clear_house();
+        }
+    close_house();
+}
+
+/* Who waits may close, break the protocol or vanish like anybody else. */
+static void who_waits_may_go(void)
+{
+    static const struct {
+        const char *frame;
+        size_t length;
+        enum session_state state;
+    } rows[] = {
+        {"\x88\x82\0\0\0\0\x03\xe8", 8, SESSION_DRAIN},
+        {"\x88\x80\0\0\0\0", 6, SESSION_DRAIN},
+        {"\x81\x01x", 3, SESSION_DRAIN},
+        {NULL, 0, SESSION_DEAD},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_waiting();
+
+        if (rows[i].frame)
+            send_pieces(guest, (struct str){rows[i].frame, rows[i].length}, 0);
+        else
+            shutdown(guest->far.fd, SHUT_WR);
+        run();
+        CHECK(guest->session.state == rows[i].state);
+        admit(guest, CLUSTER_ADMITTED, "shop");
+        CHECK(guest->session.state == rows[i].state && node.hub.clients.count == 0);
+        clear_house();
+    }
+    close_house();
+}
+
+/* Who has waited longer than a ping's interval is given up only once a ping, which it did get, is
+ * unanswered. */
+static void who_has_waited_long_is_pinged_first(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_waiting();
+    pass(25000);
+    admit(guest, CLUSTER_ADMITTED, "shop");
+    far_forget(&guest->far);
+    for (int i = 0; i < 60 && guest->session.state == SESSION_OPEN; i++) {
+        struct far_frame frame = {0};
+
+        pass(1000);
+        if (far_next(&guest->far, &frame) && frame.opcode == 9)
+            break;
+        if (!CHECK(guest->session.state == SESSION_OPEN))
+            printf("  given up %d s after it was let in, and never pinged\n", i + 1);
+    }
+    close_house();
+}
+
 int main(void)
 {
     test_run("a_connection_serves_many_requests", a_connection_serves_many_requests);
@@ -1738,5 +2125,20 @@ int main(void)
     test_run("stopping_waits_for_answers", stopping_waits_for_answers);
     test_run("a_post_is_pushed", a_post_is_pushed);
     test_run("tickets_name_slot_and_generation", tickets_name_slot_and_generation);
+    test_run("after_a_standstill_the_ping_goes_first", after_a_standstill_the_ping_goes_first);
+    test_run("an_answered_ping_does_not_count_after_a_standstill",
+             an_answered_ping_does_not_count_after_a_standstill);
+    test_run("an_unanswered_ping_is_not_repeated_after_a_standstill",
+             an_unanswered_ping_is_not_repeated_after_a_standstill);
+    test_run("pings_do_not_put_off_the_end", pings_do_not_put_off_the_end);
+    test_run("an_early_ping_takes_no_time_away", an_early_ping_takes_no_time_away);
+    test_run("a_standstill_does_not_prolong_a_message", a_standstill_does_not_prolong_a_message);
+    test_run("who_is_admitted_is_a_client", who_is_admitted_is_a_client);
+    test_run("who_is_not_admitted_is_told_and_closed", who_is_not_admitted_is_told_and_closed);
+    test_run("who_is_asked_about_goes_on_waiting", who_is_asked_about_goes_on_waiting);
+    test_run("an_admission_that_comes_too_late_is_nothing",
+             an_admission_that_comes_too_late_is_nothing);
+    test_run("who_waits_may_go", who_waits_may_go);
+    test_run("who_has_waited_long_is_pinged_first", who_has_waited_long_is_pinged_first);
     return test_finish();
 }

@@ -1,0 +1,226 @@
+/* detour.c - leads the link between two nodes over a way that can be cut. It is two things in one:
+ *
+ *   with -DDETOUR_LIBRARY -shared -fPIC   a library for LD_PRELOAD: connect() to 127.0.0.1 port
+ *                                         FROM goes to port TO instead if DETOUR is FROM:TO
+ *   else                                  a program:
+ *
+ *   detour LISTEN TARGET
+ *
+ * takes connections at 127.0.0.1 port LISTEN, makes one to port TARGET for each, and passes bytes
+ * on. It reads commands from stdin, a line each, and answers each with its first word and with how
+ * many connections there were:
+ *   pass         passes bytes on, as from the start
+ *   hold         passes nothing on: all that is sent waits, and so do new connections
+ *   cut          resets all connections, and each new one
+ *   record FILE  what goes to the target is appended to FILE, from the next connection on
+ *   count
+ *
+ * It exits with 0 at the end of its input. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PAIRS_MAX 64
+
+/* --- the library ----------------------------------------------------------------------------- */
+
+#ifdef DETOUR_LIBRARY
+
+long syscall(long number, ...); /* what is behind connect(); POSIX does not know it */
+
+int connect(int fd, const struct sockaddr *address, socklen_t length)
+{
+    const char *detour = getenv("DETOUR"), *to = detour ? strchr(detour, ':') : NULL;
+    struct sockaddr_in other;
+
+    if (to && address->sa_family == AF_INET && length == sizeof other) {
+        memcpy(&other, address, sizeof other);
+        if (other.sin_addr.s_addr == htonl(INADDR_LOOPBACK) &&
+            ntohs(other.sin_port) == strtoul(detour, NULL, 10)) {
+            other.sin_port = htons((uint16_t)strtoul(to + 1, NULL, 10));
+            return (int)syscall(SYS_connect, fd, &other, sizeof other);
+        }
+    }
+    return (int)syscall(SYS_connect, fd, address, length);
+}
+
+#else
+
+/* --- the program ----------------------------------------------------------------------------- */
+
+struct pair {
+    int near, far;
+    FILE *record;
+};
+
+struct way {
+    struct pair pairs[PAIRS_MAX];
+    size_t count;
+    struct sockaddr_in target;
+    int listener;
+    bool holds, is_cut;
+    char *record; /* the file's name, or NULL */
+};
+
+static void give_up(const char *what)
+{
+    fprintf(stderr, "detour: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static struct sockaddr_in loopback(const char *port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons((uint16_t)strtoul(port, NULL, 10));
+    return address;
+}
+
+/* Closes with a reset, as a machine does that knows nothing of the connection. */
+static void reset(int fd)
+{
+    struct linger at_once = {1, 0};
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    close(fd);
+}
+
+static void end_pair(struct way *way, size_t index)
+{
+    struct pair *pair = &way->pairs[index];
+
+    reset(pair->near);
+    reset(pair->far);
+    if (pair->record)
+        fclose(pair->record);
+    *pair = way->pairs[--way->count];
+}
+
+static void take_connection(struct way *way)
+{
+    int near = accept(way->listener, NULL, NULL), far;
+
+    if (near < 0)
+        return;
+    far = way->is_cut || way->count == PAIRS_MAX ? -1 : socket(AF_INET, SOCK_STREAM, 0);
+    if (far < 0 || connect(far, (struct sockaddr *)&way->target, sizeof way->target) != 0) {
+        reset(near);
+        if (far >= 0)
+            close(far);
+        return;
+    }
+    way->pairs[way->count++] =
+        (struct pair){near, far, way->record ? fopen(way->record, "ab") : NULL};
+}
+
+/* Passes on what has come; false at the end of the connection. */
+static bool pass(int from, int to, FILE *record)
+{
+    char bytes[65536];
+    ssize_t length = read(from, bytes, sizeof bytes), sent = 0, n;
+
+    if (length <= 0)
+        return false;
+    if (record) {
+        fwrite(bytes, 1, (size_t)length, record);
+        fflush(record);
+    }
+    for (; sent < length; sent += n) {
+        n = write(to, bytes + sent, (size_t)(length - sent));
+        if (n < 0)
+            return false;
+    }
+    return true;
+}
+
+static void obey(struct way *way, char *command)
+{
+    char *file = strchr(command, ' ');
+
+    command[strcspn(command, "\n")] = '\0';
+    if (file) {
+        *file++ = '\0';
+        free(way->record);
+        way->record = strdup(file);
+    }
+    if (strcmp(command, "pass") == 0 || strcmp(command, "hold") == 0 ||
+        strcmp(command, "cut") == 0) {
+        way->holds = command[0] == 'h';
+        way->is_cut = command[0] == 'c';
+    }
+    printf("%s %zu\n", command, way->count);
+    fflush(stdout);
+    while (way->is_cut && way->count)
+        end_pair(way, 0);
+}
+
+/* One turn: commands, new connections, bytes. False at the end of the input. */
+static bool turn(struct way *way)
+{
+    struct pollfd polls[2 + 2 * PAIRS_MAX];
+    char command[5000];
+    size_t count = way->holds ? 0 : way->count;
+
+    polls[0] = (struct pollfd){STDIN_FILENO, POLLIN, 0};
+    polls[1] = (struct pollfd){way->listener, way->holds ? 0 : POLLIN, 0};
+    for (size_t i = 0; i < count; i++) {
+        polls[2 + 2 * i] = (struct pollfd){way->pairs[i].near, POLLIN, 0};
+        polls[3 + 2 * i] = (struct pollfd){way->pairs[i].far, POLLIN, 0};
+    }
+    if (poll(polls, 2 + 2 * (nfds_t)count, -1) < 0)
+        give_up("poll");
+    for (size_t i = count; i-- > 0;) { /* the last first: ending one moves the last one there */
+        struct pair *pair = &way->pairs[i];
+
+        if ((polls[2 + 2 * i].revents && !pass(pair->near, pair->far, pair->record)) ||
+            (polls[3 + 2 * i].revents && !pass(pair->far, pair->near, NULL)))
+            end_pair(way, i);
+    }
+    if (polls[1].revents)
+        take_connection(way);
+    if (polls[0].revents) {
+        if (!fgets(command, sizeof command, stdin))
+            return false;
+        obey(way, command);
+    }
+    return true;
+}
+
+int main(int count, char **arguments)
+{
+    static struct way way;
+    struct sockaddr_in here;
+    int one = 1;
+
+    if (count != 3) {
+        fputs("usage: detour LISTEN TARGET\n", stderr);
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    setvbuf(stdin, NULL, _IONBF, 0); /* what poll() says must be all that there is */
+    here = loopback(arguments[1]);
+    way.target = loopback(arguments[2]);
+    way.listener = socket(AF_INET, SOCK_STREAM, 0);
+    if (way.listener < 0)
+        give_up("socket");
+    setsockopt(way.listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(way.listener, (struct sockaddr *)&here, sizeof here) != 0 ||
+        listen(way.listener, 64) != 0)
+        give_up("listen");
+    while (turn(&way))
+        ;
+    free(way.record);
+    return 0;
+}
+
+#endif

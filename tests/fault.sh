@@ -1,0 +1,1107 @@
+#!/usr/bin/env bash
+# fault.sh [FAULT...] - what goes wrong between three nodes, with real servers: in each fault what
+# still can be done is done, what cannot is answered with 503 and -1007 in time, and after it all is
+# well again without a restart.
+# shellcheck source=tests/cluster_lib.sh
+. "$(dirname "$0")/cluster_lib.sh"
+
+# with a sanitizer's book-keeping of freed memory, hashing would take five times as long; the
+# library of detour.c is loaded before that of the sanitizer
+QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK:verify_asan_link_order=0"
+
+SUCCESS='200 {"code":0,"msg":"success","data":[]}'
+OFFLINE='200 {"code":-1003,"msg":"client not online","data":[]}'
+UNREACHABLE='503 {"code":-1007,"msg":"?*","data":\[\]}'
+MESSAGE="'code':7,'msg':'m','data':1"
+FRAME='{"code":7,"msg":"m","data":1}'
+NOTICE='^{"code":100[12],"msg":"client o[nf]*line","data"' # how a notice begins
+ACCOUNT="'password':'secret'}"
+PATIENCE=3000 # milliseconds that an answer may take
+TTL=3000
+LINES=10 # warnings that a node may log for one fault
+NODES=(a b c)
+WSPUSH_REAL=$WSPUSH_CLUSTER
+declare -A IDS PROCESS MARK # of the clients, by name; those that stay are a, b and c on these nodes
+
+# freeze PID / thaw PID: as in cluster_lib.sh, but a process that is not frozen is not woken: the leak
+# check at the end of a sanitizer's process would wait for ever if it were just then.
+declare -A FROZEN
+freeze() {
+    FROZEN[$1]=1
+    kill -STOP "$1"
+}
+
+thaw() {
+    [ -n "${FROZEN[$1]-}" ] || return 0
+    unset "FROZEN[$1]"
+    kill -CONT "$1"
+}
+
+# --- what is like in cluster.sh ---------------------------------------------------------------
+
+# join NODE NAME [SYSTEM]: connects a client that stays.
+join() {
+    on "$1" client "$2" "${3-shop}"
+    IDS[$2]=$ID PROCESS[$2]=$CLIENT
+    echo 1 >"$DIR/$2.messages" # its id
+    echo 0 >"$DIR/$2.notices"
+}
+
+# notice CODE ID [USER]: prints the frame of a notice.
+notice() {
+    local word=online
+    [ "$1" = 1001 ] || word=offline
+    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":""}}\n' \
+        "$1" $word "$2" "${3-}"
+}
+
+# received messages|notices|flows NAME: prints all of the kind that a client has received.
+received() {
+    head -n "$(wc -l <"$DIR/$2.out")" "$DIR/$2.out" | case $1 in
+        notices) grep "$NOTICE" ;;
+        flows) grep '"msg":"flow"' ;;
+        *) grep -v -e "$NOTICE" -e '"msg":"flow"' ;;
+    esac
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+has_received() {
+    [ "$(received "$1" "$2" | wc -l)" -ge "$3" ]
+}
+
+# unread messages|notices NAME COUNT: waits for COUNT frames of the kind behind those already
+# printed, and prints what has come. What comes too often is there the next time.
+unread() {
+    local seen
+    seen=$(cat "$DIR/$2.$1")
+    wait_for has_received "$1" "$2" $((seen + $3))
+    received "$1" "$2" >"$DIR/received"
+    tail -n +$((seen + 1)) "$DIR/received"
+    wc -l <"$DIR/received" >"$DIR/$2.$1"
+}
+
+messages() {
+    unread messages "$@"
+}
+
+notices() {
+    unread notices "$@"
+}
+
+# online NODE [GROUP]: prints what a node answers to get_online_list, with the ids in order.
+online() {
+    local answer
+    answer=$(on "$1" call get_online_list "{'groupName':'${2-g}'}")
+    jq -c '.data.list |= sort' <<<"${answer#* }"
+}
+
+# members NAME...: prints what online does if these are the members.
+members() {
+    local name
+    for name in "$@"; do
+        echo "${IDS[$name]}"
+    done | jq -Rnc '[inputs] | sort | {code: 0, msg: "success", data: {count: length, list: .}}'
+}
+
+# incomplete NAME...: the same if some node could not be asked.
+incomplete() {
+    members "$@" | jq -c '.data.incomplete = true'
+}
+
+# bind NODE NAME GROUP [USER]
+bind() {
+    local user=${4:+",'userId':'$4'"}
+    on "$1" call bind_to_group "{'clientId':'${IDS[$2]}','groupName':'$3'$user}"
+}
+
+# told CODE NAME USER MEMBER...: expects that the members are told of a client, and once.
+told() {
+    local code=$1 name=$2 user=$3 member
+    shift 3
+    for member in "$@"; do
+        expect "$WHAT: $member is told $code of $name" "$(notice "$code" "${IDS[$name]}" "$user")" \
+            "$(notices "$member" 1)"
+    done
+}
+
+# quiet NAME...: nothing has come that has not been looked at.
+quiet() {
+    local name
+    sleep 0.5
+    for name in "$@"; do
+        expect "$WHAT: $name has got nothing else" '' "$(messages "$name" 0 && notices "$name" 0)"
+    done
+}
+
+# --- time -------------------------------------------------------------------------------------
+
+# now: the time in milliseconds, in $NOW.
+now() {
+    NOW=$((${EPOCHREALTIME/[.,]/} / 1000))
+}
+
+# timely NAME PATTERN COMMAND...: expects that what it prints is like that, and is there in time.
+timely() {
+    local name="$WHAT: $1" pattern=$2 begin answer
+    shift 2
+    now && begin=$NOW
+    answer=$("$@")
+    now
+    [ $((NOW - begin)) -le "$PATIENCE" ] || answer="after $((NOW - begin)) ms: $answer"
+    expect_match "$name" "$pattern" "$answer"
+}
+
+# at_once NAME PATTERN COMMAND...: the same, in half a second.
+at_once() {
+    PATIENCE=500 timely "$@"
+}
+
+# until_ms TIME: sleeps until then.
+until_ms() {
+    now
+    [ "$NOW" -ge "$1" ] || sleep "$((($1 - NOW) / 1000)).$(printf %03d $((($1 - NOW) % 1000)))"
+}
+
+# mark: from here on the lines of logs count.
+mark() {
+    local node
+    for node in "${!NODE[@]}"; do
+        MARK[$node]=$(wc -l <"$DIR/$node.log")
+    done
+}
+
+# warnings NODE: prints its warnings and errors since then.
+warnings() {
+    tail -n +$((${MARK[$1]-0} + 1)) "$DIR/$1.log" | grep -E '^[^ ]+ (warn|error) '
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+says() {
+    tail -n +$((${MARK[$1]-0} + 1)) "$DIR/$1.log" | grep -q -- "$2"
+}
+
+# say PATTERN NODE...: expects that the nodes log that since the mark.
+say() {
+    local pattern=$1 node
+    shift
+    for node in "$@"; do
+        wait_for says "$node" "$pattern"
+        expect "$WHAT: $node says '$pattern'" 1 \
+            "$(tail -n +$((${MARK[$node]-0} + 1)) "$DIR/$node.log" | grep -c -- "$pattern")"
+    done
+}
+
+# calm NODE...: expects few warnings since the mark.
+calm() {
+    local node count
+    for node in "$@"; do
+        count=$(warnings "$node" | wc -l)
+        expect "$WHAT: $node logs no flood" calm \
+            "$([ "$count" -lt $LINES ] && echo calm || warnings "$node" | head -n 15)"
+    done
+}
+
+# --- what must go on --------------------------------------------------------------------------
+
+# each_one NODE...: from each of these nodes to a client of each.
+each_one() {
+    local node name
+    for node in "$@"; do
+        for name in "$@"; do
+            timely "send_to_client at $node to $name" "${SUCCESS//[\[\]]/\\&}" \
+                on "$node" call send_to_client "{'clientId':'${IDS[$name]}',$MESSAGE}"
+        done
+    done
+    for name in "$@"; do
+        expect "$WHAT: $name gets what is sent to it" \
+            "$(for node in "$@"; do echo "$FRAME"; done)" "$(messages "$name" $#)"
+    done
+}
+
+# groups NODE...: from each of these nodes to g, to u1 and to the system; the clients there of these
+# names are all in g, and of u1.
+groups() {
+    local node name
+    for node in "$@"; do
+        timely "send_to_group at $node" "${SUCCESS//[\[\]]/\\&}" \
+            on "$node" call send_to_group "{'groupName':'g',$MESSAGE}"
+        timely "send_to_user at $node" "${SUCCESS//[\[\]]/\\&}" \
+            on "$node" call send_to_user "{'userId':'u1',$MESSAGE}"
+        timely "send_to_system at $node" "${SUCCESS//[\[\]]/\\&}" \
+            on "$node" call send_to_system "{$MESSAGE}"
+    done
+    for name in "$@"; do
+        expect "$WHAT: $name gets what is sent to all" \
+            "$(for node in "$@"; do printf '%s\n' "$FRAME" "$FRAME" "$FRAME"; done)" \
+            "$(messages "$name" $((3 * $#)))"
+    done
+}
+
+# lists PRINTER NAME... -- NODE...: expects what these nodes answer to get_online_list of g.
+lists() {
+    local printer=$1 names=() node
+    shift
+    while [ "$1" != -- ]; do
+        names+=("$1")
+        shift
+    done
+    shift
+    for node in "$@"; do
+        expect "$WHAT: get_online_list at $node" "$($printer "${names[@]}")" "$(online "$node")"
+    done
+}
+
+# all_well: nothing is left of the fault.
+all_well() {
+    local node WHAT="$WHAT, afterwards"
+    SERIAL=$((${SERIAL-0} + 1))
+    lists members a b c -- "${NODES[@]}"
+    each_one "${NODES[@]}"
+    groups "${NODES[@]}"
+    for node in "${NODES[@]}"; do
+        timely "login at $node" '200 {"code":0,*' \
+            on "$node" call login "{'systemId':'shop',$ACCOUNT"
+        timely "register at $node" "${SUCCESS//[\[\]]/\\&}" \
+            on "$node" call register "{'systemId':'new $SERIAL $node',$ACCOUNT"
+        timely "bind at $node" "${SUCCESS//[\[\]]/\\&}" bind "$node" "$node" "new $SERIAL"
+        expect "$WHAT: it is told" \
+            "$(notice 1001 "${IDS[$node]}" u1)" "$(notices "$node" 1)"
+        on "$node" call unbind_from_group "{'clientId':'${IDS[$node]}','groupName':'new $SERIAL'}" \
+            >/dev/null
+    done
+    quiet a b c
+}
+
+# --- flows ------------------------------------------------------------------------------------
+
+exec {IDLE}<> <(:) # never has anything to read: to sleep without a process
+
+# ask_on FD PATH BODY: a request on an open connection; $STATUS, $ANSWER, and $TOOK in microseconds.
+ask_on() {
+    local begin=${EPOCHREALTIME/[.,]/} line length=0 LC_ALL=C
+    STATUS=000 ANSWER=''
+    # what bash writes goes out line by line, which makes TCP wait for acknowledgements
+    printf -v line 'POST /api/%s HTTP/1.1\r\nHost: x\r\nToken: %s\r\nContent-Length: %d\r\n\r\n%s' \
+        "$2" "$TOKEN" $((${#3} + 1)) "$3"
+    cat <<<"$line" >&"$1"
+    while IFS= read -r -t 10 -u "$1" line && [ "$line" != $'\r' ]; do
+        line=${line%$'\r'}
+        case ${line,,} in
+        http/1.1*) STATUS=${line:9:3} ;;
+        content-length:*) length=${line##* } ;;
+        esac
+    done
+    [ "$length" = 0 ] || IFS= read -r -t 10 -N "$length" -u "$1" ANSWER
+    TOOK=$((${EPOCHREALTIME/[.,]/} - begin))
+}
+
+# aside NODE CALL BODY: prints what is answered to a call, and whether that was in time. It can run
+# beside others.
+aside() {
+    local fd
+    exec {fd}<>"/dev/tcp/127.0.0.1/${NODE_PORT[$1]}"
+    ask_on "$fd" "$2" "${3//\'/\"}"
+    exec {fd}>&-
+    [ "$TOOK" -le $((PATIENCE * 1000)) ] && echo "$STATUS $ANSWER in time" ||
+        echo "$STATUS $ANSWER after $TOOK us"
+}
+
+# flow NAME NODE PAUSE CALL BODY: asks again and again until `stop_flows`, with CODE in the body
+# replaced by another number each time; $DIR/NAME.flow has a line for each: code, status, code of
+# the answer, microseconds, time in milliseconds when it was answered.
+FLOWS=()
+CODE=1000
+flow() {
+    local name=$1 node=$2 pause=$3 call=$4 body=${5//\'/\"}
+    CODE=$((CODE / 10000 * 10000 + 10000))
+    (
+        exec {fd}<>"/dev/tcp/127.0.0.1/${NODE_PORT[$node]}"
+        while [ ! -e "$DIR/flow.stop" ]; do
+            CODE=$((CODE + 1))
+            ask_on "$fd" "$call" "${body//CODE/$CODE}"
+            ANSWER=${ANSWER#*:}
+            now
+            echo "$CODE $STATUS ${ANSWER%%,*} $TOOK $NOW"
+            [ "$STATUS" != 000 ] || break
+            read -r -t "$pause" -u "$IDLE"
+        done >"$DIR/$name.flow"
+    ) &
+    FLOWS+=($!)
+}
+
+# pings NAME NODE: the same with the text `ping` on a connection of a client.
+pings() {
+    (
+        exec {fd}<>"/dev/tcp/127.0.0.1/${NODE_PORT[$2]}"
+        lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" >&"$fd"
+        while IFS= read -r -t 3 -u "$fd" line && [ "$line" != $'\r' ]; do :; done
+        while [ ! -e "$DIR/flow.stop" ]; do
+            begin=${EPOCHREALTIME/[.,]/}
+            printf '\x81\x84\0\0\0\0ping' >&"$fd"
+            seen=
+            while [[ $seen != *pong ]] && LC_ALL=C IFS= read -r -t 5 -N 1 -u "$fd" letter; do
+                seen+=$letter
+            done
+            [[ $seen = *pong ]] && status=200 || status=000
+            now
+            echo "0 $status 0 $((${EPOCHREALTIME/[.,]/} - begin)) $NOW"
+            [ $status = 200 ] || break
+            read -r -t 0.01 -u "$IDLE"
+        done >"$DIR/$1.flow"
+    ) &
+    FLOWS+=($!)
+}
+
+# steady NAME NODE CLIENT: 1,000 sends to one client on one connection, for ten seconds, measured by
+# curl. It ends by itself.
+steady() {
+    curl -s --max-time 20 --rate 100/s -o /dev/null -H "Token: $TOKEN" \
+        -w '0 %{http_code} 0 %{time_total}\n' \
+        -d "{\"clientId\":\"${IDS[$3]}\",\"code\":0,\"msg\":\"flow\",\"data\":\"steady\"}" \
+        "http://127.0.0.1:${NODE_PORT[$2]}/api/send_to_client?[1-1000]" |
+        awk '{ $4 *= 1000000; print }' >"$DIR/$1.flow" &
+    FLOWS+=($!)
+}
+
+stop_flows() {
+    touch "$DIR/flow.stop"
+    wait "${FLOWS[@]}"
+    rm "$DIR/flow.stop"
+    FLOWS=()
+}
+
+# answered NAME [MILLISECONDS]: expects that each request of a flow was answered, with success or
+# 503 and -1007, in time.
+answered() {
+    expect "$WHAT: flow $1: each answer is success or -1007, and in time" '' "$(awk -v most=$PATIENCE '
+        !(($2 == 200 && $3 == 0) || ($2 == 503 && $3 == -1007)) || $4 > most * 1000' "$DIR/$1.flow" |
+        head -n 5)"
+}
+
+# percentiles NAME: prints how many there were and how long they took, in milliseconds.
+percentiles() {
+    sort -n -k 4 "$DIR/$1.flow" | awk -v name="$1" '{ all[NR] = $4; good += $2 == 200 }
+        END { printf "     flow %s: %d answers, %d of them success; median %.1f p99 %.1f most %.1f ms\n",
+            name, NR, good, all[int((NR + 1) / 2)] / 1000, all[int(NR * 0.99 + 0.99)] / 1000,
+            all[NR] / 1000 }'
+}
+
+# arrived NAME FLOW...: prints the codes of these flows that a client has received, as they came.
+arrived() {
+    local name=$1 flow
+    shift
+    for flow in "$@"; do cat "$DIR/$flow.flow"; done |
+        awk 'NR == FNR { sent[$1]; next } $1 in sent' - <(received flows "$name" | jq -r .code)
+}
+
+# all_arrived NAME FLOW...: expects that the client has received each message that was answered with
+# success exactly once, each other one at most once, and each flow in its order.
+all_arrived() {
+    local name=$1 flow report
+    shift
+    sleep 0.5
+    arrived "$name" "$@" >"$DIR/$name.arrived"
+    for flow in "$@"; do cat "$DIR/$flow.flow"; done |
+        awk -v name="$name" 'NR == FNR { sent[$1]; if ($2 == 200) good[$1]; next }
+            seen[$1]++ { twice++ }
+            $1 < last[int($1 / 10000)] { disorder++ }
+            { last[int($1 / 10000)] = $1 }
+            !($1 in good) { ghosts++ }
+            END { for (code in good) { all++; lost += !(code in seen) }
+                print lost + 0, "lost,", twice + 0, "twice,", disorder + 0, "out of order"
+                printf "     %s: %d sends, %d answered with success, %d delivered in spite of -1007\n",
+                    name, length(sent), all, ghosts > "/dev/stderr" }' \
+            - "$DIR/$name.arrived" >"$DIR/report" 2>"$DIR/figures"
+    expect "$WHAT: $name gets what was answered with success once" '0 lost, 0 twice, 0 out of order' \
+        "$(cat "$DIR/report")"
+    cat "$DIR/figures"
+}
+
+# same_order NAME...: expects that what has arrived at these has come in the same order.
+same_order() {
+    local first=$1 name
+    shift
+    for name in "$@"; do
+        expect "$WHAT: $name sees the order that $first sees" '' "$(
+            cmp <(grep -Fxf "$DIR/$name.arrived" "$DIR/$first.arrived") \
+                <(grep -Fxf "$DIR/$first.arrived" "$DIR/$name.arrived") 2>&1)"
+    done
+}
+
+# ghosts NAME FLOW: prints what was delivered in spite of -1007.
+ghosts() {
+    awk 'NR == FNR { if ($2 != 200) bad[$1]; next } $1 in bad' "$DIR/$2.flow" "$DIR/$1.arrived"
+}
+
+group_flows() {
+    local node
+    for node in "${NODES[@]}"; do
+        flow "$node" "$node" 0.03 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
+    done
+}
+
+# --- Redis ------------------------------------------------------------------------------------
+
+redis_killed() {
+    local WHAT='Redis killed' begin node name
+    mark
+    kill_redis
+    now && begin=$NOW
+    for node in "${NODES[@]}"; do
+        timely "login at $node" "$UNREACHABLE" \
+            on "$node" call login "{'systemId':'shop',$ACCOUNT"
+        timely "register at $node" "$UNREACHABLE" \
+            on "$node" call register "{'systemId':'other',$ACCOUNT"
+        timely "/ws of a system that $node has not seen" '{"code":-1007,"msg":"?*","data":\[\]}' \
+            first_frame "$node" depot
+        expect_match "$WHAT: how $node closes that" '1013 *' "$(closed first)"
+    done
+    each_one "${NODES[@]}"
+    groups "${NODES[@]}"
+    lists members a b c -- "${NODES[@]}"
+    join b d
+    expect "$WHAT: a client of a system that the node has seen" "$SUCCESS" "$(bind c d g)"
+    told 1001 d '' a b c d
+    expect "$WHAT: a new group" "$SUCCESS" "$(bind c d 'while Redis was gone')"
+    told 1001 d '' d
+    until_ms $((begin + TTL + 2000))
+    for node in "${NODES[@]}"; do
+        expect "$WHAT: nobody is taken for dead by $node" '' \
+            "$(warnings "$node" | grep -v 'out of touch')"
+    done
+    lists members a b c d -- "${NODES[@]}"
+    kill "${PROCESS[d]}"
+    told 1002 d '' a b c
+    quiet a b c
+    start_redis
+    say 'Redis is back' "${NODES[@]}"
+    say 'warn.*registry.*Redis.*start it' "${NODES[@]}"
+    sleep 1.5
+    expect "$WHAT: all nodes are registered again" 3 "$(redis SCARD wspush:nodes)"
+    for node in "${NODES[@]}"; do
+        expect "$WHAT: $node is alive" 1 \
+            "$(redis EXISTS "wspush:node:127.0.0.1:${NODE_RPC[$node]}")"
+        expect_match "$WHAT: the system is found by $node again" '*"clientId":*' \
+            "$(first_frame "$node" depot)"
+        expect "$WHAT: what was noted of clients of $node is" 1 \
+            "$(redis HLEN "$(redis KEYS "wspush:notes:127.0.0.1:${NODE_RPC[$node]}/*")")"
+    done
+    all_well
+    calm "${NODES[@]}"
+}
+
+# first_frame NODE SYSTEM: connects a client for a moment and prints what it gets first.
+first_frame() {
+    on "$1" client first "$2"
+    head -n 1 "$DIR/first.out"
+    sleep 0.1
+    kill "$CLIENT" 2>/dev/null
+}
+
+# --- RabbitMQ ---------------------------------------------------------------------------------
+
+rabbit_killed() {
+    local WHAT='RabbitMQ killed' node name back
+    mark
+    group_flows
+    sleep 0.7
+    kill_rabbit
+    launch_rabbit
+    sleep 0.1
+    for node in "${NODES[@]}"; do
+        at_once "send_to_group at $node" "$UNREACHABLE" \
+            on "$node" call send_to_group "{'groupName':'g',$MESSAGE}"
+        at_once "send_to_user at $node" "$UNREACHABLE" \
+            on "$node" call send_to_user "{'userId':'u1',$MESSAGE}"
+        at_once "send_to_system at $node" "$UNREACHABLE" \
+            on "$node" call send_to_system "{$MESSAGE}"
+        at_once "a new group at $node" "$UNREACHABLE" bind "$node" b 'never'
+        at_once "client_info at $node" "200 {\"code\":0,*\"${IDS[c]}\"*" \
+            on "$node" call client_info "{'clientId':'${IDS[c]}'}"
+        timely "login at $node" '200 {"code":0,*' \
+            on "$node" call login "{'systemId':'shop',$ACCOUNT"
+    done
+    lists members a b c -- "${NODES[@]}"
+    join b d
+    expect "$WHAT: a bind to a group that the node has bound" "$SUCCESS" "$(bind a d g)"
+    timely "send_to_client to the new one" "${SUCCESS//[\[\]]/\\&}" \
+        on c call send_to_client "{'clientId':'${IDS[d]}',$MESSAGE}"
+    expect "$WHAT: it gets it" "$FRAME" "$(messages d 1)"
+    lists members a b c d -- "${NODES[@]}"
+    await_rabbit
+    now && back=$NOW
+    say 'warn.*RabbitMQ cannot be used.*start it there' "${NODES[@]}"
+    say 'RabbitMQ is connected' "${NODES[@]}"
+    sleep 1.5
+    stop_flows
+    told 1001 d '' a b c d
+    for name in a b c; do
+        answered "$name"
+        all_arrived "$name" a b c
+        expect "$WHAT: $name gets again what is sent to the group" 1 "$(awk -v back=$back \
+            '$5 > back && $2 == 200 { found = 1 } END { print found + 0 }' "$DIR/$name.flow")"
+        awk -v name=$name -v back=$back '$5 > back && $2 == 200 {
+            print "     the first success at " name ": " $5 - back " ms after the return"; exit }' \
+            "$DIR/$name.flow"
+    done
+    same_order a b c
+    kill "${PROCESS[d]}"
+    told 1002 d '' a b c
+    all_well
+    calm "${NODES[@]}"
+}
+
+# --- a node -----------------------------------------------------------------------------------
+
+# sends_until PATTERN NAME NODE LIMIT: sends to a client until the answer is like that, which must be
+# so after the limit in milliseconds at the latest; prints what was answered that was not one of the
+# two, late, or behind such an answer.
+sends_until() {
+    local pattern=$1 name=$2 node=$3 limit=$4 fd begin tail=0
+    exec {fd}<>"/dev/tcp/127.0.0.1/${NODE_PORT[$node]}"
+    now && begin=$NOW
+    while now && [ $((NOW - begin)) -lt "$limit" ] && [ $tail -lt 5 ]; do
+        ask_on "$fd" send_to_client \
+            "{\"clientId\":\"${IDS[$name]}\",\"code\":0,\"msg\":\"late\",\"data\":1}"
+        [ $((TOOK / 1000)) -le "$PATIENCE" ] || echo "$((TOOK / 1000)) ms: $STATUS $ANSWER"
+        # shellcheck disable=SC2254 # a pattern
+        case "$STATUS $ANSWER" in
+        $pattern) tail=$((tail + 1)) ;;
+        $UNREACHABLE) [ $tail = 0 ] || echo "after $pattern: $STATUS $ANSWER" ;;
+        *) echo "$STATUS $ANSWER" ;;
+        esac
+        read -r -t 0.1 -u "$IDLE"
+    done
+    exec {fd}>&-
+    [ $tail = 5 ] || echo "no $pattern in $limit ms"
+}
+
+GONE=${OFFLINE//[\[\]]/\\&}
+
+# arrivals CODE NAME: prints when the notice came to a client, as lines of times in milliseconds.
+# It runs beside the fault: awaited by who waits for its process.
+watch_notice() {
+    local begin=$1 name=$2 text
+    text=$(notice "$3" "$4" "$5")
+    wait_for grep -qF -- "$text" "$DIR/$name.out"
+    now
+    echo $((NOW - begin))
+}
+
+node_killed() {
+    local WHAT='a node killed' begin node name old
+    join c d
+    bind c d g >/dev/null
+    told 1001 d '' a b c d
+    mark
+    flow a a 0.05 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
+    kill_node c
+    now && begin=$NOW
+    for node in a b; do
+        for name in c d; do
+            sends_until "$GONE" $name $node 10000 >"$DIR/$node.$name.answers" &
+            FLOWS+=($!)
+        done
+        watch_notice "$begin" $node 1002 "${IDS[c]}" u1 >"$DIR/$node.when" &
+        FLOWS+=($!)
+    done
+    lists incomplete a b -- a b
+    at_once 'send_to_clients' '200 {"code":0,"msg":"success","data":{"failed":\["'"${IDS[c]}"'"\]}}' \
+        on b call send_to_clients "{'clientIds':['${IDS[a]}','${IDS[c]}'],$MESSAGE}"
+    expect "$WHAT: send_to_clients reaches the other" "$FRAME" "$(messages a 1)"
+    sleep $((TTL / 1000 + 2))
+    stop_flows
+    for node in a b; do
+        for name in c d; do
+            expect "$WHAT: what $node answers for $name" '' "$(cat "$DIR/$node.$name.answers")"
+        done
+        # its last sign of life was at most a third of the TTL before
+        expect "$WHAT: $node is told after the TTL" "in time" "$(
+            read -r when <"$DIR/$node.when"
+            [ "$when" -ge $((TTL * 2 / 3 - 200)) ] && [ "$when" -le $((TTL + 2500)) ] &&
+                echo "in time" || echo "after $when ms")"
+        notices $node 2 | sort >"$DIR/told"
+        expect "$WHAT: $node is told 1002 of both, and once" \
+            "$({ notice 1002 "${IDS[c]}" u1; notice 1002 "${IDS[d]}"; } | sort)" \
+            "$(cat "$DIR/told")"
+        answered a
+        all_arrived $node a
+    done
+    lists members a b -- a b
+    calm a b
+    old="${IDS[c]} ${IDS[d]}"
+    restart_node c
+    WHAT='a node killed and started again'
+    for name in $old; do
+        for node in "${NODES[@]}"; do
+            timely "an old id at $node" "$GONE" \
+                on "$node" call send_to_client "{'clientId':'$name',$MESSAGE}"
+        done
+    done
+    join c c
+    bind a c g u1 >/dev/null
+    told 1001 c u1 a b c
+    all_well
+}
+
+# The same, but it is started again before the others know it to be dead.
+node_restarted() {
+    local WHAT='a node killed and started at once' begin node old=${IDS[c]}
+    mark
+    kill_node c
+    now && begin=$NOW
+    for node in a b; do
+        sends_until "$GONE" c $node 10000 >"$DIR/$node.c.answers" &
+        FLOWS+=($!)
+    done
+    restart_node c
+    now
+    echo "     it has joined again after $((NOW - begin)) ms"
+    timely 'its old id at itself' "$GONE" on c call client_info "{'clientId':'$old'}"
+    stop_flows
+    for node in a b; do
+        expect "$WHAT: what $node answers for its client" '' "$(cat "$DIR/$node.c.answers")"
+    done
+    told 1002 c u1 a b
+    join c c
+    bind b c g u1 >/dev/null
+    told 1001 c u1 a b c
+    all_well
+    calm "${NODES[@]}"
+}
+
+node_frozen() {
+    local WHAT='a node frozen' node ANSWERS=()
+    mark
+    for node in a b; do
+        flow $node $node 0.05 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
+    done
+    freeze_node c
+    for node in a b; do
+        sends_until "$GONE" c $node 10000 >"$DIR/$node.c.answers" &
+        ANSWERS+=($!)
+        aside $node bind_to_group "{'clientId':'${IDS[c]}','groupName':'never'}" \
+            >"$DIR/$node.bind" &
+        ANSWERS+=($!)
+    done
+    lists incomplete a b -- a b
+    told 1002 c u1 a b
+    wait "${ANSWERS[@]}"
+    for node in a b; do
+        expect "$WHAT: what $node answers for its client" '' "$(cat "$DIR/$node.c.answers")"
+        expect_match "$WHAT: a bind at $node" "$UNREACHABLE in time" "$(cat "$DIR/$node.bind")"
+    done
+    sleep "${1:-1}"
+    thaw_node c
+    told 1001 c u1 a b c
+    lists members a b c -- "${NODES[@]}"
+    stop_flows
+    for node in "${NODES[@]}"; do
+        all_arrived "$node" a b
+        expect "$WHAT: $node gets nothing that was answered otherwise" '' "$(ghosts "$node" a)"
+    done
+    answered a
+    answered b
+    same_order a b c
+    expect "$WHAT: nothing of what was refused has come" 0 "$(grep -c late "$DIR/c.out")"
+    timely 'no group was bound that was refused' '*"groups":\["g"\],*' \
+        on c call client_info "{'clientId':'${IDS[c]}'}"
+    all_well
+    calm "${NODES[@]}"
+}
+
+# Longer than a link and a connection to RabbitMQ live.
+node_frozen_long() {
+    node_frozen 20
+}
+
+# --- Redis and RabbitMQ frozen ----------------------------------------------------------------
+
+services_frozen() {
+    local WHAT='Redis and RabbitMQ frozen' name i
+    mark
+    freeze_redis
+    freeze_rabbit
+    steady local a a
+    steady linked b c
+    flow group a 0.02 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
+    flow group2 b 0.02 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
+    flow bind a 0.1 bind_to_group "{'clientId':'${IDS[a]}','groupName':'gCODE'}"
+    for i in 1 2; do
+        flow "login$i" a 0.1 login "{'systemId':'shop','password':'secret'}"
+    done
+    flow register c 0.1 register "{'systemId':'sCODE','password':'secret'}"
+    pings ping a
+    sleep 5
+    timely '/ws of a system that the node has not seen' '{"code":-1007,*' first_frame b other
+    sleep 5
+    thaw_redis
+    thaw_rabbit
+    sleep 4
+    stop_flows
+    for name in local linked group group2 bind login1 login2 register ping; do
+        answered $name
+    done
+    for name in local linked ping; do
+        expect "$WHAT: flow $name: success only" 0 "$(awk '$2 != 200' "$DIR/$name.flow" | wc -l)"
+    done
+    for name in local linked ping group bind login1 register; do
+        percentiles $name
+    done
+    for name in local:a linked:c; do
+        expect "$WHAT: ${name#*:} gets each of flow ${name%:*}" \
+            "$(wc -l <"$DIR/${name%:*}.flow")" \
+            "$(received flows "${name#*:}" | grep -c '"data":"steady"')"
+    done
+    for name in a b c; do
+        all_arrived $name group group2
+    done
+    same_order a b c
+    say 'RabbitMQ is connected' # if it has been told to be gone
+    for name in $(awk '$2 == 200 { print $1 }' "$DIR/bind.flow"); do
+        call unbind_from_group "{'clientId':'${IDS[a]}','groupName':'g$name'}" >/dev/null
+    done
+    sleep 1
+    notices a 0 >/dev/null # of the binds
+    all_well
+    calm "${NODES[@]}"
+}
+
+# --- two nodes cut off from each other --------------------------------------------------------
+
+DETOUR_IN='' DETOUR_OUT='' DETOUR_PORT=''
+
+# build_detour: the library and the program.
+build_detour() {
+    local flags='-std=c11 -D_POSIX_C_SOURCE=200809L -O1'
+    # shellcheck disable=SC2086 # several flags
+    ${CC:-cc} $flags -o "$DIR/detour" tests/detour.c &&
+        ${CC:-cc} $flags -DDETOUR_LIBRARY -shared -fPIC -o "$DIR/detour.so" tests/detour.c ||
+        broken 'detour.c is compiled' /dev/null
+}
+
+# start_detour PORT: starts the way to that port, with another one at its beginning: $DETOUR_PORT.
+start_detour() {
+    free_port && DETOUR_PORT=$FREE
+    mkfifo "$DIR/detour.in" "$DIR/detour.out"
+    "$DIR/detour" "$DETOUR_PORT" "$1" <"$DIR/detour.in" >"$DIR/detour.out" &
+    CLIENTS+=($!)
+    exec {DETOUR_IN}>"$DIR/detour.in" {DETOUR_OUT}<"$DIR/detour.out"
+    wait_for listens "$DETOUR_PORT"
+}
+
+# detour COMMAND...: gives the way a command; $ANSWER is how many links it had.
+detour() {
+    echo "$*" >&"$DETOUR_IN"
+    read -r -t 5 -u "$DETOUR_OUT" ANSWER
+    ANSWER=${ANSWER#* }
+}
+
+# restart_detoured NAME: as restart_node, but the node's link to the port that the way leads to
+# takes that way.
+restart_detoured() {
+    local WSPUSH_CLUSTER=$DIR/detoured
+    cat >"$DIR/detoured" <<SH
+#!/bin/sh
+exec env DETOUR=${NODE_RPC[a]}:$DETOUR_PORT LD_PRELOAD=$DIR/detour.so ${WSPUSH_REAL} "\$@"
+SH
+    chmod +x "$DIR/detoured"
+    restart_node "$1"
+}
+
+# apart PREFIX: what is to be seen while a and b are cut off from each other.
+apart() {
+    local node
+    timely 'from a to b' "$UNREACHABLE" \
+        on a call send_to_client "{'clientId':'${IDS[b]}','code':0,'msg':'late','data':1}"
+    timely 'from b to a' "$UNREACHABLE" \
+        on b call send_to_client "{'clientId':'${IDS[a]}','code':0,'msg':'late','data':1}"
+    timely 'bind from a to b' "$UNREACHABLE" bind a b 'never'
+    timely 'close_client from a to b' "$UNREACHABLE" \
+        on a call close_client "{'clientId':'${IDS[b]}'}"
+    timely 'send_to_clients from a' \
+        "200 {*\"failed\":\\[\"${IDS[b]}\"\\]}}" \
+        on a call send_to_clients "{'clientIds':['${IDS[b]}','${IDS[c]}'],$MESSAGE}"
+    expect "$WHAT: c gets its share" "$FRAME" "$(messages c 1)"
+    timely 'a receipt at a' \
+        '200 {"code":0,*"matched":2,"queued":2,"dropped":0,"incomplete":true}}' \
+        on a call send_to_group "{'groupName':'g','receipt':true,'messageId':'m1',$MESSAGE}"
+    for node in a b c; do
+        expect "$WHAT: $node gets what that was of" "${FRAME%\}},\"messageId\":\"m1\"}" \
+            "$(messages $node 1)"
+    done
+    for node in a b c; do
+        timely "from c to $node" "${SUCCESS//[\[\]]/\\&}" \
+            on c call send_to_client "{'clientId':'${IDS[$node]}',$MESSAGE}"
+        expect "$WHAT: $node gets it" "$FRAME" "$(messages $node 1)"
+    done
+    lists incomplete a c -- a
+    lists incomplete b c -- b
+    lists members a b c -- c
+    groups "${NODES[@]}"
+}
+
+# together: the way is open again.
+together() {
+    local node
+    detour pass
+    for node in a b; do
+        expect "$WHAT: $node finds the other again" 1 "$(wait_for complete $node && echo 1)"
+    done
+    expect "$WHAT: nothing of what was refused has come" '0 0' \
+        "$(grep -c late "$DIR/a.out") $(grep -c late "$DIR/b.out")"
+    timely 'no group was bound that was refused' '*"groups":\["g"\],*' \
+        on b call client_info "{'clientId':'${IDS[b]}'}"
+    all_well
+    calm "${NODES[@]}"
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+complete() {
+    [ "$(online "$1")" = "$(members a b c)" ]
+}
+
+link_cut() {
+    local WHAT='a link cut'
+    mark
+    detour count
+    expect "$WHAT: there is a link to cut" 1 "$ANSWER"
+    group_flows
+    detour cut
+    apart
+    sleep $((TTL / 1000 + 1))
+    quiet
+    stop_flows
+    together
+    for name in a b c; do
+        all_arrived $name a b c
+        answered $name
+    done
+    same_order a b c
+}
+
+link_frozen() {
+    local WHAT='a link frozen'
+    mark
+    detour hold
+    timely 'a request in flight' "$UNREACHABLE" \
+        on b call send_to_client "{'clientId':'${IDS[a]}','code':0,'msg':'late','data':1}"
+    apart
+    sleep "${1:-1}"
+    together
+}
+
+link_frozen_long() {
+    link_frozen 8
+}
+
+# --- a broker that refuses the password -------------------------------------------------------
+
+password_refused() {
+    local WHAT='a password refused' node
+    mark
+    rabbit_ctl -q change_password guest another >"$DIR/rabbit/change" 2>&1
+    kill_rabbit
+    start_rabbit
+    say 'warn.*RabbitMQ.*correct .rabbitmq. user, password' "${NODES[@]}"
+    configure_node d
+    launch_node d
+    await_node d 'joined the cluster' || broken 'the node d starts' "$DIR/d.log"
+    MARK[d]=0
+    say 'warn.*RabbitMQ.*correct .rabbitmq. user, password' d
+    join d d
+    each_one a b c d
+    lists members a b c -- a b c d
+    for node in a b c d; do
+        at_once "send_to_group at $node" "$UNREACHABLE" \
+            on "$node" call send_to_group "{'groupName':'g',$MESSAGE}"
+        at_once "a new group at $node" "$UNREACHABLE" bind "$node" d never
+    done
+    sleep 2
+    rabbit_ctl -q change_password guest guest >"$DIR/rabbit/change" 2>&1
+    say 'RabbitMQ is connected' a b c d
+    expect "$WHAT: the node that has found it so binds" "$SUCCESS" "$(bind a d g u1)"
+    told 1001 d u1 a b c d
+    wait_for settled
+    groups a b c d
+    calm d
+    stop_node d
+    told 1002 d u1 a b c
+    all_well
+    calm "${NODES[@]}"
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+settled() {
+    local node
+    for node in "${!NODE[@]}"; do
+        [ "$(on "$node" call send_to_group "{'groupName':'nobody',$MESSAGE}")" = "$SUCCESS" ] ||
+            return 1
+    done
+}
+
+# --- a node of another crypto_key -------------------------------------------------------------
+
+wrong_key() {
+    local WHAT='another crypto_key' node
+    mark
+    configure_node e common.crypto_key=fedcba9876543210
+    launch_node e
+    wait_for node_says e 'crypto_key'
+    MARK[e]=0
+    say 'warn waiting to join.*another crypto_key: set the same .common. crypto_key on every node' e
+    timely 'login' "$UNREACHABLE" on e call login "{'systemId':'shop',$ACCOUNT"
+    timely 'register' "$UNREACHABLE" on e call register "{'systemId':'e',$ACCOUNT"
+    timely '/ws' '503' on e curl -s -o /dev/null -w '%{http_code}' --max-time 3 \
+        -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \
+        -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \
+        "http://127.0.0.1:${NODE_PORT[e]}/ws?systemId=shop"
+    sleep $((TTL / 1000))
+    calm e
+    expect "$WHAT: it does not join" 0 "$(node_log e | grep -c 'joined the cluster')"
+    expect "$WHAT: nor is it registered" 0 "$(redis KEYS '*' | grep -c ":${NODE_RPC[e]}")"
+    stop_node e
+    for node in "${NODES[@]}"; do
+        expect "$WHAT: $node is not disturbed" '' "$(warnings "$node")"
+    done
+    all_well
+}
+
+# --- strangers at the rpc port ----------------------------------------------------------------
+
+# visit FILE...: sends these to the rpc port of a, the first one at once and each other one a little
+# later; what comes back until it is closed is in $DIR/visit, and its length and how many milliseconds
+# it took from the last file on in $LENGTH and $TOOK.
+visit() {
+    local fd begin reader
+    exec {fd}<>"/dev/tcp/127.0.0.1/${NODE_RPC[a]}"
+    timeout 10 cat <&"$fd" >"$DIR/visit" 2>/dev/null &
+    reader=$!
+    while now && begin=$NOW && cat "$1" >&"$fd" && shift && [ $# -gt 0 ]; do
+        sleep 0.2
+    done 2>/dev/null
+    wait $reader
+    exec {fd}>&-
+    now
+    TOOK=$((NOW - begin)) LENGTH=$(wc -c <"$DIR/visit")
+}
+
+# turned_away NAME MILLISECONDS: sends its input, and expects that nothing is answered, and that the
+# connection is closed in time.
+turned_away() {
+    cat >"$DIR/visitor"
+    visit "$DIR/visitor"
+    [ "$TOOK" -gt "$2" ] || TOOK=in\ time
+    expect "$WHAT: $1: closed, without an answer" '0 bytes, in time' "$LENGTH bytes, $TOOK"
+}
+
+# challenged NAME MILLISECONDS: the same behind an upgrade, which is answered by a challenge, after
+# which there is nothing but the connection's end.
+challenged() {
+    cat >"$DIR/visitor"
+    visit "$DIR/upgrade" "$DIR/visitor"
+    [ "$TOOK" -gt "$2" ] || TOOK=in\ time
+    expect "$WHAT: $1: a challenge and nothing else" \
+        'HTTP/1.1 101 Switching Protocols {"challenge":"64 digits"} in time' \
+        "$(tr -d '\r' <"$DIR/visit" | head -n 1) $(
+            sed '1,/^\r$/d' "$DIR/visit" | tail -c +3 | sed -E 's/[0-9a-f]{64}/64 digits/') $TOOK"
+}
+
+strangers() {
+    local WHAT='strangers' fds=() fd i begin
+    mark
+    head -c 1500 /dev/urandom | turned_away 'random bytes' $PATIENCE
+    head -c 100000 /dev/urandom | turned_away 'many random bytes' $PATIENCE
+    lines 'GET / HTTP/1.1' 'Host: x' | turned_away 'HTTP' 1000
+    lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" | turned_away 'a client' 1000
+    request login "{'systemId':'shop',$ACCOUNT" | turned_away 'a call' 1000
+    lines 'GET /peer HTTP/1.1' 'Host: x' | turned_away 'no upgrade' 1000
+    { echo 'GET /peer HTTP/1.1' && head -c 5000 /dev/zero | tr '\0' x; } |
+        turned_away 'a long head' 1000
+    printf 'GET /peer HTTP/1.1\r\nHost: x' | turned_away 'half a head' $PATIENCE
+    lines 'GET /peer HTTP/1.1' "${UPGRADE[@]}" >"$DIR/upgrade"
+    challenged 'silence' $PATIENCE </dev/null
+    printf '\x81\x82\0\0\0\0{}' | challenged 'no proof' 1000
+    printf '\x81\x85\0\0\0\0hello' | challenged 'a word' 1000
+    { printf '\x81\xfe\x07\xff\0\0\0\0' && head -c 5000 /dev/zero; } |
+        challenged 'a long message' 1000
+    { printf '\x01\xfe\x07\0\0\0\0\0' && head -c 1792 /dev/zero &&
+        printf '\x00\xfe\x07\0\0\0\0\0' && head -c 1792 /dev/zero; } |
+        challenged 'a message of many frames' 1000
+    printf -v i '{"node":"127.0.0.1:%s/1","nonce":"%064d","proof":"%064d"}' "${NODE_RPC[b]}" 0 0
+    printf "\x81\xfe\0\x$(printf %x ${#i})\0\0\0\0%s" "$i" | challenged 'a proof of zeros' 1000
+
+    detour record "$DIR/handshake"
+    detour cut
+    detour pass
+    wait_for complete a
+    wait_for has_bytes "$DIR/handshake" 400
+    expect "$WHAT: a handshake was recorded" 2 \
+        "$(head -c 700 "$DIR/handshake" | grep -ac -e 'GET /peer' -e 'Sec-WebSocket-Key')"
+    sed '/^\r$/q' "$DIR/handshake" >"$DIR/upgrade"
+    sed '1,/^\r$/d' "$DIR/handshake" | challenged 'a handshake played back' 1000
+
+    for ((i = 0; i < 100; i++)); do
+        exec {fd}<>"/dev/tcp/127.0.0.1/${NODE_RPC[a]}"
+        fds+=("$fd")
+    done
+    now && begin=$NOW
+    each_one "${NODES[@]}"
+    for fd in "${fds[@]}"; do
+        timeout 10 cat <&"$fd" 2>/dev/null
+    done | wc -c >"$DIR/visit"
+    now
+    [ $((NOW - begin)) -gt $PATIENCE ] || NOW='in time'
+    expect "$WHAT: 100 idle connections: closed, without an answer" '0 in time' \
+        "$(cat "$DIR/visit") $NOW"
+    for fd in "${fds[@]}"; do
+        exec {fd}>&-
+    done
+    for node in "${NODES[@]}"; do
+        expect "$WHAT: $node loses no link by them" '' \
+            "$(warnings "$node" | grep -v -e 'link to a node.*closed by the other')"
+    done
+    all_well
+    calm "${NODES[@]}"
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+has_bytes() {
+    [ "$(wc -c <"$1")" -ge "$2" ]
+}
+
+run_faults() {
+    local fault
+    for fault in "$@"; do
+        echo "--- $fault ($SECONDS s)"
+        $fault
+    done
+}
+
+launch_rabbit
+start_redis
+for node in "${NODES[@]}"; do
+    configure_node "$node"
+done
+build_detour
+start_detour "${NODE_RPC[a]}"
+await_rabbit
+restart_node a # one after the other: the later one dials
+restart_detoured b
+restart_node c
+on a sign_up depot
+on a sign_up shop
+for node in "${NODES[@]}"; do
+    join "$node" "$node"
+    bind "$node" "$node" g u1 >/dev/null
+done
+notices a 3 >/dev/null
+notices b 2 >/dev/null
+notices c 1 >/dev/null
+if [ $# = 0 ]; then
+    set -- redis_killed rabbit_killed node_killed node_restarted node_frozen services_frozen link_cut \
+        link_frozen link_frozen_long password_refused wrong_key strangers
+fi
+run_faults "$@"
+finish
