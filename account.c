@@ -4,11 +4,11 @@
 #include "crypto.h"
 #include "file.h"
 #include "table.h"
+#include "worker.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -400,15 +400,8 @@ static void *work(void *argument)
 
 static bool start_worker(struct accounts *accounts)
 {
-    sigset_t all, before;
-
-    if (accounts->has_worker)
-        return true;
-    /* signals are for the loop's thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    accounts->has_worker = pthread_create(&accounts->worker, NULL, work, accounts) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!accounts->has_worker)
+        accounts->has_worker = worker_start(&accounts->worker, work, accounts);
     return accounts->has_worker;
 }
 

@@ -1,20 +1,18 @@
 /* broker.c - what is said to all nodes that need it, through RabbitMQ. */
 #include "broker.h"
 
-#include "crypto.h"
+#include "worker.h"
 
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
 
 #include <poll.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PUBLISH_CHANNEL 1
@@ -22,8 +20,7 @@
 #define LOOK_CHANNEL 3
 #define HEARTBEAT 10 /* seconds */
 #define FRAME_MAX 131072
-#define PATIENCE 2      /* seconds for the steps of connecting */
-#define PAUSE_LEAST 100 /* milliseconds before connecting again, doubled with each failure */
+#define PATIENCE 2 /* seconds for the steps of connecting */
 #define PAUSE_MOST 3200
 /* Publications that wait for their confirm. A confirm says that RabbitMQ has the message in its
  * order queue, not that it has left it: with many more of them the queues fill behind the confirms.
@@ -43,6 +40,7 @@ struct job {
     uint64_t ticket, tag;
     uint64_t taken; /* TAKEN: how many deliveries */
     uint16_t slot;
+    uint32_t version; /* BIND, UNBIND */
     unsigned order;
     int64_t deadline;
     size_t length;
@@ -63,19 +61,24 @@ struct broker {
     atomic_size_t waiting; /* bytes of publications that are neither confirmed nor refused */
     pthread_mutex_t lock;  /* guards `writing` */
     int writing;           /* the connection's descriptor while a write may block, or -1 */
+    bool closing;          /* guarded too: no write may block any more */
 
     /* the thread's own */
     amqp_connection_state_t connection; /* NULL: none */
     struct job_list to_publish, in_flight;
-    bool wanted[BROKER_SLOTS];       /* slots that are to be bound, */
-    bool asked_for[BROKER_SLOTS];    /* and those that may be bound, for all we know */
-    struct job_list binds;           /* bindings to be asked for */
-    uint16_t asked[BINDS_IN_FLIGHT]; /* a ring of those asked for and not answered */
+    bool wanted[BROKER_SLOTS];    /* slots that are to be bound, */
+    bool asked_for[BROKER_SLOTS]; /* and those that may be bound, for all we know */
+    struct job_list binds;        /* bindings to be asked for */
+    struct {
+        uint16_t slot;
+        uint32_t version;
+    } asked[BINDS_IN_FLIGHT]; /* a ring of those asked for and not answered */
     size_t asked_first, asked_count;
-    size_t restoring;               /* bindings of a new connection that are not there yet */
-    int64_t asked_at[BROKER_SLOTS]; /* when each slot was last to be bound or unbound */
-    bool came_up;                   /* on an earlier connection, */
-    int64_t lost_at;                /* which was lost then */
+    size_t restoring;                /* bindings of a new connection that are not there yet */
+    int64_t asked_at[BROKER_SLOTS];  /* when each slot was last to be bound or unbound */
+    uint32_t versions[BROKER_SLOTS]; /* of what was last to be done with each */
+    bool came_up;                    /* on an earlier connection, */
+    int64_t lost_at;                 /* which was lost then */
     bool up, stop;
     uint64_t published;      /* publications of this connection: the last one's tag */
     uint64_t arrived, taken; /* deliveries of this connection, those of them taken, */
@@ -85,14 +88,6 @@ struct broker {
     char error[500], told[500];
     char queue[200];
 };
-
-static int64_t steady_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* --- lists and events ------------------------------------------------------------------------ */
 
@@ -192,13 +187,12 @@ static void fall_out(struct broker *broker)
 {
     struct job_list again = {0};
     struct job *job;
-    uint32_t random = 0;
 
     if (broker->connection)
         amqp_destroy_connection(broker->connection);
     broker->connection = NULL;
     if (broker->up)
-        broker->lost_at = steady_now();
+        broker->lost_at = worker_now();
     broker->up = false;
     if (strcmp(broker->error, broker->told) != 0) {
         memcpy(broker->told, broker->error, sizeof broker->told);
@@ -214,12 +208,7 @@ static void fall_out(struct broker *broker)
     broker->asked_count = broker->restoring = 0;
     broker->stale += broker->arrived - broker->taken;
     broker->arrived = broker->taken = broker->acknowledged = broker->published = 0;
-    broker->pause = broker->pause ? broker->pause * 2 : PAUSE_LEAST;
-    if (broker->pause > PAUSE_MOST)
-        broker->pause = PAUSE_MOST;
-    crypto_random(&random, sizeof random);
-    /* nodes that lost RabbitMQ together do not come back together */
-    broker->retry_at = steady_now() + broker->pause / 2 + random % (broker->pause / 2 + 1);
+    broker->retry_at = worker_now() + worker_pause(&broker->pause, PAUSE_MOST);
 }
 
 /* --- connecting ------------------------------------------------------------------------------ */
@@ -236,6 +225,13 @@ static bool log_in(struct broker *broker)
 {
     const struct config *config = broker->options.config;
     struct timeval patience = {PATIENCE, 0};
+    /* asked for, so that we hear of it if the queue is deleted; else we would be deaf and not know
+     */
+    amqp_table_entry_t notify = {bytes_of("consumer_cancel_notify"),
+                                 {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
+    amqp_table_entry_t capabilities = {
+        bytes_of("capabilities"), {.kind = AMQP_FIELD_KIND_TABLE, .value.table = {1, &notify}}};
+    amqp_table_t properties = {1, &capabilities};
     amqp_socket_t *socket;
     int status;
 
@@ -250,9 +246,10 @@ static bool log_in(struct broker *broker)
     if (status != AMQP_STATUS_OK)
         return fail_status(broker, status, out_of_reach);
     return good_reply(broker,
-                      amqp_login(broker->connection, config->rabbitmq_vhost, 0, FRAME_MAX,
-                                 HEARTBEAT, AMQP_SASL_METHOD_PLAIN, config->rabbitmq_user,
-                                 config->rabbitmq_password),
+                      amqp_login_with_properties(broker->connection, config->rabbitmq_vhost, 0,
+                                                 FRAME_MAX, HEARTBEAT, &properties,
+                                                 AMQP_SASL_METHOD_PLAIN, config->rabbitmq_user,
+                                                 config->rabbitmq_password),
                       "correct [rabbitmq] user, password and vhost");
 }
 
@@ -266,11 +263,13 @@ static bool declare_exchanges(struct broker *broker)
 {
     const char *name = broker->options.config->rabbitmq_exchange;
     char order[160];
-    amqp_table_entry_t entries[2] = {
+    amqp_table_entry_t entries[3] = {
+        {bytes_of("x-queue-type"),
+         {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = bytes_of("classic")}},
         {bytes_of("x-message-ttl"), {.kind = AMQP_FIELD_KIND_I32, .value.i32 = 0}},
         {bytes_of("x-dead-letter-exchange"),
          {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = bytes_of(name)}}};
-    amqp_table_t arguments = {2, entries};
+    amqp_table_t arguments = {3, entries};
 
     amqp_exchange_declare(broker->connection, CONSUME_CHANNEL, bytes_of(name), bytes_of("direct"),
                           0, 1, 0, 0, amqp_empty_table);
@@ -298,11 +297,13 @@ static bool declare_exchanges(struct broker *broker)
 static bool declare_queue(struct broker *broker)
 {
     int32_t expires = (int32_t)(broker->options.config->node_ttl * 2 + 60000);
-    amqp_table_entry_t entries[2] = {
+    amqp_table_entry_t entries[3] = {
+        {bytes_of("x-queue-type"),
+         {.kind = AMQP_FIELD_KIND_UTF8, .value.bytes = bytes_of("classic")}},
         {bytes_of("x-expires"), {.kind = AMQP_FIELD_KIND_I32, .value.i32 = expires}},
         {bytes_of("x-max-length-bytes"),
          {.kind = AMQP_FIELD_KIND_I32, .value.i32 = BROKER_BYTES_MAX}}};
-    amqp_table_t arguments = {2, entries};
+    amqp_table_t arguments = {3, entries};
 
     amqp_queue_declare(broker->connection, CONSUME_CHANNEL, bytes_of(broker->queue), 0, 1, 0, 0,
                        arguments);
@@ -367,6 +368,7 @@ static bool restore_binding(struct broker *broker, uint16_t slot)
     if (!job)
         return fail(broker, "out of memory", "free some");
     job->slot = slot;
+    job->version = broker->versions[slot];
     append(&broker->binds, job);
     return true;
 }
@@ -406,10 +408,12 @@ static void connect_to(struct broker *broker)
 {
     bool good, had_queue;
 
-    if (broker->connection || steady_now() < broker->retry_at)
+    if (broker->connection || worker_now() < broker->retry_at)
         return;
     good = log_in(broker);
     had_queue = good && has_queue(broker);
+    broker->came_up &=
+        had_queue; /* a queue made anew has no bindings, also for the next connection */
     if (!good || !open_channels(broker) || !declare_exchanges(broker) || !declare_queue(broker) ||
         !restore_bindings(broker, had_queue)) {
         fall_out(broker);
@@ -441,7 +445,8 @@ static void take_confirm(struct broker *broker, uint64_t tag, bool multiple,
 
 static void take_bound(struct broker *broker, bool bound)
 {
-    uint16_t slot = broker->asked[broker->asked_first];
+    uint16_t slot = broker->asked[broker->asked_first].slot;
+    uint32_t version = broker->asked[broker->asked_first].version;
 
     if (!broker->asked_count)
         return;
@@ -451,7 +456,8 @@ static void take_bound(struct broker *broker, bool bound)
         come_up(broker);
     broker->asked_for[slot] &= bound;
     if (bound)
-        post_event(broker, (struct broker_event){.kind = BROKER_BOUND, .slot = slot},
+        post_event(broker,
+                   (struct broker_event){.kind = BROKER_BOUND, .slot = slot, .version = version},
                    (struct str){0});
 }
 
@@ -541,6 +547,8 @@ static void set_writing(struct broker *broker, int fd)
 {
     pthread_mutex_lock(&broker->lock);
     broker->writing = fd;
+    if (fd >= 0 && broker->closing)
+        shutdown(fd, SHUT_RDWR);
     pthread_mutex_unlock(&broker->lock);
 }
 
@@ -576,7 +584,7 @@ static bool publish_some(struct broker *broker)
     while (broker->up && broker->in_flight.count < IN_FLIGHT_MAX && broker->to_publish.first &&
            is_writable(broker)) {
         job = take_first(&broker->to_publish);
-        if (job->deadline < steady_now())
+        if (job->deadline < worker_now())
             finish(broker, job, BROKER_REFUSED); /* who waited for it has been told so */
         else if (!publish(broker, job))
             return false;
@@ -589,6 +597,7 @@ static bool ask_binding(struct broker *broker, const struct job *job)
     amqp_bytes_t queue = bytes_of(broker->queue);
     amqp_bytes_t exchange = bytes_of(broker->options.config->rabbitmq_exchange);
     char text[8];
+    size_t last;
     amqp_queue_bind_t bind = {.queue = queue, .exchange = exchange};
     amqp_queue_unbind_t unbind = {.queue = queue, .exchange = exchange};
     int status;
@@ -601,7 +610,9 @@ static bool ask_binding(struct broker *broker, const struct job *job)
     else
         status = amqp_send_method(broker->connection, CONSUME_CHANNEL, AMQP_QUEUE_UNBIND_METHOD,
                                   &unbind);
-    broker->asked[(broker->asked_first + broker->asked_count++) % BINDS_IN_FLIGHT] = job->slot;
+    last = (broker->asked_first + broker->asked_count++) % BINDS_IN_FLIGHT;
+    broker->asked[last].slot = job->slot;
+    broker->asked[last].version = job->version;
     broker->asked_for[job->slot] |= job->kind == JOB_BIND;
     return status == AMQP_STATUS_OK || fail_status(broker, status, out_of_order);
 }
@@ -650,7 +661,8 @@ static void do_job(struct broker *broker, struct job *job)
     case JOB_BIND:
     case JOB_UNBIND:
         broker->wanted[job->slot] = job->kind == JOB_BIND;
-        broker->asked_at[job->slot] = steady_now();
+        broker->asked_at[job->slot] = worker_now();
+        broker->versions[job->slot] = job->version;
         if (broker->connection) {
             append(&broker->binds, job);
             return;
@@ -680,7 +692,7 @@ static void drop_expired(struct broker *broker)
 {
     struct job_list kept = {0};
     struct job *job;
-    int64_t now = steady_now();
+    int64_t now = worker_now();
 
     while ((job = take_first(&broker->to_publish))) {
         if (job->deadline < now)
@@ -701,7 +713,7 @@ static bool has_output(const struct broker *broker)
 static void wait_for_work(const struct broker *broker)
 {
     struct pollfd polls[2] = {{broker->pipe[0], POLLIN, 0}, {-1, POLLIN, 0}};
-    int64_t wait = broker->connection ? TICK : broker->retry_at - steady_now();
+    int64_t wait = broker->connection ? TICK : broker->retry_at - worker_now();
 
     if (broker->connection) {
         polls[1].fd = amqp_get_sockfd(broker->connection);
@@ -740,7 +752,8 @@ bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, unsig
 {
     struct job *job;
 
-    if (atomic_load(&broker->waiting) + text.length > BROKER_BYTES_MAX)
+    if (text.length > BROKER_MESSAGE_MAX ||
+        atomic_load(&broker->waiting) + text.length > BROKER_BYTES_MAX)
         return false;
     job = new_job(JOB_PUBLISH, text);
     if (!job)
@@ -754,13 +767,14 @@ bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, unsig
     return true;
 }
 
-void broker_bind(struct broker *broker, uint16_t slot, bool bound)
+void broker_bind(struct broker *broker, uint16_t slot, uint32_t version, bool bound)
 {
     struct job *job = new_job(bound ? JOB_BIND : JOB_UNBIND, (struct str){0});
 
     if (!job)
         return;
     job->slot = slot;
+    job->version = version;
     mailbox_post(&broker->jobs, &job->mail);
 }
 
@@ -781,15 +795,9 @@ struct broker_event *broker_take(struct broker *broker)
     return list;
 }
 
-static bool start_thread(struct broker *broker)
+static bool start(struct broker *broker)
 {
-    sigset_t all, before;
-
-    /* signals are for the loop's thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    broker->has_thread = pthread_create(&broker->thread, NULL, work, broker) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    broker->has_thread = worker_start(&broker->thread, work, broker);
     return broker->has_thread;
 }
 
@@ -811,7 +819,7 @@ struct broker *broker_open(const struct broker_options *options)
     broker->pipe[0] = broker->pipe[1] = -1;
     if (mailbox_pipe(broker->pipe)) {
         broker->jobs.wake = broker->pipe[1];
-        if (start_thread(broker))
+        if (start(broker))
             return broker;
     }
     broker_close(broker);
@@ -838,6 +846,9 @@ void broker_close(struct broker *broker)
         while (!(job = new_job(JOB_STOP, (struct str){0})))
             poll(NULL, 0, 10);
         mailbox_post(&broker->jobs, &job->mail);
+        pthread_mutex_lock(&broker->lock);
+        broker->closing = true;
+        pthread_mutex_unlock(&broker->lock);
         broker_break(broker);
         pthread_join(broker->thread, NULL);
     }

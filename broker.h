@@ -7,7 +7,7 @@
  *
  * A thread of its own does the waiting; it connects, and again after a failure with back-off and
  * jitter, restores the bindings and publishes again what was not confirmed and is still wanted.
- * Refuses: more than BROKER_BYTES_MAX bytes that wait. */
+ * Refuses: more than BROKER_BYTES_MAX bytes that wait, and more than BROKER_MESSAGE_MAX at once. */
 #ifndef WSPUSH_BROKER_H
 #define WSPUSH_BROKER_H
 
@@ -18,6 +18,7 @@
 
 #define BROKER_SLOTS 16384
 #define BROKER_BYTES_MAX (64 * 1024 * 1024)
+#define BROKER_MESSAGE_MAX (16 * 1024 * 1024) /* what RabbitMQ takes by default, at least */
 
 struct broker;
 
@@ -41,6 +42,7 @@ struct broker_event {
     enum broker_event_kind kind;
     uint64_t ticket;
     uint16_t slot;
+    uint32_t version; /* BOUND: of the broker_bind that asked for it */
     struct str text;
 };
 
@@ -53,8 +55,9 @@ struct broker *broker_open(const struct broker_options *options);
 bool broker_publish(struct broker *broker, uint64_t ticket, uint16_t slot, unsigned order,
                     struct str text, int64_t deadline);
 
-/* Binds a slot, or unbinds it. BOUND follows, once the broker has the binding. */
-void broker_bind(struct broker *broker, uint16_t slot, bool bound);
+/* Binds a slot, or unbinds it. BOUND follows, once the broker has the binding. A higher `version`
+ * than that of the last call for this slot tells the answers apart. */
+void broker_bind(struct broker *broker, uint16_t slot, uint32_t version, bool bound);
 
 /* Takes all events as a list of struct broker_event; each is the caller's to free. What has arrived
  * counts as delivered now. */

@@ -19,7 +19,8 @@
 #define CONFIRM_TIME 1000 /* milliseconds without a confirm after which nothing is published */
 #define BREAK_TIME 20000  /* and after which the connection is given up */
 #define COUNTS_KEPT 1024  /* counts of publications that their origin may still ask for */
-#define HOLD_TIME 100     /* milliseconds for which a command waits for publications before it */
+#define NOTICE_TICKET ((uint64_t)1 << 63) /* marks the number of a notice's task */
+#define HOLD_TIME 100 /* milliseconds for which a command waits for publications before it */
 
 /* What became of a publication on this node. */
 struct count {
@@ -66,11 +67,19 @@ struct cluster {
     uint64_t numbers[ORDERS];  /* of the last publication of this node, */
     struct recents recents[ORDERS]; /* and of some before it */
     struct origins origins;
+    struct {
+        uint64_t number;
+        int64_t at;
+    } own[ORDERS]; /* the last publication that comes back to this node */
     bool wants_slot[HUB_SLOTS], has_slot[HUB_SLOTS]; /* asked to be bound; is bound */
+    uint32_t slot_versions[HUB_SLOTS];               /* of the last thing asked for */
     uint32_t slot_waits[HUB_SLOTS];                  /* tasks that wait for this one */
 
     struct tasks tasks;
-    struct tasks held;                     /* commands that wait for publications before them */
+    struct tasks held;    /* commands that wait for publications before them */
+    struct tasks notices; /* that are published and not confirmed */
+    bool dropping;        /* notices, and that has been told */
+    int64_t announce_by;  /* when at the latest this node's clients are announced anew; 0: never */
     struct task *done, *last_done, *given; /* for sessions: to be given, and the one given last */
     struct cluster_result result;
 
@@ -96,7 +105,7 @@ const char *cluster_broken(const struct cluster *cluster)
 static bool are_all_linked(const struct cluster *cluster)
 {
     for (const struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
-        if (peer->listed && !peer->link)
+        if (peer->listed && peer->alive && !peer->link)
             return false;
     return cluster->listed;
 }
@@ -183,7 +192,9 @@ static void free_task(struct cluster *cluster, struct task *task)
 
 static struct tasks *list_of(struct cluster *cluster, enum task_kind kind)
 {
-    return kind == TASK_HELD ? &cluster->held : &cluster->tasks;
+    return kind == TASK_HELD     ? &cluster->held
+           : kind == TASK_NOTICE ? &cluster->notices
+                                 : &cluster->tasks;
 }
 
 /* Nothing is waited for any more, or not longer: whoever waits is told. */
@@ -191,6 +202,8 @@ static void finish(struct cluster *cluster, struct task *task)
 {
     task_unlink(list_of(cluster, task->kind), task);
     task_merge(task);
+    if (task->outcome.list.failed)
+        task_fail(task, "out of memory");
     if (task->for_node) {
         answer_node(cluster, &task->asker, task->ticket, &task->outcome);
         free_task(cluster, task);
@@ -281,7 +294,7 @@ static void want_slot(struct cluster *cluster, uint16_t slot)
     if (cluster->wants_slot[slot])
         return;
     cluster->wants_slot[slot] = true;
-    broker_bind(cluster->broker, slot, true);
+    broker_bind(cluster->broker, slot, ++cluster->slot_versions[slot], true);
 }
 
 /* A slot that is being bound is looked at again when that is done. */
@@ -291,7 +304,7 @@ static void drop_slot_if_unused(struct cluster *cluster, uint16_t slot)
         cluster->hub->shared->audiences[slot])
         return;
     cluster->wants_slot[slot] = cluster->has_slot[slot] = false;
-    broker_bind(cluster->broker, slot, false);
+    broker_bind(cluster->broker, slot, ++cluster->slot_versions[slot], false);
 }
 
 static void follow_changed_slots(struct cluster *cluster)
@@ -344,10 +357,12 @@ static void go_on(struct cluster *cluster, struct task *task)
     finish(cluster, task);
 }
 
-static void take_bound(struct cluster *cluster, uint16_t slot)
+static void take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
 {
     struct task *next;
 
+    if (version != cluster->slot_versions[slot])
+        return; /* something else has been asked for since */
     cluster->has_slot[slot] = cluster->wants_slot[slot];
     for (struct task *task = cluster->tasks.first; task; task = next) {
         next = task->next;
@@ -412,9 +427,12 @@ struct prior {
 static struct prior find_prior(const struct cluster *cluster, unsigned order,
                                const struct requester *who, struct str after)
 {
-    struct prior prior = {
-        .own = recents_last(&cluster->recents[order], cluster->now, cluster->has_slot)};
+    struct prior prior = {0};
 
+    if (cluster->outstanding && cluster->now - cluster->outstanding_since > HOLD_TIME)
+        return prior; /* nothing comes from RabbitMQ now: what need not wait does not */
+    if (cluster->now - cluster->own[order].at < ORDER_RECENT)
+        prior.own = cluster->own[order].number;
     if (who->is_node)
         prior.asker = recents_read_last(after, cluster->has_slot, HUB_SLOTS);
     return prior;
@@ -770,6 +788,10 @@ static bool publish(struct cluster *cluster, const struct command *command, bool
         return false;
     *number = ++cluster->numbers[order];
     recents_note(&cluster->recents[order], slot, *number, cluster->now);
+    if (cluster->has_slot[slot]) {
+        cluster->own[order].number = *number;
+        cluster->own[order].at = cluster->now;
+    }
     if (cluster->outstanding++ == 0)
         cluster->outstanding_since = cluster->now;
     return true;
@@ -813,21 +835,35 @@ static enum cluster_status publish_command(struct cluster *cluster, const struct
     return CLUSTER_LATER;
 }
 
+/* What a notice has told is noted in the registry, so that it is told there should this node die.
+ */
+static void end_notice(struct cluster *cluster, struct task *task, bool confirmed)
+{
+    if (confirmed)
+        registry_note(cluster->registry, str_of(&task->text), str_of(&task->note));
+    task_unlink(&cluster->notices, task);
+    task_free(task);
+}
+
 static void take_confirm(struct cluster *cluster, uint64_t ticket, bool confirmed)
 {
-    struct task *task = ticket ? task_find(&cluster->tasks, ticket) : NULL;
+    bool is_notice = ticket & NOTICE_TICKET;
+    struct task *task =
+        task_find(is_notice ? &cluster->notices : &cluster->tasks, ticket & ~NOTICE_TICKET);
 
     cluster->outstanding--;
     cluster->outstanding_since = cluster->now;
     if (!task)
         return;
-    task->to_confirm = false;
-    if (!confirmed) {
-        task_fail(task, "RabbitMQ did not take the message");
-        finish(cluster, task);
-    } else {
-        finish_if_done(cluster, task);
+    if (is_notice) {
+        end_notice(cluster, task, confirmed);
+        return;
     }
+    task->to_confirm = false;
+    if (!confirmed)
+        task_fail(task, "RabbitMQ did not take the message");
+    if (!confirmed || task_is_done(task))
+        finish(cluster, task);
 }
 
 /* --- what was published ---------------------------------------------------------------------- */
@@ -907,7 +943,7 @@ static void take_broker_event(struct cluster *cluster, const struct broker_event
     case BROKER_UP:
         log_write(cluster->options.log, LOG_INFO, "RabbitMQ is connected", NULL);
         cluster->up = cluster->tried = true;
-        cluster->up_since = cluster->now;
+        cluster->up_since = cluster->outstanding_since = cluster->now;
         tell_state(cluster);
         break;
     case BROKER_DOWN:
@@ -921,7 +957,7 @@ static void take_broker_event(struct cluster *cluster, const struct broker_event
         take_confirm(cluster, event->ticket, event->kind == BROKER_CONFIRMED);
         break;
     case BROKER_BOUND:
-        take_bound(cluster, event->slot);
+        take_bound(cluster, event->slot, event->version);
         break;
     case BROKER_ARRIVED:
         take_publication(cluster, event->text);
@@ -1104,52 +1140,86 @@ static void take_peer_events(struct cluster *cluster)
 
 /* --- notices --------------------------------------------------------------------------------- */
 
-/* Publishes 1001 or 1002 to a group, or without a group to the system. */
-static void publish_notice(struct cluster *cluster, struct str system, struct str group,
-                           struct str id, struct str identity, bool online)
+/* A notice: who has come to, or left, a group, or without a group the system. */
+struct notice {
+    struct str system, group;
+    struct str id, identity; /* JSON */
+    bool online;
+};
+
+/* Publishes 1001 or 1002. `ticket` as for publish. */
+static bool publish_notice(struct cluster *cluster, const struct notice *notice, uint64_t ticket)
 {
     char room[CRYPTO_ID_TEXT + sizeof "[\"\"]"];
-    int length = snprintf(room, sizeof room, "[%.*s]", (int)id.length, id.at);
+    struct buf about = {.at = room, .capacity = sizeof room, .limit = sizeof room};
     struct command command = {
-        .kind = group.length ? COMMAND_SEND_TO_GROUP : COMMAND_SEND_TO_SYSTEM,
-        .system = system,
-        .group = group,
-        .clients = online ? (struct str){0} : (struct str){room, (size_t)length},
-        .code = online ? NOTICE_ONLINE : NOTICE_OFFLINE,
-        .msg = online ? STR("\"client online\"") : STR("\"client offline\""),
-        .data = identity,
+        .kind = notice->group.length ? COMMAND_SEND_TO_GROUP : COMMAND_SEND_TO_SYSTEM,
+        .system = notice->system,
+        .group = notice->group,
+        .code = notice->online ? NOTICE_ONLINE : NOTICE_OFFLINE,
+        .msg = notice->online ? STR("\"client online\"") : STR("\"client offline\""),
+        .data = notice->identity,
     };
     uint64_t number;
+    bool published;
 
-    if (!publish(cluster, &command, false, 0, INT64_MAX, &number))
+    buf_append(&about, STR("["));
+    buf_append(&about, notice->id);
+    buf_append(&about, STR("]"));
+    if (!notice->online) /* it may be back already: it is not told of itself */
+        command.clients = str_of(&about);
+    published = !about.failed && publish(cluster, &command, false, ticket, INT64_MAX, &number);
+    if (!published && !cluster->dropping)
         log_write(cluster->options.log, LOG_WARN,
-                  "a notice was dropped: too much waits for RabbitMQ", NULL);
+                  "notices are dropped: too much waits for RabbitMQ", NULL);
+    cluster->dropping = !published;
+    return published;
 }
 
 enum note_field { NOTE_SYSTEM, NOTE_GROUP, NOTE_ID, NOTE_IDENTITY, NOTE_COUNT };
 
-/* Notes in the registry who is where, so that it can be told should this node die. */
-static void note_event(struct cluster *cluster, const struct hub_event *event)
+/* Puts together what is noted of an event, and under which name; nothing if the client has left. */
+static bool write_note(const struct hub_event *event, struct buf *name, struct buf *text)
+{
+    buf_append(name, event->id);
+    buf_append(name, event->group);
+    if (event->kind == HUB_LEFT)
+        return !name->failed;
+    buf_append(text, STR("{\"system\":"));
+    json_append_quoted(text, event->system);
+    buf_append(text, STR(",\"group\":"));
+    json_append_quoted(text, event->group);
+    buf_append(text, STR(",\"id\":"));
+    buf_append(text, event->id);
+    buf_append(text, STR(",\"identity\":"));
+    buf_append(text, event->identity);
+    buf_append(text, STR("}"));
+    return !name->failed && !text->failed;
+}
+
+/* Nobody is to be told: it is noted at once. */
+static void note_presence(struct cluster *cluster, const struct hub_event *event)
 {
     struct buf name = {0}, text = {0};
 
-    buf_append(&name, event->id);
-    buf_append(&name, event->group);
-    if (event->kind != HUB_LEFT) {
-        buf_append(&text, STR("{\"system\":"));
-        json_append_quoted(&text, event->system);
-        buf_append(&text, STR(",\"group\":"));
-        json_append_quoted(&text, event->group);
-        buf_append(&text, STR(",\"id\":"));
-        buf_append(&text, event->id);
-        buf_append(&text, STR(",\"identity\":"));
-        buf_append(&text, event->identity);
-        buf_append(&text, STR("}"));
-    }
-    if (!name.failed && !text.failed)
+    if (write_note(event, &name, &text))
         registry_note(cluster->registry, str_of(&name), str_of(&text));
     buf_free(&name);
     buf_free(&text);
+}
+
+/* Tells the others of an event, and notes it once that is confirmed. */
+static void tell_event(struct cluster *cluster, const struct hub_event *event)
+{
+    struct notice notice = {event->system, event->group, event->id, event->identity,
+                            event->kind == HUB_ARRIVED};
+    struct task *task = task_new(&cluster->notices, TASK_NOTICE, INT64_MAX);
+
+    if (task && write_note(event, &task->text, &task->note) &&
+        publish_notice(cluster, &notice, task->id | NOTICE_TICKET))
+        return;
+    if (task)
+        end_notice(cluster, task, false);
 }
 
 static void take_hub_events(struct cluster *cluster)
@@ -1157,15 +1227,15 @@ static void take_hub_events(struct cluster *cluster)
     struct hub_event *event;
 
     while ((event = hub_take_event(cluster->hub))) {
-        note_event(cluster, event);
-        if (event->kind != HUB_PRESENT)
-            publish_notice(cluster, event->system, event->group, event->id, event->identity,
-                           event->kind == HUB_ARRIVED);
+        if (event->kind == HUB_PRESENT)
+            note_presence(cluster, event);
+        else
+            tell_event(cluster, event);
         free(event);
     }
 }
 
-/* A note of a dead node: its client is gone. */
+/* A note of a dead node: its client is gone. What is in Redis may have been written by anybody. */
 static void mourn(struct cluster *cluster, struct str text)
 {
     struct json_field fields[NOTE_COUNT] = {[NOTE_SYSTEM] = {.name = STR_INIT("system")},
@@ -1174,15 +1244,25 @@ static void mourn(struct cluster *cluster, struct str text)
                                             [NOTE_IDENTITY] = {.name = STR_INIT("identity")}};
     struct json_error error;
     struct buf names = {.limit = 2 * 128};
-    size_t system;
+    bool good = json_parse_object(text, fields, NOTE_COUNT, cluster->seed, &error) &&
+                fields[NOTE_ID].value.type == JSON_STRING &&
+                fields[NOTE_ID].value.text.length == CRYPTO_ID_TEXT + 2 &&
+                fields[NOTE_IDENTITY].value.type == JSON_OBJECT &&
+                buf_reserve(&names, names.limit) &&
+                json_decode_string(fields[NOTE_SYSTEM].value, &names);
+    size_t system = names.length;
+    struct notice notice;
 
-    if (json_parse_object(text, fields, NOTE_COUNT, cluster->seed, &error) &&
-        buf_reserve(&names, names.limit) && json_decode_string(fields[NOTE_SYSTEM].value, &names)) {
-        system = names.length;
-        if (json_decode_string(fields[NOTE_GROUP].value, &names))
-            publish_notice(cluster, (struct str){names.at, system},
-                           (struct str){names.at + system, names.length - system},
-                           fields[NOTE_ID].value.text, fields[NOTE_IDENTITY].value.text, false);
+    good = good && json_decode_string(fields[NOTE_GROUP].value, &names);
+    if (good) {
+        notice = (struct notice){{names.at, system},
+                                 {names.at + system, names.length - system},
+                                 fields[NOTE_ID].value.text,
+                                 fields[NOTE_IDENTITY].value.text,
+                                 false};
+        publish_notice(cluster, &notice, 0);
+    } else {
+        log_write(cluster->options.log, LOG_WARN, "a malformed note in Redis was dropped", NULL);
     }
     buf_free(&names);
 }
@@ -1234,7 +1314,7 @@ static void take_dead(struct cluster *cluster, const struct identity *dead)
 {
     struct peer *peer = peers_find(cluster->peers, dead);
 
-    if (cluster->now < cluster->trust_at || (peer && peers_reach(cluster->peers, peer)))
+    if (peer && peers_reach(cluster->peers, peer))
         return;
     if (peer)
         lose_node(cluster, peer, LOG_WARN, "a node is dead");
@@ -1249,15 +1329,19 @@ static void take_nodes(struct cluster *cluster, const struct registry_event *eve
         const struct registry_node *node = &event->nodes[i];
         struct peer *peer;
 
-        if (identity_same(&node->identity, &cluster->self))
-            continue;
-        if (!node->alive) {
+        if (identity_same_name(&node->identity, &cluster->self) &&
+            (node->alive || cluster->now < cluster->trust_at))
+            continue; /* this one, or a life of it before */
+        if (!node->alive && cluster->now >= cluster->trust_at) {
             take_dead(cluster, &node->identity);
             continue;
         }
+        /* one that may be dead is dialled too: it may be the registry that it cannot reach */
         peer = peers_add(cluster->peers, &node->identity);
-        if (peer)
-            peer->listed = true;
+        if (!peer)
+            continue;
+        peer->listed = true;
+        peer->alive = node->alive;
     }
     for (struct peer *peer = peers_all(cluster->peers); peer; peer = next) {
         next = peer->next;
@@ -1291,14 +1375,24 @@ static void take_known(struct cluster *cluster, const struct registry_event *eve
         go_on(cluster, task);
 }
 
-static void come_back(struct cluster *cluster, enum hub_event_kind kind)
+static void come_back(struct cluster *cluster)
 {
     cluster->trust_at = cluster->now + (int64_t)cluster->options.config->node_ttl;
     if (cluster->waiting)
         log_write(cluster->options.log, LOG_INFO, "Redis is back", NULL);
     cluster->waiting = false;
     registry_forget(cluster->registry);
-    hub_report(cluster->hub, kind);
+    hub_report(cluster->hub, HUB_PRESENT);
+}
+
+/* Those who were told that the clients of this node have gone are told that they are there, once
+ * they can be reached again. */
+static void announce_anew(struct cluster *cluster)
+{
+    if (!cluster->announce_by || (!are_all_linked(cluster) && cluster->now < cluster->announce_by))
+        return;
+    cluster->announce_by = 0;
+    hub_report(cluster->hub, HUB_ARRIVED);
 }
 
 static void take_registry_event(struct cluster *cluster, const struct registry_event *event)
@@ -1324,12 +1418,13 @@ static void take_registry_event(struct cluster *cluster, const struct registry_e
         join(cluster, &event->self);
         break;
     case REGISTRY_BACK:
-        come_back(cluster, HUB_PRESENT);
+        come_back(cluster);
         break;
     case REGISTRY_REVIVED:
         log_write(cluster->options.log, LOG_WARN,
                   "this node was taken for dead: its clients are announced anew", NULL);
-        come_back(cluster, HUB_ARRIVED);
+        come_back(cluster);
+        cluster->announce_by = cluster->now + (int64_t)cluster->options.config->node_ttl;
         break;
     case REGISTRY_NODES:
         take_nodes(cluster, event);
@@ -1483,9 +1578,10 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
         stop_holding(cluster, cluster->held.first);
     while (cluster->tasks.first && cluster->tasks.first->deadline <= now)
         expire(cluster, cluster->tasks.first);
-    if (cluster->outstanding && now - cluster->outstanding_since > BREAK_TIME)
+    if (cluster->up && cluster->outstanding && now - cluster->outstanding_since > BREAK_TIME)
         broker_break(cluster->broker);
     check_ready(cluster);
+    announce_anew(cluster);
 }
 
 void cluster_flush(struct cluster *cluster)
@@ -1503,6 +1599,10 @@ int64_t cluster_deadline(const struct cluster *cluster)
 {
     int64_t earliest = cluster ? peers_deadline(cluster->peers) : INT64_MAX;
 
+    /* what came up after this turn's share of the work */
+    if (cluster && (cluster->done || (cluster->joined && (cluster->hub->shared->first ||
+                                                          cluster->hub->shared->changed_count))))
+        return cluster->now;
     if (cluster && cluster->tasks.first && cluster->tasks.first->deadline < earliest)
         earliest = cluster->tasks.first->deadline;
     if (cluster && cluster->held.first && cluster->held.first->deadline < earliest)
@@ -1595,6 +1695,7 @@ void cluster_close(struct cluster *cluster)
     peers_close(cluster->peers);
     free_tasks(&cluster->tasks);
     free_tasks(&cluster->held);
+    free_tasks(&cluster->notices);
     free_tables(cluster);
     buf_free(&cluster->decoded);
     buf_free(&cluster->text);

@@ -1,6 +1,9 @@
 /* command.c - the JSON of the common vocabulary. */
 #include "command.h"
 
+#define CLOSE_CODE_MAX 4999
+#define TIME_MAX ((int64_t)1 << 60) /* milliseconds: no clock shows as much */
+
 static void begin(struct buf *out, int64_t code)
 {
     buf_append(out, STR("{\"code\":"));
@@ -220,13 +223,19 @@ static struct str read_raw(const struct reading *reading, enum member member)
     return reading->fields[member].value.text;
 }
 
-/* An array, or nothing. */
-static struct str read_array(struct reading *reading, enum member member)
+/* A value of this type, or nothing, as it stands. */
+static struct str read_typed(struct reading *reading, enum member member, enum json_type type)
 {
-    enum json_type type = reading->fields[member].value.type;
+    struct json_value value = reading->fields[member].value;
 
-    reading->good &= type == JSON_NONE || type == JSON_ARRAY;
-    return read_raw(reading, member);
+    reading->good &= value.type == JSON_NONE || value.type == type;
+    return value.text;
+}
+
+static bool read_boolean(struct reading *reading, enum member member)
+{
+    read_typed(reading, member, JSON_BOOLEAN);
+    return json_is_true(reading->fields[member].value);
 }
 
 static struct str read_text(struct reading *reading, enum member member)
@@ -240,14 +249,20 @@ static struct str read_text(struct reading *reading, enum member member)
     return (struct str){reading->decoded->at + begin, reading->decoded->length - begin};
 }
 
-static int64_t read_number(struct reading *reading, enum member member)
+/* A number from `min` to `max`; 0 if there is none. */
+static int64_t read_number(struct reading *reading, enum member member, int64_t min, int64_t max)
 {
     struct json_value value = reading->fields[member].value;
     int64_t number = 0;
 
     if (value.type != JSON_NONE)
-        reading->good &= json_decode_integer(value, &number);
+        reading->good &= json_decode_integer(value, &number) && number >= min && number <= max;
     return number;
+}
+
+static uint64_t read_count(struct reading *reading, enum member member)
+{
+    return (uint64_t)read_number(reading, member, 0, INT64_MAX);
 }
 
 /* Which of the names a text is; `count` if none. */
@@ -270,18 +285,19 @@ static void read_command(struct reading *reading, struct command *command)
     command->kind = (enum command_kind)read_word(reading, MEMBER_COMMAND, command_names,
                                                  sizeof command_names / sizeof command_names[0]);
     command->system = read_text(reading, MEMBER_SYSTEM);
+    read_typed(reading, MEMBER_CLIENT, JSON_STRING);
     command->client = fields[MEMBER_CLIENT].value;
-    command->clients = read_array(reading, MEMBER_CLIENTS);
+    command->clients = read_typed(reading, MEMBER_CLIENTS, JSON_ARRAY);
     command->group = read_text(reading, MEMBER_GROUP);
     command->user = read_text(reading, MEMBER_USER);
     command->has_extend = fields[MEMBER_EXTEND].value.type != JSON_NONE;
     command->extend = read_text(reading, MEMBER_EXTEND);
-    command->code = read_number(reading, MEMBER_CODE);
-    command->msg = read_raw(reading, MEMBER_MSG);
+    command->code = read_number(reading, MEMBER_CODE, INT64_MIN, INT64_MAX);
+    command->msg = read_typed(reading, MEMBER_MSG, JSON_STRING);
     command->data = read_raw(reading, MEMBER_DATA);
-    command->send_user = read_raw(reading, MEMBER_SEND_USER);
-    command->message_id = read_raw(reading, MEMBER_MESSAGE_ID);
-    command->close_code = (unsigned)read_number(reading, MEMBER_CLOSE_CODE);
+    command->send_user = read_typed(reading, MEMBER_SEND_USER, JSON_STRING);
+    command->message_id = read_typed(reading, MEMBER_MESSAGE_ID, JSON_STRING);
+    command->close_code = (unsigned)read_number(reading, MEMBER_CLOSE_CODE, 0, CLOSE_CODE_MAX);
     command->reason = read_text(reading, MEMBER_REASON);
 }
 
@@ -290,12 +306,12 @@ static void read_outcome(struct reading *reading, struct letter *letter)
     struct outcome *outcome = &letter->outcome;
     struct str list = read_raw(reading, MEMBER_LIST);
 
-    outcome->code = (enum outcome_code)read_number(reading, MEMBER_CODE);
+    outcome->code = (enum outcome_code)read_number(reading, MEMBER_CODE, OUTCOME_UNREACHABLE, 0);
     letter->error = read_text(reading, MEMBER_ERROR);
-    outcome->matched = (uint64_t)read_number(reading, MEMBER_MATCHED);
-    outcome->queued = (uint64_t)read_number(reading, MEMBER_QUEUED);
-    outcome->dropped = (uint64_t)read_number(reading, MEMBER_DROPPED);
-    outcome->count = (uint64_t)read_number(reading, MEMBER_TOTAL);
+    outcome->matched = read_count(reading, MEMBER_MATCHED);
+    outcome->queued = read_count(reading, MEMBER_QUEUED);
+    outcome->dropped = read_count(reading, MEMBER_DROPPED);
+    outcome->count = read_count(reading, MEMBER_TOTAL);
     reading->good &= reading->fields[MEMBER_LIST].value.type == JSON_ARRAY;
     if (list.length > 2)
         letter->list = (struct str){list.at + 1, list.length - 2};
@@ -319,15 +335,15 @@ bool letter_read(struct str text, uint32_t seed, struct buf *decoded, struct let
     *letter = (struct letter){0};
     letter->kind = (enum letter_kind)read_word(&reading, MEMBER_LETTER, letter_names,
                                                sizeof letter_names / sizeof letter_names[0]);
-    letter->id = (uint64_t)read_number(&reading, MEMBER_ID);
-    letter->at = read_number(&reading, MEMBER_AT);
+    letter->id = read_count(&reading, MEMBER_ID);
+    letter->at = read_number(&reading, MEMBER_AT, 0, TIME_MAX);
     letter->origin = read_text(&reading, MEMBER_ORIGIN);
-    letter->number = (uint64_t)read_number(&reading, MEMBER_NUMBER);
-    letter->slot = (uint64_t)read_number(&reading, MEMBER_SLOT);
-    letter->order = (uint64_t)read_number(&reading, MEMBER_ORDER);
-    letter->after = read_array(&reading, MEMBER_AFTER);
-    letter->counted = json_is_true(reading.fields[MEMBER_COUNTED].value);
-    letter->ready = json_is_true(reading.fields[MEMBER_READY].value);
+    letter->number = read_count(&reading, MEMBER_NUMBER);
+    letter->slot = read_count(&reading, MEMBER_SLOT);
+    letter->order = read_count(&reading, MEMBER_ORDER);
+    letter->after = read_typed(&reading, MEMBER_AFTER, JSON_ARRAY);
+    letter->counted = read_boolean(&reading, MEMBER_COUNTED);
+    letter->ready = read_boolean(&reading, MEMBER_READY);
     if (letter->kind == LETTER_REQUEST || letter->kind == LETTER_PUBLISH)
         read_command(&reading, &letter->command);
     if (letter->kind == LETTER_ANSWER)

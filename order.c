@@ -4,6 +4,7 @@
 #include "json.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define ORIGINS_KEPT 1024
 
@@ -89,15 +90,15 @@ void origins_free(struct origins *origins)
 
 void recents_note(struct recents *recents, uint16_t slot, uint64_t number, int64_t now)
 {
-    unsigned last = (recents->next + RECENTS_KEPT - 1) % RECENTS_KEPT;
+    size_t i = 0;
 
-    /* of one slot the last number says it all */
-    if (recents->entries[last].number && recents->entries[last].slot == slot)
-        recents->next = last;
-    recents->entries[recents->next].number = number;
-    recents->entries[recents->next].at = now;
-    recents->entries[recents->next].slot = slot;
-    recents->next = (recents->next + 1) % RECENTS_KEPT;
+    /* of one slot the last number says it all; of the slots, the last ones say most */
+    while (i < RECENTS_KEPT - 1 && recents->entries[i].number && recents->entries[i].slot != slot)
+        i++;
+    memmove(&recents->entries[1], &recents->entries[0], i * sizeof recents->entries[0]);
+    recents->entries[0].slot = slot;
+    recents->entries[0].number = number;
+    recents->entries[0].at = now;
 }
 
 bool recents_write(const struct recents *recents, int64_t now, struct buf *out)
@@ -114,17 +115,6 @@ bool recents_write(const struct recents *recents, int64_t now, struct buf *out)
         first = false;
     }
     return first || buf_append(out, STR("]"));
-}
-
-uint64_t recents_last(const struct recents *recents, int64_t now, const bool wanted[])
-{
-    uint64_t last = 0;
-
-    for (unsigned i = 0; i < RECENTS_KEPT; i++)
-        if (recents->entries[i].number > last && now - recents->entries[i].at < ORDER_RECENT &&
-            wanted[recents->entries[i].slot])
-            last = recents->entries[i].number;
-    return last;
 }
 
 uint64_t recents_read_last(struct str array, const bool wanted[], size_t slots)

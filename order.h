@@ -50,8 +50,7 @@ struct recents {
         uint64_t number;
         int64_t at; /* milliseconds */
         uint16_t slot;
-    } entries[RECENTS_KEPT]; /* a ring */
-    unsigned next;
+    } entries[RECENTS_KEPT]; /* the newest first, each slot once */
 };
 
 /* Notes a publication. */
@@ -60,10 +59,8 @@ void recents_note(struct recents *recents, uint16_t slot, uint64_t number, int64
 /* Appends the recent ones as a JSON array of slots and numbers; nothing if there are none. */
 bool recents_write(const struct recents *recents, int64_t now, struct buf *out);
 
-/* The largest number of a recent publication under a slot for which `wanted` is true, or 0. */
-uint64_t recents_last(const struct recents *recents, int64_t now, const bool wanted[]);
-
-/* The same for what another node has written; `slots` is how many there are. */
+/* The largest number among what another node has written, of slots for which `wanted` is true, or
+ * 0; `slots` is how many there are. */
 uint64_t recents_read_last(struct str array, const bool wanted[], size_t slots);
 
 #endif

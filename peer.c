@@ -4,6 +4,7 @@
 #include "conn.h"
 #include "http.h"
 #include "json.h"
+#include "worker.h"
 #include "ws.h"
 
 #include <errno.h>
@@ -16,12 +17,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define ACCEPT_PAUSE 200    /* milliseconds without accepting when descriptors have run out */
 #define GUESTS_MAX 64       /* accepted links that have not proved themselves */
 #define HANDSHAKE_TIME 2000 /* milliseconds for all of it */
 #define PING_EVERY 1000     /* milliseconds */
 #define SUSPECT_AFTER 2500  /* milliseconds of silence after which nothing is sent */
 #define BROKEN_AFTER 6000   /* milliseconds of silence after which a link is given up */
-#define PAUSE_LEAST 100     /* milliseconds before dialling again, doubled with each failure */
 #define PAUSE_MOST 3200
 #define LETTER_MAX (256u * 1024 * 1024)
 #define QUEUE_MAX (64u * 1024 * 1024)
@@ -48,6 +49,7 @@ struct link {
     struct identity other; /* accepted: known once it is proved */
     struct ws_reader reader;
     struct buf message;                                      /* the pieces of a letter so far */
+    size_t unproved;                                         /* bytes received before the proof */
     char key[KEY_TEXT];                                      /* dialled: of the upgrade */
     char nonce[2 * NONCE_SIZE], other_nonce[2 * NONCE_SIZE]; /* in hex */
     int64_t deadline;                                        /* of the handshake */
@@ -66,6 +68,7 @@ struct peers {
     struct conn_shared shared;
     struct peer_event *oldest, *newest;
     int64_t now;
+    int64_t accept_after; /* no accepting before this time */
     uint32_t seed;
 };
 
@@ -143,13 +146,7 @@ static bool is_for_us_to_dial(const struct peers *peers, const struct identity *
 
 static void pause_dialling(struct peers *peers, struct peer *peer)
 {
-    uint32_t random = 0;
-
-    peer->pause = peer->pause ? peer->pause * 2 : PAUSE_LEAST;
-    if (peer->pause > PAUSE_MOST)
-        peer->pause = PAUSE_MOST;
-    crypto_random(&random, sizeof random);
-    peer->retry_at = peers->now + peer->pause / 2 + random % (peer->pause / 2 + 1);
+    peer->retry_at = peers->now + worker_pause(&peer->pause, PAUSE_MOST);
 }
 
 /* --- the end of a link ----------------------------------------------------------------------- */
@@ -441,7 +438,9 @@ static size_t take_upgrade(struct peers *peers, struct link *link, struct conn_b
 
 static void take_piece(struct peers *peers, struct link *link, const struct ws_event *event)
 {
-    if (!buf_append(&link->message, event->payload)) {
+    if (event->opcode != WS_TEXT) {
+        end_link(peers, link, "letters are text");
+    } else if (!buf_append(&link->message, event->payload)) {
         end_link(peers, link, "out of memory");
     } else if (event->last && link->state == LINK_UP) {
         leave_event(peers, PEER_LETTER, &link->other, link->message);
@@ -464,7 +463,9 @@ static size_t take_frame(struct peers *peers, struct link *link, struct conn_byt
         take_piece(peers, link, &event);
         break;
     case WS_EVENT_CONTROL:
-        if (event.opcode == WS_PING)
+        if (link->state != LINK_UP) /* an answer could be asked for again and again */
+            end_link(peers, link, "a control frame before a proof");
+        else if (event.opcode == WS_PING)
             send_frame(peers, link, WS_PONG, event.payload);
         else if (event.opcode == WS_CLOSE)
             end_link(peers, link, "closed by the other");
@@ -498,8 +499,8 @@ static size_t take_unit(struct peers *peers, struct link *link, struct conn_byte
 static void read_link(struct peers *peers, struct link *link)
 {
     struct conn_bytes bytes;
+    size_t used = 1, kept = conn_kept(&link->conn).length;
     enum conn_status status = conn_fill(&link->conn, CONN_SCRATCH, &bytes);
-    size_t used = 1;
 
     if (status == CONN_ENDED)
         end_link(peers, link,
@@ -509,6 +510,8 @@ static void read_link(struct peers *peers, struct link *link)
     if (status != CONN_READY)
         return;
     link->last_heard = peers->now;
+    if (link->state != LINK_UP)
+        link->unproved += bytes.length - kept;
     while (bytes.length && used && link->state != LINK_DEAD) {
         used = take_unit(peers, link, bytes);
         bytes.at += used;
@@ -516,7 +519,7 @@ static void read_link(struct peers *peers, struct link *link)
     }
     if (link->state == LINK_DEAD)
         return;
-    if (link->state != LINK_UP && bytes.length + link->message.length > PEER_UNPROVED_MAX)
+    if (link->state != LINK_UP && link->unproved > PEER_UNPROVED_MAX)
         end_link(peers, link, "too many bytes before a proof");
     else
         conn_keep(&link->conn, bytes);
@@ -563,8 +566,12 @@ static void accept_links(struct peers *peers)
         int fd = accept(peers->options.listener, NULL, NULL);
         struct link *link;
 
-        if (fd < 0)
+        if (fd < 0) {
+            /* without a descriptor it would be tried again and again */
+            if (errno != EAGAIN && errno != EWOULDBLOCK)
+                peers->accept_after = peers->now + ACCEPT_PAUSE;
             return;
+        }
         fcntl(fd, F_SETFL, O_NONBLOCK);
         if (!peers->joined) {
             close(fd);
@@ -586,7 +593,7 @@ static void dial(struct peers *peers, struct peer *peer)
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     struct link *link;
 
-    pause_dialling(peers, peer);
+    peer->retry_at = peers->now + HANDSHAKE_TIME; /* unless it fails before, or comes about */
     if (fd < 0)
         return;
     fcntl(fd, F_SETFL, O_NONBLOCK);
@@ -641,7 +648,8 @@ void peers_poll(const struct peers *peers, struct pollfd *polls)
 {
     size_t count = 0;
 
-    polls[count++] = (struct pollfd){peers->options.listener, POLLIN, 0};
+    polls[count++] =
+        (struct pollfd){peers->now < peers->accept_after ? -1 : peers->options.listener, POLLIN, 0};
     for (const struct link *link = peers->links; link; link = link->next) {
         bool writes = link->conn.blocked || link->state == LINK_CONNECTING;
         bool reads = link->state != LINK_CONNECTING;
@@ -707,8 +715,10 @@ void peers_flush(struct peers *peers)
 
 int64_t peers_deadline(const struct peers *peers)
 {
-    int64_t earliest = INT64_MAX;
+    int64_t earliest = peers->now < peers->accept_after ? peers->accept_after : INT64_MAX;
 
+    if (peers->shared.pushes.first)
+        return peers->now; /* something was queued after the last flush */
     for (const struct link *link = peers->links; link; link = link->next) {
         int64_t next = link->state == LINK_UP ? link->last_sent + PING_EVERY : link->deadline;
 

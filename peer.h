@@ -33,6 +33,7 @@ struct peer {
     bool told;   /* that it cannot be reached */
 
     /* the cluster's */
+    bool alive;              /* the registry says so */
     bool ready;              /* it has all its bindings */
     bool clock_known;        /* the smallest difference seen between our clock and the one */
     int64_t clock, clock_at; /* in its letters, and when that was last allowed to grow */

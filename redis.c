@@ -1,7 +1,7 @@
 /* redis.c - one connection to Redis. */
 #include "redis.h"
 
-#include "crypto.h"
+#include "worker.h"
 
 #include <hiredis/hiredis.h>
 
@@ -10,10 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
-#include <time.h>
 
-#define PAUSE_LEAST 100 /* milliseconds before connecting again, doubled with each failure */
-#define PAUSE_MOST 1600
+#define PAUSE_MOST 1600 /* milliseconds, at most, before connecting again */
 
 struct redis {
     const struct config *config;
@@ -21,16 +19,9 @@ struct redis {
     redisReply *reply;
     int64_t retry_at; /* milliseconds of a steady clock */
     int64_t pause;
+    bool was_lost; /* the connection had been good, and was found closed */
     char error[500];
 };
-
-static int64_t steady_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 struct redis *redis_new(const struct config *config)
 {
@@ -80,16 +71,9 @@ static bool fail(struct redis *redis, const char *what, const char *remedy)
 /* The connection is of no use any more: the next one is tried after a pause. */
 static bool fall_out(struct redis *redis, const char *what, const char *remedy)
 {
-    uint32_t random = 0;
-
     fail(redis, what, remedy);
     disconnect(redis);
-    redis->pause = redis->pause ? redis->pause * 2 : PAUSE_LEAST;
-    if (redis->pause > PAUSE_MOST)
-        redis->pause = PAUSE_MOST;
-    crypto_random(&random, sizeof random);
-    /* nodes that lost Redis together do not come back together */
-    redis->retry_at = steady_now() + redis->pause / 2 + random % (redis->pause / 2 + 1);
+    redis->retry_at = worker_now() + worker_pause(&redis->pause, PAUSE_MOST);
     return false;
 }
 
@@ -105,15 +89,17 @@ static bool exchange(struct redis *redis, const struct str *words)
         lengths[count] = words[count].length;
     }
     redis->reply = redisCommandArgv(redis->context, count, texts, lengths);
-    if (!redis->reply)
-        return fall_out(redis,
-                        redis->context->err == REDIS_ERR_IO && errno == EAGAIN
-                            ? "it does not answer in time"
-                            : redis->context->errstr,
+    if (!redis->reply) {
+        bool late = redis->context->err == REDIS_ERR_IO && errno == EAGAIN;
+
+        redis->was_lost = !late;
+        return fall_out(redis, late ? "it does not answer in time" : redis->context->errstr,
                         "is it running, and reachable from here?");
+    }
     if (redis->reply->type == REDIS_REPLY_ERROR)
         return fail(redis, redis->reply->str,
                     "put that right there, or in the section [redis] of the configuration");
+    redis->error[0] = '\0';
     return true;
 }
 
@@ -136,7 +122,7 @@ static bool connect_to(struct redis *redis)
 
     if (redis->context)
         return true;
-    if (steady_now() < redis->retry_at)
+    if (worker_now() < redis->retry_at)
         return false;
     redis->context = redisConnectWithTimeout(redis->config->redis_host,
                                              (int)redis->config->redis_port, patience);
@@ -169,6 +155,17 @@ static struct redis_reply view(const redisReply *reply)
     default:
         return (struct redis_reply){.type = REDIS_NIL};
     }
+}
+
+bool redis_call_again(struct redis *redis, const struct str *words, struct redis_reply *reply)
+{
+    redis->was_lost = false;
+    if (redis_call(redis, words, reply))
+        return true;
+    if (!redis->was_lost)
+        return false;
+    redis->retry_at = 0;
+    return redis_call(redis, words, reply);
 }
 
 bool redis_call(struct redis *redis, const struct str *words, struct redis_reply *reply)

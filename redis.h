@@ -33,6 +33,10 @@ struct redis_reply {
  * Redis could not be reached, was too slow, or refused; redis_error says why. */
 bool redis_call(struct redis *redis, const struct str *words, struct redis_reply *reply);
 
+/* The same, but if the connection is found closed it is made anew and the command sent again: it
+ * may then have been run twice. */
+bool redis_call_again(struct redis *redis, const struct str *words, struct redis_reply *reply);
+
 /* One element of a list. */
 struct redis_reply redis_element(const struct redis_reply *list, size_t index);
 

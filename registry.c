@@ -6,23 +6,24 @@
  *   node:NAME    START of the node that lives under this name; expires after node_ttl
  *   notes:LIFE   hash: who is in which group there
  *   claim:LIFE   who tells that this one is dead
+ *   grave:LIFE   that has been told; there for a day
  *   key          what only holders of crypto_key can compute, as long as any node lives */
 #include "registry.h"
 
 #include "redis.h"
+#include "worker.h"
 
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define JOIN_PAUSE 250 /* milliseconds between two attempts to join */
 #define NOTES_AT_ONCE 100
 #define NODES_AT_ONCE 64
 #define CLAIM_TTL "60000"
+#define GRAVE_TTL "86400000"
 
 enum job_kind { JOB_LOOK_UP, JOB_NOTE, JOB_FORGET, JOB_BURY, JOB_LEAVE, JOB_STOP };
 
@@ -49,6 +50,7 @@ struct registry {
     char key_check[2 * CRYPTO_HASH_SIZE + 1];
     char told[500]; /* the last REGISTRY_WAITING */
     bool joined, out_of_touch, stop;
+    bool unlisted; /* this node was not among the nodes, and has not asked why */
     int64_t next_beat;
     int64_t rival_since, rival_ttl; /* joining: a node of our name was first seen, and its TTL */
 
@@ -56,14 +58,6 @@ struct registry {
     struct redis *account_redis;
     struct account_store store;
 };
-
-static int64_t steady_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 /* --- events ---------------------------------------------------------------------------------- */
 
@@ -188,7 +182,7 @@ static bool check_key(struct registry *registry)
 static bool outwait_rival(struct registry *registry, struct str name)
 {
     struct redis_reply reply;
-    int64_t now = steady_now(), ttl = (int64_t)registry->options.config->node_ttl;
+    int64_t now = worker_now(), ttl = (int64_t)registry->options.config->node_ttl;
     char text[200];
 
     if (!call(registry, &reply, (struct str[]){STR("PTTL"), name, {0}}))
@@ -246,7 +240,7 @@ static void join(struct registry *registry)
     }
     if (!registry->stop && redis_error(registry->redis)[0])
         say_waiting(registry, redis_error(registry->redis));
-    registry->next_beat = steady_now() + JOIN_PAUSE;
+    registry->next_beat = worker_now() + JOIN_PAUSE;
 }
 
 /* --- the heartbeat --------------------------------------------------------------------------- */
@@ -316,10 +310,22 @@ static bool look_for_grave(struct registry *registry)
     struct redis_reply reply;
 
     if (!call(registry, &reply,
-              (struct str[]){STR("DEL"), key(registry, "claim:", registry->life, &room), {0}}))
+              (struct str[]){STR("DEL"), key(registry, "grave:", registry->life, &room), {0}}))
         return false;
+    registry->unlisted = false;
     post_kind(registry, reply.number ? REGISTRY_REVIVED : REGISTRY_BACK, (struct str){0});
     return true;
+}
+
+static void note_contact(struct registry *registry, bool good)
+{
+    if (!good)
+        say_waiting(registry, redis_error(registry->redis));
+    else if (registry->out_of_touch) {
+        registry->told[0] = '\0';
+        post_kind(registry, REGISTRY_BACK, (struct str){0});
+    }
+    registry->out_of_touch = !good;
 }
 
 /* Says that this node lives, and asks who else does. */
@@ -345,20 +351,10 @@ static bool beat(struct registry *registry)
               (struct str[]){
                   STR("SADD"), key(registry, "nodes", "", &room), str_from(registry->life), {0}}))
         return false;
-    if (reply.number && !look_for_grave(registry))
-        return false;
-    return list_nodes(registry);
-}
-
-static void note_contact(struct registry *registry, bool good)
-{
-    if (!good)
-        say_waiting(registry, redis_error(registry->redis));
-    else if (registry->out_of_touch) {
-        registry->told[0] = '\0';
-        post_kind(registry, REGISTRY_BACK, (struct str){0});
-    }
-    registry->out_of_touch = !good;
+    registry->unlisted |= reply.number > 0;
+    /* before the nodes are listed: for a time after being out of touch that list is not trusted */
+    note_contact(registry, true);
+    return (!registry->unlisted || look_for_grave(registry)) && list_nodes(registry);
 }
 
 static void keep_time(struct registry *registry)
@@ -366,7 +362,7 @@ static void keep_time(struct registry *registry)
     int64_t ttl = (int64_t)registry->options.config->node_ttl;
     bool good;
 
-    if (steady_now() < registry->next_beat)
+    if (worker_now() < registry->next_beat)
         return;
     if (!registry->joined) {
         join(registry);
@@ -374,61 +370,72 @@ static void keep_time(struct registry *registry)
             return;
     }
     good = beat(registry);
-    note_contact(registry, good);
-    registry->next_beat = steady_now() + (good || ttl < 3 * JOIN_PAUSE ? ttl / 3 : JOIN_PAUSE);
+    if (!good)
+        note_contact(registry, false);
+    registry->next_beat = worker_now() + (good || ttl < 3 * JOIN_PAUSE ? ttl / 3 : JOIN_PAUSE);
 }
 
 /* --- the dead -------------------------------------------------------------------------------- */
 
-/* Posts a chunk of the notes of a dead node and removes them; *cursor goes on. */
-static bool read_notes(struct registry *registry, struct str notes, char cursor[24])
+#define NOTES_TOLD 200 /* at once */
+
+enum told { TOLD_ALL, TOLD_SOME, TOLD_FAILED };
+
+/* Posts some of the notes of a dead node and removes them; `cursor` goes on. */
+static enum told tell_notes(struct registry *registry, struct str notes, char cursor[24])
 {
-    struct str words[REDIS_WORDS_MAX] = {STR("HDEL"), notes};
+    struct str words[NOTES_TOLD + 3] = {STR("HDEL"), notes};
     struct buf names = {0};
-    size_t lengths[REDIS_WORDS_MAX], count = 0, at = 0;
+    size_t lengths[NOTES_TOLD], count = 0, at = 0;
     struct redis_reply reply, list;
+    bool removed;
 
     if (!call(
             registry, &reply,
             (struct str[]){STR("HSCAN"), notes, str_from(cursor), STR("COUNT"), STR("50"), {0}}) ||
         reply.count != 2)
-        return false;
-    snprintf(cursor, 24, "%.*s", (int)redis_element(&reply, 0).text.length,
-             redis_element(&reply, 0).text.at);
+        return TOLD_FAILED;
     list = redis_element(&reply, 1);
-    for (size_t i = 0; i + 1 < list.count && count < REDIS_WORDS_MAX - 3; i += 2) {
+    for (size_t i = 0; i + 1 < list.count && count < NOTES_TOLD; i += 2) {
         struct str name = redis_element(&list, i).text;
 
         post_kind(registry, REGISTRY_MOURN, redis_element(&list, i + 1).text);
         buf_append(&names, name);
         lengths[count++] = name.length;
     }
+    if (2 * count == list.count) /* else those that had no room are looked for again */
+        snprintf(cursor, 24, "%.*s", (int)redis_element(&reply, 0).text.length,
+                 redis_element(&reply, 0).text.at);
+    else
+        count = NOTES_TOLD;
     for (size_t i = 0; i < count && !names.failed; at += lengths[i++])
         words[2 + i] = (struct str){names.at + at, lengths[i]};
-    if (count && !names.failed && !call(registry, &reply, words))
-        cursor[0] = '\0';
+    removed = !names.failed && (count == 0 || call(registry, &reply, words));
     buf_free(&names);
-    return cursor[0] != '\0';
+    if (!removed)
+        return TOLD_FAILED;
+    return count < NOTES_TOLD && strcmp(cursor, "0") == 0 ? TOLD_ALL : TOLD_SOME;
 }
 
 static void bury(struct registry *registry, const struct identity *dead)
 {
     char life[IDENTITY_TEXT_MAX], cursor[24] = "0";
     struct key notes_room, claim_room, room;
-    struct str notes, claim;
+    struct str notes, claim, self = str_from(registry->life);
     struct redis_reply reply;
+    enum told told;
 
     identity_write(dead, life);
     notes = key(registry, "notes:", life, &notes_room);
     claim = key(registry, "claim:", life, &claim_room);
-    if (!set(registry, &reply, claim, str_from(registry->life), CLAIM_TTL, true) ||
-        !get(registry, &reply, claim) || !str_equal(reply.text, str_from(registry->life)))
+    if (!set(registry, &reply, claim, self, CLAIM_TTL, true) || !get(registry, &reply, claim) ||
+        !str_equal(reply.text, self))
         return; /* another node tells */
-    do {
-        if (!read_notes(registry, notes, cursor))
-            return; /* the next beat finds it unburied, and the claim ours */
-    } while (strcmp(cursor, "0") != 0);
-    if (call(registry, &reply, (struct str[]){STR("DEL"), notes, {0}}))
+    while ((told = tell_notes(registry, notes, cursor)) == TOLD_SOME)
+        keep_time(registry); /* the dead must not take the living with them */
+    if (told == TOLD_FAILED)
+        return; /* the next beat finds it unburied, and the claim ours */
+    if (set(registry, &reply, key(registry, "grave:", life, &room), self, GRAVE_TTL, false))
         call(registry, &reply,
              (struct str[]){STR("SREM"), key(registry, "nodes", "", &room), str_from(life), {0}});
 }
@@ -551,7 +558,7 @@ static void *work(void *argument)
         int64_t wait;
 
         keep_time(registry);
-        wait = registry->next_beat - steady_now();
+        wait = registry->next_beat - worker_now();
         if (!registry->stop)
             poll(&wake, 1, wait < 0 ? 0 : (int)wait);
         mailbox_drain(registry->pipe[0]);
@@ -568,9 +575,9 @@ static enum account_outcome find_account(void *state, struct str name, struct bu
     struct key room;
     struct redis_reply reply;
 
-    if (!redis_call(registry->account_redis,
-                    (struct str[]){STR("HGET"), key(registry, "accounts", "", &room), name, {0}},
-                    &reply))
+    if (!redis_call_again(
+            registry->account_redis,
+            (struct str[]){STR("HGET"), key(registry, "accounts", "", &room), name, {0}}, &reply))
         return ACCOUNT_UNREACHABLE;
     if (reply.type != REDIS_TEXT)
         return ACCOUNT_DENIED;
@@ -587,7 +594,7 @@ static enum account_outcome add_account(void *state, struct str name, struct str
     struct buf present = {0};
     enum account_outcome outcome = ACCOUNT_EXISTS;
 
-    if (!redis_call(registry->account_redis, words, &reply))
+    if (!redis_call_again(registry->account_redis, words, &reply))
         return ACCOUNT_UNREACHABLE;
     if (reply.number)
         return ACCOUNT_DONE;
@@ -644,15 +651,9 @@ void registry_bury(struct registry *registry, const struct identity *dead)
              (struct str){0});
 }
 
-static bool start_thread(struct registry *registry)
+static bool start(struct registry *registry)
 {
-    sigset_t all, before;
-
-    /* signals are for the loop's thread */
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    registry->has_thread = pthread_create(&registry->thread, NULL, work, registry) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    registry->has_thread = worker_start(&registry->thread, work, registry);
     return registry->has_thread;
 }
 
@@ -688,8 +689,7 @@ struct registry *registry_open(const struct registry_options *options)
     registry->account_redis = redis_new(options->config);
     if (mailbox_pipe(registry->pipe)) {
         registry->jobs.wake = registry->pipe[1];
-        if (registry->redis && registry->account_redis && prepare(registry) &&
-            start_thread(registry))
+        if (registry->redis && registry->account_redis && prepare(registry) && start(registry))
             return registry;
     }
     registry_close(registry, false);

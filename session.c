@@ -366,6 +366,8 @@ static void handle_control(struct session_context *context, struct session *sess
         /* section 5.5.1: the answer to a close frame carries the same code */
         if (client)
             hub_end(context->hub, client, event->code, (struct str){0});
+        else if (!session->conn.ending)
+            hub_send_close(&session->conn, event->code, (struct str){0});
         enter(context, session, SESSION_DRAIN);
     } else if (event->opcode == WS_PING && client &&
                !hub_queue_frame(context->hub, &session->conn, WS_PONG, event->payload)) {
@@ -385,6 +387,8 @@ static void handle_breach(struct session_context *context, struct session *sessi
     log_write(context->log, LOG_INFO, "client closed: it broke the protocol", fields);
     if (session->conn.client)
         hub_end(context->hub, session->conn.client, event->code, str_from(event->error));
+    else if (!session->conn.ending)
+        hub_send_close(&session->conn, event->code, str_from(event->error));
     enter(context, session, SESSION_DRAIN);
 }
 
@@ -607,9 +611,10 @@ static void ping(struct session_context *context, struct session *session)
     if (!session->pinged && session->last_seen < context->now - (int64_t)context->config->ping)
         session->last_seen = context->now - (int64_t)context->config->ping;
     session->last_ping = context->now;
+    if (!session->conn.client)
+        return;
     session->pinged = true;
-    if (session->conn.client &&
-        !hub_queue_frame(context->hub, &session->conn, WS_PING, (struct str){0}))
+    if (!hub_queue_frame(context->hub, &session->conn, WS_PING, (struct str){0}))
         hub_end_slow(context->hub, session->conn.client);
 }
 
@@ -642,6 +647,8 @@ void session_stop(struct session_context *context, struct session *session)
 {
     if (session->conn.client)
         hub_end(context->hub, session->conn.client, WS_CLOSE_GOING_AWAY, STR("going away"));
+    else if (session->state == SESSION_OPEN && !session->conn.ending) /* it waits to be let in */
+        hub_send_close(&session->conn, WS_CLOSE_GOING_AWAY, STR("going away"));
     else if (session->state == SESSION_HTTP && !session->receiving)
         enter(context, session, SESSION_DRAIN);
 }

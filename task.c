@@ -152,6 +152,8 @@ void task_merge(struct task *task)
 {
     struct buf *out = &task->outcome.list;
 
+    for (size_t i = 0; i < task->part_count; i++)
+        out->failed |= task->parts[i].list.failed;
     if (task->owners) {
         merge_failed(task);
         return;
@@ -160,7 +162,6 @@ void task_merge(struct task *task)
         if (out->length && task->parts[i].list.length)
             buf_append(out, STR(","));
         buf_append(out, str_of(&task->parts[i].list));
-        out->failed |= task->parts[i].list.failed;
     }
 }
 
@@ -187,6 +188,7 @@ void task_free(struct task *task)
     free(task->owners);
     buf_free(&task->text);
     buf_free(&task->message_id);
+    buf_free(&task->note);
     buf_free(&task->outcome.list);
     free(task);
 }

@@ -19,6 +19,7 @@ enum task_kind {
     TASK_BIND,    /* slots have to be bound before the command is applied here */
     TASK_COUNT,   /* another node asks for the count of a publication that has not come yet */
     TASK_HELD,    /* publications have to come before the command is applied here */
+    TASK_NOTICE,  /* a notice has to be confirmed before it is noted what it told */
     TASK_ADMIT    /* a system has to be known, and its slot bound, before its client is let in */
 };
 
@@ -36,6 +37,7 @@ struct task {
     /* what for */
     struct buf text;       /* BIND, HELD: the letter; COMMAND: clientIds as they were given */
     struct buf message_id; /* JSON */
+    struct buf note;       /* NOTICE: what is to be noted under the name in `text` */
     struct str system;     /* ADMIT: a view of `text` */
     enum command_kind command;
     bool receipt;

@@ -21,18 +21,19 @@ json:
 order: identity json
 config:
 crypto:
+worker: crypto
 http:
 park:
 ws: http crypto message
 conn: message
 command: json
-account: crypto file table
+account: crypto file table worker
 hub: command config conn crypto identity json table ws
 task: command identity table
-redis: config crypto
-registry: account config crypto identity mailbox redis
-broker: config crypto identity mailbox order
-peer: config conn crypto http identity json ws
+redis: config worker
+registry: account config crypto identity mailbox redis worker
+broker: config identity mailbox order worker
+peer: config conn crypto http identity json worker ws
 cluster: account broker command config crypto hub identity json order peer registry table task
 single: cluster
 api: account cluster command config crypto http hub json table ws

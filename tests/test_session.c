@@ -2053,6 +2053,24 @@ static void who_waits_may_go(void)
     close_house();
 }
 
+/* The server stops while somebody waits: nobody is let in any more, whatever the answer is. */
+static void stopping_lets_nobody_in(void)
+{
+    open_house();
+    for (size_t i = 0; i < COUNT(admissions); i++) {
+        struct guest *guest = receive_waiting();
+
+        stop(guest);
+        admit(guest, admissions[i], "shop");
+        if (!CHECK(node.hub.clients.count == 0) ||
+            !CHECK(admissions[i] == CLUSTER_ASKED || guest->session.state != SESSION_OPEN))
+            printf("  that was admission %zu\n", i);
+        context.stopping = false;
+        clear_house();
+    }
+    close_house();
+}
+
 /* Who has waited longer than a ping's interval is given up only once a ping, which it did get, is
  * unanswered. */
 static void who_has_waited_long_is_pinged_first(void)
@@ -2139,6 +2157,7 @@ int main(void)
     test_run("an_admission_that_comes_too_late_is_nothing",
              an_admission_that_comes_too_late_is_nothing);
     test_run("who_waits_may_go", who_waits_may_go);
+    test_run("stopping_lets_nobody_in", stopping_lets_nobody_in);
     test_run("who_has_waited_long_is_pinged_first", who_has_waited_long_is_pinged_first);
     return test_finish();
 }
