@@ -34,12 +34,17 @@ runs() {
     kill -0 "$1" 2>/dev/null
 }
 
-# freeze PID / thaw PID
+# freeze PID / thaw PID. One that is not frozen is not woken: the leak check at the end of a
+# sanitizer's process would wait for ever if it were just then.
+declare -A FROZEN
 freeze() {
+    FROZEN[$1]=1
     kill -STOP "$1"
 }
 
 thaw() {
+    [ -n "${FROZEN[$1]-}" ] || return 0
+    unset "FROZEN[$1]"
     kill -CONT "$1"
 }
 

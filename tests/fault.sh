@@ -24,20 +24,6 @@ NODES=(a b c)
 WSPUSH_REAL=$WSPUSH_CLUSTER
 declare -A IDS PROCESS MARK # of the clients, by name; those that stay are a, b and c on these nodes
 
-# freeze PID / thaw PID: as in cluster_lib.sh, but a process that is not frozen is not woken: the leak
-# check at the end of a sanitizer's process would wait for ever if it were just then.
-declare -A FROZEN
-freeze() {
-    FROZEN[$1]=1
-    kill -STOP "$1"
-}
-
-thaw() {
-    [ -n "${FROZEN[$1]-}" ] || return 0
-    unset "FROZEN[$1]"
-    kill -CONT "$1"
-}
-
 # --- what is like in cluster.sh ---------------------------------------------------------------
 
 # join NODE NAME [SYSTEM]: connects a client that stays.

@@ -112,6 +112,7 @@ no_redis() {
     launch_node a
     wait_for node_says a 'waiting to join'
     start_redis
+    await_node a 'joined the cluster'
     on a call register "$ACCOUNT" >/dev/null
     serves 'Redis has come' a
     stop_node a

@@ -288,11 +288,11 @@ static void numbers_survive(void)
 
     for (size_t i = 0; i < COUNT(numbers); i++) {
         struct letter letter = {.kind = LETTER_PUBLISH,
-                                .id = (uint64_t)numbers[i],
-                                .at = numbers[i],
-                                .number = (uint64_t)numbers[i],
-                                .slot = (uint64_t)numbers[i],
-                                .order = (uint64_t)numbers[i],
+                                .id = (uint64_t)(numbers[i] & INT64_MAX),
+                                .at = numbers[i] & INT32_MAX,
+                                .number = (uint64_t)(numbers[i] & INT64_MAX),
+                                .slot = (uint64_t)(numbers[i] & INT64_MAX),
+                                .order = (uint64_t)(numbers[i] & INT64_MAX),
                                 .command = {.kind = COMMAND_SEND_TO_GROUP, .code = numbers[i]}};
 
         CHECK(survives(&letter));
