@@ -17,6 +17,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define READS_A_TURN 16
 #define ACCEPT_PAUSE 200    /* milliseconds without accepting when descriptors have run out */
 #define GUESTS_MAX 64       /* accepted links that have not proved themselves */
 #define HANDSHAKE_TIME 2000 /* milliseconds for all of it */
@@ -496,7 +497,8 @@ static size_t take_unit(struct peers *peers, struct link *link, struct conn_byte
     return 0;
 }
 
-static void read_link(struct peers *peers, struct link *link)
+/* Reads once. False if there is nothing more to read for now. */
+static bool read_some(struct peers *peers, struct link *link)
 {
     struct conn_bytes bytes;
     size_t used = 1, kept = conn_kept(&link->conn).length;
@@ -505,10 +507,9 @@ static void read_link(struct peers *peers, struct link *link)
     if (status == CONN_ENDED)
         end_link(peers, link,
                  link->state == LINK_UP ? "closed by the other"
-                                        : "closed by the other, which may hold "
-                                          "another crypto_key");
+                                        : "closed by the other, which may hold another crypto_key");
     if (status != CONN_READY)
-        return;
+        return false;
     link->last_heard = peers->now;
     if (link->state != LINK_UP)
         link->unproved += bytes.length - kept;
@@ -518,11 +519,21 @@ static void read_link(struct peers *peers, struct link *link)
         bytes.length -= used;
     }
     if (link->state == LINK_DEAD)
-        return;
-    if (link->state != LINK_UP && link->unproved > PEER_UNPROVED_MAX)
+        return false;
+    if (link->state != LINK_UP && link->unproved > PEER_UNPROVED_MAX) {
         end_link(peers, link, "too many bytes before a proof");
-    else
-        conn_keep(&link->conn, bytes);
+        return false;
+    }
+    conn_keep(&link->conn, bytes);
+    return true;
+}
+
+/* Reads what is there, so that an end behind it is seen now and not in the next turn: nobody should
+ * take a link for good that has been closed. */
+static void read_link(struct peers *peers, struct link *link)
+{
+    for (int i = 0; i < READS_A_TURN && read_some(peers, link); i++)
+        ;
 }
 
 /* --- connecting ------------------------------------------------------------------------------ */

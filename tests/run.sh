@@ -65,7 +65,7 @@ done
 for name in test_park test_account test_mailbox; do
     wanted "$name" && part "$name (threads)" "build/tsan/$name"
 done
-for name in layers echo start api ws park kill cluster order join fault readme; do
+for name in layers echo start api ws park kill cluster order join fault repair readme; do
     wanted "$name" && part "$name" "tests/$name.sh"
 done
 wanted park && part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
