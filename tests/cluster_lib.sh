@@ -15,6 +15,17 @@ NGINX='' NGINX_PORT=''
 declare -A NODE NODE_PORT NODE_RPC NODE_LOGGED # by name; NODE has the processes of those that run
 TAKEN=' '                                      # ports given away
 
+# with a sanitizer's book-keeping of freed memory, hashing would take five times as long
+QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK"
+
+SUCCESS='200 {"code":0,"msg":"success","data":[]}'
+OFFLINE='200 {"code":-1003,"msg":"client not online","data":[]}'
+MESSAGE="'code':7,'msg':'m','data':1" # of a send that pushes $FRAME
+FRAME='{"code":7,"msg":"m","data":1}'
+NOTICE='^{"code":100[12],"msg":"client o[nf]*line","data"' # how a notice begins
+declare -A IDS PROCESS # of clients, by name
+
 # --- processes --------------------------------------------------------------------------------
 
 # listens PORT [ADDRESS]
@@ -334,6 +345,80 @@ on() {
     shift
     "$@"
 }
+
+# --- clients -----------------------------------------------------------------------------------
+
+# join NODE NAME [SYSTEM]: connects a client that stays.
+join() {
+    on "$1" client "$2" "${3-shop}"
+    IDS[$2]=$ID PROCESS[$2]=$CLIENT
+    echo 1 >"$DIR/$2.messages" # its id
+    echo 0 >"$DIR/$2.notices"
+}
+
+# notice CODE ID [USER [EXTEND]]: prints the frame of a notice.
+notice() {
+    local word=online
+    [ "$1" = 1001 ] || word=offline
+    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"}}\n' \
+        "$1" $word "$2" "${3-}" "${4-}"
+}
+
+# received messages|notices|flows NAME: prints all of the kind that a client has received.
+received() {
+    head -n "$(wc -l <"$DIR/$2.out")" "$DIR/$2.out" | case $1 in
+        notices) grep "$NOTICE" ;;
+        flows) grep '"msg":"flow"' ;;
+        *) grep -v -e "$NOTICE" -e '"msg":"flow"' ;;
+    esac
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+has_received() {
+    [ "$(received "$1" "$2" | wc -l)" -ge "$3" ]
+}
+
+# unread messages|notices NAME COUNT: waits for COUNT frames of the kind behind those already
+# printed, and prints what has come. What comes too often is there the next time.
+unread() {
+    local seen
+    seen=$(cat "$DIR/$2.$1")
+    wait_for has_received "$1" "$2" $((seen + $3))
+    received "$1" "$2" >"$DIR/received"
+    tail -n +$((seen + 1)) "$DIR/received"
+    wc -l <"$DIR/received" >"$DIR/$2.$1"
+}
+
+messages() {
+    unread messages "$@"
+}
+
+notices() {
+    unread notices "$@"
+}
+
+# online NODE [GROUP]: prints what a node answers to get_online_list, with the ids in order.
+online() {
+    local answer
+    answer=$(on "$1" call get_online_list "{'groupName':'${2-g}'}")
+    jq -c '.data.list |= sort' <<<"${answer#* }"
+}
+
+# members NAME...: prints what online does if these are the members.
+members() {
+    local name
+    for name in "$@"; do
+        echo "${IDS[$name]}"
+    done | jq -Rnc '[inputs] | sort | {code: 0, msg: "success", data: {count: length, list: .}}'
+}
+
+# bind NODE NAME GROUP [USER [EXTEND]]
+bind() {
+    local user=${4:+",'userId':'$4'"} extend=${5:+",'extend':'$5'"}
+    on "$1" call bind_to_group "{'clientId':'${IDS[$2]}','groupName':'$3'$user$extend}"
+}
+
+# --- the end ------------------------------------------------------------------------------------
 
 # silent NAME STATUS: checks how a node has ended, and that it has printed nothing.
 silent() {

@@ -4,19 +4,8 @@
 # shellcheck source=tests/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh"
 
-# with a sanitizer's book-keeping of freed memory, hashing would take five times as long
-QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
-export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK"
-
-SUCCESS='200 {"code":0,"msg":"success","data":[]}'
 UNREACHABLE='503 {"code":-1007,"msg":"?*","data":\[\]}'
 ACCOUNT="{'systemId':'shop','password':'secret'}"
-
-# thaw PID: as in cluster_lib.sh, but nothing is frozen here, and the leak check at the end of a
-# sanitizer's process would wait for ever if it were woken just then.
-thaw() {
-    :
-}
 
 # refused NAME PATTERN [BINARY]: the node n, as it is configured, must not start, and say why on
 # stderr alone.

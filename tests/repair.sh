@@ -5,12 +5,6 @@
 # shellcheck source=tests/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh"
 
-QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
-export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK"
-
-SUCCESS='200 {"code":0,"msg":"success","data":[]}'
-MESSAGE="'code':7,'msg':'m','data':1"
-
 # seen NAME CODE: how many frames of this code a client has received.
 seen() {
     grep -c "\"code\":$2," "$DIR/$1.out"
