@@ -69,5 +69,6 @@ for name in layers echo start api ws park kill cluster order join fault repair r
     wanted "$name" && part "$name" "tests/$name.sh"
 done
 wanted park && part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
+wanted repair && part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
