@@ -1329,8 +1329,9 @@ static void take_nodes(struct cluster *cluster, const struct registry_event *eve
         const struct registry_node *node = &event->nodes[i];
         struct peer *peer;
 
-        if (identity_same_name(&node->identity, &cluster->self) &&
-            (node->alive || cluster->now < cluster->trust_at))
+        if (identity_same(&node->identity, &cluster->self) ||
+            (identity_same_name(&node->identity, &cluster->self) &&
+             cluster->now < cluster->trust_at))
             continue; /* this one, or a life of it before */
         if (!node->alive && cluster->now >= cluster->trust_at) {
             take_dead(cluster, &node->identity);

@@ -6,6 +6,7 @@
 #include "cluster.h"
 #include "deadline.h"
 #include "hub.h"
+#include "mailbox.h"
 #include "park.h"
 #include "session.h"
 #include "table.h"
@@ -375,10 +376,7 @@ static void take_cluster_results(struct loop *loop)
 
 static void take_wakeups(struct loop *loop)
 {
-    char bytes[256];
-
-    while (read(loop->options->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes)
-        ;
+    mailbox_drain(loop->options->wake[0]);
     take_returned(loop);
     take_account_results(loop);
 }

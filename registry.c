@@ -524,9 +524,9 @@ static void do_job(struct registry *registry, const struct job *job)
     }
 }
 
-static void free_jobs(struct job *list, const struct job *end)
+static void free_jobs(struct job *list)
 {
-    while (list != end) {
+    while (list) {
         struct job *next = (struct job *)list->mail.next;
 
         free(list);
@@ -546,7 +546,7 @@ static void do_jobs(struct registry *registry)
             job = (struct job *)job->mail.next;
         }
     }
-    free_jobs(list, NULL);
+    free_jobs(list);
 }
 
 static void *work(void *argument)
@@ -709,7 +709,7 @@ void registry_close(struct registry *registry, bool clean)
             poll(NULL, 0, 10);
         pthread_join(registry->thread, NULL);
     }
-    free_jobs((struct job *)mailbox_take(&registry->jobs), NULL);
+    free_jobs((struct job *)mailbox_take(&registry->jobs));
     for (event = registry_take(registry); event; event = next) {
         next = (struct registry_event *)event->mail.next;
         free(event);

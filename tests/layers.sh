@@ -38,7 +38,7 @@ cluster: account broker command config crypto hub identity json order peer regis
 single: cluster
 api: account cluster command config crypto http hub json table ws
 session: account api cluster command config conn http hub ws
-loop: account api cluster config crypto deadline hub park session table
+loop: account api cluster config crypto deadline hub mailbox park session table
 wspush: account config crypto file identity loop mailbox park
 '
 
