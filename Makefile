@@ -6,7 +6,7 @@ PKG_CONFIG ?= pkg-config
 
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
-ROOMS = buf message table deadline mailbox identity file log json order config crypto worker http park ws conn command account hub single api session loop
+ROOMS = buf message table deadline mailbox identity file log json order config crypto tls worker http park ws conn command account hub single api session loop
 CLUSTER_ROOMS = task redis registry broker peer cluster
 VARIANT = $(if $(CLUSTER),cluster,release)
 
@@ -15,8 +15,8 @@ WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
 STANDARD = -std=c11 -D_POSIX_C_SOURCE=200809L -pthread
 COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) -I. -MMD -MP
 
-OPENSSL_CFLAGS = $(shell $(PKG_CONFIG) --cflags libcrypto 2>/dev/null)
-OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libcrypto 2>/dev/null || echo -lcrypto)
+OPENSSL_CFLAGS = $(shell $(PKG_CONFIG) --cflags libssl libcrypto 2>/dev/null)
+OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null || echo -lssl -lcrypto)
 CLUSTER_LIBS = $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
 
 # Each variant of the build has a folder of its own under build/: release, asan and tsan for a node

@@ -75,6 +75,9 @@ static const struct key keys[] = {
     TEXT("log", "file", log_file, ""),
     CHOICE("log", "format", KIND_WORD, log_format, "text json", "text"),
 
+    TEXT("tls", "cert", tls_cert, ""),
+    TEXT("tls", "key", tls_key, ""),
+
     TEXT("redis", "host", redis_host, "127.0.0.1"),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
     TEXT("redis", "password", redis_password, ""),

@@ -47,6 +47,9 @@ struct config {
     char log_file[1024];
     enum config_log_format log_format;
 
+    /* tls: both empty for plain connections */
+    char tls_cert[1024], tls_key[1024];
+
     /* redis */
     char redis_host[256];
     uint64_t redis_port;

@@ -1,4 +1,4 @@
-/* conn.c - one socket: capped input, a queue of shared messages out, flush, kill. */
+/* conn.c - one socket, plain or TLS: capped input, a queue of shared messages out, flush, kill. */
 #include "conn.h"
 
 #include <arpa/inet.h>
@@ -18,6 +18,17 @@ void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
     *conn = (struct conn){.fd = fd, .shared = shared};
 }
 
+bool conn_secure(struct conn *conn, const struct tls_context *context)
+{
+    conn->tls = tls_open(context, conn->fd);
+    return conn->tls;
+}
+
+const char *conn_failure(const struct conn *conn)
+{
+    return conn->tls ? tls_reason(conn->tls) : NULL;
+}
+
 void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
 {
     static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
@@ -28,10 +39,32 @@ void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
         text[0] = '\0';
 }
 
+static enum conn_status receive_secure(struct conn *conn, char *at, size_t room, size_t *count)
+{
+    switch (tls_read(conn->tls, at, room, count)) {
+    case TLS_DONE:
+        return CONN_READY;
+    case TLS_WANTS_WRITE:
+        conn->blocked = true;
+        return CONN_BLOCKED;
+    case TLS_WANTS_READ:
+        return CONN_BLOCKED;
+    case TLS_PLAIN_HTTP:
+        tls_close(conn->tls);
+        conn->tls = NULL;
+        return CONN_PLAIN;
+    case TLS_ENDED:
+        break;
+    }
+    return CONN_ENDED;
+}
+
 static enum conn_status receive(struct conn *conn, char *at, size_t room, size_t *count)
 {
     ssize_t n;
 
+    if (conn->tls)
+        return receive_secure(conn, at, room, count);
     do
         n = recv(conn->fd, at, room, 0);
     while (n < 0 && errno == EINTR);
@@ -80,7 +113,7 @@ static enum conn_status fill_scratch(struct conn *conn, size_t kept, struct conn
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes)
 {
     struct buf *input = conn->input;
-    size_t count = 0;
+    size_t count = 0, least = conn->tls ? TLS_RECORD_MAX : 1;
     enum conn_status status;
 
     *bytes = conn_kept(conn);
@@ -89,8 +122,8 @@ enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *b
     /* little is kept: copying it is cheap, and reads stay large without a large buffer */
     if (bytes->length <= COPIED_MOST)
         return fill_scratch(conn, bytes->length, bytes);
-    input->limit = limit;
-    if (input->length == input->capacity && !buf_reserve(input, 1))
+    input->limit = limit + least;
+    if (input->capacity - input->length < least && !buf_reserve(input, least))
         return CONN_ENDED;
     status = receive(conn, input->at + input->length, input->capacity - input->length, &count);
     input->length += count;
@@ -219,6 +252,43 @@ static void account_for(struct conn *conn, size_t count)
     conn->sent = (uint32_t)count;
 }
 
+/* The front of the queue as one record: many small messages share its overhead. */
+static enum tls_status write_record(struct conn *conn, size_t *count)
+{
+    char *record = conn->shared->record;
+    size_t length = 0, skip = conn->sent;
+
+    for (const struct conn_link *link = conn->first; link && length < TLS_RECORD_MAX;
+         link = link->next) {
+        size_t piece = link->message->length - skip;
+
+        if (piece > TLS_RECORD_MAX - length)
+            piece = TLS_RECORD_MAX - length;
+        memcpy(record + length, link->message->bytes + skip, piece);
+        length += piece;
+        skip = 0;
+    }
+    return tls_write(conn->tls, record, length, count);
+}
+
+static void flush_secure(struct conn *conn)
+{
+    while (conn->first && !conn->blocked && !conn->broken) {
+        size_t count = 0;
+
+        switch (write_record(conn, &count)) {
+        case TLS_DONE:
+            account_for(conn, count);
+            break;
+        case TLS_WANTS_WRITE:
+            conn->blocked = true;
+            break;
+        default: /* nothing is queued before the handshake is over: there is nothing to read for */
+            conn_kill(conn);
+        }
+    }
+}
+
 static ssize_t write_some(const struct conn *conn)
 {
     struct iovec vectors[VECTORS];
@@ -237,6 +307,10 @@ static ssize_t write_some(const struct conn *conn)
 
 void conn_flush(struct conn *conn)
 {
+    if (conn->tls) {
+        flush_secure(conn);
+        return;
+    }
     while (conn->first && !conn->blocked && !conn->broken) {
         ssize_t n = write_some(conn);
 
@@ -258,16 +332,20 @@ void conn_writable(struct conn *conn)
 void conn_drop_queue(struct conn *conn)
 {
     struct conn_link *link = conn->first;
+    size_t begun = conn->sent, kept = 0;
 
-    if (link && conn->sent) {
-        conn->queued = link->message->length - conn->sent;
+    if (conn->tls && !conn->broken)
+        begun += tls_pending(conn->tls);
+    conn->last = NULL;
+    for (; link && kept < begun; link = link->next) {
+        kept += link->message->length;
         conn->last = link;
-        link = link->next;
-        conn->last->next = NULL;
-    } else {
-        conn->queued = 0;
-        conn->first = conn->last = NULL;
     }
+    conn->queued = kept - (kept ? conn->sent : 0);
+    if (conn->last)
+        conn->last->next = NULL;
+    else
+        conn->first = NULL;
     while (link)
         link = drop_link(conn, link);
 }
@@ -291,7 +369,11 @@ void conn_kill(struct conn *conn)
 
 void conn_finish(struct conn *conn)
 {
-    if (!conn->broken && shutdown(conn->fd, SHUT_WR) != 0)
+    if (conn->broken)
+        return;
+    if (conn->tls)
+        tls_finish(conn->tls);
+    if (shutdown(conn->fd, SHUT_WR) != 0)
         conn_kill(conn);
 }
 
@@ -299,6 +381,8 @@ void conn_close(struct conn *conn)
 {
     break_off(conn);
     drop_input(conn);
+    tls_close(conn->tls);
+    conn->tls = NULL;
     close(conn->fd);
     conn->fd = -1;
 }

@@ -1,14 +1,16 @@
-/* conn.h - one socket: capped input, a queue of shared messages out, flush, kill.
+/* conn.h - one socket, plain or TLS: capped input, a queue of shared messages out, flush, kill.
  *
  * A connection that is quiet owns no buffer: reads go to one scratch buffer that all connections
  * of a loop share, and only what could not be used yet is kept. What is written is queued first and
- * leaves with conn_flush, all of it in one system call where the socket takes it.
- * Refuses: to block, and to go on reading when more unused input is kept than the caller allows. */
+ * leaves with conn_flush, all of it in one system call, or in one record of TLS, where the socket
+ * takes it. Refuses: to block, and to go on reading when more unused input is kept than the caller
+ * allows. */
 #ifndef WSPUSH_CONN_H
 #define WSPUSH_CONN_H
 
 #include "buf.h"
 #include "message.h"
+#include "tls.h"
 
 #include <sys/types.h>
 
@@ -34,6 +36,7 @@ struct conn_shared {
     struct conn_link *spare;  /* places to use again, */
     size_t spare_count;       /* and how many they are */
     char scratch[CONN_SCRATCH];
+    char record[TLS_RECORD_MAX]; /* what is about to leave as one */
 };
 
 /* One socket. The loop owns it; the hub queues to it and leaves its wishes in the flags. */
@@ -49,6 +52,7 @@ struct conn {
     struct conn_link *first, *last;
     struct conn *next_dirty;
     struct conn_shared *shared;
+    struct tls *tls;           /* NULL: plain */
     struct buf *input;         /* bytes received and not used yet, or NULL */
     unsigned char address[16]; /* the peer's: IPv6, or IPv4 mapped into it; set by the owner */
     struct client *client;     /* whom it serves, set and cleared by the hub */
@@ -56,6 +60,12 @@ struct conn {
 
 /* Makes a connection of a non-blocking socket, which it owns from now on. */
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared);
+
+/* Has a connection that was just opened speak TLS. False: no memory. */
+bool conn_secure(struct conn *conn, const struct tls_context *context);
+
+/* Why a connection over TLS has ended; NULL if nothing went wrong, or it is plain. */
+const char *conn_failure(const struct conn *conn);
 
 #define CONN_ADDRESS_MAX 46
 
@@ -71,12 +81,16 @@ struct conn_bytes {
 enum conn_status {
     CONN_READY,   /* there are new bytes */
     CONN_BLOCKED, /* nothing more for now */
+    CONN_PLAIN,   /* it was to speak TLS, but has sent a plain HTTP request, some of which is lost:
+                     from now on it is a plain connection */
     CONN_ENDED    /* the peer has closed, or the connection is broken */
 };
 
 /* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next call
  * for any connection of the loop. With CONN_READY, what of it is not used is lost unless it is
- * given to conn_keep before that. A connection that keeps `limit` bytes or more has ended. */
+ * given to conn_keep before that. A connection that keeps `limit` bytes or more has ended. With TLS
+ * the socket may have to become writable before there is more to read: `blocked` says so, and
+ * reading is to be tried again behind conn_writable. */
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes);
 
 /* The input kept, without reading. */
@@ -99,7 +113,7 @@ void conn_writable(struct conn *conn);
 /* Ends the sending side: the peer sees the end once it has read what was written. */
 void conn_finish(struct conn *conn);
 
-/* Drops what is queued, but for the rest of a message that has begun to leave. */
+/* Drops what is queued, but for the rest of messages that have begun to leave. */
 void conn_drop_queue(struct conn *conn);
 
 /* Takes the next connection off the dirty lists, those with answers first; NULL at the end. */

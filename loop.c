@@ -10,6 +10,7 @@
 #include "park.h"
 #include "session.h"
 #include "table.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -60,6 +61,9 @@ struct loop {
     uint32_t generation;
     struct deadlines deadlines;
     struct table addresses; /* of struct address_count; used if max_per_ip is set */
+
+    struct tls_context *tls; /* for connections to come; NULL: they are plain */
+    sig_atomic_t reloads;    /* requests to load the certificate again that were met */
 
     int listener;
     int64_t accept_after; /* no accepting before this time */
@@ -245,6 +249,8 @@ static void take_connection(struct loop *loop, int fd, const struct sockaddr_sto
     store_address(session->conn.address, from);
     session->over_limit = !count_address(loop, session->conn.address) ||
                           loop->session_count > loop->options->max_connections;
+    if (loop->tls && !conn_secure(&session->conn, loop->tls))
+        conn_kill(&session->conn);
     /* most clients have sent their request by now: that saves waiting for another turn */
     session_read(&loop->context, session);
     settle(loop, session);
@@ -298,8 +304,11 @@ static void serve_ready(struct loop *loop, size_t count)
 
         if (!events)
             continue;
-        if (session->conn.blocked && (events & (POLLOUT | POLLHUP | POLLERR)))
+        if (session->conn.blocked && (events & (POLLOUT | POLLHUP | POLLERR))) {
             session_writable(&loop->context, session);
+            if (session->conn.tls) /* it may have been the handshake that could not be written */
+                events |= POLLIN;
+        }
         if (events & (POLLIN | POLLHUP | POLLERR))
             session_read(&loop->context, session);
         settle(loop, session);
@@ -542,6 +551,35 @@ static void reap(struct loop *loop)
     loop->dead_count = 0;
 }
 
+/* --- the certificate ----------------------------------------------------------------------- */
+
+/* Loads the certificate again, for those that connect from now on. A bad one changes nothing. */
+static void reload(struct loop *loop)
+{
+    const struct config *config = loop->config;
+    char error[1400];
+    struct tls_context *fresh;
+    struct log_field good[] = {{.name = "cert", .text = str_from(config->tls_cert)}, {0}, {0}};
+    struct log_field bad[] = {{.name = "error"}, {0}};
+
+    loop->reloads = *loop->options->reloads;
+    if (!loop->tls) {
+        log_write(loop->options->log, LOG_INFO, "SIGHUP: there is no certificate to load", NULL);
+        return;
+    }
+    fresh = tls_context_new(config->tls_cert, config->tls_key, error, sizeof error);
+    bad[0].text = str_from(error);
+    if (!fresh) {
+        log_write(loop->options->log, LOG_ERROR,
+                  "SIGHUP: the certificate cannot be loaded, the old one stays", bad);
+        return;
+    }
+    tls_context_free(loop->tls);
+    loop->tls = fresh;
+    good[1] = (struct log_field){.name = "days_left", .number = tls_context_days(fresh)};
+    log_write(loop->options->log, LOG_INFO, "SIGHUP: the certificate has been loaded", good);
+}
+
 /* --- stopping -------------------------------------------------------------------------------- */
 
 static void begin_stop(struct loop *loop)
@@ -658,6 +696,8 @@ static void turn(struct loop *loop)
         accept_some(loop);
     take_cluster_results(loop);
     run_deadlines(loop);
+    if (*loop->options->reloads != loop->reloads)
+        reload(loop);
     if (*loop->options->stops && !loop->context.stopping)
         begin_stop(loop);
     if (loop->context.stopping)
@@ -726,6 +766,7 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
     loop->options = options;
     loop->config = options->config;
     loop->listener = options->listener;
+    loop->tls = options->tls;
     loop->context = (struct session_context){
         .config = options->config, .log = options->log, .hub = &loop->hub, .api = &loop->api};
     loop->api = (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
@@ -756,6 +797,7 @@ void loop_close(struct loop *loop)
     hub_close(&loop->hub);
     api_free(&loop->api);
     conn_shared_free(&loop->shared);
+    tls_context_free(loop->tls);
     deadlines_free(&loop->deadlines);
     if (loop->listener >= 0)
         close(loop->listener);

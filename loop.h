@@ -7,6 +7,7 @@
 #include "config.h"
 #include "crypto.h"
 #include "log.h"
+#include "tls.h"
 
 #include <signal.h>
 
@@ -22,7 +23,9 @@ struct loop_options {
     uint64_t max_connections;     /* above 0; descriptors must suffice */
     int rpc_listener;             /* in a cluster: for the other nodes; the loop closes it */
     unsigned char rpc_address[4]; /* and the address they find it at */
+    struct tls_context *tls;      /* NULL: connections are plain; the loop frees it */
     volatile sig_atomic_t *stops; /* counts requests to stop: one drains, two end at once */
+    volatile sig_atomic_t *reloads; /* counts requests to load the certificate again */
 };
 
 /* Opens a node. NULL: `error` says why, cut to `room` bytes. */

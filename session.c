@@ -480,7 +480,9 @@ static void read_end(struct session_context *context, struct session *session)
     bool answers = session->state == SESSION_HTTP || session->state == SESSION_DRAIN;
 
     if (!answers || !session->conn.queued || session->conn.broken) {
-        end(context, session, "closed by the peer");
+        const char *failure = conn_failure(&session->conn);
+
+        end(context, session, failure ? failure : "closed by the peer");
         return;
     }
     session->deaf = true;
@@ -501,6 +503,9 @@ void session_read(struct session_context *context, struct session *session)
         session->last_seen = context->now;
         session->pinged = false;
         consume(context, session, bytes);
+        break;
+    case CONN_PLAIN:
+        refuse(context, session, 400, "TLS is spoken here: use https:// or wss://");
         break;
     case CONN_ENDED:
         read_end(context, session);

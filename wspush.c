@@ -9,6 +9,7 @@
 #include "loop.h"
 #include "mailbox.h"
 #include "park.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,7 +47,7 @@
 int initgroups(const char *user, gid_t group);
 
 /* What the signal handler needs. */
-static volatile sig_atomic_t stops;
+static volatile sig_atomic_t stops, reloads;
 static int wake_descriptor = -1;
 
 static const char usage[] =
@@ -59,7 +60,8 @@ static const char usage[] =
     "  PORT      listen on this port instead of the configured one\n"
     "\n"
     "WebSocket clients connect to ws://HOST:PORT/ws?systemId=NAME; business systems POST to\n"
-    "http://HOST:PORT/api/… . SIGTERM drains and stops, a second one stops at once.\n";
+    "http://HOST:PORT/api/…; with [tls] wss:// and https://. SIGTERM drains and stops, a second\n"
+    "one stops at once. SIGHUP loads a renewed certificate.\n";
 
 struct options {
     const char *file;
@@ -237,6 +239,24 @@ static void open_wake_pipe(int wake[2])
         die("pipe: %s", strerror(errno));
 }
 
+/* The certificate, if there is one: NULL for plain connections. */
+static struct tls_context *load_certificate(const struct config *config)
+{
+    char error[1400];
+    struct tls_context *tls;
+
+    if (!config->tls_cert[0] && !config->tls_key[0])
+        return NULL;
+    if (!config->tls_cert[0] || !config->tls_key[0])
+        die("[tls] cert and key belong together: give both, or none for plain connections");
+    tls = tls_context_new(config->tls_cert, config->tls_key, error, sizeof error);
+    if (!tls)
+        die("[tls] %s: give a certificate chain and its key without passphrase, both as PEM, in "
+            "files that can be read",
+            error);
+    return tls;
+}
+
 /* --- the cluster's port ---------------------------------------------------------------------- */
 
 /* True for the addresses that RFC 1918 keeps for private networks. */
@@ -403,13 +423,15 @@ static void make_keys(const struct config *config, struct crypto_keys *keys)
 
 /* --- signals --------------------------------------------------------------------------------- */
 
-static void on_stop(int signal_number)
+static void on_signal(int signal_number)
 {
     int saved = errno;
     ssize_t n;
 
-    (void)signal_number;
-    stops++;
+    if (signal_number == SIGHUP)
+        reloads++;
+    else
+        stops++;
     n = write(wake_descriptor, "s", 1);
     (void)n;
     errno = saved;
@@ -417,21 +439,28 @@ static void on_stop(int signal_number)
 
 static void catch_signals(int wake)
 {
-    struct sigaction stop = {.sa_handler = on_stop}, ignore = {.sa_handler = SIG_IGN};
+    static const int counted[] = {SIGTERM, SIGINT, SIGHUP};
+    struct sigaction count = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
 
     wake_descriptor = wake;
-    sigemptyset(&stop.sa_mask);
-    sigaction(SIGTERM, &stop, NULL);
-    sigaction(SIGINT, &stop, NULL);
+    sigfillset(&count.sa_mask); /* two counts must not meet */
+    for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++)
+        sigaction(counted[i], &count, NULL);
     sigaction(SIGPIPE, &ignore, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL); /* a file that may not grow is an error like a full disk */
 }
 
-static void log_start(const struct config *config, const struct log *log, uint64_t connections)
+static void log_start(const struct config *config, const struct log *log, uint64_t connections,
+                      const struct tls_context *tls)
 {
     struct log_field fields[] = {{.name = "host", .text = str_from(config->host)},
                                  {.name = "port", .number = (int64_t)config->port},
                                  {.name = "max_connections", .number = (int64_t)connections},
+                                 {0},
                                  {0}};
+
+    if (tls)
+        fields[3] = (struct log_field){.name = "certificate_days", .number = tls_context_days(tls)};
 
     log_write(log, LOG_INFO, "wspush " VERSION " is listening", fields);
 }
@@ -442,7 +471,8 @@ int main(int count, char **arguments)
     struct options options;
     struct log log;
     struct crypto_keys keys;
-    struct loop_options with = {.config = &config, .log = &log, .keys = &keys, .stops = &stops};
+    struct loop_options with = {
+        .config = &config, .log = &log, .keys = &keys, .stops = &stops, .reloads = &reloads};
     char error[1400];
     struct loop *loop;
     const char *broken;
@@ -450,8 +480,10 @@ int main(int count, char **arguments)
     parse_options(count, arguments, &options);
     read_config(&options, &config);
     with.max_connections = connection_limit(&config);
+    with.tls = load_certificate(&config);
     if (options.test) {
         printf(options.absent ? "no %s: the defaults are good\n" : "%s is good\n", options.file);
+        tls_context_free(with.tls);
         return 0;
     }
     open_log(&config, &log);
@@ -466,7 +498,7 @@ int main(int count, char **arguments)
     loop = loop_open(&with, error, sizeof error);
     if (!loop)
         die("%s", error);
-    log_start(&config, &log, with.max_connections);
+    log_start(&config, &log, with.max_connections, with.tls);
     broken = loop_run(loop);
     if (broken)
         die("%s", broken);

@@ -1,0 +1,205 @@
+/* tls.c - TLS 1.2 and 1.3 over one socket. */
+#include "tls.h"
+
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct tls_context {
+    SSL_CTX *ssl;
+};
+
+struct tls {
+    SSL *ssl;
+    const char *reason;
+    size_t pending;
+};
+
+/* --- the certificate ------------------------------------------------------------------------- */
+
+/* A server has nobody to ask for a passphrase. */
+static int no_passphrase(char *out, int size, int writing, void *argument)
+{
+    (void)out;
+    (void)size;
+    (void)writing;
+    (void)argument;
+    return -1;
+}
+
+/* RFC 7301: http/1.1 is all there is, also for a client that would rather have something else. */
+static int choose_protocol(SSL *ssl, const unsigned char **out, unsigned char *out_length,
+                           const unsigned char *offered, unsigned length, void *argument)
+{
+    static const unsigned char spoken[] = "\x08http/1.1";
+    unsigned char *chosen = NULL;
+
+    (void)ssl;
+    (void)argument;
+    if (SSL_select_next_proto(&chosen, out_length, spoken, sizeof spoken - 1, offered, length) !=
+        OPENSSL_NPN_NEGOTIATED)
+        return SSL_TLSEXT_ERR_ALERT_FATAL;
+    *out = chosen;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static bool configure(SSL_CTX *ssl)
+{
+    SSL_CTX_set_options(ssl, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
+                                 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    /* a quiet client keeps no record buffers: they are 34 kB */
+    SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* sessions resume from the ticket that the client keeps; one is what a client uses */
+    SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_num_tickets(ssl, 1);
+    SSL_CTX_set_alpn_select_cb(ssl, choose_protocol, NULL);
+    SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
+    return SSL_CTX_set_min_proto_version(ssl, TLS1_2_VERSION) == 1 &&
+           SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1;
+}
+
+/* OpenSSL's words for what has just failed, or the system's. */
+static const char *last_reason(void)
+{
+    unsigned long code = ERR_peek_last_error();
+    const char *reason = ERR_reason_error_string(code);
+
+    if (!reason && ERR_SYSTEM_ERROR(code))
+        reason = strerror(ERR_GET_REASON(code));
+    return reason ? reason : "failed";
+}
+
+static bool load(SSL_CTX *ssl, const char *cert, const char *key, char *error, size_t room)
+{
+    const char *file = cert;
+    bool good = SSL_CTX_use_certificate_chain_file(ssl, cert) == 1;
+
+    if (good) {
+        file = key;
+        good = SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) == 1 &&
+               SSL_CTX_check_private_key(ssl) == 1;
+    }
+    if (!good)
+        snprintf(error, room, "%s: %s", file, last_reason());
+    return good;
+}
+
+struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t room)
+{
+    struct tls_context *context = calloc(1, sizeof *context);
+
+    snprintf(error, room, "out of memory");
+    if (!context)
+        return NULL;
+    ERR_clear_error();
+    context->ssl = SSL_CTX_new(TLS_server_method());
+    if (context->ssl && configure(context->ssl) && load(context->ssl, cert, key, error, room))
+        return context;
+    tls_context_free(context);
+    return NULL;
+}
+
+int tls_context_days(const struct tls_context *context)
+{
+    const X509 *cert = SSL_CTX_get0_certificate(context->ssl);
+    int days = 0, seconds = 0;
+
+    if (!ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(cert)))
+        return 0;
+    return days == 0 && seconds < 0 ? -1 : days;
+}
+
+void tls_context_free(struct tls_context *context)
+{
+    if (context)
+        SSL_CTX_free(context->ssl);
+    free(context);
+}
+
+/* --- connections ----------------------------------------------------------------------------- */
+
+struct tls *tls_open(const struct tls_context *context, int fd)
+{
+    struct tls *tls = calloc(1, sizeof *tls);
+
+    if (!tls)
+        return NULL;
+    tls->ssl = SSL_new(context->ssl);
+    if (tls->ssl && SSL_set_fd(tls->ssl, fd) == 1) {
+        SSL_set_accept_state(tls->ssl);
+        return tls;
+    }
+    tls_close(tls);
+    return NULL;
+}
+
+/* What a call that gave nothing means. */
+static enum tls_status explain(struct tls *tls)
+{
+    switch (SSL_get_error(tls->ssl, 0)) {
+    case SSL_ERROR_WANT_READ:
+        return TLS_WANTS_READ;
+    case SSL_ERROR_WANT_WRITE:
+        return TLS_WANTS_WRITE;
+    case SSL_ERROR_ZERO_RETURN:
+        return TLS_ENDED;
+    case SSL_ERROR_SYSCALL:
+        tls->reason = errno ? strerror(errno) : "closed without notice";
+        return TLS_ENDED;
+    default:
+        tls->reason = last_reason();
+        return ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP
+                                                                           : TLS_ENDED;
+    }
+}
+
+enum tls_status tls_read(struct tls *tls, char *at, size_t room, size_t *count)
+{
+    *count = 0;
+    ERR_clear_error(); /* what is said of this connection must not be another one's */
+    return SSL_read_ex(tls->ssl, at, room, count) == 1 ? TLS_DONE : explain(tls);
+}
+
+enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t *count)
+{
+    enum tls_status status = TLS_DONE;
+
+    *count = 0;
+    ERR_clear_error();
+    if (tls->pending) /* the record is made already: OpenSSL takes these bytes and no others */
+        length = tls->pending;
+    if (SSL_write_ex(tls->ssl, at, length, count) != 1)
+        status = explain(tls);
+    if (status == TLS_DONE)
+        tls->pending = 0;
+    else
+        tls->pending = length;
+    return status;
+}
+
+size_t tls_pending(const struct tls *tls)
+{
+    return tls->pending;
+}
+
+const char *tls_reason(const struct tls *tls)
+{
+    return tls->reason;
+}
+
+void tls_finish(struct tls *tls)
+{
+    ERR_clear_error();
+    SSL_shutdown(tls->ssl); /* if that fails, the end of the stream says the same, less politely */
+}
+
+void tls_close(struct tls *tls)
+{
+    if (tls)
+        SSL_free(tls->ssl);
+    free(tls);
+}
