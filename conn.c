@@ -122,7 +122,8 @@ enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *b
     /* little is kept: copying it is cheap, and reads stay large without a large buffer */
     if (bytes->length <= COPIED_MOST)
         return fill_scratch(conn, bytes->length, bytes);
-    input->limit = limit + least;
+    /* a record comes whole: the last one may pass the limit, and ends the connection then */
+    input->limit = limit < SIZE_MAX - least ? limit + least - 1 : limit;
     if (input->capacity - input->length < least && !buf_reserve(input, least))
         return CONN_ENDED;
     status = receive(conn, input->at + input->length, input->capacity - input->length, &count);

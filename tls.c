@@ -62,10 +62,10 @@ static bool configure(SSL_CTX *ssl)
            SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1;
 }
 
-/* OpenSSL's words for what has just failed, or the system's. */
-static const char *last_reason(void)
+/* OpenSSL's words for what has just failed, or the system's: what failed first caused the rest. */
+static const char *first_reason(void)
 {
-    unsigned long code = ERR_peek_last_error();
+    unsigned long code = ERR_peek_error();
     const char *reason = ERR_reason_error_string(code);
 
     if (!reason && ERR_SYSTEM_ERROR(code))
@@ -84,7 +84,7 @@ static bool load(SSL_CTX *ssl, const char *cert, const char *key, char *error, s
                SSL_CTX_check_private_key(ssl) == 1;
     }
     if (!good)
-        snprintf(error, room, "%s: %s", file, last_reason());
+        snprintf(error, room, "%s: %s", file, first_reason());
     return good;
 }
 
@@ -151,9 +151,8 @@ static enum tls_status explain(struct tls *tls)
         tls->reason = errno ? strerror(errno) : "closed without notice";
         return TLS_ENDED;
     default:
-        tls->reason = last_reason();
-        return ERR_GET_REASON(ERR_peek_last_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP
-                                                                           : TLS_ENDED;
+        tls->reason = first_reason();
+        return ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP : TLS_ENDED;
     }
 }
 

@@ -7,13 +7,10 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 WSPUSH_CLUSTER=${WSPUSH_CLUSTER:-build/cluster-asan/wspush}
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where servers are
 
 REDIS='' REDIS_PORT='' REDIS_PASSWORD=''
 RABBIT='' RABBIT_PORT='' RABBIT_DIST_PORT='' EPMD='' EPMD_PORT=''
-NGINX='' NGINX_PORT=''
 declare -A NODE NODE_PORT NODE_RPC NODE_LOGGED # by name; NODE has the processes of those that run
-TAKEN=' '                                      # ports given away
 
 # with a sanitizer's book-keeping of freed memory, hashing would take five times as long
 QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
@@ -25,58 +22,6 @@ MESSAGE="'code':7,'msg':'m','data':1" # of a send that pushes $FRAME
 FRAME='{"code":7,"msg":"m","data":1}'
 NOTICE='^{"code":100[12],"msg":"client o[nf]*line","data"' # how a notice begins
 declare -A IDS PROCESS # of clients, by name
-
-# --- processes --------------------------------------------------------------------------------
-
-# listens PORT [ADDRESS]
-listens() {
-    (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null
-}
-
-# free_port: finds a port, which is in $FREE.
-free_port() {
-    while FREE=$((20000 + RANDOM % 12000))
-        [[ $TAKEN == *" $FREE "* ]] || listens "$FREE"; do :; done
-    TAKEN+="$FREE "
-}
-
-# runs PID
-runs() {
-    kill -0 "$1" 2>/dev/null
-}
-
-# freeze PID / thaw PID. One that is not frozen is not woken: the leak check at the end of a
-# sanitizer's process would wait for ever if it were just then.
-declare -A FROZEN
-freeze() {
-    FROZEN[$1]=1
-    kill -STOP "$1"
-}
-
-thaw() {
-    [ -n "${FROZEN[$1]-}" ] || return 0
-    unset "FROZEN[$1]"
-    kill -CONT "$1"
-}
-
-# kill_process PID [SIGNAL]: ends a process, though it be frozen, and kills it if it has not ended
-# after twenty seconds. The status is that of the process.
-kill_process() {
-    kill "-${2:-KILL}" "$1"
-    thaw "$1"
-    for _ in {1..1000}; do
-        runs "$1" || break
-        sleep 0.02
-    done
-    ! runs "$1" || kill -KILL "$1"
-    wait "$1"
-} 2>/dev/null # where bash would tell that it was killed
-
-# broken NAME FILE: gives up a test whose servers do not start.
-broken() {
-    bad "$1" "$(tail -n 5 "$2" 2>/dev/null)"
-    finish
-}
 
 # --- Redis ------------------------------------------------------------------------------------
 
@@ -217,43 +162,6 @@ freeze_rabbit() {
 
 thaw_rabbit() {
     thaw "$RABBIT"
-}
-
-# --- nginx ------------------------------------------------------------------------------------
-
-# start_nginx TEXT PORT: starts it with this inside of http { } and waits until it listens on the
-# port, which the text names too.
-start_nginx() {
-    local base=$DIR/nginx kind paths='' user=''
-    NGINX_PORT=$2
-    mkdir -p "$base"
-    for kind in client_body proxy fastcgi uwsgi scgi; do
-        paths+="${kind}_temp_path $base/$kind; "
-    done
-    [ "$(id -u)" != 0 ] || user='user root;' # who else would not get into $DIR
-    cat >"$base/nginx.conf" <<CONF
-daemon off;
-pid $base/pid;
-worker_processes 1;
-$user
-events { worker_connections 1024; }
-http {
-access_log $base/access.log;
-$paths
-$1
-}
-CONF
-    nginx -p "$base" -e "$base/error.log" -c "$base/nginx.conf" >"$base/out" 2>&1 &
-    NGINX=$!
-    if ! wait_for listens "$NGINX_PORT" || ! runs "$NGINX"; then
-        broken 'nginx starts' "$base/error.log"
-    fi
-}
-
-# stop_nginx: with its workers, who would survive it if it were killed.
-stop_nginx() {
-    [ -z "$NGINX" ] || kill_process "$NGINX" TERM
-    NGINX=''
 }
 
 # --- nodes ------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ fi
 if [ "$want" = test ]; then
     need 'curl --version' curl
     need 'jq --version' jq
+    need 'openssl version' openssl
     need 'command -v redis-server && command -v redis-cli' redis-server redis-server
     need 'command -v rabbitmq-server' rabbitmq-server rabbitmq-server
     need 'command -v epmd' erlang-base epmd.service epmd.socket

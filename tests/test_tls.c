@@ -1,0 +1,678 @@
+/* test_tls.c - tls.c, and conn.c over it: whatever the pieces in which bytes come and leave, what
+ * arrives is what was sent; what must not be spoken is refused. The client's side is OpenSSL's own,
+ * and its bytes pass through this test's hands. */
+#include "conn.h"
+#include "tls.h"
+
+#include "test.h"
+
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define TURNS_MAX 200000
+#define NO_LIMIT SIZE_MAX
+#define CERT "cert.pem"
+#define KEY "key.pem"
+
+/* --- certificates ---------------------------------------------------------------------------- */
+
+static void write_key(const char *path, EVP_PKEY *key, const char *passphrase)
+{
+    FILE *file = fopen(path, "w");
+
+    CHECK(file && PEM_write_PrivateKey(file, key, passphrase ? EVP_aes_128_cbc() : NULL, NULL, 0,
+                                       NULL, (void *)(uintptr_t)passphrase) == 1);
+    if (file)
+        fclose(file);
+}
+
+static void write_cert(const char *path, EVP_PKEY *key, long seconds)
+{
+    X509 *cert = X509_new();
+    FILE *file = fopen(path, "w");
+
+    X509_set_version(cert, X509_VERSION_3);
+    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
+    X509_gmtime_adj(X509_getm_notBefore(cert), -20L * 86400);
+    X509_gmtime_adj(X509_getm_notAfter(cert), seconds);
+    X509_set_pubkey(cert, key);
+    X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC,
+                               (const unsigned char *)"localhost", -1, -1, 0);
+    X509_set_issuer_name(cert, X509_get_subject_name(cert));
+    CHECK(X509_sign(cert, key, EVP_sha256()) > 0);
+    CHECK(file && PEM_write_X509(file, cert) == 1);
+    if (file)
+        fclose(file);
+    X509_free(cert);
+}
+
+/* A key of its own with a certificate that has `seconds` to live. */
+static void write_pair(const char *cert, const char *key, long seconds)
+{
+    EVP_PKEY *pair = EVP_EC_gen("P-256");
+
+    write_key(key, pair, NULL);
+    write_cert(cert, pair, seconds);
+    EVP_PKEY_free(pair);
+}
+
+static struct tls_context *load(const char *cert, const char *key)
+{
+    char error[300];
+    struct tls_context *context = tls_context_new(cert, key, error, sizeof error);
+
+    if (!CHECK(context))
+        printf("%s\n", error);
+    return context;
+}
+
+/* --- both ends ------------------------------------------------------------------------------- */
+
+/* A connection of ours, and the client at the far end of its socket. */
+struct wire {
+    struct conn_shared *shared;
+    struct conn conn;
+    struct buf got; /* by the server */
+    int far;
+    size_t piece; /* bytes that are passed on at a time */
+    SSL_CTX *settings;
+    SSL *client;
+    BIO *in, *out; /* the client's */
+};
+
+static void open_wire(struct wire *wire, const struct tls_context *context)
+{
+    int ends[2], little = 4096;
+
+    *wire = (struct wire){.piece = 65536, .shared = calloc(1, sizeof *wire->shared)};
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    for (int i = 0; i < 2; i++) {
+        fcntl(ends[i], F_SETFL, O_NONBLOCK);
+        setsockopt(ends[i], SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
+    }
+    conn_open(&wire->conn, ends[0], wire->shared);
+    wire->far = ends[1];
+    CHECK(conn_secure(&wire->conn, context));
+    wire->settings = SSL_CTX_new(TLS_client_method());
+    wire->client = SSL_new(wire->settings);
+    wire->in = BIO_new(BIO_s_mem());
+    wire->out = BIO_new(BIO_s_mem());
+    SSL_set_bio(wire->client, wire->in, wire->out);
+    SSL_set_connect_state(wire->client);
+}
+
+static void close_wire(struct wire *wire)
+{
+    while (conn_next_dirty(wire->shared))
+        ;
+    conn_close(&wire->conn);
+    conn_shared_free(wire->shared);
+    free(wire->shared);
+    buf_free(&wire->got);
+    if (wire->far >= 0)
+        close(wire->far);
+    SSL_free(wire->client);
+    SSL_CTX_free(wire->settings);
+    ERR_clear_error();
+}
+
+/* Passes on what the client has written, a piece at a time. True if something moved. */
+static bool carry_there(struct wire *wire)
+{
+    char *at;
+    long length = BIO_get_mem_data(wire->out, &at);
+    size_t piece = (size_t)length < wire->piece ? (size_t)length : wire->piece;
+    ssize_t n = piece ? send(wire->far, at, piece, 0) : 0;
+    char sent[65536];
+
+    return n > 0 && BIO_read(wire->out, sent, (int)n) == (int)n;
+}
+
+static bool carry_back(struct wire *wire)
+{
+    char bytes[65536];
+    ssize_t n = recv(wire->far, bytes, wire->piece, 0);
+
+    return n > 0 && BIO_write(wire->in, bytes, (int)n) == (int)n;
+}
+
+/* One turn of the server: reads once, keeps all, and writes what it can. */
+static enum conn_status serve(struct wire *wire)
+{
+    struct conn_bytes bytes;
+    enum conn_status status;
+
+    if (wire->conn.blocked)
+        conn_writable(&wire->conn);
+    conn_flush(&wire->conn);
+    status = conn_fill(&wire->conn, NO_LIMIT, &bytes);
+    if (status == CONN_READY) {
+        buf_append(&wire->got, (struct str){bytes.at, bytes.length});
+        conn_keep(&wire->conn, (struct conn_bytes){0});
+    }
+    return status;
+}
+
+/* Turns until nothing moves; what the client reads is appended to `got`. The last status of the
+ * server is the value. */
+static enum conn_status settle(struct wire *wire, struct buf *got)
+{
+    enum conn_status status = CONN_BLOCKED;
+    bool moved = true;
+
+    for (int turn = 0; moved && turn < TURNS_MAX; turn++) {
+        char bytes[65536];
+        size_t n = 0;
+
+        moved = false;
+        ERR_clear_error();
+        if (SSL_read_ex(wire->client, bytes, sizeof bytes, &n) == 1) {
+            if (got)
+                buf_append(got, (struct str){bytes, n});
+            moved = true;
+        }
+        moved = carry_there(wire) || moved;
+        status = wire->conn.tls ? serve(wire) : CONN_PLAIN;
+        if (status == CONN_ENDED || status == CONN_PLAIN)
+            return status;
+        moved = carry_back(wire) || moved || status == CONN_READY;
+    }
+    return status;
+}
+
+static void client_says(struct wire *wire, struct str text)
+{
+    size_t n = 0;
+
+    CHECK(SSL_write_ex(wire->client, text.at, text.length, &n) == 1 && n == text.length);
+}
+
+static void queue(struct wire *wire, size_t length, char fill)
+{
+    struct message *message = message_new(length);
+
+    memset(message->bytes, fill, length);
+    CHECK(conn_queue(&wire->conn, message, NO_LIMIT));
+    message_release(message);
+}
+
+/* True if `got` is `counts[i]` times the letter of `letters`, one after the other. */
+static bool is_rows(const struct buf *got, const char *letters, const size_t *counts)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; letters[i]; i++)
+        for (size_t k = 0; k < counts[i]; k++, at++)
+            if (at >= got->length || got->at[at] != letters[i])
+                return false;
+    return at == got->length;
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+static void both_ways_in_any_pieces(void)
+{
+    static const size_t pieces[] = {1, 2, 5, 100, 65536};
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    struct tls_context *context = load(CERT, KEY);
+
+    for (size_t i = 0; i < 2 * COUNT(pieces); i++) {
+        struct wire wire;
+        struct buf got = {0};
+
+        open_wire(&wire, context);
+        SSL_set_max_proto_version(wire.client, versions[i % 2]);
+        wire.piece = pieces[i / 2];
+        CHECK(settle(&wire, &got) == CONN_BLOCKED);
+        CHECK(SSL_is_init_finished(wire.client));
+        CHECK(SSL_version(wire.client) == versions[i % 2]);
+        client_says(&wire, STR("GET / HTTP/1.1\r\n\r\n"));
+        queue(&wire, 5, 'a');
+        queue(&wire, 40000, 'b');
+        queue(&wire, 1, 'c');
+        CHECK(settle(&wire, &got) == CONN_BLOCKED);
+        CHECK(str_equal(str_of(&wire.got), STR("GET / HTTP/1.1\r\n\r\n")));
+        CHECK(is_rows(&got, "abc", (const size_t[]){5, 40000, 1}));
+        CHECK(wire.conn.queued == 0 && !wire.conn.first);
+        buf_free(&got);
+        close_wire(&wire);
+    }
+    tls_context_free(context);
+}
+
+static void small_messages_share_a_record(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    char *at;
+    long before;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    for (int i = 0; i < 10; i++)
+        queue(&wire, 10, 'x');
+    before = BIO_get_mem_data(wire.in, &at);
+    conn_flush(&wire.conn);
+    carry_back(&wire);
+    /* a header of 5 bytes, a type of 1, a tag of 16, once for all */
+    CHECK(BIO_get_mem_data(wire.in, &at) - before == 100 + 22);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void whole_records_are_read(void)
+{
+    static char many[TLS_RECORD_MAX];
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    struct conn_bytes bytes;
+    int large = 4 * CONN_SCRATCH;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    setsockopt(wire.far, SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+    for (int i = 0; i < 3; i++) {
+        client_says(&wire, (struct str){many, sizeof many});
+        while (carry_there(&wire))
+            ;
+        CHECK(conn_fill(&wire.conn, NO_LIMIT, &bytes) == CONN_READY);
+        /* what poll() cannot see any more must not be left behind */
+        CHECK(bytes.length == (size_t)(i + 1) * sizeof many);
+        conn_keep(&wire.conn, bytes);
+        CHECK(conn_fill(&wire.conn, NO_LIMIT, &bytes) == CONN_BLOCKED);
+    }
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void input_has_a_limit(void)
+{
+    static char many[TLS_RECORD_MAX];
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    struct conn_bytes bytes = {0};
+    enum conn_status status = CONN_BLOCKED;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    for (int i = 0; i < 100 && status != CONN_ENDED; i++) {
+        client_says(&wire, (struct str){many, sizeof many});
+        while (carry_there(&wire))
+            ;
+        while ((status = conn_fill(&wire.conn, 100000, &bytes)) == CONN_READY)
+            conn_keep(&wire.conn, bytes);
+    }
+    CHECK(status == CONN_ENDED);
+    CHECK(bytes.length >= 100000 && bytes.length < 100000 + TLS_RECORD_MAX);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+/* A record that is half out is finished, whatever becomes of the queue behind it. */
+static void a_dropped_queue_ends_with_a_whole_record(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+
+    for (size_t length = 1000; length <= 50000; length += 7000) {
+        struct wire wire;
+        struct buf got = {0};
+        size_t kept;
+
+        open_wire(&wire, context);
+        settle(&wire, NULL);
+        for (int i = 0; i < 40; i++)
+            queue(&wire, length, 'a');
+        conn_flush(&wire.conn);
+        CHECK(wire.conn.blocked && tls_pending(wire.conn.tls) > 0);
+        conn_drop_queue(&wire.conn);
+        CHECK(wire.conn.queued >= tls_pending(wire.conn.tls));
+        CHECK(wire.conn.queued < 40 * length);
+        kept = wire.conn.queued;
+        queue(&wire, 9, 'z');
+        CHECK(wire.conn.queued == kept + 9);
+        CHECK(settle(&wire, &got) == CONN_BLOCKED);
+        CHECK(got.length > 9 && (got.length - 9) % length == 0);
+        CHECK(is_rows(&got, "az", (const size_t[]){got.length - 9, 9}));
+        CHECK(wire.conn.queued == 0 && !wire.conn.first && !wire.conn.last);
+        buf_free(&got);
+        close_wire(&wire);
+    }
+    tls_context_free(context);
+}
+
+static void what_has_not_begun_is_dropped(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    struct buf got = {0};
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    queue(&wire, 100, 'a');
+    conn_drop_queue(&wire.conn);
+    CHECK(wire.conn.queued == 0 && !wire.conn.first && !wire.conn.last);
+    queue(&wire, 3, 'b');
+    settle(&wire, &got);
+    CHECK(is_rows(&got, "b", (const size_t[]){3}));
+    buf_free(&got);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void a_killed_connection_forgets_its_record(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    queue(&wire, 500000, 'a');
+    conn_flush(&wire.conn);
+    CHECK(tls_pending(wire.conn.tls) > 0);
+    conn_kill(&wire.conn);
+    CHECK(wire.conn.queued == 0 && !wire.conn.first);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void the_end_is_told_both_ways(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    struct buf got = {0};
+    char byte;
+    size_t n;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    queue(&wire, 2, 'a');
+    conn_flush(&wire.conn);
+    conn_finish(&wire.conn);
+    while (carry_back(&wire))
+        ;
+    CHECK(SSL_read_ex(wire.client, &byte, 1, &n) == 1 && byte == 'a');
+    CHECK(SSL_read_ex(wire.client, &byte, 1, &n) == 1);
+    CHECK(SSL_read_ex(wire.client, &byte, 1, &n) != 1);
+    CHECK(SSL_get_error(wire.client, 0) == SSL_ERROR_ZERO_RETURN);
+    client_says(&wire, STR("bye")); /* its own side is still open */
+    CHECK(settle(&wire, &got) == CONN_BLOCKED);
+    CHECK(str_equal(str_of(&wire.got), STR("bye")));
+    SSL_shutdown(wire.client);
+    CHECK(settle(&wire, &got) == CONN_ENDED);
+    CHECK(conn_failure(&wire.conn) == NULL);
+    buf_free(&got);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void an_end_without_notice_is_an_end(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    close(wire.far);
+    wire.far = -1;
+    CHECK(serve(&wire) == CONN_ENDED);
+    CHECK(conn_failure(&wire.conn) != NULL);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void plain_http_is_answered_in_plain(void)
+{
+    static const char request[] = "GET / HTTP/1.1\r\n\r\n";
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    char got[100];
+
+    open_wire(&wire, context);
+    CHECK(send(wire.far, request, sizeof request - 1, 0) > 0);
+    CHECK(serve(&wire) == CONN_PLAIN);
+    queue(&wire, 3, 'p');
+    conn_flush(&wire.conn);
+    CHECK(recv(wire.far, got, sizeof got, 0) == 3 && memcmp(got, "ppp", 3) == 0);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void garbage_is_refused(void)
+{
+    static const struct str garbage[] = {
+        STR_INIT("\0\0\0\0\0\0\0\0\0\0\0"),
+        STR_INIT("\x16\x03\x01\xff\xff\1\0\0\0"),
+        STR_INIT("\x16\x03\x01\0\5\1\0\0\1\0\0\0\0\0"),
+        STR_INIT("\x15\x03\x03\0\2\2\x28"),
+        STR_INIT("\x80\x80\1\3\1\0\x57\0\0\0\x20"),
+        STR_INIT("SSH-2.0-OpenSSH_9\r\n"),
+    };
+    struct tls_context *context = load(CERT, KEY);
+
+    for (size_t i = 0; i < COUNT(garbage); i++) {
+        struct wire wire;
+
+        open_wire(&wire, context);
+        CHECK(send(wire.far, garbage[i].at, garbage[i].length, 0) > 0);
+        shutdown(wire.far, SHUT_WR);
+        CHECK(serve(&wire) == CONN_ENDED);
+        CHECK(conn_failure(&wire.conn) != NULL);
+        close_wire(&wire);
+    }
+    tls_context_free(context);
+}
+
+/* Settings of a client with which no connection may come about. */
+static void old_1_1(struct wire *wire)
+{
+    SSL_set_min_proto_version(wire->client, TLS1_VERSION);
+    SSL_set_max_proto_version(wire->client, TLS1_1_VERSION);
+    SSL_set_security_level(wire->client, 0);
+}
+
+static void no_forward_secrecy(struct wire *wire)
+{
+    SSL_set_max_proto_version(wire->client, TLS1_2_VERSION);
+    SSL_set_cipher_list(wire->client, "kRSA:ALL:!ECDHE:!DHE");
+}
+
+static void no_authenticated_cipher(struct wire *wire)
+{
+    SSL_set_max_proto_version(wire->client, TLS1_2_VERSION);
+    SSL_set_cipher_list(wire->client, "ECDHE-ECDSA-AES128-SHA");
+}
+
+static void another_protocol(struct wire *wire)
+{
+    SSL_set_alpn_protos(wire->client, (const unsigned char *)"\2h2\3foo", 7);
+}
+
+static void what_must_not_be_spoken_is_not(void)
+{
+    static void (*const settings[])(struct wire *) = {old_1_1, no_forward_secrecy,
+                                                      no_authenticated_cipher, another_protocol};
+    struct tls_context *context = load(CERT, KEY);
+
+    for (size_t i = 0; i < COUNT(settings); i++) {
+        struct wire wire;
+
+        open_wire(&wire, context);
+        settings[i](&wire);
+        CHECK(settle(&wire, NULL) == CONN_ENDED);
+        CHECK(conn_failure(&wire.conn) != NULL);
+        CHECK(!SSL_is_init_finished(wire.client));
+        close_wire(&wire);
+    }
+    tls_context_free(context);
+}
+
+static void http_1_1_is_chosen(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    const unsigned char *chosen;
+    unsigned length;
+
+    open_wire(&wire, context);
+    SSL_set_alpn_protos(wire.client, (const unsigned char *)"\2h2\x08http/1.1", 12);
+    CHECK(settle(&wire, NULL) == CONN_BLOCKED);
+    SSL_get0_alpn_selected(wire.client, &chosen, &length);
+    CHECK(length == 8 && memcmp(chosen, "http/1.1", 8) == 0);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void keys_change_under_way(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    struct buf got = {0};
+
+    open_wire(&wire, context);
+    wire.piece = 3;
+    settle(&wire, &got);
+    for (int i = 0; i < 3; i++) {
+        CHECK(SSL_key_update(wire.client, SSL_KEY_UPDATE_REQUESTED) == 1);
+        client_says(&wire, STR("x"));
+        queue(&wire, 1000, 'a');
+        CHECK(settle(&wire, &got) == CONN_BLOCKED);
+    }
+    CHECK(str_equal(str_of(&wire.got), STR("xxx")));
+    CHECK(is_rows(&got, "a", (const size_t[]){3000}));
+    buf_free(&got);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void renegotiation_is_refused(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+
+    open_wire(&wire, context);
+    SSL_set_max_proto_version(wire.client, TLS1_2_VERSION);
+    settle(&wire, NULL);
+    CHECK(SSL_renegotiate(wire.client) == 1);
+    SSL_do_handshake(wire.client);
+    settle(&wire, NULL);
+    CHECK(SSL_renegotiate_pending(wire.client) || !SSL_is_init_finished(wire.client));
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+static void connections_outlive_their_context(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    struct buf got = {0};
+
+    open_wire(&wire, context);
+    tls_context_free(context);
+    CHECK(settle(&wire, &got) == CONN_BLOCKED);
+    queue(&wire, 70000, 'a');
+    CHECK(settle(&wire, &got) == CONN_BLOCKED);
+    CHECK(is_rows(&got, "a", (const size_t[]){70000}));
+    buf_free(&got);
+    close_wire(&wire);
+}
+
+/* Loads what cannot be used; the error must name the file and say so much. */
+static bool is_refused(const char *cert, const char *key, const char *file, const char *what)
+{
+    char error[300];
+    struct tls_context *context = tls_context_new(cert, key, error, sizeof error);
+    bool good = !context && strstr(error, file) == error && strstr(error, what);
+
+    if (!good)
+        printf("%s, %s: %s\n", cert, key, error);
+    tls_context_free(context);
+    return good;
+}
+
+static void unusable_files_are_named(void)
+{
+    EVP_PKEY *locked = EVP_EC_gen("P-256");
+    FILE *file = fopen("text.pem", "w");
+
+    fputs("no certificate\n", file);
+    fclose(file);
+    write_pair("other.pem", "otherkey.pem", 86400);
+    write_key("locked.pem", locked, "secret");
+    write_cert("lockedcert.pem", locked, 86400);
+    EVP_PKEY_free(locked);
+    CHECK(is_refused("none.pem", KEY, "none.pem", "No such file"));
+    CHECK(is_refused(CERT, "none.pem", "none.pem", "No such file"));
+    CHECK(is_refused("text.pem", KEY, "text.pem", "no start line"));
+    CHECK(is_refused(CERT, "text.pem", "text.pem", ""));
+    CHECK(is_refused(KEY, KEY, KEY, "no start line"));
+    CHECK(is_refused(CERT, "otherkey.pem", "otherkey.pem", "mismatch"));
+    CHECK(is_refused("lockedcert.pem", "locked.pem", "locked.pem", ""));
+}
+
+static void days_are_counted(void)
+{
+    static const struct {
+        long seconds;
+        int days;
+    } cases[] = {{90 * 86400 + 60, 90}, {3600, 0}, {-3600, -1}, {-3 * 86400 - 60, -3}};
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct tls_context *context;
+
+        write_pair("days.pem", "dayskey.pem", cases[i].seconds);
+        context = load("days.pem", "dayskey.pem");
+        CHECK(tls_context_days(context) == cases[i].days);
+        tls_context_free(context);
+    }
+}
+
+static void nothing_is_nothing(void)
+{
+    tls_close(NULL);
+    tls_context_free(NULL);
+}
+
+int main(void)
+{
+    char folder[] = "/tmp/wspush-tls.XXXXXX";
+
+    signal(SIGPIPE, SIG_IGN);
+    if (!mkdtemp(folder) || chdir(folder) != 0)
+        return 1;
+    write_pair(CERT, KEY, 86400);
+    test_run("both ways, in any pieces", both_ways_in_any_pieces);
+    test_run("small messages share a record", small_messages_share_a_record);
+    test_run("whole records are read", whole_records_are_read);
+    test_run("input has a limit", input_has_a_limit);
+    test_run("a dropped queue ends with a whole record", a_dropped_queue_ends_with_a_whole_record);
+    test_run("what has not begun is dropped", what_has_not_begun_is_dropped);
+    test_run("a killed connection forgets its record", a_killed_connection_forgets_its_record);
+    test_run("the end is told both ways", the_end_is_told_both_ways);
+    test_run("an end without notice is an end", an_end_without_notice_is_an_end);
+    test_run("plain HTTP is answered in plain", plain_http_is_answered_in_plain);
+    test_run("garbage is refused", garbage_is_refused);
+    test_run("what must not be spoken is not", what_must_not_be_spoken_is_not);
+    test_run("http/1.1 is chosen", http_1_1_is_chosen);
+    test_run("keys change under way", keys_change_under_way);
+    test_run("renegotiation is refused", renegotiation_is_refused);
+    test_run("connections outlive their context", connections_outlive_their_context);
+    test_run("unusable files are named", unusable_files_are_named);
+    test_run("days are counted", days_are_counted);
+    test_run("nothing is nothing", nothing_is_nothing);
+    for (const char *const *name =
+             (const char *const[]){CERT, KEY, "other.pem", "otherkey.pem", "locked.pem",
+                                   "lockedcert.pem", "text.pem", "days.pem", "dayskey.pem", NULL};
+         *name; name++)
+        unlink(*name);
+    if (chdir("/") != 0 || rmdir(folder) != 0)
+        return 1;
+    return test_finish();
+}
