@@ -169,14 +169,9 @@ enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t
 
     *count = 0;
     ERR_clear_error();
-    if (tls->pending) /* the record is made already: OpenSSL takes these bytes and no others */
-        length = tls->pending;
     if (SSL_write_ex(tls->ssl, at, length, count) != 1)
         status = explain(tls);
-    if (status == TLS_DONE)
-        tls->pending = 0;
-    else
-        tls->pending = length;
+    tls->pending = status == TLS_DONE ? 0 : length;
     return status;
 }
 

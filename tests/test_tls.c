@@ -271,21 +271,24 @@ static void small_messages_share_a_record(void)
 static void whole_records_are_read(void)
 {
     static char many[TLS_RECORD_MAX];
+    static const size_t lengths[] = {5000, 3000, TLS_RECORD_MAX, 7000, TLS_RECORD_MAX};
     struct tls_context *context = load(CERT, KEY);
     struct wire wire;
     struct conn_bytes bytes;
+    size_t kept = 0;
     int large = 4 * CONN_SCRATCH;
 
     open_wire(&wire, context);
     settle(&wire, NULL);
     setsockopt(wire.far, SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
-    for (int i = 0; i < 3; i++) {
-        client_says(&wire, (struct str){many, sizeof many});
+    for (size_t i = 0; i < COUNT(lengths); i++) {
+        client_says(&wire, (struct str){many, lengths[i]});
         while (carry_there(&wire))
             ;
         CHECK(conn_fill(&wire.conn, NO_LIMIT, &bytes) == CONN_READY);
         /* what poll() cannot see any more must not be left behind */
-        CHECK(bytes.length == (size_t)(i + 1) * sizeof many);
+        CHECK(bytes.length == kept + lengths[i]);
+        kept = bytes.length;
         conn_keep(&wire.conn, bytes);
         CHECK(conn_fill(&wire.conn, NO_LIMIT, &bytes) == CONN_BLOCKED);
     }
@@ -445,6 +448,77 @@ static void plain_http_is_answered_in_plain(void)
     tls_context_free(context);
 }
 
+/* The first flight of the handshake finds the socket full. */
+static void a_handshake_waits_until_it_can_be_written(void)
+{
+    static char junk[100000];
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    struct buf got = {0};
+    ssize_t filled = 0, n;
+
+    open_wire(&wire, context);
+    for (size_t piece = sizeof junk; piece > 0; piece = n > 0 ? piece : piece / 2) {
+        n = send(wire.conn.fd, junk, piece, 0);
+        filled += n > 0 ? n : 0;
+    }
+    SSL_do_handshake(wire.client);
+    CHECK(carry_there(&wire));
+    CHECK(serve(&wire) == CONN_BLOCKED);
+    CHECK(wire.conn.blocked);
+    while (filled > 0 && (n = recv(wire.far, junk, (size_t)filled, 0)) > 0)
+        filled -= n;
+    CHECK(filled == 0);
+    CHECK(settle(&wire, &got) == CONN_BLOCKED);
+    CHECK(SSL_is_init_finished(wire.client));
+    queue(&wire, 10, 'a');
+    CHECK(settle(&wire, &got) == CONN_BLOCKED);
+    CHECK(is_rows(&got, "a", (const size_t[]){10}));
+    buf_free(&got);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+/* What failed for one connection is not said of the next one. */
+static void failures_are_a_connections_own(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire bad, good;
+
+    open_wire(&bad, context);
+    open_wire(&good, context);
+    CHECK(send(bad.far, "noise, noise", 12, 0) == 12);
+    CHECK(serve(&bad) == CONN_ENDED);
+    CHECK(serve(&good) == CONN_BLOCKED);
+    CHECK(conn_failure(&good.conn) == NULL);
+    close_wire(&bad);
+    close_wire(&good);
+    tls_context_free(context);
+}
+
+static void bytes_to_be_written_again_may_have_moved(void)
+{
+    static char first[TLS_RECORD_MAX], second[TLS_RECORD_MAX];
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    enum tls_status status = TLS_WANTS_WRITE;
+    size_t count;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    while (tls_write(wire.conn.tls, first, sizeof first, &count) == TLS_DONE)
+        ;
+    CHECK(tls_pending(wire.conn.tls) == sizeof first);
+    for (int i = 0; i < 100 && status == TLS_WANTS_WRITE; i++) {
+        carry_back(&wire);
+        status = tls_write(wire.conn.tls, second, sizeof second, &count);
+    }
+    CHECK(status == TLS_DONE);
+    CHECK(count == sizeof second && tls_pending(wire.conn.tls) == 0);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
 static void garbage_is_refused(void)
 {
     static const struct str garbage[] = {
@@ -563,7 +637,7 @@ static void renegotiation_is_refused(void)
     CHECK(SSL_renegotiate(wire.client) == 1);
     SSL_do_handshake(wire.client);
     settle(&wire, NULL);
-    CHECK(SSL_renegotiate_pending(wire.client) || !SSL_is_init_finished(wire.client));
+    CHECK(!SSL_is_init_finished(wire.client));
     close_wire(&wire);
     tls_context_free(context);
 }
@@ -599,7 +673,7 @@ static bool is_refused(const char *cert, const char *key, const char *file, cons
 
 static void unusable_files_are_named(void)
 {
-    EVP_PKEY *locked = EVP_EC_gen("P-256");
+    EVP_PKEY *locked = EVP_EC_gen("P-256"), *rsa = EVP_RSA_gen(2048);
     FILE *file = fopen("text.pem", "w");
 
     fputs("no certificate\n", file);
@@ -607,14 +681,17 @@ static void unusable_files_are_named(void)
     write_pair("other.pem", "otherkey.pem", 86400);
     write_key("locked.pem", locked, "secret");
     write_cert("lockedcert.pem", locked, 86400);
+    write_key("rsa.pem", rsa, NULL);
     EVP_PKEY_free(locked);
+    EVP_PKEY_free(rsa);
     CHECK(is_refused("none.pem", KEY, "none.pem", "No such file"));
     CHECK(is_refused(CERT, "none.pem", "none.pem", "No such file"));
     CHECK(is_refused("text.pem", KEY, "text.pem", "no start line"));
     CHECK(is_refused(CERT, "text.pem", "text.pem", ""));
     CHECK(is_refused(KEY, KEY, KEY, "no start line"));
     CHECK(is_refused(CERT, "otherkey.pem", "otherkey.pem", "mismatch"));
-    CHECK(is_refused("lockedcert.pem", "locked.pem", "locked.pem", ""));
+    CHECK(is_refused(CERT, "rsa.pem", "rsa.pem", ""));
+    CHECK(is_refused("lockedcert.pem", "locked.pem", "locked.pem", "interrupted"));
 }
 
 static void days_are_counted(void)
@@ -658,6 +735,10 @@ int main(void)
     test_run("the end is told both ways", the_end_is_told_both_ways);
     test_run("an end without notice is an end", an_end_without_notice_is_an_end);
     test_run("plain HTTP is answered in plain", plain_http_is_answered_in_plain);
+    test_run("a handshake waits until it can be written",
+             a_handshake_waits_until_it_can_be_written);
+    test_run("failures are a connection's own", failures_are_a_connections_own);
+    test_run("bytes to be written again may have moved", bytes_to_be_written_again_may_have_moved);
     test_run("garbage is refused", garbage_is_refused);
     test_run("what must not be spoken is not", what_must_not_be_spoken_is_not);
     test_run("http/1.1 is chosen", http_1_1_is_chosen);
@@ -669,7 +750,8 @@ int main(void)
     test_run("nothing is nothing", nothing_is_nothing);
     for (const char *const *name =
              (const char *const[]){CERT, KEY, "other.pem", "otherkey.pem", "locked.pem",
-                                   "lockedcert.pem", "text.pem", "days.pem", "dayskey.pem", NULL};
+                                   "lockedcert.pem", "rsa.pem", "text.pem", "days.pem",
+                                   "dayskey.pem", NULL};
          *name; name++)
         unlink(*name);
     if (chdir("/") != 0 || rmdir(folder) != 0)
