@@ -487,6 +487,7 @@ static void failures_are_a_connections_own(void)
 
     open_wire(&bad, context);
     open_wire(&good, context);
+    settle(&good, NULL);
     CHECK(send(bad.far, "noise, noise", 12, 0) == 12);
     CHECK(serve(&bad) == CONN_ENDED);
     CHECK(serve(&good) == CONN_BLOCKED);
