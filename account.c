@@ -52,6 +52,7 @@ struct accounts {
     pthread_cond_t changed;
     struct table table; /* of struct account */
     struct job_list waiting, done;
+    uint32_t last_origin; /* of the job that was last begun */
     bool stop;
 };
 
@@ -77,6 +78,33 @@ static struct job *pop(struct job_list *list)
         list->last = NULL;
     list->count--;
     return job;
+}
+
+/* The oldest job of another origin than `last`, or else the oldest one. */
+static struct job *pop_in_turn(struct job_list *list, uint32_t last)
+{
+    struct job *job = list->first, *before = NULL;
+
+    while (job && job->result.origin == last) {
+        before = job;
+        job = job->next;
+    }
+    if (!job || !before)
+        return pop(list);
+    before->next = job->next;
+    if (list->last == job)
+        list->last = before;
+    list->count--;
+    return job;
+}
+
+static size_t count_from(const struct job_list *list, uint32_t origin)
+{
+    size_t count = 0;
+
+    for (const struct job *job = list->first; job; job = job->next)
+        count += job->result.origin == origin;
+    return count;
 }
 
 static void free_job(struct job *job)
@@ -374,7 +402,9 @@ static struct job *next_job(struct accounts *accounts)
     pthread_mutex_lock(&accounts->lock);
     while (!accounts->stop && !accounts->waiting.first)
         pthread_cond_wait(&accounts->changed, &accounts->lock);
-    job = accounts->stop ? NULL : pop(&accounts->waiting);
+    job = accounts->stop ? NULL : pop_in_turn(&accounts->waiting, accounts->last_origin);
+    if (job)
+        accounts->last_origin = job->result.origin;
     pthread_mutex_unlock(&accounts->lock);
     return job;
 }
@@ -406,7 +436,7 @@ static bool start_worker(struct accounts *accounts)
 }
 
 bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint64_t ticket,
-                     struct str name, struct str password)
+                     uint32_t origin, struct str name, struct str password)
 {
     struct job *job;
     bool room;
@@ -417,13 +447,14 @@ bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint
     job = calloc(1, sizeof *job);
     if (!job)
         return false;
-    job->result =
-        (struct account_result){.ticket = ticket, .kind = kind, .name_length = name.length};
+    job->result = (struct account_result){
+        .ticket = ticket, .origin = origin, .kind = kind, .name_length = name.length};
     memcpy(job->result.name, name.at, name.length);
     job->password_length = password.length;
     memcpy(job->password, password.at, password.length);
     pthread_mutex_lock(&accounts->lock);
-    room = accounts->waiting.count < ACCOUNT_JOBS_MAX;
+    room = accounts->waiting.count < ACCOUNT_JOBS_MAX &&
+           count_from(&accounts->waiting, origin) < ACCOUNT_ORIGIN_MAX;
     if (room) {
         push(&accounts->waiting, job);
         pthread_cond_signal(&accounts->changed);

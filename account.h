@@ -15,6 +15,7 @@
 #define ACCOUNT_PASSWORD_MAX 256
 #define ACCOUNT_ITERATIONS 600000 /* of PBKDF2, for new accounts */
 #define ACCOUNT_JOBS_MAX 64
+#define ACCOUNT_ORIGIN_MAX (ACCOUNT_JOBS_MAX * 3 / 4) /* of them, from one origin */
 
 struct accounts;
 
@@ -41,6 +42,7 @@ struct account_store {
 /* What became of a job. */
 struct account_result {
     uint64_t ticket; /* the caller's */
+    uint32_t origin; /* from where it was submitted */
     enum account_job_kind kind;
     enum account_outcome outcome;
     int error; /* errno, with ACCOUNT_UNSAVED */
@@ -61,10 +63,11 @@ struct accounts *accounts_open_store(const struct account_store *store, int wake
 bool accounts_know(struct accounts *accounts, struct str name);
 
 /* Gives the worker a job; name and password are copied, at most ACCOUNT_NAME_MAX and
- * ACCOUNT_PASSWORD_MAX bytes. False if ACCOUNT_JOBS_MAX jobs are waiting, or no thread or memory
- * is to be had. */
+ * ACCOUNT_PASSWORD_MAX bytes. Who submits many does not keep others waiting: jobs of another
+ * `origin` than the last one come first. False if ACCOUNT_JOBS_MAX jobs are waiting, or
+ * ACCOUNT_ORIGIN_MAX from this origin, or no thread or memory is to be had. */
 bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint64_t ticket,
-                     struct str name, struct str password);
+                     uint32_t origin, struct str name, struct str password);
 
 /* Takes the next result; false if there is none. */
 bool accounts_take_result(struct accounts *accounts, struct account_result *result);

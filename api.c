@@ -454,14 +454,51 @@ static bool check_register_key(const struct api *api, const struct http_request 
     return false;
 }
 
+/* In the long run a password can be guessed once a second from everywhere together, and ten times a
+ * minute from one address. */
+void api_open(struct api *api)
+{
+    api->system_logins = (struct attempts){.burst = 100, .pause = 1000};
+    api->address_logins = (struct attempts){.burst = 10, .pause = 6000};
+}
+
+/* An address as a number. The owner of an IPv6 address has all of the last 64 bits. */
+static uint32_t hash_origin(const struct api *api, const unsigned char address[16])
+{
+    static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
+    size_t length = memcmp(address, mapped, sizeof mapped) == 0 ? 16 : 8;
+
+    return str_hash((struct str){(const char *)address, length}, api->seed);
+}
+
+/* False and an answer while too many logins of a system have failed. */
+static bool may_log_in(const struct api *api, struct str system, uint32_t origin, int64_t now,
+                       struct api_answer *answer)
+{
+    int64_t wait = attempts_wait(&api->system_logins, str_hash(system, api->seed), now);
+    int64_t here = attempts_wait(&api->address_logins, str_hash(system, origin), now);
+
+    if (here > wait)
+        wait = here;
+    if (wait == 0)
+        return true;
+    api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many logins of this system have failed"));
+    answer->retry_after = (unsigned)((wait + 999) / 1000);
+    return false;
+}
+
 static enum api_result start_job(struct api *api, const struct route *route,
-                                 const struct fields *fields, uint64_t ticket,
+                                 const struct fields *fields, const struct api_call *call,
                                  struct api_answer *answer)
 {
     enum account_job_kind kind =
         route->action == ACTION_REGISTER ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
+    uint32_t origin = hash_origin(api, call->address);
+    struct str system = fields->text[FIELD_SYSTEM_ID];
 
-    if (accounts_submit(api->accounts, kind, ticket, fields->text[FIELD_SYSTEM_ID],
+    if (kind == ACCOUNT_LOGIN && !may_log_in(api, system, origin, call->now, answer))
+        return API_ANSWERED;
+    if (accounts_submit(api->accounts, kind, call->ticket, origin, system,
                         fields->text[FIELD_PASSWORD]))
         return API_LATER;
     api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
@@ -469,9 +506,10 @@ static enum api_result start_job(struct api *api, const struct route *route,
     return API_ANSWERED;
 }
 
-void api_finish(const struct api *api, const struct account_result *result, int64_t unix_now,
+void api_finish(struct api *api, const struct account_result *result, int64_t now, int64_t unix_now,
                 struct api_answer *answer)
 {
+    struct str name = {result->name, result->name_length};
     struct buf data = {0};
     int64_t ttl = (int64_t)api->config->token_ttl;
     char text[160];
@@ -481,6 +519,8 @@ void api_finish(const struct api *api, const struct account_result *result, int6
         api_refuse(answer, 200, OUTCOME_REGISTERED, STR("systemId is already registered"));
         return;
     case ACCOUNT_DENIED:
+        attempts_fail(&api->system_logins, str_hash(name, api->seed), now);
+        attempts_fail(&api->address_logins, str_hash(name, result->origin), now);
         api_refuse(answer, 200, OUTCOME_DENIED, STR("wrong systemId or password"));
         return;
     case ACCOUNT_UNSAVED:
@@ -498,8 +538,7 @@ void api_finish(const struct api *api, const struct account_result *result, int6
     }
     if (result->kind == ACCOUNT_LOGIN) {
         buf_append(&data, STR("{\"token\":\""));
-        data.failed |= !crypto_sign_token(
-            api->keys, (struct str){result->name, result->name_length}, unix_now + ttl, &data);
+        data.failed |= !crypto_sign_token(api->keys, name, unix_now + ttl, &data);
         buf_append(&data, STR("\",\"expiresIn\":"));
         buf_append_number(&data, ttl);
         buf_append(&data, STR("}"));
@@ -552,31 +591,29 @@ static bool check_method(const struct http_request *request, const struct route 
 
 #define DECODED_KEPT 65536 /* memory kept from one request to the next */
 
-static enum api_result run(struct api *api, const struct route *route, struct str body,
-                           struct str system, uint64_t ticket, struct api_answer *answer)
+static enum api_result run(struct api *api, const struct route *route, const struct api_call *call,
+                           struct str system, struct api_answer *answer)
 {
     struct fields fields = {0};
     enum api_result result = API_ANSWERED;
 
-    if (read_fields(api, route, body, &fields, answer)) {
+    if (read_fields(api, route, call->body, &fields, answer)) {
         if (route->action == ACTION_COMMAND)
-            result = run_command(api, route, &fields, system, ticket, answer);
+            result = run_command(api, route, &fields, system, call->ticket, answer);
         else
-            result = start_job(api, route, &fields, ticket, answer);
+            result = start_job(api, route, &fields, call, answer);
     }
     if (api->decoded.capacity > DECODED_KEPT)
         buf_free(&api->decoded);
     return result;
 }
 
-enum api_result api_handle(struct api *api, const struct http_request *request, struct str body,
-                           uint64_t ticket, int64_t now, int64_t unix_now,
-                           struct api_answer *answer)
+enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer)
 {
+    const struct http_request *request = call->request;
     const struct route *route = find_route(request->path);
     char room[ACCOUNT_NAME_MAX];
     struct buf system = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-
     const char *unready = cluster_unready(api->cluster);
 
     if (!check_method(request, route, answer))
@@ -588,14 +625,15 @@ enum api_result api_handle(struct api *api, const struct http_request *request, 
     }
     if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
         return API_ANSWERED;
-    if (route->action == ACTION_COMMAND && !check_token(api, request, unix_now, &system, answer))
+    if (route->action == ACTION_COMMAND &&
+        !check_token(api, request, call->unix_now, &system, answer))
         return API_ANSWERED;
-    if (route->action == ACTION_COMMAND && !within_rate(api, str_of(&system), now)) {
+    if (route->action == ACTION_COMMAND && !within_rate(api, str_of(&system), call->now)) {
         api_refuse(answer, 429, OUTCOME_LIMIT, STR("more API calls a second than api_rate allows"));
         answer->retry_after = 1;
         return API_ANSWERED;
     }
-    return run(api, route, body, str_of(&system), ticket, answer);
+    return run(api, route, call, str_of(&system), answer);
 }
 
 void api_free(struct api *api)

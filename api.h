@@ -5,6 +5,7 @@
 #define WSPUSH_API_H
 
 #include "account.h"
+#include "attempts.h"
 #include "cluster.h"
 #include "command.h"
 #include "config.h"
@@ -13,16 +14,18 @@
 #include "hub.h"
 #include "table.h"
 
-/* What answers need; zeroed and then filled in by the owner. */
+/* What answers need; zeroed and then filled in by the owner, then api_open. */
 struct api {
     const struct config *config;
     const struct crypto_keys *keys;
     struct hub *hub;
     struct cluster *cluster; /* NULL on a node that is alone */
     struct accounts *accounts;
-    uint32_t seed;      /* keys hashes: any secret number */
-    struct table rates; /* by system: calls that may still be made */
-    struct buf decoded; /* the strings of the present request */
+    uint32_t seed;                  /* keys hashes: any secret number */
+    struct table rates;             /* by system: calls that may still be made */
+    struct attempts system_logins;  /* that failed, of a system, */
+    struct attempts address_logins; /* and of a system from one address */
+    struct buf decoded;             /* the strings of the present request */
 };
 
 /* An answer to be sent. */
@@ -39,14 +42,22 @@ enum api_result {
     API_LATER /* an account job runs, or other nodes are asked: the result comes with the ticket */
 };
 
-/* Does what a request with its whole body asks for. `ticket` names the connection for a late
- * answer, `now` is in milliseconds of a steady clock, `unix_now` in seconds. */
-enum api_result api_handle(struct api *api, const struct http_request *request, struct str body,
-                           uint64_t ticket, int64_t now, int64_t unix_now,
-                           struct api_answer *answer);
+/* A request with its whole body, and the circumstances. */
+struct api_call {
+    const struct http_request *request;
+    struct str body;
+    uint64_t ticket;              /* names the connection for a late answer */
+    const unsigned char *address; /* the peer's, 16 bytes as in struct conn */
+    int64_t now;                  /* milliseconds of a steady clock */
+    int64_t unix_now;             /* seconds */
+};
 
-/* Makes the answer of a finished account job. */
-void api_finish(const struct api *api, const struct account_result *result, int64_t unix_now,
+/* Does what a call asks for. */
+enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer);
+
+/* Makes the answer of a finished account job. To be called also if nobody waits for it any more: a
+ * login that failed is counted here. */
+void api_finish(struct api *api, const struct account_result *result, int64_t now, int64_t unix_now,
                 struct api_answer *answer);
 
 /* Makes the answer of a command for which other nodes had to be asked. */
@@ -54,6 +65,9 @@ void api_finish_command(const struct cluster_result *result, struct api_answer *
 
 /* Fills an answer with an envelope: for refusals, also those that other rooms decide on. */
 void api_refuse(struct api_answer *answer, int status, enum outcome_code code, struct str error);
+
+/* Sets the limits of logins that fail. */
+void api_open(struct api *api);
 
 /* Frees what api keeps. */
 void api_free(struct api *api);

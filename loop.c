@@ -25,14 +25,14 @@
 #include <unistd.h>
 
 #define ACCEPTS_A_TURN 64
-#define PARK_FROM 64      /* connections up to which nothing is parked and no thread runs */
-#define HOT_MAX 128       /* connections that the loop polls itself once parking has begun */
-#define HOT_KEPT 96       /* how many of them are left when there were too many */
-#define OVER_LIMIT_MAX 32 /* connections beyond the limit that are told so */
-#define ACCEPT_PAUSE 200  /* milliseconds without accepting when descriptors have run out */
-#define PARK_PAUSE 1000   /* milliseconds without asking for a thread that was refused */
-#define DRAIN_TICK 50     /* milliseconds between two shares of clients when stopping */
-#define DRAIN_GRACE 2000  /* milliseconds for the last ones to close */
+#define PARK_FROM 64 /* connections up to which nothing is parked and no thread runs */
+#define HOT_MAX 128  /* connections that the loop polls itself once parking has begun */
+#define HOT_KEPT 96  /* how many of them are left when there were too many */
+
+#define ACCEPT_PAUSE 200 /* milliseconds without accepting when descriptors have run out */
+#define PARK_PAUSE 1000  /* milliseconds without asking for a thread that was refused */
+#define DRAIN_TICK 50    /* milliseconds between two shares of clients when stopping */
+#define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
 
 /* How many connections an address has. */
@@ -58,6 +58,7 @@ struct loop {
     struct pollfd *polls;      /* the listener, the wake pipe, as in `hot`, and the cluster's */
     size_t poll_room;
     size_t slots, free_count, hot_count, dead_count, session_count;
+    size_t over_count; /* sessions beyond a limit, which are told so */
     uint32_t generation;
     struct deadlines deadlines;
     struct table addresses; /* of struct address_count; used if max_per_ip is set */
@@ -211,10 +212,22 @@ static void store_address(unsigned char out[16], const struct sockaddr_storage *
     }
 }
 
+/* Connections beyond the limit that are told so. */
+static uint64_t over_limit_most(uint64_t connections)
+{
+    return connections < 256 ? 1 + connections / 8 : 32;
+}
+
+uint64_t loop_descriptors(uint64_t connections)
+{
+    return connections + over_limit_most(connections) + 2 * (connections / PARK_LOT + 1);
+}
+
 static bool may_accept(const struct loop *loop)
 {
     return loop->listener >= 0 && loop->context.now >= loop->accept_after &&
-           loop->session_count < loop->options->max_connections + OVER_LIMIT_MAX;
+           (loop->session_count - loop->over_count < loop->options->max_connections ||
+            loop->over_count < over_limit_most(loop->options->max_connections));
 }
 
 /* Descriptors or memory have run out: those who wait are taken when some are free again. */
@@ -236,19 +249,30 @@ static void settle(struct loop *loop, struct session *session);
 static void take_connection(struct loop *loop, int fd, const struct sockaddr_storage *from)
 {
     struct session *session;
+    unsigned char address[16];
+    bool over_limit;
     int one = 1;
 
+    store_address(address, from);
+    over_limit = !count_address(loop, address) ||
+                 loop->session_count - loop->over_count >= loop->options->max_connections;
+    if (over_limit && loop->over_count >= over_limit_most(loop->options->max_connections)) {
+        uncount_address(loop, address); /* enough are being told: this one is shown the door */
+        close(fd);
+        return;
+    }
     fcntl(fd, F_SETFL, O_NONBLOCK);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     session = new_session(loop, fd);
     if (!session) {
+        uncount_address(loop, address);
         close(fd);
         pause_accepting(loop, ENOMEM);
         return;
     }
-    store_address(session->conn.address, from);
-    session->over_limit = !count_address(loop, session->conn.address) ||
-                          loop->session_count > loop->options->max_connections;
+    memcpy(session->conn.address, address, sizeof address);
+    session->over_limit = over_limit;
+    loop->over_count += over_limit;
     if (loop->tls && !conn_secure(&session->conn, loop->tls))
         conn_kill(&session->conn);
     /* most clients have sent their request by now: that saves waiting for another turn */
@@ -358,10 +382,11 @@ static void take_account_results(struct loop *loop)
     while (accounts_take_result(loop->context.accounts, &result)) {
         struct session *session = find_session(loop, result.ticket);
 
-        if (!session || session->state != SESSION_WAIT)
-            continue;
-        api_finish(&loop->api, &result, loop->context.unix_now, &answer);
-        answer_late(loop, session, &answer);
+        api_finish(&loop->api, &result, loop->context.now, loop->context.unix_now, &answer);
+        if (session && session->state == SESSION_WAIT)
+            answer_late(loop, session, &answer);
+        else
+            buf_free(&answer.body);
     }
 }
 
@@ -521,6 +546,7 @@ static void free_session(struct loop *loop, struct session *session)
     loop->sessions[session->slot] = NULL;
     loop->free_slots[loop->free_count++] = session->slot;
     loop->session_count--;
+    loop->over_count -= session->over_limit;
     free(session);
 }
 
@@ -770,6 +796,7 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
     loop->context = (struct session_context){
         .config = options->config, .log = options->log, .hub = &loop->hub, .api = &loop->api};
     loop->api = (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
+    api_open(&loop->api);
     if (open_parts(loop) && open_accounts(loop, error, room))
         return loop;
     loop_close(loop);

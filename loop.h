@@ -28,6 +28,10 @@ struct loop_options {
     volatile sig_atomic_t *reloads; /* counts requests to load the certificate again */
 };
 
+/* Descriptors that a loop needs for so many connections: theirs, those of a few beyond the limit
+ * that are told so, and the parking threads' pipes. */
+uint64_t loop_descriptors(uint64_t connections);
+
 /* Opens a node. NULL: `error` says why, cut to `room` bytes. */
 struct loop *loop_open(const struct loop_options *options, char *error, size_t room);
 

@@ -236,6 +236,12 @@ static void handle_request(struct session_context *context, struct session *sess
 {
     struct api_answer answer;
     struct session_manner manner = manner_of(request);
+    struct api_call call = {.request = request,
+                            .body = body,
+                            .ticket = session_ticket(session),
+                            .address = session->conn.address,
+                            .now = context->now,
+                            .unix_now = context->unix_now};
 
     if (session->over_limit) {
         api_refuse(&answer, 429, OUTCOME_LIMIT, STR("too many connections"));
@@ -244,8 +250,7 @@ static void handle_request(struct session_context *context, struct session *sess
     } else if (str_equal(request->path, STR("/ws"))) {
         handle_ws(context, session, request);
         return;
-    } else if (api_handle(context->api, request, body, session_ticket(session), context->now,
-                          context->unix_now, &answer) == API_LATER) {
+    } else if (api_handle(context->api, &call, &answer) == API_LATER) {
         session->manner = manner;
         enter(context, session, SESSION_WAIT);
         return;

@@ -8,7 +8,7 @@
 #include "log.h"
 #include "loop.h"
 #include "mailbox.h"
-#include "park.h"
+
 #include "tls.h"
 
 #include <errno.h>
@@ -31,8 +31,8 @@
 #define BACKLOG 4096
 #define KEY_FILE "key"
 #define LOCK_FILE "lock"
-/* The listener, pipes, files, and the connections beyond the limit that are told so. */
-#define OWN_DESCRIPTORS 96
+/* Standard streams, the listener, the wake pipe, and files. */
+#define OWN_DESCRIPTORS 16
 /* In a cluster: a link to each other node, those that knock, and what the libraries open. */
 #define CLUSTER_DESCRIPTORS 400
 #define RPC_PORT_ABOVE 1000 /* the port, where no other is configured */
@@ -159,10 +159,9 @@ static void open_log(const struct config *config, struct log *log)
 
 /* --- descriptors ----------------------------------------------------------------------------- */
 
-/* Each lot of parked connections has a pipe of its own. */
 static uint64_t descriptors_for(const struct config *config, uint64_t connections)
 {
-    return connections + 2 * (connections / PARK_LOT + 1) + OWN_DESCRIPTORS +
+    return loop_descriptors(connections) + OWN_DESCRIPTORS +
            (config->cluster ? CLUSTER_DESCRIPTORS : 0);
 }
 

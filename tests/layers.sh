@@ -12,6 +12,7 @@ layers='
 buf:
 message:
 table:
+attempts:
 deadline:
 mailbox:
 identity:
@@ -37,10 +38,10 @@ broker: config identity mailbox order worker
 peer: config conn crypto http identity json worker ws
 cluster: account broker command config crypto hub identity json order peer registry table task
 single: cluster
-api: account cluster command config crypto http hub json table ws
+api: account attempts cluster command config crypto http hub json table ws
 session: account api cluster command config conn http hub ws
 loop: account api cluster config crypto deadline hub mailbox park session table tls
-wspush: account config crypto file identity loop mailbox park tls
+wspush: account config crypto file identity loop mailbox tls
 '
 
 # library room...: the rooms that include the library's headers.

@@ -101,10 +101,16 @@ static bool await_result(struct office *office, struct account_result *result)
     return true;
 }
 
+static bool submit_from(struct office *office, uint32_t origin, enum account_job_kind kind,
+                        struct str name, struct str password)
+{
+    return accounts_submit(office->accounts, kind, ++office->ticket, origin, name, password);
+}
+
 static bool submit(struct office *office, enum account_job_kind kind, struct str name,
                    struct str password)
 {
-    return accounts_submit(office->accounts, kind, ++office->ticket, name, password);
+    return submit_from(office, 0, kind, name, password);
 }
 
 /* Has one job done and checks that the result is that job's. */
@@ -492,14 +498,24 @@ static void a_full_queue_refuses(void)
     struct office office;
     struct account_result result;
     int64_t until = now() + PATIENCE;
-    int accepted = 0;
+    int accepted = 0, others = 0;
 
     open_office(&office, 100000); /* long enough to fill the queue meanwhile */
     while (accepted <= 2 * ACCOUNT_JOBS_MAX &&
            submit(&office, ACCOUNT_REGISTER, STR("slow"), STR("p")))
         accepted++;
     /* the worker may have taken one already */
-    CHECK(accepted == ACCOUNT_JOBS_MAX || accepted == ACCOUNT_JOBS_MAX + 1);
+    CHECK(accepted == ACCOUNT_ORIGIN_MAX || accepted == ACCOUNT_ORIGIN_MAX + 1);
+    while (others <= ACCOUNT_JOBS_MAX &&
+           submit_from(&office, (uint32_t)others, ACCOUNT_REGISTER, STR("slow"), STR("p")))
+        others++;
+    CHECK(others == 0);
+    for (; others <= ACCOUNT_JOBS_MAX &&
+           submit_from(&office, 1 + (uint32_t)others, ACCOUNT_REGISTER, STR("slow"), STR("p"));
+         others++)
+        ;
+    CHECK(others >= ACCOUNT_JOBS_MAX - ACCOUNT_ORIGIN_MAX &&
+          others <= ACCOUNT_JOBS_MAX - ACCOUNT_ORIGIN_MAX + 1);
     CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE);
     while (!submit(&office, ACCOUNT_LOGIN, STR("slow"), STR("p")) && now() < until)
         poll(NULL, 0, 1);
@@ -964,13 +980,49 @@ static void a_slow_store_holds_up_nobody(void)
     begun = now();
     while (submit(&office, ACCOUNT_LOGIN, STR("a"), STR("1")))
         submitted++;
-    CHECK(submitted == ACCOUNT_JOBS_MAX + 1);
+    CHECK(submitted == ACCOUNT_ORIGIN_MAX + 1);
     CHECK(!accounts_know(office.accounts, STR("a")));
     CHECK(!accounts_take_result(office.accounts, &result) && now() - begun < PATIENCE / 2);
     CHECK(write(gate[1], "x", 1) == 1); /* it stays readable: the gate is open */
     for (int i = 0; i < submitted; i++)
         CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE &&
               result.kind == (i ? ACCOUNT_LOGIN : ACCOUNT_REGISTER));
+    close_shop(&office);
+    for (int i = 0; i < 2; i++) {
+        close(gate[i]);
+        close(rings[i]);
+    }
+}
+
+/* Who submits many jobs is served in turn with those who submit few. */
+static void origins_take_turns(void)
+{
+    static const uint32_t origins[] = {1, 1, 1, 1, 2, 2, 3};
+    static const uint64_t turns[] = {0, 4, 1, 5, 2, 6, 3};
+    struct office office;
+    struct account_result result;
+    struct pollfd bell = {.events = POLLIN};
+    int gate[2], rings[2];
+    uint64_t first;
+
+    open_shop(&office, QUICK);
+    first = office.ticket + 1;
+    CHECK(pipe(gate) == 0 && pipe(rings) == 0);
+    shop.gate = gate[0];
+    shop.doorbell = rings[1];
+    bell.fd = rings[0];
+    for (size_t i = 0; i < COUNT(origins); i++) {
+        CHECK(submit_from(&office, origins[i], ACCOUNT_LOGIN, STR("a"), STR("1")));
+        if (i == 0)
+            CHECK(poll(&bell, 1, PATIENCE) == 1); /* the worker has the first one, and waits */
+    }
+    CHECK(write(gate[1], "x", 1) == 1);
+    for (size_t i = 0; i < COUNT(turns); i++) {
+        CHECK(await_result(&office, &result));
+        CHECK(result.ticket == first + turns[i] && result.origin == origins[turns[i]]);
+    }
+    CHECK(submit_from(&office, 3, ACCOUNT_LOGIN, STR("a"), STR("1")));
+    CHECK(await_result(&office, &result)); /* the list's end was kept right */
     close_shop(&office);
     for (int i = 0; i < 2; i++) {
         close(gate[i]);
@@ -1023,6 +1075,7 @@ int main(void)
     test_run("the store decides who was first", the_store_decides_who_was_first);
     test_run("any name and password can be stored", any_name_and_password_can_be_stored);
     test_run("a slow store holds up nobody", a_slow_store_holds_up_nobody);
+    test_run("origins take turns", origins_take_turns);
     test_run("an unknown name in a store costs the same",
              an_unknown_name_in_a_store_costs_the_same);
     return test_finish();

@@ -103,26 +103,34 @@ static struct str with_ids(struct str pattern, struct buf *out)
     return str_of(out);
 }
 
+static unsigned char address[16]; /* of who calls */
+
 static void perform(struct call call)
 {
     const char *headers = call.headers ? call.headers : token_of("shop");
     struct str head = str_from(say("%s %s HTTP/1.1\r\nHost: h\r\n%s\r\n",
                                    call.method ? call.method : "POST", call.path, headers));
     static struct http_request request;
+    struct api_call this;
     struct api_answer got = {0};
     struct account_result result;
     struct buf body = {0};
 
     CHECK(http_parse_request(head, 8192, &request) == HTTP_OK);
-    answer.late = api_handle(&node.api, &request, with_ids(call.body, &body), 77, now, unix_now,
-                             &got) == API_LATER;
+    this = (struct api_call){.request = &request,
+                             .body = with_ids(call.body, &body),
+                             .ticket = 77,
+                             .address = address,
+                             .now = now,
+                             .unix_now = unix_now};
+    answer.late = api_handle(&node.api, &this, &got) == API_LATER;
     buf_free(&body);
     buf_free(&answer.body);
     if (answer.late && nobody_waits)
         return;
     if (answer.late && node_await(&result)) {
         CHECK(result.ticket == 77);
-        api_finish(&node.api, &result, unix_now, &got);
+        api_finish(&node.api, &result, now, unix_now, &got);
     }
     flush();
     answer.status = got.status;
@@ -1000,7 +1008,7 @@ static void failed_jobs_are_answered(void)
                                         .name = "s"};
         struct api_answer got;
 
-        api_finish(&node.api, &result, unix_now, &got);
+        api_finish(&node.api, &result, now, unix_now, &got);
         buf_free(&answer.body);
         answer.status = got.status;
         answer.retry_after = got.retry_after;
@@ -1027,9 +1035,84 @@ static void too_many_jobs_are_refused(void)
         perform((struct call){.path = "/api/login",
                               .body = STR("{\"systemId\":\"s\",\"password\":\"p\"}")});
     while (answer.late && ++count < 1000);
-    CHECK(count >= ACCOUNT_JOBS_MAX && count < 1000);
+    CHECK(count >= ACCOUNT_ORIGIN_MAX && count < 1000);
     CHECK(is_answered(429, -1006) && answer.retry_after == 5);
     accounts_close(slow);
+    close_house();
+}
+
+/* Logs in from an address that ends in `from`. */
+static bool logs_in(unsigned char from, const char *system, const char *password, int status,
+                    int64_t code)
+{
+    bool good;
+
+    memset(address, 0, sizeof address);
+    address[10] = address[11] = 0xff;
+    address[15] = from;
+    good = calls("/api/login", say("{\"systemId\":\"%s\",\"password\":\"%s\"}", system, password),
+                 status, code);
+    memset(address, 0, sizeof address);
+    return good;
+}
+
+/* After ten failures from one address nobody there is asked again for a while, not even whether the
+ * password is right; elsewhere, and for other systems, nothing has changed. */
+static void guessing_from_one_address_ends(void)
+{
+    static const char *const systems[] = {"shop", "nobody"};
+
+    open_house();
+    api_open(&node.api);
+    node_register(STR("shop"), STR("secret"));
+    node_register(STR("other"), STR("secret"));
+    for (size_t i = 0; i < COUNT(systems); i++) {
+        for (int k = 0; k < 10; k++)
+            CHECK(logs_in(1, systems[i], "guess", 200, -1005));
+        CHECK(logs_in(1, systems[i], "secret", 429, -1006));
+        CHECK(answer.retry_after == 6 && !answer.late);
+        CHECK(contains(answer.msg, "too many logins"));
+    }
+    CHECK(logs_in(2, "shop", "secret", 200, 0));
+    CHECK(logs_in(1, "other", "secret", 200, 0));
+    now += 5999;
+    CHECK(logs_in(1, "shop", "secret", 429, -1006) && answer.retry_after == 1);
+    now += 1;
+    CHECK(logs_in(1, "shop", "secret", 200, 0)); /* and costs nothing: */
+    CHECK(logs_in(1, "shop", "guess", 200, -1005));
+    CHECK(logs_in(1, "shop", "secret", 429, -1006));
+    close_house();
+}
+
+static void guessing_from_everywhere_ends(void)
+{
+    open_house();
+    api_open(&node.api);
+    node_register(STR("shop"), STR("secret"));
+    for (int i = 0; i < 100; i++)
+        CHECK(logs_in((unsigned char)(i % 50), "shop", "guess", 200, -1005));
+    CHECK(logs_in(77, "shop", "secret", 429, -1006) && answer.retry_after == 1);
+    now += 1000;
+    CHECK(logs_in(77, "shop", "secret", 200, 0));
+    close_house();
+}
+
+/* The owner of an IPv6 address has a network of them. */
+static void an_ipv6_network_is_one_address(void)
+{
+    static const char body[] = "{\"systemId\":\"shop\",\"password\":\"guess\"}";
+
+    open_house();
+    api_open(&node.api);
+    memcpy(address, "\x20\x01\x0d\xb8\1\2\3\4", 8);
+    for (unsigned char i = 0; i < 10; i++) {
+        address[15] = i;
+        CHECK(calls("/api/login", body, 200, -1005));
+    }
+    CHECK(calls("/api/login", body, 429, -1006));
+    address[7] = 5;
+    CHECK(calls("/api/login", body, 200, -1005));
+    memset(address, 0, sizeof address);
     close_house();
 }
 
@@ -1341,6 +1424,9 @@ int main(void)
     test_run("rates_that_collide_stay_apart", rates_that_collide_stay_apart);
     test_run("systems_register_and_log_in", systems_register_and_log_in);
     test_run("a_login_token_works", a_login_token_works);
+    test_run("guessing_from_one_address_ends", guessing_from_one_address_ends);
+    test_run("guessing_from_everywhere_ends", guessing_from_everywhere_ends);
+    test_run("an_ipv6_network_is_one_address", an_ipv6_network_is_one_address);
     test_run("registration_may_be_restricted", registration_may_be_restricted);
     test_run("failed_jobs_are_answered", failed_jobs_are_answered);
     test_run("too_many_jobs_are_refused", too_many_jobs_are_refused);

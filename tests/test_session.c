@@ -54,7 +54,7 @@ static bool take_result(struct guest *guest)
     if (guest->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
         return false;
     CHECK(result.ticket == session_ticket(&guest->session));
-    api_finish(&node.api, &result, context.unix_now, &answer);
+    api_finish(&node.api, &result, context.now, context.unix_now, &answer);
     session_answer_late(&context, &guest->session, &answer);
     settle(guest);
     return true;

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# limits.sh - floods from one address, and guessed passwords: who is not part of them is served all
+# the while. And: nothing secret is logged or answered, and no line of the log can be forged.
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+STRANGER=(--interface 127.0.0.2) # an address of its own
+LOGIN="{'systemId':'shop','password':'secret'}"
+
+# flood: guesses passwords from the stranger's address, 12 at a time, until $DIR/enough is there or
+# 600 have been answered; prints the answers.
+# shellcheck disable=SC2329 # called in the background
+flood() {
+    local i round
+    for round in {1..50}; do
+        [ ! -e "$DIR/enough" ] || return 0
+        for i in {1..12}; do
+            curl -s --max-time 20 -w '\n%{http_code}\n' "${STRANGER[@]}" \
+                "http://127.0.0.1:$PORT/api/login" \
+                -d "{\"systemId\":\"shop\",\"password\":\"guess $round $i\"}" >>"$DIR/guesses.$i" &
+        done
+        wait
+    done
+}
+
+guessing() {
+    local i slowest=0 begin took
+    flood &
+    wait_for grep -q -- -1005 "$DIR"/guesses.1
+    for i in {1..40}; do
+        begin=${EPOCHREALTIME/[.,]/}
+        call "${LIST[@]}" >/dev/null
+        took=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
+        [ "$took" -le "$slowest" ] || slowest=$took
+        [ "$(status)" = 200 ] || break
+    done
+    expect "while passwords are guessed, calls are answered (slowest $slowest ms)" '40 200' \
+        "$i $(status)"
+    expect_match 'and the right password from elsewhere is accepted' '200 {"code":0,*' \
+        "$(TOKEN='' call login "$LOGIN")"
+    wait_for grep -q '^429' "$DIR"/guesses.1
+    expect_match 'from that address not even the right one is asked for' \
+        '429 -1006 too many logins of this system have failed' \
+        "$(TOKEN='' refusal login "$LOGIN" "${STRANGER[@]}")"
+    expect_match 'it is told how long to wait' '[1-9]*' "$(header retry-after)"
+    touch "$DIR/enough"
+    wait %% 2>/dev/null
+    expect_match 'another system is not concerned there' '200 -1005 *' \
+        "$(TOKEN='' refusal login "{'systemId':'other','password':'guess'}" "${STRANGER[@]}")"
+    i=$(cat "$DIR"/guesses.* | grep -c '^200$')
+    # ten, those under way at that time, and one each 6 s
+    expect "few guesses were answered at all ($i)" 1 $((i >= 10 && i <= 40))
+    expect 'and none with a token' 0 "$(cat "$DIR"/guesses.* | grep -c token)"
+}
+
+# One address takes all it can get, and keeps it.
+hoarding() {
+    local fds=() fd i
+    client mine shop
+    for i in {1..60}; do
+        # where bash can bind no address, curl can: a request that never ends
+        (sleep 5 | curl -s --max-time 5 "${STRANGER[@]}" -T - -o "$DIR/hoard.$i" \
+            -w '%{http_code}' "http://127.0.0.1:$PORT/api/login" -X POST \
+            >"$DIR/hoard.$i.status" 2>/dev/null) &
+    done
+    sleep 1
+    expect 'max_per_ip: who hoards connections keeps nobody else out' '200 200 200 200 200' \
+        "$(for i in 1 2 3 4 5; do call "${LIST[@]}" >/dev/null; echo -n "$(status) "; done | sed 's/ $//')"
+    client other shop
+    expect_match 'nor new clients' '[0-9a-f]*' "$ID"
+    call send_to_client "{'clientId':'$ID','code':1,'msg':'m','data':1}" >/dev/null
+    expect 'nor their messages' '{"code":1,"msg":"m","data":1}' "$(frames other 1)"
+    wait_for sh -c "grep -l . '$DIR'/hoard.*.status | wc -l | grep -qx 60"
+    expect 'some are told so' yes \
+        "$(grep -q '"code":-1006,"msg":"too many connections"' "$DIR"/hoard.* && echo yes)"
+}
+
+# --- secrets ----------------------------------------------------------------------------------
+
+# What must not be read anywhere.
+SECRETS=('pass.word-of-shop' 'key.to-register' '0123456789abcdeF')
+
+secrets() {
+    local account="{'systemId':'vault','password':'${SECRETS[0]}'}" wrong line TOKEN='' i
+    local key=(-H "Register-Key: ${SECRETS[1]}")
+    {
+        call register "$account" "${key[@]}"
+        call register "$account" "${key[@]}"
+        call register "$account" -H "Register-Key: ${SECRETS[1]}x"
+        call login "${account/:\'pass/:\'Pass}"
+        call login "{'systemId':'vault','password':'${SECRETS[0]}"
+        call login "{'systemId':'vault','password':['${SECRETS[0]}']}"
+        call login "{'systemId':'vault','password':'${SECRETS[0]}$(printf '%0300d' 0)'}"
+    } >"$DIR/answers"
+    call login "$account" >/dev/null
+    TOKEN=$(jq -r .data.token "$DIR/body")
+    SECRETS+=("$TOKEN")
+    for wrong in "x$TOKEN" "${TOKEN%?}" "${TOKEN/./..}"; do
+        TOKEN=$wrong call "${LIST[@]}"
+    done >>"$DIR/answers"
+    call "${LIST[@]}" -H "Token: $TOKEN" >>"$DIR/answers"
+    client a vault
+    timeout 2 "$WEBSOCAT" -nq "ws://127.0.0.1:$PORT/ws?systemId=vault&token=$TOKEN" </dev/null >/dev/null 2>&1
+    printf '\xff\xff%s' "$TOKEN" | talk >>"$DIR/answers"
+    expect_match 'the calls were what they should be' '*success*-1004*Register-Key*-1005*' \
+        "$(tr -d '\n' <"$DIR/answers")"
+    for i in "${!SECRETS[@]}"; do
+        expect "secret $i is in no answer" 0 "$(grep -acF -e "${SECRETS[i]}" "$DIR/answers")"
+        expect "secret $i is not in the log" 0 "$(grep -acF -e "${SECRETS[i]}" "$DIR/log")"
+    done
+    expect 'nor a password in the accounts' 0 "$(grep -rlF -e "${SECRETS[0]}" "$DIR/data" | wc -l)"
+}
+
+# Peers' bytes in every place that the log could take them from.
+forgery() {
+    local evil=$'x\n2026-01-01T00:00:00.000Z error forged line' encoded='x%0a2026-01-01T00:00:00.000Z%20error%20forged%20line'
+    local TOKEN=${SECRETS[3]} id
+    client f "vault&x=$encoded"
+    client g "$encoded"
+    curl -s -o /dev/null "http://127.0.0.1:$PORT/$encoded" -H "User-Agent: $encoded"
+    printf 'GET /%s HTTP/1.1\r\n\r\n' "$evil" | talk >/dev/null
+    client h vault
+    id=$ID
+    post /api/bind_to_group "$(jq -nc --arg id "$id" --arg evil "$evil" \
+        '{clientId: $id, groupName: "g", userId: "u", extend: $evil}')" >/dev/null
+    expect 'a reason of two lines' '{"code":0,"msg":"success","data":[]}' "$(post /api/close_client "$(jq -nc --arg id "$id" --arg evil "$evil" \
+        '{clientId: $id, reason: $evil}')")"
+    wait_for grep -q 'reason: "x.n2026' "$DIR/h.err"
+    expect 'each line of the log is our own' 0 \
+        "$(grep -avcE '^20[0-9-]{8}T[0-9:.]{12}Z (debug|info|warn|error) [a-zA-Z]' "$DIR/log")"
+    expect 'and none is forged' 0 "$(grep -acE '^[^"]* forged line' "$DIR/log")"
+    expect 'all of it is printable' 0 "$(LC_ALL=C grep -acP '[^\x20-\x7e]' "$DIR/log")"
+}
+
+# Files of the server are its user's own, whatever the umask.
+modes() {
+    expect 'data_dir and what is in it' 'drwx------ data,-rw------- accounts,-rw------- lock' \
+        "$(cd "$DIR" && {
+            ls -ld data
+            ls -l data | tail -n +2
+        } | awk '{ print $1, $NF }' | paste -sd,)"
+}
+
+header() {
+    grep -i "^$1:" "$DIR/headers" | sed 's/[^:]*: *//; s/\r$//'
+}
+
+configure
+start
+sign_up other
+sign_up shop
+guessing
+stop
+
+configure '[limits]
+max_connections = 20
+max_per_ip = 6
+head_timeout = 3'
+start
+login shop
+hoarding
+stop
+
+umask 0
+configure "[auth]
+register = key:${SECRETS[1]}
+[limits]
+head_timeout = 1"
+sed -i "s/^host/crypto_key = ${SECRETS[2]}\nhost/" "$DIR/config.ini"
+rm -rf "$DIR/data" "$DIR/log"
+start
+secrets
+forgery
+modes
+stop
+expect 'nor at the end' 0 "$(grep -acF "${SECRETS[@]/#/-e}" "$DIR/log")"
+finish
