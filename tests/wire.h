@@ -1,7 +1,7 @@
 /* wire.h - what the conformance tests share: a client of a server on 127.0.0.1 that sends bytes in
  * pieces of a size, and takes what comes back until the server ends the connection. It knows
  * nothing of the product's protocols but how a head is cut into lines, so an error there is not
- * mirrored here. It waits no longer than WIRE_PATIENCE. */
+ * mirrored here. It waits no longer than WIRE_PATIENCE, and less once it has waited in vain. */
 #ifndef WSPUSH_TEST_WIRE_H
 #define WSPUSH_TEST_WIRE_H
 
@@ -19,8 +19,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define WIRE_PATIENCE 20000 /* milliseconds for one connection */
-#define WIRE_SHORT 2048     /* up to so many bytes, small pieces have time to arrive one by one */
+#define WIRE_PATIENCE 20000  /* milliseconds for one connection */
+#define WIRE_IMPATIENCE 1000 /* for each that follows one where they were not enough */
+#define WIRE_SHORT 2048      /* up to so many bytes, small pieces have time to arrive one by one */
 
 enum wire_end {
     WIRE_ENDED,  /* the server has closed its side: all that it sent is there */
@@ -81,7 +82,8 @@ static inline void wire_pause(void)
 static inline enum wire_end wire_exchange(int fd, struct str out, size_t size, struct buf *in)
 {
     bool slowly = out.length <= WIRE_SHORT && size < out.length;
-    int64_t deadline = wire_now() + WIRE_PATIENCE, left;
+    static int64_t patience = WIRE_PATIENCE;
+    int64_t deadline = wire_now() + patience, left;
     enum wire_end end = WIRE_SILENT;
 
     while ((left = deadline - wire_now()) > 0) {
@@ -104,6 +106,7 @@ static inline enum wire_end wire_exchange(int fd, struct str out, size_t size, s
                 wire_pause();
         }
     }
+    patience = WIRE_IMPATIENCE;
     return WIRE_SILENT;
 }
 
