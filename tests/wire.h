@@ -110,7 +110,27 @@ static inline enum wire_end wire_exchange(int fd, struct str out, size_t size, s
     return WIRE_SILENT;
 }
 
-/* The same on a connection of its own. */
+/* Sends all of `out` and reads nothing meanwhile. False if the server does not take it: it must not
+ * have closed its socket, or the bytes that meet nobody would reset the connection. */
+static inline bool wire_send(int fd, struct str out)
+{
+    int64_t deadline = wire_now() + WIRE_PATIENCE;
+
+    while (out.length && wire_now() < deadline) {
+        struct pollfd ready = {.fd = fd, .events = POLLOUT};
+        ssize_t n = 0;
+
+        if (poll(&ready, 1, 100) == 1)
+            n = send(fd, out.at, out.length, MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+            return false;
+        if (n > 0)
+            out = (struct str){out.at + n, out.length - (size_t)n};
+    }
+    return out.length == 0;
+}
+
+/* The same as wire_exchange on a connection of its own. */
 static inline enum wire_end wire_talk(uint16_t port, struct str out, size_t size, struct buf *in)
 {
     int fd = wire_connect(port);
