@@ -4,7 +4,7 @@
  * TARGET is that of an upgrade. Both must take messages of 16 MiB. wspush gives no messages back,
  * so there the same vectors show everything but the echoes. Each vector is sent whole, seven bytes
  * at a time and byte by byte, and ends with the server's end of the connection, which this client
- * never ends itself. A vector that fails the connection ends with the byte that does: the server
+ * never ends itself. A vector that fails the connection ends with the frame that does: the server
  * has nothing more to wait for. The frames are written and read by this file's own few lines, not
  * by ws.c. */
 #include "wire.h"
