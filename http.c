@@ -50,6 +50,23 @@ static enum http_result next_line(struct str *rest, struct str *line)
     return HTTP_MORE;
 }
 
+/* RFC 3986, section 3.2.2: a name, or an address in brackets, and perhaps a port. */
+static bool is_host(struct str text)
+{
+    bool bracket = text.length && text.at[0] == '[';
+    size_t i = bracket;
+
+    while (i < text.length && is_one_of(text.at[i], bracket ? ".:" : "-._~%!$&'()*+,;="))
+        i++;
+    if (bracket && (i == 1 || i == text.length || text.at[i++] != ']'))
+        return false;
+    if (i < text.length && text.at[i++] != ':')
+        return false;
+    while (i < text.length && text.at[i] >= '0' && text.at[i] <= '9')
+        i++;
+    return i == text.length;
+}
+
 /* Takes "http://authority" off an absolute target (RFC 9112, section 3.2.2). */
 static struct str origin_form(struct str target)
 {
@@ -64,7 +81,8 @@ static struct str origin_form(struct str target)
             continue;
         while (end < target.length && target.at[end] != '/' && target.at[end] != '?')
             end++;
-        if (end == scheme.length)
+        if (end == scheme.length ||
+            !is_host((struct str){target.at + scheme.length, end - scheme.length}))
             return target; /* without an authority it is no target at all */
         if (end == target.length)
             return STR("/");
@@ -107,20 +125,30 @@ static enum http_result parse_request_line(struct http_request *request, struct 
     return HTTP_OK;
 }
 
-static enum http_result parse_header(struct http_request *request, struct str line)
+/* RFC 9112, section 5: a line of a head or a trailer. Says what is wrong with it, or NULL. */
+static const char *parse_field(struct str line, struct http_header *field)
 {
-    struct str value = line, name;
+    struct str value = line;
 
     if (line.at[0] == ' ' || line.at[0] == '\t')
-        return bad(request, 400, "folded header lines are refused");
+        return "folded header lines are refused";
     if (!memchr(line.at, ':', line.length))
-        return bad(request, 400, "header line without a colon");
-    name = str_cut(&value, ':');
-    if (!is_token(name))
-        return bad(request, 400, "malformed header name");
+        return "header line without a colon";
+    field->name = str_cut(&value, ':');
+    field->value = str_trim(value);
+    return is_token(field->name) ? NULL : "malformed header name";
+}
+
+static enum http_result parse_header(struct http_request *request, struct str line)
+{
+    struct http_header field;
+    const char *error = parse_field(line, &field);
+
+    if (error)
+        return bad(request, 400, error);
     if (request->header_count == HTTP_HEADERS_MAX)
         return bad(request, 431, "more than 64 header lines");
-    request->headers[request->header_count++] = (struct http_header){name, str_trim(value)};
+    request->headers[request->header_count++] = field;
     return HTTP_OK;
 }
 
@@ -148,37 +176,49 @@ bool http_header_has(const struct http_request *request, struct str name, struct
     return false;
 }
 
-/* RFC 9112, section 6: how long the body is must be said once and without doubt. */
-static enum http_result parse_framing(struct http_request *request)
+/* RFC 9112, sections 6.1 and 6.3: chunked as the last coding, once, is what gives the body an end.
+ */
+static enum http_result parse_codings(struct http_request *request)
 {
-    struct str value = {0};
-    size_t lengths = http_header(request, STR("Content-Length"), &value);
-    size_t codings;
+    size_t chunked = 0, others = 0;
+    bool last = false;
 
-    if (lengths > 1)
-        return bad(request, 400, "more than one Content-Length");
-    if (lengths && !str_number(value, UINT64_MAX, &request->content_length))
-        return bad(request, 400, "Content-Length is not a number");
-    codings = http_header(request, STR("Transfer-Encoding"), &value);
-    if (codings == 0)
-        return HTTP_OK;
-    if (lengths)
-        return bad(request, 400, "Content-Length beside Transfer-Encoding");
-    if (request->minor == 0)
-        return bad(request, 400, "Transfer-Encoding in HTTP/1.0");
-    if (codings > 1 || !str_equal_nocase(value, STR("chunked")))
+    for (size_t i = 0; i < request->header_count; i++) {
+        struct str rest = request->headers[i].value;
+
+        if (!str_equal_nocase(request->headers[i].name, STR("Transfer-Encoding")))
+            continue;
+        do {
+            last = str_equal_nocase(str_trim(str_cut(&rest, ',')), STR("chunked"));
+            chunked += last;
+            others += !last;
+        } while (rest.at);
+    }
+    if (!last || chunked > 1)
+        return bad(request, 400, "Transfer-Encoding must end with chunked, and have it once");
+    if (others)
         return bad(request, 501, "the only Transfer-Encoding understood is chunked");
     request->chunked = true;
     return HTTP_OK;
 }
 
-/* RFC 3986, section 3.2.2: a host and its port; where they begin and end is not looked at. */
-static bool is_host(struct str text)
+/* RFC 9112, section 6: how long the body is must be said once and without doubt. */
+static enum http_result parse_framing(struct http_request *request)
 {
-    for (size_t i = 0; i < text.length; i++)
-        if (!is_one_of(text.at[i], "-._~%!$&'()*+,;=:[]"))
-            return false;
-    return true;
+    struct str value = {0};
+    size_t lengths = http_header(request, STR("Content-Length"), &value);
+
+    if (lengths > 1)
+        return bad(request, 400, "more than one Content-Length");
+    if (lengths && !str_number(value, UINT64_MAX, &request->content_length))
+        return bad(request, 400, "Content-Length is not a number");
+    if (!http_header(request, STR("Transfer-Encoding"), &value))
+        return HTTP_OK;
+    if (lengths)
+        return bad(request, 400, "Content-Length beside Transfer-Encoding");
+    if (request->minor == 0)
+        return bad(request, 400, "Transfer-Encoding in HTTP/1.0");
+    return parse_codings(request);
 }
 
 static enum http_result parse_meaning(struct http_request *request)
@@ -288,7 +328,59 @@ bool http_query(struct str query, struct str name, struct buf *out)
 #define CHUNK_LINE_MAX 256
 #define TRAILER_MAX 4096
 
-/* RFC 9112, section 7.1: hex digits, then perhaps extensions, which are ignored. */
+static void skip_blanks(struct str *rest)
+{
+    while (rest->length && (rest->at[0] == ' ' || rest->at[0] == '\t'))
+        *rest = (struct str){rest->at + 1, rest->length - 1};
+}
+
+static bool skip_token(struct str *rest)
+{
+    size_t i = 0;
+
+    while (i < rest->length && is_token((struct str){rest->at + i, 1}))
+        i++;
+    *rest = (struct str){rest->at + i, rest->length - i};
+    return i > 0;
+}
+
+static bool skip_quoted(struct str *rest)
+{
+    for (size_t i = 1; i < rest->length; i++) {
+        if (rest->at[i] == '\\') {
+            i++;
+        } else if (rest->at[i] == '"') {
+            *rest = (struct str){rest->at + i + 1, rest->length - i - 1};
+            return true;
+        }
+    }
+    return false;
+}
+
+/* True if `rest` is extensions of a chunk, or nothing. They are ignored, but must be what they
+ * should: to whom a quotation goes on past the line's end, the chunk begins elsewhere. */
+static bool are_extensions(struct str rest)
+{
+    while (rest.length) {
+        if (rest.at[0] != ';')
+            return false;
+        rest = (struct str){rest.at + 1, rest.length - 1};
+        skip_blanks(&rest);
+        if (!skip_token(&rest))
+            return false;
+        skip_blanks(&rest);
+        if (!rest.length || rest.at[0] != '=')
+            continue;
+        rest = (struct str){rest.at + 1, rest.length - 1};
+        skip_blanks(&rest);
+        if (rest.length && rest.at[0] == '"' ? !skip_quoted(&rest) : !skip_token(&rest))
+            return false;
+        skip_blanks(&rest);
+    }
+    return true;
+}
+
+/* RFC 9112, section 7.1: hex digits, then perhaps extensions. */
 static bool parse_chunk_size(struct str line, uint64_t *size)
 {
     size_t i = 0;
@@ -300,20 +392,19 @@ static bool parse_chunk_size(struct str line, uint64_t *size)
         value = value << 4 | (uint64_t)hex_value(line.at[i++]);
     }
     *size = value;
-    return i > 0 && (i == line.length || line.at[i] == ';');
+    return i > 0 && are_extensions((struct str){line.at + i, line.length - i});
 }
 
 /* Reads the line that ends a trailer, or one of its fields, which are ignored. */
 static enum http_result read_trailer(struct http_chunks *chunks, struct str line, bool *done)
 {
+    struct http_header field;
+
     *done = line.length == 0;
     if (line.length >= chunks->trailer_left)
         return HTTP_BAD;
     chunks->trailer_left -= line.length;
-    if (*done)
-        return HTTP_OK;
-    return line.at[0] != ' ' && line.at[0] != '\t' && memchr(line.at, ':', line.length) ? HTTP_OK
-                                                                                        : HTTP_BAD;
+    return *done || !parse_field(line, &field) ? HTTP_OK : HTTP_BAD;
 }
 
 static enum http_result read_chunk_line(struct http_chunks *chunks, struct str *rest, bool *done)

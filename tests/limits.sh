@@ -38,7 +38,9 @@ guessing() {
         "$i $(status)"
     expect_match 'and the right password from elsewhere is accepted' '200 {"code":0,*' \
         "$(TOKEN='' call login "$LOGIN")"
-    wait_for grep -q '^429' "$DIR"/guesses.1
+    for i in {1..6}; do # on a busy machine ten of them take their time
+        ! wait_for grep -q '^429' "$DIR"/guesses.1 || break
+    done
     expect_match 'from that address not even the right one is asked for' \
         '429 -1006 too many logins of this system have failed' \
         "$(TOKEN='' refusal login "$LOGIN" "${STRANGER[@]}")"

@@ -65,7 +65,7 @@ done
 for name in test_park test_account test_mailbox; do
     wanted "$name" && part "$name (threads)" "build/tsan/$name"
 done
-for name in layers echo start api limits ws tls park kill cluster order join fault repair readme; do
+for name in layers echo rfc6455 rfc9112 start api limits ws tls park load kill cluster order join fault repair readme; do
     wanted "$name" && part "$name" "tests/$name.sh"
 done
 wanted park && part 'park (TLS)' env TLS=1 tests/park.sh

@@ -86,6 +86,8 @@ static const struct {
      "POST|/||1|k|12|Host=a;Content-Length=00012;"},
     {STR_INIT("POST / HTTP/1.1\r\n" HOST "Content-Length: 9223372036854775807" END),
      "POST|/||1|k|9223372036854775807|Host=a;Content-Length=9223372036854775807;"},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \t chunked\t \r\n\r\n0" END),
+     "POST|/||1|kc|0|Host=a;Transfer-Encoding=chunked;"},
     {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: Chunked\r\n\r\n0" END),
      "POST|/||1|kc|0|Host=a;Transfer-Encoding=Chunked;"},
     /* RFC 9110, 10.1.1 */
@@ -130,6 +132,9 @@ static const struct {
     {STR_INIT("GET http:///a HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http:// HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http://a?b/c HTTP/1.1\r\n" HOST "\r\n"), 400},
+    {STR_INIT("GET http://user@a/ HTTP/1.1\r\n" HOST "\r\n"), 400},
+    {STR_INIT("GET http://a:b/ HTTP/1.1\r\n" HOST "\r\n"), 400},
+    {STR_INIT("GET http://a\\b/ HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET /a#b HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET /\xc3\xa4 HTTP/1.1\r\n" HOST "\r\n"), 400},
     /* RFC 9112, 2.2: CR and LF come in pairs, and no line has control bytes */
@@ -157,6 +162,14 @@ static const struct {
     {STR_INIT("GET / HTTP/1.1\r\nHost: a b" END), 400},
     {STR_INIT("GET / HTTP/1.1\r\nHost: a/b" END), 400},
     {STR_INIT("GET / HTTP/1.1\r\nHost: user@a" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: a:80:80" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: a:8x" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: ::1" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: a[::1]" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: [::1" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: []" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: [::1]a" END), 400},
+    {STR_INIT("GET / HTTP/1.1\r\nHost: a, b" END), 400},
     {STR_INIT("GET / HTTP/1.0\r\nHost: \xc3\xa4" END), 400},
     /* RFC 9112, 6: the length of the body is said once and without doubt */
     {STR_INIT("POST / HTTP/1.1\r\n" HOST "Content-Length: 5\r\nContent-Length: 5" END), 400},
@@ -174,16 +187,34 @@ static const struct {
     {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nContent-Length: 5" END),
      400},
     {STR_INIT("POST / HTTP/1.0\r\nTransfer-Encoding: chunked" END), 400},
-    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip" END), 501},
-    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: identity" END), 501},
+    /* 6.1 and 6.3: chunked is the last coding, once (else 400), and the only one (else 501) */
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: identity" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: xchunked" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunkedx" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked;a=b" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \"chunked\"" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding:" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked," END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked, gzip" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked, chunked" END), 400},
     {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked" END), 501},
-    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked, chunked" END), 501},
-    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: xchunked" END), 501},
-    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked;a=b" END), 501},
-    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding:" END), 501},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: , chunked" END), 501},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: identity, chunked" END), 501},
     {STR_INIT("POST / HTTP/1.1\r\n" HOST
               "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked" END),
+     400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST
+              "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip" END),
+     400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding:" END),
+     400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST
+              "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked" END),
      501},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\v" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \vchunked" END), 400},
+    {STR_INIT("POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\0" END), 400},
     /* RFC 9110, 10.1.1 */
     {STR_INIT("POST / HTTP/1.1\r\n" HOST "Expect: 200-ok" END), 417},
     {STR_INIT("POST / HTTP/1.1\r\n" HOST "Expect:" END), 417},
@@ -311,10 +342,21 @@ static bool in_value(int byte)
     return byte == '\t' || (byte >= ' ' && byte != 0x7f);
 }
 
-/* RFC 3986, 3.2.2 and 3.2.3. */
+/* RFC 3986, 3.2.2. */
 static bool in_host(int byte)
 {
-    return is_letter_digit_or("-._~%!$&'()*+,;=:[]", byte);
+    return is_letter_digit_or("-._~%!$&'()*+,;=", byte);
+}
+
+static bool in_address(int byte)
+{
+    return is_letter_digit_or(".:", byte);
+}
+
+/* 3.2.3. */
+static bool in_port(int byte)
+{
+    return byte >= '0' && byte <= '9';
 }
 
 /* Every byte at a place of each kind; '?' marks the place. */
@@ -329,6 +371,8 @@ static void knows_every_byte(void)
         {STR_INIT("GET / HTTP/1.1\r\n" HOST "X?Y: a" END), in_name},
         {STR_INIT("GET / HTTP/1.1\r\n" HOST "X: a?b" END), in_value},
         {STR_INIT("GET / HTTP/1.1\r\nHost: a?b" END), in_host},
+        {STR_INIT("GET / HTTP/1.1\r\nHost: [a?b]" END), in_address},
+        {STR_INIT("GET / HTTP/1.1\r\nHost: a:0?9" END), in_port},
     };
     struct http_request request;
 
@@ -590,7 +634,9 @@ static const struct {
               "01234567890123456789|")},
     /* 7.1.1: extensions, 7.1.2: trailers; both are ignored */
     {STR_INIT("2;a\r\nhi\r\n0;b=c;d=\"e;\tf\"" END), STR_INIT("OK hi|")},
+    {STR_INIT("2;a;b\r\nhi\r\n0; \ta \t=\t \"\\\"\\\\\xff\"; b\t= c ;d" END), STR_INIT("OK hi|")},
     {STR_INIT("2\r\nhi\r\n0\r\nA: b\r\nC:\r\n\r\nmore"), STR_INIT("OK hi|more")},
+    {STR_INIT("0\r\nContent-Length: 5\r\nTransfer-Encoding: x" END "more"), STR_INIT("OK |more")},
     /* not whole */
     {STR_INIT(""), STR_INIT("MORE ")},
     {STR_INIT("5"), STR_INIT("MORE ")},
@@ -615,6 +661,18 @@ static const struct {
     {STR_INIT("0000000000000001\r\n"), STR_INIT("BAD 400")},
     {STR_INIT("ffffffffffffffff\r\n"), STR_INIT("BAD 400")},
     {STR_INIT("10000000000000001\r\n"), STR_INIT("BAD 400")},
+    /* extensions that are none */
+    {STR_INIT("1;\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;;a\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;=a\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;a=\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;a=b c\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;a b\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;a=\"b\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;a=\"b\\\"\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;a=\"b\"c\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1;\xe4\r\n"), STR_INIT("BAD 400")},
+    {STR_INIT("1,a\r\n"), STR_INIT("BAD 400")},
     /* data that is longer or shorter than was said */
     {STR_INIT("2\r\nhi!\r\n0" END), STR_INIT("BAD 400")},
     {STR_INIT("2\r\nhi0" END), STR_INIT("BAD 400")},
@@ -624,6 +682,14 @@ static const struct {
     /* trailers that are none */
     {STR_INIT("0\r\nA" END), STR_INIT("BAD 400")},
     {STR_INIT("0\r\nA: b\r\n c: d" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\n A: b" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\n: b" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\nA : b" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\nA(: b" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\nA\xe4: b" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\nA\0: b" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\nA: b\rC: d" END), STR_INIT("BAD 400")},
+    {STR_INIT("0\r\nGET / HTTP/1.1\r\nHost: a" END), STR_INIT("BAD 400")},
     {STR_INIT("0\r\nA: b\n\r\n"), STR_INIT("BAD 400")},
     {STR_INIT("0\r\nA: \0" END), STR_INIT("BAD 400")},
     {STR_INIT("0\r\n\n"), STR_INIT("BAD 400")},

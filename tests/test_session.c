@@ -547,8 +547,8 @@ static void what_is_refused_is_the_last(void)
          "a byte that no request may have, or a line not ended by CRLF"},
         {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
          "400 Bad Request", "Content-Length beside Transfer-Encoding"},
-        {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n", "501 Not Implemented",
-         "the only Transfer-Encoding understood is chunked"},
+        {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+         "501 Not Implemented", "the only Transfer-Encoding understood is chunked"},
         {"POST / HTTP/1.1\r\nHost: h\r\nExpect: more\r\n\r\n", "417 Expectation Failed",
          "the only expectation understood is 100-continue"},
     };
