@@ -65,9 +65,10 @@ done
 for name in test_park test_account test_mailbox; do
     wanted "$name" && part "$name (threads)" "build/tsan/$name"
 done
-for name in layers echo start api ws tls park kill cluster order join fault repair readme; do
+for name in layers echo start api ws tls park load kill cluster order join fault repair readme; do
     wanted "$name" && part "$name" "tests/$name.sh"
 done
+wanted load && part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader storms
 wanted park && part 'park (TLS)' env TLS=1 tests/park.sh
 wanted park && part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
 wanted repair && part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh
