@@ -513,15 +513,19 @@ static size_t slowest(const struct holder *holder, size_t sent, size_t *whole)
     return least;
 }
 
-/* Serves until those who read are at most `behind` messages behind; returns how many have all. */
-static size_t catch_up(struct holder *holder, size_t sent, size_t behind)
+/* Serves until those who read are at most `behind` messages behind; false if they do not come so
+ * far. */
+static bool catch_up(struct holder *holder, size_t sent, size_t behind)
 {
     int64_t end = now_us() + PATIENCE * 1000;
     size_t whole;
 
-    while (slowest(holder, sent, &whole) + behind < sent && now_us() < end)
+    while (slowest(holder, sent, &whole) + behind < sent) {
+        if (now_us() > end)
+            return false;
         serve(holder, 100);
-    return whole;
+    }
+    return true;
 }
 
 /* The number behind a name in an answer, or 0. */
@@ -600,14 +604,14 @@ static void flood(struct holder *holder, const char *argument)
     if (!took)
         give_up("calloc");
     make_tail(holder, size);
-    while (sent < most && !dropped) {
+    while (sent < most && !dropped && catch_up(holder, sent, WINDOW)) {
         dropped = send_numbered(holder, group, sent, &took[sent]);
         sent++;
-        catch_up(holder, sent, WINDOW);
     }
     if (dropped)
         heard = hear(holder);
-    whole = catch_up(holder, sent, 0);
+    catch_up(holder, sent, 0);
+    slowest(holder, sent, &whole);
     qsort(took, sent, sizeof *took, by_size);
     printf("sent %zu median %lld longest %lld whole %zu wrong %zu last %zu kept %zu end %u %s\n",
            sent, (long long)took[sent / 2], (long long)took[sent - 1], whole, holder->wrong,
