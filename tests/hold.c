@@ -640,6 +640,7 @@ static void cut_off(int fd)
 static void vanish(struct holder *holder, size_t number)
 {
     serve(holder, 0);
+    holder->vanished = now_us();
     for (size_t i = 0; i < holder->count; i++) {
         struct client *client = &holder->clients[i];
 
@@ -651,7 +652,6 @@ static void vanish(struct holder *holder, size_t number)
     }
     holder->mourned = 0;
     holder->first = holder->last = 0;
-    holder->vanished = now_us();
 }
 
 /* Each of those who stay is to hear once of each of those who vanished, and of nobody else. */
@@ -708,6 +708,7 @@ struct dribbler {
 static void begin_dribbling(struct holder *holder, struct dribbler *dribbler, size_t number)
 {
     dribbler->kind = &dribble_kinds[number % KINDS];
+    dribbler->begin = now_us(); /* no later than the server's, however slow this machine */
     dribbler->fd = dial(holder, number);
     if (dribbler->kind->client) {
         struct client client = {.fd = dribbler->fd};
@@ -717,7 +718,6 @@ static void begin_dribbling(struct holder *holder, struct dribbler *dribbler, si
         keep(&client, NULL, 0);
     }
     send_all(dribbler->fd, dribbler->kind->opening, dribbler->kind->opening_length);
-    dribbler->begin = now_us();
 }
 
 /* Sends its byte, and looks whether it was ended. Returns true if it goes on. */
