@@ -16,7 +16,8 @@
  *   flood GROUP SIZE MOST   sends messages to a group, until a member is closed for being slow
  *               sent N median US longest US whole N wrong N last N kept N end CODE REASON
  *   vanish N    N clients that no packet reaches any more            vanished N
- *   mourn       waits until all others were told 1002 of them        told N of N first MS last MS
+ *   mourn       waits until all others were told 1002 of each of them, once
+ *               told N of N right CLIENTS first MS last MS
  *   dribble N   N connections of each kind that send a byte now and then, until all were ended
  *               for each kind: KIND ended N answered N first MS last MS
  *   knock N     N connections that say nothing                       knocking TOTAL
