@@ -83,7 +83,7 @@ endef
 $(foreach variant,release asan tsan cluster cluster-asan cluster-tsan,$(eval $(call VARIANT,$(variant))))
 
 # Everything the tests run, built beforehand and in parallel.
-test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold \
+test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \

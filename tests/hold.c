@@ -1,4 +1,5 @@
-/* hold.c - holds many WebSocket clients for the tests and the bench, on 127.0.0.x.
+/* hold.c - holds many WebSocket clients for the tests and the bench, on 127.0.0.x, among them such
+ * as do not behave.
  *
  *   hold PORT SYSTEM TOKEN
  *
@@ -11,14 +12,33 @@
  *   drop N      resets N clients                                open TOTAL
  *   requests N  one request on each of N connections, thrice    answers M
  *   time N      N requests on one warm connection               median US p99 US
+ *   stick N     opens N clients that read nothing after their id     open TOTAL
+ *   flood GROUP SIZE MOST   sends messages to a group, until a member is closed for being slow
+ *               sent N median US longest US whole N wrong N last N kept N end CODE REASON
+ *   vanish N    N clients that no packet reaches any more            vanished N
+ *   mourn       waits until all others were told 1002 of each of them, once
+ *               told N of N right CLIENTS first MS last MS
+ *   dribble N   N connections of each kind that send a byte now and then, until all were ended
+ *               for each kind: KIND ended N answered N first MS last MS
+ *   knock N     N connections that say nothing                       knocking TOTAL
+ *   leave N     closes the first N of those                          knocking TOTAL
+ *   enter       the others send a request each                       good N refused N
+ *   call N      N requests on a connection that stays                answers N longest US
+ *   storm N     N connections that come and go, in ten ways          visits N answers N bound N
  *
- * Each wait is bounded. It exits with 0 at the end of its input. */
+ * US are microseconds, MS milliseconds. Each wait is bounded. It exits with 0 at the end of its
+ * input. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#ifdef __linux__
+#include <asm/socket.h>
+#include <linux/filter.h>
+#endif
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,21 +52,42 @@
 #define CLIENTS_MAX 19900
 #define PER_SOURCE 8000 /* clients of one source address: ports are not endless */
 #define PATIENCE 20000  /* milliseconds for what is waited for */
+#define FRAME_MAX 65536 /* the longest frame that is read, with its header */
+#define WINDOW 8        /* messages of a flood that the slowest reader may be behind */
+#define DRIP 50         /* milliseconds between two bytes of one that dribbles */
+#define KNOCKERS_MAX 1000
+#define VISITS 100         /* at a time */
+#define FLOOD_FROM 1000000 /* the code of a flood's first message */
 
 struct client {
     int fd;
+    bool deaf; /* reads nothing any more */
+    bool gone; /* has vanished */
     char id[17];
-    char kept[256]; /* the beginning of a frame that is not whole yet */
+    char *kept; /* the beginning of a frame that is not whole yet */
     size_t length;
+    size_t told;       /* messages of a flood that have come, in their order */
+    size_t mourned;    /* times that others were told of its end */
+    unsigned end_code; /* of the close frame that it got, */
+    char end[32];      /* and the reason in it */
 };
 
 struct holder {
+    char scratch[2 * FRAME_MAX];
     struct client *clients;
     struct pollfd *polls;
     size_t count;
     uint16_t port;
     const char *system, *token;
     size_t frames, pongs, pings, closed, going_away;
+    int api;                       /* a connection for requests that stays, or -1 */
+    char *tail;                    /* how each message of a flood goes on behind its number */
+    size_t tail_length, wrong;     /* and how many did not */
+    size_t mourned;                /* notices of the end of those that vanished, */
+    int64_t vanished, first, last; /* when they did, and when the notices came */
+    int knockers[KNOCKERS_MAX];
+    size_t knocker_count;
+    size_t visits; /* so far */
 };
 
 static int64_t now_us(void)
@@ -63,10 +104,12 @@ static void give_up(const char *what)
     exit(1);
 }
 
-static int dial(const struct holder *holder, size_t number)
+/* Connects from an address that `number` chooses. */
+static int dial_as(const struct holder *holder, size_t number, bool narrow)
 {
     struct sockaddr_in from = {.sin_family = AF_INET}, to = {.sin_family = AF_INET};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+    struct timeval patience = {.tv_sec = PATIENCE / 1000};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1, window = 4096, segment = 536;
 
     if (fd < 0)
         give_up("socket");
@@ -74,10 +117,29 @@ static int dial(const struct holder *holder, size_t number)
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     to.sin_port = htons(holder->port);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (narrow) { /* small windows and segments, so that the kernel keeps little for it */
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
+        setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
+    }
     if (bind(fd, (struct sockaddr *)&from, sizeof from) != 0 ||
         connect(fd, (struct sockaddr *)&to, sizeof to) != 0)
         give_up("connect");
     return fd;
+}
+
+static int dial(const struct holder *holder, size_t number)
+{
+    return dial_as(holder, number, false);
+}
+
+/* Closes a connection so that no port is left waiting. */
+static void reset(int fd)
+{
+    struct linger reset = {1, 0};
+
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    close(fd);
 }
 
 static void send_all(int fd, const char *text, size_t length)
@@ -95,6 +157,65 @@ static void send_frame(int fd, unsigned opcode, const char *text, size_t length)
     send_all(fd, frame, 6 + length);
 }
 
+/* A message of a flood: its number must be the next one, and the rest as it was sent. */
+static void take_flood(struct holder *holder, struct client *client, const char *payload,
+                       size_t length)
+{
+    static const char begin[] = "{\"code\":";
+    char *rest;
+    size_t number;
+
+    if (length < sizeof begin || memcmp(payload, begin, sizeof begin - 1) != 0)
+        return;
+    number = strtoul(payload + sizeof begin - 1, &rest, 10);
+    if (number < FLOOD_FROM)
+        return; /* a notice */
+    length -= (size_t)(rest - payload);
+    if (number == FLOOD_FROM + client->told && length == holder->tail_length &&
+        memcmp(rest, holder->tail, length) == 0)
+        client->told++;
+    else
+        holder->wrong++;
+}
+
+/* Somebody was told that a client is gone. */
+static void take_offline(struct holder *holder, const char *id)
+{
+    for (size_t i = 0; i < holder->count; i++)
+        if (memcmp(holder->clients[i].id, id, 16) == 0) {
+            holder->clients[i].mourned++;
+            holder->last = now_us();
+            holder->mourned += holder->clients[i].gone;
+        }
+    if (!holder->first)
+        holder->first = holder->last;
+}
+
+static void take_pushed(struct holder *holder, struct client *client, const char *payload,
+                        size_t length)
+{
+    static const char offline[] =
+        "{\"code\":1002,\"msg\":\"client offline\",\"data\":{\"clientId\":\"";
+
+    holder->frames++;
+    if (holder->tail)
+        take_flood(holder, client, payload, length);
+    if (holder->vanished && length > sizeof offline + 16 &&
+        memcmp(payload, offline, sizeof offline - 1) == 0)
+        take_offline(holder, payload + sizeof offline - 1);
+}
+
+static void take_end(struct holder *holder, struct client *client, const char *payload,
+                     size_t length)
+{
+    holder->going_away += length >= 2 && memcmp(payload, "\x03\xe9", 2) == 0;
+    if (length >= 2) {
+        client->end_code = (unsigned)(unsigned char)payload[0] << 8 | (unsigned char)payload[1];
+        snprintf(client->end, sizeof client->end, "%.*s", (int)(length - 2), payload + 2);
+    }
+    send_frame(client->fd, 8, payload, length);
+}
+
 static void take_frame(struct holder *holder, struct client *client, unsigned opcode,
                        const char *payload, size_t length)
 {
@@ -104,54 +225,72 @@ static void take_frame(struct holder *holder, struct client *client, unsigned op
         holder->pings++;
         send_frame(client->fd, 10, payload, length);
     } else if (opcode == 8) {
-        holder->going_away += length >= 2 && memcmp(payload, "\x03\xe9", 2) == 0;
-        send_frame(client->fd, 8, payload, length);
+        take_end(holder, client, payload, length);
     } else if (length == 4 && memcmp(payload, "pong", 4) == 0) {
         holder->pongs++;
     } else if (!client->id[0] && length >= sizeof hello + 15 &&
                memcmp(payload, hello, sizeof hello - 1) == 0) {
         memcpy(client->id, payload + sizeof hello - 1, 16);
     } else {
-        holder->frames++;
+        take_pushed(holder, client, payload, length);
     }
 }
 
-/* Takes the whole frames off what a client has; all of them are short here. */
-static void take_frames(struct holder *holder, struct client *client)
+static void keep(struct client *client, const char *bytes, size_t length)
+{
+    free(client->kept);
+    client->kept = length ? malloc(length) : NULL;
+    client->length = length;
+    if (length && !client->kept)
+        give_up("malloc");
+    if (length)
+        memcpy(client->kept, bytes, length);
+}
+
+/* Takes the whole frames off what a client has got, and keeps the rest. */
+static void take_frames(struct holder *holder, struct client *client, const char *bytes,
+                        size_t count)
 {
     size_t at = 0;
 
-    while (client->length - at >= 2) {
-        size_t header = (client->kept[at + 1] & 127) == 126 ? 4 : 2;
-        size_t length = (size_t)(unsigned char)client->kept[at + 1];
+    while (count - at >= 2) {
+        size_t header = (bytes[at + 1] & 127) == 126 ? 4 : 2;
+        size_t length = (size_t)(unsigned char)bytes[at + 1];
 
-        if (header == 4 && client->length - at >= 4)
-            length = (size_t)(unsigned char)client->kept[at + 2] << 8 |
-                     (unsigned char)client->kept[at + 3];
-        if (header + length > sizeof client->kept) {
+        if (header == 4 && count - at >= 4)
+            length =
+                (size_t)(unsigned char)bytes[at + 2] << 8 | (size_t)(unsigned char)bytes[at + 3];
+        if (length == 127 && header == 2) {
             errno = EMSGSIZE;
             give_up("a pushed frame");
         }
-        if (client->length - at < header + length)
+        if (count - at < header + length)
             break;
-        take_frame(holder, client, client->kept[at] & 15, client->kept + at + header, length);
+        take_frame(holder, client, bytes[at] & 15, bytes + at + header, length);
         at += header + length;
     }
-    memmove(client->kept, client->kept + at, client->length - at);
-    client->length -= at;
+    keep(client, bytes + at, count - at);
+}
+
+static void close_client(struct client *client)
+{
+    keep(client, NULL, 0);
+    reset(client->fd);
+    client->fd = -1;
 }
 
 static void read_client(struct holder *holder, struct client *client)
 {
-    ssize_t n = recv(client->fd, client->kept + client->length,
-                     sizeof client->kept - client->length, MSG_DONTWAIT);
+    size_t kept = client->length;
+    ssize_t n;
 
+    if (kept)
+        memcpy(holder->scratch, client->kept, kept);
+    n = recv(client->fd, holder->scratch + kept, sizeof holder->scratch - kept, MSG_DONTWAIT);
     if (n > 0) {
-        client->length += (size_t)n;
-        take_frames(holder, client);
+        take_frames(holder, client, holder->scratch, kept + (size_t)n);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
-        close(client->fd);
-        client->fd = -1;
+        close_client(client);
         holder->closed++;
     }
 }
@@ -160,7 +299,8 @@ static void read_client(struct holder *holder, struct client *client)
 static void serve(struct holder *holder, int timeout)
 {
     for (size_t i = 0; i < holder->count; i++)
-        holder->polls[i] = (struct pollfd){holder->clients[i].fd, POLLIN, 0};
+        holder->polls[i] =
+            (struct pollfd){holder->clients[i].deaf ? -1 : holder->clients[i].fd, POLLIN, 0};
     if (poll(holder->polls, (nfds_t)holder->count, timeout) <= 0)
         return;
     for (size_t i = 0; i < holder->count; i++)
@@ -196,28 +336,29 @@ static size_t read_head(int fd, char *text, size_t room, size_t *length)
     }
 }
 
-static void open_client(struct holder *holder)
+static void send_upgrade(int fd, const char *system)
 {
-    struct client *client = &holder->clients[holder->count];
     char text[1024];
-    size_t length, head;
     int n = snprintf(text, sizeof text,
                      "GET /ws?systemId=%s HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
                      "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                      "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
-                     holder->system);
+                     system);
 
-    *client = (struct client){.fd = dial(holder, holder->count)};
-    holder->count++;
-    send_all(client->fd, text, (size_t)n);
-    head = read_head(client->fd, text, sizeof text, &length);
-    if (length - head > sizeof client->kept || strncmp(text, "HTTP/1.1 101", 12) != 0) {
+    send_all(fd, text, (size_t)n);
+}
+
+/* Reads the answer to an upgrade and the frame with the id. */
+static void await_id(struct holder *holder, struct client *client)
+{
+    char text[1024];
+    size_t length, head = read_head(client->fd, text, sizeof text, &length);
+
+    if (strncmp(text, "HTTP/1.1 101", 12) != 0) {
         errno = EPROTO;
         give_up(text);
     }
-    memcpy(client->kept, text + head, length - head);
-    client->length = length - head;
-    take_frames(holder, client);
+    take_frames(holder, client, text + head, length - head);
     while (!client->id[0] && client->fd >= 0) {
         struct pollfd wait = {client->fd, POLLIN, 0};
 
@@ -227,11 +368,21 @@ static void open_client(struct holder *holder)
     }
 }
 
+static void open_client(struct holder *holder, bool narrow)
+{
+    struct client *client = &holder->clients[holder->count];
+
+    *client = (struct client){.fd = dial_as(holder, holder->count, narrow)};
+    holder->count++;
+    send_upgrade(client->fd, holder->system);
+    await_id(holder, client);
+}
+
 /* --- requests -------------------------------------------------------------------------------- */
 
 static void send_request(const struct holder *holder, int fd, const char *path, const char *body)
 {
-    char text[1024];
+    char text[1024 + FRAME_MAX];
     int n = snprintf(text, sizeof text,
                      "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nToken: %s\r\n"
                      "Content-Length: %zu\r\n\r\n%s",
@@ -240,21 +391,37 @@ static void send_request(const struct holder *holder, int fd, const char *path, 
     send_all(fd, text, (size_t)n);
 }
 
-/* True if the answer is a good one; answers here come in one piece or their head comes first. */
-static bool read_answer(int fd)
+/* Reads an answer; answers here come in one piece or their head comes first. */
+static void read_whole(int fd, char *text, size_t room)
 {
-    char text[1024];
-    size_t length, head = read_head(fd, text, sizeof text, &length);
+    size_t length, head = read_head(fd, text, room, &length);
 
     while (length == head) {
-        ssize_t n = recv(fd, text + length, sizeof text - 1 - length, 0);
+        ssize_t n = recv(fd, text + length, room - 1 - length, 0);
 
         if (n <= 0)
             give_up("no answer");
         length += (size_t)n;
         text[length] = '\0';
     }
+}
+
+/* True if the answer is a good one. */
+static bool read_answer(int fd)
+{
+    char text[1024];
+
+    read_whole(fd, text, sizeof text);
     return strncmp(text, "HTTP/1.1 200", 12) == 0 && strstr(text, "\"code\":0,") != NULL;
+}
+
+static bool bind_client(const struct holder *holder, int fd, const char *id, const char *group)
+{
+    char body[256];
+
+    snprintf(body, sizeof body, "{\"clientId\":\"%s\",\"groupName\":\"%s\"}", id, group);
+    send_request(holder, fd, "/api/bind_to_group", body);
+    return read_answer(fd);
 }
 
 static size_t bind_clients(const struct holder *holder, const char *group)
@@ -262,16 +429,9 @@ static size_t bind_clients(const struct holder *holder, const char *group)
     int fd = dial(holder, 0);
     size_t bound = 0;
 
-    for (size_t i = 0; i < holder->count; i++) {
-        char body[256];
-
-        if (holder->clients[i].fd < 0)
-            continue;
-        snprintf(body, sizeof body, "{\"clientId\":\"%s\",\"groupName\":\"%s\"}",
-                 holder->clients[i].id, group);
-        send_request(holder, fd, "/api/bind_to_group", body);
-        bound += read_answer(fd);
-    }
+    for (size_t i = 0; i < holder->count; i++)
+        if (holder->clients[i].fd >= 0)
+            bound += bind_client(holder, fd, holder->clients[i].id, group);
     close(fd);
     return bound;
 }
@@ -327,27 +487,513 @@ static void time_requests(const struct holder *holder, size_t count)
     close(fd);
 }
 
+/* The connection for requests that stays. */
+static int api(struct holder *holder)
+{
+    if (holder->api < 0)
+        holder->api = dial(holder, 0);
+    return holder->api;
+}
+
+/* --- messages to one who does not read ------------------------------------------------------- */
+
+/* The fewest messages that one of those who read has got, and how many have got `sent`. */
+static size_t slowest(const struct holder *holder, size_t sent, size_t *whole)
+{
+    size_t least = SIZE_MAX;
+
+    *whole = 0;
+    for (size_t i = 0; i < holder->count; i++) {
+        const struct client *client = &holder->clients[i];
+
+        if (client->deaf || client->fd < 0)
+            continue;
+        least = client->told < least ? client->told : least;
+        *whole += client->told == sent;
+    }
+    return least;
+}
+
+/* Serves until those who read are at most `behind` messages behind; false if they do not come so
+ * far. */
+static bool catch_up(struct holder *holder, size_t sent, size_t behind)
+{
+    int64_t end = now_us() + PATIENCE * 1000;
+    size_t whole;
+
+    while (slowest(holder, sent, &whole) + behind < sent) {
+        if (now_us() > end)
+            return false;
+        serve(holder, 100);
+    }
+    return true;
+}
+
+/* The number behind a name in an answer, or 0. */
+static size_t number_in(const char *answer, const char *name)
+{
+    const char *at = strstr(answer, name);
+
+    return at ? strtoul(at + strlen(name), NULL, 10) : 0;
+}
+
+/* Sends one message; returns how many members were too slow for it. */
+static size_t send_numbered(struct holder *holder, const char *group, size_t number, int64_t *took)
+{
+    static char body[FRAME_MAX];
+    char text[1024];
+    int64_t begin = now_us();
+
+    snprintf(body, sizeof body, "{\"groupName\":\"%s\",\"receipt\":true,\"code\":%zu%s", group,
+             FLOOD_FROM + number, holder->tail);
+    send_request(holder, api(holder), "/api/send_to_group", body);
+    read_whole(api(holder), text, sizeof text);
+    *took = now_us() - begin;
+    if (strncmp(text, "HTTP/1.1 200", 12) != 0) {
+        errno = EPROTO;
+        give_up(text);
+    }
+    return number_in(text, "\"dropped\":");
+}
+
+/* How a message goes on behind its number, in the call as in the frame. */
+static void make_tail(struct holder *holder, size_t size)
+{
+    static const char begin[] = ",\"msg\":\"flood\",\"data\":\"", end[] = "\",\"messageId\":\"f\"}";
+
+    free(holder->tail);
+    holder->tail_length = sizeof begin - 1 + size + sizeof end - 1;
+    holder->tail = malloc(holder->tail_length + 1);
+    if (!holder->tail || size > FRAME_MAX - 1000)
+        give_up("flood");
+    snprintf(holder->tail, sizeof begin, "%s", begin);
+    memset(holder->tail + sizeof begin - 1, 'x', size);
+    snprintf(holder->tail + sizeof begin - 1 + size, sizeof end, "%s", end);
+    holder->wrong = 0;
+    for (size_t i = 0; i < holder->count; i++)
+        holder->clients[i].told = 0;
+}
+
+/* The first that is deaf reads at last, to the end of its connection. */
+static const struct client *hear(struct holder *holder)
+{
+    int64_t end = now_us() + PATIENCE * 1000;
+
+    for (size_t i = 0; i < holder->count; i++) {
+        struct client *client = &holder->clients[i];
+
+        if (!client->deaf)
+            continue;
+        client->deaf = false;
+        while (client->fd >= 0 && now_us() < end)
+            serve(holder, 100);
+        return client;
+    }
+    return NULL;
+}
+
+static void flood(struct holder *holder, const char *argument)
+{
+    char group[64];
+    size_t size, most, sent = 0, dropped = 0, whole;
+    const struct client *heard = NULL;
+    int64_t *took;
+
+    if (sscanf(argument, "%63s %zu %zu", group, &size, &most) != 3 || most == 0)
+        give_up("flood GROUP SIZE MOST");
+    took = calloc(most, sizeof *took);
+    if (!took)
+        give_up("calloc");
+    make_tail(holder, size);
+    while (sent < most && !dropped && catch_up(holder, sent, WINDOW)) {
+        dropped = send_numbered(holder, group, sent, &took[sent]);
+        sent++;
+    }
+    if (dropped)
+        heard = hear(holder);
+    catch_up(holder, sent, 0);
+    slowest(holder, sent, &whole);
+    qsort(took, sent, sizeof *took, by_size);
+    printf("sent %zu median %lld longest %lld whole %zu wrong %zu last %zu kept %zu end %u %s\n",
+           sent, (long long)took[sent / 2], (long long)took[sent - 1], whole, holder->wrong,
+           dropped, heard ? heard->told : 0, heard ? heard->end_code : 0, heard ? heard->end : "");
+    free(took);
+}
+
+/* --- clients that vanish --------------------------------------------------------------------- */
+
+/* No packet comes in any more, so that none is acknowledged either; elsewhere than on Linux it is
+ * only not read. */
+static void cut_off(int fd)
+{
+#ifdef __linux__
+    struct sock_filter drop = {.code = BPF_RET | BPF_K, .k = 0};
+    struct sock_fprog program = {.len = 1, .filter = &drop};
+
+    if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) != 0)
+        give_up("SO_ATTACH_FILTER");
+#else
+    (void)fd;
+#endif
+}
+
+/* The last N clients vanish. */
+static void vanish(struct holder *holder, size_t number)
+{
+    serve(holder, 0);
+    holder->vanished = now_us();
+    for (size_t i = 0; i < holder->count; i++) {
+        struct client *client = &holder->clients[i];
+
+        client->gone = i + number >= holder->count;
+        client->mourned = 0;
+        client->deaf = client->deaf || client->gone;
+        if (client->gone)
+            cut_off(client->fd);
+    }
+    holder->mourned = 0;
+    holder->first = holder->last = 0;
+}
+
+/* Each of those who stay is to hear once of each of those who vanished, and of nobody else. */
+static void mourn(struct holder *holder)
+{
+    size_t gone = 0, stay = 0, right = 0;
+
+    for (size_t i = 0; i < holder->count; i++) {
+        gone += holder->clients[i].gone;
+        stay += !holder->clients[i].deaf && holder->clients[i].fd >= 0;
+    }
+    serve_until(holder, &holder->mourned, gone * stay);
+    serve(holder, 200); /* for one that is too many */
+    for (size_t i = 0; i < holder->count; i++)
+        right += holder->clients[i].mourned == (holder->clients[i].gone ? stay : 0);
+    printf("told %zu of %zu right %zu first %lld last %lld\n", holder->mourned, gone * stay, right,
+           (long long)(holder->first - holder->vanished) / 1000,
+           (long long)(holder->last - holder->vanished) / 1000);
+}
+
+/* --- connections that send a byte now and then ----------------------------------------------- */
+
+struct dribble_kind {
+    const char *name;
+    bool client;         /* behind an upgrade */
+    const char *opening; /* what it begins with, at once, */
+    size_t opening_length;
+    const char *drip; /* and what follows, now and then */
+    size_t drip_length;
+};
+
+#define BYTES(text) (text), sizeof(text) - 1
+
+static const struct dribble_kind dribble_kinds[] = {
+    {"head", false, BYTES("GET / HTTP/1.1\r\nHost: x\r\nX: "), BYTES("a")},
+    {"body", false, BYTES("POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"),
+     BYTES("a")},
+    {"chunk", false,
+     BYTES("POST /api/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n"),
+     BYTES("a")},
+    {"frame", true, BYTES("\x81\xfe\x1f\x40\0\0\0\0"), BYTES("a")}, /* of 8,000 bytes */
+    {"pieces", true, BYTES("\x01\x81\0\0\0\0a"), BYTES("\0\x81\0\0\0\0a")},
+};
+
+#define KINDS (sizeof dribble_kinds / sizeof dribble_kinds[0])
+
+struct dribbler {
+    int fd;
+    const struct dribble_kind *kind;
+    int64_t begin, took; /* microseconds */
+    bool ended, answered;
+};
+
+static void begin_dribbling(struct holder *holder, struct dribbler *dribbler, size_t number)
+{
+    dribbler->kind = &dribble_kinds[number % KINDS];
+    dribbler->begin = now_us(); /* no later than the server's, however slow this machine */
+    dribbler->fd = dial(holder, number);
+    if (dribbler->kind->client) {
+        struct client client = {.fd = dribbler->fd};
+
+        send_upgrade(client.fd, holder->system);
+        await_id(holder, &client);
+        keep(&client, NULL, 0);
+    }
+    send_all(dribbler->fd, dribbler->kind->opening, dribbler->kind->opening_length);
+}
+
+/* Sends its byte, and looks whether it was ended. Returns true if it goes on. */
+static bool dribble_on(struct dribbler *dribbler)
+{
+    char text[1024];
+    ssize_t n;
+
+    if (dribbler->ended)
+        return false;
+    if (send(dribbler->fd, dribbler->kind->drip, dribbler->kind->drip_length, 0) < 0 &&
+        errno != EPIPE && errno != ECONNRESET)
+        give_up("send");
+    n = recv(dribbler->fd, text, sizeof text, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return true;
+    dribbler->answered = n >= 12 && memcmp(text, "HTTP/1.1 408", 12) == 0;
+    dribbler->ended = n <= 0 || dribbler->answered;
+    dribbler->took = now_us() - dribbler->begin;
+    return !dribbler->ended;
+}
+
+static void tell_kind(const struct dribbler *dribblers, size_t count,
+                      const struct dribble_kind *kind)
+{
+    size_t ended = 0, answered = 0;
+    int64_t first = INT64_MAX, last = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct dribbler *dribbler = &dribblers[i];
+
+        if (dribbler->kind != kind || !dribbler->ended)
+            continue;
+        ended++;
+        answered += dribbler->answered;
+        first = dribbler->took < first ? dribbler->took : first;
+        last = dribbler->took > last ? dribbler->took : last;
+    }
+    printf("%s ended %zu answered %zu first %lld last %lld ", kind->name, ended, answered,
+           (long long)first / 1000, (long long)last / 1000);
+}
+
+static void dribble(struct holder *holder, size_t number)
+{
+    size_t count = number * KINDS, going = count;
+    struct dribbler *dribblers = calloc(count + 1, sizeof *dribblers);
+    int64_t end = now_us() + PATIENCE * 1000;
+
+    if (!dribblers)
+        give_up("calloc");
+    for (size_t i = 0; i < count; i++)
+        begin_dribbling(holder, &dribblers[i], i);
+    while (going > 0 && now_us() < end) {
+        going = 0;
+        for (size_t i = 0; i < count; i++)
+            going += dribble_on(&dribblers[i]);
+        poll(NULL, 0, DRIP);
+    }
+    for (size_t i = 0; i < KINDS; i++)
+        tell_kind(dribblers, count, &dribble_kinds[i]);
+    printf("\n");
+    for (size_t i = 0; i < count; i++)
+        reset(dribblers[i].fd);
+    free(dribblers);
+}
+
+/* --- connections that say nothing ------------------------------------------------------------ */
+
+static void knock(struct holder *holder, size_t number)
+{
+    while (number-- > 0 && holder->knocker_count < KNOCKERS_MAX) {
+        holder->knockers[holder->knocker_count] = dial(holder, holder->knocker_count);
+        holder->knocker_count++;
+    }
+}
+
+static void leave(struct holder *holder, size_t number)
+{
+    number = number < holder->knocker_count ? number : holder->knocker_count;
+    for (size_t i = 0; i < number; i++)
+        close(holder->knockers[i]);
+    holder->knocker_count -= number;
+    memmove(holder->knockers, holder->knockers + number,
+            holder->knocker_count * sizeof holder->knockers[0]);
+}
+
+/* All send a request, then all read its answer: each closes behind it and makes room for others. */
+static void enter(struct holder *holder)
+{
+    static const char request[] =
+        "OPTIONS /api/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    struct pollfd polls[KNOCKERS_MAX];
+    size_t good = 0, refused = 0, left = holder->knocker_count;
+    int64_t end = now_us() + PATIENCE * 1000;
+
+    for (size_t i = 0; i < left; i++) {
+        send_all(holder->knockers[i], request, sizeof request - 1);
+        polls[i] = (struct pollfd){holder->knockers[i], POLLIN, 0};
+    }
+    while (left > 0 && now_us() < end && poll(polls, (nfds_t)holder->knocker_count, 1000) >= 0)
+        for (size_t i = 0; i < holder->knocker_count; i++) {
+            char text[1024] = "";
+
+            if (polls[i].fd < 0 || !polls[i].revents)
+                continue;
+            if (recv(polls[i].fd, text, sizeof text - 1, 0) > 0) {
+                good += strncmp(text, "HTTP/1.1 200", 12) == 0;
+                refused += strncmp(text, "HTTP/1.1 429", 12) == 0;
+            }
+            close(polls[i].fd);
+            polls[i].fd = -1;
+            left--;
+        }
+    for (size_t i = 0; i < holder->knocker_count; i++)
+        if (polls[i].fd >= 0)
+            close(polls[i].fd);
+    holder->knocker_count = 0;
+    printf("good %zu refused %zu\n", good, refused);
+}
+
+static void call(struct holder *holder, size_t number)
+{
+    int64_t longest = 0;
+    size_t answers = 0;
+
+    while (number-- > 0) {
+        int64_t begin = now_us();
+
+        send_request(holder, api(holder), "/api/get_online_list", "{\"groupName\":\"nobody\"}");
+        answers += read_answer(api(holder));
+        longest = now_us() - begin > longest ? now_us() - begin : longest;
+    }
+    printf("answers %zu longest %lld\n", answers, (long long)longest);
+}
+
+/* --- connections that come and go ------------------------------------------------------------ */
+
+enum visit_kind {
+    VISIT_ASK,         /* asks, reads the answer, closes */
+    VISIT_ASK_LAST,    /* asks, reads to the end */
+    VISIT_ASK_RESET,   /* asks, resets */
+    VISIT_SILENT,      /* closes */
+    VISIT_HALF_HEAD,   /* sends half a head, resets */
+    VISIT_STRANGER,    /* a client of no system, says goodbye at once, reads to the end */
+    VISIT_LEAVE,       /* a client that is bound, closes */
+    VISIT_RESET,       /* a client that is bound, resets */
+    VISIT_GOODBYE,     /* a client that is bound, sends a close frame, reads to the end */
+    VISIT_HALF_CLOSED, /* a client that is bound, closes its side, reads to the end */
+    VISIT_KINDS
+};
+
+struct visit {
+    struct client client;
+    enum visit_kind kind;
+    char group[16];
+};
+
+static void begin_visit(struct holder *holder, struct visit *visit)
+{
+    static const char ask[] = "OPTIONS /api/login HTTP/1.1\r\nHost: x\r\n\r\n",
+                      last[] = "OPTIONS / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    size_t number = holder->visits++;
+    int fd = dial(holder, number);
+
+    *visit = (struct visit){.client = {.fd = fd}, .kind = number % VISIT_KINDS};
+    snprintf(visit->group, sizeof visit->group, "storm%zu", number / VISIT_KINDS % 8);
+    switch (visit->kind) {
+    case VISIT_ASK:
+    case VISIT_ASK_RESET:
+        send_all(fd, ask, sizeof ask - 1);
+        break;
+    case VISIT_ASK_LAST:
+        send_all(fd, last, sizeof last - 1);
+        break;
+    case VISIT_SILENT:
+        break;
+    case VISIT_HALF_HEAD:
+        send_all(fd, ask, sizeof ask / 2);
+        break;
+    case VISIT_STRANGER:
+        send_upgrade(fd, "stranger");
+        send_frame(fd, 8, "", 0);
+        break;
+    default:
+        send_upgrade(fd, holder->system);
+    }
+}
+
+/* Reads what comes until the server closes; true if it has begun with an answer. */
+static bool read_to_end(int fd)
+{
+    char text[4096];
+    ssize_t n = recv(fd, text, sizeof text, 0);
+    bool answered = n >= 9 && memcmp(text, "HTTP/1.1 ", 9) == 0;
+
+    while (n > 0)
+        n = recv(fd, text, sizeof text, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+        give_up("no end");
+    return answered;
+}
+
+/* Reads its answer; true if there was one. Clients are bound. */
+static bool be_served(struct holder *holder, struct visit *visit, size_t *bound)
+{
+    if (visit->kind > VISIT_STRANGER) {
+        await_id(holder, &visit->client);
+        *bound += bind_client(holder, api(holder), visit->client.id, visit->group);
+        return true;
+    }
+    if (visit->kind == VISIT_ASK)
+        return read_answer(visit->client.fd);
+    if (visit->kind == VISIT_ASK_LAST || visit->kind == VISIT_STRANGER)
+        return read_to_end(visit->client.fd);
+    return false;
+}
+
+static void end_visit(struct visit *visit)
+{
+    int fd = visit->client.fd;
+
+    keep(&visit->client, NULL, 0);
+    if (visit->kind == VISIT_GOODBYE)
+        send_frame(fd, 8, "\x03\xe8", 2);
+    if (visit->kind == VISIT_HALF_CLOSED)
+        shutdown(fd, SHUT_WR);
+    if (visit->kind >= VISIT_GOODBYE)
+        read_to_end(fd);
+    if (visit->kind == VISIT_ASK_RESET || visit->kind == VISIT_HALF_HEAD ||
+        visit->kind == VISIT_RESET)
+        reset(fd);
+    else
+        close(fd);
+}
+
+static void storm(struct holder *holder, size_t number)
+{
+    static struct visit visits[VISITS];
+    size_t answers = 0, bound = 0, total = 0;
+
+    while (total < number) {
+        size_t count = number - total < VISITS ? number - total : VISITS;
+
+        for (size_t i = 0; i < count; i++)
+            begin_visit(holder, &visits[i]);
+        for (size_t i = 0; i < count; i++)
+            answers += be_served(holder, &visits[i], &bound);
+        for (size_t i = 0; i < count; i++)
+            end_visit(&visits[i]);
+        total += count;
+    }
+    printf("visits %zu answers %zu bound %zu\n", total, answers, bound);
+}
+
 /* --- commands -------------------------------------------------------------------------------- */
 
 static void open_clients(struct holder *holder, size_t number)
 {
     while (number-- > 0 && holder->count < CLIENTS_MAX)
-        open_client(holder);
+        open_client(holder, false);
 }
 
-/* Resets clients, so that no port is left waiting. */
+static void stick_clients(struct holder *holder, size_t number)
+{
+    while (number-- > 0 && holder->count < CLIENTS_MAX) {
+        open_client(holder, true);
+        holder->clients[holder->count - 1].deaf = true;
+    }
+}
+
 static void drop_clients(struct holder *holder, size_t number)
 {
-    struct linger reset = {1, 0};
-
-    for (; number > 0 && holder->count > 0; number--) {
-        int fd = holder->clients[--holder->count].fd;
-
-        if (fd < 0)
-            continue;
-        setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-        close(fd);
-    }
+    for (; number > 0 && holder->count > 0; number--)
+        if (holder->clients[--holder->count].fd >= 0)
+            close_client(&holder->clients[holder->count]);
 }
 
 static void ping_server(struct holder *holder)
@@ -356,11 +1002,46 @@ static void ping_server(struct holder *holder)
 
     holder->pongs = 0;
     for (size_t i = 0; i < holder->count; i++)
-        if (holder->clients[i].fd >= 0) {
+        if (holder->clients[i].fd >= 0 && !holder->clients[i].deaf) {
             send_frame(holder->clients[i].fd, 1, "ping", 4);
             sent++;
         }
     serve_until(holder, &holder->pongs, sent);
+}
+
+/* The commands for those who do not behave; false if it is none of them. */
+static bool misbehave(struct holder *holder, const char *command, const char *argument)
+{
+    size_t number = strtoul(argument, NULL, 10);
+
+    if (strcmp(command, "stick") == 0) {
+        stick_clients(holder, number);
+        printf("open %zu\n", holder->count);
+    } else if (strcmp(command, "flood") == 0) {
+        flood(holder, argument);
+    } else if (strcmp(command, "vanish") == 0) {
+        vanish(holder, number);
+        printf("vanished %zu\n", number);
+    } else if (strcmp(command, "mourn") == 0) {
+        mourn(holder);
+    } else if (strcmp(command, "dribble") == 0) {
+        dribble(holder, number);
+    } else if (strcmp(command, "knock") == 0) {
+        knock(holder, number);
+        printf("knocking %zu\n", holder->knocker_count);
+    } else if (strcmp(command, "leave") == 0) {
+        leave(holder, number);
+        printf("knocking %zu\n", holder->knocker_count);
+    } else if (strcmp(command, "enter") == 0) {
+        enter(holder);
+    } else if (strcmp(command, "call") == 0) {
+        call(holder, number);
+    } else if (strcmp(command, "storm") == 0) {
+        storm(holder, number);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 static void obey(struct holder *holder, const char *command, const char *argument)
@@ -368,7 +1049,9 @@ static void obey(struct holder *holder, const char *command, const char *argumen
     size_t number = strtoul(argument, NULL, 10);
     int64_t end;
 
-    if (strcmp(command, "open") == 0) {
+    if (misbehave(holder, command, argument)) {
+        /* it has answered */
+    } else if (strcmp(command, "open") == 0) {
         open_clients(holder, number);
         printf("open %zu\n", holder->count);
     } else if (strcmp(command, "bind") == 0) {
@@ -399,7 +1082,7 @@ static void obey(struct holder *holder, const char *command, const char *argumen
 
 int main(int count, char **arguments)
 {
-    struct holder holder = {0};
+    static struct holder holder = {.api = -1};
     struct rlimit limit;
     char line[256];
 
@@ -411,6 +1094,7 @@ int main(int count, char **arguments)
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+    signal(SIGPIPE, SIG_IGN);
     holder.port = (uint16_t)strtoul(arguments[1], NULL, 10);
     holder.system = arguments[2];
     holder.token = arguments[3];
@@ -427,6 +1111,9 @@ int main(int count, char **arguments)
         obey(&holder, line, argument ? argument : "");
     }
     drop_clients(&holder, holder.count);
+    leave(&holder, holder.knocker_count);
+    if (holder.api >= 0)
+        close(holder.api);
     free(holder.clients);
     free(holder.polls);
     return 0;

@@ -366,6 +366,30 @@ vectors() {
     done <"$DIR/vectors"
 }
 
+# hold [PORT]: starts a process that holds many clients of the system shop; see tests/hold.c.
+hold() {
+    trap '' PIPE # should it end, the tests are to say so
+    rm -f "$DIR/commands" "$DIR/held"
+    mkfifo "$DIR/commands" "$DIR/held"
+    build/release/hold "${1:-$PORT}" shop "$TOKEN" <"$DIR/commands" >"$DIR/held" 2>>"$DIR/held.err" &
+    HOLDER=$!
+    CLIENTS+=("$HOLDER")
+    exec {COMMANDS}>"$DIR/commands" {HELD}<"$DIR/held"
+}
+
+# ask COMMAND: gives it a command; its answer is in $REPLY.
+ask() {
+    echo "$1" >&"$COMMANDS"
+    read -r -t 60 REPLY <&"$HELD" || REPLY="no answer: $(cat "$DIR/held.err")"
+}
+
+# let_go: ends it, and its clients with it.
+let_go() {
+    exec {COMMANDS}>&- {HELD}<&-
+    wait "$HOLDER"
+    expect 'the clients have nothing to complain of' '' "$(cat "$DIR/held.err")"
+}
+
 # finish: stops what runs, removes the folder, prints the count.
 finish() {
     local pid passed failed

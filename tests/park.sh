@@ -2,10 +2,8 @@
 # park.sh - quiet connections are watched by threads of their own, and nobody notices.
 . "$(dirname "$0")/lib.sh"
 
-HOLD=build/release/hold
 CROWD=600 LOTS=3
 [ "$SCHEME" = http ] || CROWD=300 LOTS=2 # each notice is encrypted for each of them
-trap '' PIPE # should hold end, the tests are to say so
 configure '[websocket]
 ping = 2
 pong_timeout = 2
@@ -35,19 +33,7 @@ if [ "$SCHEME" = https ]; then # hold speaks none: nginx does it for its clients
     HOLD_PORT=$NGINX_PORT
 fi
 
-mkfifo "$DIR/commands"
-"$HOLD" "$HOLD_PORT" shop "$TOKEN" <"$DIR/commands" >"$DIR/held" 2>"$DIR/held.err" &
-CLIENTS+=($!)
-exec {commands}>"$DIR/commands"
-ANSWERS=0
-
-# ask COMMAND: gives hold a command and prints its answer.
-ask() {
-    echo "$1" >&"$commands"
-    ANSWERS=$((ANSWERS + 1))
-    wait_for has_lines "$DIR/held" $ANSWERS
-    REPLY=$(sed -n "${ANSWERS}p" "$DIR/held")
-}
+hold "$HOLD_PORT"
 
 threads() {
     ls "/proc/$SERVER/task" 2>/dev/null | wc -l
@@ -107,7 +93,6 @@ expect 'by clients that are answered' "pongs $((CROWD - 100))" "$REPLY"
 kill -TERM "$SERVER"
 ask 'wait 1500'
 expect_match 'on SIGTERM parked clients are told' "closed $((CROWD - 100)) going_away $((CROWD - 100)) pings *" "$REPLY"
-exec {commands}>&-
 ended
-expect 'the clients have nothing to complain of' '' "$(cat "$DIR/held.err")"
+let_go
 finish

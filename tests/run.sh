@@ -68,6 +68,7 @@ done
 for name in layers echo rfc6455 rfc9112 start api limits ws tls park load kill cluster order join fault repair readme; do
     wanted "$name" && part "$name" "tests/$name.sh"
 done
+wanted load && part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader storms
 wanted park && part 'park (TLS)' env TLS=1 tests/park.sh
 wanted park && part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
 wanted repair && part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh

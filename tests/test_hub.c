@@ -391,6 +391,35 @@ static void many_groups_are_left_in_any_order(void)
     close_house(2);
 }
 
+/* Seven at a time, each in a group, and with a user, that nobody had before. */
+static void tables_do_not_grow_with_those_who_come_and_go(void)
+{
+    enum { ROUNDS = 20000, FIRST = 500 };
+    struct table clients = {0}, audiences = {0};
+
+    open_house(VISITORS);
+    node.config.scope = NOTICE_OFF;
+    for (int round = 0; round < ROUNDS; round++) {
+        struct visitor *visitor = &visitors[1 + round % (VISITORS - 1)];
+        char name[16];
+
+        snprintf(name, sizeof name, "%d", round);
+        depart(visitor);
+        arrive(visitor, STR("shop"));
+        CHECK(succeeds(bind_user(visitor, name, name, "e")));
+        if (round == FIRST) {
+            clients = node.hub.clients;
+            audiences = node.hub.audiences;
+        }
+    }
+    CHECK(node.hub.clients.count == VISITORS && node.hub.clients.count == clients.count);
+    CHECK(node.hub.audiences.count == 1 + 2 * (VISITORS - 1));
+    CHECK(node.hub.audiences.count == audiences.count);
+    CHECK(node.hub.clients.capacity == clients.capacity);
+    CHECK(node.hub.audiences.capacity == audiences.capacity);
+    close_house(VISITORS);
+}
+
 static void the_online_list_is_of_the_group(void)
 {
     open_house(3);
@@ -2146,6 +2175,8 @@ int main(void)
     test_run("user_and_extend_belong_to_the_client", user_and_extend_belong_to_the_client);
     test_run("names_are_quoted", names_are_quoted);
     test_run("many_groups_are_left_in_any_order", many_groups_are_left_in_any_order);
+    test_run("tables_do_not_grow_with_those_who_come_and_go",
+             tables_do_not_grow_with_those_who_come_and_go);
     test_run("the_online_list_is_of_the_group", the_online_list_is_of_the_group);
     test_run("sends_reach_whom_they_name", sends_reach_whom_they_name);
     test_run("a_send_to_one_reaches_it_alone", a_send_to_one_reaches_it_alone);

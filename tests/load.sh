@@ -1,0 +1,419 @@
+#!/usr/bin/env bash
+# load.sh [PART...] - peers that do not behave, many at a time, and what runs out: the others notice
+# nothing, and the server is afterwards as it was before. Lines with figures begin with a #.
+# shellcheck source=tests/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# a sanitizer keeps freed memory for a while, which would look like a leak here
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=8:malloc_context_size=8"
+case $WSPUSH in
+*asan*) SLACK=65536 ;; # KiB that the process may have more than expected
+*) SLACK=8192 ;;
+esac
+
+# fresh [SECTION-TEXT]: the next server has this configuration, and neither data nor log.
+fresh() {
+    rm -rf "$DIR/data" "$DIR/log"
+    configure "$@"
+}
+
+# serve [SECTION-TEXT]: starts one with a system, and what holds its clients.
+serve() {
+    fresh "$@"
+    start
+    sign_up shop
+    hold
+}
+
+# done_with: the clients go, then the server.
+done_with() {
+    let_go
+    stop
+}
+
+# --- the server, from outside -----------------------------------------------------------------
+
+# memory FIELD: prints so many KiB of the server: VmRSS, or VmHWM, the most since fresh_peak.
+memory() {
+    awk -v field="$1:" '$1 == field { print $2 }' "/proc/$SERVER/status"
+}
+
+fresh_peak() {
+    echo 5 >"/proc/$SERVER/clear_refs"
+}
+
+descriptors() {
+    find "/proc/$SERVER/fd" -mindepth 1 2>/dev/null | wc -l
+}
+
+# Those that a limit of 64 allows; one inherited from elsewhere may be above it.
+low_descriptors() {
+    find "/proc/$SERVER/fd" -mindepth 1 -printf '%f\n' | awk '$1 < 64' | wc -l
+}
+
+# has_descriptors COUNT
+has_descriptors() {
+    [ "$(descriptors)" = "$1" ]
+}
+
+# worked: prints the hundredths of a second that the server has computed so far.
+worked() {
+    awk '{ print $14 + $15 }' "/proc/$SERVER/stat"
+}
+
+# online GROUP: prints how many are.
+online() {
+    post /api/get_online_list "{\"groupName\":\"$1\"}" | jq .data.count
+}
+
+# value NAME: prints what stands behind a word of the last answer of the clients.
+value() {
+    sed -n "s/.*\b$1 \([^ ]*\).*/\1/p" <<<"$REPLY"
+}
+
+# within NAME LEAST MOST ACTUAL
+within() {
+    if [ "$4" -ge "$2" ] && [ "$4" -le "$3" ]; then
+        ok "$1"
+    else
+        bad "$1" "$4 is not from $2 to $3"
+    fi
+}
+
+figures() {
+    echo "# $*"
+}
+
+# --- one who does not read --------------------------------------------------------------------
+
+slow_reader() {
+    local before
+    serve '[notice]
+scope = off'
+    ask 'open 999'
+    ask 'bind g'
+    ask 'flood g 16000 40'
+    expect_match 'messages to 999 who read' 'sent 40 * whole 999 wrong 0 *' "$REPLY"
+    figures "calls while all 999 read: $REPLY"
+    ask 'stick 1'
+    ask 'bind g'
+    expect 'one is there who does not read' 1000 "$(online g)"
+    jq -r '.data.list[]' "$DIR/body" | sort >"$DIR/before"
+    before=$(memory VmRSS)
+    fresh_peak
+    ask 'flood g 16000 400'
+    figures "and with one who does not: $REPLY"
+    figures "KiB resident: $before before, $(memory VmHWM) at most, $(memory VmRSS) after"
+    expect_match 'the 999 get all that is sent until it is closed' \
+        "sent $(value sent) * whole 999 wrong 0 *" "$REPLY"
+    within 'that is when more than send_queue waits for it' 66 399 "$(value sent)"
+    within 'no call has waited for it (microseconds)' 0 2000000 "$(value longest)"
+    within 'the memory has not grown by much more than send_queue' 0 $((1024 + SLACK)) \
+        $(($(memory VmHWM) - before))
+    expect_match 'it has got part of it, in order, and is closed with 1013' \
+        '* last 1 kept [0-9]* end 1013 slow' "$REPLY"
+    expect 'it is not online any more' 999 "$(online g)"
+    jq -r '.data.list[]' "$DIR/body" | sort >"$DIR/after"
+    expect_match 'the log names it, and nobody else' \
+        "*warn*slow*$(comm -23 "$DIR/before" "$DIR/after")*system=\"shop\"*127.0.0.1*" \
+        "$(grep slow "$DIR/log")"
+    expect 'once' 1 "$(grep -c slow "$DIR/log")"
+    done_with
+}
+
+# --- many who vanish --------------------------------------------------------------------------
+
+vanishing() {
+    local before
+    serve '[websocket]
+ping = 1.5
+pong_timeout = 3'
+    before=$(descriptors)
+    ask 'open 310'
+    ask 'bind g'
+    ask "frames $((310 * 311 / 2))"
+    expect 'a group of 310' "frames $((310 * 311 / 2))" "$REPLY"
+    ask 'vanish 300'
+    ask 'mourn'
+    figures "1002 of 300 that vanished, ping 1.5 s, pong_timeout 3 s: $REPLY"
+    expect_match 'the ten others are told of each of the 300 once' \
+        'told 3000 of 3000 right 310 *' "$REPLY"
+    within 'not before pong_timeout (ms)' 2900 15000 "$(value first)"
+    within 'and after ping + pong_timeout (ms)' 2900 15000 "$(value last)"
+    expect 'those who answer stay' 10 "$(online g)"
+    ask 'ping'
+    expect 'and are served' 'pongs 10' "$REPLY"
+    wait_for has_descriptors $((before + 10 + 4))
+    within 'the descriptors are free again' "$before" $((before + 14)) "$(descriptors)"
+    done_with
+}
+
+# --- many who send slowly ---------------------------------------------------------------------
+
+# dribbled KIND ANSWERED LEAST: checks what became of the 40 of one kind.
+dribbled() {
+    local line
+    line=$(grep -o "$1 ended [0-9]* answered [0-9]* first [0-9]* last [0-9]*" "$DIR/dribble")
+    expect_match "each $1 that comes a byte at a time is ended" "$1 ended 40 answered $2 *" "$line"
+    REPLY=$line
+    within "$1: at its deadline (ms)" "$3" 15000 "$(value first)"
+    within "$1: all of them (ms)" "$3" 15000 "$(value last)"
+}
+
+slow_senders() {
+    local dribbler begin rounds=0 served=0 longest=0
+    serve '[limits]
+head_timeout = 1
+idle_timeout = 2'
+    ask 'open 20'
+    build/release/hold "$PORT" shop "$TOKEN" <<<'dribble 40' >"$DIR/dribble" 2>>"$DIR/held.err" &
+    dribbler=$!
+    begin=$SECONDS
+    while kill -0 $dribbler 2>/dev/null && [ $((SECONDS - begin)) -lt 30 ]; do
+        ask 'ping'
+        [ "$REPLY" != 'pongs 20' ] || served=$((served + 1))
+        ask 'call 10'
+        case $REPLY in 'answers 10 '*) served=$((served + 1)) ;; esac
+        [ "$(value longest)" -lt $longest ] || longest=$(value longest)
+        rounds=$((rounds + 1))
+        sleep 0.02
+    done
+    wait $dribbler
+    figures "200 that dribble, head_timeout 1 s, idle_timeout 2 s: $(cat "$DIR/dribble")"
+    figures "others meanwhile: $rounds rounds, longest call $longest us"
+    dribbled head 40 900
+    dribbled body 40 1900
+    dribbled chunk 40 1900
+    dribbled frame 0 1900
+    dribbled pieces 0 1900
+    expect 'others are served meanwhile' $((2 * rounds)) $served
+    within 'many times' 3 100000 $rounds
+    within 'without waiting (microseconds)' 0 2000000 $longest
+    done_with
+}
+
+# --- descriptors run out ----------------------------------------------------------------------
+
+# busy COMMAND...: runs it, which prints nothing, and prints what share of a core the server has
+# computed meanwhile, in percent.
+busy() {
+    local begin=${EPOCHREALTIME/[.,]/} before
+    before=$(worked)
+    "$@"
+    echo $((($(worked) - before) * 1000000 / (${EPOCHREALTIME/[.,]/} - begin)))
+}
+
+# crowded: 100 connections that say nothing, where there are fewer descriptors.
+crowded() {
+    local percent served=''
+    ask 'knock 100'
+    sleep 0.5
+    figures "$(low_descriptors) descriptors of 64 in use"
+    percent=$(busy sleep 2)
+    figures "computing while connections wait: $percent % of a core"
+    within "it does not spin (percent)" 0 20 "$percent"
+    for _ in 1 2 3; do
+        ask 'ping'
+        served+="$REPLY "
+        ask 'call 10'
+        served+="${REPLY% longest*} "
+    done
+    expect 'clients and requests are served all the while' \
+        'pongs 5 answers 10 pongs 5 answers 10 pongs 5 answers 10 ' "$served"
+}
+
+run_out() {
+    local before answer all registration
+    serve '[limits]
+head_timeout = 60
+idle_timeout = 60'
+    all=$(prlimit --pid "$SERVER" --nofile --noheadings --raw --output SOFT,HARD)
+    ask 'open 5'
+    ask 'call 1'
+    exec {registration}<>"/dev/tcp/127.0.0.1/$PORT"
+    sleep 0.1
+    before=$(descriptors)
+    prlimit --pid "$SERVER" --nofile=64:"${all#* }"
+    crowded
+    expect 'all descriptors are in use' 64 "$(low_descriptors)"
+    expect 'the log says so, once' 1 "$(grep -c 'no more connections can be accepted' "$DIR/log")"
+    request register "{'systemId':'late','password':'secret'}" >&"$registration"
+    read -r -t 20 answer <&"$registration"
+    expect_match 'an account cannot be saved then' 'HTTP/1.1 503 *' "$answer"
+    ask 'leave 60'
+    ask 'enter'
+    expect 'those who wait are taken when others leave' 'good 40 refused 0' "$REPLY"
+    ask 'open 5'
+    expect 'and so are clients' 'open 10' "$REPLY"
+    wait_for has_descriptors $((before + 5))
+    expect 'no descriptor is lost' $((before + 5)) "$(descriptors)"
+    exec {registration}>&-
+    expect 'and the account is saved now' '200 {"code":0,"msg":"success","data":[]}' \
+        "$(call register "{'systemId':'late','password':'secret'}")"
+    prlimit --pid "$SERVER" --nofile="${all/ /:}" # a sanitizer opens files at the end
+    done_with
+}
+
+few_from_the_start() {
+    local whole=$WSPUSH
+    fresh '[limits]
+head_timeout = 60
+idle_timeout = 60'
+    cat >"$DIR/few" <<SH
+#!/bin/sh
+ulimit -n 64
+exec $WSPUSH "\$@"
+SH
+    chmod +x "$DIR/few"
+    expect_match 'it can be started with 64 descriptors' '*is good' \
+        "$("$DIR/few" -t -c "$DIR/config.ini" 2>&1)"
+    "$DIR/few" -t -c "$DIR/config.ini" >/dev/null 2>&1 || return
+    WSPUSH=$DIR/few
+    start
+    sign_up shop
+    hold
+    ask 'open 5'
+    ask 'call 1'
+    crowded
+    ask 'leave 60'
+    ask 'enter'
+    expect 'each of the others is answered when some leave' 40 \
+        $(($(value good) + $(value refused)))
+    ask 'open 1'
+    expect 'a client is taken then' 'open 6' "$REPLY"
+    done_with
+    WSPUSH=$whole
+}
+
+# --- coming and going -------------------------------------------------------------------------
+
+storms() {
+    local before warm threads i lists=''
+    serve '[limits]
+max_per_ip = 1000'
+    ask 'call 1'
+    before=$(($(descriptors) + 2)) # a thread for parked connections has come, and stays
+    ask 'storm 2000'
+    expect 'visits in ten ways' 'visits 2000 answers 1400 bound 800' "$REPLY"
+    wait_for has_descriptors "$before"
+    threads=$(find "/proc/$SERVER/task" -mindepth 1 -maxdepth 1 | wc -l)
+    warm=$(memory VmRSS)
+    SECONDS=0
+    ask 'storm 20000'
+    figures "20,000 visits took $SECONDS s"
+    expect 'and ten times as many' 'visits 20000 answers 14000 bound 8000' "$REPLY"
+    wait_for has_descriptors "$before"
+    expect 'all descriptors are closed' "$before" "$(descriptors)"
+    expect 'there are no more threads' "$threads" \
+        "$(find "/proc/$SERVER/task" -mindepth 1 -maxdepth 1 | wc -l)"
+    figures "descriptors: $((before - 2)) at the start, $(descriptors) at the end"
+    figures "KiB resident: $warm after 2,000 visits, $(memory VmRSS) after 20,000 more"
+    within 'the memory is as before (KiB more)' -1000000 $((SLACK / 4)) $(($(memory VmRSS) - warm))
+    for i in 0 1 2 3 4 5 6 7; do
+        lists+="$(online "storm$i") "
+    done
+    expect 'nobody is online' '0 0 0 0 0 0 0 0 ' "$lists"
+    let_go
+    sleep 0.2
+    stop
+    expect_match 'no connection is left' '*connections=0' "$(grep ' stopping ' "$DIR/log")"
+    expect 'and nothing else was to be said' '' "$(grep -E ' (warn|error) ' "$DIR/log")"
+}
+
+# --- no room for accounts ---------------------------------------------------------------------
+
+# Where the server sees its data_dir; it may be in another mount namespace.
+data() {
+    echo "/proc/$SERVER/root$DIR/data"
+}
+
+# refused_for REASON: an account cannot be saved; all is as it was.
+refused_for() {
+    cp "$(data)/accounts" "$DIR/accounts.before"
+    expect_match "$1: the answer says so" "503 -1007 *could not be saved: $1*" \
+        "$(refusal register "{'systemId':'more','password':'secret'}")"
+    expect "$1: nothing is half-written" 'accounts key lock' "$(cd "$(data)" && echo *)"
+    expect "$1: the accounts are as they were" '' \
+        "$(cmp "$(data)/accounts" "$DIR/accounts.before" 2>&1)"
+    expect_match "$1: the server goes on" '200 {"code":0,*' "$(call "${LIST[@]}")"
+    expect_match "$1: nor has the name been taken" '200 -1005 *' \
+        "$(refusal login "{'systemId':'more','password':'secret'}")"
+}
+
+# saved_now REASON: and later it can be.
+saved_now() {
+    expect "$1: later it succeeds" '200 {"code":0,"msg":"success","data":[]}' \
+        "$(call register "{'systemId':'more','password':'secret'}")"
+    stop
+    start
+    expect_match "$1: it is there after a restart" '200 {"code":0,*' \
+        "$(call login "{'systemId':'more','password':'secret'}")"
+    expect_match "$1: and so are those from before" '200 {"code":0,*' \
+        "$(call login "{'systemId':'shop','password':'secret'}")"
+    stop
+}
+
+file_limit() {
+    local size
+    fresh
+    start
+    sign_up shop
+    size=$(stat -c %s "$(data)/accounts")
+    prlimit --pid "$SERVER" --fsize="$((size - 1)):unlimited" # not even what there is now
+    refused_for 'File too large'
+    prlimit --pid "$SERVER" --fsize=unlimited
+    saved_now 'File too large'
+}
+
+# The server sees a small file system of its own where its data_dir is.
+disk_full() {
+    local whole=$WSPUSH keeper
+    fresh
+    mkdir -p "$DIR/data"
+    # shellcheck disable=SC2016 # expanded there
+    unshare -m sh -c 'mount -t tmpfs -o size=64k,mode=700 tmpfs "$1" && echo && exec sleep 200' \
+        - "$DIR/data" >"$DIR/mounted" 2>&1 &
+    keeper=$!
+    CLIENTS+=($keeper)
+    if ! wait_for has_lines "$DIR/mounted" 1 || ! kill -0 $keeper 2>/dev/null; then
+        echo "skip a full disk: no file system can be mounted: $(cat "$DIR/mounted")"
+        return
+    fi
+    cat >"$DIR/inside" <<SH
+#!/bin/sh
+exec nsenter -t $keeper -m $PWD/$WSPUSH "\$@"
+SH
+    chmod +x "$DIR/inside"
+    WSPUSH=$DIR/inside
+    start
+    sign_up shop
+    head -c 100000 /dev/zero >"$(data)/.filler" 2>/dev/null # as much as there is room
+    refused_for 'No space left on device'
+    rm "$(data)/.filler"
+    saved_now 'No space left on device'
+    kill $keeper
+    WSPUSH=$whole
+}
+
+read_only() {
+    fresh
+    if [ "$(id -u)" = 0 ]; then # whom nothing stops
+        chmod 711 "$DIR"
+        sed -i 's/^host/user = nobody\nhost/' "$DIR/config.ini"
+    fi
+    start
+    sign_up shop
+    chmod 500 "$DIR/data"
+    refused_for 'Permission denied'
+    chmod 700 "$DIR/data"
+    saved_now 'Permission denied'
+}
+
+PARTS=(slow_reader vanishing slow_senders run_out few_from_the_start storms file_limit disk_full
+    read_only)
+[ $# = 0 ] || PARTS=("$@")
+touch "$DIR/held.err"
+for part in "${PARTS[@]}"; do
+    "$part"
+done
+finish
