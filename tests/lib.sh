@@ -15,6 +15,7 @@ SERVER='' PORT='' TOKEN='' CLIENTS=()
 SCHEME=http # see `secure`
 NGINX='' NGINX_PORT=''
 TAKEN=' ' # ports given away
+PORTS=$((20000 + ${LANE:-0} * 6000)) # the first of those for this lane of the suite
 
 trap 'finish' HUP INT TERM
 
@@ -56,7 +57,7 @@ listens() {
 
 # free_port: finds a port, which is in $FREE.
 free_port() {
-    while FREE=$((20000 + RANDOM % 12000))
+    while FREE=$((PORTS + RANDOM % 6000))
         [[ $TAKEN == *" $FREE "* ]] || listens "$FREE"; do :; done
     TAKEN+="$FREE "
 }
@@ -142,13 +143,13 @@ wait_for() {
 }
 
 answers() {
-        curl -s -o /dev/null --max-time 2 "$SCHEME://127.0.0.1:$PORT/"
+    curl -s -o /dev/null --max-time 2 "$SCHEME://127.0.0.1:$PORT/"
 }
 
 # start: starts a server with the present configuration on a free port.
 start() {
     for _ in 1 2 3 4 5; do
-        PORT=$((20000 + RANDOM % 12000))
+        PORT=$((PORTS + RANDOM % 6000))
         answers && continue # somebody else's
         "$WSPUSH" -c "$DIR/config.ini" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
         SERVER=$!

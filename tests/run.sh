@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# run.sh [NAME...] - the whole suite, or the parts named: unit tests, then end-to-end tests, all in
-# the sanitizer build. Prints one line for each part, what failed in full, and the count.
+# run.sh [NAME...] - the whole suite, or the parts named: unit tests and end-to-end tests, all in
+# the sanitizer build, two parts at a time. Prints one line for each part as it ends, what failed in
+# full, and the count.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -10,42 +11,42 @@ export TSAN_OPTIONS=halt_on_error=1:exitcode=98
 export PATH="$PWD/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 OUT=$(mktemp -d "${TMPDIR:-/tmp}/wspush-suite.XXXXXX")
+export OUT
 trap 'rm -rf "$OUT"' EXIT
-passed=0 failed=0
 
-for tool in curl jq websocat redis-server rabbitmq-server nginx; do
+for tool in curl jq openssl websocat redis-server rabbitmq-server nginx; do
     command -v $tool >/dev/null || {
         echo "$tool is missing: run make test-deps"
         exit 1
     }
 done
 
-# part NAME COMMAND...: runs one program that ends with its own count.
-part() {
-    local name=$1 begin=$SECONDS status count
-    shift
-    timeout 240 "$@" >"$OUT/out" 2>"$OUT/err" </dev/null
+# run_part NUMBER NAME COMMAND...: runs one program that ends with its own count, which is left in
+# $OUT/NUMBER.count.
+run_part() {
+    local files=$OUT/$1 name=$2 begin=$SECONDS status count good failed
+    shift 2
+    timeout 240 "$@" >"$files.out" 2>"$files.err" </dev/null
     status=$?
-    count=$(tail -n 1 "$OUT/out" | grep -E '^[0-9]+ passed, [0-9]+ failed$')
-    if [ -n "$count" ]; then
-        passed=$((passed + ${count%% *}))
-        failed=$((failed + $(echo "$count" | cut -d ' ' -f 3)))
-    fi
-    if [ $status = 0 ] && [ -n "$count" ] && [ ! -s "$OUT/err" ]; then
+    count=$(tail -n 1 "$files.out" | grep -E '^[0-9]+ passed, [0-9]+ failed$')
+    good=${count%% *}
+    failed=${count#*, }
+    failed=${failed% failed}
+    if [ $status = 0 ] && [ -n "$count" ] && [ ! -s "$files.err" ]; then
         echo "ok   $name: $count, $((SECONDS - begin)) s"
-        return
+    else
+        # a part that breaks off, or writes to stderr, has failed whatever it has counted
+        [ "${failed:-0}" != 0 ] || failed=1
+        # in one write, though another part may report now
+        printf '%s\n' "$(
+            echo "FAIL $name: status $status, ${count:-no count}"
+            grep -v '^ok ' "$files.out" | head -n 40
+            head -n 60 "$files.err"
+        )"
     fi
-    # a part that breaks off, or writes to stderr, has failed whatever it has counted
-    case $count in *' 0 failed' | '') failed=$((failed + 1)) ;; esac
-    echo "FAIL $name: status $status, ${count:-no count}"
-    grep -v '^ok ' "$OUT/out" | head -n 40
-    head -n 60 "$OUT/err"
+    echo "${good:-0} ${failed:-0}" >"$files.count"
 }
-
-wanted() {
-    [ $# = 1 ] || return 0
-    [ -z "$only" ] || case " $only " in *" $1 "*) ;; *) return 1 ;; esac
-}
+export -f run_part
 
 only="$*"
 for name in $only; do
@@ -54,23 +55,45 @@ for name in $only; do
         exit 2
     }
 done
+
+# part NAME[ WAY] COMMAND...: puts a part on the list, if it is wanted.
+number=0
+part() {
+    [ -z "$only" ] || case " $only " in *" ${1%% *} "*) ;; *) return ;; esac
+    number=$((number + 1))
+    printf '%q ' $number "$@" >>"$OUT/list"
+    echo >>"$OUT/list"
+}
+
+# The longest ones first, so that none of them is left over at the end.
+for name in fault kill; do
+    part $name tests/$name.sh
+done
 for source in tests/test_*.c; do
     name=$(basename "$source" .c)
     case $name in
     test_task | test_peer) variant=cluster-asan ;; # rooms that only a cluster has
     *) variant=asan ;;
     esac
-    wanted "$name" && part "$name" "build/$variant/$name"
+    part "$name" "build/$variant/$name"
 done
 for name in test_park test_account test_mailbox; do
-    wanted "$name" && part "$name (threads)" "build/tsan/$name"
+    part "$name (threads)" "build/tsan/$name"
 done
-for name in layers echo rfc6455 rfc9112 start api limits ws tls park load kill cluster order join fault repair readme; do
-    wanted "$name" && part "$name" "tests/$name.sh"
+for name in layers echo rfc6455 rfc9112 start api limits ws tls park load cluster order join repair readme; do
+    part $name tests/$name.sh
 done
-wanted load && part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader storms
-wanted park && part 'park (TLS)' env TLS=1 tests/park.sh
-wanted park && part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
-wanted repair && part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh
+part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader storms
+part 'park (TLS)' env TLS=1 tests/park.sh
+part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
+part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh
+
+tr '\n' '\0' <"$OUT/list" | xargs -0 -P 2 --process-slot-var=LANE -I PART bash -c 'run_part PART'
+read -r passed failed parts <<<"$(cat "$OUT"/*.count |
+    awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0, NR }')"
+if [ "$parts" != $number ]; then
+    echo "FAIL only $parts of $number parts have ended"
+    failed=$((failed + 1))
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
