@@ -357,10 +357,16 @@ static struct message *encode_text(struct buf *text)
     return message;
 }
 
+/* Bytes that may wait for one client; the configuration keeps them below what 32 bits hold. */
+static size_t queue_limit(const struct hub *hub)
+{
+    return (size_t)hub->config->send_queue;
+}
+
 bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload)
 {
     struct message *message = ws_frame(opcode, payload);
-    bool queued = message && conn_queue(conn, message, hub->config->send_queue);
+    bool queued = message && conn_queue(conn, message, queue_limit(hub));
 
     message_release(message);
     return queued;
@@ -370,7 +376,7 @@ static void deliver(struct hub *hub, struct client *client, struct message *mess
                     struct outcome *outcome)
 {
     outcome->matched++;
-    if (!client->is_slow && conn_queue(client->conn, message, hub->config->send_queue)) {
+    if (!client->is_slow && conn_queue(client->conn, message, queue_limit(hub))) {
         outcome->queued++;
         return;
     }
@@ -640,7 +646,7 @@ static bool greet(struct hub *hub, const struct client *client)
     text.failed |= data.failed;
     buf_free(&data);
     message = encode_text(&text);
-    queued = message && conn_queue(client->conn, message, hub->config->send_queue);
+    queued = message && conn_queue(client->conn, message, queue_limit(hub));
     message_release(message);
     return queued;
 }
