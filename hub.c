@@ -792,20 +792,6 @@ static void send_message(struct hub *hub, const struct command *command, struct 
     message_release(message);
 }
 
-static bool set_extend(struct client *client, struct str extend)
-{
-    char *copy = extend.length ? malloc(extend.length) : NULL;
-
-    if (extend.length && !copy)
-        return false;
-    if (copy)
-        memcpy(copy, extend.at, extend.length);
-    free(client->extend);
-    client->extend = copy;
-    client->extend_length = extend.length;
-    return true;
-}
-
 /* Puts a client into the audience of this name, unless it is there. False without memory. */
 static bool enter(struct hub *hub, struct client *client, enum audience_kind kind, struct str name,
                   bool *is_new)
@@ -833,6 +819,38 @@ static bool set_user(struct hub *hub, struct client *client, struct str user)
     return true;
 }
 
+/* Takes over `extend`, which may be NULL if its length is 0. */
+static void set_extend(struct client *client, char *extend, size_t length)
+{
+    free(client->extend);
+    client->extend = extend;
+    client->extend_length = length;
+}
+
+/* All that a bind says, or, without memory, nothing of it: then false. */
+static bool bind_whole(struct hub *hub, struct client *client, const struct command *command,
+                       bool *is_new)
+{
+    char *extend = command->extend.length ? malloc(command->extend.length) : NULL;
+
+    if ((command->extend.length && !extend) ||
+        !enter(hub, client, AUDIENCE_GROUP, command->group, is_new)) {
+        free(extend);
+        return false;
+    }
+    if (command->user.length && !set_user(hub, client, command->user)) {
+        if (*is_new) /* it is the last in the client's list */
+            drop_if_empty(hub, leave(client, client->membership_count - 1));
+        free(extend);
+        return false;
+    }
+    if (extend)
+        memcpy(extend, command->extend.at, command->extend.length);
+    if (command->has_extend)
+        set_extend(client, extend, command->extend.length);
+    return true;
+}
+
 static void bind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
 {
     struct client *client = target(hub, command, outcome);
@@ -840,10 +858,10 @@ static void bind_client(struct hub *hub, const struct command *command, struct o
 
     if (!client)
         return;
-    if (!enter(hub, client, AUDIENCE_GROUP, command->group, &is_new) ||
-        (command->user.length && !set_user(hub, client, command->user)) ||
-        (command->has_extend && !set_extend(client, command->extend)))
+    if (!bind_whole(hub, client, command, &is_new)) {
         fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+        return;
+    }
     if (hub->shared && (command->user.length || command->has_extend))
         report_client(hub, client, HUB_PRESENT);
     if (is_new && hub->config->scope == NOTICE_GROUP)
