@@ -562,6 +562,8 @@ void hub_send_close(struct conn *conn, unsigned code, struct str reason)
 
     if (message)
         conn_queue(conn, message, SIZE_MAX);
+    else /* it must not stay open without knowing that it has ended */
+        conn_kill(conn);
     message_release(message);
     conn->ending = true;
 }
