@@ -405,18 +405,18 @@ static bool start_worker(struct accounts *accounts)
     return accounts->has_worker;
 }
 
-bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint64_t ticket,
-                     struct str name, struct str password)
+enum account_submission accounts_submit(struct accounts *accounts, enum account_job_kind kind,
+                                        uint64_t ticket, struct str name, struct str password)
 {
     struct job *job;
     bool room;
 
     if (name.length > ACCOUNT_NAME_MAX || password.length > ACCOUNT_PASSWORD_MAX ||
         !start_worker(accounts))
-        return false;
+        return ACCOUNT_SCARCE;
     job = calloc(1, sizeof *job);
     if (!job)
-        return false;
+        return ACCOUNT_SCARCE;
     job->result =
         (struct account_result){.ticket = ticket, .kind = kind, .name_length = name.length};
     memcpy(job->result.name, name.at, name.length);
@@ -431,7 +431,7 @@ bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint
     pthread_mutex_unlock(&accounts->lock);
     if (!room)
         free_job(job);
-    return room;
+    return room ? ACCOUNT_SUBMITTED : ACCOUNT_CROWDED;
 }
 
 bool accounts_take_result(struct accounts *accounts, struct account_result *result)

@@ -60,11 +60,16 @@ struct accounts *accounts_open_store(const struct account_store *store, int wake
 /* True if a system of this name is registered; of a store's accounts nothing is known. */
 bool accounts_know(struct accounts *accounts, struct str name);
 
+enum account_submission {
+    ACCOUNT_SUBMITTED,
+    ACCOUNT_CROWDED, /* ACCOUNT_JOBS_MAX jobs are waiting */
+    ACCOUNT_SCARCE   /* no thread or memory is to be had, or the name or password is too long */
+};
+
 /* Gives the worker a job; name and password are copied, at most ACCOUNT_NAME_MAX and
- * ACCOUNT_PASSWORD_MAX bytes. False if ACCOUNT_JOBS_MAX jobs are waiting, or no thread or memory
- * is to be had. */
-bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint64_t ticket,
-                     struct str name, struct str password);
+ * ACCOUNT_PASSWORD_MAX bytes. */
+enum account_submission accounts_submit(struct accounts *accounts, enum account_job_kind kind,
+                                        uint64_t ticket, struct str name, struct str password);
 
 /* Takes the next result; false if there is none. */
 bool accounts_take_result(struct accounts *accounts, struct account_result *result);

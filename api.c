@@ -467,10 +467,17 @@ static enum api_result start_job(struct api *api, const struct route *route,
     enum account_job_kind kind =
         route->action == ACTION_REGISTER ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
 
-    if (accounts_submit(api->accounts, kind, ticket, fields->text[FIELD_SYSTEM_ID],
-                        fields->text[FIELD_PASSWORD]))
+    switch (accounts_submit(api->accounts, kind, ticket, fields->text[FIELD_SYSTEM_ID],
+                            fields->text[FIELD_PASSWORD])) {
+    case ACCOUNT_SUBMITTED:
         return API_LATER;
-    api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
+    case ACCOUNT_CROWDED:
+        api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
+        break;
+    case ACCOUNT_SCARCE:
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory, or of threads"));
+        break;
+    }
     answer->retry_after = 5;
     return API_ANSWERED;
 }

@@ -104,7 +104,8 @@ static bool await_result(struct office *office, struct account_result *result)
 static bool submit(struct office *office, enum account_job_kind kind, struct str name,
                    struct str password)
 {
-    return accounts_submit(office->accounts, kind, ++office->ticket, name, password);
+    return accounts_submit(office->accounts, kind, ++office->ticket, name, password) ==
+           ACCOUNT_SUBMITTED;
 }
 
 /* Has one job done and checks that the result is that job's. */
