@@ -256,29 +256,38 @@ bool accounts_know(struct accounts *accounts, struct str name)
     return known;
 }
 
+static bool make_known(struct accounts *accounts, struct account *account)
+{
+    struct str name = {account->name, account->name_length};
+    bool added;
+
+    pthread_mutex_lock(&accounts->lock);
+    added = table_add(&accounts->table, str_hash(name, accounts->seed), account);
+    pthread_mutex_unlock(&accounts->lock);
+    return added;
+}
+
 /* Writes the file with the new account in it, then makes the account known. */
 static enum account_outcome commit_to_file(struct accounts *accounts, struct account *account,
                                            int *error)
 {
     size_t before = accounts->image.length;
-    struct str name = {account->name, account->name_length};
-    bool added;
 
     append_line(&accounts->image, account);
     *error = accounts->image.failed
                  ? EFBIG
                  : file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
-    if (*error) {
-        accounts->image.length = before;
-        accounts->image.failed = false;
-        /* it may have been the last step that failed, behind the rename */
-        file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
-        return ACCOUNT_UNSAVED;
+    if (!*error) {
+        if (make_known(accounts, account))
+            return ACCOUNT_DONE;
+        *error = ENOMEM;
     }
-    pthread_mutex_lock(&accounts->lock);
-    added = table_add(&accounts->table, str_hash(name, accounts->seed), account);
-    pthread_mutex_unlock(&accounts->lock);
-    return added ? ACCOUNT_DONE : ACCOUNT_FAILED;
+    accounts->image.length = before;
+    accounts->image.failed = false;
+    /* it may have been the last step that failed, behind the rename; and a line that stays would
+     * stand there twice when the same name comes again */
+    file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
+    return ACCOUNT_UNSAVED;
 }
 
 static enum account_outcome commit_to_store(const struct account_store *store,
