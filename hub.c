@@ -748,6 +748,9 @@ static void send_to_clients(struct hub *hub, const struct command *command, stru
     struct str rest = command->clients;
     struct json_value id;
 
+    /* room for all of them: what has been sent cannot be taken back for lack of it */
+    if (!buf_reserve(&outcome->list, rest.length))
+        return;
     while (json_next_element(&rest, &id)) {
         struct client *client = find_client(hub, command->system, id);
         uint64_t dropped = outcome->dropped;
