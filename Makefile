@@ -84,6 +84,9 @@ build/$(1)/echo build/$(1)/hold $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/
 endef
 $(foreach variant,release asan tsan cluster cluster-asan cluster-tsan armhf s390x musl,$(eval $(call VARIANT,$(variant))))
 
+# The one that makes allocations fail.
+build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
+
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
