@@ -6,6 +6,7 @@
  * show who is there, and nothing may leak or hang. */
 #include "node.h"
 
+#include "file.h"
 #include "loop.h"
 
 #include <arpa/inet.h>
@@ -86,6 +87,28 @@ static struct {
 } server;
 
 static char folder[200];
+static struct buf accounts; /* the file of accounts with which each life begins */
+
+/* Writes that file, so that the table of accounts has to grow for the next one. */
+static void put_accounts(void)
+{
+    FILE *file = fopen(say("%s/accounts", folder), "wb");
+
+    CHECK(file && fwrite(accounts.at, 1, accounts.length, file) == accounts.length);
+    if (file)
+        fclose(file);
+}
+
+static size_t lines_of(struct str text)
+{
+    size_t count = 0;
+
+    while (text.length) {
+        str_cut(&text, '\n');
+        count++;
+    }
+    return count;
+}
 
 static void *serve(void *argument)
 {
@@ -807,9 +830,13 @@ static void be_refused(void)
 
 static void open_an_account(void)
 {
-    const char *account = say("{'systemId':'s%ld-%d','password':'p'}", fails_at, fails_on);
+    const char *account = "{'systemId':'new','password':'p'}";
+    struct buf now_there = {0};
 
     call("register", json(account), 200, 0, NULL);
+    CHECK(file_read(say("%s/accounts", folder), &now_there) == 0 &&
+          lines_of(str_of(&now_there)) == lines_of(str_of(&accounts)) + 1);
+    buf_free(&now_there);
     if (!life.hit)
         call("login", json(account), 200, 0, NULL);
 }
@@ -857,10 +884,6 @@ static void settle_in(void)
     dial(&life.asker, 0);
     token[0] = '\0';
     reply = ask(&life.asker, "login", json("{'systemId':'shop','password':'p'}"));
-    if (reply.code != 0) {
-        CHECK(ask(&life.asker, "register", json("{'systemId':'shop','password':'p'}")).code == 0);
-        reply = ask(&life.asker, "login", json("{'systemId':'shop','password':'p'}"));
-    }
     if (CHECK(reply.code == 0 && reply.body.length > 50))
         snprintf(token, sizeof token, "%.*s",
                  (int)(strcspn(strstr(reply.body.at, "token") + 8, "\"")),
@@ -920,6 +943,7 @@ static bool lead_a_life(long number, bool on, bool crowded)
     atomic_store(&failures, 0);
     life.hit = life.bound = false;
     life.code = 0;
+    put_accounts();
     server_open();
     settle_in();
     for (size_t i = 0; crowded && i < COUNT(crowd); i++) {
@@ -981,6 +1005,20 @@ static void all_fail_in_a_crowd(void)
     lead_lives(true, true, 10);
 }
 
+/* Twelve accounts are as many as fit into the table before it grows. */
+static void make_accounts(void)
+{
+    server_open();
+    for (int i = 0; i < 12; i++)
+        CHECK(ask(&life.asker, "register",
+                  json(i ? say("{'systemId':'other%d','password':'p'}", i)
+                         : "{'systemId':'shop','password':'p'}"))
+                  .code == 0);
+    hang_up(&life.asker);
+    server_close();
+    CHECK(file_read(say("%s/accounts", folder), &accounts) == 0);
+}
+
 int main(void)
 {
     const char *parent = getenv("TMPDIR");
@@ -990,10 +1028,12 @@ int main(void)
     snprintf(folder, sizeof folder, "%s/wspush-scarce-XXXXXX", parent && *parent ? parent : "/tmp");
     if (!mkdtemp(folder))
         return 1;
+    make_accounts();
     test_run("each allocation of a life fails once", one_fails);
     test_run("all allocations of a step fail from each one on", all_of_a_step_fail);
     test_run("in a crowd each allocation fails once", one_fails_in_a_crowd);
     test_run("in a crowd all fail from each one on", all_fail_in_a_crowd);
+    buf_free(&accounts);
     unlink(say("%s/accounts", folder));
     CHECK(rmdir(folder) == 0);
     return test_finish();
