@@ -20,7 +20,8 @@ OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null || echo
 CLUSTER_LIBS = $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
 
 # Each variant of the build has a folder of its own under build/: release, asan and tsan for a node
-# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster.
+# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster; armhf, s390x and musl
+# are tests/cross.sh's, which names their compilers.
 SANITIZE_cluster-asan = $(SANITIZE_asan)
 SANITIZE_cluster-tsan = $(SANITIZE_tsan)
 DEFINE_cluster = -DWSPUSH_CLUSTER
@@ -43,6 +44,7 @@ help:
 	@echo 'make run         build and serve with config.ini'
 	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx)'
 	@echo 'make test        run the whole test suite'
+	@echo 'make test-cross  build the unit tests for 32 bits, for big-endian and for musl, and run them (make cross-deps)'
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
 	@echo 'make scale       measure 2, 4 and 8 nodes of a cluster on this machine'
@@ -80,7 +82,10 @@ build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 build/$(1)/echo build/$(1)/hold build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
-$(foreach variant,release asan tsan cluster cluster-asan cluster-tsan,$(eval $(call VARIANT,$(variant))))
+$(foreach variant,release asan tsan cluster cluster-asan cluster-tsan armhf s390x musl,$(eval $(call VARIANT,$(variant))))
+
+# The one that makes allocations fail.
+build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold build/release/wspush \
@@ -102,6 +107,12 @@ deps:
 test-deps:
 	@tests/deps.sh test
 
+cross-deps:
+	@tests/deps.sh cross
+
+test-cross:
+	@tests/cross.sh
+
 bench: build/release/wspush build/release/hold
 	@tests/bench.sh
 
@@ -118,7 +129,7 @@ clean:
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build layers deps test-deps bench scale install clean
+.PHONY: FORCE all help run echo test test-build layers deps test-deps cross-deps test-cross bench scale install clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)

@@ -284,29 +284,38 @@ bool accounts_know(struct accounts *accounts, struct str name)
     return known;
 }
 
+static bool make_known(struct accounts *accounts, struct account *account)
+{
+    struct str name = {account->name, account->name_length};
+    bool added;
+
+    pthread_mutex_lock(&accounts->lock);
+    added = table_add(&accounts->table, str_hash(name, accounts->seed), account);
+    pthread_mutex_unlock(&accounts->lock);
+    return added;
+}
+
 /* Writes the file with the new account in it, then makes the account known. */
 static enum account_outcome commit_to_file(struct accounts *accounts, struct account *account,
                                            int *error)
 {
     size_t before = accounts->image.length;
-    struct str name = {account->name, account->name_length};
-    bool added;
 
     append_line(&accounts->image, account);
     *error = accounts->image.failed
                  ? EFBIG
                  : file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
-    if (*error) {
-        accounts->image.length = before;
-        accounts->image.failed = false;
-        /* it may have been the last step that failed, behind the rename */
-        file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
-        return ACCOUNT_UNSAVED;
+    if (!*error) {
+        if (make_known(accounts, account))
+            return ACCOUNT_DONE;
+        *error = ENOMEM;
     }
-    pthread_mutex_lock(&accounts->lock);
-    added = table_add(&accounts->table, str_hash(name, accounts->seed), account);
-    pthread_mutex_unlock(&accounts->lock);
-    return added ? ACCOUNT_DONE : ACCOUNT_FAILED;
+    accounts->image.length = before;
+    accounts->image.failed = false;
+    /* it may have been the last step that failed, behind the rename; and a line that stays would
+     * stand there twice when the same name comes again */
+    file_replace(accounts->directory, FILE_NAME, str_of(&accounts->image));
+    return ACCOUNT_UNSAVED;
 }
 
 static enum account_outcome commit_to_store(const struct account_store *store,
@@ -435,18 +444,19 @@ static bool start_worker(struct accounts *accounts)
     return accounts->has_worker;
 }
 
-bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint64_t ticket,
-                     uint32_t origin, struct str name, struct str password)
+enum account_submission accounts_submit(struct accounts *accounts, enum account_job_kind kind,
+                                        uint64_t ticket, uint32_t origin, struct str name,
+                                        struct str password)
 {
     struct job *job;
     bool room;
 
     if (name.length > ACCOUNT_NAME_MAX || password.length > ACCOUNT_PASSWORD_MAX ||
         !start_worker(accounts))
-        return false;
+        return ACCOUNT_SCARCE;
     job = calloc(1, sizeof *job);
     if (!job)
-        return false;
+        return ACCOUNT_SCARCE;
     job->result = (struct account_result){
         .ticket = ticket, .origin = origin, .kind = kind, .name_length = name.length};
     memcpy(job->result.name, name.at, name.length);
@@ -462,7 +472,7 @@ bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint
     pthread_mutex_unlock(&accounts->lock);
     if (!room)
         free_job(job);
-    return room;
+    return room ? ACCOUNT_SUBMITTED : ACCOUNT_CROWDED;
 }
 
 bool accounts_take_result(struct accounts *accounts, struct account_result *result)

@@ -62,12 +62,18 @@ struct accounts *accounts_open_store(const struct account_store *store, int wake
 /* True if a system of this name is registered; of a store's accounts nothing is known. */
 bool accounts_know(struct accounts *accounts, struct str name);
 
+enum account_submission {
+    ACCOUNT_SUBMITTED,
+    ACCOUNT_CROWDED, /* ACCOUNT_JOBS_MAX jobs are waiting, or ACCOUNT_ORIGIN_MAX from there */
+    ACCOUNT_SCARCE   /* no thread or memory is to be had, or the name or password is too long */
+};
+
 /* Gives the worker a job; name and password are copied, at most ACCOUNT_NAME_MAX and
  * ACCOUNT_PASSWORD_MAX bytes. Who submits many does not keep others waiting: jobs of another
- * `origin` than the last one come first. False if ACCOUNT_JOBS_MAX jobs are waiting, or
- * ACCOUNT_ORIGIN_MAX from this origin, or no thread or memory is to be had. */
-bool accounts_submit(struct accounts *accounts, enum account_job_kind kind, uint64_t ticket,
-                     uint32_t origin, struct str name, struct str password);
+ * `origin` than the last one come first. */
+enum account_submission accounts_submit(struct accounts *accounts, enum account_job_kind kind,
+                                        uint64_t ticket, uint32_t origin, struct str name,
+                                        struct str password);
 
 /* Takes the next result; false if there is none. */
 bool accounts_take_result(struct accounts *accounts, struct account_result *result);

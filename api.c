@@ -233,6 +233,12 @@ static bool check_field(struct api *api, struct fields *fields, enum field field
     return true;
 }
 
+static bool out_of_memory(struct api_answer *answer)
+{
+    api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory"));
+    return false;
+}
+
 /* Reads a body into fields. False and an answer if something the route needs is not right. */
 static bool read_fields(struct api *api, const struct route *route, struct str body,
                         struct fields *fields, struct api_answer *answer)
@@ -242,14 +248,14 @@ static bool read_fields(struct api *api, const struct route *route, struct str b
     for (int i = 0; i < FIELD_COUNT; i++)
         fields->json[i].name = rules[i].name;
     if (!json_parse_object(body, fields->json, FIELD_COUNT, api->seed, &error))
-        return malformed(answer, STR("the body is not valid JSON: "), str_from(error.reason),
-                         ", at byte ", error.offset + 1);
+        return error.no_memory ? out_of_memory(answer)
+                               : malformed(answer, STR("the body is not valid JSON: "),
+                                           str_from(error.reason), ", at byte ", error.offset + 1);
     /* what strings mean is never longer than what they are: the views do not move */
     api->decoded.length = 0;
     if (!buf_reserve(&api->decoded, body.length)) {
         buf_free(&api->decoded); /* and with it the failure: the next request is another one */
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory"));
-        return false;
+        return out_of_memory(answer);
     }
     for (int i = 0; i < FIELD_COUNT; i++) {
         if (!has(fields, (enum field)i)) {
@@ -498,10 +504,17 @@ static enum api_result start_job(struct api *api, const struct route *route,
 
     if (kind == ACCOUNT_LOGIN && !may_log_in(api, system, origin, call->now, answer))
         return API_ANSWERED;
-    if (accounts_submit(api->accounts, kind, call->ticket, origin, system,
-                        fields->text[FIELD_PASSWORD]))
+    switch (accounts_submit(api->accounts, kind, call->ticket, origin, system,
+                            fields->text[FIELD_PASSWORD])) {
+    case ACCOUNT_SUBMITTED:
         return API_LATER;
-    api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
+    case ACCOUNT_CROWDED:
+        api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
+        break;
+    case ACCOUNT_SCARCE:
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory, or of threads"));
+        break;
+    }
     answer->retry_after = 5;
     return API_ANSWERED;
 }

@@ -357,10 +357,16 @@ static struct message *encode_text(struct buf *text)
     return message;
 }
 
+/* Bytes that may wait for one client; the configuration keeps them below what 32 bits hold. */
+static size_t queue_limit(const struct hub *hub)
+{
+    return (size_t)hub->config->send_queue;
+}
+
 bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload)
 {
     struct message *message = ws_frame(opcode, payload);
-    bool queued = message && conn_queue(conn, message, hub->config->send_queue);
+    bool queued = message && conn_queue(conn, message, queue_limit(hub));
 
     message_release(message);
     return queued;
@@ -370,7 +376,7 @@ static void deliver(struct hub *hub, struct client *client, struct message *mess
                     struct outcome *outcome)
 {
     outcome->matched++;
-    if (!client->is_slow && conn_queue(client->conn, message, hub->config->send_queue)) {
+    if (!client->is_slow && conn_queue(client->conn, message, queue_limit(hub))) {
         outcome->queued++;
         return;
     }
@@ -556,6 +562,8 @@ void hub_send_close(struct conn *conn, unsigned code, struct str reason)
 
     if (message)
         conn_queue(conn, message, SIZE_MAX);
+    else /* it must not stay open without knowing that it has ended */
+        conn_kill(conn);
     message_release(message);
     conn->ending = true;
 }
@@ -640,7 +648,7 @@ static bool greet(struct hub *hub, const struct client *client)
     text.failed |= data.failed;
     buf_free(&data);
     message = encode_text(&text);
-    queued = message && conn_queue(client->conn, message, hub->config->send_queue);
+    queued = message && conn_queue(client->conn, message, queue_limit(hub));
     message_release(message);
     return queued;
 }
@@ -740,6 +748,9 @@ static void send_to_clients(struct hub *hub, const struct command *command, stru
     struct str rest = command->clients;
     struct json_value id;
 
+    /* room for all of them: what has been sent cannot be taken back for lack of it */
+    if (!buf_reserve(&outcome->list, rest.length))
+        return;
     while (json_next_element(&rest, &id)) {
         struct client *client = find_client(hub, command->system, id);
         uint64_t dropped = outcome->dropped;
@@ -786,20 +797,6 @@ static void send_message(struct hub *hub, const struct command *command, struct 
     message_release(message);
 }
 
-static bool set_extend(struct client *client, struct str extend)
-{
-    char *copy = extend.length ? malloc(extend.length) : NULL;
-
-    if (extend.length && !copy)
-        return false;
-    if (copy)
-        memcpy(copy, extend.at, extend.length);
-    free(client->extend);
-    client->extend = copy;
-    client->extend_length = extend.length;
-    return true;
-}
-
 /* Puts a client into the audience of this name, unless it is there. False without memory. */
 static bool enter(struct hub *hub, struct client *client, enum audience_kind kind, struct str name,
                   bool *is_new)
@@ -827,6 +824,38 @@ static bool set_user(struct hub *hub, struct client *client, struct str user)
     return true;
 }
 
+/* Takes over `extend`, which may be NULL if its length is 0. */
+static void set_extend(struct client *client, char *extend, size_t length)
+{
+    free(client->extend);
+    client->extend = extend;
+    client->extend_length = length;
+}
+
+/* All that a bind says, or, without memory, nothing of it: then false. */
+static bool bind_whole(struct hub *hub, struct client *client, const struct command *command,
+                       bool *is_new)
+{
+    char *extend = command->extend.length ? malloc(command->extend.length) : NULL;
+
+    if ((command->extend.length && !extend) ||
+        !enter(hub, client, AUDIENCE_GROUP, command->group, is_new)) {
+        free(extend);
+        return false;
+    }
+    if (command->user.length && !set_user(hub, client, command->user)) {
+        if (*is_new) /* it is the last in the client's list */
+            drop_if_empty(hub, leave(client, client->membership_count - 1));
+        free(extend);
+        return false;
+    }
+    if (extend)
+        memcpy(extend, command->extend.at, command->extend.length);
+    if (command->has_extend)
+        set_extend(client, extend, command->extend.length);
+    return true;
+}
+
 static void bind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
 {
     struct client *client = target(hub, command, outcome);
@@ -834,10 +863,10 @@ static void bind_client(struct hub *hub, const struct command *command, struct o
 
     if (!client)
         return;
-    if (!enter(hub, client, AUDIENCE_GROUP, command->group, &is_new) ||
-        (command->user.length && !set_user(hub, client, command->user)) ||
-        (command->has_extend && !set_extend(client, command->extend)))
+    if (!bind_whole(hub, client, command, &is_new)) {
         fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+        return;
+    }
     if (hub->shared && (command->user.length || command->has_extend))
         report_client(hub, client, HUB_PRESENT);
     if (is_new && hub->config->scope == NOTICE_GROUP)

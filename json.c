@@ -16,6 +16,7 @@ struct key {
 struct parser {
     const char *begin, *at, *end;
     const char *reason;
+    bool no_memory; /* that is the reason */
     uint32_t seed;
 
     unsigned depth;
@@ -35,6 +36,12 @@ static bool fail(struct parser *p, const char *reason)
 {
     p->reason = reason;
     return false;
+}
+
+static bool fail_memory(struct parser *p)
+{
+    p->no_memory = true;
+    return fail(p, "out of memory");
 }
 
 static void skip_space(struct parser *p)
@@ -295,7 +302,7 @@ static bool unique_among_many(struct parser *p, const struct key *keys, size_t c
         size *= 2;
     places = calloc(size, sizeof *places);
     if (!places)
-        return fail(p, "out of memory");
+        return fail_memory(p);
     for (size_t i = 0; i < count; i++) {
         /* neighbouring hashes must not become neighbouring places: probing would crawl over runs */
         size_t at = (size_t)((keys[i].hash * 0x9e3779b97f4a7c15u) >> 32) & (size - 1);
@@ -320,7 +327,7 @@ static bool push_key(struct parser *p, struct key key)
         struct key *keys = realloc(first ? NULL : p->keys, capacity * sizeof *keys);
 
         if (!keys)
-            return fail(p, "out of memory");
+            return fail_memory(p);
         if (first)
             memcpy(keys, p->inline_keys, sizeof p->inline_keys);
         p->keys = keys;
@@ -358,7 +365,7 @@ static bool read_key(struct parser *p)
     failed = room.failed;
     buf_free(&room);
     if (failed)
-        return fail(p, "out of memory");
+        return fail_memory(p);
     skip_space(p);
     if (peek(p) != ':')
         return fail(p, "colon expected");
@@ -488,7 +495,7 @@ bool json_parse_object(struct str text, struct json_field *fields, size_t count,
     else
         good = read_document(&p);
     if (!good)
-        *error = (struct json_error){p.reason, (size_t)(p.at - p.begin)};
+        *error = (struct json_error){p.reason, (size_t)(p.at - p.begin), p.no_memory};
     if (p.keys != p.inline_keys)
         free(p.keys);
     return good;

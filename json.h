@@ -37,6 +37,7 @@ struct json_field {
 struct json_error {
     const char *reason;
     size_t offset;
+    bool no_memory; /* the text may be good */
 };
 
 /* Checks `text`, which must be one object, and finds `count` members of it by name; other members

@@ -749,7 +749,7 @@ static bool open_parts(struct loop *loop)
 {
     const struct loop_options *options = loop->options;
 
-    loop->park = park_new(options->wake[1], 1 + options->max_connections / PARK_LOT);
+    loop->park = park_new(options->wake[1], 1 + (size_t)(options->max_connections / PARK_LOT));
     return loop->park && grow(loop) && hub_open(&loop->hub, options->config, options->log) &&
            crypto_random(&loop->api.seed, sizeof loop->api.seed);
 }

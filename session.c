@@ -118,7 +118,8 @@ static void turn_away(struct session_context *context, struct session *session,
     struct buf text = {0};
 
     command_write_envelope(&text, code, why, (struct str){0});
-    hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text));
+    if (text.failed || !hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text)))
+        conn_kill(&session->conn);
     buf_free(&text);
     hub_send_close(&session->conn, close_code,
                    code == OUTCOME_UNREACHABLE ? STR("try again later") : STR("unknown system"));

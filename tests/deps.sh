@@ -1,6 +1,7 @@
 #!/bin/sh
-# deps.sh build|test - installs what is missing to build wspush, or to test it. With CLUSTER set,
-# build is that of a cluster; the tests need that in any case, and the servers of one.
+# deps.sh build|test|cross - installs what is missing to build wspush, or to test it here, or on other
+# machines that are emulated (tests/cross.sh). With CLUSTER set, build is that of a cluster; the tests
+# need that in any case, and the servers of one.
 # Says what it does, uses sudo only where it is needed, and does nothing on a second run.
 set -eu
 cd "$(dirname "$0")/.."
@@ -44,6 +45,13 @@ if [ "$want" = test ]; then
     elif ! [ -x .tools/bin/websocat ]; then
         need 'cargo --version' cargo
     fi
+fi
+
+if [ "$want" = cross ]; then
+    need 'arm-linux-gnueabihf-gcc --version' 'gcc-arm-linux-gnueabihf libc6-dev-armhf-cross'
+    need 's390x-linux-gnu-gcc --version' 'gcc-s390x-linux-gnu libc6-dev-s390x-cross'
+    need 'qemu-arm --version && qemu-s390x --version' qemu-user
+    need 'musl-gcc --version' musl-tools
 fi
 
 as_root() {
@@ -119,5 +127,31 @@ if [ "$want" = test ] && ! [ -x .tools/bin/websocat ]; then
         cargo install -q --locked --root .tools --version 1.13.0 websocat
     fi
     .tools/bin/websocat --version
+fi
+
+# unpack_foreign ARCHITECTURE: Debian's OpenSSL for another architecture, unpacked below .tools/cross.
+# It is not installed: packages of several architectures must all have the same version, so that
+# would change the OpenSSL of this machine, and fail where an architecture gets its updates later.
+# The lists of packages are apt's, but in a folder of their own.
+unpack_foreign() {
+    root=.tools/cross/$1
+    [ -e "$root/apt" ] || [ ! -e "$root/usr" ] || return 0 # the folder apt goes last
+    echo "deps: unpacking OpenSSL for $1 into $root"
+    rm -rf "$root"
+    mkdir -p "$root/apt/lists/partial" "$root/apt/cache/archives/partial"
+    set -- -q -o APT::Architecture="$1" -o APT::Architectures::="$1" \
+        -o Dir::State::Lists="$PWD/$root/apt/lists" -o Dir::Cache="$PWD/$root/apt/cache" \
+        -o APT::Sandbox::User="$(id -un)"
+    apt-get "$@" update || true # one list of many may fail
+    (cd "$root/apt" && apt-get "$@" download libssl-dev libssl3)
+    for package in "$root"/apt/*.deb; do
+        dpkg-deb -x "$package" "$root"
+    done
+    rm -rf "$root/apt"
+}
+
+if [ "$want" = cross ]; then
+    unpack_foreign armhf
+    unpack_foreign s390x
 fi
 echo "deps: all there to $want"

@@ -275,7 +275,8 @@ static inline void node_register(struct str system, struct str password)
 {
     struct account_result result = {0};
 
-    CHECK(accounts_submit(node.accounts, ACCOUNT_REGISTER, 0, 0, system, password));
+    CHECK(accounts_submit(node.accounts, ACCOUNT_REGISTER, 0, 0, system, password) ==
+          ACCOUNT_SUBMITTED);
     CHECK(node_await(&result) && result.outcome == ACCOUNT_DONE);
 }
 

@@ -104,7 +104,8 @@ static bool await_result(struct office *office, struct account_result *result)
 static bool submit_from(struct office *office, uint32_t origin, enum account_job_kind kind,
                         struct str name, struct str password)
 {
-    return accounts_submit(office->accounts, kind, ++office->ticket, origin, name, password);
+    return accounts_submit(office->accounts, kind, ++office->ticket, origin, name, password) ==
+           ACCOUNT_SUBMITTED;
 }
 
 static bool submit(struct office *office, enum account_job_kind kind, struct str name,

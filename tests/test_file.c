@@ -12,7 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char root[] = "/tmp/wspush-test-file-XXXXXX";
+static char root[200];
 
 /* The path of a name in the test's directory; good until the next call. */
 static const char *path_of(const char *name)
@@ -334,6 +334,9 @@ static void nothing_is_left(void)
 
 int main(void)
 {
+    const char *parent = getenv("TMPDIR");
+
+    snprintf(root, sizeof root, "%s/wspush-test-file-XXXXXX", parent && *parent ? parent : "/tmp");
     if (!mkdtemp(root))
         return 1;
     test_run("files_are_read_whole", files_are_read_whole);

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define HOST "Host: a\r\n"
 #define END "\r\n\r\n"
@@ -839,6 +840,8 @@ static void writes_dates(void)
     for (size_t i = 0; i < COUNT(dates); i++) {
         char text[30];
 
+        if ((time_t)dates[i].seconds != dates[i].seconds)
+            continue; /* beyond the clock of a machine whose time_t has 32 bits */
         memset(text, 'x', sizeof text);
         http_date(dates[i].seconds, text);
         name_failed("dates", i, CHECK(text[29] == '\0' && strcmp(text, dates[i].text) == 0));
