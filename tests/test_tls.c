@@ -22,6 +22,38 @@
 #define CERT "cert.pem"
 #define KEY "key.pem"
 
+/* --- OpenSSL's memory ------------------------------------------------------------------------ */
+
+static bool counting;             /* allocations are being counted, */
+static unsigned long allocations; /* so many there were, */
+static unsigned long spare;       /* and the one with this number fails; 0 for none */
+
+static bool fails(void)
+{
+    return counting && ++allocations == spare;
+}
+
+static void *allocate(size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return size == 0 || fails() ? NULL : malloc(size);
+}
+
+static void *reallocate(void *at, size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return fails() ? NULL : realloc(at, size);
+}
+
+static void release(void *at, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    free(at);
+}
+
 /* --- certificates ---------------------------------------------------------------------------- */
 
 static void write_key(const char *path, EVP_PKEY *key, const char *passphrase)
@@ -91,6 +123,7 @@ struct wire {
 static void open_wire(struct wire *wire, const struct tls_context *context)
 {
     int ends[2], little = 4096;
+    bool secured;
 
     *wire = (struct wire){.piece = 65536, .shared = calloc(1, sizeof *wire->shared)};
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
@@ -100,7 +133,10 @@ static void open_wire(struct wire *wire, const struct tls_context *context)
     }
     conn_open(&wire->conn, ends[0], wire->shared);
     wire->far = ends[1];
-    CHECK(conn_secure(&wire->conn, context));
+    counting = spare > 0;
+    secured = conn_secure(&wire->conn, context);
+    counting = false;
+    CHECK(secured || spare);
     wire->settings = SSL_CTX_new(TLS_client_method());
     wire->client = SSL_new(wire->settings);
     wire->in = BIO_new(BIO_s_mem());
@@ -150,10 +186,12 @@ static enum conn_status serve(struct wire *wire)
     struct conn_bytes bytes;
     enum conn_status status;
 
+    counting = spare > 0;
     if (wire->conn.blocked)
         conn_writable(&wire->conn);
     conn_flush(&wire->conn);
     status = conn_fill(&wire->conn, NO_LIMIT, &bytes);
+    counting = false;
     if (status == CONN_READY) {
         buf_append(&wire->got, (struct str){bytes.at, bytes.length});
         conn_keep(&wire->conn, (struct conn_bytes){0});
@@ -712,6 +750,57 @@ static void days_are_counted(void)
     }
 }
 
+/* A connection's life, in which one allocation of OpenSSL fails. It goes on, or ends; another one
+ * does not notice. Returns whether the life was over before that allocation. */
+static bool lives_without(unsigned long number, const struct tls_context *context)
+{
+    struct wire victim, witness;
+    struct buf got = {0};
+    enum conn_status status;
+    bool survived;
+
+    open_wire(&witness, context);
+    settle(&witness, NULL);
+    spare = number;
+    allocations = 0;
+    open_wire(&victim, context);
+    status = settle(&victim, &got);
+    if (status == CONN_BLOCKED) {
+        SSL_key_update(victim.client, SSL_KEY_UPDATE_REQUESTED);
+        client_says(&victim, STR("hello"));
+        queue(&victim, 20000, 'a');
+        status = settle(&victim, &got);
+    }
+    survived = allocations < spare;
+    spare = 0;
+    if (survived)
+        CHECK(status == CONN_BLOCKED && got.length == 20000 &&
+              str_equal(str_of(&victim.got), STR("hello")));
+    else /* whole or cut off, but never wrong */
+        CHECK(is_rows(&got, "a", (const size_t[]){got.length}) &&
+              (status == CONN_ENDED || !victim.conn.tls || victim.conn.broken ||
+               got.length == 20000));
+    client_says(&witness, STR("here"));
+    CHECK(settle(&witness, NULL) == CONN_BLOCKED);
+    CHECK(str_equal(str_of(&witness.got), STR("here")));
+    buf_free(&got);
+    close_wire(&victim);
+    close_wire(&witness);
+    return survived;
+}
+
+static void each_allocation_may_fail(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    unsigned long number = 1;
+
+    while (number < 5000 && !lives_without(number, context))
+        number++;
+    CHECK(number > 50 && number < 5000);
+    printf("a life has %lu allocations of OpenSSL\n", number - 1);
+    tls_context_free(context);
+}
+
 static void nothing_is_nothing(void)
 {
     tls_close(NULL);
@@ -722,6 +811,8 @@ int main(void)
 {
     char folder[] = "/tmp/wspush-tls.XXXXXX";
 
+    if (CRYPTO_set_mem_functions(allocate, reallocate, release) != 1)
+        return 1;
     signal(SIGPIPE, SIG_IGN);
     if (!mkdtemp(folder) || chdir(folder) != 0)
         return 1;
@@ -748,6 +839,7 @@ int main(void)
     test_run("connections outlive their context", connections_outlive_their_context);
     test_run("unusable files are named", unusable_files_are_named);
     test_run("days are counted", days_are_counted);
+    test_run("each allocation may fail", each_allocation_may_fail);
     test_run("nothing is nothing", nothing_is_nothing);
     for (const char *const *name =
              (const char *const[]){CERT, KEY, "other.pem", "otherkey.pem", "locked.pem",

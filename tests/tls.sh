@@ -231,6 +231,25 @@ slow_reader
 stop
 starts
 
+# A key that only root can read is read before the rights are given up, and not again.
+if [ "$(id -u)" = 0 ]; then
+    chmod 711 "$DIR"
+    configure
+    sed -i "s#^data_dir = .*#data_dir = $DIR/nobody\nuser = nobody#; s#^file = .*#file = $DIR/nobody.log#" \
+        "$DIR/config.ini"
+    chmod 600 "$DIR/tls.key"
+    start
+    expect_match 'user = nobody: a key of root alone is used' '404 *' "$(call none '{}')"
+    kill -HUP "$SERVER"
+    wait_for grep -q SIGHUP "$DIR/nobody.log"
+    expect_match 'but cannot be loaded again' '*tls.key: Permission denied*' \
+        "$(grep SIGHUP "$DIR/nobody.log")"
+    expect_match 'which costs nothing' '*CN = renewed' "$(served)"
+    stop
+else
+    echo 'skip user = nobody: only root can become another user'
+fi
+
 SCHEME=http
 configure
 rm "$DIR/log"
