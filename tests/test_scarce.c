@@ -82,7 +82,7 @@ static struct {
     struct loop_options options;
     struct loop *loop;
     pthread_t thread;
-    volatile sig_atomic_t stops;
+    volatile sig_atomic_t stops, reloads;
     uint16_t port;
 } server;
 
@@ -151,7 +151,8 @@ static void server_open(void)
                                            .listener = listen_somewhere(),
                                            .max_connections = 100,
                                            .rpc_listener = -1,
-                                           .stops = &server.stops};
+                                           .stops = &server.stops,
+                                           .reloads = &server.reloads};
     CHECK(pipe(server.options.wake) == 0);
     for (int i = 0; i < 2; i++)
         fcntl(server.options.wake[i], F_SETFL, O_NONBLOCK);
