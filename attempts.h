@@ -1,6 +1,6 @@
 /* attempts.h - who may try again, and when: so many failures are forgiven at once, later ones one
  * by one as time passes. Nobody is stored by name: each falls into one of a fixed number of cells,
- * so that strangers cannot make this grow. Who shares a cell with somebody shares his failures.
+ * so that strangers cannot make this grow. Who shares a cell with others shares their failures.
  * Refuses: nothing itself; it says when. */
 #ifndef WSPUSH_ATTEMPTS_H
 #define WSPUSH_ATTEMPTS_H
