@@ -31,6 +31,15 @@ SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -f
 SANITIZE_tsan = -O1 -g -fsanitize=thread
 SANITIZE_release =
 
+# Fuzz targets, tests/fuzz_*.c: with libFuzzer in the variant fuzz, and with a driver that replays their
+# corpora in asan. Some calls of the rooms end in the target instead.
+FUZZ = http ws json config token command stream
+SANITIZE_fuzz = $(SANITIZE_asan) -fsanitize=fuzzer-no-link
+WRAP_command = -Wl,--wrap=crypto_random
+WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap=send,--wrap=writev,--wrap=shutdown,--wrap=close
+build/fuzz/%: override CC = $(FUZZ_CC)
+FUZZ_CC ?= clang
+
 # Unit tests; those of rooms that only a cluster has are built there.
 CLUSTER_UNITS = test_task test_peer
 UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
@@ -45,6 +54,7 @@ help:
 	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx)'
 	@echo 'make test        run the whole test suite'
 	@echo 'make test-cross  build the unit tests for 32 bits, for big-endian and for musl, and run them (make cross-deps)'
+	@echo 'make fuzz        fuzz each target for SECONDS_EACH=60 (make fuzz-deps goes before it)'
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
 	@echo 'make scale       measure 2, 4 and 8 nodes of a cluster on this machine'
@@ -82,21 +92,33 @@ build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 build/$(1)/echo build/$(1)/hold build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
-$(foreach variant,release asan tsan cluster cluster-asan cluster-tsan armhf s390x musl,$(eval $(call VARIANT,$(variant))))
+$(foreach variant,release asan tsan cluster cluster-asan cluster-tsan armhf s390x musl fuzz,$(eval $(call VARIANT,$(variant))))
 
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
+
+$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o $(call objects,asan)
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)
+
+$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o $(call objects,fuzz)
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -fsanitize=fuzzer -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,fuzz)
 
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
-            $(CLUSTER_UNITS:%=build/cluster-asan/%)
+            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
 	@tests/run.sh $(ONLY)
+
+SECONDS_EACH ?= 60
+fuzz:
+	@MAKE='$(MAKE)' FUZZ_CC='$(FUZZ_CC)' tests/fuzz_run.sh $(SECONDS_EACH) $(ONLY)
+
+fuzz-build: $(FUZZ:%=build/fuzz/fuzz_%)
 
 layers:
 	@tests/layers.sh
@@ -112,6 +134,9 @@ cross-deps:
 
 test-cross:
 	@tests/cross.sh
+
+fuzz-deps:
+	@tests/deps.sh fuzz
 
 bench: build/release/wspush build/release/hold
 	@tests/bench.sh
@@ -129,7 +154,7 @@ clean:
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build layers deps test-deps cross-deps test-cross bench scale install clean
+.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench scale install clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)

@@ -903,7 +903,8 @@ static void take_publication(struct cluster *cluster, struct str text)
     struct count count = {0};
 
     if (!letter_read(text, cluster->seed, &cluster->decoded, &letter) ||
-        letter.kind != LETTER_PUBLISH || !identity_read(letter.origin, &count.origin)) {
+        letter.kind != LETTER_PUBLISH || !command_is_whole(&letter.command) ||
+        !identity_read(letter.origin, &count.origin)) {
         log_write(cluster->options.log, LOG_WARN, "a malformed message from RabbitMQ was dropped",
                   NULL);
         return;
@@ -1002,7 +1003,11 @@ static void take_request(struct cluster *cluster, struct peer *peer, const struc
         fail(&outcome, OUTCOME_MALFORMED, "this is not for a single node");
         break;
     default:
-        status = apply_in_order(cluster, &letter->command, false, &who, letter->after, &outcome);
+        if (command_is_whole(&letter->command))
+            status =
+                apply_in_order(cluster, &letter->command, false, &who, letter->after, &outcome);
+        else
+            fail(&outcome, OUTCOME_MALFORMED, "a malformed command");
         break;
     }
     if (status == CLUSTER_DONE)

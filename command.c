@@ -2,6 +2,7 @@
 #include "command.h"
 
 #define CLOSE_CODE_MAX 4999
+#define CLOSE_REASON_MAX 123        /* bytes that a close frame has room for */
 #define TIME_MAX ((int64_t)1 << 60) /* milliseconds: no clock shows as much */
 
 static void begin(struct buf *out, int64_t code)
@@ -35,6 +36,29 @@ bool command_write_envelope(struct buf *out, int code, struct str msg, struct st
     json_append_quoted(out, msg);
     append_member(out, STR(",\"data\":"), data.length ? data : STR("[]"));
     return buf_append(out, STR("}"));
+}
+
+bool command_is_whole(const struct command *command)
+{
+    switch (command->kind) {
+    case COMMAND_SEND_TO_CLIENT:
+    case COMMAND_SEND_TO_CLIENTS:
+    case COMMAND_SEND_TO_GROUP:
+    case COMMAND_SEND_TO_USER:
+    case COMMAND_SEND_TO_SYSTEM:
+        return command->msg.length && command->data.length;
+    case COMMAND_BIND:
+        return command->group.length;
+    case COMMAND_CLOSE_CLIENT:
+        return (command->close_code == 1000 ||
+                (command->close_code >= 3000 && command->close_code <= CLOSE_CODE_MAX)) &&
+               command->reason.length <= CLOSE_REASON_MAX;
+    case COMMAND_UNBIND:
+    case COMMAND_ONLINE_LIST:
+    case COMMAND_CLIENT_INFO:
+        break;
+    }
+    return true;
 }
 
 /* --- letters between nodes ------------------------------------------------------------------- */

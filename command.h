@@ -99,6 +99,10 @@ bool letter_write(struct buf *out, const struct letter *letter);
  * `seed` as for json_parse_object. False if it is malformed or there is no memory. */
 bool letter_read(struct str text, uint32_t seed, struct buf *decoded, struct letter *letter);
 
+/* True if a command that another node has sent may be done: what clients get of it is JSON, or a
+ * close frame, that they can read, and a group has a name. */
+bool command_is_whole(const struct command *command);
+
 /* Appends the frame that a send pushes: {"code":…,"msg":…,"data":…} and what belongs behind it. */
 bool command_write_push(struct buf *out, const struct command *command);
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# deps.sh build|test|cross - installs what is missing to build wspush, or to test it here, or on other
-# machines that are emulated (tests/cross.sh). With CLUSTER set, build is that of a cluster; the tests
-# need that in any case, and the servers of one.
+# deps.sh build|test|cross|fuzz - installs what is missing to build wspush, to test it here, or on other
+# machines that are emulated (tests/cross.sh), or to fuzz it. With CLUSTER set, build is that of a cluster;
+# the tests need that in any case, and the servers of one.
 # Says what it does, uses sudo only where it is needed, and does nothing on a second run.
 set -eu
 cd "$(dirname "$0")/.."
@@ -45,6 +45,10 @@ if [ "$want" = test ]; then
     elif ! [ -x .tools/bin/websocat ]; then
         need 'cargo --version' cargo
     fi
+fi
+if [ "$want" = fuzz ]; then
+    need 'clang --version' clang
+    need 'echo "int LLVMFuzzerTestOneInput(void) { return 0; }" | clang -fsanitize=fuzzer -x c - -o /dev/null' libclang-rt-dev
 fi
 
 if [ "$want" = cross ]; then

@@ -727,6 +727,48 @@ static void letters_that_are_cut_are_refused(void)
     buf_free(&text);
 }
 
+static void says_what_clients_could_not_read(void)
+{
+    static const char reason[124];
+    const struct command whole = {.kind = COMMAND_CLOSE_CLIENT,
+                                  .group = STR("g"),
+                                  .msg = STR("\"\""),
+                                  .data = STR("0"),
+                                  .close_code = 1000,
+                                  .reason = {reason, 123}};
+    static const struct {
+        unsigned code;
+        bool good;
+    } rows[] = {{0, false},   {999, false}, {1001, false}, {1005, false}, {2999, false},
+                {3000, true}, {4999, true}, {5000, false}, {1000, true}};
+
+    for (int kind = 0; kind <= COMMAND_CLIENT_INFO; kind++) {
+        struct command command = whole, bare = {.kind = (enum command_kind)kind};
+        bool sends = kind <= COMMAND_SEND_TO_SYSTEM;
+
+        command.kind = (enum command_kind)kind;
+        CHECK(command_is_whole(&command));
+        CHECK(command_is_whole(&bare) == (kind == COMMAND_UNBIND || kind == COMMAND_ONLINE_LIST ||
+                                          kind == COMMAND_CLIENT_INFO));
+        command.msg = (struct str){0};
+        CHECK(command_is_whole(&command) != sends);
+        command.msg = whole.msg;
+        command.data = (struct str){0};
+        CHECK(command_is_whole(&command) != sends);
+        command.data = whole.data;
+        command.group = (struct str){0};
+        CHECK(command_is_whole(&command) == (kind != COMMAND_BIND));
+    }
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct command command = whole;
+
+        command.close_code = rows[i].code;
+        CHECK(command_is_whole(&command) == rows[i].good);
+        command.reason.length++;
+        CHECK(!command_is_whole(&command));
+    }
+}
+
 int main(void)
 {
     test_run("pushes_are_written", pushes_are_written);
@@ -748,5 +790,6 @@ int main(void)
     test_run("long_strings_are_decoded", long_strings_are_decoded);
     test_run("letters_at_random_do_no_harm", letters_at_random_do_no_harm);
     test_run("letters_that_are_cut_are_refused", letters_that_are_cut_are_refused);
+    test_run("says_what_clients_could_not_read", says_what_clients_could_not_read);
     return test_finish();
 }

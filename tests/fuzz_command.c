@@ -1,0 +1,346 @@
+/* fuzz_command.c - the letters between nodes: what is read is the same when written again, and a
+ * command that another node sends does no harm here: what clients get of it is whole frames of
+ * whole JSON. */
+#include "command.h"
+#include "hub.h"
+
+#include "fuzz.h"
+
+#define NOW 1700000000
+#define CLIENTS 2
+
+/* Called instead of crypto_random, so that the ids of clients are the same in every run. */
+bool __wrap_crypto_random(void *out, size_t length);
+
+static unsigned char next_number;
+
+bool __wrap_crypto_random(void *out, size_t length)
+{
+    memset(out, ++next_number, length);
+    return true;
+}
+
+/* --- letters that are the same --------------------------------------------------------------- */
+
+static void require_same_command(const struct command *a, const struct command *b)
+{
+    REQUIRE(a->kind == b->kind && str_equal(a->system, b->system));
+    REQUIRE(a->client.type == b->client.type && str_equal(a->client.text, b->client.text));
+    REQUIRE(str_equal(a->clients, b->clients) && str_equal(a->group, b->group));
+    REQUIRE(str_equal(a->user, b->user) && str_equal(a->extend, b->extend));
+    REQUIRE(a->has_extend == b->has_extend && a->code == b->code && str_equal(a->msg, b->msg));
+    REQUIRE(str_equal(a->data, b->data) && str_equal(a->send_user, b->send_user));
+    REQUIRE(str_equal(a->message_id, b->message_id) && a->close_code == b->close_code);
+    REQUIRE(str_equal(a->reason, b->reason));
+}
+
+static void require_same(const struct letter *a, const struct letter *b)
+{
+    REQUIRE(a->kind == b->kind && a->id == b->id && a->at == b->at && a->number == b->number);
+    REQUIRE(str_equal(a->origin, b->origin) && a->slot == b->slot && a->order == b->order);
+    REQUIRE(str_equal(a->after, b->after) && a->counted == b->counted && a->ready == b->ready);
+    if (a->kind == LETTER_REQUEST || a->kind == LETTER_PUBLISH)
+        require_same_command(&a->command, &b->command);
+    if (a->kind != LETTER_ANSWER)
+        return;
+    REQUIRE(a->outcome.code == b->outcome.code && a->outcome.matched == b->outcome.matched);
+    REQUIRE(a->outcome.queued == b->outcome.queued && a->outcome.dropped == b->outcome.dropped);
+    REQUIRE(a->outcome.count == b->outcome.count && str_equal(a->error, b->error));
+    REQUIRE(str_equal(a->list, b->list));
+}
+
+/* Writes a letter and reads that; `letter` has its error and its list as views. */
+static void require_same_when_written(const struct letter *letter)
+{
+    struct letter copy = *letter, again;
+    struct buf error = {0}, text = {0}, decoded = {0};
+    struct str bytes;
+
+    buf_append(&error, letter->error);
+    buf_append(&error, (struct str){"", 1});
+    copy.outcome.error = error.at;
+    copy.error = str_from(error.at); /* one with a NUL ends there */
+    copy.outcome.list.at = (char *)(uintptr_t)letter->list.at;
+    copy.outcome.list.length = letter->list.length;
+    REQUIRE(letter_write(&text, &copy));
+    bytes = exact_copy(str_of(&text));
+    REQUIRE(letter_read(bytes, 5, &decoded, &again));
+    require_same(&copy, &again);
+    free_copy(bytes);
+    buf_free(&error);
+    buf_free(&text);
+    buf_free(&decoded);
+}
+
+/* --- what a command does here ---------------------------------------------------------------- */
+
+static struct crypto_keys keys;
+static struct config config;
+
+struct place {
+    struct hub hub;
+    struct conn_shared shared;
+    struct conn conns[CLIENTS];
+};
+
+static void require_object(struct str text)
+{
+    struct json_error error;
+
+    REQUIRE(json_parse_object(text, NULL, 0, 9, &error));
+}
+
+static void require_envelope(struct str text)
+{
+    struct json_field fields[] = {
+        {.name = STR_INIT("code")}, {.name = STR_INIT("msg")}, {.name = STR_INIT("data")}};
+    struct json_error error;
+
+    REQUIRE(json_parse_object(text, fields, COUNT(fields), 9, &error));
+    REQUIRE(fields[0].value.type == JSON_NUMBER && fields[1].value.type == JSON_STRING);
+    REQUIRE(fields[2].value.type != JSON_NONE);
+}
+
+/* Each message in a queue is one frame, as a client can read it. */
+static void require_frames(const struct conn *conn)
+{
+    for (const struct conn_link *link = conn->first; link; link = link->next) {
+        struct ws_reader reader = {.from_server = true, .limit = UINT32_MAX};
+        struct ws_event event;
+        char *copy = exact_bytes((struct str){link->message->bytes, link->message->length});
+
+        REQUIRE(ws_read(&reader, copy, link->message->length, &event) == link->message->length);
+        if (event.type == WS_EVENT_DATA) {
+            REQUIRE(event.last && event.opcode == WS_TEXT);
+            require_envelope(event.payload);
+        } else {
+            REQUIRE(event.type == WS_EVENT_CONTROL && event.opcode == WS_CLOSE && !link->next);
+        }
+        free(copy);
+    }
+}
+
+static void open_place(struct place *place, enum config_notice scope)
+{
+    static const struct log log = {.level = (enum log_level)(LOG_ERROR + 1)};
+    static const struct identity self = {{127, 0, 0, 1}, 8800, NOW};
+
+    next_number = 0;
+    if (!config.port) {
+        config_defaults(&config);
+        REQUIRE(crypto_derive_keys(&keys, STR("0123456789abcdef")));
+    }
+    config.scope = scope;
+    memset(place, 0, sizeof *place);
+    REQUIRE(hub_open(&place->hub, &config, &log) && hub_join(&place->hub, &keys, &self));
+    for (size_t i = 0; i < CLIENTS; i++) {
+        conn_open(&place->conns[i], -1, &place->shared);
+        REQUIRE(hub_connect(&place->hub, &place->conns[i], STR("shop"), NOW));
+    }
+}
+
+static void close_place(struct place *place)
+{
+    for (size_t i = 0; i < CLIENTS; i++)
+        if (place->conns[i].client)
+            hub_disconnect(&place->hub, place->conns[i].client);
+    REQUIRE(place->hub.clients.count == 0 && place->hub.audiences.count == 0);
+    for (size_t i = 0; i < HUB_SLOTS; i++)
+        REQUIRE(place->hub.shared->audiences[i] == 0);
+    hub_close(&place->hub);
+    while (conn_next_dirty(&place->shared))
+        ;
+    for (size_t i = 0; i < CLIENTS; i++)
+        conn_close(&place->conns[i]);
+    conn_shared_free(&place->shared);
+}
+
+static void require_outcome(const struct command *command, const struct outcome *outcome)
+{
+    struct buf list = {0};
+
+    REQUIRE(!outcome->code == !outcome->error);
+    REQUIRE(outcome->matched == outcome->queued + outcome->dropped);
+    REQUIRE(outcome->matched <= CLIENTS || command->kind == COMMAND_SEND_TO_CLIENTS);
+    buf_append(&list, STR("{\"list\":["));
+    buf_append(&list, str_of(&outcome->list));
+    if (command->kind == COMMAND_CLIENT_INFO && !outcome->code) {
+        require_object(str_of(&outcome->list));
+    } else {
+        buf_append(&list, STR("]}"));
+        require_object(str_of(&list));
+    }
+    buf_free(&list);
+}
+
+static void require_events(struct hub *hub)
+{
+    struct hub_event *event;
+
+    while ((event = hub_take_event(hub))) {
+        struct str room = {event->bytes, event->system.length + event->group.length +
+                                             event->id.length + event->identity.length};
+
+        REQUIRE(is_inside(event->system, room) && is_inside(event->group, room));
+        REQUIRE(is_inside(event->id, room) && is_inside(event->identity, room));
+        require_object(event->identity);
+        free(event);
+    }
+}
+
+static void try_command(const struct command *command, enum config_notice scope)
+{
+    static struct place place;
+
+    open_place(&place, scope);
+    for (int i = 0; i < 2; i++) { /* the second time finds what the first has left */
+        struct outcome outcome = {0};
+
+        hub_apply(&place.hub, command, &outcome);
+        require_outcome(command, &outcome);
+        buf_free(&outcome.list);
+        require_events(&place.hub);
+    }
+    for (size_t i = 0; i < CLIENTS; i++)
+        require_frames(&place.conns[i]);
+    close_place(&place);
+}
+
+/* --- letters that come ----------------------------------------------------------------------- */
+
+static void require_views(const struct letter *letter, struct str text, struct str decoded)
+{
+    const struct command *command = &letter->command;
+    const struct str raw[] = {letter->after,      letter->list,       command->client.text,
+                              command->clients,   command->msg,       command->data,
+                              command->send_user, command->message_id};
+    const struct str strings[] = {letter->origin, letter->error,   command->system, command->group,
+                                  command->user,  command->extend, command->reason};
+
+    for (size_t i = 0; i < COUNT(raw); i++)
+        REQUIRE(is_inside(raw[i], text));
+    for (size_t i = 0; i < COUNT(strings); i++)
+        REQUIRE(is_inside(strings[i], decoded) && utf8_valid(strings[i]));
+}
+
+static void try_letter(struct str bytes)
+{
+    struct str text = exact_copy(bytes);
+    struct buf decoded = {0};
+    struct letter letter;
+    bool good = letter_read(text, 7, &decoded, &letter);
+
+    if (good) {
+        require_views(&letter, text, str_of(&decoded));
+        require_same_when_written(&letter);
+        if ((letter.kind == LETTER_REQUEST || letter.kind == LETTER_PUBLISH) &&
+            command_is_whole(&letter.command))
+            try_command(&letter.command, (enum config_notice)(bytes.length % 3));
+    }
+    buf_free(&decoded);
+    free_copy(text);
+}
+
+/* --- letters that are made ------------------------------------------------------------------- */
+
+/* Some valid UTF-8, which goes to `room`, quoted or not; the room is large enough not to move. */
+static struct str make_text(struct fuzz *fuzz, struct buf *room, bool quoted)
+{
+    struct str text = fuzz_take(fuzz, fuzz_byte(fuzz) % 24);
+    size_t begin = room->length;
+
+    if (!utf8_valid(text))
+        text = STR("\xc3\xa9\"\x01\\");
+    if (quoted)
+        json_append_quoted(room, text);
+    else
+        buf_append(room, text);
+    return (struct str){room->at + begin, room->length - begin};
+}
+
+/* An array of strings, with its brackets or without. */
+static struct str make_list(struct fuzz *fuzz, struct buf *room, bool brackets)
+{
+    size_t begin = room->length;
+    unsigned count = fuzz_byte(fuzz) % 4;
+
+    buf_append(room, brackets ? STR("[") : STR(""));
+    for (unsigned i = 0; i < count; i++) {
+        buf_append(room, i ? STR(",") : STR(""));
+        make_text(fuzz, room, true);
+    }
+    buf_append(room, brackets ? STR("]") : STR(""));
+    return (struct str){room->at + begin, room->length - begin};
+}
+
+static uint64_t make_number(struct fuzz *fuzz)
+{
+    uint64_t number = fuzz_byte(fuzz);
+
+    return number < 128 ? number : (number << 55 | fuzz_byte(fuzz)) & INT64_MAX;
+}
+
+static void make_command(struct fuzz *fuzz, struct buf *room, struct command *command)
+{
+    command->kind = (enum command_kind)(fuzz_byte(fuzz) % (COMMAND_CLIENT_INFO + 1));
+    command->system = make_text(fuzz, room, false);
+    command->client = (struct json_value){JSON_STRING, make_text(fuzz, room, true)};
+    command->clients = make_list(fuzz, room, true);
+    command->group = make_text(fuzz, room, false);
+    command->user = make_text(fuzz, room, false);
+    command->has_extend = fuzz_byte(fuzz) & 1;
+    if (command->has_extend)
+        command->extend = make_text(fuzz, room, false);
+    command->code = (int64_t)(make_number(fuzz) << 1);
+    command->msg = make_text(fuzz, room, true);
+    command->data = make_list(fuzz, room, true);
+    command->send_user = make_text(fuzz, room, true);
+    command->message_id = make_text(fuzz, room, true);
+    command->close_code = 3000 + fuzz_byte(fuzz);
+    command->reason = make_text(fuzz, room, false);
+}
+
+static void try_making(struct fuzz *fuzz)
+{
+    struct letter letter = {.kind = (enum letter_kind)(fuzz_byte(fuzz) % (LETTER_LEAVE + 1))};
+    struct buf room = {0};
+    struct buf push = {0};
+
+    REQUIRE(buf_reserve(&room, 65536));
+    letter.id = make_number(fuzz);
+    letter.at = (int64_t)(make_number(fuzz) >> 3);
+    letter.origin = make_text(fuzz, &room, false);
+    letter.number = make_number(fuzz);
+    letter.slot = make_number(fuzz);
+    letter.order = make_number(fuzz);
+    letter.after = make_list(fuzz, &room, true);
+    letter.counted = fuzz_byte(fuzz) & 1;
+    letter.ready = fuzz_byte(fuzz) & 1;
+    make_command(fuzz, &room, &letter.command);
+    letter.outcome.code = (enum outcome_code) - (int)(fuzz_byte(fuzz) * 3);
+    letter.outcome.matched = make_number(fuzz);
+    letter.outcome.queued = make_number(fuzz);
+    letter.outcome.dropped = make_number(fuzz);
+    letter.outcome.count = make_number(fuzz);
+    letter.error = make_text(fuzz, &room, false);
+    letter.list = make_list(fuzz, &room, false);
+    require_same_when_written(&letter);
+    REQUIRE(command_write_push(&push, &letter.command));
+    require_object(str_of(&push));
+    buf_free(&push);
+    buf_free(&room);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
+{
+    struct fuzz fuzz = {(const char *)at, length};
+
+    /* letters stand as they are; a first byte that none has makes one of what follows */
+    if (length && at[0] == 0xff) {
+        fuzz_byte(&fuzz);
+        try_making(&fuzz);
+    } else {
+        try_letter(fuzz_rest(&fuzz));
+    }
+    return 0;
+}

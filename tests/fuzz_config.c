@@ -1,0 +1,271 @@
+/* fuzz_config.c - config.c: what it accepts is within the bounds that config.ini documents and
+ * comes back when it is written as INI again; what it refuses is told in the room given. */
+#include "config.h"
+
+#include "fuzz.h"
+
+#include <stddef.h>
+
+/* How a value is written. */
+enum form {
+    FORM_TEXT,    /* char[max], at least `min` bytes long unless empty */
+    FORM_BOOLEAN, /* as below, a number from min to max */
+    FORM_NUMBER,
+    FORM_MILLISECONDS,
+    FORM_WORD, /* one of `words` */
+    FORM_REGISTER
+};
+
+struct entry {
+    const char *section, *name;
+    enum form form;
+    size_t offset;
+    uint64_t min, max;
+    const char *words[4];
+};
+
+#define AT(member) offsetof(struct config, member)
+#define TEXT(section, name, member)                                                                \
+    {                                                                                              \
+        section, name, FORM_TEXT, AT(member), 0, sizeof(((struct config *)0)->member),             \
+        {                                                                                          \
+            NULL                                                                                   \
+        }                                                                                          \
+    }
+#define NUMBER(section, name, member, min, max)                                                    \
+    {                                                                                              \
+        section, name, FORM_NUMBER, AT(member), min, max,                                          \
+        {                                                                                          \
+            NULL                                                                                   \
+        }                                                                                          \
+    }
+#define SECONDS(section, name, member, min, max)                                                   \
+    {                                                                                              \
+        section, name, FORM_MILLISECONDS, AT(member), min, (max)*1000,                             \
+        {                                                                                          \
+            NULL                                                                                   \
+        }                                                                                          \
+    }
+
+static const struct entry entries[] = {
+    TEXT("common", "host", host),
+    NUMBER("common", "port", port, 1, 65535),
+    {"common", "cluster", FORM_BOOLEAN, AT(cluster), 0, 1, {"false", "true"}},
+    TEXT("common", "crypto_key", crypto_key),
+    TEXT("common", "data_dir", data_dir),
+    TEXT("common", "user", user),
+    SECONDS("common", "drain", drain, 0, 3600),
+    NUMBER("auth", "token_ttl", token_ttl, 1, 315360000),
+    {"auth", "register", FORM_REGISTER, AT(registration), 0, 2, {"open", "closed", "key:"}},
+    SECONDS("websocket", "ping", ping, 1, 86400),
+    SECONDS("websocket", "pong_timeout", pong_timeout, 1, 86400),
+    NUMBER("websocket", "max_message", max_message, 4, 64u << 20),
+    NUMBER("websocket", "send_queue", send_queue, 1024, 1024u << 20),
+    TEXT("websocket", "allowed_origins", allowed_origins),
+    NUMBER("limits", "max_connections", max_connections, 0, 10000000),
+    NUMBER("limits", "max_per_ip", max_per_ip, 0, 10000000),
+    NUMBER("limits", "max_body", max_body, 256, 256u << 20),
+    NUMBER("limits", "max_head", max_head, 256, 1u << 20),
+    SECONDS("limits", "head_timeout", head_timeout, 1, 86400),
+    SECONDS("limits", "idle_timeout", idle_timeout, 1, 86400),
+    NUMBER("limits", "api_rate", api_rate, 0, 10000000),
+    {"notice", "scope", FORM_WORD, AT(scope), 0, 2, {"group", "system", "off"}},
+    {"log", "level", FORM_WORD, AT(log_level), 0, 3, {"debug", "info", "warn", "error"}},
+    TEXT("log", "file", log_file),
+    {"log", "format", FORM_WORD, AT(log_format), 0, 1, {"text", "json"}},
+    TEXT("tls", "cert", tls_cert),
+    TEXT("tls", "key", tls_key),
+    TEXT("redis", "host", redis_host),
+    NUMBER("redis", "port", redis_port, 1, 65535),
+    TEXT("redis", "password", redis_password),
+    NUMBER("redis", "db", redis_db, 0, 1000000),
+    TEXT("redis", "prefix", redis_prefix),
+    TEXT("rabbitmq", "host", rabbitmq_host),
+    NUMBER("rabbitmq", "port", rabbitmq_port, 1, 65535),
+    TEXT("rabbitmq", "user", rabbitmq_user),
+    TEXT("rabbitmq", "password", rabbitmq_password),
+    TEXT("rabbitmq", "vhost", rabbitmq_vhost),
+    TEXT("rabbitmq", "exchange", rabbitmq_exchange),
+    TEXT("cluster", "advertise", advertise),
+    NUMBER("cluster", "rpc_port", rpc_port, 0, 65535),
+    SECONDS("cluster", "node_ttl", node_ttl, 1, 3600),
+    NUMBER("cluster", "rpc_timeout", rpc_timeout, 10, 2900),
+};
+
+static const char *text_of(const struct config *config, const struct entry *entry)
+{
+    return (const char *)config + entry->offset;
+}
+
+static uint64_t number_of(const struct config *config, const struct entry *entry)
+{
+    uint64_t number;
+    unsigned word;
+
+    if (entry->form == FORM_BOOLEAN)
+        return *(const bool *)text_of(config, entry);
+    memcpy(&word, text_of(config, entry), sizeof word);
+    if (entry->form == FORM_WORD || entry->form == FORM_REGISTER)
+        return word;
+    memcpy(&number, text_of(config, entry), sizeof number);
+    return number;
+}
+
+static void require_bounds(const struct config *config)
+{
+    for (size_t i = 0; i < COUNT(entries); i++) {
+        const struct entry *entry = &entries[i];
+
+        if (entry->form == FORM_TEXT)
+            REQUIRE(memchr(text_of(config, entry), '\0', entry->max) != NULL);
+        else
+            REQUIRE(number_of(config, entry) >= entry->min &&
+                    number_of(config, entry) <= entry->max);
+    }
+    REQUIRE(strlen(config->crypto_key) == 16 || !config->crypto_key[0]);
+    REQUIRE(memchr(config->register_key, '\0', sizeof config->register_key) != NULL);
+    REQUIRE((config->registration == REGISTER_KEY) == (config->register_key[0] != '\0'));
+}
+
+static void write_entry(struct buf *out, const struct config *config, const struct entry *entry)
+{
+    char text[64];
+    uint64_t number = entry->form == FORM_TEXT ? 0 : number_of(config, entry);
+
+    buf_append(out, STR("\r\n"));
+    buf_append(out, str_from(entry->name));
+    buf_append(out, STR("="));
+    if (entry->form == FORM_TEXT)
+        buf_append(out, str_from(text_of(config, entry)));
+    else if (entry->form == FORM_NUMBER)
+        buf_append_number(out, (int64_t)number);
+    else if (entry->form != FORM_MILLISECONDS)
+        buf_append(out, str_from(entry->words[number]));
+    if (entry->form == FORM_MILLISECONDS) {
+        snprintf(text, sizeof text, "%llu.%03llu", (unsigned long long)number / 1000,
+                 (unsigned long long)number % 1000);
+        buf_append(out, str_from(text));
+        while (out->at[out->length - 1] == '0' && out->at[out->length - 2] != '.')
+            out->length--;
+    }
+    if (entry->form == FORM_REGISTER)
+        buf_append(out, str_from(config->register_key));
+}
+
+/* Written again, with each section given as often as there are keys, it is the same. */
+static void require_same_when_written(const struct config *config)
+{
+    struct buf text = {0};
+    static struct config again;
+    char error[300];
+
+    for (size_t i = 0; i < COUNT(entries); i++) {
+        buf_append(&text, STR("["));
+        buf_append(&text, str_from(entries[i].section));
+        buf_append(&text, STR("]"));
+        write_entry(&text, config, &entries[i]);
+        buf_append(&text, STR("\r\n"));
+    }
+    config_defaults(&again);
+    REQUIRE(config_parse(&again, "again", str_of(&text), error, sizeof error));
+    for (size_t i = 0; i < COUNT(entries); i++)
+        if (entries[i].form == FORM_TEXT)
+            REQUIRE(strcmp(text_of(config, &entries[i]), text_of(&again, &entries[i])) == 0);
+        else
+            REQUIRE(number_of(config, &entries[i]) == number_of(&again, &entries[i]));
+    REQUIRE(strcmp(config->register_key, again.register_key) == 0);
+    buf_free(&text);
+}
+
+/* The number behind "f:". */
+static uint64_t line_of(const char *error)
+{
+    struct str rest = str_from(error), file = str_cut(&rest, ':'), line = str_cut(&rest, ':');
+    uint64_t number = 0;
+
+    REQUIRE(str_equal(file, STR("f")) && str_number(line, UINT32_MAX, &number));
+    REQUIRE(rest.length > 1 && rest.at[0] == ' ');
+    for (size_t i = 0; i < rest.length; i++)
+        REQUIRE((unsigned char)rest.at[i] >= 0x20 && rest.at[i] != 0x7f);
+    return number;
+}
+
+/* A refusal names a line of the text, and is the same one, if cut, in less room. */
+static void require_error(struct str text, const char *error)
+{
+    static struct config config;
+    uint64_t line = line_of(error), lines = 1;
+    size_t length = strlen(error);
+
+    for (size_t i = 0; i < text.length; i++)
+        lines += text.at[i] == '\n';
+    REQUIRE(line >= 1 && line <= lines);
+    for (size_t room = 1; room <= length; room += 1 + length / 3) {
+        char *little = malloc(room);
+
+        if (!little)
+            abort();
+        config_defaults(&config);
+        REQUIRE(!config_parse(&config, "f", text, little, room));
+        REQUIRE(strlen(little) == room - 1 && memcmp(little, error, room - 1) == 0);
+        free(little);
+    }
+}
+
+/* The same lines, ended in the other way, with comments behind and below them. */
+static struct str reworded(struct str text, struct buf *out)
+{
+    struct str rest = text;
+
+    while (rest.at) {
+        struct str line = str_cut(&rest, '\n');
+
+        if (line.length && line.at[line.length - 1] == '\r')
+            line.length--;
+        buf_append(out, line);
+        buf_append(out, line.length % 2 ? STR(" # nothing") : STR("\t; nothing"));
+        if (rest.at)
+            buf_append(out, STR("\r\n"));
+    }
+    buf_append(out, STR("\r\n# nothing\r\n \t; nothing\r\n"));
+    return str_of(out);
+}
+
+static void try_origin(const struct config *config, struct str text)
+{
+    struct str rest = text, line = str_cut(&rest, '\n');
+    bool allowed = config_allows_origin(config, line);
+
+    REQUIRE(allowed || config->allowed_origins[0]);
+    if (allowed && config->allowed_origins[0])
+        REQUIRE(line.length > 0 && line.length <= strlen(config->allowed_origins));
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
+{
+    static struct config config, again;
+    struct str text = exact_copy((struct str){(const char *)at, length});
+    struct buf other = {0};
+    char error[400] = "", ignored[400] = "";
+    bool good;
+
+    config_defaults(&config);
+    require_bounds(&config);
+    good = config_parse(&config, "f", text, error, sizeof error);
+    config_defaults(&again);
+    REQUIRE(good == config_parse(&again, "f", reworded(text, &other), ignored, sizeof ignored));
+    if (good) {
+        require_bounds(&config);
+        REQUIRE(memcmp(&config, &again, sizeof config) == 0);
+        REQUIRE(config_parse(&again, "f", text, ignored, sizeof ignored));
+        REQUIRE(memcmp(&config, &again, sizeof config) == 0);
+        require_same_when_written(&config);
+        try_origin(&config, text);
+    } else {
+        REQUIRE(strcmp(error, ignored) == 0);
+        require_error(text, error);
+    }
+    buf_free(&other);
+    free_copy(text);
+    return 0;
+}

@@ -1,0 +1,232 @@
+/* fuzz_token.c - tokens, client ids and the names of nodes: whatever is opened is exactly what was
+ * sealed, and nothing else opens. */
+#include "crypto.h"
+#include "hub.h"
+#include "identity.h"
+
+#include "fuzz.h"
+
+#define NOW 1700000000
+
+static struct crypto_keys keys, other_keys;
+static struct hub hub;
+
+static void prepare(void)
+{
+    static const struct config config;
+    static const struct log log = {.level = LOG_ERROR};
+    static const struct identity self = {{127, 0, 0, 1}, 8800, NOW};
+    static bool done;
+
+    if (done)
+        return;
+    done = true;
+    REQUIRE(crypto_derive_keys(&keys, STR("0123456789abcdef")));
+    REQUIRE(crypto_derive_keys(&other_keys, STR("0123456789abcdeg")));
+    REQUIRE(hub_open(&hub, &config, &log) && hub_join(&hub, &keys, &self));
+}
+
+/* --- tokens ---------------------------------------------------------------------------------- */
+
+/* What was accepted is what would be written for this system and this time. */
+static void require_canonical(struct str token, struct str system)
+{
+    struct buf again = {0};
+    unsigned char time[8];
+    uint64_t expires = 0;
+
+    REQUIRE(crypto_unhex((struct str){token.at, 16}, time, sizeof time));
+    for (int i = 0; i < 8; i++)
+        expires = expires << 8 | time[i];
+    REQUIRE(expires > NOW && expires <= INT64_MAX);
+    REQUIRE(crypto_sign_token(&keys, system, (int64_t)expires, &again));
+    REQUIRE(str_equal(str_of(&again), token));
+    buf_free(&again);
+}
+
+static void try_token(struct str text)
+{
+    char room[16];
+    struct buf system = {0};
+    struct buf little = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    struct str token = exact_copy(text);
+    bool good = crypto_check_token(&keys, token, NOW, &system);
+
+    if (good)
+        require_canonical(token, str_of(&system));
+    REQUIRE(good || system.length == 0);
+    REQUIRE(crypto_check_token(&keys, token, NOW, &little) ==
+            (good && system.length <= sizeof room));
+    REQUIRE(!crypto_check_token(&keys, token, -1, &system));
+    REQUIRE(!crypto_check_token(&other_keys, token, NOW, &system));
+    buf_free(&system);
+    free_copy(token);
+}
+
+/* A token that is changed in one byte, or cut, is none. */
+static void require_fragile(struct str token, struct fuzz *fuzz)
+{
+    size_t at = (fuzz_byte(fuzz) << 8 | fuzz_byte(fuzz)) % token.length;
+    char *changed = exact_bytes(token);
+    struct str cut;
+    struct buf system = {0};
+
+    changed[at] = (char)(changed[at] ^ (int)(fuzz_byte(fuzz) % 255 + 1));
+    REQUIRE(!crypto_check_token(&keys, (struct str){changed, token.length}, NOW, &system));
+    cut = exact_copy((struct str){token.at, at});
+    REQUIRE(!crypto_check_token(&keys, cut, NOW, &system));
+    free_copy(cut);
+    free(changed);
+    buf_free(&system);
+}
+
+static void try_signing(struct fuzz *fuzz)
+{
+    int64_t expires = (int64_t)NOW - 100 + fuzz_byte(fuzz);
+    struct fuzz last = *fuzz;
+    struct str system = fuzz_take(fuzz, 1 + fuzz_byte(fuzz) % 128);
+    struct buf token = {0}, name = {0};
+
+    if (system.length) {
+        REQUIRE(crypto_sign_token(&keys, system, expires, &token));
+        REQUIRE(crypto_check_token(&keys, str_of(&token), NOW, &name) == (expires > NOW));
+        REQUIRE(expires <= NOW || str_equal(str_of(&name), system));
+        require_fragile(str_of(&token), &last);
+    }
+    buf_free(&token);
+    buf_free(&name);
+}
+
+/* --- client ids ------------------------------------------------------------------------------ */
+
+static void require_same_id(const unsigned char plain[CRYPTO_ID_SIZE], struct str text)
+{
+    char again[CRYPTO_ID_TEXT];
+
+    REQUIRE(crypto_seal_id(&keys, plain, again));
+    REQUIRE(str_equal((struct str){again, sizeof again}, text));
+}
+
+/* Any JSON string, as a request has it. */
+static void try_id_of_request(struct str text)
+{
+    struct json_field field = {.name = STR_INIT("a")};
+    struct json_error error;
+    struct identity owner;
+    uint64_t number;
+    struct buf json = {0};
+
+    buf_append(&json, STR("{\"a\":"));
+    buf_append(&json, text);
+    buf_append(&json, STR("}"));
+    if (json_parse_object(str_of(&json), &field, 1, 1, &error))
+        hub_open_id(&hub, field.value, &owner, &number);
+    buf_free(&json);
+}
+
+static void try_id(struct str text)
+{
+    unsigned char plain[CRYPTO_ID_SIZE];
+    struct str id = exact_copy(text);
+
+    if (crypto_open_id(&keys, id, plain))
+        require_same_id(plain, id);
+    REQUIRE(!crypto_open_id(&other_keys, id, plain));
+    try_id_of_request(text);
+    free_copy(id);
+}
+
+static void try_sealing(struct fuzz *fuzz)
+{
+    unsigned char plain[CRYPTO_ID_SIZE] = {1}, opened[CRYPTO_ID_SIZE];
+    unsigned at = fuzz_byte(fuzz) % CRYPTO_ID_TEXT, change = fuzz_byte(fuzz) % 255 + 1;
+    struct str bytes = fuzz_take(fuzz, sizeof plain);
+    struct json_value json = {JSON_STRING, {0}};
+    char text[CRYPTO_ID_TEXT + 2] = "\"";
+    struct identity owner;
+    uint64_t number = 0;
+
+    if (bytes.length)
+        memcpy(plain, bytes.at, bytes.length);
+    REQUIRE(crypto_seal_id(&keys, plain, text + 1));
+    REQUIRE(crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+    REQUIRE(memcmp(plain, opened, sizeof plain) == 0);
+    text[CRYPTO_ID_TEXT + 1] = '"';
+    json.text = (struct str){text, sizeof text};
+    REQUIRE(hub_open_id(&hub, json, &owner, &number) == (plain[0] == 1));
+    if (plain[0] == 1)
+        REQUIRE(memcmp(owner.address, plain + 1, 4) == 0 && (number & 0xff) == plain[22]);
+    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT - 1}, opened));
+    text[CRYPTO_ID_TEXT + 1] = text[1];
+    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT + 1}, opened));
+    text[1 + at] = (char)(text[1 + at] ^ (int)change);
+    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+}
+
+/* --- names of nodes, digits ------------------------------------------------------------------ */
+
+static void try_identity(struct str text)
+{
+    struct identity identity, again;
+    char written[IDENTITY_TEXT_MAX];
+    struct str copy = exact_copy(text);
+
+    if (identity_read(copy, &identity)) {
+        size_t length = identity_write(&identity, written);
+
+        REQUIRE(length < sizeof written && str_equal((struct str){written, length}, text));
+        REQUIRE(identity_read((struct str){written, length}, &again));
+        REQUIRE(identity_same(&identity, &again) && identity_same_name(&identity, &again));
+    }
+    free_copy(copy);
+}
+
+static void try_digits(struct str bytes)
+{
+    struct buf digits = {0}, base64 = {0};
+    char *again = exact_bytes(bytes);
+    struct str copy = exact_copy(bytes);
+
+    REQUIRE(crypto_hex(&digits, copy) && digits.length == 2 * bytes.length);
+    if (bytes.length)
+        memset(again, 0, bytes.length);
+    REQUIRE(crypto_unhex(str_of(&digits), again, bytes.length));
+    REQUIRE(str_equal((struct str){again, bytes.length}, bytes));
+    REQUIRE(crypto_base64(&base64, copy) && base64.length == (bytes.length + 2) / 3 * 4);
+    if (crypto_unhex(copy, again, bytes.length / 2)) { /* there is one way to write digits */
+        digits.length = 0;
+        REQUIRE(crypto_hex(&digits, (struct str){again, bytes.length / 2}));
+        REQUIRE(str_equal(str_of(&digits), bytes));
+    }
+    buf_free(&digits);
+    buf_free(&base64);
+    free(again);
+    free_copy(copy);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
+{
+    struct fuzz fuzz = {(const char *)at, length};
+
+    prepare();
+    switch (fuzz_byte(&fuzz) % 6) {
+    case 0:
+        try_token(fuzz_rest(&fuzz));
+        break;
+    case 1:
+        try_signing(&fuzz);
+        break;
+    case 2:
+        try_id(fuzz_rest(&fuzz));
+        break;
+    case 3:
+        try_sealing(&fuzz);
+        break;
+    case 4:
+        try_identity(fuzz_rest(&fuzz));
+        break;
+    case 5:
+        try_digits(fuzz_rest(&fuzz));
+    }
+    return 0;
+}
