@@ -296,7 +296,7 @@ static bool make_command(const struct route *route, const struct fields *fields,
     };
     if (route->command != COMMAND_CLOSE_CLIENT || !has(fields, FIELD_CODE))
         return true;
-    if (fields->code != WS_CLOSE_NORMAL && (fields->code < 3000 || fields->code > 4999))
+    if (!command_may_close_with(fields->code))
         return bad_field(answer, &rules[FIELD_CODE], " must be 1000, or from 3000 to 4999", 0);
     command->close_code = (unsigned)fields->code;
     return true;

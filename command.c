@@ -38,6 +38,11 @@ bool command_write_envelope(struct buf *out, int code, struct str msg, struct st
     return buf_append(out, STR("}"));
 }
 
+bool command_may_close_with(int64_t code)
+{
+    return code == 1000 || (code >= 3000 && code <= CLOSE_CODE_MAX);
+}
+
 bool command_is_whole(const struct command *command)
 {
     switch (command->kind) {
@@ -50,8 +55,7 @@ bool command_is_whole(const struct command *command)
     case COMMAND_BIND:
         return command->group.length;
     case COMMAND_CLOSE_CLIENT:
-        return (command->close_code == 1000 ||
-                (command->close_code >= 3000 && command->close_code <= CLOSE_CODE_MAX)) &&
+        return command_may_close_with(command->close_code) &&
                command->reason.length <= CLOSE_REASON_MAX;
     case COMMAND_UNBIND:
     case COMMAND_ONLINE_LIST:

@@ -99,6 +99,9 @@ bool letter_write(struct buf *out, const struct letter *letter);
  * `seed` as for json_parse_object. False if it is malformed or there is no memory. */
 bool letter_read(struct str text, uint32_t seed, struct buf *decoded, struct letter *letter);
 
+/* True for the codes that a client may be closed with: 1000, and 3000 to 4999. */
+bool command_may_close_with(int64_t code);
+
 /* True if a command that another node has sent may be done: what clients get of it is JSON, or a
  * close frame, that they can read, and a group has a name. */
 bool command_is_whole(const struct command *command);
