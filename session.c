@@ -556,6 +556,7 @@ void session_flushed(struct session_context *context, struct session *session)
 bool session_wants_input(const struct session *session)
 {
     return session->state != SESSION_WAIT && session->state != SESSION_DEAD && !session->deaf &&
+           !session->conn.stuck &&
            (session->state != SESSION_HTTP || session->conn.queued <= OUTPUT_ENOUGH);
 }
 
