@@ -545,10 +545,9 @@ void session_flushed(struct session_context *context, struct session *session)
         return;
     if (session->state == SESSION_DRAIN && !session->shut) {
         session->shut = true;
+        conn_finish(conn); /* over TLS an end without notice is called an attack by some */
         if (session->deaf)
             end(context, session, "closed by the peer");
-        else
-            conn_finish(conn);
     }
     session_resume(context, session);
 }
