@@ -50,6 +50,9 @@ static void end(struct session_context *context, struct session *session, const 
     session->state = SESSION_DEAD;
     if (session->conn.client)
         hub_disconnect(context->hub, session->conn.client);
+    /* over TLS an end without notice looks as if something were missing: only then it is one */
+    if (session->conn.tls && !session->conn.first && !session->shut)
+        conn_finish(&session->conn);
     conn_kill(&session->conn);
 }
 
@@ -545,7 +548,7 @@ void session_flushed(struct session_context *context, struct session *session)
         return;
     if (session->state == SESSION_DRAIN && !session->shut) {
         session->shut = true;
-        conn_finish(conn); /* over TLS an end without notice is called an attack by some */
+        conn_finish(conn);
         if (session->deaf)
             end(context, session, "closed by the peer");
     }

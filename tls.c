@@ -190,6 +190,8 @@ const char *tls_reason(const struct tls *tls)
 void tls_finish(struct tls *tls)
 {
     ERR_clear_error();
+    if (tls->reason)
+        return;             /* it has failed, and the peer was told so where that was possible */
     SSL_shutdown(tls->ssl); /* if that fails, the end of the stream says the same, less politely */
 }
 
