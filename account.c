@@ -52,7 +52,8 @@ struct accounts {
     pthread_cond_t changed;
     struct table table; /* of struct account */
     struct job_list waiting, done;
-    uint32_t last_origin; /* of the job that was last begun */
+    uint32_t begun[ACCOUNT_JOBS_MAX]; /* origins of jobs in the order they were begun, a ring, */
+    size_t begun_count;               /* and how many there have been */
     bool stop;
 };
 
@@ -80,22 +81,36 @@ static struct job *pop(struct job_list *list)
     return job;
 }
 
-/* The oldest job of another origin than `last`, or else the oldest one. */
-static struct job *pop_in_turn(struct job_list *list, uint32_t last)
+/* How many jobs ago one of this origin was begun, as far as is remembered. */
+static size_t turns_since(const struct accounts *accounts, uint32_t origin)
 {
-    struct job *job = list->first, *before = NULL;
+    size_t ago = 0;
 
-    while (job && job->result.origin == last) {
-        before = job;
-        job = job->next;
-    }
-    if (!job || !before)
+    while (ago < ACCOUNT_JOBS_MAX && ago < accounts->begun_count &&
+           accounts->begun[(accounts->begun_count - 1 - ago) % ACCOUNT_JOBS_MAX] != origin)
+        ago++;
+    return ago < accounts->begun_count ? ago : ACCOUNT_JOBS_MAX;
+}
+
+/* The oldest job of the origin whose last turn is the longest ago. */
+static struct job *pop_in_turn(struct accounts *accounts)
+{
+    struct job_list *list = &accounts->waiting;
+    struct job *best = list->first, *before = NULL;
+
+    for (struct job *job = list->first; job && job->next; job = job->next)
+        if (turns_since(accounts, job->next->result.origin) >
+            turns_since(accounts, best->result.origin)) {
+            before = job;
+            best = job->next;
+        }
+    if (!before)
         return pop(list);
-    before->next = job->next;
-    if (list->last == job)
+    before->next = best->next;
+    if (list->last == best)
         list->last = before;
     list->count--;
-    return job;
+    return best;
 }
 
 static size_t count_from(const struct job_list *list, uint32_t origin)
@@ -411,9 +426,9 @@ static struct job *next_job(struct accounts *accounts)
     pthread_mutex_lock(&accounts->lock);
     while (!accounts->stop && !accounts->waiting.first)
         pthread_cond_wait(&accounts->changed, &accounts->lock);
-    job = accounts->stop ? NULL : pop_in_turn(&accounts->waiting, accounts->last_origin);
+    job = accounts->stop ? NULL : pop_in_turn(accounts);
     if (job)
-        accounts->last_origin = job->result.origin;
+        accounts->begun[accounts->begun_count++ % ACCOUNT_JOBS_MAX] = job->result.origin;
     pthread_mutex_unlock(&accounts->lock);
     return job;
 }

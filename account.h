@@ -69,8 +69,8 @@ enum account_submission {
 };
 
 /* Gives the worker a job; name and password are copied, at most ACCOUNT_NAME_MAX and
- * ACCOUNT_PASSWORD_MAX bytes. Who submits many does not keep others waiting: jobs of another
- * `origin` than the last one come first. */
+ * ACCOUNT_PASSWORD_MAX bytes. Who submits many does not keep others waiting: whose last turn
+ * is the longest ago comes first. */
 enum account_submission accounts_submit(struct accounts *accounts, enum account_job_kind kind,
                                         uint64_t ticket, uint32_t origin, struct str name,
                                         struct str password);

@@ -45,7 +45,7 @@ static enum conn_status receive_secure(struct conn *conn, char *at, size_t room,
     case TLS_DONE:
         return CONN_READY;
     case TLS_WANTS_WRITE:
-        conn->blocked = true;
+        conn->blocked = conn->stuck = true;
         return CONN_BLOCKED;
     case TLS_WANTS_READ:
         return CONN_BLOCKED;
@@ -326,7 +326,7 @@ void conn_flush(struct conn *conn)
 
 void conn_writable(struct conn *conn)
 {
-    conn->blocked = false;
+    conn->blocked = conn->stuck = false;
     conn_flush(conn);
 }
 

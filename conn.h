@@ -45,6 +45,7 @@ struct conn {
     bool answering; /* its flush comes before those of pushes */
     bool dirty;     /* on one of the shared lists */
     bool blocked;   /* the socket took no more: wait until it is writable */
+    bool stuck;     /* and until then nothing can be read: TLS has to write first */
     bool broken;    /* reset, or out of memory: nothing goes in or out any more */
     bool ending;    /* a close frame is queued: nothing follows it */
     uint32_t sent;  /* bytes of the first message that have left */
@@ -89,8 +90,8 @@ enum conn_status {
 /* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next call
  * for any connection of the loop. With CONN_READY, what of it is not used is lost unless it is
  * given to conn_keep before that. A connection that keeps `limit` bytes or more has ended. With TLS
- * the socket may have to become writable before there is more to read: `blocked` says so, and
- * reading is to be tried again behind conn_writable. */
+ * the socket may have to become writable before there is more to read: `blocked` and `stuck` say
+ * so, and reading is to be tried again behind conn_writable. */
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes);
 
 /* The input kept, without reading. */

@@ -50,6 +50,9 @@ static void end(struct session_context *context, struct session *session, const 
     session->state = SESSION_DEAD;
     if (session->conn.client)
         hub_disconnect(context->hub, session->conn.client);
+    /* over TLS an end without notice looks as if something were missing: only then it is one */
+    if (session->conn.tls && !session->conn.first && !session->shut)
+        conn_finish(&session->conn);
     conn_kill(&session->conn);
 }
 
@@ -545,10 +548,9 @@ void session_flushed(struct session_context *context, struct session *session)
         return;
     if (session->state == SESSION_DRAIN && !session->shut) {
         session->shut = true;
+        conn_finish(conn);
         if (session->deaf)
             end(context, session, "closed by the peer");
-        else
-            conn_finish(conn);
     }
     session_resume(context, session);
 }
@@ -556,6 +558,7 @@ void session_flushed(struct session_context *context, struct session *session)
 bool session_wants_input(const struct session *session)
 {
     return session->state != SESSION_WAIT && session->state != SESSION_DEAD && !session->deaf &&
+           !session->conn.stuck &&
            (session->state != SESSION_HTTP || session->conn.queued <= OUTPUT_ENOUGH);
 }
 

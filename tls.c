@@ -53,6 +53,8 @@ static bool configure(SSL_CTX *ssl)
                                  SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
     /* a quiet client keeps no record buffers: they are 34 kB */
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* else one call reads on for as long as a peer sends records without content */
+    SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
     /* sessions resume from the ticket that the client keeps; one is what a client uses */
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_num_tickets(ssl, 1);
@@ -188,6 +190,8 @@ const char *tls_reason(const struct tls *tls)
 void tls_finish(struct tls *tls)
 {
     ERR_clear_error();
+    if (tls->reason)
+        return;             /* it has failed, and the peer was told so where that was possible */
     SSL_shutdown(tls->ssl); /* if that fails, the end of the stream says the same, less politely */
 }
 

@@ -52,7 +52,7 @@ size_t tls_pending(const struct tls *tls);
 /* Why the connection ended, in OpenSSL's words; NULL if the peer closed it as it should. */
 const char *tls_reason(const struct tls *tls);
 
-/* Tells the peer that nothing more will come. */
+/* Tells the peer that nothing more will come, unless the connection has failed. */
 void tls_finish(struct tls *tls);
 
 /* Frees the connection's state, not its socket. NULL is nothing. */

@@ -999,7 +999,7 @@ static void a_slow_store_holds_up_nobody(void)
 static void origins_take_turns(void)
 {
     static const uint32_t origins[] = {1, 1, 1, 1, 2, 2, 3};
-    static const uint64_t turns[] = {0, 4, 1, 5, 2, 6, 3};
+    static const uint64_t turns[] = {0, 4, 6, 1, 5, 2, 3};
     struct office office;
     struct account_result result;
     struct pollfd bell = {.events = POLLIN};

@@ -743,6 +743,22 @@ static void answers_that_wait_hold_back_requests(void)
     close_house();
 }
 
+/* TLS may have to write before it can read: what has come cannot be looked at until it has. */
+static void nothing_is_read_while_writing_comes_first(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    guest->session.conn.blocked = guest->session.conn.stuck = true;
+    CHECK(!session_wants_input(&guest->session));
+    session_writable(&context, &guest->session);
+    CHECK(session_wants_input(&guest->session));
+    say_to(guest, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(got_bytes(guest, "HTTP/1.1 404 "));
+    close_house();
+}
+
 /* Who has asked and will send no more still gets the answers. */
 static void a_half_closed_connection_is_answered(void)
 {
@@ -2110,6 +2126,8 @@ int main(void)
     test_run("heads_are_limited", heads_are_limited);
     test_run("an_idle_session_owns_no_input", an_idle_session_owns_no_input);
     test_run("answers_that_wait_hold_back_requests", answers_that_wait_hold_back_requests);
+    test_run("nothing_is_read_while_writing_comes_first",
+             nothing_is_read_while_writing_comes_first);
     test_run("a_half_closed_connection_is_answered", a_half_closed_connection_is_answered);
     test_run("one_connection_too_many_is_refused", one_connection_too_many_is_refused);
     test_run("systems_are_found_by_their_name", systems_are_found_by_their_name);

@@ -503,12 +503,12 @@ static void a_handshake_waits_until_it_can_be_written(void)
     SSL_do_handshake(wire.client);
     CHECK(carry_there(&wire));
     CHECK(serve(&wire) == CONN_BLOCKED);
-    CHECK(wire.conn.blocked);
+    CHECK(wire.conn.blocked && wire.conn.stuck);
     while (filled > 0 && (n = recv(wire.far, junk, (size_t)filled, 0)) > 0)
         filled -= n;
     CHECK(filled == 0);
     CHECK(settle(&wire, &got) == CONN_BLOCKED);
-    CHECK(SSL_is_init_finished(wire.client));
+    CHECK(SSL_is_init_finished(wire.client) && !wire.conn.stuck);
     queue(&wire, 10, 'a');
     CHECK(settle(&wire, &got) == CONN_BLOCKED);
     CHECK(is_rows(&got, "a", (const size_t[]){10}));
@@ -661,6 +661,28 @@ static void keys_change_under_way(void)
     CHECK(str_equal(str_of(&wire.got), STR("xxx")));
     CHECK(is_rows(&got, "a", (const size_t[]){3000}));
     buf_free(&got);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+/* However many of them come, one call must not go through them all. */
+static void each_record_has_its_own_turn(void)
+{
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+
+    open_wire(&wire, context);
+    settle(&wire, NULL);
+    for (int i = 0; i < 3; i++) {
+        CHECK(SSL_key_update(wire.client, SSL_KEY_UPDATE_NOT_REQUESTED) == 1);
+        CHECK(SSL_do_handshake(wire.client) == 1);
+    }
+    client_says(&wire, STR("x"));
+    CHECK(carry_there(&wire));
+    for (int i = 0; i < 3; i++)
+        CHECK(serve(&wire) == CONN_BLOCKED);
+    CHECK(serve(&wire) == CONN_READY);
+    CHECK(str_equal(str_of(&wire.got), STR("x")));
     close_wire(&wire);
     tls_context_free(context);
 }
@@ -835,6 +857,7 @@ int main(void)
     test_run("what must not be spoken is not", what_must_not_be_spoken_is_not);
     test_run("http/1.1 is chosen", http_1_1_is_chosen);
     test_run("keys change under way", keys_change_under_way);
+    test_run("each record has its own turn", each_record_has_its_own_turn);
     test_run("renegotiation is refused", renegotiation_is_refused);
     test_run("connections outlive their context", connections_outlive_their_context);
     test_run("unusable files are named", unusable_files_are_named);

@@ -71,6 +71,8 @@ requests() {
         done
     } | peer -quiet -ign_eof -max_send_frag 512 >"$DIR/out"
     expect 'and in many' 4 "$(answers_of <"$DIR/out")"
+    peer -quiet </dev/null >/dev/null
+    expect 'who asks for nothing is told of the end' 0 "$(grep -c 'unexpected eof' "$DIR/peer.err")"
     head -c 900000 /dev/zero | tr '\0' x >"$DIR/large"
     expect_match 'a body of many records' '200 {"code":-1003,*' \
         "$(call send_to_client "{'clientId':'x','code':1,'msg':'m','data':'$(head -c 100000 "$DIR/large")'}")"
