@@ -1,6 +1,7 @@
 /* api.c - an HTTP request to a checked command to a JSON answer. */
 #include "api.h"
 
+#include "conn.h"
 #include "json.h"
 #include "ws.h"
 
@@ -468,15 +469,6 @@ void api_open(struct api *api)
     api->address_logins = (struct attempts){.burst = 10, .pause = 6000};
 }
 
-/* An address as a number. The owner of an IPv6 address has all of the last 64 bits. */
-static uint32_t hash_origin(const struct api *api, const unsigned char address[16])
-{
-    static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
-    size_t length = memcmp(address, mapped, sizeof mapped) == 0 ? 16 : 8;
-
-    return str_hash((struct str){(const char *)address, length}, api->seed);
-}
-
 /* False and an answer while too many logins of a system have failed. */
 static bool may_log_in(const struct api *api, struct str system, uint32_t origin, int64_t now,
                        struct api_answer *answer)
@@ -499,7 +491,7 @@ static enum api_result start_job(struct api *api, const struct route *route,
 {
     enum account_job_kind kind =
         route->action == ACTION_REGISTER ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
-    uint32_t origin = hash_origin(api, call->address);
+    uint32_t origin = str_hash(conn_owner(call->address), api->seed);
     struct str system = fields->text[FIELD_SYSTEM_ID];
 
     if (kind == ACCOUNT_LOGIN && !may_log_in(api, system, origin, call->now, answer))

@@ -29,12 +29,23 @@ const char *conn_failure(const struct conn *conn)
     return conn->tls ? tls_reason(conn->tls) : NULL;
 }
 
-void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
+static bool is_ipv4(const unsigned char address[16])
 {
     static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
-    bool is_ipv4 = memcmp(conn->address, mapped, sizeof mapped) == 0;
 
-    if (!inet_ntop(is_ipv4 ? AF_INET : AF_INET6, conn->address + (is_ipv4 ? 12 : 0), text,
+    return memcmp(address, mapped, sizeof mapped) == 0;
+}
+
+struct str conn_owner(const unsigned char address[16])
+{
+    return (struct str){(const char *)address, is_ipv4(address) ? 16 : 8};
+}
+
+void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
+{
+    bool ipv4 = is_ipv4(conn->address);
+
+    if (!inet_ntop(ipv4 ? AF_INET : AF_INET6, conn->address + (ipv4 ? 12 : 0), text,
                    CONN_ADDRESS_MAX))
         text[0] = '\0';
 }
@@ -284,7 +295,7 @@ static void flush_secure(struct conn *conn)
         case TLS_WANTS_WRITE:
             conn->blocked = true;
             break;
-        default: /* nothing is queued before the handshake is over: there is nothing to read for */
+        default: /* the handshake was over before anything was queued: nothing is to be read for */
             conn_kill(conn);
         }
     }

@@ -68,6 +68,10 @@ bool conn_secure(struct conn *conn, const struct tls_context *context);
 /* Why a connection over TLS has ended; NULL if nothing went wrong, or it is plain. */
 const char *conn_failure(const struct conn *conn);
 
+/* What of an address tells whose it is: all of IPv4, and the first 64 bits of IPv6, for its owner
+ * has all of the others. */
+struct str conn_owner(const unsigned char address[16]);
+
 #define CONN_ADDRESS_MAX 46
 
 /* Writes the peer's address as text. */

@@ -29,6 +29,7 @@
 #define HOT_MAX 128  /* connections that the loop polls itself once parking has begun */
 #define HOT_KEPT 96  /* how many of them are left when there were too many */
 
+#define HANDSHAKES_A_TURN 8
 #define ACCEPT_PAUSE 200 /* milliseconds without accepting when descriptors have run out */
 #define PARK_PAUSE 1000  /* milliseconds without asking for a thread that was refused */
 #define DRAIN_TICK 50    /* milliseconds between two shares of clients when stopping */
@@ -63,6 +64,7 @@ struct loop {
     struct deadlines deadlines;
     struct table addresses; /* of struct address_count; used if max_per_ip is set */
 
+    unsigned handshakes;     /* steps of handshakes in this turn */
     struct tls_context *tls; /* for connections to come; NULL: they are plain */
     sig_atomic_t reloads;    /* requests to load the certificate again that were met */
 
@@ -149,7 +151,7 @@ static struct session *new_session(struct loop *loop, int fd)
 
 static uint32_t hash_address(const struct loop *loop, const unsigned char address[16])
 {
-    return str_hash((struct str){(const char *)address, 16}, loop->api.seed);
+    return str_hash(conn_owner(address), loop->api.seed);
 }
 
 static struct address_count *find_address(const struct loop *loop, const unsigned char address[16])
@@ -158,7 +160,7 @@ static struct address_count *find_address(const struct loop *loop, const unsigne
     struct address_count *entry;
 
     while ((entry = table_next(&loop->addresses, &cursor)))
-        if (memcmp(entry->address, address, 16) == 0)
+        if (str_equal(conn_owner(entry->address), conn_owner(address)))
             return entry;
     return NULL;
 }
@@ -246,6 +248,16 @@ static void pause_accepting(struct loop *loop, int error)
 
 static void settle(struct loop *loop, struct session *session);
 
+/* A step of a handshake takes milliseconds: others are served between them. What is left unread
+ * keeps the socket readable. */
+static void read_session(struct loop *loop, struct session *session)
+{
+    const struct tls *tls = session->conn.tls;
+
+    if (!tls || !tls_is_opening(tls) || loop->handshakes++ < HANDSHAKES_A_TURN)
+        session_read(&loop->context, session);
+}
+
 static void take_connection(struct loop *loop, int fd, const struct sockaddr_storage *from)
 {
     struct session *session;
@@ -276,7 +288,7 @@ static void take_connection(struct loop *loop, int fd, const struct sockaddr_sto
     if (loop->tls && !conn_secure(&session->conn, loop->tls))
         conn_kill(&session->conn);
     /* most clients have sent their request by now: that saves waiting for another turn */
-    session_read(&loop->context, session);
+    read_session(loop, session);
     settle(loop, session);
 }
 
@@ -334,7 +346,7 @@ static void serve_ready(struct loop *loop, size_t count)
                 events |= POLLIN;
         }
         if (events & (POLLIN | POLLHUP | POLLERR))
-            session_read(&loop->context, session);
+            read_session(loop, session);
         settle(loop, session);
     }
 }
@@ -353,7 +365,7 @@ static void take_returned(struct loop *loop)
             session->watched = false;
             make_hot(loop, session);
             if (session_wants_input(session))
-                session_read(&loop->context, session);
+                read_session(loop, session);
             settle(loop, session);
         }
     } while (count == RETURNED_AT_ONCE);
@@ -711,6 +723,7 @@ static void turn(struct loop *loop)
         for (size_t i = 0; i < count; i++)
             loop->polls[i].revents = 0;
     take_time(loop);
+    loop->handshakes = 0;
     /* the pipe is emptied before what it told of is taken: what comes after that writes to it anew
      */
     if (loop->polls[1].revents)

@@ -139,6 +139,11 @@ struct tls *tls_open(const struct tls_context *context, int fd)
     return NULL;
 }
 
+bool tls_is_opening(const struct tls *tls)
+{
+    return !SSL_is_init_finished(tls->ssl);
+}
+
 /* What a call that gave nothing means. */
 static enum tls_status explain(struct tls *tls)
 {

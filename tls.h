@@ -30,6 +30,9 @@ struct tls;
 /* Prepares the handshake on a socket; it happens as tls_read is called. NULL: no memory. */
 struct tls *tls_open(const struct tls_context *context, int fd);
 
+/* True until the handshake is over. */
+bool tls_is_opening(const struct tls *tls);
+
 enum tls_status {
     TLS_DONE,        /* *count bytes were read or written */
     TLS_WANTS_READ,  /* come again once the socket is readable, */

@@ -38,7 +38,7 @@ broker: config identity mailbox order worker
 peer: config conn crypto http identity json worker ws
 cluster: account broker command config crypto hub identity json order peer registry table task
 single: cluster
-api: account attempts cluster command config crypto http hub json table ws
+api: account attempts cluster command config conn crypto http hub json table ws
 session: account api cluster command config conn http hub ws
 loop: account api cluster config crypto deadline hub mailbox park session table tls
 wspush: account config crypto file identity loop mailbox tls

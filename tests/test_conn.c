@@ -288,6 +288,22 @@ static void one_read_fills_the_scratch_buffer_at_most(void)
     }
 }
 
+static void owners_are_told_apart(void)
+{
+    unsigned char one[16] = {[10] = 0xff, [11] = 0xff, 192, 0, 2, 1}, other[16];
+
+    memcpy(other, one, 16);
+    CHECK(str_equal(conn_owner(one), conn_owner(other)));
+    other[15] = 2; /* another IPv4 address is another's */
+    CHECK(!str_equal(conn_owner(one), conn_owner(other)));
+    memcpy(one, "\x20\x01\x0d\xb8\1\2\3\4", 8);
+    memcpy(other, one, 16);
+    other[8] = other[15] = 1; /* the same network of IPv6 */
+    CHECK(str_equal(conn_owner(one), conn_owner(other)));
+    other[7] = 5;
+    CHECK(!str_equal(conn_owner(one), conn_owner(other)));
+}
+
 static void tells_the_end(void)
 {
     struct wires wires;
@@ -841,6 +857,7 @@ int main(void)
     test_run("a flood grows input to the limit", a_flood_grows_input_to_the_limit);
     test_run("one read fills the scratch buffer at most",
              one_read_fills_the_scratch_buffer_at_most);
+    test_run("owners are told apart", owners_are_told_apart);
     test_run("tells the end", tells_the_end);
     test_run("input in use outlives a kill", input_in_use_outlives_a_kill);
     test_run("names the peer", names_the_peer);
