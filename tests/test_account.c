@@ -962,37 +962,59 @@ static void any_name_and_password_can_be_stored(void)
     close_shop(&office);
 }
 
+/* What keeps the worker waiting at a shop's door. */
+struct gate {
+    int bars[2]; /* who writes to [1] opens it for good */
+    int bell[2];
+};
+
+static void open_gated_shop(struct office *office, struct gate *gate)
+{
+    open_shop(office, QUICK);
+    CHECK(pipe(gate->bars) == 0 && pipe(gate->bell) == 0);
+    shop.gate = gate->bars[0];
+    shop.doorbell = gate->bell[1];
+}
+
+static bool worker_waits(const struct gate *gate)
+{
+    struct pollfd bell = {.fd = gate->bell[0], .events = POLLIN};
+
+    return poll(&bell, 1, PATIENCE) == 1;
+}
+
+static void close_gated_shop(struct office *office, const struct gate *gate)
+{
+    close_shop(office);
+    for (int i = 0; i < 2; i++) {
+        close(gate->bars[i]);
+        close(gate->bell[i]);
+    }
+}
+
 /* The store may wait for a network: the owner does not wait with it. */
 static void a_slow_store_holds_up_nobody(void)
 {
     struct office office;
+    struct gate gate;
     struct account_result result;
-    struct pollfd bell = {.events = POLLIN};
-    int gate[2], rings[2], submitted = 1;
+    int submitted = 1;
     int64_t begun;
 
-    open_shop(&office, QUICK);
-    CHECK(pipe(gate) == 0 && pipe(rings) == 0);
-    shop.gate = gate[0];
-    shop.doorbell = rings[1];
-    bell.fd = rings[0];
+    open_gated_shop(&office, &gate);
     CHECK(submit(&office, ACCOUNT_REGISTER, STR("a"), STR("1")));
-    CHECK(poll(&bell, 1, PATIENCE) == 1); /* the worker waits */
+    CHECK(worker_waits(&gate));
     begun = now();
     while (submit(&office, ACCOUNT_LOGIN, STR("a"), STR("1")))
         submitted++;
     CHECK(submitted == ACCOUNT_ORIGIN_MAX + 1);
     CHECK(!accounts_know(office.accounts, STR("a")));
     CHECK(!accounts_take_result(office.accounts, &result) && now() - begun < PATIENCE / 2);
-    CHECK(write(gate[1], "x", 1) == 1); /* it stays readable: the gate is open */
+    CHECK(write(gate.bars[1], "x", 1) == 1); /* it stays readable: the gate is open */
     for (int i = 0; i < submitted; i++)
         CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE &&
               result.kind == (i ? ACCOUNT_LOGIN : ACCOUNT_REGISTER));
-    close_shop(&office);
-    for (int i = 0; i < 2; i++) {
-        close(gate[i]);
-        close(rings[i]);
-    }
+    close_gated_shop(&office, &gate);
 }
 
 /* Who submits many jobs is served in turn with those who submit few. */
@@ -1001,34 +1023,25 @@ static void origins_take_turns(void)
     static const uint32_t origins[] = {1, 1, 1, 1, 2, 2, 3};
     static const uint64_t turns[] = {0, 4, 6, 1, 5, 2, 3};
     struct office office;
+    struct gate gate;
     struct account_result result;
-    struct pollfd bell = {.events = POLLIN};
-    int gate[2], rings[2];
     uint64_t first;
 
-    open_shop(&office, QUICK);
+    open_gated_shop(&office, &gate);
     first = office.ticket + 1;
-    CHECK(pipe(gate) == 0 && pipe(rings) == 0);
-    shop.gate = gate[0];
-    shop.doorbell = rings[1];
-    bell.fd = rings[0];
     for (size_t i = 0; i < COUNT(origins); i++) {
         CHECK(submit_from(&office, origins[i], ACCOUNT_LOGIN, STR("a"), STR("1")));
         if (i == 0)
-            CHECK(poll(&bell, 1, PATIENCE) == 1); /* the worker has the first one, and waits */
+            CHECK(worker_waits(&gate)); /* it has the first one */
     }
-    CHECK(write(gate[1], "x", 1) == 1);
+    CHECK(write(gate.bars[1], "x", 1) == 1);
     for (size_t i = 0; i < COUNT(turns); i++) {
         CHECK(await_result(&office, &result));
         CHECK(result.ticket == first + turns[i] && result.origin == origins[turns[i]]);
     }
     CHECK(submit_from(&office, 3, ACCOUNT_LOGIN, STR("a"), STR("1")));
     CHECK(await_result(&office, &result)); /* the list's end was kept right */
-    close_shop(&office);
-    for (int i = 0; i < 2; i++) {
-        close(gate[i]);
-        close(rings[i]);
-    }
+    close_gated_shop(&office, &gate);
 }
 
 static void an_unknown_name_in_a_store_costs_the_same(void)
