@@ -62,13 +62,13 @@ hoarding() {
     client mine shop
     for i in {1..60}; do
         # where bash can bind no address, curl can: a request that never ends
-        (sleep 5 | curl -s --max-time 5 "${STRANGER[@]}" -T - -o "$DIR/hoard.$i" \
+        (sleep 8 | curl -s --max-time 8 "${STRANGER[@]}" -T - -o "$DIR/hoard.$i" \
             -w '%{http_code}' "http://127.0.0.1:$PORT/api/login" -X POST \
             >"$DIR/hoard.$i.status" 2>/dev/null) &
     done
     sleep 1
     expect 'max_per_ip: who hoards connections keeps nobody else out' '200 200 200 200 200' \
-        "$(for i in 1 2 3 4 5; do call "${LIST[@]}" >/dev/null; echo -n "$(status) "; done | sed 's/ $//')"
+        "$(for i in 1 2 3 4 5; do call "${LIST[@]}" --max-time 5 >/dev/null; echo -n "$(status) "; done | sed 's/ $//')"
     client other shop
     expect_match 'nor new clients' '[0-9a-f]*' "$ID"
     call send_to_client "{'clientId':'$ID','code':1,'msg':'m','data':1}" >/dev/null
@@ -117,7 +117,7 @@ secrets() {
 # Peers' bytes in every place that the log could take them from.
 forgery() {
     local evil=$'x\n2026-01-01T00:00:00.000Z error forged line' encoded='x%0a2026-01-01T00:00:00.000Z%20error%20forged%20line'
-    local TOKEN=${SECRETS[3]} id
+    local TOKEN=${SECRETS[3]} id key=(-H "Register-Key: ${SECRETS[1]}")
     client f "vault&x=$encoded"
     client g "$encoded"
     curl -s -o /dev/null "http://127.0.0.1:$PORT/$encoded" -H "User-Agent: $encoded"
@@ -129,6 +129,21 @@ forgery() {
     expect 'a reason of two lines' '{"code":0,"msg":"success","data":[]}' "$(post /api/close_client "$(jq -nc --arg id "$id" --arg evil "$evil" \
         '{clientId: $id, reason: $evil}')")"
     wait_for grep -q 'reason: "x.n2026' "$DIR/h.err"
+    # the one thing of a peer that is logged is the name of its system
+    TOKEN=
+    call register "{'systemId':'q\\\"é','password':'x'}" "${key[@]}" >/dev/null
+    call login "{'systemId':'q\\\"é','password':'x'}" >/dev/null
+    TOKEN=$(jq -r .data.token "$DIR/body")
+    client slow 'q%22%c3%a9'
+    kill -STOP "$CLIENT"
+    jq -nc '{code: 1, msg: "", data: ("x" * 60000)}' >"$DIR/large"
+    for _ in {1..300}; do
+        post /api/send_to_system "@$DIR/large" >/dev/null
+        ! grep -q 'reads slower' "$DIR/log" || break
+    done
+    kill -CONT "$CLIENT"
+    expect_match 'a name with a quotation mark is escaped' '*system="q\\"\\xc3\\xa9"*' \
+        "$(grep -a 'reads slower' "$DIR/log")"
     expect 'each line of the log is our own' 0 \
         "$(grep -avcE '^20[0-9-]{8}T[0-9:.]{12}Z (debug|info|warn|error) [a-zA-Z]' "$DIR/log")"
     expect 'and none is forged' 0 "$(grep -acE '^[^"]* forged line' "$DIR/log")"
@@ -160,6 +175,7 @@ max_connections = 20
 max_per_ip = 6
 head_timeout = 3'
 start
+prlimit --pid "$SERVER" --nofile=48:48 # few more than such a server needs
 login shop
 hoarding
 stop
