@@ -26,7 +26,14 @@
  * order queue, not that it has left it: with many more of them the queues fill behind the confirms.
  */
 #define IN_FLIGHT_MAX 16
-#define PREFETCH 512       /* deliveries that the loop has not taken */
+#define PREFETCH 512 /* deliveries that the loop has not taken */
+/* Publications that have been confirmed a moment ago. RabbitMQ moves a message on from its order
+ * queue behind the confirm: if it dies between the two, the message is gone. So the last ones are
+ * published again on the next connection; who has them takes them for repetitions. */
+#define CONFIRMED_KEPT 200 /* milliseconds */
+#define CONFIRMED_MOST 64
+#define CONFIRMED_BYTES (1024 * 1024)
+
 #define BINDS_IN_FLIGHT 64 /* bindings that wait for their answer */
 #define TICK 1000          /* milliseconds: heartbeats must go out */
 #define RECENT 60000       /* milliseconds: bindings younger than this may not survive its death */
@@ -43,6 +50,8 @@ struct job {
     uint32_t version; /* BIND, UNBIND */
     unsigned order;
     int64_t deadline;
+    bool confirmed; /* who waited for it knows */
+    int64_t confirmed_at;
     size_t length;
     char text[];
 };
@@ -65,7 +74,8 @@ struct broker {
 
     /* the thread's own */
     amqp_connection_state_t connection; /* NULL: none */
-    struct job_list to_publish, in_flight;
+    struct job_list to_publish, in_flight, confirmed;
+    size_t confirmed_bytes;
     bool wanted[BROKER_SLOTS];    /* slots that are to be bound, */
     bool asked_for[BROKER_SLOTS]; /* and those that may be bound, for all we know */
     struct job_list binds;        /* bindings to be asked for */
@@ -130,13 +140,43 @@ static bool post_event(struct broker *broker, struct broker_event event, struct 
     return true;
 }
 
+/* Forgets what was confirmed long ago, or is too much. */
+static void forget_confirmed(struct broker *broker)
+{
+    int64_t since = worker_now() - CONFIRMED_KEPT;
+    struct job *job;
+
+    while ((job = broker->confirmed.first) &&
+           (job->confirmed_at < since || broker->confirmed.count > CONFIRMED_MOST ||
+            broker->confirmed_bytes > CONFIRMED_BYTES)) {
+        broker->confirmed_bytes -= job->length;
+        free(take_first(&broker->confirmed));
+    }
+}
+
+static void remember_confirmed(struct broker *broker, struct job *job)
+{
+    job->confirmed = true;
+    job->confirmed_at = worker_now();
+    append(&broker->confirmed, job);
+    broker->confirmed_bytes += job->length;
+    forget_confirmed(broker);
+}
+
 /* A publication has come to its end; without memory to say so that is waited for. */
 static void finish(struct broker *broker, struct job *job, enum broker_event_kind kind)
 {
     struct broker_event event = {.kind = kind, .ticket = job->ticket};
+    bool told = job->confirmed;
 
-    atomic_fetch_sub(&broker->waiting, job->length);
-    free(job);
+    if (!told)
+        atomic_fetch_sub(&broker->waiting, job->length);
+    if (kind == BROKER_CONFIRMED)
+        remember_confirmed(broker, job);
+    else
+        free(job);
+    if (told)
+        return;
     while (!post_event(broker, event, (struct str){0}))
         poll(NULL, 0, 10);
 }
@@ -198,6 +238,10 @@ static void fall_out(struct broker *broker)
         memcpy(broker->told, broker->error, sizeof broker->told);
         post_event(broker, (struct broker_event){.kind = BROKER_DOWN}, str_from(broker->error));
     }
+    forget_confirmed(broker);
+    while ((job = take_first(&broker->confirmed)))
+        append(&again, job);
+    broker->confirmed_bytes = 0;
     while ((job = take_first(&broker->in_flight)))
         append(&again, job);
     while ((job = take_first(&broker->to_publish)))
@@ -581,10 +625,11 @@ static bool publish_some(struct broker *broker)
 {
     struct job *job;
 
+    forget_confirmed(broker);
     while (broker->up && broker->in_flight.count < IN_FLIGHT_MAX && broker->to_publish.first &&
            is_writable(broker)) {
         job = take_first(&broker->to_publish);
-        if (job->deadline < worker_now())
+        if (!job->confirmed && job->deadline < worker_now())
             finish(broker, job, BROKER_REFUSED); /* who waited for it has been told so */
         else if (!publish(broker, job))
             return false;
@@ -858,6 +903,7 @@ void broker_close(struct broker *broker)
     free_mail(mailbox_take(&broker->events));
     free_mail((struct mail *)broker->to_publish.first);
     free_mail((struct mail *)broker->in_flight.first);
+    free_mail((struct mail *)broker->confirmed.first);
     free_mail((struct mail *)broker->binds.first);
     mailbox_close(&broker->jobs);
     mailbox_close(&broker->events);
