@@ -96,6 +96,7 @@ printf '\000\001\012\015\177\200\377\000' >"$folder/bytes"
 dd if=/dev/urandom of="$folder/large" bs=65536 count=256 2>/dev/null
 { cat "$folder/large"; printf x; } >"$folder/larger"
 
+: >"$folder/out" # it is read at once
 "$binary" 0 >"$folder/out" 2>"$folder/errors" &
 server=$!
 check 'echo says where it listens' 'no line within 10 s' within 100 is_listening

@@ -36,10 +36,11 @@ WEBSOCAT=$OLDPWD/$WEBSOCAT
 for name in node1 node2; do
     grep -qxF "    ./wspush -c $name.ini" "$OLDPWD/README.md" ||
         bad "the README starts $name" 'there is no such line'
+    : >$name.stderr # with the log on stderr,
+    : >$name.log    # which is read at once
     ./wspush -c $name.ini >$name.stdout 2>$name.log &
     NODE[$name]=$!
     NODE_LOGGED[$name]=0
-    : >$name.stderr # with the log on stderr
     await_node $name 'joined the cluster' 'RabbitMQ is connected' || broken "$name starts" $name.log
 done
 grep -qxF '    nginx -p . -e stderr -c nginx.conf' "$OLDPWD/README.md" ||
