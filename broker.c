@@ -221,8 +221,8 @@ static bool good_reply(struct broker *broker, amqp_rpc_reply_t reply, const char
     return fail(broker, text, remedy);
 }
 
-/* The connection is of no use any more. What was published on it and is still wanted is published
- * again on the next one, before everything else. */
+/* The connection is of no use any more. What was published on it and is still wanted, or was
+ * confirmed a moment ago, is published again on the next one, before everything else. */
 static void fall_out(struct broker *broker)
 {
     struct job_list again = {0};
