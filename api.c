@@ -555,13 +555,13 @@ void api_finish(struct api *api, const struct account_result *result, int64_t no
 }
 
 /* The system that the Token header names, if it is registered. */
-static bool check_token(const struct api *api, const struct http_request *request, int64_t unix_now,
+static bool check_token(struct api *api, const struct http_request *request, int64_t unix_now,
                         struct buf *system, struct api_answer *answer)
 {
     struct str token = {0};
 
     if (http_header(request, STR("Token"), &token) == 1 &&
-        crypto_check_token(api->keys, token, unix_now, system)) {
+        crypto_check_token(api->keys, &api->tokens, token, unix_now, system)) {
         /* in a cluster the signature alone tells: what is registered there stays so */
         if (api->cluster || accounts_know(api->accounts, str_of(system)))
             return true;

@@ -25,6 +25,7 @@ struct api {
     struct table rates;             /* by system: calls that may still be made */
     struct attempts system_logins;  /* that failed, of a system, */
     struct attempts address_logins; /* and of a system from one address */
+    struct crypto_known tokens;     /* that were good lately */
     struct buf decoded;             /* the strings of the present request */
 };
 

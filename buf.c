@@ -151,10 +151,12 @@ bool utf8_valid(struct str text)
     return utf8_feed(&state, text) && state.missing == 0;
 }
 
+#define SMALLEST 256 /* bytes: most of what is put together here fits without growing */
+
 bool buf_reserve(struct buf *buf, size_t more)
 {
     size_t limit = buf->limit ? buf->limit : SIZE_MAX / 2;
-    size_t capacity = buf->capacity ? buf->capacity : 64;
+    size_t capacity = buf->capacity ? buf->capacity : SMALLEST;
     char *at;
 
     if (buf->failed || buf->length > limit || more > limit - buf->length) {

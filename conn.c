@@ -198,6 +198,11 @@ struct conn *conn_next_dirty(struct conn_shared *shared)
     return conn ? conn : take_first(&shared->pushes);
 }
 
+bool conn_any_dirty(const struct conn_shared *shared)
+{
+    return shared->answers.first || shared->pushes.first;
+}
+
 bool conn_queue(struct conn *conn, struct message *message, size_t limit)
 {
     struct conn_shared *shared = conn->shared;

@@ -124,6 +124,9 @@ void conn_drop_queue(struct conn *conn);
 /* Takes the next connection off the dirty lists, those with answers first; NULL at the end. */
 struct conn *conn_next_dirty(struct conn_shared *shared);
 
+/* True while a connection is on the dirty lists. */
+bool conn_any_dirty(const struct conn_shared *shared);
+
 /* Breaks the connection: the queue is gone, the socket shut down. It stays open, so that its number
  * cannot become another connection's while somebody still watches it. */
 void conn_kill(struct conn *conn);

@@ -35,6 +35,7 @@
 #define DRAIN_TICK 50    /* milliseconds between two shares of clients when stopping */
 #define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
+#define PUSHES_A_TURN 256 /* connections that are written to before the loop looks up again */
 
 /* How many connections an address has. */
 struct address_count {
@@ -456,18 +457,24 @@ static void run_deadlines(struct loop *loop)
     }
 }
 
-/* Everything queued to one connection in this turn leaves in one call. */
+/* Everything queued to one connection leaves in one call. All answers leave now. Of the pushes to
+ * a large crowd a share does, and the others wait for the next turns: what is sent to them until
+ * then shares their call, and no request waits until thousands have been written to. */
 static void flush(struct loop *loop)
 {
     struct conn *conn;
+    size_t pushes = 0;
 
-    while ((conn = conn_next_dirty(&loop->shared))) {
+    while (pushes < PUSHES_A_TURN && (conn = conn_next_dirty(&loop->shared))) {
         struct session *session = (struct session *)conn; /* its first member */
 
+        pushes += !conn->answering;
         conn_flush(conn);
         if (conn->blocked)
             make_hot(loop, session);
-        settle(loop, session);
+        /* a client has nothing that changes with it, and most are not even in the cache */
+        if (session->state != SESSION_OPEN || conn->broken || conn->ending)
+            settle(loop, session);
     }
 }
 
@@ -573,7 +580,7 @@ static void forget_hot(struct loop *loop)
 }
 
 /* The only place that closes and frees. One that is still watched has been shut down, comes back
- * for that reason, and is reaped then. */
+ * for that reason, and is reaped then; so is one whose turn to be flushed is yet to come. */
 static void reap(struct loop *loop)
 {
     if (!loop->dead_count)
@@ -583,7 +590,7 @@ static void reap(struct loop *loop)
         struct session *session = loop->sessions[loop->dead[i]];
 
         session->hot = session->mourned = false;
-        if (!session->watched)
+        if (!session->watched && !session->conn.dirty)
             free_session(loop, session);
     }
     loop->dead_count = 0;
@@ -704,6 +711,8 @@ static int poll_timeout(const struct loop *loop)
 
     if (cluster != INT64_MAX && until > cluster - loop->context.now)
         until = cluster - loop->context.now;
+    if (conn_any_dirty(&loop->shared))
+        return 0;
     if (loop->context.stopping && until > DRAIN_TICK)
         until = DRAIN_TICK;
     if (loop->accept_after > loop->context.now && until > ACCEPT_PAUSE)

@@ -165,6 +165,7 @@ static struct crypto_keys keys_of(struct str crypto_key)
 /* Checks an exact copy of the token, in which a sanitizer sees every byte read too far. */
 static bool accepts(const struct crypto_keys *keys, struct str token, int64_t now, struct buf *name)
 {
+    struct crypto_known known = {0};
     char *copy = malloc(token.length);
     bool accepted;
 
@@ -172,7 +173,7 @@ static bool accepts(const struct crypto_keys *keys, struct str token, int64_t no
         abort();
     if (token.length)
         memcpy(copy, token.at, token.length);
-    accepted = crypto_check_token(keys, (struct str){copy, token.length}, now, name);
+    accepted = crypto_check_token(keys, &known, (struct str){copy, token.length}, now, name);
     free(copy);
     return accepted;
 }
@@ -237,6 +238,48 @@ static void accepts_what_it_signed(void)
         CHECK(accepts(&keys, str_of(&token), 0, &name) && name.length == 7 + names[i].length);
         CHECK(memcmp(name.at, "before:", 7) == 0);
         CHECK(memcmp(name.at + 7, names[i].at, names[i].length) == 0);
+    }
+    buf_free(&token);
+    buf_free(&name);
+}
+
+/* One that is known is held to be signed; nothing that differs from it is, nor has it no end. */
+static void knows_the_very_token_again(void)
+{
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    struct crypto_known known = {0};
+    struct buf token = {0}, name = {0};
+
+    CHECK(crypto_sign_token(&keys, STR("shop"), EXPIRES, &token));
+    for (int i = 0; i < 3; i++)
+        CHECK(crypto_check_token(&keys, &known, str_of(&token), EXPIRES - 1, &name));
+    CHECK(str_equal(str_of(&name), STR("shopshopshop")));
+    CHECK(!crypto_check_token(&keys, &known, str_of(&token), EXPIRES, &name));
+    for (size_t i = 0; i < token.length; i++) {
+        token.at[i] ^= 1;
+        CHECK(!crypto_check_token(&keys, &known, str_of(&token), 0, &name));
+        token.at[i] ^= 1;
+        CHECK(!crypto_check_token(&keys, &known, (struct str){token.at, i}, 0, &name));
+    }
+    CHECK(crypto_check_token(&keys, &known, str_of(&token), 0, &name));
+    buf_free(&token);
+    buf_free(&name);
+}
+
+/* More tokens than are known, and longer ones than a system's name allows. */
+static void forgets_tokens_for_others(void)
+{
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    struct crypto_known known = {0};
+    struct buf token = {0}, name = {0};
+    char system[400] = "s";
+
+    for (size_t i = 1; i <= sizeof system; i++) {
+        token.length = name.length = 0;
+        CHECK(crypto_sign_token(&keys, (struct str){system, i}, EXPIRES, &token));
+        for (int again = 1; again <= 2; again++)
+            CHECK(crypto_check_token(&keys, &known, str_of(&token), 0, &name) &&
+                  name.length == i * (size_t)again);
     }
     buf_free(&token);
     buf_free(&name);
@@ -586,6 +629,8 @@ int main(void)
     test_run("crypto signs a known token", signs_a_known_token);
     test_run("crypto signs whole tokens only", signs_whole_tokens_only);
     test_run("crypto accepts the tokens it signed", accepts_what_it_signed);
+    test_run("crypto knows the very token again", knows_the_very_token_again);
+    test_run("crypto forgets tokens for others", forgets_tokens_for_others);
     test_run("crypto ends a token at its time", ends_at_its_time);
     test_run("crypto refuses a token with any byte changed", refuses_changed_tokens);
     test_run("crypto refuses a token of another length", refuses_tokens_of_another_length);
