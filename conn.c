@@ -203,11 +203,38 @@ bool conn_any_dirty(const struct conn_shared *shared)
     return shared->answers.first || shared->pushes.first;
 }
 
-bool conn_queue(struct conn *conn, struct message *message, size_t limit)
+static struct conn_link *take_link(struct conn_shared *shared)
 {
-    struct conn_shared *shared = conn->shared;
+    struct conn_link *link = shared->spare;
+
+    if (!link)
+        return malloc(sizeof *link);
+    shared->spare = link->next;
+    shared->spare_count--;
+    return link;
+}
+
+/* Puts a message at the end of the queue; false without memory. */
+static bool append(struct conn *conn, struct message *message)
+{
     struct conn_link *link;
 
+    if (!conn->first) {
+        conn->first = message;
+        return true;
+    }
+    link = take_link(conn->shared);
+    if (!link)
+        return false;
+    *link = (struct conn_link){message, conn->last ? conn->last->next : link};
+    if (conn->last)
+        conn->last->next = link;
+    conn->last = link;
+    return true;
+}
+
+bool conn_queue(struct conn *conn, struct message *message, size_t limit)
+{
     if (conn->broken || conn->ending)
         return true;
     if (conn->queued >= limit) {
@@ -215,57 +242,63 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit)
         if (conn->broken || conn->queued >= limit)
             return conn->broken;
     }
-    link = shared->spare;
-    if (link) {
-        shared->spare = link->next;
-        shared->spare_count--;
-    } else {
-        link = malloc(sizeof *link);
-    }
-    if (!link) {
+    if (message->length > UINT32_MAX - conn->queued || !append(conn, message)) {
         conn_kill(conn);
         return true;
     }
     message->references++;
-    *link = (struct conn_link){message, NULL};
-    if (conn->last)
-        conn->last->next = link;
-    else
-        conn->first = link;
-    conn->last = link;
     conn->queued += message->length;
     mark_dirty(conn);
     return true;
 }
 
-/* Releases a link's message and gives the link back. */
-static struct conn_link *drop_link(struct conn *conn, struct conn_link *link)
+struct message *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor)
+{
+    if (!cursor->begun) {
+        cursor->begun = true;
+        return conn->first;
+    }
+    if (cursor->link == conn->last) /* also if there are no others */
+        return NULL;
+    cursor->link = cursor->link ? cursor->link->next : conn->last->next;
+    return cursor->link->message;
+}
+
+/* Takes out the message behind the one at a place, or behind the first one (NULL); there is one. */
+static struct message *take_behind(struct conn *conn, struct conn_link *place)
 {
     struct conn_shared *shared = conn->shared;
-    struct conn_link *next = link->next;
+    struct conn_link *before = place ? place : conn->last, *link = before->next;
+    struct message *message = link->message;
 
-    message_release(link->message);
+    before->next = link->next;
+    if (link == conn->last)
+        conn->last = place;
     if (shared->spare_count == SPARE_MOST) {
         free(link);
-        return next;
+        return message;
     }
     link->next = shared->spare;
     shared->spare = link;
     shared->spare_count++;
-    return next;
+    return message;
+}
+
+static void drop_first(struct conn *conn)
+{
+    message_release(conn->first);
+    conn->first = conn->last ? take_behind(conn, NULL) : NULL;
 }
 
 /* Takes bytes that have left off the front of the queue. */
 static void account_for(struct conn *conn, size_t count)
 {
-    conn->queued -= count;
+    conn->queued -= (uint32_t)count;
     count += conn->sent;
-    while (conn->first && count >= conn->first->message->length) {
-        count -= conn->first->message->length;
-        conn->first = drop_link(conn, conn->first);
+    while (conn->first && count >= conn->first->length) {
+        count -= conn->first->length;
+        drop_first(conn);
     }
-    if (!conn->first)
-        conn->last = NULL;
     conn->sent = (uint32_t)count;
 }
 
@@ -274,14 +307,15 @@ static enum tls_status write_record(struct conn *conn, size_t *count)
 {
     char *record = conn->shared->record;
     size_t length = 0, skip = conn->sent;
+    struct conn_cursor cursor = {0};
+    const struct message *message;
 
-    for (const struct conn_link *link = conn->first; link && length < TLS_RECORD_MAX;
-         link = link->next) {
-        size_t piece = link->message->length - skip;
+    while (length < TLS_RECORD_MAX && (message = conn_next_queued(conn, &cursor))) {
+        size_t piece = message->length - skip;
 
         if (piece > TLS_RECORD_MAX - length)
             piece = TLS_RECORD_MAX - length;
-        memcpy(record + length, link->message->bytes + skip, piece);
+        memcpy(record + length, message->bytes + skip, piece);
         length += piece;
         skip = 0;
     }
@@ -309,16 +343,18 @@ static void flush_secure(struct conn *conn)
 static ssize_t write_some(const struct conn *conn)
 {
     struct iovec vectors[VECTORS];
+    struct conn_cursor cursor = {0};
+    struct message *message = conn->first;
+    size_t skip = conn->sent;
     int count = 0;
 
-    for (const struct conn_link *link = conn->first; link && count < VECTORS; link = link->next) {
-        size_t skip = count == 0 ? conn->sent : 0;
-
-        vectors[count].iov_base = link->message->bytes + skip;
-        vectors[count++].iov_len = link->message->length - skip;
+    if (!conn->last) /* cheaper than one vector, and the usual case */
+        return send(conn->fd, message->bytes + skip, message->length - skip, 0);
+    while (count < VECTORS && (message = conn_next_queued(conn, &cursor))) {
+        vectors[count].iov_base = message->bytes + skip;
+        vectors[count++].iov_len = message->length - skip;
+        skip = 0;
     }
-    if (count == 1) /* cheaper than one vector, and the usual case */
-        return send(conn->fd, vectors[0].iov_base, vectors[0].iov_len, 0);
     return writev(conn->fd, vectors, count);
 }
 
@@ -348,23 +384,19 @@ void conn_writable(struct conn *conn)
 
 void conn_drop_queue(struct conn *conn)
 {
-    struct conn_link *link = conn->first;
+    struct conn_cursor kept_to = {0};
     size_t begun = conn->sent, kept = 0;
+    const struct message *message;
 
     if (conn->tls && !conn->broken)
         begun += tls_pending(conn->tls);
-    conn->last = NULL;
-    for (; link && kept < begun; link = link->next) {
-        kept += link->message->length;
-        conn->last = link;
-    }
-    conn->queued = kept - (kept ? conn->sent : 0);
-    if (conn->last)
-        conn->last->next = NULL;
-    else
-        conn->first = NULL;
-    while (link)
-        link = drop_link(conn, link);
+    while (kept < begun && (message = conn_next_queued(conn, &kept_to)))
+        kept += message->length;
+    while (conn->last != kept_to.link)
+        message_release(take_behind(conn, kept_to.link));
+    if (!kept && conn->first)
+        drop_first(conn);
+    conn->queued = (uint32_t)(kept - (kept ? conn->sent : 0));
 }
 
 /* The input stays: its user may be what broke the connection. */

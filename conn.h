@@ -18,7 +18,7 @@
 
 struct client;
 
-/* A place in a queue. */
+/* A place in a queue behind its first message. */
 struct conn_link {
     struct message *message;
     struct conn_link *next;
@@ -39,25 +39,36 @@ struct conn_shared {
     char record[TLS_RECORD_MAX]; /* what is about to leave as one */
 };
 
-/* One socket. The loop owns it; the hub queues to it and leaves its wishes in the flags. */
+/* One socket. The loop owns it; the hub queues to it and leaves its wishes in the flags. What is
+ * touched for each message that is sent stands first, in one line of the cache. */
 struct conn {
     int fd;
-    bool answering; /* its flush comes before those of pushes */
-    bool dirty;     /* on one of the shared lists */
-    bool blocked;   /* the socket took no more: wait until it is writable */
-    bool stuck;     /* and until then nothing can be read: TLS has to write first */
-    bool broken;    /* reset, or out of memory: nothing goes in or out any more */
-    bool ending;    /* a close frame is queued: nothing follows it */
-    uint32_t sent;  /* bytes of the first message that have left */
-    size_t queued;  /* bytes that wait, those of the first message included */
-    struct conn_link *first, *last;
+    bool answering : 1;     /* its flush comes before those of pushes */
+    bool dirty : 1;         /* on one of the shared lists */
+    bool blocked : 1;       /* the socket took no more: wait until it is writable */
+    bool stuck : 1;         /* and until then nothing can be read: TLS has to write first */
+    bool broken : 1;        /* reset, or out of memory: nothing goes in or out any more */
+    bool ending : 1;        /* a close frame is queued: nothing follows it */
+    uint32_t sent;          /* bytes of the first message that have left */
+    uint32_t queued;        /* bytes that wait, those of the first message included */
+    struct message *first;  /* mostly the only one, and then no place is needed */
+    struct conn_link *last; /* the others, in a circle: the second message is behind the last one */
     struct conn *next_dirty;
     struct conn_shared *shared;
     struct tls *tls;           /* NULL: plain */
+    struct client *client;     /* whom it serves, set and cleared by the hub */
     struct buf *input;         /* bytes received and not used yet, or NULL */
     unsigned char address[16]; /* the peer's: IPv6, or IPv4 mapped into it; set by the owner */
-    struct client *client;     /* whom it serves, set and cleared by the hub */
 };
+
+/* A walk through what is queued. Zeroed is before the first message. */
+struct conn_cursor {
+    struct conn_link *link;
+    bool begun;
+};
+
+/* The next message that waits, or NULL. */
+struct message *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor);
 
 /* Makes a connection of a non-blocking socket, which it owns from now on. */
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared);
@@ -106,7 +117,8 @@ struct conn_bytes conn_kept(const struct conn *conn);
 void conn_keep(struct conn *conn, struct conn_bytes rest);
 
 /* Queues a message, taking a reference of its own, unless `limit` bytes are waiting already even
- * after a flush: then false. A broken or ending connection takes it and drops it. */
+ * after a flush: then false. A broken or ending connection takes it and drops it; one for which
+ * there is no memory, or 4 GiB wait, breaks. */
 bool conn_queue(struct conn *conn, struct message *message, size_t limit);
 
 /* Writes what is queued as far as the socket takes it. */

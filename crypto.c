@@ -137,8 +137,7 @@ static bool is_signed(const struct crypto_keys *keys, struct crypto_known *known
     int place = unhex_digit(token.at[token.length - 1]) & (CRYPTO_TOKENS_KNOWN - 1);
     struct str text = {token.at, token.length - signature.length - 1};
 
-    if (crypto_equal(token,
-                     (struct str){known->tokens[place].text, known->tokens[place].length}))
+    if (crypto_equal(token, (struct str){known->tokens[place].text, known->tokens[place].length}))
         return true;
     if (!crypto_unhex(signature, given, sizeof given) ||
         !hmac_sha256(key_of(keys->token), text, expected) ||

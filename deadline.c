@@ -2,6 +2,7 @@
 #include "deadline.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 bool deadlines_reserve(struct deadlines *deadlines, size_t slots)
 {
@@ -16,11 +17,12 @@ bool deadlines_reserve(struct deadlines *deadlines, size_t slots)
     if (!heap)
         return false;
     deadlines->heap = heap;
-    place = realloc(deadlines->place, slots * sizeof *place);
+    place = calloc(slots, sizeof *place);
     if (!place)
         return false;
-    for (size_t i = deadlines->slots; i < slots; i++)
-        place[i] = 0;
+    if (deadlines->slots)
+        memcpy(place, deadlines->place, deadlines->slots * sizeof *place);
+    free(deadlines->place);
     deadlines->place = place;
     deadlines->slots = slots;
     return true;

@@ -381,7 +381,7 @@ static bool are_extensions(struct str rest)
 }
 
 /* RFC 9112, section 7.1: hex digits, then perhaps extensions. */
-static bool parse_chunk_size(struct str line, uint64_t *size)
+static bool parse_chunk_size(struct str line, uint32_t *size)
 {
     size_t i = 0;
     uint64_t value = 0;
@@ -391,7 +391,8 @@ static bool parse_chunk_size(struct str line, uint64_t *size)
             return false;
         value = value << 4 | (uint64_t)hex_value(line.at[i++]);
     }
-    *size = value;
+    *size =
+        value < UINT32_MAX ? (uint32_t)value : UINT32_MAX; /* which is too long for every body */
     return i > 0 && are_extensions((struct str){line.at + i, line.length - i});
 }
 
@@ -403,7 +404,7 @@ static enum http_result read_trailer(struct http_chunks *chunks, struct str line
     *done = line.length == 0;
     if (line.length >= chunks->trailer_left)
         return HTTP_BAD;
-    chunks->trailer_left -= line.length;
+    chunks->trailer_left -= (uint32_t)line.length;
     return *done || !parse_field(line, &field) ? HTTP_OK : HTTP_BAD;
 }
 
@@ -433,14 +434,14 @@ static enum http_result read_chunk_line(struct http_chunks *chunks, struct str *
 /* Moves what is there of the chunk's data to the end of the content. */
 static enum http_result take_chunk_data(struct http_chunks *chunks, char *at, struct str *rest)
 {
-    size_t ready = rest->length < chunks->left ? rest->length : (size_t)chunks->left;
+    size_t ready = rest->length < chunks->left ? rest->length : chunks->left;
 
     if (ready == 0)
         return HTTP_MORE;
     memmove(at + chunks->length, rest->at, ready);
     *rest = (struct str){rest->at + ready, rest->length - ready};
-    chunks->length += ready;
-    chunks->left -= ready;
+    chunks->length += (uint32_t)ready;
+    chunks->left -= (uint32_t)ready;
     if (chunks->left == 0)
         chunks->state = CHUNK_DATA_END;
     return HTTP_OK;

@@ -57,15 +57,15 @@ bool http_query(struct str query, struct str name, struct buf *out);
 /* How far a chunked body has been read. Zeroed is the start. */
 struct http_chunks {
     enum { CHUNK_SIZE, CHUNK_DATA, CHUNK_DATA_END, CHUNK_TRAILER } state;
-    uint64_t left;       /* bytes of the chunk still to come */
-    size_t length;       /* bytes of content, moved together at the body's beginning */
-    size_t trailer_left; /* bytes the trailer may still have */
+    uint32_t left;         /* bytes of the chunk still to come */
+    uint32_t length;       /* bytes of content, moved together at the body's beginning */
+    uint32_t trailer_left; /* bytes the trailer may still have */
 };
 
 /* Decodes the chunked body that begins at `at`, in place and from where it stopped. *length is how
  * many bytes are there, and becomes how many are left: first chunks->length bytes of content,
  * behind them what is not decoded yet (HTTP_MORE) or follows the body (HTTP_OK). HTTP_BAD: a chunk
- * is malformed (*status 400) or the content exceeds `max_body` (*status 413). */
+ * is malformed (*status 400) or the content exceeds `max_body`, below 4 GiB (*status 413). */
 enum http_result http_read_chunks(struct http_chunks *chunks, char *at, size_t *length,
                                   size_t max_body, int *status);
 

@@ -6,41 +6,58 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A client in an audience, and where in the client's own list that stands. */
-struct member {
-    struct client *client;
-    uint32_t position;
-};
-
-/* An audience in a client's list, and where among the audience's members the client stands. The two
- * places name each other, so that leaving costs the same however large the audience. */
+/* An audience in a client's list, and where among the audience's members the client stands. */
 struct membership {
     struct audience *audience;
     uint32_t index;
 };
 
+/* A member's position says where in the client's own list the audience stands. It and the index
+ * there name each other, so that leaving costs the same however large the audience. */
 struct audience {
     struct audience *system; /* NULL for a system itself */
-    struct member *members;
+    struct client **members;
+    uint32_t *positions; /* behind the members, in the same memory */
     uint32_t count, capacity, hash;
     enum audience_kind kind;
     size_t name_length;
     char name[];
 };
 
+struct extend {
+    size_t length;
+    char text[];
+};
+
+#define FEW_MEMBERSHIPS 2 /* a system and one group: what most clients have */
+
 struct client {
-    uint64_t number;
     struct conn *conn;
-    struct membership *memberships; /* the first is the system's; room for them is exact */
-    uint32_t membership_count;
     bool excluded; /* left out of the present send */
     bool is_slow;  /* on the hub's list */
+    uint32_t membership_count;
+    uint64_t number;
+    struct membership *memberships; /* the first is the system's; `few`, or with exact room */
+    struct membership few[FEW_MEMBERSHIPS];
     struct client *next_slow;
-    int64_t connected_at; /* unix seconds */
-    char *extend;         /* NULL is empty */
-    size_t extend_length;
-    char sealed_id[]; /* CRYPTO_ID_TEXT bytes in a cluster, else none */
+    int64_t connected_at;  /* unix seconds */
+    struct extend *extend; /* NULL is empty */
+    char sealed_id[];      /* CRYPTO_ID_TEXT bytes in a cluster, else none */
 };
+
+static void free_client(struct client *client)
+{
+    if (client->memberships != client->few)
+        free(client->memberships);
+    free(client->extend);
+    free(client);
+}
+
+static void free_audience(struct audience *audience)
+{
+    free(audience->members);
+    free(audience);
+}
 
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
 {
@@ -272,38 +289,55 @@ static void drop_if_empty(struct hub *hub, struct audience *audience)
         return;
     count_slot(hub, audience, -1);
     table_remove(&hub->audiences, audience->hash, audience);
-    free(audience->members);
-    free(audience);
+    free_audience(audience);
 }
 
 static bool reserve_member(struct audience *audience)
 {
-    uint32_t capacity = audience->capacity + audience->capacity / 2 + 1;
-    struct member *members;
+    uint32_t capacity = audience->capacity + audience->capacity / 4 + 1;
+    struct client **members;
 
     if (audience->count < audience->capacity)
         return true;
-    members = realloc(audience->members, capacity * sizeof *members);
+    members =
+        realloc(audience->members, capacity * (sizeof *members + sizeof *audience->positions));
     if (!members)
         return false;
     audience->members = members;
+    audience->positions = (uint32_t *)(members + capacity);
+    memmove(audience->positions, members + audience->capacity,
+            audience->capacity * sizeof *audience->positions);
     audience->capacity = capacity;
+    return true;
+}
+
+/* Room for one more membership. */
+static bool reserve_membership(struct client *client)
+{
+    bool few = client->memberships == client->few;
+    struct membership *memberships;
+
+    if (client->membership_count < FEW_MEMBERSHIPS)
+        return true; /* what was allocated when there were more has room for them, too */
+    memberships = realloc(few ? NULL : client->memberships,
+                          (client->membership_count + 1) * sizeof *memberships);
+    if (!memberships)
+        return false;
+    if (few)
+        memcpy(memberships, client->few, sizeof client->few);
+    client->memberships = memberships;
     return true;
 }
 
 static bool join(struct client *client, struct audience *audience)
 {
     uint32_t position = client->membership_count;
-    struct membership *memberships =
-        realloc(client->memberships, (position + 1) * sizeof *memberships);
 
-    if (!memberships)
+    if (!reserve_membership(client) || !reserve_member(audience))
         return false;
-    client->memberships = memberships;
-    if (!reserve_member(audience))
-        return false;
-    memberships[position] = (struct membership){audience, audience->count};
-    audience->members[audience->count++] = (struct member){client, position};
+    client->memberships[position] = (struct membership){audience, audience->count};
+    audience->members[audience->count] = client;
+    audience->positions[audience->count++] = position;
     client->membership_count++;
     return true;
 }
@@ -314,15 +348,17 @@ static struct audience *leave(struct client *client, uint32_t position)
 {
     struct membership gone = client->memberships[position];
     struct audience *audience = gone.audience;
-    struct member moved = audience->members[--audience->count];
+    uint32_t from = --audience->count;
+    struct client *moved = audience->members[from];
 
     audience->members[gone.index] = moved;
-    moved.client->memberships[moved.position].index = gone.index;
+    audience->positions[gone.index] = audience->positions[from];
+    moved->memberships[audience->positions[from]].index = gone.index;
     if (position != --client->membership_count) {
         struct membership last = client->memberships[client->membership_count];
 
         client->memberships[position] = last;
-        last.audience->members[last.index].position = position;
+        last.audience->positions[last.index] = position;
     }
     return audience;
 }
@@ -336,6 +372,13 @@ static uint32_t position_of(const struct client *client, const struct audience *
            client->memberships[position].audience != audience)
         position++;
     return position;
+}
+
+static struct str extend_of(const struct client *client)
+{
+    const struct extend *extend = client->extend;
+
+    return extend ? (struct str){extend->text, extend->length} : (struct str){0};
 }
 
 static const struct audience *user_of(const struct client *client)
@@ -393,8 +436,8 @@ static void deliver_to_all(struct hub *hub, const struct audience *audience,
                            struct message *message, struct outcome *outcome)
 {
     for (uint32_t i = 0; audience && i < audience->count; i++)
-        if (!audience->members[i].client->excluded)
-            deliver(hub, audience->members[i].client, message, outcome);
+        if (!audience->members[i]->excluded)
+            deliver(hub, audience->members[i], message, outcome);
 }
 
 /* --- notices --------------------------------------------------------------------------------- */
@@ -409,7 +452,7 @@ static void append_identity(const struct hub *hub, struct buf *out, const struct
     buf_append(out, STR(",\"userId\":"));
     json_append_quoted(out, user ? name_of(user) : (struct str){0});
     buf_append(out, STR(",\"extend\":"));
-    json_append_quoted(out, (struct str){client->extend, client->extend_length});
+    json_append_quoted(out, extend_of(client));
 }
 
 /* The frame of a notice, for the members on this node. */
@@ -551,9 +594,7 @@ static void remove_client(struct hub *hub, struct client *client)
         drop_if_empty(hub, audience);
     }
     message_release(notice);
-    free(client->memberships);
-    free(client->extend);
-    free(client);
+    free_client(client);
 }
 
 void hub_send_close(struct conn *conn, unsigned code, struct str reason)
@@ -619,6 +660,7 @@ static struct client *new_client(struct hub *hub, struct str system)
     struct audience *audience = NULL;
 
     if (client) {
+        client->memberships = client->few;
         client->number = new_number(hub);
         if (!hub->shared || seal_id(hub->shared, client))
             audience = make_audience(hub, AUDIENCE_SYSTEM, NULL, system);
@@ -629,9 +671,7 @@ static struct client *new_client(struct hub *hub, struct str system)
         leave(client, 0);
     }
     drop_if_empty(hub, audience);
-    if (client)
-        free(client->memberships);
-    free(client);
+    free(client); /* its memberships are still few */
     return NULL;
 }
 
@@ -824,19 +864,22 @@ static bool set_user(struct hub *hub, struct client *client, struct str user)
     return true;
 }
 
-/* Takes over `extend`, which may be NULL if its length is 0. */
-static void set_extend(struct client *client, char *extend, size_t length)
+static struct extend *copy_extend(struct str text)
 {
-    free(client->extend);
-    client->extend = extend;
-    client->extend_length = length;
+    struct extend *extend = malloc(sizeof *extend + text.length);
+
+    if (!extend)
+        return NULL;
+    extend->length = text.length;
+    memcpy(extend->text, text.at, text.length);
+    return extend;
 }
 
 /* All that a bind says, or, without memory, nothing of it: then false. */
 static bool bind_whole(struct hub *hub, struct client *client, const struct command *command,
                        bool *is_new)
 {
-    char *extend = command->extend.length ? malloc(command->extend.length) : NULL;
+    struct extend *extend = command->extend.length ? copy_extend(command->extend) : NULL;
 
     if ((command->extend.length && !extend) ||
         !enter(hub, client, AUDIENCE_GROUP, command->group, is_new)) {
@@ -849,10 +892,10 @@ static bool bind_whole(struct hub *hub, struct client *client, const struct comm
         free(extend);
         return false;
     }
-    if (extend)
-        memcpy(extend, command->extend.at, command->extend.length);
-    if (command->has_extend)
-        set_extend(client, extend, command->extend.length);
+    if (command->has_extend) {
+        free(client->extend);
+        client->extend = extend;
+    }
     return true;
 }
 
@@ -900,7 +943,7 @@ static void list_online(const struct hub *hub, const struct command *command,
     for (uint32_t i = 0; group && i < group->count; i++) {
         if (outcome->count++)
             buf_append(&outcome->list, STR(","));
-        append_id(hub, &outcome->list, group->members[i].client);
+        append_id(hub, &outcome->list, group->members[i]);
     }
 }
 
@@ -978,16 +1021,11 @@ void hub_close(struct hub *hub)
     struct client *client;
     struct audience *audience;
 
-    while ((client = table_walk(&hub->clients, &place))) {
-        free(client->memberships);
-        free(client->extend);
-        free(client);
-    }
+    while ((client = table_walk(&hub->clients, &place)))
+        free_client(client);
     place = 0;
-    while ((audience = table_walk(&hub->audiences, &place))) {
-        free(audience->members);
-        free(audience);
-    }
+    while ((audience = table_walk(&hub->audiences, &place)))
+        free_audience(audience);
     table_free(&hub->clients);
     table_free(&hub->audiences);
     while (hub->shared && hub->shared->first)

@@ -53,13 +53,13 @@ struct loop {
     struct conn_shared shared;
     struct park *park;
 
-    struct session **sessions; /* by slot */
-    uint32_t *free_slots;      /* a stack */
+    struct session **sessions; /* by slot, NULL where one has left; from `fresh` on unset */
+    uint32_t *free_slots;      /* those below `fresh`: a stack */
     uint32_t *hot;             /* slots of the sessions polled here */
     uint32_t *dead;            /* slots of those to be reaped */
     struct pollfd *polls;      /* the listener, the wake pipe, as in `hot`, and the cluster's */
     size_t poll_room;
-    size_t slots, free_count, hot_count, dead_count, session_count;
+    size_t slots, fresh, free_count, hot_count, dead_count, session_count;
     size_t over_count; /* sessions beyond a limit, which are told so */
     uint32_t generation;
     struct deadlines deadlines;
@@ -88,36 +88,45 @@ static bool reserve_polls(struct loop *loop, size_t count)
 
     if (count <= loop->poll_room)
         return true;
-    polls = realloc(loop->polls, count * sizeof *polls);
+    polls = malloc(count * sizeof *polls);
     if (!polls)
         return false;
+    free(loop->polls);
     loop->polls = polls;
     loop->poll_room = count;
     return true;
 }
 
+/* Gives a list of slots room for `room` of them. Not realloc(), which copies the old list whole:
+ * of a list that is mostly empty, pages that nobody has written to take no memory. */
+static bool widen(uint32_t **list, size_t count, size_t room)
+{
+    uint32_t *wider = malloc(room * sizeof *wider);
+
+    if (!wider)
+        return false;
+    if (count)
+        memcpy(wider, *list, count * sizeof *wider);
+    free(*list);
+    *list = wider;
+    return true;
+}
+
 /* Doubles the room for sessions; every list is as long as there are slots, so that none of them
- * can fail later. */
+ * can fail later. What no session needs yet is not touched, and takes no memory. */
 static bool grow(struct loop *loop)
 {
     size_t slots = loop->slots ? loop->slots * 2 : 64;
-    void *sessions = realloc(loop->sessions, slots * sizeof *loop->sessions);
-    void *free_slots, *hot, *dead;
+    struct session **sessions = realloc(loop->sessions, slots * sizeof(struct session *));
 
-    loop->sessions = sessions ? sessions : loop->sessions;
-    free_slots = realloc(loop->free_slots, slots * sizeof *loop->free_slots);
-    loop->free_slots = free_slots ? free_slots : loop->free_slots;
-    hot = realloc(loop->hot, slots * sizeof *loop->hot);
-    loop->hot = hot ? hot : loop->hot;
-    dead = realloc(loop->dead, slots * sizeof *loop->dead);
-    loop->dead = dead ? dead : loop->dead;
-    if (!sessions || !free_slots || !hot || !dead || !reserve_polls(loop, slots + 2) ||
+    if (!sessions)
+        return false;
+    loop->sessions = sessions;
+    if (!widen(&loop->free_slots, loop->free_count, slots) ||
+        !widen(&loop->hot, loop->hot_count, slots) ||
+        !widen(&loop->dead, loop->dead_count, slots) || !reserve_polls(loop, slots + 2) ||
         !deadlines_reserve(&loop->deadlines, slots))
         return false;
-    for (size_t slot = slots; slot-- > loop->slots;) {
-        loop->sessions[slot] = NULL;
-        loop->free_slots[loop->free_count++] = (uint32_t)slot;
-    }
     loop->slots = slots;
     return true;
 }
@@ -134,13 +143,14 @@ static struct session *new_session(struct loop *loop, int fd)
 {
     struct session *session;
 
-    if (!loop->free_count && !grow(loop))
+    if (!loop->free_count && loop->fresh == loop->slots && !grow(loop))
         return NULL;
     session = malloc(sizeof *session);
     if (!session)
         return NULL;
     session_open(session, fd, &loop->shared, loop->context.now);
-    session->slot = loop->free_slots[--loop->free_count];
+    session->slot =
+        loop->free_count ? loop->free_slots[--loop->free_count] : (uint32_t)loop->fresh++;
     session->generation = ++loop->generation;
     loop->sessions[session->slot] = session;
     loop->session_count++;
@@ -376,7 +386,7 @@ static void take_returned(struct loop *loop)
 static struct session *find_session(const struct loop *loop, uint64_t ticket)
 {
     uint32_t slot = (uint32_t)ticket;
-    struct session *session = slot < loop->slots ? loop->sessions[slot] : NULL;
+    struct session *session = slot < loop->fresh ? loop->sessions[slot] : NULL;
 
     return session && session_ticket(session) == ticket ? session : NULL;
 }
@@ -651,7 +661,7 @@ static void stop_share(struct loop *loop)
 
     if (passed < spread)
         due = (size_t)((int64_t)loop->stop_total * passed / spread);
-    for (; loop->stop_slot < loop->slots && loop->stop_done < due; loop->stop_slot++) {
+    for (; loop->stop_slot < loop->fresh && loop->stop_done < due; loop->stop_slot++) {
         struct session *session = loop->sessions[loop->stop_slot];
 
         if (!session)
@@ -835,7 +845,7 @@ void loop_close(struct loop *loop)
     park_free(loop->park);
     accounts_close(loop->context.accounts);
     cluster_close(loop->cluster);
-    for (size_t slot = 0; slot < loop->slots; slot++)
+    for (size_t slot = 0; slot < loop->fresh; slot++)
         if (loop->sessions[slot]) {
             loop->sessions[slot]->place = -1;
             free_session(loop, loop->sessions[slot]);

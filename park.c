@@ -14,12 +14,6 @@
 #define STACK_SIZE (128 * 1024)
 #define NO_TOKEN UINT32_MAX
 
-/* An order from the owner to a lot's thread: watch this descriptor at this slot. */
-struct arrival {
-    int fd;
-    uint16_t slot;
-};
-
 struct lot {
     struct park *park;
     pthread_t thread;
@@ -29,9 +23,8 @@ struct lot {
     uint32_t tokens[PARK_LOT]; /* the owner's; NO_TOKEN where the place is free */
     uint32_t number;
 
-    pthread_mutex_t lock; /* guards what follows, up to the thread's own */
-    struct arrival arrivals[PARK_LOT];
-    size_t arrival_count;
+    pthread_mutex_t lock;   /* guards what follows, up to the thread's own */
+    int arrivals[PARK_LOT]; /* descriptors to be watched, by slot; -1 where there is none */
     bool stop;
 
     struct pollfd watched[1 + PARK_LOT]; /* the thread's own; the first one is the bell */
@@ -75,14 +68,14 @@ static bool take_arrivals(struct lot *lot)
     bool stop;
 
     pthread_mutex_lock(&lot->lock);
-    for (size_t i = 0; i < lot->arrival_count; i++) {
-        nfds_t at = 1u + lot->arrivals[i].slot;
-
-        lot->watched[at].fd = lot->arrivals[i].fd;
-        if (at >= lot->watched_count)
-            lot->watched_count = at + 1;
+    for (nfds_t slot = 0; slot < PARK_LOT; slot++) {
+        if (lot->arrivals[slot] < 0)
+            continue;
+        lot->watched[1 + slot].fd = lot->arrivals[slot];
+        lot->arrivals[slot] = -1;
+        if (slot + 1 >= lot->watched_count)
+            lot->watched_count = slot + 2;
     }
-    lot->arrival_count = 0;
     stop = lot->stop;
     pthread_mutex_unlock(&lot->lock);
     return !stop;
@@ -173,7 +166,10 @@ static struct lot *open_lot(struct park *park)
     }
     lot->park = park;
     lot->number = (uint32_t)park->lot_count;
-    memset(lot->tokens, 0xff, sizeof lot->tokens);
+    for (int i = 0; i < PARK_LOT; i++) {
+        lot->tokens[i] = NO_TOKEN;
+        lot->arrivals[i] = -1;
+    }
     for (int i = 0; i <= PARK_LOT; i++)
         lot->watched[i] = (struct pollfd){.fd = -1, .events = POLLIN};
     lot->watched[0].fd = lot->bell[0];
@@ -256,7 +252,7 @@ void park_watch(struct park *park, int32_t place, int fd)
     struct lot *lot = lot_of(park, place);
 
     pthread_mutex_lock(&lot->lock);
-    lot->arrivals[lot->arrival_count++] = (struct arrival){fd, (uint16_t)(place % PARK_LOT)};
+    lot->arrivals[place % PARK_LOT] = fd;
     pthread_mutex_unlock(&lot->lock);
     lot->rung = true;
 }

@@ -16,7 +16,7 @@
 
 /* Descriptors one thread watches. With 256 a frame from a quiet client is seen in about the time
  * that one poll() over so many takes, some 50 microseconds. */
-#define PARK_LOT 256
+#define PARK_LOT 512
 
 struct park;
 

@@ -26,9 +26,9 @@ enum session_state {
 
 /* How the answer to a request goes out. */
 struct session_manner {
-    bool close;      /* it is the connection's last */
-    bool head;       /* the request was HEAD: no body */
-    bool keep_alive; /* the client speaks HTTP/1.0 and has to be told */
+    bool close : 1;      /* it is the connection's last */
+    bool head : 1;       /* the request was HEAD: no body */
+    bool keep_alive : 1; /* the client speaks HTTP/1.0 and has to be told */
 };
 
 /* What sessions need of their surroundings. */
@@ -49,16 +49,19 @@ struct session_context {
 struct session {
     struct conn conn;
     enum session_state state;
-    bool over_limit;   /* one connection too many: refused as soon as it asks for something */
-    bool held;         /* HTTP, WAIT: whole requests may be among the input kept */
-    bool receiving;    /* HTTP: part of a request is here */
-    bool head_done;    /* HTTP: its head is whole */
-    bool continued;    /* HTTP: 100 Continue has been sent for it */
-    bool asked_before; /* HTTP: this is not the connection's first request */
+    bool over_limit : 1;   /* one connection too many: refused as soon as it asks for something */
+    bool held : 1;         /* HTTP, WAIT: whole requests may be among the input kept */
+    bool receiving : 1;    /* HTTP: part of a request is here */
+    bool head_done : 1;    /* HTTP: its head is whole */
+    bool continued : 1;    /* HTTP: 100 Continue has been sent for it */
+    bool asked_before : 1; /* HTTP: this is not the connection's first request */
+    bool shut : 1;         /* DRAIN: the sending side has been shut down */
+    bool deaf : 1;         /* DRAIN: the peer has closed its side, nothing more will come */
+    bool pinged : 1;       /* OPEN: a ping is unanswered */
+    bool watched : 1; /* the loop's: by the car park, so that read interest is there, not here */
+    bool hot : 1;     /* the loop's: among those polled by it */
+    bool mourned : 1; /* the loop's: dead, and on the list of those to be reaped */
     struct session_manner manner; /* WAIT: of the answer that is waited for */
-    bool shut;                    /* DRAIN: the sending side has been shut down */
-    bool deaf;                    /* DRAIN: the peer has closed its side, nothing more will come */
-    bool pinged;                  /* OPEN: a ping is unanswered */
     uint8_t ping_text; /* OPEN: bytes of the present message that match "ping"; 5 if it differs */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */
@@ -67,13 +70,9 @@ struct session {
         struct http_chunks chunks; /* HTTP */
         struct ws_reader reader;   /* OPEN, CLOSING */
     } input;
-
-    /* the loop's */
-    uint32_t slot, generation;
-    int32_t place; /* in the car park, or -1 */
-    bool watched;  /* by the car park: read interest is there, not here */
-    bool hot;      /* among those polled by the loop */
-    bool mourned;  /* dead, and on the list of those to be reaped */
+    uint32_t slot,
+        generation; /* the loop's: where it stands, and which of those that stood there */
+    int32_t place;  /* the loop's: in the car park, or -1 */
 };
 
 /* Prepares a session for an accepted, non-blocking socket. */

@@ -194,7 +194,7 @@ static size_t read_payload(struct ws_reader *reader, char *at, size_t length,
 
     if (!reader->from_server)
         unmask(at, piece, reader->mask, reader->mask_at);
-    reader->mask_at = (uint8_t)((reader->mask_at + piece) & 3);
+    reader->mask_at = (reader->mask_at + piece) & 3;
     reader->left -= (uint32_t)piece;
     event->type = WS_EVENT_DATA;
     event->opcode = (enum ws_opcode)reader->message;
@@ -238,7 +238,7 @@ size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_even
     reader->left = (uint32_t)frame.length;
     reader->final = frame.final;
     if (frame.opcode != WS_CONTINUATION)
-        reader->message = (uint8_t)frame.opcode;
+        reader->message = frame.opcode & 3;
     if (frame.masked)
         memcpy(reader->mask, at + frame.header - 4, 4);
     reader->mask_at = 0;

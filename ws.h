@@ -46,14 +46,14 @@ bool ws_write_upgrade(struct buf *out, struct str key);
 /* Reads the frames of one peer. Zeroed but for `limit` is the start of a client's frames, which
  * must be masked; a server's must not be. */
 struct ws_reader {
-    bool from_server;
     uint32_t limit;  /* greatest length of a message in bytes */
     uint32_t left;   /* payload bytes of the present data frame still to come */
     uint32_t length; /* payload bytes of the present message so far announced */
     uint8_t mask[4];
-    uint8_t mask_at;      /* which byte of the mask is next */
-    uint8_t message;      /* opcode of the message being read, 0 if none */
-    bool in_frame, final; /* inside a data frame; it is its message's last */
+    unsigned mask_at : 2; /* which byte of the mask is next */
+    unsigned message : 2; /* opcode of the message being read, 0 if none */
+    bool from_server : 1;
+    bool in_frame : 1, final : 1; /* inside a data frame; it is its message's last */
     struct utf8 utf8;
 };
 

@@ -104,17 +104,21 @@ static void require_envelope(struct str text)
 /* Each message in a queue is one frame, as a client can read it. */
 static void require_frames(const struct conn *conn)
 {
-    for (const struct conn_link *link = conn->first; link; link = link->next) {
+    struct conn_cursor cursor = {0};
+    const struct message *message;
+
+    while ((message = conn_next_queued(conn, &cursor))) {
         struct ws_reader reader = {.from_server = true, .limit = UINT32_MAX};
         struct ws_event event;
-        char *copy = exact_bytes((struct str){link->message->bytes, link->message->length});
+        char *copy = exact_bytes((struct str){message->bytes, message->length});
 
-        REQUIRE(ws_read(&reader, copy, link->message->length, &event) == link->message->length);
+        REQUIRE(ws_read(&reader, copy, message->length, &event) == message->length);
         if (event.type == WS_EVENT_DATA) {
             REQUIRE(event.last && event.opcode == WS_TEXT);
             require_envelope(event.payload);
         } else {
-            REQUIRE(event.type == WS_EVENT_CONTROL && event.opcode == WS_CLOSE && !link->next);
+            REQUIRE(event.type == WS_EVENT_CONTROL && event.opcode == WS_CLOSE &&
+                    !conn_next_queued(conn, &cursor));
         }
         free(copy);
     }

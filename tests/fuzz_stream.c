@@ -344,11 +344,12 @@ static void require_queue(const struct run *run, const struct guest *guest)
     const struct conn *conn = &guest->session.conn;
     enum session_state state = guest->session.state;
     size_t waiting = 0, input = conn->input ? conn->input->length : 0;
+    struct conn_cursor cursor = {0};
+    const struct message *message;
 
-    for (const struct conn_link *link = conn->first; link; link = link->next) {
-        REQUIRE(waiting <= cap_of(run, link->message) && link->message->references > 0);
-        waiting += link->message->length - (link == conn->first ? conn->sent : 0);
-        REQUIRE(link->next || link == conn->last);
+    while ((message = conn_next_queued(conn, &cursor))) {
+        REQUIRE(waiting <= cap_of(run, message) && message->references > 0);
+        waiting += message->length - (waiting ? 0 : conn->sent);
     }
     REQUIRE(waiting == conn->queued && (conn->first || !conn->last));
     REQUIRE(input < run->config.max_head + run->config.max_body + 8192 + CONN_SCRATCH);

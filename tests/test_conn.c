@@ -432,6 +432,7 @@ static size_t spare_places(const struct wires *wires)
     return count;
 }
 
+/* The first message in a queue takes no place, each further one takes one. */
 static void places_are_used_again(void)
 {
     struct wires wires;
@@ -439,12 +440,14 @@ static void places_are_used_again(void)
 
     open_wires(&wires);
     for (int round = 0; round < 5; round++) {
-        for (int i = 0; i < WIRES; i++)
-            CHECK(conn_queue(&wires.conns[i], message, NO_LIMIT));
+        for (int i = 0; i < 2 * WIRES; i++)
+            CHECK(conn_queue(&wires.conns[i / 2], message, NO_LIMIT));
         CHECK(spare_places(&wires) == 0);
         conn_flush(&wires.conns[1]);
-        /* the flush inside gives a place back just before one is taken */
-        CHECK(conn_queue(&wires.conns[0], message, 4));
+        CHECK(spare_places(&wires) == 1);
+        CHECK(conn_queue(&wires.conns[0], message, 4)); /* behind a flush inside */
+        CHECK(spare_places(&wires) == 2);
+        CHECK(conn_queue(&wires.conns[0], message, NO_LIMIT));
         CHECK(spare_places(&wires) == 1);
         conn_flush(&wires.conns[0]);
         conn_drop_queue(&wires.conns[2]);

@@ -625,10 +625,10 @@ static void a_frame_is_encoded_once(void)
     open_house(VISITORS);
     bind_all(VISITORS, "g");
     CHECK(apply_only(send_to_group("shop", "g", "1"))->queued == VISITORS);
-    message = visitors[0].conn.last->message;
+    message = visitors[0].conn.first;
     CHECK(message->references == VISITORS);
     for (size_t i = 0; i < VISITORS; i++)
-        CHECK(visitors[i].conn.last->message == message);
+        CHECK(visitors[i].conn.first == message && !visitors[i].conn.last);
     flush();
     CHECK(only_these_got("abcdefgh", VISITORS, pushed("1")));
     close_house(VISITORS);

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPOTS 600
+#define SPOTS (2 * PARK_LOT + 88)
 #define PATIENCE 10000 /* milliseconds after which a test gives up */
 #define MOMENT 20      /* milliseconds in which something wrong would have happened */
 
@@ -705,7 +705,7 @@ static void loses_and_doubles_nothing_in_a_storm(void)
 int main(void)
 {
     signal(SIGPIPE, SIG_IGN);
-    allow_files(2048);
+    allow_files(2 * SPOTS + 256);
     test_run("starts no thread before the first place", starts_no_thread_before_the_first_place);
     test_run("gives back a readable one once", gives_back_a_readable_one_once);
     test_run("carries any token", carries_any_token);
