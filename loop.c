@@ -82,6 +82,7 @@ struct loop {
 
 /* --- slots ----------------------------------------------------------------------------------- */
 
+/* The entries are not kept: those of a turn have been looked at before it accepts anyone. */
 static bool reserve_polls(struct loop *loop, size_t count)
 {
     struct pollfd *polls;

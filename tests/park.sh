@@ -2,8 +2,8 @@
 # park.sh - quiet connections are watched by threads of their own, and nobody notices.
 . "$(dirname "$0")/lib.sh"
 
-CROWD=600 LOTS=3
-[ "$SCHEME" = http ] || CROWD=300 LOTS=2 # each notice is encrypted for each of them
+CROWD=600 LOTS=2
+[ "$SCHEME" = http ] || CROWD=300 LOTS=1 # each notice is encrypted for each of them
 configure '[websocket]
 ping = 2
 pong_timeout = 2
