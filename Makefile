@@ -30,6 +30,8 @@ DEFINE_cluster-tsan = $(DEFINE_cluster)
 SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan = -O1 -g -fsanitize=thread
 SANITIZE_release =
+# The same server with every connection in one poll(), for tests/bench.sh's picture.
+SANITIZE_unparked = -DPARK_FROM=1000000
 
 # Fuzz targets, tests/fuzz_*.c: with libFuzzer in the variant fuzz, and with a driver that replays their
 # corpora in asan. Some calls of the rooms end in the target instead.
@@ -58,7 +60,9 @@ help:
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
 	@echo 'make scale       measure 2, 4 and 8 nodes of a cluster on this machine'
-	@echo 'make bench       measure what parking brings and what a quiet client costs'
+	@echo 'make bench       measure a node beside the limit of this machine, in ten minutes (make bench-deps draws)'
+	@echo 'make bench-quick the same in a minute, less exactly'
+	@echo 'make bench-cluster  measure what two nodes, Redis and RabbitMQ cost (make test-deps goes before it)'
 	@echo 'make install     install under PREFIX (/usr/local), below DESTDIR'
 	@echo 'make clean       remove what was built'
 
@@ -89,10 +93,10 @@ build/$(1)/%.o: tests/%.c
 build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 
-build/$(1)/echo build/$(1)/hold build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
+build/$(1)/echo build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
-$(foreach variant,release asan tsan cluster cluster-asan cluster-tsan armhf s390x musl fuzz,$(eval $(call VARIANT,$(variant))))
+$(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl fuzz,$(eval $(call VARIANT,$(variant))))
 
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
@@ -105,7 +109,7 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o $(call objec
 
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold build/release/wspush \
-            build/asan/rfc6455 build/asan/rfc9112 \
+            build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
             $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
@@ -138,8 +142,17 @@ test-cross:
 fuzz-deps:
 	@tests/deps.sh fuzz
 
-bench: build/release/wspush build/release/hold
+bench-deps:
+	@tests/deps.sh bench
+
+bench: build/release/wspush build/release/bench build/unparked/wspush
 	@tests/bench.sh
+
+bench-quick: build/release/wspush build/release/bench
+	@tests/bench.sh quick
+
+bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
+	@tests/bench_cluster.sh
 
 scale: build/cluster/wspush
 	@tests/scale.sh
@@ -154,7 +167,7 @@ clean:
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench scale install clean
+.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster scale install clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)

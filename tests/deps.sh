@@ -1,5 +1,5 @@
 #!/bin/sh
-# deps.sh build|test|cross|fuzz - installs what is missing to build wspush, to test it here, or on other
+# deps.sh build|test|cross|fuzz|bench - installs what is missing to build wspush, to test it here, or on other
 # machines that are emulated (tests/cross.sh), or to fuzz it. With CLUSTER set, build is that of a cluster;
 # the tests need that in any case, and the servers of one.
 # Says what it does, uses sudo only where it is needed, and does nothing on a second run.
@@ -49,6 +49,12 @@ fi
 if [ "$want" = fuzz ]; then
     need 'clang --version' clang
     need 'echo "int LLVMFuzzerTestOneInput(void) { return 0; }" | clang -fsanitize=fuzzer -x c - -o /dev/null' libclang-rt-dev
+fi
+
+if [ "$want" = bench ]; then
+    need 'curl --version' curl
+    need 'jq --version' jq
+    need 'gnuplot --version' gnuplot-nox
 fi
 
 if [ "$want" = cross ]; then
