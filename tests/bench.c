@@ -10,7 +10,7 @@
  * client was closed or a request refused; with 2 if it could not measure. One thread, one epoll
  * set, nothing but 127.0.0.0/8, and no loop without an end. Linux only. */
 #define _GNU_SOURCE
-#include "crypto.h"
+#include "buf.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -41,12 +41,15 @@
 #define FRAME 132       /* and with the header of its frame */
 #define RECENT 1024     /* messages that are remembered; more than are under way */
 #define ALL 99999u      /* whom a message to the group is for */
+#define NOBODY UINT32_MAX
+#define ID_ROOM 80
 #define EVENTS 512
 #define SCRATCH 65536
 #define SETTLE 100 /* milliseconds in which what comes too often or too late is still seen */
 #define SECOND INT64_C(1000000000)
 
-#define KEY "AAAAAAAAAAAAAAAAAAAAAA==" /* any one will do */
+#define KEY "dGhlIHNhbXBsZSBub25jZQ==" /* RFC 6455's example, with what is accepted for it */
+#define ACCEPT "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 #define SUCCESS "{\"code\":0,\"msg\":\"success\",\"data\":"
 #define MESSAGE_BEGIN "{\"code\":0,\"msg\":\""
 
@@ -80,7 +83,7 @@ struct message {
 struct client {
     int fd;
     bool upgraded, greeted;
-    char id[CRYPTO_ID_TEXT + 1];
+    char id[ID_ROOM];
     uint32_t newest; /* rank of the newest message it has got, */
     uint64_t before; /* and which of the 64 that end with it */
     char *kept;      /* the beginning of what is not whole yet */
@@ -97,10 +100,11 @@ struct request {
     size_t length;
 };
 
-/* How often something was wrong. */
-struct faults {
-    uint64_t lost, repeated, disordered, stray, damaged, closed, refused;
-};
+/* What may be wrong, counted. */
+enum fault { LOST, REPEATED, DISORDERED, STRAY, DAMAGED, CLOSED, REFUSED, FAULTS };
+
+static const char *const fault_names[FAULTS] = {"lost",    "repeated", "disordered", "stray",
+                                                "damaged", "closed",   "refused"};
 
 struct bench {
     struct options options;
@@ -120,12 +124,12 @@ struct bench {
     uint64_t left; /* messages to publish in this phase, */
     int64_t until; /* and its end */
     size_t underway;
-    uint64_t deliveries, pings, pongs;
+    uint64_t deliveries, pings;
+    uint32_t asked; /* the client that owes a pong, or NOBODY */
     struct series answers, lasts, latencies[PLACES_MAX];
-    struct faults faults;
+    uint64_t faults[FAULTS];
     uint32_t random;
     int64_t deadline;
-    char accept[28];
     char scratch[SCRATCH];
 };
 
@@ -333,12 +337,12 @@ static bool note_turn(struct bench *bench, struct client *client, uint32_t turn)
         uint64_t bit = UINT64_C(1) << (client->newest - turn);
 
         if (client->before & bit) {
-            bench->faults.repeated++;
+            bench->faults[REPEATED]++;
             return false;
         }
         client->before |= bit;
     }
-    bench->faults.disordered++;
+    bench->faults[DISORDERED]++;
     return true;
 }
 
@@ -380,11 +384,11 @@ static void take_message(struct bench *bench, uint32_t number, const char *paylo
     struct message *message = find_message(bench, payload, length);
 
     if (!message) {
-        bench->faults.damaged++;
+        bench->faults[DAMAGED]++;
         return;
     }
     if (message->target == ALL ? number >= bench->members : number != message->target) {
-        bench->faults.stray++;
+        bench->faults[STRAY]++;
         return;
     }
     if (!message->turn)
@@ -488,7 +492,7 @@ static void give_up_late(struct bench *bench)
             continue;
         if (!message->answered)
             refuse("a request was not answered");
-        bench->faults.lost += message->missing;
+        bench->faults[LOST] += message->missing;
         message->missing = 0;
         check_done(bench, message, now);
     }
@@ -551,7 +555,7 @@ static void read_request(struct bench *bench, struct request *request)
     request->text[request->length] = '\0';
     if (!is_whole(request, &good))
         return;
-    bench->faults.refused += !good;
+    bench->faults[REFUSED] += !good;
     if (request->binding) {
         bind_next(bench, request);
     } else if (message && !message->answered) {
@@ -617,11 +621,13 @@ static void take_frame(struct bench *bench, uint32_t number, unsigned first, con
         bench->pings++;
         send_frame(client->fd, 10, payload, length);
     } else if (first != 0x81) {
-        bench->faults.damaged += first != 0x88; /* a close frame: the end follows */
+        bench->faults[DAMAGED] += first != 0x88; /* a close frame: the end follows */
     } else if (!client->greeted) {
         take_greeting(bench, client, payload, length);
     } else if (length == 4 && memcmp(payload, "pong", 4) == 0) {
-        bench->pongs++;
+        if (bench->asked != number)
+            bench->faults[bench->asked == NOBODY ? REPEATED : STRAY]++;
+        bench->asked = NOBODY;
     } else {
         take_message(bench, number, payload, length, now);
     }
@@ -652,15 +658,14 @@ static size_t take_frames(struct bench *bench, uint32_t number, const char *byte
 }
 
 /* Takes the answer to an upgrade off the front; returns its length, or 0 if it is not whole. */
-static size_t take_upgrade(struct bench *bench, struct client *client, const char *bytes,
-                           size_t count)
+static size_t take_upgrade(struct client *client, const char *bytes, size_t count)
 {
     const char *end = memmem(bytes, count, "\r\n\r\n", 4);
 
     if (!end)
         return 0;
     if (strncmp(bytes, "HTTP/1.1 101 ", 13) != 0 ||
-        !memmem(bytes, (size_t)(end - bytes), bench->accept, sizeof bench->accept))
+        !memmem(bytes, (size_t)(end + 2 - bytes), ACCEPT "\r\n", sizeof ACCEPT + 1))
         refuse("an upgrade was refused");
     client->upgraded = true;
     return (size_t)(end + 4 - bytes);
@@ -670,7 +675,7 @@ static void close_client(struct bench *bench, struct client *client)
 {
     close(client->fd);
     client->fd = -1;
-    bench->faults.closed++;
+    bench->faults[CLOSED]++;
     if (!client->greeted)
         refuse("a client was closed before it had its id");
 }
@@ -690,7 +695,7 @@ static void read_client(struct bench *bench, uint32_t number)
         memcpy(bytes, client->kept, count);
     count += (size_t)n;
     if (!client->upgraded)
-        taken = take_upgrade(bench, client, bytes, count);
+        taken = take_upgrade(client, bytes, count);
     if (client->upgraded)
         taken += take_frames(bench, number, bytes + taken, count - taken, now_ns());
     if (taken == count && !client->length)
@@ -810,14 +815,14 @@ static void forget_figures(struct bench *bench)
         bench->latencies[i].count = 0;
 }
 
-/* Messages to the group, or to single clients: a tenth as long to warm up, then in earnest. */
+/* Messages to the group, or to single clients: a fifth as long to warm up, then in earnest. */
 static void publish_all(struct bench *bench)
 {
     const struct options *options = &bench->options;
     int64_t duration = (int64_t)options->milliseconds * 1000000, took;
     struct usage before;
 
-    run_phase(bench, options->count / 10 + 1, duration / 10);
+    run_phase(bench, options->count / 5 + 1, duration / 5);
     forget_figures(bench);
     before = usage_of(bench);
     took = run_phase(bench, options->count, duration);
@@ -841,7 +846,6 @@ struct bare {
     uint64_t every, sent;
     size_t held; /* for whom a frame is held back, or CLIENTS_MAX */
     char held_frame[FRAME];
-    char accept[28];
     char scratch[4096];
 };
 
@@ -879,8 +883,8 @@ static void bare_upgrade(struct bare *bare, int fd, const char *text)
     int length = snprintf(hello, sizeof hello, SUCCESS "{\"clientId\":\"%zu\"}}", number);
     int n = snprintf(answer, sizeof answer,
                      "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
-                     "Connection: Upgrade\r\nSec-WebSocket-Accept: %.28s\r\n\r\n\x81%c%s",
-                     bare->accept, length, hello);
+                     "Connection: Upgrade\r\nSec-WebSocket-Accept: " ACCEPT "\r\n\r\n\x81%c%s",
+                     length, hello);
 
     if (number >= CLIENTS_MAX)
         exit(1);
@@ -975,7 +979,6 @@ static void bare_child(const struct bench *bench, int listener)
     if (!bare)
         exit(1);
     memset(bare->clients, -1, sizeof bare->clients);
-    memcpy(bare->accept, bench->accept, sizeof bare->accept);
     bare->listener = listener;
     bare->members = bench->members;
     bare->held = CLIENTS_MAX;
@@ -1059,6 +1062,23 @@ static void run_idle(struct bench *bench)
            (usage_of(bench).total - usage.total) / seconds / 1e7);
 }
 
+/* A client says "ping" and waits for its answer. */
+static void ask(struct bench *bench, uint32_t number)
+{
+    int64_t begin, end;
+
+    turn_for(bench, (int64_t)bench->options.gap);
+    begin = now_ns();
+    end = begin + (int64_t)bench->options.patience * 1000000;
+    bench->asked = number;
+    send_frame(bench->clients[number].fd, 1, "ping", 4);
+    while (bench->asked != NOBODY && now_ns() < end)
+        turn(bench, 100);
+    series_add(&bench->lasts, now_ns() - begin);
+    bench->faults[LOST] += bench->asked != NOBODY;
+    bench->asked = NOBODY;
+}
+
 /* One client after the other says "ping" where all are quiet. */
 static void run_quiet(struct bench *bench)
 {
@@ -1068,23 +1088,8 @@ static void run_quiet(struct bench *bench)
     turn_for(bench, 1000);
     printf(" clients=%zu before=%llu resident=%llu", bench->members, (unsigned long long)before,
            (unsigned long long)resident(bench));
-    for (uint64_t i = 0; i < bench->options.count; i++) {
-        const struct client *client = &bench->clients[draw(bench, bench->members)];
-        uint64_t pongs = bench->pongs;
-        int64_t begin, give_up_at;
-
-        turn_for(bench, (int64_t)bench->options.gap);
-        if (client->fd < 0)
-            continue; /* which was counted */
-        begin = now_ns();
-        give_up_at = begin + (int64_t)bench->options.patience * 1000000;
-        send_frame(client->fd, 1, "ping", 4);
-        while (bench->pongs == pongs && now_ns() < give_up_at)
-            turn(bench, 100);
-        series_add(&bench->lasts, now_ns() - begin);
-        bench->faults.lost += bench->pongs == pongs;
-        bench->faults.repeated += bench->pongs > pongs + 1;
-    }
+    for (uint64_t i = 0; i < bench->options.count && !bench->faults[CLOSED]; i++)
+        ask(bench, draw(bench, bench->members));
     turn_for(bench, SETTLE);
     series_print("latency", "", &bench->lasts);
 }
@@ -1093,13 +1098,15 @@ static void run_quiet(struct bench *bench)
 static int64_t start_once(const struct bench *bench, uint64_t *memory)
 {
     static const char request[] = "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(bench->api)};
+    struct sockaddr_in from = {.sin_family = AF_INET}, to = from;
     int64_t begin = now_ns(), took;
     char answer[64];
     int fd = -1, status;
     pid_t child = fork();
 
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1); /* or it might connect to itself */
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    to.sin_port = htons(bench->api);
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         pin(bench->options.server_cpu);
@@ -1117,6 +1124,8 @@ static int64_t start_once(const struct bench *bench, uint64_t *memory)
         if (now_ns() > bench->deadline || waitpid(child, &status, WNOHANG) != 0)
             refuse("the server does not start");
         fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (bind(fd, (struct sockaddr *)&from, sizeof from) != 0)
+            give_up("bind");
     } while (connect(fd, (struct sockaddr *)&to, sizeof to) != 0);
     send_all(fd, request, sizeof request - 1);
     if (recv(fd, answer, sizeof answer, 0) < 12 || memcmp(answer, "HTTP/1.1 ", 9) != 0)
@@ -1256,20 +1265,16 @@ static void take_options(struct bench *bench, int argc, char **argv)
 static void prepare(struct bench *bench)
 {
     struct rlimit limit;
-    struct buf accept = {0};
 
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
-    if (!crypto_websocket_accept(&accept, STR(KEY)) || accept.length != sizeof bench->accept)
-        refuse("no SHA-1");
-    memcpy(bench->accept, accept.at, accept.length);
-    buf_free(&accept);
     bench->clients = calloc(CLIENTS_MAX, sizeof *bench->clients);
     bench->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (!bench->clients || bench->epoll < 0)
         give_up("memory");
+    bench->asked = NOBODY;
     bench->random = (uint32_t)now_ns() | 1;
     bench->deadline = now_ns() + (int64_t)bench->options.limit * SECOND;
 }
@@ -1277,14 +1282,13 @@ static void prepare(struct bench *bench)
 /* Lets go of everything, prints what was wrong, and returns the exit status. */
 static int finish(struct bench *bench)
 {
-    const struct faults *faults = &bench->faults;
+    bool good = true;
 
-    printf(
-        " lost=%llu repeated=%llu disordered=%llu stray=%llu damaged=%llu closed=%llu refused=%llu\n",
-        (unsigned long long)faults->lost, (unsigned long long)faults->repeated,
-        (unsigned long long)faults->disordered, (unsigned long long)faults->stray,
-        (unsigned long long)faults->damaged, (unsigned long long)faults->closed,
-        (unsigned long long)faults->refused);
+    for (size_t i = 0; i < FAULTS; i++) {
+        printf(" %s=%llu", fault_names[i], (unsigned long long)bench->faults[i]);
+        good &= bench->faults[i] == 0;
+    }
+    printf("\n");
     close_requests(bench, 0);
     for (size_t i = 0; i < bench->opened; i++) {
         close(bench->clients[i].fd);
@@ -1300,8 +1304,7 @@ static int finish(struct bench *bench)
         waitpid(bench->child, NULL, 0);
     }
     close(bench->epoll);
-    return faults->lost || faults->repeated || faults->disordered || faults->stray ||
-           faults->damaged || faults->closed || faults->refused;
+    return good ? 0 : 1;
 }
 
 int main(int argc, char **argv)

@@ -23,6 +23,13 @@ pin() {
     [ "$(nproc)" = 1 ] || taskset -acp $SERVER_CPU "$1" >/dev/null
 }
 
+# halt: ends the server; `stop` is all there is, where there is a cluster.
+halt() {
+    [ -n "$SERVER" ] || return 0
+    kill -TERM "$SERVER"
+    ended
+}
+
 # run CASE WHO ARGUMENT...: one run of the generator.
 run() {
     local name=$1 who=$2
@@ -38,7 +45,7 @@ against() {
     serve "$3"
     shift 3
     run "$name" "$who" "$@" port="$PORT" pid="$SERVER" token="$TOKEN"
-    stop
+    halt
 }
 
 # figures CASE WHO KEY: prints the figure of each round.
@@ -63,14 +70,20 @@ ratios() {
         awk 'NF == 2 && $2 > 0 { printf "%.3f\n", $1 / $2 }'
 }
 
-# ratio: the median of that.
+# shares CASE WHO KEY KEY: prints for each round how many times the first figure the second one is.
+shares() {
+    paste <(figures "$1" "$2" "$4") <(figures "$1" "$2" "$3") |
+        awk 'NF == 2 && $2 > 0 { printf "%.3f\n", $1 / $2 }'
+}
+
+# ratio: the median of ratios.
 ratio() {
     ratios "$@" | middle
 }
 
 # calc EXPRESSION
 calc() {
-    awk "BEGIN { print $1 }"
+    awk "BEGIN { print ($1) }"
 }
 
 # ratio_line TEXT RATIOS-ARGUMENT...: a line of the table of ratios.
@@ -82,10 +95,12 @@ ratio_line() {
 
 # goal TEXT VALUE least|most LIMIT [UNIT]: a line of the list of goals.
 goal() {
-    local verdict=missed sign='>='
+    local verdict=ok sign='>='
     [ "$3" = least ] || sign='<='
-    [ "$(calc "($2 + 0) $sign $4")" = 0 ] || verdict=ok
-    [ "$2" != nan ] && [ -n "$2" ] || verdict=missed
+    case $2 in # a run that failed has no figure
+    '' | *nan*) verdict=missed ;;
+    *) [ "$(calc "$2 $sign $4")" = 1 ] || verdict=missed ;;
+    esac
     printf '  %-6s %-52s %9.4g %s %s%s\n' $verdict "$1" "$2" "$sign" "$4" "${5:+ $5}"
 }
 
@@ -98,6 +113,7 @@ spent() {
 conclude() {
     local failed
     failed=$(grep -c bad "$DIR/results")
+    halt
     stop
     rm -rf "$DIR"
     if [ "$failed" = 0 ]; then
