@@ -58,7 +58,7 @@ struct options {
     uint64_t clients, http, inflight, count, milliseconds, under_way, gap, patience, limit, cpu,
         server_cpu;
     uint64_t every;             /* the bare server spoils one message in so many, */
-    const char *spoil;          /* in this way: lose, repeat, stray or swap */
+    const char *spoil;          /* in this way, see `spoil_from` */
     const char *port, *pid;     /* of the nodes that clients connect to: one, or A,B */
     const char *api;            /* the port for requests; the first of those */
     const char *token, *system; /* who sends */
@@ -676,6 +676,7 @@ static void close_client(struct bench *bench, struct client *client)
     close(client->fd);
     client->fd = -1;
     bench->faults[CLOSED]++;
+    bench->left = 0; /* who is gone would be waited for with each message */
     if (!client->greeted)
         refuse("a client was closed before it had its id");
 }
@@ -835,7 +836,15 @@ static void publish_all(struct bench *bench)
 
 /* --- the bare server -------------------------------------------------------------------------- */
 
-enum spoil { SPOIL_NONE, SPOIL_LOSE, SPOIL_REPEAT, SPOIL_STRAY, SPOIL_SWAP };
+enum spoil {
+    SPOIL_NONE,
+    SPOIL_LOSE,
+    SPOIL_REPEAT,
+    SPOIL_STRAY,
+    SPOIL_SWAP,
+    SPOIL_DAMAGE,
+    SPOIL_CLOSE
+};
 
 struct bare {
     int epoll, listener;
@@ -861,7 +870,17 @@ static bool bare_spoil(struct bare *bare, size_t number, const char *frame)
         memcpy(bare->held_frame, frame, FRAME);
         return true;
     }
-    return bare->spoil == SPOIL_LOSE;
+    if (bare->spoil == SPOIL_DAMAGE) {
+        char other[FRAME];
+
+        memcpy(other, frame, FRAME);
+        other[FRAME - 3] ^= 1;
+        send_all(bare->clients[number], other, FRAME);
+        return true;
+    }
+    if (bare->spoil == SPOIL_CLOSE)
+        shutdown(bare->clients[number], SHUT_RDWR); /* it is dropped when that is noticed */
+    return bare->spoil == SPOIL_LOSE || bare->spoil == SPOIL_CLOSE;
 }
 
 static void bare_push(struct bare *bare, size_t number, const char *frame)
@@ -869,7 +888,8 @@ static void bare_push(struct bare *bare, size_t number, const char *frame)
     if (bare->clients[number] < 0 ||
         (bare->spoil && ++bare->sent % bare->every == 0 && bare_spoil(bare, number, frame)))
         return;
-    send_all(bare->clients[number], frame, FRAME);
+    if (send(bare->clients[number], frame, FRAME, MSG_NOSIGNAL) != FRAME && !bare->spoil)
+        give_up("send");
     if (bare->spoil && bare->held == number) {
         send_all(bare->clients[number], bare->held_frame, FRAME);
         bare->held = CLIENTS_MAX;
@@ -961,12 +981,12 @@ static void bare_run(struct bare *bare)
 
 static enum spoil spoil_from(const char *name)
 {
-    static const char *const names[] = {"", "lose", "repeat", "stray", "swap"};
+    static const char *const names[] = {"", "lose", "repeat", "stray", "swap", "damage", "close"};
 
     for (unsigned i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
             return (enum spoil)i;
-    refuse("spoil is lose, repeat, stray or swap");
+    refuse("spoil is lose, repeat, stray, swap, damage or close");
     return SPOIL_NONE;
 }
 

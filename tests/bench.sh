@@ -14,7 +14,7 @@ BINARY=$WSPUSH UNPARKED=build/unparked/wspush
 CROWDS=(0 100 300 1000 3000 10000 19000) # quiet clients in the picture
 
 case $MODE in
-full) ROUNDS=7 MS=2000 IDLE=25000 ROUNDS_END=460 ;; # each idle client is pinged once in 25 s
+full) ROUNDS=7 MS=2000 IDLE=25000 ROUNDS_END=430 ;; # each idle client is pinged once in 25 s
 quick) ROUNDS=1 MS=800 IDLE=1000 ROUNDS_END=60 ;;
 smoke) ;;
 *) echo "usage: bench.sh [quick|smoke]" && exit 2 ;;
@@ -46,7 +46,7 @@ smoke() {
 scope = off
 [websocket]
 ping = 1
-pong_timeout = 5'
+pong_timeout = 2'
     start
     sign_up bench
     for who in bare server; do
@@ -61,7 +61,7 @@ pong_timeout = 5'
             works "$who: quiet" '*latency_p50=*' quiet clients=100 count=10 $where
         }
     done
-    works 'server: idle, pings answered' '*pings=[1-9]*' idle clients=100 ms=2500 \
+    works 'server: idle, pings answered' '*pings=[1-9]*' idle clients=100 ms=3500 \
         "port=$PORT" "pid=$SERVER" "token=$TOKEN"
     stop
     works 'start' '*resident=[1-9]*start_p50=*' start count=2 program="$WSPUSH" config="$DIR/config.ini" port="$PORT"
@@ -72,6 +72,8 @@ pong_timeout = 5'
             spoilt lose lost $who
             spoilt repeat repeated $who
             spoilt stray stray $who
+            spoilt damage damaged $who
+            spoilt close closed $who
         }
     done
     spoilt swap disordered fanout clients=20 inflight=2 count=200 every=1500
@@ -222,6 +224,7 @@ absolute() {
 table() {
     local name
     echo
+    machine
     echo 'ratios to the bare server, medians (of each round):'
     for name in "${CASES[@]}"; do
         ratio_line "${TEXT[$name]}" "$name" wspush rate "$name" bare
@@ -266,6 +269,11 @@ goals() {
 }
 
 [ "$MODE" != smoke ] || smoke
+ulimit -n "$(ulimit -Hn)"
+if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt 19500 ]; then
+    bad 'preparing' "19,500 descriptors are needed, and $(ulimit -n) allowed: see ulimit -n"
+    conclude
+fi
 for ((i = 1; i <= ROUNDS; i++)); do
     if spent "$ROUNDS_END"; then
         echo "the time is up after $((i - 1)) of $ROUNDS rounds"

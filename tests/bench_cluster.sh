@@ -59,6 +59,7 @@ alone_rounds() {
 table() {
     local flights i
     echo
+    machine
     echo 'one node that is alone, the build for clusters to the other, medians (of each round):'
     for ((i = 0; i < ${#TITLES[@]}; i += 2)); do
         ratio_line "${TITLES[i + 1]}" "${TITLES[i]}" cluster rate "${TITLES[i]}" release

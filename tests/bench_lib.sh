@@ -104,6 +104,11 @@ goal() {
     printf '  %-6s %-52s %9.4g %s %s%s\n' $verdict "$1" "$2" "$sign" "$4" "${5:+ $5}"
 }
 
+# machine: prints what this is measured on.
+machine() {
+    echo "$(nproc) cores, $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1), Linux $(uname -r)"
+}
+
 # spent: whether so many seconds have passed since the start.
 spent() {
     [ $((SECONDS - BEGUN)) -ge "$1" ]
