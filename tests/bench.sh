@@ -102,13 +102,15 @@ CASES=(fan1 fan10 fan4 fan16 uni8 uni1 alone shake)
 
 # round NUMBER
 round() {
-    local name
+    local name who
     for name in "${CASES[@]}"; do
-        # shellcheck disable=SC2086 # lists of words
-        {
-            run "$name" bare ${ARGUMENTS[$name]} ms=$MS
-            against "$name" wspush "$BINARY" ${ARGUMENTS[$name]} ms=$MS
-        }
+        for who in $(in_turn "$1" bare wspush); do
+            # shellcheck disable=SC2086 # lists of words
+            case $who in
+            bare) run "$name" bare ${ARGUMENTS[$name]} ms=$MS ;;
+            *) against "$name" wspush "$BINARY" ${ARGUMENTS[$name]} ms=$MS ;;
+            esac
+        done
         printf 'round %d: %s: wspush %s, bare %s, ratio %s\n' "$1" "${TEXT[$name]}" \
             "$(figures "$name" wspush rate | tail -n 1)" "$(figures "$name" bare rate | tail -n 1)" \
             "$(ratios "$name" wspush rate "$name" bare | tail -n 1)"

@@ -4,14 +4,14 @@
 # on one machine, which Redis and RabbitMQ share; ratios of one run count. Whatever was lost,
 # repeated, out of order or misdelivered is an error; a goal that is missed is not.
 set -u
-WSPUSH_CLUSTER=${WSPUSH_CLUSTER:-build/cluster/wspush}
+WSPUSH_CLUSTER=build/cluster/wspush
 # shellcheck source=tests/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh"
 # shellcheck source=tests/bench_lib.sh
 . tests/bench_lib.sh
 
-ALONE=${ALONE:-build/release/wspush}
-ROUNDS=${ROUNDS:-3} MS=${MS:-3000}
+ALONE=build/release/wspush
+ROUNDS=${ROUNDS:-5} MS=${MS:-2000}
 FLIGHTS=(1 16 64)
 declare -A CASE=(
     [fan1]='fanout clients=1000' [fan16]='fanout clients=1000 inflight=16'
@@ -42,14 +42,13 @@ cluster_rounds() {
 }
 
 alone_rounds() {
-    local i name
+    local i name who
     for ((i = 1; i <= ROUNDS; i++)); do
         for name in fan1 fan16 uni8 shake; do
-            # shellcheck disable=SC2086 # lists of words
-            {
-                against $name release "$ALONE" ${CASE[$name]} ms=1000
-                against $name cluster "$WSPUSH_CLUSTER" ${CASE[$name]} ms=1000
-            }
+            for who in $(in_turn $i "$ALONE" "$WSPUSH_CLUSTER"); do
+                # shellcheck disable=SC2086 # a list of words
+                against $name "$(basename "$(dirname "$who")")" "$who" ${CASE[$name]} ms=1000
+            done
             echo "round $i of one node: $name: build for clusters $(figures $name cluster rate | tail -n 1)," \
                 "alone $(figures $name release rate | tail -n 1)"
         done

@@ -104,6 +104,11 @@ goal() {
     printf '  %-6s %-52s %9.4g %s %s%s\n' $verdict "$1" "$2" "$sign" "$4" "${5:+ $5}"
 }
 
+# in_turn ROUND WHO WHO: prints them, in every other round the second one first.
+in_turn() {
+    [ $(($1 % 2)) = 1 ] && echo "$2 $3" || echo "$3 $2"
+}
+
 # machine: prints what this is measured on.
 machine() {
     echo "$(nproc) cores, $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1), Linux $(uname -r)"
