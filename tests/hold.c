@@ -1,5 +1,5 @@
-/* hold.c - holds many WebSocket clients for the tests and the bench, on 127.0.0.x, among them such
- * as do not behave.
+/* hold.c - holds many WebSocket clients for the tests, on 127.0.0.x, among them such as do not
+ * behave.
  *
  *   hold PORT SYSTEM TOKEN
  *
@@ -11,7 +11,6 @@
  *   wait MS     answers the server's pings for so long          closed N going_away M pings P
  *   drop N      resets N clients                                open TOTAL
  *   requests N  one request on each of N connections, thrice    answers M
- *   time N      N requests on one warm connection               median US p99 US
  *   stick N     opens N clients that read nothing after their id     open TOTAL
  *   flood GROUP SIZE MOST   sends messages to a group, until a member is closed for being slow
  *               sent N median US longest US whole N wrong N last N kept N end CODE REASON
@@ -463,28 +462,6 @@ static int by_size(const void *a, const void *b)
     int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
 
     return left < right ? -1 : left > right;
-}
-
-static void time_requests(const struct holder *holder, size_t count)
-{
-    int64_t *took = malloc((count + 1) * sizeof *took);
-    int fd = dial(holder, 0);
-
-    if (!took || count == 0)
-        give_up("malloc");
-    for (size_t i = 0; i < count + 100; i++) {
-        int64_t begin = now_us();
-
-        send_request(holder, fd, "/api/get_online_list", "{\"groupName\":\"nobody\"}");
-        if (!read_answer(fd))
-            give_up("a bad answer");
-        if (i >= 100) /* the first ones warm the connection up */
-            took[i - 100] = now_us() - begin;
-    }
-    qsort(took, count, sizeof *took, by_size);
-    printf("median %lld p99 %lld\n", (long long)took[count / 2], (long long)took[count * 99 / 100]);
-    free(took);
-    close(fd);
 }
 
 /* The connection for requests that stays. */
@@ -1072,8 +1049,6 @@ static void obey(struct holder *holder, const char *command, const char *argumen
         printf("open %zu\n", holder->count);
     } else if (strcmp(command, "requests") == 0) {
         printf("answers %zu\n", request_on_many(holder, number));
-    } else if (strcmp(command, "time") == 0) {
-        time_requests(holder, number);
     } else {
         printf("unknown command\n");
     }
