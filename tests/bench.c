@@ -1,7 +1,7 @@
 /* bench.c - the load generator of tests/bench.sh: holds many WebSocket clients on 127.0.0.x, has a
  * server push to them through its HTTP API, and times every message. Without a port it forks a bare
- * server to measure instead, in which nothing is parsed or checked: a plain loop of send() with the
- * frame as it comes in the request, and the answer behind it. That is the limit of the machine.
+ * server to measure instead, which reads no JSON and checks no token: a plain loop of send() with
+ * the frame as it comes in the request, and the answer behind it. That is the limit of the machine.
  *
  *   bench CASE [NAME=VALUE...]         see `cases` and the options below
  *
@@ -65,7 +65,7 @@ struct options {
     const char *program, *config;
 };
 
-/* Times, in the order in which they were taken until series_sort. */
+/* Times, in the order in which they were taken until they are printed. */
 struct series {
     int64_t *at;
     size_t count, room;
@@ -75,7 +75,7 @@ struct series {
 struct message {
     char payload[PAYLOAD + 1];
     uint32_t number, target, missing; /* how many receivers have not got it */
-    uint32_t turn;            /* its rank in the order in which everybody must get messages */
+    uint32_t rank;            /* its place in the order in which everybody must get messages */
     bool published, answered; /* asked for and not given up; the request was answered */
     int64_t begun;
 };
@@ -119,7 +119,7 @@ struct bench {
     struct request requests[REQUESTS_MAX];
     size_t request_count, bound;
     struct message messages[RECENT];
-    uint32_t numbers, turns; /* given away so far */
+    uint32_t numbers, ranks; /* given away so far */
     bool unicast, publishing;
     uint64_t left; /* messages to publish in this phase, */
     int64_t until; /* and its end */
@@ -324,17 +324,17 @@ static void send_all(int fd, const char *text, size_t length)
 static void publish(struct bench *bench, struct request *request);
 
 /* Notes that a client has got the message of a rank. False if it has had it before. */
-static bool note_turn(struct bench *bench, struct client *client, uint32_t turn)
+static bool note_rank(struct bench *bench, struct client *client, uint32_t rank)
 {
-    if (turn > client->newest) {
-        uint32_t ahead = turn - client->newest;
+    if (rank > client->newest) {
+        uint32_t ahead = rank - client->newest;
 
         client->before = ahead < 64 ? client->before << ahead | 1 : 1;
-        client->newest = turn;
+        client->newest = rank;
         return true;
     }
-    if (client->newest - turn < 64) {
-        uint64_t bit = UINT64_C(1) << (client->newest - turn);
+    if (client->newest - rank < 64) {
+        uint64_t bit = UINT64_C(1) << (client->newest - rank);
 
         if (client->before & bit) {
             bench->faults[REPEATED]++;
@@ -391,9 +391,9 @@ static void take_message(struct bench *bench, uint32_t number, const char *paylo
         bench->faults[STRAY]++;
         return;
     }
-    if (!message->turn)
-        message->turn = ++bench->turns; /* who gets it first gives everybody's order */
-    if (!note_turn(bench, &bench->clients[number], message->turn) || !message->missing)
+    if (!message->rank)
+        message->rank = ++bench->ranks; /* who gets it first gives everybody's order */
+    if (!note_rank(bench, &bench->clients[number], message->rank) || !message->missing)
         return;
     bench->deliveries++;
     if (--message->missing)
@@ -443,18 +443,23 @@ static size_t write_request(const struct bench *bench, const struct message *mes
     return (size_t)n + FRAME;
 }
 
-/* Somebody for whom no message is under way, so that his messages have an order. */
+static bool is_busy(const struct bench *bench, uint32_t target)
+{
+    for (size_t i = 0; i < bench->request_count; i++)
+        if (bench->requests[i].message && bench->requests[i].message->target == target)
+            return true;
+    return false;
+}
+
+/* Somebody for whom no message is under way, so that what he gets has an order. There is one, with
+ * no fewer clients than requests. */
 static uint32_t draw_target(struct bench *bench)
 {
-    for (;;) { /* there are at least as many clients as requests */
-        uint32_t target = draw(bench, bench->members);
-        bool busy = false;
+    uint32_t target = draw(bench, bench->members);
 
-        for (size_t i = 0; i < bench->request_count; i++)
-            busy |= bench->requests[i].message && bench->requests[i].message->target == target;
-        if (!busy)
-            return target;
-    }
+    while (is_busy(bench, target))
+        target = (target + 1) % (uint32_t)bench->members;
+    return target;
 }
 
 static void publish(struct bench *bench, struct request *request)
@@ -468,7 +473,7 @@ static void publish(struct bench *bench, struct request *request)
     *message = (struct message){.number = ++bench->numbers, .published = true};
     message->target = bench->unicast ? draw_target(bench) : ALL;
     message->missing = bench->unicast ? 1 : (uint32_t)bench->members;
-    message->turn = bench->unicast ? ++bench->turns : 0;
+    message->rank = bench->unicast ? ++bench->ranks : 0;
     message->begun = now_ns();
     write_message(message);
     length = write_request(bench, message, text, sizeof text);
