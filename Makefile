@@ -98,6 +98,9 @@ build/$(1)/echo build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/r
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl fuzz,$(eval $(call VARIANT,$(variant))))
 
+# The one that is for Linux alone.
+build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
+
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 

@@ -8,8 +8,7 @@
  * prints one line of NAME=VALUE: rates in 1/s, times in microseconds, memory in bytes. It exits
  * with 1 if a message was lost, repeated, damaged, out of order or with the wrong client, if a
  * client was closed or a request refused; with 2 if it could not measure. One thread, one epoll
- * set, nothing but 127.0.0.0/8, and no loop without an end. Linux only. */
-#define _GNU_SOURCE
+ * set, nothing but 127.0.0.0/8, and no loop without an end. Linux only, with _GNU_SOURCE. */
 #include "buf.h"
 
 #include <arpa/inet.h>
