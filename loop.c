@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 #define ACCEPTS_A_TURN 64
-#ifndef PARK_FROM    /* tests/bench.sh sets it, to compare */
+#ifndef PARK_FROM    /* the variant unparked of the build sets it */
 #define PARK_FROM 64 /* connections up to which nothing is parked and no thread runs */
 #endif
 #define HOT_MAX 128 /* connections that the loop polls itself once parking has begun */
