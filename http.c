@@ -35,17 +35,17 @@ static enum http_result next_line(struct str *rest, struct str *line)
     for (size_t i = 0; i < rest->length; i++) {
         unsigned char c = (unsigned char)rest->at[i];
 
-        if (c == '\r') {
-            if (i + 1 == rest->length)
-                return HTTP_MORE;
-            if (rest->at[i + 1] != '\n')
-                return HTTP_BAD;
-            *line = (struct str){rest->at, i};
-            *rest = (struct str){rest->at + i + 2, rest->length - i - 2};
-            return HTTP_OK;
-        }
-        if ((c < 0x20 && c != '\t') || c == 0x7f)
+        if ((c >= 0x20 && c != 0x7f) || c == '\t')
+            continue;
+        if (c != '\r')
             return HTTP_BAD;
+        if (i + 1 == rest->length)
+            return HTTP_MORE;
+        if (rest->at[i + 1] != '\n')
+            return HTTP_BAD;
+        *line = (struct str){rest->at, i};
+        *rest = (struct str){rest->at + i + 2, rest->length - i - 2};
+        return HTTP_OK;
     }
     return HTTP_MORE;
 }

@@ -157,8 +157,10 @@ static struct client *find_number(const struct hub *hub, uint64_t number)
     struct client *client;
 
     while ((client = table_next(&hub->clients, &cursor)))
-        if (client->number == number)
+        if (client->number == number) {
+            conn_prefetch(client->conn); /* mostly it is to be sent something */
             return client;
+        }
     return NULL;
 }
 
@@ -808,31 +810,25 @@ static void send_to_clients(struct hub *hub, const struct command *command, stru
     }
 }
 
-static void send_to_client(struct hub *hub, const struct command *command, struct message *message,
-                           struct outcome *outcome)
-{
-    struct client *client = target(hub, command, outcome);
-
-    if (!client)
-        return;
-    deliver(hub, client, message, outcome);
-    if (outcome->dropped)
-        fail(outcome, OUTCOME_OFFLINE, "client not online: it was closed for being slow");
-}
-
 static void send_message(struct hub *hub, const struct command *command, struct outcome *outcome)
 {
+    bool is_for_one = command->kind == COMMAND_SEND_TO_CLIENT;
+    struct client *client = is_for_one ? target(hub, command, outcome) : NULL;
     struct buf text = {0};
     struct message *message;
 
+    if (is_for_one && !client)
+        return;
     command_write_push(&text, command);
     message = encode_text(&text);
     if (!message) {
         fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
         return;
     }
-    if (command->kind == COMMAND_SEND_TO_CLIENT) {
-        send_to_client(hub, command, message, outcome);
+    if (client) {
+        deliver(hub, client, message, outcome);
+        if (outcome->dropped)
+            fail(outcome, OUTCOME_OFFLINE, "client not online: it was closed for being slow");
     } else if (command->kind == COMMAND_SEND_TO_CLIENTS) {
         send_to_clients(hub, command, message, outcome);
     } else {
