@@ -28,11 +28,28 @@ static bool is_token(struct str text)
     return text.length > 0;
 }
 
+/* How many bytes at the front, in eights, are sure to have no control byte among them: each byte is
+ * less 0x20, or apart from 0x7f less 1, and a borrow shows in its highest bit. */
+static size_t plain_eights(struct str text)
+{
+    const uint64_t ones = 0x0101010101010101u;
+    size_t i = 0;
+    uint64_t eight, apart;
+
+    for (; text.length - i >= sizeof eight; i += sizeof eight) {
+        memcpy(&eight, text.at + i, sizeof eight);
+        apart = eight ^ (ones * 0x7f);
+        if ((((eight - ones * 0x20) & ~eight) | ((apart - ones) & ~apart)) & (ones * 0x80))
+            break;
+    }
+    return i;
+}
+
 /* Cuts the next line off. A CR must be followed by LF, an LF must follow a CR, and no NUL or other
  * control byte but the tab may stand in a line: such bytes are read differently elsewhere. */
 static enum http_result next_line(struct str *rest, struct str *line)
 {
-    for (size_t i = 0; i < rest->length; i++) {
+    for (size_t i = plain_eights(*rest); i < rest->length; i++) {
         unsigned char c = (unsigned char)rest->at[i];
 
         if ((c >= 0x20 && c != 0x7f) || c == '\t')
