@@ -485,8 +485,8 @@ static void flush(struct loop *loop)
         conn_flush(conn);
         if (conn->blocked)
             make_hot(loop, session);
-        /* a client has nothing that changes with it, and most are not even in the cache */
-        if (session->state != SESSION_OPEN || conn->broken || conn->ending)
+        /* for a client that stays nothing changes, and the rest of its session is not in the cache */
+        if (conn->answering || conn->broken || conn->ending)
             settle(loop, session);
     }
 }

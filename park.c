@@ -35,6 +35,7 @@ struct park {
     struct lot **lots;
     size_t lot_count, max_lots;
     size_t roomy; /* no lot before this one has a free place */
+    bool rung;    /* the bell of a lot is to be rung at the next commit */
     int wake;
 
     pthread_mutex_t lock; /* guards what follows */
@@ -254,7 +255,7 @@ void park_watch(struct park *park, int32_t place, int fd)
     pthread_mutex_lock(&lot->lock);
     lot->arrivals[place % PARK_LOT] = fd;
     pthread_mutex_unlock(&lot->lock);
-    lot->rung = true;
+    lot->rung = park->rung = true;
 }
 
 static void ring(struct lot *lot)
@@ -267,9 +268,12 @@ static void ring(struct lot *lot)
 
 void park_commit(struct park *park)
 {
+    if (!park->rung) /* mostly: then nobody touches the lots, which are not in the cache */
+        return;
     for (size_t i = 0; i < park->lot_count; i++)
         if (park->lots[i]->rung)
             ring(park->lots[i]);
+    park->rung = false;
 }
 
 size_t park_returned(struct park *park, uint32_t *tokens, size_t max)
