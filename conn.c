@@ -249,6 +249,7 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit)
     }
     message->references++;
     conn->queued += message->length;
+    conn->shared->owed += message->length + CONN_OWED_EACH;
     mark_dirty(conn);
     return true;
 }

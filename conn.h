@@ -15,6 +15,7 @@
 #include <sys/types.h>
 
 #define CONN_SCRATCH 65536
+#define CONN_OWED_EACH 512
 
 struct client;
 
@@ -35,6 +36,8 @@ struct conn_shared {
     struct conn_list pushes;  /* the other dirty ones */
     struct conn_link *spare;  /* places to use again, */
     size_t spare_count;       /* and how many they are */
+    size_t owed; /* what was queued since the loop last set this to 0: bytes, and CONN_OWED_EACH
+                    for each message */
     char scratch[CONN_SCRATCH];
     char record[TLS_RECORD_MAX]; /* what is about to leave as one */
 };

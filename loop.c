@@ -38,6 +38,7 @@
 #define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
 #define PUSHES_A_TURN 256 /* connections that are written to before the loop looks up again */
+#define OWED_A_PUSH 16384 /* and one more for so much that has been queued in the turn */
 
 /* How many connections an address has. */
 struct address_count {
@@ -472,20 +473,25 @@ static void run_deadlines(struct loop *loop)
 
 /* Everything queued to one connection leaves in one call. All answers leave now. Of the pushes to
  * a large crowd a share does, and the others wait for the next turns: what is sent to them until
- * then shares their call, and no request waits until thousands have been written to. */
+ * then shares their call, and no request waits until thousands have been written to. The share
+ * grows with what is queued, so that some thirty short messages, or one of 16 KiB, wait for each at
+ * most: who sends faster than the clients can be written to waits for his answer, as he must. */
 static void flush(struct loop *loop)
 {
+    size_t owed = loop->shared.owed, pushes = 0;
     struct conn *conn;
-    size_t pushes = 0;
 
-    while (pushes < PUSHES_A_TURN && (conn = conn_next_dirty(&loop->shared))) {
+    loop->shared.owed = 0;
+    while ((pushes < PUSHES_A_TURN || pushes < owed / OWED_A_PUSH) &&
+           (conn = conn_next_dirty(&loop->shared))) {
         struct session *session = (struct session *)conn; /* its first member */
 
         pushes += !conn->answering;
         conn_flush(conn);
         if (conn->blocked)
             make_hot(loop, session);
-        /* for a client that stays nothing changes, and the rest of its session is not in the cache */
+        /* for a client that stays nothing changes, and the rest of its session is not in the cache
+         */
         if (conn->answering || conn->broken || conn->ending)
             settle(loop, session);
     }
