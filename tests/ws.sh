@@ -234,6 +234,21 @@ message() {
     echo "\"code\":1,\"msg\":\"\",\"data\":\"$(letters "$1")\""
 }
 
+# A client that is closed by a call and never says a word.
+silent_end() {
+    local fd part
+    exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
+    lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" >&"$fd"
+    while IFS= read -r -t 10 -d '}' -u "$fd" part && [[ $part != *clientId* ]]; do :; done
+    part=${part##*:\"}
+    request close_client "{'clientId':'${part%\"}'}" 'Connection: close' | talk >"$DIR/silent"
+    expect_match 'a client that says nothing can be closed' '*"msg":"success"*' \
+        "$(tail -n 1 "$DIR/silent")"
+    timeout 15 cat <&"$fd" >"$DIR/silent"
+    expect 'and is ended though it does not answer, long before a ping is due' 0 $?
+    exec {fd}>&-
+}
+
 slow_reader() {
     local fast slow sent=0 lost=0
     client fast shop
@@ -344,7 +359,9 @@ stop
 configure '[websocket]
 send_queue = 64 KiB'
 start
+silent_end &
 slow_reader
+wait $!
 stop
 
 configure
