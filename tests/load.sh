@@ -121,6 +121,47 @@ scope = off'
     done_with
 }
 
+# --- many sends at once -----------------------------------------------------------------------
+
+# The crowd is so large that not all of it is written to in one turn, and nothing but what waits to
+# be written moves the server on at the end. Requests are long and messages short: what is read in
+# one turn would be a hundred MB of waiting messages if the crowd got them in shares alone.
+backlog() {
+    local crowd=4000 sends=1000 before body i api
+    serve '[notice]
+scope = off
+[websocket]
+ping = 60
+[limits]
+head_timeout = 60
+idle_timeout = 60'
+    case $WSPUSH in
+    *release*) ;;
+    *) crowd=600 sends=50 ;;
+    esac
+    ask "open $crowd"
+    ask 'bind g'
+    expect 'a large crowd' "bound $crowd" "$REPLY"
+    before=$(memory VmRSS)
+    fresh_peak
+    body="$(printf '%1000s' ''){\"groupName\":\"g\",\"code\":1,\"msg\":\"m\",\"data\":1}"
+    for ((i = 0; i < sends; i++)); do
+        lines 'POST /api/send_to_group HTTP/1.1' 'Host: x' "Token: $TOKEN" \
+            "Content-Length: ${#body}"
+        printf %s "$body"
+    done >"$DIR/sends"
+    exec {api}<>"/dev/tcp/127.0.0.1/$PORT"
+    cat "$DIR/sends" >&"$api" &
+    ask "frames $((crowd * sends))"
+    expect 'gets all that is sent to it at once' "frames $((crowd * sends))" "$REPLY"
+    wait $!
+    exec {api}>&-
+    figures "KiB resident: $before before, $(memory VmHWM) at most, $(memory VmRSS) after"
+    within 'little of which waits in the memory (KiB)' 0 $((24576 + SLACK)) \
+        $(($(memory VmHWM) - before))
+    done_with
+}
+
 # --- many who vanish --------------------------------------------------------------------------
 
 vanishing() {
@@ -409,7 +450,7 @@ read_only() {
     saved_now 'Permission denied'
 }
 
-PARTS=(slow_reader vanishing slow_senders run_out few_from_the_start storms file_limit disk_full
+PARTS=(slow_reader backlog vanishing slow_senders run_out few_from_the_start storms file_limit disk_full
     read_only)
 [ $# = 0 ] || PARTS=("$@")
 touch "$DIR/held.err"

@@ -84,7 +84,7 @@ for name in layers fuzz echo rfc6455 rfc9112 start api limits ws tls park load c
     part $name tests/$name.sh
 done
 part bench tests/bench.sh smoke
-part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader storms
+part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader backlog storms
 part 'park (TLS)' env TLS=1 tests/park.sh
 part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
 part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh
