@@ -43,7 +43,7 @@ struct conn_shared {
 };
 
 /* One socket. The loop owns it; the hub queues to it and leaves its wishes in the flags. What is
- * touched for each message that is sent stands first, in one line of the cache. */
+ * touched for each message that is sent stands first, in 64 bytes. */
 struct conn {
     int fd;
     bool answering : 1;     /* its flush comes before those of pushes */

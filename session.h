@@ -70,9 +70,9 @@ struct session {
         struct http_chunks chunks; /* HTTP */
         struct ws_reader reader;   /* OPEN, CLOSING */
     } input;
-    uint32_t slot,
-        generation; /* the loop's: where it stands, and which of those that stood there */
-    int32_t place;  /* the loop's: in the car park, or -1 */
+    uint32_t slot;       /* the loop's: where it stands, */
+    uint32_t generation; /* which of those that stood there it is, */
+    int32_t place;       /* and its place in the car park, or -1 */
 };
 
 /* Prepares a session for an accepted, non-blocking socket. */
