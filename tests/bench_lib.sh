@@ -23,13 +23,6 @@ pin() {
     [ "$(nproc)" = 1 ] || taskset -acp $SERVER_CPU "$1" >/dev/null
 }
 
-# halt: ends the server; `stop` is all there is, where there is a cluster.
-halt() {
-    [ -n "$SERVER" ] || return 0
-    kill -TERM "$SERVER"
-    ended
-}
-
 # run CASE WHO ARGUMENT...: one run of the generator.
 run() {
     local name=$1 who=$2

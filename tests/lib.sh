@@ -178,11 +178,16 @@ ended() {
     fi
 }
 
-# stop: ends the server as an operator would.
-stop() {
+# halt: ends the server as an operator would.
+halt() {
     [ -n "$SERVER" ] || return 0
     kill -TERM "$SERVER"
     ended
+}
+
+# stop: ends all there is; where there is a cluster, that is more.
+stop() {
+    halt
 }
 
 # post PATH BODY [CURL-ARGUMENT...]: prints the answer's body; its status is in $DIR/status, its
