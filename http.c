@@ -408,8 +408,8 @@ static bool parse_chunk_size(struct str line, uint32_t *size)
             return false;
         value = value << 4 | (uint64_t)hex_value(line.at[i++]);
     }
-    *size =
-        value < UINT32_MAX ? (uint32_t)value : UINT32_MAX; /* which is too long for every body */
+    /* the greatest number is too long for every body */
+    *size = value < UINT32_MAX ? (uint32_t)value : UINT32_MAX;
     return i > 0 && are_extensions((struct str){line.at + i, line.length - i});
 }
 

@@ -471,11 +471,12 @@ static void run_deadlines(struct loop *loop)
     }
 }
 
-/* Everything queued to one connection leaves in one call. All answers leave now. Of the pushes to
- * a large crowd a share does, and the others wait for the next turns: what is sent to them until
- * then shares their call, and no request waits until thousands have been written to. The share
- * grows with what is queued, so that some thirty short messages, or one of 16 KiB, wait for each at
- * most: who sends faster than the clients can be written to waits for his answer, as he must. */
+/* Everything queued to one connection leaves in one call, answers first. Of the pushes to a large
+ * crowd a share leaves now, and the others wait for the next turns: what is sent to them until then
+ * shares their call, and no request waits until thousands have been written to. The share grows
+ * with what is queued, so that on average no more than some thirty short messages, or one of 16
+ * KiB, wait for each: who sends faster than clients can be written to has to wait for his answer.
+ */
 static void flush(struct loop *loop)
 {
     size_t owed = loop->shared.owed, pushes = 0;
@@ -490,8 +491,7 @@ static void flush(struct loop *loop)
         conn_flush(conn);
         if (conn->blocked)
             make_hot(loop, session);
-        /* for a client that stays nothing changes, and the rest of its session is not in the cache
-         */
+        /* for a client that stays nothing changes; its session's other half is not in the cache */
         if (conn->answering || conn->broken || conn->ending)
             settle(loop, session);
     }
