@@ -5,14 +5,15 @@
 #include <string.h>
 
 enum kind {
-    KIND_TEXT,    /* into char[room] */
-    KIND_BOOLEAN, /* true or false */
-    KIND_NUMBER,  /* min to max */
-    KIND_SECONDS, /* min to max seconds, with up to three decimals, kept as milliseconds */
-    KIND_SIZE,    /* bytes, or with KiB, MiB behind */
-    KIND_WORD,    /* one of `words`, kept as its place */
-    KIND_KEY,     /* exactly 16 bytes */
-    KIND_REGISTER /* open, closed or key:SECRET */
+    KIND_TEXT,     /* into char[room] */
+    KIND_BOOLEAN,  /* true or false */
+    KIND_NUMBER,   /* min to max */
+    KIND_SECONDS,  /* min to max seconds, with up to three decimals, kept as milliseconds */
+    KIND_SIZE,     /* bytes, or with KiB, MiB behind */
+    KIND_WORD,     /* one of `words`, kept as its place */
+    KIND_KEY,      /* exactly 16 bytes */
+    KIND_REGISTER, /* open, closed or key:SECRET */
+    KIND_ADMIN     /* ADDRESS:PORT, or nothing */
 };
 
 /* A key of the file, where it goes, and what it may be. */
@@ -77,6 +78,9 @@ static const struct key keys[] = {
 
     TEXT("tls", "cert", tls_cert, ""),
     TEXT("tls", "key", tls_key, ""),
+
+    CHOICE("admin", "listen", KIND_ADMIN, admin_host, NULL, "127.0.0.1:7801"),
+    CHOICE("console", "enabled", KIND_BOOLEAN, console, "false true", "true"),
 
     TEXT("redis", "host", redis_host, "127.0.0.1"),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
@@ -225,6 +229,33 @@ static bool set_register(struct str value, struct config *config, struct complai
     return true;
 }
 
+/* ADDRESS:PORT; an address of IPv6 stands in brackets. */
+static bool set_admin(struct str value, struct config *config, struct complaint *wrong)
+{
+    struct str host = value, port = {0};
+
+    config->admin_port = 0;
+    config->admin_host[0] = '\0';
+    if (value.length == 0)
+        return true;
+    while (host.length && host.at[host.length - 1] != ':')
+        host.length--;
+    port = (struct str){host.at + host.length, value.length - host.length};
+    if (host.length)
+        host.length--;
+    if (host.length > 2 && host.at[0] == '[' && host.at[host.length - 1] == ']')
+        host = (struct str){host.at + 1, host.length - 2};
+    else if (memchr(host.at, ':', host.length))
+        host.length = 0;
+    if (host.length == 0 || memchr(host.at, '[', host.length) ||
+        memchr(host.at, ']', host.length) || host.length >= sizeof config->admin_host ||
+        !str_number(port, 65535, &config->admin_port) || !config->admin_port)
+        return complain(wrong, "listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not ", value);
+    memcpy(config->admin_host, host.at, host.length);
+    config->admin_host[host.length] = '\0';
+    return true;
+}
+
 static bool set_value(struct config *config, const struct key *key, struct str value,
                       struct complaint *wrong)
 {
@@ -254,6 +285,8 @@ static bool set_value(struct config *config, const struct key *key, struct str v
         return true;
     case KIND_REGISTER:
         return set_register(value, config, wrong);
+    case KIND_ADMIN:
+        return set_admin(value, config, wrong);
     case KIND_KEY:
         if (value.length != 16 && value.length != 0)
             return complain(wrong, "crypto_key must have exactly 16 bytes", (struct str){0});

@@ -50,6 +50,13 @@ struct config {
     /* tls: both empty for plain connections */
     char tls_cert[1024], tls_key[1024];
 
+    /* admin: port 0 for no such listener */
+    char admin_host[256];
+    uint64_t admin_port;
+
+    /* console */
+    bool console;
+
     /* redis */
     char redis_host[256];
     uint64_t redis_port;

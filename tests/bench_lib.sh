@@ -12,7 +12,7 @@ BEGUN=$SECONDS
 serve() {
     WSPUSH=$1
     printf '%s\n' '[common]' 'host = 127.0.0.1' "data_dir = $DIR/data" 'drain = 0' \
-        '[notice]' 'scope = off' '[log]' "file = $DIR/log" >"$DIR/config.ini"
+        '[notice]' 'scope = off' '[admin]' 'listen =' '[log]' "file = $DIR/log" >"$DIR/config.ini"
     start
     pin "$SERVER"
     [ -n "$TOKEN" ] || sign_up bench # one token is good for all starts

@@ -184,6 +184,7 @@ configure_node() {
         [cluster.advertise]=127.0.0.1
         [cluster.rpc_port]=${NODE_RPC[$name]}
         [cluster.node_ttl]=3
+        [admin.listen]=
         [log.level]=debug
         [log.file]=$DIR/$name.log
     )

@@ -13,7 +13,8 @@ enum form {
     FORM_NUMBER,
     FORM_MILLISECONDS,
     FORM_WORD, /* one of `words` */
-    FORM_REGISTER
+    FORM_REGISTER,
+    FORM_ADMIN /* a number, the port, with admin_host before it; or nothing */
 };
 
 struct entry {
@@ -75,6 +76,8 @@ static const struct entry entries[] = {
     {"log", "format", FORM_WORD, AT(log_format), 0, 1, {"text", "json"}},
     TEXT("tls", "cert", tls_cert),
     TEXT("tls", "key", tls_key),
+    {"admin", "listen", FORM_ADMIN, AT(admin_port), 0, 65535, {NULL}},
+    {"console", "enabled", FORM_BOOLEAN, AT(console), 0, 1, {"false", "true"}},
     TEXT("redis", "host", redis_host),
     NUMBER("redis", "port", redis_port, 1, 65535),
     TEXT("redis", "password", redis_password),
@@ -125,6 +128,20 @@ static void require_bounds(const struct config *config)
     REQUIRE(strlen(config->crypto_key) == 16 || !config->crypto_key[0]);
     REQUIRE(memchr(config->register_key, '\0', sizeof config->register_key) != NULL);
     REQUIRE((config->registration == REGISTER_KEY) == (config->register_key[0] != '\0'));
+    REQUIRE(memchr(config->admin_host, '\0', sizeof config->admin_host) != NULL);
+    REQUIRE((config->admin_port != 0) == (config->admin_host[0] != '\0'));
+}
+
+static void write_admin(struct buf *out, const struct config *config)
+{
+    bool brackets = strchr(config->admin_host, ':') != NULL;
+
+    if (!config->admin_port)
+        return;
+    buf_append(out, brackets ? STR("[") : STR(""));
+    buf_append(out, str_from(config->admin_host));
+    buf_append(out, brackets ? STR("]:") : STR(":"));
+    buf_append_number(out, (int64_t)config->admin_port);
 }
 
 static void write_entry(struct buf *out, const struct config *config, const struct entry *entry)
@@ -139,6 +156,8 @@ static void write_entry(struct buf *out, const struct config *config, const stru
         buf_append(out, str_from(text_of(config, entry)));
     else if (entry->form == FORM_NUMBER)
         buf_append_number(out, (int64_t)number);
+    else if (entry->form == FORM_ADMIN)
+        write_admin(out, config);
     else if (entry->form != FORM_MILLISECONDS)
         buf_append(out, str_from(entry->words[number]));
     if (entry->form == FORM_MILLISECONDS) {
@@ -174,6 +193,7 @@ static void require_same_when_written(const struct config *config)
         else
             REQUIRE(number_of(config, &entries[i]) == number_of(&again, &entries[i]));
     REQUIRE(strcmp(config->register_key, again.register_key) == 0);
+    REQUIRE(strcmp(config->admin_host, again.admin_host) == 0);
     buf_free(&text);
 }
 

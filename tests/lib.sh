@@ -102,13 +102,16 @@ broken() {
 
 # --- a server ---------------------------------------------------------------------------------
 
-# configure [SECTION-TEXT]: writes the configuration for the next start; text is added to it.
+# configure [SECTION-TEXT]: writes the configuration for the next start; text is added to it. $ADMIN is what
+# [admin] listens on, if it is to.
 configure() {
     cat >"$DIR/config.ini" <<INI
 [common]
 host = 127.0.0.1
 data_dir = $DIR/data
 drain = 0.1
+[admin]
+listen = ${ADMIN-}
 [log]
 file = $DIR/log
 level = debug

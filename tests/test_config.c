@@ -96,6 +96,8 @@ static void check_defaults(const struct config *config)
     CHECK(strcmp(config->rabbitmq_exchange, "wspush") == 0);
     CHECK(config->advertise[0] == '\0' && config->rpc_port == 0);
     CHECK(config->node_ttl == 15000 && config->rpc_timeout == 2000);
+    CHECK(strcmp(config->admin_host, "127.0.0.1") == 0 && config->admin_port == 7801);
+    CHECK(config->console);
 }
 
 static void defaults_are_those_of_the_contract(void)
@@ -167,6 +169,36 @@ static void every_key_of_a_cluster_is_read(void)
     CHECK(config.port == 7800 && strcmp(config.host, "0.0.0.0") == 0 && config.user[0] == '\0');
     check_good(STR("[common]\nhost = h\nport = 1\nuser = n\n"), &config);
     CHECK(strcmp(config.redis_host, "127.0.0.1") == 0 && config.rabbitmq_port == 5672);
+}
+
+static void admin_listens_at_an_address(void)
+{
+    static const struct {
+        struct str value;
+        const char *host;
+        uint64_t port;
+    } good[] = {{STR_INIT("[admin]\nlisten = 10.0.0.1:80"), "10.0.0.1", 80},
+                {STR_INIT("[admin]\nlisten = [::1]:7801"), "::1", 7801},
+                {STR_INIT("[admin]\nlisten = localhost:65535"), "localhost", 65535},
+                {STR_INIT("[admin]\nlisten ="), "", 0}};
+    static const char *const bad[] = {"7801",  ":7801",    "127.0.0.1", "127.0.0.1:", "a:65536",
+                                      "a:0",   "::1:7801", "a:-1",      "[]:80",      "[::1]",
+                                      "a: 80", "off",      "a:80,b:80"};
+    char room[300], text[320];
+    struct config config;
+
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        check_good(good[i].value, &config);
+        CHECK(strcmp(config.admin_host, good[i].host) == 0 && config.admin_port == good[i].port);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        snprintf(text, sizeof text, "[admin]\nlisten = %s", bad[i]);
+        snprintf(room, sizeof room,
+                 "f.ini:2: listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not %s", bad[i]);
+        check_refused(str_from(text), room);
+    }
+    check_good(STR("[console]\nenabled = false"), &config);
+    CHECK(!config.console);
 }
 
 /* A key belongs to its section. */
@@ -723,6 +755,7 @@ int main(void)
     test_run("defaults_are_those_of_the_contract", defaults_are_those_of_the_contract);
     test_run("every_key_is_read", every_key_is_read);
     test_run("every_key_of_a_cluster_is_read", every_key_of_a_cluster_is_read);
+    test_run("admin_listens_at_an_address", admin_listens_at_an_address);
     test_run("keys_of_a_cluster_have_their_section", keys_of_a_cluster_have_their_section);
     test_run("parsing_goes_over_what_is_there", parsing_goes_over_what_is_there);
     test_run("numbers_keep_their_range", numbers_keep_their_range);
