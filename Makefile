@@ -6,7 +6,7 @@ PKG_CONFIG ?= pkg-config
 
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
-ROOMS = buf message table attempts deadline mailbox identity file log json order config crypto tls worker http park ws conn command account hub single api session loop
+ROOMS = buf message table attempts deadline mailbox notify identity file log json order config listen crypto tls worker http park ws conn command account hub single api admin session loop
 CLUSTER_ROOMS = task redis registry broker peer cluster
 VARIANT = $(if $(CLUSTER),cluster,release)
 

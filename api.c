@@ -106,19 +106,49 @@ static const struct route routes[] = {
     {STR_INIT("/api/client_info"), ACTION_COMMAND, COMMAND_CLIENT_INFO, F(CLIENT_ID), 0},
 };
 
-static const struct route *find_route(struct str path)
+#define KNOWN_ROUTES (API_ROUTES - 1)
+_Static_assert(sizeof routes / sizeof routes[0] == KNOWN_ROUTES, "API_ROUTES counts them");
+
+unsigned api_route(struct str path)
 {
-    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++)
-        if (str_equal(routes[i].path, path))
-            return &routes[i];
-    return NULL;
+    unsigned route = 0;
+
+    while (route < KNOWN_ROUTES && !str_equal(routes[route].path, path))
+        route++;
+    return route;
+}
+
+struct str api_path(unsigned route)
+{
+    return route < KNOWN_ROUTES ? routes[route].path : (struct str){0};
+}
+
+/* --- counting -------------------------------------------------------------------------------- */
+
+const uint32_t api_ranges[API_RANGES] = {100,   250,   500,    1000,   2500,    5000,
+                                         10000, 25000, 100000, 250000, 1000000, 5000000};
+
+_Static_assert(OUTCOME_UNREACHABLE == -1007 && OUTCOME_UNKNOWN_SYSTEM == -1001,
+               "API_CODES counts them");
+
+void api_count(struct api *api, unsigned route, enum outcome_code code, uint64_t microseconds)
+{
+    struct api_count *count = &api->counts[route];
+    unsigned range = 0;
+
+    count->codes[code == 0 ? 0 : code == OUTCOME_MALFORMED ? 1 : -1000 - code + 1]++;
+    while (range < API_RANGES && microseconds > api_ranges[range])
+        range++;
+    if (range < API_RANGES)
+        count->ranges[range]++;
+    count->microseconds += microseconds;
 }
 
 /* --- answers --------------------------------------------------------------------------------- */
 
 void api_refuse(struct api_answer *answer, int status, enum outcome_code code, struct str error)
 {
-    *answer = (struct api_answer){.status = status};
+    *answer = (struct api_answer){.status = status, .code = code};
     command_write_envelope(&answer->body, code, error, (struct str){0});
 }
 
@@ -524,6 +554,7 @@ void api_finish(struct api *api, const struct account_result *result, int64_t no
         api_refuse(answer, 200, OUTCOME_REGISTERED, STR("systemId is already registered"));
         return;
     case ACCOUNT_DENIED:
+        api->login_failures++;
         attempts_fail(&api->system_logins, str_hash(name, api->seed), now);
         attempts_fail(&api->address_logins, str_hash(name, result->origin), now);
         api_refuse(answer, 200, OUTCOME_DENIED, STR("wrong systemId or password"));
@@ -613,12 +644,12 @@ static enum api_result run(struct api *api, const struct route *route, const str
     return result;
 }
 
-enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer)
+/* Does what a call asks for, on behalf of a `system` that is found out. */
+static enum api_result handle(struct api *api, const struct api_call *call, struct buf *system,
+                              struct api_answer *answer)
 {
     const struct http_request *request = call->request;
-    const struct route *route = find_route(request->path);
-    char room[ACCOUNT_NAME_MAX];
-    struct buf system = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    const struct route *route = call->route < KNOWN_ROUTES ? &routes[call->route] : NULL;
     const char *unready = cluster_unready(api->cluster);
 
     if (!check_method(request, route, answer))
@@ -631,14 +662,25 @@ enum api_result api_handle(struct api *api, const struct api_call *call, struct 
     if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
         return API_ANSWERED;
     if (route->action == ACTION_COMMAND &&
-        !check_token(api, request, call->unix_now, &system, answer))
+        !check_token(api, request, call->unix_now, system, answer))
         return API_ANSWERED;
-    if (route->action == ACTION_COMMAND && !within_rate(api, str_of(&system), call->now)) {
+    if (route->action == ACTION_COMMAND && !within_rate(api, str_of(system), call->now)) {
         api_refuse(answer, 429, OUTCOME_LIMIT, STR("more API calls a second than api_rate allows"));
         answer->retry_after = 1;
         return API_ANSWERED;
     }
-    return run(api, route, call, str_of(&system), answer);
+    return run(api, route, call, str_of(system), answer);
+}
+
+enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer)
+{
+    struct buf system = {
+        .at = api->system, .capacity = sizeof api->system, .limit = sizeof api->system};
+    enum api_result result = handle(api, call, &system, answer);
+
+    if (result == API_ANSWERED)
+        answer->system = str_of(&system);
+    return result;
 }
 
 void api_free(struct api *api)

@@ -14,6 +14,22 @@
 #include "hub.h"
 #include "table.h"
 
+/* Calls are counted by the path they are for; the last number is that of all unknown ones. */
+#define API_ROUTES 13
+/* And by what came of them: success, then -1, and -1001 to -1007. */
+#define API_CODES 9
+/* And by how long they took: the upper bounds of this many ranges, in microseconds; what is above
+ * the last one is in none. */
+#define API_RANGES 12
+extern const uint32_t api_ranges[API_RANGES];
+
+/* The calls of one path. */
+struct api_count {
+    uint64_t codes[API_CODES];
+    uint64_t ranges[API_RANGES]; /* each without those of the ranges before it */
+    uint64_t microseconds;       /* in all */
+};
+
 /* What answers need; zeroed and then filled in by the owner, then api_open. */
 struct api {
     const struct config *config;
@@ -26,16 +42,22 @@ struct api {
     struct attempts system_logins;  /* that failed, of a system, */
     struct attempts address_logins; /* and of a system from one address */
     struct crypto_known tokens;     /* that were good lately */
-    struct buf decoded;             /* the strings of the present request */
+    struct api_count counts[API_ROUTES];
+    uint64_t login_failures;
+    struct buf decoded;            /* the strings of the present request */
+    char system[ACCOUNT_NAME_MAX]; /* whose it is */
 };
 
 /* An answer to be sent. */
 struct api_answer {
     int status;
-    const char *allow;    /* methods, or NULL */
-    const char *fields;   /* further header lines, each with its CRLF, or NULL */
-    unsigned retry_after; /* seconds, or 0 */
-    struct buf body;      /* the envelope; the receiver frees it */
+    enum outcome_code code; /* as in the body, if that is an envelope */
+    const char *type;       /* the body's media type; NULL: JSON */
+    const char *allow;      /* methods, or NULL */
+    const char *fields;     /* further header lines, each with its CRLF, or NULL */
+    unsigned retry_after;   /* seconds, or 0 */
+    struct str system;      /* who has called, as far as it is known; valid until the next call */
+    struct buf body;        /* mostly the envelope; the receiver frees it */
 };
 
 enum api_result {
@@ -46,12 +68,22 @@ enum api_result {
 /* A request with its whole body, and the circumstances. */
 struct api_call {
     const struct http_request *request;
+    unsigned route; /* see api_route */
     struct str body;
     uint64_t ticket;              /* names the connection for a late answer */
     const unsigned char *address; /* the peer's, 16 bytes as in struct conn */
     int64_t now;                  /* milliseconds of a steady clock */
     int64_t unix_now;             /* seconds */
 };
+
+/* The number under which calls of this path are counted. */
+unsigned api_route(struct str path);
+
+/* The path of a number, "" for that of unknown paths. */
+struct str api_path(unsigned route);
+
+/* Counts a call that has been answered. */
+void api_count(struct api *api, unsigned route, enum outcome_code code, uint64_t microseconds);
 
 /* Does what a call asks for. */
 enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer);

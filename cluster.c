@@ -60,7 +60,8 @@ struct cluster {
     bool waiting;     /* for the registry */
     char waiting_for[500], clash[500];
 
-    bool up, tried; /* RabbitMQ is connected; that has been tried at least once */
+    struct cluster_figures figures; /* as far as they are counted */
+    bool up, tried;                 /* RabbitMQ is connected; that has been tried at least once */
     int64_t up_since;
     uint64_t outstanding;      /* publications neither confirmed nor refused */
     int64_t outstanding_since; /* when the first of them was published, or the last confirm came */
@@ -117,6 +118,30 @@ const char *cluster_unready(const struct cluster *cluster)
     if (!cluster->joined)
         return cluster->waiting_for[0] ? cluster->waiting_for : "joining the cluster";
     return "joining the cluster: the links to the other nodes are not up yet";
+}
+
+const char *cluster_trouble(const struct cluster *cluster)
+{
+    const char *why = cluster_unready(cluster);
+
+    if (why || !cluster)
+        return why;
+    if (cluster->waiting)
+        return cluster->waiting_for;
+    return cluster->up ? NULL : "RabbitMQ cannot be used";
+}
+
+struct cluster_figures cluster_figures(const struct cluster *cluster)
+{
+    struct cluster_figures figures = cluster->figures;
+
+    for (const struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next) {
+        figures.nodes++;
+        figures.links += peer->link != NULL;
+    }
+    figures.redis_up = cluster->joined && !cluster->waiting;
+    figures.rabbitmq_up = cluster->up;
+    return figures;
 }
 
 /* Begins to serve once the others can be reached, or have been waited for long enough. */
@@ -786,6 +811,7 @@ static bool publish(struct cluster *cluster, const struct command *command, bool
     if (!write_letter(cluster, &letter) ||
         !broker_publish(cluster->broker, ticket, slot, order, str_of(&cluster->text), deadline))
         return false;
+    cluster->figures.publishes++;
     *number = ++cluster->numbers[order];
     recents_note(&cluster->recents[order], slot, *number, cluster->now);
     if (cluster->has_slot[slot]) {
@@ -853,6 +879,10 @@ static void take_confirm(struct cluster *cluster, uint64_t ticket, bool confirme
 
     cluster->outstanding--;
     cluster->outstanding_since = cluster->now;
+    if (confirmed)
+        cluster->figures.confirms++;
+    else
+        cluster->figures.refusals++;
     if (!task)
         return;
     if (is_notice) {
@@ -944,6 +974,7 @@ static void take_broker_event(struct cluster *cluster, const struct broker_event
     case BROKER_UP:
         log_write(cluster->options.log, LOG_INFO, "RabbitMQ is connected", NULL);
         cluster->up = cluster->tried = true;
+        cluster->figures.rabbitmq_connects++;
         cluster->up_since = cluster->outstanding_since = cluster->now;
         tell_state(cluster);
         break;
@@ -1134,6 +1165,7 @@ static void take_peer_events(struct cluster *cluster)
             give_up_node(cluster, &event->from);
         } else if (event->kind == PEER_UP && peer) {
             peer->ready = peer->clock_known = false;
+            cluster->figures.linked++;
             send_letter(cluster, peer, &state);
         } else if (peer) {
             take_letter(cluster, peer, str_of(&event->text));
@@ -1381,14 +1413,23 @@ static void take_known(struct cluster *cluster, const struct registry_event *eve
         go_on(cluster, task);
 }
 
+void cluster_rescope(struct cluster *cluster)
+{
+    if (!cluster || !cluster->joined)
+        return;
+    registry_forget(cluster->registry);
+    hub_report(cluster->hub, HUB_PRESENT);
+}
+
 static void come_back(struct cluster *cluster)
 {
     cluster->trust_at = cluster->now + (int64_t)cluster->options.config->node_ttl;
-    if (cluster->waiting)
+    if (cluster->waiting) {
         log_write(cluster->options.log, LOG_INFO, "Redis is back", NULL);
+        cluster->figures.redis_reconnects++;
+    }
     cluster->waiting = false;
-    registry_forget(cluster->registry);
-    hub_report(cluster->hub, HUB_PRESENT);
+    cluster_rescope(cluster);
 }
 
 /* Those who were told that the clients of this node have gone are told that they are there, once

@@ -42,6 +42,24 @@ const char *cluster_unready(const struct cluster *cluster);
 /* Why the node can never serve, or NULL: another one has its name. */
 const char *cluster_broken(const struct cluster *cluster);
 
+/* Why something that it takes cannot be reached, so that some commands are refused, or that the
+ * node cannot serve yet; NULL if all is well. */
+const char *cluster_trouble(const struct cluster *cluster);
+
+/* What a node of a cluster counts. */
+struct cluster_figures {
+    uint64_t nodes, links, linked; /* other nodes, links to them, and all links there have been */
+    bool redis_up, rabbitmq_up;
+    uint64_t redis_reconnects, rabbitmq_connects;
+    uint64_t publishes, confirms, refusals;
+};
+
+struct cluster_figures cluster_figures(const struct cluster *cluster);
+
+/* The configured scope of notices has changed: what is noted of this node's clients is noted anew.
+ */
+void cluster_rescope(struct cluster *cluster);
+
 enum cluster_status { CLUSTER_DONE, CLUSTER_LATER };
 
 /* Does what a command says. DONE: `outcome`, which must be zeroed, is filled in. LATER: a result

@@ -383,6 +383,104 @@ bool config_parse(struct config *config, const char *file, struct str text, char
     return true;
 }
 
+/* --- two configurations ------------------------------------------------------------------------
+ */
+
+/* Keys that may change while the server runs. */
+static bool is_live(const struct key *key)
+{
+    return str_equal(key->section, STR("limits")) || str_equal(key->section, STR("tls")) ||
+           str_equal(key->section, STR("notice")) || key->offset == AT(log_level) ||
+           key->offset == AT(allowed_origins);
+}
+
+/* How many bytes a value has in struct config; of a register and an admin it is its first part. */
+static size_t value_size(const struct key *key)
+{
+    switch (key->kind) {
+    case KIND_TEXT:
+        return key->max;
+    case KIND_KEY:
+        return ROOM(crypto_key);
+    case KIND_ADMIN:
+        return ROOM(admin_host);
+    case KIND_BOOLEAN:
+        return sizeof(bool);
+    case KIND_WORD:
+    case KIND_REGISTER:
+        return sizeof(unsigned);
+    case KIND_NUMBER:
+    case KIND_SECONDS:
+    case KIND_SIZE:
+        break;
+    }
+    return sizeof(uint64_t);
+}
+
+/* Texts are compared to their end, behind which they may differ. */
+static bool is_same(const struct config *a, const struct config *b, const struct key *key)
+{
+    const char *left = (const char *)a + key->offset, *right = (const char *)b + key->offset;
+    bool text = key->kind == KIND_TEXT || key->kind == KIND_KEY || key->kind == KIND_ADMIN;
+
+    if (text ? strcmp(left, right) != 0 : memcmp(left, right, value_size(key)) != 0)
+        return false;
+    return (key->kind != KIND_REGISTER || strcmp(a->register_key, b->register_key) == 0) &&
+           (key->kind != KIND_ADMIN || a->admin_port == b->admin_port);
+}
+
+/* The value of a live key as text. */
+static void describe(const struct config *config, const struct key *key,
+                     char text[CONFIG_VALUE_MAX])
+{
+    const char *at = (const char *)config + key->offset;
+    struct str rest = str_from(key->words ? key->words : "");
+    uint64_t number = 0;
+    unsigned word = 0;
+
+    if (key->kind == KIND_WORD) {
+        memcpy(&word, at, sizeof word);
+        for (unsigned i = 0; i < word; i++)
+            str_cut(&rest, ' ');
+        rest = str_cut(&rest, ' ');
+        snprintf(text, CONFIG_VALUE_MAX, "%.*s", (int)rest.length, rest.at);
+    } else if (key->kind == KIND_TEXT) {
+        snprintf(text, CONFIG_VALUE_MAX, "%s", at);
+    } else {
+        memcpy(&number, at, sizeof number);
+        snprintf(text, CONFIG_VALUE_MAX, "%llu",
+                 (unsigned long long)(key->kind == KIND_SECONDS ? number / 1000 : number));
+        if (key->kind == KIND_SECONDS && number % 1000)
+            snprintf(text, CONFIG_VALUE_MAX, "%llu.%03u", (unsigned long long)number / 1000,
+                     (unsigned)(number % 1000));
+    }
+}
+
+bool config_next_change(const struct config *from, const struct config *to, size_t *place,
+                        struct config_change *change)
+{
+    while (*place < KEY_COUNT && is_same(from, to, &keys[*place]))
+        ++*place;
+    if (*place == KEY_COUNT)
+        return false;
+    *change = (struct config_change){
+        .section = keys[*place].section, .name = keys[*place].name, .live = is_live(&keys[*place])};
+    if (change->live) {
+        describe(from, &keys[*place], change->from);
+        describe(to, &keys[*place], change->to);
+    }
+    ++*place;
+    return true;
+}
+
+void config_adopt(struct config *into, const struct config *from)
+{
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        if (is_live(&keys[i]))
+            memcpy((char *)into + keys[i].offset, (const char *)from + keys[i].offset,
+                   value_size(&keys[i]));
+}
+
 bool config_allows_origin(const struct config *config, struct str origin)
 {
     struct str rest = str_from(config->allowed_origins);

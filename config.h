@@ -83,6 +83,23 @@ void config_defaults(struct config *config);
 bool config_parse(struct config *config, const char *file, struct str text, char *error,
                   size_t room);
 
+#define CONFIG_VALUE_MAX 80
+
+/* A key that two configurations have different values for. */
+struct config_change {
+    struct str section, name;
+    bool live;                   /* a running server takes it up: see config_adopt */
+    char from[CONFIG_VALUE_MAX]; /* if live: the values, cut to the room */
+    char to[CONFIG_VALUE_MAX];
+};
+
+/* Finds the next key that differs, from place *place on (start with 0). False at the end. */
+bool config_next_change(const struct config *from, const struct config *to, size_t *place,
+                        struct config_change *change);
+
+/* Copies the values of all live keys. */
+void config_adopt(struct config *into, const struct config *from);
+
 /* True if `origin`, as a browser sends it, is one of the origins allowed; an empty list allows
  * all. */
 bool config_allows_origin(const struct config *config, struct str origin);

@@ -70,12 +70,10 @@ static enum conn_status receive_secure(struct conn *conn, char *at, size_t room,
     return CONN_ENDED;
 }
 
-static enum conn_status receive(struct conn *conn, char *at, size_t room, size_t *count)
+static enum conn_status receive_plain(struct conn *conn, char *at, size_t room, size_t *count)
 {
     ssize_t n;
 
-    if (conn->tls)
-        return receive_secure(conn, at, room, count);
     do
         n = recv(conn->fd, at, room, 0);
     while (n < 0 && errno == EINTR);
@@ -86,6 +84,15 @@ static enum conn_status receive(struct conn *conn, char *at, size_t room, size_t
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return CONN_BLOCKED;
     return CONN_ENDED;
+}
+
+static enum conn_status receive(struct conn *conn, char *at, size_t room, size_t *count)
+{
+    enum conn_status status =
+        conn->tls ? receive_secure(conn, at, room, count) : receive_plain(conn, at, room, count);
+
+    conn->shared->received += *count;
+    return status;
 }
 
 struct conn_bytes conn_kept(const struct conn *conn)
@@ -249,6 +256,7 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit)
     }
     message->references++;
     conn->queued += message->length;
+    conn->shared->waiting += message->length;
     conn->shared->owed += message->length + CONN_OWED_EACH;
     mark_dirty(conn);
     return true;
@@ -296,6 +304,8 @@ static void drop_first(struct conn *conn)
 static void account_for(struct conn *conn, size_t count)
 {
     conn->queued -= (uint32_t)count;
+    conn->shared->waiting -= count;
+    conn->shared->sent += count;
     count += conn->sent;
     while (conn->first && count >= conn->first->length) {
         count -= conn->first->length;
@@ -398,7 +408,9 @@ void conn_drop_queue(struct conn *conn)
         message_release(take_behind(conn, kept_to.link));
     if (!kept && conn->first)
         drop_first(conn);
+    conn->shared->waiting -= conn->queued;
     conn->queued = (uint32_t)(kept - (kept ? conn->sent : 0));
+    conn->shared->waiting += conn->queued;
 }
 
 /* The input stays: its user may be what broke the connection. */

@@ -38,6 +38,8 @@ struct conn_shared {
     size_t spare_count;       /* and how many they are */
     size_t owed; /* what was queued since the loop last set this to 0: bytes, and CONN_OWED_EACH
                     for each message */
+    uint64_t received, sent; /* bytes, without those of TLS itself, of all there have been */
+    uint64_t waiting;        /* bytes in all queues together */
     char scratch[CONN_SCRATCH];
     char record[TLS_RECORD_MAX]; /* what is about to leave as one */
 };

@@ -537,7 +537,9 @@ void http_write_answer(struct buf *out, const struct http_answer *answer)
         buf_append(out, STR("\r\nConnection: close"));
     else if (answer->keep_alive)
         buf_append(out, STR("\r\nConnection: keep-alive"));
-    buf_append(out, STR("\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: "));
+    buf_append(out, STR("\r\nContent-Type: "));
+    buf_append(out, str_from(answer->type ? answer->type : "application/json; charset=utf-8"));
+    buf_append(out, STR("\r\nContent-Length: "));
     buf_append_number(out, (int64_t)answer->body.length);
     buf_append(out, STR("\r\n"));
     buf_append(out, str_from(answer->fields));

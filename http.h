@@ -72,8 +72,9 @@ enum http_result http_read_chunks(struct http_chunks *chunks, char *at, size_t *
 /* An answer. Zeroed members are left out. */
 struct http_answer {
     int status;
-    struct str date;      /* as in the Date field */
-    struct str body;      /* JSON */
+    struct str date; /* as in the Date field */
+    struct str body;
+    const char *type;     /* the body's media type; NULL: JSON */
     const char *allow;    /* methods, with 405 and OPTIONS */
     const char *fields;   /* further header lines, each with its CRLF */
     unsigned retry_after; /* seconds */

@@ -282,6 +282,7 @@ static struct audience *make_audience(struct hub *hub, enum audience_kind kind,
         return NULL;
     }
     count_slot(hub, audience, 1);
+    hub->kinds[kind]++;
     return audience;
 }
 
@@ -291,6 +292,7 @@ static void drop_if_empty(struct hub *hub, struct audience *audience)
     if (!audience || audience->count)
         return;
     count_slot(hub, audience, -1);
+    hub->kinds[audience->kind]--;
     table_remove(&hub->audiences, audience->hash, audience);
     free_audience(audience);
 }
@@ -424,9 +426,11 @@ static void deliver(struct hub *hub, struct client *client, struct message *mess
     outcome->matched++;
     if (!client->is_slow && conn_queue(client->conn, message, queue_limit(hub))) {
         outcome->queued++;
+        hub->counts.sent++;
         return;
     }
     outcome->dropped++;
+    hub->counts.dropped++;
     if (client->is_slow)
         return;
     /* ended later: the audience that is being walked must not change now */
@@ -605,9 +609,31 @@ static void remove_client(struct hub *hub, struct client *client)
     free_client(client);
 }
 
-void hub_send_close(struct conn *conn, unsigned code, struct str reason)
+const uint16_t hub_close_codes[HUB_CLOSE_CODES] = {WS_CLOSE_NORMAL,
+                                                   WS_CLOSE_GOING_AWAY,
+                                                   WS_CLOSE_PROTOCOL,
+                                                   WS_CLOSE_NO_CODE,
+                                                   HUB_LOST,
+                                                   WS_CLOSE_BAD_DATA,
+                                                   WS_CLOSE_POLICY,
+                                                   WS_CLOSE_TOO_BIG,
+                                                   1011,
+                                                   WS_CLOSE_TRY_LATER};
+
+static void count_close(struct hub *hub, unsigned code)
+{
+    unsigned place = 0;
+
+    while (place < HUB_CLOSE_CODES && hub_close_codes[place] != code)
+        place++;
+    hub->counts.closes[place]++;
+}
+
+void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct str reason)
 {
     struct message *message = ws_close_frame(code, reason);
+
+    count_close(hub, code);
 
     if (message)
         conn_queue(conn, message, SIZE_MAX);
@@ -617,27 +643,50 @@ void hub_send_close(struct conn *conn, unsigned code, struct str reason)
     conn->ending = true;
 }
 
+/* One line for the end of each client. */
+static void log_end(const struct hub *hub, const struct client *client, enum log_level level,
+                    const char *message, unsigned code, struct str reason)
+{
+    char id[CRYPTO_ID_TEXT], address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "client"},
+                                 {.name = "system"},
+                                 {.name = "remote"},
+                                 {.name = "code", .number = code},
+                                 {.name = "reason", .text = reason},
+                                 {.name = "seconds", .number = hub->now - client->connected_at},
+                                 {.name = "queued", .number = (int64_t)client->conn->queued},
+                                 {0}};
+
+    if (hub->log->level > level)
+        return;
+    fields[0].text = (struct str){id, write_id(hub, client, id)};
+    fields[1].text = name_of(client->memberships[0].audience);
+    conn_address(client->conn, address);
+    fields[2].text = str_from(address);
+    if (!reason.at)
+        fields[4].text = STR("");
+    log_write(hub->log, level, message, fields);
+}
+
+static void part_with(struct hub *hub, struct client *client, unsigned code, struct str reason)
+{
+    hub_send_close(hub, client->conn, code, reason);
+    remove_client(hub, client);
+}
+
 static void end_client(struct hub *hub, struct client *client, unsigned code, struct str reason)
 {
-    hub_send_close(client->conn, code, reason);
-    remove_client(hub, client);
+    log_end(hub, client, LOG_INFO, "client closed", code, reason);
+    part_with(hub, client, code, reason);
 }
 
 static void end_slow_client(struct hub *hub, struct client *client)
 {
-    char id[CRYPTO_ID_TEXT], address[CONN_ADDRESS_MAX];
-    struct log_field fields[] = {{.name = "client", .text = {id, write_id(hub, client, id)}},
-                                 {.name = "system"},
-                                 {.name = "remote"},
-                                 {.name = "queued", .number = (int64_t)client->conn->queued},
-                                 {0}};
-
-    conn_address(client->conn, address);
-    fields[1].text = name_of(client->memberships[0].audience);
-    fields[2].text = str_from(address);
-    log_write(hub->log, LOG_WARN, "client closed: it reads slower than it is sent to", fields);
+    log_end(hub, client, LOG_WARN, "client closed: it reads slower than it is sent to",
+            WS_CLOSE_TRY_LATER, STR("slow"));
+    hub->counts.slow++;
     conn_drop_queue(client->conn);
-    end_client(hub, client, WS_CLOSE_TRY_LATER, STR("slow"));
+    part_with(hub, client, WS_CLOSE_TRY_LATER, STR("slow"));
 }
 
 /* Ends those found to be slow. The notices of it may find more of them; each is ended once. */
@@ -701,17 +750,17 @@ static bool greet(struct hub *hub, const struct client *client)
     return queued;
 }
 
-bool hub_connect(struct hub *hub, struct conn *conn, struct str system, int64_t now)
+bool hub_connect(struct hub *hub, struct conn *conn, struct str system)
 {
     struct client *client = new_client(hub, system);
 
     if (!client)
         return false;
     client->conn = conn;
-    client->connected_at = now;
+    client->connected_at = hub->now;
     conn->client = client;
     if (!greet(hub, client)) {
-        hub_disconnect(hub, client);
+        hub_disconnect(hub, client, "out of memory");
         return false;
     }
     if (hub->config->scope == NOTICE_SYSTEM)
@@ -720,8 +769,10 @@ bool hub_connect(struct hub *hub, struct conn *conn, struct str system, int64_t 
     return true;
 }
 
-void hub_disconnect(struct hub *hub, struct client *client)
+void hub_disconnect(struct hub *hub, struct client *client, const char *why)
 {
+    log_end(hub, client, LOG_INFO, "client lost", HUB_LOST, str_from(why));
+    count_close(hub, HUB_LOST);
     remove_client(hub, client);
     settle(hub);
 }
@@ -729,6 +780,13 @@ void hub_disconnect(struct hub *hub, struct client *client)
 void hub_end(struct hub *hub, struct client *client, unsigned code, struct str reason)
 {
     end_client(hub, client, code, reason);
+    settle(hub);
+}
+
+void hub_end_closed(struct hub *hub, struct client *client, unsigned code)
+{
+    log_end(hub, client, LOG_INFO, "client closed", code, STR("closed by the client"));
+    part_with(hub, client, code, (struct str){0});
     settle(hub);
 }
 

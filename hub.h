@@ -53,14 +53,31 @@ struct hub_shared {
     struct hub_event *first, *last; /* events, oldest first */
 };
 
+/* The close codes that are counted each; all others together are the last. */
+#define HUB_CLOSE_CODES 10
+extern const uint16_t hub_close_codes[HUB_CLOSE_CODES];
+
+#define HUB_LOST 1006 /* stands for a close code where a connection ended without a close frame */
+
+/* What a hub counts. */
+struct hub_counts {
+    uint64_t sent;    /* messages queued for clients, notices included, */
+    uint64_t dropped; /* and not queued, for their clients were too slow */
+    uint64_t slow;    /* clients ended for that */
+    uint64_t closes[HUB_CLOSE_CODES + 1];
+};
+
 struct hub {
     const struct config *config;
     const struct log *log;
     uint32_t seed;
-    struct table clients;      /* by number */
-    struct table audiences;    /* by kind, system and name */
-    struct client *slow;       /* to be ended once the present command is done */
-    struct hub_shared *shared; /* in a cluster, else NULL */
+    int64_t now; /* unix seconds; the owner keeps it right */
+    struct hub_counts counts;
+    size_t kinds[AUDIENCE_GROUP + 1]; /* audiences of each kind */
+    struct table clients;             /* by number */
+    struct table audiences;           /* by kind, system and name */
+    struct client *slow;              /* to be ended once the present command is done */
+    struct hub_shared *shared;        /* in a cluster, else NULL */
 };
 
 /* Prepares a hub. False if there are no random bytes. */
@@ -85,17 +102,20 @@ struct hub_event *hub_take_event(struct hub *hub);
 void hub_report(struct hub *hub, enum hub_event_kind kind);
 
 /* Makes a client of a connection whose handshake is done: it gets its id as the first frame, and
- * the system is told if the configuration says so. `now` in unix seconds. False if there was no
- * memory: nothing has changed. */
-bool hub_connect(struct hub *hub, struct conn *conn, struct str system, int64_t now);
+ * the system is told if the configuration says so. False if there was no memory: nothing has
+ * changed. */
+bool hub_connect(struct hub *hub, struct conn *conn, struct str system);
 
-/* The connection of this client has ended: it leaves everything, and those who are to know are
- * told. Frees the client. */
-void hub_disconnect(struct hub *hub, struct client *client);
+/* The connection of this client has ended without a close frame, and `why` is for the log: it
+ * leaves everything, and those who are to know are told. Frees the client. */
+void hub_disconnect(struct hub *hub, struct client *client, const char *why);
 
 /* Ends a client from this side: as hub_disconnect, and its connection gets a close frame behind
  * what is queued. */
 void hub_end(struct hub *hub, struct client *client, unsigned code, struct str reason);
+
+/* The same for one that has sent a close frame, and gets one back. */
+void hub_end_closed(struct hub *hub, struct client *client, unsigned code);
 
 /* Ends a client that is too slow: as hub_end, with 1013, but what is queued is dropped. */
 void hub_end_slow(struct hub *hub, struct client *client);
@@ -111,7 +131,7 @@ void hub_apply(struct hub *hub, const struct command *command, struct outcome *o
 bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload);
 
 /* Queues a close frame, behind which nothing more is queued. */
-void hub_send_close(struct conn *conn, unsigned code, struct str reason);
+void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct str reason);
 
 /* Frees everything; connections are left alone. */
 void hub_close(struct hub *hub);

@@ -1,9 +1,12 @@
 /* log.c - one line for each event, and `die` for start-up. */
 #include "log.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #define VALUE_MAX 2000
 
@@ -98,6 +101,20 @@ void log_write(const struct log *log, enum log_level level, const char *message,
         fflush(file);
     }
     buf_free(&line);
+}
+
+int log_reopen(const struct log *log, const char *path)
+{
+    int fd, error;
+
+    if (!log->file)
+        return 0;
+    fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
+    if (fd < 0)
+        return errno;
+    error = dup2(fd, fileno(log->file)) < 0 ? errno : 0;
+    close(fd);
+    return error;
 }
 
 void die(const char *format, ...)

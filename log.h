@@ -35,6 +35,10 @@ struct log_field {
 void log_write(const struct log *log, enum log_level level, const char *message,
                const struct log_field *fields);
 
+/* Opens the file at `path` again, for it may have been renamed; what is logged goes there from now
+ * on. Returns 0, or errno: then the old one is kept. Nothing happens if lines go to stderr. */
+int log_reopen(const struct log *log, const char *path);
+
 /* Start-up only: prints "wspush: " and the formatted text to stderr and exits with 1. */
 #ifdef __GNUC__
 __attribute__((format(printf, 1, 2)))

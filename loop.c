@@ -7,6 +7,7 @@
 #include "deadline.h"
 #include "hub.h"
 #include "mailbox.h"
+#include "notify.h"
 #include "park.h"
 #include "session.h"
 #include "table.h"
@@ -39,6 +40,8 @@
 #define RETURNED_AT_ONCE 256
 #define PUSHES_A_TURN 256 /* connections that are written to before the loop looks up again */
 #define OWED_A_PUSH 16384 /* and one more for so much that has been queued in the turn */
+#define ADMIN_MOST 8      /* connections to the admin listener at a time */
+#define OWN_POLLS 3       /* entries for poll() before those of connections */
 
 /* How many connections an address has. */
 struct address_count {
@@ -60,19 +63,22 @@ struct loop {
     uint32_t *free_slots;      /* those below `fresh`: a stack */
     uint32_t *hot;             /* slots of the sessions polled here */
     uint32_t *dead;            /* slots of those to be reaped */
-    struct pollfd *polls;      /* the listener, the wake pipe, as in `hot`, and the cluster's */
+    struct pollfd *polls;      /* both listeners, the wake pipe, as in `hot`, the cluster's */
     size_t poll_room;
     size_t slots, fresh, free_count, hot_count, dead_count, session_count;
-    size_t over_count; /* sessions beyond a limit, which are told so */
+    size_t over_count;  /* sessions beyond a limit, which are told so */
+    size_t admin_count; /* those that came to the admin listener */
+    uint64_t max_connections;
     uint32_t generation;
     struct deadlines deadlines;
     struct table addresses; /* of struct address_count; used if max_per_ip is set */
 
-    unsigned handshakes;     /* steps of handshakes in this turn */
-    struct tls_context *tls; /* for connections to come; NULL: they are plain */
-    sig_atomic_t reloads;    /* requests to load the certificate again that were met */
+    unsigned handshakes;      /* steps of handshakes in this turn */
+    struct tls_context *tls;  /* for connections to come; NULL: they are plain */
+    sig_atomic_t calls;       /* requests to return that were met */
+    enum config_notice scope; /* that is noted in the cluster */
 
-    int listener;
+    int listener, admin_listener;
     int64_t accept_after; /* no accepting before this time */
     bool out_of_descriptors;
     int64_t park_after; /* no new places in the car park before this time */
@@ -128,7 +134,7 @@ static bool grow(struct loop *loop)
     loop->sessions = sessions;
     if (!widen(&loop->free_slots, loop->free_count, slots) ||
         !widen(&loop->hot, loop->hot_count, slots) ||
-        !widen(&loop->dead, loop->dead_count, slots) || !reserve_polls(loop, slots + 2) ||
+        !widen(&loop->dead, loop->dead_count, slots) || !reserve_polls(loop, OWN_POLLS + slots) ||
         !deadlines_reserve(&loop->deadlines, slots))
         return false;
     loop->slots = slots;
@@ -237,14 +243,25 @@ static uint64_t over_limit_most(uint64_t connections)
 
 uint64_t loop_descriptors(uint64_t connections)
 {
-    return connections + over_limit_most(connections) + 2 * (connections / PARK_LOT + 1);
+    return connections + over_limit_most(connections) + ADMIN_MOST +
+           2 * (connections / PARK_LOT + 1);
+}
+
+static bool is_full(const struct loop *loop)
+{
+    return loop->session_count - loop->over_count - loop->admin_count >= loop->max_connections;
 }
 
 static bool may_accept(const struct loop *loop)
 {
     return loop->listener >= 0 && loop->context.now >= loop->accept_after &&
-           (loop->session_count - loop->over_count < loop->options->max_connections ||
-            loop->over_count < over_limit_most(loop->options->max_connections));
+           (!is_full(loop) || loop->over_count < over_limit_most(loop->max_connections));
+}
+
+static bool may_accept_admin(const struct loop *loop)
+{
+    return loop->admin_listener >= 0 && loop->context.now >= loop->accept_after &&
+           loop->admin_count < ADMIN_MOST;
 }
 
 /* Descriptors or memory have run out: those who wait are taken when some are free again. */
@@ -273,31 +290,41 @@ static void read_session(struct loop *loop, struct session *session)
         session_read(&loop->context, session);
 }
 
-static void take_connection(struct loop *loop, int fd, const struct sockaddr_storage *from)
+/* Makes a session of what was accepted; NULL without memory. */
+static struct session *begin_session(struct loop *loop, int fd, const unsigned char address[16])
 {
     struct session *session;
-    unsigned char address[16];
-    bool over_limit;
     int one = 1;
 
-    store_address(address, from);
-    over_limit = !count_address(loop, address) ||
-                 loop->session_count - loop->over_count >= loop->options->max_connections;
-    if (over_limit && loop->over_count >= over_limit_most(loop->options->max_connections)) {
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    session = new_session(loop, fd);
+    if (session) {
+        memcpy(session->conn.address, address, sizeof session->conn.address);
+        return session;
+    }
+    close(fd);
+    pause_accepting(loop, ENOMEM);
+    return NULL;
+}
+
+static void take_connection(struct loop *loop, int fd, const unsigned char address[16])
+{
+    bool over_limit = !count_address(loop, address) || is_full(loop);
+    struct session *session;
+
+    loop->context.admin.accepted++;
+    loop->context.admin.refused += over_limit;
+    if (over_limit && loop->over_count >= over_limit_most(loop->max_connections)) {
         uncount_address(loop, address); /* enough are being told: this one is shown the door */
         close(fd);
         return;
     }
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    session = new_session(loop, fd);
+    session = begin_session(loop, fd, address);
     if (!session) {
         uncount_address(loop, address);
-        close(fd);
-        pause_accepting(loop, ENOMEM);
         return;
     }
-    memcpy(session->conn.address, address, sizeof address);
     session->over_limit = over_limit;
     loop->over_count += over_limit;
     if (loop->tls && !conn_secure(&session->conn, loop->tls))
@@ -307,23 +334,47 @@ static void take_connection(struct loop *loop, int fd, const struct sockaddr_sto
     settle(loop, session);
 }
 
+/* Plain, and not counted among the others: it must get in when they have used up their limits. */
+static void take_admin_connection(struct loop *loop, int fd, const unsigned char address[16])
+{
+    struct session *session = begin_session(loop, fd, address);
+
+    if (!session)
+        return;
+    session->is_admin = true;
+    loop->admin_count++;
+    settle(loop, session);
+}
+
+/* Accepts one. False: there is nobody, or it cannot be done now. */
+static bool accept_one(struct loop *loop, int listener)
+{
+    struct sockaddr_storage from = {0};
+    socklen_t length = sizeof from;
+    int fd = accept(listener, (struct sockaddr *)&from, &length);
+    unsigned char address[16];
+
+    if (fd < 0) {
+        if (errno == EINTR || errno == ECONNABORTED)
+            return true;
+        if (errno != EAGAIN && errno != EWOULDBLOCK)
+            pause_accepting(loop, errno);
+        return false;
+    }
+    loop->out_of_descriptors = false;
+    store_address(address, &from);
+    if (listener == loop->admin_listener)
+        take_admin_connection(loop, fd, address);
+    else
+        take_connection(loop, fd, address);
+    return true;
+}
+
 static void accept_some(struct loop *loop)
 {
-    for (int i = 0; i < ACCEPTS_A_TURN && may_accept(loop); i++) {
-        struct sockaddr_storage from = {0};
-        socklen_t length = sizeof from;
-        int fd = accept(loop->listener, (struct sockaddr *)&from, &length);
-
-        if (fd >= 0) {
-            loop->out_of_descriptors = false;
-            take_connection(loop, fd, &from);
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+    for (int i = 0; i < ACCEPTS_A_TURN && may_accept(loop); i++)
+        if (!accept_one(loop, loop->listener))
             return;
-        } else if (errno != EINTR && errno != ECONNABORTED) {
-            pause_accepting(loop, errno);
-            return;
-        }
-    }
 }
 
 /* --- sessions -------------------------------------------------------------------------------- */
@@ -351,7 +402,7 @@ static void serve_ready(struct loop *loop, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         struct session *session = loop->sessions[loop->hot[i]];
-        short events = loop->polls[2 + i].revents;
+        short events = loop->polls[OWN_POLLS + i].revents;
 
         if (!events)
             continue;
@@ -378,6 +429,7 @@ static void take_returned(struct loop *loop)
             struct session *session = loop->sessions[slots[i]];
 
             session->watched = false;
+            loop->context.admin.parked--;
             make_hot(loop, session);
             if (session_wants_input(session))
                 read_session(loop, session);
@@ -410,6 +462,7 @@ static void take_account_results(struct loop *loop)
         struct session *session = find_session(loop, result.ticket);
 
         api_finish(&loop->api, &result, loop->context.now, loop->context.unix_now, &answer);
+        answer.system = (struct str){result.name, result.name_length};
         if (session && session->state == SESSION_WAIT)
             answer_late(loop, session, &answer);
         else
@@ -510,6 +563,7 @@ static bool park(struct loop *loop, struct session *session)
     }
     park_watch(loop->park, session->place, session->conn.fd);
     session->watched = true;
+    loop->context.admin.parked++;
     return true;
 }
 
@@ -579,12 +633,14 @@ static void free_session(struct loop *loop, struct session *session)
     if (session->place >= 0)
         park_leave_place(loop->park, session->place);
     deadlines_clear(&loop->deadlines, session->slot);
-    uncount_address(loop, session->conn.address);
+    if (!session->is_admin)
+        uncount_address(loop, session->conn.address);
     conn_close(&session->conn);
     loop->sessions[session->slot] = NULL;
     loop->free_slots[loop->free_count++] = session->slot;
     loop->session_count--;
     loop->over_count -= session->over_limit;
+    loop->admin_count -= session->is_admin;
     free(session);
 }
 
@@ -615,33 +671,38 @@ static void reap(struct loop *loop)
     loop->dead_count = 0;
 }
 
-/* --- the certificate ----------------------------------------------------------------------- */
+/* --- what may change while it runs ----------------------------------------------------------- */
 
-/* Loads the certificate again, for those that connect from now on. A bad one changes nothing. */
-static void reload(struct loop *loop)
+/* Connections are counted by address only while that is limited. */
+static void recount_addresses(struct loop *loop)
 {
-    const struct config *config = loop->config;
-    char error[1400];
-    struct tls_context *fresh;
-    struct log_field good[] = {{.name = "cert", .text = str_from(config->tls_cert)}, {0}, {0}};
-    struct log_field bad[] = {{.name = "error"}, {0}};
+    size_t place = 0;
+    struct address_count *entry;
 
-    loop->reloads = *loop->options->reloads;
-    if (!loop->tls) {
-        log_write(loop->options->log, LOG_INFO, "SIGHUP: there is no certificate to load", NULL);
-        return;
+    while ((entry = table_walk(&loop->addresses, &place)))
+        free(entry);
+    table_free(&loop->addresses);
+    for (size_t slot = 0; slot < loop->fresh; slot++)
+        if (loop->sessions[slot] && !loop->sessions[slot]->is_admin)
+            count_address(loop, loop->sessions[slot]->conn.address);
+}
+
+void loop_count_reload(struct loop *loop, bool good)
+{
+    loop->context.admin.reloads[good]++;
+}
+
+void loop_reload(struct loop *loop, uint64_t max_connections, struct tls_context *tls)
+{
+    loop->max_connections = max_connections;
+    if (tls) {
+        tls_context_free(loop->tls);
+        loop->tls = tls;
     }
-    fresh = tls_context_new(config->tls_cert, config->tls_key, error, sizeof error);
-    bad[0].text = str_from(error);
-    if (!fresh) {
-        log_write(loop->options->log, LOG_ERROR,
-                  "SIGHUP: the certificate cannot be loaded, the old one stays", bad);
-        return;
-    }
-    tls_context_free(loop->tls);
-    loop->tls = fresh;
-    good[1] = (struct log_field){.name = "days_left", .number = tls_context_days(fresh)};
-    log_write(loop->options->log, LOG_INFO, "SIGHUP: the certificate has been loaded", good);
+    recount_addresses(loop);
+    if (loop->scope != loop->config->scope)
+        cluster_rescope(loop->cluster);
+    loop->scope = loop->config->scope;
 }
 
 /* --- stopping -------------------------------------------------------------------------------- */
@@ -652,6 +713,7 @@ static void begin_stop(struct loop *loop)
                                  {0}};
 
     log_write(loop->options->log, LOG_INFO, "stopping", fields);
+    notify_service("STOPPING=1\nSTATUS=draining");
     close(loop->listener);
     loop->listener = -1;
     loop->context.stopping = true;
@@ -673,7 +735,7 @@ static void stop_share(struct loop *loop)
     for (; loop->stop_slot < loop->fresh && loop->stop_done < due; loop->stop_slot++) {
         struct session *session = loop->sessions[loop->stop_slot];
 
-        if (!session)
+        if (!session || session->is_admin) /* which tells that this node is draining */
             continue;
         session_stop(&loop->context, session);
         settle(loop, session);
@@ -685,7 +747,7 @@ static void stop_share(struct loop *loop)
 static bool stopped(const struct loop *loop)
 {
     return loop->context.stopping &&
-           ((loop->session_count == 0 && cluster_is_settled(loop->cluster)) ||
+           ((loop->session_count == loop->admin_count && cluster_is_settled(loop->cluster)) ||
             *loop->options->stops > 1 || loop->context.now >= loop->stop_ends + DRAIN_GRACE);
 }
 
@@ -699,7 +761,7 @@ static void take_time(struct loop *loop)
     loop->context.now = (int64_t)steady.tv_sec * 1000 + steady.tv_nsec / 1000000;
     clock_gettime(CLOCK_REALTIME, &wall);
     if (loop->context.unix_now != (int64_t)wall.tv_sec) {
-        loop->context.unix_now = (int64_t)wall.tv_sec;
+        loop->context.unix_now = loop->hub.now = (int64_t)wall.tv_sec;
         http_date(loop->context.unix_now, loop->context.date);
     }
 }
@@ -707,19 +769,21 @@ static void take_time(struct loop *loop)
 /* Builds the array for poll() from the state of things; returns how many entries it has. */
 static size_t build_polls(struct loop *loop)
 {
-    if (!reserve_polls(loop, 2 + loop->slots + cluster_poll_count(loop->cluster)))
+    if (!reserve_polls(loop, OWN_POLLS + loop->slots + cluster_poll_count(loop->cluster)))
         return 0;
     loop->polls[0] = (struct pollfd){may_accept(loop) ? loop->listener : -1, POLLIN, 0};
     loop->polls[1] = (struct pollfd){loop->options->wake[0], POLLIN, 0};
+    loop->polls[2] = (struct pollfd){may_accept_admin(loop) ? loop->admin_listener : -1, POLLIN, 0};
     for (size_t i = 0; i < loop->hot_count; i++) {
         const struct session *session = loop->sessions[loop->hot[i]];
         bool reads = !session->watched && session_wants_input(session);
         int events = (reads ? POLLIN : 0) | (session->conn.blocked ? POLLOUT : 0);
 
-        loop->polls[2 + i] = (struct pollfd){events ? session->conn.fd : -1, (short)events, 0};
+        loop->polls[OWN_POLLS + i] =
+            (struct pollfd){events ? session->conn.fd : -1, (short)events, 0};
     }
-    cluster_poll(loop->cluster, loop->polls + 2 + loop->hot_count);
-    return 2 + loop->hot_count + cluster_poll_count(loop->cluster);
+    cluster_poll(loop->cluster, loop->polls + OWN_POLLS + loop->hot_count);
+    return OWN_POLLS + loop->hot_count + cluster_poll_count(loop->cluster);
 }
 
 static int poll_timeout(const struct loop *loop)
@@ -756,15 +820,15 @@ static void turn(struct loop *loop)
      */
     if (loop->polls[1].revents)
         take_wakeups(loop);
-    cluster_serve(loop->cluster, loop->polls + 2 + hot, loop->context.now);
+    cluster_serve(loop->cluster, loop->polls + OWN_POLLS + hot, loop->context.now);
     /* hot[] grows at its end while sessions work: what was polled stays where it was */
     serve_ready(loop, hot);
     if (loop->polls[0].revents)
         accept_some(loop);
+    if (loop->polls[2].revents)
+        accept_one(loop, loop->admin_listener);
     take_cluster_results(loop);
     run_deadlines(loop);
-    if (*loop->options->reloads != loop->reloads)
-        reload(loop);
     if (*loop->options->stops && !loop->context.stopping)
         begin_stop(loop);
     if (loop->context.stopping)
@@ -773,15 +837,27 @@ static void turn(struct loop *loop)
     flush(loop);
     reap(loop);
     park_quiet(loop);
+    loop->context.admin.connections = loop->session_count - loop->admin_count;
+    loop->context.admin.threads = park_threads(loop->park);
 }
 
-const char *loop_run(struct loop *loop)
+const char *loop_broken(const struct loop *loop)
+{
+    return cluster_broken(loop->cluster);
+}
+
+enum loop_result loop_run(struct loop *loop)
 {
     take_time(loop);
-    while (!stopped(loop) && !cluster_broken(loop->cluster))
+    while (!stopped(loop) && !loop_broken(loop)) {
+        if (*loop->options->calls != loop->calls) {
+            loop->calls = *loop->options->calls;
+            return LOOP_CALLED;
+        }
         turn(loop);
+    }
     log_write(loop->options->log, LOG_INFO, "stopped", NULL);
-    return cluster_broken(loop->cluster);
+    return loop_broken(loop) ? LOOP_BROKEN : LOOP_STOPPED;
 }
 
 /* --- opening and closing --------------------------------------------------------------------- */
@@ -790,7 +866,7 @@ static bool open_parts(struct loop *loop)
 {
     const struct loop_options *options = loop->options;
 
-    loop->park = park_new(options->wake[1], 1 + (size_t)(options->max_connections / PARK_LOT));
+    loop->park = park_new(options->wake[1], 1 + (size_t)(options->most_connections / PARK_LOT));
     return loop->park && grow(loop) && hub_open(&loop->hub, options->config, options->log) &&
            crypto_random(&loop->api.seed, sizeof loop->api.seed);
 }
@@ -820,6 +896,7 @@ static bool open_accounts(struct loop *loop, char *error, size_t room)
                               error, room);
     loop->api.accounts = loop->context.accounts;
     loop->api.cluster = loop->context.cluster = loop->cluster;
+    loop->context.admin.cluster = loop->cluster;
     return loop->context.accounts != NULL;
 }
 
@@ -833,9 +910,19 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
     loop->options = options;
     loop->config = options->config;
     loop->listener = options->listener;
+    loop->admin_listener = options->admin_listener;
+    loop->max_connections = options->max_connections;
+    loop->scope = options->config->scope;
     loop->tls = options->tls;
-    loop->context = (struct session_context){
-        .config = options->config, .log = options->log, .hub = &loop->hub, .api = &loop->api};
+    loop->context = (struct session_context){.config = options->config,
+                                             .log = options->log,
+                                             .hub = &loop->hub,
+                                             .api = &loop->api,
+                                             .admin = {.hub = &loop->hub,
+                                                       .api = &loop->api,
+                                                       .shared = &loop->shared,
+                                                       .version = options->version,
+                                                       .started = (int64_t)time(NULL)}};
     loop->api = (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
     api_open(&loop->api);
     if (open_parts(loop) && open_accounts(loop, error, room))
@@ -869,6 +956,8 @@ void loop_close(struct loop *loop)
     deadlines_free(&loop->deadlines);
     if (loop->listener >= 0)
         close(loop->listener);
+    if (loop->admin_listener >= 0)
+        close(loop->admin_listener);
     free(loop->sessions);
     free(loop->free_slots);
     free(loop->hot);

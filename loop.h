@@ -18,14 +18,17 @@ struct loop_options {
     const struct config *config;
     const struct log *log;
     const struct crypto_keys *keys;
+    const char *version;          /* for /metrics */
     int listener;                 /* a listening socket, non-blocking; the loop closes it */
+    int admin_listener;           /* the same for /metrics and the like, or -1 */
     int wake[2];                  /* a pipe, both ends non-blocking: a byte written to [1] wakes */
     uint64_t max_connections;     /* above 0; descriptors must suffice */
+    uint64_t most_connections;    /* what loop_reload may raise that to */
     int rpc_listener;             /* in a cluster: for the other nodes; the loop closes it */
     unsigned char rpc_address[4]; /* and the address they find it at */
     struct tls_context *tls;      /* NULL: connections are plain; the loop frees it */
     volatile sig_atomic_t *stops; /* counts requests to stop: one drains, two end at once */
-    volatile sig_atomic_t *reloads; /* counts requests to load the certificate again */
+    volatile sig_atomic_t *calls; /* counts requests for which loop_run is to return */
 };
 
 /* Descriptors that a loop needs for so many connections: theirs, those of a few beyond the limit
@@ -35,8 +38,24 @@ uint64_t loop_descriptors(uint64_t connections);
 /* Opens a node. NULL: `error` says why, cut to `room` bytes. */
 struct loop *loop_open(const struct loop_options *options, char *error, size_t room);
 
-/* Serves until asked to stop, drains and returns NULL; or returns at once why it cannot serve. */
-const char *loop_run(struct loop *loop);
+enum loop_result {
+    LOOP_STOPPED, /* it was asked to stop, and has drained */
+    LOOP_CALLED,  /* `calls` has grown: the caller does what is wanted, and runs it again */
+    LOOP_BROKEN   /* it can never serve: loop_broken says why */
+};
+
+/* Serves until there is a reason not to. */
+enum loop_result loop_run(struct loop *loop);
+
+const char *loop_broken(const struct loop *loop);
+
+/* To be called when live keys have changed in the `config` that the loop was opened with: takes up
+ * what does not take effect by itself, and `max_connections`, at most `most_connections`. `tls`, if
+ * not NULL, is for connections to come; the loop frees it. */
+void loop_reload(struct loop *loop, uint64_t max_connections, struct tls_context *tls);
+
+/* Counts, for /metrics, that the configuration was read again, and whether it could be used. */
+void loop_count_reload(struct loop *loop, bool good);
 
 void loop_close(struct loop *loop);
 

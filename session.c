@@ -10,7 +10,7 @@
 
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
 {
-    *session = (struct session){.since = now, .last_seen = now, .place = -1};
+    *session = (struct session){.since = now, .last_seen = now, .opened = now, .place = -1};
     conn_open(&session->conn, fd, shared);
     session->conn.answering = true;
 }
@@ -27,18 +27,28 @@ static void enter(struct session_context *context, struct session *session,
     session->since = context->now;
 }
 
+#define CLOSED_BY_PEER "closed by the peer"
+
+/* A line for the end of a connection. A client has one of its own, which the hub writes; and the
+ * usual end of an HTTP connection is not worth telling. */
 static void log_end(const struct session_context *context, const struct session *session,
                     const char *reason)
 {
+    bool usual = session->upgraded || session->state == SESSION_DRAIN ||
+                 (strcmp(reason, CLOSED_BY_PEER) == 0 && !session->receiving);
+    enum log_level level = usual ? LOG_DEBUG : LOG_INFO;
     char address[CONN_ADDRESS_MAX];
-    struct log_field fields[] = {{.name = "remote"}, {.name = "reason"}, {0}};
+    struct log_field fields[] = {{.name = "remote"}, {.name = "reason"}, {0}, {0}};
 
-    if (context->log->level > LOG_DEBUG)
+    if (context->log->level > level)
         return;
     conn_address(&session->conn, address);
     fields[0].text = str_from(address);
     fields[1].text = str_from(reason);
-    log_write(context->log, LOG_DEBUG, "connection closed", fields);
+    if (!session->upgraded)
+        fields[2] =
+            (struct log_field){.name = "milliseconds", .number = context->now - session->opened};
+    log_write(context->log, level, "connection closed", fields);
 }
 
 /* The end of a session, whatever its state; the client it served goes with it. */
@@ -49,7 +59,7 @@ static void end(struct session_context *context, struct session *session, const 
     log_end(context, session, reason);
     session->state = SESSION_DEAD;
     if (session->conn.client)
-        hub_disconnect(context->hub, session->conn.client);
+        hub_disconnect(context->hub, session->conn.client, reason);
     /* over TLS an end without notice looks as if something were missing: only then it is one */
     if (session->conn.tls && !session->conn.first && !session->shut)
         conn_finish(&session->conn);
@@ -78,6 +88,7 @@ static void send_answer(struct session_context *context, struct session *session
     struct http_answer http = {.status = answer->status,
                                .date = str_from(context->date),
                                .body = str_of(&answer->body),
+                               .type = answer->type,
                                .allow = answer->allow,
                                .fields = answer->fields,
                                .retry_after = answer->retry_after,
@@ -93,6 +104,40 @@ static void send_answer(struct session_context *context, struct session *session
     session->asked_before = true;
     memset(&session->input, 0, sizeof session->input);
     enter(context, session, http.close ? SESSION_DRAIN : SESSION_HTTP);
+}
+
+/* A line for each call, for those who look for what went wrong. */
+static void log_call(const struct session_context *context, const struct session *session,
+                     struct str path, const struct api_answer *answer, uint32_t microseconds)
+{
+    char address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "path", .text = path},
+                                 {.name = "status", .number = answer->status},
+                                 {.name = "code", .number = answer->code},
+                                 {.name = "microseconds", .number = microseconds},
+                                 {.name = "remote"},
+                                 {0},
+                                 {0}};
+
+    if (context->log->level > LOG_DEBUG)
+        return;
+    conn_address(&session->conn, address);
+    fields[4].text = str_from(address);
+    if (answer->system.length)
+        fields[5] = (struct log_field){.name = "system", .text = answer->system};
+    log_write(context->log, LOG_DEBUG, "call", fields);
+}
+
+/* Counts and sends the answer to a call of the API, and frees it. */
+static void send_call_answer(struct session_context *context, struct session *session,
+                             const struct session_call *call, struct api_answer *answer,
+                             struct session_manner manner)
+{
+    uint32_t microseconds = (uint32_t)admin_clock() - call->began;
+
+    api_count(context->api, call->route, answer->code, microseconds);
+    log_call(context, session, api_path(call->route), answer, microseconds);
+    send_answer(context, session, answer, manner);
 }
 
 /* Refuses the present request with its connection's last answer. */
@@ -114,17 +159,33 @@ static struct session_manner manner_of(const struct http_request *request)
 
 /* --- upgrades -------------------------------------------------------------------------------- */
 
+static void log_turned_away(const struct session_context *context, const struct session *session,
+                            struct str why, unsigned close_code)
+{
+    char address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "remote"},
+                                 {.name = "code", .number = close_code},
+                                 {.name = "reason", .text = why},
+                                 {0}};
+
+    conn_address(&session->conn, address);
+    fields[0].text = str_from(address);
+    log_write(context->log, LOG_INFO, "client turned away", fields);
+}
+
 /* Says why this is no client, and closes. */
 static void turn_away(struct session_context *context, struct session *session,
                       enum outcome_code code, struct str why, unsigned close_code)
 {
     struct buf text = {0};
 
+    log_turned_away(context, session, why, close_code);
+
     command_write_envelope(&text, code, why, (struct str){0});
     if (text.failed || !hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text)))
         conn_kill(&session->conn);
     buf_free(&text);
-    hub_send_close(&session->conn, close_code,
+    hub_send_close(context->hub, &session->conn, close_code,
                    code == OUTCOME_UNREACHABLE ? STR("try again later") : STR("unknown system"));
 }
 
@@ -135,7 +196,7 @@ void session_admit(struct session_context *context, struct session *session,
         return; /* it has ended while it waited */
     switch (admission) {
     case CLUSTER_ADMITTED:
-        if (!hub_connect(context->hub, &session->conn, system, context->unix_now))
+        if (!hub_connect(context->hub, &session->conn, system))
             conn_kill(&session->conn);
         break;
     case CLUSTER_UNKNOWN:
@@ -177,12 +238,21 @@ static void upgrade(struct session_context *context, struct session *session,
 
     ws_write_upgrade(&bytes, key);
     queue(session, &bytes);
+    admin_count_handshake(&context->admin, 101);
+    session->upgraded = true;
     session->conn.answering = false;
     session->last_ping = context->now;
     session->receiving = false;
     session->input.reader = (struct ws_reader){.limit = (uint32_t)context->config->max_message};
     enter(context, session, SESSION_OPEN);
     greet(context, session, request->query);
+}
+
+static void refuse_upgrade(struct session_context *context, struct session *session,
+                           struct api_answer *answer, struct session_manner manner)
+{
+    admin_count_handshake(&context->admin, answer->status);
+    send_answer(context, session, answer, manner);
 }
 
 /* GET /ws: an upgrade, or why not. */
@@ -202,18 +272,18 @@ static void handle_ws(struct session_context *context, struct session *session,
         api_refuse(&answer, options ? 200 : 405, options ? OUTCOME_SUCCESS : OUTCOME_MALFORMED,
                    options ? STR("success") : STR("this path takes GET"));
         answer.allow = "GET, OPTIONS";
-        send_answer(context, session, &answer, manner);
+        refuse_upgrade(context, session, &answer, manner);
         return;
     }
     if (context->stopping) {
         api_refuse(&answer, 503, OUTCOME_UNREACHABLE, STR("the server is stopping"));
-        send_answer(context, session, &answer, manner);
+        refuse_upgrade(context, session, &answer, manner);
         return;
     }
     if (cluster_unready(context->cluster)) { /* a proxy may try another node */
         api_refuse(&answer, 503, OUTCOME_UNREACHABLE, str_from(cluster_unready(context->cluster)));
         answer.retry_after = 1;
-        send_answer(context, session, &answer, manner);
+        refuse_upgrade(context, session, &answer, manner);
         return;
     }
     status = ws_check_upgrade(request, &key, &error);
@@ -230,7 +300,7 @@ static void handle_ws(struct session_context *context, struct session *session,
     if (status == 426)
         answer.fields = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
                         "Connection: Upgrade\r\n";
-    send_answer(context, session, &answer, manner);
+    refuse_upgrade(context, session, &answer, manner);
 }
 
 /* --- requests -------------------------------------------------------------------------------- */
@@ -240,26 +310,33 @@ static void handle_request(struct session_context *context, struct session *sess
 {
     struct api_answer answer;
     struct session_manner manner = manner_of(request);
+    struct session_call counted = {.route = api_route(request->path),
+                                   .began = (uint32_t)admin_clock()};
     struct api_call call = {.request = request,
+                            .route = counted.route,
                             .body = body,
                             .ticket = session_ticket(session),
                             .address = session->conn.address,
                             .now = context->now,
                             .unix_now = context->unix_now};
 
-    if (session->over_limit) {
+    if (session->is_admin) {
+        admin_answer(&context->admin, context->stopping, request, &answer);
+        send_answer(context, session, &answer, manner);
+    } else if (session->over_limit) {
         api_refuse(&answer, 429, OUTCOME_LIMIT, STR("too many connections"));
         answer.retry_after = 5;
         manner.close = true;
+        send_answer(context, session, &answer, manner);
     } else if (str_equal(request->path, STR("/ws"))) {
         handle_ws(context, session, request);
-        return;
-    } else if (api_handle(context->api, &call, &answer) == API_LATER) {
+    } else if (api_handle(context->api, &call, &answer) == API_ANSWERED) {
+        send_call_answer(context, session, &counted, &answer, manner);
+    } else {
         session->manner = manner;
+        session->input.call = counted;
         enter(context, session, SESSION_WAIT);
-        return;
     }
-    send_answer(context, session, &answer, manner);
 }
 
 /* Finds the body behind the head. HTTP_OK: *body is whole, and *used counts all of the request. */
@@ -341,7 +418,9 @@ static size_t take_request(struct session_context *context, struct session *sess
 void session_answer_late(struct session_context *context, struct session *session,
                          struct api_answer *answer)
 {
-    send_answer(context, session, answer, session->manner);
+    struct session_call call = session->input.call; /* whose place the next request takes */
+
+    send_call_answer(context, session, &call, answer, session->manner);
     session_resume(context, session);
 }
 
@@ -374,9 +453,9 @@ static void handle_control(struct session_context *context, struct session *sess
     if (event->opcode == WS_CLOSE) {
         /* section 5.5.1: the answer to a close frame carries the same code */
         if (client)
-            hub_end(context->hub, client, event->code, (struct str){0});
+            hub_end_closed(context->hub, client, event->code);
         else if (!session->conn.ending)
-            hub_send_close(&session->conn, event->code, (struct str){0});
+            hub_send_close(context->hub, &session->conn, event->code, (struct str){0});
         enter(context, session, SESSION_DRAIN);
     } else if (event->opcode == WS_PING && client &&
                !hub_queue_frame(context->hub, &session->conn, WS_PONG, event->payload)) {
@@ -387,17 +466,10 @@ static void handle_control(struct session_context *context, struct session *sess
 static void handle_breach(struct session_context *context, struct session *session,
                           const struct ws_event *event)
 {
-    char address[CONN_ADDRESS_MAX];
-    struct log_field fields[] = {{.name = "remote"}, {.name = "reason"}, {0}};
-
-    conn_address(&session->conn, address);
-    fields[0].text = str_from(address);
-    fields[1].text = str_from(event->error);
-    log_write(context->log, LOG_INFO, "client closed: it broke the protocol", fields);
     if (session->conn.client)
         hub_end(context->hub, session->conn.client, event->code, str_from(event->error));
     else if (!session->conn.ending)
-        hub_send_close(&session->conn, event->code, str_from(event->error));
+        hub_send_close(context->hub, &session->conn, event->code, str_from(event->error));
     enter(context, session, SESSION_DRAIN);
 }
 
@@ -414,8 +486,10 @@ static size_t take_frame(struct session_context *context, struct session *sessio
     case WS_EVENT_DATA:
         if (session->conn.client)
             match_ping(context, session, &event);
-        if (event.last)
+        if (event.last) {
             session->receiving = false; /* what follows has its own time */
+            context->admin.received_messages++;
+        }
         break;
     case WS_EVENT_CONTROL:
         if (!session->input.reader.message)
@@ -491,7 +565,7 @@ static void read_end(struct session_context *context, struct session *session)
     if (!answers || !session->conn.queued || session->conn.broken) {
         const char *failure = conn_failure(&session->conn);
 
-        end(context, session, failure ? failure : "closed by the peer");
+        end(context, session, failure ? failure : CLOSED_BY_PEER);
         return;
     }
     session->deaf = true;
@@ -550,7 +624,7 @@ void session_flushed(struct session_context *context, struct session *session)
         session->shut = true;
         conn_finish(conn);
         if (session->deaf)
-            end(context, session, "closed by the peer");
+            end(context, session, CLOSED_BY_PEER);
     }
     session_resume(context, session);
 }
@@ -645,7 +719,9 @@ bool session_expire(struct session_context *context, struct session *session)
         refuse(context, session, 408, "the request did not come in time");
         conn_keep(&session->conn, (struct conn_bytes){0});
     } else {
-        end(context, session, "deadline passed");
+        end(context, session,
+            session->state == SESSION_OPEN && session->pinged ? "no sign of life"
+                                                              : "deadline passed");
     }
     return false;
 }
@@ -662,7 +738,7 @@ void session_stop(struct session_context *context, struct session *session)
     if (session->conn.client)
         hub_end(context->hub, session->conn.client, WS_CLOSE_GOING_AWAY, STR("going away"));
     else if (session->state == SESSION_OPEN && !session->conn.ending) /* it waits to be let in */
-        hub_send_close(&session->conn, WS_CLOSE_GOING_AWAY, STR("going away"));
+        hub_send_close(context->hub, &session->conn, WS_CLOSE_GOING_AWAY, STR("going away"));
     else if (session->state == SESSION_HTTP && !session->receiving)
         enter(context, session, SESSION_DRAIN);
 }

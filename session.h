@@ -6,6 +6,7 @@
 #define WSPUSH_SESSION_H
 
 #include "account.h"
+#include "admin.h"
 #include "api.h"
 #include "cluster.h"
 #include "config.h"
@@ -43,6 +44,13 @@ struct session_context {
     int64_t unix_now; /* seconds */
     char date[30];    /* the same as an HTTP date */
     bool stopping;    /* every answer is its connection's last */
+    struct admin admin;
+};
+
+/* A call that is answered, or will be. */
+struct session_call {
+    unsigned route;
+    uint32_t began; /* microseconds of a steady clock, of which the upper half is cut off */
 };
 
 /* A connection and its state. */
@@ -50,6 +58,8 @@ struct session {
     struct conn conn;
     enum session_state state;
     bool over_limit : 1;   /* one connection too many: refused as soon as it asks for something */
+    bool is_admin : 1;     /* it came to the admin listener */
+    bool upgraded : 1;     /* it speaks, or spoke, WebSocket */
     bool held : 1;         /* HTTP, WAIT: whole requests may be among the input kept */
     bool receiving : 1;    /* HTTP: part of a request is here */
     bool head_done : 1;    /* HTTP: its head is whole */
@@ -65,9 +75,13 @@ struct session {
     uint8_t ping_text; /* OPEN: bytes of the present message that match "ping"; 5 if it differs */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */
-    int64_t last_ping; /* OPEN: when it was last pinged */
+    union {
+        int64_t opened;    /* before an upgrade: when it was accepted */
+        int64_t last_ping; /* OPEN: when it was last pinged */
+    };
     union {
         struct http_chunks chunks; /* HTTP */
+        struct session_call call;  /* WAIT */
         struct ws_reader reader;   /* OPEN, CLOSING */
     } input;
     uint32_t slot;       /* the loop's: where it stands, */

@@ -26,6 +26,23 @@ const char *cluster_broken(const struct cluster *cluster)
     return NULL;
 }
 
+const char *cluster_trouble(const struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct cluster_figures cluster_figures(const struct cluster *cluster)
+{
+    (void)cluster;
+    return (struct cluster_figures){0};
+}
+
+void cluster_rescope(struct cluster *cluster)
+{
+    (void)cluster;
+}
+
 enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
                                   const struct command *command, bool receipt, uint64_t ticket,
                                   struct outcome *outcome)

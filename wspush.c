@@ -4,31 +4,27 @@
 #include "config.h"
 #include "crypto.h"
 #include "file.h"
-#include "identity.h"
+#include "listen.h"
 #include "log.h"
 #include "loop.h"
 #include "mailbox.h"
-
+#include "notify.h"
 #include "tls.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
-#include <netdb.h>
-#include <netinet/in.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define VERSION "0.1.0"
 #define DEFAULT_FILE "config.ini"
 #define CONFIG_MAX (1024 * 1024)
-#define BACKLOG 4096
+#define MOST_CONNECTIONS 10000000
 #define KEY_FILE "key"
 #define LOCK_FILE "lock"
 /* Standard streams, the listener, the wake pipe, and files. */
@@ -47,7 +43,7 @@
 int initgroups(const char *user, gid_t group);
 
 /* What the signal handler needs. */
-static volatile sig_atomic_t stops, reloads;
+static volatile sig_atomic_t stops, calls, reloads, reopens; /* calls: the last two together */
 static int wake_descriptor = -1;
 
 static const char usage[] =
@@ -61,13 +57,13 @@ static const char usage[] =
     "\n"
     "WebSocket clients connect to ws://HOST:PORT/ws?systemId=NAME; business systems POST to\n"
     "http://HOST:PORT/api/…; with [tls] wss:// and https://. SIGTERM drains and stops, a second\n"
-    "one stops at once. SIGHUP loads a renewed certificate.\n";
+    "one stops at once. SIGHUP reads the configuration again, SIGUSR1 reopens the log.\n";
 
 struct options {
     const char *file;
     bool named, test;
-    struct str port;
-    bool absent; /* the file is not there, and need not be */
+    uint64_t port; /* 0: none was given */
+    bool absent;   /* the file is not there, and need not be */
 };
 
 static void parse_options(int count, char **arguments, struct options *options)
@@ -95,54 +91,62 @@ static void parse_options(int count, char **arguments, struct options *options)
             exit(2);
         }
     }
-    if (optind < count)
-        options->port = str_from(arguments[optind++]);
-    if (optind < count) {
+    if (optind < count &&
+        (!str_number(str_from(arguments[optind]), 65535, &options->port) || !options->port))
+        die("PORT must be a number from 1 to 65535, not %s", arguments[optind]);
+    if (optind + 1 < count) {
         fputs(usage, stderr);
         exit(2);
     }
 }
 
 /* What a node of a cluster must have been told. */
-static void check_cluster(const struct options *options, struct config *config)
+static bool check_cluster(const struct options *options, struct config *config, char *error,
+                          size_t room)
 {
-    if (!config->crypto_key[0])
-        die("%s: cluster = true needs [common] crypto_key: the same 16 bytes on every node",
-            options->file);
+#ifndef WSPUSH_CLUSTER
+    snprintf(error, room,
+             "%s: cluster = true, but this binary is built without cluster support: build one with "
+             "make CLUSTER=1, or set cluster = false",
+             options->file);
+    return false;
+#endif
     if (!config->rpc_port)
         config->rpc_port = config->port + RPC_PORT_ABOVE;
-    if (config->rpc_port > 65535)
-        die("%s: [common] port + %d is no port: set [cluster] rpc_port", options->file,
-            RPC_PORT_ABOVE);
-    if (config->rpc_port == config->port)
-        die("%s: [cluster] rpc_port must not be [common] port", options->file);
+    if (!config->crypto_key[0])
+        snprintf(error, room,
+                 "%s: cluster = true needs [common] crypto_key: the same 16 bytes on every node",
+                 options->file);
+    else if (config->rpc_port > 65535)
+        snprintf(error, room, "%s: [common] port + %d is no port: set [cluster] rpc_port",
+                 options->file, RPC_PORT_ABOVE);
+    else if (config->rpc_port == config->port)
+        snprintf(error, room, "%s: [cluster] rpc_port must not be [common] port", options->file);
+    else
+        return true;
+    return false;
 }
 
-static void read_config(struct options *options, struct config *config)
+/* Reads the configuration. False: `error`, of `room` bytes, says what is wrong and what helps. */
+static bool load_config(const struct options *options, struct config *config, bool *absent,
+                        char *error, size_t room)
 {
     struct buf text = {.limit = CONFIG_MAX};
-    char error[700];
     bool good;
     int code = file_read(options->file, &text);
 
     config_defaults(config);
-    options->absent = code == ENOENT;
-    if (code && (code != ENOENT || options->named))
-        die("%s: %s: give a readable file with -c", options->file, strerror(code));
-    good = code || config_parse(config, options->file, str_of(&text), error, sizeof error);
+    *absent = code == ENOENT;
+    if (code && (code != ENOENT || options->named)) {
+        snprintf(error, room, "%s: %s: give a readable file with -c", options->file,
+                 strerror(code));
+        return false;
+    }
+    good = code || config_parse(config, options->file, str_of(&text), error, room);
     buf_free(&text);
-    if (!good)
-        die("%s", error);
-#ifndef WSPUSH_CLUSTER
-    if (config->cluster)
-        die("%s: cluster = true, but this binary is built without cluster support: build one with "
-            "make CLUSTER=1, or set cluster = false",
-            options->file);
-#endif
-    if (options->port.at && (!str_number(options->port, 65535, &config->port) || !config->port))
-        die("PORT must be a number from 1 to 65535, not %s", options->port.at);
-    if (config->cluster)
-        check_cluster(options, config);
+    if (good && options->port)
+        config->port = options->port;
+    return good && (!config->cluster || check_cluster(options, config, error, room));
 }
 
 static void open_log(const struct config *config, struct log *log)
@@ -165,71 +169,48 @@ static uint64_t descriptors_for(const struct config *config, uint64_t connection
            (config->cluster ? CLUSTER_DESCRIPTORS : 0);
 }
 
-/* Raises the limit of descriptors as far as it goes; returns how many connections there may be. */
-static uint64_t connection_limit(const struct config *config)
+/* Raises the limit of descriptors as far as it goes, and returns it. */
+static uint64_t raise_descriptors(void)
 {
     struct rlimit limit;
-    uint64_t connections = config->max_connections;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         die("getrlimit: %s", strerror(errno));
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
         getrlimit(RLIMIT_NOFILE, &limit);
-    if (limit.rlim_cur < descriptors_for(config, 1))
+    return limit.rlim_cur;
+}
+
+/* How many connections there may be at the most. */
+static uint64_t most_connections(const struct config *config, uint64_t descriptors)
+{
+    uint64_t connections = descriptors < MOST_CONNECTIONS ? descriptors : MOST_CONNECTIONS;
+
+    if (descriptors < descriptors_for(config, 1))
         die("only %llu descriptors may be open, %llu are the least: raise ulimit -n",
-            (unsigned long long)limit.rlim_cur, (unsigned long long)descriptors_for(config, 1));
-    if (connections && descriptors_for(config, connections) > limit.rlim_cur)
-        die("[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
-            "raise ulimit -n, or lower max_connections",
-            (unsigned long long)connections,
-            (unsigned long long)descriptors_for(config, connections),
-            (unsigned long long)limit.rlim_cur);
-    if (connections)
-        return connections;
-    connections = limit.rlim_cur < 10000000 ? limit.rlim_cur : 10000000;
-    while (descriptors_for(config, connections) > limit.rlim_cur)
+            (unsigned long long)descriptors, (unsigned long long)descriptors_for(config, 1));
+    while (descriptors_for(config, connections) > descriptors)
         connections -= connections / 1000 + 1;
     return connections;
 }
 
-static int try_listen(const struct addrinfo *address)
+/* How many there may be as configured. False: `error` says why it cannot be so many. */
+static bool connection_limit(const struct config *config, uint64_t descriptors,
+                             uint64_t *connections, char *error, size_t room)
 {
-    int fd = socket(address->ai_family, address->ai_socktype, address->ai_protocol), one = 1;
+    uint64_t most = most_connections(config, descriptors);
 
-    if (fd < 0)
-        return -1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, BACKLOG) == 0 &&
-        fcntl(fd, F_SETFL, O_NONBLOCK) == 0)
-        return fd;
-    close(fd);
-    return -1;
-}
-
-static int open_listener(const struct config *config)
-{
-    struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list;
-    char port[8];
-    int error, fd = -1, code = 0;
-
-    snprintf(port, sizeof port, "%u", (unsigned)config->port);
-    error = getaddrinfo(config->host, port, &hints, &list);
-    if (error)
-        die("[common] host = %s: %s: give an address of this machine, or 0.0.0.0 for all",
-            config->host, gai_strerror(error));
-    for (const struct addrinfo *entry = list; entry && fd < 0; entry = entry->ai_next) {
-        fd = try_listen(entry);
-        code = errno;
-    }
-    freeaddrinfo(list);
-    if (fd < 0)
-        die("cannot listen on %s port %s: %s: %s", config->host, port, strerror(code),
-            code == EADDRINUSE      ? "stop what listens there, or choose another port"
-            : code == EACCES        ? "ports below 1024 need rights; choose one above"
-            : code == EADDRNOTAVAIL ? "give an address of this machine, or 0.0.0.0 for all"
-                                    : "choose another host or port");
-    return fd;
+    *connections = config->max_connections ? config->max_connections : most;
+    if (*connections <= most)
+        return true;
+    snprintf(error, room,
+             "[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
+             "raise ulimit -n (LimitNOFILE= in systemd), or lower max_connections to %llu",
+             (unsigned long long)*connections,
+             (unsigned long long)descriptors_for(config, *connections),
+             (unsigned long long)descriptors, (unsigned long long)most);
+    return false;
 }
 
 static void open_wake_pipe(int wake[2])
@@ -238,92 +219,27 @@ static void open_wake_pipe(int wake[2])
         die("pipe: %s", strerror(errno));
 }
 
-/* The certificate, if there is one: NULL for plain connections. */
-static struct tls_context *load_certificate(const struct config *config)
+/* The certificate, if there is one: NULL for plain connections. False: `error` says why not. */
+static bool load_certificate(const struct config *config, struct tls_context **tls, char *error,
+                             size_t room)
 {
-    char error[1400];
-    struct tls_context *tls;
+    char why[1200];
 
+    *tls = NULL;
     if (!config->tls_cert[0] && !config->tls_key[0])
-        return NULL;
-    if (!config->tls_cert[0] || !config->tls_key[0])
-        die("[tls] cert and key belong together: give both, or none for plain connections");
-    tls = tls_context_new(config->tls_cert, config->tls_key, error, sizeof error);
-    if (!tls)
-        die("[tls] %s: give a certificate chain and its key without passphrase, both as PEM, in "
-            "files that can be read",
-            error);
-    return tls;
-}
-
-/* --- the cluster's port ---------------------------------------------------------------------- */
-
-/* True for the addresses that RFC 1918 keeps for private networks. */
-static bool is_private(const unsigned char address[4])
-{
-    return address[0] == 10 || (address[0] == 172 && address[1] >= 16 && address[1] < 32) ||
-           (address[0] == 192 && address[1] == 168);
-}
-
-/* The address from which this machine would speak to `target`; nothing is sent to find out. */
-static bool own_address(const char *target, unsigned char address[4])
-{
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)}, own;
-    socklen_t length = sizeof own;
-    int fd = socket(AF_INET, SOCK_DGRAM, 0);
-    bool found;
-
-    if (fd < 0 || !identity_read_address(str_from(target), address))
+        return true;
+    if (!config->tls_cert[0] || !config->tls_key[0]) {
+        snprintf(error, room,
+                 "[tls] cert and key belong together: give both, or none for plain connections");
         return false;
-    memcpy(&to.sin_addr, address, 4);
-    found = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
-            getsockname(fd, (struct sockaddr *)&own, &length) == 0;
-    close(fd);
-    if (found)
-        memcpy(address, &own.sin_addr, 4);
-    return found && is_private(address);
-}
-
-/* The address that the other nodes are told. */
-static void find_advertised(const struct config *config, unsigned char address[4])
-{
-    static const char *const targets[] = {"10.255.255.254", "172.31.255.254", "192.168.255.254"};
-
-    if (config->advertise[0]) {
-        /* neither 0.0.0.0/8 nor what is not one machine's own */
-        if (!identity_read_address(str_from(config->advertise), address) || address[0] == 0 ||
-            address[0] >= 224)
-            die("[cluster] advertise = %s: give an IPv4 address of this machine",
-                config->advertise);
-        return;
     }
-    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++)
-        if (own_address(targets[i], address))
-            return;
-    die("this machine has no private IPv4 address: set [cluster] advertise to the address at which "
-        "the other nodes find it");
-}
-
-static int open_rpc_listener(const struct config *config, unsigned char address[4])
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)config->rpc_port)};
-    struct addrinfo entry = {.ai_family = AF_INET,
-                             .ai_socktype = SOCK_STREAM,
-                             .ai_addr = (struct sockaddr *)&at,
-                             .ai_addrlen = sizeof at};
-    int fd;
-
-    find_advertised(config, address);
-    memcpy(&at.sin_addr, address, 4);
-    fd = try_listen(&entry);
-    if (fd < 0)
-        die("cannot listen for other nodes on [cluster] advertise %u.%u.%u.%u, rpc_port %u: %s: %s",
-            address[0], address[1], address[2], address[3], (unsigned)config->rpc_port,
-            strerror(errno),
-            errno == EADDRINUSE      ? "stop what listens there, or choose another rpc_port"
-            : errno == EADDRNOTAVAIL ? "advertise must be an address of this machine"
-                                     : "choose another advertise or rpc_port");
-    return fd;
+    *tls = tls_context_new(config->tls_cert, config->tls_key, why, sizeof why);
+    if (!*tls)
+        snprintf(error, room,
+                 "[tls] %s: give a certificate chain and its key without passphrase, both as PEM, "
+                 "in files that can be read",
+                 why);
+    return *tls != NULL;
 }
 
 /* --- rights and data ------------------------------------------------------------------------- */
@@ -429,8 +345,12 @@ static void on_signal(int signal_number)
 
     if (signal_number == SIGHUP)
         reloads++;
+    else if (signal_number == SIGUSR1)
+        reopens++;
     else
         stops++;
+    if (signal_number == SIGHUP || signal_number == SIGUSR1)
+        calls++;
     n = write(wake_descriptor, "s", 1);
     (void)n;
     errno = saved;
@@ -438,7 +358,7 @@ static void on_signal(int signal_number)
 
 static void catch_signals(int wake)
 {
-    static const int counted[] = {SIGTERM, SIGINT, SIGHUP};
+    static const int counted[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
     struct sigaction count = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
 
     wake_descriptor = wake;
@@ -448,6 +368,122 @@ static void catch_signals(int wake)
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGXFSZ, &ignore, NULL); /* a file that may not grow is an error like a full disk */
 }
+
+/* --- while it runs --------------------------------------------------------------------------- */
+
+/* What a server is made of that changes when it is told to. */
+struct server {
+    struct options options;
+    struct config config;
+    struct log log;
+    uint64_t descriptors; /* that may be open */
+    struct loop *loop;
+};
+
+static void reopen_log(const struct server *server)
+{
+    int error = log_reopen(&server->log, server->config.log_file);
+    struct log_field fields[] = {{.name = "error", .text = str_from(strerror(error))}, {0}};
+
+    if (!server->log.file)
+        log_write(&server->log, LOG_INFO, "SIGUSR1: the log is stderr, which stays", NULL);
+    else if (error)
+        log_write(&server->log, LOG_ERROR, "SIGUSR1: the log cannot be reopened, the old one stays",
+                  fields);
+    else
+        log_write(&server->log, LOG_INFO, "SIGUSR1: the log has been reopened", NULL);
+}
+
+/* A line for each key that has changed. */
+static void log_changes(const struct server *server, const struct config *fresh)
+{
+    struct config_change change;
+    size_t place = 0;
+
+    while (config_next_change(&server->config, fresh, &place, &change)) {
+        struct log_field fields[] = {{.name = "section", .text = change.section},
+                                     {.name = "key", .text = change.name},
+                                     {.name = "from", .text = str_from(change.from)},
+                                     {.name = "to", .text = str_from(change.to)},
+                                     {0}};
+
+        if (!change.live)
+            fields[2].name = NULL;
+        log_write(&server->log, change.live ? LOG_INFO : LOG_WARN,
+                  change.live ? "SIGHUP: changed" : "SIGHUP: this change needs a restart", fields);
+    }
+}
+
+/* Takes up what may change. False: `error` says why nothing has. */
+static bool reload(struct server *server, struct config *fresh, char *error, size_t room)
+{
+    struct tls_context *tls;
+    uint64_t connections;
+    bool absent, secure = server->config.tls_cert[0] != '\0';
+
+    if (!load_config(&server->options, fresh, &absent, error, room))
+        return false;
+    if (absent && !server->options.absent) {
+        snprintf(error, room, "%s is not there any more", server->options.file);
+        return false;
+    }
+    if (!connection_limit(fresh, server->descriptors, &connections, error, room) ||
+        !load_certificate(fresh, &tls, error, room))
+        return false;
+    if (secure != (tls != NULL)) {
+        tls_context_free(tls);
+        snprintf(error, room, "[tls] cert and key cannot be %s without a restart",
+                 secure ? "removed" : "added");
+        return false;
+    }
+    log_changes(server, fresh);
+    config_adopt(&server->config, fresh);
+    server->log.level = server->config.log_level;
+    loop_reload(server->loop, connections, tls);
+    return true;
+}
+
+/* SIGHUP. */
+static void reload_or_complain(struct server *server)
+{
+    static struct config fresh;
+    char error[1400];
+    struct log_field fields[] = {{.name = "error", .text = str_from(error)}, {0}};
+    bool good;
+
+    notify_reloading();
+    good = reload(server, &fresh, error, sizeof error);
+    fields[0].text = str_from(good ? "" : error);
+    if (good)
+        log_write(&server->log, LOG_INFO, "SIGHUP: the configuration has been read again", NULL);
+    else
+        log_write(&server->log, LOG_ERROR, "SIGHUP: nothing has been changed", fields);
+    loop_count_reload(server->loop, good);
+    crypto_erase(&fresh, sizeof fresh); /* it holds secrets */
+    notify_service("READY=1");
+}
+
+/* Serves until the end. */
+static void serve(struct server *server)
+{
+    sig_atomic_t reloaded = 0, reopened = 0;
+    enum loop_result result;
+
+    while ((result = loop_run(server->loop)) == LOOP_CALLED) {
+        if (reopened != reopens) {
+            reopened = reopens;
+            reopen_log(server);
+        }
+        if (reloaded != reloads) {
+            reloaded = reloads;
+            reload_or_complain(server);
+        }
+    }
+    if (result == LOOP_BROKEN)
+        die("%s", loop_broken(server->loop));
+}
+
+/* --- the start ------------------------------------------------------------------------------- */
 
 static void log_start(const struct config *config, const struct log *log, uint64_t connections,
                       const struct tls_context *tls)
@@ -464,46 +500,91 @@ static void log_start(const struct config *config, const struct log *log, uint64
     log_write(log, LOG_INFO, "wspush " VERSION " is listening", fields);
 }
 
+/* For whoever has started it by hand: what is where, and what to try first. */
+static void welcome(const struct server *server)
+{
+    const struct config *config = &server->config;
+    const char *scheme = config->tls_cert[0] ? "https" : "http";
+    bool any = strcmp(config->host, "0.0.0.0") == 0 || strcmp(config->host, "::") == 0;
+    const char *open = strchr(config->host, ':') && !any ? "[" : "";
+    const char *close = open[0] ? "]" : "";
+    const char *host = any ? "localhost" : config->host;
+    unsigned port = (unsigned)config->port;
+
+    if (!server->options.absent && !isatty(STDOUT_FILENO))
+        return;
+    printf("wspush " VERSION " listens on %s port %u%s.\n", config->host, port,
+           server->options.absent ? " (no " DEFAULT_FILE " here: defaults)" : "");
+    if (config->console)
+        printf("  Console   %s://%s%s%s:%u/\n", scheme, open, host, close, port);
+    if (config->admin_port)
+        printf("  Metrics   http://%s:%u/metrics\n", config->admin_host,
+               (unsigned)config->admin_port);
+    printf("  Try       curl %s://%s%s%s:%u/api/register -d "
+           "'{\"systemId\":\"demo\",\"password\":\"demo\"}'\n",
+           scheme, open, host, close, port);
+    fflush(stdout);
+}
+
+static void open_listeners(const struct config *config, struct loop_options *with)
+{
+    with->listener = listen_open(config);
+    with->admin_listener = listen_open_admin(config);
+    with->rpc_listener = config->cluster ? listen_open_rpc(config, with->rpc_address) : -1;
+}
+
+/* Reads and checks all that the command line and the file say. */
+static void prepare(struct server *server, struct loop_options *with)
+{
+    char error[1400];
+
+    if (!load_config(&server->options, &server->config, &server->options.absent, error,
+                     sizeof error))
+        die("%s", error);
+    server->descriptors = raise_descriptors();
+    with->most_connections = most_connections(&server->config, server->descriptors);
+    if (!connection_limit(&server->config, server->descriptors, &with->max_connections, error,
+                          sizeof error) ||
+        !load_certificate(&server->config, &with->tls, error, sizeof error))
+        die("%s", error);
+}
+
 int main(int count, char **arguments)
 {
-    static struct config config;
-    struct options options;
-    struct log log;
+    static struct server server;
     struct crypto_keys keys;
-    struct loop_options with = {
-        .config = &config, .log = &log, .keys = &keys, .stops = &stops, .reloads = &reloads};
+    struct loop_options with = {.config = &server.config,
+                                .log = &server.log,
+                                .keys = &keys,
+                                .version = VERSION,
+                                .stops = &stops,
+                                .calls = &calls};
     char error[1400];
-    struct loop *loop;
-    const char *broken;
 
-    parse_options(count, arguments, &options);
-    read_config(&options, &config);
-    with.max_connections = connection_limit(&config);
-    with.tls = load_certificate(&config);
-    if (options.test) {
-        printf(options.absent ? "no %s: the defaults are good\n" : "%s is good\n", options.file);
+    parse_options(count, arguments, &server.options);
+    prepare(&server, &with);
+    if (server.options.test) {
+        printf(server.options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
+               server.options.file);
         tls_context_free(with.tls);
         return 0;
     }
-    open_log(&config, &log);
-    with.listener = open_listener(&config);
-    with.rpc_listener = -1;
-    if (config.cluster)
-        with.rpc_listener = open_rpc_listener(&config, with.rpc_address);
-    prepare_data(&config);
-    make_keys(&config, &keys);
+    open_log(&server.config, &server.log);
+    open_listeners(&server.config, &with);
+    prepare_data(&server.config);
+    make_keys(&server.config, &keys);
     open_wake_pipe(with.wake);
     catch_signals(with.wake[1]);
-    loop = loop_open(&with, error, sizeof error);
-    if (!loop)
+    server.loop = loop_open(&with, error, sizeof error);
+    if (!server.loop)
         die("%s", error);
-    log_start(&config, &log, with.max_connections, with.tls);
-    broken = loop_run(loop);
-    if (broken)
-        die("%s", broken);
-    loop_close(loop);
+    log_start(&server.config, &server.log, with.max_connections, with.tls);
+    welcome(&server);
+    notify_service("READY=1\nSTATUS=serving");
+    serve(&server);
+    loop_close(server.loop);
     crypto_erase(&keys, sizeof keys);
-    if (log.file)
-        fclose(log.file);
+    if (server.log.file)
+        fclose(server.log.file);
     return 0;
 }

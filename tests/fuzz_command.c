@@ -139,7 +139,7 @@ static void open_place(struct place *place, enum config_notice scope)
     REQUIRE(hub_open(&place->hub, &config, &log) && hub_join(&place->hub, &keys, &self));
     for (size_t i = 0; i < CLIENTS; i++) {
         conn_open(&place->conns[i], -1, &place->shared);
-        REQUIRE(hub_connect(&place->hub, &place->conns[i], STR("shop"), NOW));
+        REQUIRE(hub_connect(&place->hub, &place->conns[i], STR("shop")));
     }
 }
 
@@ -147,7 +147,7 @@ static void close_place(struct place *place)
 {
     for (size_t i = 0; i < CLIENTS; i++)
         if (place->conns[i].client)
-            hub_disconnect(&place->hub, place->conns[i].client);
+            hub_disconnect(&place->hub, place->conns[i].client, "test");
     REQUIRE(place->hub.clients.count == 0 && place->hub.audiences.count == 0);
     for (size_t i = 0; i < HUB_SLOTS; i++)
         REQUIRE(place->hub.shared->audiences[i] == 0);

@@ -772,6 +772,7 @@ static void open_run(struct run *run, unsigned flags, uint32_t split)
     api_open(&run->api);
     http_date(UNIX_NOW, run->context.date);
     REQUIRE(hub_open(&run->hub, &run->config, &run->log));
+    run->hub.now = UNIX_NOW;
 }
 
 /* The group that a client says it is in has it among its members. */

@@ -15,12 +15,14 @@ table:
 attempts:
 deadline:
 mailbox:
+notify:
 identity:
 log:
 file:
 json:
 order: identity json
 config:
+listen: config identity
 crypto:
 tls:
 worker: crypto
@@ -39,9 +41,10 @@ peer: config conn crypto http identity json worker ws
 cluster: account broker command config crypto hub identity json order peer registry table task
 single: cluster
 api: account attempts cluster command config conn crypto http hub json table ws
-session: account api cluster command config conn http hub ws
-loop: account api cluster config crypto deadline hub mailbox park session table tls
-wspush: account config crypto file identity loop mailbox tls
+admin: api cluster conn http hub
+session: account admin api cluster command config conn http hub ws
+loop: account admin api cluster config crypto deadline hub mailbox notify park session table tls
+wspush: account config crypto file listen loop mailbox notify tls
 '
 
 # library room...: the rooms that include the library's headers.

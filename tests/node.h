@@ -233,6 +233,7 @@ static inline void node_open(void)
     CHECK(same(str_from(node.accounts ? "" : error), (struct str){0}));
     CHECK(crypto_derive_keys(&node.keys, STR("0123456789abcdef")));
     CHECK(hub_open(&node.hub, &node.config, &node.log));
+    node.hub.now = UNIX_NOW;
     node.api = (struct api){.config = &node.config,
                             .keys = &node.keys,
                             .hub = &node.hub,
@@ -365,7 +366,7 @@ static inline void arrive(struct visitor *visitor, struct str system)
 
     conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
     memcpy(visitor->conn.address, local, sizeof local);
-    CHECK(hub_connect(&node.hub, &visitor->conn, system, UNIX_NOW));
+    CHECK(hub_connect(&node.hub, &visitor->conn, system));
     flush();
     CHECK(got_hello(&visitor->far, visitor->id));
 }
@@ -374,7 +375,7 @@ static inline void arrive(struct visitor *visitor, struct str system)
 static inline void leave(struct visitor *visitor)
 {
     if (visitor->conn.client)
-        hub_disconnect(&node.hub, visitor->conn.client);
+        hub_disconnect(&node.hub, visitor->conn.client, "test");
     flush();
 }
 

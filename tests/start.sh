@@ -182,7 +182,7 @@ conflicts() {
     configure
     start
     sed "s#^data_dir = .*#data_dir = $DIR/data2#" "$DIR/config.ini" >"$DIR/other.ini"
-    refused 'a port that is taken' "cannot listen on 127.0.0.1 port $PORT: *in use*another port*" \
+    refused 'a port that is taken' "cannot listen on 127.0.0.1 port $PORT *in use*another port*" \
         -c other.ini "$PORT"
     refused 'a data_dir in use' \
         "*data_dir = $DIR/data is in use by another wspush: *another data_dir*" \
@@ -218,7 +218,7 @@ descriptors() {
 max_connections = 1000'
     OUT=$(ulimit -n 300 && timeout 20 "$BINARY" -c "$DIR/config.ini" "$FREE" 2>&1)
     expect_match 'max_connections beyond the descriptors' \
-        '1 wspush: *max_connections = 1000*300*raise ulimit -n, or lower max_connections*' "$? $OUT"
+        '1 wspush: *max_connections = 1000*300*raise ulimit -n*, or lower max_connections to 2*' "$? $OUT"
     OUT=$(ulimit -n 300 && "$BINARY" -t -c "$DIR/config.ini" 2>&1)
     expect_match '-t says so too' '1 wspush: *ulimit -n*' "$? $OUT"
     OUT=$(ulimit -n 2000 && "$BINARY" -t -c "$DIR/config.ini" 2>&1)

@@ -118,6 +118,7 @@ static void perform(struct call call)
 
     CHECK(http_parse_request(head, 8192, &request) == HTTP_OK);
     this = (struct api_call){.request = &request,
+                             .route = api_route(request.path),
                              .body = with_ids(call.body, &body),
                              .ticket = 77,
                              .address = address,

@@ -166,7 +166,7 @@ static void the_first_frame_tells_the_id(void)
 
     node_open();
     conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
-    CHECK(hub_connect(&node.hub, &visitor->conn, STR("shop"), UNIX_NOW));
+    CHECK(hub_connect(&node.hub, &visitor->conn, STR("shop")));
     CHECK(visitor->conn.client && node.hub.clients.count == 1 && node.hub.audiences.count == 1);
     CHECK(got_nothing(&visitor->far)); /* what is queued leaves when it is flushed */
     flush();
@@ -1019,7 +1019,7 @@ static void a_newcomer_may_be_slow(void)
     node.config.send_queue = 10;
     conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
     visitor->conn.blocked = true;
-    CHECK(hub_connect(&node.hub, &visitor->conn, STR("shop"), UNIX_NOW));
+    CHECK(hub_connect(&node.hub, &visitor->conn, STR("shop")));
     CHECK(!visitor->conn.client && visitor->conn.ending && node.hub.clients.count == 2);
     flush();
     for (int i = 0; i < 2; i++) {
@@ -1053,7 +1053,7 @@ static void closing_frees_everything(void)
         struct visitor *visitor = &visitors[i];
 
         conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
-        CHECK(hub_connect(&hub, &visitor->conn, command.system, UNIX_NOW));
+        CHECK(hub_connect(&hub, &visitor->conn, command.system));
         flush();
         CHECK(got_hello(&visitor->far, visitor->id));
         command.client = quoted(id_of(visitor));
@@ -1424,7 +1424,7 @@ static void move_in(size_t who, const char *system)
 
     conn_open(&resident->conn, far_open(&resident->far), &node.shared);
     memcpy(resident->conn.address, local, sizeof local);
-    CHECK(hub_connect(&node.hub, &resident->conn, str_from(system), UNIX_NOW));
+    CHECK(hub_connect(&node.hub, &resident->conn, str_from(system)));
     flush();
     CHECK(got_sealed_hello(resident));
 }
@@ -1434,7 +1434,7 @@ static void move_out(size_t who)
     struct resident *resident = &residents[who];
 
     if (resident->conn.client)
-        hub_disconnect(&node.hub, resident->conn.client);
+        hub_disconnect(&node.hub, resident->conn.client, "test");
     flush();
     conn_kill(&resident->conn);
     flush();
@@ -2073,7 +2073,7 @@ static void closing_a_shared_hub_frees_everything(void)
     CHECK(hub_open(&hub, &node.config, &node.log) && hub_join(&hub, &node.keys, &here));
     node.config.scope = NOTICE_SYSTEM;
     conn_open(&conn, far_open(&far), &node.shared);
-    CHECK(hub_connect(&hub, &conn, STR("shop"), UNIX_NOW));
+    CHECK(hub_connect(&hub, &conn, STR("shop")));
     hub_report(&hub, HUB_PRESENT);
     hub_close(&hub);
     flush();

@@ -1167,7 +1167,7 @@ static void breaches_of_the_protocol_are_closed(void)
         CHECK(deadline_of(guest) == 5000 && ends_politely(guest));
         clear_house();
     }
-    CHECK(node_logged("broke the protocol"));
+    CHECK(node_logged("code=1007 reason=\"a text message that is not UTF-8\""));
     close_house();
 }
 
@@ -1866,7 +1866,7 @@ static struct guest *receive_waiting(void)
 {
     struct guest *guest = receive_client();
 
-    hub_disconnect(&node.hub, guest->session.conn.client);
+    hub_disconnect(&node.hub, guest->session.conn.client, "test");
     run();
     CHECK(guest->session.state == SESSION_OPEN && !guest->session.conn.client);
     CHECK(!guest->session.conn.ending && got_nothing(&guest->far) && !node.hub.clients.count);
