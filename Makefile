@@ -53,7 +53,7 @@ help:
 	@echo 'make             build ./wspush, for a node that is alone'
 	@echo 'make CLUSTER=1   build ./wspush with cluster support (make deps CLUSTER=1 goes before it)'
 	@echo 'make run         build and serve with config.ini'
-	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx)'
+	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx, Chromium)'
 	@echo 'make test        run the whole test suite'
 	@echo 'make test-cross  build the unit tests for 32 bits, for big-endian and for musl, and run them (make cross-deps)'
 	@echo 'make fuzz        fuzz each target for SECONDS_EACH=60 (make fuzz-deps goes before it)'

