@@ -6,7 +6,7 @@ PKG_CONFIG ?= pkg-config
 
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
-ROOMS = buf message table attempts deadline mailbox notify identity file log json order config listen crypto tls worker http park ws conn command account hub single api admin session loop
+ROOMS = buf message table attempts deadline mailbox notify identity file log json order config listen crypto tls worker http console park ws conn command account hub single api admin session loop
 CLUSTER_ROOMS = task redis registry broker peer cluster
 VARIANT = $(if $(CLUSTER),cluster,release)
 
@@ -86,6 +86,8 @@ build/$(1)/%.o: %.c
 	@mkdir -p $$(@D)
 	$$(COMPILE) $$(DEFINE_$(1)) $$(SANITIZE_$(1)) -c -o $$@ $$<
 
+build/$(1)/console.o: build/console.inc
+
 build/$(1)/%.o: tests/%.c
 	@mkdir -p $$(@D)
 	$$(COMPILE) $$(DEFINE_$(1)) $$(SANITIZE_$(1)) -c -o $$@ $$<
@@ -97,6 +99,12 @@ build/$(1)/echo build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/r
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl fuzz,$(eval $(call VARIANT,$(variant))))
+
+# The console's page, as the numbers of an array.
+build/console.inc: console.html
+	@mkdir -p $(@D)
+	od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' >$@.new
+	mv $@.new $@
 
 # The one that is for Linux alone.
 build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE

@@ -37,6 +37,11 @@ bool crypto_base64(struct buf *out, struct str bytes)
     return true;
 }
 
+bool crypto_sha256(struct str bytes, unsigned char hash[CRYPTO_HASH_SIZE])
+{
+    return SHA256((const unsigned char *)bytes.at, bytes.length, hash) != NULL;
+}
+
 bool crypto_websocket_accept(struct buf *out, struct str key)
 {
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

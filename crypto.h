@@ -1,4 +1,4 @@
-/* crypto.h - the only user of OpenSSL's crypto: random bytes, SHA-1 for the handshake, base64,
+/* crypto.h - the only user of OpenSSL's crypto: random bytes, SHA-1 for the handshake, SHA-256, base64,
  * signed tokens, sealed client ids, proofs between nodes, password hashes. Everything secret is
  * compared in constant time.
  * Refuses: to go on without random bytes (it reports; the caller decides). */
@@ -24,6 +24,9 @@ void crypto_erase(void *at, size_t length);
 
 /* Appends base64 (RFC 4648, section 4, with padding). */
 bool crypto_base64(struct buf *out, struct str bytes);
+
+/* SHA-256. False if OpenSSL fails. */
+bool crypto_sha256(struct str bytes, unsigned char hash[CRYPTO_HASH_SIZE]);
 
 /* RFC 6455, section 4.2.2: appends the 28 bytes that answer a Sec-WebSocket-Key. */
 bool crypto_websocket_accept(struct buf *out, struct str key);

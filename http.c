@@ -495,6 +495,7 @@ static struct str reason_phrase(int status)
         struct str phrase;
     } phrases[] = {
         {200, STR_INIT("200 OK")},
+        {304, STR_INIT("304 Not Modified")},
         {400, STR_INIT("400 Bad Request")},
         {401, STR_INIT("401 Unauthorized")},
         {403, STR_INIT("403 Forbidden")},

@@ -80,7 +80,7 @@ struct http_answer {
     unsigned retry_after; /* seconds */
     bool close;           /* this is the connection's last answer */
     bool keep_alive;      /* say so: an HTTP/1.0 client asked */
-    bool head;            /* the request was HEAD: send no body */
+    bool head;            /* the request was HEAD, or the body goes another way: write none */
 };
 
 /* Appends an answer's bytes. */

@@ -4,6 +4,7 @@
 #include "account.h"
 #include "api.h"
 #include "cluster.h"
+#include "console.h"
 #include "deadline.h"
 #include "hub.h"
 #include "mailbox.h"
@@ -55,6 +56,7 @@ struct loop {
     struct hub hub;
     struct cluster *cluster; /* NULL on a node that is alone */
     struct api api;
+    struct console console;
     struct session_context context;
     struct conn_shared shared;
     struct park *park;
@@ -867,6 +869,11 @@ static bool open_parts(struct loop *loop)
     const struct loop_options *options = loop->options;
 
     loop->park = park_new(options->wake[1], 1 + (size_t)(options->most_connections / PARK_LOT));
+    if (options->config->console) {
+        if (!console_open(&loop->console))
+            return false;
+        loop->context.console = &loop->console;
+    }
     return loop->park && grow(loop) && hub_open(&loop->hub, options->config, options->log) &&
            crypto_random(&loop->api.seed, sizeof loop->api.seed);
 }
@@ -951,6 +958,7 @@ void loop_close(struct loop *loop)
     table_free(&loop->addresses);
     hub_close(&loop->hub);
     api_free(&loop->api);
+    console_close(&loop->console);
     conn_shared_free(&loop->shared);
     tls_context_free(loop->tls);
     deadlines_free(&loop->deadlines);

@@ -81,29 +81,41 @@ static void queue(struct session *session, struct buf *bytes)
     message_release(message);
 }
 
-/* Sends an answer and frees it. */
+/* Sends an answer; `page`, if there is one, is what comes behind its head, and is not copied. */
+static void send_http(struct session_context *context, struct session *session,
+                      struct http_answer *http, struct message *page, struct session_manner manner)
+{
+    struct buf bytes = {0};
+
+    http->date = str_from(context->date);
+    http->close = manner.close || context->stopping;
+    http->keep_alive = manner.keep_alive;
+    http->head |= manner.head;
+    http_write_answer(&bytes, http);
+    queue(session, &bytes);
+    if (page)
+        conn_queue(&session->conn, page, SIZE_MAX);
+    session->receiving = session->head_done = session->continued = false;
+    session->asked_before = true;
+    memset(&session->input, 0, sizeof session->input);
+    enter(context, session, http->close ? SESSION_DRAIN : SESSION_HTTP);
+}
+
+/* Sends an answer of the API and frees it. */
 static void send_answer(struct session_context *context, struct session *session,
                         struct api_answer *answer, struct session_manner manner)
 {
     struct http_answer http = {.status = answer->status,
-                               .date = str_from(context->date),
                                .body = str_of(&answer->body),
                                .type = answer->type,
                                .allow = answer->allow,
                                .fields = answer->fields,
-                               .retry_after = answer->retry_after,
-                               .close = manner.close || context->stopping,
-                               .keep_alive = manner.keep_alive,
-                               .head = manner.head};
-    struct buf bytes = {.failed = answer->body.failed};
+                               .retry_after = answer->retry_after};
 
-    http_write_answer(&bytes, &http);
+    if (answer->body.failed)
+        conn_kill(&session->conn);
+    send_http(context, session, &http, NULL, manner);
     buf_free(&answer->body);
-    queue(session, &bytes);
-    session->receiving = session->head_done = session->continued = false;
-    session->asked_before = true;
-    memset(&session->input, 0, sizeof session->input);
-    enter(context, session, http.close ? SESSION_DRAIN : SESSION_HTTP);
 }
 
 /* A line for each call, for those who look for what went wrong. */
@@ -155,6 +167,34 @@ static struct session_manner manner_of(const struct http_request *request)
     return (struct session_manner){.close = !request->keep_alive,
                                    .head = str_equal(request->method, STR("HEAD")),
                                    .keep_alive = request->minor == 0};
+}
+
+/* The answer to a method that a path does not take, which for OPTIONS is a good one. */
+static void refuse_method(struct session_context *context, struct session *session,
+                          const struct http_request *request, const char *allow)
+{
+    bool options = str_equal(request->method, STR("OPTIONS"));
+    struct api_answer answer;
+
+    api_refuse(&answer, options ? 200 : 405, options ? OUTCOME_SUCCESS : OUTCOME_MALFORMED,
+               options ? STR("success") : STR("this path takes GET"));
+    answer.allow = allow;
+    send_answer(context, session, &answer, manner_of(request));
+}
+
+/* GET /: the console's page. */
+static void handle_page(struct session_context *context, struct session *session,
+                        const struct http_request *request)
+{
+    struct http_answer answer;
+    struct message *page;
+
+    if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
+        refuse_method(context, session, request, "GET, HEAD, OPTIONS");
+        return;
+    }
+    page = console_answer(context->console, request, &answer);
+    send_http(context, session, &answer, page, manner_of(request));
 }
 
 /* --- upgrades -------------------------------------------------------------------------------- */
@@ -267,12 +307,8 @@ static void handle_ws(struct session_context *context, struct session *session,
     int status = 0;
 
     if (!str_equal(request->method, STR("GET"))) {
-        bool options = str_equal(request->method, STR("OPTIONS"));
-
-        api_refuse(&answer, options ? 200 : 405, options ? OUTCOME_SUCCESS : OUTCOME_MALFORMED,
-                   options ? STR("success") : STR("this path takes GET"));
-        answer.allow = "GET, OPTIONS";
-        refuse_upgrade(context, session, &answer, manner);
+        refuse_method(context, session, request, "GET, OPTIONS");
+        admin_count_handshake(&context->admin, 405);
         return;
     }
     if (context->stopping) {
@@ -330,6 +366,8 @@ static void handle_request(struct session_context *context, struct session *sess
         send_answer(context, session, &answer, manner);
     } else if (str_equal(request->path, STR("/ws"))) {
         handle_ws(context, session, request);
+    } else if (context->console && str_equal(request->path, STR("/"))) {
+        handle_page(context, session, request);
     } else if (api_handle(context->api, &call, &answer) == API_ANSWERED) {
         send_call_answer(context, session, &counted, &answer, manner);
     } else {

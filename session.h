@@ -11,6 +11,7 @@
 #include "cluster.h"
 #include "config.h"
 #include "conn.h"
+#include "console.h"
 #include "http.h"
 #include "hub.h"
 #include "log.h"
@@ -40,6 +41,7 @@ struct session_context {
     struct cluster *cluster; /* NULL on a node that is alone */
     struct api *api;
     struct accounts *accounts;
+    const struct console *console; /* NULL: there is no page */
     int64_t now;      /* milliseconds of a steady clock, taken once a turn */
     int64_t unix_now; /* seconds */
     char date[30];    /* the same as an HTTP date */

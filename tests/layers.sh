@@ -27,6 +27,7 @@ crypto:
 tls:
 worker: crypto
 http:
+console: crypto http message
 park:
 ws: http crypto message
 conn: message tls
@@ -42,8 +43,8 @@ cluster: account broker command config crypto hub identity json order peer regis
 single: cluster
 api: account attempts cluster command config conn crypto http hub json table ws
 admin: api cluster conn http hub
-session: account admin api cluster command config conn http hub ws
-loop: account admin api cluster config crypto deadline hub mailbox notify park session table tls
+session: account admin api cluster command config conn console http hub ws
+loop: account admin api cluster config console crypto deadline hub mailbox notify park session table tls
 wspush: account config crypto file listen loop mailbox notify tls
 '
 
