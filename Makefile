@@ -95,7 +95,7 @@ build/$(1)/%.o: tests/%.c
 build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 
-build/$(1)/echo build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
+build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl fuzz,$(eval $(call VARIANT,$(variant))))
@@ -119,7 +119,7 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o $(call objec
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -fsanitize=fuzzer -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,fuzz)
 
 # Everything the tests run, built beforehand and in parallel.
-test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hold build/release/wspush \
+test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \

@@ -747,6 +747,7 @@ static bool greet(struct hub *hub, const struct client *client)
     message = encode_text(&text);
     queued = message && conn_queue(client->conn, message, queue_limit(hub));
     message_release(message);
+    hub->counts.sent += queued;
     return queued;
 }
 

@@ -694,13 +694,15 @@ void loop_count_reload(struct loop *loop, bool good)
     loop->context.admin.reloads[good]++;
 }
 
-void loop_reload(struct loop *loop, uint64_t max_connections, struct tls_context *tls)
+void loop_renew(struct loop *loop, struct tls_context *tls)
+{
+    tls_context_free(loop->tls);
+    loop->tls = tls;
+}
+
+void loop_reload(struct loop *loop, uint64_t max_connections)
 {
     loop->max_connections = max_connections;
-    if (tls) {
-        tls_context_free(loop->tls);
-        loop->tls = tls;
-    }
     recount_addresses(loop);
     if (loop->scope != loop->config->scope)
         cluster_rescope(loop->cluster);

@@ -50,9 +50,11 @@ enum loop_result loop_run(struct loop *loop);
 const char *loop_broken(const struct loop *loop);
 
 /* To be called when live keys have changed in the `config` that the loop was opened with: takes up
- * what does not take effect by itself, and `max_connections`, at most `most_connections`. `tls`, if
- * not NULL, is for connections to come; the loop frees it. */
-void loop_reload(struct loop *loop, uint64_t max_connections, struct tls_context *tls);
+ * what does not take effect by itself, and `max_connections`, at most `most_connections`. */
+void loop_reload(struct loop *loop, uint64_t max_connections);
+
+/* Uses `tls`, which it frees in the end, for connections to come; they were not plain before. */
+void loop_renew(struct loop *loop, struct tls_context *tls);
 
 /* Counts, for /metrics, that the configuration was read again, and whether it could be used. */
 void loop_count_reload(struct loop *loop, bool good);

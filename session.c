@@ -142,13 +142,13 @@ static void log_call(const struct session_context *context, const struct session
 
 /* Counts and sends the answer to a call of the API, and frees it. */
 static void send_call_answer(struct session_context *context, struct session *session,
-                             const struct session_call *call, struct api_answer *answer,
-                             struct session_manner manner)
+                             const struct session_call *call, struct str path,
+                             struct api_answer *answer, struct session_manner manner)
 {
     uint32_t microseconds = (uint32_t)admin_clock() - call->began;
 
     api_count(context->api, call->route, answer->code, microseconds);
-    log_call(context, session, api_path(call->route), answer, microseconds);
+    log_call(context, session, path, answer, microseconds);
     send_answer(context, session, answer, manner);
 }
 
@@ -369,7 +369,7 @@ static void handle_request(struct session_context *context, struct session *sess
     } else if (context->console && str_equal(request->path, STR("/"))) {
         handle_page(context, session, request);
     } else if (api_handle(context->api, &call, &answer) == API_ANSWERED) {
-        send_call_answer(context, session, &counted, &answer, manner);
+        send_call_answer(context, session, &counted, request->path, &answer, manner);
     } else {
         session->manner = manner;
         session->input.call = counted;
@@ -458,7 +458,7 @@ void session_answer_late(struct session_context *context, struct session *sessio
 {
     struct session_call call = session->input.call; /* whose place the next request takes */
 
-    send_call_answer(context, session, &call, answer, session->manner);
+    send_call_answer(context, session, &call, api_path(call.route), answer, session->manner);
     session_resume(context, session);
 }
 

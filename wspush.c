@@ -394,6 +394,8 @@ static void reopen_log(const struct server *server)
         log_write(&server->log, LOG_INFO, "SIGUSR1: the log has been reopened", NULL);
 }
 
+#define NEEDS_RESTART "SIGHUP: this change needs a restart"
+
 /* A line for each key that has changed. */
 static void log_changes(const struct server *server, const struct config *fresh)
 {
@@ -410,16 +412,44 @@ static void log_changes(const struct server *server, const struct config *fresh)
         if (!change.live)
             fields[2].name = NULL;
         log_write(&server->log, change.live ? LOG_INFO : LOG_WARN,
-                  change.live ? "SIGHUP: changed" : "SIGHUP: this change needs a restart", fields);
+                  change.live ? "SIGHUP: changed" : NEEDS_RESTART, fields);
     }
 }
 
-/* Takes up what may change. False: `error` says why nothing has. */
+/* Loads the certificate again, for connections to come. False: `error` says why not. */
+static bool renew_certificate(struct server *server, char *error, size_t room)
+{
+    struct log_field fields[] = {
+        {.name = "cert", .text = str_from(server->config.tls_cert)}, {.name = "days_left"}, {0}};
+    struct tls_context *tls;
+
+    if (!load_certificate(&server->config, &tls, error, room))
+        return false;
+    if (!tls)
+        return true;
+    fields[1].number = tls_context_days(tls);
+    loop_renew(server->loop, tls);
+    log_write(&server->log, LOG_INFO, "SIGHUP: the certificate has been loaded", fields);
+    return true;
+}
+
+/* Whoever connects is either expected to speak TLS or not: that stays. */
+static void keep_plain_or_secure(const struct server *server, struct config *fresh)
+{
+    struct log_field fields[] = {{.name = "section", .text = STR("tls")}, {0}};
+
+    if (!server->config.tls_cert[0] == !fresh->tls_cert[0])
+        return;
+    memcpy(fresh->tls_cert, server->config.tls_cert, sizeof fresh->tls_cert);
+    memcpy(fresh->tls_key, server->config.tls_key, sizeof fresh->tls_key);
+    log_write(&server->log, LOG_WARN, NEEDS_RESTART, fields);
+}
+
+/* Takes up what may change. False: `error` says what could not be done. */
 static bool reload(struct server *server, struct config *fresh, char *error, size_t room)
 {
-    struct tls_context *tls;
     uint64_t connections;
-    bool absent, secure = server->config.tls_cert[0] != '\0';
+    bool absent;
 
     if (!load_config(&server->options, fresh, &absent, error, room))
         return false;
@@ -427,20 +457,15 @@ static bool reload(struct server *server, struct config *fresh, char *error, siz
         snprintf(error, room, "%s is not there any more", server->options.file);
         return false;
     }
-    if (!connection_limit(fresh, server->descriptors, &connections, error, room) ||
-        !load_certificate(fresh, &tls, error, room))
+    if (!connection_limit(fresh, server->descriptors, &connections, error, room))
         return false;
-    if (secure != (tls != NULL)) {
-        tls_context_free(tls);
-        snprintf(error, room, "[tls] cert and key cannot be %s without a restart",
-                 secure ? "removed" : "added");
-        return false;
-    }
+    keep_plain_or_secure(server, fresh);
+    if (fresh->log_level < server->log.level) /* a change of it is told in any case */
+        server->log.level = fresh->log_level;
     log_changes(server, fresh);
     config_adopt(&server->config, fresh);
-    server->log.level = server->config.log_level;
-    loop_reload(server->loop, connections, tls);
-    return true;
+    loop_reload(server->loop, connections);
+    return renew_certificate(server, error, room);
 }
 
 /* SIGHUP. */
@@ -457,7 +482,9 @@ static void reload_or_complain(struct server *server)
     if (good)
         log_write(&server->log, LOG_INFO, "SIGHUP: the configuration has been read again", NULL);
     else
-        log_write(&server->log, LOG_ERROR, "SIGHUP: nothing has been changed", fields);
+        log_write(&server->log, LOG_ERROR, "SIGHUP: what cannot be used leaves the old in place",
+                  fields);
+    server->log.level = server->config.log_level;
     loop_count_reload(server->loop, good);
     crypto_erase(&fresh, sizeof fresh); /* it holds secrets */
     notify_service("READY=1");

@@ -103,13 +103,13 @@ broken() {
 # --- a server ---------------------------------------------------------------------------------
 
 # configure [SECTION-TEXT]: writes the configuration for the next start; text is added to it. $ADMIN is what
-# [admin] listens on, if it is to.
+# [admin] listens on, if it is to; $DRAIN is the drain, if it is not to be short.
 configure() {
     cat >"$DIR/config.ini" <<INI
 [common]
 host = 127.0.0.1
 data_dir = $DIR/data
-drain = 0.1
+drain = ${DRAIN-0.1}
 [admin]
 listen = ${ADMIN-}
 [log]
