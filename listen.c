@@ -142,6 +142,9 @@ int listen_open_rpc(const struct config *config, unsigned char address[4])
     if (fd < 0)
         die("cannot listen for other nodes on [cluster] advertise %u.%u.%u.%u, rpc_port %u: %s: %s",
             address[0], address[1], address[2], address[3], (unsigned)config->rpc_port,
-            strerror(errno), remedy(errno));
+            strerror(errno),
+            errno == EADDRINUSE      ? "stop what listens there, or choose another rpc_port"
+            : errno == EADDRNOTAVAIL ? "advertise must be an address of this machine"
+                                     : "choose another advertise or rpc_port");
     return fd;
 }

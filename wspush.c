@@ -473,7 +473,7 @@ static void reload_or_complain(struct server *server)
 {
     static struct config fresh;
     char error[1400];
-    struct log_field fields[] = {{.name = "error", .text = str_from(error)}, {0}};
+    struct log_field fields[] = {{.name = "error"}, {0}};
     bool good;
 
     notify_reloading();

@@ -663,6 +663,21 @@ system_notices() {
     expect 'scope = system: another system is not told' '' "$(notices z 0)"
 }
 
+# What the nodes count of each other and of what they share.
+figures() {
+    local node
+    for node in "${NODES[@]}"; do
+        expect "$node knows the others" '2 2 1 1' "$(figure $node cluster_nodes) $(figure             $node cluster_links) $(figure $node redis_up) $(figure $node rabbitmq_up)"
+        expect "$node: what it publishes is confirmed" "$(figure $node rabbitmq_publishes_total)" \
+            "$(figure $node rabbitmq_confirms_total)"
+        expect "$node: RabbitMQ was connected once" 1 "$(figure $node rabbitmq_connects_total)"
+        expect "$node has nothing to refuse" 0 "$(figure $node rabbitmq_refusals_total)"
+    done
+    expect 'a has published' 1 "$(($(figure a rabbitmq_publishes_total) > 20))"
+    curl -s "http://127.0.0.1:${NODE_ADMIN[a]}/metrics" >"$DIR/metrics"
+    expect 'promtool has nothing to say' '0 ' "$(promtool check metrics <"$DIR/metrics" 2>&1; echo "$? ")"
+}
+
 # start_all: starts the nodes as they are configured, at the same time.
 start_all() {
     local node
@@ -717,6 +732,7 @@ group_notices
 isolation
 quiet a b c z
 restart
+figures
 behind_nginx
 quiet a b c
 system_notices

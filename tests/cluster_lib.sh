@@ -10,7 +10,7 @@ WSPUSH_CLUSTER=${WSPUSH_CLUSTER:-build/cluster-asan/wspush}
 
 REDIS='' REDIS_PORT='' REDIS_PASSWORD=''
 RABBIT='' RABBIT_PORT='' RABBIT_DIST_PORT='' EPMD='' EPMD_PORT=''
-declare -A NODE NODE_PORT NODE_RPC NODE_LOGGED # by name; NODE has the processes of those that run
+declare -A NODE NODE_PORT NODE_RPC NODE_ADMIN NODE_LOGGED # by name; NODE has the processes of those that run
 
 # with a sanitizer's book-keeping of freed memory, hashing would take five times as long
 QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
@@ -172,6 +172,7 @@ configure_node() {
     local name=$1 key
     [ -n "${NODE_PORT[$name]-}" ] || { free_port && NODE_PORT[$name]=$FREE; }
     [ -n "${NODE_RPC[$name]-}" ] || { free_port && NODE_RPC[$name]=$FREE; }
+    [ -n "${NODE_ADMIN[$name]-}" ] || { free_port && NODE_ADMIN[$name]=$FREE; }
     local -A settings=(
         [common.host]=127.0.0.1
         [common.cluster]=true
@@ -184,7 +185,7 @@ configure_node() {
         [cluster.advertise]=127.0.0.1
         [cluster.rpc_port]=${NODE_RPC[$name]}
         [cluster.node_ttl]=3
-        [admin.listen]=
+        [admin.listen]=127.0.0.1:${NODE_ADMIN[$name]}
         [log.level]=debug
         [log.file]=$DIR/$name.log
     )
@@ -241,6 +242,17 @@ restart_node() {
 start_node() {
     configure_node "$@"
     restart_node "$1"
+}
+
+# readiness NAME: prints what a node says of itself.
+readiness() {
+    curl -s --max-time 5 "http://127.0.0.1:${NODE_ADMIN[$1]}/readyz"
+}
+
+# figure NODE NAME: prints a metric of a node.
+figure() {
+    curl -s --max-time 5 "http://127.0.0.1:${NODE_ADMIN[$1]}/metrics" |
+        awk -v name="wspush_$2" '$1 == name { print $2 }'
 }
 
 # at NAME: directs calls and clients at a node.

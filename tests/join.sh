@@ -34,6 +34,8 @@ waits() {
         -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \
         "http://127.0.0.1:${NODE_PORT[$2]}/ws?systemId=shop")"
     sleep "${3:-2}"
+    expect_match "$1: it is not ready" 'not ready: *Redis*' "$(readiness "$2")"
+    expect "$1: as metrics say" '0 0 0' "$(figure "$2" ready) $(figure "$2" redis_up) $(figure "$2" rabbitmq_up)"
     expect "$1: it says so once" 1 "$(node_log "$2" | grep -c ' warn ')"
     expect "$1: it has not joined" 0 "$(node_log "$2" | grep -c 'joined the cluster')"
 }
@@ -51,6 +53,8 @@ serves() {
         "$(on "$2" call send_to_group "{'groupName':'g','code':7,'msg':'m','data':1}")"
     expect_match "$1: it arrives" '*"code":1001,*'$'\n''{"code":7,"msg":"m","data":1}' \
         "$(frames "of $2" 2)"
+    expect "$1: it is ready" ready "$(readiness "$2")"
+    expect "$1: as metrics say" '1 1 1' "$(figure "$2" ready) $(figure "$2" redis_up) $(figure "$2" rabbitmq_up)"
     kill "$CLIENT"
 }
 
@@ -152,6 +156,8 @@ no_rabbit() {
     expect_match 'no RabbitMQ: send_to_group' "$UNREACHABLE" "$(on a call send_to_group \
         "{'groupName':'g','code':7,'msg':'m','data':1}" --max-time 3)"
     sleep 2
+    expect 'no RabbitMQ: it is not ready' 'not ready: RabbitMQ cannot be used' "$(readiness a)"
+    expect 'no RabbitMQ: as metrics say' '1 0' "$(figure a redis_up) $(figure a rabbitmq_up)"
     expect 'no RabbitMQ: it says so once' 1 "$(node_log a | grep -c ' warn ')"
     start_rabbit
     serves 'RabbitMQ has come' a

@@ -125,6 +125,26 @@ newcomer() {
     stop_node c
 }
 
+# A scope that changes while the nodes run is noted, for the death of one of them.
+changed_scope() {
+    local node before
+    on a client outsider shop
+    on b client insider shop
+    before=$(seen outsider 1002)
+    for node in a b; do
+        sed -i 's/^\[notice\]$/[gone]/; s/^scope = .*//; /^\[gone\]$/d' "$DIR/$node.ini"
+        printf '[notice]\nscope = system\n' >>"$DIR/$node.ini"
+        kill -HUP "${NODE[$node]}"
+        expect "$node takes the scope up" 1 \
+            "$(wait_for node_says $node 'SIGHUP: changed.*"scope" from="group" to="system"' && echo 1)"
+    done
+    sleep 0.5
+    kill_node b
+    expect 'a node dies: its clients were two, in a system whose others are told' \
+        $((before + 2)) "$(comes outsider 1002 $((before + 2)))"
+    expect 'Redis came back as often as it was away' 1 "$(($(figure a redis_reconnects_total) >= 1))"
+}
+
 # What RabbitMQ could not be told of before a node died is told by the others.
 untold_leave() {
     local before
@@ -159,4 +179,6 @@ long_freeze
 common_outage
 newcomer
 untold_leave
+restart_node b
+changed_scope
 finish
