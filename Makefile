@@ -1,13 +1,24 @@
 # wspush: see `make help`.
 
 CFLAGS ?= -O2 -g
-PREFIX ?= /usr/local
 PKG_CONFIG ?= pkg-config
+
+# Where `make install` puts things, each below DESTDIR.
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+LOCALSTATEDIR ?= /var
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/wspush
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
 ROOMS = buf message table attempts deadline mailbox notify identity file log json order config listen crypto tls worker http console park ws conn command account hub single api admin session loop
 CLUSTER_ROOMS = task redis registry broker peer cluster
+ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
+CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
+endif
 VARIANT = $(if $(CLUSTER),cluster,release)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
@@ -63,7 +74,8 @@ help:
 	@echo 'make bench       measure a node beside the limit of this machine, in ten minutes (make bench-deps draws)'
 	@echo 'make bench-quick the same in a minute, less exactly'
 	@echo 'make bench-cluster  measure what two nodes, Redis and RabbitMQ cost (make test-deps goes before it)'
-	@echo 'make install     install under PREFIX (/usr/local), below DESTDIR'
+	@echo 'make install     install under PREFIX (/usr/local) and SYSCONFDIR (/etc), below DESTDIR; make uninstall'
+	@echo 'make dist        make wspush-VERSION.tar.gz of the last commit'
 	@echo 'make clean       remove what was built'
 
 wspush: build/$(VARIANT)/wspush FORCE
@@ -168,17 +180,57 @@ bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
 scale: build/cluster/wspush
 	@tests/scale.sh
 
+DOCUMENTS = $(wildcard README*.md *.svg openapi.yaml) BENCHMARKS.md LICENSE config.ini
+EXAMPLES = contrib/nginx.conf contrib/Dockerfile contrib/Dockerfile.dockerignore
+SETTINGS = $(SYSCONFDIR)/wspush/wspush.ini $(SYSCONFDIR)/logrotate.d/wspush
+INSTALLED = $(PREFIX)/bin/wspush $(MANDIR)/man1/wspush.1 $(MANDIR)/man5/wspush.ini.5 \
+            $(UNITDIR)/wspush.service $(SYSUSERSDIR)/wspush.conf \
+            $(addprefix $(DOCDIR)/,$(DOCUMENTS)) $(EXAMPLES:contrib/%=$(DOCDIR)/examples/%)
+
+# $(call put,FILE,PLACE): installs a file of contrib/ with the paths that were chosen.
+put = rm -f $(DESTDIR)$(2) && $(PLACES) contrib/$(1) >$(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2)
+PLACES = sed -e 's|/usr/local|$(PREFIX)|g' -e 's|/etc/|$(SYSCONFDIR)/|g' -e 's|/var/|$(LOCALSTATEDIR)/|g'
+# $(call keep,FILE): succeeds, and says so, if it is there: settings belong to who runs the server.
+keep = { [ -e $(DESTDIR)$(1) ] || [ -h $(DESTDIR)$(1) ]; } && echo 'kept as it is: $(DESTDIR)$(1)'
+
 install: wspush
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/wspush
+	umask 022 && mkdir -p $(addprefix $(DESTDIR),$(sort $(dir $(INSTALLED) $(SETTINGS))))
 	install -m 755 wspush $(DESTDIR)$(PREFIX)/bin/wspush
-	install -m 644 README.md LICENSE config.ini $(DESTDIR)$(PREFIX)/share/doc/wspush/
+	install -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
+	install -m 644 $(EXAMPLES) $(DESTDIR)$(DOCDIR)/examples
+	$(call put,wspush.1,$(MANDIR)/man1/wspush.1)
+	$(call put,wspush.ini.5,$(MANDIR)/man5/wspush.ini.5)
+	$(call put,wspush.service,$(UNITDIR)/wspush.service)
+	$(call put,wspush.sysusers,$(SYSUSERSDIR)/wspush.conf)
+	@$(call keep,$(SYSCONFDIR)/logrotate.d/wspush) || { $(call put,wspush.logrotate,$(SYSCONFDIR)/logrotate.d/wspush); }
+	@$(call keep,$(SYSCONFDIR)/wspush/wspush.ini) || { umask 027 && \
+	    sed -e 's|^data_dir = .*|data_dir = $(LOCALSTATEDIR)/lib/wspush|' \
+	        -e 's|^file =.*|file = $(LOCALSTATEDIR)/log/wspush/wspush.log|' config.ini \
+	        >$(DESTDIR)$(SYSCONFDIR)/wspush/wspush.ini; }
+	@[ -n '$(DESTDIR)' ] || printf '%s\n' 'With systemd, as root:' '  systemd-sysusers' \
+	    '  chgrp wspush $(SYSCONFDIR)/wspush/wspush.ini' '  systemctl daemon-reload' \
+	    '  systemctl enable --now wspush'
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	-@rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) 2>/dev/null || :
+	@echo 'left where they are: $(SETTINGS), and the data and logs in $(LOCALSTATEDIR)'
+
+# The files of the last commit; the same commit always makes the same archive.
+dist:
+	@[ -e .git ] || { echo 'make dist takes the files from git: this folder is no clone'; exit 1; }
+	@[ -z "$$(git status --porcelain)" ] || echo 'what is not committed is left out'
+	@version=$$(git show HEAD:wspush.c | sed -n 's/^.define VERSION "\(.*\)"$$/\1/p') && \
+	    name=wspush-$${version:?wspush.c has no VERSION} && \
+	    git -c tar.umask=022 archive --prefix=$$name/ -o $$name.tar HEAD && \
+	    gzip -9nf $$name.tar && echo $$name.tar.gz
 
 clean:
 	rm -rf build wspush
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster scale install clean
+.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster scale install uninstall dist clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)
