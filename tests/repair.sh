@@ -140,8 +140,8 @@ changed_scope() {
     done
     sleep 0.5
     kill_node b
-    expect 'a node dies: its clients were two, in a system whose others are told' \
-        $((before + 2)) "$(comes outsider 1002 $((before + 2)))"
+    expect 'a node dies: the others of its client'"'"'s system are told, in no group with it' \
+        $((before + 1)) "$(comes outsider 1002 $((before + 1)))"
     expect 'Redis came back as often as it was away' 1 "$(($(figure a redis_reconnects_total) >= 1))"
 }
 

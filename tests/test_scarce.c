@@ -82,7 +82,7 @@ static struct {
     struct loop_options options;
     struct loop *loop;
     pthread_t thread;
-    volatile sig_atomic_t stops, reloads;
+    volatile sig_atomic_t stops, calls;
     uint16_t port;
 } server;
 
@@ -113,7 +113,7 @@ static size_t lines_of(struct str text)
 static void *serve(void *argument)
 {
     (void)argument;
-    CHECK(loop_run(server.loop) == NULL);
+    CHECK(loop_run(server.loop) == LOOP_STOPPED);
     return NULL;
 }
 
@@ -150,9 +150,12 @@ static void server_open(void)
                                            .keys = &server.keys,
                                            .listener = listen_somewhere(),
                                            .max_connections = 100,
+                                           .most_connections = 100,
+                                           .version = "test",
+                                           .admin_listener = -1,
                                            .rpc_listener = -1,
                                            .stops = &server.stops,
-                                           .reloads = &server.reloads};
+                                           .calls = &server.calls};
     CHECK(pipe(server.options.wake) == 0);
     for (int i = 0; i < 2; i++)
         fcntl(server.options.wake[i], F_SETFL, O_NONBLOCK);
