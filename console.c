@@ -60,7 +60,8 @@ static bool write_fields(struct buf *out, struct str etag, struct str style, str
     good = append_hash(out, script) && good;
     /* 'self' covers ws: and wss: to this origin (CSP 3, section 6.7.2.8) */
     buf_append(out, STR("; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-                        "frame-ancestors 'none'\r\n"));
+                        "frame-ancestors 'none'; require-trusted-types-for 'script'; "
+                        "trusted-types 'none'\r\n"));
     return good && buf_append(out, (struct str){"", 1}); /* to be read as a C string */
 }
 

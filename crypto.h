@@ -1,7 +1,7 @@
-/* crypto.h - the only user of OpenSSL's crypto: random bytes, SHA-1 for the handshake, SHA-256, base64,
- * signed tokens, sealed client ids, proofs between nodes, password hashes. Everything secret is
- * compared in constant time.
- * Refuses: to go on without random bytes (it reports; the caller decides). */
+/* crypto.h - the only user of OpenSSL's crypto: random bytes, SHA-1 for the handshake, SHA-256,
+ * base64, signed tokens, sealed client ids, proofs between nodes, password hashes. Everything
+ * secret is compared in constant time. Refuses: to go on without random bytes (it reports; the
+ * caller decides). */
 #ifndef WSPUSH_CRYPTO_H
 #define WSPUSH_CRYPTO_H
 

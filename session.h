@@ -42,10 +42,10 @@ struct session_context {
     struct api *api;
     struct accounts *accounts;
     const struct console *console; /* NULL: there is no page */
-    int64_t now;      /* milliseconds of a steady clock, taken once a turn */
-    int64_t unix_now; /* seconds */
-    char date[30];    /* the same as an HTTP date */
-    bool stopping;    /* every answer is its connection's last */
+    int64_t now;                   /* milliseconds of a steady clock, taken once a turn */
+    int64_t unix_now;              /* seconds */
+    char date[30];                 /* the same as an HTTP date */
+    bool stopping;                 /* every answer is its connection's last */
     struct admin admin;
 };
 

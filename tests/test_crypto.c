@@ -126,6 +126,27 @@ static void erases(void)
     CHECK(memcmp(secret, "\0\0\0\0\0\0\0!", 9) == 0);
 }
 
+static void hashes(void)
+{
+    static const struct {
+        struct str bytes;
+        const char *digits;
+    } vectors[] = {
+        /* the examples that NIST gives for FIPS 180-4 */
+        {STR_INIT(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+        {STR_INIT("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+        {STR_INIT("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+    };
+
+    for (size_t i = 0; i < COUNT(vectors); i++) {
+        unsigned char hash[CRYPTO_HASH_SIZE], wanted[CRYPTO_HASH_SIZE];
+
+        CHECK(crypto_unhex(str_from(vectors[i].digits), wanted, sizeof wanted));
+        CHECK(crypto_sha256(vectors[i].bytes, hash) && memcmp(hash, wanted, sizeof hash) == 0);
+    }
+}
+
 /* The vectors are in the documentation of Python's passlib, as pbkdf2_sha256. */
 static void hashes_passwords(void)
 {
@@ -628,6 +649,7 @@ static void keys_differ(void)
 int main(void)
 {
     test_run("crypto encodes base64 (RFC 4648)", encodes_base64);
+    test_run("crypto hashes with SHA-256 (FIPS 180-4)", hashes);
     test_run("crypto answers a WebSocket key (RFC 6455, 1.3)", answers_websocket_keys);
     test_run("crypto writes hex digits", writes_hex);
     test_run("crypto reads hex digits and nothing else", reads_hex);

@@ -763,6 +763,12 @@ static const struct {
     {{.status = 404, .keep_alive = true, .head = true, .body = STR_INIT("0123456789")},
      "HTTP/1.1 404 Not Found\r\nConnection: keep-alive\r\n"
      "Content-Type: application/json; charset=utf-8\r\nContent-Length: 10\r\n\r\n"},
+    {{.status = 304,
+      .type = "text/html",
+      .fields = "A: b\r\n",
+      .head = true,
+      .body = STR_INIT("x")},
+     "HTTP/1.1 304 Not Modified\r\nContent-Type: text/html\r\nContent-Length: 1\r\nA: b\r\n\r\n"},
 };
 
 static void writes_answers(void)
@@ -786,6 +792,7 @@ static void writes_every_status(void)
         const char *line;
     } lines[] = {
         {200, "HTTP/1.1 200 OK\r\n"},
+        {304, "HTTP/1.1 304 Not Modified\r\n"},
         {400, "HTTP/1.1 400 Bad Request\r\n"},
         {401, "HTTP/1.1 401 Unauthorized\r\n"},
         {403, "HTTP/1.1 403 Forbidden\r\n"},

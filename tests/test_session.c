@@ -423,6 +423,62 @@ static bool stream_is_answered(struct str stream, size_t first, size_t size, str
     return good;
 }
 
+/* The head of an answer for the console's page. */
+static const char *page_head(const struct console *console, const char *status, const char *fields)
+{
+    return say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%sContent-Type: text/html; "
+               "charset=utf-8\r\nContent-Length: %u\r\n%s\r\n",
+               status, fields, (unsigned)console->page->length, console->fields);
+}
+
+static bool got_page(struct guest *guest, const struct console *console)
+{
+    struct str bytes = far_receive(&guest->far);
+    struct str page = {console->page->bytes, console->page->length};
+
+    guest->far.taken = page.length < bytes.length ? page.length : bytes.length;
+    return str_equal((struct str){bytes.at, guest->far.taken}, page);
+}
+
+static void the_console_is_a_page(void)
+{
+    static const char others[] = "{\"code\":-1,\"msg\":\"this path takes GET\",\"data\":[]}";
+    const char *allow = "Allow: GET, HEAD, OPTIONS\r\n";
+    struct console console;
+    struct guest *guest;
+
+    open_house();
+    CHECK(console_open(&console));
+    context.console = &console;
+    guest = receive_guest();
+    for (size_t size = 0; size < 3; size++) {
+        send_pieces(guest,
+                    STR("GET / HTTP/1.1\r\nHost: h\r\n\r\nHEAD /?x HTTP/1.1\r\nHost: h\r\n\r\n"
+                        "GET /?x HTTP/1.1\r\nHost: h\r\n\r\n" GET_NOTHING),
+                    size * 7);
+        CHECK(got_bytes(guest, page_head(&console, "200 OK", "")) && got_page(guest, &console));
+        CHECK(got_bytes(guest, page_head(&console, "200 OK", "")));
+        CHECK(got_bytes(guest, page_head(&console, "200 OK", "")) && got_page(guest, &console));
+        CHECK(got_all(guest, not_found()));
+    }
+    CHECK(console.page->references == 1); /* nothing is kept of it */
+    say_to(guest, say("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s\r\n\r\n", console.etag));
+    CHECK(got_all(guest, page_head(&console, "304 Not Modified", "")));
+    say_to(guest, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
+    CHECK(got_all(guest, answer("405 Method Not Allowed", allow, others)));
+    say_to(guest, "OPTIONS / HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(guest, answer("200 OK", allow, SUCCESS)));
+    say_to(guest, "GET / HTTP/1.0\r\n\r\n");
+    CHECK(got_bytes(guest, page_head(&console, "200 OK", "Connection: close\r\n")));
+    CHECK(got_page(guest, &console) && ends_politely(guest));
+    context.console = NULL;
+    guest = receive_guest();
+    say_to(guest, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(guest, not_found()));
+    close_house();
+    console_close(&console);
+}
+
 static void a_stream_is_answered_in_order_however_cut(void)
 {
     struct buf stream = {0}, answers = {0};
@@ -2115,6 +2171,7 @@ int main(void)
     test_run("a_connection_serves_many_requests", a_connection_serves_many_requests);
     test_run("the_version_says_whether_it_stays", the_version_says_whether_it_stays);
     test_run("head_and_options_are_answered", head_and_options_are_answered);
+    test_run("the_console_is_a_page", the_console_is_a_page);
     test_run("a_stream_is_answered_in_order_however_cut",
              a_stream_is_answered_in_order_however_cut);
     test_run("what_follows_a_login_waits_for_it", what_follows_a_login_waits_for_it);

@@ -1,0 +1,224 @@
+/* test_console.c - console.c: the page is the file's, its policy fits it, and a browser that has it
+ * is not sent it again. */
+#include "console.h"
+
+#include "crypto.h"
+
+#include "test.h"
+
+#include <stdio.h>
+
+#define PAGE_MAX 30000 /* the page stays below this */
+
+static struct console console;
+static char file[PAGE_MAX + 1];
+static size_t file_length;
+
+static struct str page_file(void)
+{
+    FILE *stream = fopen("console.html", "rb");
+
+    CHECK(stream != NULL);
+    if (stream) {
+        file_length = fread(file, 1, sizeof file, stream);
+        fclose(stream);
+    }
+    return (struct str){file, file_length};
+}
+
+static struct str page_sent(void)
+{
+    return (struct str){console.page->bytes, console.page->length};
+}
+
+static size_t count(struct str text, const char *part)
+{
+    struct str sought = str_from(part);
+    size_t found = 0;
+
+    for (size_t i = 0; i + sought.length <= text.length; i++)
+        found += memcmp(text.at + i, sought.at, sought.length) == 0;
+    return found;
+}
+
+static void the_page_is_the_file(void)
+{
+    struct str text = page_file();
+
+    CHECK(text.length > 1000 && text.length < PAGE_MAX);
+    CHECK(str_equal(page_sent(), text));
+    CHECK(count(text, "\r") == 0 && count(text, "\t") == 0);
+}
+
+/* What the policy forbids, and what would bring text of peers to life. */
+static void the_page_keeps_to_its_policy(void)
+{
+    static const char *const never[] = {" style=",
+                                        " onclick=\"",
+                                        " onload=",
+                                        "javascript:",
+                                        "innerHTML",
+                                        "outerHTML",
+                                        "insertAdjacentHTML",
+                                        "document.write",
+                                        "eval(",
+                                        "new Function",
+                                        "srcdoc",
+                                        "<base",
+                                        "<iframe",
+                                        "setAttribute('style'",
+                                        " src=",
+                                        "@import",
+                                        "url("};
+    struct str text = page_sent();
+
+    for (size_t i = 0; i < COUNT(never); i++)
+        if (!CHECK(count(text, never[i]) == 0))
+            printf("     the page has: %s\n", never[i]);
+    /* no other host: the only address is the name of SVG, in the icon */
+    CHECK(count(text, "http://") == 1 && count(text, "http://www.w3.org/2000/svg") == 1);
+    CHECK(count(text, "https://") == 0);
+    CHECK(count(text, "<style") == 1 && count(text, "<script") == 1);
+}
+
+/* Appends what a policy has for the text between two marks of the file. */
+static void append_source(struct buf *out, const char *before, const char *behind)
+{
+    const char *begin = strstr(file, before), *end = begin ? strstr(begin, behind) : NULL;
+    unsigned char hash[CRYPTO_HASH_SIZE];
+
+    if (!CHECK(begin && end))
+        return;
+    begin += strlen(before);
+    CHECK(crypto_sha256((struct str){begin, (size_t)(end - begin)}, hash));
+    buf_append(out, STR("'sha256-"));
+    crypto_base64(out, (struct str){(const char *)hash, sizeof hash});
+    buf_append(out, STR("'"));
+}
+
+static void the_policy_fits_the_page(void)
+{
+    struct buf wanted = {0};
+
+    page_file();
+    buf_append(&wanted, STR("Content-Security-Policy: default-src 'none'; style-src "));
+    append_source(&wanted, "<style>", "</style>");
+    buf_append(&wanted, STR("; script-src "));
+    append_source(&wanted, "<script>", "</script>");
+    buf_append(&wanted,
+               STR("; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+                   "frame-ancestors 'none'; require-trusted-types-for 'script'; "
+                   "trusted-types 'none'\r\n"));
+    buf_append(&wanted, (struct str){"", 1});
+    CHECK(count(str_from(console.fields), wanted.at) == 1);
+    CHECK(count(str_from(console.fields), "unsafe") == 0);
+    buf_free(&wanted);
+}
+
+/* What a request is answered; its head line and fields are given. */
+static struct message *ask(const char *head, struct http_answer *answer)
+{
+    struct http_request request;
+
+    CHECK(http_parse_request(str_from(head), 8192, &request) == HTTP_OK);
+    return console_answer(&console, &request, answer);
+}
+
+/* The same to somebody who knows the page by a tag, which stands between two texts. */
+static struct message *ask_known(const char *before, const char *tag, const char *behind,
+                                 struct http_answer *answer)
+{
+    char head[300];
+
+    snprintf(head, sizeof head, "GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s%s%s\r\n\r\n",
+             before, tag, behind);
+    return ask(head, answer);
+}
+
+static void it_is_sent_once(void)
+{
+    static const struct {
+        const char *before, *behind;
+        bool tagged, known;
+    } rows[] = {
+        {"", "", true, true},
+        {"W/", "", true, true},
+        {"\"x\", ", "", true, true},
+        {"\"x\",W/", " , \"y\"", true, true},
+        {"*", "", false, true},
+        {"\"x\"", "", false, false},
+        {"x", "", true, false},
+        {"", "x", true, false},
+        {"W/ ", "", true, false},
+        {"W/x", "", true, false},
+        {"\"x\", \"y\"", "", false, false},
+    };
+    struct http_answer answer;
+
+    CHECK(ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &answer) == console.page);
+    CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
+    CHECK(strcmp(answer.type, "text/html; charset=utf-8") == 0);
+    CHECK(answer.fields == console.fields && !answer.allow && !answer.retry_after);
+    CHECK(!ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", &answer));
+    CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct message *page =
+            ask_known(rows[i].before, rows[i].tagged ? console.etag : "", rows[i].behind, &answer);
+
+        if (!CHECK(page == (rows[i].known ? NULL : console.page)) ||
+            !CHECK(answer.status == (rows[i].known ? 304 : 200) && answer.head))
+            printf("     in row %zu\n", i);
+    }
+}
+
+static void the_fields_are_whole_lines(void)
+{
+    struct str text = str_from(console.fields), line;
+    char etag[40];
+    size_t lines = 0;
+
+    CHECK(text.length > 300 && text.length < sizeof console.fields - 1);
+    CHECK(text.at[text.length - 2] == '\r' && text.at[text.length - 1] == '\n');
+    while (text.length) {
+        line = str_cut(&text, '\n');
+        lines++;
+        CHECK(line.length && line.at[line.length - 1] == '\r' && memchr(line.at, ':', line.length));
+    }
+    CHECK(lines == 5);
+    snprintf(etag, sizeof etag, "ETag: %s\r\n", console.etag);
+    CHECK(strlen(console.etag) == 18 && count(str_from(console.fields), etag) == 1);
+    CHECK(count(str_from(console.fields), "Cache-Control: no-cache\r\n") == 1);
+    CHECK(count(str_from(console.fields), "X-Content-Type-Options: nosniff\r\n") == 1);
+    CHECK(count(str_from(console.fields), "Referrer-Policy: no-referrer\r\n") == 1);
+}
+
+/* The tag changes with the page: it is a hash of all of it. */
+static void the_tag_is_of_the_page(void)
+{
+    struct buf wanted = {0};
+    unsigned char hash[CRYPTO_HASH_SIZE];
+
+    CHECK(crypto_sha256(page_file(), hash));
+    buf_append(&wanted, STR("\""));
+    crypto_hex(&wanted, (struct str){(const char *)hash, 8});
+    buf_append(&wanted, STR("\""));
+    CHECK(str_equal(str_of(&wanted), str_from(console.etag)));
+    buf_free(&wanted);
+}
+
+int main(void)
+{
+    if (!console_open(&console))
+        printf("FAIL the console opens\n");
+    else {
+        test_run("the page is the file", the_page_is_the_file);
+        test_run("the page keeps to its policy", the_page_keeps_to_its_policy);
+        test_run("the policy fits the page", the_policy_fits_the_page);
+        test_run("it is sent once", it_is_sent_once);
+        test_run("the fields are whole lines", the_fields_are_whole_lines);
+        test_run("the tag is of the page", the_tag_is_of_the_page);
+    }
+    console_close(&console);
+    console_close(&console); /* there is nothing left to free */
+    return test_finish();
+}
