@@ -55,9 +55,12 @@ static const char usage[] =
     "  -h        print this and exit\n"
     "  PORT      listen on this port instead of the configured one\n"
     "\n"
-    "WebSocket clients connect to ws://HOST:PORT/ws?systemId=NAME; business systems POST to\n"
-    "http://HOST:PORT/api/…; with [tls] wss:// and https://. SIGTERM drains and stops, a second\n"
-    "one stops at once. SIGHUP reads the configuration again, SIGUSR1 reopens the log.\n";
+    "Clients connect to ws://HOST:PORT/ws?systemId=NAME, business systems POST to\n"
+    "http://HOST:PORT/api/..., and browsers show the console at http://HOST:PORT/;\n"
+    "with [tls] it is wss:// and https://. Metrics are at http://127.0.0.1:7801/metrics.\n"
+    "\n"
+    "SIGTERM drains and stops, a second one stops at once. SIGHUP reads the configuration\n"
+    "again, SIGUSR1 reopens the log.\n";
 
 struct options {
     const char *file;

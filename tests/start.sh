@@ -38,6 +38,8 @@ command_line() {
     expect_match '-h' '0 usage: wspush \[-c FILE\] \[-t\] \[-v\] \[-h\] \[PORT\]*' \
         "$STATUS $OUT"
     expect '-h leaves stderr alone' '' "$ERR"
+    expect '-h fits a screen' '1 1' \
+        "$(echo "$OUT" | awk 'length > 90 { long = 1 } END { print (NR < 24), !long }')"
     for option in -x --version -c '1 2' '-t -t -c'; do
         # shellcheck disable=SC2086 # several arguments
         run $option
@@ -161,6 +163,10 @@ defaults() {
     local folder=$DIR/empty
     mkdir "$folder"
     PORT=$FREE
+    if listens 7801; then
+        echo 'skip the start with defaults: port 7801 is taken on this machine'
+        return
+    fi
     cd "$folder" || return
     "$BINARY" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
     SERVER=$!
@@ -169,6 +175,15 @@ defaults() {
     expect_match 'without a file it runs with defaults' '200 {*' "$(call login '' -X OPTIONS)"
     expect_match 'and logs to stderr' '*info*listening*' "$(cat "$DIR/stderr")"
     expect 'but no single request' 1 "$(wc -l <"$DIR/stderr")"
+    expect 'it says on stdout where it is' "$("$BINARY" -v | head -n 1) listens on 0.0.0.0 port $PORT (no config.ini here: defaults).
+  Console   http://localhost:$PORT/
+  Metrics   http://127.0.0.1:7801/metrics" "$(head -n 3 "$DIR/stdout")"
+    expect_match 'where the console is' '200 text/html*' \
+        "$(curl -s -o /dev/null -w '%{http_code} %{content_type}' "$(awk '/Console/ { print $2 }' "$DIR/stdout")")"
+    expect_match 'and metrics' '200 text/plain*' \
+        "$(curl -s -o /dev/null -w '%{http_code} %{content_type}' "$(awk '/Metrics/ { print $2 }' "$DIR/stdout")")"
+    expect 'and what to try, which works' '4 {"code":0,"msg":"success","data":[]}' \
+        "$(wc -l <"$DIR/stdout") $(bash -c "$(sed -n 's/^  Try *curl/curl -s/p' "$DIR/stdout")")"
     expect 'its data is in the working directory' data "$(ls "$folder")"
     expect 'for its owner only' 'drwx------' "$(mode "$folder/data")"
     kill -TERM "$SERVER"
@@ -187,8 +202,36 @@ conflicts() {
     refused 'a data_dir in use' \
         "*data_dir = $DIR/data is in use by another wspush: *another data_dir*" \
         -c config.ini "$FREE"
+    sed "s#^listen = .*#listen = 127.0.0.1:$PORT#; s#^data_dir = .*#data_dir = $DIR/data2#" "$DIR/config.ini" >"$DIR/other.ini"
+    refused 'a port for /metrics that is taken' \
+        "cannot listen on 127.0.0.1 port $PORT (\[admin\] listen): *in use*another port*" -c other.ini "$FREE"
     expect_match 'the first one goes on' '200 {*' "$(call login '' -X OPTIONS)"
     stop
+}
+
+# What needs rights that a user has not.
+rights() {
+    local as=() from
+    if [ "$(id -u)" = 0 ]; then
+        as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+    fi
+    rm -rf "$DIR/rights"
+    mkdir -m 777 "$DIR/rights"
+    chmod 711 "$DIR"
+    cp "$BINARY" "$DIR/rights/wspush"
+    from=$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null || echo 1024)
+    if [ "$from" -gt 79 ]; then
+        OUT=$(cd "$DIR/rights" && timeout 20 "${as[@]}" ./wspush 79 2>&1)
+        expect_match 'a port below 1024' \
+            '1 wspush: cannot listen on 0.0.0.0 port 79 *below 1024 need rights: choose one above*' "$? $OUT"
+    else
+        echo 'skip a port below 1024: here everybody may listen on it'
+    fi
+    echo >"$DIR/rights/secret.ini"
+    chmod 0 "$DIR/rights/secret.ini"
+    OUT=$(cd "$DIR/rights" && timeout 20 "${as[@]}" ./wspush -c secret.ini 2>&1)
+    expect_match 'a file that may not be read' \
+        '1 wspush: secret.ini: Permission denied: give a readable file with -c' "$? $OUT"
 }
 
 bad_places() {
@@ -315,6 +358,7 @@ good_file
 port_argument
 defaults
 conflicts
+rights
 bad_places
 descriptors
 keys
