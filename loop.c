@@ -810,6 +810,7 @@ static int poll_timeout(const struct loop *loop)
 static void turn(struct loop *loop)
 {
     size_t count = build_polls(loop), hot = loop->hot_count;
+    bool admin_knocks;
 
     if (count == 0) { /* without memory for poll() nothing can be known */
         poll(NULL, 0, ACCEPT_PAUSE);
@@ -827,9 +828,10 @@ static void turn(struct loop *loop)
     cluster_serve(loop->cluster, loop->polls + OWN_POLLS + hot, loop->context.now);
     /* hot[] grows at its end while sessions work: what was polled stays where it was */
     serve_ready(loop, hot);
+    admin_knocks = loop->polls[2].revents != 0; /* the entries are lost when sessions are added */
     if (loop->polls[0].revents)
         accept_some(loop);
-    if (loop->polls[2].revents)
+    if (admin_knocks)
         accept_one(loop, loop->admin_listener);
     take_cluster_results(loop);
     run_deadlines(loop);
