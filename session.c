@@ -29,13 +29,14 @@ static void enter(struct session_context *context, struct session *session,
 
 #define CLOSED_BY_PEER "closed by the peer"
 
-/* A line for the end of a connection. A client has one of its own, which the hub writes; and the
- * usual end of an HTTP connection is not worth telling. */
+/* A line for the end of a connection. A client has one of its own, which the hub writes; and that
+ * an HTTP connection ends between two requests is not worth telling. */
 static void log_end(const struct session_context *context, const struct session *session,
                     const char *reason)
 {
-    bool usual = session->upgraded || session->state == SESSION_DRAIN ||
-                 (strcmp(reason, CLOSED_BY_PEER) == 0 && !session->receiving);
+    bool usual =
+        session->upgraded || session->state == SESSION_DRAIN ||
+        (!session->receiving && (session->asked_before || strcmp(reason, CLOSED_BY_PEER) == 0));
     enum log_level level = usual ? LOG_DEBUG : LOG_INFO;
     char address[CONN_ADDRESS_MAX];
     struct log_field fields[] = {{.name = "remote"}, {.name = "reason"}, {0}, {0}};
