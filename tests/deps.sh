@@ -172,6 +172,23 @@ if [ "$want" = test ] && ! cmp -s tests/requirements.txt .tools/pypi/requirement
     cp tests/requirements.txt .tools/pypi/
 fi
 
+# The clients in tests/clients: where node or go is there, what they need goes into .tools. Neither is
+# installed for that; tests/clients.sh says what it leaves out.
+if [ "$want" = test ] && command -v npm >/dev/null && ! cmp -s tests/clients/package.json .tools/node/package.json; then
+    echo 'deps: installing ws from npm into .tools'
+    rm -rf .tools/node
+    mkdir -p .tools/node.new
+    cp tests/clients/package.json .tools/node.new/
+    npm install --silent --prefix .tools/node.new --no-package-lock --ignore-scripts --no-audit --no-fund
+    mv .tools/node.new .tools/node
+fi
+if [ "$want" = test ] && tests/clients/go.sh ready && ! cmp -s tests/clients/go.sum .tools/go/go.sum; then
+    echo 'deps: installing coder/websocket from the Go proxy into .tools, and building with it'
+    tests/clients/go.sh mod download
+    tests/clients/go.sh build -o /dev/null . # leaves what it has compiled of Go's library
+    cp tests/clients/go.sum .tools/go/
+fi
+
 # unpack_foreign ARCHITECTURE: Debian's OpenSSL for another architecture, unpacked below .tools/cross.
 # It is not installed: packages of several architectures must all have the same version, so that
 # would change the OpenSSL of this machine, and fail where an architecture gets its updates later.

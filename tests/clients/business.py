@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""The smallest business system: serves browser.html, and takes the id of each page that is a client.
+
+    WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' python3 business.py 8000
+
+Open http://localhost:8000/ then. Only here is the password known, and who may be in which group decided."""
+import http.server
+import json
+import os
+import pathlib
+import sys
+import urllib.request
+
+URL = os.environ.get("WSPUSH_URL", "http://localhost:7800")
+PAGE = pathlib.Path(__file__).with_name("browser.html").read_bytes()
+
+
+def call(path, body, token=""):
+    request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Token": token})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
+
+
+class Business(http.server.BaseHTTPRequestHandler):
+    def answer(self, status, body=b""):
+        self.send_response(status)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        found = self.path.split("?")[0] == "/"
+        self.answer(200 if found else 404, PAGE if found else b"")
+
+    def do_POST(self):  # /client: a page hands over its id
+        try:
+            client = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["clientId"]
+            # it would know from its own session who this is, and keep its token until that expires
+            login = call("/api/login", {"systemId": os.environ.get("WSPUSH_SYSTEM", "shop"),
+                                        "password": os.environ["WSPUSH_PASSWORD"]})
+            bound = call("/api/bind_to_group", {"clientId": client, "userId": "browser",
+                                                "groupName": os.environ.get("WSPUSH_GROUP", "news")},
+                         login["data"]["token"])
+            self.answer(200 if bound["code"] == 0 else 502)
+        except (OSError, ValueError, KeyError, TypeError):  # it is down, or the request is none of ours
+            self.answer(502)
+
+    def log_message(self, *_):
+        pass
+
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Business).serve_forever()

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# A client of wspush in bash with curl, jq and websocat: prints each push as one line, and comes back when the
+# connection ends.
+#
+#     WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' ./client.sh
+set -u
+url=${WSPUSH_URL:-http://localhost:7800}
+export WSPUSH_SYSTEM="${WSPUSH_SYSTEM:-shop}" WSPUSH_PASSWORD
+group=${WSPUSH_GROUP:-news}
+system=$(jq -rn 'env.WSPUSH_SYSTEM | @uri')
+
+# What the business system would do: it alone knows the password, and keeps its token until that expires. Neither
+# is on a command line, where other users of the machine could read it.
+hand_over() { # CLIENT-ID
+    local token
+    token=$(jq -n '{systemId: env.WSPUSH_SYSTEM, password: env.WSPUSH_PASSWORD}' |
+        curl -s --max-time 10 --data-binary @- "$url/api/login" | jq -r .data.token) &&
+        jq -n --arg id "$1" --arg group "$group" '{clientId: $id, groupName: $group, userId: "shell"}' |
+        curl -s --max-time 10 --data-binary @- -H @<(echo "Token: $token") "$url/api/bind_to_group" |
+            jq -e '.code == 0' >/dev/null
+}
+
+trap 'kill "$link" 2>/dev/null' EXIT
+trap exit HUP INT TERM
+
+delay=1000 # milliseconds before the next try, doubled with each
+while true; do
+    # -U: nothing is sent but pings; a connection on which no answer to them comes is given up
+    exec {frames}< <(exec websocat -U --no-close --buffer-size 2000000 --ping-interval 15 --ping-timeout 40 \
+        "${url/http/ws}/ws?systemId=$system" </dev/null)
+    link=$!
+    if read -r frame <&"$frames"; then # the first frame is our id, or why we get none
+        case $(jq .code <<<"$frame") in
+        0)
+            if hand_over "$(jq -r .data.clientId <<<"$frame")"; then
+                delay=1000
+                while read -r frame <&"$frames"; do
+                    printf '%s\n' "$frame"
+                done
+            fi
+            ;;
+        -1001) # as close code 1008, which websocat does not tell
+            echo 'closed with 1008: the system is not registered' >&2
+            exit 1
+            ;;
+        esac
+    fi
+    kill "$link" 2>/dev/null
+    exec {frames}<&-
+    wait=$((delay / 2 + RANDOM % (delay / 2))) # not all clients at the same moment
+    printf 'closed, next try in %d.%d s\n' $((wait / 1000)) $((wait % 1000 / 100)) >&2
+    sleep "$((wait / 1000)).$(printf %03d $((wait % 1000)))"
+    delay=$((delay < 15000 ? delay * 2 : 30000))
+done
