@@ -73,7 +73,9 @@ func stay(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	address := strings.Replace(base, "http", "ws", 1) + "/ws?systemId=" + url.QueryEscape(system)
-	socket, _, err := websocket.Dial(ctx, address, nil)
+	dial, done := context.WithTimeout(ctx, 10*time.Second)
+	defer done()
+	socket, _, err := websocket.Dial(dial, address, nil)
 	if err != nil {
 		return err
 	}

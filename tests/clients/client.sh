@@ -20,7 +20,7 @@ hand_over() { # CLIENT-ID
             jq -e '.code == 0' >/dev/null
 }
 
-trap 'kill "$link" 2>/dev/null' EXIT
+trap 'kill ${link-} 2>/dev/null' EXIT
 trap exit HUP INT TERM
 
 delay=1000 # milliseconds before the next try, doubled with each
@@ -29,7 +29,7 @@ while true; do
     exec {frames}< <(exec websocat -U --no-close --buffer-size 2000000 --ping-interval 15 --ping-timeout 40 \
         "${url/http/ws}/ws?systemId=$system" </dev/null)
     link=$!
-    if read -r frame <&"$frames"; then # the first frame is our id, or why we get none
+    if read -r -t 10 frame <&"$frames"; then # the first frame is our id, or why we get none
         case $(jq .code <<<"$frame") in
         0)
             if hand_over "$(jq -r .data.clientId <<<"$frame")"; then
