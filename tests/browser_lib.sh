@@ -16,7 +16,7 @@ DRIVER='' DRIVER_PORT='' BROWSER='' WEBDRIVER='' BROWSERS=0
 
 # The keys that have a name; see section 17.4.2 of the WebDriver protocol.
 KEY_TAB=$'\ue004' KEY_ENTER=$'\ue007' KEY_SHIFT=$'\ue008' KEY_CONTROL=$'\ue009' KEY_ESCAPE=$'\ue00c' KEY_SPACE=$'\ue00d'
-KEY_LEFT=$'\ue012' KEY_UP=$'\ue013' KEY_RIGHT=$'\ue014' KEY_DOWN=$'\ue015'
+KEY_LEFT=$'\ue012' KEY_UP=$'\ue013' KEY_RIGHT=$'\ue014' KEY_DOWN=$'\ue015' KEY_DELETE=$'\ue017'
 
 # json_text TEXT: prints it as a JSON string.
 json_text() {
@@ -45,7 +45,16 @@ exec 3>&1 # where results go, also from within $( )
 
 # driver_value METHOD PATH [BODY]: the same, but prints the value alone: a string as it is, all else as JSON.
 driver_value() {
-    driver "$@" | jq -r '.value | if type == "string" or . == null then . // "" else tojson end'
+    local answer value
+    answer=$(driver "$@") || return 1
+    value=${answer#'{"value":'}
+    value=${value%\}}
+    case $value in # most answers are plain enough to be read here
+    null) echo ;;
+    *['{[\']*) jq -r '.value | if type == "string" then . else tojson end' <<<"$answer" ;;
+    \"*\") value=${value#\"} && echo "${value%\"}" ;;
+    *) echo "$value" ;;
+    esac
 }
 
 # browser_start: starts chromedriver. All that it and the browser write is below $DIR/browser.
@@ -141,10 +150,8 @@ page_click() {
 
 # page_type SELECTOR TEXT: types into a field, in the place of what is there.
 page_type() {
-    local element
-    element=$(page_element "$1") || return 1
-    driver POST "/element/$element/clear" '{}' >/dev/null
-    [ -z "$2" ] || driver POST "/element/$element/value" "{\"text\":$(json_text "$2")}" >/dev/null
+    local element keys=$KEY_CONTROL"a"$KEY_CONTROL${2:-$KEY_DELETE}
+    element=$(page_element "$1") && driver POST "/element/$element/value" "{\"text\":$(json_text "$keys")}" >/dev/null
 }
 
 # page_choose SELECTOR VALUE: chooses an option of a <select> by its value.

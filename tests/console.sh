@@ -74,8 +74,8 @@ shown() {
 
 # frames_of NUMBER COUNT: waits until the NUMBERth client shows COUNT frames, and prints the last one.
 frames_of() {
-    page_wait 'return document.querySelectorAll(`#cards article:nth-child(${arguments[0]}) .frame`).length >= arguments[1]' "$1" "$2"
-    page_run 'const f = document.querySelectorAll(`#cards article:nth-child(${arguments[0]}) .frame`);
+    page_wait 'return document.querySelectorAll("#cards article:nth-child(" + arguments[0] + ") .frame").length >= arguments[1]' "$1" "$2"
+    page_run 'const f = document.querySelectorAll("#cards article:nth-child(" + arguments[0] + ") .frame");
         return f.length + " " + (f[f.length - 1]?.textContent ?? "")' "$1"
 }
 
@@ -248,9 +248,9 @@ refusing() {
     page_click '#send'
     expect 'data that is no JSON is not sent' 'data is not JSON: line 2, column 7' "$(page_text '#said')"
     expect 'the field says so' 'true data' "$(page_run 'return document.getElementById("data").ariaInvalid + " " + document.activeElement.id')"
-    page_type '#data' "$(printf '[%.0s' {1..65})$(printf ']%.0s' {1..65})"
+    page_type '#data' "$(printf '[%.0s' {1..64})$(printf ']%.0s' {1..64})"
     page_click '#send'
-    expect 'nor what is nested too deep' 'data is nested deeper than 64 levels' "$(page_text '#said')"
+    expect 'nor what is nested too deep' 'data is nested too deep: 63 levels at most' "$(page_text '#said')"
     page_type '#data' '1'
     page_type '#code' '1.0'
     page_click '#send'
@@ -260,7 +260,8 @@ refusing() {
     expect 'what is JSON is' '' "$(page_run 'return arguments[0]["-1"].filter(text => jsonError(text) !== -1).join("|")' "$JSON_CASES")"
     expect 'what is none is none, and none beside JSON.parse' '' "$(page_run 'return [...arguments[0]["0"], ...arguments[0]["1"]].filter(text => {
         let bad = false; try { JSON.parse(text) } catch { bad = true } return bad !== jsonError(text) >= 0 || !bad; }).join("|")' "$JSON_CASES")"
-    expect 'depth is counted as the server does' "$(try send_to_client clientId "$FIRST" data "$(printf '[%.0s' {1..63})$(printf ']%.0s' {1..63})")" "$GOOD"
+    expect 'depth is counted as the server does' "$GOOD" \
+        "$(try send_to_client clientId "$FIRST" data "$(printf '[%.0s' {1..63})$(printf ']%.0s' {1..63})")"
     expect 'what the server refuses is told' '{"code":-1003,"msg":"client not online","data":[]}' "$(try send_to_client clientId nobody)"
     expect_match 'in red, with its words' 'HTTP 200 · code -1003 · * no' "$(page_text '#said') $(page_run 'return document.getElementById("said").className.slice(-2)')"
     page_type '#clientId' "$FIRST"
