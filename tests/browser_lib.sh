@@ -51,7 +51,7 @@ driver_value() {
     value=${value%\}}
     case $value in # most answers are plain enough to be read here
     null) echo ;;
-    *['{[\']*) jq -r '.value | if type == "string" then . else tojson end' <<<"$answer" ;;
+    *'{'* | *'['* | *\\*) jq -r '.value | if type == "string" then . else tojson end' <<<"$answer" ;;
     \"*\") value=${value#\"} && echo "${value%\"}" ;;
     *) echo "$value" ;;
     esac

@@ -202,9 +202,9 @@ sending() {
 
     line=$(shown '#answers pre.curl')
     page_click '#answers button'
+    expect 'it is said that the curl line is copied' 'Copied' "$(shown '#answers button')"
     copied=$(paste)
-    expect 'the curl line can be copied' "$line" "$copied"
-    expect 'that is said' 'Copied' "$(shown '#answers button')"
+    expect 'it is' "$line" "$copied"
     expect_match 'it has the token as a variable' "curl http://127.0.0.1:$PORT/api/send_to_client -H \"Token: \$TOKEN\" -d '*" "$line"
     page_click '#token'
     copied=$(paste)
@@ -287,6 +287,7 @@ managing() {
     page_click '#connect'
     frames_of 2 1 >/dev/null
     page_click '#cards article:nth-child(2) button:nth-of-type(2)'
+    expect 'the last answer is still said' 'HTTP 200 · code 0 · success' "$(page_text '#said')"
     page_expect 'a client can close itself' 'return document.querySelector("#cards article:nth-child(2) .frames b")?.textContent === "Closed: 1000 "'
     page_expect 'the figures are right' 'return ["open", "total"].map(id => document.getElementById(id).textContent).join(" ") ===
         "1 " + (document.querySelectorAll(".frame").length + 5)' # those of the client removed
@@ -384,6 +385,12 @@ chinese() {
     expect 'as the only thing that is kept' 'language=en' "$(page_run 'return Object.entries(localStorage).map(each => each.join("=")).join()')"
     expect 'nothing is wrong in the console' '' "$(page_log browser)"
     expect 'nobody else was asked' '' "$(strangers)"
+    expect 'the policy is in force' 'TypeError TypeError TypeError true' "$(page_run 'const tried = [
+            () => { document.body.innerHTML = "x"; }, () => { document.createElement("script").textContent = "window.bad = 1"; },
+            () => fetch("https://127.0.0.1:1/")].map(async act => { try { await act(); } catch (error) { return error.name; } });
+        document.body.setAttribute("style", "display: none");
+        return Promise.all(tried).then(names => [...names, document.body.checkVisibility()].join(" "))')"
+    expect_match 'it is what refused all this' '*TrustedHTML*TrustedScript*connect-src*' "$(page_log browser | tr '\n' ' ')"
 }
 
 [ -z "${SHOTS-}" ] || mkdir -p "$SHOTS"
