@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # console.sh - the console: GET / on the wire, and the page in a real browser, from registering to what is pushed.
 # SHOTS=FOLDER saves pictures of it there: in two widths, light and dark, English and Chinese.
+# `tests/console.sh pictures` makes those of the README instead, in half a minute.
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=tests/browser_lib.sh
@@ -393,7 +394,52 @@ chinese() {
     expect_match 'it is what refused all this' '*TrustedHTML*TrustedScript*connect-src*' "$(page_log browser | tr '\n' ' ')"
 }
 
+# A shop at work: console.png and console-phone.png.
+pictures() {
+    local order
+    PORT=7800
+    ! listens $PORT || broken 'port 7800 is free' /dev/null
+    again
+    browser_start
+    browser_open en
+    page_size 1280 800
+    page_goto "http://127.0.0.1:$PORT/"
+    page_type '#name' shop
+    page_type '#password' secret
+    page_click '[value=register]'
+    inside
+    login shop
+    page_click '#connect'
+    sleep 3
+    page_click '#connect'
+    frames_of 2 1 >/dev/null
+    try bind_to_group clientId "$(id_of 1)" groupName orders userId anna extend till >/dev/null
+    try bind_to_group clientId "$(id_of 2)" userId ben extend stock >/dev/null
+    for order in {1021..1041}; do
+        call send_to_group "{'groupName':'orders','code':0,'msg':'order placed','data':{'orderId':$order}}" >/dev/null
+        sleep 0.$((order * 7 % 9))
+        [ $((order % 4)) != 0 ] ||
+            call send_to_user "{'userId':'ben','code':0,'msg':'pack it','data':{'orderId':$((order - 1))}}" >/dev/null
+        [ $((order % 7)) != 0 ] || sleep 2
+    done
+    try get_online_list >/dev/null
+    page_click '#kinds input[value=send_to_group]'
+    page_click '#receipt'
+    try send_to_group msg 'order paid' data '{"orderId": 1042, "total": 129.90}' messageId paid-1042 >/dev/null
+    page_run 'document.activeElement.blur(); scrollTo(0, 0)'
+    sleep 2
+    page_shot console.png
+    page_size 375 812 phone
+    page_scheme dark
+    page_run 'scrollTo(0, 0); for (const list of document.querySelectorAll(".frames")) list.scrollTop = list.scrollHeight'
+    page_shot console-phone.png
+}
+
 [ -z "${SHOTS-}" ] || mkdir -p "$SHOTS"
+if [ "${1-}" = pictures ]; then
+    pictures
+    finish
+fi
 switched_off
 configure
 start
