@@ -63,6 +63,7 @@ browser_start() {
     DRIVER_PORT=$FREE
     mkdir -p "$DIR/browser"
     : >"$DIR/browser/vain"
+    trap 'trap "" PIPE; exec >/dev/null 3>&1; finish' PIPE # nobody reads on: the browser is to end all the same
     env HOME="$DIR/browser" XDG_CONFIG_HOME="$DIR/browser" XDG_CACHE_HOME="$DIR/browser" TMPDIR="$DIR/browser" \
         chromedriver --port="$DRIVER_PORT" --log-path="$DIR/browser/driver.log" >"$DIR/browser/driver.out" 2>&1 3>&- &
     DRIVER=$!
