@@ -471,7 +471,9 @@ enum http_result http_read_chunks(struct http_chunks *chunks, char *at, size_t *
     enum http_result result = HTTP_OK;
     bool done = false;
 
-    *status = 400;
+    *status = chunks->length > max_body ? 413 : 400; /* the limit may be lower than it was */
+    if (chunks->length > max_body)
+        return HTTP_BAD;
     while (result == HTTP_OK && !done) {
         if (chunks->state != CHUNK_DATA) {
             result = read_chunk_line(chunks, &rest, &done);

@@ -617,7 +617,9 @@ void session_read(struct session_context *context, struct session *session)
 
     if (session->state == SESSION_DEAD)
         return;
-    session_resume(context, session); /* what is kept may hold whole requests: they come first */
+    /* what is kept may hold whole requests: they come first; or more than limits that were lowered
+     * allow, which is refused */
+    session_resume(context, session);
     if (!session_wants_input(session))
         return;
     switch (conn_fill(&session->conn, input_limit(context, session), &bytes)) {
@@ -643,7 +645,8 @@ void session_resume(struct session_context *context, struct session *session)
 
     if (session->state == SESSION_DRAIN)
         conn_keep(&session->conn, (struct conn_bytes){0}); /* nobody will look at it */
-    else if (session->held && session->state == SESSION_HTTP)
+    else if (session->state == SESSION_HTTP &&
+             (session->held || bytes.length >= input_limit(context, session)))
         consume(context, session, bytes);
 }
 

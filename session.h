@@ -103,8 +103,8 @@ void session_read(struct session_context *context, struct session *session);
 /* The socket takes bytes again: writes on. */
 void session_writable(struct session_context *context, struct session *session);
 
-/* Goes on with input that was kept while answers waited, if there is some; drops it if
- * nobody will look at it. */
+/* Goes on with input that was kept while answers waited, if there is some; refuses what limits that
+ * were lowered do not allow any more; drops what nobody will look at. */
 void session_resume(struct session_context *context, struct session *session);
 
 /* Sends the answer that a session in SESSION_WAIT waits for, and frees it. */

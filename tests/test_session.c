@@ -694,6 +694,55 @@ static void a_long_body_is_taken(void)
     close_house();
 }
 
+/* A limit that becomes lower than what has come of a body, or of a head, refuses it with an answer,
+ * whether the next bytes come or not; one that is raised lets it in. */
+static void limits_change_in_the_middle(void)
+{
+    static const struct {
+        const char *head;
+        size_t sent;                 /* bytes behind the head that come before the change, */
+        uint64_t max_body, max_head; /* which is this */
+        const char *status, *msg;    /* NULL: it goes on */
+    } rows[] = {
+        {"Content-Length: 600000\r\n\r\n", 100000, 1000, 8192, "413 Content Too Large",
+         "the body is longer than max_body"},
+        {"Content-Length: 6000\r\n\r\n", 5000, 1000, 8192, "413 Content Too Large",
+         "the body is longer than max_body"},
+        {"Content-Length: 6000\r\n\r\n", 5000, 6000, 8192, NULL, NULL},
+        {"Transfer-Encoding: chunked\r\n\r\n90000\r\n", 100000, 1000, 8192, "413 Content Too Large",
+         "the body is longer than max_body"},
+        {"Transfer-Encoding: chunked\r\n\r\n1770\r\n", 5000, 4000, 8192, "413 Content Too Large",
+         "the body is longer than max_body"},
+        {"Transfer-Encoding: chunked\r\n\r\n1388\r\n", 5000, 4999, 8192, "413 Content Too Large",
+         "the body is longer than max_body"},
+        {"Transfer-Encoding: chunked\r\n\r\n1388\r\n", 5000, 5000, 8192, NULL, NULL},
+        {"X: ", 5000, 1048576, 4000, "431 Request Header Fields Too Large",
+         "the request's head is too long"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        static char bytes[100000];
+        struct guest *guest = receive_guest();
+
+        config_defaults(&node.config);
+        memset(bytes, ' ', sizeof bytes);
+        say_to(guest, say("POST /nothing HTTP/1.1\r\nHost: h\r\n%s", rows[i].head));
+        send_pieces(guest, (struct str){bytes, rows[i].sent}, 0);
+        CHECK(got_nothing(&guest->far) && guest->session.receiving);
+        node.config.max_body = rows[i].max_body;
+        node.config.max_head = rows[i].max_head;
+        say_to(guest, rows[i].msg ? "x" : "\r\n");
+        if (rows[i].msg)
+            CHECK(got_all(guest, refusal(rows[i].status, "Connection: close\r\n", rows[i].msg)) &&
+                  ends_politely(guest));
+        else
+            CHECK(got_nothing(&guest->far) && guest->session.state == SESSION_HTTP);
+        clear_house();
+    }
+    close_house();
+}
+
 static void heads_are_limited(void)
 {
     static char head[8194];
@@ -2180,6 +2229,7 @@ int main(void)
     test_run("what_is_refused_is_the_last", what_is_refused_is_the_last);
     test_run("limits_are_inclusive", limits_are_inclusive);
     test_run("a_long_body_is_taken", a_long_body_is_taken);
+    test_run("limits_change_in_the_middle", limits_change_in_the_middle);
     test_run("heads_are_limited", heads_are_limited);
     test_run("an_idle_session_owns_no_input", an_idle_session_owns_no_input);
     test_run("answers_that_wait_hold_back_requests", answers_that_wait_hold_back_requests);
