@@ -856,11 +856,11 @@ enum loop_result loop_run(struct loop *loop)
 {
     take_time(loop);
     while (!stopped(loop) && !loop_broken(loop)) {
+        turn(loop); /* in any case: calls without end must not keep clients waiting without end */
         if (*loop->options->calls != loop->calls) {
             loop->calls = *loop->options->calls;
             return LOOP_CALLED;
         }
-        turn(loop);
     }
     log_write(loop->options->log, LOG_INFO, "stopped", NULL);
     return loop_broken(loop) ? LOOP_BROKEN : LOOP_STOPPED;
