@@ -164,6 +164,15 @@ static void open_log(const struct config *config, struct log *log)
     setvbuf(log->file, NULL, _IONBF, 0); /* one line, one write */
 }
 
+/* What a server is made of that changes when it is told to. */
+struct server {
+    struct options options;
+    struct config config;
+    struct log log;
+    uint64_t descriptors; /* that may be open */
+    struct loop *loop;
+};
+
 /* --- descriptors ----------------------------------------------------------------------------- */
 
 static uint64_t descriptors_for(const struct config *config, uint64_t connections)
@@ -198,21 +207,22 @@ static uint64_t most_connections(const struct config *config, uint64_t descripto
     return connections;
 }
 
-/* How many there may be as configured. False: `error` says why it cannot be so many. */
-static bool connection_limit(const struct config *config, uint64_t descriptors,
-                             uint64_t *connections, char *error, size_t room)
+/* How many there may be if `wanted` are configured; whether this is a cluster's node does not
+ * change while it runs. False: `error` says why it cannot be so many. */
+static bool connection_limit(const struct server *server, uint64_t wanted, uint64_t *connections,
+                             char *error, size_t room)
 {
-    uint64_t most = most_connections(config, descriptors);
+    uint64_t most = most_connections(&server->config, server->descriptors);
 
-    *connections = config->max_connections ? config->max_connections : most;
+    *connections = wanted ? wanted : most;
     if (*connections <= most)
         return true;
     snprintf(error, room,
              "[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
              "raise ulimit -n (LimitNOFILE= in systemd), or lower max_connections to %llu",
              (unsigned long long)*connections,
-             (unsigned long long)descriptors_for(config, *connections),
-             (unsigned long long)descriptors, (unsigned long long)most);
+             (unsigned long long)descriptors_for(&server->config, *connections),
+             (unsigned long long)server->descriptors, (unsigned long long)most);
     return false;
 }
 
@@ -374,15 +384,6 @@ static void catch_signals(int wake)
 
 /* --- while it runs --------------------------------------------------------------------------- */
 
-/* What a server is made of that changes when it is told to. */
-struct server {
-    struct options options;
-    struct config config;
-    struct log log;
-    uint64_t descriptors; /* that may be open */
-    struct loop *loop;
-};
-
 static void reopen_log(const struct server *server)
 {
     int error = log_reopen(&server->log, server->config.log_file);
@@ -460,7 +461,7 @@ static bool reload(struct server *server, struct config *fresh, char *error, siz
         snprintf(error, room, "%s is not there any more", server->options.file);
         return false;
     }
-    if (!connection_limit(fresh, server->descriptors, &connections, error, room))
+    if (!connection_limit(server, fresh->max_connections, &connections, error, room))
         return false;
     keep_plain_or_secure(server, fresh);
     if (fresh->log_level < server->log.level) /* a change of it is told in any case */
@@ -573,7 +574,7 @@ static void prepare(struct server *server, struct loop_options *with)
         die("%s", error);
     server->descriptors = raise_descriptors();
     with->most_connections = most_connections(&server->config, server->descriptors);
-    if (!connection_limit(&server->config, server->descriptors, &with->max_connections, error,
+    if (!connection_limit(server, server->config.max_connections, &with->max_connections, error,
                           sizeof error) ||
         !load_certificate(&server->config, &with->tls, error, sizeof error))
         die("%s", error);
