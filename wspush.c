@@ -531,29 +531,34 @@ static void log_start(const struct config *config, const struct log *log, uint64
     log_write(log, LOG_INFO, "wspush " VERSION " is listening", fields);
 }
 
+/* The beginning of a URL, up to its path. */
+static void make_url(char url[300], const char *scheme, const char *host, uint64_t port)
+{
+    bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
+    bool ipv6 = strchr(host, ':') && !any;
+
+    snprintf(url, 300, "%s://%s%s%s:%u", scheme, ipv6 ? "[" : "", any ? "localhost" : host,
+             ipv6 ? "]" : "", (unsigned)port);
+}
+
 /* For whoever has started it by hand: what is where, and what to try first. */
 static void welcome(const struct server *server)
 {
     const struct config *config = &server->config;
-    const char *scheme = config->tls_cert[0] ? "https" : "http";
-    bool any = strcmp(config->host, "0.0.0.0") == 0 || strcmp(config->host, "::") == 0;
-    const char *open = strchr(config->host, ':') && !any ? "[" : "";
-    const char *close = open[0] ? "]" : "";
-    const char *host = any ? "localhost" : config->host;
-    unsigned port = (unsigned)config->port;
+    char url[300], metrics[300];
 
     if (!server->options.absent && !isatty(STDOUT_FILENO))
         return;
-    printf("wspush " VERSION " listens on %s port %u%s.\n", config->host, port,
+    make_url(url, config->tls_cert[0] ? "https" : "http", config->host, config->port);
+    make_url(metrics, "http", config->admin_host, config->admin_port);
+    printf("wspush " VERSION " listens on %s port %u%s.\n", config->host, (unsigned)config->port,
            server->options.absent ? " (no " DEFAULT_FILE " here: defaults)" : "");
     if (config->console)
-        printf("  Console   %s://%s%s%s:%u/\n", scheme, open, host, close, port);
+        printf("  Console   %s/\n", url);
     if (config->admin_port)
-        printf("  Metrics   http://%s:%u/metrics\n", config->admin_host,
-               (unsigned)config->admin_port);
-    printf("  Try       curl %s://%s%s%s:%u/api/register -d "
-           "'{\"systemId\":\"demo\",\"password\":\"demo\"}'\n",
-           scheme, open, host, close, port);
+        printf("  Metrics   %s/metrics\n", metrics);
+    printf("  Try       curl %s/api/register -d '{\"systemId\":\"demo\",\"password\":\"demo\"}'\n",
+           url);
     fflush(stdout);
 }
 
