@@ -12,6 +12,7 @@
 #include "tls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <signal.h>
@@ -585,6 +586,19 @@ static void prepare(struct server *server, struct loop_options *with)
         die("%s", error);
 }
 
+/* Opens those of the three that are closed: else a socket or a file would get the number, and what
+ * is meant for stderr would be written to it. */
+static void keep_standard_streams(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
 int main(int count, char **arguments)
 {
     static struct server server;
@@ -597,6 +611,7 @@ int main(int count, char **arguments)
                                 .calls = &calls};
     char error[1400];
 
+    keep_standard_streams();
     parse_options(count, arguments, &server.options);
     prepare(&server, &with);
     if (server.options.test) {

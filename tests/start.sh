@@ -173,6 +173,10 @@ defaults() {
     cd - >/dev/null || return
     wait_for answers
     expect_match 'without a file it runs with defaults' '200 {*' "$(call login '' -X OPTIONS)"
+    expect 'it says what is where, and what to try' "wspush $("$BINARY" -v | sed -n 's/^wspush //p') listens on 0.0.0.0 port $PORT (no config.ini here: defaults).
+  Console   http://localhost:$PORT/
+  Metrics   http://127.0.0.1:7801/metrics
+  Try       curl http://localhost:$PORT/api/register -d '{\"systemId\":\"demo\",\"password\":\"demo\"}'" "$(cat "$DIR/stdout")"
     expect_match 'and logs to stderr' '*info*listening*' "$(cat "$DIR/stderr")"
     expect 'but no single request' 1 "$(wc -l <"$DIR/stderr")"
     expect 'it says on stdout where it is' "$("$BINARY" -v | head -n 1) listens on 0.0.0.0 port $PORT (no config.ini here: defaults).
@@ -189,6 +193,39 @@ defaults() {
     kill -TERM "$SERVER"
     wait "$SERVER"
     expect 'it ends with 0' 0 $?
+    SERVER=''
+}
+
+# started by hand, at a terminal, which a pipe is not
+terminal() {
+    if ! grep -q '^0*1 ' /proc/net/if_inet6 2>/dev/null; then
+        echo 'skip addresses of IPv6 in URLs: this machine has none'
+        return
+    fi
+    local port=$FREE
+    free_port
+    ADMIN="[::1]:$FREE" configure
+    sed -i "s/^host = .*/host = ::1/; /^host/a port = $port" "$DIR/config.ini"
+    script -qec "echo \$\$ >$DIR/pid; exec $BINARY -c $DIR/config.ini" /dev/null </dev/null >"$DIR/terminal" 2>&1 &
+    local script=$!
+    wait_for grep -q Try "$DIR/terminal"
+    expect 'addresses of IPv6 are in brackets' \
+        "[::1]:$port [::1]:$FREE [::1]:$port " "$(grep -o '//[^/]*/' "$DIR/terminal" | tr -d '/' | tr '\n' ' ')"
+    kill -TERM "$(cat "$DIR/pid")"
+    wait $script
+}
+
+# without standard streams: their numbers are nobody else's
+without_streams() {
+    configure
+    sed -i '/^file =/d' "$DIR/config.ini"
+    "$BINARY" -c "$DIR/config.ini" "$PORT" <&- >&- 2>&- &
+    SERVER=$!
+    wait_for answers
+    expect 'closed standard streams are /dev/null' '/dev/null /dev/null /dev/null ' \
+        "$(readlink "/proc/$SERVER/fd/"{0,1,2} | tr '\n' ' ')"
+    kill -TERM "$SERVER"
+    wait "$SERVER"
     SERVER=''
 }
 
@@ -357,6 +394,8 @@ bad_files
 good_file
 port_argument
 defaults
+terminal
+without_streams
 conflicts
 rights
 bad_places
