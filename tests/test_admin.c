@@ -1,0 +1,413 @@
+/* test_admin.c - admin.c: every metric's name, place and value, the histograms, and the answers of
+ * the admin listener. */
+#include "admin.h"
+
+#include "node.h"
+
+#include <time.h>
+
+static struct admin admin;
+static struct str text; /* of the last answer */
+static struct api_answer answer;
+
+static void open_office(void)
+{
+    node_open();
+    admin = (struct admin){.hub = &node.hub,
+                           .api = &node.api,
+                           .shared = &node.shared,
+                           .version = "1.2.3",
+                           .started = UNIX_NOW};
+}
+
+static void close_office(void)
+{
+    buf_free(&answer.body);
+    text = (struct str){0};
+    node_close();
+}
+
+static void ask(const char *method, const char *path, bool stopping)
+{
+    struct http_request request = {.method = str_from(method), .path = str_from(path)};
+
+    buf_free(&answer.body);
+    admin_answer(&admin, stopping, &request, &answer);
+    text = str_of(&answer.body);
+}
+
+/* True if the answer has this line, once. */
+static bool has_line(const char *line)
+{
+    struct str rest = text;
+    int found = 0;
+
+    while (rest.at)
+        found += str_equal(str_cut(&rest, '\n'), str_from(line));
+    if (found != 1)
+        printf("  %d lines are: %s\n", found, line);
+    return found == 1;
+}
+
+/* The families, in their order, and what is in each but for its help. */
+static const char *const families[] = {
+    "build_info gauge",
+    "start_time_seconds gauge",
+    "cpu_seconds_total counter",
+    "ready gauge",
+    "reloads_total counter",
+    "connections gauge",
+    "clients gauge",
+    "systems gauge",
+    "groups gauge",
+    "users gauge",
+    "parked_connections gauge",
+    "parking_threads gauge",
+    "connections_accepted_total counter",
+    "connections_refused_total counter",
+    "handshakes_total counter",
+    "closes_total counter",
+    "slow_closes_total counter",
+    "received_messages_total counter",
+    "sent_messages_total counter",
+    "dropped_messages_total counter",
+    "received_bytes_total counter",
+    "sent_bytes_total counter",
+    "queued_bytes gauge",
+    "api_requests_total counter",
+    "login_failures_total counter",
+    "api_request_duration_seconds histogram",
+};
+
+/* True if a sample belongs to a family, whose name ends at a space. */
+static bool is_sample_of(struct str line, const char *family)
+{
+    static const char *const ends[] = {"_bucket", "_sum", "_count"};
+    struct str name = str_from(family), rest = line;
+    bool histogram;
+
+    name = str_cut(&name, ' ');
+    histogram = strcmp(family + name.length, " histogram") == 0;
+    line = str_cut(&rest, ' ');
+    rest = line;
+    line = str_cut(&rest, '{');
+    for (size_t i = 0; histogram && i < COUNT(ends); i++)
+        if (str_equal(line, str_from(say("wspush_%.*s%s", (int)name.length, name.at, ends[i]))))
+            return true;
+    return !histogram &&
+           str_equal(line, str_from(say("wspush_%s", say("%.*s", (int)name.length, name.at))));
+}
+
+/* Each family has its help, its type and its samples together, and there is nothing else. */
+static void families_come_in_order(void)
+{
+    struct str rest;
+    size_t samples = 0;
+
+    open_office();
+    ask("GET", "/metrics", false);
+    CHECK(answer.status == 200 && !answer.allow);
+    CHECK(strcmp(answer.type, "text/plain; version=0.0.4; charset=utf-8") == 0);
+    CHECK(text.length > 0 && text.at[text.length - 1] == '\n');
+    rest = (struct str){text.at, text.length ? text.length - 1 : 0};
+    for (size_t i = 0; i < COUNT(families); i++) {
+        struct str help = str_cut(&rest, '\n'), name = str_from(families[i]);
+
+        name = str_cut(&name, ' ');
+        CHECK(contains(help, say("# HELP wspush_%.*s ", (int)name.length, name.at)));
+        CHECK(help.length > 10 && help.at[help.length - 1] == '.');
+        CHECK(same(str_cut(&rest, '\n'), str_from(say("# TYPE wspush_%s", families[i]))));
+        CHECK(rest.at && is_sample_of(rest, families[i]));
+        while (rest.at && is_sample_of(rest, families[i])) {
+            samples++;
+            str_cut(&rest, '\n');
+        }
+    }
+    CHECK(!rest.at);
+    /* a counter each for handshakes, closes, reloads, and calls; 19 that are one number, and the
+     * version */
+    CHECK(samples == 8 + 11 + 2 + 13 * 9 + 13 * (12 + 3) + 21);
+    close_office();
+}
+
+/* Every member of its own number, so that none can stand for another. */
+static void every_number_has_its_name(void)
+{
+    static const char *const lines[] = {
+        "wspush_build_info{version=\"1.2.3\"} 1",
+        "wspush_start_time_seconds 1700000000",
+        "wspush_ready 1",
+        "wspush_reloads_total{result=\"failure\"} 101",
+        "wspush_reloads_total{result=\"success\"} 102",
+        "wspush_connections 103",
+        "wspush_clients 0",
+        "wspush_systems 104",
+        "wspush_groups 105",
+        "wspush_users 106",
+        "wspush_parked_connections 107",
+        "wspush_parking_threads 108",
+        "wspush_connections_accepted_total 109",
+        "wspush_connections_refused_total 110",
+        "wspush_slow_closes_total 111",
+        "wspush_received_messages_total 112",
+        "wspush_sent_messages_total 113",
+        "wspush_dropped_messages_total 114",
+        "wspush_received_bytes_total 5000000000",
+        "wspush_sent_bytes_total 9223372036854775807",
+        "wspush_queued_bytes 115",
+        "wspush_login_failures_total 116",
+    };
+
+    open_office();
+    admin.reloads[0] = 101;
+    admin.reloads[1] = 102;
+    admin.connections = 103;
+    node.hub.kinds[AUDIENCE_SYSTEM] = 104;
+    node.hub.kinds[AUDIENCE_GROUP] = 105;
+    node.hub.kinds[AUDIENCE_USER] = 106;
+    admin.parked = 107;
+    admin.threads = 108;
+    admin.accepted = 109;
+    admin.refused = 110;
+    node.hub.counts.slow = 111;
+    admin.received_messages = 112;
+    node.hub.counts.sent = 113;
+    node.hub.counts.dropped = 114;
+    node.shared.received = 5000000000;
+    node.shared.sent = INT64_MAX;
+    node.shared.waiting = 115;
+    node.api.login_failures = 116;
+    ask("GET", "/metrics", false);
+    for (size_t i = 0; i < COUNT(lines); i++)
+        CHECK(has_line(lines[i]));
+    close_office();
+}
+
+static void clients_are_counted_as_they_are(void)
+{
+    static struct visitor visitors[3];
+
+    open_office();
+    for (size_t i = 0; i < COUNT(visitors); i++)
+        arrive(&visitors[i], i ? STR("shop") : STR("other"));
+    ask("GET", "/metrics", false);
+    CHECK(has_line("wspush_clients 3") && has_line("wspush_systems 2"));
+    for (size_t i = 0; i < COUNT(visitors); i++)
+        depart(&visitors[i]);
+    ask("GET", "/metrics", false);
+    CHECK(has_line("wspush_clients 0") && has_line("wspush_systems 0"));
+    close_office();
+}
+
+static void handshakes_are_counted_by_status(void)
+{
+    static const struct {
+        int status;
+        const char *label;
+    } rows[] = {{101, "101"}, {400, "400"}, {403, "403"}, {405, "405"},
+                {426, "426"}, {429, "429"}, {503, "503"}, {500, "other"}};
+
+    open_office();
+    for (size_t i = 0; i < COUNT(rows); i++)
+        for (size_t times = 0; times <= i; times++)
+            admin_count_handshake(&admin, rows[i].status);
+    admin_count_handshake(&admin, 0); /* another of the others */
+    ask("GET", "/metrics", false);
+    for (size_t i = 0; i < COUNT(rows); i++)
+        CHECK(has_line(say("wspush_handshakes_total{status=\"%s\"} %zu", rows[i].label,
+                           i + 1 + (i == COUNT(rows) - 1))));
+    close_office();
+}
+
+static void closes_are_counted_by_code(void)
+{
+    static const char *const codes[] = {"1000", "1001", "1002", "1005", "1006", "1007",
+                                        "1008", "1009", "1011", "1013", "other"};
+
+    open_office();
+    CHECK(COUNT(codes) == COUNT(node.hub.counts.closes));
+    for (size_t i = 0; i < COUNT(codes); i++)
+        node.hub.counts.closes[i] = 7 + i;
+    ask("GET", "/metrics", false);
+    for (size_t i = 0; i < COUNT(codes); i++)
+        CHECK(has_line(say("wspush_closes_total{code=\"%s\"} %zu", codes[i], 7 + i)));
+    close_office();
+}
+
+static void calls_are_counted_by_path_and_code(void)
+{
+    static const int codes[] = {0, -1, -1001, -1002, -1003, -1004, -1005, -1006, -1007};
+
+    open_office();
+    CHECK(COUNT(codes) == API_CODES);
+    for (unsigned route = 0; route < API_ROUTES; route++)
+        for (unsigned code = 0; code < API_CODES; code++)
+            node.api.counts[route].codes[code] = 100 * route + code + 1;
+    ask("GET", "/metrics", false);
+    for (unsigned route = 0; route < API_ROUTES; route++)
+        for (unsigned code = 0; code < API_CODES; code++) {
+            struct str path = route == API_ROUTES - 1 ? STR("other") : api_path(route);
+
+            CHECK(has_line(say("wspush_api_requests_total{route=\"%.*s\",code=\"%d\"} %u",
+                               (int)path.length, path.at, codes[code], 100 * route + code + 1)));
+        }
+    close_office();
+}
+
+/* A bucket holds those of the buckets before it, and the last one all. */
+static void buckets_add_up(void)
+{
+    static const char *const bounds[] = {"0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005",
+                                         "0.01",   "0.025",   "0.1",    "0.25",  "1",      "5"};
+    struct api_count *count = &node.api.counts[API_ROUTES - 1];
+    uint64_t sum = 0;
+
+    open_office();
+    CHECK(COUNT(bounds) == API_RANGES);
+    for (unsigned i = 0; i < API_RANGES; i++)
+        count->ranges[i] = 10 + i;
+    count->codes[0] = 200;
+    count->codes[API_CODES - 1] = 20;
+    count->microseconds = 61000250;
+    ask("GET", "/metrics", false);
+    for (unsigned i = 0; i < API_RANGES; i++) {
+        sum += 10 + i;
+        CHECK(has_line(say("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"%s\"} "
+                           "%u",
+                           bounds[i], (unsigned)sum)));
+    }
+    CHECK(has_line("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"+Inf\"} 220"));
+    CHECK(has_line("wspush_api_request_duration_seconds_sum{route=\"other\"} 61.00025"));
+    CHECK(has_line("wspush_api_request_duration_seconds_count{route=\"other\"} 220"));
+    CHECK(has_line("wspush_api_request_duration_seconds_count{route=\"/api/login\"} 0"));
+    close_office();
+}
+
+static void seconds_have_no_zeros_at_their_end(void)
+{
+    static const struct {
+        uint64_t microseconds;
+        const char *seconds;
+    } rows[] = {
+        {0, "0"},
+        {1, "0.000001"},
+        {10, "0.00001"},
+        {100000, "0.1"},
+        {100001, "0.100001"},
+        {999999, "0.999999"},
+        {1000000, "1"},
+        {1000001, "1.000001"},
+        {10000000, "10"},
+        {20500000, "20.5"},
+        {UINT64_MAX, "18446744073709.551615"},
+    };
+
+    open_office();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        node.api.counts[0].microseconds = rows[i].microseconds;
+        ask("GET", "/metrics", false);
+        CHECK(has_line(say("wspush_api_request_duration_seconds_sum{route=\"/api/register\"} %s",
+                           rows[i].seconds)));
+    }
+    close_office();
+}
+
+/* The time that the process has used is what the system says. */
+static void cpu_time_is_told(void)
+{
+    struct str rest, line = {0};
+    clock_t before = clock(), after;
+    double seconds;
+
+    open_office();
+    ask("GET", "/metrics", false);
+    after = clock();
+    for (rest = text;
+         rest.at && !(line.length > 25 && memcmp(line.at, "wspush_cpu_seconds_total ", 25) == 0);)
+        line = str_cut(&rest, '\n');
+    seconds = strtod(say("%.*s", (int)(line.length - 25), line.at + 25), NULL);
+    CHECK(seconds >= (double)before / CLOCKS_PER_SEC - 0.1 &&
+          seconds <= (double)after / CLOCKS_PER_SEC + 0.1);
+    close_office();
+}
+
+static void the_clock_is_steady_and_in_microseconds(void)
+{
+    struct timespec before, after;
+    uint64_t now;
+
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    now = admin_clock();
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    CHECK(now >= (uint64_t)before.tv_sec * 1000000 + (uint64_t)before.tv_nsec / 1000);
+    CHECK(now <= (uint64_t)after.tv_sec * 1000000 + (uint64_t)after.tv_nsec / 1000);
+}
+
+static void answers_follow_path_and_method(void)
+{
+    static const struct {
+        const char *method, *path;
+        int status;
+        const char *body; /* NULL: metrics */
+    } rows[] = {
+        {"GET", "/healthz", 200, "ok\n"},
+        {"HEAD", "/healthz", 200, "ok\n"}, /* who writes the answer leaves the body out */
+        {"GET", "/readyz", 200, "ready\n"},
+        {"HEAD", "/readyz", 200, "ready\n"},
+        {"HEAD", "/metrics", 200, NULL},
+        {"GET", "/", 404, "there are /metrics, /healthz and /readyz\n"},
+        {"GET", "/metrics/", 404, "there are /metrics, /healthz and /readyz\n"},
+        {"GET", "/Metrics", 404, "there are /metrics, /healthz and /readyz\n"},
+        {"GET", "/ws", 404, "there are /metrics, /healthz and /readyz\n"},
+        {"GET", "*", 404, "there are /metrics, /healthz and /readyz\n"},
+        {"POST", "/metrics", 405, "this listener takes GET\n"},
+        {"get", "/metrics", 405, "this listener takes GET\n"},
+        {"OPTIONS", "*", 405, "this listener takes GET\n"},
+        {"DELETE", "/none", 405, "this listener takes GET\n"},
+    };
+
+    open_office();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        ask(rows[i].method, rows[i].path, false);
+        CHECK(answer.status == rows[i].status);
+        CHECK(rows[i].body ? same(text, str_from(rows[i].body)) : contains(text, "# HELP wspush_"));
+        CHECK(strcmp(answer.type, rows[i].body ? "text/plain; charset=utf-8"
+                                               : "text/plain; version=0.0.4; charset=utf-8") == 0);
+        CHECK(answer.status == 405 ? strcmp(answer.allow, "GET, HEAD") == 0 : !answer.allow);
+        CHECK(!answer.fields && !answer.retry_after);
+    }
+    close_office();
+}
+
+/* Draining is not dead. What a cluster says is in the tests of the cluster. */
+static void draining_is_not_ready(void)
+{
+    open_office();
+    CHECK(!admin_unready(&admin, false) && strcmp(admin_unready(&admin, true), "draining") == 0);
+    ask("GET", "/readyz", true);
+    CHECK(answer.status == 503 && same(text, STR("not ready: draining\n")));
+    ask("HEAD", "/readyz", true);
+    CHECK(answer.status == 503);
+    ask("GET", "/healthz", true);
+    CHECK(answer.status == 200 && same(text, STR("ok\n")));
+    ask("GET", "/metrics", true);
+    CHECK(answer.status == 200 && has_line("wspush_ready 0"));
+    close_office();
+}
+
+int main(void)
+{
+    test_run("families_come_in_order", families_come_in_order);
+    test_run("every_number_has_its_name", every_number_has_its_name);
+    test_run("clients_are_counted_as_they_are", clients_are_counted_as_they_are);
+    test_run("handshakes_are_counted_by_status", handshakes_are_counted_by_status);
+    test_run("closes_are_counted_by_code", closes_are_counted_by_code);
+    test_run("calls_are_counted_by_path_and_code", calls_are_counted_by_path_and_code);
+    test_run("buckets_add_up", buckets_add_up);
+    test_run("seconds_have_no_zeros_at_their_end", seconds_have_no_zeros_at_their_end);
+    test_run("cpu_time_is_told", cpu_time_is_told);
+    test_run("the_clock_is_steady_and_in_microseconds", the_clock_is_steady_and_in_microseconds);
+    test_run("answers_follow_path_and_method", answers_follow_path_and_method);
+    test_run("draining_is_not_ready", draining_is_not_ready);
+    return test_finish();
+}
