@@ -750,6 +750,199 @@ static void origins_are_allowed(void)
     }
 }
 
+/* --- two configurations ---------------------------------------------------------------------- */
+
+/* Every key, a value that is not its default, and what a change from the default to it is called;
+ * `from` NULL: it needs a restart, and no value is told. */
+static const struct {
+    const char *section, *key, *value, *from, *to;
+} all_keys[] = {
+    {"common", "host", "127.0.0.1", NULL, NULL},
+    {"common", "port", "7900", NULL, NULL},
+    {"common", "cluster", "true", NULL, NULL},
+    {"common", "crypto_key", "secret secret 16", NULL, NULL},
+    {"common", "data_dir", "elsewhere", NULL, NULL},
+    {"common", "user", "nobody", NULL, NULL},
+    {"common", "drain", "6", NULL, NULL},
+    {"auth", "token_ttl", "60", NULL, NULL},
+    {"auth", "register", "closed", NULL, NULL},
+    {"auth", "register", "key:secret", NULL, NULL},
+    {"websocket", "ping", "20", NULL, NULL},
+    {"websocket", "pong_timeout", "5", NULL, NULL},
+    {"websocket", "max_message", "8193", NULL, NULL},
+    {"websocket", "send_queue", "2 MiB", NULL, NULL},
+    {"websocket", "allowed_origins", "https://a.example", "", "https://a.example"},
+    {"limits", "max_connections", "10", "0", "10"},
+    {"limits", "max_per_ip", "11", "0", "11"},
+    {"limits", "max_body", "2 MiB", "1048576", "2097152"},
+    {"limits", "max_head", "4 KiB", "8192", "4096"},
+    {"limits", "head_timeout", "0.25", "10", "0.250"},
+    {"limits", "idle_timeout", "75.001", "75", "75.001"},
+    {"limits", "api_rate", "10000000", "0", "10000000"},
+    {"notice", "scope", "system", "group", "system"},
+    {"notice", "scope", "off", "group", "off"},
+    {"log", "level", "error", "info", "error"},
+    {"log", "level", "debug", "info", "debug"},
+    {"log", "file", "secret.log", NULL, NULL},
+    {"log", "format", "json", NULL, NULL},
+    {"tls", "cert", "/etc/cert.pem", "", "/etc/cert.pem"},
+    {"tls", "key", "/etc/key.pem", "", "/etc/key.pem"},
+    {"admin", "listen", "127.0.0.2:7801", NULL, NULL},
+    {"admin", "listen", "127.0.0.1:7802", NULL, NULL},
+    {"admin", "listen", "", NULL, NULL},
+    {"console", "enabled", "false", NULL, NULL},
+    {"redis", "host", "10.0.0.1", NULL, NULL},
+    {"redis", "port", "6380", NULL, NULL},
+    {"redis", "password", "secret", NULL, NULL},
+    {"redis", "db", "1", NULL, NULL},
+    {"redis", "prefix", "p", NULL, NULL},
+    {"rabbitmq", "host", "10.0.0.1", NULL, NULL},
+    {"rabbitmq", "port", "5673", NULL, NULL},
+    {"rabbitmq", "user", "u", NULL, NULL},
+    {"rabbitmq", "password", "secret", NULL, NULL},
+    {"rabbitmq", "vhost", "v", NULL, NULL},
+    {"rabbitmq", "exchange", "e", NULL, NULL},
+    {"cluster", "advertise", "10.0.0.1", NULL, NULL},
+    {"cluster", "rpc_port", "9000", NULL, NULL},
+    {"cluster", "node_ttl", "16", NULL, NULL},
+    {"cluster", "rpc_timeout", "2001", NULL, NULL},
+};
+
+/* True if nothing is in this memory but zeros. */
+static bool is_empty(const char *at, size_t length)
+{
+    size_t i = 0;
+
+    while (i < length && !at[i])
+        i++;
+    return i == length;
+}
+
+static bool is_the_change(size_t i, const struct config_change *change, bool back)
+{
+    const char *from = all_keys[i].from, *to = all_keys[i].to;
+
+    if (!str_equal(change->section, str_from(all_keys[i].section)) ||
+        !str_equal(change->name, str_from(all_keys[i].key)) || change->live != !!from)
+        return false;
+    if (!from) /* what is not told is nowhere: it may be a secret */
+        return is_empty(change->from, sizeof change->from) &&
+               is_empty(change->to, sizeof change->to);
+    return strcmp(change->from, back ? to : from) == 0 && strcmp(change->to, back ? from : to) == 0;
+}
+
+/* A key that differs is reported, and no other one; there and back. */
+static void each_change_is_reported(void)
+{
+    struct config before, after;
+    char error[500];
+
+    config_defaults(&before);
+    for (size_t i = 0; i < COUNT(all_keys); i++) {
+        CHECK(parse_key(all_keys[i].section, all_keys[i].key, str_from(all_keys[i].value), &after,
+                        error));
+        for (int back = 0; back < 2; back++) {
+            const struct config *from = back ? &after : &before, *to = back ? &before : &after;
+            struct config_change change;
+            size_t place = 0;
+
+            memset(&change, 's', sizeof change);
+            if (!CHECK(config_next_change(from, to, &place, &change)) ||
+                !CHECK(is_the_change(i, &change, back)) ||
+                !CHECK(!config_next_change(from, to, &place, &change)))
+                printf("  that was %s %s\n", all_keys[i].section, all_keys[i].key);
+        }
+    }
+}
+
+/* Live keys, and no others, become what they are in the other. */
+static void live_keys_are_adopted(void)
+{
+    struct config into, other, expected;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(all_keys); i++)
+        for (int back = 0; back < 2; back++) {
+            CHECK(parse_key(all_keys[i].section, all_keys[i].key, str_from(all_keys[i].value),
+                            back ? &into : &other, error));
+            config_defaults(back ? &other : &into);
+            memcpy(&expected, all_keys[i].from ? &other : &into, sizeof expected);
+            config_adopt(&into, &other);
+            if (!CHECK(memcmp(&into, &expected, sizeof into) == 0))
+                printf("  that was %s %s\n", all_keys[i].section, all_keys[i].key);
+        }
+}
+
+/* All at once: each is reported once, and after those that are live have been adopted, the others
+ * are left. */
+static void many_changes_are_reported_in_turn(void)
+{
+    struct config before, after, one;
+    struct config_change change;
+    size_t place = 0, changes = 0, live = 0, left = 0;
+    char error[500];
+
+    config_defaults(&before);
+    config_defaults(&after);
+    CHECK(!config_next_change(&before, &after, &place, &change));
+    for (size_t i = 0; i < COUNT(all_keys); i++) {
+        CHECK(parse_key(all_keys[i].section, all_keys[i].key, str_from(all_keys[i].value), &one,
+                        error));
+        for (size_t at = 0; at < sizeof one; at++) /* every byte that any key changes */
+            if (((char *)&one)[at] != ((char *)&before)[at])
+                ((char *)&after)[at] = ((char *)&one)[at];
+    }
+    for (place = 0; config_next_change(&before, &after, &place, &change); changes++)
+        live += change.live;
+    CHECK(changes == 44 && live == 12);
+    config_adopt(&before, &after);
+    for (place = 0; config_next_change(&before, &after, &place, &change); left++)
+        CHECK(!change.live);
+    CHECK(left == 32);
+}
+
+/* Bytes behind a text's end are no change of it; a text is told as far as there is room. */
+static void texts_are_compared_to_their_end(void)
+{
+    struct config before, after;
+    struct config_change change;
+    size_t place = 0;
+
+    config_defaults(&before);
+    config_defaults(&after);
+    after.allowed_origins[1] = after.crypto_key[5] = after.host[20] = after.register_key[1] = 'x';
+    after.admin_host[20] = 'x';
+    CHECK(!config_next_change(&before, &after, &place, &change));
+    memset(after.allowed_origins, 'o', sizeof after.allowed_origins - 1);
+    place = 0;
+    CHECK(config_next_change(&before, &after, &place, &change) && change.live);
+    CHECK(strlen(change.to) == CONFIG_VALUE_MAX - 1 && change.from[0] == '\0');
+    CHECK(strspn(change.to, "o") == CONFIG_VALUE_MAX - 1);
+    CHECK(!config_next_change(&before, &after, &place, &change));
+    /* of two long ones that differ behind what is told the difference is found */
+    memcpy(&before, &after, sizeof before);
+    after.allowed_origins[2000] = 'p';
+    place = 0;
+    CHECK(config_next_change(&before, &after, &place, &change));
+    config_adopt(&before, &after);
+    CHECK(memcmp(&before, &after, sizeof before) == 0);
+}
+
+/* The secret of a registration by key may change though its kind does not. */
+static void another_secret_is_a_change(void)
+{
+    struct config before, after;
+    struct config_change change;
+    char error[500];
+    size_t place = 0;
+
+    CHECK(parse_key("auth", "register", STR("key:one"), &before, error));
+    CHECK(parse_key("auth", "register", STR("key:two"), &after, error));
+    CHECK(config_next_change(&before, &after, &place, &change) && !change.live);
+    CHECK(is_empty(change.from, sizeof change.from) && is_empty(change.to, sizeof change.to));
+    CHECK(!config_next_change(&before, &after, &place, &change));
+}
+
 int main(void)
 {
     test_run("defaults_are_those_of_the_contract", defaults_are_those_of_the_contract);
@@ -774,5 +967,10 @@ int main(void)
     test_run("complaints_are_printable_and_short", complaints_are_printable_and_short);
     test_run("complaints_are_cut_to_the_room", complaints_are_cut_to_the_room);
     test_run("origins_are_allowed", origins_are_allowed);
+    test_run("each_change_is_reported", each_change_is_reported);
+    test_run("live_keys_are_adopted", live_keys_are_adopted);
+    test_run("many_changes_are_reported_in_turn", many_changes_are_reported_in_turn);
+    test_run("texts_are_compared_to_their_end", texts_are_compared_to_their_end);
+    test_run("another_secret_is_a_change", another_secret_is_a_change);
     return test_finish();
 }
