@@ -826,6 +826,159 @@ static void finishing_ends_the_way_out_alone(void)
     close_wires(&wires);
 }
 
+/* --- what is counted ------------------------------------------------------------------------- */
+
+/* Bytes that wait, found by walking through every queue. */
+static uint64_t bytes_waiting(const struct wires *wires)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < WIRES; i++) {
+        struct conn_cursor cursor = {0};
+        const struct message *message;
+        uint64_t queue = 0;
+
+        while ((message = conn_next_queued(&wires->conns[i], &cursor)))
+            queue += message->length;
+        queue -= wires->conns[i].sent;
+        CHECK(queue == wires->conns[i].queued);
+        sum += queue;
+    }
+    return sum;
+}
+
+/* Takes in what has reached a peer; its value is how much that was. */
+static uint64_t peer_takes(const struct wires *wires, int i, size_t most)
+{
+    char room[4096];
+    uint64_t sum = 0;
+    ssize_t n = 1;
+
+    while (sum < most && n > 0) {
+        n = recv(wires->peers[i], room, sizeof room, 0);
+        sum += n > 0 ? (uint64_t)n : 0;
+    }
+    return sum;
+}
+
+/* Whatever is done, what waits is the sum of the queues, and what was sent is what has left. */
+static void bytes_are_counted(void)
+{
+    static char content[9000];
+    struct message *messages[4] = {NULL};
+    uint64_t taken = 0, given = 0;
+    uint32_t state = 5;
+    struct wires wires;
+
+    open_wires(&wires);
+    for (size_t i = 0; i < 4; i++)
+        messages[i] = message_copy((struct str){content, (size_t[]){1, 100, 3000, 9000}[i]});
+    for (int step = 0; step < 20000 && test_good; step++) {
+        int i = (int)(next_random(&state) % WIRES);
+        struct conn *conn = &wires.conns[i];
+        unsigned what = next_random(&state) % 100;
+        struct conn_bytes bytes;
+
+        if (what < 50) {
+            conn_queue(conn, messages[next_random(&state) % 4], what < 5 ? 3000 : NO_LIMIT);
+        } else if (what < 70) {
+            conn_flush(conn);
+        } else if (what < 80) {
+            taken += peer_takes(&wires, i, 5000);
+            conn_writable(conn);
+        } else if (what < 88) {
+            given += send(wires.peers[i], content, what, 0) == (ssize_t)what ? what : 0;
+        } else if (what < 97) {
+            conn_fill(conn, NO_LIMIT, &bytes);
+        } else if (what < 99) {
+            conn_drop_queue(conn);
+        } else if (step % 4 == 0) {
+            conn_kill(conn);
+        }
+        CHECK(wires.shared.waiting == bytes_waiting(&wires));
+        if (conn->broken) { /* another one comes */
+            struct wires others;
+
+            while (conn_next_dirty(&wires.shared))
+                ;
+            taken += peer_takes(&wires, i, SIZE_MAX);
+            conn_close(conn);
+            close_peer(&wires, i);
+            open_wires(&others);
+            conn_open(conn, dup(others.conns[0].fd), &wires.shared);
+            wires.peers[i] = dup(others.peers[0]);
+            close_wires(&others);
+            CHECK(wires.shared.waiting == bytes_waiting(&wires));
+        }
+    }
+    CHECK(taken > 100000 && given > 50000);
+    for (int i = 0; i < WIRES; i++) {
+        conn_drop_queue(&wires.conns[i]); /* what has begun is still to leave */
+        while (wires.conns[i].first && !wires.conns[i].broken) {
+            taken += peer_takes(&wires, i, SIZE_MAX);
+            conn_writable(&wires.conns[i]);
+        }
+        taken += peer_takes(&wires, i, SIZE_MAX);
+    }
+    CHECK(wires.shared.waiting == 0 && wires.shared.sent == taken);
+    CHECK(wires.shared.received <= given); /* a kill loses what has not been read */
+    for (size_t i = 0; i < 4; i++)
+        message_release(messages[i]);
+    close_wires(&wires);
+}
+
+/* What was received is what has been read, kept or not. */
+static void received_bytes_are_counted(void)
+{
+    struct wires wires;
+    struct conn_bytes bytes;
+
+    open_wires(&wires);
+    CHECK(peer_sends(&wires, 0, STR("hello")) && peer_sends(&wires, 1, STR("you")));
+    CHECK(wires.shared.received == 0);
+    conn_fill(&wires.conns[0], NO_LIMIT, &bytes);
+    conn_keep(&wires.conns[0], without(bytes, 1));
+    CHECK(wires.shared.received == 5);
+    conn_fill(&wires.conns[0], NO_LIMIT, &bytes);
+    conn_fill(&wires.conns[1], NO_LIMIT, &bytes);
+    CHECK(wires.shared.received == 8);
+    CHECK(peer_sends(&wires, 0, STR("!")));
+    conn_fill(&wires.conns[0], NO_LIMIT, &bytes); /* with what was kept, which is old */
+    CHECK(bytes.length == 5 && wires.shared.received == 9);
+    close_peer(&wires, 2);
+    conn_fill(&wires.conns[2], NO_LIMIT, &bytes);
+    CHECK(wires.shared.received == 9 && wires.shared.sent == 0 && wires.shared.waiting == 0);
+    close_wires(&wires);
+}
+
+/* A connection that ends with a queue takes it out of the count. */
+static void closing_counts_what_waited(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("waits"));
+
+    open_wires(&wires);
+    for (int i = 0; i < WIRES; i++)
+        for (int k = 0; k <= i; k++)
+            conn_queue(&wires.conns[i], message, NO_LIMIT);
+    CHECK(wires.shared.waiting == 30);
+    while (conn_next_dirty(&wires.shared))
+        ;
+    conn_kill(&wires.conns[1]);
+    CHECK(wires.shared.waiting == 20);
+    while (conn_next_dirty(&wires.shared))
+        ;
+    conn_close(&wires.conns[2]);
+    CHECK(wires.shared.waiting == 5);
+    conn_close(&wires.conns[1]);
+    CHECK(wires.shared.waiting == 5 && wires.shared.sent == 0);
+    conn_queue(&wires.conns[0], message, 1); /* refused after a flush */
+    CHECK(wires.shared.waiting == 5 && wires.shared.sent == 5);
+    message_release(message);
+    close_wires(&wires);
+    CHECK(wires.shared.waiting == 0);
+}
+
 static void closing_leaves_nothing_behind(void)
 {
     struct wires wires;
@@ -879,6 +1032,9 @@ int main(void)
     test_run("changing places loses nobody", changing_places_loses_nobody);
     test_run("a peer that is gone breaks it", a_peer_that_is_gone_breaks_it);
     test_run("finishing ends the way out alone", finishing_ends_the_way_out_alone);
+    test_run("bytes are counted", bytes_are_counted);
+    test_run("received bytes are counted", received_bytes_are_counted);
+    test_run("closing counts what waited", closing_counts_what_waited);
     test_run("closing leaves nothing behind", closing_leaves_nothing_behind);
     return test_finish();
 }

@@ -3,9 +3,11 @@
 #include "json.h"
 #include "test.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -393,6 +395,106 @@ static void lines_go_to_stderr_without_a_file(void)
     buf_free(&text);
 }
 
+/* True if a file has these lines, but for the times. */
+static bool file_has(const char *path, const char *lines)
+{
+    FILE *file = fopen(path, "r");
+    struct buf text = {0}, all = {0};
+    struct str rest;
+    bool same;
+
+    if (!file)
+        return false;
+    read_back(file, &text);
+    fclose(file);
+    rest = str_of(&text);
+    while (rest.length) {
+        struct str line = str_cut(&rest, '\n');
+
+        buf_append(&all, (struct str){line.at + TIME_LENGTH, line.length - TIME_LENGTH});
+        buf_append(&all, STR("\n"));
+    }
+    same = str_equal(str_of(&all), str_from(lines));
+    if (!same)
+        printf("  %s has: %.*s\n", path, (int)all.length, all.at ? all.at : "");
+    buf_free(&text);
+    buf_free(&all);
+    return same;
+}
+
+/* The number that the next descriptor will have. */
+static int next_descriptor(void)
+{
+    int fd = dup(STDOUT_FILENO);
+
+    close(fd);
+    return fd;
+}
+
+/* Renamed, the old file keeps what it has, and a new one begins; what is there is gone on with. */
+static void a_log_is_opened_again(void)
+{
+    char folder[] = "/tmp/wspush-unit.XXXXXX", path[80], old[80];
+    struct log log = {0};
+    int before;
+
+    if (!CHECK(mkdtemp(folder) != NULL))
+        return;
+    snprintf(path, sizeof path, "%s/log", folder);
+    snprintf(old, sizeof old, "%s/log.1", folder);
+    log.file = fopen(path, "a");
+    if (!CHECK(log.file != NULL))
+        return;
+    setvbuf(log.file, NULL, _IONBF, 0);
+    before = next_descriptor();
+    log_write(&log, LOG_INFO, "one", NULL);
+    CHECK(log_reopen(&log, path) == 0); /* it is still there */
+    log_write(&log, LOG_INFO, "two", NULL);
+    CHECK(rename(path, old) == 0);
+    log_write(&log, LOG_INFO, "three", NULL);
+    CHECK(file_has(old, " info one\n info two\n info three\n"));
+    CHECK(log_reopen(&log, path) == 0);
+    log_write(&log, LOG_INFO, "four", NULL);
+    CHECK(file_has(old, " info one\n info two\n info three\n") && file_has(path, " info four\n"));
+    CHECK(truncate(path, 0) == 0); /* what has been emptied is begun again, without a hole */
+    log_write(&log, LOG_INFO, "five", NULL);
+    CHECK(file_has(path, " info five\n"));
+    CHECK(unlink(path) == 0 && mkdir(path, 0700) == 0);
+    CHECK(log_reopen(&log, path) == EISDIR);
+    CHECK(rmdir(path) == 0 && rename(old, path) == 0);
+    CHECK(log_reopen(&log, "/tmp/none/log") == ENOENT);
+    CHECK(log_reopen(&log, "") == ENOENT);
+    CHECK(log_reopen(&log, path) == 0);
+    log_write(&log, LOG_INFO, "six", NULL);
+    CHECK(file_has(path, " info one\n info two\n info three\n info six\n"));
+    CHECK(next_descriptor() == before);
+    fclose(log.file);
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+}
+
+/* One that cannot be opened leaves the old one. */
+static void the_old_log_is_kept(void)
+{
+    struct log log = {.file = tmpfile()};
+    struct buf text = {0};
+
+    if (!CHECK(log.file != NULL))
+        return;
+    setvbuf(log.file, NULL, _IONBF, 0);
+    CHECK(log_reopen(&log, "/tmp/none/log") == ENOENT);
+    log_write(&log, LOG_WARN, "still here", NULL);
+    read_back(log.file, &text);
+    CHECK(str_equal(without_time(str_of(&text)), STR(" warn still here")));
+    fclose(log.file);
+    buf_free(&text);
+}
+
+static void stderr_is_not_opened_again(void)
+{
+    CHECK(log_reopen(&(struct log){0}, "") == 0);
+    CHECK(log_reopen(&(struct log){0}, "/tmp/none/log") == 0);
+}
+
 static void die_tells_and_ends_with_1(void)
 {
     FILE *file = tmpfile();
@@ -431,6 +533,9 @@ int main(void)
     test_run("lines_follow_each_other", lines_follow_each_other);
     test_run("a_line_is_one_write", a_line_is_one_write);
     test_run("lines_go_to_stderr_without_a_file", lines_go_to_stderr_without_a_file);
+    test_run("a_log_is_opened_again", a_log_is_opened_again);
+    test_run("the_old_log_is_kept", the_old_log_is_kept);
+    test_run("stderr_is_not_opened_again", stderr_is_not_opened_again);
     test_run("die_tells_and_ends_with_1", die_tells_and_ends_with_1);
     return test_finish();
 }
