@@ -1034,6 +1034,148 @@ static void a_newcomer_may_be_slow(void)
     close_house(3);
 }
 
+/* --- what is counted ------------------------------------------------------------------------- */
+
+static uint64_t closes_of(unsigned code)
+{
+    size_t place = 0;
+
+    while (place < HUB_CLOSE_CODES && hub_close_codes[place] != code)
+        place++;
+    return node.hub.counts.closes[place];
+}
+
+static uint64_t closes_in_all(void)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < COUNT(node.hub.counts.closes); i++)
+        sum += node.hub.counts.closes[i];
+    return sum;
+}
+
+/* Each end is counted once, under its code, and has a line of its own. */
+static void ends_are_counted_by_code(void)
+{
+    static const unsigned codes[] = {1000, 1001, 1002, 1005, 1007, 1008,
+                                     1009, 1011, 1013, 3000, 4000, 4999};
+    uint64_t ends = 0;
+
+    open_house(0);
+    node.hub.now = UNIX_NOW;
+    for (size_t i = 0; i < COUNT(codes); i++)
+        for (int closed = 0; closed < 2; closed++) {
+            struct visitor *visitor = &visitors[0];
+            const char *reason = closed ? "closed by the client" : "because \"x\"";
+
+            arrive(visitor, STR("shop"));
+            node.hub.now += 61;
+            if (closed)
+                hub_end_closed(&node.hub, visitor->conn.client, codes[i]);
+            else
+                hub_end(&node.hub, visitor->conn.client, codes[i], str_from("because \"x\""));
+            ends++;
+            CHECK(closes_of(codes[i]) ==
+                  (codes[i] >= 3000 ? 2 * (i - 9) : 0) + 1 + (uint64_t)closed);
+            CHECK(closes_in_all() == ends);
+            depart(visitor); /* which is no other end */
+            CHECK(closes_in_all() == ends);
+            CHECK(
+                node_logged(say(" info client closed client=\"%s\" system=\"shop\" "
+                                "remote=\"127.0.0.1\" code=%u reason=\"%s\" seconds=61 queued=0\n",
+                                visitor->id, codes[i], closed ? reason : "because \\\"x\\\"")));
+        }
+    arrive(&visitors[0], STR("shop"));
+    hub_disconnect(&node.hub, visitors[0].conn.client, "reset");
+    CHECK(closes_of(HUB_LOST) == 1 && closes_in_all() == ends + 1);
+    CHECK(node_logged("info client lost") && node_logged(" code=1006 reason=\"reset\" seconds=0"));
+    depart(&visitors[0]);
+    arrive(&visitors[0], STR("shop"));
+    hub_end(&node.hub, visitors[0].conn.client, 1000, (struct str){0});
+    CHECK(node_logged(" code=1000 reason=\"\" seconds=0 queued=0\n"));
+    CHECK(node.hub.counts.slow == 0);
+    close_house(1);
+}
+
+/* Close frames to those who have become no clients are counted too. */
+static void whoever_is_sent_a_close_frame_is_counted(void)
+{
+    struct visitor *visitor = &visitors[0];
+
+    open_house(0);
+    conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
+    hub_send_close(&node.hub, &visitor->conn, 1008, STR("unknown system"));
+    flush();
+    CHECK(got_close(&visitor->far, 1008, "unknown system"));
+    CHECK(closes_of(1008) == 1 && closes_in_all() == 1);
+    close_house(1);
+}
+
+/* Ids, notices and pushes, each for each of its clients; pongs and refusals are no messages. */
+static void messages_are_counted(void)
+{
+    open_house(3);
+    CHECK(node.hub.counts.sent == 3);
+    for (int i = 0; i < 3; i++)
+        CHECK(succeeds(bind_to("shop", &visitors[i], "g")));
+    CHECK(node.hub.counts.sent == 3 + 3 + 2 + 1);
+    apply(send_to_group("shop", "g", "1"));
+    CHECK(node.hub.counts.sent == 12);
+    apply(send_to_group("shop", "none", "1"));
+    apply(send_to_client("shop", STR("0123456789abcdef"), "1"));
+    CHECK(node.hub.counts.sent == 12);
+    apply(send_to_client("shop", id_of(&visitors[0]), "1"));
+    CHECK(node.hub.counts.sent == 13);
+    hub_queue_frame(&node.hub, &visitors[0].conn, WS_PONG, STR("x"));
+    CHECK(node.hub.counts.sent == 13);
+    node.config.scope = NOTICE_OFF;
+    leave(&visitors[0]);
+    CHECK(node.hub.counts.sent == 13);
+    node.config.scope = NOTICE_GROUP;
+    leave(&visitors[1]); /* one is left, who is told */
+    CHECK(node.hub.counts.sent == 14 && node.hub.counts.dropped == 0);
+    close_house(3);
+}
+
+/* Who is too slow is dropped, and closed, once. */
+static void slow_ones_are_counted(void)
+{
+    uint64_t sent;
+
+    open_house(3);
+    node.config.send_queue = QUEUE;
+    node.config.scope = NOTICE_OFF;
+    for (int i = 0; i < 3; i++)
+        CHECK(succeeds(bind_to("shop", &visitors[i], "g")));
+    stuff(&visitors[0]);
+    stuff(&visitors[1]);
+    CHECK(node.hub.counts.dropped == 0 && node.hub.counts.slow == 0);
+    sent = node.hub.counts.sent;
+    apply(send_to_group("shop", "g", "1"));
+    CHECK(node.hub.counts.dropped == 2 && node.hub.counts.slow == 2);
+    CHECK(node.hub.counts.sent == sent + 1);
+    CHECK(closes_of(1013) == 2 && closes_in_all() == 2);
+    CHECK(node_logged(" warn client closed: it reads slower than it is sent to client="));
+    CHECK(node_logged(" code=1013 reason=\"slow\" seconds=0 queued=1"));
+    stuff(&visitors[2]);
+    hub_end_slow(&node.hub, visitors[2].conn.client);
+    CHECK(node.hub.counts.dropped == 2 && node.hub.counts.slow == 3 && closes_of(1013) == 3);
+    close_house(3);
+    CHECK(node.hub.kinds[0] + node.hub.kinds[1] + node.hub.kinds[2] == 0);
+}
+
+/* Ends below the level of the log leave no line, and are counted all the same. */
+static void a_quiet_log_counts_too(void)
+{
+    open_house(2);
+    node.log.level = LOG_WARN;
+    leave(&visitors[0]);
+    hub_end(&node.hub, visitors[1].conn.client, 1000, STR(""));
+    CHECK(closes_of(HUB_LOST) == 1 && closes_of(1000) == 1);
+    CHECK(ftell(node.log.file) == 0);
+    close_house(2);
+}
+
 /* --- the end of the hub ---------------------------------------------------------------------- */
 
 /* A hub that is closed with clients in it frees all of them; their connections are left alone. */
@@ -1348,6 +1490,29 @@ static size_t count_walk_audiences(void)
     return count;
 }
 
+/* True if the hub's count of each kind of audience is right. */
+static bool walk_kinds_are_right(void)
+{
+    bool found[COUNT(walk_systems)][1 + GROUPS + USERS + 1] = {{false}};
+    size_t expected[AUDIENCE_GROUP + 1] = {0};
+
+    for (size_t i = 0; i < WALKERS; i++) {
+        const struct walker *walker = &walk.walkers[i];
+
+        found[walker->system][0] |= walker->online;
+        for (size_t k = 0; walker->online && k < GROUPS; k++)
+            found[walker->system][1 + k] |= walker->in[k];
+        if (walker->online && walker->user)
+            found[walker->system][1 + GROUPS + walker->user] = true;
+    }
+    for (size_t system = 0; system < COUNT(walk_systems); system++)
+        for (size_t k = 0; k < COUNT(found[0]); k++)
+            expected[k == 0        ? AUDIENCE_SYSTEM
+                     : k <= GROUPS ? AUDIENCE_GROUP
+                                   : AUDIENCE_USER] += found[system][k];
+    return memcmp(node.hub.kinds, expected, sizeof expected) == 0;
+}
+
 static void walk_about(enum config_notice scope)
 {
     bool good = true;
@@ -1361,7 +1526,8 @@ static void walk_about(enum config_notice scope)
     for (int step = 0; step < WALK && good && test_good; step++) {
         take_walk_step();
         good = CHECK(walk_frames_are_right()) &&
-               CHECK(node.hub.audiences.count == count_walk_audiences());
+               CHECK(node.hub.audiences.count == count_walk_audiences()) &&
+               CHECK(walk_kinds_are_right());
         if (!good || !test_good)
             printf("  that was step %d, scope %u\n", step, (unsigned)scope);
     }
@@ -2198,6 +2364,11 @@ int main(void)
     test_run("one_slow_end_finds_the_next", one_slow_end_finds_the_next);
     test_run("a_group_of_slow_clients_vanishes", a_group_of_slow_clients_vanishes);
     test_run("a_newcomer_may_be_slow", a_newcomer_may_be_slow);
+    test_run("ends_are_counted_by_code", ends_are_counted_by_code);
+    test_run("whoever_is_sent_a_close_frame_is_counted", whoever_is_sent_a_close_frame_is_counted);
+    test_run("messages_are_counted", messages_are_counted);
+    test_run("slow_ones_are_counted", slow_ones_are_counted);
+    test_run("a_quiet_log_counts_too", a_quiet_log_counts_too);
     test_run("closing_frees_everything", closing_frees_everything);
     test_run("a_random_walk_follows_the_model", a_random_walk_follows_the_model);
     test_run("sealed_ids_name_their_owner", sealed_ids_name_their_owner);

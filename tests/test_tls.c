@@ -279,7 +279,8 @@ static void both_ways_in_any_pieces(void)
         CHECK(settle(&wire, &got) == CONN_BLOCKED);
         CHECK(str_equal(str_of(&wire.got), STR("GET / HTTP/1.1\r\n\r\n")));
         CHECK(is_rows(&got, "abc", (const size_t[]){5, 40000, 1}));
-        CHECK(wire.conn.queued == 0 && !wire.conn.first);
+        CHECK(wire.conn.queued == 0 && !wire.conn.first && wire.shared->waiting == 0);
+        CHECK(wire.shared->received == 18 && wire.shared->sent == 40006); /* what is within TLS */
         buf_free(&got);
         close_wire(&wire);
     }
@@ -375,7 +376,7 @@ static void a_dropped_queue_ends_with_a_whole_record(void)
         CHECK(wire.conn.blocked && tls_pending(wire.conn.tls) > 0);
         conn_drop_queue(&wire.conn);
         CHECK(wire.conn.queued >= tls_pending(wire.conn.tls));
-        CHECK(wire.conn.queued < 40 * length);
+        CHECK(wire.conn.queued < 40 * length && wire.shared->waiting == wire.conn.queued);
         kept = wire.conn.queued;
         queue(&wire, 9, 'z');
         CHECK(wire.conn.queued == kept + 9);
@@ -383,6 +384,7 @@ static void a_dropped_queue_ends_with_a_whole_record(void)
         CHECK(got.length > 9 && (got.length - 9) % length == 0);
         CHECK(is_rows(&got, "az", (const size_t[]){got.length - 9, 9}));
         CHECK(wire.conn.queued == 0 && !wire.conn.first && !wire.conn.last);
+        CHECK(wire.shared->waiting == 0 && wire.shared->sent == got.length);
         buf_free(&got);
         close_wire(&wire);
     }
@@ -419,7 +421,7 @@ static void a_killed_connection_forgets_its_record(void)
     conn_flush(&wire.conn);
     CHECK(tls_pending(wire.conn.tls) > 0);
     conn_kill(&wire.conn);
-    CHECK(wire.conn.queued == 0 && !wire.conn.first);
+    CHECK(wire.conn.queued == 0 && !wire.conn.first && wire.shared->waiting == 0);
     close_wire(&wire);
     tls_context_free(context);
 }
