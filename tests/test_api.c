@@ -12,7 +12,8 @@ static bool nobody_waits;     /* late answers are not waited for */
 
 /* What the last call brought. */
 static struct {
-    int status;
+    int status, told; /* the second is the code that the answer is said to have */
+    char system[ACCOUNT_NAME_MAX + 1];
     const char *allow;
     unsigned retry_after;
     bool late;
@@ -87,6 +88,7 @@ static void check_envelope(void)
     CHECK(str_equal(answer.msg, STR("\"success\"")) == (answer.code == 0));
     CHECK(answer.code == 0 || (str_equal(answer.data, STR("[]")) && answer.msg.length > 2));
     CHECK((answer.retry_after > 0) == (answer.status == 429));
+    CHECK(answer.told == answer.code); /* under which it is counted */
 }
 
 /* Appends a text with ids in place of their signs. */
@@ -135,6 +137,9 @@ static void perform(struct call call)
     }
     flush();
     answer.status = got.status;
+    answer.told = got.code;
+    snprintf(answer.system, sizeof answer.system, "%.*s", (int)got.system.length,
+             got.system.length ? got.system.at : "");
     answer.allow = got.allow;
     answer.retry_after = got.retry_after;
     answer.body = got.body;
@@ -1012,6 +1017,7 @@ static void failed_jobs_are_answered(void)
         api_finish(&node.api, &result, now, unix_now, &got);
         buf_free(&answer.body);
         answer.status = got.status;
+        answer.told = got.code;
         answer.retry_after = got.retry_after;
         answer.body = got.body;
         check_envelope();
@@ -1393,12 +1399,109 @@ static void long_data_is_passed_on(void)
     close_house();
 }
 
+/* --- what is counted ------------------------------------------------------------------------- */
+
+/* Every path has a number of its own, and all others have the last one. */
+static void paths_have_numbers(void)
+{
+    static const char *const others[] = {
+        "",          "/",           "/ws",        "/api",        "/api/",
+        "/api/logi", "/api/login/", "/API/login", "/api/loginn", "*"};
+    bool seen[API_ROUTES] = {false};
+
+    CHECK(COUNT(routes) == API_ROUTES - 1);
+    for (size_t i = 0; i < COUNT(routes); i++) {
+        unsigned route = api_route(str_from(routes[i].path));
+
+        CHECK(route < API_ROUTES - 1 && !seen[route]);
+        seen[route] = true;
+        CHECK(same(api_path(route), str_from(routes[i].path)));
+    }
+    for (size_t i = 0; i < COUNT(others); i++)
+        CHECK(api_route(str_from(others[i])) == API_ROUTES - 1);
+    CHECK(api_path(API_ROUTES - 1).length == 0 && api_path(API_ROUTES).length == 0);
+}
+
+/* Each call in its place by path and code, and in one range of times, or in none. */
+static void calls_are_counted(void)
+{
+    static const int codes[API_CODES] = {0, -1, -1001, -1002, -1003, -1004, -1005, -1006, -1007};
+    static const uint32_t bounds[API_RANGES] = {100,   250,   500,    1000,   2500,    5000,
+                                                10000, 25000, 100000, 250000, 1000000, 5000000};
+    static struct api api;
+    uint64_t sum = 0;
+
+    for (unsigned route = 0; route < API_ROUTES; route++)
+        for (unsigned code = 0; code < API_CODES; code++)
+            for (unsigned times = 0; times <= route + code; times++)
+                api_count(&api, route, (enum outcome_code)codes[code], 1000001);
+    for (unsigned route = 0; route < API_ROUTES; route++) {
+        const struct api_count *count = &api.counts[route];
+
+        for (unsigned code = 0; code < API_CODES; code++)
+            CHECK(count->codes[code] == route + code + 1);
+        sum = 9 * route + 45;
+        CHECK(count->microseconds == sum * 1000001 && count->ranges[11] == sum);
+    }
+    for (unsigned i = 0; i < API_RANGES; i++) {
+        struct api_count *count = &api.counts[i];
+
+        memset(count, 0, sizeof *count);
+        api_count(&api, i, OUTCOME_SUCCESS, bounds[i]); /* a bound is in the range below it */
+        api_count(&api, i, OUTCOME_SUCCESS, i ? bounds[i - 1] + 1 : 0);
+        CHECK(count->ranges[i] == 2);
+        api_count(&api, i, OUTCOME_SUCCESS, bounds[i] + 1);
+        CHECK(count->ranges[i] == 2 && (i == API_RANGES - 1 || count->ranges[i + 1] == 1));
+        for (unsigned k = 0; k < API_RANGES; k++)
+            CHECK(count->ranges[k] == 0 || k == i || k == i + 1);
+        CHECK(count->codes[0] == 3 && api_ranges[i] == bounds[i]);
+    }
+}
+
+/* Wrong passwords and names are; what the limit refuses unheard, and other refusals, are not. */
+static void login_failures_are_counted(void)
+{
+    open_house();
+    api_open(&node.api);
+    node_register(STR("shop"), STR("secret"));
+    CHECK(logs_in(1, "shop", "secret", 200, 0) && node.api.login_failures == 0);
+    for (unsigned i = 1; i <= 10; i++)
+        CHECK(logs_in(1, "shop", "guess", 200, -1005) && node.api.login_failures == i);
+    CHECK(logs_in(1, "shop", "guess", 429, -1006) && node.api.login_failures == 10);
+    CHECK(logs_in(1, "nobody", "guess", 200, -1005) && node.api.login_failures == 11);
+    CHECK(calls("/api/login", "{}", 400, -1));
+    CHECK(calls("/api/register", "{\"systemId\":\"shop\",\"password\":\"x\"}", 200, -1004));
+    CHECK(calls("/api/get_online_list", "{\"groupName\":\"g\"}", 200, 0));
+    CHECK(node.api.login_failures == 11);
+    close_house();
+}
+
+/* An answer says whose call it was, once a token has told that. */
+static void answers_name_their_system(void)
+{
+    open_house();
+    CHECK(calls("/api/get_online_list", "{\"groupName\":\"g\"}", 200, 0));
+    CHECK(strcmp(answer.system, "shop") == 0);
+    CHECK(calls("/api/get_online_list", "{}", 400, -1) && strcmp(answer.system, "shop") == 0);
+    perform((struct call){.path = "/api/get_online_list",
+                          .headers = token_of("other"),
+                          .body = STR("{\"groupName\":\"g\"}")});
+    CHECK(is_answered(200, 0) && strcmp(answer.system, "other") == 0);
+    perform((struct call){.path = "/api/get_online_list",
+                          .headers = "Token: x\r\n",
+                          .body = STR("{\"groupName\":\"g\"}")});
+    CHECK(is_answered(401, -1002) && answer.system[0] == '\0');
+    CHECK(calls("/api/none", "{}", 404, -1) && answer.system[0] == '\0');
+    close_house();
+}
+
 static void refusals_of_others_are_envelopes(void)
 {
     struct api_answer got;
 
     api_refuse(&got, 408, OUTCOME_MALFORMED, STR("too \"late\""));
-    CHECK(got.status == 408 && !got.allow && !got.fields && !got.retry_after);
+    CHECK(got.status == 408 && !got.allow && !got.fields && !got.retry_after && got.code == -1);
+    CHECK(!got.type && !got.system.length);
     CHECK(same(str_of(&got.body), STR("{\"code\":-1,\"msg\":\"too \\\"late\\\"\",\"data\":[]}")));
     buf_free(&got.body);
 }
@@ -1439,6 +1542,10 @@ int main(void)
     test_run("ids_that_are_not_online_look_alike", ids_that_are_not_online_look_alike);
     test_run("data_is_passed_on_untouched", data_is_passed_on_untouched);
     test_run("long_data_is_passed_on", long_data_is_passed_on);
+    test_run("paths_have_numbers", paths_have_numbers);
+    test_run("calls_are_counted", calls_are_counted);
+    test_run("login_failures_are_counted", login_failures_are_counted);
+    test_run("answers_name_their_system", answers_name_their_system);
     test_run("refusals_of_others_are_envelopes", refusals_of_others_are_envelopes);
     return test_finish();
 }
