@@ -55,6 +55,7 @@ static bool take_result(struct guest *guest)
         return false;
     CHECK(result.ticket == session_ticket(&guest->session));
     api_finish(&node.api, &result, context.now, context.unix_now, &answer);
+    answer.system = (struct str){result.name, result.name_length};
     session_answer_late(&context, &guest->session, &answer);
     settle(guest);
     return true;
@@ -111,13 +112,15 @@ static void open_house(void)
     node_open();
     guest_count = 0;
     worker_is_slow = false;
-    context = (struct session_context){.config = &node.config,
-                                       .log = &node.log,
-                                       .hub = &node.hub,
-                                       .api = &node.api,
-                                       .accounts = node.accounts,
-                                       .now = START,
-                                       .unix_now = UNIX_NOW};
+    context = (struct session_context){
+        .config = &node.config,
+        .log = &node.log,
+        .hub = &node.hub,
+        .api = &node.api,
+        .accounts = node.accounts,
+        .now = START,
+        .unix_now = UNIX_NOW,
+        .admin = {.hub = &node.hub, .api = &node.api, .shared = &node.shared, .version = "test"}};
     http_date(UNIX_NOW, context.date);
     node_register(STR("shop"), STR("secret"));
 }
@@ -2215,6 +2218,358 @@ static void who_has_waited_long_is_pinged_first(void)
     close_house();
 }
 
+/* --- the admin listener ---------------------------------------------------------------------- */
+
+static struct guest *receive_admin(void)
+{
+    struct guest *guest = receive_guest();
+
+    guest->session.is_admin = true;
+    return guest;
+}
+
+static const char *plain(const char *status, const char *fields, const char *body)
+{
+    return say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%sContent-Type: text/plain; "
+               "charset=utf-8\r\nContent-Length: %zu\r\n\r\n%s",
+               status, fields, strlen(body), body);
+}
+
+/* It is HTTP like any other, also in many pieces, but no path of the API, no page and no client. */
+static void the_admin_listener_has_paths_of_its_own(void)
+{
+    static const char none[] = "there are /metrics, /healthz and /readyz\n";
+    const char *ok = plain("200 OK", "", "ok\n");
+    struct console console;
+    struct guest *guest;
+
+    open_house();
+    CHECK(console_open(&console));
+    context.console = &console;
+    guest = receive_admin();
+    for (size_t size = 0; size < 8; size += 7) {
+        send_pieces(guest,
+                    STR("GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+                        "GET /readyz?x HTTP/1.1\r\nHost: h\r\n\r\n"
+                        "HEAD /healthz HTTP/1.1\r\nHost: h\r\n\r\n"
+                        "POST /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
+                        "GET / HTTP/1.1\r\nHost: h\r\n\r\n" GET_SHOP),
+                    size);
+        CHECK(got_bytes(guest, ok) && got_bytes(guest, plain("200 OK", "", "ready\n")));
+        CHECK(got_bytes(guest, say("%.*s", (int)(strlen(ok) - 3), ok)));
+        CHECK(got_bytes(guest, plain("405 Method Not Allowed", "Allow: GET, HEAD\r\n",
+                                     "this listener takes GET\n")));
+        CHECK(got_bytes(guest, plain("404 Not Found", "", none)));
+        CHECK(got_all(guest, plain("404 Not Found", "", none)));
+    }
+    say_to(guest, post("/api/login", "", "{\"systemId\":\"shop\",\"password\":\"secret\"}"));
+    CHECK(got_all(guest, plain("405 Method Not Allowed", "Allow: GET, HEAD\r\n",
+                               "this listener takes GET\n")));
+    CHECK(guest->session.state == SESSION_HTTP && node.hub.clients.count == 0);
+    for (size_t i = 0; i <= ADMIN_HANDSHAKES; i++)
+        CHECK(context.admin.handshakes[i] == 0);
+    for (unsigned route = 0; route < API_ROUTES; route++)
+        CHECK(node.api.counts[route].microseconds == 0);
+    say_to(guest, "BAD\r\n\r\n");
+    CHECK(contains(far_receive(&guest->far), "HTTP/1.1 400 Bad Request"));
+    close_house();
+    console_close(&console);
+}
+
+/* Many requests whose answers nobody reads: they wait, and so do the requests. */
+static void metrics_are_not_piled_up(void)
+{
+    struct guest *guest;
+    struct buf requests = {0};
+    size_t most = 0;
+
+    open_house();
+    guest = receive_admin();
+    for (int i = 0; i < 300; i++)
+        buf_append(&requests, STR("GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n"));
+    CHECK(far_send(&guest->far, str_of(&requests)));
+    for (size_t length = 0, i = 0; i < 2000; i++) {
+        run();
+        most = guest->session.conn.queued > most ? guest->session.conn.queued : most;
+        far_forget(&guest->far);
+        length = far_receive(&guest->far).length;
+        if (!length && !guest->session.conn.queued)
+            break;
+    }
+    CHECK(most > 100000 && most < 400000);
+    CHECK(guest->session.state == SESSION_HTTP && !guest->session.conn.queued);
+    say_to(guest, "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(guest, plain("200 OK", "", "ok\n")));
+    buf_free(&requests);
+    close_house();
+}
+
+/* While the node stops each answer is its connection's last, and tells so. */
+static void an_admin_sees_the_node_stop(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_admin();
+    context.stopping = true;
+    say_to(guest, "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_bytes(
+        guest, plain("503 Service Unavailable", "Connection: close\r\n", "not ready: draining\n")));
+    CHECK(ends_politely(guest));
+    close_house();
+}
+
+/* --- what is counted, and logged ------------------------------------------------------------- */
+
+/* What has been logged since this was last called, without the times. */
+static const char *logged(void)
+{
+    static char text[20000];
+    static long seen;
+    size_t length = 0;
+    char line[2000];
+
+    if (ftell(node.log.file) < seen)
+        seen = 0; /* another house */
+    fseek(node.log.file, seen, SEEK_SET);
+    text[0] = '\0';
+    while (fgets(line, sizeof line, node.log.file))
+        length +=
+            (size_t)snprintf(text + length, sizeof text - length, "%s", strchr(line, ' ') + 1);
+    seen = ftell(node.log.file);
+    return text;
+}
+
+static bool is_logged(const char *text)
+{
+    return same(str_from(logged()), str_from(text));
+}
+
+/* Every answer to a request for /ws is counted by its status, and no other answer is. */
+static void handshakes_are_counted(void)
+{
+    static const struct {
+        const char *request;
+        size_t place;
+    } rows[] = {
+        {GET_SHOP, 0},
+        {"GET /ws?systemId=nobody HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n", 0},
+        {"GET /ws HTTP/1.1\r\nHost: h\r\n\r\n", 1},
+        {"GET /ws HTTP/1.1\r\nHost: h\r\nOrigin: https://b.example\r\n" WEBSOCKET VERSION KEY
+         "\r\n",
+         2},
+        {"POST /ws HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", 3},
+        {"GET /ws HTTP/1.1\r\nHost: h\r\n" WEBSOCKET KEY "Sec-WebSocket-Version: 8\r\n\r\n", 4},
+        {GET_NOTHING, 9},
+        {"GET /wss HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n", 9},
+        {"GET /ws HTTP/1.1\r\n\r\n", 9}, /* no good request at all */
+    };
+    uint64_t expected[ADMIN_HANDSHAKES + 1] = {0};
+
+    open_house();
+    strcpy(node.config.allowed_origins, "https://a.example");
+    for (size_t i = 0; i <= COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+        size_t place = i < COUNT(rows) ? rows[i].place : 6;
+
+        context.stopping = i == COUNT(rows);
+        say_to(guest, i < COUNT(rows) ? rows[i].request : GET_SHOP);
+        if (place <= ADMIN_HANDSHAKES)
+            expected[place]++;
+        if (!CHECK(memcmp(context.admin.handshakes, expected, sizeof expected) == 0))
+            printf("  that was row %zu\n", i);
+        CHECK(guest->session.upgraded == (place == 0));
+        clear_house();
+    }
+    close_house();
+}
+
+/* Messages count once, however many frames and pieces they have; control frames do not. */
+static void messages_from_clients_are_counted(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    send_frame(guest, 0x81, STR("one"));
+    CHECK(context.admin.received_messages == 1);
+    send_frame(guest, 0x01, STR("tw"));
+    send_frame(guest, 0x89, STR("a ping between"));
+    CHECK(context.admin.received_messages == 1);
+    send_frame(guest, 0x80, STR("o"));
+    CHECK(context.admin.received_messages == 2);
+    send_pieces(guest, STR("\x82\x83\0\0\0\0abc"), 1);
+    CHECK(context.admin.received_messages == 3);
+    send_frame(guest, 0x81, STR("ping"));
+    CHECK(context.admin.received_messages == 4);
+    send_frame(guest, 0x88, STR("\x03\xe8"));
+    CHECK(context.admin.received_messages == 4);
+    close_house();
+}
+
+/* Calls are counted and logged with their answers, late ones too, and nothing else is. */
+static void calls_are_counted_and_logged(void)
+{
+    static const char *const lines[] = {
+        "debug call path=\"/nothing\" status=404 code=-1 microseconds=",
+        "debug call path=\"/api/get_online_list\" status=200 code=0 microseconds=",
+        "debug call path=\"/api/login\" status=200 code=-1005 microseconds=",
+        "debug call path=\"/no%22\" status=404 code=-1 microseconds=",
+    };
+    static const char *const ends[] = {
+        " remote=\"127.0.0.1\"\n", " remote=\"127.0.0.1\" system=\"shop\"\n",
+        " remote=\"127.0.0.1\" system=\"a\"\n", " remote=\"127.0.0.1\"\n"};
+    unsigned list = api_route(STR("/api/get_online_list")), login = api_route(STR("/api/login"));
+    uint64_t before = admin_clock();
+    struct guest *guest;
+
+    open_house();
+    node.log.level = LOG_DEBUG;
+    guest = receive_guest();
+    memcpy(guest->session.conn.address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
+    logged();
+    for (size_t i = 0; i < COUNT(lines); i++) {
+        const char *got, *rest;
+
+        say_to(guest, i == 0   ? GET_NOTHING
+                      : i == 1 ? post("/api/get_online_list", "", "{\"groupName\":\"g\"}")
+                      : i == 2 ? post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}")
+                               : "GET /no%22 HTTP/1.1\r\nHost: h\r\n\r\n");
+        far_forget(&guest->far);
+        got = logged();
+        rest = got + (strlen(got) < strlen(lines[i]) ? 0 : strlen(lines[i]));
+        if (!CHECK(strncmp(got, lines[i], strlen(lines[i])) == 0) ||
+            !CHECK(strcmp(rest + strspn(rest, "0123456789"), ends[i]) == 0))
+            printf("  got: %s", got);
+    }
+    CHECK(node.api.counts[API_ROUTES - 1].codes[1] == 2 && node.api.counts[list].codes[0] == 1);
+    CHECK(node.api.counts[login].codes[6] == 1 && node.api.login_failures == 1);
+    CHECK(node.api.counts[login].microseconds > 0 &&
+          node.api.counts[login].microseconds <= admin_clock() - before);
+    say_to(guest, GET_SHOP);
+    CHECK(is_logged(""));
+    node.log.level = LOG_INFO;
+    guest = receive_guest();
+    say_to(guest, GET_NOTHING);
+    CHECK(is_logged("") && node.api.counts[API_ROUTES - 1].codes[1] == 3);
+    guest->session.over_limit = true; /* is answered before it is a call */
+    say_to(guest, GET_NOTHING);
+    CHECK(node.api.counts[API_ROUTES - 1].codes[API_CODES - 2] == 0);
+    close_house();
+}
+
+/* How a connection ends, and what is said of it at which level. */
+enum ending { HANG_UP, BREAK_OFF, TIME_OUT, CLOSE_FRAME, NO_PONG, NO_CLOSE, ADMIN_HANGS_UP };
+
+static void bring_about(struct guest *guest, enum ending ending)
+{
+    if (ending == CLOSE_FRAME)
+        send_frame(guest, 0x88, STR("\x03\xe8"));
+    else if (ending == TIME_OUT)
+        pass(10000);
+    else if (ending == NO_PONG || ending == NO_CLOSE) {
+        if (ending == NO_CLOSE)
+            close_by_command(guest);
+        pass(25000);
+        pass(10000);
+    }
+    guest->session.is_admin = ending == ADMIN_HANGS_UP;
+    if (ending == BREAK_OFF)
+        say_to(guest, "GET /part");
+    if (ending != NO_PONG && ending != NO_CLOSE)
+        shutdown(guest->far.fd, SHUT_RDWR);
+    run();
+}
+
+/* A text with the guest's id in the place of "ID". */
+static const char *with_id(const char *text, const struct guest *guest)
+{
+    const char *at = strstr(text, "ID");
+
+    return at ? say("%.*s%s%s", (int)(at - text), text, guest->id, at + 2) : text;
+}
+
+/* One line tells the end of a client, and one for who went in the middle of something, at info;
+ * what is usual is told at debug. */
+static void ends_are_logged(void)
+{
+    static const struct {
+        enum ending ending;
+        bool client;
+        const char *info,
+            *debug; /* what stands in the lines at info, and in those at debug alone */
+    } rows[] = {
+        {HANG_UP, false, "",
+         "debug connection closed remote=\"::\" reason=\"closed by the peer\" milliseconds=0\n"},
+        {ADMIN_HANGS_UP, false, "",
+         "debug connection closed remote=\"::\" reason=\"closed by the peer\" milliseconds=0\n"},
+        {BREAK_OFF, false,
+         "info connection closed remote=\"::\" reason=\"closed by the peer\" milliseconds=0\n", ""},
+        {TIME_OUT, false,
+         "info connection closed remote=\"::\" reason=\"deadline passed\" milliseconds=10000\n",
+         ""},
+        {HANG_UP, true,
+         "info client lost client=\"ID\" system=\"shop\" remote=\"::\" code=1006 "
+         "reason=\"closed by the peer\" seconds=0 queued=0\n",
+         "debug connection closed remote=\"::\" reason=\"closed by the peer\"\n"},
+        {CLOSE_FRAME, true,
+         "info client closed client=\"ID\" system=\"shop\" remote=\"::\" code=1000 "
+         "reason=\"closed by the client\" seconds=0 queued=0\n",
+         "debug connection closed remote=\"::\" reason=\"closed by the peer\"\n"},
+        {NO_PONG, true,
+         "info client lost client=\"ID\" system=\"shop\" remote=\"::\" code=1006 "
+         "reason=\"no sign of life\" seconds=0 queued=0\n",
+         "debug connection closed remote=\"::\" reason=\"no sign of life\"\n"},
+        {NO_CLOSE, true,
+         "info client closed client=\"ID\" system=\"shop\" remote=\"::\" code=4000 "
+         "reason=\"enough\" seconds=0 queued=0\n",
+         "debug connection closed remote=\"::\" reason=\"deadline passed\"\n"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < 2 * COUNT(rows); i++) {
+        struct guest *guest = rows[i / 2].client ? receive_client() : receive_guest();
+        bool first = rows[i / 2].ending == CLOSE_FRAME || rows[i / 2].ending == NO_CLOSE;
+        const char *debug = i % 2 ? rows[i / 2].debug : "", *info;
+
+        node.log.level = i % 2 ? LOG_DEBUG : LOG_INFO;
+        logged();
+        info = with_id(rows[i / 2].info, guest);
+        bring_about(guest, rows[i / 2].ending);
+        /* a client that was closed has left before its connection ends; one that is lost, with it
+         */
+        CHECK(is_logged(say("%s%s", first ? info : debug, first ? debug : info)));
+        context.now = START;
+        clear_house();
+    }
+    close_house();
+}
+
+/* Who is not let in has a line for that. */
+static void who_is_turned_away_is_logged(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    logged();
+    say_to(guest, upgrade("?systemId=nobody", WEBSOCKET VERSION KEY));
+    CHECK(is_logged("info client turned away remote=\"::\" code=1008 reason=\"systemId is not "
+                    "registered\"\n"));
+    clear_house();
+    CHECK(is_logged(""));
+    close_house();
+}
+
+/* There may be a million of them. */
+static void a_session_is_small(void)
+{
+#ifdef __x86_64__
+    CHECK(sizeof(struct session) == 152);
+#endif
+    CHECK(sizeof(struct session) <= 152);
+}
+
 int main(void)
 {
     test_run("a_connection_serves_many_requests", a_connection_serves_many_requests);
@@ -2284,5 +2639,14 @@ int main(void)
     test_run("who_waits_may_go", who_waits_may_go);
     test_run("stopping_lets_nobody_in", stopping_lets_nobody_in);
     test_run("who_has_waited_long_is_pinged_first", who_has_waited_long_is_pinged_first);
+    test_run("the_admin_listener_has_paths_of_its_own", the_admin_listener_has_paths_of_its_own);
+    test_run("metrics_are_not_piled_up", metrics_are_not_piled_up);
+    test_run("an_admin_sees_the_node_stop", an_admin_sees_the_node_stop);
+    test_run("handshakes_are_counted", handshakes_are_counted);
+    test_run("messages_from_clients_are_counted", messages_from_clients_are_counted);
+    test_run("calls_are_counted_and_logged", calls_are_counted_and_logged);
+    test_run("ends_are_logged", ends_are_logged);
+    test_run("who_is_turned_away_is_logged", who_is_turned_away_is_logged);
+    test_run("a_session_is_small", a_session_is_small);
     return test_finish();
 }
