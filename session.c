@@ -170,9 +170,10 @@ static struct session_manner manner_of(const struct http_request *request)
                                    .keep_alive = request->minor == 0};
 }
 
-/* The answer to a method that a path does not take, which for OPTIONS is a good one. */
-static void refuse_method(struct session_context *context, struct session *session,
-                          const struct http_request *request, const char *allow)
+/* The answer to a method that a path does not take, which for OPTIONS is a good one; returns its
+ * status. */
+static int refuse_method(struct session_context *context, struct session *session,
+                         const struct http_request *request, const char *allow)
 {
     bool options = str_equal(request->method, STR("OPTIONS"));
     struct api_answer answer;
@@ -181,6 +182,7 @@ static void refuse_method(struct session_context *context, struct session *sessi
                options ? STR("success") : STR("this path takes GET"));
     answer.allow = allow;
     send_answer(context, session, &answer, manner_of(request));
+    return options ? 200 : 405;
 }
 
 /* GET /: the console's page. */
@@ -308,8 +310,8 @@ static void handle_ws(struct session_context *context, struct session *session,
     int status = 0;
 
     if (!str_equal(request->method, STR("GET"))) {
-        refuse_method(context, session, request, "GET, OPTIONS");
-        admin_count_handshake(&context->admin, 405);
+        status = refuse_method(context, session, request, "GET, OPTIONS");
+        admin_count_handshake(&context->admin, status);
         return;
     }
     if (context->stopping) {
@@ -347,6 +349,7 @@ static void handle_request(struct session_context *context, struct session *sess
 {
     struct api_answer answer;
     struct session_manner manner = manner_of(request);
+    bool is_upgrade = str_equal(request->path, STR("/ws"));
     struct session_call counted = {.route = api_route(request->path),
                                    .began = (uint32_t)admin_clock()};
     struct api_call call = {.request = request,
@@ -364,8 +367,10 @@ static void handle_request(struct session_context *context, struct session *sess
         api_refuse(&answer, 429, OUTCOME_LIMIT, STR("too many connections"));
         answer.retry_after = 5;
         manner.close = true;
+        if (is_upgrade)
+            admin_count_handshake(&context->admin, 429);
         send_answer(context, session, &answer, manner);
-    } else if (str_equal(request->path, STR("/ws"))) {
+    } else if (is_upgrade) {
         handle_ws(context, session, request);
     } else if (context->console && str_equal(request->path, STR("/"))) {
         handle_page(context, session, request);

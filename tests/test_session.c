@@ -2360,6 +2360,7 @@ static void handshakes_are_counted(void)
          2},
         {"POST /ws HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n", 3},
         {"GET /ws HTTP/1.1\r\nHost: h\r\n" WEBSOCKET KEY "Sec-WebSocket-Version: 8\r\n\r\n", 4},
+        {"OPTIONS /ws HTTP/1.1\r\nHost: h\r\n\r\n", 7},
         {GET_NOTHING, 9},
         {"GET /wss HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n", 9},
         {"GET /ws HTTP/1.1\r\n\r\n", 9}, /* no good request at all */
@@ -2368,11 +2369,12 @@ static void handshakes_are_counted(void)
 
     open_house();
     strcpy(node.config.allowed_origins, "https://a.example");
-    for (size_t i = 0; i <= COUNT(rows); i++) {
+    for (size_t i = 0; i < COUNT(rows) + 2; i++) { /* and one too many, and one too late */
         struct guest *guest = receive_guest();
-        size_t place = i < COUNT(rows) ? rows[i].place : 6;
+        size_t place = i < COUNT(rows) ? rows[i].place : 5 + i - COUNT(rows);
 
-        context.stopping = i == COUNT(rows);
+        guest->session.over_limit = place == 5;
+        context.stopping = place == 6;
         say_to(guest, i < COUNT(rows) ? rows[i].request : GET_SHOP);
         if (place <= ADMIN_HANDSHAKES)
             expected[place]++;
