@@ -180,7 +180,7 @@ bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
 scale: build/cluster/wspush
 	@tests/scale.sh
 
-DOCUMENTS = $(wildcard README*.md *.svg openapi.yaml) BENCHMARKS.md LICENSE config.ini
+DOCUMENTS = $(wildcard *.md *.svg *.png openapi.yaml) LICENSE config.ini
 EXAMPLES = contrib/nginx.conf contrib/Dockerfile contrib/Dockerfile.dockerignore
 SETTINGS = $(SYSCONFDIR)/wspush/wspush.ini $(SYSCONFDIR)/logrotate.d/wspush
 INSTALLED = $(PREFIX)/bin/wspush $(MANDIR)/man1/wspush.1 $(MANDIR)/man5/wspush.ini.5 \

@@ -127,7 +127,7 @@ install_all() {
 -rw-r--r-- ./etc/logrotate.d/wspush
 -rw-r--r-- ./usr/local/lib/systemd/system/wspush.service
 -rw-r--r-- ./usr/local/lib/sysusers.d/wspush.conf
-$(for file in README*.md *.svg openapi.yaml BENCHMARKS.md LICENSE config.ini examples/nginx.conf \
+$(for file in *.md *.svg *.png openapi.yaml LICENSE config.ini examples/nginx.conf \
             examples/Dockerfile examples/Dockerfile.dockerignore; do
             [ ! -e "${file/examples/contrib}" ] || echo "-rw-r--r-- ./usr/local/share/doc/wspush/$file"
         done)

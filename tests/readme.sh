@@ -4,12 +4,12 @@
 # shellcheck source=tests/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh"
 
-# block NAME: prints the indented lines behind the line that begins with `NAME`.
+# block NAME: prints the block of code behind the line that begins with `NAME`.
 block() {
     awk -v name="\`$1\`" '
         index($0, name) == 1 { found = 1; next }
-        found && /^    / { begun = 1; print substr($0, 5); next }
-        found && begun && /[^ ]/ { exit }' README.md
+        found && /^```/ { if (begun) exit; begun = 1; next }
+        begun { print }' README.md
 }
 
 launch_rabbit
@@ -22,7 +22,7 @@ for file in node1.ini node2.ini nginx.conf; do
 done
 expect 'Redis is the test'"'"'s own' 2 "$(cat "$DIR"/node?.ini | grep -c "^port = $REDIS_PORT$")"
 
-for port in 7810 7811 7812 8811 8812; do
+for port in 7810 7811 7812 7821 7822 8811 8812; do
     if listens $port; then
         echo "port $port is taken on this machine: the chapter's nodes are not run"
         finish
@@ -34,7 +34,7 @@ cd "$DIR" || finish
 ln -s "$OLDPWD/$WSPUSH_CLUSTER" wspush
 WEBSOCAT=$OLDPWD/$WEBSOCAT
 for name in node1 node2; do
-    grep -qxF "    ./wspush -c $name.ini" "$OLDPWD/README.md" ||
+    grep -qxF "./wspush -c $name.ini" "$OLDPWD/README.md" ||
         bad "the README starts $name" 'there is no such line'
     : >$name.stderr # with the log on stderr,
     : >$name.log    # which is read at once
@@ -43,7 +43,7 @@ for name in node1 node2; do
     NODE_LOGGED[$name]=0
     await_node $name 'joined the cluster' 'RabbitMQ is connected' || broken "$name starts" $name.log
 done
-grep -qxF '    nginx -p . -e stderr -c nginx.conf' "$OLDPWD/README.md" ||
+grep -qxF 'nginx -p . -e stderr -c nginx.conf' "$OLDPWD/README.md" ||
     bad 'the README starts nginx' 'there is no such line'
 [ "$(id -u)" != 0 ] || sed -i '1i user root;' nginx.conf # who else would not get into $DIR
 nginx -p . -e stderr -c nginx.conf >nginx.out 2>&1 &
