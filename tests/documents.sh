@@ -383,10 +383,15 @@ prometheus_files() {
         echo "$? $(cat "$DIR/said")")"
 }
 
-script_of_the_page() {
+shown_clients() {
+    local file language
     same 'the script that is shown is that of browser.html' \
         "$(awk '/^<\/script>/ { exit } shown { print } /^<script>/ { shown = 1 }' tests/clients/browser.html)" \
         "$(blocks README.md js | grep -v '^```')"
+    for file in js:javascript py:python go:go sh:bash; do
+        language=${file#*:} file=tests/clients/client.${file%:*}
+        same "what is shown of $file is all of it" "$(cat "$file")" "$(blocks README.md "$language" | grep -v '^```')"
+    done
 }
 
 # The figure of the binary's size, which grows with what is built in.
@@ -405,7 +410,7 @@ size() {
     done
 }
 
-PARTS=(languages makefile configuration signals served welcome tls_lines linked messages prometheus_files script_of_the_page size)
+PARTS=(languages makefile configuration signals served welcome tls_lines linked messages prometheus_files shown_clients size)
 [ $# = 0 ] || PARTS=("$@")
 for part in "${PARTS[@]}"; do
     "$part"
