@@ -399,7 +399,7 @@ static size_t value_size(const struct key *key)
 {
     switch (key->kind) {
     case KIND_TEXT:
-        return key->max;
+        return (size_t)key->max;
     case KIND_KEY:
         return ROOM(crypto_key);
     case KIND_ADMIN:

@@ -481,7 +481,8 @@ static void reload_or_complain(struct server *server)
     struct log_field fields[] = {{.name = "error"}, {0}};
     bool good;
 
-    notify_reloading();
+    if (!stops) /* what stops is not said to be ready again */
+        notify_reloading();
     good = reload(server, &fresh, error, sizeof error);
     fields[0].text = str_from(good ? "" : error);
     if (good)
@@ -492,7 +493,8 @@ static void reload_or_complain(struct server *server)
     server->log.level = server->config.log_level;
     loop_count_reload(server->loop, good);
     crypto_erase(&fresh, sizeof fresh); /* it holds secrets */
-    notify_service("READY=1");
+    if (!stops)
+        notify_service("READY=1");
 }
 
 /* Serves until the end. */
