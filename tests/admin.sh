@@ -54,7 +54,7 @@ checked() {
 
 # What a few clients and calls must add up to; all of it is from here.
 counted() {
-    local bytes=0 id name
+    local bytes=0 name
     sign_up shop
     call login "{'systemId':'shop','password':'wrong'}" >/dev/null
     call login "{'systemId':'none','password':'wrong'}" >/dev/null
@@ -103,6 +103,7 @@ counted() {
         bytes=$((bytes + $(wc -c <"$DIR/$name.out")))
     done
     expect 'as many bytes were sent as came, and more' 1 "$(($(metric sent_bytes_total) > bytes))"
+    expect 'connections are counted when they come' 1 "$(($(metric connections_accepted_total) > 15))"
     expect 'and received' 1 "$(($(metric received_bytes_total) > 1000))"
 }
 
@@ -130,6 +131,13 @@ parked() {
 
 # All places are taken, and more come than are told so.
 crowded() {
+    local fds=() fd
+    for _ in 1 2 3; do
+        exec {fd}<>"/dev/tcp/${ADMIN%:*}/${ADMIN#*:}"
+        lines 'GET /healthz HTTP/1.1' 'Host: h' >&"$fd"
+        read -r -t 10 <&"$fd"
+        fds+=("$fd")
+    done
     hold
     ask 'open 5'
     becomes clients 5
@@ -139,6 +147,34 @@ crowded() {
     let_go
     becomes clients 0
     expect_match 'which take none from others' '404 *' "$(call none '{}')"
+    for fd in "${fds[@]}"; do
+        exec {fd}>&-
+    done
+}
+
+# Who asks the admin listener is not counted among the connections of its address.
+neighbours() {
+    local one fd
+    exec {fd}<>"/dev/tcp/${ADMIN%:*}/${ADMIN#*:}"
+    lines 'GET /healthz HTTP/1.1' 'Host: h' >&"$fd"
+    read -r -t 10 <&"$fd"
+    client one shop
+    one=$CLIENT
+    client two shop
+    for _ in 1 2 3; do
+        admin /healthz >/dev/null
+    done
+    kill -HUP "$SERVER" # connections are counted anew
+    becomes 'reloads_total{result="success"}' 1
+    echo 'nonsense' >>"$DIR/config.ini"
+    kill -HUP "$SERVER"
+    becomes 'reloads_total{result="failure"}' 1
+    expect 'a third of that address is one too many' 429 \
+        "$(curl -s -w '%{http_code}' -o /dev/null "http://127.0.0.1:$PORT/")"
+    kill_process "$one"
+    becomes clients 1
+    expect_match 'and then it is not' '404 *' "$(call none '{}')"
+    exec {fd}>&-
 }
 
 # A listener that answers whoever reaches it does not let everybody stay.
@@ -182,7 +218,7 @@ YAML
     expect 'Prometheus scrapes it' 1 "$(asked "$query")"
     expect 'and has what curl has' "$(metric login_failures_total)" "$(asked wspush_login_failures_total)"
     expect 'histograms too' 3 "$(asked 'sum(wspush_api_request_duration_seconds_bucket{route="/api/login",le="+Inf"})')"
-    expect_match 'which are one' '0.*' \
+    expect_match 'which are one' '[0-9]*' \
         "$(asked 'histogram_quantile(0.5, wspush_api_request_duration_seconds_bucket{route="/api/login"})')"
     expect 'and knows what the types are' counter "$(curl -s --max-time 5 \
         "http://127.0.0.1:$port/api/v1/metadata?metric=wspush_sent_bytes_total" | jq -r '.data[][0].type')"
@@ -223,6 +259,11 @@ head_timeout = 1'
 start
 crowded
 many_at_once
+stop
+configure '[limits]
+max_per_ip = 2'
+start
+neighbours
 stop
 expect 'the port is closed with the server' 000 "$(admin /healthz | cut -c 1-3)"
 was=$ADMIN ADMIN=

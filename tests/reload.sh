@@ -281,10 +281,14 @@ notified() {
     expect 'the time is that of the steady clock' 1 \
         "$(awk -F = -v now="$(cut -d ' ' -f 1 /proc/uptime)" 'NR == 2 { d = now * 1000000 - $3; print (d > -1000000 && d < 20000000) }' "$DIR/heard")"
     expect 'that it has' READY=1 "$(sed -n 3p "$DIR/heard")"
+    client stays shop
     kill -TERM "$SERVER"
     wait_for grep -q STOPPING "$DIR/heard"
-    expect 'and that it stops' 'STOPPING=1 STATUS=draining' "$(tail -n 1 "$DIR/heard")"
+    kill -HUP "$SERVER"
+    wait_for more_than 1
     ended
+    expect 'and that it stops, whatever is read again meanwhile' 'STOPPING=1 STATUS=draining' "$(tail -n 1 "$DIR/heard")"
+    expect 'the client was told to go' '1001 going away' "$(closed stays)"
     kill_process $ear
     NOTIFY_SOCKET=$DIR/nobody # where nobody listens
     start
@@ -355,6 +359,7 @@ text_log
 cp "$DIR/log" "$DIR/text.log"
 json_log
 rm "$DIR/log"
+DRAIN=1
 configure
 notified
 DRAIN=2

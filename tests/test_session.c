@@ -2461,25 +2461,54 @@ static void calls_are_counted_and_logged(void)
 }
 
 /* How a connection ends, and what is said of it at which level. */
-enum ending { HANG_UP, BREAK_OFF, TIME_OUT, CLOSE_FRAME, NO_PONG, NO_CLOSE, ADMIN_HANGS_UP };
+enum ending {
+    HANG_UP,
+    BREAK_OFF,
+    TIME_OUT,
+    IDLE,
+    REFUSED,
+    CLOSE_FRAME,
+    NO_PONG,
+    NO_CLOSE,
+    ADMIN_HANGS_UP
+};
 
 static void bring_about(struct guest *guest, enum ending ending)
 {
-    if (ending == CLOSE_FRAME)
+    switch (ending) {
+    case CLOSE_FRAME:
         send_frame(guest, 0x88, STR("\x03\xe8"));
-    else if (ending == TIME_OUT)
+        break;
+    case TIME_OUT:
         pass(10000);
-    else if (ending == NO_PONG || ending == NO_CLOSE) {
-        if (ending == NO_CLOSE)
-            close_by_command(guest);
+        break;
+    case IDLE:
+        pass(3000);
+        say_to(guest, "GET /ws HTTP/1.1\r\nHost: h\r\n\r\n"); /* which is no call */
+        pass(75000);
+        break;
+    case REFUSED:
+        say_to(guest, "GET\r\n\r\n");
+        pass(5000);
+        break;
+    case NO_CLOSE:
+        close_by_command(guest);
+        pass(5000);
+        return;
+    case NO_PONG:
         pass(25000);
         pass(10000);
-    }
-    guest->session.is_admin = ending == ADMIN_HANGS_UP;
-    if (ending == BREAK_OFF)
+        return;
+    case BREAK_OFF:
         say_to(guest, "GET /part");
-    if (ending != NO_PONG && ending != NO_CLOSE)
-        shutdown(guest->far.fd, SHUT_RDWR);
+        break;
+    case ADMIN_HANGS_UP:
+        guest->session.is_admin = true;
+        break;
+    case HANG_UP:
+        break;
+    }
+    shutdown(guest->far.fd, SHUT_RDWR);
     run();
 }
 
@@ -2498,8 +2527,7 @@ static void ends_are_logged(void)
     static const struct {
         enum ending ending;
         bool client;
-        const char *info,
-            *debug; /* what stands in the lines at info, and in those at debug alone */
+        const char *info, *debug; /* the lines at info, and those at debug alone */
     } rows[] = {
         {HANG_UP, false, "",
          "debug connection closed remote=\"::\" reason=\"closed by the peer\" milliseconds=0\n"},
@@ -2510,6 +2538,10 @@ static void ends_are_logged(void)
         {TIME_OUT, false,
          "info connection closed remote=\"::\" reason=\"deadline passed\" milliseconds=10000\n",
          ""},
+        {IDLE, false, "",
+         "debug connection closed remote=\"::\" reason=\"deadline passed\" milliseconds=78000\n"},
+        {REFUSED, false, "",
+         "debug connection closed remote=\"::\" reason=\"deadline passed\" milliseconds=5000\n"},
         {HANG_UP, true,
          "info client lost client=\"ID\" system=\"shop\" remote=\"::\" code=1006 "
          "reason=\"closed by the peer\" seconds=0 queued=0\n",
