@@ -120,6 +120,22 @@ const char *cluster_unready(const struct cluster *cluster)
     return "joining the cluster: the links to the other nodes are not up yet";
 }
 
+/* Why nothing can be published now, or NULL. Right after RabbitMQ has come back the other nodes may
+ * not have bound their slots yet: what is published then would not reach them. */
+static const char *publishing_trouble(const struct cluster *cluster)
+{
+    if (!cluster->up)
+        return "RabbitMQ cannot be reached";
+    if (cluster->outstanding && cluster->now - cluster->outstanding_since > CONFIRM_TIME)
+        return "RabbitMQ does not answer";
+    if (cluster->now - cluster->up_since >= SETTLE_TIME)
+        return NULL;
+    for (const struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
+        if (!peer->ready && peers_reach(cluster->peers, peer))
+            return "RabbitMQ has come back, and not all nodes have found it yet";
+    return NULL;
+}
+
 const char *cluster_trouble(const struct cluster *cluster)
 {
     const char *why = cluster_unready(cluster);
@@ -128,7 +144,7 @@ const char *cluster_trouble(const struct cluster *cluster)
         return why;
     if (cluster->waiting)
         return cluster->waiting_for;
-    return cluster->up ? NULL : "RabbitMQ cannot be used";
+    return publishing_trouble(cluster);
 }
 
 struct cluster_figures cluster_figures(const struct cluster *cluster)
@@ -155,22 +171,6 @@ static void check_ready(struct cluster *cluster)
         return;
     cluster->served = true;
     log_write(cluster->options.log, LOG_INFO, "joined the cluster", fields);
-}
-
-/* Why nothing can be published now, or NULL. Right after RabbitMQ has come back the other nodes may
- * not have bound their slots yet: what is published then would not reach them. */
-static const char *publishing_trouble(const struct cluster *cluster)
-{
-    if (!cluster->up)
-        return "RabbitMQ cannot be reached";
-    if (cluster->outstanding && cluster->now - cluster->outstanding_since > CONFIRM_TIME)
-        return "RabbitMQ does not answer";
-    if (cluster->now - cluster->up_since >= SETTLE_TIME)
-        return NULL;
-    for (const struct peer *peer = peers_all(cluster->peers); peer; peer = peer->next)
-        if (!peer->ready && peers_reach(cluster->peers, peer))
-            return "RabbitMQ has come back, and not all nodes have found it yet";
-    return NULL;
 }
 
 /* --- letters --------------------------------------------------------------------------------- */

@@ -634,7 +634,6 @@ void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct st
     struct message *message = ws_close_frame(code, reason);
 
     count_close(hub, code);
-
     if (message)
         conn_queue(conn, message, SIZE_MAX);
     else /* it must not stay open without knowing that it has ended */

@@ -223,7 +223,6 @@ static void turn_away(struct session_context *context, struct session *session,
     struct buf text = {0};
 
     log_turned_away(context, session, why, close_code);
-
     command_write_envelope(&text, code, why, (struct str){0});
     if (text.failed || !hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text)))
         conn_kill(&session->conn);

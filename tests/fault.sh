@@ -642,6 +642,9 @@ services_frozen() {
     pings ping a
     sleep 5
     timely '/ws of a system that the node has not seen' '{"code":-1007,*' first_frame b other
+    for i in "${NODES[@]}"; do
+        expect_match "$WHAT: $i is not ready" 'not ready: *' "$(readiness "$i")"
+    done
     sleep 5
     thaw_redis
     thaw_rabbit
@@ -672,6 +675,9 @@ services_frozen() {
     sleep 1
     notices a 0 >/dev/null # of the binds
     all_well
+    for i in "${NODES[@]}"; do
+        expect "$WHAT: $i is ready again" ready "$(readiness "$i")"
+    done
     calm "${NODES[@]}"
 }
 

@@ -156,7 +156,7 @@ no_rabbit() {
     expect_match 'no RabbitMQ: send_to_group' "$UNREACHABLE" "$(on a call send_to_group \
         "{'groupName':'g','code':7,'msg':'m','data':1}" --max-time 3)"
     sleep 2
-    expect 'no RabbitMQ: it is not ready' 'not ready: RabbitMQ cannot be used' "$(readiness a)"
+    expect 'no RabbitMQ: it is not ready' 'not ready: RabbitMQ cannot be reached' "$(readiness a)"
     expect 'no RabbitMQ: as metrics say' '1 0' "$(figure a redis_up) $(figure a rabbitmq_up)"
     expect 'no RabbitMQ: it says so once' 1 "$(node_log a | grep -c ' warn ')"
     start_rabbit
