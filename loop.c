@@ -381,12 +381,18 @@ static void accept_some(struct loop *loop)
 
 /* --- sessions -------------------------------------------------------------------------------- */
 
+static void note_deadline(struct loop *loop, const struct session *session)
+{
+    int64_t deadline = session_deadline(&loop->context, session);
+
+    if (deadline != INT64_MAX)
+        deadlines_bring_forward(&loop->deadlines, session->slot, deadline);
+}
+
 /* After anything was done to a session: if nothing is to be flushed, it is told so now; then its
  * deadline is looked at, and whether it has died. */
 static void settle(struct loop *loop, struct session *session)
 {
-    int64_t deadline;
-
     if (session->state != SESSION_DEAD && !session->conn.dirty)
         session_flushed(&loop->context, session);
     if (session->state == SESSION_DEAD) {
@@ -395,9 +401,7 @@ static void settle(struct loop *loop, struct session *session)
         session->mourned = true;
         return;
     }
-    deadline = session_deadline(&loop->context, session);
-    if (deadline != INT64_MAX)
-        deadlines_bring_forward(&loop->deadlines, session->slot, deadline);
+    note_deadline(loop, session);
 }
 
 static void serve_ready(struct loop *loop, size_t count)
@@ -704,6 +708,9 @@ void loop_reload(struct loop *loop, uint64_t max_connections)
 {
     loop->max_connections = max_connections;
     recount_addresses(loop);
+    for (size_t slot = 0; slot < loop->fresh; slot++)
+        if (loop->sessions[slot]) /* a timeout may be shorter now */
+            note_deadline(loop, loop->sessions[slot]);
     if (loop->scope != loop->config->scope)
         cluster_rescope(loop->cluster);
     loop->scope = loop->config->scope;

@@ -64,6 +64,8 @@ called() {
 
 limits() {
     expect_match 'a body that is allowed' '400 *' "$(call get_online_list "$(printf '%2000s' ' ')")"
+    timeout 8 bash -c "exec 3<>/dev/tcp/127.0.0.1/$PORT; cat <&3 && echo closed" >"$DIR/before" &
+    local before=$!
     change limits max_body 1000
     change limits api_rate 1
     change limits head_timeout 0.25
@@ -77,6 +79,8 @@ $READ" "$LOGGED"
     expect_match 'max_body' '413 *' "$(call get_online_list "$(printf '%2000s' ' ')")"
     expect_match 'api_rate' '429 429 ' "$(for _ in {1..4}; do call "${LIST[@]}"; done | grep -o '^429' | tail -n 2 | tr '\n' ' ')"
     expect 'head_timeout' closed "$(timeout 5 bash -c "exec 3<>/dev/tcp/127.0.0.1/$PORT; cat <&3 && echo closed")"
+    wait $before
+    expect 'head_timeout of a connection from before' closed "$(cat "$DIR/before")"
     change limits max_body 1 # below what is allowed
     hang_up
     expect_match 'a bad value changes nothing' "$KEPT error=\"$DIR/config.ini:*max_body must be a number*\"" "$LOGGED"
