@@ -421,21 +421,15 @@ static void log_changes(const struct server *server, const struct config *fresh)
     }
 }
 
-/* Loads the certificate again, for connections to come. False: `error` says why not. */
-static bool renew_certificate(struct server *server, char *error, size_t room)
+/* Uses a certificate that has been loaded again for connections to come. */
+static void renew_certificate(struct server *server, struct tls_context *tls)
 {
-    struct log_field fields[] = {
-        {.name = "cert", .text = str_from(server->config.tls_cert)}, {.name = "days_left"}, {0}};
-    struct tls_context *tls;
+    struct log_field fields[] = {{.name = "cert", .text = str_from(server->config.tls_cert)},
+                                 {.name = "days_left", .number = tls_context_days(tls)},
+                                 {0}};
 
-    if (!load_certificate(&server->config, &tls, error, room))
-        return false;
-    if (!tls)
-        return true;
-    fields[1].number = tls_context_days(tls);
     loop_renew(server->loop, tls);
     log_write(&server->log, LOG_INFO, "SIGHUP: the certificate has been loaded", fields);
-    return true;
 }
 
 /* Whoever connects is either expected to speak TLS or not: that stays. */
@@ -450,9 +444,10 @@ static void keep_plain_or_secure(const struct server *server, struct config *fre
     log_write(&server->log, LOG_WARN, NEEDS_RESTART, fields);
 }
 
-/* Takes up what may change. False: `error` says what could not be done. */
+/* Takes up what may change. False: nothing has changed, and `error` says why not. */
 static bool reload(struct server *server, struct config *fresh, char *error, size_t room)
 {
+    struct tls_context *tls;
     uint64_t connections;
     bool absent;
 
@@ -465,12 +460,16 @@ static bool reload(struct server *server, struct config *fresh, char *error, siz
     if (!connection_limit(server, fresh->max_connections, &connections, error, room))
         return false;
     keep_plain_or_secure(server, fresh);
+    if (!load_certificate(fresh, &tls, error, room))
+        return false;
     if (fresh->log_level < server->log.level) /* a change of it is told in any case */
         server->log.level = fresh->log_level;
     log_changes(server, fresh);
     config_adopt(&server->config, fresh);
     loop_reload(server->loop, connections);
-    return renew_certificate(server, error, room);
+    if (tls)
+        renew_certificate(server, tls);
+    return true;
 }
 
 /* SIGHUP. */

@@ -161,15 +161,18 @@ renewal() {
     cp "$DIR/tls.pem" "$DIR/old.pem"
     certificate renewed
     cp "$DIR/renewed.key" "$DIR/tls.key"
+    echo $'[limits]\nmax_per_ip = 100' >>"$DIR/config.ini"
     kill -HUP "$SERVER"
     wait_for grep -q 'SIGHUP.*leaves the old' "$DIR/log"
     expect_match 'a key that does not fit is refused, and said so' \
         '*error SIGHUP: what cannot be used leaves the old in place error=*key values mismatch*' \
         "$(grep SIGHUP "$DIR/log")"
     expect_match 'the old one stays' '*CN = tls' "$(served)"
+    expect 'and so does all else' 0 "$(grep -c 'SIGHUP: changed' "$DIR/log")"
     cp "$DIR/renewed.pem" "$DIR/tls.pem"
     kill -HUP "$SERVER"
     wait_for grep -q 'SIGHUP.*has been loaded' "$DIR/log"
+    expect 'what else was changed is taken up with it' 1 "$(grep -c 'SIGHUP: changed section="limits" key="max_per_ip"' "$DIR/log")"
     expect_match 'a renewed one is loaded' '*info SIGHUP*loaded cert=*tls.pem" days_left=*' \
         "$(grep 'has been' "$DIR/log")"
     expect_match 'and served' '*CN = renewed' "$(served)"
