@@ -68,8 +68,9 @@ struct loop {
     struct pollfd *polls;      /* both listeners, the wake pipe, as in `hot`, the cluster's */
     size_t poll_room;
     size_t slots, fresh, free_count, hot_count, dead_count, session_count;
-    size_t over_count;  /* sessions beyond a limit, which are told so */
-    size_t admin_count; /* those that came to the admin listener */
+    size_t over_count;                  /* sessions beyond a limit, which are told so */
+    size_t admin_count;                 /* those that came to the admin listener, */
+    struct session *admins[ADMIN_MOST]; /* and which they are */
     uint64_t max_connections;
     uint32_t generation;
     struct deadlines deadlines;
@@ -262,8 +263,7 @@ static bool may_accept(const struct loop *loop)
 
 static bool may_accept_admin(const struct loop *loop)
 {
-    return loop->admin_listener >= 0 && loop->context.now >= loop->accept_after &&
-           loop->admin_count < ADMIN_MOST;
+    return loop->admin_listener >= 0 && loop->context.now >= loop->accept_after;
 }
 
 /* Descriptors or memory have run out: those who wait are taken when some are free again. */
@@ -344,8 +344,24 @@ static void take_admin_connection(struct loop *loop, int fd, const unsigned char
     if (!session)
         return;
     session->is_admin = true;
-    loop->admin_count++;
+    loop->admins[loop->admin_count++] = session;
     settle(loop, session);
+}
+
+/* Ends the admin connection that has been silent longest: those that say nothing must not keep out
+ * who asks whether this node is alive. Its place is free in a later turn. */
+static void make_room_for_admin(struct loop *loop)
+{
+    struct session *quiet = loop->admins[0];
+
+    for (size_t i = 0; i < loop->admin_count; i++) {
+        if (loop->admins[i]->state == SESSION_DEAD)
+            return; /* a place is about to be free */
+        if (loop->admins[i]->last_seen < quiet->last_seen)
+            quiet = loop->admins[i];
+    }
+    conn_kill(&quiet->conn);
+    settle(loop, quiet);
 }
 
 /* Accepts one. False: there is nobody, or it cannot be done now. */
@@ -634,19 +650,29 @@ static void park_quiet(struct loop *loop)
 
 /* --- reaping --------------------------------------------------------------------------------- */
 
+static void forget_admin(struct loop *loop, const struct session *session)
+{
+    size_t place = 0;
+
+    while (loop->admins[place] != session)
+        place++;
+    loop->admins[place] = loop->admins[--loop->admin_count];
+}
+
 static void free_session(struct loop *loop, struct session *session)
 {
     if (session->place >= 0)
         park_leave_place(loop->park, session->place);
     deadlines_clear(&loop->deadlines, session->slot);
-    if (!session->is_admin)
+    if (session->is_admin)
+        forget_admin(loop, session);
+    else
         uncount_address(loop, session->conn.address);
     conn_close(&session->conn);
     loop->sessions[session->slot] = NULL;
     loop->free_slots[loop->free_count++] = session->slot;
     loop->session_count--;
     loop->over_count -= session->over_limit;
-    loop->admin_count -= session->is_admin;
     free(session);
 }
 
@@ -838,7 +864,9 @@ static void turn(struct loop *loop)
     admin_knocks = loop->polls[2].revents != 0; /* the entries are lost when sessions are added */
     if (loop->polls[0].revents)
         accept_some(loop);
-    if (admin_knocks)
+    if (admin_knocks && loop->admin_count == ADMIN_MOST)
+        make_room_for_admin(loop);
+    else if (admin_knocks)
         accept_one(loop, loop->admin_listener);
     take_cluster_results(loop);
     run_deadlines(loop);
