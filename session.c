@@ -153,14 +153,42 @@ static void send_call_answer(struct session_context *context, struct session *se
     send_answer(context, session, answer, manner);
 }
 
-/* Refuses the present request with its connection's last answer. */
+/* Refuses what is not known to be for any path with its connection's last answer. */
 static void refuse(struct session_context *context, struct session *session, int status,
                    const char *error)
 {
+    char address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "remote"},
+                                 {.name = "status", .number = status},
+                                 {.name = "reason", .text = str_from(error)},
+                                 {0}};
     struct api_answer answer;
 
+    conn_address(&session->conn, address);
+    fields[0].text = str_from(address);
+    log_write(context->log, LOG_DEBUG, "request refused", fields);
     api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
     send_answer(context, session, &answer, (struct session_manner){.close = true});
+}
+
+/* Refuses a request for its body with its connection's last answer. A call is counted like those
+ * that are whole. */
+static void refuse_body(struct session_context *context, struct session *session,
+                        const struct http_request *request, int status)
+{
+    struct session_call call = {.route = api_route(request->path),
+                                .began = (uint32_t)admin_clock()};
+    const char *error =
+        status == 413 ? "the body is longer than max_body" : "malformed chunked body";
+    struct api_answer answer;
+
+    if (session->is_admin || !api_path(call.route).length) {
+        refuse(context, session, status, error);
+        return;
+    }
+    api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
+    send_call_answer(context, session, &call, request->path, &answer,
+                     (struct session_manner){.close = true});
 }
 
 static struct session_manner manner_of(const struct http_request *request)
@@ -405,8 +433,7 @@ static enum http_result take_body(struct session_context *context, struct sessio
     }
     *used = head + body->length;
     if (result == HTTP_BAD)
-        refuse(context, session, status,
-               status == 413 ? "the body is longer than max_body" : "malformed chunked body");
+        refuse_body(context, session, request, status);
     return result;
 }
 

@@ -61,6 +61,9 @@ counted() {
     call send_to_client "{'clientId':'x','code':1,'msg':'','data':1}" >/dev/null
     call send_to_client "{'clientId':'x'}" >/dev/null
     post /api/none '{}' >/dev/null
+    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' 'Content-Length: 1048577' | talk >/dev/null
+    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' 'Transfer-Encoding: chunked' '' 'none' | talk >/dev/null
+    lines 'POST /api/send_to_client HTTP/1.1' | talk >/dev/null # which is nothing yet
     for name in one two three; do
         client $name shop
         IDS[$name]=$ID PROCESS[$name]=$CLIENT
@@ -92,7 +95,11 @@ counted() {
     becomes 'api_requests_total{route="/api/login",code="-1005"}' 2
     becomes 'api_requests_total{route="/api/bind_to_group",code="0"}' 3
     becomes 'api_requests_total{route="/api/send_to_client",code="-1003"}' 1
-    becomes 'api_requests_total{route="/api/send_to_client",code="-1"}' 1
+    becomes 'api_requests_total{route="/api/send_to_client",code="-1"}' 3
+    expect 'a body that is too long is in the log' 1 \
+        "$(grep -c 'debug call path="/api/send_to_client" status=413 code=-1 ' "$DIR/log")"
+    expect 'and so is what is no request' 1 \
+        "$(grep -c 'debug request refused remote="127.0.0.1" status=400 reason="' "$DIR/log")"
     becomes 'api_requests_total{route="other",code="-1"}' 4 # with the three above
     becomes 'api_request_duration_seconds_count{route="/api/login"}' 3
     becomes 'api_request_duration_seconds_bucket{route="/api/login",le="+Inf"}' 3

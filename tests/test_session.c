@@ -2541,6 +2541,7 @@ static void ends_are_logged(void)
         {IDLE, false, "",
          "debug connection closed remote=\"::\" reason=\"deadline passed\" milliseconds=78000\n"},
         {REFUSED, false, "",
+         "debug request refused remote=\"::\" status=400 reason=\"malformed request line\"\n"
          "debug connection closed remote=\"::\" reason=\"deadline passed\" milliseconds=5000\n"},
         {HANG_UP, true,
          "info client lost client=\"ID\" system=\"shop\" remote=\"::\" code=1006 "
