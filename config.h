@@ -83,13 +83,13 @@ void config_defaults(struct config *config);
 bool config_parse(struct config *config, const char *file, struct str text, char *error,
                   size_t room);
 
-#define CONFIG_VALUE_MAX 80
+#define CONFIG_VALUE_MAX 2048 /* room for each live value, whole */
 
 /* A key that two configurations have different values for. */
 struct config_change {
     struct str section, name;
     bool live;                   /* a running server takes it up: see config_adopt */
-    char from[CONFIG_VALUE_MAX]; /* if live: the values, cut to the room */
+    char from[CONFIG_VALUE_MAX]; /* if live: the values */
     char to[CONFIG_VALUE_MAX];
 };
 
