@@ -70,6 +70,13 @@ def validator(text):
     return Draft202012Validator(json.loads(text.replace('"#/', '"urn:wspush#/')), registry=REGISTRY)
 
 
+def sentences(node):
+    """Keys that are the rest of a text: in braces without quotes a comma ends it."""
+    if isinstance(node, dict):
+        return [key for key in node if " " in str(key)] + sentences(list(node.values()))
+    return sum(map(sentences, node), []) if isinstance(node, list) else []
+
+
 def complaint(value, schema):
     """Why a value does not fit a schema, or ''."""
     errors = validator(json.dumps(schema)).iter_errors(value)
@@ -701,6 +708,7 @@ def main():
         expect("openapi.yaml is valid", True)
     except Exception as error:  # whatever the validator raises is a reason
         expect("openapi.yaml is valid", False, error)
+    expect("no text has lost its end", not sentences(DOCUMENT), sentences(DOCUMENT))
     server = Server()
     check_examples(server)
     if not Server.token:
