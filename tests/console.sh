@@ -328,6 +328,28 @@ stopping() {
     page_expect 'all is well behind a login' 'return document.querySelector("#cards article:last-child .state").textContent === "open"'
 }
 
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+left() {
+    [ "$(grep -c 'reason="closed by the client"' "$DIR/log")" = "$1" ]
+}
+
+# Who logs in next sees nothing of the one before.
+leaving() {
+    local gone
+    gone=$(grep -c 'reason="closed by the client"' "$DIR/log")
+    page_click '#logout'
+    expect 'who logs out can log in' 'password true' "$(page_run 'return document.activeElement.id + " " + document.getElementById("in").hidden')"
+    wait_for left $((gone + 1))
+    expect 'the client that was open goes' $((gone + 1)) "$(grep -c 'reason="closed by the client"' "$DIR/log")"
+    page_type '#name' another
+    page_type '#password' secret
+    page_click '[value=register]'
+    inside
+    expect 'there is nothing of the one before' '0 2  orders' "$(page_run 'return [document.querySelectorAll("#cards > *").length,
+        document.querySelectorAll("#answers > li").length, document.getElementById("clientId").value, document.getElementById("groupName").value].join(" ")')"
+    expect 'nor of its clients' 'none: true' "$(page_run 'return "none: " + document.getElementById("noClient").checkVisibility()')"
+}
+
 # Every place that Tab leads to, in order: what it is, and whether it is seen.
 keyboard() {
     local stops='' place i
@@ -455,6 +477,7 @@ sending
 refusing
 managing
 stopping
+leaving
 keyboard
 halt
 secure
