@@ -12,6 +12,42 @@
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
+/* Characters beyond ASCII that terminals obey or do not show: control characters, and what turns
+ * the direction or breaks the line. */
+static bool is_hidden(unsigned code)
+{
+    return code < 0xa0 || code == 0x61c || (code >= 0x200b && code <= 0x200f) ||
+           (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) ||
+           code == 0xfeff;
+}
+
+/* Appends \u and four digits. */
+static void append_code(struct buf *line, unsigned code)
+{
+    static const char hex[] = "0123456789abcdef";
+    char escaped[] = {
+        '\\', 'u', hex[code >> 12 & 15], hex[code >> 8 & 15], hex[code >> 4 & 15], hex[code & 15]};
+
+    buf_append(line, (struct str){escaped, sizeof escaped});
+}
+
+/* Appends to a line of JSON the character of more than one byte that valid UTF-8 begins with;
+ * returns its length. */
+static size_t append_character(struct buf *line, struct str text)
+{
+    unsigned char first = (unsigned char)text.at[0];
+    size_t length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    unsigned code = first & 0xffu >> (length + 1);
+
+    for (size_t i = 1; i < length; i++)
+        code = code << 6 | ((unsigned char)text.at[i] & 0x3fu);
+    if (is_hidden(code))
+        append_code(line, code);
+    else
+        buf_append(line, (struct str){text.at, length});
+    return length;
+}
+
 static void append_escaped(struct buf *line, struct str text, bool json)
 {
     static const char hex[] = "0123456789abcdef";
@@ -19,18 +55,19 @@ static void append_escaped(struct buf *line, struct str text, bool json)
 
     for (size_t i = 0; i < text.length; i++) {
         unsigned char c = (unsigned char)text.at[i];
-        char escaped[] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
+        char escaped[] = {'\\', 'x', hex[c >> 4], hex[c & 15]};
 
         if (c == '"' || c == '\\') {
             buf_append(line, STR("\\"));
             buf_append(line, (struct str){text.at + i, 1});
-        } else if ((c >= 0x20 && c < 0x7f) || (c >= 0x80 && utf8)) {
+        } else if (c >= 0x20 && c < 0x7f) {
             buf_append(line, (struct str){text.at + i, 1});
+        } else if (c >= 0x80 && utf8) {
+            i += append_character(line, (struct str){text.at + i, text.length - i}) - 1;
         } else if (json) {
-            buf_append(line, (struct str){escaped, 6});
+            append_code(line, c);
         } else {
-            buf_append(line, STR("\\x"));
-            buf_append(line, (struct str){escaped + 4, 2});
+            buf_append(line, (struct str){escaped, sizeof escaped});
         }
     }
 }

@@ -194,6 +194,43 @@ static void text_lines_cannot_be_forged(void)
     buf_free(&line);
 }
 
+/* What a terminal would obey, or not show, is escaped, and is the same when it is read. */
+static void json_lines_hide_nothing(void)
+{
+    static const struct {
+        struct str text, line;
+    } cases[] = {
+        {STR_INIT("\xc2\x80\xc2\x9b"
+                  "31m\xc2\x9f"),
+         STR_INIT("\\u0080\\u009b31m\\u009f")},
+        {STR_INIT("\xd8\x9c\xe2\x80\x8b\xe2\x80\x8f"), STR_INIT("\\u061c\\u200b\\u200f")},
+        {STR_INIT("\xe2\x80\xa8\xe2\x80\xae"), STR_INIT("\\u2028\\u202e")},
+        {STR_INIT("\xe2\x81\xa0\xe2\x81\xaf\xef\xbb\xbf"), STR_INIT("\\u2060\\u206f\\ufeff")},
+        {STR_INIT("\xc2\xa0\xe2\x80\x8a\xe2\x80\x90"),
+         STR_INIT("\xc2\xa0\xe2\x80\x8a\xe2\x80\x90")},
+        {STR_INIT("\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\x9f"),
+         STR_INIT("\xe2\x80\xa7\xe2\x80\xaf\xe2\x81\x9f")},
+        {STR_INIT("\xe2\x81\xb0\xf3\xa0\x80\xae"), STR_INIT("\xe2\x81\xb0\xf3\xa0\x80\xae")},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct log_field fields[] = {{.name = "peer", .text = cases[i].text}, {0}};
+        struct buf line = {0}, wanted = {0};
+
+        write_line((struct log){.json = true}, LOG_WARN, "m", fields, &line);
+        buf_append(&wanted, STR(",\"level\":\"warn\",\"message\":\"m\",\"peer\":\""));
+        buf_append(&wanted, cases[i].line);
+        buf_append(&wanted, STR("\"}\n"));
+        CHECK(member_is(str_of(&line), STR("peer"), JSON_STRING, cases[i].text));
+        if (!CHECK(line.length > wanted.length &&
+                   str_equal((struct str){line.at + line.length - wanted.length, wanted.length},
+                             str_of(&wanted))))
+            printf("  in case %zu: %.*s", i, (int)line.length, line.at);
+        buf_free(&wanted);
+        buf_free(&line);
+    }
+}
+
 static void json_lines_cannot_be_forged(void)
 {
     const struct log_field fields[] = {{.name = "peer", .text = forgery}, {0}};
@@ -525,6 +562,7 @@ int main(void)
     test_run("lines_tell_the_time", lines_tell_the_time);
     test_run("text_lines_cannot_be_forged", text_lines_cannot_be_forged);
     test_run("json_lines_cannot_be_forged", json_lines_cannot_be_forged);
+    test_run("json_lines_hide_nothing", json_lines_hide_nothing);
     test_run("every_byte_is_escaped_or_printable", every_byte_is_escaped_or_printable);
     test_run("valid_utf8_passes_in_json", valid_utf8_passes_in_json);
     test_run("long_values_are_cut", long_values_are_cut);
