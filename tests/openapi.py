@@ -5,6 +5,7 @@ Every example of it is sent to a real server, with real clients connected, and w
 with the example of the answer, and with the schemas, which allow no field that they do not name. The
 limits of the fields are tried at the limit and beyond it. See the head of openapi.yaml for how examples
 are matched. Run by openapi.sh. A server must print nothing and end with 0."""
+import atexit
 import base64
 import concurrent.futures
 import contextlib
@@ -111,12 +112,18 @@ class Server:
             self.process = subprocess.Popen(
                 [program, "-c", self.path + "/config.ini", str(self.port)],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            atexit.register(self.end)
             if self.listens():
                 return
             said = self.process.communicate()[0]
             if b"Address already in use" not in said:
                 break
         raise SystemExit("the server does not start: %s" % said.decode())
+
+    def end(self):
+        """Where a test gives up, no server stays behind."""
+        if self.process.poll() is None:
+            self.process.kill()
 
     def listens(self):
         for _ in range(200):
