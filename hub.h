@@ -61,7 +61,7 @@ extern const uint16_t hub_close_codes[HUB_CLOSE_CODES];
 
 /* What a hub counts. */
 struct hub_counts {
-    uint64_t sent;    /* messages queued for clients, their ids and notices included, */
+    uint64_t sent;    /* messages queued for clients: their ids, pushes and notices, */
     uint64_t dropped; /* and not queued, for their clients were too slow */
     uint64_t slow;    /* clients ended for that */
     uint64_t closes[HUB_CLOSE_CODES + 1];

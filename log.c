@@ -24,16 +24,25 @@ static bool is_hidden(unsigned code)
 /* Appends \u and four digits. */
 static void append_code(struct buf *line, unsigned code)
 {
-    static const char hex[] = "0123456789abcdef";
-    char escaped[] = {
-        '\\', 'u', hex[code >> 12 & 15], hex[code >> 8 & 15], hex[code >> 4 & 15], hex[code & 15]};
+    char escaped[7];
 
-    buf_append(line, (struct str){escaped, sizeof escaped});
+    snprintf(escaped, sizeof escaped, "\\u%04x", code & 0xffff);
+    buf_append(line, (struct str){escaped, 6});
 }
 
-/* Appends to a line of JSON the character of more than one byte that valid UTF-8 begins with;
- * returns its length. */
-static size_t append_character(struct buf *line, struct str text)
+/* Appends \x and two digits for each byte. */
+static void append_bytes(struct buf *line, struct str bytes)
+{
+    char escaped[5];
+
+    for (size_t i = 0; i < bytes.length; i++) {
+        snprintf(escaped, sizeof escaped, "\\x%02x", (unsigned char)bytes.at[i] & 0xffu);
+        buf_append(line, (struct str){escaped, 4});
+    }
+}
+
+/* Appends the character of more than one byte that valid UTF-8 begins with; returns its length. */
+static size_t append_character(struct buf *line, struct str text, bool json)
 {
     unsigned char first = (unsigned char)text.at[0];
     size_t length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
@@ -41,21 +50,21 @@ static size_t append_character(struct buf *line, struct str text)
 
     for (size_t i = 1; i < length; i++)
         code = code << 6 | ((unsigned char)text.at[i] & 0x3fu);
-    if (is_hidden(code))
+    if (!is_hidden(code))
+        buf_append(line, (struct str){text.at, length});
+    else if (json)
         append_code(line, code);
     else
-        buf_append(line, (struct str){text.at, length});
+        append_bytes(line, (struct str){text.at, length});
     return length;
 }
 
 static void append_escaped(struct buf *line, struct str text, bool json)
 {
-    static const char hex[] = "0123456789abcdef";
-    bool utf8 = json && utf8_valid(text);
+    bool utf8 = utf8_valid(text);
 
     for (size_t i = 0; i < text.length; i++) {
         unsigned char c = (unsigned char)text.at[i];
-        char escaped[] = {'\\', 'x', hex[c >> 4], hex[c & 15]};
 
         if (c == '"' || c == '\\') {
             buf_append(line, STR("\\"));
@@ -63,11 +72,11 @@ static void append_escaped(struct buf *line, struct str text, bool json)
         } else if (c >= 0x20 && c < 0x7f) {
             buf_append(line, (struct str){text.at + i, 1});
         } else if (c >= 0x80 && utf8) {
-            i += append_character(line, (struct str){text.at + i, text.length - i}) - 1;
+            i += append_character(line, (struct str){text.at + i, text.length - i}, json) - 1;
         } else if (json) {
             append_code(line, c);
         } else {
-            buf_append(line, (struct str){escaped, sizeof escaped});
+            append_bytes(line, (struct str){text.at + i, 1});
         }
     }
 }

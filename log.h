@@ -30,9 +30,9 @@ struct log_field {
 
 /* Writes "TIME LEVEL message name=value …" or the same as one JSON object, in one write, if the
  * level is at least the log's. `message` is our own text; `fields` ends with a NULL name, or is
- * NULL. Bytes outside printable ASCII are escaped as \xHH (text) or \u00HH (JSON); valid UTF-8
- * passes in JSON, but for the characters that terminals obey or hide. At most 2,000 bytes of a
- * value are written. */
+ * NULL. Valid UTF-8 passes, but for the characters that terminals obey or hide; these, and in what
+ * is not UTF-8 all bytes outside printable ASCII, are escaped as \xHH (text) or \uHHHH (JSON). At
+ * most 2,000 bytes of a value are written. */
 void log_write(const struct log *log, enum log_level level, const char *message,
                const struct log_field *fields);
 

@@ -36,6 +36,7 @@
 #define HANDSHAKES_A_TURN 8
 #define ACCEPT_PAUSE 200 /* milliseconds without accepting when descriptors have run out */
 #define PARK_PAUSE 1000  /* milliseconds without asking for a thread that was refused */
+#define TELL_PAUSE 60000 /* milliseconds between two lines about connections that are refused */
 #define DRAIN_TICK 50    /* milliseconds between two shares of clients when stopping */
 #define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
@@ -84,6 +85,7 @@ struct loop {
     int listener, admin_listener;
     int64_t accept_after; /* no accepting before this time */
     bool out_of_descriptors;
+    int64_t tell_after; /* no line about connections that are refused before this time */
     int64_t park_after; /* no new places in the car park before this time */
 
     int64_t stop_began, stop_ends;
@@ -310,6 +312,22 @@ static struct session *begin_session(struct loop *loop, int fd, const unsigned c
     return NULL;
 }
 
+/* Connections are being refused: that is told now and then, for there may be many. */
+static void tell_refused(struct loop *loop)
+{
+    struct log_field fields[] = {
+        {.name = "connections", .number = (int64_t)(loop->session_count - loop->admin_count)},
+        {.name = "max_connections", .number = (int64_t)loop->max_connections},
+        {.name = "max_per_ip", .number = (int64_t)loop->config->max_per_ip},
+        {0}};
+
+    if (loop->context.now < loop->tell_after)
+        return;
+    loop->tell_after = loop->context.now + TELL_PAUSE;
+    log_write(loop->options->log, LOG_WARN,
+              "connections are refused: max_connections or max_per_ip is reached", fields);
+}
+
 static void take_connection(struct loop *loop, int fd, const unsigned char address[16])
 {
     bool over_limit = !count_address(loop, address) || is_full(loop);
@@ -317,6 +335,8 @@ static void take_connection(struct loop *loop, int fd, const unsigned char addre
 
     loop->context.admin.accepted++;
     loop->context.admin.refused += over_limit;
+    if (over_limit)
+        tell_refused(loop);
     if (over_limit && loop->over_count >= over_limit_most(loop->max_connections)) {
         uncount_address(loop, address); /* enough are being told: this one is shown the door */
         close(fd);

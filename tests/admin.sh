@@ -151,6 +151,9 @@ crowded() {
     expect_match 'one too many' '429 *' "$(curl -s -w '%{http_code} ' -o /dev/null "http://127.0.0.1:$PORT/")"
     expect 'the admin listener has places of its own' '200 text/plain; charset=utf-8 ready' "$(admin /readyz)"
     becomes connections_refused_total 1
+    curl -s -o /dev/null "http://127.0.0.1:$PORT/"
+    becomes connections_refused_total 2
+    expect 'the log says so, once a minute at most' 1 "$(grep -c 'warn connections are refused: .* max_connections=5 ' "$DIR/log")"
     let_go
     becomes clients 0
     expect_match 'which take none from others' '404 *' "$(call none '{}')"

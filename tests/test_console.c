@@ -11,7 +11,7 @@
 #define PAGE_MAX 30000 /* the page stays below this */
 
 static struct console console;
-static char file[PAGE_MAX + 1];
+static char file[PAGE_MAX + 2]; /* one more shows that it is too long; and the NUL at the end */
 static size_t file_length;
 
 static struct str page_file(void)
@@ -20,7 +20,7 @@ static struct str page_file(void)
 
     CHECK(stream != NULL);
     if (stream) {
-        file_length = fread(file, 1, sizeof file, stream);
+        file_length = fread(file, 1, sizeof file - 1, stream);
         fclose(stream);
     }
     return (struct str){file, file_length};

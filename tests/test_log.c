@@ -280,7 +280,22 @@ static void every_byte_is_escaped_or_printable(void)
     }
 }
 
-static void valid_utf8_passes_in_json(void)
+/* In a line for people the same characters are escaped, byte by byte. */
+static void text_lines_hide_nothing(void)
+{
+    static const struct str text =
+        STR_INIT("\xe4\xb8\xad\xe2\x80\xae\xc2\x9b\xc2\xa0\xf0\x9f\x98\x80");
+    const struct log_field fields[] = {{.name = "b", .text = text}, {0}};
+    struct buf line = {0};
+
+    write_line((struct log){0}, LOG_INFO, "m", fields, &line);
+    CHECK(str_equal(
+        without_time(str_of(&line)),
+        STR(" info m b=\"\xe4\xb8\xad\\xe2\\x80\\xae\\xc2\\x9b\xc2\xa0\xf0\x9f\x98\x80\"")));
+    buf_free(&line);
+}
+
+static void valid_utf8_passes(void)
 {
     static const struct str text = STR_INIT("gr\xc3\xbc\xc3\x9f \xe4\xb8\xad \xf0\x9f\x98\x80\n");
     const struct log_field fields[] = {{.name = "name", .text = text}, {0}};
@@ -292,9 +307,9 @@ static void valid_utf8_passes_in_json(void)
     CHECK(strstr(line.at, "\"gr\xc3\xbc\xc3\x9f \xe4\xb8\xad \xf0\x9f\x98\x80\\u000a\"") != NULL);
     buf_free(&line);
     write_line((struct log){0}, LOG_INFO, "m", fields, &line);
-    CHECK(str_equal(without_time(str_of(&line)),
-                    STR(" info m name=\"gr\\xc3\\xbc\\xc3\\x9f \\xe4\\xb8\\xad "
-                        "\\xf0\\x9f\\x98\\x80\\x0a\"")));
+    CHECK(
+        str_equal(without_time(str_of(&line)), STR(" info m name=\"gr\xc3\xbc\xc3\x9f \xe4\xb8\xad "
+                                                   "\xf0\x9f\x98\x80\\x0a\"")));
     buf_free(&line);
 }
 
@@ -564,7 +579,8 @@ int main(void)
     test_run("json_lines_cannot_be_forged", json_lines_cannot_be_forged);
     test_run("json_lines_hide_nothing", json_lines_hide_nothing);
     test_run("every_byte_is_escaped_or_printable", every_byte_is_escaped_or_printable);
-    test_run("valid_utf8_passes_in_json", valid_utf8_passes_in_json);
+    test_run("text_lines_hide_nothing", text_lines_hide_nothing);
+    test_run("valid_utf8_passes", valid_utf8_passes);
     test_run("long_values_are_cut", long_values_are_cut);
     test_run("long_values_are_cut_between_characters", long_values_are_cut_between_characters);
     test_run("lower_levels_are_left_out", lower_levels_are_left_out);
