@@ -189,7 +189,8 @@ static void write_traffic(struct buf *out, const struct admin *admin)
     write_number(out, "received_messages_total", "counter", "Messages from clients.",
                  admin->received_messages);
     write_number(out, "sent_messages_total", "counter",
-                 "Messages queued for clients: their ids, pushes and notices.", admin->hub->counts.sent);
+                 "Messages queued for clients: their ids, pushes and notices.",
+                 admin->hub->counts.sent);
     write_number(out, "dropped_messages_total", "counter",
                  "Messages not queued because the client was too slow.",
                  admin->hub->counts.dropped);

@@ -30,7 +30,7 @@
 /* Publications that have been confirmed a moment ago. RabbitMQ moves a message on from its order
  * queue behind the confirm: if it dies between the two, the message is gone. So the last ones are
  * published again on the next connection; who has them takes them for repetitions. */
-#define CONFIRMED_KEPT 200 /* milliseconds */
+#define CONFIRMED_KEPT 1000 /* milliseconds; it takes so long only where CPU is short */
 #define CONFIRMED_MOST 64
 #define CONFIRMED_BYTES (1024 * 1024)
 
