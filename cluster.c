@@ -20,7 +20,7 @@
 #define BREAK_TIME 20000  /* and after which the connection is given up */
 #define COUNTS_KEPT 1024  /* counts of publications that their origin may still ask for */
 #define NOTICE_TICKET ((uint64_t)1 << 63) /* marks the number of a notice's task */
-#define HOLD_TIME 100 /* milliseconds for which a command waits for publications before it */
+#define HOLD_TIME 300 /* milliseconds for which a command waits for publications before it */
 
 /* What became of a publication on this node. */
 struct count {
