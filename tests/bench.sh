@@ -267,7 +267,7 @@ goals() {
     goal "${TEXT[shake]}" "$(ratio shake wspush rate shake bare)" least 0.9
     goal 'start, median' "$(kilo "$(figure start wspush start_p50)")" most 20 ms
     goal 'resident memory at the start' "$(figure start wspush resident | awk '{ print $1 / 1048576 }')" most 6 MiB
-    goal 'stripped binary, with the console' "$(kilo "$SIZE")" most 200 kB
+    goal 'stripped binary, with the console' "$(kilo "$SIZE")" most 150 kB
 }
 
 [ "$MODE" != smoke ] || smoke

@@ -234,7 +234,7 @@ conflicts() {
     configure
     start
     sed "s#^data_dir = .*#data_dir = $DIR/data2#" "$DIR/config.ini" >"$DIR/other.ini"
-    refused 'a port that is taken' "cannot listen on 127.0.0.1 port $PORT *in use*another port*" \
+    refused 'a port that is taken' "cannot listen on 127.0.0.1 port $PORT (\[common\] host): *in use*another port*" \
         -c other.ini "$PORT"
     refused 'a data_dir in use' \
         "*data_dir = $DIR/data is in use by another wspush: *another data_dir*" \
