@@ -136,7 +136,7 @@ void api_count(struct api *api, unsigned route, enum outcome_code code, uint64_t
     struct api_count *count = &api->counts[route];
     unsigned range = 0;
 
-    count->codes[code == 0 ? 0 : code == OUTCOME_MALFORMED ? 1 : -1000 - code + 1]++;
+    count->codes[code == 0 ? 0 : code == OUTCOME_MALFORMED ? 1 : -999 - code]++;
     while (range < API_RANGES && microseconds > api_ranges[range])
         range++;
     if (range < API_RANGES)

@@ -383,8 +383,7 @@ bool config_parse(struct config *config, const char *file, struct str text, char
     return true;
 }
 
-/* --- two configurations ------------------------------------------------------------------------
- */
+/* --- two configurations ----------------------------------------------------------------------- */
 
 /* Keys that may change while the server runs. */
 static bool is_live(const struct key *key)
