@@ -52,6 +52,8 @@ static const struct key keys[] = {
     TEXT("common", "data_dir", data_dir, "data"),
     TEXT("common", "user", user, ""),
     NUMBER("common", "drain", KIND_SECONDS, drain, 0, 3600, "5"),
+    NUMBER("common", "drain_wait", KIND_SECONDS, drain_wait, 0, 3600, "0"),
+    TEXT("common", "trusted_proxies", trusted_proxies, ""),
 
     NUMBER("auth", "token_ttl", KIND_NUMBER, token_ttl, 1, 3650 * DAY, "172800"),
     CHOICE("auth", "register", KIND_REGISTER, registration, NULL, "open"),
@@ -66,11 +68,14 @@ static const struct key keys[] = {
     NUMBER("limits", "max_per_ip", KIND_NUMBER, max_per_ip, 0, 10000000, "0"),
     NUMBER("limits", "max_body", KIND_SIZE, max_body, 256, 256 * MIB, "1 MiB"),
     NUMBER("limits", "max_head", KIND_SIZE, max_head, 256, MIB, "8 KiB"),
+    NUMBER("limits", "max_buffered", KIND_SIZE, max_buffered, MIB, 1024ull * 1024 * MIB, "256 MiB"),
     NUMBER("limits", "head_timeout", KIND_SECONDS, head_timeout, 1, DAY, "10"),
     NUMBER("limits", "idle_timeout", KIND_SECONDS, idle_timeout, 1, DAY, "75"),
     NUMBER("limits", "api_rate", KIND_NUMBER, api_rate, 0, 10000000, "0"),
+    NUMBER("limits", "max_groups", KIND_NUMBER, max_groups, 1, 10000000, "1000"),
 
     CHOICE("notice", "scope", KIND_WORD, scope, "group system off", "group"),
+    NUMBER("notice", "max_members", KIND_NUMBER, max_members, 0, 10000000, "1000"),
 
     CHOICE("log", "level", KIND_WORD, log_level, "debug info warn error", "info"),
     TEXT("log", "file", log_file, ""),

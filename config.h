@@ -20,7 +20,8 @@ struct config {
     char crypto_key[17]; /* 16 bytes, or empty: a random key kept in data_dir */
     char data_dir[1024];
     char user[64];
-    uint64_t drain;
+    uint64_t drain, drain_wait;
+    char trusted_proxies[2048]; /* addresses and networks, separated by spaces or commas */
 
     /* auth */
     uint64_t token_ttl; /* seconds */
@@ -37,10 +38,13 @@ struct config {
     uint64_t max_per_ip;      /* 0: no limit */
     uint64_t max_body, max_head;
     uint64_t head_timeout, idle_timeout;
-    uint64_t api_rate; /* calls a second and system; 0: no limit */
+    uint64_t max_buffered; /* bytes of input kept and output waiting, of all connections */
+    uint64_t api_rate;     /* calls a second and system; 0: no limit */
+    uint64_t max_groups;   /* of a client */
 
     /* notice */
     enum config_notice scope;
+    uint64_t max_members; /* of a group that is told; 0: no limit */
 
     /* log */
     enum log_level log_level;
