@@ -200,6 +200,10 @@ static void write_traffic(struct buf *out, const struct admin *admin)
                  admin->shared->sent);
     write_number(out, "queued_bytes", "gauge", "Bytes that wait to be sent.",
                  admin->shared->waiting);
+    write_number(out, "buffered_bytes", "gauge",
+                 "Memory of input that is kept and output that waits.", admin->shared->buffered);
+    write_number(out, "shed_connections_total", "counter",
+                 "Connections ended because max_buffered was reached.", admin->shed);
 }
 
 static struct str route_label(struct label *label, unsigned route)

@@ -26,7 +26,8 @@ struct admin {
 
     uint64_t handshakes[ADMIN_HANDSHAKES + 1];
     uint64_t received_messages;
-    uint64_t accepted, refused; /* connections in all */
+    uint64_t accepted, refused; /* connections in all, */
+    uint64_t shed;              /* and those ended because of max_buffered */
     uint64_t connections, parked, threads;
     uint64_t reloads[2]; /* of the configuration: that failed, and that did not */
 };

@@ -382,8 +382,11 @@ void api_finish_command(const struct cluster_result *result, struct api_answer *
     bool success = outcome->code == OUTCOME_SUCCESS || (result->receipt && outcome->matched);
 
     if (outcome->code == OUTCOME_UNREACHABLE || !success) {
-        api_refuse(answer, outcome->code == OUTCOME_UNREACHABLE ? 503 : 200, outcome->code,
-                   str_from(outcome->error));
+        int status = outcome->code == OUTCOME_UNREACHABLE ? 503
+                     : outcome->code == OUTCOME_LIMIT     ? 429
+                                                          : 200;
+
+        api_refuse(answer, status, outcome->code, str_from(outcome->error));
         return;
     }
     write_data(&data, result);

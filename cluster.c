@@ -1220,7 +1220,7 @@ static bool write_note(const struct hub_event *event, struct buf *name, struct b
 {
     buf_append(name, event->id);
     buf_append(name, event->group);
-    if (event->kind == HUB_LEFT)
+    if (event->kind == HUB_LEFT || event->kind == HUB_GONE)
         return !name->failed;
     buf_append(text, STR("{\"system\":"));
     json_append_quoted(text, event->system);
@@ -1264,7 +1264,7 @@ static void take_hub_events(struct cluster *cluster)
     struct hub_event *event;
 
     while ((event = hub_take_event(cluster->hub))) {
-        if (event->kind == HUB_PRESENT)
+        if (event->kind == HUB_PRESENT || event->kind == HUB_GONE)
             note_presence(cluster, event);
         else
             tell_event(cluster, event);

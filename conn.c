@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #define VECTORS 64
-#define SPARE_MOST 16384 /* places in queues that are kept to be used again */
+#define RING_LEAST 8        /* slots of a new ring */
+#define RING_SPARE 64       /* slots up to which a ring is kept to be used again */
+#define SPARE_SLOTS 32768   /* slots of all rings that are kept to be used again */
 #define COPIED_MOST 4096 /* bytes of kept input up to which they are copied before the new ones */
 
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
@@ -106,6 +108,7 @@ static void drop_input(struct conn *conn)
 {
     if (!conn->input)
         return;
+    conn->shared->buffered -= conn->input->capacity;
     buf_free(conn->input);
     free(conn->input);
     conn->input = NULL;
@@ -128,6 +131,16 @@ static enum conn_status fill_scratch(struct conn *conn, size_t kept, struct conn
     return status;
 }
 
+/* Room for so many more bytes behind the input kept; false without memory. */
+static bool reserve_input(struct conn *conn, size_t more)
+{
+    size_t before = conn->input->capacity;
+    bool reserved = buf_reserve(conn->input, more);
+
+    conn->shared->buffered += conn->input->capacity - before;
+    return reserved;
+}
+
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes)
 {
     struct buf *input = conn->input;
@@ -142,7 +155,7 @@ enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *b
         return fill_scratch(conn, bytes->length, bytes);
     /* a record comes whole: the last one may pass the limit, and ends the connection then */
     input->limit = limit < SIZE_MAX - least ? limit + least - 1 : limit;
-    if (input->capacity - input->length < least && !buf_reserve(input, least))
+    if (input->capacity - input->length < least && !reserve_input(conn, least))
         return CONN_ENDED;
     status = receive(conn, input->at + input->length, input->capacity - input->length, &count);
     input->length += count;
@@ -165,7 +178,8 @@ void conn_keep(struct conn *conn, struct conn_bytes rest)
         return;
     }
     conn->input = input = calloc(1, sizeof *input);
-    if (!input || !buf_append(input, (struct str){rest.at, rest.length}))
+    if (!input || !reserve_input(conn, rest.length) ||
+        !buf_append(input, (struct str){rest.at, rest.length}))
         conn_kill(conn);
 }
 
@@ -211,93 +225,203 @@ bool conn_any_dirty(const struct conn_shared *shared)
     return shared->answers.first || shared->pushes.first;
 }
 
-static struct conn_link *take_link(struct conn_shared *shared)
-{
-    struct conn_link *link = shared->spare;
+/* --- what waits ------------------------------------------------------------------------------ */
 
-    if (!link)
-        return malloc(sizeof *link);
-    shared->spare = link->next;
-    shared->spare_count--;
-    return link;
+/* An empty ring of at least this capacity, with what `old` holds in order; frees that one. NULL
+ * without memory: then `old` is as it was. */
+static struct conn_ring *conn_grow_ring(struct conn *conn, struct conn_ring *old, uint32_t capacity)
+{
+    struct conn_ring *ring = malloc(sizeof *ring + capacity * sizeof ring->slots[0]);
+
+    if (!ring)
+        return NULL;
+    *ring = (struct conn_ring){.capacity = capacity, .pong = CONN_NO_PONG};
+    conn->shared->buffered += capacity * sizeof ring->slots[0];
+    if (!old)
+        return ring;
+    for (; ring->count < old->count; ring->count++) {
+        uint32_t slot = (old->head + ring->count) & (old->capacity - 1);
+
+        ring->slots[ring->count] = old->slots[slot];
+        if (slot == old->pong)
+            ring->pong = ring->count;
+    }
+    conn->shared->buffered -= old->capacity * sizeof old->slots[0];
+    free(old);
+    return ring;
+}
+
+static struct conn_ring *conn_take_ring(struct conn *conn)
+{
+    struct conn_shared *shared = conn->shared;
+    struct conn_ring *ring = shared->spare;
+
+    if (!ring)
+        return conn_grow_ring(conn, NULL, RING_LEAST);
+    shared->spare = ring->next;
+    shared->spare_slots -= ring->capacity;
+    shared->buffered += ring->capacity * sizeof ring->slots[0];
+    return ring;
+}
+
+/* Gives up the ring, which is empty. Small ones are kept: the next burst needs them. */
+static void conn_leave_ring(struct conn *conn)
+{
+    struct conn_shared *shared = conn->shared;
+    struct conn_ring *ring = conn->ring;
+
+    conn->ring = NULL;
+    shared->buffered -= ring->capacity * sizeof ring->slots[0];
+    if (ring->capacity > RING_SPARE || shared->spare_slots + ring->capacity > SPARE_SLOTS) {
+        free(ring);
+        return;
+    }
+    ring->head = 0;
+    ring->pong = CONN_NO_PONG;
+    ring->next = shared->spare;
+    shared->spare = ring;
+    shared->spare_slots += ring->capacity;
 }
 
 /* Puts a message at the end of the queue; false without memory. */
 static bool append(struct conn *conn, struct message *message)
 {
-    struct conn_link *link;
+    struct conn_ring *ring = conn->ring;
 
     if (!conn->first) {
         conn->first = message;
         return true;
     }
-    link = take_link(conn->shared);
-    if (!link)
+    if (!ring)
+        ring = conn_take_ring(conn);
+    else if (ring->count == ring->capacity)
+        ring = conn_grow_ring(conn, ring, ring->capacity * 2);
+    if (!ring)
         return false;
-    *link = (struct conn_link){message, conn->last ? conn->last->next : link};
-    if (conn->last)
-        conn->last->next = link;
-    conn->last = link;
+    conn->ring = ring;
+    ring->slots[(ring->head + ring->count++) & (ring->capacity - 1)] = message;
     return true;
+}
+
+/* Counts a message that one more queue holds, and takes a reference for it. */
+static void conn_hold(struct conn *conn, struct message *message)
+{
+    message->references++;
+    conn->queued += message->length;
+    conn->shared->waiting += message->length;
+    if (message->queues++ == 0)
+        conn->shared->buffered += message->length + CONN_MESSAGE_COST;
+}
+
+/* The opposite, but for the bytes that have left, which are counted as they do. */
+static void conn_release(struct conn *conn, struct message *message)
+{
+    if (--message->queues == 0)
+        conn->shared->buffered -= message->length + CONN_MESSAGE_COST;
+    message_release(message);
+}
+
+size_t conn_cost(const struct conn *conn)
+{
+    size_t count = conn->ring ? conn->ring->count + 1 : conn->first != NULL;
+
+    return conn->queued + count * CONN_MESSAGE_COST;
 }
 
 bool conn_queue(struct conn *conn, struct message *message, size_t limit)
 {
     if (conn->broken || conn->ending)
         return true;
-    if (conn->queued >= limit) {
+    if (conn_cost(conn) >= limit) {
         conn_flush(conn);
-        if (conn->broken || conn->queued >= limit)
+        if (conn->broken || conn_cost(conn) >= limit)
             return conn->broken;
     }
     if (message->length > UINT32_MAX - conn->queued || !append(conn, message)) {
         conn_kill(conn);
         return true;
     }
-    message->references++;
-    conn->queued += message->length;
-    conn->shared->waiting += message->length;
+    conn_hold(conn, message);
     conn->shared->owed += message->length + CONN_OWED_EACH;
     mark_dirty(conn);
     return true;
 }
 
-struct message *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor)
+/* Where a pong waits that may be replaced, or NULL. */
+static struct message **conn_find_pong(struct conn *conn)
 {
-    if (!cursor->begun) {
-        cursor->begun = true;
-        return conn->first;
-    }
-    if (cursor->link == conn->last) /* also if there are no others */
-        return NULL;
-    cursor->link = cursor->link ? cursor->link->next : conn->last->next;
-    return cursor->link->message;
+    if (conn->pong_first && conn->sent == 0)
+        return &conn->first;
+    if (conn->ring && conn->ring->pong != CONN_NO_PONG)
+        return &conn->ring->slots[conn->ring->pong];
+    return NULL;
 }
 
-/* Takes out the message behind the one at a place, or behind the first one (NULL); there is one. */
-static struct message *take_behind(struct conn *conn, struct conn_link *place)
+bool conn_queue_pong(struct conn *conn, struct message *pong, size_t limit)
 {
-    struct conn_shared *shared = conn->shared;
-    struct conn_link *before = place ? place : conn->last, *link = before->next;
-    struct message *message = link->message;
+    struct message **place = conn_find_pong(conn);
+    struct conn_ring *ring;
 
-    before->next = link->next;
-    if (link == conn->last)
-        conn->last = place;
-    if (shared->spare_count == SPARE_MOST) {
-        free(link);
-        return message;
+    if (place && !conn->broken) {
+        conn->queued -= (*place)->length;
+        conn->shared->waiting -= (*place)->length;
+        conn_release(conn, *place);
+        *place = pong;
+        conn_hold(conn, pong);
+        return true;
     }
-    link->next = shared->spare;
-    shared->spare = link;
-    shared->spare_count++;
-    return message;
+    if (!conn_queue(conn, pong, limit))
+        return false;
+    ring = conn->ring;
+    if (ring && ring->slots[(ring->head + ring->count - 1) & (ring->capacity - 1)] == pong)
+        ring->pong = (ring->head + ring->count - 1) & (ring->capacity - 1);
+    else if (!ring)
+        conn->pong_first = conn->first == pong;
+    return true;
+}
+
+struct message *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor)
+{
+    const struct conn_ring *ring = conn->ring;
+    uint32_t number = cursor->passed++;
+
+    if (number == 0)
+        return conn->first;
+    if (!ring || number > ring->count)
+        return NULL;
+    return ring->slots[(ring->head + number - 1) & (ring->capacity - 1)];
 }
 
 static void drop_first(struct conn *conn)
 {
-    message_release(conn->first);
-    conn->first = conn->last ? take_behind(conn, NULL) : NULL;
+    struct conn_ring *ring = conn->ring;
+
+    conn_release(conn, conn->first);
+    conn->first = NULL;
+    conn->pong_first = false;
+    if (!ring)
+        return;
+    conn->first = ring->slots[ring->head];
+    if (ring->pong == ring->head) {
+        conn->pong_first = true;
+        ring->pong = CONN_NO_PONG;
+    }
+    ring->head = (ring->head + 1) & (ring->capacity - 1);
+    if (--ring->count == 0)
+        conn_leave_ring(conn);
+}
+
+/* Drops the newest message; there is one behind the first. */
+static void conn_drop_last(struct conn *conn)
+{
+    struct conn_ring *ring = conn->ring;
+    uint32_t slot = (ring->head + --ring->count) & (ring->capacity - 1);
+
+    if (slot == ring->pong)
+        ring->pong = CONN_NO_PONG;
+    conn_release(conn, ring->slots[slot]);
+    if (ring->count == 0)
+        conn_leave_ring(conn);
 }
 
 /* Takes bytes that have left off the front of the queue. */
@@ -322,6 +446,9 @@ static enum tls_status write_record(struct conn *conn, size_t *count)
     struct conn_cursor cursor = {0};
     const struct message *message;
 
+    conn->pong_first = false; /* what is in a record that could not leave must not change */
+    if (conn->ring)
+        conn->ring->pong = CONN_NO_PONG;
     while (length < TLS_RECORD_MAX && (message = conn_next_queued(conn, &cursor))) {
         size_t piece = message->length - skip;
 
@@ -360,7 +487,7 @@ static ssize_t write_some(const struct conn *conn)
     size_t skip = conn->sent;
     int count = 0;
 
-    if (!conn->last) /* cheaper than one vector, and the usual case */
+    if (!conn->ring) /* cheaper than one vector, and the usual case */
         return send(conn->fd, message->bytes + skip, message->length - skip, 0);
     while (count < VECTORS && (message = conn_next_queued(conn, &cursor))) {
         vectors[count].iov_base = message->bytes + skip;
@@ -396,17 +523,18 @@ void conn_writable(struct conn *conn)
 
 void conn_drop_queue(struct conn *conn)
 {
-    struct conn_cursor kept_to = {0};
+    struct conn_cursor cursor = {0};
     size_t begun = conn->sent, kept = 0;
+    uint32_t count = 0;
     const struct message *message;
 
     if (conn->tls && !conn->broken)
         begun += tls_pending(conn->tls);
-    while (kept < begun && (message = conn_next_queued(conn, &kept_to)))
+    for (; kept < begun && (message = conn_next_queued(conn, &cursor)); count++)
         kept += message->length;
-    while (conn->last != kept_to.link)
-        message_release(take_behind(conn, kept_to.link));
-    if (!kept && conn->first)
+    while (conn->ring && conn->ring->count + 1 > count)
+        conn_drop_last(conn);
+    if (!count && conn->first)
         drop_first(conn);
     conn->shared->waiting -= conn->queued;
     conn->queued = (uint32_t)(kept - (kept ? conn->sent : 0));
@@ -453,7 +581,7 @@ void conn_close(struct conn *conn)
 void conn_shared_free(struct conn_shared *shared)
 {
     while (shared->spare) {
-        struct conn_link *next = shared->spare->next;
+        struct conn_ring *next = shared->spare->next;
 
         free(shared->spare);
         shared->spare = next;

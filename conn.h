@@ -16,14 +16,26 @@
 
 #define CONN_SCRATCH 65536
 #define CONN_OWED_EACH 512
+#define CONN_MESSAGE_COST 64 /* bytes that a waiting message costs beside its own, at most */
+
+/* Work that may be done in a share of an iteration (new input; input held from iterations before)
+ * before connections with more of it are held until the next one: bytes queued and CONN_OWED_EACH a
+ * message, bytes read and taken, and a fixed cost a read and a unit. */
+#define CONN_BUDGET (2 * 1024 * 1024)
+#define CONN_READ_COST 1024 /* of each read */
 
 struct client;
 
-/* A place in a queue behind its first message. */
-struct conn_link {
-    struct message *message;
-    struct conn_link *next;
+/* What waits behind the first message: a ring of pointers. */
+struct conn_ring {
+    struct conn_ring *next; /* among the spare ones */
+    uint32_t head, count;   /* the slot of the oldest, and how many there are */
+    uint32_t capacity;      /* slots: a power of two */
+    uint32_t pong;          /* the slot of a pong that a newer one replaces; CONN_NO_PONG */
+    struct message *slots[];
 };
+
+#define CONN_NO_PONG UINT32_MAX
 
 /* Connections with something to flush, oldest first. */
 struct conn_list {
@@ -34,12 +46,15 @@ struct conn_list {
 struct conn_shared {
     struct conn_list answers; /* dirty connections that wait for the answer to a request */
     struct conn_list pushes;  /* the other dirty ones */
-    struct conn_link *spare;  /* places to use again, */
-    size_t spare_count;       /* and how many they are */
+    struct conn_ring *spare;  /* rings to use again, */
+    size_t spare_slots;       /* and how many slots they have together */
     size_t owed; /* what was queued since the loop last set this to 0: bytes, and CONN_OWED_EACH
                     for each message */
+    size_t spent;            /* what else was done since then, see CONN_BUDGET, */
+    size_t share;            /* and how much of both before the present share of the iteration */
     uint64_t received, sent; /* bytes, without those of TLS itself, of all there have been */
     uint64_t waiting;        /* bytes in all queues together */
+    uint64_t buffered;       /* memory of messages that wait, of rings, and of input kept */
     char scratch[CONN_SCRATCH];
     char record[TLS_RECORD_MAX]; /* what is about to leave as one */
 };
@@ -54,10 +69,11 @@ struct conn {
     bool stuck : 1;         /* and until then nothing can be read: TLS has to write first */
     bool broken : 1;        /* reset, or out of memory: nothing goes in or out any more */
     bool ending : 1;        /* a close frame is queued: nothing follows it */
+    bool pong_first : 1;    /* the first message is a pong that a newer one replaces */
     uint32_t sent;          /* bytes of the first message that have left */
     uint32_t queued;        /* bytes that wait, those of the first message included */
-    struct message *first;  /* mostly the only one, and then no place is needed */
-    struct conn_link *last; /* the others, in a circle: the second message is behind the last one */
+    struct message *first;  /* mostly the only one, and then no ring is needed */
+    struct conn_ring *ring; /* the others; NULL if there are none */
     struct conn *next_dirty;
     struct conn_shared *shared;
     struct tls *tls;           /* NULL: plain */
@@ -79,8 +95,7 @@ static inline void conn_prefetch(const void *at)
 
 /* A walk through what is queued. Zeroed is before the first message. */
 struct conn_cursor {
-    struct conn_link *link;
-    bool begun;
+    uint32_t passed; /* messages */
 };
 
 /* The next message that waits, or NULL. */
@@ -132,10 +147,39 @@ struct conn_bytes conn_kept(const struct conn *conn);
  * is no memory. */
 void conn_keep(struct conn *conn, struct conn_bytes rest);
 
-/* Queues a message, taking a reference of its own, unless `limit` bytes are waiting already even
- * after a flush: then false. A broken or ending connection takes it and drops it; one for which
- * there is no memory, or 4 GiB wait, breaks. */
+/* Queues a message, taking a reference of its own, unless what waits costs `limit` bytes of memory
+ * or more even after a flush (see conn_cost): then false. A broken or ending connection takes it and
+ * drops it; one for which there is no memory, or 4 GiB wait, breaks. */
 bool conn_queue(struct conn *conn, struct message *message, size_t limit);
+
+/* The same for a pong. It takes the place of one that waits and has not begun to leave: RFC 6455,
+ * section 5.5.3, asks for an answer to the newest ping alone. */
+bool conn_queue_pong(struct conn *conn, struct message *pong, size_t limit);
+
+/* Bytes of memory that what waits costs, as if no other connection shared it: its length, and
+ * CONN_MESSAGE_COST for each message. */
+size_t conn_cost(const struct conn *conn);
+
+/* Begins a share of an iteration: it has a CONN_BUDGET of its own. */
+static inline void conn_begin_share(struct conn_shared *shared)
+{
+    shared->share = shared->owed + shared->spent;
+}
+
+/* True once the present share has used up its budget. */
+static inline bool conn_over_budget(const struct conn_shared *shared)
+{
+    return shared->owed + shared->spent - shared->share >= CONN_BUDGET;
+}
+
+/* Ends an iteration: its work no longer counts. Returns what was queued in it. */
+static inline size_t conn_end_shares(struct conn_shared *shared)
+{
+    size_t owed = shared->owed;
+
+    shared->owed = shared->spent = shared->share = 0;
+    return owed;
+}
 
 /* Writes what is queued as far as the socket takes it. */
 void conn_flush(struct conn *conn);

@@ -12,6 +12,12 @@ struct membership {
     uint32_t index;
 };
 
+/* 1002 for the members of an audience that is there when its turn comes. */
+struct notice {
+    struct notice *next;
+    struct message *message;
+};
+
 /* A member's position says where in the client's own list the audience stands. It and the index
  * there name each other, so that leaving costs the same however large the audience. */
 struct audience {
@@ -20,6 +26,10 @@ struct audience {
     uint32_t *positions; /* behind the members, in the same memory */
     uint32_t count, capacity, hash;
     enum audience_kind kind;
+    bool is_to_tell;                 /* among those whose members have notices coming */
+    bool is_crowded;                 /* it was logged that it has more than max_members */
+    struct notice *notices, *last_notice; /* oldest first */
+    struct audience *next_to_tell, *prev_to_tell;
     size_t name_length;
     char name[];
 };
@@ -31,14 +41,19 @@ struct extend {
 
 #define PREFETCH_AHEAD 6  /* members; halves the time in which a message is queued to 10,000 */
 #define FEW_MEMBERSHIPS 2 /* a system and one group: what most clients have */
+#define INDEXED 32        /* memberships from which on they have an index, and come in powers of two, */
+#define INDEXED_ROOM 6    /* at first 2^6 */
 
 struct client {
     struct conn *conn;
     bool excluded; /* left out of the present send */
     bool is_slow;  /* on the hub's list */
+    bool is_indexed;
+    uint8_t room; /* log2 of the memberships there is room for, if they are indexed */
     uint32_t membership_count;
     uint64_t number;
-    struct membership *memberships; /* the first is the system's; `few`, or with exact room */
+    struct membership *memberships; /* the system's, then the user's if there is one; `few`, or with
+                                       exact room, or indexed: see `index_of` */
     struct membership few[FEW_MEMBERSHIPS];
     struct client *next_slow;
     int64_t connected_at;  /* unix seconds */
@@ -54,8 +69,28 @@ static void free_client(struct client *client)
     free(client);
 }
 
+/* The oldest notice of an audience, whose reference is the caller's then; NULL if there is none. */
+static struct message *take_notice(struct audience *audience)
+{
+    struct notice *notice = audience->notices;
+    struct message *message;
+
+    if (!notice)
+        return NULL;
+    message = notice->message;
+    audience->notices = notice->next;
+    if (!notice->next)
+        audience->last_notice = NULL;
+    free(notice);
+    return message;
+}
+
 static void free_audience(struct audience *audience)
 {
+    struct message *message;
+
+    while ((message = take_notice(audience)))
+        message_release(message);
     free(audience->members);
     free(audience);
 }
@@ -286,11 +321,40 @@ static struct audience *make_audience(struct hub *hub, enum audience_kind kind,
     return audience;
 }
 
-/* An audience without members does not exist. */
+/* Puts an audience behind the others whose members have notices coming. */
+static void hub_push_to_tell(struct hub *hub, struct audience *audience)
+{
+    audience->is_to_tell = true;
+    audience->next_to_tell = NULL;
+    audience->prev_to_tell = hub->last_to_tell;
+    if (hub->last_to_tell)
+        hub->last_to_tell->next_to_tell = audience;
+    else
+        hub->to_tell = audience;
+    hub->last_to_tell = audience;
+}
+
+static void hub_remove_to_tell(struct hub *hub, struct audience *audience)
+{
+    if (!audience->is_to_tell)
+        return;
+    audience->is_to_tell = false;
+    if (audience->prev_to_tell)
+        audience->prev_to_tell->next_to_tell = audience->next_to_tell;
+    else
+        hub->to_tell = audience->next_to_tell;
+    if (audience->next_to_tell)
+        audience->next_to_tell->prev_to_tell = audience->prev_to_tell;
+    else
+        hub->last_to_tell = audience->prev_to_tell;
+}
+
+/* An audience without members does not exist, and nobody is left to be told anything. */
 static void drop_if_empty(struct hub *hub, struct audience *audience)
 {
     if (!audience || audience->count)
         return;
+    hub_remove_to_tell(hub, audience);
     count_slot(hub, audience, -1);
     hub->kinds[audience->kind]--;
     table_remove(&hub->audiences, audience->hash, audience);
@@ -316,16 +380,81 @@ static bool reserve_member(struct audience *audience)
     return true;
 }
 
+/* --- memberships ----------------------------------------------------------------------------- */
+
+/* The index of a client with many memberships: a hash table with linear probing of positions, plus
+ * one, behind the memberships in the same memory; it has twice as many slots as there is room. */
+static uint32_t *index_of(const struct client *client)
+{
+    return (uint32_t *)(client->memberships + ((size_t)1 << client->room));
+}
+
+static uint32_t index_mask(const struct client *client)
+{
+    return (2u << client->room) - 1;
+}
+
+/* The slot of an audience, or the free one where it belongs. */
+static uint32_t *index_slot(const struct client *client, const struct audience *audience)
+{
+    uint32_t *slots = index_of(client), mask = index_mask(client), at = audience->hash & mask;
+
+    while (slots[at] && client->memberships[slots[at] - 1].audience != audience)
+        at = (at + 1) & mask;
+    return slots + at;
+}
+
+/* Frees a slot. Those behind it that it kept from their place move up, so that no search ends
+ * early. */
+static void index_free_slot(const struct client *client, uint32_t *slot)
+{
+    uint32_t *slots = index_of(client), mask = index_mask(client);
+    uint32_t hole = (uint32_t)(slot - slots), at = hole;
+
+    while (slots[at = (at + 1) & mask]) {
+        uint32_t wanted = client->memberships[slots[at] - 1].audience->hash & mask;
+
+        if (((at - wanted) & mask) >= ((at - hole) & mask)) {
+            slots[hole] = slots[at];
+            hole = at;
+        }
+    }
+    slots[hole] = 0;
+}
+
+/* Moves the memberships to where 2^room of them and an index have room. */
+static bool index_memberships(struct client *client, uint8_t room)
+{
+    size_t most = (size_t)1 << room;
+    struct membership *memberships =
+        calloc(1, most * (sizeof *memberships + 2 * sizeof(uint32_t)));
+
+    if (!memberships)
+        return false;
+    memcpy(memberships, client->memberships, client->membership_count * sizeof *memberships);
+    free(client->memberships); /* they are more than few */
+    client->memberships = memberships;
+    client->room = room;
+    client->is_indexed = true;
+    for (uint32_t i = 0; i < client->membership_count; i++)
+        *index_slot(client, memberships[i].audience) = i + 1;
+    return true;
+}
+
 /* Room for one more membership. */
 static bool reserve_membership(struct client *client)
 {
     bool few = client->memberships == client->few;
+    uint32_t count = client->membership_count;
     struct membership *memberships;
 
-    if (client->membership_count < FEW_MEMBERSHIPS)
+    if (count < FEW_MEMBERSHIPS)
         return true; /* what was allocated when there were more has room for them, too */
-    memberships = realloc(few ? NULL : client->memberships,
-                          (client->membership_count + 1) * sizeof *memberships);
+    if (client->is_indexed)
+        return count < 1u << client->room || index_memberships(client, client->room + 1);
+    if (count == INDEXED)
+        return index_memberships(client, INDEXED_ROOM);
+    memberships = realloc(few ? NULL : client->memberships, (count + 1) * sizeof *memberships);
     if (!memberships)
         return false;
     if (few)
@@ -334,16 +463,37 @@ static bool reserve_membership(struct client *client)
     return true;
 }
 
+/* Where in the client's list an audience stands, or the list's length. */
+static uint32_t position_of(const struct client *client, const struct audience *audience)
+{
+    uint32_t position = 0;
+
+    if (client->is_indexed) {
+        position = *index_slot(client, audience);
+        return position ? position - 1 : client->membership_count;
+    }
+    while (position < client->membership_count &&
+           client->memberships[position].audience != audience)
+        position++;
+    return position;
+}
+
+/* Puts a membership at a position of the list. */
+static void place_membership(struct client *client, struct membership membership, uint32_t position)
+{
+    client->memberships[position] = membership;
+    membership.audience->positions[membership.index] = position;
+    if (client->is_indexed)
+        *index_slot(client, membership.audience) = position + 1;
+}
+
 static bool join(struct client *client, struct audience *audience)
 {
-    uint32_t position = client->membership_count;
-
     if (!reserve_membership(client) || !reserve_member(audience))
         return false;
-    client->memberships[position] = (struct membership){audience, audience->count};
     audience->members[audience->count] = client;
-    audience->positions[audience->count++] = position;
-    client->membership_count++;
+    place_membership(client, (struct membership){audience, audience->count++},
+                     client->membership_count++);
     return true;
 }
 
@@ -359,24 +509,32 @@ static struct audience *leave(struct client *client, uint32_t position)
     audience->members[gone.index] = moved;
     audience->positions[gone.index] = audience->positions[from];
     moved->memberships[audience->positions[from]].index = gone.index;
-    if (position != --client->membership_count) {
-        struct membership last = client->memberships[client->membership_count];
-
-        client->memberships[position] = last;
-        last.audience->positions[last.index] = position;
-    }
+    if (client->is_indexed)
+        index_free_slot(client, index_slot(client, audience));
+    if (position != --client->membership_count)
+        place_membership(client, client->memberships[client->membership_count], position);
     return audience;
 }
 
-/* Where in the client's list an audience stands, or the list's length. */
-static uint32_t position_of(const struct client *client, const struct audience *audience)
+/* The user's audience, which stands behind the system's. */
+static const struct audience *user_of(const struct client *client)
 {
-    uint32_t position = 0;
+    const struct audience *second =
+        client->membership_count > 1 ? client->memberships[1].audience : NULL;
 
-    while (position < client->membership_count &&
-           client->memberships[position].audience != audience)
-        position++;
-    return position;
+    return second && second->kind == AUDIENCE_USER ? second : NULL;
+}
+
+/* Moves the last membership, a user's, behind the system's. */
+static void move_user_up(struct client *client)
+{
+    uint32_t last = client->membership_count - 1;
+    struct membership user = client->memberships[last], second = client->memberships[1];
+
+    if (last == 1)
+        return;
+    place_membership(client, user, 1);
+    place_membership(client, second, last);
 }
 
 static struct str extend_of(const struct client *client)
@@ -384,14 +542,6 @@ static struct str extend_of(const struct client *client)
     const struct extend *extend = client->extend;
 
     return extend ? (struct str){extend->text, extend->length} : (struct str){0};
-}
-
-static const struct audience *user_of(const struct client *client)
-{
-    for (uint32_t i = 0; i < client->membership_count; i++)
-        if (client->memberships[i].audience->kind == AUDIENCE_USER)
-            return client->memberships[i].audience;
-    return NULL;
 }
 
 /* --- sending --------------------------------------------------------------------------------- */
@@ -414,7 +564,8 @@ static size_t queue_limit(const struct hub *hub)
 bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload)
 {
     struct message *message = ws_frame(opcode, payload);
-    bool queued = message && conn_queue(conn, message, queue_limit(hub));
+    bool queued = message && (opcode == WS_PONG ? conn_queue_pong(conn, message, queue_limit(hub))
+                                                : conn_queue(conn, message, queue_limit(hub)));
 
     message_release(message);
     return queued;
@@ -467,14 +618,24 @@ static void append_identity(const struct hub *hub, struct buf *out, const struct
     json_append_quoted(out, extend_of(client));
 }
 
-/* The frame of a notice, for the members on this node. */
-static struct message *encode_notice(const struct hub *hub, const struct client *client,
+/* What a notice is about: `client`, an object left open, and in a group its name. */
+static void append_subject(struct buf *out, const struct audience *audience, struct str client)
+{
+    buf_append(out, client);
+    if (audience->kind == AUDIENCE_GROUP) {
+        buf_append(out, STR(",\"groupName\":"));
+        json_append_quoted(out, name_of(audience));
+    }
+    buf_append(out, STR("}"));
+}
+
+/* The frame of a notice, for the members on this node; `client` as for append_subject. */
+static struct message *encode_notice(const struct audience *audience, struct str client,
                                      enum hub_event_kind kind)
 {
     struct buf data = {0}, text = {0};
 
-    append_identity(hub, &data, client);
-    buf_append(&data, STR("}"));
+    append_subject(&data, audience, client);
     if (kind == HUB_ARRIVED)
         command_write_envelope(&text, NOTICE_ONLINE, STR("client online"), str_of(&data));
     else
@@ -494,13 +655,13 @@ static struct str copy_into(char **at, struct str text)
     return copy;
 }
 
-/* Leaves an event for the members on all nodes. */
+/* Leaves an event for the members on all nodes; `about` as for append_subject. */
 static void leave_event(struct hub *hub, const struct audience *audience,
-                        const struct client *client, enum hub_event_kind kind)
+                        const struct client *client, struct str about, enum hub_event_kind kind)
 {
     struct hub_shared *shared = hub->shared;
     struct str group = audience->system ? name_of(audience) : (struct str){0};
-    struct str system = name_of(client->memberships[0].audience);
+    struct str system = name_of(audience->system ? audience->system : audience);
     struct buf text = {0};
     size_t id_length;
     struct hub_event *event;
@@ -508,8 +669,7 @@ static void leave_event(struct hub *hub, const struct audience *audience,
 
     append_id(hub, &text, client);
     id_length = text.length;
-    append_identity(hub, &text, client);
-    buf_append(&text, STR("}"));
+    append_subject(&text, audience, about);
     event = text.failed ? NULL : malloc(sizeof *event + system.length + group.length + text.length);
     if (event) {
         *event = (struct hub_event){.kind = kind};
@@ -549,29 +709,90 @@ static bool is_in_scope(const struct hub *hub, const struct audience *audience)
            (scope == NOTICE_SYSTEM && audience->kind == AUDIENCE_SYSTEM);
 }
 
-/* Tells an audience that is in scope of a client's coming or going. */
-static void notify(struct hub *hub, const struct audience *audience, const struct client *client,
+/* True if an audience in scope is small enough to be told: what many tell many grows with their
+ * square. The log says once that it is not. */
+static bool hub_is_told(const struct hub *hub, struct audience *audience)
+{
+    const struct audience *system = audience->system ? audience->system : audience;
+    struct log_field fields[] = {{.name = "system", .text = name_of(system)},
+                                 {.name = "group", .text = name_of(audience)},
+                                 {.name = "max_members", .number = (int64_t)hub->config->max_members},
+                                 {0}};
+
+    if (!hub->config->max_members || audience->count <= hub->config->max_members)
+        return true;
+    if (!audience->is_crowded) {
+        if (audience == system)
+            fields[1] = fields[2], fields[2].name = NULL;
+        log_write(hub->log, LOG_INFO, "notices are off: more members than max_members", fields);
+    }
+    audience->is_crowded = true;
+    return false;
+}
+
+/* Tells the members of an audience of a client's coming or going. */
+static void notify(struct hub *hub, struct audience *audience, const struct client *client,
                    enum hub_event_kind kind)
 {
     struct outcome ignored = {0};
-    struct message *message;
+    struct message *message = NULL;
+    struct buf about = {0};
+    bool told = hub_is_told(hub, audience);
 
-    if (hub->shared) {
-        leave_event(hub, audience, client, kind);
-        return;
-    }
-    message = encode_notice(hub, client, kind);
+    append_identity(hub, &about, client);
+    if (hub->shared && !about.failed)
+        leave_event(hub, audience, client, str_of(&about),
+                    told ? kind : kind == HUB_LEFT ? HUB_GONE : HUB_PRESENT);
+    else if (told && !about.failed)
+        message = encode_notice(audience, str_of(&about), kind);
     if (message)
         deliver_to_all(hub, audience, message, &ignored);
     message_release(message);
+    buf_free(&about);
+}
+
+/* Has the members that are left told later that a client has gone; without memory they are not. */
+static void hub_notify_later(struct hub *hub, struct audience *audience, struct str about)
+{
+    struct notice *notice = malloc(sizeof *notice);
+    struct message *message = notice ? encode_notice(audience, about, HUB_LEFT) : NULL;
+
+    if (!message) {
+        free(notice);
+        return;
+    }
+    *notice = (struct notice){.message = message};
+    if (audience->last_notice)
+        audience->last_notice->next = notice;
+    else
+        audience->notices = notice;
+    audience->last_notice = notice;
+    if (!audience->is_to_tell)
+        hub_push_to_tell(hub, audience);
+}
+
+/* A client has just been taken out of an audience in scope. */
+static void hub_notify_left(struct hub *hub, struct audience *audience,
+                            const struct client *client, struct str about)
+{
+    bool told = hub_is_told(hub, audience);
+
+    if (hub->shared)
+        leave_event(hub, audience, client, about, told ? HUB_LEFT : HUB_GONE);
+    else if (told && audience->count)
+        hub_notify_later(hub, audience, about);
 }
 
 /* Something about a client that its notices say has changed: its groups are not told. */
 static void report_client(struct hub *hub, const struct client *client, enum hub_event_kind kind)
 {
-    for (uint32_t i = 0; i < client->membership_count; i++)
+    struct buf about = {0};
+
+    append_identity(hub, &about, client);
+    for (uint32_t i = 0; i < client->membership_count && !about.failed; i++)
         if (is_in_scope(hub, client->memberships[i].audience))
-            leave_event(hub, client->memberships[i].audience, client, kind);
+            leave_event(hub, client->memberships[i].audience, client, str_of(&about), kind);
+    buf_free(&about);
 }
 
 void hub_report(struct hub *hub, enum hub_event_kind kind)
@@ -585,27 +806,23 @@ void hub_report(struct hub *hub, enum hub_event_kind kind)
 
 /* --- coming and going ------------------------------------------------------------------------ */
 
-/* Takes a client out of everything and frees it; tells those who are to know. */
+/* Takes a client out of everything and frees it. Those who are to know are told later. */
 static void remove_client(struct hub *hub, struct client *client)
 {
-    /* encoded while it is still known who it was, and once for all */
-    struct message *notice = hub->shared || hub->config->scope == NOTICE_OFF
-                                 ? NULL
-                                 : encode_notice(hub, client, HUB_LEFT);
-    struct outcome ignored = {0};
+    struct buf about = {0};
 
-    if (hub->shared)
-        report_client(hub, client, HUB_LEFT);
+    if (hub->config->scope != NOTICE_OFF)
+        append_identity(hub, &about, client); /* while it is still known whose client it was */
     client->conn->client = NULL;
     table_remove(&hub->clients, (uint32_t)client->number, client);
     while (client->membership_count) { /* the system, first in the list, goes last */
         struct audience *audience = leave(client, client->membership_count - 1);
 
-        if (notice && is_in_scope(hub, audience))
-            deliver_to_all(hub, audience, notice, &ignored);
+        if (is_in_scope(hub, audience) && !about.failed)
+            hub_notify_left(hub, audience, client, str_of(&about));
         drop_if_empty(hub, audience);
     }
-    message_release(notice);
+    buf_free(&about);
     free_client(client);
 }
 
@@ -688,7 +905,7 @@ static void end_slow_client(struct hub *hub, struct client *client)
     part_with(hub, client, WS_CLOSE_TRY_LATER, STR("slow"));
 }
 
-/* Ends those found to be slow. The notices of it may find more of them; each is ended once. */
+/* Ends those found to be slow. */
 static void settle(struct hub *hub)
 {
     while (hub->slow) {
@@ -731,7 +948,7 @@ static struct client *new_client(struct hub *hub, struct str system)
     return NULL;
 }
 
-static bool greet(struct hub *hub, const struct client *client)
+bool hub_send_id(struct hub *hub, const struct client *client)
 {
     struct buf data = {0}, text = {0};
     struct message *message;
@@ -750,6 +967,26 @@ static bool greet(struct hub *hub, const struct client *client)
     return queued;
 }
 
+bool hub_tell(struct hub *hub, size_t frames)
+{
+    struct outcome ignored = {0};
+    size_t told = 0;
+
+    while (hub->to_tell && told < frames) {
+        struct audience *audience = hub->to_tell;
+        struct message *message = take_notice(audience);
+
+        hub_remove_to_tell(hub, audience);
+        if (audience->notices)
+            hub_push_to_tell(hub, audience);
+        deliver_to_all(hub, audience, message, &ignored);
+        message_release(message);
+        told += audience->count;
+    }
+    settle(hub);
+    return hub->to_tell != NULL;
+}
+
 bool hub_connect(struct hub *hub, struct conn *conn, struct str system)
 {
     struct client *client = new_client(hub, system);
@@ -759,7 +996,7 @@ bool hub_connect(struct hub *hub, struct conn *conn, struct str system)
     client->conn = conn;
     client->connected_at = hub->now;
     conn->client = client;
-    if (!greet(hub, client)) {
+    if (!hub_send_id(hub, client)) {
         hub_disconnect(hub, client, "out of memory");
         return false;
     }
@@ -815,10 +1052,9 @@ static struct client *target(const struct hub *hub, const struct command *comman
     return client;
 }
 
-static const struct audience *find_target_audience(const struct hub *hub,
-                                                   const struct command *command)
+static struct audience *find_target_audience(const struct hub *hub, const struct command *command)
 {
-    const struct audience *system = find_audience(hub, AUDIENCE_SYSTEM, NULL, command->system);
+    struct audience *system = find_audience(hub, AUDIENCE_SYSTEM, NULL, command->system);
 
     if (!system || command->kind == COMMAND_SEND_TO_SYSTEM)
         return system;
@@ -920,7 +1156,9 @@ static bool set_user(struct hub *hub, struct client *client, struct str user)
     if (!enter(hub, client, AUDIENCE_USER, user, &is_new))
         return false;
     if (is_new && before)
-        drop_if_empty(hub, leave(client, position_of(client, before)));
+        drop_if_empty(hub, leave(client, 1)); /* the new one moves there */
+    else if (is_new)
+        move_user_up(client);
     return true;
 }
 
@@ -959,6 +1197,19 @@ static bool bind_whole(struct hub *hub, struct client *client, const struct comm
     return true;
 }
 
+/* False if one more group would be one too many for a client. */
+static bool hub_may_join(const struct hub *hub, const struct client *client,
+                         const struct command *command)
+{
+    uint32_t groups = client->membership_count - 1 - (user_of(client) != NULL);
+    const struct audience *group = NULL;
+
+    if (groups < hub->config->max_groups)
+        return true;
+    group = find_target_audience(hub, command);
+    return group && position_of(client, group) < client->membership_count;
+}
+
 static void bind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
 {
     struct client *client = target(hub, command, outcome);
@@ -966,6 +1217,10 @@ static void bind_client(struct hub *hub, const struct command *command, struct o
 
     if (!client)
         return;
+    if (!hub_may_join(hub, client, command)) {
+        fail(outcome, OUTCOME_LIMIT, "the client is in max_groups groups already");
+        return;
+    }
     if (!bind_whole(hub, client, command, &is_new)) {
         fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
         return;

@@ -2,8 +2,9 @@
  *
  * A system, a user and a group are all the same thing: an audience, a set of clients with a name
  * inside a system. A frame is encoded once and queued, by reference, to each member.
- * On a node that is alone it tells the members of a group who comes and goes; in a cluster it
- * leaves that as events to whoever reaches the members on other nodes too. Refuses: client ids that
+ * On a node that is alone it tells the members of a group who comes and goes: who comes at once, who
+ * has gone when hub_tell is called, so that many who go together are not told of each other. In a
+ * cluster it leaves that as events to whoever reaches the members on other nodes too. Refuses: client ids that
  * are forged or another system's; they look like those of clients that have gone. A client too slow
  * for what it is sent is ended; nobody else is delayed. */
 #ifndef WSPUSH_HUB_H
@@ -28,7 +29,8 @@ enum audience_kind { AUDIENCE_SYSTEM, AUDIENCE_USER, AUDIENCE_GROUP };
 enum hub_event_kind {
     HUB_ARRIVED, /* the members are to be told 1001 */
     HUB_LEFT,    /* the members are to be told 1002 */
-    HUB_PRESENT  /* nobody is to be told: what is noted of it is to be noted anew */
+    HUB_PRESENT, /* nobody is to be told: what is noted of it is to be noted anew */
+    HUB_GONE     /* nobody is to be told: what is noted of it is to be forgotten */
 };
 
 /* What has become of a client in a group (or, if the group is empty, in its system), for those on
@@ -38,7 +40,7 @@ struct hub_event {
     enum hub_event_kind kind;
     struct str system, group;
     struct str id;       /* the client's; JSON */
-    struct str identity; /* {"clientId":…,"userId":…,"extend":…} */
+    struct str identity; /* {"clientId":…,"userId":…,"extend":…} and in a group "groupName":… */
     char bytes[];
 };
 
@@ -77,6 +79,7 @@ struct hub {
     struct table clients;             /* by number */
     struct table audiences;           /* by kind, system and name */
     struct client *slow;              /* to be ended once the present command is done */
+    struct audience *to_tell, *last_to_tell; /* those whose members have notices coming, in turn */
     struct hub_shared *shared;        /* in a cluster, else NULL */
 };
 
@@ -105,6 +108,14 @@ void hub_report(struct hub *hub, enum hub_event_kind kind);
  * the system is told if the configuration says so. False if there was no memory: nothing has
  * changed. */
 bool hub_connect(struct hub *hub, struct conn *conn, struct str system);
+
+/* Sends a client its id: the first frame that it gets, and again when it asks. False without memory,
+ * or if the client is too slow to take it. */
+bool hub_send_id(struct hub *hub, const struct client *client);
+
+/* Tells members who has left, up to `frames` of them or a few more; who has left meanwhile is not
+ * told. True if there is more to tell. */
+bool hub_tell(struct hub *hub, size_t frames);
 
 /* The connection of this client has ended without a close frame, and `why` is for the log: it
  * leaves everything, and those who are to know are told. Frees the client. */

@@ -43,12 +43,22 @@
 #define PUSHES_A_TURN 256 /* connections that are written to before the loop looks up again */
 #define OWED_A_PUSH 16384 /* and one more for so much that has been queued in the turn */
 #define ADMIN_MOST 8      /* connections to the admin listener at a time */
+#define OVER_LIMIT_MOST 32 /* connections beyond a limit that are told so, at a time */
+#define NOTICES_A_TURN 8192 /* frames of notices that members have coming */
+#define SHED_A_TURN 16    /* connections that are ended for what they keep */
+#define DRAIN_RATE 200    /* clients a second that are closed at least when stopping */
 #define OWN_POLLS 3       /* entries for poll() before those of connections */
 
 /* How many connections an address has. */
 struct address_count {
     unsigned char address[16];
     uint64_t count;
+};
+
+/* A few sessions that make room for others like them: who has been silent longest goes first. */
+struct few {
+    struct session *sessions[OVER_LIMIT_MOST];
+    size_t count;
 };
 
 struct loop {
@@ -66,18 +76,21 @@ struct loop {
     uint32_t *free_slots;      /* those below `fresh`: a stack */
     uint32_t *hot;             /* slots of the sessions polled here */
     uint32_t *dead;            /* slots of those to be reaped */
+    uint32_t *line;            /* slots of those whose input waits for a later turn, oldest first */
     struct pollfd *polls;      /* both listeners, the wake pipe, as in `hot`, the cluster's */
     size_t poll_room;
-    size_t slots, fresh, free_count, hot_count, dead_count, session_count;
-    size_t over_count;                  /* sessions beyond a limit, which are told so */
-    size_t admin_count;                 /* those that came to the admin listener, */
-    struct session *admins[ADMIN_MOST]; /* and which they are */
+    size_t slots, fresh, free_count, hot_count, dead_count, line_count, session_count;
+    size_t first_ready; /* among the hot ones: where serving begins */
+    struct few over;    /* sessions beyond a limit, which are told so */
+    struct few admins;  /* those that came to the admin listener */
     uint64_t max_connections;
     uint32_t generation;
     struct deadlines deadlines;
     struct table addresses; /* of struct address_count; used if max_per_ip is set */
 
     unsigned handshakes;      /* steps of handshakes in this turn */
+    bool returned_wait;       /* some of what came back from parking waits for the next turn */
+    bool notices_wait;        /* members have notices coming */
     struct tls_context *tls;  /* for connections to come; NULL: they are plain */
     sig_atomic_t calls;       /* requests to return that were met */
     enum config_notice scope; /* that is noted in the cluster */
@@ -88,6 +101,7 @@ struct loop {
     int64_t tell_after; /* no line about connections that are refused before this time */
     int64_t park_after; /* no new places in the car park before this time */
 
+    int64_t stop_asked; /* when it became unready, which is `drain_wait` before stopping begins; */
     int64_t stop_began, stop_ends;
     size_t stop_total, stop_done; /* sessions when stopping began, and how many of them have been
                                      told */
@@ -139,7 +153,9 @@ static bool grow(struct loop *loop)
     loop->sessions = sessions;
     if (!widen(&loop->free_slots, loop->free_count, slots) ||
         !widen(&loop->hot, loop->hot_count, slots) ||
-        !widen(&loop->dead, loop->dead_count, slots) || !reserve_polls(loop, OWN_POLLS + slots) ||
+        !widen(&loop->dead, loop->dead_count, slots) ||
+        /* while it is gone through, those who wait again stand there twice */
+        !widen(&loop->line, loop->line_count, 2 * slots) || !reserve_polls(loop, OWN_POLLS + slots) ||
         !deadlines_reserve(&loop->deadlines, slots))
         return false;
     loop->slots = slots;
@@ -243,7 +259,7 @@ static void store_address(unsigned char out[16], const struct sockaddr_storage *
 /* Connections beyond the limit that are told so. */
 static uint64_t over_limit_most(uint64_t connections)
 {
-    return connections < 256 ? 1 + connections / 8 : 32;
+    return connections < 256 ? 1 + connections / 8 : OVER_LIMIT_MOST;
 }
 
 uint64_t loop_descriptors(uint64_t connections)
@@ -254,18 +270,12 @@ uint64_t loop_descriptors(uint64_t connections)
 
 static bool is_full(const struct loop *loop)
 {
-    return loop->session_count - loop->over_count - loop->admin_count >= loop->max_connections;
+    return loop->session_count - loop->over.count - loop->admins.count >= loop->max_connections;
 }
 
-static bool may_accept(const struct loop *loop)
+static bool may_accept(const struct loop *loop, int listener)
 {
-    return loop->listener >= 0 && loop->context.now >= loop->accept_after &&
-           (!is_full(loop) || loop->over_count < over_limit_most(loop->max_connections));
-}
-
-static bool may_accept_admin(const struct loop *loop)
-{
-    return loop->admin_listener >= 0 && loop->context.now >= loop->accept_after;
+    return listener >= 0 && loop->context.now >= loop->accept_after;
 }
 
 /* Descriptors or memory have run out: those who wait are taken when some are free again. */
@@ -284,12 +294,14 @@ static void pause_accepting(struct loop *loop, int error)
 
 static void settle(struct loop *loop, struct session *session);
 
-/* A step of a handshake takes milliseconds: others are served between them. What is left unread
- * keeps the socket readable. */
+/* A step of a handshake takes milliseconds: others are served between them. What is left unread,
+ * also because the budget of the turn is used up, keeps the socket readable. */
 static void read_session(struct loop *loop, struct session *session)
 {
     const struct tls *tls = session->conn.tls;
 
+    if (conn_over_budget(&loop->shared))
+        return;
     if (!tls || !tls_is_opening(tls) || loop->handshakes++ < HANDSHAKES_A_TURN)
         session_read(&loop->context, session);
 }
@@ -316,7 +328,7 @@ static struct session *begin_session(struct loop *loop, int fd, const unsigned c
 static void tell_refused(struct loop *loop)
 {
     struct log_field fields[] = {
-        {.name = "connections", .number = (int64_t)(loop->session_count - loop->admin_count)},
+        {.name = "connections", .number = (int64_t)(loop->session_count - loop->admins.count)},
         {.name = "max_connections", .number = (int64_t)loop->max_connections},
         {.name = "max_per_ip", .number = (int64_t)loop->config->max_per_ip},
         {0}};
@@ -328,27 +340,59 @@ static void tell_refused(struct loop *loop)
               "connections are refused: max_connections or max_per_ip is reached", fields);
 }
 
+static void few_add(struct few *few, struct session *session)
+{
+    few->sessions[few->count++] = session;
+}
+
+static void few_remove(struct few *few, const struct session *session)
+{
+    size_t i = 0;
+
+    while (i < few->count && few->sessions[i] != session)
+        i++;
+    if (i < few->count)
+        few->sessions[i] = few->sessions[--few->count];
+}
+
+/* Ends the one that has been silent longest: those that say nothing must not keep out who asks. Its
+ * place is free in a later turn. */
+static void few_make_room(struct loop *loop, struct few *few)
+{
+    struct session *quiet = few->sessions[0];
+
+    for (size_t i = 0; i < few->count; i++) {
+        if (few->sessions[i]->state == SESSION_DEAD)
+            return; /* a place is about to be free */
+        if (few->sessions[i]->last_seen < quiet->last_seen)
+            quiet = few->sessions[i];
+    }
+    conn_kill(&quiet->conn);
+    settle(loop, quiet);
+}
+
 static void take_connection(struct loop *loop, int fd, const unsigned char address[16])
 {
     bool over_limit = !count_address(loop, address) || is_full(loop);
-    struct session *session;
+    struct session *session = NULL;
 
     loop->context.admin.accepted++;
     loop->context.admin.refused += over_limit;
     if (over_limit)
         tell_refused(loop);
-    if (over_limit && loop->over_count >= over_limit_most(loop->max_connections)) {
-        uncount_address(loop, address); /* enough are being told: this one is shown the door */
+    if (over_limit && loop->over.count >= over_limit_most(loop->max_connections)) {
+        few_make_room(loop, &loop->over); /* for the next one; to tell this one there is no room */
         close(fd);
-        return;
+    } else {
+        session = begin_session(loop, fd, address);
     }
-    session = begin_session(loop, fd, address);
     if (!session) {
         uncount_address(loop, address);
         return;
     }
     session->over_limit = over_limit;
-    loop->over_count += over_limit;
+    if (over_limit)
+        few_add(&loop->over, session);
     if (loop->tls && !conn_secure(&session->conn, loop->tls))
         conn_kill(&session->conn);
     /* most clients have sent their request by now: that saves waiting for another turn */
@@ -364,24 +408,8 @@ static void take_admin_connection(struct loop *loop, int fd, const unsigned char
     if (!session)
         return;
     session->is_admin = true;
-    loop->admins[loop->admin_count++] = session;
+    few_add(&loop->admins, session);
     settle(loop, session);
-}
-
-/* Ends the admin connection that has been silent longest: those that say nothing must not keep out
- * who asks whether this node is alive. Its place is free in a later turn. */
-static void make_room_for_admin(struct loop *loop)
-{
-    struct session *quiet = loop->admins[0];
-
-    for (size_t i = 0; i < loop->admin_count; i++) {
-        if (loop->admins[i]->state == SESSION_DEAD)
-            return; /* a place is about to be free */
-        if (loop->admins[i]->last_seen < quiet->last_seen)
-            quiet = loop->admins[i];
-    }
-    conn_kill(&quiet->conn);
-    settle(loop, quiet);
 }
 
 /* Accepts one. False: there is nobody, or it cannot be done now. */
@@ -410,7 +438,7 @@ static bool accept_one(struct loop *loop, int listener)
 
 static void accept_some(struct loop *loop)
 {
-    for (int i = 0; i < ACCEPTS_A_TURN && may_accept(loop); i++)
+    for (int i = 0; i < ACCEPTS_A_TURN && may_accept(loop, loop->listener); i++)
         if (!accept_one(loop, loop->listener))
             return;
 }
@@ -437,46 +465,85 @@ static void settle(struct loop *loop, struct session *session)
         session->mourned = true;
         return;
     }
+    if (session->over_budget && !session->in_line) {
+        session->in_line = true;
+        loop->line[loop->line_count++] = session->slot;
+    }
     note_deadline(loop, session);
 }
 
+static void serve_one(struct loop *loop, struct session *session, short events)
+{
+    if (session->conn.blocked && (events & (POLLOUT | POLLHUP | POLLERR))) {
+        session_writable(&loop->context, session);
+        if (session->conn.tls) /* it may have been the handshake that could not be written */
+            events |= POLLIN;
+    }
+    if (events & (POLLIN | POLLHUP | POLLERR))
+        read_session(loop, session);
+    settle(loop, session);
+}
+
+/* Serves those that poll() found ready. Where the budget ends one turn, the next one begins. */
 static void serve_ready(struct loop *loop, size_t count)
 {
+    size_t begin = loop->first_ready < count ? loop->first_ready : 0;
+
+    loop->first_ready = 0;
     for (size_t i = 0; i < count; i++) {
-        struct session *session = loop->sessions[loop->hot[i]];
-        short events = loop->polls[OWN_POLLS + i].revents;
+        size_t place = begin + i < count ? begin + i : begin + i - count;
+        struct session *session = loop->sessions[loop->hot[place]];
+        short events = loop->polls[OWN_POLLS + place].revents;
 
         if (!events)
             continue;
-        if (session->conn.blocked && (events & (POLLOUT | POLLHUP | POLLERR))) {
-            session_writable(&loop->context, session);
-            if (session->conn.tls) /* it may have been the handshake that could not be written */
-                events |= POLLIN;
-        }
-        if (events & (POLLIN | POLLHUP | POLLERR))
-            read_session(loop, session);
-        settle(loop, session);
+        if (!loop->first_ready && conn_over_budget(&loop->shared))
+            loop->first_ready = place;
+        serve_one(loop, session, events);
     }
 }
 
-/* Takes the descriptors back that their parking threads have seen move. */
+/* Goes on with those whose input used up the budget of a turn before, in the order in which they
+ * have been waiting, as far as a budget of their own goes. */
+static void serve_line(struct loop *loop)
+{
+    size_t count = loop->line_count, served = 0;
+
+    conn_begin_share(&loop->shared);
+    for (; served < count && !conn_over_budget(&loop->shared); served++) {
+        struct session *session = loop->sessions[loop->line[served]];
+
+        session->in_line = false;
+        session_continue(&loop->context, session);
+        settle(loop, session);
+    }
+    loop->line_count -= served;
+    memmove(loop->line, loop->line + served, loop->line_count * sizeof *loop->line);
+}
+
+static void take_returned_one(struct loop *loop, struct session *session)
+{
+    session->watched = false;
+    loop->context.admin.parked--;
+    make_hot(loop, session);
+    if (session_wants_input(session))
+        read_session(loop, session);
+    settle(loop, session);
+}
+
+/* Takes the descriptors back that their parking threads have seen move, as far as the budget goes. */
 static void take_returned(struct loop *loop)
 {
     uint32_t slots[RETURNED_AT_ONCE];
     size_t count;
 
     do {
+        loop->returned_wait = conn_over_budget(&loop->shared);
+        if (loop->returned_wait)
+            return;
         count = park_returned(loop->park, slots, RETURNED_AT_ONCE);
-        for (size_t i = 0; i < count; i++) {
-            struct session *session = loop->sessions[slots[i]];
-
-            session->watched = false;
-            loop->context.admin.parked--;
-            make_hot(loop, session);
-            if (session_wants_input(session))
-                read_session(loop, session);
-            settle(loop, session);
-        }
+        for (size_t i = 0; i < count; i++)
+            take_returned_one(loop, loop->sessions[slots[i]]);
     } while (count == RETURNED_AT_ONCE);
 }
 
@@ -574,10 +641,9 @@ static void run_deadlines(struct loop *loop)
  */
 static void flush(struct loop *loop)
 {
-    size_t owed = loop->shared.owed, pushes = 0;
+    size_t owed = conn_end_shares(&loop->shared), pushes = 0;
     struct conn *conn;
 
-    loop->shared.owed = 0;
     while ((pushes < PUSHES_A_TURN || pushes < owed / OWED_A_PUSH) &&
            (conn = conn_next_dirty(&loop->shared))) {
         struct session *session = (struct session *)conn; /* its first member */
@@ -670,29 +736,19 @@ static void park_quiet(struct loop *loop)
 
 /* --- reaping --------------------------------------------------------------------------------- */
 
-static void forget_admin(struct loop *loop, const struct session *session)
-{
-    size_t place = 0;
-
-    while (loop->admins[place] != session)
-        place++;
-    loop->admins[place] = loop->admins[--loop->admin_count];
-}
-
 static void free_session(struct loop *loop, struct session *session)
 {
     if (session->place >= 0)
         park_leave_place(loop->park, session->place);
     deadlines_clear(&loop->deadlines, session->slot);
-    if (session->is_admin)
-        forget_admin(loop, session);
-    else
+    few_remove(&loop->admins, session);
+    few_remove(&loop->over, session);
+    if (!session->is_admin)
         uncount_address(loop, session->conn.address);
     conn_close(&session->conn);
     loop->sessions[session->slot] = NULL;
     loop->free_slots[loop->free_count++] = session->slot;
     loop->session_count--;
-    loop->over_count -= session->over_limit;
     free(session);
 }
 
@@ -707,7 +763,8 @@ static void forget_hot(struct loop *loop)
 }
 
 /* The only place that closes and frees. One that is still watched has been shut down, comes back
- * for that reason, and is reaped then; so is one whose turn to be flushed is yet to come. */
+ * for that reason, and is reaped then; so is one whose turn to be flushed, or served, is yet to
+ * come. */
 static void reap(struct loop *loop)
 {
     if (!loop->dead_count)
@@ -717,10 +774,45 @@ static void reap(struct loop *loop)
         struct session *session = loop->sessions[loop->dead[i]];
 
         session->hot = session->mourned = false;
-        if (!session->watched && !session->conn.dirty)
+        if (!session->watched && !session->conn.dirty && !session->in_line)
             free_session(loop, session);
     }
     loop->dead_count = 0;
+}
+
+/* --- max_buffered ---------------------------------------------------------------------------- */
+
+/* The session that keeps most input and output; NULL if none keeps any. */
+static struct session *find_largest(const struct loop *loop)
+{
+    struct session *largest = NULL;
+    size_t most = 0;
+
+    for (size_t slot = 0; slot < loop->fresh; slot++) {
+        struct session *session = loop->sessions[slot];
+        size_t size = session ? conn_cost(&session->conn) + conn_kept(&session->conn).length : 0;
+
+        if (size > most && session->state != SESSION_DEAD) {
+            most = size;
+            largest = session;
+        }
+    }
+    return largest;
+}
+
+/* While all connections together keep more than max_buffered, the largest are ended. */
+static void shed(struct loop *loop)
+{
+    struct session *largest;
+
+    for (int i = 0; i < SHED_A_TURN && loop->shared.buffered > loop->config->max_buffered; i++) {
+        largest = find_largest(loop);
+        if (!largest)
+            return;
+        session_shed(&loop->context, largest);
+        settle(loop, largest);
+        loop->context.admin.shed++;
+    }
 }
 
 /* --- what may change while it runs ----------------------------------------------------------- */
@@ -764,18 +856,31 @@ void loop_reload(struct loop *loop, uint64_t max_connections)
 
 /* --- stopping -------------------------------------------------------------------------------- */
 
-static void begin_stop(struct loop *loop)
+/* The first request to stop: no longer ready, so that balancers look elsewhere. */
+static void announce_stop(struct loop *loop)
 {
     struct log_field fields[] = {{.name = "connections", .number = (int64_t)loop->session_count},
+                                 {.name = "drain_wait", .number = (int64_t)loop->config->drain_wait},
+                                 {.name = "drain", .number = (int64_t)loop->config->drain},
                                  {0}};
 
-    log_write(loop->options->log, LOG_INFO, "stopping", fields);
+    log_write(loop->options->log, LOG_INFO, "stopping; a second signal ends it at once", fields);
     notify_service("STOPPING=1\nSTATUS=draining");
+    loop->context.leaving = true;
+    loop->stop_asked = loop->context.now;
+}
+
+/* After drain_wait: nobody new, and everybody is told to go. At least DRAIN_RATE go in a second. */
+static void begin_stop(struct loop *loop)
+{
+    int64_t drain = (int64_t)loop->config->drain;
+    int64_t quickest = (int64_t)loop->session_count * 1000 / DRAIN_RATE;
+
     close(loop->listener);
     loop->listener = -1;
     loop->context.stopping = true;
     loop->stop_began = loop->context.now;
-    loop->stop_ends = loop->context.now + (int64_t)loop->config->drain;
+    loop->stop_ends = loop->context.now + (quickest < drain ? quickest : drain);
     loop->stop_total = loop->session_count;
 }
 
@@ -800,12 +905,25 @@ static void stop_share(struct loop *loop)
     }
 }
 
+static void stop_if_asked(struct loop *loop)
+{
+    if (*loop->options->stops && !loop->context.leaving)
+        announce_stop(loop);
+    if (loop->context.leaving && !loop->context.stopping &&
+        loop->context.now >= loop->stop_asked + (int64_t)loop->config->drain_wait)
+        begin_stop(loop);
+    if (loop->context.stopping)
+        stop_share(loop);
+}
+
 /* True when there is nothing left to wait for. */
 static bool stopped(const struct loop *loop)
 {
+    if (loop->context.leaving && *loop->options->stops > 1)
+        return true;
     return loop->context.stopping &&
-           ((loop->session_count == loop->admin_count && cluster_is_settled(loop->cluster)) ||
-            *loop->options->stops > 1 || loop->context.now >= loop->stop_ends + DRAIN_GRACE);
+           ((loop->session_count == loop->admins.count && cluster_is_settled(loop->cluster)) ||
+            loop->context.now >= loop->stop_ends + DRAIN_GRACE);
 }
 
 /* --- the turn -------------------------------------------------------------------------------- */
@@ -828,9 +946,10 @@ static size_t build_polls(struct loop *loop)
 {
     if (!reserve_polls(loop, OWN_POLLS + loop->slots + cluster_poll_count(loop->cluster)))
         return 0;
-    loop->polls[0] = (struct pollfd){may_accept(loop) ? loop->listener : -1, POLLIN, 0};
+    loop->polls[0] = (struct pollfd){may_accept(loop, loop->listener) ? loop->listener : -1, POLLIN, 0};
     loop->polls[1] = (struct pollfd){loop->options->wake[0], POLLIN, 0};
-    loop->polls[2] = (struct pollfd){may_accept_admin(loop) ? loop->admin_listener : -1, POLLIN, 0};
+    loop->polls[2] = (struct pollfd){
+        may_accept(loop, loop->admin_listener) ? loop->admin_listener : -1, POLLIN, 0};
     for (size_t i = 0; i < loop->hot_count; i++) {
         const struct session *session = loop->sessions[loop->hot[i]];
         bool reads = !session->watched && session_wants_input(session);
@@ -851,9 +970,10 @@ static int poll_timeout(const struct loop *loop)
 
     if (cluster != INT64_MAX && until > cluster - loop->context.now)
         until = cluster - loop->context.now;
-    if (conn_any_dirty(&loop->shared))
+    if (conn_any_dirty(&loop->shared) || loop->line_count || loop->returned_wait ||
+        loop->notices_wait)
         return 0;
-    if (loop->context.stopping && until > DRAIN_TICK)
+    if (loop->context.leaving && until > DRAIN_TICK)
         until = DRAIN_TICK;
     if (loop->accept_after > loop->context.now && until > ACCEPT_PAUSE)
         until = ACCEPT_PAUSE;
@@ -876,29 +996,30 @@ static void turn(struct loop *loop)
     loop->handshakes = 0;
     /* the pipe is emptied before what it told of is taken: what comes after that writes to it anew
      */
-    if (loop->polls[1].revents)
+    if (loop->polls[1].revents || loop->returned_wait)
         take_wakeups(loop);
     cluster_serve(loop->cluster, loop->polls + OWN_POLLS + hot, loop->context.now);
     /* hot[] grows at its end while sessions work: what was polled stays where it was */
+    conn_begin_share(&loop->shared);
     serve_ready(loop, hot);
     admin_knocks = loop->polls[2].revents != 0; /* the entries are lost when sessions are added */
     if (loop->polls[0].revents)
         accept_some(loop);
-    if (admin_knocks && loop->admin_count == ADMIN_MOST)
-        make_room_for_admin(loop);
+    if (admin_knocks && loop->admins.count == ADMIN_MOST)
+        few_make_room(loop, &loop->admins);
     else if (admin_knocks)
         accept_one(loop, loop->admin_listener);
+    serve_line(loop);
     take_cluster_results(loop);
     run_deadlines(loop);
-    if (*loop->options->stops && !loop->context.stopping)
-        begin_stop(loop);
-    if (loop->context.stopping)
-        stop_share(loop);
+    stop_if_asked(loop);
+    loop->notices_wait = hub_tell(&loop->hub, NOTICES_A_TURN);
+    shed(loop);
     cluster_flush(loop->cluster);
     flush(loop);
     reap(loop);
     park_quiet(loop);
-    loop->context.admin.connections = loop->session_count - loop->admin_count;
+    loop->context.admin.connections = loop->session_count - loop->admins.count;
     loop->context.admin.threads = park_threads(loop->park);
 }
 
@@ -1029,6 +1150,7 @@ void loop_close(struct loop *loop)
     free(loop->free_slots);
     free(loop->hot);
     free(loop->dead);
+    free(loop->line);
     free(loop->polls);
     free(loop);
 }

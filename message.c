@@ -11,6 +11,7 @@ struct message *message_new(size_t length)
 
     if (message) {
         message->references = 1;
+        message->queues = 0;
         message->length = (uint32_t)length;
     }
     return message;

@@ -8,6 +8,7 @@
 /* Immutable bytes that many queues may hold. Lives until the last reference is released. */
 struct message {
     uint32_t references;
+    uint32_t queues; /* of connections: how many hold it, see conn.h */
     uint32_t length;
     char bytes[];
 };

@@ -402,7 +402,7 @@ static size_t take_request(struct peers *peers, struct link *link, struct conn_b
         end_link(peers, link, "no upgrade");
         return 0;
     }
-    ws_write_upgrade(&answer, key);
+    ws_write_upgrade(&answer, key, (struct str){0});
     send_bytes(link, str_of(&answer));
     buf_free(&answer);
     length = snprintf(challenge, sizeof challenge, "{\"challenge\":\"%.*s\"}", 2 * NONCE_SIZE,
@@ -420,7 +420,7 @@ static size_t take_upgrade(struct peers *peers, struct link *link, struct conn_b
     size_t length;
     bool good;
 
-    ws_write_upgrade(&expected, (struct str){link->key, sizeof link->key});
+    ws_write_upgrade(&expected, (struct str){link->key, sizeof link->key}, (struct str){0});
     length = bytes.length < expected.length ? bytes.length : expected.length;
     good = !expected.failed && memcmp(bytes.at, expected.at, length) == 0;
     if (good && length < expected.length) {

@@ -6,7 +6,14 @@
 #define LINGER 5000                /* milliseconds for a peer to close once we have */
 #define OUTPUT_ENOUGH (256 * 1024) /* bytes of answers that wait before requests do */
 #define CODING_SLACK 8192          /* bytes of chunk headers that may stand undecoded */
-#define PING_TEXT_DIFFERS 5
+/* The texts that are answered, each with its NUL, and how far into them a message has matched. */
+#define TEXTS "ping\0id"
+#define TEXT_PING 4
+#define TEXT_ID_BEGIN 5
+#define TEXT_ID 7
+#define TEXT_OTHER 8
+#define REQUEST_COST 4096 /* of the budget of an iteration: what a request costs beside its bytes, */
+#define FRAME_COST 64     /* and a frame */
 
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
 {
@@ -259,6 +266,38 @@ static void turn_away(struct session_context *context, struct session *session,
                    code == OUTCOME_UNREACHABLE ? STR("try again later") : STR("unknown system"));
 }
 
+/* Lets a client in, or asks whether it may come in. */
+static void admit(struct session_context *context, struct session *session, struct str system)
+{
+    enum cluster_admission admission = CLUSTER_UNKNOWN;
+
+    if (system.length)
+        admission = cluster_admit(context->cluster, context->accounts, system,
+                                  session_ticket(session));
+    session_admit(context, session, admission, system);
+}
+
+/* A form writes a space as '+': asks for the name with spaces, where the one as written is unknown.
+ * False if it has no '+'. */
+static bool admit_with_spaces(struct session_context *context, struct session *session,
+                              struct str system)
+{
+    char name[ACCOUNT_NAME_MAX];
+    bool differs = false;
+
+    if (system.length > sizeof name)
+        return false;
+    for (size_t i = 0; i < system.length; i++) {
+        differs |= system.at[i] == '+';
+        name[i] = system.at[i];
+        if (name[i] == '+')
+            name[i] = ' ';
+    }
+    if (differs)
+        admit(context, session, (struct str){name, system.length});
+    return differs;
+}
+
 void session_admit(struct session_context *context, struct session *session,
                    enum cluster_admission admission, struct str system)
 {
@@ -270,6 +309,8 @@ void session_admit(struct session_context *context, struct session *session,
             conn_kill(&session->conn);
         break;
     case CLUSTER_UNKNOWN:
+        if (admit_with_spaces(context, session, system))
+            break;
         turn_away(context, session, OUTCOME_UNKNOWN_SYSTEM,
                   system.length ? STR("systemId is not registered")
                                 : STR("systemId is missing or malformed"),
@@ -294,11 +335,7 @@ static void greet(struct session_context *context, struct session *session, stru
     bool given = http_query(query, STR("systemId"), &name);
     struct str system = given ? str_of(&name) : (struct str){0};
 
-    session_admit(context, session,
-                  system.length ? cluster_admit(context->cluster, context->accounts, system,
-                                                session_ticket(session))
-                                : CLUSTER_UNKNOWN,
-                  system);
+    admit(context, session, system);
 }
 
 static void upgrade(struct session_context *context, struct session *session,
@@ -306,8 +343,9 @@ static void upgrade(struct session_context *context, struct session *session,
 {
     struct buf bytes = {0};
 
-    ws_write_upgrade(&bytes, key);
+    ws_write_upgrade(&bytes, key, ws_offered_protocol(request));
     queue(session, &bytes);
+    conn_flush(&session->conn); /* some clients lose a frame that comes in the same segment */
     admin_count_handshake(&context->admin, 101);
     session->upgraded = true;
     session->conn.answering = false;
@@ -388,7 +426,7 @@ static void handle_request(struct session_context *context, struct session *sess
                             .unix_now = context->unix_now};
 
     if (session->is_admin) {
-        admin_answer(&context->admin, context->stopping, request, &answer);
+        admin_answer(&context->admin, context->leaving, request, &answer);
         send_answer(context, session, &answer, manner);
     } else if (session->over_limit) {
         api_refuse(&answer, 429, OUTCOME_LIMIT, STR("too many connections"));
@@ -496,23 +534,33 @@ void session_answer_late(struct session_context *context, struct session *sessio
 
 /* --- WebSocket ------------------------------------------------------------------------------- */
 
-/* The text "ping" is answered with the text "pong": browsers cannot send ping frames. */
-static void match_ping(struct session_context *context, struct session *session,
+/* How far a message has matched once `c` has come behind what had matched up to `so_far`. */
+static uint8_t match_char(uint8_t so_far, char c)
+{
+    if (so_far == 0 && c == TEXTS[TEXT_ID_BEGIN])
+        return TEXT_ID_BEGIN + 1;
+    return c && so_far < TEXT_OTHER && c == TEXTS[so_far] ? so_far + 1 : TEXT_OTHER;
+}
+
+/* The text "ping" is answered with the text "pong", for browsers cannot send ping frames; "id" with
+ * the client's id again. */
+static void match_text(struct session_context *context, struct session *session,
                        const struct ws_event *event)
 {
-    static const char ping[] = "ping";
+    struct client *client = session->conn.client;
+    bool queued = true;
 
-    for (size_t i = 0; i < event->payload.length && session->ping_text < PING_TEXT_DIFFERS; i++)
-        if (session->ping_text < 4 && event->payload.at[i] == ping[session->ping_text])
-            session->ping_text++;
-        else
-            session->ping_text = PING_TEXT_DIFFERS;
+    for (size_t i = 0; i < event->payload.length && session->text < TEXT_OTHER; i++)
+        session->text = match_char(session->text, event->payload.at[i]);
     if (!event->last)
         return;
-    if (session->ping_text == 4 && event->opcode == WS_TEXT &&
-        !hub_queue_frame(context->hub, &session->conn, WS_TEXT, STR("pong")))
-        hub_end_slow(context->hub, session->conn.client);
-    session->ping_text = 0;
+    if (session->text == TEXT_PING && event->opcode == WS_TEXT)
+        queued = hub_queue_frame(context->hub, &session->conn, WS_TEXT, STR("pong"));
+    else if (session->text == TEXT_ID && event->opcode == WS_TEXT)
+        queued = hub_send_id(context->hub, client);
+    if (!queued)
+        hub_end_slow(context->hub, client);
+    session->text = 0;
 }
 
 static void handle_control(struct session_context *context, struct session *session,
@@ -555,7 +603,7 @@ static size_t take_frame(struct session_context *context, struct session *sessio
         break;
     case WS_EVENT_DATA:
         if (session->conn.client)
-            match_ping(context, session, &event);
+            match_text(context, session, &event);
         if (event.last) {
             session->receiving = false; /* what follows has its own time */
             context->admin.received_messages++;
@@ -595,16 +643,21 @@ static size_t take_unit(struct session_context *context, struct session *session
     return bytes->length;
 }
 
-/* Takes whole units in a loop and keeps the rest. */
+/* Takes whole units in a loop, until the budget is used up, and keeps the rest. */
 static void consume(struct session_context *context, struct session *session,
                     struct conn_bytes bytes)
 {
+    struct conn_shared *shared = session->conn.shared;
     size_t used = 1;
 
-    while (bytes.length && used && !session->conn.broken) {
+    session->over_budget = false;
+    while (bytes.length && used && !session->conn.broken && !session->over_budget) {
+        shared->spent += session->state == SESSION_HTTP ? REQUEST_COST : FRAME_COST;
         used = take_unit(context, session, &bytes);
+        shared->spent += used;
         bytes.at += used;
         bytes.length -= used;
+        session->over_budget = bytes.length && used && conn_over_budget(shared);
     }
     if (session->conn.broken) {
         end(context, session, "connection broken");
@@ -644,6 +697,8 @@ static void read_end(struct session_context *context, struct session *session)
 
 void session_read(struct session_context *context, struct session *session)
 {
+    struct conn_shared *shared = session->conn.shared;
+    uint64_t received = shared->received;
     struct conn_bytes bytes;
 
     if (session->state == SESSION_DEAD)
@@ -655,6 +710,7 @@ void session_read(struct session_context *context, struct session *session)
         return;
     switch (conn_fill(&session->conn, input_limit(context, session), &bytes)) {
     case CONN_READY:
+        shared->spent += CONN_READ_COST + (size_t)(shared->received - received);
         session->last_seen = context->now;
         session->pinged = false;
         consume(context, session, bytes);
@@ -663,6 +719,7 @@ void session_read(struct session_context *context, struct session *session)
         refuse(context, session, 400, "TLS is spoken here: use https:// or wss://");
         break;
     case CONN_ENDED:
+        shared->spent += CONN_READ_COST;
         read_end(context, session);
         break;
     case CONN_BLOCKED:
@@ -676,9 +733,15 @@ void session_resume(struct session_context *context, struct session *session)
 
     if (session->state == SESSION_DRAIN)
         conn_keep(&session->conn, (struct conn_bytes){0}); /* nobody will look at it */
-    else if (session->state == SESSION_HTTP &&
+    else if (session->state == SESSION_HTTP && !session->over_budget &&
              (session->held || bytes.length >= input_limit(context, session)))
         consume(context, session, bytes);
+}
+
+void session_continue(struct session_context *context, struct session *session)
+{
+    if (session->over_budget && session->state != SESSION_DEAD)
+        consume(context, session, conn_kept(&session->conn));
 }
 
 void session_flushed(struct session_context *context, struct session *session)
@@ -705,7 +768,7 @@ void session_flushed(struct session_context *context, struct session *session)
 bool session_wants_input(const struct session *session)
 {
     return session->state != SESSION_WAIT && session->state != SESSION_DEAD && !session->deaf &&
-           !session->conn.stuck &&
+           !session->conn.stuck && !session->over_budget &&
            (session->state != SESSION_HTTP || session->conn.queued <= OUTPUT_ENOUGH);
 }
 
@@ -775,28 +838,63 @@ static void ping(struct session_context *context, struct session *session)
     if (!session->conn.client)
         return;
     session->pinged = true;
-    if (!hub_queue_frame(context->hub, &session->conn, WS_PING, (struct str){0}))
+    if (!hub_queue_frame(context->hub, &session->conn, WS_PING, STR("wspush")))
         hub_end_slow(context->hub, session->conn.client);
+}
+
+#define OVERDUE_READS 64 /* at most: the longest body that the kernel may have of one that is late */
+
+static bool is_overdue(const struct session_context *context, const struct session *session)
+{
+    return session->state != SESSION_DEAD && session_deadline(context, session) <= context->now;
+}
+
+/* Reads what the kernel has of a session that is overdue. False: it no longer is. */
+static bool stays_overdue(struct session_context *context, struct session *session)
+{
+    uint64_t received;
+
+    for (int i = 0; i < OVERDUE_READS; i++) {
+        received = session->conn.shared->received;
+        session_read(context, session);
+        if (!is_overdue(context, session))
+            return false;
+        if (received == session->conn.shared->received)
+            break;
+    }
+    return true;
+}
+
+/* Ends what is overdue, with an answer or a close frame where one can be sent. */
+static void expire(struct session_context *context, struct session *session)
+{
+    struct client *client = session->conn.client;
+
+    if (session->state == SESSION_HTTP && session->receiving) {
+        refuse(context, session, 408, "the request did not come in time");
+        conn_keep(&session->conn, (struct conn_bytes){0});
+    } else if (client && session->pinged) {
+        hub_end(context->hub, client, WS_CLOSE_GOING_AWAY, STR("no pong"));
+    } else if (client) {
+        hub_end(context->hub, client, WS_CLOSE_POLICY, STR("the message did not come in time"));
+    } else {
+        end(context, session, "deadline passed");
+    }
 }
 
 bool session_expire(struct session_context *context, struct session *session)
 {
-    if (session->state == SESSION_DEAD || session_deadline(context, session) > context->now)
+    bool pings;
+
+    if (!is_overdue(context, session))
         return false;
-    if (session->state == SESSION_OPEN &&
-        silence_deadline(context->config, session) > context->now) {
+    pings = session->state == SESSION_OPEN &&
+            silence_deadline(context->config, session) > context->now;
+    if (pings)
         ping(context, session);
-        return true;
-    }
-    if (session->state == SESSION_HTTP && session->receiving) {
-        refuse(context, session, 408, "the request did not come in time");
-        conn_keep(&session->conn, (struct conn_bytes){0});
-    } else {
-        end(context, session,
-            session->state == SESSION_OPEN && session->pinged ? "no sign of life"
-                                                              : "deadline passed");
-    }
-    return false;
+    else if (stays_overdue(context, session))
+        expire(context, session);
+    return pings;
 }
 
 void session_ping_early(struct session_context *context, struct session *session)
@@ -814,4 +912,21 @@ void session_stop(struct session_context *context, struct session *session)
         hub_send_close(context->hub, &session->conn, WS_CLOSE_GOING_AWAY, STR("going away"));
     else if (session->state == SESSION_HTTP && !session->receiving)
         enter(context, session, SESSION_DRAIN);
+}
+
+void session_shed(struct session_context *context, struct session *session)
+{
+    struct api_answer answer;
+
+    if (session->conn.client) {
+        hub_end_slow(context->hub, session->conn.client);
+    } else if (session->state == SESSION_HTTP && session->receiving && !session->conn.queued) {
+        api_refuse(&answer, 503, OUTCOME_UNREACHABLE,
+                   STR("all connections together keep more than max_buffered"));
+        answer.retry_after = 5;
+        send_answer(context, session, &answer, (struct session_manner){.close = true});
+        conn_keep(&session->conn, (struct conn_bytes){0});
+    } else {
+        end(context, session, "max_buffered is reached");
+    }
 }

@@ -45,7 +45,8 @@ struct session_context {
     int64_t now;                   /* milliseconds of a steady clock, taken once a turn */
     int64_t unix_now;              /* seconds */
     char date[30];                 /* the same as an HTTP date */
-    bool stopping;                 /* every answer is its connection's last */
+    bool leaving;                  /* this node is no longer ready, */
+    bool stopping;                 /* and every answer is its connection's last */
     struct admin admin;
 };
 
@@ -70,11 +71,13 @@ struct session {
     bool shut : 1;         /* DRAIN: the sending side has been shut down */
     bool deaf : 1;         /* DRAIN: the peer has closed its side, nothing more will come */
     bool pinged : 1;       /* OPEN: a ping is unanswered */
+    bool over_budget : 1; /* input kept waits for a later iteration */
+    bool in_line : 1;     /* the loop's: among those that wait for that */
     bool watched : 1; /* the loop's: by the car park, so that read interest is there, not here */
     bool hot : 1;     /* the loop's: among those polled by it */
     bool mourned : 1; /* the loop's: dead, and on the list of those to be reaped */
     struct session_manner manner; /* WAIT: of the answer that is waited for */
-    uint8_t ping_text; /* OPEN: bytes of the present message that match "ping"; 5 if it differs */
+    uint8_t text;  /* OPEN: how far the present message has matched one that is answered */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */
     union {
@@ -103,9 +106,12 @@ void session_read(struct session_context *context, struct session *session);
 /* The socket takes bytes again: writes on. */
 void session_writable(struct session_context *context, struct session *session);
 
-/* Goes on with input that was kept while answers waited, if there is some; refuses what limits that
- * were lowered do not allow any more; drops what nobody will look at. */
+/* Goes on with input that was kept while answers waited, if there is some;
+ * refuses what limits that were lowered do not allow any more; drops what nobody will look at. */
 void session_resume(struct session_context *context, struct session *session);
+
+/* Goes on with input that was kept because the budget was used up. */
+void session_continue(struct session_context *context, struct session *session);
 
 /* Sends the answer that a session in SESSION_WAIT waits for, and frees it. */
 void session_answer_late(struct session_context *context, struct session *session,
@@ -122,8 +128,9 @@ void session_flushed(struct session_context *context, struct session *session);
 /* The time at which session_expire is to be called; INT64_MAX for never. */
 int64_t session_deadline(const struct session_context *context, const struct session *session);
 
-/* Does what is due at this time: pings, gives up waiting, ends what is overdue. True if a ping was
- * due and has been queued. */
+/* Does what is due at this time: pings, gives up waiting, ends what is overdue. Before that it reads
+ * what the kernel already has: after a standstill of this process the peer's bytes are waiting. True
+ * if a ping was due and has been queued. */
 bool session_expire(struct session_context *context, struct session *session);
 
 /* Pings a client if a quarter of the interval or more has passed: the clients that are watched
@@ -133,6 +140,10 @@ void session_ping_early(struct session_context *context, struct session *session
 /* Ends a session from this side because the server stops: a client gets 1001, an idle HTTP
  * connection is closed, one with a request under way ends with its answer. */
 void session_stop(struct session_context *context, struct session *session);
+
+/* Ends a session that keeps more than others while max_buffered is reached: a request is refused
+ * with 503, a client gets 1013. */
+void session_shed(struct session_context *context, struct session *session);
 
 /* True if the session wants to read more now. */
 bool session_wants_input(const struct session *session);

@@ -47,11 +47,25 @@ int ws_check_upgrade(const struct http_request *request, struct str *key, const 
     return 0;
 }
 
-bool ws_write_upgrade(struct buf *out, struct str key)
+struct str ws_offered_protocol(const struct http_request *request)
+{
+    struct str list = {0}, first = {0};
+
+    http_header(request, STR("Sec-WebSocket-Protocol"), &list);
+    while (list.at && !first.length)
+        first = str_trim(str_cut(&list, ','));
+    return first;
+}
+
+bool ws_write_upgrade(struct buf *out, struct str key, struct str protocol)
 {
     buf_append(out, STR("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                         "Connection: Upgrade\r\nSec-WebSocket-Accept: "));
     crypto_websocket_accept(out, key);
+    if (protocol.length) {
+        buf_append(out, STR("\r\nSec-WebSocket-Protocol: "));
+        buf_append(out, protocol);
+    }
     buf_append(out, STR("\r\n\r\n"));
     return !out->failed;
 }

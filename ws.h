@@ -40,8 +40,11 @@ enum ws_close_code {
  * to refuse it with, 400 or 426, and *error. */
 int ws_check_upgrade(const struct http_request *request, struct str *key, const char **error);
 
-/* Appends the answer 101 to an upgrade with this key (section 4.2.2). */
-bool ws_write_upgrade(struct buf *out, struct str key);
+/* The first subprotocol that a request offers, or empty. */
+struct str ws_offered_protocol(const struct http_request *request);
+
+/* Appends the answer that accepts an upgrade (section 4.2.2), and `protocol` if it is not empty. */
+bool ws_write_upgrade(struct buf *out, struct str key, struct str protocol);
 
 /* Reads the frames of one peer. Zeroed but for `limit` is the start of a client's frames, which
  * must be masked; a server's must not be. */

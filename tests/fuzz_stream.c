@@ -351,7 +351,7 @@ static void require_queue(const struct run *run, const struct guest *guest)
         REQUIRE(waiting <= cap_of(run, message) && message->references > 0);
         waiting += message->length - (waiting ? 0 : conn->sent);
     }
-    REQUIRE(waiting == conn->queued && (conn->first || !conn->last));
+    REQUIRE(waiting == conn->queued && (conn->first || !conn->ring));
     REQUIRE(input < run->config.max_head + run->config.max_body + 8192 + CONN_SCRATCH);
     if (state == SESSION_OPEN || state == SESSION_CLOSING)
         REQUIRE(input < 14 + WS_CONTROL_MAX);

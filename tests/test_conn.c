@@ -423,17 +423,17 @@ static void queues_share_a_message(void)
     close_wires(&wires);
 }
 
-static size_t spare_places(const struct wires *wires)
+static size_t spare_rings(const struct wires *wires)
 {
     size_t count = 0;
 
-    for (const struct conn_link *link = wires->shared.spare; link; link = link->next)
+    for (const struct conn_ring *ring = wires->shared.spare; ring; ring = ring->next)
         count++;
     return count;
 }
 
-/* The first message in a queue takes no place, each further one takes one. */
-static void places_are_used_again(void)
+/* The first message in a queue needs no ring, those behind it share one. */
+static void rings_are_used_again(void)
 {
     struct wires wires;
     struct message *message = message_copy(STR("four"));
@@ -442,19 +442,169 @@ static void places_are_used_again(void)
     for (int round = 0; round < 5; round++) {
         for (int i = 0; i < 2 * WIRES; i++)
             CHECK(conn_queue(&wires.conns[i / 2], message, NO_LIMIT));
-        CHECK(spare_places(&wires) == 0);
+        CHECK(spare_rings(&wires) == 0);
         conn_flush(&wires.conns[1]);
-        CHECK(spare_places(&wires) == 1);
+        CHECK(spare_rings(&wires) == 1);
         CHECK(conn_queue(&wires.conns[0], message, 4)); /* behind a flush inside */
-        CHECK(spare_places(&wires) == 2);
+        CHECK(spare_rings(&wires) == 2);
         CHECK(conn_queue(&wires.conns[0], message, NO_LIMIT));
-        CHECK(spare_places(&wires) == 1);
+        CHECK(spare_rings(&wires) == 1);
         conn_flush(&wires.conns[0]);
         conn_drop_queue(&wires.conns[2]);
-        CHECK(spare_places(&wires) == WIRES);
+        CHECK(spare_rings(&wires) == WIRES && wires.shared.spare_slots == WIRES * 8);
     }
     message_release(message);
     close_wires(&wires);
+}
+
+/* A ring turns, grows in the middle of its turn, and keeps the order; a large one is not kept. */
+static void a_ring_grows_in_order(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    size_t in = 0, out = 0;
+
+    open_wires(&wires);
+    for (size_t most = 3; most < 200; most += 7) {
+        while (in < out + most) {
+            struct message *message = message_new(1);
+
+            message->bytes[0] = (char)in++;
+            CHECK(conn_queue(conn, message, NO_LIMIT) && message->references == 2);
+            message_release(message);
+        }
+        for (size_t i = 0; i < most; i++) {
+            struct conn_cursor cursor = {.passed = (uint32_t)i};
+
+            CHECK(conn_next_queued(conn, &cursor)->bytes[0] == (char)(out + i));
+        }
+        CHECK(conn_cost(conn) == most * (1 + CONN_MESSAGE_COST));
+        /* drops all but the first, which has begun, or, every other time, all */
+        conn->sent = most % 2 ? 0 : 1;
+        conn_drop_queue(conn);
+        CHECK(conn->first == NULL || (most % 2 == 0 && conn->first->bytes[0] == (char)out));
+        CHECK(conn->ring == NULL);
+        conn->sent = 0;
+        conn_drop_queue(conn);
+        out = in;
+    }
+    CHECK(wires.shared.buffered == 0 && wires.shared.waiting == 0);
+    for (const struct conn_ring *ring = wires.shared.spare; ring; ring = ring->next)
+        CHECK(ring->capacity <= 64);
+    close_wires(&wires);
+}
+
+static struct message *number_message(char number)
+{
+    return message_copy((struct str){&number, 1});
+}
+
+/* Queues what `text` says: a digit is a message, a letter a pong. */
+static void queue_all(struct conn *conn, const char *text)
+{
+    for (; *text; text++) {
+        struct message *message = number_message(*text);
+
+        if (*text >= 'a')
+            CHECK(conn_queue_pong(conn, message, NO_LIMIT));
+        else
+            CHECK(conn_queue(conn, message, NO_LIMIT));
+        CHECK(message->references == 2);
+        message_release(message);
+    }
+}
+
+static void only_the_newest_pong_waits(void)
+{
+    static const struct {
+        const char *queued, *left;
+    } rows[] = {
+        {"a", "a"},       {"abc", "c"},       {"1a", "1a"},           {"1ab2c", "1c2"},
+        {"a1b", "b1"},    {"12345678a9b", "12345678b9"}, {"1a23456789012345b", "1b23456789012345"},
+        {"12a", "12a"},   {"a1b2c3d", "d123"},
+    };
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+
+    open_wires(&wires);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        queue_all(conn, rows[i].queued);
+        CHECK(conn->queued == strlen(rows[i].left));
+        CHECK(conn_cost(conn) == strlen(rows[i].left) * (1 + CONN_MESSAGE_COST));
+        conn_flush(conn);
+        CHECK(peer_has(&wires, 0, str_from(rows[i].left)));
+        CHECK(wires.shared.buffered == 0);
+        queue_all(conn, "z"); /* what has left is not replaced */
+        conn_flush(conn);
+        CHECK(peer_has(&wires, 0, STR("z")));
+    }
+    close_wires(&wires);
+}
+
+/* A pong that is next in the queue is replaced as well, one that has begun to leave is not. */
+static void a_pong_that_has_begun_stays(void)
+{
+    struct wires wires;
+    struct conn *conn = &wires.conns[0];
+    struct message *pong = message_copy(STR("long pong"));
+
+    open_wires(&wires);
+    queue_all(conn, "1a2");
+    conn_flush(conn);
+    CHECK(peer_has(&wires, 0, STR("1a2")));
+    CHECK(conn_queue_pong(conn, pong, NO_LIMIT));
+    conn->sent = 1; /* as if the socket had taken no more */
+    conn->queued--;
+    wires.shared.waiting--;
+    queue_all(conn, "bc");
+    CHECK(conn->first == pong && conn->queued == 8 + 1);
+    conn_flush(conn);
+    CHECK(peer_has(&wires, 0, STR("ong pongc")));
+    CHECK(conn->queued == 0 && wires.shared.waiting == 0 && wires.shared.buffered == 0);
+    message_release(pong);
+    close_wires(&wires);
+}
+
+/* Memory is counted once for a message, however many queues hold it, and input by what it takes. */
+static void memory_is_counted(void)
+{
+    struct wires wires;
+    struct message *message = message_copy(STR("shared"));
+    struct conn_bytes bytes;
+
+    open_wires(&wires);
+    for (int i = 0; i < WIRES; i++)
+        CHECK(conn_queue(&wires.conns[i], message, NO_LIMIT));
+    CHECK(wires.shared.buffered == 6 + CONN_MESSAGE_COST);
+    for (int i = 0; i < WIRES; i++)
+        conn_flush(&wires.conns[i]);
+    CHECK(wires.shared.buffered == 0);
+    CHECK(peer_sends(&wires, 0, STR("kept")));
+    conn_fill(&wires.conns[0], NO_LIMIT, &bytes);
+    conn_keep(&wires.conns[0], bytes);
+    CHECK(wires.shared.buffered == wires.conns[0].input->capacity && wires.shared.buffered >= 4);
+    conn_keep(&wires.conns[0], (struct conn_bytes){0});
+    CHECK(wires.shared.buffered == 0);
+    message_release(message);
+    close_wires(&wires);
+}
+
+/* Each share of an iteration has the whole budget. */
+static void shares_have_budgets(void)
+{
+    struct conn_shared shared = {0};
+
+    CHECK(!conn_over_budget(&shared));
+    shared.spent = CONN_BUDGET - 1;
+    CHECK(!conn_over_budget(&shared));
+    shared.owed = 1;
+    CHECK(conn_over_budget(&shared));
+    conn_begin_share(&shared);
+    CHECK(!conn_over_budget(&shared));
+    shared.owed += CONN_BUDGET;
+    CHECK(conn_over_budget(&shared));
+    CHECK(conn_end_shares(&shared) == CONN_BUDGET + 1);
+    CHECK(!conn_over_budget(&shared) && !shared.owed && !shared.spent && !shared.share);
 }
 
 /* Queues a message of the stream's next `length` bytes. */
@@ -516,7 +666,7 @@ static void leaves_whole_and_in_order(void)
     CHECK(blocked > 20); /* or this has not tried much */
     CHECK(queued == STREAM && conn->queued == 0);
     conn_writable(conn);
-    CHECK(conn->first == NULL && conn->last == NULL && conn->sent == 0);
+    CHECK(conn->first == NULL && conn->ring == NULL && conn->sent == 0);
     close_wires(&wires);
 }
 
@@ -558,21 +708,21 @@ static void refuses_only_when_the_limit_waits(void)
     CHECK(!conn_queue(conn, one, 0));
     CHECK(conn_queue(conn, ten, 1)); /* one message may pass the limit */
     CHECK(conn->queued == 10);
-    CHECK(conn_queue(conn, ten, 11)); /* not at the limit yet: no flush */
+    CHECK(conn_queue(conn, ten, 11 + CONN_MESSAGE_COST)); /* not at the limit yet: no flush */
     CHECK(conn->queued == 20);
-    CHECK(conn_queue(conn, one, 20)); /* a flush makes room */
+    CHECK(conn_queue(conn, one, 20 + 2 * CONN_MESSAGE_COST)); /* a flush makes room */
     CHECK(conn->queued == 1);
     CHECK(peer_has(&wires, 0, STR("01234567890123456789")));
     conn_flush(conn);
     CHECK(peer_has(&wires, 0, STR("x")));
 
     fill_socket(conn);
-    waiting = conn->queued;
+    waiting = conn_cost(conn);
     CHECK(!conn_queue(conn, ten, waiting));
     CHECK(!conn_queue(conn, ten, waiting - 1));
-    CHECK(conn->queued == waiting && ten->references == 1);
+    CHECK(conn_cost(conn) == waiting && ten->references == 1);
     CHECK(conn_queue(conn, ten, waiting + 1));
-    CHECK(conn->queued == waiting + 10);
+    CHECK(conn_cost(conn) == waiting + 10 + CONN_MESSAGE_COST);
     CHECK(!conn->broken);
     message_release(ten);
     message_release(one);
@@ -641,7 +791,7 @@ static void drops_all_when_nothing_has_begun(void)
         for (int i = 0; i < length; i++)
             conn_queue(conn, message, NO_LIMIT);
         conn_drop_queue(conn);
-        CHECK(conn->queued == 0 && !conn->first && !conn->last && !conn->broken);
+        CHECK(conn->queued == 0 && !conn->first && !conn->ring && !conn->broken);
         CHECK(message->references == 1);
     }
     conn_queue(conn, message, NO_LIMIT);
@@ -661,7 +811,7 @@ static void a_killed_one_stays_open_and_shows(void)
     conn_queue(conn, message, NO_LIMIT);
     CHECK(conn_next_dirty(&wires.shared) == conn);
     conn_kill(conn);
-    CHECK(conn->broken && conn->queued == 0 && !conn->first && !conn->last);
+    CHECK(conn->broken && conn->queued == 0 && !conn->first && !conn->ring);
     CHECK(message->references == 1);
     CHECK(peer_sees_end(&wires, 1));
     CHECK(fcntl(conn->fd, F_GETFD) >= 0);
@@ -686,7 +836,7 @@ static void a_kill_drops_what_has_begun_too(void)
     conn_flush(conn);
     CHECK(conn->sent > 0);
     conn_kill(conn); /* it is in the list already */
-    CHECK(conn->queued == 0 && !conn->first && !conn->last && big->references == 1);
+    CHECK(conn->queued == 0 && !conn->first && !conn->ring && big->references == 1);
     CHECK(conn_next_dirty(&wires.shared) == conn);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
     message_release(big);
@@ -1019,7 +1169,12 @@ int main(void)
     test_run("names the peer", names_the_peer);
     test_run("messages are counted", messages_are_counted);
     test_run("queues share a message", queues_share_a_message);
-    test_run("places are used again", places_are_used_again);
+    test_run("rings are used again", rings_are_used_again);
+    test_run("a ring grows in order", a_ring_grows_in_order);
+    test_run("only the newest pong waits", only_the_newest_pong_waits);
+    test_run("a pong that has begun stays", a_pong_that_has_begun_stays);
+    test_run("memory is counted", memory_is_counted);
+    test_run("shares have budgets", shares_have_budgets);
     test_run("leaves whole and in order", leaves_whole_and_in_order);
     test_run("refuses only when the limit waits", refuses_only_when_the_limit_waits);
     test_run("waits while blocked", waits_while_blocked);

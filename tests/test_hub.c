@@ -628,7 +628,7 @@ static void a_frame_is_encoded_once(void)
     message = visitors[0].conn.first;
     CHECK(message->references == VISITORS);
     for (size_t i = 0; i < VISITORS; i++)
-        CHECK(visitors[i].conn.first == message && !visitors[i].conn.last);
+        CHECK(visitors[i].conn.first == message && !visitors[i].conn.ring);
     flush();
     CHECK(only_these_got("abcdefgh", VISITORS, pushed("1")));
     close_house(VISITORS);

@@ -565,7 +565,7 @@ static void answers_upgrades(void)
 {
     struct buf out = {0};
 
-    CHECK(ws_write_upgrade(&out, STR("dGhlIHNhbXBsZSBub25jZQ==")));
+    CHECK(ws_write_upgrade(&out, STR("dGhlIHNhbXBsZSBub25jZQ=="), (struct str){0}));
     CHECK(
         str_equal(str_of(&out), STR("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                                     "Connection: Upgrade\r\n"
@@ -573,7 +573,7 @@ static void answers_upgrades(void)
     for (size_t limit = 1; limit < out.length; limit++) {
         struct buf full = {.limit = limit};
 
-        CHECK(!ws_write_upgrade(&full, STR("dGhlIHNhbXBsZSBub25jZQ==")));
+        CHECK(!ws_write_upgrade(&full, STR("dGhlIHNhbXBsZSBub25jZQ=="), (struct str){0}));
         buf_free(&full);
     }
     buf_free(&out);
