@@ -1,8 +1,10 @@
 /* config.c - INI text to `struct config`. */
 #include "config.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum kind {
     KIND_TEXT,     /* into char[room] */
@@ -13,7 +15,8 @@ enum kind {
     KIND_WORD,     /* one of `words`, kept as its place */
     KIND_KEY,      /* exactly 16 bytes */
     KIND_REGISTER, /* open, closed or key:SECRET */
-    KIND_ADMIN     /* ADDRESS:PORT, or nothing */
+    KIND_ADMIN,    /* ADDRESS:PORT, or nothing */
+    KIND_NETWORKS  /* like KIND_TEXT: see config_next_network */
 };
 
 /* A key of the file, where it goes, and what it may be. */
@@ -31,6 +34,10 @@ struct key {
 #define TEXT(section, name, member, preset)                                                        \
     {                                                                                              \
         STR_INIT(section), STR_INIT(name), KIND_TEXT, AT(member), 0, ROOM(member), NULL, preset    \
+    }
+#define LIST(section, name, kind, member)                                                          \
+    {                                                                                              \
+        STR_INIT(section), STR_INIT(name), kind, AT(member), 0, ROOM(member), NULL, ""             \
     }
 #define NUMBER(section, name, kind, member, min, max, preset)                                      \
     {                                                                                              \
@@ -53,7 +60,7 @@ static const struct key keys[] = {
     TEXT("common", "user", user, ""),
     NUMBER("common", "drain", KIND_SECONDS, drain, 0, 3600, "5"),
     NUMBER("common", "drain_wait", KIND_SECONDS, drain_wait, 0, 3600, "0"),
-    TEXT("common", "trusted_proxies", trusted_proxies, ""),
+    LIST("common", "trusted_proxies", KIND_NETWORKS, trusted_proxies),
 
     NUMBER("auth", "token_ttl", KIND_NUMBER, token_ttl, 1, 3650 * DAY, "172800"),
     CHOICE("auth", "register", KIND_REGISTER, registration, NULL, "open"),
@@ -261,6 +268,58 @@ static bool set_admin(struct str value, struct config *config, struct complaint 
     return true;
 }
 
+/* --- lists ------------------------------------------------------------------------------------ */
+
+/* The next entry of a list that has spaces and commas between its entries; empty at the end. */
+static struct str next_entry(struct str *rest)
+{
+    struct str entry;
+
+    while (rest->length && (*rest->at == ' ' || *rest->at == ','))
+        *rest = (struct str){rest->at + 1, rest->length - 1};
+    entry = (struct str){rest->at, 0};
+    while (entry.length < rest->length && entry.at[entry.length] != ' ' &&
+           entry.at[entry.length] != ',')
+        entry.length++;
+    return entry;
+}
+
+bool config_next_network(struct str *rest, unsigned char address[16], unsigned *bits)
+{
+    struct str entry = next_entry(rest), length = entry, host = str_cut(&length, '/');
+    bool ipv6 = host.length && memchr(host.at, ':', host.length);
+    uint64_t number = ipv6 ? 128 : 32;
+    char text[INET6_ADDRSTRLEN] = "";
+
+    if (host.length == 0 || host.length >= sizeof text || memchr(host.at, '\0', host.length))
+        return false;
+    memcpy(text, host.at, host.length);
+    memcpy(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
+    if (inet_pton(ipv6 ? AF_INET6 : AF_INET, text, ipv6 ? address : address + 12) != 1 ||
+        (length.at && !str_number(length, number, &number)))
+        return false;
+    *bits = (unsigned)number + (ipv6 ? 0 : 96);
+    *rest = (struct str){rest->at + entry.length, rest->length - entry.length};
+    return true;
+}
+
+static bool set_networks(const struct key *key, struct str value, char *out,
+                         struct complaint *wrong)
+{
+    struct str rest = value;
+    unsigned char address[16];
+    unsigned bits;
+
+    while (config_next_network(&rest, address, &bits))
+        continue;
+    if (rest.length)
+        return complain(wrong,
+                        "trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
+                        "fd00::/8, not ",
+                        next_entry(&rest));
+    return set_text(key, value, out, wrong);
+}
+
 static bool set_value(struct config *config, const struct key *key, struct str value,
                       struct complaint *wrong)
 {
@@ -292,6 +351,8 @@ static bool set_value(struct config *config, const struct key *key, struct str v
         return set_register(value, config, wrong);
     case KIND_ADMIN:
         return set_admin(value, config, wrong);
+    case KIND_NETWORKS:
+        return set_networks(key, value, out, wrong);
     case KIND_KEY:
         if (value.length != 16 && value.length != 0)
             return complain(wrong, "crypto_key must have exactly 16 bytes", (struct str){0});
@@ -403,6 +464,7 @@ static size_t value_size(const struct key *key)
 {
     switch (key->kind) {
     case KIND_TEXT:
+    case KIND_NETWORKS:
         return (size_t)key->max;
     case KIND_KEY:
         return ROOM(crypto_key);
@@ -425,7 +487,8 @@ static size_t value_size(const struct key *key)
 static bool is_same(const struct config *a, const struct config *b, const struct key *key)
 {
     const char *left = (const char *)a + key->offset, *right = (const char *)b + key->offset;
-    bool text = key->kind == KIND_TEXT || key->kind == KIND_KEY || key->kind == KIND_ADMIN;
+    bool text = key->kind == KIND_TEXT || key->kind == KIND_KEY || key->kind == KIND_ADMIN ||
+                key->kind == KIND_NETWORKS;
 
     if (text ? strcmp(left, right) != 0 : memcmp(left, right, value_size(key)) != 0)
         return false;

@@ -108,4 +108,9 @@ void config_adopt(struct config *into, const struct config *from);
  * all. */
 bool config_allows_origin(const struct config *config, struct str origin);
 
+/* Takes the next network off a list such as that of trusted_proxies: its address, of which the first
+ * `bits` bits count; IPv4 as ::ffff:a.b.c.d, with 96 bits more. False at the end, where nothing but
+ * separators is left in `rest`, and at what is no network, with which `rest` then begins. */
+bool config_next_network(struct str *rest, unsigned char address[16], unsigned *bits);
+
 #endif

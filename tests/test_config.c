@@ -3,8 +3,10 @@
 #include "config.h"
 #include "test.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define NUMBER(member) offsetof(struct config, member)
 
@@ -750,6 +752,99 @@ static void origins_are_allowed(void)
     }
 }
 
+/* One network of a list: how many bits of which address count. */
+static void check_network(const char *list, const char *address, unsigned bits)
+{
+    char *copy = exact_bytes(str_from(list));
+    struct str rest = {copy, strlen(list)};
+    unsigned char found[16] = {0}, expected[16] = "\0\0\0\0\0\0\0\0\0\0\xff\xff";
+    unsigned number = 0;
+    bool ipv6 = strchr(address, ':') != NULL;
+
+    CHECK(inet_pton(ipv6 ? AF_INET6 : AF_INET, address, ipv6 ? expected : expected + 12) == 1);
+    if (!CHECK(config_next_network(&rest, found, &number)) ||
+        !CHECK(memcmp(found, expected, 16) == 0 && number == bits) ||
+        !CHECK(!config_next_network(&rest, found, &number) && rest.length == 0))
+        printf("  %s: %u\n", list, number);
+    free(copy);
+}
+
+static void networks_are_addresses_and_bits(void)
+{
+    check_network("10.1.2.3", "10.1.2.3", 128);
+    check_network("10.0.0.0/8", "10.0.0.0", 104);
+    check_network("0.0.0.0/0", "0.0.0.0", 96);
+    check_network("255.255.255.255/32", "255.255.255.255", 128);
+    check_network("::1", "::1", 128);
+    check_network("fd00::/8", "fd00::", 8);
+    check_network("::/0", "::", 0);
+    check_network("2001:db8:1:2:3:4:5:6/128", "2001:db8:1:2:3:4:5:6", 128);
+    check_network("::ffff:10.0.0.0/104", "::ffff:10.0.0.0", 104);
+    check_network(" ,, 10.1.2.3 , ", "10.1.2.3", 128);
+}
+
+static void networks_come_in_turn(void)
+{
+    static const unsigned expected[] = {104, 8, 128, 120};
+    char *copy = exact_bytes(STR("10.0.0.0/8 fd00::/8,  ::1,192.0.2.0/24"));
+    struct str rest = {copy, 38};
+    unsigned char address[16];
+    unsigned bits = 0;
+
+    for (size_t i = 0; i < COUNT(expected); i++)
+        CHECK(config_next_network(&rest, address, &bits) && bits == expected[i]);
+    CHECK(memcmp(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\0", 16) == 0);
+    CHECK(!config_next_network(&rest, address, &bits) && rest.length == 0);
+    free(copy);
+    rest = (struct str){NULL, 0};
+    CHECK(!config_next_network(&rest, address, &bits));
+}
+
+static void what_is_no_network_is_refused(void)
+{
+    static const char *const bad[] = {"x",
+                                      "localhost",
+                                      "10.0.0",
+                                      "10.0.0.0.0",
+                                      "10.0.0.256",
+                                      "10.0.0.0/",
+                                      "/8",
+                                      "10.0.0.0/33",
+                                      "10.0.0.0/-1",
+                                      "10.0.0.0/+8",
+                                      "10.0.0.0/8/",
+                                      "10.0.0.0/8/8",
+                                      "10.0.0.1:",
+                                      "::1/129",
+                                      "[::1]",
+                                      "fe80::1%lo",
+                                      "1::2::3",
+                                      "::/",
+                                      "unix:",
+                                      "10.0.0.0/x",
+                                      "10.0.0.0;::1",
+                                      "*",
+                                      "10.0.0.0/255.0.0.0",
+                                      "2001:0db8:0001:0002:0003:0004:0005:0006:0007:0008:0009"};
+    char value[200], expected[300];
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        snprintf(value, sizeof value, "10.0.0.0/8, %s ::1", bad[i]);
+        snprintf(expected, sizeof expected,
+                 "f.ini:2: trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
+                 "fd00::/8, not %s",
+                 bad[i]);
+        if (!CHECK(!parse_key("common", "trusted_proxies", str_from(value), &config, error)) ||
+            !CHECK(strcmp(error, expected) == 0))
+            printf("  %s\n", error);
+    }
+    CHECK(parse_key("common", "trusted_proxies", STR("10.0.0.0/8, ::1"), &config, error));
+    CHECK(strcmp(config.trusted_proxies, "10.0.0.0/8, ::1") == 0);
+    CHECK(parse_key("common", "trusted_proxies", STR(""), &config, error));
+}
+
 /* --- two configurations ---------------------------------------------------------------------- */
 
 /* Every key, a value that is not its default, and what a change from the default to it is called;
@@ -966,6 +1061,9 @@ int main(void)
     test_run("complaints_are_printable_and_short", complaints_are_printable_and_short);
     test_run("complaints_are_cut_to_the_room", complaints_are_cut_to_the_room);
     test_run("origins_are_allowed", origins_are_allowed);
+    test_run("networks_are_addresses_and_bits", networks_are_addresses_and_bits);
+    test_run("networks_come_in_turn", networks_come_in_turn);
+    test_run("what_is_no_network_is_refused", what_is_no_network_is_refused);
     test_run("each_change_is_reported", each_change_is_reported);
     test_run("live_keys_are_adopted", live_keys_are_adopted);
     test_run("many_changes_are_reported_in_turn", many_changes_are_reported_in_turn);
