@@ -65,6 +65,20 @@ struct str str_cut(struct str *rest, char separator)
     return head;
 }
 
+struct str str_entry(struct str *rest)
+{
+    struct str entry = *rest;
+    size_t length = 0;
+
+    while (entry.length && (*entry.at == ' ' || *entry.at == ','))
+        entry = (struct str){entry.at + 1, entry.length - 1};
+    while (length < entry.length && entry.at[length] != ' ' && entry.at[length] != ',')
+        length++;
+    *rest = (struct str){entry.at ? entry.at + length : NULL, entry.length - length};
+    entry.length = length;
+    return entry;
+}
+
 bool str_number(struct str text, uint64_t max, uint64_t *number)
 {
     uint64_t value = 0;

@@ -51,6 +51,10 @@ struct str str_trim(struct str text);
  * all of it. `rest` goes on behind the separator, and is {NULL, 0} once nothing is left. */
 struct str str_cut(struct str *rest, char separator);
 
+/* Takes the next entry off a list that has spaces and commas between its entries; an empty view at
+ * the end. */
+struct str str_entry(struct str *rest);
+
 /* Reads a decimal number of 1 to 20 digits, digits alone, from 0 to `max`.
  * False, and *number untouched, for anything else. */
 bool str_number(struct str text, uint64_t max, uint64_t *number);

@@ -1,59 +1,75 @@
 /* config.c - INI text to `struct config`. */
 #include "config.h"
 
+#include "identity.h"
+#include "origin.h"
+
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum kind {
     KIND_TEXT,     /* into char[room] */
     KIND_BOOLEAN,  /* true or false */
     KIND_NUMBER,   /* min to max */
     KIND_SECONDS,  /* min to max seconds, with up to three decimals, kept as milliseconds */
-    KIND_SIZE,     /* bytes, or with KiB, MiB behind */
+    KIND_SIZE,     /* bytes, or with KiB, MiB, GiB behind */
     KIND_WORD,     /* one of `words`, kept as its place */
     KIND_KEY,      /* exactly 16 bytes */
     KIND_REGISTER, /* open, closed or key:SECRET */
     KIND_ADMIN     /* ADDRESS:PORT, or nothing */
 };
 
+struct complaint;
+
 /* A key of the file, where it goes, and what it may be. */
 struct key {
     struct str section, name;
     enum kind kind;
     size_t offset;
-    uint64_t min, max; /* of a number; for text: max is the room */
+    uint64_t min, max; /* of a number; of a text its least length, and its room */
     const char *words; /* separated by spaces */
     const char *preset;
+    bool (*check)(struct str value, struct complaint *wrong); /* of a text, or NULL */
 };
 
 #define AT(member) offsetof(struct config, member)
 #define ROOM(member) sizeof(((struct config *)0)->member)
-#define TEXT(section, name, member, preset)                                                        \
+#define TEXT(section, name, member, preset) CHECKED(section, name, member, 0, preset, NULL)
+#define CHECKED(section, name, member, least, preset, check)                                       \
     {                                                                                              \
-        STR_INIT(section), STR_INIT(name), KIND_TEXT, AT(member), 0, ROOM(member), NULL, preset    \
+        STR_INIT(section), STR_INIT(name), KIND_TEXT, AT(member), least, ROOM(member), NULL,       \
+            preset, check                                                                          \
     }
 #define NUMBER(section, name, kind, member, min, max, preset)                                      \
     {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, NULL, preset                \
+        STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, NULL, preset, NULL          \
     }
 #define CHOICE(section, name, kind, member, words, preset)                                         \
     {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(member), 0, 0, words, preset                   \
+        STR_INIT(section), STR_INIT(name), kind, AT(member), 0, 0, words, preset, NULL             \
     }
 
 #define DAY 86400
 #define MIB (1024 * 1024)
+#define GIB (1024ull * MIB)
+
+static bool config_check_host(struct str value, struct complaint *wrong);
+static bool config_check_networks(struct str value, struct complaint *wrong);
+static bool config_check_origins(struct str value, struct complaint *wrong);
+static bool config_check_address(struct str value, struct complaint *wrong);
 
 static const struct key keys[] = {
-    TEXT("common", "host", host, "0.0.0.0"),
+    CHECKED("common", "host", host, 1, "0.0.0.0", config_check_host),
     NUMBER("common", "port", KIND_NUMBER, port, 1, 65535, "7800"),
     CHOICE("common", "cluster", KIND_BOOLEAN, cluster, "false true", "false"),
     CHOICE("common", "crypto_key", KIND_KEY, crypto_key, NULL, ""),
-    TEXT("common", "data_dir", data_dir, "data"),
+    CHECKED("common", "data_dir", data_dir, 1, "data", NULL),
     TEXT("common", "user", user, ""),
     NUMBER("common", "drain", KIND_SECONDS, drain, 0, 3600, "5"),
     NUMBER("common", "drain_wait", KIND_SECONDS, drain_wait, 0, 3600, "0"),
-    TEXT("common", "trusted_proxies", trusted_proxies, ""),
+    CHECKED("common", "trusted_proxies", trusted_proxies, 0, "", config_check_networks),
 
     NUMBER("auth", "token_ttl", KIND_NUMBER, token_ttl, 1, 3650 * DAY, "172800"),
     CHOICE("auth", "register", KIND_REGISTER, registration, NULL, "open"),
@@ -61,14 +77,14 @@ static const struct key keys[] = {
     NUMBER("websocket", "ping", KIND_SECONDS, ping, 1, DAY, "25"),
     NUMBER("websocket", "pong_timeout", KIND_SECONDS, pong_timeout, 1, DAY, "10"),
     NUMBER("websocket", "max_message", KIND_SIZE, max_message, 4, 64 * MIB, "8192"),
-    NUMBER("websocket", "send_queue", KIND_SIZE, send_queue, 1024, 1024 * MIB, "1 MiB"),
-    TEXT("websocket", "allowed_origins", allowed_origins, ""),
+    NUMBER("websocket", "send_queue", KIND_SIZE, send_queue, 1024, GIB, "1 MiB"),
+    CHECKED("websocket", "allowed_origins", allowed_origins, 0, "", config_check_origins),
 
     NUMBER("limits", "max_connections", KIND_NUMBER, max_connections, 0, 10000000, "0"),
     NUMBER("limits", "max_per_ip", KIND_NUMBER, max_per_ip, 0, 10000000, "0"),
     NUMBER("limits", "max_body", KIND_SIZE, max_body, 256, 256 * MIB, "1 MiB"),
     NUMBER("limits", "max_head", KIND_SIZE, max_head, 256, MIB, "8 KiB"),
-    NUMBER("limits", "max_buffered", KIND_SIZE, max_buffered, MIB, 1024ull * 1024 * MIB, "256 MiB"),
+    NUMBER("limits", "max_buffered", KIND_SIZE, max_buffered, MIB, 1024 * GIB, "256 MiB"),
     NUMBER("limits", "head_timeout", KIND_SECONDS, head_timeout, 1, DAY, "10"),
     NUMBER("limits", "idle_timeout", KIND_SECONDS, idle_timeout, 1, DAY, "75"),
     NUMBER("limits", "api_rate", KIND_NUMBER, api_rate, 0, 10000000, "0"),
@@ -87,20 +103,20 @@ static const struct key keys[] = {
     CHOICE("admin", "listen", KIND_ADMIN, admin_host, NULL, "127.0.0.1:7801"),
     CHOICE("console", "enabled", KIND_BOOLEAN, console, "false true", "true"),
 
-    TEXT("redis", "host", redis_host, "127.0.0.1"),
+    CHECKED("redis", "host", redis_host, 1, "127.0.0.1", NULL),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
     TEXT("redis", "password", redis_password, ""),
     NUMBER("redis", "db", KIND_NUMBER, redis_db, 0, 1000000, "0"),
     TEXT("redis", "prefix", redis_prefix, "wspush:"),
 
-    TEXT("rabbitmq", "host", rabbitmq_host, "127.0.0.1"),
+    CHECKED("rabbitmq", "host", rabbitmq_host, 1, "127.0.0.1", NULL),
     NUMBER("rabbitmq", "port", KIND_NUMBER, rabbitmq_port, 1, 65535, "5672"),
     TEXT("rabbitmq", "user", rabbitmq_user, "guest"),
     TEXT("rabbitmq", "password", rabbitmq_password, "guest"),
     TEXT("rabbitmq", "vhost", rabbitmq_vhost, "/"),
-    TEXT("rabbitmq", "exchange", rabbitmq_exchange, "wspush"),
+    CHECKED("rabbitmq", "exchange", rabbitmq_exchange, 1, "wspush", NULL),
 
-    TEXT("cluster", "advertise", advertise, ""),
+    CHECKED("cluster", "advertise", advertise, 0, "", config_check_address),
     NUMBER("cluster", "rpc_port", KIND_NUMBER, rpc_port, 0, 65535, "0"),
     NUMBER("cluster", "node_ttl", KIND_SECONDS, node_ttl, 1, 3600, "15"),
     NUMBER("cluster", "rpc_timeout", KIND_NUMBER, rpc_timeout, 10, 2900, "2000"),
@@ -116,8 +132,7 @@ struct complaint {
 
 static bool complain(struct complaint *complaint, const char *what, struct str detail)
 {
-    /* what the file says is the operator's own, but it may be any file: control bytes are not
-     * printed */
+    /* it may be any file: control bytes are not printed */
     size_t length = (size_t)snprintf(complaint->text, complaint->room, "%s", what);
 
     for (size_t i = 0; i < detail.length && i < 100 && length + 1 < complaint->room; i++) {
@@ -133,30 +148,60 @@ static bool set_text(const struct key *key, struct str value, char *out, struct 
 {
     if (value.length >= key->max)
         return complain(wrong, "the value is too long: ", key->name);
+    if (value.length < key->min)
+        return complain(wrong, "a value is needed for ", key->name);
     for (size_t i = 0; i < value.length; i++)
         if ((unsigned char)value.at[i] < 0x20)
             return complain(wrong, "control byte in the value of ", key->name);
+    if (key->check && !key->check(value, wrong))
+        return false;
     if (value.length)
         memcpy(out, value.at, value.length);
     out[value.length] = '\0';
     return true;
 }
 
-static bool set_number(const struct key *key, struct str digits, uint64_t unit, uint64_t *out,
-                       struct complaint *wrong)
+static const struct {
+    struct str name;
+    uint64_t bytes;
+} units[] = {{STR_INIT("GiB"), GIB}, {STR_INIT("MiB"), MIB}, {STR_INIT("KiB"), 1024}};
+
+#define UNIT_COUNT (sizeof units / sizeof units[0])
+
+/* A limit as people write it. */
+static void config_write_amount(const struct key *key, uint64_t amount, char text[32])
+{
+    size_t i = 0;
+
+    while (i < UNIT_COUNT && (amount < units[i].bytes || amount % units[i].bytes))
+        i++;
+    if (key->kind == KIND_NUMBER)
+        snprintf(text, 32, "%llu", (unsigned long long)amount);
+    else if (i == UNIT_COUNT)
+        snprintf(text, 32, "%llu bytes", (unsigned long long)amount);
+    else
+        snprintf(text, 32, "%llu %s", (unsigned long long)(amount / units[i].bytes),
+                 units[i].name.at);
+}
+
+/* `digits` is the number in `value`, in front of its unit. */
+static bool set_number(const struct key *key, struct str value, struct str digits, uint64_t unit,
+                       uint64_t *out, struct complaint *wrong)
 {
     uint64_t number = 0;
-    char what[160];
+    char what[200], least[32], most[32];
 
     if (str_number(digits, UINT64_MAX / unit, &number) && number * unit >= key->min &&
         number * unit <= key->max) {
         *out = number * unit;
         return true;
     }
-    snprintf(what, sizeof what, "%.*s must be a number from %llu to %llu, not ",
-             (int)key->name.length, key->name.at, (unsigned long long)key->min,
-             (unsigned long long)key->max);
-    return complain(wrong, what, digits);
+    config_write_amount(key, key->min, least);
+    config_write_amount(key, key->max, most);
+    snprintf(what, sizeof what, "%s must be a %s from %s to %s%s, not ", key->name.at,
+             key->kind == KIND_SIZE ? "size" : "number", least, most,
+             key->kind == KIND_SIZE ? ", in bytes or with KiB, MiB or GiB" : "");
+    return complain(wrong, what, value);
 }
 
 /* "25" or "0.25": whole seconds keep the file readable, parts of them keep tests short. */
@@ -184,21 +229,16 @@ static bool set_seconds(const struct key *key, struct str value, uint64_t *out,
 static bool set_size(const struct key *key, struct str value, uint64_t *out,
                      struct complaint *wrong)
 {
-    static const struct {
-        struct str suffix;
-        uint64_t unit;
-    } units[] = {{STR_INIT("kib"), 1024}, {STR_INIT("mib"), MIB}};
-
-    for (size_t i = 0; i < 2; i++) {
-        struct str suffix = units[i].suffix, number = value;
+    for (size_t i = 0; i < UNIT_COUNT; i++) {
+        struct str suffix = units[i].name, number = value;
 
         if (value.length <= suffix.length)
             continue;
         number.length -= suffix.length;
         if (str_equal_nocase((struct str){value.at + number.length, suffix.length}, suffix))
-            return set_number(key, str_trim(number), units[i].unit, out, wrong);
+            return set_number(key, value, str_trim(number), units[i].bytes, out, wrong);
     }
-    return set_number(key, value, 1, out, wrong);
+    return set_number(key, value, value, 1, out, wrong);
 }
 
 /* The place of a word in a list, or -1. */
@@ -261,6 +301,82 @@ static bool set_admin(struct str value, struct config *config, struct complaint 
     return true;
 }
 
+/* --- lists ------------------------------------------------------------------------------------ */
+
+bool config_next_network(struct str *rest, unsigned char address[16], unsigned *bits)
+{
+    struct str after = *rest, entry = str_entry(&after), length = entry;
+    struct str host = str_cut(&length, '/');
+    bool ipv6 = host.length && memchr(host.at, ':', host.length);
+    uint64_t number = ipv6 ? 128 : 32;
+    char text[INET6_ADDRSTRLEN] = "";
+
+    *rest = (struct str){entry.at, entry.length + after.length};
+    if (host.length == 0 || host.length >= sizeof text || memchr(host.at, '\0', host.length))
+        return false;
+    memcpy(text, host.at, host.length);
+    memcpy(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
+    if (inet_pton(ipv6 ? AF_INET6 : AF_INET, text, ipv6 ? address : address + 12) != 1 ||
+        (length.at && !str_number(length, number, &number)))
+        return false;
+    *bits = (unsigned)number + (ipv6 ? 0 : 96);
+    *rest = after;
+    return true;
+}
+
+static bool config_check_networks(struct str value, struct complaint *wrong)
+{
+    struct str rest = value;
+    unsigned char address[16];
+    unsigned bits;
+
+    while (config_next_network(&rest, address, &bits))
+        continue;
+    return rest.length == 0 ||
+           complain(wrong,
+                    "trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
+                    "fd00::/8, not ",
+                    str_entry(&rest));
+}
+
+static bool config_check_host(struct str value, struct complaint *wrong)
+{
+    if (str_equal(value, STR("unix:")))
+        return complain(wrong, "host = unix: needs a path, such as unix:/run/wspush/socket",
+                        (struct str){0});
+    return true;
+}
+
+/* An address that one machine can have, or none. */
+static bool config_check_address(struct str value, struct complaint *wrong)
+{
+    unsigned char address[4];
+
+    if (value.length == 0 ||
+        (identity_read_address(value, address) && address[0] != 0 && address[0] < 224))
+        return true;
+    return complain(
+        wrong, "advertise must be an IPv4 address of this machine, such as 10.0.0.11, not ", value);
+}
+
+static bool config_check_origins(struct str value, struct complaint *wrong)
+{
+    struct str rest = value, entry = str_entry(&rest);
+    bool good = value.length == 0 || entry.length > 0; /* not just commas */
+
+    while (good && entry.length && (good = origin_is_good(entry)))
+        entry = str_entry(&rest);
+    return good || complain(wrong,
+                            "allowed_origins must be *, null, or the origins of pages such as "
+                            "https://shop.example or https://*.shop.example:8443, not ",
+                            entry.length ? entry : value);
+}
+
+bool config_allows_origin(const struct config *config, struct str origin)
+{
+    return origin_is_allowed(str_from(config->allowed_origins), origin);
+}
+
 static bool set_value(struct config *config, const struct key *key, struct str value,
                       struct complaint *wrong)
 {
@@ -268,6 +384,8 @@ static bool set_value(struct config *config, const struct key *key, struct str v
     int word = key->words ? word_index(key->words, value) : 0;
     char what[160];
 
+    if (value.length && memchr(value.at, '\0', value.length)) /* a text ends in one */
+        return complain(wrong, "NUL byte in the value of ", key->name);
     if (word < 0) {
         snprintf(what, sizeof what, "%.*s must be one of: %s; not ", (int)key->name.length,
                  key->name.at, key->words);
@@ -280,7 +398,7 @@ static bool set_value(struct config *config, const struct key *key, struct str v
         *(bool *)out = word == 1;
         return true;
     case KIND_NUMBER:
-        return set_number(key, value, 1, out, wrong);
+        return set_number(key, value, value, 1, out, wrong);
     case KIND_SECONDS:
         return set_seconds(key, value, out, wrong);
     case KIND_SIZE:
@@ -313,14 +431,121 @@ void config_defaults(struct config *config)
         set_value(config, &keys[i], str_from(keys[i].preset), &wrong);
 }
 
-/* The line without its comment: '#' or ';' at its beginning or behind white space. */
-static struct str strip_comment(struct str line)
+/* --- INI -------------------------------------------------------------------------------------- */
+
+/* How many letters must be changed, added or left out to make one name of the other; 9 for names
+ * that nobody mistypes. */
+static size_t config_edit_distance(struct str a, struct str b)
 {
-    for (size_t i = 0; i < line.length; i++)
-        if ((line.at[i] == '#' || line.at[i] == ';') &&
-            (i == 0 || line.at[i - 1] == ' ' || line.at[i - 1] == '\t'))
-            line.length = i;
-    return str_trim(line);
+    size_t row[64] = {0};
+
+    if (a.length > 63 || b.length > 63)
+        return 9;
+    for (size_t j = 0; j <= b.length; j++)
+        row[j] = j;
+    for (size_t i = 0; i < a.length; i++) {
+        size_t corner = row[0]++;
+
+        for (size_t j = 0; j < b.length; j++) {
+            struct str left = {a.at + i, 1}, right = {b.at + j, 1};
+            size_t least = corner + !str_equal_nocase(left, right);
+
+            corner = row[j + 1];
+            if (row[j] + 1 < least)
+                least = row[j] + 1;
+            row[j + 1] = corner + 1 < least ? corner + 1 : least;
+        }
+    }
+    return row[b.length];
+}
+
+/* The name that is the most like `name`: a key of `section`, or a section if that is {NULL, 0}.
+ * {NULL, 0} if none is like it. */
+static struct str config_find_similar(struct str name, struct str section)
+{
+    struct str best = {0};
+    size_t least = 3;
+
+    for (size_t i = 0; i < KEY_COUNT; i++) {
+        struct str other = section.at ? keys[i].name : keys[i].section;
+        size_t distance = config_edit_distance(name, other);
+
+        if ((!section.at || str_equal(keys[i].section, section)) && distance < least &&
+            distance * 3 <= other.length + 2) {
+            least = distance;
+            best = other;
+        }
+    }
+    return best;
+}
+
+/* Complains, with a hint at what was meant if something is known that could have been. */
+static bool config_complain_like(struct complaint *wrong, const char *what, struct str name,
+                                 const char *before, const char *meant, const char *behind)
+{
+    size_t length;
+
+    complain(wrong, what, name);
+    length = strlen(wrong->text);
+    if (meant && meant[0])
+        snprintf(wrong->text + length, wrong->room - length, "; %s%s%s", before, meant, behind);
+    return false;
+}
+
+static bool config_complain_unknown(struct complaint *wrong, const char *what, struct str name,
+                                    struct str section)
+{
+    struct str best = config_find_similar(name, section), owner = {0};
+
+    for (size_t i = 0; i < KEY_COUNT && section.at && !best.at && !owner.at; i++)
+        if (str_equal_nocase(keys[i].name, name))
+            owner = keys[i].section;
+    if (owner.at)
+        return config_complain_like(wrong, what, name, "it belongs to [", owner.at, "]");
+    return config_complain_like(wrong, what, name, "did you mean ", best.at, "?");
+}
+
+/* The text without its comment, which begins with '#' or ';' behind white space. */
+static struct str strip_comment(struct str text)
+{
+    for (size_t i = 1; i < text.length; i++)
+        if ((text.at[i] == '#' || text.at[i] == ';') &&
+            (text.at[i - 1] == ' ' || text.at[i - 1] == '\t'))
+            text.length = i;
+    return str_trim(text);
+}
+
+/* Reads what stands behind the '=': without quotes up to a comment, in quotes as it is. `room` has
+ * the value if quotes are taken off. */
+static bool config_read_value(struct str text, char room[CONFIG_VALUE_MAX], struct str *value,
+                              struct complaint *wrong)
+{
+    struct str quoted = str_trim(text), behind;
+    size_t length = 0, i = 1;
+
+    if (quoted.length == 0 || quoted.at[0] != '"') {
+        *value = strip_comment(text);
+        return true;
+    }
+    for (; i < quoted.length && quoted.at[i] != '"'; i++) {
+        if (quoted.at[i] == '\\' &&
+            (++i == quoted.length || (quoted.at[i] != '"' && quoted.at[i] != '\\')))
+            i = quoted.length; /* refused below */
+        else if (length++ < CONFIG_VALUE_MAX)
+            room[length - 1] = quoted.at[i];
+    }
+    if (i < quoted.length) {
+        behind = (struct str){quoted.at + i + 1, quoted.length - i - 1};
+        if (strip_comment(behind).length)
+            i = quoted.length;
+    }
+    *value = (struct str){room, length};
+    if (i >= quoted.length)
+        return complain(wrong,
+                        "a value that begins with a double quote must end with one; in it, "
+                        "\\\" and \\\\ stand for \" and \\, and \\ for nothing else",
+                        (struct str){0});
+    return length <= CONFIG_VALUE_MAX || complain(wrong, "the value is too long", (struct str){0});
 }
 
 static bool find_section(struct str line, struct str *section, struct complaint *wrong)
@@ -336,19 +561,20 @@ static bool find_section(struct str line, struct str *section, struct complaint 
             *section = keys[i].section;
             return true;
         }
-    return complain(wrong, "unknown section: ", name);
+    return config_complain_unknown(wrong, "unknown section: ", name, (struct str){0});
 }
 
 static bool parse_line(struct config *config, struct str line, struct str *section,
                        bool seen[KEY_COUNT], struct complaint *wrong)
 {
-    struct str value = line, name;
+    struct str bare = strip_comment(line), value = line, name;
+    char room[CONFIG_VALUE_MAX];
 
     if (line.at[0] == '[')
-        return find_section(line, section, wrong);
-    if (memchr(line.at, '\0', line.length)) /* a text that ends in a NUL cannot hold one */
+        return find_section(bare, section, wrong);
+    if (memchr(bare.at, '\0', bare.length))
         return complain(wrong, "NUL byte in the line", (struct str){0});
-    if (!memchr(line.at, '=', line.length))
+    if (!memchr(bare.at, '=', bare.length))
         return complain(wrong, "key = value is expected", (struct str){0});
     name = str_trim(str_cut(&value, '='));
     if (!section->at)
@@ -359,9 +585,10 @@ static bool parse_line(struct config *config, struct str line, struct str *secti
         if (seen[i])
             return complain(wrong, "this key was given before: ", name);
         seen[i] = true;
-        return set_value(config, &keys[i], str_trim(value), wrong);
+        return config_read_value(value, room, &value, wrong) &&
+               set_value(config, &keys[i], value, wrong);
     }
-    return complain(wrong, "unknown key: ", name);
+    return config_complain_unknown(wrong, "unknown key: ", name, *section);
 }
 
 bool config_parse(struct config *config, const char *file, struct str text, char *error,
@@ -379,13 +606,96 @@ bool config_parse(struct config *config, const char *file, struct str text, char
 
         if (line.length && line.at[line.length - 1] == '\r')
             line.length--;
-        line = strip_comment(line);
-        if (line.length && !parse_line(config, line, &section, seen, &wrong)) {
+        line = str_trim(line);
+        if (line.length && line.at[0] != '#' && line.at[0] != ';' &&
+            !parse_line(config, line, &section, seen, &wrong)) {
             snprintf(error, room, "%s:%u: %s", file, number, what);
             return false;
         }
     }
     return true;
+}
+
+/* --- the environment -------------------------------------------------------------------------- */
+
+/* Writes the name of a key's variable; they are short. */
+static struct str config_write_variable(const struct key *key, char text[64])
+{
+    int length = snprintf(text, 64, "WSPUSH_%s_%s", key->section.at, key->name.at);
+
+    for (int i = 0; i < length; i++)
+        if (text[i] >= 'a' && text[i] <= 'z')
+            text[i] = (char)(text[i] - 'a' + 'A');
+    return (struct str){text, (size_t)length};
+}
+
+/* Cuts _FILE off the end. */
+static bool config_cut_file(struct str *name)
+{
+    struct str suffix = STR("_FILE");
+    size_t length = name->length - suffix.length;
+
+    if (name->length <= strlen("WSPUSH_") + suffix.length ||
+        !str_equal((struct str){name->at + length, suffix.length}, suffix))
+        return false;
+    name->length = length;
+    return true;
+}
+
+static const struct key *config_find_variable(struct str name)
+{
+    char text[64];
+
+    for (size_t i = 0; i < KEY_COUNT; i++)
+        if (str_equal(config_write_variable(&keys[i], text), name))
+            return &keys[i];
+    return NULL;
+}
+
+bool config_names_file(struct str name)
+{
+    struct str stem = name;
+
+    return !config_find_variable(name) && config_cut_file(&stem) && config_find_variable(stem);
+}
+
+static bool config_complain_variable(struct str name, struct complaint *wrong)
+{
+    struct str stem = name, tail = {name.at + strlen("WSPUSH_"), name.length - strlen("WSPUSH_")};
+    bool file = config_cut_file(&stem);
+    char text[64], best[64] = "";
+    size_t least = 3;
+
+    for (size_t i = 0; i < KEY_COUNT; i++) {
+        size_t distance = config_edit_distance(stem, config_write_variable(&keys[i], text));
+
+        if (distance < least || (!best[0] && str_equal_nocase(tail, keys[i].name)))
+            memcpy(best, text, sizeof best);
+        if (distance < least)
+            least = distance;
+    }
+    return config_complain_like(wrong, "unknown variable of the environment: ", name,
+                                "did you mean ", best, file ? "_FILE?" : "?");
+}
+
+bool config_set(struct config *config, struct str name, struct str value, char *error, size_t room)
+{
+    struct str stem = name;
+    const struct key *key = config_find_variable(name);
+    char what[400];
+    struct complaint wrong = {what, sizeof what};
+
+    if (!key && config_cut_file(&stem))
+        key = config_find_variable(stem);
+    if (key && set_value(config, key, value, &wrong))
+        return true;
+    if (key) {
+        snprintf(error, room, "%.*s: %s", (int)name.length, name.at, what);
+        return false;
+    }
+    config_complain_variable(name, &wrong);
+    snprintf(error, room, "%s", what);
+    return false;
 }
 
 /* --- two configurations ----------------------------------------------------------------------- */
@@ -483,23 +793,4 @@ void config_adopt(struct config *into, const struct config *from)
         if (is_live(&keys[i]))
             memcpy((char *)into + keys[i].offset, (const char *)from + keys[i].offset,
                    value_size(&keys[i]));
-}
-
-bool config_allows_origin(const struct config *config, struct str origin)
-{
-    struct str rest = str_from(config->allowed_origins);
-
-    if (rest.length == 0)
-        return true;
-    while (rest.at) {
-        struct str word = str_cut(&rest, ' ');
-
-        while (word.at) {
-            struct str allowed = str_cut(&word, ',');
-
-            if (allowed.length && str_equal_nocase(allowed, origin))
-                return true;
-        }
-    }
-    return false;
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -99,6 +100,44 @@ int file_make_directory(const char *path)
         return errno;
     if (stat(path, &status) != 0)
         return errno;
+    return S_ISDIR(status.st_mode) ? 0 : ENOTDIR;
+}
+
+int file_test_create(const char *path)
+{
+    char folder[PATH_MAX];
+    size_t length = strlen(path);
+
+    if (length >= sizeof folder)
+        return ENAMETOOLONG;
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+    return access(length ? folder : ".", W_OK | X_OK) == 0 ? 0 : errno;
+}
+
+int file_test_append(const char *path)
+{
+    /* O_NONBLOCK: a FIFO without a reader would keep this waiting */
+    int fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (fd >= 0)
+        close(fd);
+    if (fd >= 0 || errno == ENXIO)
+        return 0;
+    return errno == ENOENT ? file_test_create(path) : errno;
+}
+
+int file_test_directory(const char *path, uid_t *owner)
+{
+    struct stat status;
+
+    if (stat(path, &status) != 0)
+        return errno;
+    *owner = status.st_uid;
     return S_ISDIR(status.st_mode) ? 0 : ENOTDIR;
 }
 

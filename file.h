@@ -5,6 +5,8 @@
 
 #include "buf.h"
 
+#include <sys/types.h>
+
 /* Appends a file's bytes to `out`. Returns 0, or errno; EFBIG if they pass the buffer's limit. */
 int file_read(const char *path, struct buf *out);
 
@@ -15,6 +17,18 @@ int file_replace(const char *directory, const char *name, struct str bytes);
 
 /* Creates a directory for the owner alone unless it is there. Returns 0 or errno. */
 int file_make_directory(const char *path);
+
+/* Whether something could be created or removed there: what matters is the directory. Returns 0 or
+ * errno. */
+int file_test_create(const char *path);
+
+/* Whether a file could be opened to be appended to, and created if it is not there; neither is done to
+ * it. Returns 0 or errno. */
+int file_test_append(const char *path);
+
+/* Whether this is a directory, and whose. Returns 0 or errno; ENOENT if it is not there and could be
+ * looked for. */
+int file_test_directory(const char *path, uid_t *owner);
 
 /* Takes a lock on directory/name, creating it, that ends with the process. Returns 0, EAGAIN if
  * another process has it, or errno. */

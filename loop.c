@@ -249,7 +249,7 @@ static void store_address(unsigned char out[16], const struct sockaddr_storage *
     if (from->ss_family == AF_INET6) {
         memcpy(&ipv6, from, sizeof ipv6);
         memcpy(out, &ipv6.sin6_addr, 16);
-    } else {
+    } else if (from->ss_family == AF_INET) { /* a peer on a Unix-domain socket has none: :: */
         memcpy(&ipv4, from, sizeof ipv4);
         out[10] = out[11] = 0xff;
         memcpy(out + 12, &ipv4.sin_addr, 4);

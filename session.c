@@ -363,6 +363,19 @@ static void refuse_upgrade(struct session_context *context, struct session *sess
     send_answer(context, session, answer, manner);
 }
 
+static void session_log_origin(const struct session_context *context, const struct session *session,
+                               struct str origin)
+{
+    char address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {
+        {.name = "remote"}, {.name = "origin", .text = origin.length ? origin : STR("")}, {0}};
+
+    conn_address(&session->conn, address);
+    fields[0].text = str_from(address);
+    log_write(context->log, LOG_INFO, "client turned away: its Origin is not among allowed_origins",
+              fields);
+}
+
 /* GET /ws: an upgrade, or why not. */
 static void handle_ws(struct session_context *context, struct session *session,
                       const struct http_request *request)
@@ -393,6 +406,7 @@ static void handle_ws(struct session_context *context, struct session *session,
     status = ws_check_upgrade(request, &key, &error);
     origins = http_header(request, STR("Origin"), &origin);
     if (!status && origins && (origins > 1 || !config_allows_origin(context->config, origin))) {
+        session_log_origin(context, session, origin);
         status = 403;
         error = "this Origin is not among allowed_origins";
     }

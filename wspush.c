@@ -24,6 +24,8 @@
 
 #define VERSION "0.1.0"
 #define DEFAULT_FILE "config.ini"
+#define OTHER_FILE "configs/config.ini" /* where the system has it whose API this is */
+#define SECRET_MAX 65536                /* of a file that a variable names */
 #define CONFIG_MAX (1024 * 1024)
 #define MOST_CONNECTIONS 10000000
 #define KEY_FILE "key"
@@ -40,6 +42,8 @@
 #define FEATURES "single node"
 #endif
 
+extern char **environ; /* POSIX has it, and no header that declares it */
+
 /* POSIX has no call that sets a process's supplementary groups, but every system has this one. */
 int initgroups(const char *user, gid_t group);
 
@@ -50,11 +54,14 @@ static int wake_descriptor = -1;
 static const char usage[] =
     "usage: wspush [-c FILE] [-t] [-v] [-h] [PORT]\n"
     "\n"
-    "  -c FILE   configuration (" DEFAULT_FILE " in the working directory; absent: defaults)\n"
-    "  -t        test the configuration and exit\n"
-    "  -v        print the version and what is compiled in, and exit\n"
-    "  -h        print this and exit\n"
+    "  -c FILE   configuration (" DEFAULT_FILE ", or " OTHER_FILE "; absent: defaults)\n"
+    "  -t        test whether a start would succeed, and exit\n"
+    "  -v        print the version and what is compiled in, and exit (--version)\n"
+    "  -h        print this and exit (--help)\n"
     "  PORT      listen on this port instead of the configured one\n"
+    "\n"
+    "A variable of the environment, such as WSPUSH_COMMON_PORT=8080, goes before the key in\n"
+    "FILE; WSPUSH_COMMON_CRYPTO_KEY_FILE=PATH has the value read from a file.\n"
     "\n"
     "Clients connect to ws://HOST:PORT/ws?systemId=NAME, business systems POST to\n"
     "http://HOST:PORT/api/..., and browsers show the console at http://HOST:PORT/;\n"
@@ -70,11 +77,35 @@ struct options {
     bool absent;   /* the file is not there, and need not be */
 };
 
+_Noreturn static void wspush_print_version(void)
+{
+    printf("wspush " VERSION "\nfeatures: " FEATURES "\n");
+    exit(0);
+}
+
+_Noreturn static void wspush_print_usage(void)
+{
+    fputs(usage, stdout);
+    exit(0);
+}
+
+/* The two options that many people try first. */
+static void wspush_take_long_options(int count, char **arguments)
+{
+    for (int i = 1; i < count && strcmp(arguments[i], "--") != 0; i++) {
+        if (strcmp(arguments[i], "--version") == 0)
+            wspush_print_version();
+        if (strcmp(arguments[i], "--help") == 0)
+            wspush_print_usage();
+    }
+}
+
 static void parse_options(int count, char **arguments, struct options *options)
 {
     int option;
 
     *options = (struct options){.file = DEFAULT_FILE};
+    wspush_take_long_options(count, arguments);
     while ((option = getopt(count, arguments, "c:tvh")) != -1) {
         switch (option) {
         case 'c':
@@ -85,11 +116,9 @@ static void parse_options(int count, char **arguments, struct options *options)
             options->test = true;
             break;
         case 'v':
-            printf("wspush " VERSION "\nfeatures: " FEATURES "\n");
-            exit(0);
+            wspush_print_version();
         case 'h':
-            fputs(usage, stdout);
-            exit(0);
+            wspush_print_usage();
         default:
             fputs(usage, stderr);
             exit(2);
@@ -102,36 +131,97 @@ static void parse_options(int count, char **arguments, struct options *options)
         fputs(usage, stderr);
         exit(2);
     }
+    if (!options->named && access(DEFAULT_FILE, F_OK) != 0 && access(OTHER_FILE, F_OK) == 0)
+        options->file = OTHER_FILE;
 }
 
 /* What a node of a cluster must have been told. */
-static bool check_cluster(const struct options *options, struct config *config, char *error,
-                          size_t room)
+static bool check_cluster(struct config *config, char *error, size_t room)
 {
 #ifndef WSPUSH_CLUSTER
     snprintf(error, room,
-             "%s: cluster = true, but this binary is built without cluster support: build one with "
-             "make CLUSTER=1, or set cluster = false",
-             options->file);
+             "[common] cluster = true, but this binary is built without cluster support: build one "
+             "with make CLUSTER=1, or set cluster = false");
     return false;
 #endif
     if (!config->rpc_port)
         config->rpc_port = config->port + RPC_PORT_ABOVE;
     if (!config->crypto_key[0])
         snprintf(error, room,
-                 "%s: cluster = true needs [common] crypto_key: the same 16 bytes on every node",
-                 options->file);
+                 "[common] cluster = true needs crypto_key: the same 16 bytes on every node");
     else if (config->rpc_port > 65535)
-        snprintf(error, room, "%s: [common] port + %d is no port: set [cluster] rpc_port",
-                 options->file, RPC_PORT_ABOVE);
+        snprintf(error, room, "[common] port + %d is no port: set [cluster] rpc_port",
+                 RPC_PORT_ABOVE);
     else if (config->rpc_port == config->port)
-        snprintf(error, room, "%s: [cluster] rpc_port must not be [common] port", options->file);
+        snprintf(error, room, "[cluster] rpc_port must not be [common] port");
     else
         return true;
     return false;
 }
 
-/* Reads the configuration. False: `error`, of `room` bytes, says what is wrong and what helps. */
+/* Takes a variable's value from the file that it names, without the line feed at its end. */
+static bool wspush_set_from_file(struct config *config, struct str name, const char *path,
+                                 char *error, size_t room)
+{
+    struct buf text = {.limit = SECRET_MAX};
+    struct str value;
+    int code = file_read(path, &text);
+    bool good = false;
+
+    value = str_of(&text);
+    if (value.length && value.at[value.length - 1] == '\n')
+        value.length--;
+    if (value.length && value.at[value.length - 1] == '\r')
+        value.length--;
+    if (code)
+        snprintf(error, room, "%.*s: %s: %s: name a file that can be read", (int)name.length,
+                 name.at, path, strerror(code));
+    else
+        good = config_set(config, name, value, error, room);
+    crypto_erase(text.at, text.length);
+    buf_free(&text);
+    return good;
+}
+
+/* Takes one variable; others than WSPUSH_... are none of ours. */
+static bool wspush_set_variable(struct config *config, const char *variable, char *error,
+                                size_t room)
+{
+    struct str value = str_from(variable), name = str_cut(&value, '=');
+    char plain[64];
+
+    if (strncmp(variable, "WSPUSH_", strlen("WSPUSH_")) != 0)
+        return true;
+    if (!config_names_file(name))
+        return config_set(config, name, value, error, room);
+    snprintf(plain, sizeof plain, "%.*s", (int)(name.length - strlen("_FILE")), name.at);
+    if (getenv(plain)) {
+        snprintf(error, room, "%s and %s_FILE are both set: keep one of them", plain, plain);
+        return false;
+    }
+    return wspush_set_from_file(config, name, value.at, error, room);
+}
+
+/* Two listeners of one configuration would take each other's port. */
+static bool wspush_check_ports(const struct options *options, const struct config *config,
+                               char *error, size_t room)
+{
+    bool local = listen_path(config) != NULL;
+
+    if (local && options->port)
+        snprintf(error, room, "[common] host = %s has no port: leave the argument PORT out",
+                 config->host);
+    else if (!local && config->admin_port == config->port &&
+             listen_overlaps(config->host, config->admin_host))
+        snprintf(error, room, "[admin] listen must not have the port of [common]: %llu",
+                 (unsigned long long)config->port);
+    else
+        return true;
+    return false;
+}
+
+/* Reads the configuration: the file, the environment, the command line. False: `error`, of `room`
+ * bytes, says what is wrong and what helps. */
 static bool load_config(const struct options *options, struct config *config, bool *absent,
                         char *error, size_t room)
 {
@@ -147,10 +237,20 @@ static bool load_config(const struct options *options, struct config *config, bo
         return false;
     }
     good = code || config_parse(config, options->file, str_of(&text), error, room);
+    crypto_erase(text.at, text.length);
     buf_free(&text);
+    for (char **variable = environ; good && *variable; variable++)
+        good = wspush_set_variable(config, *variable, error, room);
     if (good && options->port)
         config->port = options->port;
-    return good && (!config->cluster || check_cluster(options, config, error, room));
+    return good && wspush_check_ports(options, config, error, room) &&
+           (!config->cluster || check_cluster(config, error, room));
+}
+
+_Noreturn static void wspush_refuse_log(const struct config *config, int error)
+{
+    die("[log] file = %s: %s: name a file that %s can write, or none for stderr", config->log_file,
+        strerror(error), config->user[0] ? config->user : "wspush");
 }
 
 static void open_log(const struct config *config, struct log *log)
@@ -160,8 +260,7 @@ static void open_log(const struct config *config, struct log *log)
         return;
     log->file = fopen(config->log_file, "a");
     if (!log->file)
-        die("[log] file = %s: %s: name a file that can be written, or none for stderr",
-            config->log_file, strerror(errno));
+        wspush_refuse_log(config, errno);
     setvbuf(log->file, NULL, _IONBF, 0); /* one line, one write */
 }
 
@@ -283,6 +382,18 @@ static void drop_privileges(const struct passwd *user)
         die("cannot give up root for user %s", user->pw_name);
 }
 
+_Noreturn static void wspush_refuse_data(const struct config *config, int error)
+{
+    die("[common] data_dir = %s: %s: name a directory that can be created or written",
+        config->data_dir, strerror(error));
+}
+
+_Noreturn static void wspush_refuse_lock(const struct config *config, int error)
+{
+    die("%s/" LOCK_FILE ": %s: data_dir and the files in it must belong to %s: chown -R them",
+        config->data_dir, strerror(error), config->user[0] ? config->user : "who runs wspush");
+}
+
 /* Becomes the configured user. Makes data_dir first, which that user must own; a node of a cluster
  * keeps nothing there. */
 static void prepare_data(const struct config *config)
@@ -294,8 +405,7 @@ static void prepare_data(const struct config *config)
         chown(config->data_dir, user->pw_uid, user->pw_gid) != 0)
         error = errno;
     if (error)
-        die("[common] data_dir = %s: %s: name a directory that can be created or written",
-            config->data_dir, strerror(error));
+        wspush_refuse_data(config, error);
     if (user)
         drop_privileges(user);
     if (config->cluster)
@@ -306,38 +416,65 @@ static void prepare_data(const struct config *config)
             "another data_dir",
             config->data_dir);
     if (error)
-        die("%s/" LOCK_FILE ": %s: data_dir and the files in it must belong to %s: chown -R them",
-            config->data_dir, strerror(error), user ? user->pw_name : "who runs wspush");
+        wspush_refuse_lock(config, error);
+}
+
+/* What SIGHUP reads must be readable for the user that wspush has become: better not to start than
+ * to fail then. */
+static void wspush_check_reload(const struct server *server)
+{
+    static struct config again;
+    struct tls_context *tls;
+    char error[1400];
+    bool absent;
+
+    if (!server->config.user[0])
+        return;
+    if (!load_config(&server->options, &again, &absent, error, sizeof error) ||
+        !load_certificate(&again, &tls, error, sizeof error))
+        die("as [common] user = %s, which SIGHUP reads it as: %s", server->config.user, error);
+    tls_context_free(tls);
+    crypto_erase(&again, sizeof again);
+}
+
+/* Reads the key that is kept in data_dir. False: there is none. */
+static bool wspush_read_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
+{
+    char path[sizeof config->data_dir + sizeof KEY_FILE];
+    struct buf kept = {.limit = 8192};
+    int error;
+
+    snprintf(path, sizeof path, "%s/" KEY_FILE, config->data_dir);
+    error = file_read(path, &kept);
+    if (error && error != ENOENT)
+        die("%s: %s: data_dir must be writable", path, strerror(error));
+    if (!error && kept.length != CRYPTO_KEY_SIZE)
+        die("%s is damaged: put the key back, or remove the file for a new key (tokens in use "
+            "become invalid)",
+            path);
+    if (!error)
+        memcpy(key, kept.at, CRYPTO_KEY_SIZE);
+    crypto_erase(kept.at, kept.length);
+    buf_free(&kept);
+    return !error;
 }
 
 /* The 16 bytes of crypto_key: configured, or kept in data_dir, or made now. */
 static void load_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
 {
-    char path[sizeof config->data_dir + sizeof KEY_FILE];
-    struct buf kept = {.limit = 8192};
     int error;
 
     if (config->crypto_key[0]) {
         memcpy(key, config->crypto_key, CRYPTO_KEY_SIZE);
         return;
     }
-    snprintf(path, sizeof path, "%s/" KEY_FILE, config->data_dir);
-    error = file_read(path, &kept);
-    if (error == ENOENT) {
-        if (!crypto_random(key, CRYPTO_KEY_SIZE))
-            die("no random bytes to be had from OpenSSL");
-        error = file_replace(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
-    } else if (!error && kept.length != CRYPTO_KEY_SIZE) {
-        die("%s is damaged: put the key back, or remove the file for a new key (tokens in use "
-            "become invalid)",
-            path);
-    } else if (!error) {
-        memcpy(key, kept.at, CRYPTO_KEY_SIZE);
-    }
+    if (wspush_read_key(config, key))
+        return;
+    if (!crypto_random(key, CRYPTO_KEY_SIZE))
+        die("no random bytes to be had from OpenSSL");
+    error = file_replace(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
     if (error)
-        die("%s: %s: data_dir must be writable", path, strerror(error));
-    crypto_erase(kept.at, kept.length);
-    buf_free(&kept);
+        die("%s/" KEY_FILE ": %s: data_dir must be writable", config->data_dir, strerror(error));
 }
 
 static void make_keys(const struct config *config, struct crypto_keys *keys)
@@ -527,8 +664,11 @@ static void log_start(const struct config *config, const struct log *log, uint64
                                  {0},
                                  {0}};
 
+    if (listen_path(config)) /* which has no port */
+        fields[1] = (struct log_field){.name = "max_connections", .number = (int64_t)connections};
     if (tls)
-        fields[3] = (struct log_field){.name = "certificate_days", .number = tls_context_days(tls)};
+        fields[listen_path(config) ? 2 : 3] =
+            (struct log_field){.name = "certificate_days", .number = tls_context_days(tls)};
 
     log_write(log, LOG_INFO, "wspush " VERSION " is listening", fields);
 }
@@ -543,30 +683,41 @@ static void make_url(char url[300], const char *scheme, const char *host, uint64
              ipv6 ? "]" : "", (unsigned)port);
 }
 
-/* For whoever has started it by hand: what is where, and what to try first. */
-static void welcome(const struct server *server)
+static void wspush_print_welcome(const struct config *config, const char *absent)
 {
-    const struct config *config = &server->config;
+    const char *path = listen_path(config);
     char url[300], metrics[300];
 
-    if (!server->options.absent && !isatty(STDOUT_FILENO))
-        return;
-    make_url(url, config->tls_cert[0] ? "https" : "http", config->host, config->port);
-    make_url(metrics, "http", config->admin_host, config->admin_port);
-    printf("wspush " VERSION " listens on %s port %u%s.\n", config->host, (unsigned)config->port,
-           server->options.absent ? " (no " DEFAULT_FILE " here: defaults)" : "");
-    if (config->console)
+    make_url(url, config->tls_cert[0] ? "https" : "http", path ? "localhost" : config->host,
+             config->port);
+    if (path) /* browsers do not know such sockets */
+        printf("wspush " VERSION " listens on %s%s.\n", config->host, absent);
+    else
+        printf("wspush " VERSION " listens on %s port %u%s.\n", config->host,
+               (unsigned)config->port, absent);
+    if (config->console && !path)
         printf("  Console   %s/\n", url);
+    make_url(metrics, "http", config->admin_host, config->admin_port);
     if (config->admin_port)
         printf("  Metrics   %s/metrics\n", metrics);
-    printf("  Try       curl %s/api/register -d '{\"systemId\":\"demo\",\"password\":\"demo\"}'\n",
-           url);
+    printf(
+        "  Try       curl %s%s%s%s/api/register -d '{\"systemId\":\"demo\",\"password\":\"demo\"}'\n",
+        path ? "--unix-socket " : "", path ? path : "", path ? " " : "", url);
     fflush(stdout);
 }
 
+/* For whoever has started it by hand: what is where, and what to try first. */
+static void welcome(const struct server *server)
+{
+    if (server->options.absent || isatty(STDOUT_FILENO))
+        wspush_print_welcome(&server->config,
+                             server->options.absent ? " (no " DEFAULT_FILE " here: defaults)" : "");
+}
+
+/* Ports below 1024 need the rights that are given up later. */
 static void open_listeners(const struct config *config, struct loop_options *with)
 {
-    with->listener = listen_open(config);
+    with->listener = listen_path(config) ? -1 : listen_open(config);
     with->admin_listener = listen_open_admin(config);
     with->rpc_listener = config->cluster ? listen_open_rpc(config, with->rpc_address) : -1;
 }
@@ -587,6 +738,73 @@ static void prepare(struct server *server, struct loop_options *with)
         die("%s", error);
 }
 
+/* Becomes the user. Opens what that user will have to open again, or to remove, only then. */
+static void wspush_give_up_rights(struct server *server, struct loop_options *with,
+                                  struct listen_place *place)
+{
+    prepare_data(&server->config);
+    wspush_check_reload(server);
+    open_log(&server->config, &server->log);
+    if (listen_path(&server->config))
+        with->listener = listen_open_path(&server->config, place);
+}
+
+/* --- a test ---------------------------------------------------------------------------------- */
+
+/* Says what a start would say of data_dir. It belongs to the user once a start has made it so, and
+ * is looked into only then. */
+static void wspush_test_data(const struct config *config, const struct passwd *user)
+{
+    char path[sizeof config->data_dir + sizeof LOCK_FILE], key[CRYPTO_KEY_SIZE], error[1400];
+    struct accounts *accounts;
+    uid_t owner;
+    int code = file_test_directory(config->data_dir, &owner);
+
+    if (code == ENOENT || (!code && user && owner != user->pw_uid))
+        return;
+    if (!code && access(config->data_dir, W_OK | X_OK) != 0)
+        code = errno;
+    if (code)
+        wspush_refuse_data(config, code);
+    snprintf(path, sizeof path, "%s/" LOCK_FILE, config->data_dir);
+    code = file_test_append(path);
+    if (code)
+        wspush_refuse_lock(config, code);
+    if (!config->crypto_key[0])
+        wspush_read_key(config, key);
+    accounts = accounts_open(config->data_dir, -1, ACCOUNT_ITERATIONS, error, sizeof error);
+    if (!accounts)
+        die("%s", error);
+    accounts_close(accounts);
+    crypto_erase(key, sizeof key);
+}
+
+/* Refuses what a start would refuse, but for ports that are taken; changes nothing. */
+static void wspush_test(const struct server *server)
+{
+    const struct config *config = &server->config;
+    const struct passwd *user = find_user(config);
+    uid_t owner;
+    int error = config->cluster ? 0 : file_test_directory(config->data_dir, &owner);
+
+    if (error == ENOENT) /* a start makes it */
+        error = file_test_create(config->data_dir);
+    if (error)
+        wspush_refuse_data(config, error);
+    listen_test(config);
+    if (user)
+        drop_privileges(user);
+    if (!config->cluster)
+        wspush_test_data(config, user);
+    wspush_check_reload(server);
+    listen_test_path(config);
+    error = config->log_file[0] ? file_test_append(config->log_file) : 0;
+    if (error)
+        wspush_refuse_log(config, error);
+    printf(server->options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
+           server->options.file);
+}
+
 /* Opens those of the three that are closed: else a socket or a file would get the number, and what
  * is meant for stderr would be written to it. */
 static void keep_standard_streams(void)
@@ -604,6 +822,7 @@ int main(int count, char **arguments)
 {
     static struct server server;
     struct crypto_keys keys;
+    struct listen_place place;
     struct loop_options with = {.config = &server.config,
                                 .log = &server.log,
                                 .keys = &keys,
@@ -616,14 +835,12 @@ int main(int count, char **arguments)
     parse_options(count, arguments, &server.options);
     prepare(&server, &with);
     if (server.options.test) {
-        printf(server.options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
-               server.options.file);
+        wspush_test(&server);
         tls_context_free(with.tls);
         return 0;
     }
-    open_log(&server.config, &server.log);
     open_listeners(&server.config, &with);
-    prepare_data(&server.config);
+    wspush_give_up_rights(&server, &with, &place);
     make_keys(&server.config, &keys);
     open_wake_pipe(with.wake);
     catch_signals(with.wake[1]);
@@ -635,6 +852,8 @@ int main(int count, char **arguments)
     notify_service("READY=1\nSTATUS=serving");
     serve(&server);
     loop_close(server.loop);
+    if (listen_path(&server.config))
+        listen_remove_path(&server.config, &place);
     crypto_erase(&keys, sizeof keys);
     if (server.log.file)
         fclose(server.log.file);

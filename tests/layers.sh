@@ -21,8 +21,9 @@ log:
 file:
 json:
 order: identity json
-config:
-listen: config identity
+origin:
+config: identity origin
+listen: config file identity
 crypto:
 tls:
 worker: crypto

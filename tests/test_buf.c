@@ -594,6 +594,37 @@ static void buffer_is_freed_and_used_again(void)
     buf_free(&buf);
 }
 
+static void entries_come_off_a_list(void)
+{
+    static const struct {
+        const char *list, *entries; /* with '|' behind each */
+    } cases[] = {
+        {"", ""},
+        {" ", ""},
+        {",, ,", ""},
+        {"a", "a|"},
+        {"a b", "a|b|"},
+        {"a,b", "a|b|"},
+        {"a, b ,c", "a|b|c|"},
+        {" a  ,b, ", "a|b|"},
+        {"a;b\tc d", "a;b\tc|d|"},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        struct str copy = exact_copy(str_from(cases[i].list)), rest = copy, entry;
+        char found[50] = "";
+
+        while ((entry = str_entry(&rest)).length) {
+            strncat(found, entry.at, entry.length);
+            strcat(found, "|");
+        }
+        if (!CHECK(strcmp(found, cases[i].entries) == 0) || !CHECK(rest.length == 0))
+            printf("  %s\n", found);
+        free_copy(copy);
+    }
+    CHECK(str_entry(&(struct str){NULL, 0}).length == 0);
+}
+
 int main(void)
 {
     test_run("views_are_made", views_are_made);
@@ -614,5 +645,6 @@ int main(void)
     test_run("buffer_takes_numbers", buffer_takes_numbers);
     test_run("buffer_is_consumed", buffer_is_consumed);
     test_run("buffer_is_freed_and_used_again", buffer_is_freed_and_used_again);
+    test_run("entries_come_off_a_list", entries_come_off_a_list);
     return test_finish();
 }

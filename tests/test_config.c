@@ -3,8 +3,10 @@
 #include "config.h"
 #include "test.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define NUMBER(member) offsetof(struct config, member)
 
@@ -98,6 +100,9 @@ static void check_defaults(const struct config *config)
     CHECK(config->node_ttl == 15000 && config->rpc_timeout == 2000);
     CHECK(strcmp(config->admin_host, "127.0.0.1") == 0 && config->admin_port == 7801);
     CHECK(config->console);
+    CHECK(config->drain_wait == 0 && config->trusted_proxies[0] == '\0');
+    CHECK(config->max_buffered == 256u << 20 && config->max_groups == 1000);
+    CHECK(config->max_members == 1000);
 }
 
 static void defaults_are_those_of_the_contract(void)
@@ -204,12 +209,15 @@ static void admin_listens_at_an_address(void)
 /* A key belongs to its section. */
 static void keys_of_a_cluster_have_their_section(void)
 {
-    check_refused(STR("[redis]\nexchange = e"), "f.ini:2: unknown key: exchange");
-    check_refused(STR("[redis]\nuser = e"), "f.ini:2: unknown key: user");
-    check_refused(STR("[rabbitmq]\ndb = 1"), "f.ini:2: unknown key: db");
-    check_refused(STR("[cluster]\nport = 1"), "f.ini:2: unknown key: port");
-    check_refused(STR("[cluster]\ncluster = true"), "f.ini:2: unknown key: cluster");
-    check_refused(STR("[common]\nrpc_port = 1"), "f.ini:2: unknown key: rpc_port");
+    check_refused(STR("[redis]\nexchange = e"),
+                  "f.ini:2: unknown key: exchange; it belongs to [rabbitmq]");
+    check_refused(STR("[redis]\nuser = e"), "f.ini:2: unknown key: user; it belongs to [common]");
+    check_refused(STR("[rabbitmq]\ndb = 1"), "f.ini:2: unknown key: db; it belongs to [redis]");
+    check_refused(STR("[cluster]\nport = 1"), "f.ini:2: unknown key: port; it belongs to [common]");
+    check_refused(STR("[cluster]\ncluster = true"),
+                  "f.ini:2: unknown key: cluster; it belongs to [common]");
+    check_refused(STR("[common]\nrpc_port = 1"),
+                  "f.ini:2: unknown key: rpc_port; it belongs to [cluster]");
     check_refused(STR("[redis]\nport = 1\n[rabbitmq]\nport = 1\n[redis]\nport = 2"),
                   "f.ini:6: this key was given before: port");
 }
@@ -224,9 +232,12 @@ static void parsing_goes_over_what_is_there(void)
     CHECK(config_parse(&config, "a", STR("[common]\nport = 1\nhost = a\n"), error, sizeof error));
     CHECK(config_parse(&config, "b", STR("[common]\nport = 2\n"), error, sizeof error));
     CHECK(config.port == 2 && strcmp(config.host, "a") == 0 && config.ping == 25000);
-    CHECK(config_parse(&config, "c", STR("[common]\nhost =\n"), error, sizeof error));
-    CHECK(config.host[0] == '\0' && config.port == 2);
+    CHECK(config_parse(&config, "c", STR("[common]\nuser = u\n"), error, sizeof error));
+    CHECK(config_parse(&config, "c", STR("[common]\nuser =\n"), error, sizeof error));
+    CHECK(config.user[0] == '\0' && config.port == 2);
 }
+
+#define UNITS ", in bytes or with KiB, MiB or GiB, not "
 
 /* A number's key; the least and greatest value it takes, as written and as kept; the nearest ones
  * that it does not take; and how the complaint goes on. */
@@ -241,6 +252,8 @@ static const struct {
      "must be a number from 1 to 65535, not "},
     {"common", "drain", NUMBER(drain), "0", "3600", 0, 3600000, "-1", "3600.001",
      "must be a number of seconds from 0 to 3600, not "},
+    {"common", "drain_wait", NUMBER(drain_wait), "0", "3600", 0, 3600000, "-1", "3601",
+     "must be a number of seconds from 0 to 3600, not "},
     {"auth", "token_ttl", NUMBER(token_ttl), "1", "315360000", 1, 315360000, "0", "315360001",
      "must be a number from 1 to 315360000, not "},
     {"websocket", "ping", NUMBER(ping), "0.001", "86400", 1, 86400000, "0", "86400.001",
@@ -248,17 +261,23 @@ static const struct {
     {"websocket", "pong_timeout", NUMBER(pong_timeout), "0.001", "86400", 1, 86400000, "0.000",
      "86401", "must be a number of seconds above 0, up to 86400, not "},
     {"websocket", "max_message", NUMBER(max_message), "4", "67108864", 4, 67108864, "3", "67108865",
-     "must be a number from 4 to 67108864, not "},
+     "must be a size from 4 bytes to 64 MiB" UNITS},
     {"websocket", "send_queue", NUMBER(send_queue), "1024", "1073741824", 1024, 1073741824, "1023",
-     "1073741825", "must be a number from 1024 to 1073741824, not "},
+     "1073741825", "must be a size from 1 KiB to 1 GiB" UNITS},
     {"limits", "max_connections", NUMBER(max_connections), "0", "10000000", 0, 10000000, "-1",
      "10000001", "must be a number from 0 to 10000000, not "},
     {"limits", "max_per_ip", NUMBER(max_per_ip), "0", "10000000", 0, 10000000, "-1", "10000001",
      "must be a number from 0 to 10000000, not "},
     {"limits", "max_body", NUMBER(max_body), "256", "268435456", 256, 268435456, "255", "268435457",
-     "must be a number from 256 to 268435456, not "},
+     "must be a size from 256 bytes to 256 MiB" UNITS},
     {"limits", "max_head", NUMBER(max_head), "256", "1048576", 256, 1048576, "255", "1048577",
-     "must be a number from 256 to 1048576, not "},
+     "must be a size from 256 bytes to 1 MiB" UNITS},
+    {"limits", "max_buffered", NUMBER(max_buffered), "1048576", "1099511627776", 1048576,
+     1099511627776, "1048575", "1025 GiB", "must be a size from 1 MiB to 1024 GiB" UNITS},
+    {"limits", "max_groups", NUMBER(max_groups), "1", "10000000", 1, 10000000, "0", "10000001",
+     "must be a number from 1 to 10000000, not "},
+    {"notice", "max_members", NUMBER(max_members), "0", "10000000", 0, 10000000, "-1", "10000001",
+     "must be a number from 0 to 10000000, not "},
     {"limits", "head_timeout", NUMBER(head_timeout), "0.001", "86400", 1, 86400000, "0.0",
      "99999999999999999999", "must be a number of seconds above 0, up to 86400, not "},
     {"limits", "idle_timeout", NUMBER(idle_timeout), "0.001", "86400", 1, 86400000, "0", "86400.9",
@@ -333,7 +352,6 @@ static void what_is_no_number_is_refused(void)
         "one",
         "1 ms",
         "true",
-        "\"1\"",
         "1 -",
         "18446744073709551617",
         "99999999999999999999999999",
@@ -382,37 +400,33 @@ static void sizes_have_units(void)
         {"max_body", "1 MiB", 1048576},         {"max_body", "1MiB", 1048576},
         {"max_body", "256mib", 268435456},      {"max_body", "3 kIb", 3072},
         {"max_body", "2 \t KiB", 2048},         {"max_head", "1024 KiB", 1048576},
-        {"send_queue", "1024 MiB", 1073741824},
+        {"send_queue", "1024 MiB", 1073741824}, {"send_queue", "1 GiB", 1073741824},
+        {"max_buffered", "2gib", 2147483648},
     };
-    static const struct {
-        const char *value, *repeated;
-    } bad[] = {
-        {"KiB", "KiB"},
-        {"MiB", "MiB"},
-        {"257 MiB", "257"},
-        {"0 MiB", "0"},
-        {"1.5 MiB", "1.5"},
-        {"-1 KiB", "-1"},
-        {"x MiB", "x"},
-        {"1 KiB KiB", "1 KiB"},
-        {"1 GiB", "1 GiB"},
-        {"1 MB", "1 MB"},
-        {"1 Mi B", "1 Mi B"},
-        {"18014398509481985 KiB", "18014398509481985"},
-        {"17592186044417 MiB", "17592186044417"},
-    };
+    /* what was written is said, and not the part of it that is no number */
+    static const char *const bad[] = {"KiB",
+                                      "MiB",
+                                      "GiB",
+                                      "257 MiB",
+                                      "300 MiB",
+                                      "0 MiB",
+                                      "1.5 MiB",
+                                      "-1 KiB",
+                                      "x MiB",
+                                      "1 KiB KiB",
+                                      "1 GiB",
+                                      "1 MB",
+                                      "1 GB",
+                                      "1 Mi B",
+                                      "1M",
+                                      "18014398509481985 KiB",
+                                      "17592186044417 MiB",
+                                      "17179869185 GiB"};
 
     for (size_t i = 0; i < COUNT(good); i++)
         check_number(number_of(good[i].key), good[i].value, good[i].kept);
-    for (size_t i = 0; i < COUNT(bad); i++) {
-        char text[100], complaint[200];
-
-        snprintf(text, sizeof text, "[limits]\nmax_body = %s", bad[i].value);
-        snprintf(complaint, sizeof complaint,
-                 "f.ini:2: max_body must be a number from 256 to 268435456, not %s",
-                 bad[i].repeated);
-        check_refused(str_from(text), complaint);
-    }
+    for (size_t i = 0; i < COUNT(bad); i++)
+        check_number_refused(number_of("max_body"), bad[i]);
     check_number_refused(number_of("port"), "1 KiB");
     check_number_refused(number_of("api_rate"), "1 KiB");
     check_number_refused(number_of("ping"), "1 KiB");
@@ -422,21 +436,24 @@ static void sizes_have_units(void)
 static const struct {
     const char *section, *key;
     size_t offset, length;
+    bool filled;       /* it may not be empty */
+    const char *value; /* one that it takes; NULL: all are taken */
 } texts[] = {
-    {"common", "host", offsetof(struct config, host), 255},
-    {"common", "data_dir", offsetof(struct config, data_dir), 1023},
-    {"common", "user", offsetof(struct config, user), 63},
-    {"websocket", "allowed_origins", offsetof(struct config, allowed_origins), 2047},
-    {"log", "file", offsetof(struct config, log_file), 1023},
-    {"redis", "host", offsetof(struct config, redis_host), 255},
-    {"redis", "password", offsetof(struct config, redis_password), 255},
-    {"redis", "prefix", offsetof(struct config, redis_prefix), 127},
-    {"rabbitmq", "host", offsetof(struct config, rabbitmq_host), 255},
-    {"rabbitmq", "user", offsetof(struct config, rabbitmq_user), 127},
-    {"rabbitmq", "password", offsetof(struct config, rabbitmq_password), 255},
-    {"rabbitmq", "vhost", offsetof(struct config, rabbitmq_vhost), 127},
-    {"rabbitmq", "exchange", offsetof(struct config, rabbitmq_exchange), 127},
-    {"cluster", "advertise", offsetof(struct config, advertise), 63},
+    {"common", "host", offsetof(struct config, host), 255, true, NULL},
+    {"common", "data_dir", offsetof(struct config, data_dir), 1023, true, NULL},
+    {"common", "user", offsetof(struct config, user), 63, false, NULL},
+    {"websocket", "allowed_origins", offsetof(struct config, allowed_origins), 2047, false,
+     "https://a.example"},
+    {"log", "file", offsetof(struct config, log_file), 1023, false, NULL},
+    {"redis", "host", offsetof(struct config, redis_host), 255, true, NULL},
+    {"redis", "password", offsetof(struct config, redis_password), 255, false, NULL},
+    {"redis", "prefix", offsetof(struct config, redis_prefix), 127, false, NULL},
+    {"rabbitmq", "host", offsetof(struct config, rabbitmq_host), 255, true, NULL},
+    {"rabbitmq", "user", offsetof(struct config, rabbitmq_user), 127, false, NULL},
+    {"rabbitmq", "password", offsetof(struct config, rabbitmq_password), 255, false, NULL},
+    {"rabbitmq", "vhost", offsetof(struct config, rabbitmq_vhost), 127, false, NULL},
+    {"rabbitmq", "exchange", offsetof(struct config, rabbitmq_exchange), 127, true, NULL},
+    {"cluster", "advertise", offsetof(struct config, advertise), 63, false, "10.1.2.3"},
 };
 
 static void check_text(size_t i, struct str value, const char *complaint)
@@ -459,9 +476,13 @@ static void texts_fit_or_are_refused(void)
 
     memset(value, 't', sizeof value);
     for (size_t i = 0; i < COUNT(texts); i++) {
-        check_text(i, STR(""), NULL);
-        check_text(i, STR("a b = [c] d#e;f \xe4\xb8\xad"), NULL);
-        check_text(i, (struct str){value, texts[i].length}, NULL);
+        check_text(i, STR(""), texts[i].filled ? "a value is needed for " : NULL);
+        if (texts[i].value) {
+            check_text(i, str_from(texts[i].value), NULL);
+        } else {
+            check_text(i, STR("a b = [c] d#e;f \\ \" \xe4\xb8\xad"), NULL);
+            check_text(i, (struct str){value, texts[i].length}, NULL);
+        }
         check_text(i, (struct str){value, texts[i].length + 1}, "the value is too long: ");
         check_text(i, (struct str){value, sizeof value}, "the value is too long: ");
         check_text(i, STR("a\tb"), "control byte in the value of ");
@@ -538,7 +559,7 @@ static void registration_is_open_closed_or_by_key(void)
 static void secrets_are_not_repeated(void)
 {
     static const char *const keys[] = {"0", "0123456789abcde", "0123456789abcdefg",
-                                       "\"0123456789abcdef\"", "0123456789abcdef 0123456789abcdef"};
+                                       "0123456789abcdef 0123456789abcdef"};
     static const char *const registers[] = {"",        "key",          "key:",     "keys:hunter2",
                                             "hunter2", "open hunter2", ":hunter2", "key hunter2"};
     char text[700];
@@ -557,7 +578,8 @@ static void secrets_are_not_repeated(void)
                   "f.ini:2: register must be open, closed or key:SECRET (1 to 255 bytes)");
     check_refused(STR("crypto_key = 0123456789abcdef"),
                   "f.ini:1: a [section] is expected before this key: crypto_key");
-    check_refused(STR("[log]\ncrypto_key = 0123456789abcdef"), "f.ini:2: unknown key: crypto_key");
+    check_refused(STR("[log]\ncrypto_key = 0123456789abcdef"),
+                  "f.ini:2: unknown key: crypto_key; it belongs to [common]");
     check_refused(STR("[common]\ncrypto_key 0123456789abcdef"), "f.ini:2: key = value is expected");
     check_refused(STR("[auth]\nregister = key:a\nregister = key:hunter2"),
                   "f.ini:3: this key was given before: register");
@@ -589,16 +611,16 @@ static void lines_are_told_by_number(void)
         {STR_INIT("= 1"), "f.ini:1: a [section] is expected before this key: "},
         {STR_INIT("[nothing]"), "f.ini:1: unknown section: nothing"},
         {STR_INIT("[common]\r\n\r\n[]\r\n"), "f.ini:3: unknown section: "},
-        {STR_INIT("[com mon]"), "f.ini:1: unknown section: com mon"},
-        {STR_INIT("[[common]]"), "f.ini:1: unknown section: [common]"},
+        {STR_INIT("[com mon]"), "f.ini:1: unknown section: com mon; did you mean common?"},
+        {STR_INIT("[[common]]"), "f.ini:1: unknown section: [common]; did you mean common?"},
         {STR_INIT("[common"), "f.ini:1: a section must end with ]"},
         {STR_INIT("["), "f.ini:1: a section must end with ]"},
         {STR_INIT("[common] port = 1"), "f.ini:1: a section must end with ]"},
-        {STR_INIT("[common]\nprot = 1"), "f.ini:2: unknown key: prot"},
-        {STR_INIT("[common]\nports = 1"), "f.ini:2: unknown key: ports"},
+        {STR_INIT("[common]\nprot = 1"), "f.ini:2: unknown key: prot; did you mean port?"},
+        {STR_INIT("[common]\nports = 1"), "f.ini:2: unknown key: ports; did you mean port?"},
         {STR_INIT("[common]\n= 1"), "f.ini:2: unknown key: "},
         {STR_INIT("[common]\ncommon.port = 1"), "f.ini:2: unknown key: common.port"},
-        {STR_INIT("[auth]\nport = 1"), "f.ini:2: unknown key: port"},
+        {STR_INIT("[auth]\nport = 1"), "f.ini:2: unknown key: port; it belongs to [common]"},
         {STR_INIT("[common]\nport: 1"), "f.ini:2: key = value is expected"},
         {STR_INIT("[common]\nport = 1\nPORT = 1"), "f.ini:3: this key was given before: PORT"},
         {STR_INIT("[common]\nport=1\n[log]\n[Common]\nport=2"),
@@ -699,55 +721,339 @@ static void complaints_are_cut_to_the_room(void)
     }
 }
 
-static void origins_are_allowed(void)
+static void origins_are_checked(void)
+{
+    static const char *const bad[] = {
+        "shop.example", "https://",       "https://shop.example/path", "wss://shop.example",
+        "https://*",    "https://shop.*", "https://shop.example:0"};
+    char value[200], expected[300];
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        snprintf(value, sizeof value, "https://a.example, %s null", bad[i]);
+        snprintf(expected, sizeof expected,
+                 "f.ini:2: allowed_origins must be *, null, or the origins of pages such as "
+                 "https://shop.example or https://*.shop.example:8443, not %s",
+                 bad[i]);
+        if (!CHECK(!parse_key("websocket", "allowed_origins", str_from(value), &config, error)) ||
+            !CHECK(strcmp(error, expected) == 0))
+            printf("  %s\n", error);
+    }
+    CHECK(!parse_key("websocket", "allowed_origins", STR(", ,"), &config, error));
+    CHECK(parse_key("websocket", "allowed_origins", STR("https://*.b.example:8443/, null"), &config,
+                    error));
+    CHECK(strcmp(config.allowed_origins, "https://*.b.example:8443/, null") == 0);
+    CHECK(config_allows_origin(&config, STR("https://a.b.example:8443")));
+    CHECK(!config_allows_origin(&config, STR("https://a.b.example")));
+    config_defaults(&config);
+    CHECK(config_allows_origin(&config, STR("https://a.b.example")));
+}
+
+static void addresses_are_of_one_machine(void)
+{
+    static const char *const bad[] = {"localhost", "::1",       "0.0.0.0",         "0.1.2.3",
+                                      "224.0.0.1", "10.0.0",    "255.255.255.255", "10.0.0.256",
+                                      "10.0.0.1.", "10.0.0.1:1"};
+    char expected[300];
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        snprintf(expected, sizeof expected,
+                 "f.ini:2: advertise must be an IPv4 address of this machine, such as 10.0.0.11, "
+                 "not %s",
+                 bad[i]);
+        CHECK(!parse_key("cluster", "advertise", str_from(bad[i]), &config, error));
+        if (!CHECK(strcmp(error, expected) == 0))
+            printf("  %s\n", error);
+    }
+    check_good(STR("[cluster]\nadvertise = 223.255.255.255\n"), &config);
+    check_good(STR("[common]\nhost = unix:/run/wspush\n"), &config);
+    CHECK(strcmp(config.host, "unix:/run/wspush") == 0);
+    check_refused(STR("[common]\nhost = unix:"),
+                  "f.ini:2: host = unix: needs a path, such as unix:/run/wspush/socket");
+    check_refused(STR("[common]\nhost = \"\""), "f.ini:2: a value is needed for host");
+}
+
+/* What stands between quotes is the value, as it is. */
+static void values_may_stand_in_quotes(void)
 {
     static const struct {
-        const char *allowed;
-        struct str origin;
-        bool good;
+        const char *written, *value; /* NULL: refused */
     } cases[] = {
-        {"", STR_INIT("https://any.example"), true},
-        {"", STR_INIT(""), true},
-        {"", {NULL, 0}, true},
-        {"https://a.example", STR_INIT("https://a.example"), true},
-        {"https://a.example", STR_INIT("HTTPS://A.Example"), true},
-        {"https://A.example", STR_INIT("https://a.example"), true},
-        {"https://a.example", STR_INIT("https://b.example"), false},
-        {"https://a.example", STR_INIT("http://a.example"), false},
-        {"https://a.example", STR_INIT("https://a.example:8443"), false},
-        {"https://a.example", STR_INIT("https://a.example.evil"), false},
-        {"https://a.example", STR_INIT("https://a.exampl"), false},
-        {"https://a.example", STR_INIT("https://x.a.example"), false},
-        {"https://a.example", STR_INIT("https://a.example\0"), false},
-        {"https://a.example", STR_INIT("null"), false},
-        {"https://a.example", STR_INIT(""), false},
-        {"https://a.example", {NULL, 0}, false},
-        {"https://a.example https://b.example", STR_INIT("https://b.example"), true},
-        {"https://a.example https://b.example", STR_INIT("https://a.example https://b.example"),
-         false},
-        {"https://a.example   https://b.example", STR_INIT("https://b.example"), true},
-        {"https://a.example   https://b.example", STR_INIT(""), false},
-        {"https://a.example, https://b.example", STR_INIT("https://a.example"), true},
-        {"https://a.example, https://b.example", STR_INIT("https://b.example"), true},
-        {"https://a.example, https://b.example", STR_INIT("https://a.example,"), false},
-        {"https://a.example,https://b.example", STR_INIT("https://b.example"), true},
-        {"https://a.example,https://b.example", STR_INIT("https://a.example,https://b.example"),
-         false},
-        {"https://a.example,", STR_INIT(""), false},
-        {", ,", STR_INIT(""), false},
-        {"null https://a.example:81", STR_INIT("null"), true},
-        {"null https://a.example:81", STR_INIT("https://a.example:81"), true},
-        {"null https://a.example:81", STR_INIT("https://a.example"), false},
+        {"\"\"", ""},
+        {"\"data\"", "data"},
+        {"\"p # q ; r\"", "p # q ; r"},
+        {"\" at both ends \"", " at both ends "},
+        {"\"#\" # comment", "#"},
+        {"\t\"#\"\t;\"", "#"},
+        {"\"say \\\"x\\\"\"", "say \"x\""},
+        {"\"a\\\\b\"", "a\\b"},
+        {"\"\\\\\"", "\\"},
+        {"\"[redis] = 'x'\"", "[redis] = 'x'"},
+        {"a\"b\"", "a\"b\""},
+        {"a \"b # c\"", "a \"b"},
+        {"'x'", "'x'"},
+        {"C:\\x", "C:\\x"},
+        {"\"", NULL},
+        {"\"a", NULL},
+        {"\"a # b", NULL},
+        {"\"a\\\"", NULL},
+        {"\"a\\", NULL},
+        {"\"a\\n\"", NULL},
+        {"\"C:\\x\"", NULL},
+        {"\"a\"b", NULL},
+        {"\"a\" b", NULL},
+        {"\"a\"#b", NULL},
+        {"\"a\" \"b\"", NULL},
     };
     struct config config;
     char error[500];
 
     for (size_t i = 0; i < COUNT(cases); i++) {
-        CHECK(
-            parse_key("websocket", "allowed_origins", str_from(cases[i].allowed), &config, error));
-        if (!CHECK(config_allows_origin(&config, cases[i].origin) == cases[i].good))
-            printf("  in case %zu\n", i);
+        bool good = parse_key("redis", "password", str_from(cases[i].written), &config, error);
+
+        if (!CHECK(good == !!cases[i].value) ||
+            !CHECK(strcmp(good ? config.redis_password : "", good ? cases[i].value : "") == 0))
+            printf("  in case %s: %s %s\n", cases[i].written, error, config.redis_password);
+        if (!cases[i].value)
+            CHECK(strcmp(error, "f.ini:2: a value that begins with a double quote must end with "
+                                "one; in it, \\\" and \\\\ stand for \" and \\, and \\ for nothing "
+                                "else") == 0);
     }
+    check_good(STR("[common]\nport = \"80\"\ncluster = \"true\"\n"
+                   "crypto_key = \" 23456789abcdef \"\r\n[limits]\nmax_body = \"1 MiB\""),
+               &config);
+    CHECK(config.port == 80 && config.cluster && config.max_body == 1048576);
+    CHECK(strcmp(config.crypto_key, " 23456789abcdef ") == 0);
+    check_refused(STR("[common]\nport = \" 80\""),
+                  "f.ini:2: port must be a number from 1 to 65535, not  80");
+    check_refused(STR("[common]\ncrypto_key = \"0123456789abcde\0\""),
+                  "f.ini:2: NUL byte in the line");
+    check_refused(STR("[common]\ncrypto_key = \" #3456789abcde\0\""),
+                  "f.ini:2: NUL byte in the value of crypto_key");
+}
+
+/* Of the length that any value can have, and one more, in quotes. */
+static void quoted_values_fit_or_are_refused(void)
+{
+    for (size_t length = 2040; length < 2060; length++) {
+        char text[2200];
+        struct config config;
+        char error[500];
+        int begin = snprintf(text, sizeof text, "[common]\ntrusted_proxies = \"::1");
+
+        memset(text + begin, ' ', length - 3);
+        strcpy(text + begin + length - 3, "\"");
+        CHECK(parse(str_from(text), &config, error) == (length <= 2047));
+        if (length > 2047)
+            CHECK(strncmp(error, "f.ini:2: the value is too long", 30) == 0);
+    }
+}
+
+static void names_that_are_nearly_right_are_told(void)
+{
+    static const struct {
+        const char *text, *complaint;
+    } cases[] = {
+        {"[comon]", "f.ini:1: unknown section: comon; did you mean common?"},
+        {"[WEBSOCKETS]", "f.ini:1: unknown section: WEBSOCKETS; did you mean websocket?"},
+        {"[rabbit]", "f.ini:1: unknown section: rabbit; did you mean rabbitmq?"},
+        {"[http]", "f.ini:1: unknown section: http"},
+        {"[common]\nPrt = 1", "f.ini:2: unknown key: Prt; did you mean port?"},
+        {"[common]\ncrypto-key = 1", "f.ini:2: unknown key: crypto-key; did you mean crypto_key?"},
+        {"[limits]\nmax_conections = 1",
+         "f.ini:2: unknown key: max_conections; did you mean max_connections?"},
+        {"[limits]\nmax_bodies = 1", "f.ini:2: unknown key: max_bodies"},
+        {"[redis]\nd = 1", "f.ini:2: unknown key: d; did you mean db?"},
+        {"[redis]\nx = 1", "f.ini:2: unknown key: x"},
+        {"[redis]\nno = 1", "f.ini:2: unknown key: no"},
+        {"[log]\nscope = off", "f.ini:2: unknown key: scope; it belongs to [notice]"},
+    };
+
+    for (size_t i = 0; i < COUNT(cases); i++)
+        check_refused(str_from(cases[i].text), cases[i].complaint);
+}
+
+/* --- the environment -------------------------------------------------------------------------- */
+
+static bool set(struct config *config, const char *name, struct str value, char error[500])
+{
+    struct str key = exact_copy(str_from(name)), copy = exact_copy(value);
+    bool good;
+
+    config_defaults(config);
+    error[0] = '\0';
+    good = config_set(config, key, copy, error, 500);
+    free_copy(key);
+    free_copy(copy);
+    return good;
+}
+
+static void variables_set_keys(void)
+{
+    struct config config;
+    char error[500];
+
+    CHECK(set(&config, "WSPUSH_COMMON_PORT", STR("80"), error) && config.port == 80);
+    CHECK(set(&config, "WSPUSH_REDIS_PASSWORD", STR(" \"p # q\\ "), error) &&
+          strcmp(config.redis_password, " \"p # q\\ ") == 0);
+    CHECK(set(&config, "WSPUSH_REDIS_PASSWORD_FILE", STR("s"), error) &&
+          strcmp(config.redis_password, "s") == 0);
+    CHECK(set(&config, "WSPUSH_LIMITS_MAX_BODY", STR("2 MiB"), error) &&
+          config.max_body == 2097152);
+    CHECK(set(&config, "WSPUSH_LOG_FILE", STR("l"), error) && strcmp(config.log_file, "l") == 0);
+    CHECK(set(&config, "WSPUSH_COMMON_USER", STR(""), error) && config.user[0] == '\0');
+    CHECK(config_names_file(STR("WSPUSH_REDIS_PASSWORD_FILE")));
+    CHECK(config_names_file(STR("WSPUSH_LOG_FILE_FILE")));
+    CHECK(!config_names_file(STR("WSPUSH_LOG_FILE")) && !config_names_file(STR("WSPUSH_FILE")));
+    CHECK(!config_names_file(STR("WSPUSH_REDIS_PASSWORD")));
+    CHECK(!config_names_file(STR("WSPUSH_REDIS_PASSWD_FILE")));
+    config_defaults(&config); /* what was set stays, but for this key */
+    CHECK(config_parse(&config, "f", STR("[common]\nport = 1\ndrain = 7"), error, sizeof error));
+    CHECK(config_set(&config, STR("WSPUSH_COMMON_PORT"), STR("2"), error, sizeof error));
+    CHECK(config.port == 2 && config.drain == 7000);
+}
+
+static void variables_are_refused_by_name(void)
+{
+    static const struct {
+        const char *name;
+        struct str value;
+        const char *complaint;
+    } cases[] = {
+        {"WSPUSH_COMMON_PORT", STR_INIT("eighty"),
+         "WSPUSH_COMMON_PORT: port must be a number from 1 to 65535, not eighty"},
+        {"WSPUSH_COMMON_PORT_FILE", STR_INIT(""),
+         "WSPUSH_COMMON_PORT_FILE: port must be a number from 1 to 65535, not "},
+        {"WSPUSH_COMMON_CRYPTO_KEY", STR_INIT("hunter2"),
+         "WSPUSH_COMMON_CRYPTO_KEY: crypto_key must have exactly 16 bytes"},
+        {"WSPUSH_COMMON_CRYPTO_KEY_FILE", STR_INIT("0123456789abcde\0"),
+         "WSPUSH_COMMON_CRYPTO_KEY_FILE: NUL byte in the value of crypto_key"},
+        {"WSPUSH_REDIS_PASSWORD_FILE", STR_INIT("hunter2\nx"),
+         "WSPUSH_REDIS_PASSWORD_FILE: control byte in the value of password"},
+        {"WSPUSH_COMMON_HOST", STR_INIT(""), "WSPUSH_COMMON_HOST: a value is needed for host"},
+        {"WSPUSH_", STR_INIT("1"), "unknown variable of the environment: WSPUSH_"},
+        {"WSPUSH_X", STR_INIT("1"), "unknown variable of the environment: WSPUSH_X"},
+        {"WSPUSH_FILE", STR_INIT("1"),
+         "unknown variable of the environment: WSPUSH_FILE; did you mean WSPUSH_LOG_FILE?"},
+        {"WSPUSH__FILE", STR_INIT("1"), "unknown variable of the environment: WSPUSH__FILE"},
+        {"WSPUSH_PORT", STR_INIT("1"),
+         "unknown variable of the environment: WSPUSH_PORT; did you mean WSPUSH_COMMON_PORT?"},
+        {"WSPUSH_COMON_PORT", STR_INIT("1"),
+         "unknown variable of the environment: WSPUSH_COMON_PORT; did you mean "
+         "WSPUSH_COMMON_PORT?"},
+        {"WSPUSH_COMMON_CRYPTOKEY_FILE", STR_INIT("1"),
+         "unknown variable of the environment: WSPUSH_COMMON_CRYPTOKEY_FILE; did you mean "
+         "WSPUSH_COMMON_CRYPTO_KEY_FILE?"},
+        {"WSPUSH_common_port", STR_INIT("1"),
+         "unknown variable of the environment: WSPUSH_common_port; did you mean "
+         "WSPUSH_COMMON_PORT?"},
+        {"WSPUSH_\x1b[2J", STR_INIT("1"), "unknown variable of the environment: WSPUSH_?[2J"},
+    };
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(cases); i++)
+        if (!CHECK(!set(&config, cases[i].name, cases[i].value, error)) ||
+            !CHECK(strcmp(error, cases[i].complaint) == 0))
+            printf("  %s\n  instead of: %s\n", error, cases[i].complaint);
+}
+
+/* --- networks --------------------------------------------------------------------------------- */
+
+/* One network of a list: how many bits of which address count. */
+static void check_network(const char *list, const char *address, unsigned bits)
+{
+    char *copy = exact_bytes(str_from(list));
+    struct str rest = {copy, strlen(list)};
+    unsigned char found[16] = {0}, expected[16] = "\0\0\0\0\0\0\0\0\0\0\xff\xff";
+    unsigned number = 0;
+    bool ipv6 = strchr(address, ':') != NULL;
+
+    CHECK(inet_pton(ipv6 ? AF_INET6 : AF_INET, address, ipv6 ? expected : expected + 12) == 1);
+    if (!CHECK(config_next_network(&rest, found, &number)) ||
+        !CHECK(memcmp(found, expected, 16) == 0 && number == bits) ||
+        !CHECK(!config_next_network(&rest, found, &number) && rest.length == 0))
+        printf("  %s: %u\n", list, number);
+    free(copy);
+}
+
+static void networks_are_addresses_and_bits(void)
+{
+    check_network("10.1.2.3", "10.1.2.3", 128);
+    check_network("10.0.0.0/8", "10.0.0.0", 104);
+    check_network("0.0.0.0/0", "0.0.0.0", 96);
+    check_network("255.255.255.255/32", "255.255.255.255", 128);
+    check_network("::1", "::1", 128);
+    check_network("fd00::/8", "fd00::", 8);
+    check_network("::/0", "::", 0);
+    check_network("2001:db8:1:2:3:4:5:6/128", "2001:db8:1:2:3:4:5:6", 128);
+    check_network("::ffff:10.0.0.0/104", "::ffff:10.0.0.0", 104);
+    check_network(" ,, 10.1.2.3 , ", "10.1.2.3", 128);
+}
+
+static void networks_come_in_turn(void)
+{
+    static const unsigned expected[] = {104, 8, 128, 120};
+    char *copy = exact_bytes(STR("10.0.0.0/8 fd00::/8,  ::1,192.0.2.0/24"));
+    struct str rest = {copy, 38};
+    unsigned char address[16];
+    unsigned bits = 0;
+
+    for (size_t i = 0; i < COUNT(expected); i++)
+        CHECK(config_next_network(&rest, address, &bits) && bits == expected[i]);
+    CHECK(memcmp(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\0", 16) == 0);
+    CHECK(!config_next_network(&rest, address, &bits) && rest.length == 0);
+    free(copy);
+    rest = (struct str){NULL, 0};
+    CHECK(!config_next_network(&rest, address, &bits));
+}
+
+static void what_is_no_network_is_refused(void)
+{
+    static const char *const bad[] = {"x",
+                                      "localhost",
+                                      "10.0.0",
+                                      "10.0.0.0.0",
+                                      "10.0.0.256",
+                                      "10.0.0.0/",
+                                      "/8",
+                                      "10.0.0.0/33",
+                                      "10.0.0.0/-1",
+                                      "10.0.0.0/+8",
+                                      "10.0.0.0/8/",
+                                      "10.0.0.0/8/8",
+                                      "10.0.0.1:",
+                                      "::1/129",
+                                      "[::1]",
+                                      "fe80::1%lo",
+                                      "1::2::3",
+                                      "::/",
+                                      "unix:",
+                                      "10.0.0.0/x",
+                                      "10.0.0.0;::1",
+                                      "*",
+                                      "10.0.0.0/255.0.0.0",
+                                      "2001:0db8:0001:0002:0003:0004:0005:0006:0007:0008:0009"};
+    char value[200], expected[300];
+    struct config config;
+    char error[500];
+
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        snprintf(value, sizeof value, "10.0.0.0/8, %s ::1", bad[i]);
+        snprintf(expected, sizeof expected,
+                 "f.ini:2: trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
+                 "fd00::/8, not %s",
+                 bad[i]);
+        if (!CHECK(!parse_key("common", "trusted_proxies", str_from(value), &config, error)) ||
+            !CHECK(strcmp(error, expected) == 0))
+            printf("  %s\n", error);
+    }
+    CHECK(parse_key("common", "trusted_proxies", STR("10.0.0.0/8, ::1"), &config, error));
+    CHECK(strcmp(config.trusted_proxies, "10.0.0.0/8, ::1") == 0);
+    CHECK(parse_key("common", "trusted_proxies", STR(""), &config, error));
 }
 
 /* --- two configurations ---------------------------------------------------------------------- */
@@ -764,6 +1070,8 @@ static const struct {
     {"common", "data_dir", "elsewhere", NULL, NULL},
     {"common", "user", "nobody", NULL, NULL},
     {"common", "drain", "6", NULL, NULL},
+    {"common", "drain_wait", "6", NULL, NULL},
+    {"common", "trusted_proxies", "10.0.0.0/8", NULL, NULL},
     {"auth", "token_ttl", "60", NULL, NULL},
     {"auth", "register", "closed", NULL, NULL},
     {"auth", "register", "key:secret", NULL, NULL},
@@ -776,6 +1084,9 @@ static const struct {
     {"limits", "max_per_ip", "11", "0", "11"},
     {"limits", "max_body", "2 MiB", "1048576", "2097152"},
     {"limits", "max_head", "4 KiB", "8192", "4096"},
+    {"limits", "max_buffered", "1 GiB", "268435456", "1073741824"},
+    {"limits", "max_groups", "10", "1000", "10"},
+    {"notice", "max_members", "0", "1000", "0"},
     {"limits", "head_timeout", "0.25", "10", "0.250"},
     {"limits", "idle_timeout", "75.001", "75", "75.001"},
     {"limits", "api_rate", "10000000", "0", "10000000"},
@@ -894,11 +1205,11 @@ static void many_changes_are_reported_in_turn(void)
     }
     for (place = 0; config_next_change(&before, &after, &place, &change); changes++)
         live += change.live;
-    CHECK(changes == 44 && live == 12);
+    CHECK(changes == 49 && live == 15);
     config_adopt(&before, &after);
     for (place = 0; config_next_change(&before, &after, &place, &change); left++)
         CHECK(!change.live);
-    CHECK(left == 32);
+    CHECK(left == 34);
 }
 
 /* Bytes behind a text's end are no change of it; a text is told whole. */
@@ -965,7 +1276,16 @@ int main(void)
     test_run("values_may_hold_the_marks_of_comments", values_may_hold_the_marks_of_comments);
     test_run("complaints_are_printable_and_short", complaints_are_printable_and_short);
     test_run("complaints_are_cut_to_the_room", complaints_are_cut_to_the_room);
-    test_run("origins_are_allowed", origins_are_allowed);
+    test_run("origins_are_checked", origins_are_checked);
+    test_run("addresses_are_of_one_machine", addresses_are_of_one_machine);
+    test_run("values_may_stand_in_quotes", values_may_stand_in_quotes);
+    test_run("quoted_values_fit_or_are_refused", quoted_values_fit_or_are_refused);
+    test_run("names_that_are_nearly_right_are_told", names_that_are_nearly_right_are_told);
+    test_run("variables_set_keys", variables_set_keys);
+    test_run("variables_are_refused_by_name", variables_are_refused_by_name);
+    test_run("networks_are_addresses_and_bits", networks_are_addresses_and_bits);
+    test_run("networks_come_in_turn", networks_come_in_turn);
+    test_run("what_is_no_network_is_refused", what_is_no_network_is_refused);
     test_run("each_change_is_reported", each_change_is_reported);
     test_run("live_keys_are_adopted", live_keys_are_adopted);
     test_run("many_changes_are_reported_in_turn", many_changes_are_reported_in_turn);

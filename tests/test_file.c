@@ -327,6 +327,38 @@ static void what_cannot_be_locked_is_told(void)
     rmdir(path_of("lock"));
 }
 
+/* What can be known without writing; for root everything may be written. */
+static void tests_say_what_could_be_written(void)
+{
+    uid_t owner = (uid_t)-1;
+
+    put_file("there", STR("x"), 0600);
+    mkdir(path_of("folder"), 0700);
+    mkfifo(path_of("fifo"), 0600);
+    CHECK(file_test_append(path_of("there")) == 0 && file_holds("there", STR("x")));
+    CHECK(file_test_append(path_of("new")) == 0 && access(path_of("new"), F_OK) != 0);
+    CHECK(file_test_append(path_of("folder")) == EISDIR);
+    CHECK(file_test_append(path_of("folder/new")) == 0);
+    CHECK(file_test_append(path_of("none/new")) == ENOENT);
+    CHECK(file_test_append(path_of("there/new")) == ENOTDIR);
+    CHECK(file_test_append(path_of("fifo")) == 0);
+    CHECK(file_test_append("/new-file-of-nobody") == (access("/", W_OK) == 0 ? 0 : errno));
+    CHECK(file_test_create(path_of("there")) == 0 && file_test_create(path_of("none/x")) == ENOENT);
+    CHECK(file_test_create(path_of("folder///")) == 0 && file_test_create("here") == 0);
+    if (geteuid() != 0) {
+        chmod(path_of("there"), 0400);
+        chmod(path_of("folder"), 0500);
+        CHECK(file_test_append(path_of("there")) == EACCES);
+        CHECK(file_test_append(path_of("folder/new")) == EACCES);
+    }
+    CHECK(file_test_directory(path_of("folder"), &owner) == 0 && owner == geteuid());
+    CHECK(file_test_directory(path_of("there"), &owner) == ENOTDIR);
+    CHECK(file_test_directory(path_of("none"), &owner) == ENOENT);
+    unlink(path_of("there"));
+    unlink(path_of("fifo"));
+    rmdir(path_of("folder"));
+}
+
 static void nothing_is_left(void)
 {
     CHECK(names_left() == 0 && rmdir(root) == 0);
@@ -351,6 +383,7 @@ int main(void)
     test_run("directories_are_made", directories_are_made);
     test_run("a_lock_keeps_others_out_until_the_end", a_lock_keeps_others_out_until_the_end);
     test_run("what_cannot_be_locked_is_told", what_cannot_be_locked_is_told);
+    test_run("tests_say_what_could_be_written", tests_say_what_could_be_written);
     test_run("nothing_is_left", nothing_is_left);
     return test_finish();
 }
