@@ -887,10 +887,12 @@ static void expire(struct session_context *context, struct session *session)
     if (session->state == SESSION_HTTP && session->receiving) {
         refuse(context, session, 408, "the request did not come in time");
         conn_keep(&session->conn, (struct conn_bytes){0});
-    } else if (client && session->pinged) {
-        hub_end(context->hub, client, WS_CLOSE_GOING_AWAY, STR("no pong"));
     } else if (client) {
-        hub_end(context->hub, client, WS_CLOSE_POLICY, STR("the message did not come in time"));
+        if (session->pinged)
+            hub_end(context->hub, client, WS_CLOSE_GOING_AWAY, STR("no pong"));
+        else
+            hub_end(context->hub, client, WS_CLOSE_POLICY, STR("the message did not come in time"));
+        enter(context, session, SESSION_CLOSING);
     } else {
         end(context, session, "deadline passed");
     }

@@ -80,7 +80,7 @@ done
 for name in test_park test_account test_mailbox; do
     part "$name (threads)" "build/tsan/$name"
 done
-for name in packaging layers fuzz echo rfc6455 rfc9112 start admin reload api limits ws tls park load cluster order join repair readme documents openapi clients console; do
+for name in packaging layers fuzz echo rfc6455 rfc9112 start admin reload api limits ws tls park load budget cluster order join repair readme documents openapi clients console; do
     part $name tests/$name.sh
 done
 part bench tests/bench.sh smoke
