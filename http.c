@@ -84,28 +84,37 @@ static bool is_host(struct str text)
     return i == text.length;
 }
 
-/* Takes "http://authority" off an absolute target (RFC 9112, section 3.2.2). */
-static struct str origin_form(struct str target)
+struct str http_host_name(struct str host)
+{
+    size_t end = host.length;
+
+    while (end > 0 && host.at[end - 1] >= '0' && host.at[end - 1] <= '9')
+        end--;
+    return end > 0 && host.at[end - 1] == ':' ? (struct str){host.at, end - 1} : host;
+}
+
+/* Cuts "http://authority" off an absolute target (RFC 9112, section 3.2.2) and returns the
+ * authority; empty if the target is not absolute. */
+static struct str cut_authority(struct str *target)
 {
     static const char *const schemes[] = {"http://", "https://"};
 
     for (size_t i = 0; i < 2; i++) {
-        struct str scheme = str_from(schemes[i]);
+        struct str scheme = str_from(schemes[i]), authority;
         size_t end = scheme.length;
 
-        if (target.length < scheme.length ||
-            !str_equal_nocase((struct str){target.at, scheme.length}, scheme))
+        if (target->length < end ||
+            !str_equal_nocase((struct str){target->at, scheme.length}, scheme))
             continue;
-        while (end < target.length && target.at[end] != '/' && target.at[end] != '?')
+        while (end < target->length && target->at[end] != '/' && target->at[end] != '?')
             end++;
-        if (end == scheme.length ||
-            !is_host((struct str){target.at + scheme.length, end - scheme.length}))
-            return target; /* without an authority it is no target at all */
-        if (end == target.length)
-            return STR("/");
-        return (struct str){target.at + end, target.length - end};
+        authority = (struct str){target->at + scheme.length, end - scheme.length};
+        if (!authority.length || !is_host(authority))
+            break; /* without an authority it is no target at all */
+        *target = (struct str){target->at + end, target->length - end};
+        return authority;
     }
-    return target;
+    return (struct str){0};
 }
 
 static enum http_result parse_version(struct http_request *request, struct str version)
@@ -133,13 +142,16 @@ static enum http_result parse_request_line(struct http_request *request, struct 
             return bad(request, 400, "the request target has a byte that must be percent-encoded");
     if (parse_version(request, rest) == HTTP_BAD)
         return HTTP_BAD;
-    target = origin_form(target);
-    if (target.at[0] != '/' &&
-        !(str_equal(target, STR("*")) && str_equal(request->method, STR("OPTIONS"))))
-        return bad(request, 400, "the request target must begin with /");
+    request->host = cut_authority(&target);
     request->query = target;
     request->path = str_cut(&request->query, '?');
-    return HTTP_OK;
+    if (request->host.length && !request->path.length)
+        request->path = STR("/"); /* RFC 9110, section 4.2.3: http://a?x=1 */
+    if (request->path.length && request->path.at[0] == '/')
+        return HTTP_OK;
+    if (str_equal(target, STR("*")) && str_equal(request->method, STR("OPTIONS")))
+        return HTTP_OK;
+    return bad(request, 400, "the request target must begin with /");
 }
 
 /* RFC 9112, section 5: a line of a head or a trailer. Says what is wrong with it, or NULL. */
@@ -247,6 +259,8 @@ static enum http_result parse_meaning(struct http_request *request)
         return bad(request, 400, hosts ? "more than one Host" : "Host is missing");
     if (!is_host(value))
         return bad(request, 400, "Host has a byte that no host may have");
+    if (!request->host.length)
+        request->host = value;
     request->keep_alive =
         !http_header_has(request, STR("Connection"), STR("close")) &&
         (request->minor > 0 || http_header_has(request, STR("Connection"), STR("keep-alive")));
@@ -287,7 +301,7 @@ enum http_result http_parse_request(struct str bytes, size_t max_head, struct ht
 
     /* the headers are valid up to header_count; clearing all of them would cost more than parsing
      */
-    request->method = request->path = request->query = (struct str){0};
+    request->method = request->path = request->query = request->host = (struct str){0};
     request->head_length = request->header_count = 0;
     request->minor = 0;
     request->keep_alive = request->expect_continue = request->chunked = false;

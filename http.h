@@ -28,6 +28,7 @@ struct http_request {
     struct str method;    /* as sent; methods are case-sensitive */
     struct str path;      /* the target without its query, not percent-decoded; "*" for OPTIONS * */
     struct str query;     /* what stands behind '?', or empty */
+    struct str host;      /* whom it is for: the authority of an absolute target, else Host */
     unsigned minor;       /* HTTP/1.minor */
     bool keep_alive;      /* the connection may serve another request */
     bool expect_continue; /* the sender waits for 100 before it sends the body */
@@ -49,6 +50,9 @@ size_t http_header(const struct http_request *request, struct str name, struct s
 
 /* True if the comma-separated list that the fields of this name make has `token` in it. */
 bool http_header_has(const struct http_request *request, struct str name, struct str token);
+
+/* A host without its port; an address of IPv6 keeps its brackets. */
+struct str http_host_name(struct str host);
 
 /* Appends the percent-decoded value of a query parameter to `out`. False if the parameter is
  * missing, badly encoded, or too long for `out`; a '+' stays a '+'. */

@@ -6,6 +6,7 @@
 #define LINGER 5000                /* milliseconds for a peer to close once we have */
 #define OUTPUT_ENOUGH (256 * 1024) /* bytes of answers that wait before requests do */
 #define CODING_SLACK 8192          /* bytes of chunk headers that may stand undecoded */
+#define SKIP_MAX 65536             /* bytes of a body that nobody wants, and the connection stays */
 #define PING_TEXT_DIFFERS 5
 
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
@@ -96,7 +97,7 @@ static void send_http(struct session_context *context, struct session *session,
     queue(session, &bytes);
     if (page)
         conn_queue(&session->conn, page, SIZE_MAX);
-    session->receiving = session->head_done = session->continued = false;
+    session->receiving = session->head_done = false;
     session->asked_before = true;
     memset(&session->input, 0, sizeof session->input);
     enter(context, session, http->close ? SESSION_DRAIN : SESSION_HTTP);
@@ -201,7 +202,8 @@ static struct session_manner manner_of(const struct http_request *request)
 /* The answer to a method that a path does not take, which for OPTIONS is a good one; returns its
  * status. */
 static int refuse_method(struct session_context *context, struct session *session,
-                         const struct http_request *request, const char *allow)
+                         const struct http_request *request, const char *allow,
+                         struct session_manner manner)
 {
     bool options = str_equal(request->method, STR("OPTIONS"));
     struct api_answer answer;
@@ -209,23 +211,23 @@ static int refuse_method(struct session_context *context, struct session *sessio
     api_refuse(&answer, options ? 200 : 405, options ? OUTCOME_SUCCESS : OUTCOME_MALFORMED,
                options ? STR("success") : STR("this path takes GET"));
     answer.allow = allow;
-    send_answer(context, session, &answer, manner_of(request));
+    send_answer(context, session, &answer, manner);
     return options ? 200 : 405;
 }
 
 /* GET /: the console's page. */
 static void handle_page(struct session_context *context, struct session *session,
-                        const struct http_request *request)
+                        const struct http_request *request, struct session_manner manner)
 {
     struct http_answer answer;
     struct message *page;
 
     if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
-        refuse_method(context, session, request, "GET, HEAD, OPTIONS");
+        refuse_method(context, session, request, "GET, HEAD, OPTIONS", manner);
         return;
     }
     page = console_answer(context->console, request, &answer);
-    send_http(context, session, &answer, page, manner_of(request));
+    send_http(context, session, &answer, page, manner);
 }
 
 /* --- upgrades -------------------------------------------------------------------------------- */
@@ -327,17 +329,16 @@ static void refuse_upgrade(struct session_context *context, struct session *sess
 
 /* GET /ws: an upgrade, or why not. */
 static void handle_ws(struct session_context *context, struct session *session,
-                      const struct http_request *request)
+                      const struct http_request *request, struct session_manner manner)
 {
     struct api_answer answer;
-    struct session_manner manner = manner_of(request);
     struct str key = {0}, origin = {0};
     const char *error = NULL;
     size_t origins;
     int status = 0;
 
     if (!str_equal(request->method, STR("GET"))) {
-        status = refuse_method(context, session, request, "GET, OPTIONS");
+        status = refuse_method(context, session, request, "GET, OPTIONS", manner);
         admin_count_handshake(&context->admin, status);
         return;
     }
@@ -371,21 +372,15 @@ static void handle_ws(struct session_context *context, struct session *session,
 
 /* --- requests -------------------------------------------------------------------------------- */
 
-static void handle_request(struct session_context *context, struct session *session,
-                           const struct http_request *request, struct str body)
+/* Answers a request that is judged by its head alone. False: it is a call that may be made, and its
+ * body is to be read. */
+static bool answer_head(struct session_context *context, struct session *session,
+                        const struct http_request *request, struct api_call *call,
+                        struct session_manner manner)
 {
+    struct session_call counted = {.route = call->route, .began = (uint32_t)admin_clock()};
     struct api_answer answer;
-    struct session_manner manner = manner_of(request);
     bool is_upgrade = str_equal(request->path, STR("/ws"));
-    struct session_call counted = {.route = api_route(request->path),
-                                   .began = (uint32_t)admin_clock()};
-    struct api_call call = {.request = request,
-                            .route = counted.route,
-                            .body = body,
-                            .ticket = session_ticket(session),
-                            .address = session->conn.address,
-                            .now = context->now,
-                            .unix_now = context->unix_now};
 
     if (session->is_admin) {
         admin_answer(&context->admin, context->stopping, request, &answer);
@@ -398,16 +393,53 @@ static void handle_request(struct session_context *context, struct session *sess
             admin_count_handshake(&context->admin, 429);
         send_answer(context, session, &answer, manner);
     } else if (is_upgrade) {
-        handle_ws(context, session, request);
+        handle_ws(context, session, request, manner);
     } else if (context->console && str_equal(request->path, STR("/"))) {
-        handle_page(context, session, request);
-    } else if (api_handle(context->api, &call, &answer) == API_ANSWERED) {
+        handle_page(context, session, request, manner);
+    } else if (!api_check(context->api, call, &answer)) {
         send_call_answer(context, session, &counted, request->path, &answer, manner);
     } else {
-        session->manner = manner;
-        session->input.call = counted;
-        enter(context, session, SESSION_WAIT);
+        return false;
     }
+    return true;
+}
+
+/* True if the body of a request that is answered by its head costs nothing to skip: it is short,
+ * and sure to come. Else the answer is the connection's last. */
+static bool is_skippable(const struct http_request *request)
+{
+    return !request->chunked && request->content_length <= SKIP_MAX &&
+           !(request->expect_continue && request->content_length);
+}
+
+/* Judges a request whose head has become whole. False: it has been answered. */
+static bool judge_head(struct session_context *context, struct session *session,
+                       const struct http_request *request, struct api_call *call)
+{
+    struct session_manner manner = manner_of(request);
+
+    manner.close |= !is_skippable(request);
+    session->head_done = !answer_head(context, session, request, call, manner);
+    if (!session->head_done && session->state == SESSION_HTTP)
+        session->input.skip = (uint32_t)request->content_length;
+    return session->head_done;
+}
+
+/* A call with its whole body. */
+static void handle_call(struct session_context *context, struct session *session,
+                        const struct api_call *call)
+{
+    struct session_call counted = {.route = call->route, .began = (uint32_t)admin_clock()};
+    struct session_manner manner = manner_of(call->request);
+    struct api_answer answer;
+
+    if (api_handle(context->api, call, &answer) == API_ANSWERED) {
+        send_call_answer(context, session, &counted, call->request->path, &answer, manner);
+        return;
+    }
+    session->manner = manner;
+    session->input.call = counted;
+    enter(context, session, SESSION_WAIT);
 }
 
 /* Finds the body behind the head. HTTP_OK: *body is whole, and *used counts all of the request. */
@@ -437,20 +469,50 @@ static enum http_result take_body(struct session_context *context, struct sessio
     return result;
 }
 
-/* The sender of a body that is awaited is told to go on, once. */
+/* A call may be made, and waits for its body, which has a time of its own. Its sender is told to go
+ * on unless it has begun already. */
 static void await_body(struct session_context *context, struct session *session,
                        const struct http_request *request, bool begun)
 {
     struct buf bytes = {0};
 
-    if (!session->head_done)
-        session->since = context->now;
-    session->head_done = true;
-    if (!request->expect_continue || session->continued || begun)
+    session->since = context->now;
+    if (!request->expect_continue || begun)
         return;
-    session->continued = true;
     buf_append(&bytes, STR("HTTP/1.1 100 Continue\r\n\r\n"));
     queue(session, &bytes);
+}
+
+/* Goes on with a request whose head is whole. */
+static size_t take_rest(struct session_context *context, struct session *session,
+                        const struct http_request *request, struct conn_bytes *bytes)
+{
+    struct api_call call = {.request = request,
+                            .route = api_route(request->path),
+                            .ticket = session_ticket(session),
+                            .address = session->conn.address,
+                            .now = context->now,
+                            .unix_now = context->unix_now};
+    bool judged = session->head_done, begun = bytes->length > request->head_length;
+    enum http_result result;
+    size_t used;
+
+    if (!judged && !judge_head(context, session, request, &call))
+        return request->head_length;
+    result = take_body(context, session, request, bytes, &call.body, &used);
+    if (result == HTTP_MORE && !judged)
+        await_body(context, session, request, begun);
+    if (result == HTTP_OK)
+        handle_call(context, session, &call);
+    return result == HTTP_OK ? used : result == HTTP_BAD ? bytes->length : 0;
+}
+
+static size_t skip_body(struct session *session, size_t length)
+{
+    size_t used = length < session->input.skip ? length : session->input.skip;
+
+    session->input.skip -= (uint32_t)used;
+    return used;
 }
 
 /* SESSION_HTTP: takes one request off the front of `bytes`; returns how many bytes it used, 0 if
@@ -459,30 +521,26 @@ static size_t take_request(struct session_context *context, struct session *sess
                            struct conn_bytes *bytes)
 {
     struct http_request request;
-    struct str body = {0};
-    size_t used = 0;
-    enum http_result result;
 
     session->held = session->conn.queued > OUTPUT_ENOUGH;
     if (session->held)
         return 0; /* answers wait to be read: so do requests */
+    if (session->input.skip)
+        return skip_body(session, bytes->length);
     if (!session->receiving && session->asked_before)
         session->since = context->now; /* the first request's time runs from the accept on */
     session->receiving = true;
-    result = http_parse_request((struct str){bytes->at, bytes->length},
-                                (size_t)context->config->max_head, &request);
-    if (result == HTTP_MORE)
+    switch (http_parse_request((struct str){bytes->at, bytes->length},
+                               (size_t)context->config->max_head, &request)) {
+    case HTTP_MORE:
         return 0;
-    if (result == HTTP_BAD) {
+    case HTTP_BAD:
         refuse(context, session, request.status, request.error);
         return bytes->length;
+    case HTTP_OK:
+        break;
     }
-    result = take_body(context, session, &request, bytes, &body, &used);
-    if (result == HTTP_MORE)
-        await_body(context, session, &request, bytes->length > request.head_length);
-    if (result == HTTP_OK)
-        handle_request(context, session, &request, body);
-    return result == HTTP_OK ? used : result == HTTP_BAD ? bytes->length : 0;
+    return take_rest(context, session, &request, bytes);
 }
 
 void session_answer_late(struct session_context *context, struct session *session,

@@ -61,8 +61,9 @@ counted() {
     call send_to_client "{'clientId':'x','code':1,'msg':'','data':1}" >/dev/null
     call send_to_client "{'clientId':'x'}" >/dev/null
     post /api/none '{}' >/dev/null
-    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' 'Content-Length: 1048577' | talk >/dev/null
-    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' 'Transfer-Encoding: chunked' '' 'none' | talk >/dev/null
+    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' "Token: $TOKEN" 'Content-Length: 1048577' | talk >/dev/null
+    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' "Token: $TOKEN" 'Transfer-Encoding: chunked' '' 'none' |
+        talk >/dev/null
     lines 'POST /api/send_to_client HTTP/1.1' | talk >/dev/null # which is nothing yet
     for name in one two three; do
         client $name shop

@@ -64,6 +64,8 @@ static const struct {
     {STR_INIT("GET http://a.example/b?c HTTP/1.1\r\n" HOST "\r\n"), "GET|/b|c|1|k|0|Host=a;"},
     {STR_INIT("GET HTTPS://a:1/ HTTP/1.1\r\n" HOST "\r\n"), "GET|/||1|k|0|Host=a;"},
     {STR_INIT("GET http://a HTTP/1.1\r\n" HOST "\r\n"), "GET|/||1|k|0|Host=a;"},
+    {STR_INIT("GET http://a?x=1 HTTP/1.1\r\n" HOST "\r\n"), "GET|/|x=1|1|k|0|Host=a;"},
+    {STR_INIT("GET http://a?b/c HTTP/1.1\r\n" HOST "\r\n"), "GET|/|b/c|1|k|0|Host=a;"},
     {STR_INIT("OPTIONS * HTTP/1.1\r\n" HOST "\r\n"), "OPTIONS|*||1|k|0|Host=a;"},
     /* RFC 9112, 2.2: one empty line before the request */
     {STR_INIT("\r\nGET / HTTP/1.1\r\n" HOST "\r\n"), "GET|/||1|k|0|Host=a;"},
@@ -132,7 +134,7 @@ static const struct {
     {STR_INIT("GET http:/a HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http:///a HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http:// HTTP/1.1\r\n" HOST "\r\n"), 400},
-    {STR_INIT("GET http://a?b/c HTTP/1.1\r\n" HOST "\r\n"), 400},
+    {STR_INIT("GET http://?a HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http://user@a/ HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http://a:b/ HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http://a\\b/ HTTP/1.1\r\n" HOST "\r\n"), 400},
@@ -470,6 +472,38 @@ static void finds_headers(void)
     CHECK(http_header(&request, STR("x-A"), &value) == 2 && str_equal(value, STR("1")));
     CHECK(http_header(&request, STR("X-Ab"), &value) == 1 && str_equal(value, STR("3")));
     CHECK(http_header(&request, STR("X-"), &value) == 0 && str_equal(value, STR("3")));
+}
+
+/* RFC 9112, section 3.2.2: the authority of an absolute target goes before Host. */
+static void knows_whom_it_is_for(void)
+{
+    static const struct {
+        const char *target, *host, *meant, *name;
+    } rows[] = {
+        {"/", "a", "a", "a"},
+        {"/", "a:80", "a:80", "a"},
+        {"/", "a:", "a:", "a"},
+        {"/", "80", "80", "80"},
+        {"/", ":80", ":80", ""},
+        {"/", "1.2.3.4", "1.2.3.4", "1.2.3.4"},
+        {"/", "[::1]", "[::1]", "[::1]"},
+        {"/", "[::1]:80", "[::1]:80", "[::1]"},
+        {"/", "", "", ""},
+        {"http://b/a", "a", "b", "b"},
+        {"http://b:1?a", "a:2", "b:1", "b"},
+        {"https://[::1]:80", "", "[::1]:80", "[::1]"},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct http_request request;
+        char head[200];
+
+        snprintf(head, sizeof head, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", rows[i].target,
+                 rows[i].host);
+        CHECK(http_parse_request(str_from(head), MAX_HEAD, &request) == HTTP_OK);
+        CHECK(str_equal(request.host, str_from(rows[i].meant)));
+        CHECK(str_equal(http_host_name(request.host), str_from(rows[i].name)));
+    }
 }
 
 static void finds_tokens_in_lists(void)
@@ -864,6 +898,7 @@ int main(void)
     test_run("http limits the length of the head", limits_the_head);
     test_run("http limits the number of headers", limits_the_headers);
     test_run("http finds headers", finds_headers);
+    test_run("http knows whom a request is for", knows_whom_it_is_for);
     test_run("http finds tokens in lists", finds_tokens_in_lists);
     test_run("http decodes query parameters", decodes_query_parameters);
     test_run("http decodes chunked bodies, cut at every place", decodes_chunks);

@@ -570,8 +570,12 @@ static void a_body_is_called_for_once(void)
         }
         say_to(guest, say("%s%s", head, rows[i].body)); /* it came uncalled */
         CHECK(got_all(guest, refusal("400 Bad Request", fields, "field systemId is missing")));
-        say_to(guest, say("%s%.1s", head, rows[i].body)); /* it has begun */
-        CHECK(got_nothing(&guest->far));
+        for (int begun = 1; begun < (int)strlen(rows[i].body); begun++) {
+            say_to(guest, say("%s%.*s", head, begun, rows[i].body));
+            CHECK(got_nothing(&guest->far));
+            clear_house();
+            guest = receive_guest();
+        }
         clear_house();
     }
     close_house();
@@ -579,7 +583,8 @@ static void a_body_is_called_for_once(void)
 
 #define MAX_BODY 1000
 
-#define CHUNKED "POST /api/login HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+#define LOGIN "POST /api/login HTTP/1.1\r\nHost: h\r\n"
+#define CHUNKED LOGIN "Transfer-Encoding: chunked\r\n\r\n"
 #define TOO_LONG "413 Content Too Large", "the body is longer than max_body"
 #define BAD_CHUNK "400 Bad Request", "malformed chunked body"
 
@@ -590,10 +595,9 @@ static void what_is_refused_is_the_last(void)
     const struct {
         const char *request, *status, *msg;
     } rows[] = {
-        {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n", TOO_LONG},
-        {"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1001\r\n\r\n",
-         TOO_LONG},
-        {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 18446744073709551615\r\n\r\n", TOO_LONG},
+        {LOGIN "Content-Length: 1001\r\n\r\n", TOO_LONG},
+        {LOGIN "Expect: 100-continue\r\nContent-Length: 1001\r\n\r\n", TOO_LONG},
+        {LOGIN "Content-Length: 18446744073709551615\r\n\r\n", TOO_LONG},
         {CHUNKED "3E9\r\n", TOO_LONG},
         {long_chunk, TOO_LONG},
         {CHUNKED "G\r\n", BAD_CHUNK},
@@ -626,6 +630,127 @@ static void what_is_refused_is_the_last(void)
             printf("  that was row %zu\n", i / 2);
         clear_house();
     }
+    close_house();
+}
+
+/* Who may not call is told so by the head. A short body is skipped, and what follows it is served;
+ * a long one, or one that may not come, makes the answer the connection's last. None is kept. */
+static void heads_are_judged_before_bodies(void)
+{
+    static const char foreign[] =
+        "Origin http://x is foreign to Host h: pages of other sites may not "
+        "call the API (a proxy passes Host on)";
+    static const struct {
+        const char *head, *status, *fields, *msg;
+        int code;
+        bool over_limit;
+    } rows[] = {
+        {"POST /nothing HTTP/1.1", "404 Not Found", "", "unknown path", -1, false},
+        {"POST /api/login HTTP/1.1\r\nOrigin: http://x", "403 Forbidden", "", foreign, -1, false},
+        {"PUT /api/login HTTP/1.1", "405 Method Not Allowed", "Allow: POST, OPTIONS\r\n",
+         "this path takes POST", -1, false},
+        {"POST /ws HTTP/1.1", "405 Method Not Allowed", "Allow: GET, OPTIONS\r\n",
+         "this path takes GET", -1, false},
+        {"POST / HTTP/1.1", "405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n",
+         "this path takes GET", -1, false},
+        {"POST /api/register HTTP/1.1", "403 Forbidden", "", "registration is closed", -1, false},
+        {"POST /api/get_online_list HTTP/1.1\r\nToken: forged", "401 Unauthorized", "",
+         "Token header forged or expired", -1002, false},
+        {"POST /api/get_online_list HTTP/1.1", "401 Unauthorized", "", "Token header missing",
+         -1002, false},
+        {"POST /api/login HTTP/1.1", "429 Too Many Requests", "Retry-After: 5\r\n",
+         "too many connections", -1006, true},
+    };
+    static const struct {
+        const char *fields;
+        size_t sent; /* bytes of the body that come */
+        bool stays;
+    } bodies[] = {
+        {"Content-Length: 0", 0, true},
+        {"Content-Length: 5", 5, true},
+        {"Content-Length: 65536", 65536, true},
+        {"Content-Length: 65537", 60000, false},
+        {"Content-Length: 1048576", 200000, false},
+        {"Content-Length: 1048577", 0, false},
+        {"Transfer-Encoding: chunked", 50000, false},
+        {"Content-Length: 5\r\nExpect: 100-continue", 5, false},
+        {"Content-Length: 5\r\nExpect: 100-continue", 0, false},
+    };
+    static char bytes[200000];
+    struct console console;
+
+    memset(bytes, 'x', sizeof bytes);
+    open_house();
+    CHECK(console_open(&console));
+    context.console = &console;
+    node.config.registration = REGISTER_CLOSED;
+    for (size_t i = 0; i < COUNT(rows) * COUNT(bodies) * 2; i++) {
+        size_t row = i / 2 % COUNT(rows), body = i / 2 / COUNT(rows);
+        struct guest *guest = receive_guest();
+        bool stays = bodies[body].stays && !rows[row].over_limit;
+        const char *told = say("%s%s", rows[row].fields, stays ? "" : "Connection: close\r\n");
+        const char *text =
+            say("{\"code\":%d,\"msg\":\"%s\",\"data\":[]}", rows[row].code, rows[row].msg);
+
+        guest->session.over_limit = rows[row].over_limit;
+        send_pieces(
+            guest,
+            str_from(say("%s\r\nHost: h\r\n%s\r\n\r\n", rows[row].head, bodies[body].fields)),
+            i % 2);
+        if (!CHECK(got_all(guest, answer(rows[row].status, told, text))))
+            printf("  that was row %zu, body %zu\n", row, body);
+        if (bodies[body].sent)
+            send_pieces(guest, (struct str){bytes, bodies[body].sent}, i % 2 ? 4099 : 65536);
+        CHECK(!guest->session.conn.input && got_nothing(&guest->far));
+        say_to(guest, GET_NOTHING);
+        CHECK(stays ? got_all(guest, not_found()) : ends_politely(guest));
+        clear_house();
+    }
+    close_house();
+    console_close(&console);
+}
+
+/* However many reads a call takes, it counts once towards api_rate, and is checked with its token
+ * of then. */
+static void a_call_in_pieces_counts_once(void)
+{
+    static const char body[] = "{\"groupName\":\"g\"}";
+    const char *list = "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}";
+    struct guest *guest, *other;
+    const char *head;
+
+    open_house();
+    node.config.api_rate = 3;
+    guest = receive_guest();
+    for (int i = 0; i < 3; i++) {
+        send_pieces(guest, str_from(post("/api/get_online_list", "", body)), 1);
+        CHECK(got_all(guest, answer("200 OK", "", list)));
+    }
+    /* the rate is used up: that is said before the body comes */
+    head = post("/api/get_online_list", "", body);
+    send_pieces(guest, (struct str){head, strlen(head) - strlen(body)}, 0);
+    CHECK(got_all(guest, answer("429 Too Many Requests", "Retry-After: 1\r\n",
+                                "{\"code\":-1006,\"msg\":\"more API calls a second than api_rate "
+                                "allows\",\"data\":[]}")));
+    say_to(guest, body);
+    context.now += 1000;
+    /* another system calls between a head and its body */
+    node_register(STR("other"), STR("secret"));
+    send_pieces(guest, (struct str){head, strlen(head) - strlen(body)}, 0);
+    other = receive_guest();
+    say_to(other, GET_NOTHING);
+    CHECK(got_all(other, not_found()));
+    memset(node.api.system, 'x', sizeof node.api.system);
+    CHECK(got_nothing(&guest->far));
+    say_to(guest, body);
+    CHECK(got_all(guest, answer("200 OK", "", list)));
+    /* the token ends meanwhile */
+    send_pieces(guest, (struct str){head, strlen(head) - strlen(body)}, 0);
+    context.unix_now += 61;
+    say_to(guest, body);
+    CHECK(got_all(guest, answer("401 Unauthorized", "",
+                                "{\"code\":-1002,\"msg\":\"Token header forged or expired\","
+                                "\"data\":[]}")));
     close_house();
 }
 
@@ -730,7 +855,7 @@ static void limits_change_in_the_middle(void)
 
         config_defaults(&node.config);
         memset(bytes, ' ', sizeof bytes);
-        say_to(guest, say("POST /nothing HTTP/1.1\r\nHost: h\r\n%s", rows[i].head));
+        say_to(guest, say(LOGIN "%s", rows[i].head));
         send_pieces(guest, (struct str){bytes, rows[i].sent}, 0);
         CHECK(got_nothing(&guest->far) && guest->session.receiving);
         node.config.max_body = rows[i].max_body;
@@ -2616,6 +2741,8 @@ int main(void)
     test_run("what_follows_a_login_waits_for_it", what_follows_a_login_waits_for_it);
     test_run("a_late_answer_keeps_its_manner", a_late_answer_keeps_its_manner);
     test_run("a_body_is_called_for_once", a_body_is_called_for_once);
+    test_run("heads_are_judged_before_bodies", heads_are_judged_before_bodies);
+    test_run("a_call_in_pieces_counts_once", a_call_in_pieces_counts_once);
     test_run("what_is_refused_is_the_last", what_is_refused_is_the_last);
     test_run("limits_are_inclusive", limits_are_inclusive);
     test_run("a_long_body_is_taken", a_long_body_is_taken);
