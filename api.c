@@ -274,14 +274,19 @@ static bool out_of_memory(struct api_answer *answer)
 static bool read_fields(struct api *api, const struct route *route, struct str body,
                         struct fields *fields, struct api_answer *answer)
 {
+    static const char mark[] = {'\xef', '\xbb', '\xbf'}; /* of the byte order: it says nothing */
     struct json_error error;
+    struct str text = body;
 
     for (int i = 0; i < FIELD_COUNT; i++)
         fields->json[i].name = rules[i].name;
-    if (!json_parse_object(body, fields->json, FIELD_COUNT, api->seed, &error))
-        return error.no_memory ? out_of_memory(answer)
-                               : malformed(answer, STR("the body is not valid JSON: "),
-                                           str_from(error.reason), ", at byte ", error.offset + 1);
+    if (body.length >= sizeof mark && memcmp(body.at, mark, sizeof mark) == 0)
+        text = (struct str){body.at + sizeof mark, body.length - sizeof mark};
+    if (!json_parse_object(text, fields->json, FIELD_COUNT, api->seed, &error))
+        return error.no_memory
+                   ? out_of_memory(answer)
+                   : malformed(answer, STR("the body is not valid JSON: "), str_from(error.reason),
+                               ", at byte ", (size_t)(text.at - body.at) + error.offset + 1);
     /* what strings mean is never longer than what they are: the views do not move */
     api->decoded.length = 0;
     if (!buf_reserve(&api->decoded, body.length)) {
@@ -612,7 +617,10 @@ static bool check_method(const struct http_request *request, const struct route 
     bool options = str_equal(request->method, STR("OPTIONS"));
 
     if (!route && !(options && str_equal(request->path, STR("*")))) {
-        api_refuse(answer, 404, OUTCOME_MALFORMED, STR("unknown path"));
+        api_refuse(answer, 404, OUTCOME_MALFORMED,
+                   http_header_has(request, STR("Upgrade"), STR("websocket"))
+                       ? STR("clients connect to /ws?systemId=…")
+                       : STR("unknown path"));
         return false;
     }
     if (route && str_equal(request->method, STR("POST")))
@@ -679,6 +687,23 @@ static bool check_site(const struct api *api, const struct http_request *request
     return false;
 }
 
+static bool check_coding(const struct http_request *request, struct api_answer *answer)
+{
+    char room[200];
+    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    struct str coding = {0};
+    size_t codings = http_header(request, STR("Content-Encoding"), &coding);
+
+    if (codings == 0 ||
+        (codings == 1 && (!coding.length || str_equal_nocase(coding, STR("identity")))))
+        return true;
+    buf_append(&text, STR("Content-Encoding "));
+    append_printable(&text, coding);
+    buf_append(&text, STR(" is not understood: send the body as it is"));
+    api_refuse(answer, 415, OUTCOME_MALFORMED, str_of(&text));
+    return false;
+}
+
 static bool check_ready(const struct api *api, struct api_answer *answer)
 {
     const char *unready = cluster_unready(api->cluster);
@@ -709,12 +734,13 @@ static bool check(struct api *api, const struct api_call *call, struct buf *syst
     if (!check_method(request, route, answer) || !check_site(api, request, answer) ||
         !check_ready(api, answer))
         return false;
-    if (route->action == ACTION_REGISTER)
-        return check_register_key(api, request, answer);
-    if (route->action == ACTION_COMMAND)
-        return check_token(api, request, call->unix_now, system, answer) &&
-               check_rate(api, str_of(system), call->now, answer);
-    return true;
+    if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
+        return false;
+    if (route->action == ACTION_COMMAND &&
+        !check_token(api, request, call->unix_now, system, answer))
+        return false;
+    return check_coding(request, answer) &&
+           (route->action != ACTION_COMMAND || check_rate(api, str_of(system), call->now, answer));
 }
 
 static struct buf system_room(struct api *api)

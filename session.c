@@ -92,6 +92,9 @@ static void send_http(struct session_context *context, struct session *session,
     http->date = str_from(context->date);
     http->close = manner.close || context->stopping;
     http->keep_alive = manner.keep_alive;
+    if (context->config->idle_timeout >=
+        2000) /* a second less: else a request may meet our close */
+        http->timeout = (unsigned)(context->config->idle_timeout / 1000 - 1);
     http->head |= manner.head;
     http_write_answer(&bytes, http);
     queue(session, &bytes);
@@ -154,39 +157,47 @@ static void send_call_answer(struct session_context *context, struct session *se
     send_answer(context, session, answer, manner);
 }
 
-/* Refuses what is not known to be for any path with its connection's last answer. */
-static void refuse(struct session_context *context, struct session *session, int status,
-                   const char *error)
+/* A limit that a request goes past is the operator's business; that it is malformed, its sender's.
+ */
+static void log_refusal(const struct session_context *context, const struct session *session,
+                        int status, const char *error)
 {
     char address[CONN_ADDRESS_MAX];
     struct log_field fields[] = {{.name = "remote"},
                                  {.name = "status", .number = status},
                                  {.name = "reason", .text = str_from(error)},
                                  {0}};
-    struct api_answer answer;
 
     conn_address(&session->conn, address);
     fields[0].text = str_from(address);
-    log_write(context->log, LOG_DEBUG, "request refused", fields);
+    log_write(context->log, status == 413 || status == 431 ? LOG_INFO : LOG_DEBUG,
+              "request refused", fields);
+}
+
+/* Refuses what is not known to be for any path with its connection's last answer. */
+static void refuse(struct session_context *context, struct session *session, int status,
+                   const char *error)
+{
+    struct api_answer answer;
+
+    log_refusal(context, session, status, error);
     api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
     send_answer(context, session, &answer, (struct session_manner){.close = true});
 }
 
-/* Refuses a request for its body with its connection's last answer. A call is counted like those
- * that are whole. */
+/* Refuses a call for its body with its connection's last answer. It is counted like those that are
+ * whole. */
 static void refuse_body(struct session_context *context, struct session *session,
                         const struct http_request *request, int status)
 {
     struct session_call call = {.route = api_route(request->path),
                                 .began = (uint32_t)admin_clock()};
-    const char *error =
-        status == 413 ? "the body is longer than max_body" : "malformed chunked body";
+    const char *error = status == 413
+                            ? "the body is longer than max_body"
+                            : "malformed chunked body, or a trailer with a field of the head";
     struct api_answer answer;
 
-    if (session->is_admin || !api_path(call.route).length) {
-        refuse(context, session, status, error);
-        return;
-    }
+    log_refusal(context, session, status, error);
     api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
     send_call_answer(context, session, &call, request->path, &answer,
                      (struct session_manner){.close = true});
@@ -215,19 +226,31 @@ static int refuse_method(struct session_context *context, struct session *sessio
     return options ? 200 : 405;
 }
 
-/* GET /: the console's page. */
-static void handle_page(struct session_context *context, struct session *session,
+/* The console at / and /healthz, which need no token; and proxies probe with OPTIONS /, page or no
+ * page. False: it is none of them. */
+static bool handle_page(struct session_context *context, struct session *session,
                         const struct http_request *request, struct session_manner manner)
 {
-    struct http_answer answer;
-    struct message *page;
+    bool health = str_equal(request->path, STR("/healthz"));
+    bool page = context->console && str_equal(request->path, STR("/"));
+    bool probe = str_equal(request->path, STR("/")) && str_equal(request->method, STR("OPTIONS"));
+    struct api_answer answer;
+    struct http_answer http;
+    struct message *message;
 
+    if ((!health && !page && !probe) || http_header_has(request, STR("Upgrade"), STR("websocket")))
+        return false;
     if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
-        refuse_method(context, session, request, "GET, HEAD, OPTIONS", manner);
-        return;
+        refuse_method(context, session, request, health || page ? "GET, HEAD, OPTIONS" : "OPTIONS",
+                      manner);
+    } else if (health) {
+        api_refuse(&answer, 200, OUTCOME_SUCCESS, STR("success"));
+        send_answer(context, session, &answer, manner);
+    } else {
+        message = console_answer(context->console, request, &http);
+        send_http(context, session, &http, message, manner);
     }
-    page = console_answer(context->console, request, &answer);
-    send_http(context, session, &answer, page, manner);
+    return true;
 }
 
 /* --- upgrades -------------------------------------------------------------------------------- */
@@ -386,7 +409,8 @@ static bool answer_head(struct session_context *context, struct session *session
         admin_answer(&context->admin, context->stopping, request, &answer);
         send_answer(context, session, &answer, manner);
     } else if (session->over_limit) {
-        api_refuse(&answer, 429, OUTCOME_LIMIT, STR("too many connections"));
+        api_refuse(&answer, 429, OUTCOME_LIMIT,
+                   STR("too many connections: max_connections or max_per_ip is reached"));
         answer.retry_after = 5;
         manner.close = true;
         if (is_upgrade)
@@ -394,12 +418,10 @@ static bool answer_head(struct session_context *context, struct session *session
         send_answer(context, session, &answer, manner);
     } else if (is_upgrade) {
         handle_ws(context, session, request, manner);
-    } else if (context->console && str_equal(request->path, STR("/"))) {
-        handle_page(context, session, request, manner);
-    } else if (!api_check(context->api, call, &answer)) {
+    } else if (!handle_page(context, session, request, manner)) {
+        if (api_check(context->api, call, &answer))
+            return false;
         send_call_answer(context, session, &counted, request->path, &answer, manner);
-    } else {
-        return false;
     }
     return true;
 }
@@ -515,6 +537,13 @@ static size_t skip_body(struct session *session, size_t length)
     return used;
 }
 
+/* True for what RFC 9112, section 2.2, forgives in front of a request, and no more. */
+static bool is_line_end(const struct conn_bytes *bytes)
+{
+    return bytes->at[0] == '\r' &&
+           (bytes->length == 1 || (bytes->length == 2 && bytes->at[1] == '\n'));
+}
+
 /* SESSION_HTTP: takes one request off the front of `bytes`; returns how many bytes it used, 0 if
  * the request is not whole. */
 static size_t take_request(struct session_context *context, struct session *session,
@@ -527,6 +556,8 @@ static size_t take_request(struct session_context *context, struct session *sess
         return 0; /* answers wait to be read: so do requests */
     if (session->input.skip)
         return skip_body(session, bytes->length);
+    if (!session->receiving && is_line_end(bytes))
+        return 0; /* it may stand behind a body, and asks for nothing */
     if (!session->receiving && session->asked_before)
         session->since = context->now; /* the first request's time runs from the accept on */
     session->receiving = true;
@@ -847,7 +878,9 @@ bool session_expire(struct session_context *context, struct session *session)
         return true;
     }
     if (session->state == SESSION_HTTP && session->receiving) {
-        refuse(context, session, 408, "the request did not come in time");
+        refuse(context, session, 408,
+               session->head_done ? "the body did not come within idle_timeout"
+                                  : "the request's head did not come within head_timeout");
         conn_keep(&session->conn, (struct conn_bytes){0});
     } else {
         end(context, session,

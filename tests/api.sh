@@ -85,6 +85,13 @@ judgements() {
     judged '405 *POST*' "PUT $list HTTP/1.1" "Token: $TOKEN"
     judged '405 *' 'POST / HTTP/1.1'
     judged '405 *' 'POST /ws HTTP/1.1'
+    judged '415 *"Content-Encoding gzip is not*"' 'POST /api/login HTTP/1.1' 'Content-Encoding: gzip'
+    judged '404 *"clients connect to /ws?systemId=*"' 'POST /socket HTTP/1.1' 'Connection: Upgrade' 'Upgrade: websocket'
+    expect '401 says which token' Token "$(post "/api/get_online_list" '{}' -H 'Token: forged' >/dev/null; header www-authenticate)"
+    call "${LIST[@]}" >/dev/null
+    expect 'how long the connection stays' 'timeout=74' "$(header keep-alive)"
+    expect 'and that nobody keeps the answer' 'no-store nosniff' \
+        "$(header cache-control) $(header x-content-type-options)"
     judged '403 *"Origin http://x is foreign to Host h: *"' 'POST /api/login HTTP/1.1' 'Origin: http://x'
     judged '403 *"Origin http://h is foreign to Host h: *"' 'POST /api/login HTTP/1.1' 'Origin: http://h' \
         'Sec-Fetch-Site: cross-site'
@@ -537,7 +544,8 @@ json_bytes() {
             "$bytes" "$bytes" "$bad"
     done | cases
     cases <<END
-a byte order mark|get_online_list|$(printf '\xef\xbb\xbf'){'groupName':'g'}|$bad
+a byte order mark|get_online_list|$(printf '\xef\xbb\xbf'){'groupName':'g'}|200 *
+two of them|get_online_list|$(printf '\xef\xbb\xbf\xef\xbb\xbf'){'groupName':'g'}|$bad
 nesting of 64|get_online_list|{'groupName':'g','x':$(deep 63)}|200 {"code":0,*
 nesting of 65|get_online_list|{'groupName':'g','x':$(deep 64)}|$bad
 white space and escapes|get_online_list| 	{ 'group\\u004eame' :	'\\u0067' , 'x' : [ ] } |200 *
@@ -599,7 +607,7 @@ connections() {
     expect 'in many chunks' '200 200' "$({
         lines 'POST /api/get_online_list HTTP/1.1' 'Host: x' "Token: $TOKEN" \
             'Transfer-Encoding: chunked'
-        printf '3;x=y\r\n{"g\r\n00b\r\nroupName":"\r\n3\r\ng"}\r\n0\r\nTrailer: x\r\n\r\n'
+        printf '3;x=y\r\n{"g\r\n00b\r\nroupName":"\r\n3\r\ng"}\r\n0\r\nX-Sum: x\r\n\r\n'
         request "${LIST[@]}" 'Connection: close'
     } | talk | replies | cut -c 1-3 | xargs)"
 }

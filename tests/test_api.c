@@ -54,9 +54,9 @@ static void check_envelope(void)
 {
     static const struct {
         int64_t code;
-        int statuses[4];
+        int statuses[5];
     } fits[] = {
-        {0, {200}},     {-1, {400, 403, 404, 405}},
+        {0, {200}},     {-1, {400, 403, 404, 405, 415}},
         {-1001, {200}}, {-1002, {401}},
         {-1003, {200}}, {-1004, {200}},
         {-1005, {200}}, {-1006, {429}},
@@ -82,7 +82,7 @@ static void check_envelope(void)
     CHECK(same(str_of(&answer.body), str_of(&expected)));
     buf_free(&expected);
     for (size_t i = 0; i < COUNT(fits); i++)
-        for (size_t j = 0; j < 4 && fits[i].code == answer.code; j++)
+        for (size_t j = 0; j < 5 && fits[i].code == answer.code; j++)
             fit = fit || fits[i].statuses[j] == answer.status;
     CHECK(fit);
     CHECK(str_equal(answer.msg, STR("\"success\"")) == (answer.code == 0));
@@ -323,6 +323,8 @@ static void good_bodies_are_taken(void)
         CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){.bare = true})));
         CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){0})));
         CHECK(is_taken(&routes[i], say(" \r\n\t%s \n", make_body(&routes[i], (struct twist){0}))));
+        CHECK(
+            is_taken(&routes[i], say("\xef\xbb\xbf%s", make_body(&routes[i], (struct twist){0}))));
     }
     close_house();
 }
@@ -437,7 +439,10 @@ static void bodies_that_are_no_object_are_refused(void)
         "{\"a\":\"\xff\"}",
         "{\"a\":\"\\x\"}",
         "{\"a\":\"\xed\xa0\x80\"}",
-        "\xef\xbb\xbf{}",
+        "\xef\xbb{}",
+        "\xef\xbb\xbf",
+        "\xef\xbb\xbf\xef\xbb\xbf{}",
+        "{}\xef\xbb\xbf",
     };
     struct buf deep = {0};
 
@@ -736,6 +741,47 @@ static void pages_of_other_sites_are_refused(void)
             else
                 CHECK(answer.status == 200);
         }
+    close_house();
+}
+
+/* What is compressed is refused by name, once the caller may call, and costs it no call. */
+static void codings_are_refused(void)
+{
+    static const struct {
+        const char *header, *named; /* NULL: it is taken */
+    } rows[] = {
+        {"Content-Encoding: identity", NULL},
+        {"content-encoding: IDENTITY ", NULL},
+        {"Content-Encoding: gzip", "Content-Encoding gzip is"},
+        {"Content-Encoding: br, gzip", "Content-Encoding br,?gzip is"},
+        {"Content-Encoding:", NULL},
+        {"Content-Encoding: identity\r\nContent-Encoding: gzip", "Content-Encoding identity is"},
+        {"Content-Encoding: \x80\"", "Content-Encoding ?\\\" is"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++)
+        for (size_t route = 0; route < COUNT(routes); route++) {
+            const char *body = make_body(&routes[route], (struct twist){0});
+            struct call call = {.path = routes[route].path, .body = str_from(body)};
+
+            call.headers = say("%s%s\r\n", token_of("shop"), rows[i].header);
+            perform(call);
+            bring_back(&visitors[0]);
+            if (rows[i].named)
+                CHECK(is_answered(415, -1) && contains(answer.msg, rows[i].named));
+            else
+                CHECK(answer.status == 200);
+        }
+    perform((struct call){.path = "/api/get_online_list", .headers = "Content-Encoding: gzip\r\n"});
+    CHECK(is_answered(401, -1002));
+    node.config.api_rate = 1;
+    for (int i = 0; i < 3; i++) {
+        perform((struct call){.path = "/api/get_online_list",
+                              .headers = say("%s%s", token_of("shop"), "Content-Encoding: x\r\n")});
+        CHECK(is_answered(415, -1));
+    }
+    CHECK(calls("/api/get_online_list", "{\"groupName\":\"g\"}", 200, 0));
     close_house();
 }
 
@@ -1618,6 +1664,7 @@ int main(void)
     test_run("routes_take_post_alone", routes_take_post_alone);
     test_run("pages_of_other_sites_are_refused", pages_of_other_sites_are_refused);
     test_run("a_refusal_names_both_sites", a_refusal_names_both_sites);
+    test_run("codings_are_refused", codings_are_refused);
     test_run("bodies_may_come_later", bodies_may_come_later);
     test_run("other_paths_are_unknown", other_paths_are_unknown);
     test_run("tokens_are_checked", tokens_are_checked);
