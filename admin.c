@@ -1,7 +1,11 @@
 /* admin.c - what the admin listener answers. */
 #include "admin.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #define PLAIN_TEXT "text/plain; charset=utf-8"
@@ -319,13 +323,39 @@ static void write_readiness(const struct admin *admin, bool stopping, struct api
     buf_append(&answer->body, STR("\n"));
 }
 
+/* A page whose own name was made to lead here (DNS rebinding) has its name in Host. HTTP/1.0 needs
+ * no Host, and browsers do not speak it. */
+static bool is_trusted_host(struct str host)
+{
+    char text[INET6_ADDRSTRLEN];
+    struct in6_addr address; /* room for either kind */
+    struct str name = http_host_name(host);
+    bool bracket = name.length > 2 && name.at[0] == '[';
+
+    if (bracket)
+        name = (struct str){name.at + 1, name.length - 2};
+    if (host.length == 0 || str_equal_nocase(name, STR("localhost")))
+        return true;
+    if (name.length >= sizeof text)
+        return false;
+    memcpy(text, name.at, name.length);
+    text[name.length] = '\0';
+    return inet_pton(bracket ? AF_INET6 : AF_INET, text, &address) == 1;
+}
+
 void admin_answer(const struct admin *admin, bool stopping, const struct http_request *request,
                   struct api_answer *answer)
 {
-    *answer = (struct api_answer){.status = 200, .type = PLAIN_TEXT};
-    if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
-        answer->status = 405;
-        answer->allow = "GET, HEAD";
+    bool options = str_equal(request->method, STR("OPTIONS"));
+
+    *answer = (struct api_answer){.status = 200, .type = PLAIN_TEXT, .fields = HTTP_UNCACHED};
+    if (!is_trusted_host(request->host)) {
+        answer->status = 403;
+        buf_append(&answer->body, STR("Host must be an address or localhost\n"));
+    } else if (options || (!str_equal(request->method, STR("GET")) &&
+                           !str_equal(request->method, STR("HEAD")))) {
+        answer->status = options ? 200 : 405; /* proxies probe with OPTIONS */
+        answer->allow = "GET, HEAD, OPTIONS";
         buf_append(&answer->body, STR("this listener takes GET\n"));
     } else if (str_equal(request->path, STR("/metrics"))) {
         answer->type = PROMETHEUS_TEXT;

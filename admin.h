@@ -2,7 +2,7 @@
  *
  * Rooms count what they do in plain members of their own; here these are read and named. No metric
  * has a label whose values come from peers.
- * Refuses: every other path (404) and method (405). */
+ * Refuses: every other path (404) and method (405), and a Host that is a name (403). */
 #ifndef WSPUSH_ADMIN_H
 #define WSPUSH_ADMIN_H
 

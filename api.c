@@ -274,14 +274,19 @@ static bool out_of_memory(struct api_answer *answer)
 static bool read_fields(struct api *api, const struct route *route, struct str body,
                         struct fields *fields, struct api_answer *answer)
 {
+    static const char mark[] = {'\xef', '\xbb', '\xbf'}; /* of the byte order: it says nothing */
     struct json_error error;
+    struct str text = body;
 
     for (int i = 0; i < FIELD_COUNT; i++)
         fields->json[i].name = rules[i].name;
-    if (!json_parse_object(body, fields->json, FIELD_COUNT, api->seed, &error))
-        return error.no_memory ? out_of_memory(answer)
-                               : malformed(answer, STR("the body is not valid JSON: "),
-                                           str_from(error.reason), ", at byte ", error.offset + 1);
+    if (body.length >= sizeof mark && memcmp(body.at, mark, sizeof mark) == 0)
+        text = (struct str){body.at + sizeof mark, body.length - sizeof mark};
+    if (!json_parse_object(text, fields->json, FIELD_COUNT, api->seed, &error))
+        return error.no_memory
+                   ? out_of_memory(answer)
+                   : malformed(answer, STR("the body is not valid JSON: "), str_from(error.reason),
+                               ", at byte ", (size_t)(text.at - body.at) + error.offset + 1);
     /* what strings mean is never longer than what they are: the views do not move */
     api->decoded.length = 0;
     if (!buf_reserve(&api->decoded, body.length)) {
@@ -615,7 +620,10 @@ static bool check_method(const struct http_request *request, const struct route 
     bool options = str_equal(request->method, STR("OPTIONS"));
 
     if (!route && !(options && str_equal(request->path, STR("*")))) {
-        api_refuse(answer, 404, OUTCOME_MALFORMED, STR("unknown path"));
+        api_refuse(answer, 404, OUTCOME_MALFORMED,
+                   http_header_has(request, STR("Upgrade"), STR("websocket"))
+                       ? STR("clients connect to /ws?systemId=…")
+                       : STR("unknown path"));
         return false;
     }
     if (route && str_equal(request->method, STR("POST")))
@@ -626,6 +634,133 @@ static bool check_method(const struct http_request *request, const struct route 
         api_refuse(answer, 405, OUTCOME_MALFORMED, STR("this path takes POST"));
     answer->allow = route ? "POST, OPTIONS" : "GET, POST, OPTIONS";
     return false;
+}
+
+/* The host of "scheme://host[:port]"; empty if there is none. */
+static struct str origin_host(struct str origin)
+{
+    str_cut(&origin, ':');
+    if (origin.length < 2 || memcmp(origin.at, "//", 2) != 0)
+        return (struct str){0};
+    return http_host_name((struct str){origin.at + 2, origin.length - 2});
+}
+
+/* True if a browser sends the request for a page of another site. Browsers of today say so in
+ * Sec-Fetch-Site, older ones send Origin alone, and programs neither. */
+static bool is_foreign(const struct config *config, const struct http_request *request,
+                       struct str *origin)
+{
+    struct str site = {0}, host;
+    size_t sites = http_header(request, STR("Sec-Fetch-Site"), &site);
+    size_t origins = http_header(request, STR("Origin"), origin);
+
+    if (sites || !origins)
+        return http_header_has(request, STR("Sec-Fetch-Site"), STR("cross-site"));
+    host = origin_host(*origin);
+    if (origins == 1 && host.length && str_equal_nocase(host, http_host_name(request->host)))
+        return false;
+    return origins > 1 || !config->allowed_origins[0] || !config_allows_origin(config, *origin);
+}
+
+/* Appends a header's value, which may have any bytes and any length, as printable ASCII. */
+static void append_printable(struct buf *out, struct str text)
+{
+    for (size_t i = 0; i < text.length && i < 100; i++) {
+        char c = text.at[i] > 0x20 && text.at[i] < 0x7f ? text.at[i] : '?';
+
+        buf_append(out, (struct str){&c, 1});
+    }
+}
+
+static bool check_site(const struct api *api, const struct http_request *request,
+                       struct api_answer *answer)
+{
+    char room[400];
+    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    struct str origin = STR("(none)");
+
+    if (!is_foreign(api->config, request, &origin))
+        return true;
+    buf_append(&text, STR("Origin "));
+    append_printable(&text, origin);
+    buf_append(&text, STR(" is foreign to Host "));
+    append_printable(&text, request->host);
+    buf_append(&text, STR(": pages of other sites may not call the API (a proxy passes Host on)"));
+    api_refuse(answer, 403, OUTCOME_MALFORMED, str_of(&text));
+    return false;
+}
+
+static bool check_coding(const struct http_request *request, struct api_answer *answer)
+{
+    char room[200];
+    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    struct str coding = {0};
+    size_t codings = http_header(request, STR("Content-Encoding"), &coding);
+
+    if (codings == 0 ||
+        (codings == 1 && (!coding.length || str_equal_nocase(coding, STR("identity")))))
+        return true;
+    buf_append(&text, STR("Content-Encoding "));
+    append_printable(&text, coding);
+    buf_append(&text, STR(" is not understood: send the body as it is"));
+    api_refuse(answer, 415, OUTCOME_MALFORMED, str_of(&text));
+    return false;
+}
+
+static bool check_ready(const struct api *api, struct api_answer *answer)
+{
+    const char *unready = cluster_unready(api->cluster);
+
+    if (!unready)
+        return true;
+    api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(unready));
+    answer->retry_after = 1;
+    return false;
+}
+
+static bool check_rate(struct api *api, struct str system, int64_t now, struct api_answer *answer)
+{
+    if (within_rate(api, system, now))
+        return true;
+    api_refuse(answer, 429, OUTCOME_LIMIT, STR("more API calls a second than api_rate allows"));
+    answer->retry_after = 1;
+    return false;
+}
+
+/* On behalf of a `system` that is found out. */
+static bool check(struct api *api, const struct api_call *call, struct buf *system,
+                  struct api_answer *answer)
+{
+    const struct http_request *request = call->request;
+    const struct route *route = call->route < KNOWN_ROUTES ? &routes[call->route] : NULL;
+
+    if (!check_method(request, route, answer) || !check_site(api, request, answer) ||
+        !check_ready(api, answer))
+        return false;
+    if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
+        return false;
+    if (route->action == ACTION_COMMAND &&
+        !check_token(api, request, call->unix_now, system, answer))
+        return false;
+    return check_coding(request, answer) &&
+           (route->action != ACTION_COMMAND || check_rate(api, str_of(system), call->now, answer));
+}
+
+static struct buf system_room(struct api *api)
+{
+    return (struct buf){
+        .at = api->system, .capacity = sizeof api->system, .limit = sizeof api->system};
+}
+
+bool api_check(struct api *api, struct api_call *call, struct api_answer *answer)
+{
+    struct buf system = system_room(api);
+    bool may = check(api, call, &system, answer);
+
+    call->system = str_of(&system);
+    if (!may)
+        answer->system = call->system;
+    return may;
 }
 
 #define DECODED_KEPT 65536 /* memory kept from one request to the next */
@@ -647,42 +782,23 @@ static enum api_result run(struct api *api, const struct route *route, const str
     return result;
 }
 
-/* Does what a call asks for, on behalf of a `system` that is found out. */
-static enum api_result handle(struct api *api, const struct api_call *call, struct buf *system,
-                              struct api_answer *answer)
-{
-    const struct http_request *request = call->request;
-    const struct route *route = call->route < KNOWN_ROUTES ? &routes[call->route] : NULL;
-    const char *unready = cluster_unready(api->cluster);
-
-    if (!check_method(request, route, answer))
-        return API_ANSWERED;
-    if (unready) {
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(unready));
-        answer->retry_after = 1;
-        return API_ANSWERED;
-    }
-    if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
-        return API_ANSWERED;
-    if (route->action == ACTION_COMMAND &&
-        !check_token(api, request, call->unix_now, system, answer))
-        return API_ANSWERED;
-    if (route->action == ACTION_COMMAND && !within_rate(api, str_of(system), call->now)) {
-        api_refuse(answer, 429, OUTCOME_LIMIT, STR("more API calls a second than api_rate allows"));
-        answer->retry_after = 1;
-        return API_ANSWERED;
-    }
-    return run(api, route, call, str_of(system), answer);
-}
-
 enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer)
 {
-    struct buf system = {
-        .at = api->system, .capacity = sizeof api->system, .limit = sizeof api->system};
-    enum api_result result = handle(api, call, &system, answer);
+    const struct route *route = &routes[call->route];
+    struct buf room = system_room(api);
+    struct str system = call->system;
+    enum api_result result;
 
+    /* the body came later than the head: the token, and the cluster, may not be what they were */
+    if (!system.length && route->action == ACTION_COMMAND) {
+        if (!check_ready(api, answer) ||
+            !check_token(api, call->request, call->unix_now, &room, answer))
+            return API_ANSWERED;
+        system = str_of(&room);
+    }
+    result = run(api, route, call, system, answer);
     if (result == API_ANSWERED)
-        answer->system = str_of(&system);
+        answer->system = system;
     return result;
 }
 

@@ -65,11 +65,12 @@ enum api_result {
     API_LATER /* an account job runs, or other nodes are asked: the result comes with the ticket */
 };
 
-/* A request with its whole body, and the circumstances. */
+/* A request and the circumstances. */
 struct api_call {
     const struct http_request *request;
-    unsigned route; /* see api_route */
-    struct str body;
+    unsigned route;               /* see api_route */
+    struct str system;            /* the caller's, set by api_check; empty: not known (any more) */
+    struct str body;              /* for api_handle: the whole of it */
     uint64_t ticket;              /* names the connection for a late answer */
     const unsigned char *address; /* the peer's, 16 bytes as in struct conn */
     int64_t now;                  /* milliseconds of a steady clock */
@@ -85,7 +86,12 @@ struct str api_path(unsigned route);
 /* Counts a call that has been answered. */
 void api_count(struct api *api, unsigned route, enum outcome_code code, uint64_t microseconds);
 
-/* Does what a call asks for. */
+/* Judges a call by its head: path, method, site, Register-Key, Token. Call it once for each
+ * request: a call that may be made counts towards api_rate. False: `answer` says why not. */
+bool api_check(struct api *api, struct api_call *call, struct api_answer *answer);
+
+/* Does what a call asks for that api_check has let pass. If another call has been checked since,
+ * `system` must be empty: then the token is checked again. */
 enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer);
 
 /* Makes the answer of a finished account job. To be called also if nobody waits for it any more: a

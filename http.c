@@ -84,28 +84,37 @@ static bool is_host(struct str text)
     return i == text.length;
 }
 
-/* Takes "http://authority" off an absolute target (RFC 9112, section 3.2.2). */
-static struct str origin_form(struct str target)
+struct str http_host_name(struct str host)
+{
+    size_t end = host.length;
+
+    while (end > 0 && host.at[end - 1] >= '0' && host.at[end - 1] <= '9')
+        end--;
+    return end > 0 && host.at[end - 1] == ':' ? (struct str){host.at, end - 1} : host;
+}
+
+/* Cuts "http://authority" off an absolute target (RFC 9112, section 3.2.2) and returns the
+ * authority; empty if the target is not absolute. */
+static struct str cut_authority(struct str *target)
 {
     static const char *const schemes[] = {"http://", "https://"};
 
     for (size_t i = 0; i < 2; i++) {
-        struct str scheme = str_from(schemes[i]);
+        struct str scheme = str_from(schemes[i]), authority;
         size_t end = scheme.length;
 
-        if (target.length < scheme.length ||
-            !str_equal_nocase((struct str){target.at, scheme.length}, scheme))
+        if (target->length < end ||
+            !str_equal_nocase((struct str){target->at, scheme.length}, scheme))
             continue;
-        while (end < target.length && target.at[end] != '/' && target.at[end] != '?')
+        while (end < target->length && target->at[end] != '/' && target->at[end] != '?')
             end++;
-        if (end == scheme.length ||
-            !is_host((struct str){target.at + scheme.length, end - scheme.length}))
-            return target; /* without an authority it is no target at all */
-        if (end == target.length)
-            return STR("/");
-        return (struct str){target.at + end, target.length - end};
+        authority = (struct str){target->at + scheme.length, end - scheme.length};
+        if (!authority.length || !is_host(authority))
+            break; /* without an authority it is no target at all */
+        *target = (struct str){target->at + end, target->length - end};
+        return authority;
     }
-    return target;
+    return (struct str){0};
 }
 
 static enum http_result parse_version(struct http_request *request, struct str version)
@@ -133,13 +142,16 @@ static enum http_result parse_request_line(struct http_request *request, struct 
             return bad(request, 400, "the request target has a byte that must be percent-encoded");
     if (parse_version(request, rest) == HTTP_BAD)
         return HTTP_BAD;
-    target = origin_form(target);
-    if (target.at[0] != '/' &&
-        !(str_equal(target, STR("*")) && str_equal(request->method, STR("OPTIONS"))))
-        return bad(request, 400, "the request target must begin with /");
+    request->host = cut_authority(&target);
     request->query = target;
     request->path = str_cut(&request->query, '?');
-    return HTTP_OK;
+    if (request->host.length && !request->path.length)
+        request->path = STR("/"); /* RFC 9110, section 4.2.3: http://a?x=1 */
+    if (request->path.length && request->path.at[0] == '/')
+        return HTTP_OK;
+    if (str_equal(target, STR("*")) && str_equal(request->method, STR("OPTIONS")))
+        return HTTP_OK;
+    return bad(request, 400, "the request target must begin with /");
 }
 
 /* RFC 9112, section 5: a line of a head or a trailer. Says what is wrong with it, or NULL. */
@@ -156,6 +168,8 @@ static const char *parse_field(struct str line, struct http_header *field)
     return is_token(field->name) ? NULL : "malformed header name";
 }
 
+_Static_assert(HTTP_HEADERS_MAX == 100, "a message names the number");
+
 static enum http_result parse_header(struct http_request *request, struct str line)
 {
     struct http_header field;
@@ -164,7 +178,7 @@ static enum http_result parse_header(struct http_request *request, struct str li
     if (error)
         return bad(request, 400, error);
     if (request->header_count == HTTP_HEADERS_MAX)
-        return bad(request, 431, "more than 64 header lines");
+        return bad(request, 431, "more than 100 header lines");
     request->headers[request->header_count++] = field;
     return HTTP_OK;
 }
@@ -247,6 +261,8 @@ static enum http_result parse_meaning(struct http_request *request)
         return bad(request, 400, hosts ? "more than one Host" : "Host is missing");
     if (!is_host(value))
         return bad(request, 400, "Host has a byte that no host may have");
+    if (!request->host.length)
+        request->host = value;
     request->keep_alive =
         !http_header_has(request, STR("Connection"), STR("close")) &&
         (request->minor > 0 || http_header_has(request, STR("Connection"), STR("keep-alive")));
@@ -287,7 +303,7 @@ enum http_result http_parse_request(struct str bytes, size_t max_head, struct ht
 
     /* the headers are valid up to header_count; clearing all of them would cost more than parsing
      */
-    request->method = request->path = request->query = (struct str){0};
+    request->method = request->path = request->query = request->host = (struct str){0};
     request->head_length = request->header_count = 0;
     request->minor = 0;
     request->keep_alive = request->expect_continue = request->chunked = false;
@@ -296,7 +312,7 @@ enum http_result http_parse_request(struct str bytes, size_t max_head, struct ht
     request->error = NULL;
     result = parse_lines(request, &rest);
     if (result == HTTP_MORE && bytes.length >= max_head)
-        return bad(request, 431, "the request's head is too long");
+        return bad(request, 431, "the request's head is longer than max_head");
     if (result != HTTP_OK)
         return result;
     request->head_length = (size_t)(rest.at - bytes.at);
@@ -413,6 +429,37 @@ static bool parse_chunk_size(struct str line, uint32_t *size)
     return i > 0 && are_extensions((struct str){line.at + i, line.length - i});
 }
 
+/* RFC 9110, section 6.5.1: what says where a message ends, whom it is for, who sends it and what
+ * its body is counts in the head alone. A server that merged it from here would be deceived. */
+static bool may_trail(struct str name)
+{
+    static const struct str heads[] = {
+        STR_INIT("Content-Length"),
+        STR_INIT("Transfer-Encoding"),
+        STR_INIT("Host"),
+        STR_INIT("Connection"),
+        STR_INIT("Upgrade"),
+        STR_INIT("Expect"),
+        STR_INIT("TE"),
+        STR_INIT("Trailer"),
+        STR_INIT("Content-Type"),
+        STR_INIT("Content-Range"),
+        STR_INIT("Content-Encoding"),
+        STR_INIT("Authorization"),
+        STR_INIT("Cookie"),
+        STR_INIT("Token"),
+        STR_INIT("Register-Key"),
+        STR_INIT("Origin"),
+        STR_INIT("Sec-Fetch-Site"),
+        STR_INIT("X-Forwarded-For"),
+    };
+
+    for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++)
+        if (str_equal_nocase(heads[i], name))
+            return false;
+    return true;
+}
+
 /* Reads the line that ends a trailer, or one of its fields, which are ignored. */
 static enum http_result read_trailer(struct http_chunks *chunks, struct str line, bool *done)
 {
@@ -422,7 +469,7 @@ static enum http_result read_trailer(struct http_chunks *chunks, struct str line
     if (line.length >= chunks->trailer_left)
         return HTTP_BAD;
     chunks->trailer_left -= (uint32_t)line.length;
-    return *done || !parse_field(line, &field) ? HTTP_OK : HTTP_BAD;
+    return *done || (!parse_field(line, &field) && may_trail(field.name)) ? HTTP_OK : HTTP_BAD;
 }
 
 static enum http_result read_chunk_line(struct http_chunks *chunks, struct str *rest, bool *done)
@@ -505,6 +552,7 @@ static struct str reason_phrase(int status)
         {405, STR_INIT("405 Method Not Allowed")},
         {408, STR_INIT("408 Request Timeout")},
         {413, STR_INIT("413 Content Too Large")},
+        {415, STR_INIT("415 Unsupported Media Type")},
         {417, STR_INIT("417 Expectation Failed")},
         {426, STR_INIT("426 Upgrade Required")},
         {429, STR_INIT("429 Too Many Requests")},
@@ -540,11 +588,17 @@ void http_write_answer(struct buf *out, const struct http_answer *answer)
         buf_append(out, STR("\r\nConnection: close"));
     else if (answer->keep_alive)
         buf_append(out, STR("\r\nConnection: keep-alive"));
+    if (answer->timeout && !answer->close) {
+        buf_append(out, STR("\r\nKeep-Alive: timeout="));
+        buf_append_number(out, answer->timeout);
+    }
+    if (answer->status == 401)
+        buf_append(out, STR("\r\nWWW-Authenticate: Token"));
     buf_append(out, STR("\r\nContent-Type: "));
     buf_append(out, str_from(answer->type ? answer->type : "application/json; charset=utf-8"));
     buf_append(out, STR("\r\nContent-Length: "));
     buf_append_number(out, (int64_t)answer->body.length);
-    buf_append(out, STR("\r\n"));
+    buf_append(out, answer->type ? STR("\r\n") : STR("\r\n" HTTP_UNCACHED));
     buf_append(out, str_from(answer->fields));
     buf_append(out, STR("\r\n"));
     if (!answer->head)

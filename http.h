@@ -10,7 +10,7 @@
 
 #include "buf.h"
 
-#define HTTP_HEADERS_MAX 64
+#define HTTP_HEADERS_MAX 100
 
 enum http_result {
     HTTP_BAD = -1, /* refused: `status` and `error` of the request say why */
@@ -28,6 +28,7 @@ struct http_request {
     struct str method;    /* as sent; methods are case-sensitive */
     struct str path;      /* the target without its query, not percent-decoded; "*" for OPTIONS * */
     struct str query;     /* what stands behind '?', or empty */
+    struct str host;      /* whom it is for: the authority of an absolute target, else Host */
     unsigned minor;       /* HTTP/1.minor */
     bool keep_alive;      /* the connection may serve another request */
     bool expect_continue; /* the sender waits for 100 before it sends the body */
@@ -50,6 +51,9 @@ size_t http_header(const struct http_request *request, struct str name, struct s
 /* True if the comma-separated list that the fields of this name make has `token` in it. */
 bool http_header_has(const struct http_request *request, struct str name, struct str token);
 
+/* A host without its port; an address of IPv6 keeps its brackets. */
+struct str http_host_name(struct str host);
+
 /* Appends the percent-decoded value of a query parameter to `out`. False if the parameter is
  * missing, badly encoded, or too long for `out`; a '+' stays a '+'. */
 bool http_query(struct str query, struct str name, struct buf *out);
@@ -65,11 +69,16 @@ struct http_chunks {
 /* Decodes the chunked body that begins at `at`, in place and from where it stopped. *length is how
  * many bytes are there, and becomes how many are left: first chunks->length bytes of content,
  * behind them what is not decoded yet (HTTP_MORE) or follows the body (HTTP_OK). HTTP_BAD: a chunk
- * is malformed (*status 400) or the content exceeds `max_body`, below 4 GiB (*status 413). */
+ * is malformed, or a trailer has a field of the head (*status 400), or the content exceeds
+ * `max_body`, below 4 GiB (*status 413). */
 enum http_result http_read_chunks(struct http_chunks *chunks, char *at, size_t *length,
                                   size_t max_body, int *status);
 
-/* An answer. Zeroed members are left out. */
+/* What an answer is not to be mistaken for: no cache keeps it, no browser guesses its type. Answers
+ * in JSON have these lines; others name them in `fields`. */
+#define HTTP_UNCACHED "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+
+/* An answer. Zeroed members are left out. With 401 goes a challenge, as RFC 9110 demands. */
 struct http_answer {
     int status;
     struct str date; /* as in the Date field */
@@ -78,6 +87,7 @@ struct http_answer {
     const char *allow;    /* methods, with 405 and OPTIONS */
     const char *fields;   /* further header lines, each with its CRLF */
     unsigned retry_after; /* seconds */
+    unsigned timeout;     /* seconds that the connection may be idle, if it stays */
     bool close;           /* this is the connection's last answer */
     bool keep_alive;      /* say so: an HTTP/1.0 client asked */
     bool head;            /* the request was HEAD, or the body goes another way: write none */

@@ -6,6 +6,7 @@
 #define LINGER 5000                /* milliseconds for a peer to close once we have */
 #define OUTPUT_ENOUGH (256 * 1024) /* bytes of answers that wait before requests do */
 #define CODING_SLACK 8192          /* bytes of chunk headers that may stand undecoded */
+#define SKIP_MAX 65536             /* bytes of a body that nobody wants, and the connection stays */
 /* The texts that are answered, each with its NUL, and how far into them a message has matched. */
 #define TEXTS "ping\0id"
 #define TEXT_PING 4
@@ -98,12 +99,15 @@ static void send_http(struct session_context *context, struct session *session,
     http->date = str_from(context->date);
     http->close = manner.close || context->stopping;
     http->keep_alive = manner.keep_alive;
+    if (context->config->idle_timeout >=
+        2000) /* a second less: else a request may meet our close */
+        http->timeout = (unsigned)(context->config->idle_timeout / 1000 - 1);
     http->head |= manner.head;
     http_write_answer(&bytes, http);
     queue(session, &bytes);
     if (page)
         conn_queue(&session->conn, page, SIZE_MAX);
-    session->receiving = session->head_done = session->continued = false;
+    session->receiving = session->head_done = false;
     session->asked_before = true;
     memset(&session->input, 0, sizeof session->input);
     enter(context, session, http->close ? SESSION_DRAIN : SESSION_HTTP);
@@ -160,39 +164,47 @@ static void send_call_answer(struct session_context *context, struct session *se
     send_answer(context, session, answer, manner);
 }
 
-/* Refuses what is not known to be for any path with its connection's last answer. */
-static void refuse(struct session_context *context, struct session *session, int status,
-                   const char *error)
+/* A limit that a request goes past is the operator's business; that it is malformed, its sender's.
+ */
+static void log_refusal(const struct session_context *context, const struct session *session,
+                        int status, const char *error)
 {
     char address[CONN_ADDRESS_MAX];
     struct log_field fields[] = {{.name = "remote"},
                                  {.name = "status", .number = status},
                                  {.name = "reason", .text = str_from(error)},
                                  {0}};
-    struct api_answer answer;
 
     conn_address(&session->conn, address);
     fields[0].text = str_from(address);
-    log_write(context->log, LOG_DEBUG, "request refused", fields);
+    log_write(context->log, status == 413 || status == 431 ? LOG_INFO : LOG_DEBUG,
+              "request refused", fields);
+}
+
+/* Refuses what is not known to be for any path with its connection's last answer. */
+static void refuse(struct session_context *context, struct session *session, int status,
+                   const char *error)
+{
+    struct api_answer answer;
+
+    log_refusal(context, session, status, error);
     api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
     send_answer(context, session, &answer, (struct session_manner){.close = true});
 }
 
-/* Refuses a request for its body with its connection's last answer. A call is counted like those
- * that are whole. */
+/* Refuses a call for its body with its connection's last answer. It is counted like those that are
+ * whole. */
 static void refuse_body(struct session_context *context, struct session *session,
                         const struct http_request *request, int status)
 {
     struct session_call call = {.route = api_route(request->path),
                                 .began = (uint32_t)admin_clock()};
-    const char *error =
-        status == 413 ? "the body is longer than max_body" : "malformed chunked body";
+    const char *error = status == 413
+                            ? "the body is longer than max_body"
+                            : "malformed chunked body, or a trailer with a field of the head";
     struct api_answer answer;
 
-    if (session->is_admin || !api_path(call.route).length) {
-        refuse(context, session, status, error);
-        return;
-    }
+    log_refusal(context, session, status, error);
     api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
     send_call_answer(context, session, &call, request->path, &answer,
                      (struct session_manner){.close = true});
@@ -208,7 +220,8 @@ static struct session_manner manner_of(const struct http_request *request)
 /* The answer to a method that a path does not take, which for OPTIONS is a good one; returns its
  * status. */
 static int refuse_method(struct session_context *context, struct session *session,
-                         const struct http_request *request, const char *allow)
+                         const struct http_request *request, const char *allow,
+                         struct session_manner manner)
 {
     bool options = str_equal(request->method, STR("OPTIONS"));
     struct api_answer answer;
@@ -216,23 +229,35 @@ static int refuse_method(struct session_context *context, struct session *sessio
     api_refuse(&answer, options ? 200 : 405, options ? OUTCOME_SUCCESS : OUTCOME_MALFORMED,
                options ? STR("success") : STR("this path takes GET"));
     answer.allow = allow;
-    send_answer(context, session, &answer, manner_of(request));
+    send_answer(context, session, &answer, manner);
     return options ? 200 : 405;
 }
 
-/* GET /: the console's page. */
-static void handle_page(struct session_context *context, struct session *session,
-                        const struct http_request *request)
+/* The console at / and /healthz, which need no token; and proxies probe with OPTIONS /, page or no
+ * page. False: it is none of them. */
+static bool handle_page(struct session_context *context, struct session *session,
+                        const struct http_request *request, struct session_manner manner)
 {
-    struct http_answer answer;
-    struct message *page;
+    bool health = str_equal(request->path, STR("/healthz"));
+    bool page = context->console && str_equal(request->path, STR("/"));
+    bool probe = str_equal(request->path, STR("/")) && str_equal(request->method, STR("OPTIONS"));
+    struct api_answer answer;
+    struct http_answer http;
+    struct message *message;
 
+    if ((!health && !page && !probe) || http_header_has(request, STR("Upgrade"), STR("websocket")))
+        return false;
     if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
-        refuse_method(context, session, request, "GET, HEAD, OPTIONS");
-        return;
+        refuse_method(context, session, request, health || page ? "GET, HEAD, OPTIONS" : "OPTIONS",
+                      manner);
+    } else if (health) {
+        api_refuse(&answer, 200, OUTCOME_SUCCESS, STR("success"));
+        send_answer(context, session, &answer, manner);
+    } else {
+        message = console_answer(context->console, request, &http);
+        send_http(context, session, &http, message, manner);
     }
-    page = console_answer(context->console, request, &answer);
-    send_http(context, session, &answer, page, manner_of(request));
+    return true;
 }
 
 /* --- upgrades -------------------------------------------------------------------------------- */
@@ -378,17 +403,16 @@ static void session_log_origin(const struct session_context *context, const stru
 
 /* GET /ws: an upgrade, or why not. */
 static void handle_ws(struct session_context *context, struct session *session,
-                      const struct http_request *request)
+                      const struct http_request *request, struct session_manner manner)
 {
     struct api_answer answer;
-    struct session_manner manner = manner_of(request);
     struct str key = {0}, origin = {0};
     const char *error = NULL;
     size_t origins;
     int status = 0;
 
     if (!str_equal(request->method, STR("GET"))) {
-        status = refuse_method(context, session, request, "GET, OPTIONS");
+        status = refuse_method(context, session, request, "GET, OPTIONS", manner);
         admin_count_handshake(&context->admin, status);
         return;
     }
@@ -423,43 +447,73 @@ static void handle_ws(struct session_context *context, struct session *session,
 
 /* --- requests -------------------------------------------------------------------------------- */
 
-static void handle_request(struct session_context *context, struct session *session,
-                           const struct http_request *request, struct str body)
+/* Answers a request that is judged by its head alone. False: it is a call that may be made, and its
+ * body is to be read. */
+static bool answer_head(struct session_context *context, struct session *session,
+                        const struct http_request *request, struct api_call *call,
+                        struct session_manner manner)
 {
+    struct session_call counted = {.route = call->route, .began = (uint32_t)admin_clock()};
     struct api_answer answer;
-    struct session_manner manner = manner_of(request);
     bool is_upgrade = str_equal(request->path, STR("/ws"));
-    struct session_call counted = {.route = api_route(request->path),
-                                   .began = (uint32_t)admin_clock()};
-    struct api_call call = {.request = request,
-                            .route = counted.route,
-                            .body = body,
-                            .ticket = session_ticket(session),
-                            .address = session->conn.address,
-                            .now = context->now,
-                            .unix_now = context->unix_now};
 
     if (session->is_admin) {
         admin_answer(&context->admin, context->leaving, request, &answer);
         send_answer(context, session, &answer, manner);
     } else if (session->over_limit) {
-        api_refuse(&answer, 429, OUTCOME_LIMIT, STR("too many connections"));
+        api_refuse(&answer, 429, OUTCOME_LIMIT,
+                   STR("too many connections: max_connections or max_per_ip is reached"));
         answer.retry_after = 5;
         manner.close = true;
         if (is_upgrade)
             admin_count_handshake(&context->admin, 429);
         send_answer(context, session, &answer, manner);
     } else if (is_upgrade) {
-        handle_ws(context, session, request);
-    } else if (context->console && str_equal(request->path, STR("/"))) {
-        handle_page(context, session, request);
-    } else if (api_handle(context->api, &call, &answer) == API_ANSWERED) {
+        handle_ws(context, session, request, manner);
+    } else if (!handle_page(context, session, request, manner)) {
+        if (api_check(context->api, call, &answer))
+            return false;
         send_call_answer(context, session, &counted, request->path, &answer, manner);
-    } else {
-        session->manner = manner;
-        session->input.call = counted;
-        enter(context, session, SESSION_WAIT);
     }
+    return true;
+}
+
+/* True if the body of a request that is answered by its head costs nothing to skip: it is short,
+ * and sure to come. Else the answer is the connection's last. */
+static bool is_skippable(const struct http_request *request)
+{
+    return !request->chunked && request->content_length <= SKIP_MAX &&
+           !(request->expect_continue && request->content_length);
+}
+
+/* Judges a request whose head has become whole. False: it has been answered. */
+static bool judge_head(struct session_context *context, struct session *session,
+                       const struct http_request *request, struct api_call *call)
+{
+    struct session_manner manner = manner_of(request);
+
+    manner.close |= !is_skippable(request);
+    session->head_done = !answer_head(context, session, request, call, manner);
+    if (!session->head_done && session->state == SESSION_HTTP)
+        session->input.skip = (uint32_t)request->content_length;
+    return session->head_done;
+}
+
+/* A call with its whole body. */
+static void handle_call(struct session_context *context, struct session *session,
+                        const struct api_call *call)
+{
+    struct session_call counted = {.route = call->route, .began = (uint32_t)admin_clock()};
+    struct session_manner manner = manner_of(call->request);
+    struct api_answer answer;
+
+    if (api_handle(context->api, call, &answer) == API_ANSWERED) {
+        send_call_answer(context, session, &counted, call->request->path, &answer, manner);
+        return;
+    }
+    session->manner = manner;
+    session->input.call = counted;
+    enter(context, session, SESSION_WAIT);
 }
 
 /* Finds the body behind the head. HTTP_OK: *body is whole, and *used counts all of the request. */
@@ -489,20 +543,57 @@ static enum http_result take_body(struct session_context *context, struct sessio
     return result;
 }
 
-/* The sender of a body that is awaited is told to go on, once. */
+/* A call may be made, and waits for its body, which has a time of its own. Its sender is told to go
+ * on unless it has begun already. */
 static void await_body(struct session_context *context, struct session *session,
                        const struct http_request *request, bool begun)
 {
     struct buf bytes = {0};
 
-    if (!session->head_done)
-        session->since = context->now;
-    session->head_done = true;
-    if (!request->expect_continue || session->continued || begun)
+    session->since = context->now;
+    if (!request->expect_continue || begun)
         return;
-    session->continued = true;
     buf_append(&bytes, STR("HTTP/1.1 100 Continue\r\n\r\n"));
     queue(session, &bytes);
+}
+
+/* Goes on with a request whose head is whole. */
+static size_t take_rest(struct session_context *context, struct session *session,
+                        const struct http_request *request, struct conn_bytes *bytes)
+{
+    struct api_call call = {.request = request,
+                            .route = api_route(request->path),
+                            .ticket = session_ticket(session),
+                            .address = session->conn.address,
+                            .now = context->now,
+                            .unix_now = context->unix_now};
+    bool judged = session->head_done, begun = bytes->length > request->head_length;
+    enum http_result result;
+    size_t used;
+
+    if (!judged && !judge_head(context, session, request, &call))
+        return request->head_length;
+    result = take_body(context, session, request, bytes, &call.body, &used);
+    if (result == HTTP_MORE && !judged)
+        await_body(context, session, request, begun);
+    if (result == HTTP_OK)
+        handle_call(context, session, &call);
+    return result == HTTP_OK ? used : result == HTTP_BAD ? bytes->length : 0;
+}
+
+static size_t skip_body(struct session *session, size_t length)
+{
+    size_t used = length < session->input.skip ? length : session->input.skip;
+
+    session->input.skip -= (uint32_t)used;
+    return used;
+}
+
+/* True for what RFC 9112, section 2.2, forgives in front of a request, and no more. */
+static bool is_line_end(const struct conn_bytes *bytes)
+{
+    return bytes->at[0] == '\r' &&
+           (bytes->length == 1 || (bytes->length == 2 && bytes->at[1] == '\n'));
 }
 
 /* SESSION_HTTP: takes one request off the front of `bytes`; returns how many bytes it used, 0 if
@@ -511,30 +602,28 @@ static size_t take_request(struct session_context *context, struct session *sess
                            struct conn_bytes *bytes)
 {
     struct http_request request;
-    struct str body = {0};
-    size_t used = 0;
-    enum http_result result;
 
     session->held = session->conn.queued > OUTPUT_ENOUGH;
     if (session->held)
         return 0; /* answers wait to be read: so do requests */
+    if (session->input.skip)
+        return skip_body(session, bytes->length);
+    if (!session->receiving && is_line_end(bytes))
+        return 0; /* it may stand behind a body, and asks for nothing */
     if (!session->receiving && session->asked_before)
         session->since = context->now; /* the first request's time runs from the accept on */
     session->receiving = true;
-    result = http_parse_request((struct str){bytes->at, bytes->length},
-                                (size_t)context->config->max_head, &request);
-    if (result == HTTP_MORE)
+    switch (http_parse_request((struct str){bytes->at, bytes->length},
+                               (size_t)context->config->max_head, &request)) {
+    case HTTP_MORE:
         return 0;
-    if (result == HTTP_BAD) {
+    case HTTP_BAD:
         refuse(context, session, request.status, request.error);
         return bytes->length;
+    case HTTP_OK:
+        break;
     }
-    result = take_body(context, session, &request, bytes, &body, &used);
-    if (result == HTTP_MORE)
-        await_body(context, session, &request, bytes->length > request.head_length);
-    if (result == HTTP_OK)
-        handle_request(context, session, &request, body);
-    return result == HTTP_OK ? used : result == HTTP_BAD ? bytes->length : 0;
+    return take_rest(context, session, &request, bytes);
 }
 
 void session_answer_late(struct session_context *context, struct session *session,
@@ -885,7 +974,9 @@ static void expire(struct session_context *context, struct session *session)
     struct client *client = session->conn.client;
 
     if (session->state == SESSION_HTTP && session->receiving) {
-        refuse(context, session, 408, "the request did not come in time");
+        refuse(context, session, 408,
+               session->head_done ? "the body did not come within idle_timeout"
+                                  : "the request's head did not come within head_timeout");
         conn_keep(&session->conn, (struct conn_bytes){0});
     } else if (client) {
         if (session->pinged)

@@ -65,8 +65,7 @@ struct session {
     bool upgraded : 1;     /* it speaks, or spoke, WebSocket */
     bool held : 1;         /* HTTP, WAIT: whole requests may be among the input kept */
     bool receiving : 1;    /* HTTP: part of a request is here */
-    bool head_done : 1;    /* HTTP: its head is whole */
-    bool continued : 1;    /* HTTP: 100 Continue has been sent for it */
+    bool head_done : 1;    /* HTTP: its head is whole, and is good for reading its body */
     bool asked_before : 1; /* HTTP: this is not the connection's first request */
     bool shut : 1;         /* DRAIN: the sending side has been shut down */
     bool deaf : 1;         /* DRAIN: the peer has closed its side, nothing more will come */
@@ -85,9 +84,12 @@ struct session {
         int64_t last_ping; /* OPEN: when it was last pinged */
     };
     union {
-        struct http_chunks chunks; /* HTTP */
-        struct session_call call;  /* WAIT */
-        struct ws_reader reader;   /* OPEN, CLOSING */
+        struct {
+            struct http_chunks chunks;
+            uint32_t skip; /* bytes still to come of the body of a request that was refused */
+        };                 /* HTTP */
+        struct session_call call; /* WAIT */
+        struct ws_reader reader;  /* OPEN, CLOSING */
     } input;
     uint32_t slot;       /* the loop's: where it stands, */
     uint32_t generation; /* which of those that stood there it is, */

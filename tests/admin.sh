@@ -28,6 +28,7 @@ becomes() {
 }
 
 paths() {
+    local path port probe
     expect 'healthz' '200 text/plain; charset=utf-8 ok' "$(admin /healthz)"
     expect 'readyz' '200 text/plain; charset=utf-8 ready' "$(admin /readyz)"
     expect_match 'metrics' '200 text/plain; version=0.0.4; charset=utf-8 # HELP wspush_*' "$(admin /metrics)"
@@ -36,9 +37,20 @@ paths() {
     expect_match 'the API is not here' '404 text/plain*' "$(admin /api/login)"
     expect_match 'nor are clients' '404 text/plain*' "$(admin /ws?systemId=shop)"
     expect_match 'another method' '405 text/plain*' "$(admin /metrics -d x)"
+    expect 'a page whose name leads here reads nothing' '403 text/plain; charset=utf-8 Host must be an address or localhost' \
+        "$(admin /metrics -H 'Host: attacker.example')"
+    expect_match 'localhost does' '200 text/plain*' "$(admin /metrics -H 'Host: localhost:1')"
+    for port in "$PORT" "${ADMIN#*:}"; do
+        for probe in 'OPTIONS / HTTP/1.0' 'GET /healthz HTTP/1.0' 'HEAD /healthz HTTP/1.0' 'OPTIONS /healthz HTTP/1.0'; do
+            expect "$probe, as balancers probe port ${port/$PORT/of clients}" 'HTTP/1.1 200 OK' \
+                "$(lines "$probe" | PORT=$port talk | head -n 1 | tr -d '\r')"
+        done
+    done
+    expect 'healthz of the port of clients is an empty envelope' '200 application/json; charset=utf-8 {"code":0,"msg":"success","data":[]}' \
+        "$(ADMIN=127.0.0.1:$PORT admin /healthz)"
     curl -s -D "$DIR/headers" -o /dev/null -d x "http://$ADMIN/metrics"
-    expect 'which is told what there is' 1 "$(grep -c '^Allow: GET, HEAD' "$DIR/headers")"
-    for path in /metrics /healthz /readyz; do
+    expect 'which is told what there is' 1 "$(grep -c '^Allow: GET, HEAD, OPTIONS' "$DIR/headers")"
+    for path in /metrics /readyz; do
         expect "$path is not on the port of the API" 404 \
             "$(curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT$path")"
     done
@@ -61,8 +73,9 @@ counted() {
     call send_to_client "{'clientId':'x','code':1,'msg':'','data':1}" >/dev/null
     call send_to_client "{'clientId':'x'}" >/dev/null
     post /api/none '{}' >/dev/null
-    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' 'Content-Length: 1048577' | talk >/dev/null
-    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' 'Transfer-Encoding: chunked' '' 'none' | talk >/dev/null
+    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' "Token: $TOKEN" 'Content-Length: 1048577' | talk >/dev/null
+    lines 'POST /api/send_to_client HTTP/1.1' 'Host: h' "Token: $TOKEN" 'Transfer-Encoding: chunked' '' 'none' |
+        talk >/dev/null
     lines 'POST /api/send_to_client HTTP/1.1' | talk >/dev/null # which is nothing yet
     for name in one two three; do
         client $name shop
@@ -98,9 +111,11 @@ counted() {
     becomes 'api_requests_total{route="/api/send_to_client",code="-1"}' 3
     expect 'a body that is too long is in the log' 1 \
         "$(grep -c 'debug call path="/api/send_to_client" status=413 code=-1 ' "$DIR/log")"
-    expect 'and so is what is no request' 1 \
+    expect 'as a limit, at the level that is the default' 1 \
+        "$(grep -c 'info request refused remote="127.0.0.1" status=413 reason="the body is longer than max_body"' "$DIR/log")"
+    expect 'and so is what is no request' 2 \
         "$(grep -c 'debug request refused remote="127.0.0.1" status=400 reason="' "$DIR/log")"
-    becomes 'api_requests_total{route="other",code="-1"}' 4 # with the three above
+    becomes 'api_requests_total{route="other",code="-1"}' 3 # with the two above
     becomes 'api_request_duration_seconds_count{route="/api/login"}' 3
     becomes 'api_request_duration_seconds_bucket{route="/api/login",le="+Inf"}' 3
     becomes 'api_request_duration_seconds_bucket{route="/api/login",le="0.0001"}' 0
@@ -141,7 +156,7 @@ crowded() {
     local fds=() fd
     for _ in 1 2 3; do
         exec {fd}<>"/dev/tcp/${ADMIN%:*}/${ADMIN#*:}"
-        lines 'GET /healthz HTTP/1.1' 'Host: h' >&"$fd"
+        lines 'GET /healthz HTTP/1.1' 'Host: localhost' >&"$fd"
         read -r -t 10 <&"$fd"
         fds+=("$fd")
     done
@@ -166,7 +181,7 @@ crowded() {
 neighbours() {
     local one fd
     exec {fd}<>"/dev/tcp/${ADMIN%:*}/${ADMIN#*:}"
-    lines 'GET /healthz HTTP/1.1' 'Host: h' >&"$fd"
+    lines 'GET /healthz HTTP/1.1' 'Host: localhost' >&"$fd"
     read -r -t 10 <&"$fd"
     client one shop
     one=$CLIENT
@@ -189,7 +204,7 @@ neighbours() {
 
 # healthy FD: asks over a connection that stays, and waits for the answer.
 healthy() {
-    lines 'GET /healthz HTTP/1.1' 'Host: h' >&"$1"
+    lines 'GET /healthz HTTP/1.1' 'Host: localhost' >&"$1"
     timeout 10 sed '/^ok/q' <&"$1" | grep -c '^ok'
 }
 

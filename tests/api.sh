@@ -67,6 +67,42 @@ replies() {
         /^HTTP/ { status = $2 }'
 }
 
+# judged EXPECTED LINE...: sends the head of a POST, its body of 1 MiB but for the last byte, and expects the
+# answer, the connection's last, without it.
+judged() {
+    local expected=$1
+    shift
+    expect_match "$* is judged by its head" "HTTP/1.1 ${expected%% *} *Connection: close*${expected#* }*" \
+        "$({ lines "$@" 'Host: h' 'Content-Length: 1048576'; head -c 1048575 /dev/zero; } | talk 2>/dev/null | tr '\r\n' '  ')"
+}
+
+# judgements: who may not call is told so before the body is read, and is not told to go on.
+judgements() {
+    local list=/api/get_online_list
+    judged '404 *"unknown path"' 'POST /nope HTTP/1.1'
+    judged '401 *"Token header missing"' "POST $list HTTP/1.1"
+    judged '401 *"Token header forged or expired"' "POST $list HTTP/1.1" 'Token: forged'
+    judged '405 *POST*' "PUT $list HTTP/1.1" "Token: $TOKEN"
+    judged '405 *' 'POST / HTTP/1.1'
+    judged '405 *' 'POST /ws HTTP/1.1'
+    judged '415 *"Content-Encoding gzip is not*"' 'POST /api/login HTTP/1.1' 'Content-Encoding: gzip'
+    judged '404 *"clients connect to /ws?systemId=*"' 'POST /socket HTTP/1.1' 'Connection: Upgrade' 'Upgrade: websocket'
+    expect '401 says which token' Token "$(post "/api/get_online_list" '{}' -H 'Token: forged' >/dev/null; header www-authenticate)"
+    call "${LIST[@]}" >/dev/null
+    expect 'how long the connection stays' 'timeout=74' "$(header keep-alive)"
+    expect 'and that nobody keeps the answer' 'no-store nosniff' \
+        "$(header cache-control) $(header x-content-type-options)"
+    judged '403 *"Origin http://x is foreign to Host h: *"' 'POST /api/login HTTP/1.1' 'Origin: http://x'
+    judged '403 *"Origin http://h is foreign to Host h: *"' 'POST /api/login HTTP/1.1' 'Origin: http://h' \
+        'Sec-Fetch-Site: cross-site'
+    expect 'nor are they told to go on' '401 1' "$(call "${LIST[@]}" -H 'Token: forged' -H 'Expect: 100-continue' |
+        cut -c 1-4)$(grep -c '^HTTP' "$DIR/headers")"
+    expect 'a short body is skipped: the connection stays' '401 200' "$({
+        TOKEN=forged request "${LIST[@]}"
+        request "${LIST[@]}" 'Connection: close'
+    } | talk | replies | cut -c 1-3 | xargs)"
+}
+
 # cases: reads lines "NAME|PATH|BODY|PATTERN", asks all that in one go, and compares "STATUS BODY".
 cases() {
     local name path body pattern i names=() patterns=() answers
@@ -508,7 +544,8 @@ json_bytes() {
             "$bytes" "$bytes" "$bad"
     done | cases
     cases <<END
-a byte order mark|get_online_list|$(printf '\xef\xbb\xbf'){'groupName':'g'}|$bad
+a byte order mark|get_online_list|$(printf '\xef\xbb\xbf'){'groupName':'g'}|200 *
+two of them|get_online_list|$(printf '\xef\xbb\xbf\xef\xbb\xbf'){'groupName':'g'}|$bad
 nesting of 64|get_online_list|{'groupName':'g','x':$(deep 63)}|200 {"code":0,*
 nesting of 65|get_online_list|{'groupName':'g','x':$(deep 64)}|$bad
 white space and escapes|get_online_list| 	{ 'group\\u004eame' :	'\\u0067' , 'x' : [ ] } |200 *
@@ -570,7 +607,7 @@ connections() {
     expect 'in many chunks' '200 200' "$({
         lines 'POST /api/get_online_list HTTP/1.1' 'Host: x' "Token: $TOKEN" \
             'Transfer-Encoding: chunked'
-        printf '3;x=y\r\n{"g\r\n00b\r\nroupName":"\r\n3\r\ng"}\r\n0\r\nTrailer: x\r\n\r\n'
+        printf '3;x=y\r\n{"g\r\n00b\r\nroupName":"\r\n3\r\ng"}\r\n0\r\nX-Sum: x\r\n\r\n'
         request "${LIST[@]}" 'Connection: close'
     } | talk | replies | cut -c 1-3 | xargs)"
 }
@@ -867,6 +904,7 @@ limits
 json
 json_bytes
 methods
+judgements
 connections
 pipelining
 stop

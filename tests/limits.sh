@@ -75,7 +75,7 @@ hoarding() {
     expect 'nor their messages' '{"code":1,"msg":"m","data":1}' "$(frames other 1)"
     wait_for sh -c "grep -l . '$DIR'/hoard.*.status | wc -l | grep -qx 60"
     expect 'some are told so' yes \
-        "$(grep -q '"code":-1006,"msg":"too many connections"' "$DIR"/hoard.* && echo yes)"
+        "$(grep -q '"code":-1006,"msg":"too many connections: ' "$DIR"/hoard.* && echo yes)"
 }
 
 # --- secrets ----------------------------------------------------------------------------------

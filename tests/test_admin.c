@@ -10,6 +10,8 @@ static struct admin admin;
 static struct str text; /* of the last answer */
 static struct api_answer answer;
 
+static const char *host = ""; /* of the next request */
+
 static void open_office(void)
 {
     node_open();
@@ -29,7 +31,8 @@ static void close_office(void)
 
 static void ask(const char *method, const char *path, bool stopping)
 {
-    struct http_request request = {.method = str_from(method), .path = str_from(path)};
+    struct http_request request = {
+        .method = str_from(method), .path = str_from(path), .host = str_from(host)};
 
     buf_free(&answer.body);
     admin_answer(&admin, stopping, &request, &answer);
@@ -362,20 +365,74 @@ static void answers_follow_path_and_method(void)
         {"GET", "*", 404, "there are /metrics, /healthz and /readyz\n"},
         {"POST", "/metrics", 405, "this listener takes GET\n"},
         {"get", "/metrics", 405, "this listener takes GET\n"},
-        {"OPTIONS", "*", 405, "this listener takes GET\n"},
+        {"OPTIONS", "*", 200, "this listener takes GET\n"}, /* as proxies probe */
+        {"OPTIONS", "/", 200, "this listener takes GET\n"},
+        {"OPTIONS", "/healthz", 200, "this listener takes GET\n"},
         {"DELETE", "/none", 405, "this listener takes GET\n"},
     };
 
     open_office();
     for (size_t i = 0; i < COUNT(rows); i++) {
+        bool allows = rows[i].body && strcmp(rows[i].body, "this listener takes GET\n") == 0;
+
         ask(rows[i].method, rows[i].path, false);
         CHECK(answer.status == rows[i].status);
         CHECK(rows[i].body ? same(text, str_from(rows[i].body)) : contains(text, "# HELP wspush_"));
         CHECK(strcmp(answer.type, rows[i].body ? "text/plain; charset=utf-8"
                                                : "text/plain; version=0.0.4; charset=utf-8") == 0);
-        CHECK(answer.status == 405 ? strcmp(answer.allow, "GET, HEAD") == 0 : !answer.allow);
-        CHECK(!answer.fields && !answer.retry_after);
+        CHECK(allows ? strcmp(answer.allow, "GET, HEAD, OPTIONS") == 0 : !answer.allow);
+        CHECK(strcmp(answer.fields, HTTP_UNCACHED) == 0 && !answer.retry_after);
     }
+    close_office();
+}
+
+/* A name in Host may be that of a page which was made to lead here. */
+static void hosts_are_addresses(void)
+{
+    static const struct {
+        const char *host;
+        bool good;
+    } rows[] = {
+        {"", true}, /* HTTP/1.0 */
+        {"127.0.0.1", true},
+        {"127.0.0.1:7801", true},
+        {"10.0.0.5:", true},
+        {"255.255.255.255", true},
+        {"[::1]", true},
+        {"[::1]:7801", true},
+        {"[::ffff:10.0.0.5]:7801", true},
+        {"[2001:db8:1111:2222:3333:4444:5555:6666]:65535", true},
+        {"localhost", true},
+        {"LocalHost:7801", true},
+        {"attacker.example", false},
+        {"attacker.example:7801", false},
+        {"localhost.attacker.example", false},
+        {"localhosts", false},
+        {"xlocalhost", false},
+        {"127.0.0.1.attacker.example", false},
+        {"127.1", false},
+        {"2130706433", false},
+        {"127.0.0.256", false},
+        {"0127.0.0.1", false},
+        {":7801", false},
+        {"[127.0.0.1]", false},
+        {"[::1", false},
+        {"[]", false},
+        {"[v1.x]", false},
+        {"::1", false},
+        {"1111:2222:3333:4444:5555:6666:7777:8888:9999:1111:2222:3333:4444", false},
+    };
+
+    open_office();
+    for (size_t i = 0; i < COUNT(rows); i++)
+        for (int path = 0; path < 2; path++) {
+            host = rows[i].host;
+            ask(path ? "OPTIONS" : "GET", path ? "/" : "/healthz", false);
+            if (!CHECK(answer.status == (rows[i].good ? 200 : 403)))
+                printf("  that was Host: %s\n", host);
+            CHECK(rows[i].good || contains(text, "Host must be an address or localhost"));
+        }
+    host = "";
     close_office();
 }
 
@@ -408,6 +465,7 @@ int main(void)
     test_run("cpu_time_is_told", cpu_time_is_told);
     test_run("the_clock_is_steady_and_in_microseconds", the_clock_is_steady_and_in_microseconds);
     test_run("answers_follow_path_and_method", answers_follow_path_and_method);
+    test_run("hosts_are_addresses", hosts_are_addresses);
     test_run("draining_is_not_ready", draining_is_not_ready);
     return test_finish();
 }

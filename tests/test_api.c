@@ -54,9 +54,9 @@ static void check_envelope(void)
 {
     static const struct {
         int64_t code;
-        int statuses[4];
+        int statuses[5];
     } fits[] = {
-        {0, {200}},     {-1, {400, 403, 404, 405}},
+        {0, {200}},     {-1, {400, 403, 404, 405, 415}},
         {-1001, {200}}, {-1002, {401}},
         {-1003, {200}}, {-1004, {200}},
         {-1005, {200}}, {-1006, {429}},
@@ -82,7 +82,7 @@ static void check_envelope(void)
     CHECK(same(str_of(&answer.body), str_of(&expected)));
     buf_free(&expected);
     for (size_t i = 0; i < COUNT(fits); i++)
-        for (size_t j = 0; j < 4 && fits[i].code == answer.code; j++)
+        for (size_t j = 0; j < 5 && fits[i].code == answer.code; j++)
             fit = fit || fits[i].statuses[j] == answer.status;
     CHECK(fit);
     CHECK(str_equal(answer.msg, STR("\"success\"")) == (answer.code == 0));
@@ -107,6 +107,15 @@ static struct str with_ids(struct str pattern, struct buf *out)
 
 static unsigned char address[16]; /* of who calls */
 
+static bool body_comes_later; /* than the head: others have called meanwhile */
+
+static bool forget_caller(struct api_call *call)
+{
+    memset(node.api.system, 'x', sizeof node.api.system);
+    call->system = (struct str){0};
+    return true;
+}
+
 static void perform(struct call call)
 {
     const char *headers = call.headers ? call.headers : token_of("shop");
@@ -126,7 +135,9 @@ static void perform(struct call call)
                              .address = address,
                              .now = now,
                              .unix_now = unix_now};
-    answer.late = api_handle(&node.api, &this, &got) == API_LATER;
+    answer.late = api_check(&node.api, &this, &got) &&
+                  (!body_comes_later || forget_caller(&this)) &&
+                  api_handle(&node.api, &this, &got) == API_LATER;
     buf_free(&body);
     buf_free(&answer.body);
     if (answer.late && nobody_waits)
@@ -312,6 +323,8 @@ static void good_bodies_are_taken(void)
         CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){.bare = true})));
         CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){0})));
         CHECK(is_taken(&routes[i], say(" \r\n\t%s \n", make_body(&routes[i], (struct twist){0}))));
+        CHECK(
+            is_taken(&routes[i], say("\xef\xbb\xbf%s", make_body(&routes[i], (struct twist){0}))));
     }
     close_house();
 }
@@ -426,7 +439,10 @@ static void bodies_that_are_no_object_are_refused(void)
         "{\"a\":\"\xff\"}",
         "{\"a\":\"\\x\"}",
         "{\"a\":\"\xed\xa0\x80\"}",
-        "\xef\xbb\xbf{}",
+        "\xef\xbb{}",
+        "\xef\xbb\xbf",
+        "\xef\xbb\xbf\xef\xbb\xbf{}",
+        "{}\xef\xbb\xbf",
     };
     struct buf deep = {0};
 
@@ -672,6 +688,133 @@ static void routes_take_post_alone(void)
     }
     perform((struct call){.method = "OPTIONS", .path = "*", .headers = ""});
     CHECK(is_answered(200, 0) && contains(str_from(answer.allow), "POST"));
+    close_house();
+}
+
+/* Browsers say for whose pages they ask; programs do not. */
+static void pages_of_other_sites_are_refused(void)
+{
+    static const struct {
+        const char *headers, *allowed; /* allowed_origins; NULL is empty */
+        const char *named;             /* in the refusal; NULL: it may call */
+    } rows[] = {
+        {"", NULL, NULL},
+        {"Sec-Fetch-Site: same-origin\r\nOrigin: http://h\r\n", NULL, NULL},
+        {"Sec-Fetch-Site: same-origin\r\nOrigin: http://x\r\n", NULL, NULL}, /* a proxy */
+        {"Sec-Fetch-Site: same-site\r\nOrigin: http://x.h\r\n", NULL, NULL},
+        {"Sec-Fetch-Site: none\r\n", NULL, NULL},
+        {"Sec-Fetch-Site: cross-site\r\nOrigin: http://x\r\n", NULL, "Origin http://x "},
+        {"sec-fetch-site:Cross-Site\r\nOrigin: null\r\n", NULL, "Origin null "},
+        {"Sec-Fetch-Site: cross-site\r\nOrigin: http://x\r\n", "http://x", "Origin http://x "},
+        {"Sec-Fetch-Site: cross-site\r\n", NULL, "Origin (none) "},
+        {"Sec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n", NULL, "Origin (none) "},
+        {"Origin: http://h\r\n", NULL, NULL},
+        {"Origin: https://H:8443\r\n", NULL, NULL},
+        {"Origin: http://x\r\n", NULL, "Origin http://x is foreign to Host h:"},
+        {"Origin: http://x.h\r\n", NULL, "Origin http://x.h "},
+        {"Origin: http://hh\r\n", NULL, "Origin http://hh "},
+        {"Origin: http://h@x\r\n", NULL, "Origin http://h@x "},
+        {"Origin: http://x:80/h\r\n", NULL, "Origin http://x:80/h "},
+        {"Origin: h\r\n", NULL, "Origin h "},
+        {"Origin: null\r\n", NULL, "Origin null "},
+        {"Origin:\r\n", NULL, "Origin  "},
+        {"Origin: http://\r\n", NULL, "Origin http:// "},
+        {"Origin: http://h\r\nOrigin: http://h\r\n", NULL, "Origin http://h "},
+        {"Origin: \xff \"\x80\r\n", NULL, "Origin ??\\\"? "},
+        {"Origin: http://x\r\n", "http://x", NULL},
+        {"Origin: http://y\r\n", "http://x", "Origin http://y "},
+        {"Origin: http://h\r\n", "http://x", NULL},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++)
+        for (size_t route = 0; route < COUNT(routes); route++) {
+            const char *body = make_body(&routes[route], (struct twist){0});
+            struct call call = {.path = routes[route].path, .body = str_from(body)};
+
+            call.headers = say("%s%s", token_of("shop"), rows[i].headers);
+            strcpy(node.config.allowed_origins, rows[i].allowed ? rows[i].allowed : "");
+            perform(call);
+            bring_back(&visitors[0]);
+            if (rows[i].named)
+                CHECK(is_answered(403, -1) && contains(answer.msg, rows[i].named));
+            else
+                CHECK(answer.status == 200);
+        }
+    close_house();
+}
+
+/* What is compressed is refused by name, once the caller may call, and costs it no call. */
+static void codings_are_refused(void)
+{
+    static const struct {
+        const char *header, *named; /* NULL: it is taken */
+    } rows[] = {
+        {"Content-Encoding: identity", NULL},
+        {"content-encoding: IDENTITY ", NULL},
+        {"Content-Encoding: gzip", "Content-Encoding gzip is"},
+        {"Content-Encoding: br, gzip", "Content-Encoding br,?gzip is"},
+        {"Content-Encoding:", NULL},
+        {"Content-Encoding: identity\r\nContent-Encoding: gzip", "Content-Encoding identity is"},
+        {"Content-Encoding: \x80\"", "Content-Encoding ?\\\" is"},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++)
+        for (size_t route = 0; route < COUNT(routes); route++) {
+            const char *body = make_body(&routes[route], (struct twist){0});
+            struct call call = {.path = routes[route].path, .body = str_from(body)};
+
+            call.headers = say("%s%s\r\n", token_of("shop"), rows[i].header);
+            perform(call);
+            bring_back(&visitors[0]);
+            if (rows[i].named)
+                CHECK(is_answered(415, -1) && contains(answer.msg, rows[i].named));
+            else
+                CHECK(answer.status == 200);
+        }
+    perform((struct call){.path = "/api/get_online_list", .headers = "Content-Encoding: gzip\r\n"});
+    CHECK(is_answered(401, -1002));
+    node.config.api_rate = 1;
+    for (int i = 0; i < 3; i++) {
+        perform((struct call){.path = "/api/get_online_list",
+                              .headers = say("%s%s", token_of("shop"), "Content-Encoding: x\r\n")});
+        CHECK(is_answered(415, -1));
+    }
+    CHECK(calls("/api/get_online_list", "{\"groupName\":\"g\"}", 200, 0));
+    close_house();
+}
+
+/* A long Origin is cut; the host of an absolute target goes before Host. */
+static void a_refusal_names_both_sites(void)
+{
+    static struct http_request request;
+    struct api_answer got = {0};
+    struct api_call call = {.request = &request, .route = api_route(STR("/api/login"))};
+    const char *head = say("POST http://[::1]:80/api/login HTTP/1.1\r\nHost: x\r\n"
+                           "Origin: http://x%0500d\r\n\r\n",
+                           0);
+
+    open_house();
+    call.address = address;
+    CHECK(http_parse_request(str_from(head), 8192, &request) == HTTP_OK);
+    CHECK(!api_check(&node.api, &call, &got) && got.status == 403);
+    CHECK(contains(str_of(&got.body), say("Origin http://x%092d is foreign to Host [::1]:80:", 0)));
+    buf_free(&got.body);
+    head = "POST http://[::1]:80/api/login HTTP/1.1\r\nHost: x\r\nOrigin: http://[::1]\r\n\r\n";
+    CHECK(http_parse_request(str_from(head), 8192, &request) == HTTP_OK);
+    CHECK(api_check(&node.api, &call, &got));
+    close_house();
+}
+
+static void bodies_may_come_later(void)
+{
+    open_house();
+    body_comes_later = true;
+    for (size_t i = 0; i < COUNT(routes); i++)
+        CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){0})));
+    CHECK(strcmp(answer.system, "shop") == 0);
+    body_comes_later = false;
     close_house();
 }
 
@@ -1519,6 +1662,10 @@ int main(void)
     test_run("half_a_surrogate_pair_is_no_text", half_a_surrogate_pair_is_no_text);
     test_run("codes_are_integers_of_64_bits", codes_are_integers_of_64_bits);
     test_run("routes_take_post_alone", routes_take_post_alone);
+    test_run("pages_of_other_sites_are_refused", pages_of_other_sites_are_refused);
+    test_run("a_refusal_names_both_sites", a_refusal_names_both_sites);
+    test_run("codings_are_refused", codings_are_refused);
+    test_run("bodies_may_come_later", bodies_may_come_later);
     test_run("other_paths_are_unknown", other_paths_are_unknown);
     test_run("tokens_are_checked", tokens_are_checked);
     test_run("forged_tokens_are_refused", forged_tokens_are_refused);

@@ -11,6 +11,7 @@
 #define HOST "Host: a\r\n"
 #define END "\r\n\r\n"
 #define MAX_HEAD 8192
+#define UNCACHED "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
 
 static void append_text(struct buf *out, const char *text)
 {
@@ -64,6 +65,8 @@ static const struct {
     {STR_INIT("GET http://a.example/b?c HTTP/1.1\r\n" HOST "\r\n"), "GET|/b|c|1|k|0|Host=a;"},
     {STR_INIT("GET HTTPS://a:1/ HTTP/1.1\r\n" HOST "\r\n"), "GET|/||1|k|0|Host=a;"},
     {STR_INIT("GET http://a HTTP/1.1\r\n" HOST "\r\n"), "GET|/||1|k|0|Host=a;"},
+    {STR_INIT("GET http://a?x=1 HTTP/1.1\r\n" HOST "\r\n"), "GET|/|x=1|1|k|0|Host=a;"},
+    {STR_INIT("GET http://a?b/c HTTP/1.1\r\n" HOST "\r\n"), "GET|/|b/c|1|k|0|Host=a;"},
     {STR_INIT("OPTIONS * HTTP/1.1\r\n" HOST "\r\n"), "OPTIONS|*||1|k|0|Host=a;"},
     /* RFC 9112, 2.2: one empty line before the request */
     {STR_INIT("\r\nGET / HTTP/1.1\r\n" HOST "\r\n"), "GET|/||1|k|0|Host=a;"},
@@ -132,7 +135,7 @@ static const struct {
     {STR_INIT("GET http:/a HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http:///a HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http:// HTTP/1.1\r\n" HOST "\r\n"), 400},
-    {STR_INIT("GET http://a?b/c HTTP/1.1\r\n" HOST "\r\n"), 400},
+    {STR_INIT("GET http://?a HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http://user@a/ HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http://a:b/ HTTP/1.1\r\n" HOST "\r\n"), 400},
     {STR_INIT("GET http://a\\b/ HTTP/1.1\r\n" HOST "\r\n"), 400},
@@ -453,6 +456,7 @@ static void limits_the_headers(void)
         CHECK(parse_prefix(str_of(&bytes), bytes.length, MAX_HEAD, &request) ==
               (good ? HTTP_OK : HTTP_BAD));
         CHECK(request.status == (good ? 0 : 431));
+        CHECK(good || str_equal(str_from(request.error), STR("more than 100 header lines")));
         CHECK(request.header_count == (size_t)(good ? count : HTTP_HEADERS_MAX));
         bytes.length = length;
         append_text(&bytes, "X: y\r\n");
@@ -470,6 +474,38 @@ static void finds_headers(void)
     CHECK(http_header(&request, STR("x-A"), &value) == 2 && str_equal(value, STR("1")));
     CHECK(http_header(&request, STR("X-Ab"), &value) == 1 && str_equal(value, STR("3")));
     CHECK(http_header(&request, STR("X-"), &value) == 0 && str_equal(value, STR("3")));
+}
+
+/* RFC 9112, section 3.2.2: the authority of an absolute target goes before Host. */
+static void knows_whom_it_is_for(void)
+{
+    static const struct {
+        const char *target, *host, *meant, *name;
+    } rows[] = {
+        {"/", "a", "a", "a"},
+        {"/", "a:80", "a:80", "a"},
+        {"/", "a:", "a:", "a"},
+        {"/", "80", "80", "80"},
+        {"/", ":80", ":80", ""},
+        {"/", "1.2.3.4", "1.2.3.4", "1.2.3.4"},
+        {"/", "[::1]", "[::1]", "[::1]"},
+        {"/", "[::1]:80", "[::1]:80", "[::1]"},
+        {"/", "", "", ""},
+        {"http://b/a", "a", "b", "b"},
+        {"http://b:1?a", "a:2", "b:1", "b"},
+        {"https://[::1]:80", "", "[::1]:80", "[::1]"},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct http_request request;
+        char head[200];
+
+        snprintf(head, sizeof head, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", rows[i].target,
+                 rows[i].host);
+        CHECK(http_parse_request(str_from(head), MAX_HEAD, &request) == HTTP_OK);
+        CHECK(str_equal(request.host, str_from(rows[i].meant)));
+        CHECK(str_equal(http_host_name(request.host), str_from(rows[i].name)));
+    }
 }
 
 static void finds_tokens_in_lists(void)
@@ -637,7 +673,6 @@ static const struct {
     {STR_INIT("2;a\r\nhi\r\n0;b=c;d=\"e;\tf\"" END), STR_INIT("OK hi|")},
     {STR_INIT("2;a;b\r\nhi\r\n0; \ta \t=\t \"\\\"\\\\\xff\"; b\t= c ;d" END), STR_INIT("OK hi|")},
     {STR_INIT("2\r\nhi\r\n0\r\nA: b\r\nC:\r\n\r\nmore"), STR_INIT("OK hi|more")},
-    {STR_INIT("0\r\nContent-Length: 5\r\nTransfer-Encoding: x" END "more"), STR_INIT("OK |more")},
     /* not whole */
     {STR_INIT(""), STR_INIT("MORE ")},
     {STR_INIT("5"), STR_INIT("MORE ")},
@@ -700,6 +735,49 @@ static const struct {
     {STR_INIT("fffffffffffffff\r\n"), STR_INIT("BAD 413")},
 };
 
+/* RFC 9110, section 6.5.1: fields of the head, in whatever case, and names that only look alike. */
+static void knows_what_may_trail(void)
+{
+    static const struct {
+        const char *line;
+        bool good;
+    } rows[] = {
+        {"Content-Length: 5", false},
+        {"transfer-encoding: x", false},
+        {"HOST: a", false},
+        {"Connection: close", false},
+        {"Upgrade: x", false},
+        {"Expect: 100-continue", false},
+        {"TE: x", false},
+        {"Trailer: x", false},
+        {"Content-Type: x", false},
+        {"Content-Range: x", false},
+        {"Content-Encoding: x", false},
+        {"Authorization: x", false},
+        {"Cookie: x", false},
+        {"Token: x", false},
+        {"Register-Key: x", false},
+        {"Origin: x", false},
+        {"Sec-Fetch-Site: x", false},
+        {"X-Forwarded-For: x", false},
+        {"A: b\r\nHost: a\r\nC: d", false},
+        {"Content-Lengt: 5", true},
+        {"Content-Length5: 5", true},
+        {"X-Host: a", true},
+        {"Hos: a", true},
+        {"Digest: x", true},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char bytes[100];
+
+        snprintf(bytes, sizeof bytes, "2\r\nhi\r\n0\r\n%s\r\n\r\n", rows[i].line);
+        name_failed("rows", i,
+                    body_gives_at_every_cut(str_from(bytes), 100,
+                                            rows[i].good ? STR("OK hi|") : STR("BAD 400")));
+    }
+}
+
 static void decodes_chunks(void)
 {
     for (size_t i = 0; i < COUNT(bodies); i++)
@@ -747,7 +825,7 @@ static const struct {
 } answers[] = {
     {{.status = 200, .body = STR_INIT("{}")},
      "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n"
-     "Content-Length: 2\r\n\r\n{}"},
+     "Content-Length: 2\r\n" UNCACHED "\r\n{}"},
     {{.status = 405,
       .date = STR_INIT("Sun, 06 Nov 1994 08:49:37 GMT"),
       .allow = "GET, POST",
@@ -758,11 +836,17 @@ static const struct {
       .body = STR_INIT("[1]")},
      "HTTP/1.1 405 Method Not Allowed\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
      "Allow: GET, POST\r\nRetry-After: 7\r\nConnection: close\r\n"
-     "Content-Type: application/json; charset=utf-8\r\nContent-Length: 3\r\n"
+     "Content-Type: application/json; charset=utf-8\r\nContent-Length: 3\r\n" UNCACHED
      "A: b\r\nC: d\r\n\r\n[1]"},
     {{.status = 404, .keep_alive = true, .head = true, .body = STR_INIT("0123456789")},
      "HTTP/1.1 404 Not Found\r\nConnection: keep-alive\r\n"
-     "Content-Type: application/json; charset=utf-8\r\nContent-Length: 10\r\n\r\n"},
+     "Content-Type: application/json; charset=utf-8\r\nContent-Length: 10\r\n" UNCACHED "\r\n"},
+    {{.status = 401, .timeout = 74, .body = STR_INIT("{}")},
+     "HTTP/1.1 401 Unauthorized\r\nKeep-Alive: timeout=74\r\nWWW-Authenticate: Token\r\n"
+     "Content-Type: application/json; charset=utf-8\r\nContent-Length: 2\r\n" UNCACHED "\r\n{}"},
+    {{.status = 200, .timeout = 74, .close = true, .type = "text/plain"},
+     "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+     "Content-Length: 0\r\n\r\n"},
     {{.status = 304,
       .type = "text/html",
       .fields = "A: b\r\n",
@@ -800,6 +884,7 @@ static void writes_every_status(void)
         {405, "HTTP/1.1 405 Method Not Allowed\r\n"},
         {408, "HTTP/1.1 408 Request Timeout\r\n"},
         {413, "HTTP/1.1 413 Content Too Large\r\n"},
+        {415, "HTTP/1.1 415 Unsupported Media Type\r\n"},
         {417, "HTTP/1.1 417 Expectation Failed\r\n"},
         {426, "HTTP/1.1 426 Upgrade Required\r\n"},
         {429, "HTTP/1.1 429 Too Many Requests\r\n"},
@@ -864,9 +949,11 @@ int main(void)
     test_run("http limits the length of the head", limits_the_head);
     test_run("http limits the number of headers", limits_the_headers);
     test_run("http finds headers", finds_headers);
+    test_run("http knows whom a request is for", knows_whom_it_is_for);
     test_run("http finds tokens in lists", finds_tokens_in_lists);
     test_run("http decodes query parameters", decodes_query_parameters);
     test_run("http decodes chunked bodies, cut at every place", decodes_chunks);
+    test_run("http knows which fields may trail a body", knows_what_may_trail);
     test_run("http limits the lines of chunked bodies", limits_chunk_lines);
     test_run("http writes answers byte for byte", writes_answers);
     test_run("http writes every status", writes_every_status);
