@@ -1,9 +1,10 @@
-/* account.h - the systems that may use the server, and their passwords: in data_dir/accounts, or in
- * a store that many nodes share.
+/* account.h - the systems that may use the server, their passwords, and their tokens' generations:
+ * in data_dir/accounts, or in a store that many nodes share.
  *
- * Looking a system up is quick and done by the loop. Registering and logging in take a tenth of a
- * second of hashing and a sync of the disk: a worker thread does them, one after the other, and
- * writes a byte to the wake descriptor when it has a result.
+ * The loop looks a system up, checks a generation and recalls a login that was good: that is quick.
+ * Registering and logging in take a tenth of a second of hashing and a sync of the disk: a worker
+ * thread does them, one after the other, and writes a byte to the wake descriptor when it has a
+ * result.
  * Refuses: more jobs than it can do in reasonable time, and to report success before the account
  * is on the disk, or in the store. */
 #ifndef WSPUSH_ACCOUNT_H
@@ -14,8 +15,11 @@
 #define ACCOUNT_NAME_MAX 128
 #define ACCOUNT_PASSWORD_MAX 256
 #define ACCOUNT_ITERATIONS 600000 /* of PBKDF2, for new accounts */
-#define ACCOUNT_JOBS_MAX 64
-#define ACCOUNT_ORIGIN_MAX (ACCOUNT_JOBS_MAX * 3 / 4) /* of them, from one origin */
+/* Jobs that wait: neither kind uses up the other's places. */
+#define ACCOUNT_LOGINS_MAX 48
+#define ACCOUNT_REGISTRATIONS_MAX 16
+#define ACCOUNT_JOINED_MAX 1024   /* logins that wait for the outcome of another one */
+#define ACCOUNT_LEARNED_MAX 16384 /* of a store's accounts, those kept in memory */
 
 struct accounts;
 
@@ -27,6 +31,7 @@ enum account_outcome {
     ACCOUNT_DENIED,      /* unknown name or wrong password: which of them is not said */
     ACCOUNT_UNSAVED,     /* the file could not be written: nothing has changed */
     ACCOUNT_UNREACHABLE, /* the store cannot be reached */
+    ACCOUNT_PUSHED_OUT,  /* not done: its place went to a job from elsewhere */
     ACCOUNT_FAILED       /* OpenSSL failed or there was no memory */
 };
 
@@ -43,15 +48,18 @@ struct account_store {
 struct account_result {
     uint64_t ticket; /* the caller's */
     uint32_t origin; /* from where it was submitted */
+    bool joined;     /* the outcome is that of another login with the same password */
     enum account_job_kind kind;
     enum account_outcome outcome;
-    int error; /* errno, with ACCOUNT_UNSAVED */
+    int error;           /* errno, with ACCOUNT_UNSAVED */
+    uint64_t generation; /* of the account, if DONE */
     size_t name_length;
     char name[ACCOUNT_NAME_MAX];
 };
 
 /* Opens, or prepares, the accounts in an existing directory. New passwords are hashed with
- * `iterations`. NULL: `error` says what is wrong (with FILE:LINE), cut to `room` bytes. */
+ * `iterations`. NULL: `error` says what is wrong (with FILE:LINE), cut to `room` bytes. Otherwise
+ * `error` is empty, or says that a last line which a crash had torn was moved out of the file. */
 struct accounts *accounts_open(const char *directory, int wake, unsigned iterations, char *error,
                                size_t room);
 
@@ -62,18 +70,54 @@ struct accounts *accounts_open_store(const struct account_store *store, int wake
 /* True if a system of this name is registered; of a store's accounts nothing is known. */
 bool accounts_know(struct accounts *accounts, struct str name);
 
-enum account_submission {
-    ACCOUNT_SUBMITTED,
-    ACCOUNT_CROWDED, /* ACCOUNT_JOBS_MAX jobs are waiting, or ACCOUNT_ORIGIN_MAX from there */
-    ACCOUNT_SCARCE   /* no thread or memory is to be had, or the name or password is too long */
+enum account_standing {
+    ACCOUNT_CURRENT, /* the token's generation is that of the account */
+    ACCOUNT_OVER,    /* the account has another one: it was made anew, or has another password */
+    ACCOUNT_GONE,    /* there is no such account */
+    ACCOUNT_UNSURE   /* the store is being asked: try again */
 };
 
-/* Gives the worker a job; name and password are copied, at most ACCOUNT_NAME_MAX and
- * ACCOUNT_PASSWORD_MAX bytes. Who submits many does not keep others waiting: whose last turn
- * is the longest ago comes first. */
-enum account_submission accounts_submit(struct accounts *accounts, enum account_job_kind kind,
-                                        uint64_t ticket, uint32_t origin, struct str name,
-                                        struct str password);
+/* Whether a token of this generation is still good. A generation is derived from the account's
+ * salt.
+ *
+ * With a store, what this node knows of an account is used, and looked up again in the background
+ * when it is more than 10 s old. As long as nothing is known of it, every generation is current. A
+ * generation that differs from the known one is unsure until the store has been asked. */
+enum account_standing accounts_check(struct accounts *accounts, struct str name,
+                                     uint64_t generation);
+
+/* True if the last login to this account that was good had this password: then it needs no job.
+ * Costs one HMAC. What is kept of a login is an HMAC under a random key of this process. */
+bool accounts_recall(struct accounts *accounts, struct str name, struct str password,
+                     uint64_t *generation);
+
+struct account_request {
+    enum account_job_kind kind;
+    uint64_t ticket;
+    uint32_t origin;
+    struct str name, password; /* copied */
+    int64_t delay;             /* of a login that is throttled: milliseconds before it may start */
+};
+
+enum account_submission {
+    ACCOUNT_SUBMITTED,
+    ACCOUNT_JOINED,    /* to a login with the same password from the same origin */
+    ACCOUNT_CROWDED,   /* all places are taken, and nobody has more of them than this origin */
+    ACCOUNT_THROTTLED, /* a delayed login of this system and origin waits already */
+    ACCOUNT_SCARCE     /* no thread or memory is to be had, or the name or password is too long */
+};
+
+/* Gives the worker a job.
+ *
+ * Logins and registrations alternate. Among the jobs of a kind, the origin whose last turn is the
+ * longest ago comes first. When all places of a kind are taken, a new job pushes out the newest job
+ * of the origin that has the most, or, of those that have the same, had a turn most recently.
+ *
+ * Of delayed logins, one of each system and origin waits. A password that was refused as throttled
+ * before takes the place of one that was not: whoever guesses does not repeat, whoever knows does.
+ */
+enum account_submission accounts_submit(struct accounts *accounts,
+                                        const struct account_request *request);
 
 /* Takes the next result; false if there is none. */
 bool accounts_take_result(struct accounts *accounts, struct account_result *result);

@@ -507,64 +507,118 @@ void api_open(struct api *api)
     api->address_logins = (struct attempts){.burst = 10, .pause = 6000};
 }
 
-/* False and an answer while too many logins of a system have failed. */
-static bool may_log_in(const struct api *api, struct str system, uint32_t origin, int64_t now,
-                       struct api_answer *answer)
+static void answer_throttled(struct api_answer *answer, int64_t wait)
 {
-    int64_t wait = attempts_wait(&api->system_logins, str_hash(system, api->seed), now);
-    int64_t here = attempts_wait(&api->address_logins, str_hash(system, origin), now);
-
-    if (here > wait)
-        wait = here;
-    if (wait == 0)
-        return true;
     api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many logins of this system have failed"));
-    answer->retry_after = (unsigned)((wait + 999) / 1000);
-    return false;
+    answer->retry_after = wait > 1000 ? (unsigned)((wait + 999) / 1000) : 1;
+}
+
+static void answer_login(const struct api *api, struct str system, uint64_t generation,
+                         int64_t unix_now, struct api_answer *answer)
+{
+    int64_t ttl = (int64_t)api->config->token_ttl;
+    struct buf data = {0};
+
+    buf_append(&data, STR("{\"token\":\""));
+    data.failed |= !crypto_sign_token(api->keys, system, generation, unix_now + ttl, &data);
+    buf_append(&data, STR("\",\"expiresIn\":"));
+    buf_append_number(&data, ttl);
+    buf_append(&data, STR("}"));
+    *answer = (struct api_answer){.status = 200};
+    command_write_envelope(&answer->body, OUTCOME_SUCCESS, STR("success"), str_of(&data));
+    answer->body.failed |= data.failed;
+    buf_free(&data);
+}
+
+static void answer_crowded(struct api_answer *answer)
+{
+    api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
+    answer->retry_after = 5;
+}
+
+static enum api_result submit(struct api *api, const struct account_request *request, int64_t now,
+                              struct api_answer *answer)
+{
+    switch (accounts_submit(api->accounts, request)) {
+    case ACCOUNT_SUBMITTED:
+        if (request->kind == ACCOUNT_LOGIN) { /* a failure, until it is known to be none */
+            attempts_fail(&api->system_logins, str_hash(request->name, api->seed), now);
+            attempts_fail(&api->address_logins, str_hash(request->name, request->origin), now);
+        }
+        return API_LATER;
+    case ACCOUNT_JOINED:
+        return API_LATER;
+    case ACCOUNT_CROWDED:
+        answer_crowded(answer);
+        break;
+    case ACCOUNT_THROTTLED: /* until the one that waits has had its turn */
+        answer_throttled(answer, request->delay - api->address_logins.pause);
+        break;
+    case ACCOUNT_SCARCE:
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory, or of threads"));
+        answer->retry_after = 5;
+        break;
+    }
+    return API_ANSWERED;
+}
+
+/* Has a password verified: one that was good before at once, others in their turn, and where too
+ * many have failed, one when the throttle's next pause is over. */
+static enum api_result log_in(struct api *api, struct account_request *request,
+                              const struct api_call *call, struct api_answer *answer)
+{
+    int64_t wait =
+        attempts_wait(&api->system_logins, str_hash(request->name, api->seed), call->now);
+    int64_t here =
+        attempts_wait(&api->address_logins, str_hash(request->name, request->origin), call->now);
+    uint64_t generation;
+
+    if (accounts_recall(api->accounts, request->name, request->password, &generation)) {
+        answer_login(api, request->name, generation, call->unix_now, answer);
+        return API_ANSWERED;
+    }
+    if (wait > api->address_logins.pause) { /* too long for a connection to be kept waiting */
+        answer_throttled(answer, wait);
+        return API_ANSWERED;
+    }
+    request->delay = wait > here ? wait : here;
+    return submit(api, request, call->now, answer);
 }
 
 static enum api_result start_job(struct api *api, const struct route *route,
                                  const struct fields *fields, const struct api_call *call,
                                  struct api_answer *answer)
 {
-    enum account_job_kind kind =
-        route->action == ACTION_REGISTER ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
-    uint32_t origin = str_hash(conn_owner(call->address), api->seed);
-    struct str system = fields->text[FIELD_SYSTEM_ID];
+    struct account_request request = {.kind = route->action == ACTION_REGISTER ? ACCOUNT_REGISTER
+                                                                               : ACCOUNT_LOGIN,
+                                      .ticket = call->ticket,
+                                      .origin = str_hash(conn_owner(call->address), api->seed),
+                                      .name = fields->text[FIELD_SYSTEM_ID],
+                                      .password = fields->text[FIELD_PASSWORD]};
+    enum api_result result = request.kind == ACCOUNT_LOGIN
+                                 ? log_in(api, &request, call, answer)
+                                 : submit(api, &request, call->now, answer);
 
-    if (kind == ACCOUNT_LOGIN && !may_log_in(api, system, origin, call->now, answer))
-        return API_ANSWERED;
-    switch (accounts_submit(api->accounts, kind, call->ticket, origin, system,
-                            fields->text[FIELD_PASSWORD])) {
-    case ACCOUNT_SUBMITTED:
-        return API_LATER;
-    case ACCOUNT_CROWDED:
-        api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
-        break;
-    case ACCOUNT_SCARCE:
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory, or of threads"));
-        break;
-    }
-    answer->retry_after = 5;
-    return API_ANSWERED;
+    crypto_erase(api->decoded.at, api->decoded.length);
+    return result;
 }
 
-void api_finish(struct api *api, const struct account_result *result, int64_t now, int64_t unix_now,
+void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
                 struct api_answer *answer)
 {
     struct str name = {result->name, result->name_length};
-    struct buf data = {0};
-    int64_t ttl = (int64_t)api->config->token_ttl;
     char text[160];
 
+    if (result->kind == ACCOUNT_LOGIN && result->outcome != ACCOUNT_DENIED && !result->joined) {
+        attempts_forgive(&api->system_logins, str_hash(name, api->seed));
+        attempts_forgive(&api->address_logins, str_hash(name, result->origin));
+    }
     switch (result->outcome) {
     case ACCOUNT_EXISTS:
         api_refuse(answer, 200, OUTCOME_REGISTERED, STR("systemId is already registered"));
         return;
     case ACCOUNT_DENIED:
         api->login_failures++;
-        attempts_fail(&api->system_logins, str_hash(name, api->seed), now);
-        attempts_fail(&api->address_logins, str_hash(name, result->origin), now);
         api_refuse(answer, 200, OUTCOME_DENIED, STR("wrong systemId or password"));
         return;
     case ACCOUNT_UNSAVED:
@@ -577,39 +631,47 @@ void api_finish(struct api *api, const struct account_result *result, int64_t no
     case ACCOUNT_FAILED:
         api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("the password could not be hashed"));
         return;
+    case ACCOUNT_PUSHED_OUT:
+        answer_crowded(answer);
+        return;
     case ACCOUNT_DONE:
         break;
     }
-    if (result->kind == ACCOUNT_LOGIN) {
-        buf_append(&data, STR("{\"token\":\""));
-        data.failed |= !crypto_sign_token(api->keys, name, unix_now + ttl, &data);
-        buf_append(&data, STR("\",\"expiresIn\":"));
-        buf_append_number(&data, ttl);
-        buf_append(&data, STR("}"));
-    }
-    *answer = (struct api_answer){.status = 200};
-    command_write_envelope(&answer->body, OUTCOME_SUCCESS, STR("success"), str_of(&data));
-    answer->body.failed |= data.failed;
-    buf_free(&data);
+    if (result->kind == ACCOUNT_LOGIN)
+        answer_login(api, name, result->generation, unix_now, answer);
+    else
+        api_refuse(answer, 200, OUTCOME_SUCCESS, STR("success"));
 }
 
-/* The system that the Token header names, if it is registered. */
+/* The system that the Token header names, if it is registered and the token is of its account. */
 static bool check_token(struct api *api, const struct http_request *request, int64_t unix_now,
                         struct buf *system, struct api_answer *answer)
 {
     struct str token = {0};
+    uint64_t generation;
 
-    if (http_header(request, STR("Token"), &token) == 1 &&
-        crypto_check_token(api->keys, &api->tokens, token, unix_now, system)) {
-        /* in a cluster the signature alone tells: what is registered there stays so */
-        if (api->cluster || accounts_know(api->accounts, str_of(system)))
-            return true;
-        /* the token is ours, but the account has gone: its file was put back or removed */
-        api_refuse(answer, 200, OUTCOME_UNKNOWN_SYSTEM, STR("systemId is not registered"));
+    if (http_header(request, STR("Token"), &token) != 1 ||
+        !crypto_check_token(api->keys, &api->tokens, token, unix_now, system, &generation)) {
+        api_refuse(answer, 401, OUTCOME_NO_TOKEN,
+                   token.at ? STR("Token header forged or expired") : STR("Token header missing"));
         return false;
     }
-    api_refuse(answer, 401, OUTCOME_NO_TOKEN,
-               token.at ? STR("Token header forged or expired") : STR("Token header missing"));
+    switch (accounts_check(api->accounts, str_of(system), generation)) {
+    case ACCOUNT_CURRENT:
+        return true;
+    case ACCOUNT_OVER:
+        api_refuse(answer, 401, OUTCOME_NO_TOKEN,
+                   STR("Token header revoked: the account is a new one, or has a new password"));
+        break;
+    case ACCOUNT_GONE: /* its file was put back or removed */
+        api_refuse(answer, 200, OUTCOME_UNKNOWN_SYSTEM, STR("systemId is not registered"));
+        break;
+    case ACCOUNT_UNSURE:
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE,
+                   STR("whether the Token was revoked is not known yet"));
+        answer->retry_after = 1;
+        break;
+    }
     return false;
 }
 

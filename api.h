@@ -95,8 +95,8 @@ bool api_check(struct api *api, struct api_call *call, struct api_answer *answer
 enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer);
 
 /* Makes the answer of a finished account job. To be called also if nobody waits for it any more: a
- * login that failed is counted here. */
-void api_finish(struct api *api, const struct account_result *result, int64_t now, int64_t unix_now,
+ * login that has not failed is forgiven here. */
+void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
                 struct api_answer *answer);
 
 /* Makes the answer of a command for which other nodes had to be asked. */

@@ -17,3 +17,8 @@ void attempts_fail(struct attempts *attempts, uint32_t who, int64_t now)
         *paid_off = now;
     *paid_off += attempts->pause;
 }
+
+void attempts_forgive(struct attempts *attempts, uint32_t who)
+{
+    attempts->paid_off[who % ATTEMPTS_CELLS] -= attempts->pause;
+}

@@ -114,24 +114,34 @@ bool crypto_derive_keys(struct crypto_keys *keys, struct str crypto_key)
            hmac_sha256(crypto_key, STR("wspush peer"), keys->peer);
 }
 
-static struct str key_of(const unsigned char key[CRYPTO_HASH_SIZE])
+bool crypto_hmac(const unsigned char key[CRYPTO_HASH_SIZE], struct str text,
+                 unsigned char out[CRYPTO_HASH_SIZE])
 {
-    return (struct str){(const char *)key, CRYPTO_HASH_SIZE};
+    return hmac_sha256((struct str){(const char *)key, CRYPTO_HASH_SIZE}, text, out);
 }
 
-bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_t expires,
-                       struct buf *out)
+static void append_number(struct buf *out, uint64_t number)
 {
-    size_t begin = out->length;
-    unsigned char time[8], signature[CRYPTO_HASH_SIZE];
+    unsigned char bytes[8];
 
     for (int i = 0; i < 8; i++)
-        time[i] = (unsigned char)((uint64_t)expires >> (56 - 8 * i));
-    crypto_hex(out, (struct str){(const char *)time, sizeof time});
+        bytes[i] = (unsigned char)(number >> (56 - 8 * i));
+    crypto_hex(out, (struct str){(const char *)bytes, sizeof bytes});
+}
+
+bool crypto_sign_token(const struct crypto_keys *keys, struct str system, uint64_t generation,
+                       int64_t expires, struct buf *out)
+{
+    size_t begin = out->length;
+    unsigned char signature[CRYPTO_HASH_SIZE];
+
+    append_number(out, (uint64_t)expires);
+    buf_append(out, STR("."));
+    append_number(out, generation);
     buf_append(out, STR("."));
     crypto_hex(out, system);
-    if (out->failed || !hmac_sha256(key_of(keys->token),
-                                    (struct str){out->at + begin, out->length - begin}, signature))
+    if (out->failed ||
+        !crypto_hmac(keys->token, (struct str){out->at + begin, out->length - begin}, signature))
         return false;
     buf_append(out, STR("."));
     return crypto_hex(out, (struct str){(const char *)signature, sizeof signature});
@@ -148,7 +158,7 @@ static bool is_signed(const struct crypto_keys *keys, struct crypto_known *known
     if (crypto_equal(token, (struct str){known->tokens[place].text, known->tokens[place].length}))
         return true;
     if (!crypto_unhex(signature, given, sizeof given) ||
-        !hmac_sha256(key_of(keys->token), text, expected) ||
+        !crypto_hmac(keys->token, text, expected) ||
         CRYPTO_memcmp(expected, given, sizeof given) != 0)
         return false;
     if (token.length <= CRYPTO_TOKEN_MAX) {
@@ -158,18 +168,28 @@ static bool is_signed(const struct crypto_keys *keys, struct crypto_known *known
     return true;
 }
 
-bool crypto_check_token(const struct crypto_keys *keys, struct crypto_known *known,
-                        struct str token, int64_t now, struct buf *system)
+static bool read_number(struct str digits, uint64_t *number)
 {
-    struct str rest = token, time = str_cut(&rest, '.'), name = str_cut(&rest, '.');
-    unsigned char end[8];
+    unsigned char bytes[8];
+
+    if (!crypto_unhex(digits, bytes, sizeof bytes))
+        return false;
+    *number = 0;
+    for (int i = 0; i < 8; i++)
+        *number = *number << 8 | bytes[i];
+    return true;
+}
+
+bool crypto_check_token(const struct crypto_keys *keys, struct crypto_known *known,
+                        struct str token, int64_t now, struct buf *system, uint64_t *generation)
+{
+    struct str rest = token, time = str_cut(&rest, '.'), which = str_cut(&rest, '.');
+    struct str name = str_cut(&rest, '.');
     uint64_t expires = 0;
 
-    if (!crypto_unhex(time, end, sizeof end) || name.length % 2 || rest.length == 0 ||
-        !is_signed(keys, known, token, rest))
+    if (!read_number(time, &expires) || !read_number(which, generation) || name.length % 2 ||
+        rest.length == 0 || !is_signed(keys, known, token, rest))
         return false;
-    for (int i = 0; i < 8; i++)
-        expires = expires << 8 | end[i];
     /* an end before 1970 was signed as a number past INT64_MAX */
     if (now < 0 || expires > INT64_MAX || expires <= (uint64_t)now ||
         !buf_reserve(system, name.length / 2))
@@ -193,7 +213,7 @@ static bool make_nonce(const struct crypto_keys *keys, const unsigned char plain
 {
     unsigned char hash[CRYPTO_HASH_SIZE];
 
-    if (!hmac_sha256(key_of(keys->nonce), (struct str){(const char *)plain, CRYPTO_ID_SIZE}, hash))
+    if (!crypto_hmac(keys->nonce, (struct str){(const char *)plain, CRYPTO_ID_SIZE}, hash))
         return false;
     memcpy(nonce, hash, NONCE_SIZE);
     return true;
@@ -256,7 +276,7 @@ bool crypto_open_id(const struct crypto_keys *keys, struct str text,
 bool crypto_prove(const struct crypto_keys *keys, struct str text,
                   unsigned char proof[CRYPTO_HASH_SIZE])
 {
-    return hmac_sha256(key_of(keys->peer), text, proof);
+    return crypto_hmac(keys->peer, text, proof);
 }
 
 bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],

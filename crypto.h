@@ -48,12 +48,13 @@ struct crypto_keys {
 /* Derives the keys from the 16 bytes of crypto_key. False if OpenSSL fails. */
 bool crypto_derive_keys(struct crypto_keys *keys, struct str crypto_key);
 
-/* Appends a token that names `system` (1 to 128 bytes) and ends at `expires` (unix seconds).
- * It is EXPIRES.SYSTEM.SIGNATURE, in hex digits; nothing about it is stored. */
-bool crypto_sign_token(const struct crypto_keys *keys, struct str system, int64_t expires,
-                       struct buf *out);
+/* Appends a token that names `system` (1 to 128 bytes) and the generation of its account, and ends
+ * at `expires` (unix seconds). It is EXPIRES.GENERATION.SYSTEM.SIGNATURE, in hex digits; nothing
+ * about it is stored. */
+bool crypto_sign_token(const struct crypto_keys *keys, struct str system, uint64_t generation,
+                       int64_t expires, struct buf *out);
 
-#define CRYPTO_TOKEN_MAX (16 + 1 + 2 * 128 + 1 + 2 * CRYPTO_HASH_SIZE)
+#define CRYPTO_TOKEN_MAX (16 + 1 + 16 + 1 + 2 * 128 + 1 + 2 * CRYPTO_HASH_SIZE)
 #define CRYPTO_TOKENS_KNOWN 16
 
 /* Tokens whose signature was found good lately: most calls carry the token of the one before, and
@@ -66,9 +67,10 @@ struct crypto_known {
 };
 
 /* True if the token is one of crypto_sign_token under the same keys and has not expired at `now`;
- * then its system has been appended to `system`. */
+ * then its system has been appended to `system`. Whether `generation` is still that of the account
+ * is the caller's to ask each time. */
 bool crypto_check_token(const struct crypto_keys *keys, struct crypto_known *known,
-                        struct str token, int64_t now, struct buf *system);
+                        struct str token, int64_t now, struct buf *system, uint64_t *generation);
 
 /* Seals `plain` into a client id: AES-256-GCM under a nonce that is a keyed hash of `plain`, so
  * that the same bytes always give the same id. False if OpenSSL fails. */
@@ -78,6 +80,10 @@ bool crypto_seal_id(const struct crypto_keys *keys, const unsigned char plain[CR
 /* Opens an id of crypto_seal_id under the same keys; false for every other text. */
 bool crypto_open_id(const struct crypto_keys *keys, struct str text,
                     unsigned char plain[CRYPTO_ID_SIZE]);
+
+/* HMAC-SHA-256 (RFC 2104). False if OpenSSL fails. */
+bool crypto_hmac(const unsigned char key[CRYPTO_HASH_SIZE], struct str text,
+                 unsigned char out[CRYPTO_HASH_SIZE]);
 
 /* HMAC-SHA-256 of `text` under the key that only nodes of the same crypto_key have. */
 bool crypto_prove(const struct crypto_keys *keys, struct str text,

@@ -1,4 +1,4 @@
-/* file.c - small files read whole, and replaced so that a crash leaves the old or the new one. */
+/* file.c - small files read whole, replaced or appended to in a way that survives a crash. */
 #include "file.h"
 
 #include <errno.h>
@@ -86,6 +86,45 @@ int file_replace(const char *directory, const char *name, struct str bytes)
     if (fd < 0)
         return errno;
     error = replace_in(fd, name, beside, bytes);
+    close(fd);
+    return error;
+}
+
+static int file_append_to(int fd, struct str bytes, size_t limit, size_t *before)
+{
+    struct stat status;
+    int error;
+
+    if (fstat(fd, &status) != 0)
+        return errno;
+    if (status.st_size > (off_t)limit || bytes.length > limit - (size_t)status.st_size)
+        return EFBIG;
+    *before = (size_t)status.st_size;
+    error = write_all(fd, bytes);
+    if (error && ftruncate(fd, status.st_size) == 0)
+        fsync(fd); /* a sync that failed may have written all of it */
+    return error;
+}
+
+int file_append(const char *path, struct str bytes, size_t limit, size_t *before)
+{
+    int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC), error;
+
+    if (fd < 0)
+        return errno;
+    error = file_append_to(fd, bytes, limit, before);
+    close(fd); /* what is synced does not depend on it */
+    return error;
+}
+
+int file_cut(const char *path, size_t length)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
+
+    if (fd < 0)
+        return errno;
+    if (ftruncate(fd, (off_t)length) != 0 || fsync(fd) != 0)
+        error = errno;
     close(fd);
     return error;
 }

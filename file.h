@@ -1,4 +1,5 @@
-/* file.h - small files read whole, and replaced so that a crash leaves the old or the new one.
+/* file.h - small files read whole, replaced so that a crash leaves the old or the new one, and
+ * appended to so that a crash leaves whole what was there before.
  * Blocks: for start-up and worker threads, never for the loop's. */
 #ifndef WSPUSH_FILE_H
 #define WSPUSH_FILE_H
@@ -14,6 +15,15 @@ int file_read(const char *path, struct buf *out);
  * renamed over it, and the directory synced. Returns 0 once that is on the disk, or errno; the old
  * file is untouched then. The name must be shorter than 64 bytes. */
 int file_replace(const char *directory, const char *name, struct str bytes);
+
+/* Appends to a file that exists, and syncs it; `before` becomes its length without the bytes.
+ * Returns 0 once they are on the disk, or errno, EFBIG if the file would pass `limit` bytes: a
+ * failed append is cut off again, so that the file is as it was. A crash may leave a part of the
+ * bytes. */
+int file_append(const char *path, struct str bytes, size_t limit, size_t *before);
+
+/* Cuts a file down to its first `length` bytes, and syncs it. Returns 0 or errno. */
+int file_cut(const char *path, size_t length);
 
 /* Creates a directory for the owner alone unless it is there. Returns 0 or errno. */
 int file_make_directory(const char *path);

@@ -570,7 +570,7 @@ static void take_account_results(struct loop *loop)
     while (accounts_take_result(loop->context.accounts, &result)) {
         struct session *session = find_session(loop, result.ticket);
 
-        api_finish(&loop->api, &result, loop->context.now, loop->context.unix_now, &answer);
+        api_finish(&loop->api, &result, loop->context.unix_now, &answer);
         answer.system = (struct str){result.name, result.name_length};
         if (session && session->state == SESSION_WAIT)
             answer_late(loop, session, &answer);
@@ -1081,6 +1081,9 @@ static bool open_accounts(struct loop *loop, char *error, size_t room)
         store ? accounts_open_store(store, options->wake[1], ACCOUNT_ITERATIONS, error, room)
               : accounts_open(options->config->data_dir, options->wake[1], ACCOUNT_ITERATIONS,
                               error, room);
+    if (loop->context.accounts && error[0])
+        log_write(options->log, LOG_WARN, "accounts: a crash had torn the last line",
+                  (struct log_field[]){{.name = "repair", .text = str_from(error)}, {.name = NULL}});
     loop->api.accounts = loop->context.accounts;
     loop->api.cluster = loop->context.cluster = loop->cluster;
     loop->context.admin.cluster = loop->cluster;

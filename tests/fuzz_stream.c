@@ -63,14 +63,14 @@ struct run {
 static struct run *present;
 static struct crypto_keys keys;
 static struct accounts *accounts;
+static uint64_t generation; /* of all accounts: they have one salt */
 static FILE *nowhere;
 
 /* --- what is called instead ------------------------------------------------------------------ */
 
 bool __wrap_crypto_random(void *out, size_t length);
-enum account_submission __wrap_accounts_submit(struct accounts *all, enum account_job_kind kind,
-                                               uint64_t ticket, uint32_t origin, struct str name,
-                                               struct str password);
+enum account_submission __wrap_accounts_submit(struct accounts *all,
+                                               const struct account_request *request);
 ssize_t __real_recv(int fd, void *at, size_t room, int flags);
 ssize_t __wrap_recv(int fd, void *at, size_t room, int flags);
 ssize_t __real_send(int fd, const void *at, size_t length, int flags);
@@ -94,20 +94,26 @@ bool __wrap_crypto_random(void *out, size_t length)
 }
 
 /* No worker runs: the input says when a result comes, and which. */
-enum account_submission __wrap_accounts_submit(struct accounts *all, enum account_job_kind kind,
-                                               uint64_t ticket, uint32_t origin, struct str name,
-                                               struct str password)
+enum account_submission __wrap_accounts_submit(struct accounts *all,
+                                               const struct account_request *request)
 {
-    struct account_result *job = &present->guests[(uint32_t)ticket % GUESTS].job;
+    struct account_result *job = &present->guests[(uint32_t)request->ticket % GUESTS].job;
+    struct str name = request->name, password = request->password;
 
-    REQUIRE(all == accounts && (kind == ACCOUNT_REGISTER || kind == ACCOUNT_LOGIN));
+    REQUIRE(all == accounts &&
+            (request->kind == ACCOUNT_REGISTER || request->kind == ACCOUNT_LOGIN));
     REQUIRE(name.length > 0 && name.length <= ACCOUNT_NAME_MAX && utf8_valid(name));
     REQUIRE(password.length > 0 && password.length <= ACCOUNT_PASSWORD_MAX);
-    *job = (struct account_result){
-        .ticket = ticket, .kind = kind, .origin = origin, .name_length = name.length};
+    REQUIRE(request->delay >= 0 && (request->kind == ACCOUNT_LOGIN || request->delay == 0));
+    *job = (struct account_result){.ticket = request->ticket,
+                                   .kind = request->kind,
+                                   .origin = request->origin,
+                                   .name_length = name.length};
     memcpy(job->name, name.at, name.length);
     if (str_equal(password, STR("too many")))
         return ACCOUNT_CROWDED;
+    if (str_equal(password, STR("throttled")))
+        return request->kind == ACCOUNT_LOGIN ? ACCOUNT_THROTTLED : ACCOUNT_CROWDED;
     return str_equal(password, STR("scarce")) ? ACCOUNT_SCARCE : ACCOUNT_SUBMITTED;
 }
 
@@ -560,7 +566,8 @@ static void say_token(struct guest *guest, unsigned manner)
                                          STR_INIT("none")};
     struct buf token = {0};
 
-    crypto_sign_token(&keys, systems[manner & 3], UNIX_NOW + ((manner & 3) == 2 ? -1 : 60), &token);
+    crypto_sign_token(&keys, systems[manner & 3], manner & 4 ? generation + 1 : generation,
+                      UNIX_NOW + ((manner & 3) == 2 ? -1 : 60), &token);
     say_line(guest, "Token: %.*s", (int)token.length, token.at);
     buf_free(&token);
 }
@@ -640,9 +647,9 @@ static void answer_late(struct run *run, struct guest *guest, unsigned how)
     if (!guest->open || guest->session.state != SESSION_WAIT)
         return;
     REQUIRE(result.ticket == session_ticket(&guest->session));
-    result.outcome = (enum account_outcome)(how % 6);
+    result.outcome = (enum account_outcome)(how % 7);
     result.error = ENOSPC;
-    api_finish(&run->api, &result, run->context.now, run->context.unix_now, &answer);
+    api_finish(&run->api, &result, run->context.unix_now, &answer);
     session_answer_late(&run->context, &guest->session, &answer);
     settle(run, guest);
 }
@@ -859,6 +866,7 @@ static void prepare(void)
 {
     char folder[] = "/tmp/wspush-fuzz.XXXXXX", path[64], error[200] = "";
     static const char salt[] = "00112233445566778899aabbccddeeff";
+    unsigned char bytes[CRYPTO_SALT_SIZE], hash[CRYPTO_HASH_SIZE];
     FILE *file;
 
     REQUIRE(mkdtemp(folder) != NULL);
@@ -871,6 +879,10 @@ static void prepare(void)
     accounts = accounts_open(folder, -1, 1, error, sizeof error);
     REQUIRE(accounts != NULL && unlink(path) == 0 && rmdir(folder) == 0);
     REQUIRE(crypto_derive_keys(&keys, STR("0123456789abcdef")));
+    REQUIRE(crypto_unhex(str_from(salt), bytes, sizeof bytes) &&
+            crypto_sha256((struct str){(const char *)bytes, sizeof bytes}, hash));
+    for (int i = 0; i < 8; i++)
+        generation = generation << 8 | hash[i];
     nowhere = fopen("/dev/null", "w");
     REQUIRE(nowhere != NULL && setvbuf(nowhere, NULL, _IONBF, 0) == 0);
 }

@@ -30,7 +30,7 @@ static void prepare(void)
 /* --- tokens ---------------------------------------------------------------------------------- */
 
 /* What was accepted is what would be written for this system and this time. */
-static void require_canonical(struct str token, struct str system)
+static void require_canonical(struct str token, struct str system, uint64_t generation)
 {
     struct buf again = {0};
     unsigned char time[8];
@@ -40,7 +40,7 @@ static void require_canonical(struct str token, struct str system)
     for (int i = 0; i < 8; i++)
         expires = expires << 8 | time[i];
     REQUIRE(expires > NOW && expires <= INT64_MAX);
-    REQUIRE(crypto_sign_token(&keys, system, (int64_t)expires, &again));
+    REQUIRE(crypto_sign_token(&keys, system, generation, (int64_t)expires, &again));
     REQUIRE(str_equal(str_of(&again), token));
     buf_free(&again);
 }
@@ -48,18 +48,19 @@ static void require_canonical(struct str token, struct str system)
 static void try_token(struct str text)
 {
     char room[16];
+    uint64_t generation;
     struct buf system = {0};
     struct buf little = {.at = room, .capacity = sizeof room, .limit = sizeof room};
     struct str token = exact_copy(text);
-    bool good = crypto_check_token(&keys, &known, token, NOW, &system);
+    bool good = crypto_check_token(&keys, &known, token, NOW, &system, &generation);
 
     if (good)
-        require_canonical(token, str_of(&system));
+        require_canonical(token, str_of(&system), generation);
     REQUIRE(good || system.length == 0);
-    REQUIRE(crypto_check_token(&keys, &known, token, NOW, &little) ==
+    REQUIRE(crypto_check_token(&keys, &known, token, NOW, &little, &generation) ==
             (good && system.length <= sizeof room));
-    REQUIRE(!crypto_check_token(&keys, &known, token, -1, &system));
-    REQUIRE(!crypto_check_token(&other_keys, &other_known, token, NOW, &system));
+    REQUIRE(!crypto_check_token(&keys, &known, token, -1, &system, &generation));
+    REQUIRE(!crypto_check_token(&other_keys, &other_known, token, NOW, &system, &generation));
     buf_free(&system);
     free_copy(token);
 }
@@ -71,11 +72,13 @@ static void require_fragile(struct str token, struct fuzz *fuzz)
     char *changed = exact_bytes(token);
     struct str cut;
     struct buf system = {0};
+    uint64_t generation;
 
     changed[at] = (char)(changed[at] ^ (int)(fuzz_byte(fuzz) % 255 + 1));
-    REQUIRE(!crypto_check_token(&keys, &known, (struct str){changed, token.length}, NOW, &system));
+    REQUIRE(!crypto_check_token(&keys, &known, (struct str){changed, token.length}, NOW, &system,
+                                &generation));
     cut = exact_copy((struct str){token.at, at});
-    REQUIRE(!crypto_check_token(&keys, &known, cut, NOW, &system));
+    REQUIRE(!crypto_check_token(&keys, &known, cut, NOW, &system, &generation));
     free_copy(cut);
     free(changed);
     buf_free(&system);
@@ -84,14 +87,16 @@ static void require_fragile(struct str token, struct fuzz *fuzz)
 static void try_signing(struct fuzz *fuzz)
 {
     int64_t expires = (int64_t)NOW - 100 + fuzz_byte(fuzz);
+    uint64_t right = fuzz_byte(fuzz) * 0x0101010101010101u, generation = 0;
     struct fuzz last = *fuzz;
     struct str system = fuzz_take(fuzz, 1 + fuzz_byte(fuzz) % 128);
     struct buf token = {0}, name = {0};
 
     if (system.length) {
-        REQUIRE(crypto_sign_token(&keys, system, expires, &token));
-        REQUIRE(crypto_check_token(&keys, &known, str_of(&token), NOW, &name) == (expires > NOW));
-        REQUIRE(expires <= NOW || str_equal(str_of(&name), system));
+        REQUIRE(crypto_sign_token(&keys, system, right, expires, &token));
+        REQUIRE(crypto_check_token(&keys, &known, str_of(&token), NOW, &name, &generation) ==
+                (expires > NOW));
+        REQUIRE(expires <= NOW || (str_equal(str_of(&name), system) && generation == right));
         require_fragile(str_of(&token), &last);
     }
     buf_free(&token);

@@ -8,6 +8,7 @@
 #include "config.h"
 #include "conn.h"
 #include "crypto.h"
+#include "file.h"
 #include "hub.h"
 #include "log.h"
 #include "table.h"
@@ -274,11 +275,38 @@ static inline bool node_await(struct account_result *result)
 /* Registers a system, beside the API. */
 static inline void node_register(struct str system, struct str password)
 {
+    struct account_request request = {
+        .kind = ACCOUNT_REGISTER, .name = system, .password = password};
     struct account_result result = {0};
 
-    CHECK(accounts_submit(node.accounts, ACCOUNT_REGISTER, 0, 0, system, password) ==
-          ACCOUNT_SUBMITTED);
+    CHECK(accounts_submit(node.accounts, &request) == ACCOUNT_SUBMITTED);
     CHECK(node_await(&result) && result.outcome == ACCOUNT_DONE);
+}
+
+/* The generation of a system, from the salt in its line of the file. */
+static inline uint64_t node_generation(struct str system)
+{
+    struct buf text = {0};
+    struct str rest, line, salt = {0};
+    unsigned char bytes[CRYPTO_SALT_SIZE] = {0}, hash[CRYPTO_HASH_SIZE];
+    uint64_t generation = 0;
+
+    CHECK(file_read(say("%s/accounts", node.folder), &text) == 0);
+    for (rest = str_of(&text); rest.length;) {
+        line = str_cut(&rest, '\n');
+        str_cut(&line, ' ');
+        str_cut(&line, ' ');
+        salt = str_cut(&line, ' ');
+        str_cut(&line, ' ');
+        if (str_equal(line, system))
+            break;
+    }
+    CHECK(crypto_unhex(salt, bytes, sizeof bytes));
+    CHECK(crypto_sha256((struct str){(const char *)bytes, sizeof bytes}, hash));
+    for (int i = 0; i < 8; i++)
+        generation = generation << 8 | hash[i];
+    buf_free(&text);
+    return generation;
 }
 
 /* True if the log has this text. */

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -101,10 +102,18 @@ static bool await_result(struct office *office, struct account_result *result)
     return true;
 }
 
+static enum account_submission submission_of(struct office *office, struct account_request request)
+{
+    request.ticket = ++office->ticket;
+    return accounts_submit(office->accounts, &request);
+}
+
 static bool submit_from(struct office *office, uint32_t origin, enum account_job_kind kind,
                         struct str name, struct str password)
 {
-    return accounts_submit(office->accounts, kind, ++office->ticket, origin, name, password) ==
+    return submission_of(office,
+                         (struct account_request){
+                             .kind = kind, .origin = origin, .name = name, .password = password}) ==
            ACCOUNT_SUBMITTED;
 }
 
@@ -188,6 +197,7 @@ static void registers_and_logs_in(void)
     close_office(&office);
 }
 
+/* Of one kind; and neither kind waits for all jobs of the other. */
 static void results_come_in_order(void)
 {
     struct office office;
@@ -197,17 +207,19 @@ static void results_come_in_order(void)
         struct str name, password;
         enum account_outcome outcome;
     } jobs[] = {
-        {ACCOUNT_LOGIN, STR_INIT("a"), STR_INIT("1"), ACCOUNT_DENIED},
+        {ACCOUNT_LOGIN, STR_INIT("a"), STR_INIT("0"), ACCOUNT_DENIED},
         {ACCOUNT_REGISTER, STR_INIT("a"), STR_INIT("1"), ACCOUNT_DONE},
         {ACCOUNT_LOGIN, STR_INIT("a"), STR_INIT("1"), ACCOUNT_DONE},
         {ACCOUNT_REGISTER, STR_INIT("a"), STR_INIT("2"), ACCOUNT_EXISTS},
-        {ACCOUNT_REGISTER, STR_INIT("b"), STR_INIT("2"), ACCOUNT_DONE},
         {ACCOUNT_LOGIN, STR_INIT("a"), STR_INIT("2"), ACCOUNT_DENIED},
+        {ACCOUNT_REGISTER, STR_INIT("b"), STR_INIT("2"), ACCOUNT_DONE},
         {ACCOUNT_LOGIN, STR_INIT("b"), STR_INIT("2"), ACCOUNT_DONE},
+        {ACCOUNT_LOGIN, STR_INIT("b"), STR_INIT("3"), ACCOUNT_DENIED},
+        {ACCOUNT_LOGIN, STR_INIT("b"), STR_INIT("4"), ACCOUNT_DENIED},
     };
-    const size_t count = sizeof jobs / sizeof *jobs;
+    const size_t count = COUNT(jobs);
 
-    open_office(&office, QUICK);
+    open_office(&office, 20000); /* long enough to submit all while the first is done */
     CHECK(!accounts_take_result(office.accounts, &result));
     for (size_t i = 0; i < count; i++)
         CHECK(submit(&office, jobs[i].kind, jobs[i].name, jobs[i].password));
@@ -354,25 +366,78 @@ static void reads_a_file_of_another_time(void)
     close_office(&office);
 }
 
-static void a_last_line_may_lack_its_end(void)
+/* Writes a file of which a crash has left this, opens it, and registers one more. */
+static void open_torn(struct office *office, struct str text, bool has_two)
+{
+    size_t whole = has_two ? text.length : strlen(LINE("one"));
+    struct buf torn = {0}, after;
+
+    write_file(office, text);
+    unlink(path_of(office, "accounts.torn"));
+    CHECK(open_accounts(office, QUICK));
+    CHECK(accounts_know(office->accounts, STR("one")));
+    CHECK(accounts_know(office->accounts, STR("two or so")) == has_two);
+    CHECK(!accounts_know(office->accounts, STR("two")));
+    after = read_file(office);
+    CHECK(str_equal(str_of(&after), (struct str){text.at, whole}));
+    if (whole < text.length) {
+        CHECK(strstr(office->error, "torn"));
+        CHECK(file_read(path_of(office, "accounts.torn"), &torn) == 0);
+        CHECK(str_equal(str_of(&torn), (struct str){text.at + whole, text.length - whole}));
+    } else {
+        CHECK(office->error[0] == '\0' && access(path_of(office, "accounts.torn"), F_OK) != 0);
+    }
+    CHECK(registers(office, STR("two or so"), STR("2")) == !has_two);
+    CHECK(registers(office, STR("three"), STR("3")));
+    CHECK(open_accounts(office, QUICK) && office->error[0] == '\0');
+    CHECK(logs_in(office, STR("three"), STR("3")));
+    CHECK(has_two || logs_in(office, STR("two or so"), STR("2")));
+    buf_free(&torn);
+    buf_free(&after);
+}
+
+/* A power cut may leave any part of the line that was being appended, or zeros: what was whole
+ * before is there, and what was torn has not happened. What is left of a name is no name. */
+static void a_torn_line_has_not_happened(void)
 {
     struct office office;
-    struct str text = STR(LINE("one") LINE("two"));
+    struct str text = STR(LINE("one") LINE("two or so"));
+    size_t one = strlen(LINE("one"));
+    char zeros[sizeof LINE("one") LINE("two or so")];
 
     open_office(&office, QUICK);
-    write_file(&office, (struct str){text.at, text.length - 1});
-    CHECK(open_accounts(&office, QUICK));
-    CHECK(logs_in(&office, STR("two"), STR(PASSWORD)));
-    CHECK(registers(&office, STR("three"), STR("3")));
-    CHECK(open_accounts(&office, QUICK));
-    CHECK(logs_in(&office, STR("two"), STR(PASSWORD)));
-    CHECK(logs_in(&office, STR("three"), STR("3")));
+    for (size_t length = one; length <= text.length; length++) {
+        open_torn(&office, (struct str){text.at, length}, length == text.length);
+        memset(zeros, 0, sizeof zeros);
+        memcpy(zeros, text.at, length);
+        if (length < text.length)
+            open_torn(&office, (struct str){zeros, text.length}, false);
+    }
     write_file(&office, STR("")); /* an empty file is a file of no accounts */
+    unlink(path_of(&office, "accounts.torn"));
     CHECK(open_accounts(&office, QUICK));
     CHECK(!accounts_know(office.accounts, STR("two")));
     CHECK(registers(&office, STR("four"), STR("4")));
     CHECK(open_accounts(&office, QUICK));
     CHECK(logs_in(&office, STR("four"), STR("4")));
+    close_office(&office);
+}
+
+/* A file that cannot be mended stays, and no server starts with it. */
+static void a_torn_line_that_stays_is_told(void)
+{
+    struct office office;
+    struct str text = STR(LINE("one") "half a li");
+    struct buf after;
+
+    open_office(&office, QUICK);
+    write_file(&office, text);
+    CHECK(mkdir(path_of(&office, "accounts.torn"), 0700) == 0);
+    CHECK(!open_accounts(&office, QUICK) && strstr(office.error, "cannot be moved"));
+    after = read_file(&office);
+    CHECK(str_equal(str_of(&after), text));
+    buf_free(&after);
+    CHECK(rmdir(path_of(&office, "accounts.torn")) == 0);
     close_office(&office);
 }
 
@@ -428,7 +493,7 @@ static void names_the_line_that_is_damaged(void)
 
         buf_append(&text, STR("# header\n" LINE("good") "\n"));
         buf_append(&text, damages[i].line);
-        buf_append(&text, i % 2 ? STR("\n" LINE("behind")) : STR(""));
+        buf_append(&text, i % 2 ? STR("\n" LINE("behind")) : STR("\n"));
         write_file(&office, str_of(&text));
         buf_free(&text);
         CHECK(!open_accounts(&office, QUICK));
@@ -494,31 +559,29 @@ static void an_unknown_name_costs_the_same(void)
     close_office(&office);
 }
 
+/* Registrations have a small share of the places, and logins the others; while one kind has none
+ * left, the other has all of its own. */
 static void a_full_queue_refuses(void)
 {
     struct office office;
     struct account_result result;
     int64_t until = now() + PATIENCE;
-    int accepted = 0, others = 0;
+    int registrations = 0, logins = 0;
+    char name[24] = "slow";
 
     open_office(&office, 100000); /* long enough to fill the queue meanwhile */
-    while (accepted <= 2 * ACCOUNT_JOBS_MAX &&
-           submit(&office, ACCOUNT_REGISTER, STR("slow"), STR("p")))
-        accepted++;
+    while (registrations <= 1000 && submit(&office, ACCOUNT_REGISTER, STR("slow"), STR("p")))
+        registrations++;
     /* the worker may have taken one already */
-    CHECK(accepted == ACCOUNT_ORIGIN_MAX || accepted == ACCOUNT_ORIGIN_MAX + 1);
-    while (others <= ACCOUNT_JOBS_MAX &&
-           submit_from(&office, (uint32_t)others, ACCOUNT_REGISTER, STR("slow"), STR("p")))
-        others++;
-    CHECK(others == 0);
-    for (; others <= ACCOUNT_JOBS_MAX &&
-           submit_from(&office, 1 + (uint32_t)others, ACCOUNT_REGISTER, STR("slow"), STR("p"));
-         others++)
-        ;
-    CHECK(others >= ACCOUNT_JOBS_MAX - ACCOUNT_ORIGIN_MAX &&
-          others <= ACCOUNT_JOBS_MAX - ACCOUNT_ORIGIN_MAX + 1);
-    CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE);
-    while (!submit(&office, ACCOUNT_LOGIN, STR("slow"), STR("p")) && now() < until)
+    CHECK(registrations == ACCOUNT_REGISTRATIONS_MAX ||
+          registrations == ACCOUNT_REGISTRATIONS_MAX + 1);
+    for (; logins <= 1000 && submit(&office, ACCOUNT_LOGIN, str_from(name), STR("p")); logins++)
+        snprintf(name, sizeof name, "slow %d", logins);
+    CHECK(logins >= ACCOUNT_LOGINS_MAX && logins <= ACCOUNT_LOGINS_MAX + 2);
+    do
+        CHECK(await_result(&office, &result));
+    while (result.outcome != ACCOUNT_DONE && now() < until);
+    while (!submit(&office, ACCOUNT_LOGIN, STR("later"), STR("p")) && now() < until)
         poll(NULL, 0, 1);
     CHECK(now() < until); /* there was room again */
     CHECK(open_accounts(&office, QUICK));
@@ -542,14 +605,28 @@ static void closing_drops_what_waits(void)
     close_office(&office);
 }
 
-static void block_new_file(struct office *office, bool on)
+/* Part of the line can be written. */
+static void fill_disk(struct office *office, bool on)
 {
-    const char *path = path_of(office, "accounts.new");
+    static struct rlimit before;
+    struct rlimit small;
+    struct stat status;
 
-    CHECK((on ? mkdir(path, 0700) : rmdir(path)) == 0);
+    if (on) {
+        CHECK(stat(path_of(office, "accounts"), &status) == 0);
+        CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0);
+        small = before;
+        small.rlim_cur = (rlim_t)status.st_size + 20;
+        signal(SIGXFSZ, SIG_IGN);
+        fflush(stdout);
+        setrlimit(RLIMIT_FSIZE, &small);
+    } else {
+        setrlimit(RLIMIT_FSIZE, &before);
+        signal(SIGXFSZ, SIG_DFL);
+    }
 }
 
-static void block_rename(struct office *office, bool on)
+static void put_folder_there(struct office *office, bool on)
 {
     char aside[PATH_MAX];
 
@@ -558,7 +635,6 @@ static void block_rename(struct office *office, bool on)
         CHECK(rename(path_of(office, "accounts"), aside) == 0);
         CHECK(mkdir(path_of(office, "accounts"), 0700) == 0);
     } else {
-        CHECK(access(path_of(office, "accounts.new"), F_OK) != 0); /* nothing is left about */
         CHECK(rmdir(path_of(office, "accounts")) == 0);
         CHECK(rename(aside, path_of(office, "accounts")) == 0);
     }
@@ -574,8 +650,7 @@ static void move_folder(struct office *office, bool on)
 
 static void what_is_not_saved_has_not_happened(void)
 {
-    static void (*const ways[])(struct office *, bool) = {block_new_file, block_rename,
-                                                          move_folder};
+    static void (*const ways[])(struct office *, bool) = {fill_disk, put_folder_there, move_folder};
     struct office office;
     char name[] = "system 0";
 
@@ -604,13 +679,20 @@ static void what_is_not_saved_has_not_happened(void)
     close_office(&office);
 }
 
-static void what_a_crash_left_is_no_harm(void)
+/* The first account needs a file, which is made whole: a crash can leave one beside it. */
+static void the_first_account_makes_the_file(void)
 {
     struct office office;
     struct stat status;
+    struct account_result result;
     FILE *file;
 
     open_office(&office, QUICK);
+    CHECK(mkdir(path_of(&office, "accounts.new"), 0700) == 0);
+    result = ask(&office, ACCOUNT_REGISTER, STR("n"), STR("p"));
+    CHECK(result.outcome == ACCOUNT_UNSAVED && result.error != 0);
+    CHECK(access(path_of(&office, "accounts"), F_OK) != 0);
+    CHECK(rmdir(path_of(&office, "accounts.new")) == 0);
     file = fopen(path_of(&office, "accounts.new"), "w");
     CHECK(file && fputs("half a li", file) >= 0);
     if (file)
@@ -622,6 +704,21 @@ static void what_a_crash_left_is_no_harm(void)
     CHECK((status.st_mode & 07777) == 0600);
     CHECK(open_accounts(&office, QUICK));
     CHECK(logs_in(&office, STR("n"), STR("p")));
+    close_office(&office);
+}
+
+/* A file that was there and is not any more was moved by somebody: no other one takes its place. */
+static void a_file_that_has_gone_is_told(void)
+{
+    struct office office;
+    struct account_result result;
+
+    open_office(&office, QUICK);
+    CHECK(registers(&office, STR("a"), STR("p")));
+    CHECK(unlink(path_of(&office, "accounts")) == 0);
+    result = ask(&office, ACCOUNT_REGISTER, STR("b"), STR("p"));
+    CHECK(result.outcome == ACCOUNT_UNSAVED && result.error == ENOENT);
+    CHECK(access(path_of(&office, "accounts"), F_OK) != 0);
     close_office(&office);
 }
 
@@ -657,7 +754,8 @@ static void the_owner_asks_while_the_worker_works(void)
     open_office(&office, QUICK);
     for (unsigned i = 0; i < count; i++) {
         snprintf(name, sizeof name, "system %u", i);
-        CHECK(submit(&office, ACCOUNT_REGISTER, str_from(name), STR("p")));
+        while (!submit(&office, ACCOUNT_REGISTER, str_from(name), STR("p")) && now() < until)
+            poll(NULL, 0, 1);
     }
     while (seen < count && good && now() < until) {
         snprintf(name, sizeof name, "system %u", seen);
@@ -999,20 +1097,23 @@ static void a_slow_store_holds_up_nobody(void)
     struct gate gate;
     struct account_result result;
     int submitted = 1;
+    char name[16];
     int64_t begun;
 
     open_gated_shop(&office, &gate);
     CHECK(submit(&office, ACCOUNT_REGISTER, STR("a"), STR("1")));
     CHECK(worker_waits(&gate));
     begun = now();
-    while (submit(&office, ACCOUNT_LOGIN, STR("a"), STR("1")))
-        submitted++;
-    CHECK(submitted == ACCOUNT_ORIGIN_MAX + 1);
+    snprintf(name, sizeof name, "a");
+    for (; submit(&office, ACCOUNT_LOGIN, str_from(name), STR("1")); submitted++)
+        snprintf(name, sizeof name, "a%d", submitted);
+    CHECK(submitted == ACCOUNT_LOGINS_MAX + 1);
     CHECK(!accounts_know(office.accounts, STR("a")));
     CHECK(!accounts_take_result(office.accounts, &result) && now() - begun < PATIENCE / 2);
     CHECK(write(gate.bars[1], "x", 1) == 1); /* it stays readable: the gate is open */
     for (int i = 0; i < submitted; i++)
-        CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE &&
+        CHECK(await_result(&office, &result) &&
+              result.outcome == (i < 2 ? ACCOUNT_DONE : ACCOUNT_DENIED) &&
               result.kind == (i ? ACCOUNT_LOGIN : ACCOUNT_REGISTER));
     close_gated_shop(&office, &gate);
 }
@@ -1030,7 +1131,8 @@ static void origins_take_turns(void)
     open_gated_shop(&office, &gate);
     first = office.ticket + 1;
     for (size_t i = 0; i < COUNT(origins); i++) {
-        CHECK(submit_from(&office, origins[i], ACCOUNT_LOGIN, STR("a"), STR("1")));
+        CHECK(submit_from(&office, origins[i], ACCOUNT_LOGIN, STR("a"),
+                          (struct str){"1234567", i + 1}));
         if (i == 0)
             CHECK(worker_waits(&gate)); /* it has the first one */
     }
@@ -1042,6 +1144,336 @@ static void origins_take_turns(void)
     CHECK(submit_from(&office, 3, ACCOUNT_LOGIN, STR("a"), STR("1")));
     CHECK(await_result(&office, &result)); /* the list's end was kept right */
     close_gated_shop(&office, &gate);
+}
+
+/* Submits a login that waits, from an origin of its own or not. */
+static enum account_submission submit_login(struct office *office, uint32_t origin,
+                                            const char *password, int64_t delay)
+{
+    return submission_of(office, (struct account_request){.kind = ACCOUNT_LOGIN,
+                                                          .origin = origin,
+                                                          .name = STR("a"),
+                                                          .password = str_from(password),
+                                                          .delay = delay});
+}
+
+static bool next_is(struct office *office, uint64_t ticket, enum account_outcome outcome)
+{
+    struct account_result result = {0};
+
+    return CHECK(await_result(office, &result)) && result.ticket == ticket &&
+           result.outcome == outcome;
+}
+
+/* Fills the places for logins from one origin, while the worker waits. */
+static uint64_t fill_places(struct office *office, const struct gate *gate, uint32_t origin)
+{
+    char password[16];
+
+    CHECK(submit_login(office, origin, "first", 0) == ACCOUNT_SUBMITTED && worker_waits(gate));
+    for (int i = 0; i < ACCOUNT_LOGINS_MAX; i++) {
+        snprintf(password, sizeof password, "%d", i);
+        CHECK(submit_login(office, origin, password, 0) == ACCOUNT_SUBMITTED);
+    }
+    CHECK(submit_login(office, origin, "more", 0) == ACCOUNT_CROWDED);
+    return office->ticket - 1;
+}
+
+/* Whoever has most of the places gives one to whoever has fewer: the one that was taken last. */
+static void the_most_crowded_origin_makes_room(void)
+{
+    struct office office;
+    struct gate gate;
+    uint64_t last, mine;
+
+    open_gated_shop(&office, &gate);
+    last = fill_places(&office, &gate, 1);
+    for (int i = 0; i < ACCOUNT_LOGINS_MAX / 2; i++) {
+        CHECK(submit_login(&office, 2 + (uint32_t)i, "mine", 0) == ACCOUNT_SUBMITTED);
+        CHECK(next_is(&office, last--, ACCOUNT_PUSHED_OUT));
+    }
+    /* 1 has half of them, each other has one: 2 takes another 22 */
+    mine = office.ticket - ACCOUNT_LOGINS_MAX / 2 + 1;
+    for (char name[] = "mine A"; name[5] <= 'K'; name[5]++) {
+        CHECK(submit_login(&office, 2, name, 0) == ACCOUNT_SUBMITTED);
+        CHECK(next_is(&office, last--, ACCOUNT_PUSHED_OUT));
+    }
+    CHECK(submit_login(&office, 2, "mine L", 0) == ACCOUNT_SUBMITTED); /* 1 had its turn, 2 none */
+    CHECK(next_is(&office, last--, ACCOUNT_PUSHED_OUT));
+    CHECK(submit_login(&office, 2, "mine M", 0) == ACCOUNT_CROWDED);
+    CHECK(submit_login(&office, 1, "more", 0) == ACCOUNT_CROWDED);
+    /* registrations are not concerned */
+    CHECK(submit_from(&office, 1, ACCOUNT_REGISTER, STR("b"), STR("p")));
+    CHECK(write(gate.bars[1], "x", 1) == 1);
+    CHECK(next_is(&office, UINT64_MAX / 2 + 1, ACCOUNT_DENIED));
+    for (int i = 0; i < 10; i++) {
+        struct account_result result;
+
+        CHECK(await_result(&office, &result));
+        CHECK(result.kind == ACCOUNT_REGISTER || result.ticket >= mine);
+    }
+    close_gated_shop(&office, &gate);
+}
+
+/* All places are taken by as many origins: who had no turn lately goes before who had one. */
+static void who_had_no_turn_goes_before(void)
+{
+    struct office office;
+    struct gate gate;
+    struct account_result result;
+
+    open_gated_shop(&office, &gate);
+    CHECK(submit_login(&office, 1000, "first", 0) == ACCOUNT_SUBMITTED && worker_waits(&gate));
+    for (uint32_t i = 0; i < ACCOUNT_LOGINS_MAX; i++)
+        CHECK(submit_login(&office, 1000 - i, "guess", 0) == ACCOUNT_SUBMITTED);
+    CHECK(submit_login(&office, 1, "mine", 0) == ACCOUNT_SUBMITTED);
+    CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_PUSHED_OUT &&
+          result.origin == 1000);
+    CHECK(submit_login(&office, 1000, "guess", 0) == ACCOUNT_CROWDED);
+    CHECK(submit_login(&office, 2, "mine", 0) == ACCOUNT_CROWDED);
+    CHECK(write(gate.bars[1], "x", 1) == 1);
+    close_gated_shop(&office, &gate);
+}
+
+/* Many that log in with one password cost one hash, whatever comes of it; they take one place, and
+ * lose it together. */
+static void the_same_login_is_done_once(void)
+{
+    struct office office;
+    struct gate gate;
+    struct account_result result;
+    int joined = 0;
+    clock_t one, all;
+
+    open_gated_shop(&office, &gate);
+    CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_SUBMITTED && worker_waits(&gate));
+    CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_SUBMITTED); /* the other one has begun */
+    for (int i = 0; i < ACCOUNT_JOINED_MAX; i++)
+        CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_JOINED);
+    CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_SUBMITTED); /* more than may join */
+    CHECK(submit_login(&office, 2, "1", 0) == ACCOUNT_SUBMITTED);
+    CHECK(write(gate.bars[1], "x", 1) == 1);
+    for (int i = 0; i < ACCOUNT_JOINED_MAX + 4; i++) {
+        CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DENIED);
+        joined += result.joined;
+    }
+    CHECK(joined == ACCOUNT_JOINED_MAX);
+    CHECK(!accounts_take_result(office.accounts, &result));
+    CHECK(submit_login(&office, 1, "2", 0) == ACCOUNT_SUBMITTED); /* all places are free again */
+    CHECK(submit_login(&office, 1, "2", 0) == ACCOUNT_SUBMITTED ||
+          submit_login(&office, 1, "2", 0) == ACCOUNT_JOINED);
+    close_gated_shop(&office, &gate);
+
+    open_office(&office, 100000);
+    one = clock();
+    CHECK(registers(&office, STR("a"), STR("p")));
+    one = clock() - one;
+    all = clock();
+    for (int i = 0; i < 40; i++)
+        CHECK(submission_of(&office, (struct account_request){.kind = ACCOUNT_LOGIN,
+                                                              .name = STR("a"),
+                                                              .password = STR("p")}) !=
+              ACCOUNT_CROWDED);
+    for (int i = 0; i < 40; i++)
+        CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE);
+    all = clock() - all;
+    CHECK(all < 10 * one);
+    close_office(&office);
+}
+
+static void joined_logins_lose_their_place_together(void)
+{
+    struct office office;
+    struct gate gate;
+    uint64_t last;
+
+    open_gated_shop(&office, &gate);
+    last = fill_places(&office, &gate, 1);
+    CHECK(submit_login(&office, 1, "47", 0) == ACCOUNT_JOINED);
+    CHECK(submit_login(&office, 2, "mine", 0) == ACCOUNT_SUBMITTED);
+    CHECK(next_is(&office, last + 2, ACCOUNT_PUSHED_OUT));
+    CHECK(next_is(&office, last, ACCOUNT_PUSHED_OUT));
+    CHECK(submit_login(&office, 1, "46", 0) == ACCOUNT_JOINED); /* and is freed when this ends */
+    CHECK(write(gate.bars[1], "x", 1) == 1);
+    close_gated_shop(&office, &gate);
+}
+
+/* A login that was good is recalled without the worker: its password alone, and while the account
+ * stays what it was. */
+static void a_good_login_is_recalled(void)
+{
+    struct office office;
+    uint64_t generation = 0, other = 0;
+
+    open_office(&office, QUICK);
+    CHECK(registers(&office, STR("a"), STR("p")));
+    CHECK(registers(&office, STR("b"), STR("p")));
+    CHECK(!accounts_recall(office.accounts, STR("a"), STR("p"), &generation));
+    CHECK(!logs_in(&office, STR("a"), STR("q")));
+    CHECK(!accounts_recall(office.accounts, STR("a"), STR("q"), &generation));
+    CHECK(logs_in(&office, STR("a"), STR("p")));
+    CHECK(accounts_recall(office.accounts, STR("a"), STR("p"), &generation));
+    CHECK(!accounts_recall(office.accounts, STR("a"), STR("q"), &other));
+    CHECK(!accounts_recall(office.accounts, STR("a"), STR("pp"), &other));
+    CHECK(!accounts_recall(office.accounts, STR("a"), STR(""), &other));
+    CHECK(!accounts_recall(office.accounts, STR("b"), STR("p"), &other));
+    CHECK(!accounts_recall(office.accounts, STR("ap"), STR(""), &other));
+    CHECK(!logs_in(&office, STR("a"), STR("q"))); /* which takes nothing away */
+    CHECK(accounts_recall(office.accounts, STR("a"), STR("p"), &other) && other == generation);
+    CHECK(accounts_check(office.accounts, STR("a"), generation) == ACCOUNT_CURRENT);
+    CHECK(accounts_check(office.accounts, STR("a"), generation ^ 1) == ACCOUNT_OVER);
+    CHECK(accounts_check(office.accounts, STR("b"), generation) == ACCOUNT_OVER);
+    CHECK(accounts_check(office.accounts, STR("c"), generation) == ACCOUNT_GONE);
+    CHECK(open_accounts(&office, QUICK)); /* another process has another key */
+    CHECK(!accounts_recall(office.accounts, STR("a"), STR("p"), &other));
+    CHECK(accounts_check(office.accounts, STR("a"), generation) == ACCOUNT_CURRENT);
+    close_office(&office);
+}
+
+/* A delayed login is not begun before its time, and others are done meanwhile. */
+static void a_delayed_login_waits(void)
+{
+    struct office office;
+    struct account_result result;
+    int64_t begun = now();
+    uint64_t first;
+
+    open_office(&office, QUICK);
+    CHECK(submit_login(&office, 1, "guess", 200) == ACCOUNT_SUBMITTED);
+    first = office.ticket;
+    CHECK(submit_login(&office, 1, "guess", 200) == ACCOUNT_JOINED);
+    CHECK(submit_login(&office, 1, "other", 200) == ACCOUNT_THROTTLED);
+    CHECK(submit_login(&office, 2, "other", 100) == ACCOUNT_SUBMITTED);
+    CHECK(submit_login(&office, 1, "at once", 0) == ACCOUNT_SUBMITTED);
+    CHECK(next_is(&office, first + 4, ACCOUNT_DENIED));
+    CHECK(next_is(&office, first + 3, ACCOUNT_DENIED) && now() - begun >= 100);
+    CHECK(next_is(&office, first + 1, ACCOUNT_DENIED) && now() - begun >= 200);
+    CHECK(await_result(&office, &result) && result.ticket == first);
+    CHECK(submit_login(&office, 1, "more", 50) == ACCOUNT_SUBMITTED);
+    CHECK(await_result(&office, &result));
+    close_office(&office);
+}
+
+/* --- what a store has said -------------------------------------------------------------------- */
+
+static enum account_standing standing(struct office *office, uint64_t generation)
+{
+    return accounts_check(office->accounts, STR("a"), generation);
+}
+
+/* Waits for the look-up that was asked for. */
+static bool await_standing(struct office *office, uint64_t generation, enum account_standing wanted)
+{
+    int64_t until = now() + PATIENCE;
+
+    while (standing(office, generation) != wanted && now() < until)
+        poll(NULL, 0, 1);
+    return standing(office, generation) == wanted;
+}
+
+/* Another node makes the account anew, or removes it. */
+static void change_shelf(const char *record)
+{
+    shop.count = 0;
+    if (record)
+        put_on_shelf(STR("a"), str_from(record));
+}
+
+#define OTHER_SALT "ff0102030405060708090a0b0c0d0e0f"
+
+/* Tokens of an account in a store end when it is made anew, on the node where that happens at once,
+ * and on others when they have asked the store. */
+static void generations_of_a_store_are_learned(void)
+{
+    struct office office;
+    struct account_result result;
+    uint64_t old, new, recalled;
+
+    open_shop(&office, QUICK);
+    CHECK(standing(&office, 1) == ACCOUNT_CURRENT); /* nothing is known */
+    CHECK(await_standing(&office, 1, ACCOUNT_GONE));
+    result = ask(&office, ACCOUNT_REGISTER, STR("a"), STR("p"));
+    old = result.generation;
+    CHECK(standing(&office, old) == ACCOUNT_CURRENT && await_standing(&office, 1, ACCOUNT_OVER));
+    result = ask(&office, ACCOUNT_LOGIN, STR("a"), STR("p"));
+    CHECK(result.outcome == ACCOUNT_DONE && result.generation == old);
+    CHECK(accounts_recall(office.accounts, STR("a"), STR("p"), &recalled) && recalled == old);
+    /* anew, through this node */
+    change_shelf(NULL);
+    new = ask(&office, ACCOUNT_REGISTER, STR("a"), STR("p")).generation;
+    CHECK(new != old &&standing(&office, new) == ACCOUNT_CURRENT);
+    CHECK(await_standing(&office, old, ACCOUNT_OVER));
+    CHECK(!accounts_recall(office.accounts, STR("a"), STR("p"), &recalled));
+    /* anew, through another one: whoever logs in here has it learned */
+    change_shelf(METHOD " 1000 " SALT " " HASH);
+    result = ask(&office, ACCOUNT_LOGIN, STR("a"), STR(PASSWORD));
+    CHECK(result.outcome == ACCOUNT_DONE &&
+          standing(&office, result.generation) == ACCOUNT_CURRENT);
+    CHECK(await_standing(&office, new, ACCOUNT_OVER) && await_standing(&office, old, ACCOUNT_OVER));
+    close_shop(&office);
+}
+
+/* A token that differs from what is known may be a newer one: the store is asked, and nothing said
+ * before it has answered. */
+static void what_differs_is_asked_about(void)
+{
+    struct office office;
+    uint64_t old, new;
+    unsigned finds;
+
+    open_shop(&office, QUICK);
+    put_on_shelf(STR("a"), STR(METHOD " 1000 " OTHER_SALT " " HASH));
+    CHECK(ask(&office, ACCOUNT_LOGIN, STR("a"), STR("x")).outcome == ACCOUNT_DENIED);
+    change_shelf(METHOD " 1000 " SALT " " HASH);
+    new = ask(&office, ACCOUNT_LOGIN, STR("a"), STR(PASSWORD)).generation;
+    CHECK(open_store(&office, QUICK));
+    change_shelf(METHOD " 1000 " OTHER_SALT " " HASH);
+    CHECK(standing(&office, 1) == ACCOUNT_CURRENT && await_standing(&office, 1, ACCOUNT_OVER));
+    poll(NULL, 0, 1100); /* what is known is not new any more */
+    change_shelf(METHOD " 1000 " SALT " " HASH);
+    CHECK(standing(&office, new) == ACCOUNT_UNSURE);
+    CHECK(await_standing(&office, new, ACCOUNT_CURRENT));
+    old = 1;
+    CHECK(standing(&office, old) == ACCOUNT_OVER);
+    /* and not asked again for each call */
+    finds = (unsigned)shop.finds;
+    for (int i = 0; i < 100; i++)
+        CHECK(standing(&office, old) == ACCOUNT_OVER && standing(&office, new) == ACCOUNT_CURRENT);
+    poll(NULL, 0, MOMENT);
+    CHECK((unsigned)shop.finds == finds);
+    close_shop(&office);
+}
+
+/* What cannot be looked up stays as it was known. */
+static void an_unreachable_store_changes_nothing(void)
+{
+    struct office office;
+    uint64_t generation;
+
+    open_shop(&office, QUICK);
+    generation = ask(&office, ACCOUNT_REGISTER, STR("a"), STR("p")).generation;
+    poll(NULL, 0, 1100);
+    shop.find_fails = ACCOUNT_UNREACHABLE;
+    CHECK(standing(&office, 1) == ACCOUNT_UNSURE);
+    poll(NULL, 0, MOMENT);
+    CHECK(standing(&office, 1) == ACCOUNT_UNSURE);
+    CHECK(standing(&office, generation) == ACCOUNT_CURRENT);
+    close_shop(&office);
+}
+
+/* Of a store's accounts so many are kept in memory. */
+static void few_are_kept_of_a_large_store(void)
+{
+    struct office office;
+    char name[24];
+
+    open_shop(&office, QUICK);
+    shop.find_fails = ACCOUNT_UNREACHABLE;
+    for (int i = 0; i < 3 * ACCOUNT_LEARNED_MAX / 2; i++) {
+        snprintf(name, sizeof name, "system %d", i);
+        CHECK(accounts_check(office.accounts, str_from(name), 1) == ACCOUNT_CURRENT);
+    }
+    close_shop(&office);
 }
 
 static void an_unknown_name_in_a_store_costs_the_same(void)
@@ -1070,7 +1502,8 @@ int main(void)
     test_run("refuses what is too long", refuses_what_is_too_long);
     test_run("the file tells no password", the_file_tells_no_password);
     test_run("reads a file of another time", reads_a_file_of_another_time);
-    test_run("a last line may lack its end", a_last_line_may_lack_its_end);
+    test_run("a torn line has not happened", a_torn_line_has_not_happened);
+    test_run("a torn line that stays is told", a_torn_line_that_stays_is_told);
     test_run("names the line that is damaged", names_the_line_that_is_damaged);
     test_run("says why it cannot read", says_why_it_cannot_read);
     test_run("iterations are the file's", iterations_are_the_files);
@@ -1078,7 +1511,8 @@ int main(void)
     test_run("a full queue refuses", a_full_queue_refuses);
     test_run("closing drops what waits", closing_drops_what_waits);
     test_run("what is not saved has not happened", what_is_not_saved_has_not_happened);
-    test_run("what a crash left is no harm", what_a_crash_left_is_no_harm);
+    test_run("the first account makes the file", the_first_account_makes_the_file);
+    test_run("a file that has gone is told", a_file_that_has_gone_is_told);
     test_run("the owner asks while the worker works", the_owner_asks_while_the_worker_works);
     test_run("leaves signals to the owner", leaves_signals_to_the_owner);
     test_run("a store keeps accounts", a_store_keeps_accounts);
@@ -1090,6 +1524,16 @@ int main(void)
     test_run("any name and password can be stored", any_name_and_password_can_be_stored);
     test_run("a slow store holds up nobody", a_slow_store_holds_up_nobody);
     test_run("origins take turns", origins_take_turns);
+    test_run("the most crowded origin makes room", the_most_crowded_origin_makes_room);
+    test_run("who had no turn goes before", who_had_no_turn_goes_before);
+    test_run("the same login is done once", the_same_login_is_done_once);
+    test_run("joined logins lose their place together", joined_logins_lose_their_place_together);
+    test_run("a good login is recalled", a_good_login_is_recalled);
+    test_run("a delayed login waits", a_delayed_login_waits);
+    test_run("generations of a store are learned", generations_of_a_store_are_learned);
+    test_run("what differs is asked about", what_differs_is_asked_about);
+    test_run("an unreachable store changes nothing", an_unreachable_store_changes_nothing);
+    test_run("few are kept of a large store", few_are_kept_of_a_large_store);
     test_run("an unknown name in a store costs the same",
              an_unknown_name_in_a_store_costs_the_same);
     return test_finish();

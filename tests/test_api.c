@@ -3,6 +3,7 @@
 
 #include "http.h"
 #include "json.h"
+#include "worker.h"
 
 /* a and b are of the system shop, c of another. */
 static struct visitor visitors[3];
@@ -29,12 +30,13 @@ struct call {
 
 /* --- calling --------------------------------------------------------------------------------- */
 
-static const char *token_line(const struct crypto_keys *keys, const char *system, int64_t expires)
+static const char *token_line(const struct crypto_keys *keys, const char *system,
+                              uint64_t generation, int64_t expires)
 {
     struct buf token = {0};
     const char *line;
 
-    CHECK(crypto_sign_token(keys, str_from(system), expires, &token));
+    CHECK(crypto_sign_token(keys, str_from(system), generation, expires, &token));
     line = say("Token: %.*s\r\n", (int)token.length, token.at);
     buf_free(&token);
     return line;
@@ -45,7 +47,7 @@ static const char *token_of(const char *system)
 {
     if (!accounts_know(node.accounts, str_from(system)))
         node_register(str_from(system), STR("secret"));
-    return token_line(&node.keys, system, unix_now + 60);
+    return token_line(&node.keys, system, node_generation(str_from(system)), unix_now + 60);
 }
 
 /* An answer is one envelope, {"code":…,"msg":…,"data":…} in this order, whose code fits the
@@ -144,7 +146,7 @@ static void perform(struct call call)
         return;
     if (answer.late && node_await(&result)) {
         CHECK(result.ticket == 77);
-        api_finish(&node.api, &result, now, unix_now, &got);
+        api_finish(&node.api, &result, unix_now, &got);
     }
     flush();
     answer.status = got.status;
@@ -846,6 +848,7 @@ static void other_paths_are_unknown(void)
 static void write_bad_tokens(char lines[BAD_TOKENS][800])
 {
     const char *good = token_of("shop");
+    uint64_t generation = node_generation(STR("shop"));
     struct crypto_keys others;
     int length = (int)strlen(good) - 2; /* without the line's end */
     size_t i = 0;
@@ -854,9 +857,9 @@ static void write_bad_tokens(char lines[BAD_TOKENS][800])
     snprintf(lines[i++], 800, "%s", "");
     snprintf(lines[i++], 800, "Token:\r\n");
     snprintf(lines[i++], 800, "Token: x\r\n");
-    snprintf(lines[i++], 800, "%s", token_line(&node.keys, "shop", unix_now));
-    snprintf(lines[i++], 800, "%s", token_line(&node.keys, "shop", 0));
-    snprintf(lines[i++], 800, "%s", token_line(&others, "shop", unix_now + 60));
+    snprintf(lines[i++], 800, "%s", token_line(&node.keys, "shop", generation, unix_now));
+    snprintf(lines[i++], 800, "%s", token_line(&node.keys, "shop", generation, 0));
+    snprintf(lines[i++], 800, "%s", token_line(&others, "shop", generation, unix_now + 60));
     snprintf(lines[i++], 800, "%s%s", good, good);
     snprintf(lines[i++], 800, "Authorization: %s", good + strlen("Token: "));
     snprintf(lines[i++], 800, "%.*s0\r\n", length, good);
@@ -919,7 +922,7 @@ static void a_token_may_outlive_its_account(void)
 {
     open_house();
     perform((struct call){.path = "/api/get_online_list",
-                          .headers = token_line(&node.keys, "gone", unix_now + 60),
+                          .headers = token_line(&node.keys, "gone", 1, unix_now + 60),
                           .body = STR("{\"groupName\":\"g\"}")});
     CHECK(is_answered(200, -1001) && contains(answer.msg, "systemId"));
     close_house();
@@ -1146,6 +1149,8 @@ static void failed_jobs_are_answered(void)
         {ACCOUNT_REGISTER, ACCOUNT_FAILED, 0, 503, -1007, "hashed"},
         {ACCOUNT_LOGIN, ACCOUNT_DENIED, 0, 200, -1005, "wrong systemId or password"},
         {ACCOUNT_LOGIN, ACCOUNT_FAILED, 0, 503, -1007, "hashed"},
+        {ACCOUNT_LOGIN, ACCOUNT_PUSHED_OUT, 0, 429, -1006, "too many registrations and logins"},
+        {ACCOUNT_REGISTER, ACCOUNT_PUSHED_OUT, 0, 429, -1006, "too many registrations and logins"},
     };
 
     open_house();
@@ -1157,7 +1162,7 @@ static void failed_jobs_are_answered(void)
                                         .name = "s"};
         struct api_answer got;
 
-        api_finish(&node.api, &result, now, unix_now, &got);
+        api_finish(&node.api, &result, unix_now, &got);
         buf_free(&answer.body);
         answer.status = got.status;
         answer.told = got.code;
@@ -1182,11 +1187,19 @@ static void too_many_jobs_are_refused(void)
     node.api.accounts = slow;
     nobody_waits = true;
     do
-        perform((struct call){.path = "/api/login",
-                              .body = STR("{\"systemId\":\"s\",\"password\":\"p\"}")});
+        perform((struct call){
+            .path = "/api/login",
+            .headers = "",
+            .body = str_from(say("{\"systemId\":\"s%d\",\"password\":\"p\"}", count))});
     while (answer.late && ++count < 1000);
-    CHECK(count >= ACCOUNT_ORIGIN_MAX && count < 1000);
+    CHECK(count >= ACCOUNT_LOGINS_MAX && count < 1000);
     CHECK(is_answered(429, -1006) && answer.retry_after == 5);
+    /* registrations have places of their own */
+    perform((struct call){.path = "/api/register",
+                          .headers = "",
+                          .body = STR("{\"systemId\":\"s\",\"password\":\"p\"}")});
+    CHECK(answer.late);
+    nobody_waits = false;
     accounts_close(slow);
     close_house();
 }
@@ -1206,43 +1219,173 @@ static bool logs_in(unsigned char from, const char *system, const char *password
     return good;
 }
 
-/* After ten failures from one address nobody there is asked again for a while, not even whether the
- * password is right; elsewhere, and for other systems, nothing has changed. */
+/* The same, without waiting for a result; true if there will be one. */
+static bool asks(unsigned char from, const char *system, const char *password)
+{
+    nobody_waits = true;
+    address[10] = address[11] = 0xff;
+    address[15] = from;
+    perform((struct call){
+        .path = "/api/login",
+        .headers = "",
+        .body = str_from(say("{\"systemId\":\"%s\",\"password\":\"%s\"}", system, password))});
+    memset(address, 0, sizeof address);
+    nobody_waits = false;
+    return answer.late;
+}
+
+/* The outcome of the next login that comes to an end. */
+static bool ends_with(enum account_outcome outcome)
+{
+    struct account_result result = {0};
+    struct api_answer got = {0};
+
+    if (!node_await(&result))
+        return false;
+    api_finish(&node.api, &result, unix_now, &got);
+    CHECK(got.status == (outcome == ACCOUNT_PUSHED_OUT ? 429 : 200));
+    CHECK((got.retry_after > 0) == (got.status == 429));
+    buf_free(&got.body);
+    return result.outcome == outcome;
+}
+
+static bool is_throttled(unsigned retry_after)
+{
+    return is_answered(429, -1006) && contains(answer.msg, "too many logins") && !answer.late &&
+           answer.retry_after == retry_after;
+}
+
+static void open_throttled_house(int64_t pause)
+{
+    open_house();
+    api_open(&node.api);
+    node.api.address_logins.pause = pause;
+    node_register(STR("shop"), STR("secret"));
+    node_register(STR("other"), STR("secret"));
+}
+
+/* After ten failures from one address one login at a time is verified there, when the pause is
+ * over; elsewhere, and for other systems, nothing has changed. */
 static void guessing_from_one_address_ends(void)
 {
     static const char *const systems[] = {"shop", "nobody"};
 
-    open_house();
-    api_open(&node.api);
-    node_register(STR("shop"), STR("secret"));
-    node_register(STR("other"), STR("secret"));
+    open_throttled_house(6000);
     for (size_t i = 0; i < COUNT(systems); i++) {
         for (int k = 0; k < 10; k++)
-            CHECK(logs_in(1, systems[i], "guess", 200, -1005));
-        CHECK(logs_in(1, systems[i], "secret", 429, -1006));
-        CHECK(answer.retry_after == 6 && !answer.late);
-        CHECK(contains(answer.msg, "too many logins"));
+            CHECK(logs_in(1, systems[i], say("guess %d", k), 200, -1005));
+        CHECK(asks(1, systems[i], "guess 10"));
+        for (int k = 11; k < 14; k++)
+            CHECK(!asks(1, systems[i], say("guess %d", k)) && is_throttled(6));
     }
+    CHECK(logs_in(2, "shop", "guess", 200, -1005));
+    CHECK(logs_in(1, "other", "guess", 200, -1005));
     CHECK(logs_in(2, "shop", "secret", 200, 0));
     CHECK(logs_in(1, "other", "secret", 200, 0));
-    now += 5999;
-    CHECK(logs_in(1, "shop", "secret", 429, -1006) && answer.retry_after == 1);
+    now += 11999; /* two pauses: one for the login that waits */
+    CHECK(!asks(1, "shop", "guess 20") && is_throttled(1));
     now += 1;
-    CHECK(logs_in(1, "shop", "secret", 200, 0)); /* and costs nothing: */
-    CHECK(logs_in(1, "shop", "guess", 200, -1005));
-    CHECK(logs_in(1, "shop", "secret", 429, -1006));
+    CHECK(logs_in(1, "shop", "guess 20", 200, -1005));
+    close_house();
+}
+
+/* The right password, which has not been good here yet, gets in from an address that is throttled:
+ * it waits for its turn. */
+static void a_throttled_login_waits_for_its_turn(void)
+{
+    int64_t begun;
+
+    open_throttled_house(300);
+    for (int k = 0; k < 10; k++)
+        CHECK(logs_in(1, "shop", say("guess %d", k), 200, -1005));
+    begun = worker_now();
+    CHECK(asks(1, "shop", "secret") && asks(1, "shop", "secret")); /* the second joins the first */
+    CHECK(!asks(1, "shop", "guess") && is_throttled(1));
+    CHECK(ends_with(ACCOUNT_DONE) && worker_now() - begun >= 300);
+    CHECK(ends_with(ACCOUNT_DONE));
+    close_house();
+}
+
+/* While others guess there all the time, it takes their place as soon as it comes again. */
+static void who_insists_goes_before_who_guesses(void)
+{
+    open_throttled_house(6000);
+    for (int k = 0; k < 10; k++)
+        CHECK(logs_in(1, "shop", say("guess %d", k), 200, -1005));
+    CHECK(asks(1, "shop", "guess 10"));
+    for (int k = 11; k < 20; k++)
+        CHECK(!asks(1, "shop", say("guess %d", k)) && is_throttled(6));
+    CHECK(!asks(1, "shop", "secret") && is_throttled(6));
+    CHECK(!asks(1, "shop", "guess 20") && is_throttled(6));
+    CHECK(asks(1, "shop", "secret") && ends_with(ACCOUNT_PUSHED_OUT));
+    CHECK(!asks(1, "shop", "guess 11") && is_throttled(6)); /* it insists, but so does the other */
+    CHECK(asks(1, "shop", "secret"));
+    close_house();
+}
+
+/* What was good once costs no hashing, and passes whatever has failed. */
+static void a_login_that_was_good_is_recalled(void)
+{
+    open_throttled_house(6000);
+    CHECK(logs_in(1, "shop", "secret", 200, 0) && answer.late);
+    CHECK(logs_in(1, "shop", "secret", 200, 0) && !answer.late);
+    for (int i = 0; i < 99; i++)
+        CHECK(logs_in((unsigned char)(1 + i % 11), "shop", say("guess %d", i), 200, -1005));
+    while (asks(1, "shop", say("guess %lld", (long long)node.api.system_logins.paid_off[0])) &&
+           node.api.system_logins.paid_off[0]++ < 20)
+        ;
+    for (int i = 0; i < 8; i++)
+        asks((unsigned char)(20 + i), "shop", "guess");
+    CHECK(!asks(50, "shop", "guess") && is_throttled(7)); /* everywhere */
+    CHECK(!asks(1, "shop", "secrets") && is_throttled(7));
+    CHECK(logs_in(1, "shop", "secret", 200, 0) && !answer.late);
+    CHECK(logs_in(50, "shop", "secret", 200, 0) && !answer.late);
+    close_house();
+}
+
+/* Passwords that are verified at the same time cannot pass the limit together: each counts from
+ * when it is asked for. One that was right, or was not verified, is taken back. */
+static void logins_under_way_count(void)
+{
+    open_throttled_house(6000);
+    for (int k = 0; k < 10; k++)
+        CHECK(asks(1, "shop", say("guess %d", k)));
+    CHECK(asks(1, "shop", "guess 10"));
+    CHECK(!asks(1, "shop", "guess 11") && is_throttled(6));
+    for (int k = 0; k < 10; k++)
+        CHECK(ends_with(ACCOUNT_DENIED));
+    for (int k = 0; k < 9; k++)
+        CHECK(logs_in(3, "other", say("guess %d", k), 200, -1005));
+    CHECK(logs_in(3, "other", "secret", 200, 0) && answer.late);
+    CHECK(logs_in(3, "other", "guess 9", 200, -1005));
+    CHECK(asks(3, "other", "guess 10"));
+    CHECK(!asks(3, "other", "guess 11") && is_throttled(6));
+    close_house();
+}
+
+/* Registrations that fail, as many as may be, take nothing from logins. */
+static void registrations_do_not_count(void)
+{
+    open_throttled_house(6000);
+    address[10] = address[11] = 0xff;
+    address[15] = 1;
+    for (int i = 0; i < 30; i++)
+        CHECK(calls("/api/register", "{\"systemId\":\"shop\",\"password\":\"guess\"}", 200, -1004));
+    CHECK(logs_in(1, "shop", "secret", 200, 0));
     close_house();
 }
 
 static void guessing_from_everywhere_ends(void)
 {
-    open_house();
-    api_open(&node.api);
-    node_register(STR("shop"), STR("secret"));
+    open_throttled_house(6000);
     for (int i = 0; i < 100; i++)
-        CHECK(logs_in((unsigned char)(i % 50), "shop", "guess", 200, -1005));
-    CHECK(logs_in(77, "shop", "secret", 429, -1006) && answer.retry_after == 1);
-    now += 1000;
+        CHECK(logs_in((unsigned char)(i % 50), "shop", say("guess %d", i), 200, -1005));
+    for (unsigned char i = 0; i < 6; i++) /* one a second, so far as a connection can wait */
+        CHECK(asks(100 + i, "shop", "guess"));
+    CHECK(!asks(77, "shop", "secret") && is_throttled(7));
+    now += 6999;
+    CHECK(!asks(100, "shop", "guess 2") && is_throttled(1)); /* one waits here */
+    now += 1;
     CHECK(logs_in(77, "shop", "secret", 200, 0));
     close_house();
 }
@@ -1250,19 +1393,55 @@ static void guessing_from_everywhere_ends(void)
 /* The owner of an IPv6 address has a network of them. */
 static void an_ipv6_network_is_one_address(void)
 {
-    static const char body[] = "{\"systemId\":\"shop\",\"password\":\"guess\"}";
+    open_throttled_house(6000);
+    memcpy(address, "\x20\x01\x0d\xb8\1\2\3\4", 8);
+    for (unsigned char i = 0; i < 12; i++) {
+        address[15] = i;
+        nobody_waits = true;
+        perform((struct call){
+            .path = "/api/login",
+            .body = str_from(say("{\"systemId\":\"shop\",\"password\":\"guess %d\"}", i))});
+        CHECK(answer.late == (i < 11));
+    }
+    CHECK(is_throttled(6));
+    address[7] = 5;
+    perform((struct call){.path = "/api/login",
+                          .body = STR("{\"systemId\":\"shop\",\"password\":\"guess\"}")});
+    CHECK(answer.late);
+    nobody_waits = false;
+    memset(address, 0, sizeof address);
+    close_house();
+}
+
+/* The system is removed and registered anew: what its owner had before is over. */
+static void a_token_ends_with_its_account(void)
+{
+    char error[100], old[800];
+    struct call call = {.path = "/api/get_online_list", .body = STR("{\"groupName\":\"g\"}")};
+    struct call old_call = call;
 
     open_house();
-    api_open(&node.api);
-    memcpy(address, "\x20\x01\x0d\xb8\1\2\3\4", 8);
-    for (unsigned char i = 0; i < 10; i++) {
-        address[15] = i;
-        CHECK(calls("/api/login", body, 200, -1005));
+    snprintf(old, sizeof old, "%s", token_of("shop"));
+    old_call.headers = old;
+    for (int i = 0; i < 3; i++) { /* it is known well */
+        perform(old_call);
+        CHECK(is_answered(200, 0));
     }
-    CHECK(calls("/api/login", body, 429, -1006));
-    address[7] = 5;
-    CHECK(calls("/api/login", body, 200, -1005));
-    memset(address, 0, sizeof address);
+    accounts_close(node.accounts);
+    unlink(say("%s/accounts", node.folder));
+    node.accounts = node.api.accounts =
+        accounts_open(node.folder, node.wake[1], 1, error, sizeof error);
+    perform(old_call);
+    CHECK(is_answered(200, -1001));
+    node_register(STR("shop"), STR("secret"));
+    perform(old_call);
+    CHECK(is_answered(401, -1002) && contains(answer.msg, "revoked"));
+    call.headers = token_of("shop");
+    CHECK(strcmp(call.headers, old) != 0);
+    perform(call);
+    CHECK(is_answered(200, 0));
+    perform(old_call);
+    CHECK(is_answered(401, -1002));
     close_house();
 }
 
@@ -1610,7 +1789,8 @@ static void login_failures_are_counted(void)
     CHECK(logs_in(1, "shop", "secret", 200, 0) && node.api.login_failures == 0);
     for (unsigned i = 1; i <= 10; i++)
         CHECK(logs_in(1, "shop", "guess", 200, -1005) && node.api.login_failures == i);
-    CHECK(logs_in(1, "shop", "guess", 429, -1006) && node.api.login_failures == 10);
+    CHECK(asks(1, "shop", "guess") && !asks(1, "shop", "guess 2") && is_throttled(6));
+    CHECK(node.api.login_failures == 10);
     CHECK(logs_in(1, "nobody", "guess", 200, -1005) && node.api.login_failures == 11);
     CHECK(calls("/api/login", "{}", 400, -1));
     CHECK(calls("/api/register", "{\"systemId\":\"shop\",\"password\":\"x\"}", 200, -1004));
@@ -1676,7 +1856,13 @@ int main(void)
     test_run("systems_register_and_log_in", systems_register_and_log_in);
     test_run("a_login_token_works", a_login_token_works);
     test_run("guessing_from_one_address_ends", guessing_from_one_address_ends);
+    test_run("a_throttled_login_waits_for_its_turn", a_throttled_login_waits_for_its_turn);
+    test_run("who_insists_goes_before_who_guesses", who_insists_goes_before_who_guesses);
+    test_run("a_login_that_was_good_is_recalled", a_login_that_was_good_is_recalled);
+    test_run("logins_under_way_count", logins_under_way_count);
+    test_run("registrations_do_not_count", registrations_do_not_count);
     test_run("guessing_from_everywhere_ends", guessing_from_everywhere_ends);
+    test_run("a_token_ends_with_its_account", a_token_ends_with_its_account);
     test_run("an_ipv6_network_is_one_address", an_ipv6_network_is_one_address);
     test_run("registration_may_be_restricted", registration_may_be_restricted);
     test_run("failed_jobs_are_answered", failed_jobs_are_answered);

@@ -57,6 +57,32 @@ static void time_makes_good(void)
     }
 }
 
+/* An attempt that was good, or was never made, leaves nothing behind; a burst does not grow by it. */
+static void a_failure_can_be_taken_back(void)
+{
+    struct attempts attempts = {.burst = 3, .pause = 1000};
+
+    for (int i = 0; i < 10; i++) {
+        attempts_fail(&attempts, 7, START + i);
+        CHECK(attempts_wait(&attempts, 7, START + i) == 0);
+        attempts_forgive(&attempts, 7);
+    }
+    for (int i = 0; i < 3; i++) {
+        CHECK(attempts_wait(&attempts, 7, START + 20) == 0);
+        attempts_fail(&attempts, 7, START + 20);
+    }
+    CHECK(attempts_wait(&attempts, 7, START + 20) == 1000);
+    attempts_forgive(&attempts, 7);
+    CHECK(attempts_wait(&attempts, 7, START + 20) == 0);
+    attempts_fail(&attempts, 7, START + 20);
+    CHECK(attempts_wait(&attempts, 7, START + 20) == 1000);
+    for (int i = 0; i < 10; i++) /* more than there were */
+        attempts_forgive(&attempts, 7);
+    for (int i = 0; i < 3; i++)
+        attempts_fail(&attempts, 7, START + 20);
+    CHECK(attempts_wait(&attempts, 7, START + 20) == 1000);
+}
+
 static void others_are_not_concerned(void)
 {
     struct attempts attempts = {.burst = 1, .pause = 1000};
@@ -78,6 +104,7 @@ int main(void)
     test_run("failures that were under way are paid for",
              failures_that_were_under_way_are_paid_for);
     test_run("time makes good", time_makes_good);
+    test_run("a failure can be taken back", a_failure_can_be_taken_back);
     test_run("others are not concerned", others_are_not_concerned);
     return test_finish();
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define EXPIRES 1700000000
+#define GENERATION 0x0123456789abcdef
 
 static void encodes_base64(void)
 {
@@ -187,6 +188,7 @@ static struct crypto_keys keys_of(struct str crypto_key)
 static bool accepts(const struct crypto_keys *keys, struct str token, int64_t now, struct buf *name)
 {
     struct crypto_known known = {0};
+    uint64_t generation = 0;
     char *copy = malloc(token.length);
     bool accepted;
 
@@ -194,7 +196,9 @@ static bool accepts(const struct crypto_keys *keys, struct str token, int64_t no
         abort();
     if (token.length)
         memcpy(copy, token.at, token.length);
-    accepted = crypto_check_token(keys, &known, (struct str){copy, token.length}, now, name);
+    accepted =
+        crypto_check_token(keys, &known, (struct str){copy, token.length}, now, name, &generation);
+    CHECK(!accepted || generation == GENERATION);
     free(copy);
     return accepted;
 }
@@ -216,10 +220,10 @@ static void signs_a_known_token(void)
     struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
     struct buf token = {0};
 
-    CHECK(crypto_sign_token(&keys, STR("shop"), EXPIRES, &token));
+    CHECK(crypto_sign_token(&keys, STR("shop"), GENERATION, EXPIRES, &token));
     CHECK(str_equal(str_of(&token),
-                    STR("000000006553f100.73686f70."
-                        "3c54fb1aef1accffe608f9b8065e55fc32cdb41bf2e30f020a2d69831d176190")));
+                    STR("000000006553f100.0123456789abcdef.73686f70."
+                        "1ab289a6f2a03c8b610b4bbcd92d3b3eb0d8a314b5998d0eeb2d9e47c1478743")));
     buf_free(&token);
 }
 
@@ -230,9 +234,10 @@ static void signs_whole_tokens_only(void)
     char name[128] = "a long one";
     struct buf token = {0}, full = {0};
 
-    CHECK(crypto_sign_token(&keys, (struct str){name, sizeof name}, EXPIRES, &token));
+    CHECK(crypto_sign_token(&keys, (struct str){name, sizeof name}, GENERATION, EXPIRES, &token));
     for (full.limit = 1; full.limit < token.length; full.limit++) {
-        CHECK(!crypto_sign_token(&keys, (struct str){name, sizeof name}, EXPIRES, &full));
+        CHECK(
+            !crypto_sign_token(&keys, (struct str){name, sizeof name}, GENERATION, EXPIRES, &full));
         buf_free(&full);
     }
     buf_free(&token);
@@ -255,12 +260,35 @@ static void accepts_what_it_signed(void)
         token.length = 0;
         name.length = 0;
         buf_append(&name, STR("before:"));
-        CHECK(crypto_sign_token(&keys, names[i], EXPIRES, &token));
+        CHECK(crypto_sign_token(&keys, names[i], GENERATION, EXPIRES, &token));
         CHECK(accepts(&keys, str_of(&token), 0, &name) && name.length == 7 + names[i].length);
         CHECK(memcmp(name.at, "before:", 7) == 0);
         CHECK(memcmp(name.at + 7, names[i].at, names[i].length) == 0);
     }
     buf_free(&token);
+    buf_free(&name);
+}
+
+/* Tokens of one system and time differ in their generation alone, and one that is known does not
+ * speak for another. */
+static void tells_generations_apart(void)
+{
+    static const uint64_t generations[] = {0, 1, GENERATION, UINT64_MAX};
+    struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
+    struct crypto_known known = {0};
+    struct buf name = {0};
+
+    for (size_t i = 0; i < 3 * COUNT(generations); i++) {
+        struct buf token = {0};
+        uint64_t generation = 7, right = generations[i % COUNT(generations)];
+
+        CHECK(crypto_sign_token(&keys, STR("shop"), right, EXPIRES, &token));
+        CHECK(crypto_check_token(&keys, &known, str_of(&token), 0, &name, &generation) &&
+              generation == right);
+        token.at[17 + i] = token.at[17 + i] == '2' ? '3' : '2';
+        CHECK(!crypto_check_token(&keys, &known, str_of(&token), 0, &name, &generation));
+        buf_free(&token);
+    }
     buf_free(&name);
 }
 
@@ -270,19 +298,20 @@ static void knows_the_very_token_again(void)
     struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
     struct crypto_known known = {0};
     struct buf token = {0}, name = {0};
+    uint64_t generation;
 
-    CHECK(crypto_sign_token(&keys, STR("shop"), EXPIRES, &token));
+    CHECK(crypto_sign_token(&keys, STR("shop"), GENERATION, EXPIRES, &token));
     for (int i = 0; i < 3; i++)
-        CHECK(crypto_check_token(&keys, &known, str_of(&token), EXPIRES - 1, &name));
+        CHECK(crypto_check_token(&keys, &known, str_of(&token), EXPIRES - 1, &name, &generation));
     CHECK(str_equal(str_of(&name), STR("shopshopshop")));
-    CHECK(!crypto_check_token(&keys, &known, str_of(&token), EXPIRES, &name));
+    CHECK(!crypto_check_token(&keys, &known, str_of(&token), EXPIRES, &name, &generation));
     for (size_t i = 0; i < token.length; i++) {
         token.at[i] ^= 1;
-        CHECK(!crypto_check_token(&keys, &known, str_of(&token), 0, &name));
+        CHECK(!crypto_check_token(&keys, &known, str_of(&token), 0, &name, &generation));
         token.at[i] ^= 1;
-        CHECK(!crypto_check_token(&keys, &known, (struct str){token.at, i}, 0, &name));
+        CHECK(!crypto_check_token(&keys, &known, (struct str){token.at, i}, 0, &name, &generation));
     }
-    CHECK(crypto_check_token(&keys, &known, str_of(&token), 0, &name));
+    CHECK(crypto_check_token(&keys, &known, str_of(&token), 0, &name, &generation));
     buf_free(&token);
     buf_free(&name);
 }
@@ -301,13 +330,14 @@ static void forgets_tokens_for_others(void)
     struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
     struct crypto_known known = {0};
     struct buf token = {0}, name = {0};
+    uint64_t generation;
     char system[400] = "s";
 
     for (size_t i = 1; i <= sizeof system; i++) {
         token.length = name.length = 0;
-        CHECK(crypto_sign_token(&keys, (struct str){system, i}, EXPIRES, &token));
+        CHECK(crypto_sign_token(&keys, (struct str){system, i}, GENERATION, EXPIRES, &token));
         for (int again = 1; again <= 2; again++)
-            CHECK(crypto_check_token(&keys, &known, str_of(&token), 0, &name) &&
+            CHECK(crypto_check_token(&keys, &known, str_of(&token), 0, &name, &generation) &&
                   name.length == i * (size_t)again);
         CHECK(is_known(&known, str_of(&token)) == (i <= 128)); /* the last one always is */
     }
@@ -323,14 +353,14 @@ static void ends_at_its_time(void)
     for (size_t i = 0; i < COUNT(ends); i++) {
         struct buf token = {0}, name = {0};
 
-        CHECK(crypto_sign_token(&keys, STR("shop"), ends[i], &token));
+        CHECK(crypto_sign_token(&keys, STR("shop"), GENERATION, ends[i], &token));
         CHECK(accepts(&keys, str_of(&token), ends[i] - 1, &name));
         CHECK(refuses(&keys, str_of(&token), ends[i]));
         CHECK(refuses(&keys, str_of(&token), INT64_MAX));
         CHECK(refuses(&keys, str_of(&token), -1)); /* a clock that cannot be right */
         /* an end before 1970 is past, too */
         token.length = 0;
-        CHECK(crypto_sign_token(&keys, STR("shop"), -ends[i], &token));
+        CHECK(crypto_sign_token(&keys, STR("shop"), GENERATION, -ends[i], &token));
         CHECK(refuses(&keys, str_of(&token), 0) && refuses(&keys, str_of(&token), EXPIRES));
         buf_free(&token);
         buf_free(&name);
@@ -344,7 +374,7 @@ static void refuses_changed_tokens(void)
     struct buf token = {0};
     bool good;
 
-    CHECK(crypto_sign_token(&keys, STR("shop"), EXPIRES, &token));
+    CHECK(crypto_sign_token(&keys, STR("shop"), GENERATION, EXPIRES, &token));
     good = CHECK(!refuses(&keys, str_of(&token), 0));
     for (size_t i = 0; good && i < token.length; i++) {
         char right = token.at[i];
@@ -363,12 +393,20 @@ static void refuses_changed_tokens(void)
 static void refuses_tokens_of_another_length(void)
 {
     static const struct str others[] = {
-        STR_INIT(""), STR_INIT("."), STR_INIT(".."), STR_INIT("..."), STR_INIT("shop"),
+        STR_INIT(""),
+        STR_INIT("."),
+        STR_INIT(".."),
+        STR_INIT("..."),
+        STR_INIT("...."),
+        STR_INIT("shop"),
+        /* of the format without a generation */
+        STR_INIT("000000006553f100.73686f70."
+                 "3c54fb1aef1accffe608f9b8065e55fc32cdb41bf2e30f020a2d69831d176190"),
     };
     struct crypto_keys keys = keys_of(STR("0123456789abcdef"));
     struct buf token = {0}, longer = {0};
 
-    CHECK(crypto_sign_token(&keys, STR("shop"), EXPIRES, &token));
+    CHECK(crypto_sign_token(&keys, STR("shop"), GENERATION, EXPIRES, &token));
     for (size_t n = 0; n < token.length; n++) {
         CHECK(refuses(&keys, (struct str){token.at, n}, 0));
         CHECK(refuses(&keys, (struct str){token.at + 1 + n, token.length - 1 - n}, 0));
@@ -393,7 +431,7 @@ static void refuses_other_keys(void)
     struct buf token = {0};
     char other[] = "0123456789abcdef";
 
-    CHECK(crypto_sign_token(&keys, STR("shop"), EXPIRES, &token));
+    CHECK(crypto_sign_token(&keys, STR("shop"), GENERATION, EXPIRES, &token));
     for (size_t i = 0; i < CRYPTO_KEY_SIZE; i++) {
         struct crypto_keys others;
 
@@ -660,6 +698,7 @@ int main(void)
     test_run("crypto signs a known token", signs_a_known_token);
     test_run("crypto signs whole tokens only", signs_whole_tokens_only);
     test_run("crypto accepts the tokens it signed", accepts_what_it_signed);
+    test_run("crypto tells generations apart", tells_generations_apart);
     test_run("crypto knows the very token again", knows_the_very_token_again);
     test_run("crypto forgets tokens for others", forgets_tokens_for_others);
     test_run("crypto ends a token at its time", ends_at_its_time);

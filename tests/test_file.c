@@ -242,6 +242,79 @@ static void a_full_disk_leaves_the_old_file(void)
     unlink(path_of("accounts"));
 }
 
+/* Appends, and sees that the file holds this then. */
+static void append_and_see(struct str bytes, size_t limit, int error, struct str expected)
+{
+    size_t before = 77;
+
+    CHECK(file_append(path_of("accounts"), bytes, limit, &before) == error);
+    CHECK(file_holds("accounts", expected));
+    CHECK(error || before == expected.length - bytes.length);
+}
+
+static void files_are_appended_to(void)
+{
+    put_file("accounts", STR(""), 0640);
+    append_and_see(STR("one\n"), 100, 0, STR("one\n"));
+    append_and_see(STR("two\n"), 8, 0, STR("one\ntwo\n"));
+    append_and_see(STR(""), 8, 0, STR("one\ntwo\n"));
+    append_and_see(STR("3"), 8, EFBIG, STR("one\ntwo\n"));
+    append_and_see(STR("3"), 7, EFBIG, STR("one\ntwo\n"));
+    append_and_see(STR("3"), 0, EFBIG, STR("one\ntwo\n"));
+    CHECK(mode_of("accounts") == 0640 && names_left() == 1);
+    unlink(path_of("accounts"));
+}
+
+/* Appending makes no file: one that is missing is an account file that somebody has moved. */
+static void what_cannot_be_appended_to_is_told(void)
+{
+    size_t before;
+
+    CHECK(file_append(path_of("missing"), STR("x"), 100, &before) == ENOENT);
+    CHECK(file_append(path_of("missing/some"), STR("x"), 100, &before) == ENOENT);
+    CHECK(file_append(root, STR("x"), 100, &before) == EISDIR);
+    CHECK(file_cut(path_of("missing"), 0) == ENOENT && file_cut(root, 0) == EISDIR);
+    CHECK(names_left() == 0);
+}
+
+static void files_are_cut(void)
+{
+    put_file("accounts", STR("one\ntwo\n"), 0600);
+    CHECK(file_cut(path_of("accounts"), 8) == 0 && file_holds("accounts", STR("one\ntwo\n")));
+    CHECK(file_cut(path_of("accounts"), 4) == 0 && file_holds("accounts", STR("one\n")));
+    CHECK(file_cut(path_of("accounts"), 0) == 0 && file_holds("accounts", STR("")));
+    unlink(path_of("accounts"));
+}
+
+/* At whatever byte the disk is full, the file stays as it was, and the next append is whole. */
+static void a_full_disk_leaves_no_part_of_a_line(void)
+{
+    struct str old = STR("the old line\n"), line = STR("the new line\n");
+    struct rlimit before, small;
+    size_t length;
+
+    if (!CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0))
+        return;
+    small = before;
+    signal(SIGXFSZ, SIG_IGN);
+    fflush(stdout);
+    for (size_t room = 0; room <= line.length; room++) {
+        int error;
+
+        put_file("accounts", old, 0600);
+        small.rlim_cur = old.length + room;
+        setrlimit(RLIMIT_FSIZE, &small);
+        error = file_append(path_of("accounts"), line, 100, &length);
+        setrlimit(RLIMIT_FSIZE, &before);
+        CHECK(error == (room < line.length ? EFBIG : 0));
+        CHECK(file_holds("accounts", error ? old : STR("the old line\nthe new line\n")));
+        if (error)
+            append_and_see(line, 100, 0, STR("the old line\nthe new line\n"));
+    }
+    signal(SIGXFSZ, SIG_DFL);
+    unlink(path_of("accounts"));
+}
+
 static void directories_are_made(void)
 {
     mode_t mask = umask(0);
@@ -380,6 +453,10 @@ int main(void)
     test_run("names_are_shorter_than_64", names_are_shorter_than_64);
     test_run("a_failed_replace_changes_nothing", a_failed_replace_changes_nothing);
     test_run("a_full_disk_leaves_the_old_file", a_full_disk_leaves_the_old_file);
+    test_run("files_are_appended_to", files_are_appended_to);
+    test_run("what_cannot_be_appended_to_is_told", what_cannot_be_appended_to_is_told);
+    test_run("files_are_cut", files_are_cut);
+    test_run("a_full_disk_leaves_no_part_of_a_line", a_full_disk_leaves_no_part_of_a_line);
     test_run("directories_are_made", directories_are_made);
     test_run("a_lock_keeps_others_out_until_the_end", a_lock_keeps_others_out_until_the_end);
     test_run("what_cannot_be_locked_is_told", what_cannot_be_locked_is_told);

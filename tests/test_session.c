@@ -54,7 +54,7 @@ static bool take_result(struct guest *guest)
     if (guest->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
         return false;
     CHECK(result.ticket == session_ticket(&guest->session));
-    api_finish(&node.api, &result, context.now, context.unix_now, &answer);
+    api_finish(&node.api, &result, context.unix_now, &answer);
     answer.system = (struct str){result.name, result.name_length};
     session_answer_late(&context, &guest->session, &answer);
     settle(guest);
@@ -232,7 +232,7 @@ static const char *token_line(void)
     struct buf token = {0};
     const char *line;
 
-    crypto_sign_token(&node.keys, STR("shop"), UNIX_NOW + 60, &token);
+    crypto_sign_token(&node.keys, STR("shop"), node_generation(STR("shop")), UNIX_NOW + 60, &token);
     line = say("Token: %.*s\r\n", (int)token.length, token.at);
     buf_free(&token);
     return line;
@@ -400,7 +400,8 @@ static void write_stream(struct buf *stream, struct buf *answers)
         buf_append(stream, str_from(rows[i].request));
     for (size_t i = 0; i < 3; i++)
         buf_append(answers, str_from(rows[i].answer));
-    crypto_sign_token(&node.keys, STR("shop"), UNIX_NOW + (int64_t)node.config.token_ttl, &token);
+    crypto_sign_token(&node.keys, STR("shop"), node_generation(STR("shop")),
+                      UNIX_NOW + (int64_t)node.config.token_ttl, &token);
     buf_append(answers,
                str_from(answer("200 OK", "",
                                say("{\"code\":0,\"msg\":\"success\",\"data\":{\"token\":\"%.*s\","
