@@ -138,6 +138,8 @@ static void write_process(struct buf *out, const struct admin *admin, bool stopp
     write_family(out, "reloads_total", "counter", "SIGHUPs, by whether the file could be used.");
     write_sample(out, "reloads_total", STR("result=\"failure\""), admin->reloads[0]);
     write_sample(out, "reloads_total", STR("result=\"success\""), admin->reloads[1]);
+    write_number(out, "log_lines_lost_total", "counter", "Lines that the log did not take at once.",
+                 log_lost(admin->log));
 }
 
 static void write_connections(struct buf *out, const struct admin *admin)

@@ -11,6 +11,7 @@
 #include "conn.h"
 #include "http.h"
 #include "hub.h"
+#include "log.h"
 
 /* The statuses with which upgrades are answered; all others together are the last. */
 #define ADMIN_HANDSHAKES 7
@@ -21,6 +22,7 @@ struct admin {
     const struct api *api;
     const struct conn_shared *shared;
     const struct cluster *cluster; /* NULL on a node that is alone */
+    const struct log *log;
     const char *version;
     int64_t started; /* unix seconds */
 

@@ -37,6 +37,7 @@
 #define ACCEPT_PAUSE 200 /* milliseconds without accepting when descriptors have run out */
 #define PARK_PAUSE 1000  /* milliseconds without asking for a thread that was refused */
 #define TELL_PAUSE 60000 /* milliseconds between two lines about connections that are refused */
+#define LOG_PAUSE 1000   /* milliseconds between two tries of a log that takes nothing */
 #define DRAIN_TICK 50    /* milliseconds between two shares of clients when stopping */
 #define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
@@ -977,6 +978,8 @@ static int poll_timeout(const struct loop *loop)
         until = DRAIN_TICK;
     if (loop->accept_after > loop->context.now && until > ACCEPT_PAUSE)
         until = ACCEPT_PAUSE;
+    if (until > LOG_PAUSE && !log_catch_up(loop->options->log))
+        until = LOG_PAUSE;
     return until < 0 ? 0 : until > INT32_MAX ? -1 : (int)until;
 }
 
@@ -1111,6 +1114,7 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
                                              .admin = {.hub = &loop->hub,
                                                        .api = &loop->api,
                                                        .shared = &loop->shared,
+                                                       .log = options->log,
                                                        .version = options->version,
                                                        .started = (int64_t)time(NULL)}};
     loop->api = (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};

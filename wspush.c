@@ -253,25 +253,28 @@ _Noreturn static void wspush_refuse_log(const struct config *config, int error)
         strerror(error), config->user[0] ? config->user : "wspush");
 }
 
-static void open_log(const struct config *config, struct log *log)
-{
-    *log = (struct log){.level = config->log_level, .json = config->log_format == LOG_FORMAT_JSON};
-    if (!config->log_file[0])
-        return;
-    log->file = fopen(config->log_file, "a");
-    if (!log->file)
-        wspush_refuse_log(config, errno);
-    setvbuf(log->file, NULL, _IONBF, 0); /* one line, one write */
-}
-
 /* What a server is made of that changes when it is told to. */
 struct server {
     struct options options;
     struct config config;
     struct log log;
+    struct log_state log_state;
     uint64_t descriptors; /* that may be open */
     struct loop *loop;
 };
+
+static void open_log(struct server *server)
+{
+    const struct config *config = &server->config;
+    int error;
+
+    server->log = (struct log){.level = config->log_level,
+                               .json = config->log_format == LOG_FORMAT_JSON,
+                               .state = &server->log_state};
+    error = log_open(&server->log, config->log_file);
+    if (error)
+        wspush_refuse_log(config, error);
+}
 
 /* --- descriptors ----------------------------------------------------------------------------- */
 
@@ -524,10 +527,11 @@ static void catch_signals(int wake)
 
 static void reopen_log(const struct server *server)
 {
-    int error = log_reopen(&server->log, server->config.log_file);
+    bool named = server->config.log_file[0];
+    int error = named ? log_reopen(&server->log, server->config.log_file) : 0;
     struct log_field fields[] = {{.name = "error", .text = str_from(strerror(error))}, {0}};
 
-    if (!server->log.file)
+    if (!named)
         log_write(&server->log, LOG_INFO, "SIGUSR1: the log is stderr, which stays", NULL);
     else if (error)
         log_write(&server->log, LOG_ERROR, "SIGUSR1: the log cannot be reopened, the old one stays",
@@ -744,7 +748,7 @@ static void wspush_give_up_rights(struct server *server, struct loop_options *wi
 {
     prepare_data(&server->config);
     wspush_check_reload(server);
-    open_log(&server->config, &server->log);
+    open_log(server);
     if (listen_path(&server->config))
         with->listener = listen_open_path(&server->config, place);
 }

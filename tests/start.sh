@@ -358,6 +358,53 @@ logs() {
     expect 'level = error: nothing to say' '' "$(cat "$DIR/log")"
 }
 
+# lost: the metric.
+lost() {
+    curl -s --max-time 5 "http://$ADMIN/metrics" | sed -n 's/^wspush_log_lines_lost_total //p'
+}
+
+# flood: calls with more lines of the log than a pipe holds; prints how many were answered.
+flood() {
+    curl -s --max-time 20 "http://127.0.0.1:$PORT/api/none?[1-1500]" | grep -o '"code":-1' | wc -l
+}
+
+# A pipe that nobody reads, and a disk that is full.
+stalled_log() {
+    local held reader count
+    free_port
+    local ADMIN=127.0.0.1:$FREE
+    configure
+    sed -i '/^file =/d' "$DIR/config.ini"
+    rm -f "$DIR/stderr"
+    mkfifo "$DIR/stderr"
+    exec {held}<>"$DIR/stderr" # its reader
+    start
+    expect 'nobody reads the log: calls are answered' 1500 "$(flood)"
+    count=$(lost)
+    expect "lines are lost, and counted ($count)" 1 $((count > 500))
+    cat <&"$held" >"$DIR/read" &
+    reader=$!
+    wait_for grep -q ' error [0-9]* lines were lost' "$DIR/read"
+    expect 'once it is read again it says so by itself' "$(lost)" \
+        "$(sed -n 's/.* error \([0-9]*\) lines were lost reason="Resource.*/\1/p' "$DIR/read")"
+    call none '{}' >/dev/null
+    expect 'and goes on' 0 "$(wait_for sh -c "tail -n 3 '$DIR/read' | grep -q 'debug call '"; echo $?)"
+    expect 'no line was torn' 0 "$(grep -cv '^2[0-9-]*T[0-9:.]*Z [a-z]* [a-z0-9]' "$DIR/read")"
+    kill_process $reader
+    expect 'again nobody reads it' 1500 "$(flood)"
+    expect 'more is lost' 1 $(($(lost) > count + 500))
+    kill_process "$SERVER" TERM
+    expect 'SIGTERM ends it all the same' 0 $?
+    SERVER=''
+    exec {held}>&-
+    rm -f "$DIR/stderr"
+    sed -i 's#^level = .*#level = debug\nfile = /dev/full#' "$DIR/config.ini"
+    start
+    expect_match 'the disk of the log is full: calls are answered' '404 *' "$(call none '{}')"
+    expect 'and lines counted' 1 $(($(lost) > 1))
+    stop
+}
+
 other_user() {
     if [ "$(id -u)" != 0 ]; then
         echo 'skip user = nobody: only root can become another user'
@@ -402,5 +449,6 @@ bad_places
 descriptors
 keys
 logs
+stalled_log
 other_user
 finish

@@ -7,6 +7,8 @@
 #include <time.h>
 
 static struct admin admin;
+static struct log_state log_state;
+static const struct log quiet = {.state = &log_state};
 static struct str text; /* of the last answer */
 static struct api_answer answer;
 
@@ -18,6 +20,7 @@ static void open_office(void)
     admin = (struct admin){.hub = &node.hub,
                            .api = &node.api,
                            .shared = &node.shared,
+                           .log = &quiet,
                            .version = "1.2.3",
                            .started = UNIX_NOW};
 }
@@ -59,6 +62,7 @@ static const char *const families[] = {
     "cpu_seconds_total counter",
     "ready gauge",
     "reloads_total counter",
+    "log_lines_lost_total counter",
     "connections gauge",
     "clients gauge",
     "systems gauge",
@@ -127,9 +131,9 @@ static void families_come_in_order(void)
         }
     }
     CHECK(!rest.at);
-    /* a counter each for handshakes, closes, reloads, and calls; 19 that are one number, and the
+    /* a counter each for handshakes, closes, reloads, and calls; 20 that are one number, and the
      * version */
-    CHECK(samples == 8 + 11 + 2 + 13 * 9 + 13 * (12 + 3) + 21);
+    CHECK(samples == 8 + 11 + 2 + 13 * 9 + 13 * (12 + 3) + 22);
     close_office();
 }
 
@@ -142,6 +146,7 @@ static void every_number_has_its_name(void)
         "wspush_ready 1",
         "wspush_reloads_total{result=\"failure\"} 101",
         "wspush_reloads_total{result=\"success\"} 102",
+        "wspush_log_lines_lost_total 117",
         "wspush_connections 103",
         "wspush_clients 0",
         "wspush_systems 104",
@@ -164,6 +169,7 @@ static void every_number_has_its_name(void)
     open_office();
     admin.reloads[0] = 101;
     admin.reloads[1] = 102;
+    log_state.lost = 117;
     admin.connections = 103;
     node.hub.kinds[AUDIENCE_SYSTEM] = 104;
     node.hub.kinds[AUDIENCE_GROUP] = 105;

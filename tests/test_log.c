@@ -4,8 +4,11 @@
 #include "test.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -362,6 +365,40 @@ static void long_values_are_cut_between_characters(void)
         }
 }
 
+/* However much is given: a line fits into PIPE_BUF, and each field is there. */
+static void long_lines_are_cut(void)
+{
+    static const char *const units[] = {"v", "\n", "\xe4\xb8\xad", "\xe2\x80\xae",
+                                        "\xf0\x9f\x98\x80"};
+    static char text[3000];
+
+    for (size_t i = 0; i < 2 * sizeof units / sizeof units[0]; i++) {
+        struct str unit = str_from(units[i / 2]), value = {text, 0};
+        struct log log = {.json = i % 2};
+        struct buf line = {0};
+
+        for (; value.length + unit.length <= sizeof text; value.length += unit.length)
+            memcpy(text + value.length, unit.at, unit.length);
+        write_line(log, LOG_INFO, "m",
+                   (struct log_field[]){{.name = "first", .text = value},
+                                        {.name = "number", .number = INT64_MIN},
+                                        {.name = "last", .text = value},
+                                        {.name = "end", .number = 7},
+                                        {0}},
+                   &line);
+        CHECK(one_line(str_of(&line)) && line.length <= LOG_LINE_MAX);
+        CHECK(line.length > LOG_LINE_MAX - 100); /* and not much shorter */
+        if (log.json) {
+            CHECK(
+                member_is(str_of(&line), STR("number"), JSON_NUMBER, STR("-9223372036854775808")));
+            CHECK(member_is(str_of(&line), STR("end"), JSON_NUMBER, STR("7")));
+        } else {
+            CHECK(line.length > 7 && memcmp(line.at + line.length - 7, " end=7\n", 7) == 0);
+        }
+        buf_free(&line);
+    }
+}
+
 static void lower_levels_are_left_out(void)
 {
     for (int least = LOG_DEBUG; least <= LOG_ERROR; least++)
@@ -405,8 +442,8 @@ static void lines_follow_each_other(void)
 /* Each write to a datagram socket is a datagram of its own, so writes can be counted. */
 static void a_line_is_one_write(void)
 {
-    static const size_t sizes[] = {0, 10, 1000, 2000};
-    static char value[2000], received[65536];
+    static const size_t sizes[] = {0, 10, 900};
+    static char value[900], received[65536];
     struct log log = {0};
     int ends[2], room = 65536;
 
@@ -547,6 +584,252 @@ static void stderr_is_not_opened_again(void)
     CHECK(log_reopen(&(struct log){0}, "/tmp/none/log") == 0);
 }
 
+/* --- a log that takes no more ----------------------------------------------------------------- */
+
+/* A log whose file is the writing end of a pipe; returns the reading end. */
+static int open_pipe(struct log *log)
+{
+    int ends[2] = {-1, -1};
+
+    if (CHECK(pipe(ends) == 0) && CHECK((log->file = fdopen(ends[1], "w")) != NULL))
+        fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    return ends[0];
+}
+
+/* Appends all that a pipe holds. */
+static void read_pipe(int fd, struct buf *out)
+{
+    char piece[4096];
+    ssize_t n;
+
+    while ((n = read(fd, piece, sizeof piece)) > 0)
+        buf_append(out, (struct str){piece, (size_t)n});
+}
+
+static uint64_t count_lines(struct str text)
+{
+    uint64_t lines = 0;
+
+    for (size_t i = 0; i < text.length; i++)
+        lines += text.at[i] == '\n';
+    return lines;
+}
+
+/* Writes lines until some are lost; returns how many were written and lost together. */
+static uint64_t fill(const struct log *log)
+{
+    uint64_t lines = 0, before = log_lost(log);
+
+    for (; log_lost(log) < before + 5 && lines < 100000; lines++)
+        log_write(log, LOG_INFO, "a line", NULL);
+    CHECK(lines < 100000);
+    return lines;
+}
+
+/* Nobody reads: lines are lost and counted, and nothing waits. Somebody reads again: that is told
+ * before anything else. */
+static void a_pipe_that_nobody_reads_is_not_waited_for(void)
+{
+    struct log_state state = {0};
+    struct log log = {.state = &state};
+    int reader = open_pipe(&log);
+    struct buf text = {0};
+
+    for (int round = 0; round < 3; round++) {
+        uint64_t lines = fill(&log);
+
+        CHECK(log_lost(&log) == 5u * (unsigned)(round + 1) && !log_catch_up(&log));
+        read_pipe(reader, &text);
+        CHECK(count_lines(str_of(&text)) == lines - 5);
+        buf_free(&text);
+        if (round == 1)
+            CHECK(log_catch_up(&log)); /* without another line */
+        log_write(&log, LOG_INFO, "another", NULL);
+        CHECK(log_catch_up(&log));
+        read_pipe(reader, &text);
+        CHECK(count_lines(str_of(&text)) == 2);
+        buf_append(&text, STR("\0"));
+        CHECK(strstr(text.at,
+                     " error 5 lines were lost reason=\"Resource temporarily unavailable\"\n"));
+        CHECK(strstr(text.at, " info another\n") > strchr(text.at, '\n'));
+        buf_free(&text);
+    }
+    close(reader);
+    fclose(log.file);
+}
+
+static void a_log_without_state_is_not_waited_for(void)
+{
+    struct log log = {0};
+    int reader = open_pipe(&log);
+    struct buf text = {0};
+
+    for (int i = 0; i < 5000; i++)
+        log_write(&log, LOG_INFO, "a line", NULL);
+    read_pipe(reader, &text);
+    CHECK(text.length > 0 && count_lines(str_of(&text)) < 5000 && log_lost(&log) == 0);
+    CHECK(text.length > 0 && text.at[text.length - 1] == '\n' && log_catch_up(&log));
+    buf_free(&text);
+    close(reader);
+    fclose(log.file);
+}
+
+static void a_pipe_that_has_gone_loses_lines(void)
+{
+    struct log_state state = {0};
+    struct log log = {.state = &state};
+    int reader = open_pipe(&log);
+
+    close(reader);
+    log_write(&log, LOG_INFO, "a line", NULL);
+    CHECK(log_lost(&log) == 1 && state.error == EPIPE);
+    fclose(log.file);
+}
+
+/* A file that may not grow takes part of a line: the next one must not be glued to that. */
+static void a_full_disk_loses_lines(void)
+{
+    struct log_state state = {0};
+    struct log log = {.file = tmpfile(), .state = &state};
+    struct rlimit before, few;
+    struct buf text = {0};
+    char end[100];
+    size_t length;
+    uint64_t lines;
+
+    if (!CHECK(log.file != NULL) || !CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0))
+        return;
+    few = before;
+    few.rlim_cur = 1000;
+    CHECK(setrlimit(RLIMIT_FSIZE, &few) == 0);
+    lines = fill(&log);
+    CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0);
+    CHECK(state.error == EFBIG && state.torn);
+    log_write(&log, LOG_INFO, "another", NULL);
+    CHECK(!state.torn);
+    read_back(log.file, &text);
+    fclose(log.file);
+    CHECK(text.length > 1000 && text.at[1000] == '\n');
+    CHECK(count_lines((struct str){text.at, 1000}) == lines - 5);
+    length = (size_t)snprintf(end, sizeof end, " error 5 lines were lost reason=\"%s\"\n",
+                              strerror(EFBIG));
+    CHECK(text.length > 1001 + TIME_LENGTH + length &&
+          memcmp(text.at + 1001 + TIME_LENGTH, end, length) == 0);
+    CHECK(count_lines((struct str){text.at + 1001, text.length - 1001}) == 2);
+    buf_free(&text);
+}
+
+/* stderr is shared with whoever started this: it must stay as it is. */
+static void stderr_is_opened_a_second_time(void)
+{
+    struct log_state state = {0};
+    struct log log = {.state = &state};
+    int ends[2], kept = dup(STDERR_FILENO);
+    struct buf text = {0};
+
+    if (!CHECK(pipe(ends) == 0 && kept >= 0 && dup2(ends[1], STDERR_FILENO) >= 0))
+        return;
+    fcntl(ends[0], F_SETFL, O_NONBLOCK);
+    CHECK(log_open(&log, "") == 0);
+    CHECK(!(fcntl(STDERR_FILENO, F_GETFL) & O_NONBLOCK));
+    CHECK(log.file && (fcntl(fileno(log.file), F_GETFL) & O_NONBLOCK));
+    fill(&log);
+    CHECK(dup2(kept, STDERR_FILENO) >= 0);
+    read_pipe(ends[0], &text);
+    CHECK(count_lines(str_of(&text)) > 100);
+    buf_free(&text);
+    if (log.file)
+        fclose(log.file);
+    close(kept);
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* A file that stderr was sent to has one place where writing goes on, which die needs as well. */
+static void a_file_as_stderr_is_not_opened_a_second_time(void)
+{
+    FILE *file = tmpfile();
+    int kept = dup(STDERR_FILENO);
+    struct log log = {0};
+
+    if (!CHECK(file != NULL && kept >= 0) || !CHECK(dup2(fileno(file), STDERR_FILENO) >= 0))
+        return;
+    CHECK(log_open(&log, "") == 0 && !log.file);
+    CHECK(dup2(kept, STDERR_FILENO) >= 0);
+    close(kept);
+    fclose(file);
+}
+
+/* Opening a FIFO would wait for its reader. */
+static void a_fifo_is_not_waited_for(void)
+{
+    char folder[] = "/tmp/wspush-unit.XXXXXX", path[80];
+    struct log_state state = {0};
+    struct log log = {.state = &state};
+    int reader;
+
+    if (!CHECK(mkdtemp(folder) != NULL))
+        return;
+    snprintf(path, sizeof path, "%s/fifo", folder);
+    CHECK(mkfifo(path, 0600) == 0);
+    CHECK(log_open(&log, path) == ENXIO && !log.file);
+    reader = open(path, O_RDONLY | O_NONBLOCK);
+    CHECK(log_open(&log, path) == 0);
+    if (CHECK(log.file != NULL)) {
+        fill(&log);
+        close(reader);
+        CHECK(log_reopen(&log, path) == ENXIO);
+        fclose(log.file);
+    }
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+}
+
+/* What is torn stays behind in the old file. */
+static void a_log_that_is_opened_again_begins_with_a_line(void)
+{
+    char folder[] = "/tmp/wspush-unit.XXXXXX", path[80];
+    struct log_state state = {.torn = true};
+    struct log log = {.state = &state};
+
+    if (!CHECK(mkdtemp(folder) != NULL))
+        return;
+    snprintf(path, sizeof path, "%s/log", folder);
+    CHECK(log_open(&log, path) == 0);
+    if (CHECK(log.file != NULL)) {
+        CHECK(log_reopen(&log, path) == 0);
+        log_write(&log, LOG_INFO, "a line", NULL);
+        CHECK(file_has(path, " info a line\n"));
+        fclose(log.file);
+    }
+    CHECK(unlink(path) == 0 && rmdir(folder) == 0);
+}
+
+static void die_does_not_wait_for_ever(void)
+{
+    static char junk[65536];
+    int ends[2], status = 0;
+    pid_t child;
+
+    if (!CHECK(pipe(ends) == 0))
+        return;
+    fcntl(ends[1], F_SETFL, O_NONBLOCK);
+    for (size_t piece = sizeof junk; piece > 0; piece /= 2)
+        while (write(ends[1], junk, piece) > 0)
+            ;
+    fcntl(ends[1], F_SETFL, 0);
+    fflush(stdout);
+    child = fork();
+    if (child == 0) {
+        alarm(20);
+        dup2(ends[1], STDERR_FILENO);
+        die("nobody reads this");
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void die_tells_and_ends_with_1(void)
 {
     FILE *file = tmpfile();
@@ -572,6 +855,9 @@ static void die_tells_and_ends_with_1(void)
 
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    alarm(20); /* what waits has failed */
     test_run("text_lines_have_their_form", text_lines_have_their_form);
     test_run("json_lines_have_their_form", json_lines_have_their_form);
     test_run("lines_tell_the_time", lines_tell_the_time);
@@ -583,6 +869,7 @@ int main(void)
     test_run("valid_utf8_passes", valid_utf8_passes);
     test_run("long_values_are_cut", long_values_are_cut);
     test_run("long_values_are_cut_between_characters", long_values_are_cut_between_characters);
+    test_run("long_lines_are_cut", long_lines_are_cut);
     test_run("lower_levels_are_left_out", lower_levels_are_left_out);
     test_run("lines_follow_each_other", lines_follow_each_other);
     test_run("a_line_is_one_write", a_line_is_one_write);
@@ -590,6 +877,18 @@ int main(void)
     test_run("a_log_is_opened_again", a_log_is_opened_again);
     test_run("the_old_log_is_kept", the_old_log_is_kept);
     test_run("stderr_is_not_opened_again", stderr_is_not_opened_again);
+    test_run("a_pipe_that_nobody_reads_is_not_waited_for",
+             a_pipe_that_nobody_reads_is_not_waited_for);
+    test_run("a_log_without_state_is_not_waited_for", a_log_without_state_is_not_waited_for);
+    test_run("a_pipe_that_has_gone_loses_lines", a_pipe_that_has_gone_loses_lines);
+    test_run("a_full_disk_loses_lines", a_full_disk_loses_lines);
+    test_run("stderr_is_opened_a_second_time", stderr_is_opened_a_second_time);
+    test_run("a_file_as_stderr_is_not_opened_a_second_time",
+             a_file_as_stderr_is_not_opened_a_second_time);
+    test_run("a_fifo_is_not_waited_for", a_fifo_is_not_waited_for);
+    test_run("a_log_that_is_opened_again_begins_with_a_line",
+             a_log_that_is_opened_again_begins_with_a_line);
+    test_run("die_does_not_wait_for_ever", die_does_not_wait_for_ever);
     test_run("die_tells_and_ends_with_1", die_tells_and_ends_with_1);
     return test_finish();
 }
