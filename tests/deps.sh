@@ -30,7 +30,7 @@ need 'pkg-config --version' pkg-config
 need "$(has_header openssl/evp.h)" libssl-dev
 if [ "$want" = test ] || [ -n "${CLUSTER-}" ]; then
     need "$(has_header hiredis/hiredis.h)" libhiredis-dev
-    need "$(has_header amqp.h)" librabbitmq-dev
+    need "$(has_header rabbitmq-c/amqp.h) || $(has_header amqp.h)" librabbitmq-dev
 fi
 if [ "$want" = test ]; then
     need 'curl --version' curl
