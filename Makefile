@@ -1,5 +1,8 @@
 # wspush: see `make help`.
 
+# A BSD make reads this as a directive and stops with the hint; for GNU make it is a target that nobody wants.
+.error : this makefile is for GNU make, run gmake
+
 CFLAGS ?= -O2 -g
 PKG_CONFIG ?= pkg-config
 
@@ -23,7 +26,7 @@ VARIANT = $(if $(CLUSTER),cluster,release)
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Wformat=2
-STANDARD = -std=c11 -D_POSIX_C_SOURCE=200809L -pthread
+STANDARD = -std=c11 -D_XOPEN_SOURCE=700 -pthread
 COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) -I. -MMD -MP
 
 OPENSSL_CFLAGS = $(shell $(PKG_CONFIG) --cflags libssl libcrypto 2>/dev/null)
@@ -31,8 +34,8 @@ OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null || echo
 CLUSTER_LIBS = $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
 
 # Each variant of the build has a folder of its own under build/: release, asan and tsan for a node
-# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster; armhf, s390x and musl
-# are tests/cross.sh's, which names their compilers.
+# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster; armhf, s390x, musl, freebsd,
+# netbsd, openbsd and macos are tests/cross.sh's, which names their compilers.
 SANITIZE_cluster-asan = $(SANITIZE_asan)
 SANITIZE_cluster-tsan = $(SANITIZE_tsan)
 DEFINE_cluster = -DWSPUSH_CLUSTER
@@ -66,7 +69,7 @@ help:
 	@echo 'make run         build and serve with config.ini'
 	@echo 'make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx, Chromium)'
 	@echo 'make test        run the whole test suite'
-	@echo 'make test-cross  build the unit tests for 32 bits, for big-endian and for musl, and run them (make cross-deps)'
+	@echo 'make test-cross  build the unit tests for 32 bits, for big-endian and for musl, and run them; compile for BSD and macOS (make cross-deps)'
 	@echo 'make fuzz        fuzz each target for SECONDS_EACH=60 (make fuzz-deps goes before it)'
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
@@ -110,7 +113,7 @@ build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
-$(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl fuzz,$(eval $(call VARIANT,$(variant))))
+$(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
 # The console's page, as the numbers of an array.
 build/console.inc: console.html

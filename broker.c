@@ -3,8 +3,14 @@
 
 #include "worker.h"
 
+/* rabbitmq-c moved its headers in 0.12 and warns of the old names since 0.15. */
+#if __has_include(<rabbitmq-c/amqp.h>)
+#include <rabbitmq-c/amqp.h>
+#include <rabbitmq-c/tcp_socket.h>
+#else
 #include <amqp.h>
 #include <amqp_tcp_socket.h>
+#endif
 
 #include <poll.h>
 #include <stdatomic.h>

@@ -294,7 +294,7 @@ static uint64_t raise_descriptors(void)
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
         getrlimit(RLIMIT_NOFILE, &limit);
-    return limit.rlim_cur;
+    return (uint64_t)limit.rlim_cur; /* rlim_t has a sign on FreeBSD */
 }
 
 /* How many connections there may be at the most. */

@@ -217,7 +217,7 @@ page_log() {
     local filter='.value[] | select(.level == "SEVERE" or .level == "WARNING") | .message'
     [ "$1" = browser ] ||
         filter='.value[].message | fromjson.message | (select(.method == "Network.requestWillBeSent").params.request.url),
-            (select(.method == "Network.webSocketCreated").params.url) | select(test("^(chrome|data|blob|about):") | not)'
+            (select(.method == "Network.webSocketCreated").params.url) | select(test("^(chrome(-[a-z]+)?|data|blob|about):") | not)'
     driver POST /se/log "{\"type\":\"$1\"}" | jq -r "$filter"
 }
 

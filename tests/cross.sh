@@ -2,7 +2,8 @@
 # cross.sh - shows that wspush is portable: builds it and its unit tests for a machine of 32 bits
 # (armhf) and for a big-endian one (s390x), and runs them there, emulated; the same for the tests of
 # the API and of WebSockets, with the server on that machine and everybody else on this one. Builds
-# for musl what needs no library, and checks that POSIX is the only feature that is asked for.
+# for musl what needs no library, compiles for FreeBSD, NetBSD, OpenBSD and macOS, and checks that POSIX is the
+# only feature that is asked for.
 #
 # A warning is a failure. Wants what `make cross-deps` brings; is no part of `make test`.
 set -u
@@ -66,8 +67,8 @@ build() {
 # --- what is asked for ----------------------------------------------------------------------------
 
 asked=$(make -n -B wspush CFLAGS= | grep -oE -- ' -(D|U|std)[^ ]*' | sort -u | tr -d '\n')
-[ "$asked" = ' -D_POSIX_C_SOURCE=200809L -std=c11' ] && asked=
-result 'the build asks for C11 and POSIX 2008, nothing else' "$asked"
+[ "$asked" = ' -D_XOPEN_SOURCE=700 -std=c11' ] && asked=
+result 'the build asks for C11 and POSIX 2008 with XSI, nothing else' "$asked"
 result 'no source asks for more' \
     "$(grep -nE '^[[:space:]]*#[[:space:]]*(define|undef)[[:space:]]+_' ./*.[ch] tests/*.[ch])"
 
@@ -156,5 +157,36 @@ if command -v musl-gcc >/dev/null; then
 else
     result musl 'musl-gcc is missing: run make cross-deps'
 fi
+
+# --- other systems --------------------------------------------------------------------------------
+
+# systems: zig brings the headers of these systems. Those of the three libraries are this machine's, in folders
+# that show nothing else of it. What is compiled is not linked, nor run.
+systems() {
+    local zig=.tools/zig/ziglang/zig system file objects=() arch
+    if [ ! -x "$zig" ]; then
+        result 'other systems' 'zig is missing: run make cross-deps'
+        return
+    fi
+    arch=$(cc -print-multiarch)
+    mkdir -p "$OUT/include" "$OUT/arch"
+    ln -s /usr/include/openssl /usr/include/hiredis "$OUT/include/"
+    for file in /usr/include/rabbitmq-c /usr/include/amqp*.h; do
+        [ ! -e "$file" ] || ln -s "$file" "$OUT/include/"
+    done
+    [ ! -d "/usr/include/$arch/openssl" ] || ln -s "/usr/include/$arch/openssl" "$OUT/arch/"
+    export ZIG_GLOBAL_CACHE_DIR=$OUT/zig ZIG_LOCAL_CACHE_DIR=$OUT/zig
+    echo "     zig $("$zig" version)"
+    for system in freebsd:x86_64 netbsd:x86_64 openbsd:x86_64 macos:aarch64; do
+        objects=()
+        for file in *.c; do
+            objects+=("build/${system%:*}/${file%.c}.o")
+        done
+        build "${system%:*} (compiled only)" CC="$zig cc -target ${system#*:}-${system%:*}" \
+            OPENSSL_CFLAGS="-isystem $OUT/include -isystem $OUT/arch" "${objects[@]}"
+    done
+}
+
+systems
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

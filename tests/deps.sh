@@ -30,7 +30,7 @@ need 'pkg-config --version' pkg-config
 need "$(has_header openssl/evp.h)" libssl-dev
 if [ "$want" = test ] || [ -n "${CLUSTER-}" ]; then
     need "$(has_header hiredis/hiredis.h)" libhiredis-dev
-    need "$(has_header amqp.h)" librabbitmq-dev
+    need "$(has_header rabbitmq-c/amqp.h) || $(has_header amqp.h)" librabbitmq-dev
 fi
 if [ "$want" = test ]; then
     need 'curl --version' curl
@@ -75,6 +75,9 @@ if [ "$want" = cross ]; then
     need 's390x-linux-gnu-gcc --version' 'gcc-s390x-linux-gnu libc6-dev-s390x-cross'
     need 'qemu-arm --version && qemu-s390x --version' qemu-user
     need 'musl-gcc --version' musl-tools
+    need "$(has_header hiredis/hiredis.h)" libhiredis-dev
+    need "$(has_header rabbitmq-c/amqp.h) || $(has_header amqp.h)" librabbitmq-dev
+    [ -x .tools/zig/ziglang/zig ] || need '/usr/bin/python3 -m pip --version' python3-pip
 fi
 
 as_root() {
@@ -213,5 +216,10 @@ unpack_foreign() {
 if [ "$want" = cross ]; then
     unpack_foreign armhf
     unpack_foreign s390x
+    if ! [ -x .tools/zig/ziglang/zig ]; then
+        echo 'deps: installing zig, which has the headers of other systems, from PyPI into .tools (100 MB)'
+        PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+            --only-binary :all: --target .tools/zig ziglang==0.17.1
+    fi
 fi
 echo "deps: all there to $want"

@@ -269,6 +269,7 @@ docker() {
 
 systemd() {
     local unit=$PREFIX/lib/systemd/system/wspush.service name status
+    mkdir -p "$DIR/sysroot" # systemd 262 wants it to be there
     quiet 'systemd-analyze verify' systemd-analyze verify --man=no "$unit"
     systemd-analyze security --offline=true --threshold=15 --no-pager "$unit" >"$DIR/security" 2>&1
     status=$?

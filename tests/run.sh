@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [NAME...] - the whole suite, or the parts named: unit tests and end-to-end tests, all in
 # the sanitizer build, two parts at a time. Prints one line for each part as it ends, what failed in
-# full, and the count.
+# full, and the count. A part that fails beside others runs once more, alone: that run counts.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -9,6 +9,8 @@ export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:exitcode=98
 export PATH="$PWD/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+AGAIN_MAX=8 # parts that are run again
 
 OUT=$(mktemp -d "${TMPDIR:-/tmp}/wspush-suite.XXXXXX")
 export OUT
@@ -22,7 +24,7 @@ for tool in curl jq openssl websocat redis-server rabbitmq-server nginx chromium
 done
 
 # run_part NUMBER NAME COMMAND...: runs one program that ends with its own count, which is left in
-# $OUT/NUMBER.count.
+# $OUT/NUMBER.count. If it fails, the machine's load is in $OUT/NUMBER.failed.
 run_part() {
     local files=$OUT/$1 name=$2 begin=$SECONDS status count good failed
     shift 2
@@ -37,6 +39,7 @@ run_part() {
     else
         # a part that breaks off, or writes to stderr, has failed whatever it has counted
         [ "${failed:-0}" != 0 ] || failed=1
+        uptime | sed 's/.*load averages*: *//; s/,* .*//' >"$files.failed"
         # in one write, though another part may report now
         printf '%s\n' "$(
             echo "FAIL $name: status $status, ${count:-no count}"
@@ -47,6 +50,15 @@ run_part() {
     echo "${good:-0} ${failed:-0}" >"$files.count"
 }
 export -f run_part
+
+# run_alone NUMBER NAME COMMAND...: runs a part that has failed beside others once more.
+run_alone() {
+    local load
+    load=$(cat "$OUT/$1.failed")
+    rm "$OUT/$1.failed"
+    run_part "$@"
+    [ -e "$OUT/$1.failed" ] || echo "     $2 failed beside others (load $load) and passed alone"
+}
 
 only="$*"
 for name in $only; do
@@ -80,7 +92,7 @@ done
 for name in test_park test_account test_mailbox; do
     part "$name (threads)" "build/tsan/$name"
 done
-for name in packaging layers fuzz echo rfc6455 rfc9112 start admin reload api limits ws tls park load budget cluster order join repair readme documents openapi clients console; do
+for name in packaging suite layers fuzz echo rfc6455 rfc9112 start admin reload api limits ws tls park load budget cluster order join repair readme documents openapi clients console; do
     part $name tests/$name.sh
 done
 part bench tests/bench.sh smoke
@@ -90,6 +102,17 @@ part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
 part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh
 
 tr '\n' '\0' <"$OUT/list" | xargs -0 -P 2 --process-slot-var=LANE -I PART bash -c 'run_part PART'
+
+# When many have failed it is not for the load.
+failures=("$OUT"/*.failed)
+if [ -e "${failures[0]}" ] && [ $number -gt 1 ] && [ ${#failures[@]} -le $AGAIN_MAX ]; then
+    export LANE=0
+    for file in "${failures[@]}"; do
+        name=${file##*/}
+        eval "run_alone $(sed -n "${name%.failed}p" "$OUT/list")"
+    done
+fi
+
 read -r passed failed parts <<<"$(cat "$OUT"/*.count |
     awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0, NR }')"
 if [ "$parts" != $number ]; then
