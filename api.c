@@ -202,7 +202,7 @@ static bool has_control(struct str text)
     return false;
 }
 
-static bool check_string(struct api *api, struct fields *fields, enum field field,
+static bool check_string(struct api *api, struct fields *fields, enum field field, bool optional,
                          struct api_answer *answer)
 {
     const struct field_rule *rule = &rules[field];
@@ -217,7 +217,7 @@ static bool check_string(struct api *api, struct fields *fields, enum field fiel
     if (!json_decode_string(value, &api->decoded))
         return bad_field(answer, rule, " has half of a surrogate pair", 0);
     text = (struct str){api->decoded.at + begin, api->decoded.length - begin};
-    if (text.length < rule->min)
+    if (text.length < rule->min && !optional)
         return bad_field(answer, rule, " must not be empty", 0);
     if (text.length > rule->max)
         return bad_field(answer, rule, " is too long; the limit in bytes is ", rule->max);
@@ -240,7 +240,8 @@ static bool check_strings(const struct fields *fields, enum field field, struct 
     return true;
 }
 
-static bool check_field(struct api *api, struct fields *fields, enum field field,
+/* An `optional` name may be empty: that takes it off. */
+static bool check_field(struct api *api, struct fields *fields, enum field field, bool optional,
                         struct api_answer *answer)
 {
     struct json_value value = fields->json[field].value;
@@ -249,7 +250,7 @@ static bool check_field(struct api *api, struct fields *fields, enum field field
     case TYPE_NAME:
     case TYPE_TEXT:
     case TYPE_RAW:
-        return check_string(api, fields, field, answer);
+        return check_string(api, fields, field, optional, answer);
     case TYPE_INTEGER:
         return json_decode_integer(value, &fields->code) ||
                bad_field(answer, &rules[field], " must be an integer of 64 bits", 0);
@@ -282,11 +283,9 @@ static bool read_fields(struct api *api, const struct route *route, struct str b
         fields->json[i].name = rules[i].name;
     if (body.length >= sizeof mark && memcmp(body.at, mark, sizeof mark) == 0)
         text = (struct str){body.at + sizeof mark, body.length - sizeof mark};
-    if (!json_parse_object(text, fields->json, FIELD_COUNT, api->seed, &error))
-        return error.no_memory
-                   ? out_of_memory(answer)
-                   : malformed(answer, STR("the body is not valid JSON: "), str_from(error.reason),
-                               ", at byte ", (size_t)(text.at - body.at) + error.offset + 1);
+    if (!json_parse_object(text, fields->json, FIELD_COUNT, &error))
+        return malformed(answer, STR("the body is not valid JSON: "), str_from(error.reason),
+                         ", at byte ", (size_t)(text.at - body.at) + error.offset + 1);
     /* what strings mean is never longer than what they are: the views do not move */
     api->decoded.length = 0;
     if (!buf_reserve(&api->decoded, body.length)) {
@@ -298,7 +297,7 @@ static bool read_fields(struct api *api, const struct route *route, struct str b
             if (route->required >> i & 1)
                 return bad_field(answer, &rules[i], " is missing", 0);
         } else if ((route->required | route->optional) >> i & 1) {
-            if (!check_field(api, fields, (enum field)i, answer))
+            if (!check_field(api, fields, (enum field)i, route->optional >> i & 1, answer))
                 return false;
         } else {
             fields->json[i].value = (struct json_value){0}; /* unknown to this route */
@@ -320,6 +319,7 @@ static bool make_command(const struct route *route, const struct fields *fields,
             fields->json[has(fields, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS].value.text,
         .group = fields->text[FIELD_GROUP_NAME],
         .user = fields->text[FIELD_USER_ID],
+        .has_user = has(fields, FIELD_USER_ID),
         .extend = fields->text[FIELD_EXTEND],
         .has_extend = has(fields, FIELD_EXTEND),
         .code = fields->code,
@@ -333,14 +333,22 @@ static bool make_command(const struct route *route, const struct fields *fields,
     if (route->command != COMMAND_CLOSE_CLIENT || !has(fields, FIELD_CODE))
         return true;
     if (!command_may_close_with(fields->code))
-        return bad_field(answer, &rules[FIELD_CODE], " must be 1000, or from 3000 to 4999", 0);
+        return bad_field(answer, &rules[FIELD_CODE],
+                         " must be 1000, from 3000 to 4399, or from 4500 to 4999", 0);
     command->close_code = (unsigned)fields->code;
     return true;
 }
 
+static void write_list(struct buf *out, const char *begin, const struct outcome *outcome)
+{
+    buf_append(out, str_from(begin));
+    buf_append(out, str_of(&outcome->list));
+    buf_append(out, STR("]"));
+}
+
 static void write_receipt(struct buf *out, const struct cluster_result *result)
 {
-    buf_append(out, STR("{\"messageId\":"));
+    buf_append(out, STR("\"messageId\":"));
     buf_append(out, result->message_id);
     buf_append(out, STR(",\"matched\":"));
     buf_append_number(out, (int64_t)result->outcome.matched);
@@ -350,33 +358,31 @@ static void write_receipt(struct buf *out, const struct cluster_result *result)
     buf_append_number(out, (int64_t)result->outcome.dropped);
 }
 
-static void write_online_list(struct buf *out, const struct outcome *outcome)
-{
-    buf_append(out, STR("{\"count\":"));
-    buf_append_number(out, (int64_t)outcome->count);
-    buf_append(out, STR(",\"list\":["));
-    buf_append(out, str_of(&outcome->list));
-    buf_append(out, STR("]"));
-}
-
-/* The `data` of a successful answer. */
+/* The `data` of a successful answer; empty if there is none. */
 static void write_data(struct buf *out, const struct cluster_result *result)
 {
+    bool failed = result->command == COMMAND_SEND_TO_CLIENTS;
     bool counts = result->receipt || result->command == COMMAND_ONLINE_LIST;
 
-    if (result->receipt) {
+    if (result->command == COMMAND_CLIENT_INFO)
+        buf_append(out, str_of(&result->outcome.list));
+    if (!failed && !counts)
+        return;
+    buf_append(out, STR("{"));
+    if (failed)
+        write_list(out, "\"failed\":[", &result->outcome);
+    if (failed && result->receipt)
+        buf_append(out, STR(","));
+    if (result->receipt)
         write_receipt(out, result);
-    } else if (result->command == COMMAND_SEND_TO_CLIENTS) {
-        buf_append(out, STR("{\"failed\":["));
-        buf_append(out, str_of(&result->outcome.list));
-        buf_append(out, STR("]}"));
-    } else if (result->command == COMMAND_ONLINE_LIST) {
-        write_online_list(out, &result->outcome);
-    } else if (result->command == COMMAND_CLIENT_INFO) {
-        buf_append(out, str_of(&result->outcome.list));
+    if (result->command == COMMAND_ONLINE_LIST) {
+        buf_append(out, STR("\"count\":"));
+        buf_append_number(out, (int64_t)result->outcome.count);
+        write_list(out, ",\"list\":[", &result->outcome);
     }
-    if (counts)
-        buf_append(out, result->incomplete ? STR(",\"incomplete\":true}") : STR("}"));
+    if (counts && result->incomplete)
+        buf_append(out, STR(",\"incomplete\":true"));
+    buf_append(out, STR("}"));
 }
 
 void api_finish_command(const struct cluster_result *result, struct api_answer *answer)

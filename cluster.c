@@ -372,7 +372,7 @@ static void go_on(struct cluster *cluster, struct task *task)
     if (!has_its_slots(cluster, task))
         return;
     if (task->kind == TASK_BIND) {
-        if (letter_read(str_of(&task->text), cluster->seed, &cluster->decoded, &letter)) {
+        if (letter_read(str_of(&task->text), &cluster->decoded, &letter)) {
             hub_apply(cluster->hub, &letter.command, &task->outcome);
             take_hub_events(cluster);
         } else {
@@ -516,7 +516,7 @@ static void release(struct cluster *cluster, struct task *task)
     struct letter letter;
     enum cluster_status status = CLUSTER_DONE;
 
-    if (!letter_read(str_of(&task->text), cluster->seed, &cluster->decoded, &letter)) {
+    if (!letter_read(str_of(&task->text), &cluster->decoded, &letter)) {
         task_fail(task, "out of memory");
     } else if (task->command == COMMAND_SEND_TO_CLIENTS && !task->for_node) {
         status = apply_to_owners(cluster, &letter.command, task->receipt, &who, &task->outcome);
@@ -932,9 +932,8 @@ static void take_publication(struct cluster *cluster, struct str text)
     struct letter letter;
     struct count count = {0};
 
-    if (!letter_read(text, cluster->seed, &cluster->decoded, &letter) ||
-        letter.kind != LETTER_PUBLISH || !command_is_whole(&letter.command) ||
-        !identity_read(letter.origin, &count.origin)) {
+    if (!letter_read(text, &cluster->decoded, &letter) || letter.kind != LETTER_PUBLISH ||
+        !command_is_whole(&letter.command) || !identity_read(letter.origin, &count.origin)) {
         log_write(cluster->options.log, LOG_WARN, "a malformed message from RabbitMQ was dropped",
                   NULL);
         return;
@@ -1118,7 +1117,7 @@ static void take_letter(struct cluster *cluster, struct peer *peer, struct str t
 {
     struct letter letter;
 
-    if (!letter_read(text, cluster->seed, &cluster->decoded, &letter)) {
+    if (!letter_read(text, &cluster->decoded, &letter)) {
         log_write(cluster->options.log, LOG_WARN, "a malformed letter from a node was dropped",
                   NULL);
         return;
@@ -1281,7 +1280,7 @@ static void mourn(struct cluster *cluster, struct str text)
                                             [NOTE_IDENTITY] = {.name = STR_INIT("identity")}};
     struct json_error error;
     struct buf names = {.limit = 2 * 128};
-    bool good = json_parse_object(text, fields, NOTE_COUNT, cluster->seed, &error) &&
+    bool good = json_parse_object(text, fields, NOTE_COUNT, &error) &&
                 fields[NOTE_ID].value.type == JSON_STRING &&
                 fields[NOTE_ID].value.text.length == CRYPTO_ID_TEXT + 2 &&
                 fields[NOTE_IDENTITY].value.type == JSON_OBJECT &&

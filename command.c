@@ -40,7 +40,8 @@ bool command_write_envelope(struct buf *out, int code, struct str msg, struct st
 
 bool command_may_close_with(int64_t code)
 {
-    return code == 1000 || (code >= 3000 && code <= CLOSE_CODE_MAX);
+    return code == 1000 || (code >= 3000 && code < 4400) ||
+           (code >= 4500 && code <= CLOSE_CODE_MAX);
 }
 
 bool command_is_whole(const struct command *command)
@@ -192,7 +193,10 @@ static void write_command(struct buf *out, const struct command *command)
     write_raw(out, MEMBER_CLIENT, command->client.text);
     write_raw(out, MEMBER_CLIENTS, command->clients);
     write_text(out, MEMBER_GROUP, command->group);
-    write_text(out, MEMBER_USER, command->user);
+    if (command->has_user || command->user.length) {
+        write_name(out, MEMBER_USER);
+        json_append_quoted(out, command->user);
+    }
     if (command->has_extend) {
         write_name(out, MEMBER_EXTEND);
         json_append_quoted(out, command->extend);
@@ -317,6 +321,7 @@ static void read_command(struct reading *reading, struct command *command)
     command->client = fields[MEMBER_CLIENT].value;
     command->clients = read_typed(reading, MEMBER_CLIENTS, JSON_ARRAY);
     command->group = read_text(reading, MEMBER_GROUP);
+    command->has_user = fields[MEMBER_USER].value.type != JSON_NONE;
     command->user = read_text(reading, MEMBER_USER);
     command->has_extend = fields[MEMBER_EXTEND].value.type != JSON_NONE;
     command->extend = read_text(reading, MEMBER_EXTEND);
@@ -345,7 +350,7 @@ static void read_outcome(struct reading *reading, struct letter *letter)
         letter->list = (struct str){list.at + 1, list.length - 2};
 }
 
-bool letter_read(struct str text, uint32_t seed, struct buf *decoded, struct letter *letter)
+bool letter_read(struct str text, struct buf *decoded, struct letter *letter)
 {
     struct reading reading = {.decoded = decoded, .good = true};
     struct json_error error;
@@ -354,7 +359,7 @@ bool letter_read(struct str text, uint32_t seed, struct buf *decoded, struct let
         reading.fields[i].name = member_names[i];
     decoded->length = 0;
     /* what strings mean is never longer than what they are: the views do not move */
-    if (!json_parse_object(text, reading.fields, MEMBER_COUNT, seed, &error))
+    if (!json_parse_object(text, reading.fields, MEMBER_COUNT, &error))
         return false;
     if (!buf_reserve(decoded, text.length)) {
         buf_free(decoded); /* and with it the failure: the next letter is another one */

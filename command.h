@@ -44,7 +44,8 @@ struct command {
     struct str clients;       /* JSON array of client ids: to send to, or to leave out */
     struct str group, user;
     struct str extend;
-    bool has_extend; /* an empty extend replaces the old one, an absent one does not */
+    bool has_user,
+        has_extend; /* BIND: an empty one takes the old one off, an absent one does not */
 
     int64_t code;                                /* of the message to push */
     struct str msg, data, send_user, message_id; /* JSON */
@@ -96,10 +97,11 @@ struct letter {
 bool letter_write(struct buf *out, const struct letter *letter);
 
 /* Reads a letter. `decoded` holds the strings that had to be decoded; what it held is dropped.
- * `seed` as for json_parse_object. False if it is malformed or there is no memory. */
-bool letter_read(struct str text, uint32_t seed, struct buf *decoded, struct letter *letter);
+ * False if it is malformed or there is no memory. */
+bool letter_read(struct str text, struct buf *decoded, struct letter *letter);
 
-/* True for the codes that a client may be closed with: 1000, and 3000 to 4999. */
+/* True for the codes that a client may be closed with: 1000, and 3000 to 4999 but for 4400 to 4499,
+ * which are wspush's own. */
 bool command_may_close_with(int64_t code);
 
 /* True if a command that another node has sent may be done: what clients get of it is JSON, or a

@@ -46,7 +46,7 @@ struct extend {
 
 struct client {
     struct conn *conn;
-    bool excluded; /* left out of the present send */
+    bool excluded; /* left out of the present send, or reached by it already */
     bool is_slow;  /* on the hub's list */
     bool is_indexed;
     uint8_t room; /* log2 of the memberships there is room for, if they are indexed */
@@ -1097,11 +1097,16 @@ static void send_to_clients(struct hub *hub, const struct command *command, stru
         struct client *client = find_client(hub, command->system, id);
         uint64_t dropped = outcome->dropped;
 
-        if (client)
+        if (client && client->excluded)
+            continue; /* its id stands here twice */
+        if (client) {
             deliver(hub, client, message, outcome);
+            client->excluded = true;
+        }
         if (!client || outcome->dropped > dropped)
             list_failed(outcome, id);
     }
+    exclude(hub, command, false);
 }
 
 static void send_message(struct hub *hub, const struct command *command, struct outcome *outcome)
@@ -1148,12 +1153,13 @@ static bool enter(struct hub *hub, struct client *client, enum audience_kind kin
     return false;
 }
 
+/* Makes a client one of this user's; of nobody's if the name is empty. */
 static bool set_user(struct hub *hub, struct client *client, struct str user)
 {
     const struct audience *before = user_of(client);
-    bool is_new;
+    bool is_new = true;
 
-    if (!enter(hub, client, AUDIENCE_USER, user, &is_new))
+    if (user.length && !enter(hub, client, AUDIENCE_USER, user, &is_new))
         return false;
     if (is_new && before)
         drop_if_empty(hub, leave(client, 1)); /* the new one moves there */
@@ -1184,7 +1190,7 @@ static bool bind_whole(struct hub *hub, struct client *client, const struct comm
         free(extend);
         return false;
     }
-    if (command->user.length && !set_user(hub, client, command->user)) {
+    if (command->has_user && !set_user(hub, client, command->user)) {
         if (*is_new) /* it is the last in the client's list */
             drop_if_empty(hub, leave(client, client->membership_count - 1));
         free(extend);
@@ -1225,7 +1231,7 @@ static void bind_client(struct hub *hub, const struct command *command, struct o
         fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
         return;
     }
-    if (hub->shared && (command->user.length || command->has_extend))
+    if (hub->shared && (command->has_user || command->has_extend))
         report_client(hub, client, HUB_PRESENT);
     if (is_new && hub->config->scope == NOTICE_GROUP)
         notify(hub, find_target_audience(hub, command), client, HUB_ARRIVED);

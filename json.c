@@ -1,31 +1,16 @@
 /* json.c - RFC 8259, strictly, in one linear pass without recursion. */
 #include "json.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-/* A key of an object that is still open. The keys of one object stand together on a stack,
- * because those of the objects inside it have been taken off again. */
-struct key {
-    uint32_t hash, offset, length; /* offset and length of the text between the quotes */
-};
-
-#define KEYS_INLINE 64
-#define KEYS_FEW 32 /* up to here each key is compared with each */
+#define ESCAPED_NAME_MAX 64 /* bytes of a wanted name that is written with escapes */
 
 struct parser {
     const char *begin, *at, *end;
     const char *reason;
-    bool no_memory; /* that is the reason */
-    uint32_t seed;
 
     unsigned depth;
-    uint64_t is_object;             /* bit d - 1: the container at depth d is an object */
-    uint32_t first_key[JSON_DEPTH]; /* at d - 1: where the keys of the container at depth d begin */
-
-    struct key *keys;
-    uint32_t key_count, key_capacity;
-    struct key inline_keys[KEYS_INLINE];
+    uint64_t is_object; /* bit d - 1: the container at depth d is an object */
 
     struct json_field *fields;
     size_t field_count;
@@ -36,12 +21,6 @@ static bool fail(struct parser *p, const char *reason)
 {
     p->reason = reason;
     return false;
-}
-
-static bool fail_memory(struct parser *p)
-{
-    p->no_memory = true;
-    return fail(p, "out of memory");
 }
 
 static void skip_space(struct parser *p)
@@ -233,9 +212,8 @@ static size_t decode_escape(const char *at, const char *end, uint32_t *point)
     return 6;
 }
 
-/* Appends what the bytes between a string's quotes mean. Half a surrogate pair is refused unless
- * `lenient`; then it is written as three bytes, good for comparing and nothing else. */
-static bool decode(struct str inner, bool lenient, struct buf *out)
+/* Appends what the bytes between a string's quotes mean. False for half a surrogate pair. */
+static bool decode(struct str inner, struct buf *out)
 {
     const char *at = inner.at, *end = inner.at + inner.length;
 
@@ -248,130 +226,50 @@ static bool decode(struct str inner, bool lenient, struct buf *out)
         if (!buf_append(out, (struct str){at, (size_t)(escape - at)}))
             return false;
         at = escape + decode_escape(escape, end, &point);
-        if (point >= 0xd800 && point < 0xe000 && !lenient)
-            return false;
-        if (!append_code_point(out, point))
+        if ((point >= 0xd800 && point < 0xe000) || !append_code_point(out, point))
             return false;
     }
     return true;
 }
 
-/* A key's text as it is meant: the view itself, or, if it has escapes, decoded into `room`. */
-static struct str key_meaning(const struct parser *p, const struct key *key, struct buf *room)
+/* A key of the outermost object, without its quotes: finds out whether it is wanted. False if it
+ * has been there before. */
+static bool note_member(struct parser *p, struct str name)
 {
-    struct str inner = {p->begin + key->offset, key->length};
+    char room[ESCAPED_NAME_MAX];
+    struct buf meant = {.at = room, .capacity = sizeof room, .limit = sizeof room};
 
-    if (inner.length == 0 || !memchr(inner.at, '\\', inner.length))
-        return inner;
-    decode(inner, true, room);
-    return str_of(room);
-}
-
-static bool same_key(struct parser *p, const struct key *a, const struct key *b)
-{
-    struct buf room_a = {0}, room_b = {0};
-    bool same;
-
-    if (a->hash != b->hash)
-        return false;
-    same = str_equal(key_meaning(p, a, &room_a), key_meaning(p, b, &room_b));
-    same = same || room_a.failed || room_b.failed; /* without memory rather refuse than miss one */
-    buf_free(&room_a);
-    buf_free(&room_b);
-    return same;
-}
-
-static bool unique_among_few(struct parser *p, const struct key *keys, size_t count)
-{
-    for (size_t i = 1; i < count; i++)
-        for (size_t j = 0; j < i; j++)
-            if (same_key(p, &keys[i], &keys[j])) {
-                p->at = p->begin + keys[i].offset;
-                return fail(p, "duplicate key");
-            }
-    return true;
-}
-
-/* A table of places, with linear probing: comparing each with each would be quadratic. */
-static bool unique_among_many(struct parser *p, const struct key *keys, size_t count)
-{
-    size_t size = 2 * KEYS_FEW;
-    uint32_t *places;
-
-    while (size < 2 * count)
-        size *= 2;
-    places = calloc(size, sizeof *places);
-    if (!places)
-        return fail_memory(p);
-    for (size_t i = 0; i < count; i++) {
-        /* neighbouring hashes must not become neighbouring places: probing would crawl over runs */
-        size_t at = (size_t)((keys[i].hash * 0x9e3779b97f4a7c15u) >> 32) & (size - 1);
-
-        for (; places[at]; at = (at + 1) & (size - 1))
-            if (same_key(p, &keys[i], &keys[places[at] - 1])) {
-                p->at = p->begin + keys[i].offset;
-                free(places);
-                return fail(p, "duplicate key");
-            }
-        places[at] = (uint32_t)i + 1;
-    }
-    free(places);
-    return true;
-}
-
-static bool push_key(struct parser *p, struct key key)
-{
-    if (p->key_count == p->key_capacity) {
-        bool first = p->keys == p->inline_keys;
-        uint32_t capacity = p->key_capacity * 2;
-        struct key *keys = realloc(first ? NULL : p->keys, capacity * sizeof *keys);
-
-        if (!keys)
-            return fail_memory(p);
-        if (first)
-            memcpy(keys, p->inline_keys, sizeof p->inline_keys);
-        p->keys = keys;
-        p->key_capacity = capacity;
-    }
-    p->keys[p->key_count++] = key;
-    return true;
-}
-
-static void note_member(struct parser *p, struct str name)
-{
     p->field = NULL;
+    if (memchr(name.at, '\\', name.length)) {
+        if (!decode(name, &meant))
+            return true; /* no name that is wanted */
+        name = str_of(&meant);
+    }
     for (size_t i = 0; i < p->field_count; i++)
         if (str_equal(p->fields[i].name, name))
             p->field = &p->fields[i];
+    return !p->field || p->field->value.type == JSON_NONE;
 }
 
 /* Reads `"key" :`. */
 static bool read_key(struct parser *p)
 {
-    struct key key = {.offset = (uint32_t)(p->at - p->begin) + 1};
-    struct buf room = {0};
-    struct str name;
-    bool failed;
+    const char *from = p->at + 1;
 
     if (peek(p) != '"')
         return fail(p, "key expected");
     if (!skip_string(p))
         return false;
-    key.length = (uint32_t)(p->at - p->begin) - 1 - key.offset;
-    name = key_meaning(p, &key, &room);
-    key.hash = str_hash(name, p->seed);
-    if (p->depth == 1)
-        note_member(p, name);
-    failed = room.failed;
-    buf_free(&room);
-    if (failed)
-        return fail_memory(p);
+    if (p->depth == 1 && !note_member(p, (struct str){from, (size_t)(p->at - from) - 1})) {
+        p->at = from;
+        return fail(p, "duplicate key");
+    }
     skip_space(p);
     if (peek(p) != ':')
         return fail(p, "colon expected");
     p->at++;
     skip_space(p);
-    return push_key(p, key);
+    return true;
 }
 
 /* Enters an array or object; *empty if it ends at once and has been left again. */
@@ -384,7 +282,7 @@ static bool open_container(struct parser *p, bool *empty)
         return fail(p, "nested too deeply");
     bit = (uint64_t)1 << p->depth;
     p->is_object = object ? p->is_object | bit : p->is_object & ~bit;
-    p->first_key[p->depth++] = p->key_count;
+    p->depth++;
     p->at++;
     skip_space(p);
     *empty = peek(p) == (object ? '}' : ']');
@@ -399,21 +297,6 @@ static bool open_container(struct parser *p, bool *empty)
 static bool in_object(const struct parser *p)
 {
     return p->is_object >> (p->depth - 1) & 1;
-}
-
-static bool close_container(struct parser *p)
-{
-    uint32_t first = p->first_key[p->depth - 1];
-    uint32_t count = p->key_count - first;
-    const char *behind = p->at + 1;
-
-    if (!(count <= KEYS_FEW ? unique_among_few(p, p->keys + first, count)
-                            : unique_among_many(p, p->keys + first, count)))
-        return false;
-    p->key_count = first;
-    p->at = behind;
-    p->depth--;
-    return true;
 }
 
 /* Behind a value: leaves the containers that end here, up to a comma or to the end of all. */
@@ -435,8 +318,8 @@ static bool after_value(struct parser *p, bool *done)
         }
         if (peek(p) != (in_object(p) ? '}' : ']'))
             return fail(p, in_object(p) ? "comma or } expected" : "comma or ] expected");
-        if (!close_container(p))
-            return false;
+        p->at++;
+        p->depth--;
     }
 }
 
@@ -473,31 +356,21 @@ static bool fail_utf8(struct parser *p)
     return fail(p, "not valid UTF-8");
 }
 
-bool json_parse_object(struct str text, struct json_field *fields, size_t count, uint32_t seed,
+bool json_parse_object(struct str text, struct json_field *fields, size_t count,
                        struct json_error *error)
 {
     struct parser p = {.begin = text.at,
                        .at = text.at,
                        .end = text.length ? text.at + text.length : text.at,
-                       .seed = seed,
-                       .key_capacity = KEYS_INLINE,
                        .fields = fields,
                        .field_count = count};
     bool good;
 
-    p.keys = p.inline_keys;
     for (size_t i = 0; i < count; i++)
         fields[i].value = (struct json_value){0};
-    if (text.length >= UINT32_MAX)
-        good = fail(&p, "text too long");
-    else if (!utf8_valid(text))
-        good = fail_utf8(&p);
-    else
-        good = read_document(&p);
+    good = utf8_valid(text) ? read_document(&p) : fail_utf8(&p);
     if (!good)
-        *error = (struct json_error){p.reason, (size_t)(p.at - p.begin), p.no_memory};
-    if (p.keys != p.inline_keys)
-        free(p.keys);
+        *error = (struct json_error){p.reason, (size_t)(p.at - p.begin)};
     return good;
 }
 
@@ -547,7 +420,7 @@ bool json_decode_string(struct json_value value, struct buf *out)
 {
     if (value.type != JSON_STRING)
         return false;
-    return decode((struct str){value.text.at + 1, value.text.length - 2}, false, out);
+    return decode((struct str){value.text.at + 1, value.text.length - 2}, out);
 }
 
 bool json_decode_integer(struct json_value value, int64_t *number)

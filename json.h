@@ -2,8 +2,10 @@
  *
  * The pass notes where the wanted members of the outermost object are; values stay views of the
  * text, so that what was sent can be passed on byte for byte.
- * Refuses: everything that RFC 8259 does, and duplicate keys (at every level, compared after
- * unescaping), invalid UTF-8, nesting deeper than JSON_DEPTH, texts of 4 GiB and more. */
+ * Needs no memory.
+ * Refuses: everything that RFC 8259 does, and a wanted member that is there twice (compared after
+ * unescaping; what stands twice further inside is its receiver's business), invalid UTF-8, nesting
+ * deeper than JSON_DEPTH. */
 #ifndef WSPUSH_JSON_H
 #define WSPUSH_JSON_H
 
@@ -27,7 +29,7 @@ struct json_value {
     struct str text;
 };
 
-/* A member that the caller wants to know. */
+/* A member that the caller wants to know; its name has at most 64 bytes. */
 struct json_field {
     struct str name;
     struct json_value value; /* set by json_parse_object; JSON_NONE if there is no such member */
@@ -37,13 +39,12 @@ struct json_field {
 struct json_error {
     const char *reason;
     size_t offset;
-    bool no_memory; /* the text may be good */
 };
 
 /* Checks `text`, which must be one object, and finds `count` members of it by name; other members
- * are checked and ignored. `seed` keys the hash that finds duplicate keys: any secret number.
- * True if the text is good; else false with *error set, and the values mean nothing. */
-bool json_parse_object(struct str text, struct json_field *fields, size_t count, uint32_t seed,
+ * are checked and ignored. True if the text is good; else false with *error set, and the values
+ * mean nothing. */
+bool json_parse_object(struct str text, struct json_field *fields, size_t count,
                        struct json_error *error);
 
 /* Takes the next element off an array that json_parse_object has accepted. Start with `rest` =

@@ -154,8 +154,9 @@ send_to_clients() {
         expect "send_to_clients at $node names those it has not reached" \
             "$(success "{'failed':['${IDS[z]}','$forged']}")" \
             "$(on "$node" call send_to_clients "{'clientIds':[$all],$MESSAGE}")"
-        expect "send_to_clients at $node: its receipt" "$(receipt 3)" \
-            "$(on "$node" call send_to_clients "{'clientIds':[$all],$RECEIPT}")"
+        expect "send_to_clients at $node: its receipt, ids that stand twice among them" \
+            "$(receipt 3 | sed "s|{\"messageId|{\"failed\":[\"${IDS[z]}\",\"$forged\"],\"messageId|")" \
+            "$(on "$node" call send_to_clients "{'clientIds':['${IDS[c]}',$all,'${IDS[a]}'],$RECEIPT}")"
         for name in "${NODES[@]}"; do
             expect "send_to_clients at $node: $name gets it" "$FRAME"$'\n'"$ID_FRAME" \
                 "$(messages "$name" 2)"
@@ -289,6 +290,11 @@ users() {
         "$(on c call send_to_user "{'userId':'u2',$RECEIPT}")"
     expect 'the one gets its message' "$ID_FRAME" "$(messages a 1)"
     expect 'and the other its own' "$ID_FRAME" "$(messages b 1)"
+    expect 'an empty userId takes it off' "$SUCCESS" \
+        "$(on c call bind_to_group "{'clientId':'${IDS[a]}','groupName':'g','userId':''}")"
+    expect 'at its node, too' "$(receipt 0)" "$(on b call send_to_user "{'userId':'u2',$RECEIPT}")"
+    expect_match 'as is known' '*"userId":"",*' "$(on b call client_info "{'clientId':'${IDS[a]}'}")"
+    bind b a g u2 >/dev/null
     bind c b g u1 >/dev/null
 }
 
@@ -297,7 +303,7 @@ values() {
     {
         printf '%s\n' 123456789012345678901234567890 1e400 1.0 -0 \
             '"\u0041"' '"\ud83d\ude00é😀"' '"\/\b\f\n\r\t\"\\"' \
-            '{"b":[1,{"a":null}],"a":"\u0000","code":5}'
+            '{"b":[1,{"a":null}],"a":"\u0000","code":5}' '{"a":1,"a":{"b":2,"b":3}}'
         echo "\"$(head -c 150000 /dev/urandom | base64 -w 0)\""
     } >"$DIR/values"
     while IFS= read -r value; do

@@ -236,7 +236,7 @@ static void require_envelope(struct str text)
     int64_t code;
 
     REQUIRE(begins_with(text, STR("{\"code\":")));
-    REQUIRE(json_parse_object(text, fields, COUNT(fields), 11, &error));
+    REQUIRE(json_parse_object(text, fields, COUNT(fields), &error));
     REQUIRE(json_decode_integer(fields[0].value, &code));
     REQUIRE(fields[1].value.type == JSON_STRING && fields[2].value.type != JSON_NONE);
 }
@@ -818,7 +818,7 @@ static void require_memberships(struct run *run, struct str system, struct guest
     if (outcome.code == OUTCOME_SUCCESS) {
         struct str list = str_of(&outcome.list);
 
-        REQUIRE(json_parse_object(list, &groups, 1, 13, &error));
+        REQUIRE(json_parse_object(list, &groups, 1, &error));
         while (json_next_element(&groups.value.text, &group))
             require_member(run, system, group.text, guest->id);
     }

@@ -125,7 +125,7 @@ static void try_id_of_request(struct str text)
     buf_append(&json, STR("{\"a\":"));
     buf_append(&json, text);
     buf_append(&json, STR("}"));
-    if (json_parse_object(str_of(&json), &field, 1, 1, &error))
+    if (json_parse_object(str_of(&json), &field, 1, &error))
         hub_open_id(&hub, field.value, &owner, &number);
     buf_free(&json);
 }

@@ -55,6 +55,7 @@ static struct command bind_user(const struct visitor *visitor, const char *group
     struct command command = bind_to("shop", visitor, group);
 
     command.user = str_from(user);
+    command.has_user = user && *user;
     command.extend = str_from(extend);
     command.has_extend = extend != NULL;
     return command;
@@ -661,7 +662,8 @@ static void systems_do_not_touch_each_other(void)
 
     node_open();
     for (size_t i = 0; i < 2; i++) {
-        struct command command = {.kind = COMMAND_BIND, .group = STR("g"), .user = STR("u")};
+        struct command command = {
+            .kind = COMMAND_BIND, .group = STR("g"), .user = STR("u"), .has_user = true};
 
         arrive(&visitors[i], str_from(systems[i]));
         command.system = str_from(systems[i]);
@@ -921,6 +923,58 @@ static void stuff(struct visitor *visitor)
     CHECK(visitor->conn.blocked && visitor->conn.queued >= QUEUE);
 }
 
+/* An id that stands twice, in whatever spelling, gets one frame; so it does in the next send, too.
+ */
+static void an_id_twice_gets_one_frame(void)
+{
+    struct command command = send_to(COMMAND_SEND_TO_CLIENTS, "shop", "1");
+    struct str a;
+
+    open_house(2);
+    a = id_of(&visitors[0]);
+    command.clients = str_from(say("[\"%s\",\"%s\", \"\\u%04x%s\",\"none\",\"%s\",\"none\"]", a.at,
+                                   visitors[1].id, (unsigned)a.at[0], a.at + 1, a.at));
+    for (int i = 0; i < 2; i++) {
+        CHECK(succeeds(command) && outcome.matched == 2 && outcome.queued == 2);
+        CHECK(outcome.count == 2 && same(str_of(&outcome.list), STR("\"none\",\"none\"")));
+        for (int who = 0; who < 2; who++) {
+            CHECK(got_text(&visitors[who].far, pushed("1")) && got_nothing(&visitors[who].far));
+            CHECK(!visitors[who].conn.client ||
+                  succeeds(send_to_client("shop", id_of(&visitors[who]), "2")));
+            far_forget(&visitors[who].far);
+        }
+    }
+    close_house(2);
+}
+
+/* A user is taken off by an empty name, and by no other bind. */
+static void a_user_is_taken_off(void)
+{
+    struct command command, send = send_to(COMMAND_SEND_TO_USER, "shop", "1");
+
+    open_house(2);
+    send.user = STR("u");
+    for (int i = 0; i < 2; i++)
+        CHECK(succeeds(bind_user(&visitors[i], "g", "u", "e")));
+    CHECK(node.hub.kinds[AUDIENCE_USER] == 1);
+    CHECK(succeeds(bind_to("shop", &visitors[0], "h")));
+    CHECK(succeeds(send) && outcome.matched == 2);
+    command = bind_user(&visitors[0], "g", "", NULL);
+    command.has_user = true;
+    CHECK(succeeds(command) && succeeds(command)); /* a second time there is nothing left */
+    CHECK(succeeds(send) && outcome.matched == 1);
+    CHECK(succeeds(about_client(COMMAND_CLIENT_INFO, "shop", id_of(&visitors[0]))));
+    CHECK(contains(str_of(&outcome.list), "\"userId\":\"\",\"extend\":\"e\""));
+    command = bind_user(&visitors[1], "g", "", "");
+    command.has_user = true;
+    CHECK(succeeds(command) && node.hub.kinds[AUDIENCE_USER] == 0);
+    CHECK(succeeds(send) && outcome.matched == 0);
+    CHECK(succeeds(about_client(COMMAND_CLIENT_INFO, "shop", id_of(&visitors[1]))));
+    CHECK(contains(str_of(&outcome.list), "\"userId\":\"\",\"extend\":\"\""));
+    CHECK(succeeds(bind_user(&visitors[0], "g", "v", NULL)) && node.hub.kinds[AUDIENCE_USER] == 1);
+    close_house(2);
+}
+
 static void a_send_to_a_slow_client_fails(void)
 {
     struct command command = send_to(COMMAND_SEND_TO_CLIENTS, "shop", "1");
@@ -937,9 +991,9 @@ static void a_send_to_a_slow_client_fails(void)
     CHECK(same(str_from(outcome.error), STR("client not online")));
     command.clients = ids_of("cbb");
     id = id_of(&visitors[1]);
-    CHECK(succeeds(command) && outcome.matched == 3 && outcome.queued == 1);
-    CHECK(outcome.dropped == 2 && outcome.count == 2);
-    CHECK(same(str_of(&outcome.list), str_from(say("\"%s\",\"%s\"", id.at, id.at))));
+    CHECK(succeeds(command) && outcome.matched == 2 && outcome.queued == 1);
+    CHECK(outcome.dropped == 1 && outcome.count == 1);
+    CHECK(same(str_of(&outcome.list), str_from(say("\"%s\"", id.at))));
     CHECK(got_text(&visitors[2].far, pushed("1")) && got_nothing(&visitors[2].far));
     close_house(3);
 }
@@ -1190,6 +1244,7 @@ static void closing_frees_everything(void)
                                   .system = i % 2 ? STR("shop") : STR("other"),
                                   .group = STR("g"),
                                   .user = STR("u"),
+                                  .has_user = true,
                                   .extend = STR("e"),
                                   .has_extend = true};
         struct visitor *visitor = &visitors[i];
@@ -1314,6 +1369,7 @@ static void walk_bind(size_t who)
     if (user) {
         walker->user = user;
         command.user = str_from(walk_users[user]);
+        command.has_user = true;
     }
     if (draw(2)) {
         snprintf(walker->extend, sizeof walker->extend, "%.*s", (int)draw(4), "abc");
@@ -1646,6 +1702,7 @@ static struct command settle_in(size_t who, const char *group, const char *user,
                             .client = quoted_id(resident_id(who)),
                             .group = str_from(group),
                             .user = str_from(user),
+                            .has_user = user != NULL,
                             .extend = str_from(extend),
                             .has_extend = extend != NULL};
 }
@@ -2361,6 +2418,8 @@ int main(void)
     test_run("a_slow_client_is_closed_and_nobody_else_loses",
              a_slow_client_is_closed_and_nobody_else_loses);
     test_run("a_send_to_a_slow_client_fails", a_send_to_a_slow_client_fails);
+    test_run("an_id_twice_gets_one_frame", an_id_twice_gets_one_frame);
+    test_run("a_user_is_taken_off", a_user_is_taken_off);
     test_run("one_slow_end_finds_the_next", one_slow_end_finds_the_next);
     test_run("a_group_of_slow_clients_vanishes", a_group_of_slow_clients_vanishes);
     test_run("a_newcomer_may_be_slow", a_newcomer_may_be_slow);

@@ -60,7 +60,7 @@ static void json_member(struct str line, struct str name, enum json_type *type, 
     struct json_error error;
 
     *type = JSON_NONE;
-    if (!CHECK(one_line(line)) || !CHECK(json_parse_object(line, &field, 1, 1, &error)))
+    if (!CHECK(one_line(line)) || !CHECK(json_parse_object(line, &field, 1, &error)))
         return;
     *type = field.value.type;
     if (*type == JSON_STRING)

@@ -124,7 +124,7 @@ static uint64_t last_of(const char *array, const bool wanted[])
     struct json_error error;
 
     snprintf(text, sizeof text, "{\"after\":%s}", array);
-    CHECK(json_parse_object(str_from(text), &field, 1, 1, &error));
+    CHECK(json_parse_object(str_from(text), &field, 1, &error));
     return recents_read_last(field.value.text, wanted, 10);
 }
 
