@@ -139,10 +139,12 @@ accounts() {
 
 unwritable_accounts() {
     local account="{'systemId':'other','password':'secret'}"
-    mkdir "$DIR/data/accounts.new" # in the place of the file that is written first
+    mv "$DIR/data/accounts" "$DIR/aside"
+    mkdir "$DIR/data/accounts"
     expect_match 'accounts that cannot be written' '503 -1007 *saved*' \
         "$(refusal register "$account")"
-    rmdir "$DIR/data/accounts.new"
+    rmdir "$DIR/data/accounts"
+    mv "$DIR/aside" "$DIR/data/accounts"
     expect 'nothing has changed by that' "$SUCCESS" "$(call register "$account")"
 }
 
@@ -763,17 +765,17 @@ connection_limit() {
     expect_match "$1: when one has left" '200 *' "$(call "${LIST[@]}")"
 }
 
-# More logins at once than wait for the one thread that hashes.
+# More registrations at once than wait for the one thread that hashes.
 account_jobs() {
     local i fds=() fd
-    request login "$LOGIN" 'Connection: close' >"$DIR/request"
+    request register "{'systemId':'crowd','password':'secret'}" 'Connection: close' >"$DIR/request"
     for ((i = 0; i < 80; i++)); do
         exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
         cat "$DIR/request" >&"$fd"
         fds+=("$fd")
     done
     timeout 10 cat <&"$fd" >"$DIR/answer"
-    expect_match 'too many logins at once' '429 {"code":-1006,*' "$(replies <"$DIR/answer")"
+    expect_match 'too many registrations at once' '429 {"code":-1006,*' "$(replies <"$DIR/answer")"
     expect_match 'are told when to try again' 'Retry-After: [1-9]*' \
         "$(grep -i '^retry-after' "$DIR/answer")"
     for fd in "${fds[@]}"; do

@@ -53,6 +53,12 @@ all_bound() {
     [ "$(members | jq length)" = $((${#NAMES[@]} + 1)) ]
 }
 
+# calls_of NAME: how many calls of it this server has answered.
+calls_of() {
+    curl -s "http://$ADMIN/metrics" |
+        awk -v path="\"/api/$1\"" '/^wspush_api_requests_total/ && index($0, path) { sum += $2 } END { print sum + 0 }'
+}
+
 # copy_page: saves what the page shows, as what another client prints.
 copy_page() {
     page_text '#log' >"$DIR/browser.shop.out"
@@ -87,6 +93,8 @@ has_tried() {
     [ "$(tries "$1" | wc -l)" -ge "$2" ]
 }
 
+free_port
+ADMIN=127.0.0.1:$FREE
 configure
 start
 sign_up shop
@@ -144,6 +152,8 @@ done
 restart
 wait_for all_bound
 after=$(members)
+expect 'with the tokens that they had' "logins 0, binds $((${#NAMES[@]} + 1))" \
+    "logins $(calls_of login), binds $(calls_of bind_to_group)"
 expect 'all have come back' $((${#NAMES[@]} + 1)) "$(jq length <<<"$after")"
 expect 'with new ids' 0 "$(jq -n --argjson a "$before" --argjson b "$after" '$a - ($a - $b) | length')"
 call send_to_group "{'groupName':'news','code':9,'msg':'again','data':null}" >/dev/null

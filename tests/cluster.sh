@@ -50,6 +50,38 @@ accounts() {
     done
 }
 
+# anew: removes the system from Redis and registers it again, on c.
+anew() {
+    redis hdel wspush:accounts shop >/dev/null
+    on c call register "{'systemId':'shop','password':'secret'}"
+}
+
+# refuses NODE: whether the old token is refused there for good.
+refuses() {
+    [[ $(TOKEN=$old on "$1" refusal "${LIST[@]}") == '401 -1002 Token header revoked'* ]]
+}
+
+# An account that is made anew has other tokens, on all nodes.
+generations() {
+    local node old=$TOKEN
+    expect 'a system is registered anew' "$SUCCESS" "$(anew)"
+    expect_match 'where it was, its old token is refused' '401 -1002 Token header revoked*' \
+        "$(TOKEN=$old on c refusal "${LIST[@]}")"
+    TOKEN=$(on b call login "{'systemId':'shop','password':'secret'}" | cut -c 5- | jq -r .data.token)
+    for node in "${NODES[@]}"; do
+        wait_for works_on "$node"
+        expect "the new token is good on $node" "$(members)" "$(online "$node")"
+        wait_for refuses "$node"
+        expect_match "and the old one is not" '401 -1002 Token header revoked*' \
+            "$(TOKEN=$old on "$node" refusal "${LIST[@]}")"
+    done
+}
+
+# works_on NODE: whether a call succeeds there.
+works_on() {
+    [[ $(on "$1" call "${LIST[@]}") == '200 '* ]]
+}
+
 # race SYSTEM NODE: registers it with the node's name as the password.
 race() {
     curl -s --max-time 20 -d "{\"systemId\":\"$1\",\"password\":\"$2\"}" \
@@ -713,6 +745,7 @@ done
 await_rabbit
 start_all
 accounts
+generations
 races
 SHOP=$TOKEN
 on c sign_up depot

@@ -100,8 +100,13 @@ class Server:
             shutil.copytree(WORK + "/seed", data)
         if accounts == "none":
             os.remove(data + "/accounts")
-        if dataDir == "unwritable":  # it is in the way of the file that is written first
-            os.mkdir(data + "/accounts.new")
+        if accounts == "new":
+            with open(data + "/accounts", "r+", encoding="utf-8") as file:
+                lines = [line.split(" ") for line in file.read().splitlines()]
+                file.seek(0)
+                for line in lines:  # as if each had been registered anew: the third word is the salt
+                    line[2] = line[2] if line[0] == "#" else line[2][::-1]
+                    file.write(" ".join(line) + "\n")
         program = os.environ["WSPUSH_CLUSTER" if "cluster = true" in config else "WSPUSH"]
         with open(self.path + "/config.ini", "w", encoding="utf-8") as out:
             # what is given last goes last: sections may come twice
@@ -114,6 +119,9 @@ class Server:
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             atexit.register(self.end)
             if self.listens():
+                if dataDir == "unwritable":  # there is no file any more that could be appended to
+                    self.serves()
+                    os.remove(data + "/accounts")
                 return
             said = self.process.communicate()[0]
             if b"Address already in use" not in said:
@@ -124,6 +132,12 @@ class Server:
         """Where a test gives up, no server stays behind."""
         if self.process.poll() is None:
             self.process.kill()
+
+    def serves(self):
+        """Waits for an answer: the accounts have been read then."""
+        with socket.create_connection(("127.0.0.1", self.port), 20) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            connection.recv(1)
 
     def listens(self):
         for _ in range(200):
@@ -261,6 +275,14 @@ class Client:
 # --- operations and their examples ----------------------------------------------------------------
 
 
+def numbered(body, number):
+    """A body in whose strings the sign # stands for a number."""
+    if not isinstance(body, dict):
+        return body
+    return {key: value.replace("#", str(number)) if isinstance(value, str) else value
+            for key, value in body.items()}
+
+
 class Operation:
     def __init__(self, path, method, at):
         self.path, self.method = path, method.upper()
@@ -293,8 +315,9 @@ class Operation:
                 path += "?%s=%s" % (parameter["name"], parameter["example"])
         if how.get("bodyLength") and not body:
             body = b"x" * min(how["bodyLength"], 10)
-        head, body = request_bytes(path, self.method, headers, how.get("body", body), how)
-        return [send(server, head, body) for _ in range(how.get("atOnce", 1))]
+        body = how.get("body", body)
+        return [send(server, *request_bytes(path, self.method, headers, numbered(body, i), how))
+                for i in range(how.get("atOnce", 1))]
 
 
 OPERATIONS = [Operation(path, method, item[method])

@@ -9,16 +9,33 @@ import json
 import os
 import pathlib
 import sys
+import urllib.error
 import urllib.request
 
 URL = os.environ.get("WSPUSH_URL", "http://localhost:7800")
 PAGE = pathlib.Path(__file__).with_name("browser.html").read_bytes()
 
 
-def call(path, body, token=""):
-    request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Token": token})
+TOKEN = ""  # of the last login: good until an answer is 401
+
+
+def post(path, body):
+    request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Token": TOKEN})
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)
+
+
+def call(path, body):
+    global TOKEN
+    try:
+        return post(path, body)
+    except urllib.error.HTTPError as error:
+        if error.code != 401:
+            raise
+    login = post("/api/login", {"systemId": os.environ.get("WSPUSH_SYSTEM", "shop"),
+                                "password": os.environ["WSPUSH_PASSWORD"]})
+    TOKEN = login["data"]["token"]
+    return post(path, body)
 
 
 class Business(http.server.BaseHTTPRequestHandler):
@@ -36,12 +53,9 @@ class Business(http.server.BaseHTTPRequestHandler):
     def do_POST(self):  # /client: a page hands over its id
         try:
             client = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["clientId"]
-            # it would know from its own session who this is, and keep its token until that expires
-            login = call("/api/login", {"systemId": os.environ.get("WSPUSH_SYSTEM", "shop"),
-                                        "password": os.environ["WSPUSH_PASSWORD"]})
+            # it would know from its own session who this is
             bound = call("/api/bind_to_group", {"clientId": client, "userId": "browser",
-                                                "groupName": os.environ.get("WSPUSH_GROUP", "news")},
-                         login["data"]["token"])
+                                                "groupName": os.environ.get("WSPUSH_GROUP", "news")})
             self.answer(200 if bound["code"] == 0 else 502)
         except (OSError, ValueError, KeyError, TypeError):  # it is down, or the request is none of ours
             self.answer(502)

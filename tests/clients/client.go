@@ -36,8 +36,11 @@ type envelope struct {
 }
 
 // call and handOver are what the business system would do: it alone knows the password, and keeps its token
-// until that expires.
-func call(path, token string, body map[string]string, data any) error {
+// until an answer is 401.
+var token string
+var errToken = errors.New("no token, or one that is over")
+
+func call(path string, body map[string]string, data any) error {
 	text, _ := json.Marshal(body)
 	request, err := http.NewRequest("POST", base+path, bytes.NewReader(text))
 	if err != nil {
@@ -49,6 +52,9 @@ func call(path, token string, body map[string]string, data any) error {
 		return err
 	}
 	defer response.Body.Close()
+	if response.StatusCode == http.StatusUnauthorized {
+		return errToken
+	}
 	var answer envelope
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
 		return err
@@ -60,12 +66,18 @@ func call(path, token string, body map[string]string, data any) error {
 }
 
 func handOver(clientID string) error {
-	var login struct{ Token string }
-	if err := call("/api/login", "", map[string]string{"systemId": system, "password": os.Getenv("WSPUSH_PASSWORD")}, &login); err != nil {
+	var nothing []any
+	bind := map[string]string{"clientId": clientID, "groupName": group, "userId": "go"}
+	err := call("/api/bind_to_group", bind, &nothing)
+	if err != errToken {
 		return err
 	}
-	var nothing []any
-	return call("/api/bind_to_group", login.Token, map[string]string{"clientId": clientID, "groupName": group, "userId": "go"}, &nothing)
+	var login struct{ Token string }
+	if err := call("/api/login", map[string]string{"systemId": system, "password": os.Getenv("WSPUSH_PASSWORD")}, &login); err != nil {
+		return err
+	}
+	token = login.Token
+	return call("/api/bind_to_group", bind, &nothing)
 }
 
 // stay is a client until its connection ends, and calls ready once its id has been handed over.

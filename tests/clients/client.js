@@ -8,17 +8,22 @@ const url = process.env.WSPUSH_URL ?? 'http://localhost:7800';
 const system = process.env.WSPUSH_SYSTEM ?? 'shop';
 const group = process.env.WSPUSH_GROUP ?? 'news';
 
-// What the business system would do: it alone knows the password, and keeps its token until that expires.
-async function call(path, body, token = '') {
+// What the business system would do: it alone knows the password, and keeps its token until an answer is 401.
+let token = '';
+
+async function call(path, body) {
   const response = await fetch(url + path, { method: 'POST', headers: { Token: token }, body: JSON.stringify(body) });
   const answer = await response.json();
+  if (response.status === 401) return null;
   if (answer.code !== 0) throw new Error(answer.msg);
   return answer.data;
 }
 
 async function handOver(clientId) {
-  const { token } = await call('/api/login', { systemId: system, password: process.env.WSPUSH_PASSWORD });
-  await call('/api/bind_to_group', { clientId, groupName: group, userId: 'node' }, token);
+  const bind = { clientId, groupName: group, userId: 'node' };
+  if (await call('/api/bind_to_group', bind)) return;
+  ({ token } = await call('/api/login', { systemId: system, password: process.env.WSPUSH_PASSWORD }));
+  if (!(await call('/api/bind_to_group', bind))) throw new Error('the new token is refused');
 }
 
 let delay = 1; // seconds before the next try, doubled with each

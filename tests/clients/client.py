@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -19,8 +20,11 @@ SYSTEM = os.environ.get("WSPUSH_SYSTEM", "shop")
 GROUP = os.environ.get("WSPUSH_GROUP", "news")
 
 
-# What the business system would do: it alone knows the password, and keeps its token until that expires.
-def call(path, body, token=""):
+# What the business system would do: it alone knows the password, and keeps its token until an answer is 401.
+token = ""
+
+
+def call(path, body):
     request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Token": token})
     with urllib.request.urlopen(request, timeout=10) as response:
         answer = json.load(response)
@@ -30,8 +34,15 @@ def call(path, body, token=""):
 
 
 def hand_over(client_id):
-    token = call("/api/login", {"systemId": SYSTEM, "password": os.environ["WSPUSH_PASSWORD"]})["token"]
-    call("/api/bind_to_group", {"clientId": client_id, "groupName": GROUP, "userId": "python"}, token)
+    global token
+    bind = {"clientId": client_id, "groupName": GROUP, "userId": "python"}
+    try:
+        call("/api/bind_to_group", bind)
+    except urllib.error.HTTPError as error:
+        if error.code != 401:
+            raise
+        token = call("/api/login", {"systemId": SYSTEM, "password": os.environ["WSPUSH_PASSWORD"]})["token"]
+        call("/api/bind_to_group", bind)
 
 
 delay = 1.0  # seconds before the next try, doubled with each

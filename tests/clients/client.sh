@@ -9,15 +9,23 @@ export WSPUSH_SYSTEM="${WSPUSH_SYSTEM:-shop}" WSPUSH_PASSWORD
 group=${WSPUSH_GROUP:-news}
 system=$(jq -rn 'env.WSPUSH_SYSTEM | @uri')
 
-# What the business system would do: it alone knows the password, and keeps its token until that expires. Neither
-# is on a command line, where other users of the machine could read it.
+# What the business system would do: it alone knows the password, and keeps its token until an answer is -1002
+# (HTTP 401). Neither is on a command line, where other users of the machine could read it.
+token=''
+bind() { # CLIENT-ID: prints the code of the answer
+    jq -n --arg id "$1" --arg group "$group" '{clientId: $id, groupName: $group, userId: "shell"}' |
+        curl -s --max-time 10 --data-binary @- -H @<(echo "Token: $token") "$url/api/bind_to_group" | jq .code
+}
+
 hand_over() { # CLIENT-ID
-    local token
-    token=$(jq -n '{systemId: env.WSPUSH_SYSTEM, password: env.WSPUSH_PASSWORD}' |
-        curl -s --max-time 10 --data-binary @- "$url/api/login" | jq -r .data.token) &&
-        jq -n --arg id "$1" --arg group "$group" '{clientId: $id, groupName: $group, userId: "shell"}' |
-        curl -s --max-time 10 --data-binary @- -H @<(echo "Token: $token") "$url/api/bind_to_group" |
-            jq -e '.code == 0' >/dev/null
+    local code
+    code=$(bind "$1")
+    if [ "$code" = -1002 ]; then
+        token=$(jq -n '{systemId: env.WSPUSH_SYSTEM, password: env.WSPUSH_PASSWORD}' |
+            curl -s --max-time 10 --data-binary @- "$url/api/login" | jq -r .data.token)
+        code=$(bind "$1")
+    fi
+    [ "$code" = 0 ]
 }
 
 trap 'kill ${link-} 2>/dev/null' EXIT
