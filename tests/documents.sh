@@ -9,7 +9,7 @@ READMES=(README.md README.zh-CN.md)
 DOCUMENTS=("${READMES[@]}" CLUSTER.md HACKING.md)
 BINARY=$PWD/$WSPUSH
 case $WSPUSH in /*) BINARY=$WSPUSH ;; esac
-CLUSTER_BINARY=${WSPUSH_CLUSTER:-build/cluster-asan/wspush}
+CLUSTER_BINARY=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
 
 # same NAME LIST LIST: two lists, one entry a line, must be the same; says which entries are not.
 same() {

@@ -11,7 +11,7 @@ ACCOUNT="{'systemId':'shop','password':'secret'}"
 # stderr alone.
 refused() {
     local out status
-    out=$(timeout 5 "${3:-$WSPUSH_CLUSTER}" -c "$DIR/n.ini" "${NODE_PORT[n]}" 2>"$DIR/err")
+    out=$(timeout 5 "${3:-$CLUSTER_WSPUSH}" -c "$DIR/n.ini" "${NODE_PORT[n]}" 2>"$DIR/err")
     status=$?
     expect_match "$1" "1 wspush: $2" "$status $(cat "$DIR/err")$out"
 }

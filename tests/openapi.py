@@ -102,7 +102,7 @@ class Server:
             os.remove(data + "/accounts")
         if dataDir == "unwritable":  # it is in the way of the file that is written first
             os.mkdir(data + "/accounts.new")
-        program = os.environ["WSPUSH_CLUSTER" if "cluster = true" in config else "WSPUSH"]
+        program = os.environ["CLUSTER_WSPUSH" if "cluster = true" in config else "WSPUSH"]
         with open(self.path + "/config.ini", "w", encoding="utf-8") as out:
             # what is given last goes last: sections may come twice
             out.write("[common]\nhost = 127.0.0.1\ndata_dir = %s\ndrain = 0.1\n[admin]\nlisten =\n"
