@@ -338,7 +338,7 @@ linked() {
         # but for those that the chapters write, or `make install`
         none "$file: files named" "$(code "$file" | tr ' ' '\n' |
             grep -xE '(\./)?([a-zA-Z0-9_.*-]+/)*[a-zA-Z0-9_*-]+\.(c|h|sh|md|ini|conf|yaml|html|svg|png|js|py|go)' |
-            sed 's#^\./##' | sort -u | grep -vxE '(node[12]|tls|wspush)\.ini' | while read -r path; do
+            sed 's#^\./##' | sort -u | grep -vxE '(node[12]|tls|wspush|configs/config)\.ini' | while read -r path; do
             compgen -G "$path" >"$DIR/found" || compgen -G "contrib/$path" >"$DIR/found" ||
                 compgen -G "tests/clients/$path" >"$DIR/found" || echo "$path"
         done)"
