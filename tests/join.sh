@@ -71,7 +71,7 @@ configurations() {
     for advertise in localhost 127.0.0 127.0.0.1.1 ::1 256.0.0.1 127.0.0.1:80; do
         configure_node n cluster.advertise=$advertise
         refused "advertise = $advertise" \
-            "*advertise = $advertise: give an IPv4 address of this machine*"
+            "*: advertise must be an IPv4 address of this machine, *not $advertise"
     done
     configure_node n cluster.advertise=192.0.2.1
     refused 'an advertise of another machine' \
