@@ -656,7 +656,7 @@ bool config_names_file(struct str name)
 {
     struct str stem = name;
 
-    return !config_find_variable(name) && config_cut_file(&stem) && config_find_variable(stem);
+    return config_cut_file(&stem) && config_find_variable(stem);
 }
 
 static bool config_complain_variable(struct str name, struct complaint *wrong)

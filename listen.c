@@ -231,7 +231,7 @@ _Noreturn static void listen_refuse_path(const char *path, int error)
 {
     die("cannot listen on unix:%s ([common] host): %s: %s", path, strerror(error),
         error == EADDRINUSE ? "stop what listens there, or choose another path"
-                            : "choose a path in a directory in which the [common] user may write");
+                            : "choose a path in a directory where [common] user may write");
 }
 
 int listen_open_path(const struct config *config, struct listen_place *place)

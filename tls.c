@@ -3,6 +3,7 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <openssl/x509v3.h>
 
 #include <errno.h>
 #include <stdio.h>
@@ -75,19 +76,43 @@ static const char *first_reason(void)
     return reason ? reason : "failed";
 }
 
+/* RFC 5246, 7.4.2: each certificate behind the first has issued the one before. Returns the number
+ * of the first that has not; 0 if all have. */
+static int tls_find_disorder(SSL_CTX *ssl)
+{
+    X509 *cert = SSL_CTX_get0_certificate(ssl);
+    STACK_OF(X509) *chain = NULL;
+
+    SSL_CTX_get0_chain_certs(ssl, &chain);
+    for (int i = 0; i < sk_X509_num(chain); i++) {
+        X509 *issuer = sk_X509_value(chain, i);
+
+        if (X509_check_issued(issuer, cert) != X509_V_OK)
+            return i + 2;
+        cert = issuer;
+    }
+    return 0;
+}
+
 static bool load(SSL_CTX *ssl, const char *cert, const char *key, char *error, size_t room)
 {
     const char *file = cert;
     bool good = SSL_CTX_use_certificate_chain_file(ssl, cert) == 1;
+    int wrong;
 
     if (good) {
         file = key;
         good = SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) == 1 &&
                SSL_CTX_check_private_key(ssl) == 1;
     }
-    if (!good)
+    if (!good) {
         snprintf(error, room, "%s: %s", file, first_reason());
-    return good;
+        return false;
+    }
+    wrong = tls_find_disorder(ssl);
+    if (wrong)
+        snprintf(error, room, "%s: certificate %d has not issued the one before it", cert, wrong);
+    return !wrong;
 }
 
 struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t room)

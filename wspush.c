@@ -213,8 +213,10 @@ static bool wspush_check_ports(const struct options *options, const struct confi
                  config->host);
     else if (!local && config->admin_port == config->port &&
              listen_overlaps(config->host, config->admin_host))
-        snprintf(error, room, "[admin] listen must not have the port of [common]: %llu",
-                 (unsigned long long)config->port);
+        snprintf(
+            error, room,
+            "[admin] listen must not have the port of [common]: give one of them another than %llu",
+            (unsigned long long)config->port);
     else
         return true;
     return false;
@@ -249,8 +251,9 @@ static bool load_config(const struct options *options, struct config *config, bo
 
 _Noreturn static void wspush_refuse_log(const struct config *config, int error)
 {
-    die("[log] file = %s: %s: name a file that %s can write, or none for stderr", config->log_file,
-        strerror(error), config->user[0] ? config->user : "wspush");
+    die("[log] file = %s: %s: name a file that can be written%s%s, or none for stderr",
+        config->log_file, strerror(error), config->user[0] ? " by [common] user = " : "",
+        config->user);
 }
 
 /* What a server is made of that changes when it is told to. */
@@ -352,8 +355,9 @@ static bool load_certificate(const struct config *config, struct tls_context **t
     *tls = tls_context_new(config->tls_cert, config->tls_key, why, sizeof why);
     if (!*tls)
         snprintf(error, room,
-                 "[tls] %s: give a certificate chain and its key without passphrase, both as PEM, "
-                 "in files that can be read",
+                 "[tls] %s: give a certificate chain, the server's own certificate first and its "
+                 "issuers behind it, and its key without passphrase, both as PEM, in files that "
+                 "can be read",
                  why);
     return *tls != NULL;
 }

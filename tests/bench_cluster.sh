@@ -4,7 +4,7 @@
 # on one machine, which Redis and RabbitMQ share; ratios of one run count. Whatever was lost,
 # repeated, out of order or misdelivered is an error; a goal that is missed is not.
 set -u
-WSPUSH_CLUSTER=build/cluster/wspush
+CLUSTER_WSPUSH=build/cluster/wspush
 # shellcheck source=tests/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh"
 # shellcheck source=tests/bench_lib.sh
@@ -45,7 +45,7 @@ alone_rounds() {
     local i name who
     for ((i = 1; i <= ROUNDS; i++)); do
         for name in fan1 fan16 uni8 shake; do
-            for who in $(in_turn $i "$ALONE" "$WSPUSH_CLUSTER"); do
+            for who in $(in_turn $i "$ALONE" "$CLUSTER_WSPUSH"); do
                 # shellcheck disable=SC2086 # a list of words
                 against $name "$(basename "$(dirname "$who")")" "$who" ${CASE[$name]} ms=1000
             done

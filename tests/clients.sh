@@ -12,7 +12,7 @@ declare -A PROCESS COMMAND=([python]='/usr/bin/python3 tests/clients/client.py' 
     [node]='node tests/clients/client.js')
 COMMAND[go]=$DIR/client
 export PYTHONPATH=.tools/pypi NODE_PATH=$PWD/.tools/node/node_modules PATH=$PWD/.tools/bin:$PATH
-export WSPUSH_PASSWORD=secret WSPUSH_GROUP=news
+SETTINGS=(WSPUSH_PASSWORD=secret WSPUSH_GROUP=news) # of the clients: a server would refuse them
 
 if ! command -v node >/dev/null; then
     echo 'left out: the client for Node, for node is not installed'
@@ -39,7 +39,7 @@ restart() {
 # run NAME SYSTEM: starts a client; what it prints is in $DIR/NAME.SYSTEM.out and .err.
 run() {
     # shellcheck disable=SC2086 # a list of words
-    WSPUSH_SYSTEM=$2 ${COMMAND[$1]} >"$DIR/$1.$2.out" 2>"$DIR/$1.$2.err" &
+    env "${SETTINGS[@]}" WSPUSH_SYSTEM="$2" ${COMMAND[$1]} >"$DIR/$1.$2.out" 2>"$DIR/$1.$2.err" &
     PROCESS[$1]=$!
     CLIENTS+=("$!")
 }
@@ -98,12 +98,12 @@ ADMIN=127.0.0.1:$FREE
 configure
 start
 sign_up shop
-export WSPUSH_URL=http://127.0.0.1:$PORT
+SETTINGS+=("WSPUSH_URL=http://127.0.0.1:$PORT")
 
 # A system that is not registered: that is the end.
 free_port
 BUSINESS=$FREE
-WSPUSH_SYSTEM=shop /usr/bin/python3 tests/clients/business.py "$BUSINESS" 2>"$DIR/business.err" &
+env "${SETTINGS[@]}" WSPUSH_SYSTEM=shop /usr/bin/python3 tests/clients/business.py "$BUSINESS" 2>"$DIR/business.err" &
 CLIENTS+=("$!")
 browser_start
 browser_open

@@ -6,7 +6,7 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-WSPUSH_CLUSTER=${WSPUSH_CLUSTER:-build/cluster-asan/wspush}
+CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
 
 REDIS='' REDIS_PORT='' REDIS_PASSWORD=''
 RABBIT='' RABBIT_PORT='' RABBIT_DIST_PORT='' EPMD='' EPMD_PORT=''
@@ -202,7 +202,7 @@ configure_node() {
 launch_node() {
     touch "$DIR/$1.log"
     NODE_LOGGED[$1]=$(wc -l <"$DIR/$1.log")
-    "$WSPUSH_CLUSTER" -c "$DIR/$1.ini" "${NODE_PORT[$1]}" \
+    "$CLUSTER_WSPUSH" -c "$DIR/$1.ini" "${NODE_PORT[$1]}" \
         >"$DIR/$1.stdout" 2>"$DIR/$1.stderr" </dev/null &
     NODE[$1]=$!
 }

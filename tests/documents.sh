@@ -9,7 +9,7 @@ READMES=(README.md README.zh-CN.md)
 DOCUMENTS=("${READMES[@]}" CLUSTER.md HACKING.md)
 BINARY=$PWD/$WSPUSH
 case $WSPUSH in /*) BINARY=$WSPUSH ;; esac
-CLUSTER_BINARY=${WSPUSH_CLUSTER:-build/cluster-asan/wspush}
+CLUSTER_BINARY=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
 
 # same NAME LIST LIST: two lists, one entry a line, must be the same; says which entries are not.
 same() {
@@ -339,7 +339,7 @@ linked() {
         # but for those that the chapters write, or `make install`
         none "$file: files named" "$(code "$file" | tr ' ' '\n' |
             grep -xE '(\./)?([a-zA-Z0-9_.*-]+/)*[a-zA-Z0-9_*-]+\.(c|h|sh|md|ini|conf|yaml|html|svg|png|js|py|go)' |
-            sed 's#^\./##' | sort -u | grep -vxE '(node[12]|tls|wspush)\.ini' | while read -r path; do
+            sed 's#^\./##' | sort -u | grep -vxE '(node[12]|tls|wspush|configs/config)\.ini' | while read -r path; do
             compgen -G "$path" >"$DIR/found" || compgen -G "contrib/$path" >"$DIR/found" ||
                 compgen -G "tests/clients/$path" >"$DIR/found" || echo "$path"
         done)"

@@ -14,7 +14,7 @@ PATIENCE=3000 # milliseconds that an answer may take
 TTL=3000
 LINES=10 # warnings that a node may log for one fault
 NODES=(a b c)
-WSPUSH_REAL=$WSPUSH_CLUSTER
+REAL_WSPUSH=$CLUSTER_WSPUSH
 declare -A MARK # of the clients, by name; those that stay are a, b and c on these nodes
 
 # incomplete NAME...: the same if some node could not be asked.
@@ -714,10 +714,10 @@ detour() {
 # restart_detoured NAME: as restart_node, but the node's link to the port that the way leads to
 # takes that way.
 restart_detoured() {
-    local WSPUSH_CLUSTER=$DIR/detoured
+    local CLUSTER_WSPUSH=$DIR/detoured
     cat >"$DIR/detoured" <<SH
 #!/bin/sh
-exec env DETOUR=${NODE_RPC[a]}:$DETOUR_PORT LD_PRELOAD=$DIR/detour.so ${WSPUSH_REAL} "\$@"
+exec env DETOUR=${NODE_RPC[a]}:$DETOUR_PORT LD_PRELOAD=$DIR/detour.so ${REAL_WSPUSH} "\$@"
 SH
     chmod +x "$DIR/detoured"
     restart_node "$1"

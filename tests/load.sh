@@ -440,6 +440,8 @@ read_only() {
     fresh
     if [ "$(id -u)" = 0 ]; then # whom nothing stops
         chmod 711 "$DIR"
+        touch "$DIR/log"
+        chmod 666 "$DIR/log"
         sed -i 's/^host/user = nobody\nhost/' "$DIR/config.ini"
     fi
     start

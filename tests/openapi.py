@@ -107,7 +107,9 @@ class Server:
                 for line in lines:  # as if each had been registered anew: the third word is the salt
                     line[2] = line[2] if line[0] == "#" else line[2][::-1]
                     file.write(" ".join(line) + "\n")
-        program = os.environ["WSPUSH_CLUSTER" if "cluster = true" in config else "WSPUSH"]
+        if dataDir == "unwritable":  # it is in the way of the file that is written first
+            os.mkdir(data + "/accounts.new")
+        program = os.environ["CLUSTER_WSPUSH" if "cluster = true" in config else "WSPUSH"]
         with open(self.path + "/config.ini", "w", encoding="utf-8") as out:
             # what is given last goes last: sections may come twice
             out.write("[common]\nhost = 127.0.0.1\ndata_dir = %s\ndrain = 0.1\n[admin]\nlisten =\n"

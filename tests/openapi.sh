@@ -3,7 +3,7 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-export DIR PORTS WSPUSH WSPUSH_CLUSTER=${WSPUSH_CLUSTER:-build/cluster-asan/wspush}
+export DIR PORTS WSPUSH CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
 export PYTHONPATH=.tools/pypi
 vectors tests/openapi.py
 finish

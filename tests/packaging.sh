@@ -83,7 +83,8 @@ reloading() {
     export CURL_CA_BUNDLE=$DIR/one.pem SSL_CERT_FILE=$DIR/one.pem
     start
     awk '/^cert =|^key =/ { sub("/one\\.", "/two.") } /^crypto_key =/ { $3 = "sixteen byte key" }
-        /^(user|allowed_origins|password|advertise) =/ { $3 = "x" } /^register =/ { $3 = "closed" }
+        /^(user|password) =/ { $3 = "x" } /^allowed_origins =/ { $3 = "https://x" }
+        /^(advertise|trusted_proxies) =/ { $3 = "10.0.0.1" } /^max_(groups|members) =/ { $3 = 7 } /^register =/ { $3 = "closed" }
         /^scope =/ { $3 = "off" } /^level =/ { $3 = "debug" } /^format =/ { $3 = "json" } /^enabled =/ { $3 = "false" }
         /^(host|data_dir|file|prefix|vhost|exchange) =/ || $0 == "user = guest" || $0 == "password = guest" { $0 = $0 "x" }
         /^listen =/ { sub(/:.*/, ":1") } /^(max_connections|max_per_ip|api_rate) =/ { $3 = 100 }
@@ -164,9 +165,9 @@ END
 # run_installed: the installed server with the installed configuration; only where it listens is ours.
 run_installed() {
     local kept=$WSPUSH
+    mkdir -p "$DIR/var/lib" "$DIR/var/log/wspush" # by systemd
     quiet 'the installed server takes the installed configuration' \
         sh -c "'$PREFIX/bin/wspush' -t -c '$DIR/etc/wspush/wspush.ini' | grep -v 'is good$' || :"
-    mkdir -p "$DIR/var/lib" "$DIR/var/log/wspush" # by systemd
     free_port
     sed "s/^host = 0.0.0.0/host = 127.0.0.1/; s/^listen = .*/listen = 127.0.0.1:$FREE/; s/^drain = .*/drain = 0.1/" \
         "$DIR/etc/wspush/wspush.ini" >"$DIR/config.ini"
@@ -229,7 +230,7 @@ distribution() {
     same 'what goes into the image' "./etc/wspush/wspush.ini ./usr/bin/wspush" \
         "$(cd "$image" && find . -type f | sort | paste -sd ' ')"
     expect "the image's configuration" "0 $image/etc/wspush/wspush.ini is good" \
-        "$("$image/usr/bin/wspush" -t -c "$image/etc/wspush/wspush.ini" 2>&1 | sed 's/^/0 /')"
+        "$(WSPUSH_COMMON_DATA_DIR=$image/data "$image/usr/bin/wspush" -t -c "$image/etc/wspush/wspush.ini" 2>&1 | sed 's/^/0 /')"
     nice make -s -j2 -C "$UNPACKED" CFLAGS=-O0 build/release/test_buf build/release/test_json >"$DIR/made" 2>&1
     for name in test_buf test_json; do
         expect_match "$name of the archive" '[1-9]* passed, 0 failed' \

@@ -31,7 +31,7 @@ done
 
 # The commands of the chapter, in its folder; ./wspush is the sanitizer build.
 cd "$DIR" || finish
-ln -s "$OLDPWD/$WSPUSH_CLUSTER" wspush
+ln -s "$OLDPWD/$CLUSTER_WSPUSH" wspush
 WEBSOCAT=$OLDPWD/$WEBSOCAT
 for name in node1 node2; do
     grep -qxF "./wspush -c $name.ini" "$OLDPWD/README.md" ||

@@ -83,7 +83,7 @@ $READ" "$LOGGED"
     expect 'head_timeout of a connection from before' closed "$(cat "$DIR/before")"
     change limits max_body 1 # below what is allowed
     hang_up
-    expect_match 'a bad value changes nothing' "$KEPT error=\"$DIR/config.ini:*max_body must be a number*\"" "$LOGGED"
+    expect_match 'a bad value changes nothing' "$KEPT error=\"$DIR/config.ini:*max_body must be a size*\"" "$LOGGED"
     expect_match 'and says so' '413 *' "$(call get_online_list "$(printf '%2000s' ' ')")"
     change limits max_body '1 MiB'
     change limits api_rate 0
@@ -137,6 +137,20 @@ origins() {
     change websocket allowed_origins 'https://b.example'
     hang_up
     expect 'allowed_origins' '403 101' "$(upgrade https://a.example) $(upgrade https://b.example)"
+    expect_match 'who is refused is in the log, escaped' \
+        '*info client turned away: its Origin is not among allowed_origins remote="127.0.0.1" origin="https://a.example\\"\\xff"' \
+        "$(upgrade $'https://a.example"\xff' >/dev/null; grep 'not among' "$DIR/log" | tail -n 1)"
+    change websocket allowed_origins 'https://b.example:443/ https://*.c.example:8443, null'
+    hang_up
+    expect 'ports, a slash, subdomains, null' '101 403 101 403 101 403' \
+        "$(for origin in https://b.example https://b.example:8443 https://x.C.example:8443 https://c.example:8443 \
+            null nil; do upgrade "$origin"; done | paste -sd ' ')"
+    change websocket allowed_origins 'b.example'
+    hang_up
+    expect_match 'what no page can match is refused' "$KEPT error=\"$DIR/config.ini:*allowed_origins*not b.example\"" "$LOGGED"
+    change websocket allowed_origins '*'
+    hang_up
+    expect 'a star is all' 101 "$(upgrade https://a.example)"
     change websocket allowed_origins ''
     hang_up
     expect 'none again are all' 101 "$(upgrade https://a.example)"
@@ -188,6 +202,34 @@ $READ" "$LOGGED"
     hang_up
     expect "a file that is gone is not the defaults'" "$KEPT error=\"$DIR/config.ini: No such file or directory: give a readable file with -c\"" "$LOGGED"
     mv "$DIR/kept.ini" "$DIR/config.ini"
+}
+
+# Variables hold at SIGHUP too, and the files that they name are read again.
+variables() {
+    halt
+    printf '1 MiB\n' >"$DIR/max_body"
+    configure
+    export WSPUSH_LIMITS_MAX_BODY_FILE=$DIR/max_body
+    start
+    login shop
+    SEEN=$(grep -c SIGHUP "$DIR/log")
+    change limits max_body 5000
+    hang_up
+    expect 'the variable goes before what the file says now' "$READ" "$LOGGED"
+    printf '1000\n' >"$DIR/max_body"
+    hang_up
+    expect 'what it names is read again' "info SIGHUP: changed section=\"limits\" key=\"max_body\" from=\"1048576\" to=\"1000\"
+$READ" "$LOGGED"
+    expect_match 'and taken up' '413 *' "$(call get_online_list "$(printf '%2000s' ' ')")"
+    printf '1\n' >"$DIR/max_body"
+    hang_up
+    expect_match 'a bad value is told by its name' "$KEPT error=\"WSPUSH_LIMITS_MAX_BODY_FILE: max_body must be a size*\"" "$LOGGED"
+    unset WSPUSH_LIMITS_MAX_BODY_FILE
+    halt
+    configure
+    start
+    login shop
+    SEEN=$(grep -c SIGHUP "$DIR/log")
 }
 
 # logrotate renames the file and sends SIGUSR1.
@@ -356,6 +398,7 @@ connections
 origins
 scope
 restart_needed
+variables
 reopened
 stop
 rm "$DIR/log"

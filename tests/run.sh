@@ -99,7 +99,7 @@ part bench tests/bench.sh smoke
 part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader backlog storms
 part 'park (TLS)' env TLS=1 tests/park.sh
 part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
-part 'repair (threads)' env WSPUSH_CLUSTER=build/cluster-tsan/wspush tests/repair.sh
+part 'repair (threads)' env CLUSTER_WSPUSH=build/cluster-tsan/wspush tests/repair.sh
 
 tr '\n' '\0' <"$OUT/list" | xargs -0 -P 2 --process-slot-var=LANE -I PART bash -c 'run_part PART'
 

@@ -3,7 +3,7 @@
 # all of them: confirmed sends a second, and how many nodes RabbitMQ has delivered each one to. Those
 # on one machine share it, so sends a second fall with every node; deliveries are what counts.
 set -u
-WSPUSH_CLUSTER=${WSPUSH_CLUSTER:-build/cluster/wspush}
+CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster/wspush}
 # shellcheck source=tests/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh"
 

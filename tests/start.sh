@@ -39,8 +39,10 @@ command_line() {
         "$STATUS $OUT"
     expect '-h leaves stderr alone' '' "$ERR"
     expect '-h fits a screen' '1 1' \
-        "$(echo "$OUT" | awk 'length > 90 { long = 1 } END { print (NR < 24), !long }')"
-    for option in -x --version -c '1 2' '-t -t -c'; do
+        "$(echo "$OUT" | awk 'length > 90 { long = 1 } END { print (NR < 25), !long }')"
+    expect '--help is -h' "$("$BINARY" -h)" "$("$BINARY" --help)"
+    expect '--version is -v' "$("$BINARY" -v)" "$("$BINARY" -t --version)"
+    for option in -x --versio --helper -c '1 2' '-t -t -c'; do
         # shellcheck disable=SC2086 # several arguments
         run $option
         expect_match "wrong usage: $option" '2 *usage: wspush*' "$STATUS $ERR"
@@ -112,6 +114,21 @@ limits|max_head = 10 MiB|max_head
 limits|head_timeout = 0|head_timeout
 limits|idle_timeout =|idle_timeout
 limits|api_rate = fast|api_rate
+limits|max_body = 300 MiB|max_body*from 256 bytes to 256 MiB*KiB, MiB or GiB, not 300 MiB
+websocket|send_queue = 1 GB|send_queue*KiB, MiB or GiB, not 1 GB
+common|prot = 80|prot; did you mean port?
+limits|ping = 3|ping; it belongs to [[]websocket]
+common|data_dir = "data|double quote
+common|data_dir = "da"ta|double quote
+common|host =|host
+common|data_dir = ""|data_dir
+common|host = unix:|unix:/run/wspush/socket
+common|trusted_proxies = 10.0.0.0/8, localhost|trusted_proxies*10.0.0.0/8*not localhost
+websocket|allowed_origins = shop.example|allowed_origins*https://shop.example*not shop.example
+websocket|allowed_origins = https://a.example/path|allowed_origins*not https://a.example/path
+cluster|advertise = localhost|advertise*not localhost
+cluster|advertise = ::1|advertise*not ::1
+cluster|advertise = 0.0.0.0|advertise*not 0.0.0.0
 notice|scope = all|scope*group
 log|level = loud|level*debug
 log|format = xml|format*text*json
@@ -132,7 +149,7 @@ good_file() {
     cat >>"$DIR/good.ini" <<'END'
 [ COMMON ]
 Host=127.0.0.1 # here
-    Port = 7801 ;x
+    Port = 7802 ;x
 crypto_key = 01234567#9;bcdef
 [auth]
 register = key:a#b;c
@@ -140,10 +157,162 @@ register = key:a#b;c
 max_body = 2mib
 [websocket]
 ping = 0.25
-allowed_origins =
+send_queue = 1 GiB
+allowed_origins = https://a.example:443/ https://*.b.example, null
+[redis]
+password = " # ;\" "
 END
     run -t -c good.ini
     expect 'all that a file may look like' '0 good.ini is good' "$STATUS $OUT$ERR"
+}
+
+# Others keep their configuration in a folder of this name.
+other_place() {
+    mkdir "$DIR/configs"
+    printf '[common]\nport = x\n' >"$DIR/configs/config.ini"
+    rm -f "$DIR/config.ini"
+    refused 'configs/config.ini is read where there is no config.ini' 'configs/config.ini:2: port*' -t
+    refused 'also for a start' 'configs/config.ini:2: port*'
+    echo >"$DIR/config.ini"
+    run -t
+    expect 'config.ini goes first' '0 config.ini is good' "$STATUS $OUT$ERR"
+    rm -r "$DIR/config.ini"
+    refused 'what -c names goes before both' 'x.ini: *' -t -c x.ini
+    rm -r "$DIR/configs"
+}
+
+# unstartable NAME PATTERN [SECTION-TEXT]: what a start refuses, and -t refuses in the same words. The key in
+# the text goes into the place of the usual one.
+unstartable() {
+    local key
+    configure
+    key=$(sed -n '2s/ .*//p' <<<"${3-}")
+    [ -z "$key" ] || sed -i "/^$key =/d" "$DIR/config.ini"
+    echo "${3-}" >>"$DIR/config.ini"
+    set -- "$1" "$2" -c config.ini "$FREE"
+    ! grep -q 'host = unix' "$DIR/config.ini" || set -- "${@:1:4}" # which has no port
+    refused "$@"
+    refused "-t: $1" "$2" -t "${@:3}"
+}
+
+# Nothing is created by a test, and what a running server has does not disturb it.
+whole_test() {
+    local before
+    certificate one
+    certificate two
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9 -subj /CN=issuer \
+        -keyout "$DIR/ca.key" -out "$DIR/ca.pem" 2>/dev/null
+    openssl x509 -req -in <(openssl req -new -key "$DIR/one.key" -subj /CN=leaf) -days 9 -CA "$DIR/ca.pem" \
+        -CAkey "$DIR/ca.key" -set_serial 1 -out "$DIR/leaf.pem" 2>/dev/null
+    cat "$DIR/leaf.pem" "$DIR/ca.pem" >"$DIR/chain.pem"
+    cat "$DIR/leaf.pem" "$DIR/two.pem" "$DIR/ca.pem" >"$DIR/order.pem"
+    cat "$DIR/ca.pem" "$DIR/leaf.pem" >"$DIR/reverse.pem"
+    rm -rf "$DIR/data" "$DIR/log"
+    touch "$DIR/file"
+    before=$(ls "$DIR")
+    configure "[tls]
+cert = $DIR/chain.pem
+key = $DIR/one.key"
+    run -t
+    expect '-t: nothing is there yet' '0 config.ini is good' "$STATUS $OUT$ERR"
+    expect 'and nothing is made' "$before" "$(rm "$DIR/config.ini" && ls "$DIR")"
+    unstartable 'a chain in another order' "[[]tls] $DIR/order.pem: certificate 2 has not issued *own certificate first*" "[tls]
+cert = $DIR/order.pem
+key = $DIR/one.key"
+    unstartable 'a chain whose issuer comes first' "[[]tls] $DIR/one.key: *own certificate first*" "[tls]
+cert = $DIR/reverse.pem
+key = $DIR/one.key"
+    unstartable 'the port of both listeners' '[[]admin] listen must not have the port of [[]common]: *' "[admin]
+listen = 127.0.0.1:$FREE"
+    unstartable 'a user that there is not' '[[]common] user = x y: *' '[common]
+user = "x y"'
+    unstartable 'a log in a folder that there is not' '[[]log] file = /none/log: No such *written, or none*' '[log]
+file = /none/log'
+    unstartable 'a log that is a folder' '[[]log] file = /: Is a directory*' '[log]
+file = /'
+    unstartable 'a data_dir below nothing' '[[]common] data_dir = none/data: No such*' '[common]
+data_dir = none/data'
+    unstartable 'a data_dir that is a file' '[[]common] data_dir = file: Not a directory*' '[common]
+data_dir = file'
+    unstartable 'an address of another machine' 'cannot listen on 192.0.2.1 port *' '[common]
+host = 192.0.2.1'
+    unstartable 'a long path' '[[]common] host = unix:*: such a path may have * bytes: *' "[common]
+host = unix:$(printf '%0150d' 0)"
+    unstartable 'a path that is a file' '[[]common] host = unix:file: * no socket: *' '[common]
+host = unix:file'
+    unstartable 'a path below nothing' 'cannot listen on unix:none/s ([[]common] host): No such*' '[common]
+host = unix:none/s'
+    expect 'a file in the place of a socket stays' 1 "$(find "$DIR/file" | wc -l)"
+    configure
+    start
+    sign_up shop
+    run -t "$PORT"
+    expect '-t beside a server that runs' '0 config.ini is good' "$STATUS $OUT$ERR"
+    halt
+    echo x >"$DIR/data/key"
+    unstartable 'a key of another length' '*data/key is damaged*'
+    rm "$DIR/data/key"
+    echo nonsense >>"$DIR/data/accounts"
+    unstartable 'accounts that are damaged' '*data/accounts:3: *'
+    rm -r "$DIR/data" "$DIR/log"
+}
+
+# Variables go before the file.
+environment() {
+    local port=$FREE
+    configure
+    export WSPUSH_COMMON_PORT=nowhere
+    refused 'an ill-typed variable' 'WSPUSH_COMMON_PORT: port must be*not nowhere' -c config.ini
+    refused 'for -t as well' 'WSPUSH_COMMON_PORT: port must be*not nowhere' -t -c config.ini
+    export WSPUSH_COMMON_PORT=$port WSPUSH_COMON_HOST=x
+    refused 'an unknown variable' 'unknown variable of the environment: WSPUSH_COMON_HOST; did you mean WSPUSH_COMMON_HOST?' -c config.ini
+    unset WSPUSH_COMON_HOST
+    export WSPUSH_AUTH_REGISTER_FILE=$DIR/secret
+    refused 'a file that there is not' "WSPUSH_AUTH_REGISTER_FILE: $DIR/secret: No such*" -c config.ini
+    printf 'key:hunter2\n\n' >"$DIR/secret"
+    WSPUSH_AUTH_REGISTER=open refused 'both of a pair' \
+        'WSPUSH_AUTH_REGISTER and WSPUSH_AUTH_REGISTER_FILE are both set*' -c config.ini
+    head -c 70000 /dev/zero >"$DIR/secret"
+    refused 'a file that is too large' "WSPUSH_AUTH_REGISTER_FILE: $DIR/secret: File too large*" -c config.ini
+    printf 'maybe hunter2\n' >"$DIR/secret"
+    refused 'what is in it' 'WSPUSH_AUTH_REGISTER_FILE: register must be*' -c config.ini
+    expect 'which is not repeated' 0 "$(grep -c hunter2 <<<"$ERR$OUT")"
+    printf 'key:hunter2 # x\r\n' >"$DIR/secret"
+    sed -i 's/^host/port = 1\nhost/' "$DIR/config.ini"
+    run -t
+    expect 'they go before the file' '0 config.ini is good' "$STATUS $OUT$ERR"
+    "$BINARY" -c "$DIR/config.ini" >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    PORT=$port
+    wait_for answers
+    expect_match 'a value from a file, without the end of its line' '200 {"code":0,*' \
+        "$(call register '{"systemId":"env","password":"p"}' -H 'Register-Key: hunter2 # x')"
+    expect_match 'nobody else registers' '401 *' "$(call register '{"systemId":"env2","password":"p"}')"
+    halt
+    FREE=$((FREE + 1))
+    configure
+    start
+    expect 'PORT goes before the variable' yes "$([ "$PORT" != "$port" ] && answers && echo yes)"
+    halt
+    unset WSPUSH_COMMON_PORT WSPUSH_AUTH_REGISTER_FILE
+}
+
+# A value in quotes is what stands between them.
+quotes() {
+    configure
+    sed -i "s,^data_dir = .*,data_dir = \"$DIR/da ta # x;y\" # here," "$DIR/config.ini"
+    start
+    halt
+    expect 'a name with blanks and marks' yes "$([ -d "$DIR/da ta # x;y" ] && echo yes)"
+    configure
+    sed -i 's,^data_dir = .*,data_dir = "data",' "$DIR/config.ini"
+    (cd "$DIR" && exec "$BINARY" -c config.ini "$FREE") >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    PORT=$FREE
+    wait_for answers
+    halt
+    expect 'quotes are no part of it' 'data' "$(cd "$DIR" && echo *data*)"
+    rm -r "$DIR/data" "$DIR/da ta # x;y"
 }
 
 # --- running ----------------------------------------------------------------------------------
@@ -213,6 +382,78 @@ terminal() {
         "[::1]:$port [::1]:$FREE [::1]:$port " "$(grep -o '//[^/]*/' "$DIR/terminal" | tr -d '/' | tr '\n' ' ')"
     kill -TERM "$(cat "$DIR/pid")"
     wait $script
+}
+
+# over SOCKET: the status of a request over a Unix-domain socket.
+over() {
+    curl -s -o /dev/null --max-time 5 -w '%{http_code}' --unix-socket "$1" http://localhost/api/login -X OPTIONS
+}
+
+is_answered() {
+    [ "$(over "$1")" = 200 ]
+}
+
+# start_local NAME: starts a server at $DIR/NAME/socket, whose data and log are beside it.
+start_local() {
+    mkdir -p "$DIR/$1"
+    ADMIN='' configure
+    sed "s,^host = .*,host = unix:$DIR/$1/socket,; s,$DIR/\(data\|log\),$DIR/${2-$1}/\1," "$DIR/config.ini" >"$DIR/$1/config.ini"
+    "$BINARY" -c "$DIR/$1/config.ini" >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    wait_for is_answered "$DIR/$1/socket"
+}
+
+# host = unix:PATH
+unix_socket() {
+    local socket=$DIR/one/socket other
+    start_local one
+    expect 'a server at a path' '200 srw-rw-rw-' "$(over "$socket") $(mode "$socket")"
+    expect_match 'its log says where' '*info wspush * is listening host="unix:*/one/socket" max_connections=*' \
+        "$(grep 'is listening' "$DIR/one/log")"
+    expect 'and no port' 0 "$(grep -c 'port=' "$DIR/one/log")"
+    sed "s,^data_dir = .*,data_dir = $DIR/data," "$DIR/one/config.ini" >"$DIR/second.ini"
+    refused 'a path that is taken' "cannot listen on unix:$socket ([[]common] host): Address already in use: *another path" \
+        -c second.ini
+    run -t -c second.ini
+    expect 'which a test allows' '0 second.ini is good' "$STATUS $OUT$ERR"
+    expect 'the first one goes on' 200 "$(over "$socket")"
+    refused 'a path has no port' "[[]common] host = unix:$socket has no port: leave the argument PORT out" -c second.ini 80
+    local_proxy "$socket"
+    halt
+    expect 'the socket is gone with the server' no "$([ -e "$socket" ] && echo yes || echo no)"
+    start_local one
+    kill_process "$SERVER"
+    SERVER=''
+    expect 'a server that is killed leaves it' yes "$([ -S "$socket" ] && echo yes)"
+    run -t -c one/config.ini
+    expect 'a test leaves it as well' '0 yes' "$STATUS $([ -S "$socket" ] && echo yes)"
+    start_local one
+    expect 'the next one takes its place' 200 "$(over "$socket")"
+    # as when one is started while another still drains
+    other=$SERVER
+    rm "$socket"
+    sed "s,$DIR/one/\(data\|log\),$DIR/\1," "$DIR/one/config.ini" >"$DIR/second.ini"
+    "$BINARY" -c "$DIR/second.ini" >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    wait_for is_answered "$socket"
+    kill_process "$other" TERM
+    expect "a server removes no other one's socket" '200' "$(over "$socket")"
+    halt
+    rm -r "$DIR/data"
+}
+
+# local_proxy SOCKET: nginx in front of it.
+local_proxy() {
+    free_port
+    start_nginx "server { listen 127.0.0.1:$FREE; location / { proxy_pass http://unix:$1:; proxy_http_version 1.1;
+        proxy_set_header Upgrade \$http_upgrade; proxy_set_header Connection \$http_connection; } }" "$FREE"
+    PORT=$FREE
+    sign_up shop
+    client a shop
+    expect 'a client and a push through nginx' '200 {"code":0,"msg":"success","data":[]} {"code":7,"msg":"m","data":0}' \
+        "$(call send_to_client "{'clientId':'$ID','code':7,'msg':'m','data':0}") $(frames a 1)"
+    kill_process "$CLIENT"
+    stop_nginx
 }
 
 # without standard streams: their numbers are nobody else's
@@ -405,6 +646,42 @@ stalled_log() {
     stop
 }
 
+# both_refused NAME PATTERN: of user.ini, with the port on the command line.
+both_refused() {
+    refused "$1" "$2" -c user.ini "$FREE"
+    refused "-t: $1" "$2" -t -c user.ini "$FREE"
+}
+
+# What root can read and the user cannot would only fail at a signal.
+unreadable() {
+    local as='as [[]common] user = nobody, which SIGHUP reads it as'
+    cp "$DIR/config.ini" "$DIR/user.ini"
+    chmod 600 "$DIR/user.ini"
+    both_refused 'a configuration that the user cannot read' "$as: user.ini: Permission denied: *"
+    chmod 644 "$DIR/user.ini"
+    sed -i "s,^file = .*,file = $DIR/log," "$DIR/user.ini"
+    touch "$DIR/log"
+    both_refused 'a log that the user cannot write' \
+        "[[]log] file = $DIR/log: Permission denied: * written by [[]common] user = nobody, *"
+    sed -i "s,^file = .*,file = $DIR/logs/log," "$DIR/user.ini"
+    certificate user
+    printf '[tls]\ncert = %s\nkey = %s\n' "$DIR/user.pem" "$DIR/user.key" >>"$DIR/user.ini"
+    chmod 600 "$DIR/user.key"
+    both_refused 'a key that the user cannot read' "$as: [[]tls] $DIR/user.key: Permission denied: *"
+    chmod 644 "$DIR/user.key"
+    printf 'key:x' >"$DIR/secret"
+    chmod 600 "$DIR/secret"
+    export WSPUSH_AUTH_REGISTER_FILE=$DIR/secret
+    both_refused 'a secret that the user cannot read' "$as: WSPUSH_AUTH_REGISTER_FILE: $DIR/secret: Permission denied*"
+    unset WSPUSH_AUTH_REGISTER_FILE
+    sed -i "s,^host = .*,host = unix:$DIR/socket," "$DIR/user.ini"
+    refused 'a socket where the user cannot make one' "cannot listen on unix:$DIR/socket *: Permission denied: *" -c user.ini
+    refused '-t: a socket where the user cannot make one' "cannot listen on unix:$DIR/socket *: Permission denied: *" -t -c user.ini
+    sed -i "s,^host = .*,host = unix:$DIR/logs/socket," "$DIR/user.ini"
+    run -t -c user.ini
+    expect 'where it can, it is good' '0 user.ini is good' "$STATUS $OUT$ERR"
+}
+
 other_user() {
     if [ "$(id -u)" != 0 ]; then
         echo 'skip user = nobody: only root can become another user'
@@ -412,24 +689,36 @@ other_user() {
     fi
     rm -rf "$DIR/data"
     chmod 711 "$DIR" # the other user has to reach data_dir
+    mkdir "$DIR/logs"
+    chown nobody "$DIR/logs"
     configure
-    sed -i 's/^host/user = nobody\nhost/' "$DIR/config.ini"
+    sed -i "s/^host/user = nobody\nhost/; s,^file = .*,file = $DIR/logs/log," "$DIR/config.ini"
+    run -t "$FREE"
+    expect '-t with user = nobody' '0 config.ini is good' "$STATUS $OUT$ERR"
     start
     expect 'user = nobody: it runs as nobody' "$(id -u nobody) $(id -u nobody)" \
         "$(awk '$1 == "Uid:" { print $2, $3 }' "/proc/$SERVER/status")"
     sign_up shop
     expect_match 'it can write its data' '200 {*' "$(call "${LIST[@]}")"
+    mv "$DIR/logs/log" "$DIR/logs/log.1"
+    kill -USR1 "$SERVER"
+    wait_for grep -q 'SIGUSR1: the log has been reopened' "$DIR/logs/log"
+    kill -HUP "$SERVER"
+    wait_for grep -q 'SIGHUP: the conf' "$DIR/logs/log"
+    expect 'it can open its log and its configuration again' 2 "$(grep -c 'SIG.* \(re\|read a\)' "$DIR/logs/log")"
     stop
     expect 'all of which is its own' "$(find "$DIR/data")" "$(find "$DIR/data" -user nobody)"
     start
     expect_match 'and is read again' '200 {*' "$(call "${LIST[@]}")"
     stop
+    unreadable
     sed 's/^user = .*/user = no-such-user/' "$DIR/config.ini" >"$DIR/bad.ini"
     refused 'a user that there is not' '*user = no-such-user: *' -c bad.ini "$FREE"
     chown root "$DIR/data/lock"
     sed 's/^user = .*/user = nobody/' "$DIR/config.ini" >"$DIR/bad.ini"
     refused 'files in data_dir that are not the user'"'"'s' '*/lock: *must belong to nobody*' \
         -c bad.ini "$FREE"
+    refused '-t says so too' '*/lock: *must belong to nobody*' -t -c bad.ini "$FREE"
 }
 
 command_line
@@ -439,6 +728,12 @@ mkdir "$DIR/data"
 test_option
 bad_files
 good_file
+other_place
+whole_test
+environment
+quotes
+unix_socket
+mkdir -p "$DIR/data"
 port_argument
 defaults
 terminal

@@ -136,6 +136,7 @@ static const struct {
     {"https://*.example", STR_INIT("https://example"), false},
     {"https://*.example", STR_INIT("https://.example"), false},
     {"https://*.example", STR_INIT("https://aexample"), false},
+    {"https://*.example", STR_INIT("https://abcexample"), false},
     {"https://*.example", STR_INIT("https://a.example.evil"), false},
     {"https://*.example", STR_INIT("http://a.example"), false},
     {"https://*.example", STR_INIT("https://a.example:8443"), false},

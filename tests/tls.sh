@@ -236,19 +236,25 @@ slow_reader
 stop
 starts
 
-# A key that only root can read is read before the rights are given up, and not again.
+# A key that only root can read could not be read again at SIGHUP.
 if [ "$(id -u)" = 0 ]; then
     chmod 711 "$DIR"
     configure
-    sed -i "s#^data_dir = .*#data_dir = $DIR/nobody\nuser = nobody#; s#^file = .*#file = $DIR/nobody.log#" \
+    mkdir -m 777 "$DIR/logs"
+    sed -i "s#^data_dir = .*#data_dir = $DIR/nobody\nuser = nobody#; s#^file = .*#file = $DIR/logs/log#" \
         "$DIR/config.ini"
     chmod 600 "$DIR/tls.key"
+    free_port
+    expect_match 'user = nobody: a key of root alone stops the start' '1 wspush: as *nobody*tls.key: Permission denied: *' \
+        "$(timeout 20 "$WSPUSH" -c "$DIR/config.ini" "$FREE" >"$DIR/out" 2>&1; echo "$? $(cat "$DIR/out")")"
+    chmod 644 "$DIR/tls.key"
     start
-    expect_match 'user = nobody: a key of root alone is used' '404 *' "$(call none '{}')"
+    expect_match 'one that nobody can read is used' '404 *' "$(call none '{}')"
+    chmod 600 "$DIR/tls.key"
     kill -HUP "$SERVER"
-    wait_for grep -q SIGHUP "$DIR/nobody.log"
-    expect_match 'but cannot be loaded again' '*tls.key: Permission denied*' \
-        "$(grep SIGHUP "$DIR/nobody.log")"
+    wait_for grep -q SIGHUP "$DIR/logs/log"
+    expect_match 'what becomes unreadable later is told at SIGHUP' '*tls.key: Permission denied*' \
+        "$(grep SIGHUP "$DIR/logs/log")"
     expect 'which costs nothing' CN=renewed "$(served)"
     stop
 else
