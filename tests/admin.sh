@@ -205,7 +205,7 @@ neighbours() {
 # healthy FD: asks over a connection that stays, and waits for the answer.
 healthy() {
     lines 'GET /healthz HTTP/1.1' 'Host: localhost' >&"$1"
-    timeout 10 sed '/^ok/q' <&"$1" | grep -c '^ok'
+    timeout 60 sed '/^ok/q' <&"$1" | grep -c '^ok'
 }
 
 # A listener that answers whoever reaches it does not let everybody stay: who has been silent longest makes room.
@@ -230,7 +230,7 @@ many_at_once() {
     done
 }
 
-# A real Prometheus, which reads what it finds every half second.
+# A real Prometheus, which reads what it finds every second.
 scrape() {
     local port pid query="up{job=\"wspush\"}"
     free_port
@@ -238,8 +238,8 @@ scrape() {
     cat >"$DIR/prometheus.yml" <<YAML
 scrape_configs:
   - job_name: wspush
-    scrape_interval: 500ms
-    scrape_timeout: 400ms
+    scrape_interval: 1s
+    scrape_timeout: 1s
     static_configs:
       - targets: ['$ADMIN']
 YAML

@@ -187,10 +187,10 @@ page_run() {
     driver_value POST /execute/sync "{\"script\":$(json_text "$script"),\"args\":[${arguments#,}]}"
 }
 
-# page_wait SCRIPT [JSON...]: waits up to ten seconds until a script returns true. Its status tells. Where three of these
+# page_wait SCRIPT [JSON...]: waits up to thirty seconds until a script returns true. Its status tells. Where three of these
 # waits were in vain, the others are short: what is broken need not take for ever.
 page_wait() {
-    local end=$((SECONDS + 10))
+    local end=$((SECONDS + 30))
     ! has_lines "$DIR/browser/vain" 3 || end=$((SECONDS + 1))
     while [ $SECONDS -lt $end ]; do
         [ "$(page_run "$@")" != true ] || return 0

@@ -84,7 +84,7 @@ works_on() {
 
 # race SYSTEM NODE: registers it with the node's name as the password.
 race() {
-    curl -s --max-time 20 -d "{\"systemId\":\"$1\",\"password\":\"$2\"}" \
+    curl -s --max-time 100 -d "{\"systemId\":\"$1\",\"password\":\"$2\"}" \
         "http://127.0.0.1:${NODE_PORT[$2]}/api/register" | jq .code >"$DIR/$1.$2"
 }
 
@@ -391,7 +391,7 @@ after_binding() {
     for steps in binds unbinds; do
         set --
         for name in "${NODES[@]}"; do
-            sed '$d' "$DIR/$name.$steps" | curl -s --max-time 30 -K - >"$DIR/$name.answers" &
+            sed '$d' "$DIR/$name.$steps" | curl -s --max-time 100 -K - >"$DIR/$name.answers" &
             set -- "$@" $!
         done
         wait "$@"

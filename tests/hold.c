@@ -8,7 +8,8 @@
  *   bind GROUP  binds every client to a group                   bound N
  *   ping        every client sends "ping" and awaits "pong"     pongs N
  *   frames K    waits until K pushed frames have come in all    frames N
- *   wait MS     answers the server's pings for so long          closed N going_away M pings P
+ *   wait MS     answers the server's pings for so long
+ *   closed N    the same until N clients have been closed       closed N going_away M pings P took MS
  *   drop N      resets N clients                                open TOTAL
  *   requests N  one request on each of N connections, thrice    answers M
  *   stick N     opens N clients that read nothing after their id     open TOTAL
@@ -25,8 +26,8 @@
  *   call N      N requests on a connection that stays                answers N longest US
  *   storm N     N connections that come and go, in ten ways          visits N answers N bound N
  *
- * US are microseconds, MS milliseconds. Each wait is bounded. It exits with 0 at the end of its
- * input. */
+ * US are microseconds, MS milliseconds. Each wait is bounded. Between commands the clients read, and
+ * answer pings. It exits with 0 at the end of its input. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -50,7 +51,7 @@
 
 #define CLIENTS_MAX 19900
 #define PER_SOURCE 8000 /* clients of one source address: ports are not endless */
-#define PATIENCE 20000  /* milliseconds for what is waited for */
+#define PATIENCE 60000  /* milliseconds for what is waited for */
 #define FRAME_MAX 65536 /* the longest frame that is read, with its header */
 #define WINDOW 8        /* messages of a flood that the slowest reader may be behind */
 #define DRIP 50         /* milliseconds between two bytes of one that dribbles */
@@ -307,6 +308,13 @@ static void serve(struct holder *holder, int timeout)
             read_client(holder, &holder->clients[i]);
 }
 
+/* In the middle of other work: nobody is taken for dead because that takes long. */
+static void serve_now_and_then(struct holder *holder, size_t step)
+{
+    if (step % 64 == 0)
+        serve(holder, 0);
+}
+
 /* Serves until a counter has reached a number, or patience ends. */
 static void serve_until(struct holder *holder, const size_t *counter, size_t number)
 {
@@ -423,20 +431,22 @@ static bool bind_client(const struct holder *holder, int fd, const char *id, con
     return read_answer(fd);
 }
 
-static size_t bind_clients(const struct holder *holder, const char *group)
+static size_t bind_clients(struct holder *holder, const char *group)
 {
     int fd = dial(holder, 0);
     size_t bound = 0;
 
-    for (size_t i = 0; i < holder->count; i++)
+    for (size_t i = 0; i < holder->count; i++) {
+        serve_now_and_then(holder, i);
         if (holder->clients[i].fd >= 0)
             bound += bind_client(holder, fd, holder->clients[i].id, group);
+    }
     close(fd);
     return bound;
 }
 
 /* One request on each of many connections at a time, three times over. */
-static size_t request_on_many(const struct holder *holder, size_t count)
+static size_t request_on_many(struct holder *holder, size_t count)
 {
     int *fds = malloc((count + 1) * sizeof *fds);
     size_t answers = 0;
@@ -448,8 +458,10 @@ static size_t request_on_many(const struct holder *holder, size_t count)
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < count; i++)
             send_request(holder, fds[i], "/api/get_online_list", "{\"groupName\":\"nobody\"}");
-        for (size_t i = 0; i < count; i++)
+        for (size_t i = 0; i < count; i++) {
+            serve_now_and_then(holder, i);
             answers += read_answer(fds[i]);
+        }
     }
     for (size_t i = 0; i < count; i++)
         close(fds[i]);
@@ -597,6 +609,19 @@ static void flood(struct holder *holder, const char *argument)
     free(took);
 }
 
+static void ping_server(struct holder *holder)
+{
+    size_t sent = 0;
+
+    holder->pongs = 0;
+    for (size_t i = 0; i < holder->count; i++)
+        if (holder->clients[i].fd >= 0 && !holder->clients[i].deaf) {
+            send_frame(holder->clients[i].fd, 1, "ping", 4);
+            sent++;
+        }
+    serve_until(holder, &holder->pongs, sent);
+}
+
 /* --- clients that vanish --------------------------------------------------------------------- */
 
 /* No packet comes in any more, so that none is acknowledged either; elsewhere than on Linux it is
@@ -617,8 +642,8 @@ static void cut_off(int fd)
 /* The last N clients vanish. */
 static void vanish(struct holder *holder, size_t number)
 {
-    serve(holder, 0);
     holder->vanished = now_us();
+    ping_server(holder); /* the last that the server hears of them is no older than that */
     for (size_t i = 0; i < holder->count; i++) {
         struct client *client = &holder->clients[i];
 
@@ -954,8 +979,10 @@ static void storm(struct holder *holder, size_t number)
 
 static void open_clients(struct holder *holder, size_t number)
 {
-    while (number-- > 0 && holder->count < CLIENTS_MAX)
+    while (number-- > 0 && holder->count < CLIENTS_MAX) {
+        serve_now_and_then(holder, holder->count);
         open_client(holder, false);
+    }
 }
 
 static void stick_clients(struct holder *holder, size_t number)
@@ -971,19 +998,6 @@ static void drop_clients(struct holder *holder, size_t number)
     for (; number > 0 && holder->count > 0; number--)
         if (holder->clients[--holder->count].fd >= 0)
             close_client(&holder->clients[holder->count]);
-}
-
-static void ping_server(struct holder *holder)
-{
-    size_t sent = 0;
-
-    holder->pongs = 0;
-    for (size_t i = 0; i < holder->count; i++)
-        if (holder->clients[i].fd >= 0 && !holder->clients[i].deaf) {
-            send_frame(holder->clients[i].fd, 1, "ping", 4);
-            sent++;
-        }
-    serve_until(holder, &holder->pongs, sent);
 }
 
 /* The commands for those who do not behave; false if it is none of them. */
@@ -1021,10 +1035,21 @@ static bool misbehave(struct holder *holder, const char *command, const char *ar
     return true;
 }
 
+/* Serves for some milliseconds, of which the pings are counted, or until so many have been closed. */
+static void wait_for(struct holder *holder, int64_t milliseconds, size_t closed)
+{
+    int64_t begin = now_us(), end = begin + milliseconds * 1000;
+
+    holder->pings = 0;
+    while (now_us() < end && holder->closed < closed)
+        serve(holder, 20);
+    printf("closed %zu going_away %zu pings %zu took %lld\n", holder->closed, holder->going_away,
+           holder->pings, (long long)(now_us() - begin) / 1000);
+}
+
 static void obey(struct holder *holder, const char *command, const char *argument)
 {
     size_t number = strtoul(argument, NULL, 10);
-    int64_t end;
 
     if (misbehave(holder, command, argument)) {
         /* it has answered */
@@ -1040,10 +1065,9 @@ static void obey(struct holder *holder, const char *command, const char *argumen
         serve_until(holder, &holder->frames, number);
         printf("frames %zu\n", holder->frames);
     } else if (strcmp(command, "wait") == 0) {
-        for (end = now_us() + (int64_t)number * 1000; now_us() < end;)
-            serve(holder, 20);
-        printf("closed %zu going_away %zu pings %zu\n", holder->closed, holder->going_away,
-               holder->pings);
+        wait_for(holder, (int64_t)number, SIZE_MAX);
+    } else if (strcmp(command, "closed") == 0) {
+        wait_for(holder, PATIENCE, number);
     } else if (strcmp(command, "drop") == 0) {
         drop_clients(holder, number);
         printf("open %zu\n", holder->count);
@@ -1053,6 +1077,17 @@ static void obey(struct holder *holder, const char *command, const char *argumen
         printf("unknown command\n");
     }
     fflush(stdout);
+}
+
+/* Serves the clients, as a browser would, until there is a command. One comes at a time, so that stdio
+ * keeps none back. */
+static bool read_command(struct holder *holder, char *line, int room)
+{
+    struct pollfd command = {STDIN_FILENO, POLLIN, 0};
+
+    while (poll(&command, 1, holder->count ? 50 : -1) == 0)
+        serve(holder, 0);
+    return fgets(line, room, stdin) != NULL;
 }
 
 int main(int count, char **arguments)
@@ -1077,7 +1112,7 @@ int main(int count, char **arguments)
     holder.polls = calloc(CLIENTS_MAX, sizeof *holder.polls);
     if (!holder.clients || !holder.polls)
         give_up("calloc");
-    while (fgets(line, sizeof line, stdin)) {
+    while (read_command(&holder, line, sizeof line)) {
         char *argument = strchr(line, ' ');
 
         line[strcspn(line, "\n")] = '\0';

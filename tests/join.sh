@@ -11,7 +11,7 @@ ACCOUNT="{'systemId':'shop','password':'secret'}"
 # stderr alone.
 refused() {
     local out status
-    out=$(timeout 5 "${3:-$CLUSTER_WSPUSH}" -c "$DIR/n.ini" "${NODE_PORT[n]}" 2>"$DIR/err")
+    out=$(timeout 60 "${3:-$CLUSTER_WSPUSH}" -c "$DIR/n.ini" "${NODE_PORT[n]}" 2>"$DIR/err")
     status=$?
     expect_match "$1" "1 wspush: $2" "$status $(cat "$DIR/err")$out"
 }
@@ -27,9 +27,9 @@ waits() {
     local call
     for call in login register; do
         expect_match "$1: $call" "$UNREACHABLE" \
-            "$(on "$2" call $call "$ACCOUNT" --max-time 3)"
+            "$(in_time 3000 on "$2" call $call "$ACCOUNT")"
     done
-    expect_match "$1: /ws" 503 "$(curl -s -o /dev/null -w '%{http_code}' --max-time 3 \
+    expect_match "$1: /ws" 503 "$(in_time 3000 curl -s -o /dev/null -w '%{http_code}' --max-time 60 \
         -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \
         -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \
         "http://127.0.0.1:${NODE_PORT[$2]}/ws?systemId=shop")"
@@ -152,9 +152,9 @@ no_rabbit() {
         "$(on a call send_to_client "{'clientId':'$ID','code':7,'msg':'m','data':1}")"
     expect 'no RabbitMQ: it arrives' '{"code":7,"msg":"m","data":1}' "$(frames early 1)"
     expect_match 'no RabbitMQ: bind' "$UNREACHABLE" \
-        "$(on a call bind_to_group "{'clientId':'$ID','groupName':'g'}" --max-time 3)"
-    expect_match 'no RabbitMQ: send_to_group' "$UNREACHABLE" "$(on a call send_to_group \
-        "{'groupName':'g','code':7,'msg':'m','data':1}" --max-time 3)"
+        "$(in_time 3000 on a call bind_to_group "{'clientId':'$ID','groupName':'g'}")"
+    expect_match 'no RabbitMQ: send_to_group' "$UNREACHABLE" "$(in_time 3000 on a call send_to_group \
+        "{'groupName':'g','code':7,'msg':'m','data':1}")"
     sleep 2
     expect 'no RabbitMQ: it is not ready' 'not ready: RabbitMQ cannot be reached' "$(readiness a)"
     expect 'no RabbitMQ: as metrics say' '1 0' "$(figure a redis_up) $(figure a rabbitmq_up)"

@@ -26,7 +26,7 @@ code() {
 
 # send_registration SYSTEM: its answer goes to SYSTEM.answer, curl's status to SYSTEM.status.
 send_registration() {
-    curl -s --max-time 20 -o "$DIR/$1.answer" "http://127.0.0.1:$PORT/api/register" \
+    curl -s --max-time 100 -o "$DIR/$1.answer" "http://127.0.0.1:$PORT/api/register" \
         --data-binary "{\"systemId\":\"$1\",\"password\":\"p-$1\"}"
     echo $? >"$DIR/$1.status"
 }

@@ -49,6 +49,36 @@ expect_match() {
     esac
 }
 
+# --- time -------------------------------------------------------------------------------------
+
+# late TOOK LIMIT: whether TOOK milliseconds are more than LIMIT. Where they seem to be, a measured piece of
+# work tells how busy this machine is: if that takes N times its CPU time, the limit is N times as long.
+late() {
+    local TIMEFORMAT='%R %U %S' i
+    [ "$1" -gt "$2" ] || return 1
+    ({ time for ((i = 0; i < 60000; i++)); do :; done; } 2>&1) |
+        awk -v took="$1" -v limit="$2" '{ exit !(took > limit * ($1 > $2 + $3 ? $1 / ($2 + $3) : 1)) }'
+}
+
+# expect_time NAME LEAST MOST TOOK: expects a time in milliseconds; MOST is a limit of `late`.
+expect_time() {
+    if [ "$4" -ge "$2" ] && ! late "$4" "$3"; then
+        ok "$1"
+    else
+        bad "$1" "$4 ms are not from $2 to $3"
+    fi
+}
+
+# in_time LIMIT COMMAND...: prints what the command prints, and before it how long that took if it was late.
+in_time() {
+    local limit=$1 begin=${EPOCHREALTIME/[.,]/} answer took
+    shift
+    answer=$("$@")
+    took=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
+    ! late $took "$limit" || answer="after $took ms: $answer"
+    printf '%s\n' "$answer"
+}
+
 # --- processes --------------------------------------------------------------------------------
 
 # listens PORT [ADDRESS]
@@ -137,7 +167,7 @@ secure() {
     export CURL_CA_BUNDLE=$DIR/tls.pem SSL_CERT_FILE=$DIR/tls.pem
 }
 
-# wait_for COMMAND...: tries for up to ten seconds.
+# wait_for COMMAND...: tries for ten seconds, longer on a busy machine.
 wait_for() {
     for _ in {1..500}; do
         "$@" >/dev/null 2>&1 && return 0
@@ -147,7 +177,7 @@ wait_for() {
 }
 
 answers() {
-    curl -s -o /dev/null --max-time 2 "$SCHEME://127.0.0.1:$PORT/"
+    curl -s -o /dev/null --max-time 10 "$SCHEME://127.0.0.1:$PORT/"
 }
 
 # start: starts a server with the present configuration on a free port.
@@ -199,7 +229,7 @@ stop() {
 post() {
     local path=$1 body=$2
     shift 2
-    curl -s --max-time 20 -o "$DIR/body" -D "$DIR/headers" -w '%{http_code}' \
+    curl -s --max-time 100 -o "$DIR/body" -D "$DIR/headers" -w '%{http_code}' \
         ${TOKEN:+-H "Token: $TOKEN"} "$@" --data-binary "$body" \
                 "$SCHEME://127.0.0.1:$PORT$path" >"$DIR/status"
     cat "$DIR/body"
@@ -267,7 +297,7 @@ talk() {
     cat >"$input"
     exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
     cat "$input" >&"$fd"
-    timeout 10 cat <&"$fd"
+    timeout 60 cat <&"$fd"
     exec {fd}>&-
 }
 
@@ -276,7 +306,7 @@ drip() {
     local fd
     exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
     cat >&"$fd"
-    timeout 10 cat <&"$fd"
+    timeout 60 cat <&"$fd"
     exec {fd}>&-
 }
 
@@ -390,7 +420,7 @@ hold() {
 # ask COMMAND: gives it a command; its answer is in $REPLY.
 ask() {
     echo "$1" >&"$COMMANDS"
-    read -r -t 60 REPLY <&"$HELD" || REPLY="no answer: $(cat "$DIR/held.err")"
+    read -r -t 150 REPLY <&"$HELD" || REPLY="no answer: $(cat "$DIR/held.err")"
 }
 
 # let_go: ends it, and its clients with it.

@@ -156,7 +156,7 @@ class Server:
     def stop(self, name):
         self.process.send_signal(signal.SIGTERM)
         try:
-            said, status = self.process.communicate(timeout=30)[0], self.process.returncode
+            said, status = self.process.communicate(timeout=100)[0], self.process.returncode
         except subprocess.TimeoutExpired:
             self.process.kill()
             said, status = self.process.communicate()[0], "none: it hangs"
@@ -166,7 +166,7 @@ class Server:
 
 def send(server, head, body=b""):
     """Sends a request on a connection of its own, which is returned."""
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=60)
     connection.sendall(head.encode() + body)
     return connection
 
@@ -235,7 +235,7 @@ class Client:
         self.id = self.first["data"]["clientId"] if self.first["code"] == 0 else None
 
     def take(self):
-        frame = json.loads(self.link.recv(timeout=20))
+        frame = json.loads(self.link.recv(timeout=60))
         # the first frame that is no greeting is told by its code, as by a client
         kind = {1001: "Notice", 1002: "Notice"}.get(frame["code"], "Push")
         if not hasattr(self, "first"):
@@ -251,7 +251,7 @@ class Client:
         self.link.send("ping")
         got = []
         while True:
-            frame = self.link.recv(timeout=20)
+            frame = self.link.recv(timeout=60)
             if frame == "pong":
                 return got
             got.append(json.loads(frame))
@@ -266,7 +266,7 @@ class Client:
         """The code and the reason it was closed with."""
         try:
             while True:
-                self.link.recv(timeout=20)
+                self.link.recv(timeout=60)
         except ConnectionClosed as end:
             return (end.rcvd.code, end.rcvd.reason) if end.rcvd else (1006, "")
 
@@ -457,7 +457,7 @@ def read_until(connections, status):
     """The answers in the order in which they come, up to one of this status; the others are not waited for."""
     answers, waiting = [], list(connections)
     while waiting and not any(answer.status == status for answer in answers):
-        for connection in select.select(waiting, [], [], 20)[0] or waiting[:1]:
+        for connection in select.select(waiting, [], [], 60)[0] or waiting[:1]:
             waiting.remove(connection)
             answers.append(Answer(connection))
     for connection in waiting:
@@ -470,10 +470,11 @@ def check_special(server, operation, status, name, example):
     how, answers = example["x-request"], []
     body = next(iter(operation.requests.values()), None)
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(how.get("connections", 0))]
-    for _ in range(3 if "times" in how else 1):
-        for _ in range(how.get("times", 1)):
-            answers = read_until(operation.ask(server, body, how), status)
-        if answers[0].status == status:
+    for _ in range(10 if "times" in how else 1):
+        # in one go: where calls are counted by the second, a busy machine might take a second for each
+        asked = [link for _ in range(how.get("times", 1)) for link in operation.ask(server, body, how)]
+        answers = read_until(asked, status)
+        if any(answer.status == status for answer in answers):
             break
     for connection in idle:
         connection.close()

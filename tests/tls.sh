@@ -7,7 +7,7 @@
 
 # peer [ARGUMENT...]: connects OpenSSL's client; it sends its input, and prints what comes.
 peer() {
-    timeout 20 openssl s_client -connect "127.0.0.1:$PORT" -CAfile "$DIR/tls.pem" \
+    timeout 60 openssl s_client -connect "127.0.0.1:$PORT" -CAfile "$DIR/tls.pem" \
         -verify_return_error "$@" 2>"$DIR/peer.err"
 }
 
@@ -123,7 +123,7 @@ breaches() {
     talk <"$DIR/hello" >/dev/null & # it waits for the rest until head_timeout
     exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
     expect_match 'others are served meanwhile' '200 {"code":0,*' "$(call "${LIST[@]}")"
-    expect 'a handshake that does not go on is ended' '' "$(timeout 10 cat <&"$fd" | head -c 100)"
+    expect 'a handshake that does not go on is ended' '' "$(timeout 60 cat <&"$fd" | head -c 100)"
     exec {fd}>&-
     wait_for grep -q 'reason="deadline passed"' "$DIR/log"
     expect 'the log says why' 1 "$(grep -c 'reason="deadline passed"' "$DIR/log" | sed 's/^[2-9]/1/')"

@@ -191,12 +191,12 @@ silence() {
     expect_match 'a client that does not answer is pinged' "101
 $HELLO
 9*" "$answer"
-    expect "and closed after ping + pong_timeout ($begin ms)" 1 $((begin >= 1000 && begin < 4000))
+    expect_time "and closed after ping + pong_timeout" 2000 5000 "$begin"
     expect 'a client that speaks instead is not' $'9\n1 pong\n8 1000' "$({
         lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}"
-        for _ in {1..10}; do
+        for _ in {1..12}; do
             frame 81 hello
-            sleep 0.15
+            sleep 0.2
         done
         frame 81 ping
         goodbye
@@ -212,16 +212,18 @@ vanishing() {
     gone=$ID
     call bind_to_group "{'clientId':'$gone','groupName':'g','userId':'u','extend':'e'}" >/dev/null
     frames watcher 2 >/dev/null
-    sleep 1.4
+    sleep 2.4
     expect 'clients that answer the pings stay' 2 \
         "$(call "${LIST[@]}" >/dev/null && jq .data.count "$DIR/body")"
-    kill -STOP "$CLIENT"
     begin=$EPOCHREALTIME
+    echo ping >"$DIR/vanishing.in"
+    wait_for grep -qx pong "$DIR/vanishing.out" # nothing older is the last that the server hears of it
+    kill -STOP "$CLIENT"
     expect 'a client that vanishes is told to its group' \
         "${notice/ID/$gone}\"userId\":\"u\",\"extend\":\"e\"}}" \
         "$(frames watcher 1)"
     begin=$(since "$begin")
-    expect "after ping + pong_timeout ($begin ms)" 1 $((begin >= 600 && begin < 4000))
+    expect_time "after ping + pong_timeout" 1600 5000 "$begin"
     expect_match 'and is not online any more' '200 -1003 *' \
         "$(refusal client_info "{'clientId':'$gone'}")"
     kill -CONT "$CLIENT"
@@ -288,7 +290,7 @@ slow_reader() {
 
 # Many clients, a message on its way to all of them, and a stop that takes its time.
 drain() {
-    local i begin count steps='' refused=''
+    local i begin steps refused=''
     for i in 0 1 2 3 4 5 6 7 8 9; do
         client "d$i" shop
     done
@@ -296,18 +298,16 @@ drain() {
     call send_to_system "@$DIR/request" >/dev/null
     kill -TERM "$SERVER"
     begin=$EPOCHREALTIME
-    while
-        count=$(cat "$DIR"/d?.err | grep -c 'close message is')
-        [ "$count" -lt 10 ] && [ "$(since "$begin")" -lt 10000 ]
-    do
-        [[ $steps == *" $count" ]] || steps+=" $count"
+    for i in {1..500}; do
         answers || refused=yes
+        [ "$(cat "$DIR"/d?.err | grep -c 'close message is')" -lt 10 ] || break
     done
     begin=$(since "$begin")
     ended
-    steps=${steps# 0}
-    expect_match "closing is spread over drain:$steps" ' * * * *' "$steps"
-    expect "and takes as long ($begin ms)" 1 $((begin >= 900 && begin < 4000))
+    # tenths of a second in which there was one, by the server's clock
+    steps=$(sed -n 's/^\([^ ]*:[0-9.]*\)[0-9][0-9]Z .* code=1001 .*/\1/p' "$DIR/log" | sort -u | wc -l)
+    expect "closing is spread over drain ($steps steps)" 1 $((steps >= 4))
+    expect_time "and takes as long" 900 4000 "$begin"
     expect 'no new connections meanwhile' yes "$refused"
     expect 'each one gets what was on its way' 10 "$(grep -c x "$DIR"/d?.out | grep -c ':1$')"
     for i in 0 1 2 3 4 5 6 7 8 9; do
@@ -325,7 +325,7 @@ second_signal() {
     begin=$EPOCHREALTIME
     kill -TERM "$SERVER"
     ended
-    expect 'a second SIGTERM ends at once' 1 $(($(since "$begin") < 3000))
+    expect_time 'a second SIGTERM ends at once' 0 3000 "$(since "$begin")"
 }
 
 configure
@@ -350,7 +350,7 @@ stop
 
 configure '[websocket]
 ping = 0.3
-pong_timeout = 0.7'
+pong_timeout = 1.7'
 start
 silence
 vanishing
