@@ -245,6 +245,7 @@ static inline void node_open(void)
 static inline void node_close(void)
 {
     CHECK(node.hub.clients.count == 0 && node.hub.audiences.count == 0 && !node.hub.slow);
+    CHECK(!node.hub.to_tell && !node.hub.last_to_tell);
     CHECK(!conn_next_dirty(&node.shared));
     hub_close(&node.hub);
     api_free(&node.api);
@@ -336,11 +337,13 @@ static inline struct json_value quoted(struct str id)
     return (struct json_value){JSON_STRING, str_from(room)};
 }
 
-/* Sends what is queued to connections that are no session's. */
+/* Tells who has left, and sends what is queued to connections that are no session's. */
 static inline void flush(void)
 {
     struct conn *conn;
 
+    while (hub_tell(&node.hub, SIZE_MAX))
+        ; /* who is found to be slow leaves, too */
     while ((conn = conn_next_dirty(&node.shared)))
         conn_flush(conn);
 }
