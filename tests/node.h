@@ -337,15 +337,21 @@ static inline struct json_value quoted(struct str id)
     return (struct json_value){JSON_STRING, str_from(room)};
 }
 
-/* Tells who has left, and sends what is queued to connections that are no session's. */
-static inline void flush(void)
+/* Sends what is queued to connections that are no session's. */
+static inline void send_queued(void)
 {
     struct conn *conn;
 
-    while (hub_tell(&node.hub, SIZE_MAX))
-        ; /* who is found to be slow leaves, too */
     while ((conn = conn_next_dirty(&node.shared)))
         conn_flush(conn);
+}
+
+/* Tells who has left, and sends what is queued. */
+static inline void flush(void)
+{
+    while (hub_tell(&node.hub, SIZE_MAX))
+        ; /* who is found to be slow leaves, too */
+    send_queued();
 }
 
 /* Notes the id in the first frame. */

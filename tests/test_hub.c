@@ -166,6 +166,25 @@ static bool is_gone(const struct visitor *visitor)
 
 /* --- ids ------------------------------------------------------------------------------------- */
 
+static void an_id_is_sent_again(void)
+{
+    open_house(2);
+    for (int i = 0; i < 2; i++) {
+        char id[HUB_ID_LENGTH + 1];
+
+        CHECK(hub_send_id(&node.hub, visitors[0].conn.client));
+        flush();
+        CHECK(got_hello(&visitors[0].far, id) && strcmp(id, visitors[0].id) == 0);
+    }
+    CHECK(only_these_got("", 2, "") && node.hub.counts.sent == 4);
+    node.config.send_queue = 1;
+    CHECK(hub_send_id(&node.hub, visitors[0].conn.client));
+    visitors[0].conn.blocked = true; /* as if the socket took no more */
+    CHECK(!hub_send_id(&node.hub, visitors[0].conn.client) && node.hub.counts.sent == 5);
+    visitors[0].conn.blocked = false;
+    close_house(2);
+}
+
 static void the_first_frame_tells_the_id(void)
 {
     struct visitor *visitor = &visitors[0];
@@ -306,6 +325,259 @@ static void the_end_is_told_to_each_group(void)
     close_house(3);
 }
 
+/* --- who leaves is told later ---------------------------------------------------------------- */
+
+/* Ends a visitor's connection; nobody is told, and nothing is sent, before flush. */
+static void vanish(char who)
+{
+    hub_disconnect(&node.hub, visitors[who - 'a'].conn.client, "test");
+}
+
+static const char *left_group(char who, const char *group)
+{
+    return notice(NOTICE_OFFLINE, visitors[who - 'a'].id, "", "", group);
+}
+
+/* Six of eight go in one moment: they are told nothing, and each of the others of all six. */
+static void who_leave_together_are_not_told_of_each_other(void)
+{
+    open_house(VISITORS);
+    bind_all(VISITORS, "g");
+    node.hub.counts.sent = 0;
+    for (char who = 'a'; who <= 'h'; who++)
+        if (who != 'c' && who != 'f')
+            vanish(who);
+    CHECK(node.hub.clients.count == 2 && node.hub.counts.sent == 0);
+    flush();
+    for (char who = 'a'; who <= 'h'; who++)
+        for (int i = 2; i < 6 && who != 'c' && who != 'f'; i += 3)
+            CHECK(got_text(&visitors[i].far, left_group(who, "g")));
+    CHECK(only_these_got("", VISITORS, "") && node.hub.counts.sent == 12);
+    CHECK(!hub_tell(&node.hub, 1));
+    close_house(VISITORS);
+}
+
+/* A call sends so many frames, and at most those of one notice more; no frame is lost for that. */
+static void notices_are_told_a_bounded_number_at_a_time(void)
+{
+    static const size_t bounds[] = {1, 2, 3, 4, 5, 7, 100};
+
+    for (size_t i = 0; i < COUNT(bounds); i++) {
+        bool more = true;
+
+        open_house(VISITORS);
+        bind_all(VISITORS, "g");
+        for (char who = 'a'; who < 'f'; who++)
+            vanish(who);
+        for (uint64_t all = 0, sent; more; all += sent) {
+            sent = node.hub.counts.sent;
+            more = hub_tell(&node.hub, bounds[i]);
+            sent = node.hub.counts.sent - sent;
+            CHECK(sent > 0 && sent < bounds[i] + 3 && more == (all + sent < 15));
+            CHECK(sent >= bounds[i] || !more);
+        }
+        flush();
+        for (char who = 'a'; who < 'f'; who++)
+            for (size_t stays = 5; stays < 8; stays++)
+                CHECK(got_text(&visitors[stays].far, left_group(who, "g")));
+        CHECK(only_these_got("", VISITORS, ""));
+        close_house(VISITORS);
+    }
+}
+
+/* Groups take turns, so that one with many notices does not put off the others. */
+static void groups_are_told_in_turn(void)
+{
+    static const char *const groups[] = {"g", "h", "i"};
+
+    open_house(6);
+    bind_all(4, "g");
+    for (size_t i = 1; i < 3; i++)
+        for (size_t who = 3; who < 6; who++)
+            CHECK(succeeds(bind_to("shop", &visitors[who], groups[i])));
+    for (size_t i = 0; i < 6; i++)
+        far_forget(&visitors[i].far);
+    /* d, who stays, is in all three */
+    for (const char *who = "aebfc"; *who; who++)
+        vanish(*who);
+    for (const char *const *at =
+             (const char *const[]){"ga", "ie", "he", "gb", "if", "hf", "gc", NULL};
+         *at; at++) {
+        char group[2] = {(*at)[0], '\0'};
+
+        CHECK(hub_tell(&node.hub, 1) == (at[1] != NULL));
+        send_queued();
+        CHECK(only_these_got("d", 6, left_group((*at)[1], group)));
+    }
+    close_house(6);
+}
+
+/* With the last of a group goes what was to be told in it, wherever it stands in the line. */
+static void an_empty_group_has_nothing_to_tell(void)
+{
+    static const char *const orders[] = {"abc", "acb", "bac", "bca", "cab", "cba"};
+
+    for (size_t i = 0; i < COUNT(orders); i++) {
+        open_house(7);
+        for (size_t who = 0; who < 6; who++) /* a and d are in a, b and e in b, c and f in c */
+            CHECK(succeeds(bind_to("shop", &visitors[who], say("%c", (int)('a' + who % 3)))));
+        CHECK(succeeds(bind_to("shop", &visitors[6], "c")));
+        for (size_t who = 0; who < 7; who++)
+            far_forget(&visitors[who].far);
+        for (const char *who = "abc"; *who; who++)
+            vanish(*who);
+        for (const char *who = orders[i]; *who; who++) {
+            CHECK(node.hub.to_tell && node.hub.last_to_tell);
+            vanish((char)(*who + 3));
+        }
+        /* g is left, and c with it */
+        CHECK(node.hub.to_tell && node.hub.to_tell == node.hub.last_to_tell);
+        CHECK(node.hub.kinds[AUDIENCE_GROUP] == 1);
+        flush();
+        CHECK(got_text(&visitors[6].far, left_group('c', "c")));
+        CHECK(only_these_got("g", 7, left_group('f', "c")));
+        close_house(7);
+    }
+    open_house(2);
+    bind_all(2, "g");
+    vanish('a');
+    vanish('b');
+    CHECK(!node.hub.to_tell && !node.hub.last_to_tell && !hub_tell(&node.hub, 1));
+    CHECK(node.hub.audiences.count == 0);
+    close_house(2);
+}
+
+/* That somebody is taken out of a group is told at once. */
+static void who_is_unbound_meanwhile_is_not_told(void)
+{
+    open_house(4);
+    bind_all(4, "g");
+    vanish('a');
+    apply_only(unbind_from("shop", &visitors[1], "g"));
+    flush();
+    for (int i = 2; i < 4; i++) {
+        CHECK(got_text(&visitors[i].far, left_group('b', "g")));
+        CHECK(got_text(&visitors[i].far, left_group('a', "g")));
+    }
+    CHECK(only_these_got("", 4, ""));
+    close_house(4);
+}
+
+/* A hub that is closed frees what it was to tell. */
+static void closing_frees_what_was_to_be_told(void)
+{
+    struct hub hub;
+
+    node_open();
+    CHECK(hub_open(&hub, &node.config, &node.log));
+    for (size_t i = 0; i < 3; i++) {
+        struct command command = bind_to("shop", &visitors[i], "g");
+
+        conn_open(&visitors[i].conn, far_open(&visitors[i].far), &node.shared);
+        CHECK(hub_connect(&hub, &visitors[i].conn, STR("shop")));
+        flush();
+        CHECK(got_hello(&visitors[i].far, visitors[i].id));
+        command.client = quoted(id_of(&visitors[i]));
+        outcome = (struct outcome){0};
+        hub_apply(&hub, &command, &outcome);
+    }
+    for (size_t i = 0; i < 2; i++)
+        hub_disconnect(&hub, visitors[i].conn.client, "test");
+    CHECK(hub.to_tell);
+    hub_close(&hub);
+    visitors[2].conn.client = NULL;
+    close_house(3);
+}
+
+/* --- max_members ----------------------------------------------------------------------------- */
+
+/* How often the log has this text. */
+static size_t count_logged(const char *text)
+{
+    static char room[65536];
+    size_t length, count = 0, size = strlen(text);
+
+    rewind(node.log.file);
+    length = fread(room, 1, sizeof room, node.log.file);
+    fseek(node.log.file, 0, SEEK_END);
+    for (size_t i = 0; i + size <= length; i++)
+        count += memcmp(room + i, text, size) == 0;
+    return count;
+}
+
+#define CROWDED "info notices are off: more members than max_members system=\"shop\" "
+
+/* Members are told of each other while they are at most so many: who comes counts, who goes not. */
+static void a_crowded_group_is_not_told(void)
+{
+    open_house(5);
+    node.config.max_members = 3;
+    CHECK(succeeds(bind_to("shop", &visitors[0], "g")) &&
+          succeeds(bind_to("shop", &visitors[1], "g")));
+    far_forget(&visitors[0].far);
+    far_forget(&visitors[1].far);
+    CHECK(succeeds(bind_to("shop", &visitors[2], "g")));
+    CHECK(only_these_got("abc", 5, notice(NOTICE_ONLINE, visitors[2].id, "", "", "g")));
+    CHECK(count_logged(CROWDED) == 0);
+    CHECK(succeeds(bind_to("shop", &visitors[3], "g")) && only_these_got("", 5, ""));
+    CHECK(count_logged(CROWDED "group=\"g\" max_members=3\n") == 1);
+    CHECK(succeeds(bind_to("shop", &visitors[4], "g")) && only_these_got("", 5, ""));
+    leave(&visitors[0]); /* four are left */
+    CHECK(only_these_got("", 5, "") && !node.hub.to_tell);
+    CHECK(succeeds(unbind_from("shop", &visitors[1], "g")));
+    CHECK(only_these_got("cde", 5, left_group('b', "g")));
+    CHECK(succeeds(bind_to("shop", &visitors[1], "g")) && only_these_got("", 5, ""));
+    leave(&visitors[1]);
+    CHECK(only_these_got("cde", 5, left_group('b', "g")));
+    CHECK(count_logged("max_members") == 2); /* once, in one line */
+    /* another group is another matter */
+    for (size_t i = 2; i < 5; i++)
+        CHECK(succeeds(bind_to("shop", &visitors[i], "h")));
+    for (size_t i = 2; i < 5; i++)
+        far_forget(&visitors[i].far);
+    node.config.max_members = 1;
+    leave(&visitors[2]);
+    CHECK(only_these_got("", 5, ""));
+    CHECK(count_logged(CROWDED) == 2 && count_logged("group=\"h\" max_members=1\n") == 1);
+    leave(&visitors[3]);
+    CHECK(got_text(&visitors[4].far, left_group('d', "h")));
+    CHECK(only_these_got("e", 5, left_group('d', "g")));
+    close_house(5);
+}
+
+static void a_crowded_system_is_not_told(void)
+{
+    open_house(0);
+    node.config.scope = NOTICE_SYSTEM;
+    node.config.max_members = 2;
+    for (size_t i = 0; i < 4; i++)
+        arrive(&visitors[i], STR("shop"));
+    CHECK(got_text(&visitors[0].far, notice(NOTICE_ONLINE, visitors[0].id, "", "", NULL)));
+    CHECK(only_these_got("ab", 4, notice(NOTICE_ONLINE, visitors[1].id, "", "", NULL)));
+    CHECK(count_logged(CROWDED "max_members=2\n") == 1 && count_logged("more members") == 1);
+    leave(&visitors[3]);
+    CHECK(only_these_got("", 4, ""));
+    leave(&visitors[2]);
+    CHECK(only_these_got("ab", 4, left_group('c', NULL)));
+    close_house(4);
+}
+
+static void without_max_members_all_are_told(void)
+{
+    open_house(VISITORS);
+    node.config.max_members = 0;
+    for (size_t i = 0; i < VISITORS; i++) {
+        CHECK(succeeds(bind_to("shop", &visitors[i], "g")));
+        CHECK(only_these_got(say("%.*s", (int)(i + 1), "abcdefgh"), VISITORS,
+                             notice(NOTICE_ONLINE, visitors[i].id, "", "", "g")));
+    }
+    vanish('a');
+    flush();
+    CHECK(only_these_got("bcdefgh", VISITORS, left_group('a', "g")) &&
+          !count_logged("max_members"));
+    close_house(VISITORS);
+}
+
 /* --- binding --------------------------------------------------------------------------------- */
 
 static const char *info_of(const struct visitor *visitor, const char *user, const char *extend,
@@ -396,6 +668,181 @@ static void many_groups_are_left_in_any_order(void)
     leave(&visitors[1]);
     CHECK(node.hub.audiences.count == 1);
     close_house(2);
+}
+
+/* --- max_groups ------------------------------------------------------------------------------ */
+
+static void fill_groups(size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        CHECK(succeeds(bind_to("shop", &visitors[0], say("%zu", i))));
+        CHECK(only_these_got("a", 1, notice(NOTICE_ONLINE, visitors[0].id, "", "", say("%zu", i))));
+    }
+}
+
+/* At the limit nothing of a bind to one group more is done; a bind to one of its own is success. */
+static void groups_of_a_client_are_limited(void)
+{
+    static const size_t limits[] = {1, 2, 31, 32, 33, 40};
+    struct visitor *visitor = &visitors[0];
+
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        struct command command = bind_user(visitor, "more", "ann", "x");
+
+        open_house(1);
+        node.config.max_groups = limits[i];
+        command.client = quoted(id_of(visitor));
+        fill_groups(limits[i]);
+        CHECK(apply(command)->code == OUTCOME_LIMIT);
+        CHECK(same(str_from(outcome.error), STR("the client is in max_groups groups already")));
+        CHECK(only_these_got("", 1, "") && node.hub.audiences.count == 1 + limits[i]);
+        CHECK(succeeds(bind_user(visitor, "0", "ann", "x")) && only_these_got("", 1, ""));
+        CHECK(node.hub.audiences.count == 2 + limits[i]);
+        command.client = quoted(id_of(visitor));
+        CHECK(apply(command)->code == OUTCOME_LIMIT); /* a user is no group */
+        CHECK(succeeds(unbind_from("shop", visitor, "0")) && succeeds(command));
+        CHECK(only_these_got("a", 1, notice(NOTICE_ONLINE, visitor->id, "ann", "x", "more")));
+        CHECK(apply(bind_to("shop", visitor, "0"))->code == OUTCOME_LIMIT);
+        CHECK(succeeds(command) && only_these_got("", 1, ""));
+        close_house(1);
+    }
+}
+
+/* --- a client of many groups ----------------------------------------------------------------- */
+
+#define MANY 200
+
+/* What the hub should know of one client: its groups in the order of the hub's list. */
+struct joiner {
+    const char *names[MANY];
+    int list[MANY];
+    int listed;
+    bool in[MANY];
+    unsigned user; /* 0 is none */
+};
+
+static struct joiner joiner;
+
+static bool joiner_is_known(void)
+{
+    struct visitor *visitor = &visitors[0];
+    struct buf groups = {0};
+    bool good;
+
+    for (int i = 0; i < joiner.listed; i++) {
+        buf_append(&groups, i ? STR(",\"") : STR("\""));
+        buf_append(&groups, str_from(joiner.names[joiner.list[i]]));
+        buf_append(&groups, STR("\""));
+    }
+    buf_append(&groups, (struct str){"", 1});
+    good = has_info(visitor,
+                    info_of(visitor, joiner.user ? say("u%u", joiner.user) : "", "", groups.at));
+    buf_free(&groups);
+    return good;
+}
+
+/* The user comes second in the hub's list, and whoever stood there goes to the end. */
+static void join_user(unsigned user)
+{
+    int first = joiner.list[0];
+
+    if (!joiner.user && joiner.listed) {
+        memmove(joiner.list, joiner.list + 1, (size_t)(joiner.listed - 1) * sizeof *joiner.list);
+        joiner.list[joiner.listed - 1] = first;
+    }
+    joiner.user = user;
+}
+
+static void join_group(int group, unsigned user)
+{
+    if (!joiner.in[group])
+        joiner.list[joiner.listed++] = group;
+    joiner.in[group] = true;
+    if (user)
+        join_user(user);
+    CHECK(succeeds(
+        bind_user(&visitors[0], joiner.names[group], user ? say("u%u", user) : NULL, NULL)));
+}
+
+static void quit_group(int group)
+{
+    int place = 0;
+
+    while (place < joiner.listed && joiner.list[place] != group)
+        place++;
+    if (joiner.in[group])
+        joiner.list[place] = joiner.list[--joiner.listed];
+    joiner.in[group] = false;
+    CHECK(succeeds(unbind_from("shop", &visitors[0], joiner.names[group])));
+}
+
+/* Names of groups, all of them with this remainder of their hash by 512; -1: with any. */
+static void choose_names(int remainder)
+{
+    static char room[MANY][12];
+    int found = 0;
+
+    for (int i = 0; found < MANY && CHECK(i < 1000000); i++) {
+        snprintf(room[found], sizeof room[0], "%d", i);
+        joiner.names[found] = room[found];
+        found += remainder < 0 ||
+                 (str_hash(str_from(room[found]), node.hub.seed) & 511) == (unsigned)remainder;
+    }
+}
+
+/* One client beside a plain list: up to most groups and down to none; its user comes when it
+ * is in `before` groups or more. */
+static void check_joiner(int remainder, int before)
+{
+    uint32_t state = 1 + (uint32_t)before;
+    bool grows = true;
+    int turns = 0, done = 0;
+
+    open_house(0);
+    node.config.scope = NOTICE_OFF;
+    node.hub.seed = 1; /* any: the test is the same each time */
+    arrive(&visitors[0], STR("shop"));
+    arrive(&visitors[1], STR("other"));
+    joiner = (struct joiner){.user = 0};
+    choose_names(remainder);
+    while (turns < 2 && test_good) {
+        unsigned what = next_random(&state) % 16;
+        int group = (int)(next_random(&state) % MANY);
+        bool has_user = joiner.user || joiner.listed >= before;
+
+        if (what == 0 && has_user)
+            join_group(group, 1 + next_random(&state) % 3);
+        else if ((what < 14) == grows)
+            join_group(group, 0);
+        else
+            quit_group(joiner.listed && what < 12 ? joiner.list[group % joiner.listed] : group);
+        if (++done % 16 == 0 || joiner.listed < 40)
+            CHECK(joiner_is_known());
+        CHECK(node.hub.kinds[AUDIENCE_GROUP] == (size_t)joiner.listed);
+        if (joiner.listed == (grows ? MANY - 10 : 0)) {
+            grows = !grows;
+            turns++;
+        }
+    }
+    for (int group = 0; group < MANY && test_good; group++)
+        join_group(group, 0);
+    CHECK(joiner_is_known());
+    close_house(2);
+}
+
+static void many_groups_follow_the_model(void)
+{
+    static const int befores[] = {0, 31, 32, 33, 64, 150};
+
+    for (size_t i = 0; i < COUNT(befores); i++)
+        check_joiner(-1, befores[i]);
+}
+
+/* Wherever in the index their place is, also at its end. */
+static void groups_that_collide_follow_the_model(void)
+{
+    for (int remainder = 0; remainder < 512; remainder += 128)
+        check_joiner(remainder, remainder / 3);
 }
 
 /* Seven at a time, each in a group, and with a user, that nobody had before. */
@@ -2136,6 +2583,41 @@ static void comings_and_goings_are_events(void)
     close_settlement(1);
 }
 
+/* Of a crowd it is noted who comes and goes, and nobody is told. */
+static void a_crowd_leaves_events_for_notes(void)
+{
+    open_settlement(4);
+    node.config.max_members = 2;
+    CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && succeeds(settle_in(1, "g", NULL, NULL)));
+    CHECK(drop_events() == 2);
+    for (size_t i = 2; i < 4; i++) {
+        CHECK(succeeds(settle_in(i, "g", NULL, NULL)));
+        CHECK(took_event(HUB_PRESENT, "shop", "g", i, "", "") && took_no_event());
+    }
+    CHECK(count_logged(CROWDED "group=\"g\" max_members=2\n") == 1);
+    CHECK(succeeds(settle_out(3, "g")));
+    CHECK(took_event(HUB_GONE, "shop", "g", 3, "", "") && took_no_event());
+    CHECK(succeeds(settle_in(3, "g", NULL, NULL)) && drop_events() == 1);
+    move_out(3);
+    CHECK(took_event(HUB_GONE, "shop", "g", 3, "", "") && took_no_event());
+    move_out(2); /* two are left */
+    CHECK(took_event(HUB_LEFT, "shop", "g", 2, "", "") && took_no_event());
+    CHECK(succeeds(settle_out(1, "g")));
+    CHECK(took_event(HUB_LEFT, "shop", "g", 1, "", "") && took_no_event());
+    CHECK(succeeds(settle_in(1, "g", NULL, NULL)));
+    CHECK(took_event(HUB_ARRIVED, "shop", "g", 1, "", "") && took_no_event());
+    CHECK(nobody_got_anything(2) && !node.hub.to_tell);
+    node.config.scope = NOTICE_SYSTEM;
+    node.config.max_members = 1;
+    move_in(2, "shop");
+    CHECK(took_event(HUB_PRESENT, "shop", "", 2, "", "") && took_no_event());
+    move_out(2);
+    CHECK(took_event(HUB_GONE, "shop", "", 2, "", "") && took_no_event());
+    move_out(1);
+    CHECK(took_event(HUB_LEFT, "shop", "", 1, "", "") && took_no_event());
+    close_settlement(1);
+}
+
 /* What is noted of a client in its groups is noted anew when it changes, and nobody is told. */
 static void changes_of_user_and_extend_are_events(void)
 {
@@ -2359,14 +2841,29 @@ static void slots_and_events_follow_the_model(void)
 int main(void)
 {
     test_run("the_first_frame_tells_the_id", the_first_frame_tells_the_id);
+    test_run("an_id_is_sent_again", an_id_is_sent_again);
     test_run("ids_are_16_hex_digits_and_distinct", ids_are_16_hex_digits_and_distinct);
     test_run("notices_go_to_the_groups", notices_go_to_the_groups);
     test_run("notices_go_to_the_system", notices_go_to_the_system);
     test_run("notices_can_be_off", notices_can_be_off);
     test_run("the_end_is_told_to_each_group", the_end_is_told_to_each_group);
+    test_run("who_leave_together_are_not_told_of_each_other",
+             who_leave_together_are_not_told_of_each_other);
+    test_run("notices_are_told_a_bounded_number_at_a_time",
+             notices_are_told_a_bounded_number_at_a_time);
+    test_run("groups_are_told_in_turn", groups_are_told_in_turn);
+    test_run("an_empty_group_has_nothing_to_tell", an_empty_group_has_nothing_to_tell);
+    test_run("who_is_unbound_meanwhile_is_not_told", who_is_unbound_meanwhile_is_not_told);
+    test_run("closing_frees_what_was_to_be_told", closing_frees_what_was_to_be_told);
+    test_run("a_crowded_group_is_not_told", a_crowded_group_is_not_told);
+    test_run("a_crowded_system_is_not_told", a_crowded_system_is_not_told);
+    test_run("without_max_members_all_are_told", without_max_members_all_are_told);
     test_run("user_and_extend_belong_to_the_client", user_and_extend_belong_to_the_client);
     test_run("names_are_quoted", names_are_quoted);
     test_run("many_groups_are_left_in_any_order", many_groups_are_left_in_any_order);
+    test_run("groups_of_a_client_are_limited", groups_of_a_client_are_limited);
+    test_run("many_groups_follow_the_model", many_groups_follow_the_model);
+    test_run("groups_that_collide_follow_the_model", groups_that_collide_follow_the_model);
     test_run("tables_do_not_grow_with_those_who_come_and_go",
              tables_do_not_grow_with_those_who_come_and_go);
     test_run("the_online_list_is_of_the_group", the_online_list_is_of_the_group);
@@ -2408,6 +2905,7 @@ int main(void)
     test_run("slots_are_counted", slots_are_counted);
     test_run("a_slot_may_have_two_audiences", a_slot_may_have_two_audiences);
     test_run("comings_and_goings_are_events", comings_and_goings_are_events);
+    test_run("a_crowd_leaves_events_for_notes", a_crowd_leaves_events_for_notes);
     test_run("changes_of_user_and_extend_are_events", changes_of_user_and_extend_are_events);
     test_run("events_follow_the_scope", events_follow_the_scope);
     test_run("slow_clients_leave_events", slow_clients_leave_events);
