@@ -888,18 +888,26 @@ static bool stays_overdue(struct session_context *context, struct session *sessi
     return true;
 }
 
-/* Ends what is overdue, with an answer or a close frame where one can be sent. */
-static void expire(struct session_context *context, struct session *session)
+/* Ends a client whose pong or message has not come. */
+static void session_end_late(struct session_context *context, struct session *session)
 {
     struct client *client = session->conn.client;
 
+    if (session_pong_deadline(context->config, session) <= context->now)
+        hub_end(context->hub, client, WS_CLOSE_GOING_AWAY, STR("no pong"));
+    else
+        hub_end(context->hub, client, WS_CLOSE_POLICY, STR("the message did not come in time"));
+    enter(context, session, SESSION_CLOSING); /* the deadlines it missed are no more */
+}
+
+/* Ends what is overdue, with an answer or a close frame where one can be sent. */
+static void expire(struct session_context *context, struct session *session)
+{
     if (session->state == SESSION_HTTP && session->receiving) {
         refuse(context, session, 408, "the request did not come in time");
         conn_keep(&session->conn, (struct conn_bytes){0});
-    } else if (client && session_pong_deadline(context->config, session) <= context->now) {
-        hub_end(context->hub, client, WS_CLOSE_GOING_AWAY, STR("no pong"));
-    } else if (client) {
-        hub_end(context->hub, client, WS_CLOSE_POLICY, STR("the message did not come in time"));
+    } else if (session->conn.client) {
+        session_end_late(context, session);
     } else {
         end(context, session, "deadline passed");
     }
