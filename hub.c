@@ -533,6 +533,8 @@ static void move_user_up(struct client *client)
 
     if (last == 1)
         return;
+    if (client->is_indexed) /* its slot names the position that the user's takes */
+        index_free_slot(client, index_slot(client, second.audience));
     place_membership(client, user, 1);
     place_membership(client, second, last);
 }

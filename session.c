@@ -900,11 +900,16 @@ static int64_t request_deadline(const struct config *config, const struct sessio
     return session->since + (int64_t)(head ? config->head_timeout : config->idle_timeout);
 }
 
+/* When a client is given up that has not answered a ping. */
+static int64_t session_pong_deadline(const struct config *config, const struct session *session)
+{
+    return session->pinged ? session->last_seen + (int64_t)(config->ping + config->pong_timeout)
+                           : INT64_MAX;
+}
+
 static int64_t silence_deadline(const struct config *config, const struct session *session)
 {
-    int64_t silent = session->pinged
-                         ? session->last_seen + (int64_t)(config->ping + config->pong_timeout)
-                         : INT64_MAX;
+    int64_t silent = session_pong_deadline(config, session);
 
     if (session->receiving)
         return earlier(silent, session->since + (int64_t)config->idle_timeout);
@@ -947,9 +952,13 @@ static void ping(struct session_context *context, struct session *session)
 
 #define OVERDUE_READS 64 /* at most: the longest body that the kernel may have of one that is late */
 
+/* True if a session is to be ended: a ping that is due does not count. */
 static bool is_overdue(const struct session_context *context, const struct session *session)
 {
-    return session->state != SESSION_DEAD && session_deadline(context, session) <= context->now;
+    int64_t deadline = session->state == SESSION_OPEN ? silence_deadline(context->config, session)
+                                                      : session_deadline(context, session);
+
+    return session->state != SESSION_DEAD && deadline <= context->now;
 }
 
 /* Reads what the kernel has of a session that is overdue. False: it no longer is. */
@@ -968,22 +977,28 @@ static bool stays_overdue(struct session_context *context, struct session *sessi
     return true;
 }
 
-/* Ends what is overdue, with an answer or a close frame where one can be sent. */
-static void expire(struct session_context *context, struct session *session)
+/* Ends a client whose pong or message has not come. */
+static void session_end_late(struct session_context *context, struct session *session)
 {
     struct client *client = session->conn.client;
 
+    if (session_pong_deadline(context->config, session) <= context->now)
+        hub_end(context->hub, client, WS_CLOSE_GOING_AWAY, STR("no pong"));
+    else
+        hub_end(context->hub, client, WS_CLOSE_POLICY, STR("the message did not come in time"));
+    enter(context, session, SESSION_CLOSING); /* the deadlines it missed are no more */
+}
+
+/* Ends what is overdue, with an answer or a close frame where one can be sent. */
+static void expire(struct session_context *context, struct session *session)
+{
     if (session->state == SESSION_HTTP && session->receiving) {
         refuse(context, session, 408,
                session->head_done ? "the body did not come within idle_timeout"
                                   : "the request's head did not come within head_timeout");
         conn_keep(&session->conn, (struct conn_bytes){0});
-    } else if (client) {
-        if (session->pinged)
-            hub_end(context->hub, client, WS_CLOSE_GOING_AWAY, STR("no pong"));
-        else
-            hub_end(context->hub, client, WS_CLOSE_POLICY, STR("the message did not come in time"));
-        enter(context, session, SESSION_CLOSING);
+    } else if (session->conn.client) {
+        session_end_late(context, session);
     } else {
         end(context, session, "deadline passed");
     }
@@ -991,17 +1006,14 @@ static void expire(struct session_context *context, struct session *session)
 
 bool session_expire(struct session_context *context, struct session *session)
 {
-    bool pings;
-
-    if (!is_overdue(context, session))
-        return false;
-    pings = session->state == SESSION_OPEN &&
-            silence_deadline(context->config, session) > context->now;
-    if (pings)
-        ping(context, session);
-    else if (stays_overdue(context, session))
+    if (is_overdue(context, session) && stays_overdue(context, session)) {
         expire(context, session);
-    return pings;
+        return false;
+    }
+    if (session->state != SESSION_OPEN || session_deadline(context, session) > context->now)
+        return false;
+    ping(context, session);
+    return true;
 }
 
 void session_ping_early(struct session_context *context, struct session *session)

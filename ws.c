@@ -49,11 +49,16 @@ int ws_check_upgrade(const struct http_request *request, struct str *key, const 
 
 struct str ws_offered_protocol(const struct http_request *request)
 {
-    struct str list = {0}, first = {0};
+    struct str first = {0};
 
-    http_header(request, STR("Sec-WebSocket-Protocol"), &list);
-    while (list.at && !first.length)
-        first = str_trim(str_cut(&list, ','));
+    for (size_t i = 0; i < request->header_count; i++) {
+        struct str list = request->headers[i].value;
+
+        if (!str_equal_nocase(request->headers[i].name, STR("Sec-WebSocket-Protocol")))
+            continue;
+        while (list.at && !first.length)
+            first = str_trim(str_cut(&list, ','));
+    }
     return first;
 }
 

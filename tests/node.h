@@ -246,6 +246,7 @@ static inline void node_open(void)
 static inline void node_close(void)
 {
     CHECK(node.hub.clients.count == 0 && node.hub.audiences.count == 0 && !node.hub.slow);
+    CHECK(!node.hub.to_tell && !node.hub.last_to_tell);
     CHECK(!conn_next_dirty(&node.shared));
     hub_close(&node.hub);
     api_free(&node.api);
@@ -365,12 +366,20 @@ static inline struct json_value quoted(struct str id)
 }
 
 /* Sends what is queued to connections that are no session's. */
-static inline void flush(void)
+static inline void send_queued(void)
 {
     struct conn *conn;
 
     while ((conn = conn_next_dirty(&node.shared)))
         conn_flush(conn);
+}
+
+/* Tells who has left, and sends what is queued. */
+static inline void flush(void)
+{
+    while (hub_tell(&node.hub, SIZE_MAX))
+        ; /* who is found to be slow leaves, too */
+    send_queued();
 }
 
 /* Notes the id in the first frame. */

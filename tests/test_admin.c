@@ -81,6 +81,8 @@ static const char *const families[] = {
     "received_bytes_total counter",
     "sent_bytes_total counter",
     "queued_bytes gauge",
+    "buffered_bytes gauge",
+    "shed_connections_total counter",
     "api_requests_total counter",
     "login_failures_total counter",
     "api_request_duration_seconds histogram",
@@ -131,9 +133,9 @@ static void families_come_in_order(void)
         }
     }
     CHECK(!rest.at);
-    /* a counter each for handshakes, closes, reloads, and calls; 20 that are one number, and the
+    /* a counter each for handshakes, closes, reloads, and calls; 22 that are one number, and the
      * version */
-    CHECK(samples == 8 + 11 + 2 + 13 * 9 + 13 * (12 + 3) + 22);
+    CHECK(samples == 8 + 11 + 2 + 13 * 9 + 13 * (12 + 3) + 24);
     close_office();
 }
 
@@ -163,6 +165,8 @@ static void every_number_has_its_name(void)
         "wspush_received_bytes_total 5000000000",
         "wspush_sent_bytes_total 9223372036854775807",
         "wspush_queued_bytes 115",
+        "wspush_buffered_bytes 117",
+        "wspush_shed_connections_total 118",
         "wspush_login_failures_total 116",
     };
 
@@ -186,6 +190,8 @@ static void every_number_has_its_name(void)
     node.shared.sent = INT64_MAX;
     node.shared.waiting = 115;
     node.api.login_failures = 116;
+    node.shared.buffered = 117;
+    admin.shed = 118;
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(lines); i++)
         CHECK(has_line(lines[i]));

@@ -103,11 +103,18 @@ static const char *pushed(const char *data)
     return say("{\"code\":1,\"msg\":\"m\",\"data\":%s}", data);
 }
 
-static const char *notice(unsigned code, const char *id, const char *user, const char *extend)
+/* What a notice is about; `group` is NULL where the system is told. */
+static const char *subject(const char *id, const char *user, const char *extend, const char *group)
 {
-    return say("{\"code\":%u,\"msg\":\"client %s\",\"data\":"
-               "{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\"}}",
-               code, code == NOTICE_ONLINE ? "online" : "offline", id, user, extend);
+    return say("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\"%s%s%s}", id, user, extend,
+               group ? ",\"groupName\":\"" : "", group ? group : "", group ? "\"" : "");
+}
+
+static const char *notice(unsigned code, const char *id, const char *user, const char *extend,
+                          const char *group)
+{
+    return say("{\"code\":%u,\"msg\":\"client %s\",\"data\":%s}", code,
+               code == NOTICE_ONLINE ? "online" : "offline", subject(id, user, extend, group));
 }
 
 /* --- visitors, named by letters -------------------------------------------------------------- */
@@ -160,6 +167,25 @@ static bool is_gone(const struct visitor *visitor)
 
 /* --- ids ------------------------------------------------------------------------------------- */
 
+static void an_id_is_sent_again(void)
+{
+    open_house(2);
+    for (int i = 0; i < 2; i++) {
+        char id[HUB_ID_LENGTH + 1];
+
+        CHECK(hub_send_id(&node.hub, visitors[0].conn.client));
+        flush();
+        CHECK(got_hello(&visitors[0].far, id) && strcmp(id, visitors[0].id) == 0);
+    }
+    CHECK(only_these_got("", 2, "") && node.hub.counts.sent == 4);
+    node.config.send_queue = 1;
+    CHECK(hub_send_id(&node.hub, visitors[0].conn.client));
+    visitors[0].conn.blocked = true; /* as if the socket took no more */
+    CHECK(!hub_send_id(&node.hub, visitors[0].conn.client) && node.hub.counts.sent == 5);
+    visitors[0].conn.blocked = false;
+    close_house(2);
+}
+
 static void the_first_frame_tells_the_id(void)
 {
     struct visitor *visitor = &visitors[0];
@@ -198,8 +224,8 @@ static void ids_are_16_hex_digits_and_distinct(void)
 
 enum step_kind { ARRIVE, LEAVE, END, CLOSE, BIND, UNBIND };
 
-/* What one visitor does, and who is told so under each scope: group, system, off. The last visitor
- * is of another system; all use the same group names. */
+/* What one visitor does, and who is told so under each scope: group, system, off. Who leaves has
+ * been in g alone. The last visitor is of another system; all use the same group names. */
 struct step {
     enum step_kind kind;
     char who;
@@ -260,11 +286,13 @@ static void check_notices(enum config_notice scope)
         visitors[i].far.fd = visitors[i].conn.fd = -1;
     for (size_t i = 0; i < COUNT(steps); i++) {
         bool comes = steps[i].kind == ARRIVE || steps[i].kind == BIND;
+        const char *group = steps[i].group ? steps[i].group : "g";
 
         take_step(&steps[i]);
         if (!CHECK(only_these_got(steps[i].told[scope], 4,
                                   notice(comes ? NOTICE_ONLINE : NOTICE_OFFLINE,
-                                         visitors[steps[i].who - 'a'].id, "", ""))))
+                                         visitors[steps[i].who - 'a'].id, "", "",
+                                         scope == NOTICE_GROUP ? group : NULL))))
             printf("  that was step %zu, scope %u\n", i, (unsigned)scope);
     }
     close_house(4);
@@ -288,16 +316,268 @@ static void notices_can_be_off(void)
 /* Who shares two groups with a client that ends has seen it leave both. */
 static void the_end_is_told_to_each_group(void)
 {
-    const char *gone;
-
     open_house(3);
     bind_all(2, "g");
     bind_all(3, "h");
     leave(&visitors[0]);
-    gone = notice(NOTICE_OFFLINE, visitors[0].id, "", "");
-    CHECK(got_text(&visitors[1].far, gone));
-    CHECK(only_these_got("bc", 3, gone));
+    for (size_t i = 1; i < 3; i++)
+        CHECK(got_text(&visitors[i].far, notice(NOTICE_OFFLINE, visitors[0].id, "", "", "h")));
+    CHECK(only_these_got("b", 3, notice(NOTICE_OFFLINE, visitors[0].id, "", "", "g")));
     close_house(3);
+}
+
+/* --- who leaves is told later ---------------------------------------------------------------- */
+
+/* Ends a visitor's connection; nobody is told, and nothing is sent, before flush. */
+static void vanish(char who)
+{
+    hub_disconnect(&node.hub, visitors[who - 'a'].conn.client, "test");
+}
+
+static const char *left_group(char who, const char *group)
+{
+    return notice(NOTICE_OFFLINE, visitors[who - 'a'].id, "", "", group);
+}
+
+/* Six of eight go in one moment: they are told nothing, and each of the others of all six. */
+static void who_leave_together_are_not_told_of_each_other(void)
+{
+    open_house(VISITORS);
+    bind_all(VISITORS, "g");
+    node.hub.counts.sent = 0;
+    for (char who = 'a'; who <= 'h'; who++)
+        if (who != 'c' && who != 'f')
+            vanish(who);
+    CHECK(node.hub.clients.count == 2 && node.hub.counts.sent == 0);
+    flush();
+    for (char who = 'a'; who <= 'h'; who++)
+        for (int i = 2; i < 6 && who != 'c' && who != 'f'; i += 3)
+            CHECK(got_text(&visitors[i].far, left_group(who, "g")));
+    CHECK(only_these_got("", VISITORS, "") && node.hub.counts.sent == 12);
+    CHECK(!hub_tell(&node.hub, 1));
+    close_house(VISITORS);
+}
+
+/* A call sends so many frames, and at most those of one notice more; no frame is lost for that. */
+static void notices_are_told_a_bounded_number_at_a_time(void)
+{
+    static const size_t bounds[] = {1, 2, 3, 4, 5, 7, 100};
+
+    for (size_t i = 0; i < COUNT(bounds); i++) {
+        bool more = true;
+
+        open_house(VISITORS);
+        bind_all(VISITORS, "g");
+        for (char who = 'a'; who < 'f'; who++)
+            vanish(who);
+        for (uint64_t all = 0, sent; more; all += sent) {
+            sent = node.hub.counts.sent;
+            more = hub_tell(&node.hub, bounds[i]);
+            sent = node.hub.counts.sent - sent;
+            CHECK(sent > 0 && sent < bounds[i] + 3 && more == (all + sent < 15));
+            CHECK(sent >= bounds[i] || !more);
+        }
+        flush();
+        for (char who = 'a'; who < 'f'; who++)
+            for (size_t stays = 5; stays < 8; stays++)
+                CHECK(got_text(&visitors[stays].far, left_group(who, "g")));
+        CHECK(only_these_got("", VISITORS, ""));
+        close_house(VISITORS);
+    }
+}
+
+/* Groups take turns, so that one with many notices does not put off the others. */
+static void groups_are_told_in_turn(void)
+{
+    static const char *const groups[] = {"g", "h", "i"};
+
+    open_house(6);
+    bind_all(4, "g");
+    for (size_t i = 1; i < 3; i++)
+        for (size_t who = 3; who < 6; who++)
+            CHECK(succeeds(bind_to("shop", &visitors[who], groups[i])));
+    for (size_t i = 0; i < 6; i++)
+        far_forget(&visitors[i].far);
+    /* d, who stays, is in all three */
+    for (const char *who = "aebfc"; *who; who++)
+        vanish(*who);
+    for (const char *const *at =
+             (const char *const[]){"ga", "ie", "he", "gb", "if", "hf", "gc", NULL};
+         *at; at++) {
+        char group[2] = {(*at)[0], '\0'};
+
+        CHECK(hub_tell(&node.hub, 1) == (at[1] != NULL));
+        send_queued();
+        CHECK(only_these_got("d", 6, left_group((*at)[1], group)));
+    }
+    close_house(6);
+}
+
+/* With the last of a group goes what was to be told in it, wherever it stands in the line. */
+static void an_empty_group_has_nothing_to_tell(void)
+{
+    static const char *const orders[] = {"abc", "acb", "bac", "bca", "cab", "cba"};
+
+    for (size_t i = 0; i < 4 * COUNT(orders); i++) {
+        open_house(VISITORS); /* a and d are in a, b and e in b, c and f in c, g and h in x */
+        for (size_t who = 0; who < VISITORS; who++)
+            CHECK(succeeds(
+                bind_to("shop", &visitors[who], who < 6 ? say("%c", (int)('a' + who % 3)) : "x")));
+        for (size_t who = 0; who < VISITORS; who++)
+            far_forget(&visitors[who].far);
+        for (size_t who = 0; who < 4; who++) {
+            if (who == i % 4)
+                vanish('g');
+            if (who < 3)
+                vanish((char)('a' + who));
+        }
+        for (const char *who = orders[i / 4]; *who; who++)
+            vanish((char)(*who + 3));
+        /* h is left, and x with it */
+        CHECK(node.hub.to_tell && node.hub.to_tell == node.hub.last_to_tell);
+        CHECK(node.hub.kinds[AUDIENCE_GROUP] == 1);
+        flush();
+        CHECK(only_these_got("h", VISITORS, left_group('g', "x")));
+        close_house(VISITORS);
+    }
+    open_house(2);
+    bind_all(2, "g");
+    vanish('a');
+    vanish('b');
+    CHECK(!node.hub.to_tell && !node.hub.last_to_tell && !hub_tell(&node.hub, 1));
+    CHECK(node.hub.audiences.count == 0);
+    close_house(2);
+}
+
+/* That somebody is taken out of a group is told at once. */
+static void who_is_unbound_meanwhile_is_not_told(void)
+{
+    open_house(4);
+    bind_all(4, "g");
+    vanish('a');
+    apply_only(unbind_from("shop", &visitors[1], "g"));
+    flush();
+    for (int i = 2; i < 4; i++) {
+        CHECK(got_text(&visitors[i].far, left_group('b', "g")));
+        CHECK(got_text(&visitors[i].far, left_group('a', "g")));
+    }
+    CHECK(only_these_got("", 4, ""));
+    close_house(4);
+}
+
+/* A hub that is closed frees what it was to tell. */
+static void closing_frees_what_was_to_be_told(void)
+{
+    struct hub hub;
+
+    node_open();
+    CHECK(hub_open(&hub, &node.config, &node.log));
+    for (size_t i = 0; i < 3; i++) {
+        struct command command = bind_to("shop", &visitors[i], "g");
+
+        conn_open(&visitors[i].conn, far_open(&visitors[i].far), &node.shared);
+        CHECK(hub_connect(&hub, &visitors[i].conn, STR("shop")));
+        flush();
+        CHECK(got_hello(&visitors[i].far, visitors[i].id));
+        command.client = quoted(id_of(&visitors[i]));
+        outcome = (struct outcome){0};
+        hub_apply(&hub, &command, &outcome);
+    }
+    for (size_t i = 0; i < 2; i++)
+        hub_disconnect(&hub, visitors[i].conn.client, "test");
+    CHECK(hub.to_tell);
+    hub_close(&hub);
+    visitors[2].conn.client = NULL;
+    close_house(3);
+}
+
+/* --- max_members ----------------------------------------------------------------------------- */
+
+/* How often the log has this text. */
+static size_t count_logged(const char *text)
+{
+    static char room[65536];
+    size_t length, count = 0, size = strlen(text);
+
+    rewind(node.log.file);
+    length = fread(room, 1, sizeof room, node.log.file);
+    fseek(node.log.file, 0, SEEK_END);
+    for (size_t i = 0; i + size <= length; i++)
+        count += memcmp(room + i, text, size) == 0;
+    return count;
+}
+
+#define CROWDED "info notices are off: more members than max_members system=\"shop\" "
+
+/* Members are told of each other while they are at most so many: who comes counts, who goes not. */
+static void a_crowded_group_is_not_told(void)
+{
+    open_house(5);
+    node.config.max_members = 3;
+    CHECK(succeeds(bind_to("shop", &visitors[0], "g")) &&
+          succeeds(bind_to("shop", &visitors[1], "g")));
+    far_forget(&visitors[0].far);
+    far_forget(&visitors[1].far);
+    CHECK(succeeds(bind_to("shop", &visitors[2], "g")));
+    CHECK(only_these_got("abc", 5, notice(NOTICE_ONLINE, visitors[2].id, "", "", "g")));
+    CHECK(count_logged(CROWDED) == 0);
+    CHECK(succeeds(bind_to("shop", &visitors[3], "g")) && only_these_got("", 5, ""));
+    CHECK(count_logged(CROWDED "group=\"g\" max_members=3\n") == 1);
+    CHECK(succeeds(bind_to("shop", &visitors[4], "g")) && only_these_got("", 5, ""));
+    leave(&visitors[0]); /* four are left */
+    CHECK(only_these_got("", 5, "") && !node.hub.to_tell);
+    CHECK(succeeds(unbind_from("shop", &visitors[1], "g")));
+    CHECK(only_these_got("cde", 5, left_group('b', "g")));
+    CHECK(succeeds(bind_to("shop", &visitors[1], "g")) && only_these_got("", 5, ""));
+    leave(&visitors[1]);
+    CHECK(only_these_got("cde", 5, left_group('b', "g")));
+    CHECK(count_logged("max_members") == 2); /* once, in one line */
+    /* another group is another matter */
+    for (size_t i = 2; i < 5; i++)
+        CHECK(succeeds(bind_to("shop", &visitors[i], "h")));
+    for (size_t i = 2; i < 5; i++)
+        far_forget(&visitors[i].far);
+    node.config.max_members = 1;
+    leave(&visitors[2]);
+    CHECK(only_these_got("", 5, ""));
+    CHECK(count_logged(CROWDED) == 2 && count_logged("group=\"h\" max_members=1\n") == 1);
+    leave(&visitors[3]);
+    CHECK(got_text(&visitors[4].far, left_group('d', "h")));
+    CHECK(only_these_got("e", 5, left_group('d', "g")));
+    close_house(5);
+}
+
+static void a_crowded_system_is_not_told(void)
+{
+    open_house(0);
+    node.config.scope = NOTICE_SYSTEM;
+    node.config.max_members = 2;
+    for (size_t i = 0; i < 4; i++)
+        arrive(&visitors[i], STR("shop"));
+    CHECK(got_text(&visitors[0].far, notice(NOTICE_ONLINE, visitors[0].id, "", "", NULL)));
+    CHECK(only_these_got("ab", 4, notice(NOTICE_ONLINE, visitors[1].id, "", "", NULL)));
+    CHECK(count_logged(CROWDED "max_members=2\n") == 1 && count_logged("more members") == 1);
+    leave(&visitors[3]);
+    CHECK(only_these_got("", 4, ""));
+    leave(&visitors[2]);
+    CHECK(only_these_got("ab", 4, left_group('c', NULL)));
+    close_house(4);
+}
+
+static void without_max_members_all_are_told(void)
+{
+    open_house(VISITORS);
+    node.config.max_members = 0;
+    for (size_t i = 0; i < VISITORS; i++) {
+        CHECK(succeeds(bind_to("shop", &visitors[i], "g")));
+        CHECK(only_these_got(say("%.*s", (int)(i + 1), "abcdefgh"), VISITORS,
+                             notice(NOTICE_ONLINE, visitors[i].id, "", "", "g")));
+    }
+    vanish('a');
+    flush();
+    CHECK(only_these_got("bcdefgh", VISITORS, left_group('a', "g")) &&
+          !count_logged("max_members"));
+    close_house(VISITORS);
 }
 
 /* --- binding --------------------------------------------------------------------------------- */
@@ -340,9 +620,9 @@ static void user_and_extend_belong_to_the_client(void)
         CHECK(succeeds(bind_user(visitor, rows[i].group, rows[i].user, rows[i].extend)));
         CHECK(has_info(visitor,
                        info_of(visitor, rows[i].user_now, rows[i].extend_now, rows[i].groups_now)));
-        CHECK(only_these_got(
-            rows[i].told ? "a" : "", 1,
-            notice(NOTICE_ONLINE, visitor->id, rows[i].user_now, rows[i].extend_now)));
+        CHECK(only_these_got(rows[i].told ? "a" : "", 1,
+                             notice(NOTICE_ONLINE, visitor->id, rows[i].user_now,
+                                    rows[i].extend_now, rows[i].group)));
     }
     /* the system, one user, four groups: the user before has gone with its last client */
     CHECK(node.hub.audiences.count == 6);
@@ -356,8 +636,8 @@ static void names_are_quoted(void)
 
     open_house(1);
     CHECK(succeeds(bind_user(visitor, "g\"\\\xc3\xa9", "u\"", "\\\n\x01")));
-    CHECK(
-        got_text(&visitor->far, notice(NOTICE_ONLINE, visitor->id, "u\\\"", "\\\\\\u000a\\u0001")));
+    CHECK(got_text(&visitor->far, notice(NOTICE_ONLINE, visitor->id, "u\\\"", "\\\\\\u000a\\u0001",
+                                         "g\\\"\\\\\xc3\xa9")));
     CHECK(has_info(visitor,
                    info_of(visitor, "u\\\"", "\\\\\\u000a\\u0001", "\"g\\\"\\\\\xc3\xa9\"")));
     close_house(1);
@@ -390,6 +670,181 @@ static void many_groups_are_left_in_any_order(void)
     leave(&visitors[1]);
     CHECK(node.hub.audiences.count == 1);
     close_house(2);
+}
+
+/* --- max_groups ------------------------------------------------------------------------------ */
+
+static void fill_groups(size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        CHECK(succeeds(bind_to("shop", &visitors[0], say("%zu", i))));
+        CHECK(only_these_got("a", 1, notice(NOTICE_ONLINE, visitors[0].id, "", "", say("%zu", i))));
+    }
+}
+
+/* At the limit nothing of a bind to one group more is done; a bind to one of its own is success. */
+static void groups_of_a_client_are_limited(void)
+{
+    static const size_t limits[] = {1, 2, 31, 32, 33, 40};
+    struct visitor *visitor = &visitors[0];
+
+    for (size_t i = 0; i < COUNT(limits); i++) {
+        struct command command = bind_user(visitor, "more", "ann", "x");
+
+        open_house(1);
+        node.config.max_groups = limits[i];
+        command.client = quoted(id_of(visitor));
+        fill_groups(limits[i]);
+        CHECK(apply(command)->code == OUTCOME_LIMIT);
+        CHECK(same(str_from(outcome.error), STR("the client is in max_groups groups already")));
+        CHECK(only_these_got("", 1, "") && node.hub.audiences.count == 1 + limits[i]);
+        CHECK(succeeds(bind_user(visitor, "0", "ann", "x")) && only_these_got("", 1, ""));
+        CHECK(node.hub.audiences.count == 2 + limits[i]);
+        command.client = quoted(id_of(visitor));
+        CHECK(apply(command)->code == OUTCOME_LIMIT); /* a user is no group */
+        CHECK(succeeds(unbind_from("shop", visitor, "0")) && succeeds(command));
+        CHECK(only_these_got("a", 1, notice(NOTICE_ONLINE, visitor->id, "ann", "x", "more")));
+        CHECK(apply(bind_to("shop", visitor, "0"))->code == OUTCOME_LIMIT);
+        CHECK(succeeds(command) && only_these_got("", 1, ""));
+        close_house(1);
+    }
+}
+
+/* --- a client of many groups ----------------------------------------------------------------- */
+
+#define MANY 200
+
+/* What the hub should know of one client: its groups in the order of the hub's list. */
+struct joiner {
+    const char *names[MANY];
+    int list[MANY];
+    int listed;
+    bool in[MANY];
+    unsigned user; /* 0 is none */
+};
+
+static struct joiner joiner;
+
+static bool joiner_is_known(void)
+{
+    struct visitor *visitor = &visitors[0];
+    struct buf groups = {0};
+    bool good;
+
+    for (int i = 0; i < joiner.listed; i++) {
+        buf_append(&groups, i ? STR(",\"") : STR("\""));
+        buf_append(&groups, str_from(joiner.names[joiner.list[i]]));
+        buf_append(&groups, STR("\""));
+    }
+    buf_append(&groups, (struct str){"", 1});
+    good = has_info(visitor,
+                    info_of(visitor, joiner.user ? say("u%u", joiner.user) : "", "", groups.at));
+    buf_free(&groups);
+    return good;
+}
+
+/* The user comes second in the hub's list, and whoever stood there goes to the end. */
+static void join_user(unsigned user)
+{
+    int first = joiner.list[0];
+
+    if (!joiner.user && joiner.listed) {
+        memmove(joiner.list, joiner.list + 1, (size_t)(joiner.listed - 1) * sizeof *joiner.list);
+        joiner.list[joiner.listed - 1] = first;
+    }
+    joiner.user = user;
+}
+
+static void join_group(int group, unsigned user)
+{
+    if (!joiner.in[group])
+        joiner.list[joiner.listed++] = group;
+    joiner.in[group] = true;
+    if (user)
+        join_user(user);
+    CHECK(succeeds(
+        bind_user(&visitors[0], joiner.names[group], user ? say("u%u", user) : NULL, NULL)));
+}
+
+static void quit_group(int group)
+{
+    int place = 0;
+
+    while (place < joiner.listed && joiner.list[place] != group)
+        place++;
+    if (joiner.in[group])
+        joiner.list[place] = joiner.list[--joiner.listed];
+    joiner.in[group] = false;
+    CHECK(succeeds(unbind_from("shop", &visitors[0], joiner.names[group])));
+}
+
+/* Names of groups, all of them with this remainder of their hash by 512; -1: with any. */
+static void choose_names(int remainder)
+{
+    static char room[MANY][12];
+    int found = 0;
+
+    for (int i = 0; found < MANY && CHECK(i < 1000000); i++) {
+        snprintf(room[found], sizeof room[0], "%d", i);
+        joiner.names[found] = room[found];
+        found += remainder < 0 ||
+                 (str_hash(str_from(room[found]), node.hub.seed) & 511) == (unsigned)remainder;
+    }
+}
+
+/* One client beside a plain list: up to most groups and down to none; its user comes when it
+ * is in `before` groups or more. */
+static void check_joiner(int remainder, int before)
+{
+    uint32_t state = 1 + (uint32_t)before;
+    bool grows = true;
+    int turns = 0, done = 0;
+
+    open_house(0);
+    node.config.scope = NOTICE_OFF;
+    node.hub.seed = 1; /* any: the test is the same each time */
+    arrive(&visitors[0], STR("shop"));
+    arrive(&visitors[1], STR("other"));
+    joiner = (struct joiner){.user = 0};
+    choose_names(remainder);
+    while (turns < 2 && test_good) {
+        unsigned what = next_random(&state) % 16;
+        int group = (int)(next_random(&state) % MANY);
+        bool has_user = joiner.user || joiner.listed >= before;
+
+        if (what == 0 && has_user)
+            join_group(group, 1 + next_random(&state) % 3);
+        else if ((what < 14) == grows)
+            join_group(group, 0);
+        else
+            quit_group(joiner.listed && what < 12 ? joiner.list[group % joiner.listed] : group);
+        if (++done % 16 == 0 || joiner.listed < 40)
+            CHECK(joiner_is_known());
+        CHECK(node.hub.kinds[AUDIENCE_GROUP] == (size_t)joiner.listed);
+        if (joiner.listed == (grows ? MANY - 10 : 0)) {
+            grows = !grows;
+            turns++;
+        }
+    }
+    for (int group = 0; group < MANY && test_good; group++)
+        join_group(group, 0);
+    CHECK(joiner_is_known());
+    close_house(2);
+}
+
+static void many_groups_follow_the_model(void)
+{
+    static const int befores[] = {0, 31, 32, 33, 64, 150};
+
+    for (size_t i = 0; i < COUNT(befores); i++)
+        check_joiner(-1, befores[i]);
+}
+
+/* Wherever in the index their place is, also at its end. */
+static void groups_that_collide_follow_the_model(void)
+{
+    for (int remainder = 0; remainder < 512; remainder += 128)
+        check_joiner(remainder, remainder / 3);
 }
 
 /* Seven at a time, each in a group, and with a user, that nobody had before. */
@@ -783,7 +1238,7 @@ static void a_client_is_closed_by_command(void)
 
         arrive(visitor, STR("shop"));
         CHECK(succeeds(bind_user(visitor, "g", "u", "e")));
-        CHECK(got_text(&visitor->far, notice(NOTICE_ONLINE, visitor->id, "u", "e")));
+        CHECK(got_text(&visitor->far, notice(NOTICE_ONLINE, visitor->id, "u", "e", "g")));
         far_forget(&visitors[0].far);
         command = about_client(COMMAND_CLOSE_CLIENT, "shop", id_of(visitor));
         command.close_code = rows[i].code;
@@ -797,7 +1252,7 @@ static void a_client_is_closed_by_command(void)
         flush();
         CHECK(got_text(&visitor->far, pushed("1")));
         CHECK(got_close(&visitor->far, rows[i].code, rows[i].reason));
-        CHECK(only_these_got("a", 2, notice(NOTICE_OFFLINE, visitor->id, "u", "e")));
+        CHECK(only_these_got("a", 2, notice(NOTICE_OFFLINE, visitor->id, "u", "e", "g")));
         depart(visitor);
     }
     close_house(1);
@@ -822,11 +1277,12 @@ static void a_broken_connection_is_not_slow(void)
         CHECK(got_text(&visitors[2].far, pushed(say("%d", i))));
     }
     leave(&visitors[1]);
-    CHECK(got_text(&visitors[0].far, notice(NOTICE_OFFLINE, visitors[1].id, "", "")));
+    CHECK(got_text(&visitors[0].far, notice(NOTICE_OFFLINE, visitors[1].id, "", "", "g")));
     close_house(3);
 }
 
-/* Frames queued outside of sends keep the limit as well, and their sender may end the client. */
+/* Frames queued outside of sends keep the limit as well, and their sender may end the client. A
+ * pong takes the place of the one before. */
 static void a_full_queue_is_reported(void)
 {
     struct visitor *visitor = &visitors[0];
@@ -836,14 +1292,16 @@ static void a_full_queue_is_reported(void)
     node.config.send_queue = 10;
     CHECK(hub_queue_frame(&node.hub, &visitor->conn, 10, STR("pong payload")));
     visitor->conn.blocked = true; /* as if the socket took no more */
-    CHECK(!hub_queue_frame(&node.hub, &visitor->conn, 10, STR("another")));
+    CHECK(hub_queue_frame(&node.hub, &visitor->conn, 10, STR("another")));
+    CHECK(visitor->conn.queued == 2 + 7 && !visitor->conn.ring);
+    CHECK(!hub_queue_frame(&node.hub, &visitor->conn, 9, STR("a ping")));
     CHECK(visitor->conn.client && !visitor->conn.ending);
     hub_end_slow(&node.hub, visitor->conn.client);
     CHECK(!visitor->conn.client && visitor->conn.ending);
     pump(visitor);
     flush();
     CHECK(got_close(&visitor->far, 1013, "slow") && got_nothing(&visitor->far));
-    CHECK(got_text(&visitors[1].far, notice(NOTICE_OFFLINE, visitor->id, "", "")));
+    CHECK(got_text(&visitors[1].far, notice(NOTICE_OFFLINE, visitor->id, "", "", "g")));
     close_house(2);
 }
 
@@ -900,7 +1358,7 @@ static void a_slow_client_is_closed_and_nobody_else_loses(void)
     CHECK(outcome.code == OUTCOME_SUCCESS && outcome.dropped == 1 && outcome.queued == 2);
     CHECK(!slow->conn.client && slow->conn.ending && slow->conn.queued < 2000);
     for (int i = 0; i < 3; i += 2) {
-        CHECK(got_text(&visitors[i].far, notice(NOTICE_OFFLINE, slow->id, "", "")));
+        CHECK(got_text(&visitors[i].far, notice(NOTICE_OFFLINE, slow->id, "", "", "g")));
         CHECK(got_nothing(&visitors[i].far));
     }
     CHECK(is_gone(slow) && node_logged(slow->id) && node_logged("127.0.0.1"));
@@ -918,9 +1376,9 @@ static void a_slow_client_is_closed_and_nobody_else_loses(void)
 static void stuff(struct visitor *visitor)
 {
     have_little_room(visitor);
-    for (int i = 0; i < 1000 && visitor->conn.queued < QUEUE; i++)
+    for (int i = 0; i < 1000 && conn_cost(&visitor->conn) < QUEUE; i++)
         CHECK(succeeds(send_to_client("shop", id_of(visitor), ballast())));
-    CHECK(visitor->conn.blocked && visitor->conn.queued >= QUEUE);
+    CHECK(visitor->conn.blocked && conn_cost(&visitor->conn) >= QUEUE);
 }
 
 /* An id that stands twice, in whatever spelling, gets one frame; so it does in the next send, too.
@@ -1033,7 +1491,8 @@ static void check_cascade(enum trigger trigger)
     while (far_next(&visitors[5].far, &frame))
         for (size_t i = 0; i < 7; i++)
             for (unsigned code = NOTICE_ONLINE; code <= NOTICE_OFFLINE; code++)
-                told[i] += str_equal(frame.payload, str_from(notice(code, visitors[i].id, "", "")));
+                told[i] +=
+                    str_equal(frame.payload, str_from(notice(code, visitors[i].id, "", "", "g")));
     for (size_t i = 0; i < 5; i++)
         CHECK(told[i] == 1 && (trigger == BY_UNBINDING && i == 0) == !is_gone(&visitors[i]));
     CHECK(told[5] == 0 && told[6] == (trigger == BY_BINDING));
@@ -1195,6 +1654,7 @@ static void messages_are_counted(void)
 static void slow_ones_are_counted(void)
 {
     uint64_t sent;
+    unsigned queued;
 
     open_house(3);
     node.config.send_queue = QUEUE;
@@ -1205,12 +1665,13 @@ static void slow_ones_are_counted(void)
     stuff(&visitors[1]);
     CHECK(node.hub.counts.dropped == 0 && node.hub.counts.slow == 0);
     sent = node.hub.counts.sent;
+    queued = visitors[1].conn.queued;
     apply(send_to_group("shop", "g", "1"));
     CHECK(node.hub.counts.dropped == 2 && node.hub.counts.slow == 2);
     CHECK(node.hub.counts.sent == sent + 1);
     CHECK(closes_of(1013) == 2 && closes_in_all() == 2);
     CHECK(node_logged(" warn client closed: it reads slower than it is sent to client="));
-    CHECK(node_logged(" code=1013 reason=\"slow\" seconds=0 queued=1"));
+    CHECK(node_logged(say(" code=1013 reason=\"slow\" seconds=0 queued=%u\n", queued)));
     stuff(&visitors[2]);
     hub_end_slow(&node.hub, visitors[2].conn.client);
     CHECK(node.hub.counts.dropped == 2 && node.hub.counts.slow == 3 && closes_of(1013) == 3);
@@ -1279,15 +1740,18 @@ struct walker {
     unsigned system, user; /* user 0 is none */
     char extend[8];
     bool in[GROUPS];
-    unsigned expected; /* frames, all with the same text */
+    int list[1 + GROUPS]; /* groups in the order in which the hub lists them; USER_PLACE */
+    unsigned listed;
+    const char *expected[GROUPS];
+    unsigned expected_count;
 };
+
+#define USER_PLACE (-1) /* of the user, who stands first once there is one */
 
 struct walk {
     uint64_t state;
     struct visitor visitors[WALKERS];
     struct walker walkers[WALKERS];
-    const char *text; /* of the frames of this step */
-    uint64_t matched;
 };
 
 static struct walk walk;
@@ -1302,29 +1766,32 @@ static unsigned draw(unsigned below)
     return (unsigned)(walk.state >> 33) % below;
 }
 
-static const char *walk_notice(size_t who, unsigned code)
+static const char *walk_notice(size_t who, unsigned code, int group)
 {
     const struct walker *walker = &walk.walkers[who];
 
-    return notice(code, walk.visitors[who].id, walk_users[walker->user], walker->extend);
+    return notice(code, walk.visitors[who].id, walk_users[walker->user], walker->extend,
+                  group < 0 ? NULL : walk_groups[group]);
 }
 
 /* Expects a frame at everybody of a system, or of one of its groups. */
-static void expect_at(unsigned system, int group)
+static void expect_at(unsigned system, int group, const char *text)
 {
     for (size_t i = 0; i < WALKERS; i++) {
         struct walker *walker = &walk.walkers[i];
 
-        walker->expected +=
-            walker->online && walker->system == system && (group < 0 || walker->in[group]);
+        if (walker->online && walker->system == system && (group < 0 || walker->in[group]))
+            walker->expected[walker->expected_count++] = text;
     }
 }
 
-/* The same, but for the notices of one scope. */
-static void expect_notice(enum config_notice scope, unsigned system, int group)
+/* The same, but for the notices about somebody in a group, or (-1) in the system. */
+static void expect_notice(size_t who, unsigned code, int group)
 {
+    enum config_notice scope = group < 0 ? NOTICE_SYSTEM : NOTICE_GROUP;
+
     if (node.config.scope == scope)
-        expect_at(system, group);
+        expect_at(walk.walkers[who].system, group, walk_notice(who, code, group));
 }
 
 static void walk_in(size_t who)
@@ -1335,20 +1802,19 @@ static void walk_in(size_t who)
     if (walk.visitors[who].id[0])
         depart(&walk.visitors[who]);
     arrive(&walk.visitors[who], str_from(walk_systems[walker->system]));
-    walk.text = walk_notice(who, NOTICE_ONLINE);
-    expect_notice(NOTICE_SYSTEM, walker->system, -1);
+    expect_notice(who, NOTICE_ONLINE, -1);
 }
 
+/* It leaves its groups from the end of its list, and then the system. */
 static void walk_out(size_t who)
 {
     struct walker *walker = &walk.walkers[who];
 
-    walk.text = walk_notice(who, NOTICE_OFFLINE);
     walker->online = false;
-    for (int group = 0; group < GROUPS; group++)
-        if (walker->in[group])
-            expect_notice(NOTICE_GROUP, walker->system, group);
-    expect_notice(NOTICE_SYSTEM, walker->system, -1);
+    while (walker->listed)
+        if (walker->list[--walker->listed] != USER_PLACE)
+            expect_notice(who, NOTICE_OFFLINE, walker->list[walker->listed]);
+    expect_notice(who, NOTICE_OFFLINE, -1);
     if (draw(2)) {
         leave(&walk.visitors[who]);
         return;
@@ -1356,6 +1822,16 @@ static void walk_out(size_t who)
     hub_end(&node.hub, walk.visitors[who].conn.client, 1001, STR("x"));
     flush();
     CHECK(got_close(&walk.visitors[who].far, 1001, "x"));
+}
+
+/* Puts the user in front, and whoever stood there at the end. */
+static void list_user(struct walker *walker)
+{
+    if (!walker->user) {
+        walker->list[walker->listed] = walker->list[0];
+        walker->list[0] = USER_PLACE;
+        walker->listed++;
+    }
 }
 
 static void walk_bind(size_t who)
@@ -1366,7 +1842,10 @@ static void walk_bind(size_t who)
     struct command command =
         bind_to(walk_systems[walker->system], &walk.visitors[who], walk_groups[group]);
 
+    if (is_new)
+        walker->list[walker->listed++] = (int)group;
     if (user) {
+        list_user(walker);
         walker->user = user;
         command.user = str_from(walk_users[user]);
         command.has_user = true;
@@ -1377,10 +1856,19 @@ static void walk_bind(size_t who)
         command.has_extend = true;
     }
     walker->in[group] = true;
-    walk.text = walk_notice(who, NOTICE_ONLINE);
     if (is_new)
-        expect_notice(NOTICE_GROUP, walker->system, (int)group);
+        expect_notice(who, NOTICE_ONLINE, (int)group);
     CHECK(succeeds(command));
+}
+
+/* The last in the list takes the place of a group that is left. */
+static void unlist(struct walker *walker, int group)
+{
+    unsigned place = 0;
+
+    while (walker->list[place] != group)
+        place++;
+    walker->list[place] = walker->list[--walker->listed];
 }
 
 static void walk_unbind(size_t who)
@@ -1390,9 +1878,10 @@ static void walk_unbind(size_t who)
     bool was_in = walker->in[group];
 
     walker->in[group] = false;
-    walk.text = walk_notice(who, NOTICE_OFFLINE);
-    if (was_in)
-        expect_notice(NOTICE_GROUP, walker->system, (int)group);
+    if (was_in) {
+        unlist(walker, (int)group);
+        expect_notice(who, NOTICE_OFFLINE, (int)group);
+    }
     CHECK(succeeds(
         unbind_from(walk_systems[walker->system], &walk.visitors[who], walk_groups[group])));
 }
@@ -1402,7 +1891,7 @@ static void check_walk_counts(void)
     uint64_t expected = 0;
 
     for (size_t i = 0; i < WALKERS; i++)
-        expected += walk.walkers[i].expected;
+        expected += walk.walkers[i].expected_count;
     CHECK(outcome.matched == expected && outcome.queued == expected && !outcome.dropped);
 }
 
@@ -1418,15 +1907,14 @@ static void walk_send(void)
 
     command.group = str_from(walk_groups[group]);
     command.user = str_from(walk_users[user]);
-    walk.text = pushed(number);
-    expect_at(system, kind == 0 ? (int)group : -1);
+    expect_at(system, kind == 0 ? (int)group : -1, pushed(number));
     for (size_t i = 0; i < WALKERS && kind == 1; i++)
         if (walk.walkers[i].user != user)
-            walk.walkers[i].expected = 0;
+            walk.walkers[i].expected_count = 0;
     if (kind == 0) {
         command.clients =
             str_from(say("[\"%s\",\"%s\"]", walk.visitors[out[0]].id, walk.visitors[out[1]].id));
-        walk.walkers[out[0]].expected = walk.walkers[out[1]].expected = 0;
+        walk.walkers[out[0]].expected_count = walk.walkers[out[1]].expected_count = 0;
     }
     CHECK(succeeds(command));
     check_walk_counts();
@@ -1439,8 +1927,8 @@ static void walk_send_to_one(size_t who)
     unsigned system = draw(2);
     bool reached = walker->online && walker->system == system;
 
-    walk.text = pushed("1");
-    walker->expected = reached;
+    walker->expected[0] = pushed("1");
+    walker->expected_count = reached;
     apply(send_to_client(walk_systems[system], id_of(&walk.visitors[who]), "1"));
     CHECK(outcome.code == (reached ? OUTCOME_SUCCESS : OUTCOME_OFFLINE));
     check_walk_counts();
@@ -1465,23 +1953,20 @@ static void walk_list(void)
     CHECK(outcome.list.length == (count ? count * (HUB_ID_LENGTH + 3) - 1 : 0));
 }
 
+/* The groups come in the order of the hub's list. */
 static void walk_info(size_t who)
 {
     const struct walker *walker = &walk.walkers[who];
-    size_t length =
-        strlen(info_of(&walk.visitors[who], walk_users[walker->user], walker->extend, ""));
-    unsigned groups = 0;
+    const char *groups = "";
 
+    for (unsigned i = 0; i < walker->listed; i++)
+        if (walker->list[i] != USER_PLACE)
+            groups = say("%s%s\"%s\"", groups, groups[0] ? "," : "", walk_groups[walker->list[i]]);
     CHECK(succeeds(about_client(COMMAND_CLIENT_INFO, walk_systems[walker->system],
                                 id_of(&walk.visitors[who]))));
-    for (int group = 0; group < GROUPS; group++) {
-        groups += walker->in[group];
-        if (walker->in[group])
-            CHECK(contains(str_of(&outcome.list), say("\"%s\"", walk_groups[group])));
-    }
-    CHECK(contains(str_of(&outcome.list), say("\"userId\":\"%s\",\"extend\":\"%s\",\"groups\":[",
-                                              walk_users[walker->user], walker->extend)));
-    CHECK(outcome.list.length == length + (groups ? 5 * groups - 1 : 0));
+    CHECK(same(
+        str_of(&outcome.list),
+        str_from(info_of(&walk.visitors[who], walk_users[walker->user], walker->extend, groups))));
 }
 
 static void take_walk_step(void)
@@ -1513,8 +1998,9 @@ static bool walk_frames_are_right(void)
     for (size_t i = 0; i < WALKERS; i++) {
         struct visitor *visitor = &walk.visitors[i];
 
-        for (; walk.walkers[i].expected; walk.walkers[i].expected--)
-            good = got_text(&visitor->far, walk.text) && good;
+        for (unsigned k = 0; k < walk.walkers[i].expected_count; k++)
+            good = got_text(&visitor->far, walk.walkers[i].expected[k]) && good;
+        walk.walkers[i].expected_count = 0;
         if (visitor->id[0])
             good = got_nothing(&visitor->far) && good;
     }
@@ -2100,16 +2586,11 @@ static void a_slot_may_have_two_audiences(void)
 
 /* --- events ---------------------------------------------------------------------------------- */
 
-static const char *identity_of(size_t who, const char *user, const char *extend)
-{
-    return say("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\"}", residents[who].id, user,
-               extend);
-}
-
-/* Takes the next event, which is to be this one. */
+/* Takes the next event, which is to be this one; the group is empty where it is the system's. */
 static bool took_event(enum hub_event_kind kind, const char *system, const char *group, size_t who,
-                       const char *identity)
+                       const char *user, const char *extend)
 {
+    const char *identity = subject(residents[who].id, user, extend, group[0] ? group : NULL);
     struct hub_event *event = hub_take_event(&node.hub);
     bool good = event && event->kind == kind && same(event->system, str_from(system)) &&
                 same(event->group, str_from(group)) &&
@@ -2139,24 +2620,59 @@ static void comings_and_goings_are_events(void)
     open_settlement(2);
     CHECK(took_no_event());
     CHECK(succeeds(settle_in(0, "g", NULL, NULL)));
-    CHECK(took_event(HUB_ARRIVED, "shop", "g", 0, identity_of(0, "", "")) && took_no_event());
+    CHECK(took_event(HUB_ARRIVED, "shop", "g", 0, "", "") && took_no_event());
     CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && took_no_event()); /* it is there already */
     CHECK(succeeds(settle_in(1, "g", NULL, NULL)) && succeeds(settle_in(1, "h", NULL, NULL)));
-    CHECK(took_event(HUB_ARRIVED, "shop", "g", 1, identity_of(1, "", "")));
-    CHECK(took_event(HUB_ARRIVED, "shop", "h", 1, identity_of(1, "", "")) && took_no_event());
+    CHECK(took_event(HUB_ARRIVED, "shop", "g", 1, "", ""));
+    CHECK(took_event(HUB_ARRIVED, "shop", "h", 1, "", "") && took_no_event());
     CHECK(succeeds(settle_out(1, "g")));
-    CHECK(took_event(HUB_LEFT, "shop", "g", 1, identity_of(1, "", "")) && took_no_event());
+    CHECK(took_event(HUB_LEFT, "shop", "g", 1, "", "") && took_no_event());
     CHECK(succeeds(settle_out(1, "g")) && succeeds(settle_out(1, "never")) && took_no_event());
     CHECK(succeeds(settle_in(1, "g", NULL, NULL)) && drop_events() == 1);
     CHECK(nobody_got_anything(2));
     move_out(1);
-    CHECK(took_event(HUB_LEFT, "shop", "h", 1, identity_of(1, "", "")));
-    CHECK(took_event(HUB_LEFT, "shop", "g", 1, identity_of(1, "", "")) && took_no_event());
+    CHECK(took_event(HUB_LEFT, "shop", "g", 1, "", ""));
+    CHECK(took_event(HUB_LEFT, "shop", "h", 1, "", "") && took_no_event());
     CHECK(nobody_got_anything(1));
     hub_end(&node.hub, residents[0].conn.client, 1001, STR("x"));
-    CHECK(took_event(HUB_LEFT, "shop", "g", 0, identity_of(0, "", "")) && took_no_event());
+    CHECK(took_event(HUB_LEFT, "shop", "g", 0, "", "") && took_no_event());
     flush();
     CHECK(got_close(&residents[0].far, 1001, "x") && nobody_got_anything(1));
+    close_settlement(1);
+}
+
+/* Of a crowd it is noted who comes and goes, and nobody is told. */
+static void a_crowd_leaves_events_for_notes(void)
+{
+    open_settlement(4);
+    node.config.max_members = 2;
+    CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && succeeds(settle_in(1, "g", NULL, NULL)));
+    CHECK(drop_events() == 2);
+    for (size_t i = 2; i < 4; i++) {
+        CHECK(succeeds(settle_in(i, "g", NULL, NULL)));
+        CHECK(took_event(HUB_PRESENT, "shop", "g", i, "", "") && took_no_event());
+    }
+    CHECK(count_logged(CROWDED "group=\"g\" max_members=2\n") == 1);
+    CHECK(succeeds(settle_out(3, "g")));
+    CHECK(took_event(HUB_GONE, "shop", "g", 3, "", "") && took_no_event());
+    CHECK(succeeds(settle_in(3, "g", NULL, NULL)) && drop_events() == 1);
+    move_out(3);
+    CHECK(took_event(HUB_GONE, "shop", "g", 3, "", "") && took_no_event());
+    move_out(2); /* two are left */
+    CHECK(took_event(HUB_LEFT, "shop", "g", 2, "", "") && took_no_event());
+    CHECK(succeeds(settle_out(1, "g")));
+    CHECK(took_event(HUB_LEFT, "shop", "g", 1, "", "") && took_no_event());
+    CHECK(succeeds(settle_in(1, "g", NULL, NULL)));
+    CHECK(took_event(HUB_ARRIVED, "shop", "g", 1, "", "") && took_no_event());
+    CHECK(nobody_got_anything(2) && !node.hub.to_tell);
+    node.config.scope = NOTICE_SYSTEM;
+    node.config.max_members = 1;
+    move_in(2, "shop");
+    CHECK(took_event(HUB_PRESENT, "shop", "", 2, "", "") && took_no_event());
+    move_out(2);
+    CHECK(took_event(HUB_GONE, "shop", "", 2, "", "") && took_no_event());
+    move_out(1);
+    CHECK(took_event(HUB_LEFT, "shop", "", 1, "", "") && took_no_event());
     close_settlement(1);
 }
 
@@ -2166,37 +2682,28 @@ static void changes_of_user_and_extend_are_events(void)
     open_settlement(1);
     CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && succeeds(settle_in(0, "h", NULL, NULL)));
     CHECK(drop_events() == 2);
-    CHECK(succeeds(settle_in(0, "g", "ann", NULL)));
-    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "ann", "")));
-    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "ann", "")) && took_no_event());
+    CHECK(succeeds(settle_in(0, "g", "ann", NULL))); /* which moves g behind h */
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, "ann", ""));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, "ann", "") && took_no_event());
     CHECK(succeeds(settle_in(0, "h", NULL, "red\"\x01")));
-    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "ann", "red\\\"\\u0001")));
-    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "ann", "red\\\"\\u0001")));
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, "ann", "red\\\"\\u0001"));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, "ann", "red\\\"\\u0001"));
     CHECK(took_no_event());
     CHECK(succeeds(settle_in(0, "h", NULL, "")));
-    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "ann", "")));
-    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "ann", "")) && took_no_event());
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, "ann", ""));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, "ann", "") && took_no_event());
     /* with a group that is new: that one is told, and it comes last */
     CHECK(succeeds(settle_in(0, "i", "bob", "blue")));
-    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, identity_of(0, "bob", "blue")));
-    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, identity_of(0, "bob", "blue")));
-    {
-        struct hub_event *event = hub_take_event(&node.hub);
-
-        if (event && event->kind == HUB_PRESENT) { /* it may be noted before it is told */
-            CHECK(same(event->group, STR("i")));
-            free(event);
-            event = hub_take_event(&node.hub);
-        }
-        CHECK(event && event->kind == HUB_ARRIVED && same(event->group, STR("i")));
-        CHECK(event && same(event->identity, str_from(identity_of(0, "bob", "blue"))));
-        free(event);
-    }
+    CHECK(took_event(HUB_PRESENT, "shop", "h", 0, "bob", "blue"));
+    CHECK(took_event(HUB_PRESENT, "shop", "g", 0, "bob", "blue"));
+    CHECK(took_event(HUB_PRESENT, "shop", "i", 0, "bob", "blue")); /* noted before it is told */
+    CHECK(took_event(HUB_ARRIVED, "shop", "i", 0, "bob", "blue"));
     CHECK(took_no_event() && nobody_got_anything(1));
     /* who leaves is told with what it was */
     move_out(0);
-    CHECK(took_event(HUB_LEFT, "shop", "g", 0, identity_of(0, "bob", "blue")));
-    CHECK(drop_events() == 2);
+    CHECK(took_event(HUB_LEFT, "shop", "i", 0, "bob", "blue"));
+    CHECK(took_event(HUB_LEFT, "shop", "g", 0, "bob", "blue"));
+    CHECK(took_event(HUB_LEFT, "shop", "h", 0, "bob", "blue") && took_no_event());
     close_settlement(0);
 }
 
@@ -2206,15 +2713,15 @@ static void events_follow_the_scope(void)
     open_settlement(0);
     node.config.scope = NOTICE_SYSTEM;
     move_in(0, "shop");
-    CHECK(took_event(HUB_ARRIVED, "shop", "", 0, identity_of(0, "", "")) && took_no_event());
+    CHECK(took_event(HUB_ARRIVED, "shop", "", 0, "", "") && took_no_event());
     CHECK(succeeds(settle_in(0, "g", NULL, NULL)) && took_no_event());
     CHECK(succeeds(settle_in(0, "g", "ann", NULL)));
-    CHECK(took_event(HUB_PRESENT, "shop", "", 0, identity_of(0, "ann", "")) && took_no_event());
+    CHECK(took_event(HUB_PRESENT, "shop", "", 0, "ann", "") && took_no_event());
     CHECK(succeeds(settle_out(0, "g")) && took_no_event());
     move_in(1, "other");
-    CHECK(took_event(HUB_ARRIVED, "other", "", 1, identity_of(1, "", "")) && took_no_event());
+    CHECK(took_event(HUB_ARRIVED, "other", "", 1, "", "") && took_no_event());
     move_out(0);
-    CHECK(took_event(HUB_LEFT, "shop", "", 0, identity_of(0, "ann", "")) && took_no_event());
+    CHECK(took_event(HUB_LEFT, "shop", "", 0, "ann", "") && took_no_event());
     CHECK(nobody_got_anything(0) && got_nothing(&residents[1].far));
     node.config.scope = NOTICE_OFF;
     move_in(0, "shop");
@@ -2265,10 +2772,12 @@ static void all_that_is_here_is_reported(void)
         hub_report(&node.hub, kinds[i]);
         while ((event = hub_take_event(&node.hub))) {
             bool is_first = str_equal(event->id, quoted_id(resident_id(0)).text);
+            const char *group = str_equal(event->group, STR("h")) ? "h" : "g";
 
             CHECK(event->kind == kinds[i] && str_equal(event->system, STR("shop")));
             CHECK(same(event->identity,
-                       str_from(is_first ? identity_of(0, "ann", "x") : identity_of(1, "", ""))));
+                       str_from(is_first ? subject(residents[0].id, "ann", "x", group)
+                                         : subject(residents[1].id, "", "", group))));
             found[is_first ? str_equal(event->group, STR("h")) : 2]++;
             CHECK(str_equal(event->group, STR("g")) ||
                   (is_first && str_equal(event->group, STR("h"))));
@@ -2390,14 +2899,29 @@ static void slots_and_events_follow_the_model(void)
 int main(void)
 {
     test_run("the_first_frame_tells_the_id", the_first_frame_tells_the_id);
+    test_run("an_id_is_sent_again", an_id_is_sent_again);
     test_run("ids_are_16_hex_digits_and_distinct", ids_are_16_hex_digits_and_distinct);
     test_run("notices_go_to_the_groups", notices_go_to_the_groups);
     test_run("notices_go_to_the_system", notices_go_to_the_system);
     test_run("notices_can_be_off", notices_can_be_off);
     test_run("the_end_is_told_to_each_group", the_end_is_told_to_each_group);
+    test_run("who_leave_together_are_not_told_of_each_other",
+             who_leave_together_are_not_told_of_each_other);
+    test_run("notices_are_told_a_bounded_number_at_a_time",
+             notices_are_told_a_bounded_number_at_a_time);
+    test_run("groups_are_told_in_turn", groups_are_told_in_turn);
+    test_run("an_empty_group_has_nothing_to_tell", an_empty_group_has_nothing_to_tell);
+    test_run("who_is_unbound_meanwhile_is_not_told", who_is_unbound_meanwhile_is_not_told);
+    test_run("closing_frees_what_was_to_be_told", closing_frees_what_was_to_be_told);
+    test_run("a_crowded_group_is_not_told", a_crowded_group_is_not_told);
+    test_run("a_crowded_system_is_not_told", a_crowded_system_is_not_told);
+    test_run("without_max_members_all_are_told", without_max_members_all_are_told);
     test_run("user_and_extend_belong_to_the_client", user_and_extend_belong_to_the_client);
     test_run("names_are_quoted", names_are_quoted);
     test_run("many_groups_are_left_in_any_order", many_groups_are_left_in_any_order);
+    test_run("groups_of_a_client_are_limited", groups_of_a_client_are_limited);
+    test_run("many_groups_follow_the_model", many_groups_follow_the_model);
+    test_run("groups_that_collide_follow_the_model", groups_that_collide_follow_the_model);
     test_run("tables_do_not_grow_with_those_who_come_and_go",
              tables_do_not_grow_with_those_who_come_and_go);
     test_run("the_online_list_is_of_the_group", the_online_list_is_of_the_group);
@@ -2441,6 +2965,7 @@ int main(void)
     test_run("slots_are_counted", slots_are_counted);
     test_run("a_slot_may_have_two_audiences", a_slot_may_have_two_audiences);
     test_run("comings_and_goings_are_events", comings_and_goings_are_events);
+    test_run("a_crowd_leaves_events_for_notes", a_crowd_leaves_events_for_notes);
     test_run("changes_of_user_and_extend_are_events", changes_of_user_and_extend_are_events);
     test_run("events_follow_the_scope", events_follow_the_scope);
     test_run("slow_clients_leave_events", slow_clients_leave_events);

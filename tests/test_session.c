@@ -19,6 +19,7 @@ static struct guest guests[GUESTS];
 static size_t guest_count;
 static struct session_context context;
 static bool worker_is_slow; /* results of account jobs do not come */
+static size_t spent_before; /* work of others in each share of an iteration */
 
 /* --- the turn, as the loop does it ----------------------------------------------------------- */
 
@@ -61,26 +62,48 @@ static bool take_result(struct guest *guest)
     return true;
 }
 
+static void begin_share(void)
+{
+    conn_begin_share(&node.shared);
+    node.shared.spent += spent_before;
+}
+
+/* One turn; false if nothing has moved. */
+static bool turn(void)
+{
+    struct conn *conn;
+    bool moved = false;
+
+    begin_share();
+    for (size_t i = 0; i < guest_count; i++) {
+        bool served = serve(&guests[i]);
+
+        moved = take_result(&guests[i]) || served || moved;
+    }
+    for (size_t i = 0; i < guest_count; i++)
+        if (guests[i].session.over_budget) {
+            begin_share();
+            session_continue(&context, &guests[i].session);
+            settle(&guests[i]);
+            moved = true;
+        }
+    moved = hub_tell(&node.hub, SIZE_MAX) || moved;
+    conn_end_shares(&node.shared);
+    while ((conn = conn_next_dirty(&node.shared))) {
+        moved = true;
+        conn_flush(conn);
+        settle((struct guest *)conn); /* its first member's first member */
+    }
+    return moved;
+}
+
 /* Turns until nothing moves. A session that waits for nothing holds no input then. */
 static void run(void)
 {
-    struct conn *conn;
-    bool moved = true;
     int turns = 0;
 
-    while (moved && CHECK(++turns < 100000)) {
-        moved = false;
-        for (size_t i = 0; i < guest_count; i++) {
-            bool served = serve(&guests[i]);
-
-            moved = take_result(&guests[i]) || served || moved;
-        }
-        while ((conn = conn_next_dirty(&node.shared))) {
-            moved = true;
-            conn_flush(conn);
-            settle((struct guest *)conn); /* its first member's first member */
-        }
-    }
+    while (turn() && CHECK(++turns < 100000))
+        ;
     for (size_t i = 0; i < guest_count; i++) {
         const struct session *session = &guests[i].session;
 
@@ -98,8 +121,18 @@ static void pass(int64_t milliseconds)
     for (size_t i = 0; i < guest_count; i++) {
         session_expire(&context, &guests[i].session);
         settle(&guests[i]);
+        /* what was due has been done: the loop would do it again at once */
+        CHECK(guests[i].session.state == SESSION_DEAD ||
+              session_deadline(&context, &guests[i].session) > context.now);
     }
     run();
+}
+
+/* True if a client has been sent this close frame and nothing else, and its own is waited for. */
+static bool was_ended(struct guest *guest, unsigned code, const char *reason)
+{
+    return got_close(&guest->far, code, reason) && got_nothing(&guest->far) &&
+           guest->session.state == SESSION_CLOSING && !guest->session.conn.client;
 }
 
 static int64_t deadline_of(const struct guest *guest)
@@ -114,6 +147,7 @@ static void open_house(void)
     node_open();
     guest_count = 0;
     worker_is_slow = false;
+    spent_before = 0;
     context = (struct session_context){
         .config = &node.config,
         .log = &node.log,
@@ -501,8 +535,65 @@ static void a_stream_is_answered_in_order_however_cut(void)
     CHECK(stream_is_answered(str_of(&stream), 0, 7, str_of(&answers)));
     for (size_t cut = 1; cut < stream.length && test_good; cut++)
         CHECK(stream_is_answered(str_of(&stream), cut, 0, str_of(&answers)));
+    spent_before = CONN_BUDGET; /* each turn has one request */
+    CHECK(stream_is_answered(str_of(&stream), 0, 0, str_of(&answers)));
+    for (size_t cut = 1; cut < stream.length && test_good; cut++)
+        CHECK(stream_is_answered(str_of(&stream), cut, 0, str_of(&answers)));
     buf_free(&stream);
     buf_free(&answers);
+    close_house();
+}
+
+/* Requests and their answers, in an order of their own, up to what one read takes. */
+static size_t write_many(struct buf *requests, struct buf *answers)
+{
+    static const char *const lines[] = {"GET /nothing", "GET /api/login", "OPTIONS /api/login"};
+    const char *const replies[] = {
+        not_found(), answer("405 Method Not Allowed", "Allow: POST, OPTIONS\r\n", TAKES_POST),
+        answer("200 OK", "Allow: POST, OPTIONS\r\n", SUCCESS)};
+    uint32_t state = 5;
+    size_t count = 0;
+
+    for (; requests->length < CONN_SCRATCH - 100; count++) {
+        size_t which = next_random(&state) % COUNT(lines);
+
+        buf_append(requests, str_from(lines[which]));
+        buf_append(requests, STR(" HTTP/1.1\r\nHost: h\r\n\r\n"));
+        buf_append(answers, str_from(replies[which]));
+    }
+    return count;
+}
+
+/* What one read brings may be more than a turn's budget: the rest has other turns, in which more is
+ * not read, and others are served. */
+static void a_batch_beyond_the_budget_takes_turns(void)
+{
+    struct buf requests = {0}, answers = {0}, got = {0};
+    struct guest *guest, *other;
+    int turns = 0;
+    size_t count;
+
+    open_house();
+    guest = receive_guest();
+    other = receive_guest();
+    count = write_many(&requests, &answers);
+    CHECK(far_send(&guest->far, str_of(&requests)) && far_send(&guest->far, STR(GET_NOTHING)));
+    buf_append(&answers, str_from(not_found()));
+    for (bool moved = true; moved; turns++) {
+        CHECK(far_send(&other->far, STR(GET_NOTHING)));
+        moved = turn();
+        CHECK(got_all(other, not_found()));
+        moved = moved && got.length < answers.length;
+        CHECK(session_wants_input(&guest->session) != guest->session.over_budget);
+        CHECK(!guest->session.over_budget || guest->session.conn.input);
+        buf_append(&got, far_receive(&guest->far));
+        guest->far.taken = guest->far.received.length;
+    }
+    CHECK(same(str_of(&got), str_of(&answers)) && !guest->session.conn.input);
+    CHECK(turns > (int)(count * 4096 / CONN_BUDGET) && count > 1000);
+    buf_free(&requests);
+    buf_free(&answers);
+    buf_free(&got);
     close_house();
 }
 
@@ -1259,7 +1350,8 @@ static void befriend(struct guest *one, struct guest *other)
 static bool saw_leave(struct guest *witness, const struct guest *gone)
 {
     return got_text(&witness->far, say("{\"code\":1002,\"msg\":\"client offline\",\"data\":"
-                                       "{\"clientId\":\"%s\",\"userId\":\"\",\"extend\":\"\"}}",
+                                       "{\"clientId\":\"%s\",\"userId\":\"\",\"extend\":\"\","
+                                       "\"groupName\":\"g\"}}",
                                        gone->id)) &&
            got_nothing(&witness->far);
 }
@@ -1278,6 +1370,84 @@ static void systems_are_found_by_their_name(void)
         say_to(guest, upgrade(queries[i], WEBSOCKET VERSION KEY));
         CHECK(got_bytes(guest, UPGRADED) && got_hello(&guest->far, guest->id));
         CHECK(guest->session.state == SESSION_OPEN && node.hub.clients.count == 1);
+        clear_house();
+    }
+    close_house();
+}
+
+/* A form writes a space as '+', a program may mean it: the name as written goes first. */
+static void a_plus_is_a_space_where_nothing_else_is_known(void)
+{
+    static const struct {
+        const char *query, *system; /* NULL: unknown */
+    } rows[] = {
+        {"a+b", "a b"},       {"a%20b", "a b"}, {"c+d", "c+d"}, {"c%20d", "c d"}, {"c%2Bd", "c+d"},
+        {"+e+%20f", " e  f"}, {"c++d", NULL},   {"+", NULL},    {"a+b+", NULL},
+    };
+    static const char *const names[] = {"a b", "c+d", "c d", " e  f"};
+
+    open_house();
+    for (size_t i = 0; i < COUNT(names); i++)
+        node_register(str_from(names[i]), STR("x"));
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+        struct outcome outcome = {0};
+        struct command command = {.kind = COMMAND_CLIENT_INFO};
+
+        say_to(guest, upgrade(say("?systemId=%s", rows[i].query), WEBSOCKET VERSION KEY));
+        CHECK(got_bytes(guest, UPGRADED));
+        if (rows[i].system) {
+            CHECK(got_hello(&guest->far, guest->id));
+            command.system = str_from(rows[i].system);
+            command.client = quoted(str_from(guest->id));
+            hub_apply(&node.hub, &command, &outcome);
+            CHECK(outcome.code == OUTCOME_SUCCESS);
+            buf_free(&outcome.list);
+        } else {
+            CHECK(got_text(&guest->far, "{\"code\":-1001,\"msg\":\"systemId is not registered\","
+                                        "\"data\":[]}"));
+            CHECK(got_close(&guest->far, 1008, "unknown system"));
+        }
+        clear_house();
+    }
+    close_house();
+}
+
+/* The first frame leaves in a call of its own: some clients lose what comes with the 101. */
+static void the_first_frame_does_not_come_with_the_answer(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_guest();
+    CHECK(far_send(&guest->far, STR(GET_SHOP)));
+    session_read(&context, &guest->session);
+    CHECK(got_all(guest, UPGRADED) && guest->session.conn.first);
+    run();
+    CHECK(got_hello(&guest->far, guest->id) && got_nothing(&guest->far));
+    close_house();
+}
+
+/* Of subprotocols the first is accepted. */
+static void a_subprotocol_is_accepted(void)
+{
+    static const struct {
+        const char *headers, *told;
+    } rows[] = {
+        {"Sec-WebSocket-Protocol: chat\r\n", "Sec-WebSocket-Protocol: chat\r\n"},
+        {"sec-websocket-protocol: b , a\r\n", "Sec-WebSocket-Protocol: b\r\n"},
+        {"Sec-WebSocket-Protocol:\r\n", ""},
+    };
+
+    open_house();
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct guest *guest = receive_guest();
+        const char *head = UPGRADED;
+
+        say_to(guest,
+               upgrade("?systemId=shop", say("%s%s", rows[i].headers, WEBSOCKET VERSION KEY)));
+        CHECK(got_bytes(guest, say("%.*s%s\r\n", (int)strlen(head) - 2, head, rows[i].told)));
+        CHECK(got_hello(&guest->far, guest->id) && got_nothing(&guest->far));
         clear_house();
     }
     close_house();
@@ -1405,11 +1575,12 @@ static void origins_may_be_restricted(void)
 }
 
 /* An upgrade, frames, and the end, in one stream; how it is cut makes no difference. */
-static void a_websocket_stream_may_be_cut_anywhere(void)
+static void cut_a_websocket_stream(size_t spent)
 {
     struct buf stream = {0};
 
     open_house();
+    spent_before = spent;
     buf_append(&stream, STR(GET_NOTHING));
     buf_append(&stream, str_from(upgrade("?systemId=shop", WEBSOCKET VERSION KEY)));
     append_frame(&stream, 0x81, STR("ping"));
@@ -1441,6 +1612,48 @@ static void a_websocket_stream_may_be_cut_anywhere(void)
     close_house();
 }
 
+static void a_websocket_stream_may_be_cut_anywhere(void)
+{
+    cut_a_websocket_stream(0);
+}
+
+static void a_websocket_stream_may_take_a_turn_for_each_frame(void)
+{
+    cut_a_websocket_stream(CONN_BUDGET);
+}
+
+/* What one read brings of frames may be more than a turn's budget as well. */
+static void frames_beyond_the_budget_take_turns(void)
+{
+    struct buf frames = {0};
+    struct guest *guest;
+    uint32_t state = 9;
+    int turns = 0;
+    size_t count = 0;
+
+    open_house();
+    guest = receive_client();
+    for (; frames.length < CONN_SCRATCH - 100; count++)
+        append_frame(&frames, 0x81, next_random(&state) % 2 ? STR("ping") : STR("id"));
+    CHECK(far_send(&guest->far, str_of(&frames)));
+    while (turn()) {
+        CHECK(session_wants_input(&guest->session) != guest->session.over_budget);
+        far_receive(&guest->far);
+        turns++;
+    }
+    state = 9;
+    for (size_t i = 0; i < count && test_good; i++) {
+        char id[HUB_ID_LENGTH + 1];
+
+        CHECK(next_random(&state) % 2 ? got_text(&guest->far, "pong")
+                                      : got_hello(&guest->far, id) && !strcmp(id, guest->id));
+    }
+    CHECK(got_nothing(&guest->far) && turns >= 2 && !guest->session.conn.input);
+    CHECK(guest->session.state == SESSION_OPEN && !guest->session.receiving);
+    buf_free(&frames);
+    close_house();
+}
+
 /* --- frames ---------------------------------------------------------------------------------- */
 
 struct text_frame {
@@ -1448,47 +1661,89 @@ struct text_frame {
     const char *payload;
 };
 
-static void the_text_ping_is_answered(void)
+static void the_texts_ping_and_id_are_answered(void)
 {
     static const struct {
         struct text_frame frames[6]; /* one without a payload ends them */
-        const char *answers;         /* t for the text pong, c for the control frame */
+        const char *answers; /* t for the text pong, i for the id, c for the control frame */
+        const char
+            *at_once; /* if they come together, of two waiting pongs one is left; NULL: same */
     } rows[] = {
-        {{{0x81, "ping"}}, "t"},
-        {{{0x82, "ping"}}, ""},
-        {{{0x01, "p"}, {0x80, "ing"}}, "t"},
-        {{{0x01, ""}, {0x00, "pi"}, {0x00, ""}, {0x00, "ng"}, {0x80, ""}}, "t"},
-        {{{0x01, "pi"}, {0x89, "x"}, {0x80, "ng"}}, "ct"},
-        {{{0x02, "pi"}, {0x80, "ng"}}, ""},
-        {{{0x81, "pin"}}, ""},
-        {{{0x81, "pingp"}}, ""},
-        {{{0x81, "pingping"}}, ""},
-        {{{0x81, "Ping"}}, ""},
-        {{{0x81, "xping"}}, ""},
-        {{{0x81, ""}}, ""},
-        {{{0x81, "pin"}, {0x81, "g"}}, ""},
-        {{{0x82, "pi"}, {0x81, "ng"}}, ""},
-        {{{0x81, "ping"}, {0x81, "ping"}}, "tt"},
-        {{{0x81, "pinx"}, {0x82, "ping"}, {0x81, "ping"}}, "t"},
-        {{{0x89, "x"}, {0x8a, "x"}, {0x81, "ping"}, {0x89, "x"}}, "ctc"},
+        {{{0x81, "ping"}}, "t", NULL},
+        {{{0x82, "ping"}}, "", NULL},
+        {{{0x01, "p"}, {0x80, "ing"}}, "t", NULL},
+        {{{0x01, ""}, {0x00, "pi"}, {0x00, ""}, {0x00, "ng"}, {0x80, ""}}, "t", NULL},
+        {{{0x01, "pi"}, {0x89, "x"}, {0x80, "ng"}}, "ct", NULL},
+        {{{0x02, "pi"}, {0x80, "ng"}}, "", NULL},
+        {{{0x81, "pin"}}, "", NULL},
+        {{{0x81, "pingp"}}, "", NULL},
+        {{{0x81, "pingping"}}, "", NULL},
+        {{{0x81, "Ping"}}, "", NULL},
+        {{{0x81, "xping"}}, "", NULL},
+        {{{0x81, ""}}, "", NULL},
+        {{{0x81, "pin"}, {0x81, "g"}}, "", NULL},
+        {{{0x82, "pi"}, {0x81, "ng"}}, "", NULL},
+        {{{0x81, "ping"}, {0x81, "ping"}}, "tt", NULL},
+        {{{0x81, "pinx"}, {0x82, "ping"}, {0x81, "ping"}}, "t", NULL},
+        {{{0x89, "x"}, {0x8a, "x"}, {0x81, "ping"}, {0x89, "x"}}, "ctc", "ct"},
+        {{{0x81, "id"}}, "i", NULL},
+        {{{0x82, "id"}}, "", NULL},
+        {{{0x01, "i"}, {0x80, "d"}}, "i", NULL},
+        {{{0x01, ""}, {0x00, "i"}, {0x89, "x"}, {0x00, ""}, {0x00, "d"}, {0x80, ""}}, "ci", NULL},
+        {{{0x02, "i"}, {0x80, "d"}}, "", NULL},
+        {{{0x81, "i"}}, "", NULL},
+        {{{0x81, "idx"}}, "", NULL},
+        {{{0x81, "idid"}}, "", NULL},
+        {{{0x81, "iid"}}, "", NULL},
+        {{{0x81, "ID"}}, "", NULL},
+        {{{0x81, "xid"}}, "", NULL},
+        {{{0x81, "pid"}}, "", NULL},
+        {{{0x81, "ing"}}, "", NULL},
+        {{{0x81, "pingid"}}, "", NULL},
+        {{{0x81, "idping"}}, "", NULL},
+        {{{0x81, "i"}, {0x81, "d"}}, "", NULL},
+        {{{0x81, "id"}, {0x81, "ping"}, {0x81, "id"}, {0x81, "id"}}, "itii", NULL},
     };
 
     open_house();
     for (size_t i = 0; i < 2 * COUNT(rows); i++) {
         struct guest *guest = receive_client();
         struct buf bytes = {0};
+        const char *expected = rows[i / 2].answers;
+        char id[HUB_ID_LENGTH + 1];
 
+        if (i % 2 == 0 && rows[i / 2].at_once)
+            expected = rows[i / 2].at_once;
         for (const struct text_frame *frame = rows[i / 2].frames; frame->payload; frame++)
             append_frame(&bytes, frame->first, str_from(frame->payload));
         send_pieces(guest, str_of(&bytes), i % 2);
-        for (const char *expected = rows[i / 2].answers; *expected; expected++)
-            CHECK(*expected == 't' ? got_text(&guest->far, "pong")
-                                   : got_frame(&guest->far, 10, STR("x")));
+        for (; *expected; expected++)
+            CHECK(*expected == 't'   ? got_text(&guest->far, "pong")
+                  : *expected == 'c' ? got_frame(&guest->far, 10, STR("x"))
+                                     : got_hello(&guest->far, id) && !strcmp(id, guest->id));
         if (!CHECK(got_nothing(&guest->far) && !guest->session.conn.input))
             printf("  that was row %zu\n", i / 2);
         buf_free(&bytes);
         clear_house();
     }
+    close_house();
+}
+
+/* The end of a text is that of its message, not a byte in it. */
+static void a_nul_ends_no_text(void)
+{
+    static const struct str texts[] = {STR_INIT("ping\0"), STR_INIT("ping\0id"),
+                                       STR_INIT("\0"),     STR_INIT("id\0"),
+                                       STR_INIT("\0id"),   STR_INIT("p\0ing")};
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    for (size_t i = 0; i < COUNT(texts); i++)
+        send_frame(guest, 0x81, texts[i]);
+    CHECK(got_nothing(&guest->far));
+    send_frame(guest, 0x81, STR("ping"));
+    CHECK(got_text(&guest->far, "pong"));
     close_house();
 }
 
@@ -1688,31 +1943,67 @@ static void a_connection_that_ends_is_told_at_once(void)
     close_house();
 }
 
-/* Who asks for more pongs than it reads is slow. */
-static void a_client_that_does_not_read_its_pongs_is_slow(void)
+static void have_little_room(struct guest *guest)
 {
-    static const unsigned firsts[] = {0x81, 0x89};
     int little = 4096;
+
+    CHECK(setsockopt(guest->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
+}
+
+/* Who asks for more answers than it reads is slow. */
+static void a_client_that_does_not_read_its_answers_is_slow(void)
+{
+    static const char *const texts[] = {"ping", "id"};
 
     open_house();
     node.config.send_queue = 1000;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < COUNT(texts); i++) {
         struct guest *guest = receive_client();
         struct far_frame frame = {0};
-        int sent = 0, pongs = 0;
+        int sent = 0, answers = 0;
 
-        CHECK(setsockopt(guest->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) ==
-              0);
+        have_little_room(guest);
         for (; sent < 20000 && guest->session.state == SESSION_OPEN; sent++)
-            send_frame(guest, firsts[i], STR("ping"));
+            send_frame(guest, 0x81, str_from(texts[i]));
         CHECK(sent < 20000 && !guest->session.conn.client && node.hub.clients.count == 0);
         do
             run();
-        while (far_next(&guest->far, &frame) && frame.opcode != 8 && ++pongs);
-        CHECK(pongs > 0 && pongs < sent && same(frame.payload, STR("\x03\xf5slow")));
+        while (far_next(&guest->far, &frame) && frame.opcode != 8 && ++answers);
+        CHECK(answers > 0 && answers < sent && same(frame.payload, STR("\x03\xf5slow")));
         CHECK(guest->session.state == SESSION_CLOSING && node_logged("reads slower"));
         clear_house();
     }
+    close_house();
+}
+
+/* Of pings whose pongs wait only the newest is answered: they never make a client slow. */
+static void pongs_do_not_pile_up(void)
+{
+    struct far_frame frame = {0};
+    struct guest *guest;
+    int sent = 0, last = -1, pongs = 0;
+
+    open_house();
+    node.config.send_queue = 1000;
+    guest = receive_client();
+    have_little_room(guest);
+    for (; sent < 5000; sent++) {
+        send_frame(guest, 0x89, str_from(say("%d", sent)));
+        CHECK(guest->session.conn.queued <= 2 * (2 + 4));
+    }
+    CHECK(guest->session.conn.blocked && guest->session.state == SESSION_OPEN);
+    do {
+        run();
+        while (far_next(&guest->far, &frame)) {
+            uint64_t number = 0;
+
+            CHECK(frame.opcode == 10 && str_number(frame.payload, 5000, &number));
+            CHECK((int)number > last);
+            last = (int)number;
+            pongs++;
+        }
+    } while (guest->session.conn.first);
+    CHECK(last == sent - 1 && pongs < sent);
     close_house();
 }
 
@@ -1815,16 +2106,18 @@ static void silent_clients_are_pinged_and_ended(void)
     pass(24999);
     CHECK(got_nothing(&guest->far) && got_nothing(&witness->far));
     pass(1);
-    CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
-    CHECK(got_frame(&witness->far, 9, STR("")));
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
+    CHECK(got_frame(&witness->far, 9, STR("wspush")));
     CHECK(deadline_of(guest) == 35000);
     send_frame(witness, 0x8a, STR(""));
     pass(9999);
     CHECK(guest->session.state == SESSION_OPEN);
     pass(1);
-    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
+    CHECK(was_ended(guest, 1001, "no pong") && deadline_of(guest) == 40000);
     CHECK(saw_leave(witness, guest) && witness->session.state == SESSION_OPEN);
     CHECK(deadline_of(witness) == 50000);
+    pass(5000); /* no close frame comes from it, either */
+    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
     close_house();
 }
 
@@ -1837,7 +2130,7 @@ static void any_byte_is_a_sign_of_life(void)
     guest = receive_client();
     for (int i = 1; i <= 4; i++) {
         pass(25000);
-        CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+        CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
         pass(0); /* it is pinged once */
         CHECK(got_nothing(&guest->far) && deadline_of(guest) == i * 25000 + 10000);
         if (i == 1)
@@ -1851,7 +2144,7 @@ static void any_byte_is_a_sign_of_life(void)
     CHECK(deadline_of(guest) == 50000 + 75000 && guest->session.state == SESSION_OPEN);
     send_pieces(guest, STR("\0"), 0);
     pass(1); /* 75 seconds for one frame are enough */
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1008, "the message did not come in time"));
     close_house();
 }
 
@@ -1878,8 +2171,9 @@ static void unfinished_messages_have_a_deadline(void)
     send_frame(guest, 0x8a, STR(""));
     pass(14999);
     CHECK(guest->session.state == SESSION_OPEN);
+    far_forget(&guest->far);
     pass(1);
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1008, "the message did not come in time"));
     close_house();
 }
 
@@ -1980,7 +2274,7 @@ static void pings_may_come_early(void)
     session_ping_early(&context, &guest->session);
     session_ping_early(&context, &visitor->session);
     run();
-    CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
     CHECK(got_nothing(&visitor->far) && deadline_of(guest) == 6250 + 25000);
     close_house();
 }
@@ -1996,11 +2290,68 @@ static void expiring_says_whether_it_pinged(void)
     CHECK(session_expire(&context, &guest->session));
     CHECK(!session_expire(&context, &guest->session));
     context.now += 10000;
+    CHECK(!session_expire(&context, &guest->session) && !guest->session.conn.client);
+    settle(guest);
+    run();
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && was_ended(guest, 1001, "no pong"));
+    CHECK(!session_expire(&context, &guest->session));
+    context.now += 5000;
     CHECK(!session_expire(&context, &guest->session));
     CHECK(guest->session.state == SESSION_DEAD);
     CHECK(session_deadline(&context, &guest->session) == INT64_MAX);
     CHECK(!session_expire(&context, &guest->session));
     close_house();
+}
+
+/* --- max_buffered ---------------------------------------------------------------------------- */
+
+static void shed(struct guest *guest)
+{
+    session_shed(&context, &guest->session);
+    settle(guest);
+    run();
+}
+
+/* Who keeps most is told why it is ended, as far as it can be. */
+static void who_keeps_most_is_ended(void)
+{
+    static const char *const parts[] = {"POST /api/login HTTP/1.1\r\nHost: h\r\nX: ",
+                                        "POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: "
+                                        "100\r\n\r\n{"};
+    struct guest *guest, *witness;
+
+    open_house();
+    for (size_t i = 0; i < COUNT(parts); i++) {
+        guest = receive_guest();
+        say_to(guest, parts[i]);
+        CHECK(guest->session.conn.input);
+        shed(guest);
+        CHECK(got_bytes(guest,
+                        answer("503 Service Unavailable", "Retry-After: 5\r\nConnection: close\r\n",
+                               "{\"code\":-1007,\"msg\":\"all connections together keep more "
+                               "than max_buffered\",\"data\":[]}")));
+        CHECK(!guest->session.conn.input && node.shared.buffered == 0 && ends_politely(guest));
+        clear_house();
+    }
+    guest = receive_guest(); /* between two requests there is nothing to tell */
+    shed(guest);
+    CHECK(sees_end(guest) && guest->session.state == SESSION_DEAD);
+    clear_house();
+    guest = receive_guest(); /* nor is there where answers wait: they would have to go first */
+    ask_for_much(guest);
+    CHECK(node.shared.buffered > 0);
+    shed(guest);
+    CHECK(guest->session.state == SESSION_DEAD);
+    clear_house();
+    witness = receive_client();
+    guest = receive_client();
+    befriend(guest, witness);
+    send_pieces(guest, STR("\x81\xfe\xff"), 0);
+    CHECK(guest->session.conn.input);
+    shed(guest);
+    CHECK(was_ended(guest, 1013, "slow") && saw_leave(witness, guest));
+    close_house();
+    CHECK(node.shared.buffered == 0);
 }
 
 /* --- stopping -------------------------------------------------------------------------------- */
@@ -2129,7 +2480,7 @@ static void after_a_standstill_the_ping_goes_first(void)
             CHECK(session_expire(&context, &guest->session));
             settle(guest);
             run();
-            CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+            CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
             CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 90000);
             pass(9999);
             CHECK(guest->session.state == SESSION_OPEN && got_nothing(&guest->far));
@@ -2138,7 +2489,8 @@ static void after_a_standstill_the_ping_goes_first(void)
                 CHECK(deadline_of(guest) == 105000);
             }
             pass(1);
-            CHECK(guest->session.state == (answers ? SESSION_OPEN : SESSION_DEAD));
+            CHECK(answers ? guest->session.state == SESSION_OPEN
+                          : was_ended(guest, 1001, "no pong"));
             clear_house();
         }
     }
@@ -2153,13 +2505,13 @@ static void an_answered_ping_does_not_count_after_a_standstill(void)
     open_house();
     guest = receive_client();
     pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("")));
+    CHECK(got_frame(&guest->far, 9, STR("wspush")));
     send_frame(guest, 0x8a, STR(""));
     pass(60000);
-    CHECK(got_frame(&guest->far, 9, STR("")) && got_nothing(&guest->far));
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
     CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 95000);
     pass(10000);
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1001, "no pong"));
     close_house();
 }
 
@@ -2171,9 +2523,9 @@ static void an_unanswered_ping_is_not_repeated_after_a_standstill(void)
     open_house();
     guest = receive_client();
     pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
     pass(100000);
-    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
+    CHECK(was_ended(guest, 1001, "no pong"));
     close_house();
 }
 
@@ -2190,28 +2542,28 @@ static void pings_do_not_put_off_the_end(void)
         pass(1000);
         CHECK(guest->session.state == SESSION_OPEN);
         while (far_receive(&guest->far).length) {
-            CHECK(got_frame(&guest->far, 9, STR("")));
+            CHECK(got_frame(&guest->far, 9, STR("wspush")));
             pings++;
         }
     }
     CHECK(pings == 2 && deadline_of(guest) == 15000);
     pass(1000);
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1001, "no pong"));
     clear_house();
 
     config_defaults(&node.config);
     context.now = START;
     guest = receive_client();
     pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
     context.now += 7000;
     session_ping_early(&context, &guest->session);
     run();
-    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
     pass(2999);
     CHECK(guest->session.state == SESSION_OPEN);
     pass(1);
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1001, "no pong"));
     close_house();
 }
 
@@ -2225,11 +2577,11 @@ static void an_early_ping_takes_no_time_away(void)
     context.now += 7000;
     session_ping_early(&context, &guest->session);
     run();
-    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 7000 + 25000);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 7000 + 25000);
     pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 35000);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
     pass(3000);
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1001, "no pong"));
     clear_house();
     /* nor after a standstill */
     context.now = START;
@@ -2237,11 +2589,11 @@ static void an_early_ping_takes_no_time_away(void)
     context.now += 60000;
     session_ping_early(&context, &guest->session);
     run();
-    CHECK(got_frame(&guest->far, 9, STR("")) && deadline_of(guest) == 70000);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 70000);
     pass(9999);
     CHECK(guest->session.state == SESSION_OPEN);
     pass(1);
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1001, "no pong"));
     close_house();
 }
 
@@ -2254,7 +2606,82 @@ static void a_standstill_does_not_prolong_a_message(void)
     guest = receive_client();
     send_frame(guest, 0x01, STR("begun"));
     pass(75000);
-    CHECK(guest->session.state == SESSION_DEAD);
+    CHECK(was_ended(guest, 1008, "the message did not come in time"));
+    close_house();
+}
+
+/* What ends it is said, also when a ping is unanswered by then. */
+static void a_late_message_is_no_missing_pong(void)
+{
+    struct guest *guest;
+
+    open_house();
+    guest = receive_client();
+    pass(25000);
+    send_frame(guest, 0x01, STR("begun"));
+    for (int i = 0; i < 2; i++) {
+        pass(25000);
+        send_frame(guest, 0x8a, STR("wspush"));
+    }
+    context.now += 20000;
+    session_ping_early(&context, &guest->session);
+    run();
+    for (int i = 0; i < 4; i++)
+        CHECK(got_frame(&guest->far, 9, STR("wspush")));
+    CHECK(deadline_of(guest) == 100000);
+    pass(5000);
+    CHECK(was_ended(guest, 1008, "the message did not come in time"));
+    close_house();
+}
+
+/* What the kernel has of a client or of a request counts, however late this process looks. */
+static void what_has_come_by_then_is_in_time(void)
+{
+    static char body[150000];
+    struct guest *guest;
+    struct buf bytes = {0};
+
+    open_house();
+    guest = receive_client(); /* a pong */
+    pass(25000);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")));
+    append_frame(&bytes, 0x8a, STR("wspush"));
+    CHECK(far_send(&guest->far, str_of(&bytes)));
+    pass(1000000);
+    CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.client);
+    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
+    CHECK(deadline_of(guest) == 1025000 + 25000);
+    clear_house();
+    buf_free(&bytes);
+
+    guest = receive_client(); /* the end of a message */
+    send_frame(guest, 0x01, STR("pi"));
+    append_frame(&bytes, 0x80, STR("ng"));
+    CHECK(far_send(&guest->far, str_of(&bytes)));
+    pass(80000);
+    CHECK(got_text(&guest->far, "pong") && got_frame(&guest->far, 9, STR("wspush")));
+    CHECK(got_nothing(&guest->far) && guest->session.conn.client);
+    clear_house();
+    buf_free(&bytes);
+
+    for (int whole = 0; whole < 2; whole++) { /* the rest of a body, which takes several reads */
+        memset(body, 'x', sizeof body);
+        guest = receive_guest();
+        say_to(guest, say("POST /nothing HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\nx",
+                          sizeof body + 1));
+        CHECK(guest->session.receiving && guest->session.head_done);
+        CHECK(far_send(&guest->far, (struct str){body, sizeof body - !whole}));
+        pass(80000);
+        CHECK(got_all(guest, whole ? not_found()
+                                   : refusal("408 Request Timeout", "Connection: close\r\n",
+                                             "the request did not come in time")));
+        CHECK(whole ? guest->session.state == SESSION_HTTP : ends_politely(guest));
+        clear_house();
+    }
+    guest = receive_guest(); /* the first request of a connection */
+    CHECK(far_send(&guest->far, STR(GET_NOTHING)));
+    pass(80000);
+    CHECK(got_all(guest, not_found()) && guest->session.state == SESSION_HTTP);
     close_house();
 }
 
@@ -2606,13 +3033,21 @@ static void metrics_are_not_piled_up(void)
     close_house();
 }
 
-/* While the node stops each answer is its connection's last, and tells so. */
+/* A node that is about to stop says so, and serves as before: balancers need time to look
+ * elsewhere. While it stops each answer is its connection's last. */
 static void an_admin_sees_the_node_stop(void)
 {
     struct guest *guest;
 
     open_house();
+    context.leaving = true;
+    receive_client();
+    guest = receive_guest();
+    say_to(guest, GET_NOTHING);
+    CHECK(got_all(guest, not_found()));
     guest = receive_admin();
+    say_to(guest, "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(guest, plain("503 Service Unavailable", "", "not ready: draining\n")));
     context.stopping = true;
     say_to(guest, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     CHECK(got_bytes(
@@ -2800,6 +3235,7 @@ static void bring_about(struct guest *guest, enum ending ending)
     case NO_PONG:
         pass(25000);
         pass(10000);
+        pass(5000);
         return;
     case BREAK_OFF:
         say_to(guest, "GET /part");
@@ -2854,9 +3290,9 @@ static void ends_are_logged(void)
          "reason=\"closed by the client\" seconds=0 queued=0\n",
          "debug connection closed remote=\"::\" reason=\"closed by the peer\"\n"},
         {NO_PONG, true,
-         "info client lost client=\"ID\" system=\"shop\" remote=\"::\" code=1006 "
-         "reason=\"no sign of life\" seconds=0 queued=0\n",
-         "debug connection closed remote=\"::\" reason=\"no sign of life\"\n"},
+         "info client closed client=\"ID\" system=\"shop\" remote=\"::\" code=1001 "
+         "reason=\"no pong\" seconds=0 queued=0\n",
+         "debug connection closed remote=\"::\" reason=\"deadline passed\"\n"},
         {NO_CLOSE, true,
          "info client closed client=\"ID\" system=\"shop\" remote=\"::\" code=4000 "
          "reason=\"enough\" seconds=0 queued=0\n",
@@ -2866,13 +3302,14 @@ static void ends_are_logged(void)
     open_house();
     for (size_t i = 0; i < 2 * COUNT(rows); i++) {
         struct guest *guest = rows[i / 2].client ? receive_client() : receive_guest();
-        bool first = rows[i / 2].ending == CLOSE_FRAME || rows[i / 2].ending == NO_CLOSE;
+        enum ending ending = rows[i / 2].ending;
+        bool first = ending == CLOSE_FRAME || ending == NO_CLOSE || ending == NO_PONG;
         const char *debug = i % 2 ? rows[i / 2].debug : "", *info;
 
         node.log.level = i % 2 ? LOG_DEBUG : LOG_INFO;
         logged();
         info = with_id(rows[i / 2].info, guest);
-        bring_about(guest, rows[i / 2].ending);
+        bring_about(guest, ending);
         /* a client that was closed has left before its connection ends; one that is lost, with it
          */
         CHECK(is_logged(say("%s%s", first ? info : debug, first ? debug : info)));
@@ -2915,6 +3352,7 @@ int main(void)
     test_run("the_console_is_a_page", the_console_is_a_page);
     test_run("a_stream_is_answered_in_order_however_cut",
              a_stream_is_answered_in_order_however_cut);
+    test_run("a_batch_beyond_the_budget_takes_turns", a_batch_beyond_the_budget_takes_turns);
     test_run("what_follows_a_login_waits_for_it", what_follows_a_login_waits_for_it);
     test_run("a_late_answer_keeps_its_manner", a_late_answer_keeps_its_manner);
     test_run("a_body_is_called_for_once", a_body_is_called_for_once);
@@ -2937,11 +3375,20 @@ int main(void)
     test_run("a_half_closed_connection_is_answered", a_half_closed_connection_is_answered);
     test_run("one_connection_too_many_is_refused", one_connection_too_many_is_refused);
     test_run("systems_are_found_by_their_name", systems_are_found_by_their_name);
+    test_run("a_plus_is_a_space_where_nothing_else_is_known",
+             a_plus_is_a_space_where_nothing_else_is_known);
+    test_run("the_first_frame_does_not_come_with_the_answer",
+             the_first_frame_does_not_come_with_the_answer);
+    test_run("a_subprotocol_is_accepted", a_subprotocol_is_accepted);
     test_run("unknown_systems_are_told_and_closed", unknown_systems_are_told_and_closed);
     test_run("bad_upgrades_are_refused", bad_upgrades_are_refused);
     test_run("origins_may_be_restricted", origins_may_be_restricted);
     test_run("a_websocket_stream_may_be_cut_anywhere", a_websocket_stream_may_be_cut_anywhere);
-    test_run("the_text_ping_is_answered", the_text_ping_is_answered);
+    test_run("a_websocket_stream_may_take_a_turn_for_each_frame",
+             a_websocket_stream_may_take_a_turn_for_each_frame);
+    test_run("frames_beyond_the_budget_take_turns", frames_beyond_the_budget_take_turns);
+    test_run("the_texts_ping_and_id_are_answered", the_texts_ping_and_id_are_answered);
+    test_run("a_nul_ends_no_text", a_nul_ends_no_text);
     test_run("messages_are_taken_up_to_the_limit", messages_are_taken_up_to_the_limit);
     test_run("breaches_of_the_protocol_are_closed", breaches_of_the_protocol_are_closed);
     test_run("the_client_may_close", the_client_may_close);
@@ -2949,8 +3396,9 @@ int main(void)
     test_run("a_client_that_never_closes_is_ended", a_client_that_never_closes_is_ended);
     test_run("a_breach_while_closing_ends_it", a_breach_while_closing_ends_it);
     test_run("a_connection_that_ends_is_told_at_once", a_connection_that_ends_is_told_at_once);
-    test_run("a_client_that_does_not_read_its_pongs_is_slow",
-             a_client_that_does_not_read_its_pongs_is_slow);
+    test_run("a_client_that_does_not_read_its_answers_is_slow",
+             a_client_that_does_not_read_its_answers_is_slow);
+    test_run("pongs_do_not_pile_up", pongs_do_not_pile_up);
     test_run("requests_have_deadlines", requests_have_deadlines);
     test_run("bodies_have_a_deadline_of_their_own", bodies_have_a_deadline_of_their_own);
     test_run("an_idle_connection_is_closed", an_idle_connection_is_closed);
@@ -2962,6 +3410,7 @@ int main(void)
     test_run("stopping_takes_no_new_client", stopping_takes_no_new_client);
     test_run("pings_may_come_early", pings_may_come_early);
     test_run("expiring_says_whether_it_pinged", expiring_says_whether_it_pinged);
+    test_run("who_keeps_most_is_ended", who_keeps_most_is_ended);
     test_run("stopping_ends_a_client", stopping_ends_a_client);
     test_run("stopping_closes_what_is_idle", stopping_closes_what_is_idle);
     test_run("stopping_waits_for_answers", stopping_waits_for_answers);
@@ -2975,6 +3424,8 @@ int main(void)
     test_run("pings_do_not_put_off_the_end", pings_do_not_put_off_the_end);
     test_run("an_early_ping_takes_no_time_away", an_early_ping_takes_no_time_away);
     test_run("a_standstill_does_not_prolong_a_message", a_standstill_does_not_prolong_a_message);
+    test_run("a_late_message_is_no_missing_pong", a_late_message_is_no_missing_pong);
+    test_run("what_has_come_by_then_is_in_time", what_has_come_by_then_is_in_time);
     test_run("who_is_admitted_is_a_client", who_is_admitted_is_a_client);
     test_run("who_is_not_admitted_is_told_and_closed", who_is_not_admitted_is_told_and_closed);
     test_run("who_is_asked_about_goes_on_waiting", who_is_asked_about_goes_on_waiting);

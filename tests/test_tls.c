@@ -383,7 +383,7 @@ static void a_dropped_queue_ends_with_a_whole_record(void)
         CHECK(settle(&wire, &got) == CONN_BLOCKED);
         CHECK(got.length > 9 && (got.length - 9) % length == 0);
         CHECK(is_rows(&got, "az", (const size_t[]){got.length - 9, 9}));
-        CHECK(wire.conn.queued == 0 && !wire.conn.first && !wire.conn.last);
+        CHECK(wire.conn.queued == 0 && !wire.conn.first && !wire.conn.ring);
         CHECK(wire.shared->waiting == 0 && wire.shared->sent == got.length);
         buf_free(&got);
         close_wire(&wire);
@@ -401,7 +401,7 @@ static void what_has_not_begun_is_dropped(void)
     settle(&wire, NULL);
     queue(&wire, 100, 'a');
     conn_drop_queue(&wire.conn);
-    CHECK(wire.conn.queued == 0 && !wire.conn.first && !wire.conn.last);
+    CHECK(wire.conn.queued == 0 && !wire.conn.first && !wire.conn.ring);
     queue(&wire, 3, 'b');
     settle(&wire, &got);
     CHECK(is_rows(&got, "b", (const size_t[]){3}));

@@ -570,13 +570,54 @@ static void answers_upgrades(void)
         str_equal(str_of(&out), STR("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
                                     "Connection: Upgrade\r\n"
                                     "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")));
+    buf_free(&out);
+    CHECK(ws_write_upgrade(&out, STR("dGhlIHNhbXBsZSBub25jZQ=="), STR("chat")));
+    CHECK(str_equal(str_of(&out), STR("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+                                      "Connection: Upgrade\r\n"
+                                      "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+                                      "Sec-WebSocket-Protocol: chat\r\n\r\n")));
     for (size_t limit = 1; limit < out.length; limit++) {
         struct buf full = {.limit = limit};
 
-        CHECK(!ws_write_upgrade(&full, STR("dGhlIHNhbXBsZSBub25jZQ=="), (struct str){0}));
+        CHECK(!ws_write_upgrade(&full, STR("dGhlIHNhbXBsZSBub25jZQ=="), STR("chat")));
         buf_free(&full);
     }
     buf_free(&out);
+}
+
+/* Of all that the fields of one name list the first counts that is not empty. */
+static void the_first_protocol_is_found(void)
+{
+    static const struct {
+        const char *fields, *first;
+    } rows[] = {
+        {"", ""},
+        {"Sec-WebSocket-Protocol: a\r\n", "a"},
+        {"Sec-WebSocket-Protocol: a, b\r\n", "a"},
+        {"sec-websocket-PROTOCOL:\ta\t,b\r\n", "a"},
+        {"Sec-WebSocket-Protocol:  ,a\r\n", "a"},
+        {"Sec-WebSocket-Protocol: , ,, a b ,c\r\n", "a b"},
+        {"Sec-WebSocket-Protocol:\r\n", ""},
+        {"Sec-WebSocket-Protocol: ,\r\n", ""},
+        {"Sec-WebSocket-Protocol: , \t,\r\n", ""},
+        {"Sec-WebSocket-Protocol: a\r\nSec-WebSocket-Protocol: b\r\n", "a"},
+        {"Sec-WebSocket-Protocol:\r\nX: y\r\nSec-WebSocket-Protocol: ,b\r\n", "b"},
+        {"Sec-WebSocket-Protocols: a\r\n", ""},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char text[400];
+        struct http_request request;
+        struct str bytes, first;
+
+        snprintf(text, sizeof text, GET "%s\r\n", rows[i].fields);
+        bytes = exact_copy(str_from(text));
+        CHECK(http_parse_request(bytes, 8192, &request) == HTTP_OK);
+        first = ws_offered_protocol(&request);
+        if (!CHECK(str_equal(first, str_from(rows[i].first))))
+            printf("     in row %zu: %.*s\n", i, (int)first.length, first.at ? first.at : "");
+        free_copy(bytes);
+    }
 }
 
 static void writes_headers(void)
@@ -807,6 +848,7 @@ int main(void)
     test_run("ws 10.4: refuses a length past the limit before its payload", limits_messages);
     test_run("ws 4.2.1: checks upgrades", checks_upgrades);
     test_run("ws 1.3, 4.2.2: answers upgrades byte for byte", answers_upgrades);
+    test_run("ws 1.9: finds the first subprotocol offered", the_first_protocol_is_found);
     test_run("ws 5.2: writes headers byte for byte", writes_headers);
     test_run("ws 5.5.1: writes close frames byte for byte", writes_closes);
     test_run("ws 5.3: reads what it writes, masked", reads_what_it_writes);
