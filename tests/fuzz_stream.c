@@ -410,7 +410,7 @@ static void require_queue(const struct run *run, const struct guest *guest)
     if (state == SESSION_OPEN || state == SESSION_CLOSING)
         REQUIRE(input < 14 + WS_CONTROL_MAX);
     else
-        REQUIRE(!input || guest->session.receiving || conn->queued || state == SESSION_WAIT);
+        REQUIRE(input <= 2 || guest->session.receiving || conn->queued || state == SESSION_WAIT);
 }
 
 /* Each entry of a table is found under its hash, and there are as many as it says. */

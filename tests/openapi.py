@@ -36,7 +36,8 @@ WORK = os.environ["DIR"]
 PORTS = int(os.environ["PORTS"])
 GONE = "0000000000000000"
 IDS = ["d98eee32b3515427", "4be1b5a4c7e0f2d3"]  # in the document, of the clients that are online
-EVERYWHERE = {"Date", "Content-Type", "Content-Length", "Connection"}
+EVERYWHERE = {"Date", "Content-Type", "Content-Length", "Connection", "Keep-Alive", "Cache-Control",
+              "X-Content-Type-Options"}
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
 with open("openapi.yaml", encoding="utf-8") as file:
@@ -345,6 +346,8 @@ def misfit(answer, response):
         return "a body" if answer.text else ""
     if answer.headers.get("Content-Type") != "application/json; charset=utf-8":
         return "not JSON"
+    if answer.headers.get("Cache-Control") != "no-store" or answer.headers.get("X-Content-Type-Options") != "nosniff":
+        return "to be kept, or guessed at"
     return complaint(answer.body, response["content"]["application/json"]["schema"])
 
 

@@ -2674,7 +2674,7 @@ static void what_has_come_by_then_is_in_time(void)
         pass(80000);
         CHECK(got_all(guest, whole ? not_found()
                                    : refusal("408 Request Timeout", "Connection: close\r\n",
-                                             "the request did not come in time")));
+                                             "the body did not come within idle_timeout")));
         CHECK(whole ? guest->session.state == SESSION_HTTP : ends_politely(guest));
         clear_house();
     }
