@@ -48,7 +48,8 @@ struct account {
     char name[];
 };
 
-/* Look-ups are the worker's own errands: nobody waits for a result. */
+/* Look-ups are the worker's own errands: nobody waits for a result. Their list has those logins as
+ * well that most likely need no hashing. */
 enum { LOOK_UP = ACCOUNT_LOGIN + 1, KINDS };
 
 struct job {
@@ -615,15 +616,15 @@ static bool recall(struct accounts *accounts, struct str name, struct str passwo
            crypto_equal(bytes_of(mac, sizeof kept), bytes_of(kept, sizeof kept));
 }
 
-bool accounts_recall(struct accounts *accounts, struct str name, struct str password,
-                     uint64_t *generation)
+enum account_recollection accounts_recall(struct accounts *accounts, struct str name,
+                                          struct str password, uint64_t *generation)
 {
     struct record record;
 
     if (!recall(accounts, name, password, &record))
-        return false;
+        return ACCOUNT_FORGOTTEN;
     *generation = generation_of(&record);
-    return true;
+    return accounts->store ? ACCOUNT_LIKELY : ACCOUNT_RECALLED;
 }
 
 static void remember(struct accounts *accounts, struct str name, struct str password,
@@ -717,11 +718,11 @@ static enum account_outcome do_login(struct accounts *accounts, struct job *job)
         return ACCOUNT_DONE;
     if (!crypto_hash_password(password, record.salt, record.iterations, hash))
         return ACCOUNT_FAILED;
+    if (accounts->store && found == ACCOUNT_DONE)
+        learn(accounts, name, &record);
     if (!crypto_equal(bytes_of(hash, sizeof hash), bytes_of(record.hash, sizeof record.hash)) ||
         found != ACCOUNT_DONE)
         return ACCOUNT_DENIED;
-    if (accounts->store)
-        learn(accounts, name, &record);
     remember(accounts, name, password, &record);
     return ACCOUNT_DONE;
 }
@@ -839,6 +840,16 @@ static struct job *new_job(const struct account_request *request)
     return job;
 }
 
+/* Puts a job before those that hash. The lock is held. */
+static enum account_submission place_first(struct accounts *accounts, struct job *job)
+{
+    if (accounts->waiting[LOOK_UP].count >= ACCOUNT_LEARNED_MAX)
+        return ACCOUNT_CROWDED;
+    push(&accounts->waiting[LOOK_UP], job);
+    pthread_cond_signal(&accounts->changed);
+    return ACCOUNT_SUBMITTED;
+}
+
 /* Has the worker look up a store's account. The lock is held. */
 static void ask_store(struct accounts *accounts, struct str name)
 {
@@ -846,10 +857,8 @@ static void ask_store(struct accounts *accounts, struct str name)
         .kind = (enum account_job_kind)LOOK_UP, .name = name, .password = STR("")};
     struct job *job = start_worker(accounts) ? new_job(&request) : NULL;
 
-    if (!job)
-        return;
-    push(&accounts->waiting[LOOK_UP], job);
-    pthread_cond_signal(&accounts->changed);
+    if (job && place_first(accounts, job) != ACCOUNT_SUBMITTED)
+        free_job(job);
 }
 
 static bool same_account(const struct job *a, const struct job *b)
@@ -941,7 +950,7 @@ static enum account_submission place(struct accounts *accounts, struct job *job)
 enum account_submission accounts_submit(struct accounts *accounts,
                                         const struct account_request *request)
 {
-    enum account_submission submission;
+    enum account_submission submission = ACCOUNT_SCARCE;
     struct job *job = NULL;
 
     if (request->name.length <= ACCOUNT_NAME_MAX &&
@@ -950,7 +959,8 @@ enum account_submission accounts_submit(struct accounts *accounts,
     if (!job)
         return ACCOUNT_SCARCE;
     pthread_mutex_lock(&accounts->lock);
-    submission = start_worker(accounts) ? place(accounts, job) : ACCOUNT_SCARCE;
+    if (start_worker(accounts))
+        submission = request->likely ? place_first(accounts, job) : place(accounts, job);
     pthread_mutex_unlock(&accounts->lock);
     if (submission != ACCOUNT_SUBMITTED && submission != ACCOUNT_JOINED)
         free_job(job);

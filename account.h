@@ -86,10 +86,17 @@ enum account_standing {
 enum account_standing accounts_check(struct accounts *accounts, struct str name,
                                      uint64_t generation);
 
-/* True if the last login to this account that was good had this password: then it needs no job.
- * Costs one HMAC. What is kept of a login is an HMAC under a random key of this process. */
-bool accounts_recall(struct accounts *accounts, struct str name, struct str password,
-                     uint64_t *generation);
+enum account_recollection {
+    ACCOUNT_FORGOTTEN, /* nothing is known of such a login */
+    ACCOUNT_LIKELY,    /* it was good, unless the account in the store has changed: needs a job */
+    ACCOUNT_RECALLED   /* it is good: needs no job */
+};
+
+/* Whether the last login to this account that was good had this password. Costs one HMAC. What is
+ * kept of a login is an HMAC under a random key of this process. `generation` is set if RECALLED.
+ */
+enum account_recollection accounts_recall(struct accounts *accounts, struct str name,
+                                          struct str password, uint64_t *generation);
 
 struct account_request {
     enum account_job_kind kind;
@@ -97,6 +104,7 @@ struct account_request {
     uint32_t origin;
     struct str name, password; /* copied */
     int64_t delay;             /* of a login that is throttled: milliseconds before it may start */
+    bool likely;               /* a login that is ACCOUNT_LIKELY: it goes before others */
 };
 
 enum account_submission {

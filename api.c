@@ -577,12 +577,17 @@ static enum api_result log_in(struct api *api, struct account_request *request,
         attempts_wait(&api->system_logins, str_hash(request->name, api->seed), call->now);
     int64_t here =
         attempts_wait(&api->address_logins, str_hash(request->name, request->origin), call->now);
+    enum account_recollection recollection;
     uint64_t generation;
 
-    if (accounts_recall(api->accounts, request->name, request->password, &generation)) {
+    recollection = accounts_recall(api->accounts, request->name, request->password, &generation);
+    if (recollection == ACCOUNT_RECALLED) {
         answer_login(api, request->name, generation, call->unix_now, answer);
         return API_ANSWERED;
     }
+    request->likely = recollection == ACCOUNT_LIKELY;
+    if (request->likely)
+        return submit(api, request, call->now, answer);
     if (wait > api->address_logins.pause) { /* too long for a connection to be kept waiting */
         answer_throttled(answer, wait);
         return API_ANSWERED;
