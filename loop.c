@@ -996,6 +996,8 @@ static void turn(struct loop *loop)
         for (size_t i = 0; i < count; i++)
             loop->polls[i].revents = 0;
     take_time(loop);
+    if (loop->tls)
+        tls_context_renew(loop->tls, loop->context.unix_now);
     loop->handshakes = 0;
     /* the pipe is emptied before what it told of is taken: what comes after that writes to it anew
      */

@@ -1,7 +1,17 @@
-/* tls.c - TLS 1.2 and 1.3 over one socket. */
+/* tls.c - TLS 1.2 and 1.3 over one socket.
+ *
+ * The loop's thread does the handshakes, so what a peer can make it compute is bounded. Key
+ * exchange is with X25519, P-256 and P-384 alone: OpenSSL's defaults offer P-521 and finite fields
+ * as well, where a recorded ClientHello of 1,191 bytes (ffdhe8192) costs 170 ms (CVE-2002-20001).
+ * What a handshake reads is counted below OpenSSL, by a callback on its BIO: OpenSSL alone would
+ * take 128 KiB, and 64 KiB of key shares cost it 80 ms. Later messages cost 20 us each, one a call.
+ * Tickets carry the keys of their session (TLS 1.2), under a key that all connections share:
+ * tls_context_renew replaces it, so that a stolen one opens a day's recordings at the most. */
 #include "tls.h"
 
+#include <openssl/crypto.h>
 #include <openssl/err.h>
+#include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 
@@ -10,8 +20,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define TLS_TICKET_KEYS_MAX 128 /* OpenSSL's have 80 bytes: a name, a key, a key for the MAC */
+
 struct tls_context {
     SSL_CTX *ssl;
+    int64_t renewed; /* unix time of the present ticket key */
 };
 
 struct tls {
@@ -62,6 +75,7 @@ static bool configure(SSL_CTX *ssl)
     SSL_CTX_set_alpn_select_cb(ssl, choose_protocol, NULL);
     SSL_CTX_set_default_passwd_cb(ssl, no_passphrase);
     return SSL_CTX_set_min_proto_version(ssl, TLS1_2_VERSION) == 1 &&
+           SSL_CTX_set1_groups_list(ssl, "X25519:P-256:P-384") == 1 &&
            SSL_CTX_set_cipher_list(ssl, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1;
 }
 
@@ -130,6 +144,20 @@ struct tls_context *tls_context_new(const char *cert, const char *key, char *err
     return NULL;
 }
 
+void tls_context_renew(struct tls_context *context, int64_t now)
+{
+    unsigned char keys[TLS_TICKET_KEYS_MAX];
+    long length = SSL_CTX_get_tlsext_ticket_keys(context->ssl, NULL, 0);
+
+    if (now >= context->renewed && now - context->renewed < TLS_TICKET_KEY_AGE)
+        return;
+    if (length <= 0 || length > TLS_TICKET_KEYS_MAX || RAND_bytes(keys, (int)length) != 1 ||
+        SSL_CTX_set_tlsext_ticket_keys(context->ssl, keys, length) != 1)
+        SSL_CTX_set_options(context->ssl, SSL_OP_NO_TICKET);
+    OPENSSL_cleanse(keys, sizeof keys);
+    context->renewed = now;
+}
+
 int tls_context_days(const struct tls_context *context)
 {
     const X509 *cert = SSL_CTX_get0_certificate(context->ssl);
@@ -149,6 +177,28 @@ void tls_context_free(struct tls_context *context)
 
 /* --- connections ----------------------------------------------------------------------------- */
 
+bool tls_is_opening(const struct tls *tls)
+{
+    return !SSL_is_init_finished(tls->ssl);
+}
+
+/* Fails a read with which a handshake would pass TLS_HANDSHAKE_MAX bytes. */
+static long tls_limit_handshake(BIO *bio, int operation, const char *at, size_t room, int argument,
+                                long number, int result, size_t *count)
+{
+    struct tls *tls = (void *)BIO_get_callback_arg(bio);
+
+    (void)at;
+    (void)argument;
+    (void)number;
+    (void)count;
+    if (operation != BIO_CB_READ || !tls_is_opening(tls) ||
+        BIO_number_read(bio) + room <= TLS_HANDSHAKE_MAX)
+        return result;
+    tls->reason = "the handshake is too long";
+    return 0;
+}
+
 struct tls *tls_open(const struct tls_context *context, int fd)
 {
     struct tls *tls = calloc(1, sizeof *tls);
@@ -157,16 +207,13 @@ struct tls *tls_open(const struct tls_context *context, int fd)
         return NULL;
     tls->ssl = SSL_new(context->ssl);
     if (tls->ssl && SSL_set_fd(tls->ssl, fd) == 1) {
+        BIO_set_callback_ex(SSL_get_rbio(tls->ssl), tls_limit_handshake);
+        BIO_set_callback_arg(SSL_get_rbio(tls->ssl), (char *)tls);
         SSL_set_accept_state(tls->ssl);
         return tls;
     }
     tls_close(tls);
     return NULL;
-}
-
-bool tls_is_opening(const struct tls *tls)
-{
-    return !SSL_is_init_finished(tls->ssl);
 }
 
 /* What a call that gave nothing means. */
@@ -180,10 +227,12 @@ static enum tls_status explain(struct tls *tls)
     case SSL_ERROR_ZERO_RETURN:
         return TLS_ENDED;
     case SSL_ERROR_SYSCALL:
-        tls->reason = errno ? strerror(errno) : "closed without notice";
+        if (!tls->reason)
+            tls->reason = errno ? strerror(errno) : "closed without notice";
         return TLS_ENDED;
     default:
-        tls->reason = first_reason();
+        if (!tls->reason)
+            tls->reason = first_reason();
         return ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP : TLS_ENDED;
     }
 }

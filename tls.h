@@ -1,15 +1,19 @@
 /* tls.h - TLS 1.2 and 1.3 (RFC 5246, RFC 8446) over one socket, and the certificate that all
  * connections share. The only user of libssl. The socket is the caller's and non-blocking; nothing
  * here waits or polls.
- * Refuses: older versions, ciphers without forward secrecy, compression, renegotiation, keys that
- * want a passphrase, and clients whose ALPN has no http/1.1. */
+ * Refuses: older versions, ciphers without forward secrecy, key exchange that is expensive,
+ * handshakes of TLS_HANDSHAKE_MAX bytes, compression, renegotiation, keys that want a passphrase,
+ * and clients whose ALPN has no http/1.1. */
 #ifndef WSPUSH_TLS_H
 #define WSPUSH_TLS_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
-#define TLS_RECORD_MAX 16384 /* bytes of content in one record */
+#define TLS_RECORD_MAX 16384     /* bytes of content in one record */
+#define TLS_HANDSHAKE_MAX 8192   /* bytes that a client may need for its handshake */
+#define TLS_TICKET_KEY_AGE 86400 /* seconds for which a ticket key is used */
 
 /* A certificate with its key, and how it is used. */
 struct tls_context;
@@ -17,6 +21,11 @@ struct tls_context;
 /* Loads a chain of certificates, the server's own first, and its private key, both PEM. NULL:
  * `error` says what is wrong with which file, cut to `room` bytes. */
 struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t room);
+
+/* Replaces the key of tickets if it is a day old. Call it now and then, with the unix time. Tickets
+ * of before are not accepted any more: their clients do a whole handshake. Without random bytes
+ * there are no tickets from then on. */
+void tls_context_renew(struct tls_context *context, int64_t now);
 
 /* Days until the certificate expires; negative if it has. */
 int tls_context_days(const struct tls_context *context);

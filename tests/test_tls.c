@@ -629,6 +629,159 @@ static void what_must_not_be_spoken_is_not(void)
     tls_context_free(context);
 }
 
+/* What others would make the server compute for a recorded ClientHello is refused; three remain. */
+static void cheap_key_exchange_alone_is_spoken(void)
+{
+    static const struct {
+        const char *groups;
+        int chosen; /* 0: none */
+    } cases[] = {
+        {"X25519:P-256", NID_X25519},
+        {"P-256", NID_X9_62_prime256v1},
+        {"P-384:P-256", NID_secp384r1},
+        {"P-521:ffdhe8192:P-256", NID_X9_62_prime256v1}, /* it is asked to try again */
+        {"P-521", 0},
+        {"X448", 0},
+        {"ffdhe2048", 0},
+        {"ffdhe3072", 0},
+        {"ffdhe4096", 0},
+        {"ffdhe6144", 0},
+        {"ffdhe8192", 0},
+        {"ffdhe8192:P-521", 0},
+    };
+    struct tls_context *context = load(CERT, KEY);
+
+    for (size_t i = 0; i < 2 * COUNT(cases); i++) {
+        struct wire wire;
+
+        open_wire(&wire, context);
+        if (i % 2)
+            SSL_set_max_proto_version(wire.client, TLS1_2_VERSION);
+        if (!CHECK(SSL_set1_groups_list(wire.client, cases[i / 2].groups) == 1) ||
+            !CHECK((settle(&wire, NULL) == CONN_BLOCKED) == (cases[i / 2].chosen != 0)) ||
+            !CHECK(SSL_is_init_finished(wire.client) == (cases[i / 2].chosen != 0)) ||
+            (i % 2 == 0 && cases[i / 2].chosen &&
+             !CHECK(SSL_get_negotiated_group(wire.client) == cases[i / 2].chosen)))
+            printf("  groups %s\n", cases[i / 2].groups);
+        close_wire(&wire);
+    }
+    tls_context_free(context);
+}
+
+/* OpenSSL would take 128 KiB, and look for each of thousands of key shares in a list as long. */
+static void handshakes_have_a_limit(void)
+{
+    static const struct {
+        unsigned names;
+        bool good;
+    } cases[] = {{1, true}, {300, true}, {1100, false}, {8000, false}};
+    static const size_t pieces[] = {100, 65536};
+    static unsigned char names[65536];
+    struct tls_context *context = load(CERT, KEY);
+
+    for (size_t i = 0; i < COUNT(pieces) * COUNT(cases); i++) {
+        bool good = cases[i % COUNT(cases)].good;
+        unsigned length = 0;
+        struct wire wire;
+
+        open_wire(&wire, context);
+        wire.piece = pieces[i / COUNT(cases)];
+        if (wire.piece == 100) /* in records as small as can be */
+            SSL_set_max_send_fragment(wire.client, 512);
+        for (unsigned name = 1; name < cases[i % COUNT(cases)].names; name++, length += 8)
+            memcpy(names + length, "\7unknown", 8);
+        memcpy(names + length, "\x08http/1.1", 9);
+        CHECK(SSL_set_alpn_protos(wire.client, names, length + 9) == 0);
+        CHECK(settle(&wire, NULL) == (good ? CONN_BLOCKED : CONN_ENDED));
+        CHECK(!!SSL_is_init_finished(wire.client) == good);
+        if (!good) { /* not even looked at */
+            const char *why = conn_failure(&wire.conn);
+
+            CHECK(why && strcmp(why, "the handshake is too long") == 0);
+            CHECK(recv(wire.far, names, 1, 0) < 0);
+        }
+        close_wire(&wire);
+    }
+    tls_context_free(context);
+}
+
+/* A request that comes with the end of the handshake is not part of it. */
+static void what_follows_a_handshake_has_no_limit(void)
+{
+    static char many[TLS_RECORD_MAX];
+    struct tls_context *context = load(CERT, KEY);
+    struct wire wire;
+    int large = 4 * CONN_SCRATCH;
+
+    memset(many, 'm', sizeof many);
+    open_wire(&wire, context);
+    setsockopt(wire.far, SOL_SOCKET, SO_SNDBUF, &large, sizeof large);
+    SSL_do_handshake(wire.client);
+    CHECK(carry_there(&wire) && serve(&wire) == CONN_BLOCKED && carry_back(&wire));
+    CHECK(SSL_do_handshake(wire.client) == 1);
+    for (int i = 0; i < 3; i++)
+        client_says(&wire, (struct str){many, sizeof many});
+    CHECK(settle(&wire, NULL) == CONN_BLOCKED);
+    CHECK(wire.got.length == 3 * sizeof many);
+    /* nor has what is said of keys later */
+    wire.piece = 3;
+    CHECK(SSL_key_update(wire.client, SSL_KEY_UPDATE_REQUESTED) == 1);
+    client_says(&wire, STR("x"));
+    CHECK(settle(&wire, NULL) == CONN_BLOCKED);
+    CHECK(wire.got.length == 3 * sizeof many + 1);
+    close_wire(&wire);
+    tls_context_free(context);
+}
+
+/* Connects with a ticket, or none, and leaves a new one in its place; true if it was accepted. */
+static bool resumes(const struct tls_context *context, int version, SSL_SESSION **ticket)
+{
+    struct wire wire;
+    struct buf got = {0};
+    bool reused;
+
+    open_wire(&wire, context);
+    SSL_set_max_proto_version(wire.client, version);
+    CHECK(!*ticket || SSL_set_session(wire.client, *ticket) == 1);
+    CHECK(settle(&wire, &got) == CONN_BLOCKED && SSL_is_init_finished(wire.client));
+    queue(&wire, 1, 'a'); /* the ticket of TLS 1.3 has come before it */
+    CHECK(settle(&wire, &got) == CONN_BLOCKED && got.length == 1);
+    reused = SSL_session_reused(wire.client);
+    SSL_SESSION_free(*ticket);
+    *ticket = SSL_get1_session(wire.client);
+    SSL_shutdown(wire.client);
+    buf_free(&got);
+    close_wire(&wire);
+    return reused;
+}
+
+/* Whoever gets hold of the key of tickets reads with it what was recorded of TLS 1.2. */
+static void tickets_are_good_for_a_day(void)
+{
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    const int64_t began = 1700000000;
+
+    for (size_t i = 0; i < COUNT(versions); i++) {
+        struct tls_context *context = load(CERT, KEY);
+        SSL_SESSION *ticket = NULL;
+
+        tls_context_renew(context, began);
+        CHECK(!resumes(context, versions[i], &ticket));
+        CHECK(SSL_SESSION_has_ticket(ticket));
+        tls_context_renew(context, began + TLS_TICKET_KEY_AGE - 1);
+        CHECK(resumes(context, versions[i], &ticket));
+        tls_context_renew(context, began + TLS_TICKET_KEY_AGE);
+        CHECK(!resumes(context, versions[i], &ticket));
+        CHECK(resumes(context, versions[i], &ticket));
+        tls_context_renew(context, began + 2 * TLS_TICKET_KEY_AGE - 1);
+        CHECK(resumes(context, versions[i], &ticket));
+        tls_context_renew(context, began); /* the clock has been put back */
+        CHECK(!resumes(context, versions[i], &ticket));
+        SSL_SESSION_free(ticket);
+        tls_context_free(context);
+    }
+}
+
 static void http_1_1_is_chosen(void)
 {
     struct tls_context *context = load(CERT, KEY);
@@ -857,6 +1010,10 @@ int main(void)
     test_run("bytes to be written again may have moved", bytes_to_be_written_again_may_have_moved);
     test_run("garbage is refused", garbage_is_refused);
     test_run("what must not be spoken is not", what_must_not_be_spoken_is_not);
+    test_run("cheap key exchange alone is spoken", cheap_key_exchange_alone_is_spoken);
+    test_run("handshakes have a limit", handshakes_have_a_limit);
+    test_run("what follows a handshake has no limit", what_follows_a_handshake_has_no_limit);
+    test_run("tickets are good for a day", tickets_are_good_for_a_day);
     test_run("http/1.1 is chosen", http_1_1_is_chosen);
     test_run("keys change under way", keys_change_under_way);
     test_run("each record has its own turn", each_record_has_its_own_turn);

@@ -41,6 +41,17 @@ calls() {
 
 # What OpenSSL's client says of its connection.
 handshakes() {
+    local group
+    for group in X25519 P-256 P-384; do
+        expect "key exchange with $group" 1 "$(peer -tls1_3 -groups $group </dev/null | grep -c 'Cipher is TLS_')"
+    done
+    for group in P-521 ffdhe2048 ffdhe8192; do
+        expect "but not with $group" 0 "$(peer -tls1_3 -groups $group </dev/null | grep -c 'Cipher is TLS_')"
+    done
+    head -c 9000 /dev/zero | tr '\0' x | sed 's/\(x\{200\}\)/\1,/g' >"$DIR/protocols"
+    peer -alpn "$(cat "$DIR/protocols")http/1.1" </dev/null >/dev/null
+    expect 'a handshake that is too long is ended' 0 \
+        "$(wait_for grep -q 'reason="the handshake is too long"' "$DIR/log"; echo $?)"
     expect_match 'forward secrecy and an authenticated cipher' '*ECDHE-ECDSA-*GCM*' \
         "$(peer -tls1_2 </dev/null | grep Cipher)"
     expect_match 'http/1.1 is agreed on' '*http/1.1*' \
