@@ -262,7 +262,7 @@ YAML
     kill_process $pid TERM
 }
 
-# While it drains, the admin listener tells so.
+# While it is about to stop, the admin listener tells so.
 draining() {
     client stays shop
     kill -TERM "$SERVER"
@@ -271,7 +271,7 @@ draining() {
     expect 'draining: not ready' '503 text/plain; charset=utf-8 not ready: draining' "$(admin /readyz)"
     expect 'but alive' '200 text/plain; charset=utf-8 ok' "$(admin /healthz)"
     expect 'as the metric says' 0 "$(metric ready)"
-    expect 'nobody else gets in' 000 \
+    expect 'others get in until drain_wait is over' 200 \
         "$(curl -s -o /dev/null -w '%{http_code}' "http://127.0.0.1:$PORT/")"
     expect 'the client is told to go' '1001 going away' "$(closed stays)"
     ended
@@ -282,6 +282,7 @@ free_port
 ADMIN=127.0.0.1:$FREE
 DRAIN=2
 configure
+sed -i 's/^drain = .*/&\ndrain_wait = 4/' "$DIR/config.ini"
 start
 paths
 counted

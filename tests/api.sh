@@ -13,12 +13,13 @@ RECEIPT="'receipt':true,'messageId':'m1',$MESSAGE"
 LOGIN="{'systemId':'shop','password':'secret'}"
 BAD='400 {"code":-1,"msg":"' # how the refusal of a malformed request begins
 
-# notice CODE ID [USER [EXTEND]]: prints the frame of a notice.
+# notice CODE ID [USER [EXTEND]]: prints the frame of a notice in the group $IN, or g; in the system
+# if that is empty.
 notice() {
-    local word=online
+    local word=online group=${IN-g}
     [ "$1" = 1001 ] || word=offline
-    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"}}\n' \
-        "$1" $word "$2" "${3-}" "${4-}"
+    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"%s}}\n' \
+        "$1" $word "$2" "${3-}" "${4-}" "${group:+",\"groupName\":\"$group\""}"
 }
 
 # success DATA: prints a good answer.
@@ -328,7 +329,7 @@ known() {
 identity() {
     local age
     call bind_to_group "{'clientId':'$B','groupName':'h'}" >/dev/null
-    expect 'a bind without userId and extend leaves them' "$(notice 1001 "$B" u1 'e é')" \
+    expect 'a bind without userId and extend leaves them' "$(IN=h notice 1001 "$B" u1 'e é')" \
         "$(frames b 1)"
     expect 'client_info' "$(known "$B" u1 'e é' "'g','h'")" "$(info "$B")"
     age=$(($(date +%s) - $(jq .data.connectedAt "$DIR/body")))
@@ -871,6 +872,7 @@ $marker" "$(frames first 3)"
         expect 'scope = group: another system' "$marker" "$(frames foreign 1)"
         ;;
     system)
+        local IN=''
         expect 'scope = system: the first one' "$(notice 1001 "$first")
 $(notice 1001 "$second")
 $(notice 1001 "$ID")

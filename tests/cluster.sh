@@ -131,7 +131,7 @@ one_client() {
             "$(messages b 2)"
         expect "bind_to_group at $node" "$SUCCESS" \
             "$(bind "$node" b "only $node" u1 'e \"é')"
-        WHAT="bind_to_group at $node" told 1001 b u1 'e \"é' b
+        WHAT="bind_to_group at $node" IN="only $node" told 1001 b u1 'e \"é' b
         expect "bind_to_group at $node, a second time" "$SUCCESS" \
             "$(bind "$node" b "only $node")"
         bad=$(on "$node" refusal close_client "{$to_b,'code':1001}")
@@ -405,7 +405,7 @@ after_binding() {
             notices "$name" 34 >"$DIR/told"
             expect "$name has been told of each bind" 34 "$(wc -l <"$DIR/told")"
             expect_match "$name has been told of nothing else" \
-                "$(notice 1001 "${IDS[$name]}" '*' '*')" "$(sort -u "$DIR/told")"
+                "$(IN='new*' notice 1001 "${IDS[$name]}" '*' '*')" "$(sort -u "$DIR/told")"
         done
     done
     on a call send_to_system "{$MESSAGE}" >/dev/null
@@ -429,7 +429,7 @@ bind_waits() {
         expect "what is sent behind that answer of $node is taken" "$SUCCESS" \
             "$(on c call send_to_group "{'groupName':'slow $node',$MESSAGE}")"
         expect "and reaches the client once" "$FRAME" "$(messages a 1)"
-        WHAT='after the thaw' told 1001 a u1 '' a
+        WHAT='after the thaw' IN="slow $node" told 1001 a u1 '' a
     done
 }
 
@@ -630,7 +630,7 @@ behind_nginx() {
     for name in n1 n2 n3; do
         join nginx "$name" walk
         expect "nginx: $name is bound" "$SUCCESS" "$(bind nginx "$name" news "user of $name")"
-        WHAT='nginx: bind' told 1001 "$name" "user of $name" '' n1
+        WHAT='nginx: bind' IN=news told 1001 "$name" "user of $name" '' n1
     done
     for i in 1 2 3; do
         expect "nginx: the members, asked $i times" "$(members n1 n2 n3)" "$(online nginx news)"
@@ -653,7 +653,7 @@ behind_nginx() {
         "$(on nginx call client_info "{'clientId':'${IDS[n2]}'}")"
     expect 'nginx: unbind' "$SUCCESS" \
         "$(on nginx call unbind_from_group "{'clientId':'${IDS[n2]}','groupName':'news'}")"
-    WHAT='nginx: unbind' told 1002 n2 'user of n2' '' n1
+    WHAT='nginx: unbind' IN=news told 1002 n2 'user of n2' '' n1
     for name in n1 n2 n3; do
         expect "nginx: close_client $name" "$SUCCESS" "$(on nginx call close_client \
             "{'clientId':'${IDS[$name]}','code':3000,'reason':'end'}")"
@@ -668,7 +668,7 @@ behind_nginx() {
 # --- notices to a whole system ----------------------------------------------------------------
 
 system_notices() {
-    local node name WHAT
+    local node name WHAT IN=''
     for node in "${NODES[@]}"; do
         stop_node "$node" # they must agree
     done

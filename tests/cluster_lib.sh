@@ -277,12 +277,13 @@ join() {
     echo 0 >"$DIR/$2.notices"
 }
 
-# notice CODE ID [USER [EXTEND]]: prints the frame of a notice.
+# notice CODE ID [USER [EXTEND]]: prints the frame of a notice in the group $IN, or g; in the system
+# if that is empty.
 notice() {
-    local word=online
+    local word=online group=${IN-g}
     [ "$1" = 1001 ] || word=offline
-    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"}}\n' \
-        "$1" $word "$2" "${3-}" "${4-}"
+    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"%s}}\n' \
+        "$1" $word "$2" "${3-}" "${4-}" "${group:+",\"groupName\":\"$group\""}"
 }
 
 # received messages|notices|flows NAME: prints all of the kind that a client has received.

@@ -163,7 +163,7 @@ paste() {
     page_run 'return document.getElementById("data").value'
 }
 
-NOTICE='{"code":1001,"msg":"client online","data":{"clientId":"%s","userId":"%s","extend":"%s"}}'
+NOTICE='{"code":1001,"msg":"client online","data":{"clientId":"%s","userId":"%s","extend":"%s","groupName":"orders"}}'
 GOOD='{"code":0,"msg":"success","data":[]}'
 
 binding() {

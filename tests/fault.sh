@@ -169,7 +169,7 @@ all_well() {
             on "$node" call register "{'systemId':'new $SERIAL $node',$ACCOUNT"
         timely "bind at $node" "${SUCCESS//[\[\]]/\\&}" bind "$node" "$node" "new $SERIAL"
         expect "$WHAT: it is told" \
-            "$(notice 1001 "${IDS[$node]}" u1)" "$(notices "$node" 1)"
+            "$(IN="new $SERIAL" notice 1001 "${IDS[$node]}" u1)" "$(notices "$node" 1)"
         on "$node" call unbind_from_group "{'clientId':'${IDS[$node]}','groupName':'new $SERIAL'}" \
             >/dev/null
     done
@@ -375,7 +375,7 @@ redis_killed() {
     expect "$WHAT: a client of a system that the node has seen" "$SUCCESS" "$(bind c d g)"
     told 1001 d '' a b c d
     expect "$WHAT: a new group" "$SUCCESS" "$(bind c d 'while Redis was gone')"
-    told 1001 d '' d
+    IN='while Redis was gone' told 1001 d '' d
     until_ms $((begin + TTL + 2000))
     for node in "${NODES[@]}"; do
         expect "$WHAT: nobody is taken for dead by $node" '' \

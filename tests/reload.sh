@@ -349,12 +349,12 @@ notified() {
 
 # --- the end -------------------------------------------------------------------------------------
 
-# 60 clients, two seconds: they are told one after the other, and what is queued comes before.
+# 400 clients, 200 a second: they are told one after the other, and what is queued comes before.
 drained() {
     local begin passed
     start
     hold
-    ask 'open 60'
+    ask 'open 400'
     ask 'bind g'
     client last shop
     call bind_to_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
@@ -362,17 +362,17 @@ drained() {
     call send_to_group "{'groupName':'g','code':7,'msg':'bye','data':1}" >/dev/null
     begin=${EPOCHREALTIME/./}
     kill -TERM "$SERVER"
-    ask 'closed 60'
-    expect_match 'all of them are told to go' 'closed 60 going_away 60 *' "$REPLY"
+    ask 'closed 400'
+    expect_match 'all of them are told to go' 'closed 400 going_away 400 *' "$REPLY"
     ended
     # by the server's own clock: this machine may stand still meanwhile
-    expect 'in the first half of the time about half of them' 'half of 61' "$(awk '
+    expect 'in the first half of the time about half of them' 'half of 401' "$(awk '
         / stopping / { told = 0 }
         / code=1001 / { split($1, at, /[T:Z]/); time[told++] = at[2] * 3600 + at[3] * 60 + at[4] }
         END { while (half < told && time[half] < time[0] + 1) half++
-              print (half > 20 && half < 45 ? "half" : half) " of " told }' "$DIR/log")"
+              print (half > 120 && half < 300 ? "half" : half) " of " told }' "$DIR/log")"
     passed=$(((${EPOCHREALTIME/./} - begin) / 1000))
-    expect_time 'it takes as long as drain says' 1700 6000 $passed
+    expect_time 'it takes two seconds, for drain allows more' 1900 15000 $passed
     expect_match 'what was queued came before' '*"code":7,"msg":"bye"*' "$(cat "$DIR/last.out")"
     expect '1001' '1001 going away' "$(closed last)"
     let_go
@@ -415,7 +415,7 @@ rm "$DIR/log"
 DRAIN=1
 configure
 notified
-DRAIN=2
+DRAIN=30
 configure
 drained
 rm "$DIR/log"
