@@ -323,10 +323,9 @@ users() {
     expect 'the one gets its message' "$ID_FRAME" "$(messages a 1)"
     expect 'and the other its own' "$ID_FRAME" "$(messages b 1)"
     expect 'an empty userId takes it off' "$SUCCESS" \
-        "$(on c call bind_to_group "{'clientId':'${IDS[a]}','groupName':'g','userId':''}")"
+        "$(on c call bind_to_group "{'clientId':'${IDS[b]}','groupName':'g','userId':''}")"
     expect 'at its node, too' "$(receipt 0)" "$(on b call send_to_user "{'userId':'u2',$RECEIPT}")"
-    expect_match 'as is known' '*"userId":"",*' "$(on b call client_info "{'clientId':'${IDS[a]}'}")"
-    bind b a g u2 >/dev/null
+    expect_match 'as is known' '*"userId":"",*' "$(on b call client_info "{'clientId':'${IDS[b]}'}")"
     bind c b g u1 >/dev/null
 }
 

@@ -148,15 +148,18 @@ static void open_house(void)
     guest_count = 0;
     worker_is_slow = false;
     spent_before = 0;
-    context = (struct session_context){
-        .config = &node.config,
-        .log = &node.log,
-        .hub = &node.hub,
-        .api = &node.api,
-        .accounts = node.accounts,
-        .now = START,
-        .unix_now = UNIX_NOW,
-        .admin = {.hub = &node.hub, .api = &node.api, .shared = &node.shared, .version = "test"}};
+    context = (struct session_context){.config = &node.config,
+                                       .log = &node.log,
+                                       .hub = &node.hub,
+                                       .api = &node.api,
+                                       .accounts = node.accounts,
+                                       .now = START,
+                                       .unix_now = UNIX_NOW,
+                                       .admin = {.hub = &node.hub,
+                                                 .api = &node.api,
+                                                 .shared = &node.shared,
+                                                 .log = &node.log,
+                                                 .version = "test"}};
     http_date(UNIX_NOW, context.date);
     node_register(STR("shop"), STR("secret"));
 }
@@ -2640,6 +2643,8 @@ static void a_late_message_is_no_missing_pong(void)
     close_house();
 }
 
+#define NO_OBJECT "the body is not valid JSON: a JSON object is expected, at byte 1"
+
 /* What the kernel has of a client or of a request counts, however late this process looks. */
 static void what_has_come_by_then_is_in_time(void)
 {
@@ -2673,12 +2678,12 @@ static void what_has_come_by_then_is_in_time(void)
     for (int whole = 0; whole < 2; whole++) { /* the rest of a body, which takes several reads */
         memset(body, 'x', sizeof body);
         guest = receive_guest();
-        say_to(guest, say("POST /nothing HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\nx",
+        say_to(guest, say("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\nx",
                           sizeof body + 1));
         CHECK(guest->session.receiving && guest->session.head_done);
         CHECK(far_send(&guest->far, (struct str){body, sizeof body - !whole}));
         pass(80000);
-        CHECK(got_all(guest, whole ? not_found()
+        CHECK(got_all(guest, whole ? refusal("400 Bad Request", "", NO_OBJECT)
                                    : refusal("408 Request Timeout", "Connection: close\r\n",
                                              "the body did not come within idle_timeout")));
         CHECK(whole ? guest->session.state == SESSION_HTTP : ends_politely(guest));
@@ -3052,7 +3057,7 @@ static void an_admin_sees_the_node_stop(void)
     say_to(guest, GET_NOTHING);
     CHECK(got_all(guest, not_found()));
     guest = receive_admin();
-    say_to(guest, "GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n");
+    say_to(guest, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     CHECK(got_all(guest, plain("503 Service Unavailable", "", "not ready: draining\n")));
     context.stopping = true;
     say_to(guest, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
