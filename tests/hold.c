@@ -87,7 +87,8 @@ struct holder {
     int64_t vanished, first, last; /* when they did, and when the notices came */
     int knockers[KNOCKERS_MAX];
     size_t knocker_count;
-    size_t visits; /* so far */
+    size_t visits;  /* so far */
+    int64_t served; /* when all clients were last polled */
 };
 
 static int64_t now_us(void)
@@ -301,6 +302,7 @@ static void serve(struct holder *holder, int timeout)
     for (size_t i = 0; i < holder->count; i++)
         holder->polls[i] =
             (struct pollfd){holder->clients[i].deaf ? -1 : holder->clients[i].fd, POLLIN, 0};
+    holder->served = now_us();
     if (poll(holder->polls, (nfds_t)holder->count, timeout) <= 0)
         return;
     for (size_t i = 0; i < holder->count; i++)
@@ -309,9 +311,9 @@ static void serve(struct holder *holder, int timeout)
 }
 
 /* In the middle of other work: nobody is taken for dead because that takes long. */
-static void serve_now_and_then(struct holder *holder, size_t step)
+static void serve_now_and_then(struct holder *holder)
 {
-    if (step % 64 == 0)
+    if (now_us() - holder->served > 100000)
         serve(holder, 0);
 }
 
@@ -437,7 +439,7 @@ static size_t bind_clients(struct holder *holder, const char *group)
     size_t bound = 0;
 
     for (size_t i = 0; i < holder->count; i++) {
-        serve_now_and_then(holder, i);
+        serve_now_and_then(holder);
         if (holder->clients[i].fd >= 0)
             bound += bind_client(holder, fd, holder->clients[i].id, group);
     }
@@ -459,7 +461,7 @@ static size_t request_on_many(struct holder *holder, size_t count)
         for (size_t i = 0; i < count; i++)
             send_request(holder, fds[i], "/api/get_online_list", "{\"groupName\":\"nobody\"}");
         for (size_t i = 0; i < count; i++) {
-            serve_now_and_then(holder, i);
+            serve_now_and_then(holder);
             answers += read_answer(fds[i]);
         }
     }
@@ -980,7 +982,7 @@ static void storm(struct holder *holder, size_t number)
 static void open_clients(struct holder *holder, size_t number)
 {
     while (number-- > 0 && holder->count < CLIENTS_MAX) {
-        serve_now_and_then(holder, holder->count);
+        serve_now_and_then(holder);
         open_client(holder, false);
     }
 }
