@@ -367,7 +367,7 @@ drained() {
     ended
     # by the server's own clock: this machine may stand still meanwhile
     expect 'in the first half of the time about half of them' 'half of 401' "$(awk '
-        / stopping / { told = 0 }
+        / stopping;/ { told = 0 }
         / code=1001 / { split($1, at, /[T:Z]/); time[told++] = at[2] * 3600 + at[3] * 60 + at[4] }
         END { while (half < told && time[half] < time[0] + 1) half++
               print (half > 120 && half < 300 ? "half" : half) " of " told }' "$DIR/log")"
