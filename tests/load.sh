@@ -296,7 +296,7 @@ idle_timeout = 60'
 }
 
 few_from_the_start() {
-    local whole=$WSPUSH
+    local whole=$WSPUSH before
     fresh '[limits]
 head_timeout = 60
 idle_timeout = 60'
@@ -315,15 +315,67 @@ SH
     hold
     ask 'open 5'
     ask 'call 1'
-    crowded
-    ask 'leave 60'
+    before=$(descriptors)
+    crowded # of those beyond the limit each new one ends the one that has been silent longest
+    ask 'leave 100'
+    wait_for has_descriptors "$before"
+    expect 'no descriptor is lost by that' "$before" "$(descriptors)"
+    ask 'knock 20'
     ask 'enter'
-    expect 'each of the others is answered when some leave' 40 \
-        $(($(value good) + $(value refused)))
+    expect 'who comes when they have left is answered' 'good 20 refused 0' "$REPLY"
     ask 'open 1'
     expect 'a client is taken then' 'open 6' "$REPLY"
     done_with
     WSPUSH=$whole
+}
+
+# --- memory for what all connections keep -------------------------------------------------------
+
+# metric NAME
+metric() {
+    curl -s --max-time 10 "http://$ADMIN/metrics" | awk -v name="wspush_$1" '$1 == name { print $2 }'
+}
+
+# Bodies that do not end: those that keep most are refused, and nobody else.
+shedding() {
+    local fd fds=() i line refused=0 waiting=0
+    free_port
+    local ADMIN=127.0.0.1:$FREE
+    serve '[limits]
+max_buffered = 1 MiB'
+    ask 'open 5'
+    expect 'nothing is kept at first' 0 "$(metric buffered_bytes)"
+    for i in 1 2 3 4; do
+        exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
+        fds+=("$fd")
+        {
+            lines 'POST /api/send_to_system HTTP/1.1' 'Host: h' "Token: $TOKEN" 'Content-Length: 1000000'
+            head -c 400000 /dev/zero
+        } >&"$fd"
+    done
+    # shellcheck disable=SC2329 # called by wait_for
+    some_are_ended() { [ "$(metric shed_connections_total)" -ge 2 ]; }
+    wait_for some_are_ended
+    within 'no more than max_buffered is kept' 1 1048576 "$(metric buffered_bytes)"
+    for fd in "${fds[@]}"; do
+        if IFS= read -r -t 1 line <&"$fd"; then
+            [[ $line != 'HTTP/1.1 503 '* ]] || refused=$((refused + 1))
+        else
+            waiting=$((waiting + 1))
+        fi
+    done
+    expect 'who kept most is refused' "$(metric shed_connections_total)" $refused
+    within 'others go on' 1 2 $waiting
+    ask 'ping'
+    expect 'clients are served' 'pongs 5' "$REPLY"
+    for fd in "${fds[@]}"; do
+        exec {fd}>&-
+    done
+    # shellcheck disable=SC2329
+    nothing_is_kept() { [ "$(metric buffered_bytes)" = 0 ]; }
+    wait_for nothing_is_kept
+    expect 'nothing is kept when they have gone' 0 "$(metric buffered_bytes)"
+    done_with
 }
 
 # --- coming and going -------------------------------------------------------------------------
@@ -357,7 +409,7 @@ max_per_ip = 1000'
     let_go
     sleep 0.2
     stop
-    expect_match 'no connection is left' '*connections=0' "$(grep ' stopping ' "$DIR/log")"
+    expect_match 'no connection is left' '*connections=0 *' "$(grep ' stopping; ' "$DIR/log")"
     expect 'and nothing else was to be said' '' "$(grep -E ' (warn|error) ' "$DIR/log")"
 }
 
@@ -452,7 +504,7 @@ read_only() {
     saved_now 'Permission denied'
 }
 
-PARTS=(slow_reader backlog vanishing slow_senders run_out few_from_the_start storms file_limit disk_full
+PARTS=(slow_reader backlog vanishing slow_senders run_out few_from_the_start shedding storms file_limit disk_full
     read_only)
 [ $# = 0 ] || PARTS=("$@")
 touch "$DIR/held.err"

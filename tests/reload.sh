@@ -351,7 +351,7 @@ notified() {
 
 # 400 clients, 200 a second: they are told one after the other, and what is queued comes before.
 drained() {
-    local begin passed
+    local begin passed steps
     start
     hold
     ask 'open 400'
@@ -366,8 +366,8 @@ drained() {
     expect_match 'all of them are told to go' 'closed 400 going_away 400 *' "$REPLY"
     ended
     # by the server's own clock; in tenths of a second, for this machine may stand still in some of twenty
-    passed=$(sed -n 's/^\([^ ]*:[0-9.]*\)[0-9][0-9]Z .* code=1001 .*/\1/p' "$DIR/log" | sort -u | wc -l)
-    expect "one after the other (in $passed tenths of a second)" 1 $((passed >= 5))
+    steps=$(sed -n 's/^\([^ ]*:[0-9.]*\)[0-9][0-9]Z .* code=1001 .*/\1/p' "$DIR/log" | sort -u | wc -l)
+    expect "one after the other (in $steps tenths of a second)" 1 $((steps >= 5))
     passed=$(((${EPOCHREALTIME/./} - begin) / 1000))
     expect_time 'it takes two seconds, for drain allows more' 1900 15000 $passed
     expect_match 'what was queued came before' '*"code":7,"msg":"bye"*' "$(cat "$DIR/last.out")"
