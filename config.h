@@ -1,7 +1,7 @@
 /* config.h - INI text and variables of the environment to `struct config`. Knows no file and no
- * environment: it is given texts and their names. Refuses: unknown sections, keys and variables, keys
- * given twice, ill-typed values and numbers out of range, each with FILE:LINE, or the variable, and
- * what is wrong. */
+ * environment: it is given texts and their names. Refuses: unknown sections, keys and variables,
+ * keys given twice, ill-typed values and numbers out of range, each with FILE:LINE, or the
+ * variable, and what is wrong. */
 #ifndef WSPUSH_CONFIG_H
 #define WSPUSH_CONFIG_H
 
@@ -88,12 +88,13 @@ void config_defaults(struct config *config);
 bool config_parse(struct config *config, const char *file, struct str text, char *error,
                   size_t room);
 
-/* True if `name` is a variable WSPUSH_SECTION_KEY_FILE: it has the path of a file with the value. */
+/* True if `name` is a variable WSPUSH_SECTION_KEY_FILE: it has the path of a file with the value.
+ */
 bool config_names_file(struct str name);
 
 /* Sets one key, over what `config` holds: `name` begins with WSPUSH_ and is a variable
- * WSPUSH_SECTION_KEY or WSPUSH_SECTION_KEY_FILE. False: as config_parse, with the variable in the place
- * of FILE:LINE. */
+ * WSPUSH_SECTION_KEY or WSPUSH_SECTION_KEY_FILE. False: as config_parse, with the variable in the
+ * place of FILE:LINE. */
 bool config_set(struct config *config, struct str name, struct str value, char *error, size_t room);
 
 #define CONFIG_VALUE_MAX 2048 /* room for each live value, whole */
@@ -117,9 +118,10 @@ void config_adopt(struct config *into, const struct config *from);
  * all. */
 bool config_allows_origin(const struct config *config, struct str origin);
 
-/* Takes the next network off a list such as that of trusted_proxies: its address, of which the first
- * `bits` bits count; IPv4 as ::ffff:a.b.c.d, with 96 bits more. False at the end, where nothing but
- * separators is left in `rest`, and at what is no network, with which `rest` then begins. */
+/* Takes the next network off a list such as that of trusted_proxies: its address, of which the
+ * first `bits` bits count; IPv4 as ::ffff:a.b.c.d, with 96 bits more. False at the end, where
+ * nothing but separators is left in `rest`, and at what is no network, with which `rest` then
+ * begins. */
 bool config_next_network(struct str *rest, unsigned char address[16], unsigned *bits);
 
 #endif

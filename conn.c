@@ -10,10 +10,10 @@
 #include <unistd.h>
 
 #define VECTORS 64
-#define RING_LEAST 8        /* slots of a new ring */
-#define RING_SPARE 64       /* slots up to which a ring is kept to be used again */
-#define SPARE_SLOTS 32768   /* slots of all rings that are kept to be used again */
-#define COPIED_MOST 4096 /* bytes of kept input up to which they are copied before the new ones */
+#define RING_LEAST 8      /* slots of a new ring */
+#define RING_SPARE 64     /* slots up to which a ring is kept to be used again */
+#define SPARE_SLOTS 32768 /* slots of all rings that are kept to be used again */
+#define COPIED_MOST 4096  /* bytes of kept input up to which they are copied before the new ones */
 
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
 {

@@ -48,10 +48,10 @@ struct conn_shared {
     struct conn_list pushes;  /* the other dirty ones */
     struct conn_ring *spare;  /* rings to use again, */
     size_t spare_slots;       /* and how many slots they have together */
-    size_t owed; /* what was queued since the loop last set this to 0: bytes, and CONN_OWED_EACH
-                    for each message */
-    size_t spent;            /* what else was done since then, see CONN_BUDGET, */
-    size_t share;            /* and how much of both before the present share of the iteration */
+    size_t owed;  /* what was queued since the loop last set this to 0: bytes, and CONN_OWED_EACH
+                     for each message */
+    size_t spent; /* what else was done since then, see CONN_BUDGET, */
+    size_t share; /* and how much of both before the present share of the iteration */
     uint64_t received, sent; /* bytes, without those of TLS itself, of all there have been */
     uint64_t waiting;        /* bytes in all queues together */
     uint64_t buffered;       /* memory of messages that wait, of rings, and of input kept */
@@ -148,8 +148,8 @@ struct conn_bytes conn_kept(const struct conn *conn);
 void conn_keep(struct conn *conn, struct conn_bytes rest);
 
 /* Queues a message, taking a reference of its own, unless what waits costs `limit` bytes of memory
- * or more even after a flush (see conn_cost): then false. A broken or ending connection takes it and
- * drops it; one for which there is no memory, or 4 GiB wait, breaks. */
+ * or more even after a flush (see conn_cost): then false. A broken or ending connection takes it
+ * and drops it; one for which there is no memory, or 4 GiB wait, breaks. */
 bool conn_queue(struct conn *conn, struct message *message, size_t limit);
 
 /* The same for a pong. It takes the place of one that waits and has not begun to leave: RFC 6455,

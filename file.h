@@ -32,12 +32,12 @@ int file_make_directory(const char *path);
  * errno. */
 int file_test_create(const char *path);
 
-/* Whether a file could be opened to be appended to, and created if it is not there; neither is done to
- * it. Returns 0 or errno. */
+/* Whether a file could be opened to be appended to, and created if it is not there; neither is done
+ * to it. Returns 0 or errno. */
 int file_test_append(const char *path);
 
-/* Whether this is a directory, and whose. Returns 0 or errno; ENOENT if it is not there and could be
- * looked for. */
+/* Whether this is a directory, and whose. Returns 0 or errno; ENOENT if it is not there and could
+ * be looked for. */
 int file_test_directory(const char *path, uid_t *owner);
 
 /* Takes a lock on directory/name, creating it, that ends with the process. Returns 0, EAGAIN if

@@ -26,8 +26,8 @@ struct audience {
     uint32_t *positions; /* behind the members, in the same memory */
     uint32_t count, capacity, hash;
     enum audience_kind kind;
-    bool is_to_tell;                 /* among those whose members have notices coming */
-    bool is_crowded;                 /* it was logged that it has more than max_members */
+    bool is_to_tell;                      /* among those whose members have notices coming */
+    bool is_crowded;                      /* it was logged that it has more than max_members */
     struct notice *notices, *last_notice; /* oldest first */
     struct audience *next_to_tell, *prev_to_tell;
     size_t name_length;
@@ -41,8 +41,8 @@ struct extend {
 
 #define PREFETCH_AHEAD 6  /* members; halves the time in which a message is queued to 10,000 */
 #define FEW_MEMBERSHIPS 2 /* a system and one group: what most clients have */
-#define INDEXED 32        /* memberships from which on they have an index, and come in powers of two, */
-#define INDEXED_ROOM 6    /* at first 2^6 */
+#define INDEXED 32 /* memberships from which on they have an index, and come in powers of two, */
+#define INDEXED_ROOM 6 /* at first 2^6 */
 
 struct client {
     struct conn *conn;
@@ -426,8 +426,7 @@ static void index_free_slot(const struct client *client, uint32_t *slot)
 static bool index_memberships(struct client *client, uint8_t room)
 {
     size_t most = (size_t)1 << room;
-    struct membership *memberships =
-        calloc(1, most * (sizeof *memberships + 2 * sizeof(uint32_t)));
+    struct membership *memberships = calloc(1, most * (sizeof *memberships + 2 * sizeof(uint32_t)));
 
     if (!memberships)
         return false;
@@ -716,10 +715,11 @@ static bool is_in_scope(const struct hub *hub, const struct audience *audience)
 static bool hub_is_told(const struct hub *hub, struct audience *audience)
 {
     const struct audience *system = audience->system ? audience->system : audience;
-    struct log_field fields[] = {{.name = "system", .text = name_of(system)},
-                                 {.name = "group", .text = name_of(audience)},
-                                 {.name = "max_members", .number = (int64_t)hub->config->max_members},
-                                 {0}};
+    struct log_field fields[] = {
+        {.name = "system", .text = name_of(system)},
+        {.name = "group", .text = name_of(audience)},
+        {.name = "max_members", .number = (int64_t)hub->config->max_members},
+        {0}};
 
     if (!hub->config->max_members || audience->count <= hub->config->max_members)
         return true;
@@ -744,7 +744,9 @@ static void notify(struct hub *hub, struct audience *audience, const struct clie
     append_identity(hub, &about, client);
     if (hub->shared && !about.failed)
         leave_event(hub, audience, client, str_of(&about),
-                    told ? kind : kind == HUB_LEFT ? HUB_GONE : HUB_PRESENT);
+                    told               ? kind
+                    : kind == HUB_LEFT ? HUB_GONE
+                                       : HUB_PRESENT);
     else if (told && !about.failed)
         message = encode_notice(audience, str_of(&about), kind);
     if (message)
@@ -774,8 +776,8 @@ static void hub_notify_later(struct hub *hub, struct audience *audience, struct 
 }
 
 /* A client has just been taken out of an audience in scope. */
-static void hub_notify_left(struct hub *hub, struct audience *audience,
-                            const struct client *client, struct str about)
+static void hub_notify_left(struct hub *hub, struct audience *audience, const struct client *client,
+                            struct str about)
 {
     bool told = hub_is_told(hub, audience);
 

@@ -2,11 +2,11 @@
  *
  * A system, a user and a group are all the same thing: an audience, a set of clients with a name
  * inside a system. A frame is encoded once and queued, by reference, to each member.
- * On a node that is alone it tells the members of a group who comes and goes: who comes at once, who
- * has gone when hub_tell is called, so that many who go together are not told of each other. In a
- * cluster it leaves that as events to whoever reaches the members on other nodes too. Refuses: client ids that
- * are forged or another system's; they look like those of clients that have gone. A client too slow
- * for what it is sent is ended; nobody else is delayed. */
+ * On a node that is alone it tells the members of a group who comes and goes: who comes at once,
+ * who has gone when hub_tell is called, so that many who go together are not told of each other. In
+ * a cluster it leaves that as events to whoever reaches the members on other nodes too. Refuses:
+ * client ids that are forged or another system's; they look like those of clients that have gone. A
+ * client too slow for what it is sent is ended; nobody else is delayed. */
 #ifndef WSPUSH_HUB_H
 #define WSPUSH_HUB_H
 
@@ -75,12 +75,12 @@ struct hub {
     uint32_t seed;
     int64_t now; /* unix seconds; the owner keeps it right */
     struct hub_counts counts;
-    size_t kinds[AUDIENCE_GROUP + 1]; /* audiences of each kind */
-    struct table clients;             /* by number */
-    struct table audiences;           /* by kind, system and name */
-    struct client *slow;              /* to be ended once the present command is done */
+    size_t kinds[AUDIENCE_GROUP + 1];        /* audiences of each kind */
+    struct table clients;                    /* by number */
+    struct table audiences;                  /* by kind, system and name */
+    struct client *slow;                     /* to be ended once the present command is done */
     struct audience *to_tell, *last_to_tell; /* those whose members have notices coming, in turn */
-    struct hub_shared *shared;        /* in a cluster, else NULL */
+    struct hub_shared *shared;               /* in a cluster, else NULL */
 };
 
 /* Prepares a hub. False if there are no random bytes. */
@@ -109,8 +109,8 @@ void hub_report(struct hub *hub, enum hub_event_kind kind);
  * changed. */
 bool hub_connect(struct hub *hub, struct conn *conn, struct str system);
 
-/* Sends a client its id: the first frame that it gets, and again when it asks. False without memory,
- * or if the client is too slow to take it. */
+/* Sends a client its id: the first frame that it gets, and again when it asks. False without
+ * memory, or if the client is too slow to take it. */
 bool hub_send_id(struct hub *hub, const struct client *client);
 
 /* Tells members who has left, up to `frames` of them or a few more; who has left meanwhile is not

@@ -41,14 +41,14 @@
 #define DRAIN_TICK 50    /* milliseconds between two shares of clients when stopping */
 #define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
 #define RETURNED_AT_ONCE 256
-#define PUSHES_A_TURN 256 /* connections that are written to before the loop looks up again */
-#define OWED_A_PUSH 16384 /* and one more for so much that has been queued in the turn */
-#define ADMIN_MOST 8      /* connections to the admin listener at a time */
-#define OVER_LIMIT_MOST 32 /* connections beyond a limit that are told so, at a time */
+#define PUSHES_A_TURN 256   /* connections that are written to before the loop looks up again */
+#define OWED_A_PUSH 16384   /* and one more for so much that has been queued in the turn */
+#define ADMIN_MOST 8        /* connections to the admin listener at a time */
+#define OVER_LIMIT_MOST 32  /* connections beyond a limit that are told so, at a time */
 #define NOTICES_A_TURN 8192 /* frames of notices that members have coming */
-#define SHED_A_TURN 16    /* connections that are ended for what they keep */
-#define DRAIN_RATE 200    /* clients a second that are closed at least when stopping */
-#define OWN_POLLS 3       /* entries for poll() before those of connections */
+#define SHED_A_TURN 16      /* connections that are ended for what they keep */
+#define DRAIN_RATE 200      /* clients a second that are closed at least when stopping */
+#define OWN_POLLS 3         /* entries for poll() before those of connections */
 
 /* How many connections an address has. */
 struct address_count {
@@ -156,8 +156,8 @@ static bool grow(struct loop *loop)
         !widen(&loop->hot, loop->hot_count, slots) ||
         !widen(&loop->dead, loop->dead_count, slots) ||
         /* while it is gone through, those who wait again stand there twice */
-        !widen(&loop->line, loop->line_count, 2 * slots) || !reserve_polls(loop, OWN_POLLS + slots) ||
-        !deadlines_reserve(&loop->deadlines, slots))
+        !widen(&loop->line, loop->line_count, 2 * slots) ||
+        !reserve_polls(loop, OWN_POLLS + slots) || !deadlines_reserve(&loop->deadlines, slots))
         return false;
     loop->slots = slots;
     return true;
@@ -532,7 +532,8 @@ static void take_returned_one(struct loop *loop, struct session *session)
     settle(loop, session);
 }
 
-/* Takes the descriptors back that their parking threads have seen move, as far as the budget goes. */
+/* Takes the descriptors back that their parking threads have seen move, as far as the budget goes.
+ */
 static void take_returned(struct loop *loop)
 {
     uint32_t slots[RETURNED_AT_ONCE];
@@ -860,10 +861,11 @@ void loop_reload(struct loop *loop, uint64_t max_connections)
 /* The first request to stop: no longer ready, so that balancers look elsewhere. */
 static void announce_stop(struct loop *loop)
 {
-    struct log_field fields[] = {{.name = "connections", .number = (int64_t)loop->session_count},
-                                 {.name = "drain_wait", .number = (int64_t)loop->config->drain_wait},
-                                 {.name = "drain", .number = (int64_t)loop->config->drain},
-                                 {0}};
+    struct log_field fields[] = {
+        {.name = "connections", .number = (int64_t)loop->session_count},
+        {.name = "drain_wait", .number = (int64_t)loop->config->drain_wait},
+        {.name = "drain", .number = (int64_t)loop->config->drain},
+        {0}};
 
     log_write(loop->options->log, LOG_INFO, "stopping; a second signal ends it at once", fields);
     notify_service("STOPPING=1\nSTATUS=draining");
@@ -947,7 +949,8 @@ static size_t build_polls(struct loop *loop)
 {
     if (!reserve_polls(loop, OWN_POLLS + loop->slots + cluster_poll_count(loop->cluster)))
         return 0;
-    loop->polls[0] = (struct pollfd){may_accept(loop, loop->listener) ? loop->listener : -1, POLLIN, 0};
+    loop->polls[0] =
+        (struct pollfd){may_accept(loop, loop->listener) ? loop->listener : -1, POLLIN, 0};
     loop->polls[1] = (struct pollfd){loop->options->wake[0], POLLIN, 0};
     loop->polls[2] = (struct pollfd){
         may_accept(loop, loop->admin_listener) ? loop->admin_listener : -1, POLLIN, 0};
@@ -1087,8 +1090,9 @@ static bool open_accounts(struct loop *loop, char *error, size_t room)
               : accounts_open(options->config->data_dir, options->wake[1], ACCOUNT_ITERATIONS,
                               error, room);
     if (loop->context.accounts && error[0])
-        log_write(options->log, LOG_WARN, "accounts: a crash had torn the last line",
-                  (struct log_field[]){{.name = "repair", .text = str_from(error)}, {.name = NULL}});
+        log_write(
+            options->log, LOG_WARN, "accounts: a crash had torn the last line",
+            (struct log_field[]){{.name = "repair", .text = str_from(error)}, {.name = NULL}});
     loop->api.accounts = loop->context.accounts;
     loop->api.cluster = loop->context.cluster = loop->cluster;
     loop->context.admin.cluster = loop->cluster;

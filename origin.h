@@ -6,8 +6,8 @@
 
 #include "buf.h"
 
-/* True for an entry of a list: "*", "null", or "scheme://host[:port]", which may have "*." in front of
- * the host for all its subdomains, and one slash at its end. */
+/* True for an entry of a list: "*", "null", or "scheme://host[:port]", which may have "*." in front
+ * of the host for all its subdomains, and one slash at its end. */
 bool origin_is_good(struct str entry);
 
 /* True if `list`, entries with spaces or commas between them, is empty or has this origin. */

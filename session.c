@@ -13,8 +13,9 @@
 #define TEXT_ID_BEGIN 5
 #define TEXT_ID 7
 #define TEXT_OTHER 8
-#define REQUEST_COST 4096 /* of the budget of an iteration: what a request costs beside its bytes, */
-#define FRAME_COST 64     /* and a frame */
+#define REQUEST_COST                                                                               \
+    4096              /* of the budget of an iteration: what a request costs beside its bytes, */
+#define FRAME_COST 64 /* and a frame */
 
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
 {
@@ -297,8 +298,8 @@ static void admit(struct session_context *context, struct session *session, stru
     enum cluster_admission admission = CLUSTER_UNKNOWN;
 
     if (system.length)
-        admission = cluster_admit(context->cluster, context->accounts, system,
-                                  session_ticket(session));
+        admission =
+            cluster_admit(context->cluster, context->accounts, system, session_ticket(session));
     session_admit(context, session, admission, system);
 }
 
@@ -950,7 +951,8 @@ static void ping(struct session_context *context, struct session *session)
         hub_end_slow(context->hub, session->conn.client);
 }
 
-#define OVERDUE_READS 64 /* at most: the longest body that the kernel may have of one that is late */
+#define OVERDUE_READS                                                                              \
+    64 /* at most: the longest body that the kernel may have of one that is late */
 
 /* True if a session is to be ended: a ping that is due does not count. */
 static bool is_overdue(const struct session_context *context, const struct session *session)

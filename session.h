@@ -70,13 +70,13 @@ struct session {
     bool shut : 1;         /* DRAIN: the sending side has been shut down */
     bool deaf : 1;         /* DRAIN: the peer has closed its side, nothing more will come */
     bool pinged : 1;       /* OPEN: a ping is unanswered */
-    bool over_budget : 1; /* input kept waits for a later iteration */
-    bool in_line : 1;     /* the loop's: among those that wait for that */
+    bool over_budget : 1;  /* input kept waits for a later iteration */
+    bool in_line : 1;      /* the loop's: among those that wait for that */
     bool watched : 1; /* the loop's: by the car park, so that read interest is there, not here */
     bool hot : 1;     /* the loop's: among those polled by it */
     bool mourned : 1; /* the loop's: dead, and on the list of those to be reaped */
     struct session_manner manner; /* WAIT: of the answer that is waited for */
-    uint8_t text;  /* OPEN: how far the present message has matched one that is answered */
+    uint8_t text;      /* OPEN: how far the present message has matched one that is answered */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */
     union {
@@ -130,9 +130,9 @@ void session_flushed(struct session_context *context, struct session *session);
 /* The time at which session_expire is to be called; INT64_MAX for never. */
 int64_t session_deadline(const struct session_context *context, const struct session *session);
 
-/* Does what is due at this time: pings, gives up waiting, ends what is overdue. Before that it reads
- * what the kernel already has: after a standstill of this process the peer's bytes are waiting. True
- * if a ping was due and has been queued. */
+/* Does what is due at this time: pings, gives up waiting, ends what is overdue. Before that it
+ * reads what the kernel already has: after a standstill of this process the peer's bytes are
+ * waiting. True if a ping was due and has been queued. */
 bool session_expire(struct session_context *context, struct session *session);
 
 /* Pings a client if a quarter of the interval or more has passed: the clients that are watched
