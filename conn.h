@@ -21,7 +21,7 @@
 /* Work that may be done in a share of an iteration (new input; input held from iterations before)
  * before connections with more of it are held until the next one: bytes queued and CONN_OWED_EACH a
  * message, bytes read and taken, and a fixed cost a read and a unit. */
-#define CONN_BUDGET (2 * 1024 * 1024)
+#define CONN_BUDGET (4 * 1024 * 1024)
 #define CONN_READ_COST 1024 /* of each read */
 
 struct client;
