@@ -153,4 +153,22 @@ expect 'and not with another' -1005 "$(code login first wrong)"
 sample_unanswered | sort -u >"$DIR/sample"
 expect 'a system that was not answered exists whole or not at all' '' \
     "$(whole_or_absent "$DIR/sample")"
+
+# A power cut may tear the last line: at any place that is not its end.
+halt
+tail -n 1 "$DIR/data/accounts" >"$DIR/last"
+head -n -1 "$DIR/data/accounts" >"$DIR/whole"
+for left in 1 30 100 $(($(wc -c <"$DIR/last") - 1)); do
+    { cat "$DIR/whole" && head -c "$left" "$DIR/last"; } >"$DIR/data/accounts"
+    start
+    expect_match "$left bytes of a last line are moved away, and that is said" '*a crash had torn the last line*' \
+        "$(tail -n 3 "$DIR/log")"
+    expect 'they are kept beside' "$(head -c "$left" "$DIR/last")" "$(cat "$DIR/data/accounts.torn")"
+    expect 'the file is what it was before that line' same "$(cmp "$DIR/whole" "$DIR/data/accounts" && echo same)"
+    expect 'a system of before logs in' 0 "$(code login first p-first)"
+    expect 'another one is registered' 0 "$(code register after p-after)"
+    halt
+    expect 'in a line of its own' 'after 1' \
+        "$(tail -n 1 "$DIR/data/accounts" | cut -d ' ' -f 5) $(($(wc -l <"$DIR/data/accounts") - $(wc -l <"$DIR/whole")))"
+done
 finish
