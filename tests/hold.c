@@ -8,8 +8,8 @@
  *   bind GROUP  binds every client to a group                   bound N
  *   ping        every client sends "ping" and awaits "pong"     pongs N
  *   frames K    waits until K pushed frames have come in all    frames N
- *   wait MS     answers the server's pings for so long
- *   closed N    the same until N clients have been closed       closed N going_away M pings P took MS
+ *   wait MS     answers the pings for so long
+ *   closed N    the same until N were closed     closed N going_away M pings P took MS
  *   drop N      resets N clients                                open TOTAL
  *   requests N  one request on each of N connections, thrice    answers M
  *   stick N     opens N clients that read nothing after their id     open TOTAL
