@@ -8,8 +8,8 @@
  *   bind GROUP  binds every client to a group                   bound N
  *   ping        every client sends "ping" and awaits "pong"     pongs N
  *   frames K    waits until K pushed frames have come in all    frames N
- *   wait MS     answers the server's pings for so long
- *   closed N    the same until N clients have been closed       closed N going_away M pings P took MS
+ *   wait MS     answers the pings for so long
+ *   closed N    the same until N were closed     closed N going_away M pings P took MS
  *   drop N      resets N clients                                open TOTAL
  *   requests N  one request on each of N connections, thrice    answers M
  *   stick N     opens N clients that read nothing after their id     open TOTAL
@@ -26,8 +26,8 @@
  *   call N      N requests on a connection that stays                answers N longest US
  *   storm N     N connections that come and go, in ten ways          visits N answers N bound N
  *
- * US are microseconds, MS milliseconds. Each wait is bounded. Between commands the clients read, and
- * answer pings. It exits with 0 at the end of its input. */
+ * US are microseconds, MS milliseconds. Each wait is bounded. Between commands the clients read,
+ * and answer pings. It exits with 0 at the end of its input. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -1037,7 +1037,8 @@ static bool misbehave(struct holder *holder, const char *command, const char *ar
     return true;
 }
 
-/* Serves for some milliseconds, of which the pings are counted, or until so many have been closed. */
+/* Serves for some milliseconds, of which the pings are counted, or until so many have been closed.
+ */
 static void wait_for(struct holder *holder, int64_t milliseconds, size_t closed)
 {
     int64_t begin = now_us(), end = begin + milliseconds * 1000;
@@ -1081,8 +1082,8 @@ static void obey(struct holder *holder, const char *command, const char *argumen
     fflush(stdout);
 }
 
-/* Serves the clients, as a browser would, until there is a command. One comes at a time, so that stdio
- * keeps none back. */
+/* Serves the clients, as a browser would, until there is a command. One comes at a time, so that
+ * stdio keeps none back. */
 static bool read_command(struct holder *holder, char *line, int room)
 {
     struct pollfd command = {STDIN_FILENO, POLLIN, 0};
