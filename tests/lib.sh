@@ -215,7 +215,7 @@ ended() {
 # halt: ends the server as an operator would.
 halt() {
     [ -n "$SERVER" ] || return 0
-    kill -TERM "$SERVER"
+    kill -TERM "$SERVER" 2>/dev/null # it may have ended by itself, which `ended` judges
     ended
 }
 
