@@ -317,6 +317,11 @@ SH
     ask 'call 1'
     before=$(descriptors)
     crowded # of those beyond the limit each new one ends the one that has been silent longest
+    expect_match 'who asks is told, though others beyond the limit say nothing' '*429*' "$(
+        for _ in 1 2 3 4; do
+            curl -s -o /dev/null -w '%{http_code} ' "http://127.0.0.1:$PORT/nothing"
+        done
+    )"
     ask 'leave 100'
     wait_for has_descriptors "$before"
     expect 'no descriptor is lost by that' "$before" "$(descriptors)"

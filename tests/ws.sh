@@ -313,7 +313,7 @@ drain() {
     kill -TERM "$SERVER"
     ended
     begin=$(since "$begin")
-    expect_time 'ten do not take as long as drain allows' 0 20000 "$begin"
+    expect_time 'ten do not take as long as drain allows' 0 4000 "$begin"
     expect 'each one gets what was on its way' 10 "$(grep -c x "$DIR"/d?.out | grep -c ':1$')"
     for i in 0 1 2 3 4 5 6 7 8 9; do
         expect "client $i is closed with 1001" '1001 going away' "$(closed "d$i")"
