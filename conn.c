@@ -347,9 +347,11 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit)
     return true;
 }
 
-/* Where a pong waits that may be replaced, or NULL. */
+/* Where a pong waits for a peer who does not read, and has not begun to leave; else NULL. */
 static struct message **conn_find_pong(struct conn *conn)
 {
+    if (!conn->blocked)
+        return NULL;
     if (conn->pong_first && conn->sent == 0)
         return &conn->first;
     if (conn->ring && conn->ring->pong != CONN_NO_PONG)

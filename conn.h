@@ -152,8 +152,8 @@ void conn_keep(struct conn *conn, struct conn_bytes rest);
  * and drops it; one for which there is no memory, or 4 GiB wait, breaks. */
 bool conn_queue(struct conn *conn, struct message *message, size_t limit);
 
-/* The same for a pong. It takes the place of one that waits and has not begun to leave: RFC 6455,
- * section 5.5.3, asks for an answer to the newest ping alone. */
+/* The same for a pong. While the socket takes no more, it takes the place of one that waits and has
+ * not begun to leave: RFC 6455, section 5.5.3, asks for an answer to the newest ping alone. */
 bool conn_queue_pong(struct conn *conn, struct message *pong, size_t limit);
 
 /* Bytes of memory that what waits costs, as if no other connection shared it: its length, and

@@ -126,7 +126,9 @@ static size_t read_head(struct session *session, struct conn_bytes bytes)
         return bytes.length;
     }
     /* extensions and subprotocols are declined by not naming any */
-    queue(session, ws_write_upgrade(&answer, key, (struct str){0}) ? message_copy(str_of(&answer)) : NULL);
+    queue(session, ws_write_upgrade(&answer, key, ws_offered_protocol(&request))
+                       ? message_copy(str_of(&answer))
+                       : NULL);
     buf_free(&answer);
     enter(session, OPEN);
     return request.head_length;

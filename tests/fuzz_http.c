@@ -129,7 +129,8 @@ static void try_upgrade(const struct http_request *request)
 
     REQUIRE(status ? (status == 400 || status == 426) && error : key.length == 24);
     if (!status) {
-        REQUIRE(ws_write_upgrade(&out, key, (struct str){0}) && begins_with(str_of(&out), STR("HTTP/1.1 101 ")));
+        REQUIRE(ws_write_upgrade(&out, key, (struct str){0}) &&
+                begins_with(str_of(&out), STR("HTTP/1.1 101 ")));
         REQUIRE(ends_with(str_of(&out), STR("=\r\n\r\n")));
     }
     buf_free(&out);

@@ -485,6 +485,9 @@ SH
     WSPUSH=$DIR/inside
     start
     sign_up shop
+    # its last block is full: one more account needs another
+    printf '#%*s\n' $((4094 - $(stat -c %s "$(data)/accounts"))) '' >>"$(data)/accounts"
+    expect 'a block of accounts' 4096 "$(stat -c %s "$(data)/accounts")"
     head -c 100000 /dev/zero >"$(data)/.filler" 2>/dev/null # as much as there is room
     refused_for 'No space left on device'
     rm "$(data)/.filler"
@@ -503,9 +506,9 @@ read_only() {
     fi
     start
     sign_up shop
-    chmod 500 "$DIR/data"
+    chmod 400 "$DIR/data/accounts"
     refused_for 'Permission denied'
-    chmod 700 "$DIR/data"
+    chmod 600 "$DIR/data/accounts"
     saved_now 'Permission denied'
 }
 

@@ -178,16 +178,20 @@ static void append_upgrade(struct buf *out)
     append_text(out, " HTTP/1.1\r\n" HOST UPGRADE CONNECTION VERSION KEY "\r\n");
 }
 
-/* Section 4.2.2: what the answer to an upgrade must have, and must not have. */
-static bool is_upgraded(struct str head, const char *accept)
+/* Section 4.2.2: what the answer to an upgrade must have, and must not have; `protocol` NULL: no
+ * subprotocol. */
+static bool is_upgraded(struct str head, const char *accept, const char *protocol)
 {
-    static const char *const absent[] = {"Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol",
-                                         "Content-Length", "Transfer-Encoding"};
+    static const char *const absent[] = {"Sec-WebSocket-Extensions", "Content-Length",
+                                         "Transfer-Encoding"};
     struct str value = {0};
 
     for (size_t i = 0; i < COUNT(absent); i++)
         if (wire_field(head, absent[i], &value))
             return false;
+    if (protocol ? !wire_field_is(head, "Sec-WebSocket-Protocol", protocol)
+                 : wire_field(head, "Sec-WebSocket-Protocol", &value) != 0)
+        return false;
     return wire_status(head) == 101 && wire_field_is(head, "Upgrade", "websocket") &&
            wire_field_is(head, "Connection", "Upgrade") &&
            wire_field(head, "Sec-WebSocket-Accept", &value) == 1 &&
@@ -196,13 +200,13 @@ static bool is_upgraded(struct str head, const char *accept)
 
 /* Takes off what precedes the frames that a vector is about: the answer to the upgrade, and the
  * client's id, which wspush sends. */
-static bool take_welcome(struct str *rest, const char *accept)
+static bool take_welcome(struct str *rest, const char *accept, const char *protocol)
 {
     static const char hello[] = "{\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"";
     struct str head = {0}, payload = {0};
     unsigned opcode = 0;
 
-    if (!wire_head(rest, &head) || !is_upgraded(head, accept))
+    if (!wire_head(rest, &head) || !is_upgraded(head, accept, protocol))
         return false;
     return echoes ||
            (take_frame(rest, &opcode, &payload) && opcode == 1 && payload.length > sizeof hello &&
@@ -226,7 +230,7 @@ static enum wire_end converse(struct str sent, size_t size, struct buf *in, stru
         close(fd);
     buf_free(&upgrade);
     *frames = str_of(in);
-    if (!take_welcome(frames, ACCEPT))
+    if (!take_welcome(frames, ACCEPT, NULL))
         *frames = STR("no welcome");
     return end;
 }
@@ -892,7 +896,7 @@ static void run_late_frames(void)
     if (fd >= 0)
         close(fd);
     frames = str_of(&in);
-    good = good && take_welcome(&frames, ACCEPT);
+    good = good && take_welcome(&frames, ACCEPT, NULL);
     describe_frames(frames, &got);
     wire_report(subject, "7.1.7 what comes after a failure does not hide the close",
                 good && str_equal(str_of(&got), STR("close 1002\n")));
@@ -925,105 +929,110 @@ static const struct {
     const char *title;
     const char *method, *version;
     const char *lines;
-    const char *accept; /* for an upgrade, */
-    unsigned status;    /* else this answer, */
-    unsigned pushed;    /* or this one of wspush, if another */
+    const char *accept;   /* for an upgrade, */
+    unsigned status;      /* else this answer, */
+    unsigned pushed;      /* or this one of wspush, if another */
+    const char *protocol; /* that is accepted */
 } handshakes[] = {
     {"4.2.2 the RFC's example", GET,
      "Host: server.example.com\r\n" UPGRADE CONNECTION KEY "Origin: http://example.com\r\n"
      "Sec-WebSocket-Protocol: chat, superchat\r\n" VERSION,
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, "chat"},
     {"4.2.2 another key", GET,
      HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n",
-     "HSmrc0sMlYUkAGmm5OPpG2HaGWk=", 101, 0},
+     "HSmrc0sMlYUkAGmm5OPpG2HaGWk=", 101, 0, NULL},
     {"4.1 names and values in any case", GET,
      "hOST: 127.0.0.1\r\nUPGRADE: WebSocket\r\nconnection: uPGRADE\r\nsec-websocket-version: 13\r\n"
      "SEC-WEBSOCKET-KEY: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, NULL},
     {"4.1 values without a space and with many", GET,
      "Host:127.0.0.1\r\nUpgrade:websocket\r\nConnection:\t Upgrade \t\r\n"
      "Sec-WebSocket-Version:13\t\r\nSec-WebSocket-Key:  dGhlIHNhbXBsZSBub25jZQ==  \r\n",
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, NULL},
     {"4.1 unknown headers are ignored", GET,
      "X-A: b\r\n" HOST UPGRADE "Sec-WebSocket-Nothing: 1\r\n" CONNECTION VERSION
      "Cookie: a=b; c=d\r\n" KEY "User-Agent: x (y)\r\nAccept-Language: de,en;q=0.5\r\n",
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, NULL},
     {"4.2.1 Connection with other tokens", GET,
-     HOST UPGRADE "Connection: keep-alive, Upgrade\r\n" VERSION KEY, ACCEPT, 101, 0},
+     HOST UPGRADE "Connection: keep-alive, Upgrade\r\n" VERSION KEY, ACCEPT, 101, 0, NULL},
     {"4.2.1 Connection in several lines", GET,
      HOST UPGRADE "Connection: keep-alive\r\n"
                   "Connection: x,,upgrade ,y\r\n" VERSION KEY,
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, NULL},
     {"4.2.1 Upgrade with other tokens", GET,
-     HOST "Upgrade: h2c , WEBSOCKET\r\n" CONNECTION VERSION KEY, ACCEPT, 101, 0},
+     HOST "Upgrade: h2c , WEBSOCKET\r\n" CONNECTION VERSION KEY, ACCEPT, 101, 0, NULL},
     {"4.2.1 Upgrade in several lines", GET,
      HOST "Upgrade: h2c\r\n"
           "Upgrade: websocket\r\n" CONNECTION VERSION KEY,
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, NULL},
     {"9.1 permessage-deflate is declined", GET,
      HOST UPGRADE CONNECTION VERSION KEY
      "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, NULL},
     {"9.1 extensions in several lines are declined", GET,
      HOST UPGRADE CONNECTION VERSION KEY
      "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover, x; y=\"z\"\r\n"
      "Sec-WebSocket-Extensions: bbf-usp-protocol\r\n",
-     ACCEPT, 101, 0},
-    {"4.2.2 subprotocols are declined", GET,
+     ACCEPT, 101, 0, NULL},
+    {"4.2.2 the first subprotocol is accepted", GET,
      HOST UPGRADE CONNECTION VERSION KEY "Sec-WebSocket-Protocol: mqtt, chat\r\n"
                                          "Sec-WebSocket-Protocol: wamp\r\n",
-     ACCEPT, 101, 0},
+     ACCEPT, 101, 0, "mqtt"},
     {"4.2.1 a length of 0 is no body", GET,
-     HOST UPGRADE CONNECTION VERSION KEY "Content-Length: 0\r\n", ACCEPT, 101, 0},
+     HOST UPGRADE CONNECTION VERSION KEY "Content-Length: 0\r\n", ACCEPT, 101, 0, NULL},
     {"4.2.1 a higher HTTP version", "GET", "HTTP/1.2", HOST UPGRADE CONNECTION VERSION KEY, ACCEPT,
-     101, 0},
-    {"4.2.1 POST", "POST", "HTTP/1.1", HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 405},
-    {"4.2.1 HEAD", "HEAD", "HTTP/1.1", HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 405},
+     101, 0, NULL},
+    {"4.2.1 POST", "POST", "HTTP/1.1", HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 405, NULL},
+    {"4.2.1 HEAD", "HEAD", "HTTP/1.1", HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 405, NULL},
     {"4.2.1 get in small letters", "get", "HTTP/1.1", HOST UPGRADE CONNECTION VERSION KEY, NULL,
-     400, 405},
-    {"4.2.1 HTTP/1.0", "GET", "HTTP/1.0", HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 0},
-    {"4.2.1 HTTP/2.0", "GET", "HTTP/2.0", HOST UPGRADE CONNECTION VERSION KEY, NULL, 505, 0},
-    {"4.2.1 no Host", GET, UPGRADE CONNECTION VERSION KEY, NULL, 400, 0},
-    {"4.2.1 two Host", GET, HOST HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 0},
-    {"4.2.1 no Upgrade", GET, HOST CONNECTION VERSION KEY, NULL, 400, 0},
-    {"4.2.1 another Upgrade", GET, HOST "Upgrade: h2c\r\n" CONNECTION VERSION KEY, NULL, 400, 0},
+     400, 405, NULL},
+    {"4.2.1 HTTP/1.0", "GET", "HTTP/1.0", HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 0, NULL},
+    {"4.2.1 HTTP/2.0", "GET", "HTTP/2.0", HOST UPGRADE CONNECTION VERSION KEY, NULL, 505, 0, NULL},
+    {"4.2.1 no Host", GET, UPGRADE CONNECTION VERSION KEY, NULL, 400, 0, NULL},
+    {"4.2.1 two Host", GET, HOST HOST UPGRADE CONNECTION VERSION KEY, NULL, 400, 0, NULL},
+    {"4.2.1 no Upgrade", GET, HOST CONNECTION VERSION KEY, NULL, 400, 0, NULL},
+    {"4.2.1 another Upgrade", GET, HOST "Upgrade: h2c\r\n" CONNECTION VERSION KEY, NULL, 400, 0,
+     NULL},
     {"4.2.1 Upgrade that only begins so", GET,
-     HOST "Upgrade: websocket2\r\n" CONNECTION VERSION KEY, NULL, 400, 0},
-    {"4.2.1 no Connection", GET, HOST UPGRADE VERSION KEY, NULL, 400, 0},
+     HOST "Upgrade: websocket2\r\n" CONNECTION VERSION KEY, NULL, 400, 0, NULL},
+    {"4.2.1 no Connection", GET, HOST UPGRADE VERSION KEY, NULL, 400, 0, NULL},
     {"4.2.1 Connection without upgrade", GET, HOST UPGRADE "Connection: keep-alive\r\n" VERSION KEY,
-     NULL, 400, 0},
+     NULL, 400, 0, NULL},
     {"4.2.1 Connection that only has it inside", GET,
-     HOST UPGRADE "Connection: no-upgrade, upgraded\r\n" VERSION KEY, NULL, 400, 0},
-    {"4.2.1 no Sec-WebSocket-Key", GET, HOST UPGRADE CONNECTION VERSION, NULL, 400, 0},
-    {"4.2.1 two Sec-WebSocket-Key", GET, HOST UPGRADE CONNECTION VERSION KEY KEY, NULL, 400, 0},
+     HOST UPGRADE "Connection: no-upgrade, upgraded\r\n" VERSION KEY, NULL, 400, 0, NULL},
+    {"4.2.1 no Sec-WebSocket-Key", GET, HOST UPGRADE CONNECTION VERSION, NULL, 400, 0, NULL},
+    {"4.2.1 two Sec-WebSocket-Key", GET, HOST UPGRADE CONNECTION VERSION KEY KEY, NULL, 400, 0,
+     NULL},
     {"4.2.1 empty Sec-WebSocket-Key", GET, HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key:\r\n",
-     NULL, 400, 0},
+     NULL, 400, 0, NULL},
     {"4.2.1 Sec-WebSocket-Key of 15 bytes", GET,
-     HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j\r\n", NULL, 400, 0},
+     HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25j\r\n", NULL, 400, 0,
+     NULL},
     {"4.2.1 Sec-WebSocket-Key of 17 bytes", GET,
      HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZWE=\r\n", NULL, 400,
-     0},
+     0, NULL},
     {"4.2.1 Sec-WebSocket-Key with more behind it", GET,
      HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==ZQ==\r\n", NULL,
-     400, 0},
+     400, 0, NULL},
     {"4.2.1 Sec-WebSocket-Key without padding", GET,
-     HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n", NULL, 400, 0},
+     HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ\r\n", NULL, 400, 0,
+     NULL},
     {"4.2.1 Sec-WebSocket-Key with other bytes", GET,
      HOST UPGRADE CONNECTION VERSION "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub2-_ZQ==\r\n", NULL, 400,
-     0},
-    {"4.2.1 no Sec-WebSocket-Version", GET, HOST UPGRADE CONNECTION KEY, NULL, 400, 0},
+     0, NULL},
+    {"4.2.1 no Sec-WebSocket-Version", GET, HOST UPGRADE CONNECTION KEY, NULL, 400, 0, NULL},
     {"4.2.1 two Sec-WebSocket-Version", GET, HOST UPGRADE CONNECTION VERSION VERSION KEY, NULL, 400,
-     0},
-    {"4.4 version 8", GET, HOST UPGRADE CONNECTION KEY "Sec-WebSocket-Version: 8\r\n", NULL, 426,
-     0},
+     0, NULL},
+    {"4.4 version 8", GET, HOST UPGRADE CONNECTION KEY "Sec-WebSocket-Version: 8\r\n", NULL, 426, 0,
+     NULL},
     {"4.4 version 14", GET, HOST UPGRADE CONNECTION KEY "Sec-WebSocket-Version: 14\r\n", NULL, 426,
-     0},
+     0, NULL},
     {"4.4 version 013", GET, HOST UPGRADE CONNECTION KEY "Sec-WebSocket-Version: 013\r\n", NULL,
-     426, 0},
-    {"4.2.1 a body", GET, HOST UPGRADE CONNECTION VERSION KEY "Content-Length: 2\r\n", NULL, 400,
-     0},
+     426, 0, NULL},
+    {"4.2.1 a body", GET, HOST UPGRADE CONNECTION VERSION KEY "Content-Length: 2\r\n", NULL, 400, 0,
+     NULL},
     {"4.2.1 folded header line", GET, HOST UPGRADE "Connection:\r\n Upgrade\r\n" VERSION KEY, NULL,
-     400, 0},
+     400, 0, NULL},
 };
 
 /* 4.2.2 and 4.4: the answer to another version says which one would do. */
@@ -1060,7 +1069,7 @@ static bool is_answered(struct str answer, size_t row)
     unsigned opcode;
 
     if (handshakes[row].accept)
-        return take_welcome(&rest, handshakes[row].accept) &&
+        return take_welcome(&rest, handshakes[row].accept, handshakes[row].protocol) &&
                take_frame(&rest, &opcode, &payload) && opcode == 8 && rest.length == 0;
     return wire_head(&rest, &head) && is_refused(head, status);
 }

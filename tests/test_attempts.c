@@ -57,7 +57,8 @@ static void time_makes_good(void)
     }
 }
 
-/* An attempt that was good, or was never made, leaves nothing behind; a burst does not grow by it. */
+/* An attempt that was good, or was never made, leaves nothing behind; a burst does not grow by it.
+ */
 static void a_failure_can_be_taken_back(void)
 {
     struct attempts attempts = {.burst = 3, .pause = 1000};

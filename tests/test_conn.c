@@ -519,9 +519,15 @@ static void only_the_newest_pong_waits(void)
     static const struct {
         const char *queued, *left;
     } rows[] = {
-        {"a", "a"},       {"abc", "c"},       {"1a", "1a"},           {"1ab2c", "1c2"},
-        {"a1b", "b1"},    {"12345678a9b", "12345678b9"}, {"1a23456789012345b", "1b23456789012345"},
-        {"12a", "12a"},   {"a1b2c3d", "d123"},
+        {"a", "a"},
+        {"abc", "c"},
+        {"1a", "1a"},
+        {"1ab2c", "1c2"},
+        {"a1b", "b1"},
+        {"12345678a9b", "12345678b9"},
+        {"1a23456789012345b", "1b23456789012345"},
+        {"12a", "12a"},
+        {"a1b2c3d", "d123"},
     };
     struct wires wires;
     struct conn *conn = &wires.conns[0];
@@ -529,9 +535,14 @@ static void only_the_newest_pong_waits(void)
     open_wires(&wires);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         queue_all(conn, rows[i].queued);
+        CHECK(conn->queued == strlen(rows[i].queued)); /* who reads has each ping answered */
+        conn_flush(conn);
+        CHECK(peer_has(&wires, 0, str_from(rows[i].queued)));
+        conn->blocked = true; /* and who does not, the newest */
+        queue_all(conn, rows[i].queued);
         CHECK(conn->queued == strlen(rows[i].left));
         CHECK(conn_cost(conn) == strlen(rows[i].left) * (1 + CONN_MESSAGE_COST));
-        conn_flush(conn);
+        conn_writable(conn);
         CHECK(peer_has(&wires, 0, str_from(rows[i].left)));
         CHECK(wires.shared.buffered == 0);
         queue_all(conn, "z"); /* what has left is not replaced */
@@ -556,9 +567,10 @@ static void a_pong_that_has_begun_stays(void)
     conn->sent = 1; /* as if the socket had taken no more */
     conn->queued--;
     wires.shared.waiting--;
+    conn->blocked = true;
     queue_all(conn, "bc");
     CHECK(conn->first == pong && conn->queued == 8 + 1);
-    conn_flush(conn);
+    conn_writable(conn);
     CHECK(peer_has(&wires, 0, STR("ong pongc")));
     CHECK(conn->queued == 0 && wires.shared.waiting == 0 && wires.shared.buffered == 0);
     message_release(pong);

@@ -146,7 +146,8 @@ static void now_as_text(char text[20])
     struct tm utc = {0};
 
     clock_gettime(CLOCK_REALTIME, &now);
-    CHECK(gmtime_r(&now.tv_sec, &utc) != NULL && strftime(text, 20, "%Y-%m-%dT%H:%M:%S", &utc) == 19);
+    CHECK(gmtime_r(&now.tv_sec, &utc) != NULL &&
+          strftime(text, 20, "%Y-%m-%dT%H:%M:%S", &utc) == 19);
 }
 
 static bool is_time(struct str time, const char before[20], const char after[20])

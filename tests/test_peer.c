@@ -904,7 +904,8 @@ static void await_call(struct post *post)
                                   "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n",
                                   post->self.port, post->key))));
     post->far.taken = head.length;
-    CHECK(ws_write_upgrade(&answer, str_from(post->key), (struct str){0}) && answer.length < sizeof post->upgraded);
+    CHECK(ws_write_upgrade(&answer, str_from(post->key), (struct str){0}) &&
+          answer.length < sizeof post->upgraded);
     snprintf(post->upgraded, sizeof post->upgraded, "%.*s", (int)answer.length, answer.at);
     buf_free(&answer);
 }
