@@ -185,6 +185,15 @@ static struct session *new_session(struct loop *loop, int fd)
     return session;
 }
 
+/* True for a connection that counts for its address. A trusted proxy's counts for its client's, from
+ * the upgrade on. */
+static bool loop_counts(const struct loop *loop, const struct session *session)
+{
+    if (!session->by_proxy)
+        return !session->is_admin;
+    return session->upgraded && !address_is_trusted(&loop->addresses, session->conn.address);
+}
+
 /* --- accepting ------------------------------------------------------------------------------- */
 
 /* Connections beyond the limit that are told so. */
@@ -324,7 +333,6 @@ static void take_connection(struct loop *loop, int fd, const unsigned char addre
         return;
     }
     session->by_proxy = by_proxy;
-    session->counted = !by_proxy;
     session->over_limit = over_limit;
     if (over_limit)
         few_add(&loop->over, session);
@@ -679,7 +687,7 @@ static void free_session(struct loop *loop, struct session *session)
     deadlines_clear(&loop->deadlines, session->slot);
     few_remove(&loop->admins, session);
     few_remove(&loop->over, session);
-    if (session->counted)
+    if (loop_counts(loop, session))
         address_uncount(&loop->addresses, session->conn.address);
     conn_close(&session->conn);
     loop->sessions[session->slot] = NULL;
@@ -758,7 +766,7 @@ static void recount_addresses(struct loop *loop)
 {
     addresses_forget(&loop->addresses);
     for (size_t slot = 0; slot < loop->fresh; slot++)
-        if (loop->sessions[slot] && loop->sessions[slot]->counted)
+        if (loop->sessions[slot] && loop_counts(loop, loop->sessions[slot]))
             address_count(&loop->addresses, loop->sessions[slot]->conn.address);
 }
 

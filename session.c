@@ -423,15 +423,13 @@ static bool session_count_client(struct session_context *context, struct session
 {
     const unsigned char *address = session->conn.address;
 
-    if (!session->by_proxy || address_is_trusted(context->addresses, address))
+    if (!session->by_proxy || address_is_trusted(context->addresses, address) ||
+        address_count(context->addresses, address))
         return true;
-    session->counted = address_count(context->addresses, address);
-    if (!session->counted) {
-        address_uncount(context->addresses, address);
-        context->admin.refused++;
-        log_turned_away(context, session, STR("max_per_ip is reached"), 429);
-    }
-    return session->counted;
+    address_uncount(context->addresses, address);
+    context->admin.refused++;
+    log_turned_away(context, session, STR("max_per_ip is reached"), 429);
+    return false;
 }
 
 /* GET /ws: an upgrade, or why not. */

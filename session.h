@@ -64,7 +64,6 @@ struct session {
     enum session_state state;
     bool over_limit : 1;   /* one connection too many: refused as soon as it asks for something */
     bool by_proxy : 1;     /* a trusted proxy has opened it: each request names its client */
-    bool counted : 1;      /* it is one of its address's connections */
     bool is_admin : 1;     /* it came to the admin listener */
     bool upgraded : 1;     /* it speaks, or spoke, WebSocket */
     bool held : 1;         /* HTTP, WAIT: whole requests may be among the input kept */
