@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -41,6 +42,31 @@ static bool is_ipv4(const unsigned char address[16])
 struct str conn_owner(const unsigned char address[16])
 {
     return (struct str){(const char *)address, is_ipv4(address) ? 16 : 8};
+}
+
+void conn_store_address(unsigned char out[16], const struct sockaddr_storage *from)
+{
+    struct sockaddr_in ipv4;
+    struct sockaddr_in6 ipv6;
+
+    memset(out, 0, 16);
+    if (from->ss_family == AF_INET6) {
+        memcpy(&ipv6, from, sizeof ipv6);
+        memcpy(out, &ipv6.sin6_addr, 16);
+    } else if (from->ss_family == AF_INET) { /* a peer on a Unix-domain socket has none: :: */
+        memcpy(&ipv4, from, sizeof ipv4);
+        out[10] = out[11] = 0xff;
+        memcpy(out + 12, &ipv4.sin_addr, 4);
+    }
+}
+
+void conn_reset_address(struct conn *conn)
+{
+    struct sockaddr_storage from = {0};
+    socklen_t length = sizeof from;
+
+    getpeername(conn->fd, (struct sockaddr *)&from, &length);
+    conn_store_address(conn->address, &from);
 }
 
 void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])

@@ -12,6 +12,7 @@
 #include "message.h"
 #include "tls.h"
 
+#include <sys/socket.h>
 #include <sys/types.h>
 
 #define CONN_SCRATCH 65536
@@ -79,7 +80,8 @@ struct conn {
     struct tls *tls;           /* NULL: plain */
     struct client *client;     /* whom it serves, set and cleared by the hub */
     struct buf *input;         /* bytes received and not used yet, or NULL */
-    unsigned char address[16]; /* the peer's: IPv6, or IPv4 mapped into it; set by the owner */
+    unsigned char address[16]; /* the peer's, or its client's (see address.h): IPv6, or IPv4 mapped
+                                  into it; set by the owner */
 };
 
 /* Says that this memory is about to be needed: in a walk over thousands it is fetched meanwhile. A
@@ -113,6 +115,12 @@ const char *conn_failure(const struct conn *conn);
 /* What of an address tells whose it is: all of IPv4, and the first 64 bits of IPv6, for its owner
  * has all of the others. */
 struct str conn_owner(const unsigned char address[16]);
+
+/* The address of a socket's peer; all zero for one on a Unix-domain socket. */
+void conn_store_address(unsigned char out[16], const struct sockaddr_storage *from);
+
+/* Gives a connection the address of its peer again. */
+void conn_reset_address(struct conn *conn);
 
 #define CONN_ADDRESS_MAX 46
 

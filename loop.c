@@ -2,6 +2,7 @@
 #include "loop.h"
 
 #include "account.h"
+#include "address.h"
 #include "api.h"
 #include "cluster.h"
 #include "console.h"
@@ -50,12 +51,6 @@
 #define DRAIN_RATE 200      /* clients a second that are closed at least when stopping */
 #define OWN_POLLS 3         /* entries for poll() before those of connections */
 
-/* How many connections an address has. */
-struct address_count {
-    unsigned char address[16];
-    uint64_t count;
-};
-
 /* A few sessions that make room for others like them: who has been silent longest goes first. */
 struct few {
     struct session *sessions[OVER_LIMIT_MOST];
@@ -87,7 +82,7 @@ struct loop {
     uint64_t max_connections;
     uint32_t generation;
     struct deadlines deadlines;
-    struct table addresses; /* of struct address_count; used if max_per_ip is set */
+    struct addresses addresses;
 
     unsigned handshakes;      /* steps of handshakes in this turn */
     bool returned_wait;       /* some of what came back from parking waits for the next turn */
@@ -190,72 +185,16 @@ static struct session *new_session(struct loop *loop, int fd)
     return session;
 }
 
-/* --- connections of one address -------------------------------------------------------------- */
-
-static uint32_t hash_address(const struct loop *loop, const unsigned char address[16])
+/* True for a connection that counts for its address. A trusted proxy's counts for its client's, from
+ * the upgrade on. */
+static bool loop_counts(const struct loop *loop, const struct session *session)
 {
-    return str_hash(conn_owner(address), loop->api.seed);
-}
-
-static struct address_count *find_address(const struct loop *loop, const unsigned char address[16])
-{
-    struct table_cursor cursor = {.hash = hash_address(loop, address)};
-    struct address_count *entry;
-
-    while ((entry = table_next(&loop->addresses, &cursor)))
-        if (str_equal(conn_owner(entry->address), conn_owner(address)))
-            return entry;
-    return NULL;
-}
-
-/* Counts a connection; false if its address has too many. */
-static bool count_address(struct loop *loop, const unsigned char address[16])
-{
-    struct address_count *entry;
-
-    if (!loop->config->max_per_ip)
-        return true;
-    entry = find_address(loop, address);
-    if (!entry) {
-        entry = calloc(1, sizeof *entry);
-        if (!entry)
-            return true;
-        memcpy(entry->address, address, 16);
-        if (!table_add(&loop->addresses, hash_address(loop, address), entry)) {
-            free(entry);
-            return true;
-        }
-    }
-    return ++entry->count <= loop->config->max_per_ip;
-}
-
-static void uncount_address(struct loop *loop, const unsigned char address[16])
-{
-    struct address_count *entry = loop->config->max_per_ip ? find_address(loop, address) : NULL;
-
-    if (!entry || --entry->count)
-        return;
-    table_remove(&loop->addresses, hash_address(loop, address), entry);
-    free(entry);
+    if (!session->by_proxy)
+        return !session->is_admin;
+    return session->upgraded && !address_is_trusted(&loop->addresses, session->conn.address);
 }
 
 /* --- accepting ------------------------------------------------------------------------------- */
-
-static void store_address(unsigned char out[16], const struct sockaddr_storage *from)
-{
-    struct sockaddr_in ipv4;
-    struct sockaddr_in6 ipv6;
-
-    memset(out, 0, 16);
-    if (from->ss_family == AF_INET6) {
-        memcpy(&ipv6, from, sizeof ipv6);
-        memcpy(out, &ipv6.sin6_addr, 16);
-    } else if (from->ss_family == AF_INET) { /* a peer on a Unix-domain socket has none: :: */
-        memcpy(&ipv4, from, sizeof ipv4);
-        out[10] = out[11] = 0xff;
-        memcpy(out + 12, &ipv4.sin_addr, 4);
-    }
-}
 
 /* Connections beyond the limit that are told so. */
 static uint64_t over_limit_most(uint64_t connections)
@@ -374,7 +313,8 @@ static void few_make_room(struct loop *loop, struct few *few)
 
 static void take_connection(struct loop *loop, int fd, const unsigned char address[16])
 {
-    bool over_limit = !count_address(loop, address) || is_full(loop);
+    bool by_proxy = address_is_trusted(&loop->addresses, address);
+    bool over_limit = (!by_proxy && !address_count(&loop->addresses, address)) || is_full(loop);
     struct session *session = NULL;
 
     loop->context.admin.accepted++;
@@ -388,9 +328,11 @@ static void take_connection(struct loop *loop, int fd, const unsigned char addre
         session = begin_session(loop, fd, address);
     }
     if (!session) {
-        uncount_address(loop, address);
+        if (!by_proxy)
+            address_uncount(&loop->addresses, address);
         return;
     }
+    session->by_proxy = by_proxy;
     session->over_limit = over_limit;
     if (over_limit)
         few_add(&loop->over, session);
@@ -429,7 +371,7 @@ static bool accept_one(struct loop *loop, int listener)
         return false;
     }
     loop->out_of_descriptors = false;
-    store_address(address, &from);
+    conn_store_address(address, &from);
     if (listener == loop->admin_listener)
         take_admin_connection(loop, fd, address);
     else
@@ -745,8 +687,8 @@ static void free_session(struct loop *loop, struct session *session)
     deadlines_clear(&loop->deadlines, session->slot);
     few_remove(&loop->admins, session);
     few_remove(&loop->over, session);
-    if (!session->is_admin)
-        uncount_address(loop, session->conn.address);
+    if (loop_counts(loop, session))
+        address_uncount(&loop->addresses, session->conn.address);
     conn_close(&session->conn);
     loop->sessions[session->slot] = NULL;
     loop->free_slots[loop->free_count++] = session->slot;
@@ -822,15 +764,10 @@ static void shed(struct loop *loop)
 /* Connections are counted by address only while that is limited. */
 static void recount_addresses(struct loop *loop)
 {
-    size_t place = 0;
-    struct address_count *entry;
-
-    while ((entry = table_walk(&loop->addresses, &place)))
-        free(entry);
-    table_free(&loop->addresses);
+    addresses_forget(&loop->addresses);
     for (size_t slot = 0; slot < loop->fresh; slot++)
-        if (loop->sessions[slot] && !loop->sessions[slot]->is_admin)
-            count_address(loop, loop->sessions[slot]->conn.address);
+        if (loop->sessions[slot] && loop_counts(loop, loop->sessions[slot]))
+            address_count(&loop->addresses, loop->sessions[slot]->conn.address);
 }
 
 void loop_count_reload(struct loop *loop, bool good)
@@ -1063,7 +1000,8 @@ static bool open_parts(struct loop *loop)
         loop->context.console = &loop->console;
     }
     return loop->park && grow(loop) && hub_open(&loop->hub, options->config, options->log) &&
-           crypto_random(&loop->api.seed, sizeof loop->api.seed);
+           crypto_random(&loop->api.seed, sizeof loop->api.seed) &&
+           addresses_open(&loop->addresses, options->config, loop->api.seed);
 }
 
 /* The cluster, if there is one, and the accounts, which are its if it has them. */
@@ -1117,6 +1055,7 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
                                              .log = options->log,
                                              .hub = &loop->hub,
                                              .api = &loop->api,
+                                             .addresses = &loop->addresses,
                                              .admin = {.hub = &loop->hub,
                                                        .api = &loop->api,
                                                        .shared = &loop->shared,
@@ -1133,9 +1072,6 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
 
 void loop_close(struct loop *loop)
 {
-    size_t place = 0;
-    struct address_count *entry;
-
     while (conn_next_dirty(&loop->shared))
         ; /* the list must not outlive those on it */
     park_free(loop->park);
@@ -1146,9 +1082,7 @@ void loop_close(struct loop *loop)
             loop->sessions[slot]->place = -1;
             free_session(loop, loop->sessions[slot]);
         }
-    while ((entry = table_walk(&loop->addresses, &place)))
-        free(entry);
-    table_free(&loop->addresses);
+    addresses_close(&loop->addresses);
     hub_close(&loop->hub);
     api_free(&loop->api);
     console_close(&loop->console);

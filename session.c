@@ -111,6 +111,8 @@ static void send_http(struct session_context *context, struct session *session,
     session->receiving = session->head_done = false;
     session->asked_before = true;
     memset(&session->input, 0, sizeof session->input);
+    if (session->by_proxy) /* the next request may be another client's */
+        conn_reset_address(&session->conn);
     enter(context, session, http->close ? SESSION_DRAIN : SESSION_HTTP);
 }
 
@@ -402,6 +404,34 @@ static void session_log_origin(const struct session_context *context, const stru
               fields);
 }
 
+static void session_refuse_limit(struct session_context *context, struct session *session,
+                                 bool is_upgrade, struct session_manner manner)
+{
+    struct api_answer answer;
+
+    api_refuse(&answer, 429, OUTCOME_LIMIT,
+               STR("too many connections: max_connections or max_per_ip is reached"));
+    answer.retry_after = 5;
+    manner.close = true;
+    if (is_upgrade)
+        admin_count_handshake(&context->admin, 429);
+    send_answer(context, session, &answer, manner);
+}
+
+/* The client of a proxy is counted from its upgrade on. False: its address has too many. */
+static bool session_count_client(struct session_context *context, struct session *session)
+{
+    const unsigned char *address = session->conn.address;
+
+    if (!session->by_proxy || address_is_trusted(context->addresses, address) ||
+        address_count(context->addresses, address))
+        return true;
+    address_uncount(context->addresses, address);
+    context->admin.refused++;
+    log_turned_away(context, session, STR("max_per_ip is reached"), 429);
+    return false;
+}
+
 /* GET /ws: an upgrade, or why not. */
 static void handle_ws(struct session_context *context, struct session *session,
                       const struct http_request *request, struct session_manner manner)
@@ -435,8 +465,12 @@ static void handle_ws(struct session_context *context, struct session *session,
         status = 403;
         error = "this Origin is not among allowed_origins";
     }
-    if (!status) {
+    if (!status && session_count_client(context, session)) {
         upgrade(context, session, request, key);
+        return;
+    }
+    if (!status) {
+        session_refuse_limit(context, session, true, manner);
         return;
     }
     api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
@@ -462,13 +496,7 @@ static bool answer_head(struct session_context *context, struct session *session
         admin_answer(&context->admin, context->leaving, request, &answer);
         send_answer(context, session, &answer, manner);
     } else if (session->over_limit) {
-        api_refuse(&answer, 429, OUTCOME_LIMIT,
-                   STR("too many connections: max_connections or max_per_ip is reached"));
-        answer.retry_after = 5;
-        manner.close = true;
-        if (is_upgrade)
-            admin_count_handshake(&context->admin, 429);
-        send_answer(context, session, &answer, manner);
+        session_refuse_limit(context, session, is_upgrade, manner);
     } else if (is_upgrade) {
         handle_ws(context, session, request, manner);
     } else if (!handle_page(context, session, request, manner)) {
@@ -572,6 +600,8 @@ static size_t take_rest(struct session_context *context, struct session *session
     enum http_result result;
     size_t used;
 
+    if (!judged && session->by_proxy)
+        address_find(context->addresses, request, session->conn.address);
     if (!judged && !judge_head(context, session, request, &call))
         return request->head_length;
     result = take_body(context, session, request, bytes, &call.body, &used);

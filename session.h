@@ -6,6 +6,7 @@
 #define WSPUSH_SESSION_H
 
 #include "account.h"
+#include "address.h"
 #include "admin.h"
 #include "api.h"
 #include "cluster.h"
@@ -40,6 +41,7 @@ struct session_context {
     struct hub *hub;
     struct cluster *cluster; /* NULL on a node that is alone */
     struct api *api;
+    struct addresses *addresses;
     struct accounts *accounts;
     const struct console *console; /* NULL: there is no page */
     int64_t now;                   /* milliseconds of a steady clock, taken once a turn */
@@ -61,6 +63,7 @@ struct session {
     struct conn conn;
     enum session_state state;
     bool over_limit : 1;   /* one connection too many: refused as soon as it asks for something */
+    bool by_proxy : 1;     /* a trusted proxy has opened it: each request names its client */
     bool is_admin : 1;     /* it came to the admin listener */
     bool upgraded : 1;     /* it speaks, or spoke, WebSocket */
     bool held : 1;         /* HTTP, WAIT: whole requests may be among the input kept */

@@ -32,6 +32,7 @@ console: crypto http message
 park:
 ws: http crypto message
 conn: message tls
+address: config conn http table
 command: json
 account: crypto file table worker
 hub: command config conn crypto identity json table ws
@@ -44,8 +45,8 @@ cluster: account broker command config crypto hub identity json order peer regis
 single: cluster
 api: account attempts cluster command config conn crypto http hub json table ws
 admin: api cluster conn http hub
-session: account admin api cluster command config conn console http hub ws
-loop: account admin api cluster config console crypto deadline hub mailbox notify park session table tls
+session: account address admin api cluster command config conn console http hub ws
+loop: account address admin api cluster config console crypto deadline hub mailbox notify park session table tls
 wspush: account config crypto file listen loop mailbox notify tls
 '
 

@@ -195,6 +195,140 @@ modes() {
         } | awk '{ print $1, $NF }' | paste -sd,)"
 }
 
+# --- behind a proxy ---------------------------------------------------------------------------
+
+# remote: what client_info says of the client $ID.
+remote() {
+    call client_info "{'clientId':'$ID'}" >/dev/null
+    jq -r .data.remote "$DIR/body"
+}
+
+# upgrades [CURL-ARGUMENT...]: asks for an upgrade at $AT and prints the status; a client that it
+# makes stays until `release`.
+upgrades() {
+    local out=$DIR/upgrade.$RANDOM line
+    curl -s -N "${UPGRADE[@]/#/-H}" --max-time 60 "$@" -D "$out" -o /dev/null \
+        "http://127.0.0.1:$AT/ws?systemId=shop" >/dev/null 2>&1 &
+    echo $! >>"$DIR/upgraded"
+    wait_for grep -q '^HTTP' "$out"
+    read -r _ line _ <"$out"
+    echo "$line"
+}
+
+# release: ends the clients of `upgrades`.
+release() {
+    xargs -r kill <"$DIR/upgraded" 2>/dev/null
+    rm "$DIR/upgraded"
+}
+
+# guess_at_once COUNT [CURL-ARGUMENT...]: guesses so many passwords through $AT and prints the statuses.
+guess_at_once() {
+    local i count=$1
+    shift
+    for ((i = 0; i < count; i++)); do
+        curl -s --max-time 60 -o /dev/null -w '%{http_code}\n' "$@" \
+            -d "{\"systemId\":\"shop\",\"password\":\"guess $RANDOM $i\"}" "http://127.0.0.1:$AT/api/login" &
+    done
+    wait
+}
+
+# Clients of nginx, which the server sees at 127.0.0.3, have addresses of their own.
+proxied() {
+    local AT
+    free_port
+    AT=$FREE
+    start_nginx "map \$http_upgrade \$connection_upgrade { default upgrade; '' ''; }
+upstream wspush { server 127.0.0.1:$PORT; keepalive 4; }
+server {
+    listen 127.0.0.1:$AT;
+    location / {
+        proxy_pass http://wspush;
+        proxy_bind 127.0.0.3;
+        proxy_http_version 1.1;
+        proxy_set_header Host \$host;
+        proxy_set_header Upgrade \$http_upgrade;
+        proxy_set_header Connection \$connection_upgrade;
+        proxy_set_header X-Forwarded-For \$proxy_add_x_forwarded_for;
+    }
+}" "$AT"
+    PORT=$AT client mine shop
+    expect 'behind nginx: the remote of a client is its own' 127.0.0.1 "$(PORT=$AT remote)"
+    PORT=$AT client forger shop -H='X-Forwarded-For: 203.0.113.5'
+    expect 'whatever it says itself' 127.0.0.1 "$(PORT=$AT remote)"
+    expect 'max_per_ip is that of clients: one too many' 429 "$(upgrades)"
+    expect 'another address' 101 "$(upgrades "${STRANGER[@]}")"
+    expect 'has as many places' 101 "$(upgrades "${STRANGER[@]}")"
+    expect 'and no more' 429 "$(upgrades "${STRANGER[@]}")"
+    expect 'calls of the API are not counted' '200 200 200 200 200 ' \
+        "$(for i in 1 2 3 4 5; do PORT=$AT call "${LIST[@]}" >/dev/null; echo -n "$(status) "; done)"
+    expect 'the log says so' 2 \
+        "$(grep -c 'info client turned away remote="127.0.0.[12]" code=429 reason="max_per_ip is reached"' "$DIR/log")"
+    release
+    wait_for again "${STRANGER[@]}"
+    expect 'a place that is free again is given again' 0 $?
+    release
+    kill "$CLIENT"
+    wait_for grep -q 'client lost.*remote="127.0.0.1"' "$DIR/log"
+    expect 'the end of a client names its address' 0 $?
+    # ten, one that waits for its turn, and others that are not let wait
+    expect 'guesses count for the client' 1 $(($(guess_at_once 16 "${STRANGER[@]}" | grep -c 429) > 0))
+    expect 'and for nobody else behind it' 3 "$(guess_at_once 3 | grep -c 200)"
+    stop_nginx
+}
+
+# again [CURL-ARGUMENT...]: true if an upgrade succeeds.
+# shellcheck disable=SC2329 # called by wait_for
+again() {
+    [ "$(upgrades "$@")" = 101 ]
+}
+
+# whom PATTERN: the remotes of calls in the log whose path is like that.
+whom() {
+    sed -n 's|.*debug call path="/api/'"$1"'".*remote="\([^"]*\)".*|\1|p' "$DIR/log" | tr '\n' ' '
+}
+
+# Requests over one connection may be those of several clients; and who is no proxy is not believed.
+forwarded() {
+    local url="http://127.0.0.1:$PORT/api"
+    curl -s --interface 127.0.0.3 -H 'X-Forwarded-For: 203.0.113.1' "$url/one" -o /dev/null \
+        --next -s --interface 127.0.0.3 -H 'X-Forwarded-For: 1.1.1.1, 203.0.113.2:80' -H 'X-Forwarded-For: 127.0.0.3' "$url/one" -o /dev/null \
+        --next -s --interface 127.0.0.3 "$url/one" -o /dev/null \
+        --next -s --interface 127.0.0.3 -H 'X-Forwarded-For: 203.0.113.2, unknown' "$url/one" -o /dev/null \
+        --next -s --interface 127.0.0.3 -H 'X-Forwarded-For: 2001:db8::1' "$url/one" -o /dev/null -w '%{num_connects}' >"$DIR/out"
+    expect 'each request names its client' '203.0.113.1 203.0.113.2 127.0.0.3 127.0.0.3 2001:db8::1 0' "$(whom one)$(cat "$DIR/out")"
+    curl -s -H 'X-Forwarded-For: 203.0.113.1' "$url/two" -o /dev/null
+    curl -s "${STRANGER[@]}" -H 'X-Forwarded-For: 127.0.0.3' "$url/two" -o /dev/null
+    expect 'who is no trusted proxy is not believed' '127.0.0.1 127.0.0.2 ' "$(whom two)"
+    client liar shop -H='X-Forwarded-For: 203.0.113.1'
+    expect 'nor is a client' 127.0.0.1 "$(remote)"
+    kill "$CLIENT"
+}
+
+# The number of connections of an address is known again when max_per_ip changes.
+recounted() {
+    local AT=$PORT from=(--interface 127.0.0.3 -H 'X-Forwarded-For: 203.0.113.9')
+    expect 'two clients of an address' '101 101' "$(upgrades "${from[@]}") $(upgrades "${from[@]}")"
+    sed -i 's/^max_per_ip = .*/max_per_ip = 0/' "$DIR/config.ini"
+    kill -HUP "$SERVER"
+    wait_for grep -q 'changed.*max_per_ip.*to="0"' "$DIR/log"
+    expect 'without max_per_ip a third' 101 "$(upgrades "${from[@]}")"
+    sed -i 's/^max_per_ip = .*/max_per_ip = 3/' "$DIR/config.ini"
+    kill -HUP "$SERVER"
+    wait_for grep -q 'changed.*max_per_ip.*to="3"' "$DIR/log"
+    expect 'they count when there is one again' 429 "$(upgrades "${from[@]}")"
+    release
+}
+
+# Whoever comes over a Unix-domain socket is a proxy.
+over_a_socket() {
+    sed -i "s#^host = .*#host = unix:$DIR/socket#" "$DIR/config.ini"
+    "$WSPUSH" -c "$DIR/config.ini" >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    wait_for curl -s -o /dev/null --unix-socket "$DIR/socket" http://x/
+    curl -s -o /dev/null --unix-socket "$DIR/socket" -H 'X-Forwarded-For: 203.0.113.77' http://x/api/three
+    expect 'the peer of a Unix-domain socket is believed' '203.0.113.77 ' "$(whom three)"
+}
+
 header() {
     grep -i "^$1:" "$DIR/headers" | sed 's/[^:]*: *//; s/\r$//'
 }
@@ -217,6 +351,18 @@ start
 prlimit --pid "$SERVER" --nofile=48:48 # few more than such a server needs
 login shop
 hoarding
+stop
+
+configure '[limits]
+max_per_ip = 2'
+sed -i 's/^host/trusted_proxies = 127.0.0.3\nhost/' "$DIR/config.ini"
+start
+login shop
+proxied
+forwarded
+recounted
+stop
+over_a_socket
 stop
 
 umask 0

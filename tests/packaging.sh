@@ -394,6 +394,7 @@ proxy() {
     free_port
     ADMIN=127.0.0.1:$FREE
     configure
+    sed -i 's/^host/trusted_proxies = 127.0.0.1\nhost/' "$DIR/config.ini"
     start
     SERVER_PORT=$PORT
     sign_up shop
@@ -419,6 +420,8 @@ proxy() {
     expect 'the API for others' '403 nginx' "$(visit /api/login --interface 127.0.0.2 -d '{}')"
     expect 'the console for others' '403 nginx' "$(visit / --interface 127.0.0.2)"
     expect '/ws for others' 101 "$(upgrade --interface 127.0.0.2)"
+    expect 'and wspush knows who they are' 0 \
+        "$(wait_for grep -q 'client lost.* remote="127.0.0.2"' "$DIR/log"; echo $?)"
     client second shop
     expect 'clients beyond the limit of an address' 429 "$(upgrade)"
     expect 'those of other addresses' 101 "$(upgrade --interface 127.0.0.2)"
