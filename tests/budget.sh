@@ -4,20 +4,8 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-# serve [SECTION-TEXT]: starts a server with a system of many clients.
-serve() {
-    rm -rf "$DIR/data" "$DIR/log"
-    [ -n "${ADMIN-}" ] || { free_port && ADMIN=127.0.0.1:$FREE; }
-    configure "$@"
-    start
-    sign_up shop
-    hold
-}
-
-done_with() {
-    let_go
-    stop
-}
+free_port
+ADMIN=127.0.0.1:$FREE
 
 # metric NAME[{LABELS}]: prints its value.
 metric() {
@@ -33,12 +21,9 @@ becomes() {
     [ "$(metric "$1")" = "$2" ]
 }
 
+# online GROUP: prints how many are.
 online() {
     post /api/get_online_list "{\"groupName\":\"$1\"}" | jq .data.count
-}
-
-value() {
-    sed -n "s/.*\b$1 \([^ ]*\).*/\1/p" <<<"$REPLY"
 }
 
 # at_most NAME LIMIT ACTUAL

@@ -430,6 +430,31 @@ let_go() {
     expect 'the clients have nothing to complain of' '' "$(cat "$DIR/held.err")"
 }
 
+# value NAME: prints what stands behind a word of the last answer of the clients.
+value() {
+    sed -n "s/.*\b$1 \([^ ]*\).*/\1/p" <<<"$REPLY"
+}
+
+# fresh [SECTION-TEXT]: the next server has this configuration, and neither data nor log.
+fresh() {
+    rm -rf "$DIR/data" "$DIR/log"
+    configure "$@"
+}
+
+# serve [SECTION-TEXT]: starts one with a system, and what holds its clients.
+serve() {
+    fresh "$@"
+    start
+    sign_up shop
+    hold
+}
+
+# done_with: the clients go, then the server.
+done_with() {
+    let_go
+    stop
+}
+
 # finish: stops what runs, removes the folder, prints the count.
 finish() {
     local pid passed failed

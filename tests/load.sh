@@ -11,26 +11,6 @@ case $WSPUSH in
 *) SLACK=8192 ;;
 esac
 
-# fresh [SECTION-TEXT]: the next server has this configuration, and neither data nor log.
-fresh() {
-    rm -rf "$DIR/data" "$DIR/log"
-    configure "$@"
-}
-
-# serve [SECTION-TEXT]: starts one with a system, and what holds its clients.
-serve() {
-    fresh "$@"
-    start
-    sign_up shop
-    hold
-}
-
-# done_with: the clients go, then the server.
-done_with() {
-    let_go
-    stop
-}
-
 # --- the server, from outside -----------------------------------------------------------------
 
 # memory FIELD: prints so many KiB of the server: VmRSS, or VmHWM, the most since fresh_peak.
@@ -64,11 +44,6 @@ worked() {
 # online GROUP: prints how many are.
 online() {
     post /api/get_online_list "{\"groupName\":\"$1\"}" | jq .data.count
-}
-
-# value NAME: prints what stands behind a word of the last answer of the clients.
-value() {
-    sed -n "s/.*\b$1 \([^ ]*\).*/\1/p" <<<"$REPLY"
 }
 
 # within NAME LEAST MOST ACTUAL
