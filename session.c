@@ -981,8 +981,8 @@ static void ping(struct session_context *context, struct session *session)
         hub_end_slow(context->hub, session->conn.client);
 }
 
-#define OVERDUE_READS                                                                              \
-    64 /* at most: the longest body that the kernel may have of one that is late */
+/* At most: as many as the longest body takes that the kernel may have of one that is late. */
+#define OVERDUE_READS 64
 
 /* True if a session is to be ended: a ping that is due does not count. */
 static bool is_overdue(const struct session_context *context, const struct session *session)
