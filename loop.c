@@ -185,8 +185,8 @@ static struct session *new_session(struct loop *loop, int fd)
     return session;
 }
 
-/* True for a connection that counts for its address. A trusted proxy's counts for its client's, from
- * the upgrade on. */
+/* True for a connection that counts for its address. A trusted proxy's counts for its client's,
+ * from the upgrade on. */
 static bool loop_counts(const struct loop *loop, const struct session *session)
 {
     if (!session->by_proxy)
