@@ -800,8 +800,8 @@ static void announce_stop(struct loop *loop)
 {
     struct log_field fields[] = {
         {.name = "connections", .number = (int64_t)loop->session_count},
-        {.name = "drain_wait", .number = (int64_t)loop->config->drain_wait},
-        {.name = "drain", .number = (int64_t)loop->config->drain},
+        {.name = "drain_wait_ms", .number = (int64_t)loop->config->drain_wait},
+        {.name = "drain_ms", .number = (int64_t)loop->config->drain},
         {0}};
 
     log_write(loop->options->log, LOG_INFO, "stopping; a second signal ends it at once", fields);
