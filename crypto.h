@@ -37,16 +37,30 @@ bool crypto_hex(struct buf *out, struct str bytes);
 /* Reads exactly 2 * `length` lower-case hex digits. */
 bool crypto_unhex(struct str digits, void *out, size_t length);
 
-/* What is derived from [common] crypto_key. */
+/* What is derived from one crypto_key: a key for each purpose, so that what signs tokens never seals
+ * anything else. */
 struct crypto_keys {
-    unsigned char token[CRYPTO_HASH_SIZE]; /* signs tokens */
-    unsigned char id[CRYPTO_HASH_SIZE];    /* seals client ids */
-    unsigned char nonce[CRYPTO_HASH_SIZE]; /* makes their nonces */
-    unsigned char peer[CRYPTO_HASH_SIZE];  /* proves one node to another */
+    unsigned char name[8];                       /* tells the keys apart, and nothing about them */
+    unsigned char token[CRYPTO_HASH_SIZE];       /* signs tokens */
+    unsigned char id[CRYPTO_HASH_SIZE];          /* seals client ids */
+    unsigned char nonce[CRYPTO_HASH_SIZE];       /* makes their nonces */
+    unsigned char link[CRYPTO_HASH_SIZE];        /* the pre-shared key of TLS between nodes */
+    unsigned char publication[CRYPTO_HASH_SIZE]; /* of the MACs of what nodes publish */
+    unsigned char registry[CRYPTO_HASH_SIZE];    /* of the proof in Redis that nodes have one key */
 };
 
-/* Derives the keys from the 16 bytes of crypto_key. False if OpenSSL fails. */
-bool crypto_derive_keys(struct crypto_keys *keys, struct str crypto_key);
+#define CRYPTO_KEYS_MAX 2
+
+/* The first is used, all are accepted: a crypto_key can be changed one node after the other. */
+struct crypto_keyring {
+    struct crypto_keys keys[CRYPTO_KEYS_MAX];
+    size_t count;
+};
+
+/* Adds the keys of a crypto_key of 16 bytes: HKDF-SHA-256 (RFC 5869) with a label each, and before
+ * it, if `stretch` is set, PBKDF2: for a key that a person may have chosen; one of random bytes needs
+ * none. False if OpenSSL fails or the ring is full. */
+bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool stretch);
 
 /* Appends a token that names `system` (1 to 128 bytes) and the generation of its account, and ends
  * at `expires` (unix seconds). It is EXPIRES.GENERATION.SYSTEM.SIGNATURE, in hex digits; nothing
