@@ -23,10 +23,11 @@ struct cluster;
 struct cluster_options {
     const struct config *config;
     const struct log *log;
-    const struct crypto_keys *keys;
+    const struct crypto_keyring *keys;
     struct hub *hub;
-    unsigned char address[4]; /* IPv4, that of this node for the others */
-    int listener;             /* listening there on the rpc port, non-blocking; owned from now on */
+    char
+        host[CONFIG_ADVERTISE_MAX + 1]; /* the address or name at which the others find this node */
+    int listener; /* listening there on the rpc port, non-blocking; owned from now on */
     int wake;
 };
 

@@ -101,7 +101,7 @@ bool hub_open(struct hub *hub, const struct config *config, const struct log *lo
     return crypto_random(&hub->seed, sizeof hub->seed);
 }
 
-bool hub_join(struct hub *hub, const struct crypto_keys *keys, const struct identity *self)
+bool hub_join(struct hub *hub, const struct crypto_keyring *keys, const struct identity *self)
 {
     hub->shared = calloc(1, sizeof *hub->shared);
     if (!hub->shared)
@@ -139,7 +139,7 @@ static bool seal_id(const struct hub_shared *shared, struct client *client)
     put_number(plain + 5, 2, shared->self.port);
     put_number(plain + 7, 8, shared->self.start);
     put_number(plain + 15, 8, client->number);
-    return crypto_seal_id(shared->keys, plain, client->sealed_id);
+    return crypto_seal_id(&shared->keys->keys[0], plain, client->sealed_id);
 }
 
 bool hub_open_id(const struct hub *hub, struct json_value id, struct identity *owner,
@@ -148,10 +148,14 @@ bool hub_open_id(const struct hub *hub, struct json_value id, struct identity *o
     char room[CRYPTO_ID_TEXT];
     struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
     unsigned char plain[CRYPTO_ID_SIZE];
+    const struct crypto_keyring *keys = hub->shared->keys;
+    bool good = false;
 
-    /* a longer text does not fit, and is no id */
-    if (!json_decode_string(id, &text) ||
-        !crypto_open_id(hub->shared->keys, str_of(&text), plain) || plain[0] != ID_VERSION)
+    if (!json_decode_string(id, &text)) /* a longer text does not fit, and is no id */
+        return false;
+    for (size_t i = 0; i < keys->count && !good; i++)
+        good = crypto_open_id(&keys->keys[i], str_of(&text), plain);
+    if (!good || plain[0] != ID_VERSION)
         return false;
     memcpy(owner->address, plain + 1, 4);
     owner->port = (uint16_t)get_number(plain + 5, 2);

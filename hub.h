@@ -46,7 +46,7 @@ struct hub_event {
 
 /* What a hub in a cluster keeps for the rest of its node. */
 struct hub_shared {
-    const struct crypto_keys *keys;
+    const struct crypto_keyring *keys;
     struct identity self;
     uint32_t audiences[HUB_SLOTS]; /* how many audiences of each slot have members here */
     bool is_changed[HUB_SLOTS];
@@ -88,7 +88,7 @@ bool hub_open(struct hub *hub, const struct config *config, const struct log *lo
 
 /* Makes the hub one of a cluster, before its first client: ids are sealed under `keys`, which must
  * outlive it, and name `self`. False without memory. */
-bool hub_join(struct hub *hub, const struct crypto_keys *keys, const struct identity *self);
+bool hub_join(struct hub *hub, const struct crypto_keyring *keys, const struct identity *self);
 
 /* Opens an id that a node of the cluster has given: JSON, a string. False for every other value. */
 bool hub_open_id(const struct hub *hub, struct json_value id, struct identity *owner,
