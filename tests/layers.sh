@@ -26,7 +26,7 @@ host:
 config: host origin
 listen: config file
 crypto:
-tls:
+tls: crypto
 worker: crypto
 http:
 console: crypto http message
