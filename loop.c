@@ -1016,7 +1016,7 @@ static bool open_accounts(struct loop *loop, char *error, size_t room)
                                    .listener = options->rpc_listener,
                                    .wake = options->wake[1]};
 
-    memcpy(with.address, options->rpc_address, sizeof with.address);
+    memcpy(with.host, options->rpc_host, sizeof with.host);
     if (options->config->cluster) {
         loop->cluster = cluster_open(&with);
         if (!loop->cluster)

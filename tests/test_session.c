@@ -269,7 +269,8 @@ static const char *token_line(void)
     struct buf token = {0};
     const char *line;
 
-    crypto_sign_token(&node.keys, STR("shop"), node_generation(STR("shop")), UNIX_NOW + 60, &token);
+    crypto_sign_token(node.keys.keys, STR("shop"), node_generation(STR("shop")), UNIX_NOW + 60,
+                      &token);
     line = say("Token: %.*s\r\n", (int)token.length, token.at);
     buf_free(&token);
     return line;
@@ -437,7 +438,7 @@ static void write_stream(struct buf *stream, struct buf *answers)
         buf_append(stream, str_from(rows[i].request));
     for (size_t i = 0; i < 3; i++)
         buf_append(answers, str_from(rows[i].answer));
-    crypto_sign_token(&node.keys, STR("shop"), node_generation(STR("shop")),
+    crypto_sign_token(node.keys.keys, STR("shop"), node_generation(STR("shop")),
                       UNIX_NOW + (int64_t)node.config.token_ttl, &token);
     buf_append(answers,
                str_from(answer("200 OK", "",
