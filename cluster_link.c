@@ -8,10 +8,9 @@
  * link, or not understand the other's version, so the end that connects takes a link for good only
  * then. Nothing but these three passes before a link is up.
  * Two links of one pair: the node that joined later is to connect. The earlier one connects only
- * after LINK_CONNECT_LATER without a link. The later one refuses such a link if its own is up or
+ * after PEER_CONNECT_LATER without a link. The later one refuses such a link if its own is up or
  * has only the ping to come, else gives its own up; the earlier one takes every link. So both ends
- * keep the same link. A name is looked up by cluster_resolver.c for each attempt, and its addresses
- * are tried in turn. A listener that does not know the key that is offered is offered the next one.
+ * keep the same link. When and where to connect, and with which key, is cluster_peer.c's to say.
  * Invariants: a link in state LINK_DEAD is nobody's and its socket is shut down; links_flush frees
  * it. New links are appended, and links_serve serves the oldest first, so that a flood of new ones
  * delays nobody's handshake.
@@ -19,10 +18,7 @@
 #include "cluster_link.h"
 
 #include "cluster_hello.h"
-#include "cluster_resolver.h"
 #include "conn.h"
-#include "json.h"
-#include "worker.h"
 #include "ws.h"
 
 #include <errno.h>
@@ -39,12 +35,10 @@
 #define ACCEPT_PAUSE 200           /* milliseconds without accepting when descriptors ran out */
 #define UNAUTHENTICATED_MAX 64     /* accepted links that have not done their TLS handshake */
 #define HANDSHAKE_TIME 2000        /* milliseconds from connecting or accepting to the ping */
-#define LINK_CONNECT_LATER 250     /* milliseconds that the earlier node waits for the later one */
 #define PING_EVERY 1000            /* milliseconds */
 #define SUSPECT_AFTER 2500         /* milliseconds of silence after which nothing is sent */
 #define BROKEN_AFTER 6000          /* milliseconds of silence after which a link is given up */
-#define PAUSE_MAX 3200
-#define REFUSAL_PAUSE 10000 /* milliseconds between two lines about refused links */
+#define REFUSAL_PAUSE 10000        /* milliseconds between two lines about refused links */
 #define QUEUE_MAX (64u * 1024 * 1024)
 
 enum link_state {
@@ -142,18 +136,12 @@ struct link_event *links_take(struct links *links)
 
 struct peer *links_find(const struct links *links, const struct node_id *id)
 {
-    for (struct peer *peer = links->peers; peer; peer = peer->next)
-        if (node_equal(&peer->id, id))
-            return peer;
-    return NULL;
+    return peer_find(links->peers, id);
 }
 
 struct peer *links_find_tag(const struct links *links, const struct node_tag *tag)
 {
-    for (struct peer *peer = links->peers; peer; peer = peer->next)
-        if (node_has_tag(&peer->tag, tag))
-            return peer;
-    return NULL;
+    return peer_find_tag(links->peers, tag);
 }
 
 struct peer *links_all(const struct links *links)
@@ -163,67 +151,21 @@ struct peer *links_all(const struct links *links)
 
 struct peer *links_add(struct links *links, const struct node_id *id)
 {
-    struct peer *peer = links_find(links, id);
-
-    if (peer)
-        return peer;
-    peer = calloc(1, sizeof *peer);
-    if (!peer || !node_make_tag(id, &peer->tag)) {
-        free(peer);
-        return NULL;
-    }
-    peer->id = *id;
-    peer->next = links->peers;
-    links->peers = peer;
-    return peer;
-}
-
-/* True if this node joined after the other, so that it is the one to connect. */
-static bool links_is_later(const struct links *links, const struct node_id *other)
-{
-    if (links->self.incarnation != other->incarnation)
-        return links->self.incarnation > other->incarnation;
-    return strcmp(links->self.name, other->name) > 0;
+    return peer_add(&links->peers, id);
 }
 
 /* --- the end of a link ----------------------------------------------------------------------- */
 
-static void peer_end_attempt(struct peer *peer)
+/* No link has come of an attempt, or of a part of it: `link`, or NULL. */
+static void links_fail(const struct links *links, struct peer *peer, const struct link *link,
+                       const char *reason)
 {
-    free(peer->resolved);
-    peer->resolved = NULL;
-    peer->address = peer->key = 0;
-    peer->refused = false;
-}
+    bool named = peer->resolved != NULL, refused = link && link->wrong_key;
+    bool goes_on = peer_fail(peer, refused, links->options.keys->count, links->now);
 
-static void peer_pause(const struct links *links, struct peer *peer)
-{
-    peer->retry_at = links->now + worker_pause(&peer->pause, PAUSE_MAX);
-}
-
-/* An address did not give a link: the next one is tried at once, or all with the next key; else the
- * attempt has failed. */
-static void peer_fail(const struct links *links, struct peer *peer, const struct link *link,
-                      const char *reason)
-{
-    bool named = peer->resolved != NULL;
-    bool next = named && peer->address < peer->resolved->count;
-    bool next_key = !next && peer->refused && peer->key + 1 < links->options.keys->count;
-
-    if (!peer->told && !next_key)
+    if (!peer->told && !(goes_on && refused))
         links_log(links, LOG_WARN, "no link to a node", &peer->id, named ? link : NULL, reason);
-    peer->retry_at = links->now;
-    if (next)
-        return;
-    if (next_key) {
-        peer->key++;
-        peer->address = 0;
-        peer->refused = false;
-        return;
-    }
-    peer_end_attempt(peer);
-    peer_pause(links, peer);
-    peer->told = true;
+    peer->told = peer->told || !goes_on;
 }
 
 static void link_end(struct links *links, struct link *link, const char *reason)
@@ -235,12 +177,11 @@ static void link_end(struct links *links, struct link *link, const char *reason)
     for (peer = links->peers; peer; peer = peer->next) {
         if (peer->connecting == link) {
             peer->connecting = NULL;
-            peer->refused = peer->refused || link->wrong_key;
-            peer_fail(links, peer, link, reason);
+            links_fail(links, peer, link, reason);
         }
         if (peer->link == link) {
             peer->link = NULL;
-            peer_pause(links, peer);
+            peer_pause(peer, links->now);
             links_leave(links, LINK_EVENT_DOWN, &peer->id, (struct buf){0});
             links_log(links, LOG_WARN, "the link to a node has broken", &peer->id, NULL, reason);
             peer->told = true;
@@ -349,9 +290,7 @@ static void link_come_up(struct links *links, struct link *link, struct peer *pe
     link->reader.limit = LINK_MESSAGE_MAX;
     peer->link = link;
     peer->version = link->version;
-    peer->pause = peer->missing_since = 0;
-    peer->told = false;
-    peer_end_attempt(peer);
+    peer_succeed(peer);
     snprintf(version, sizeof version, "protocol version %u", link->version);
     links_log(links, LOG_INFO, "linked to a node", &peer->id, NULL, version);
     links_leave(links, LINK_EVENT_UP, &peer->id, (struct buf){0});
@@ -361,7 +300,7 @@ static void link_come_up(struct links *links, struct link *link, struct peer *pe
 static void link_decide(struct links *links, struct link *link)
 {
     struct peer *peer = links_add(links, &link->other);
-    bool later = links_is_later(links, &link->other);
+    bool later = peer && peer_is_earlier(peer, &links->self);
 
     if (!peer)
         link_refuse(links, link, LOG_WARN, "out of memory");
@@ -598,69 +537,27 @@ static void links_accept(struct links *links)
     }
 }
 
-static void peer_connect_to(struct links *links, struct peer *peer,
-                            const union resolver_address *address)
+/* Begins an attempt, or goes on with it. */
+static void links_connect(struct links *links, struct peer *peer)
 {
-    int fd = socket(address->any.sa_family, SOCK_STREAM, 0);
-    struct link *link = fd < 0 ? NULL : links_new(links, fd, LINK_CONNECTING);
+    union resolver_address to;
+    struct link *link = NULL;
+    int fd;
 
+    if (!peer_next_address(peer, links->resolver, links->now, &to))
+        return;
+    fd = socket(to.any.sa_family, SOCK_STREAM, 0);
+    if (fd >= 0)
+        link = links_new(links, fd, LINK_CONNECTING);
     if (!link) {
-        peer_fail(links, peer, NULL, fd < 0 ? strerror(errno) : "out of memory");
+        links_fail(links, peer, NULL, fd < 0 ? strerror(errno) : "out of memory");
         return;
     }
-    conn_store_address(link->conn.address, &address->storage);
+    conn_store_address(link->conn.address, &to.storage);
     link->other = peer->id;
     peer->connecting = link;
-    if (connect(fd, &address->any, resolver_size(address)) != 0 && errno != EINPROGRESS &&
-        errno != EINTR)
+    if (connect(fd, &to.any, resolver_size(&to)) != 0 && errno != EINPROGRESS && errno != EINTR)
         link_end(links, link, strerror(errno));
-}
-
-/* Begins an attempt, or goes on with the next address. */
-static void peer_connect(struct links *links, struct peer *peer)
-{
-    union resolver_address address;
-    struct str host;
-    unsigned port;
-
-    peer->retry_at = links->now + HANDSHAKE_TIME; /* unless it fails before, or comes about */
-    if (!node_split_name(&peer->id, &host, &port))
-        return;
-    if (peer->resolved) {
-        address = peer->resolved->addresses[peer->address++];
-    } else if (!resolver_read(host, &address)) {
-        peer->looking_up = resolver_ask(links->resolver, host);
-        return;
-    }
-    resolver_set_port(&address, port);
-    peer_connect_to(links, peer, &address);
-}
-
-/* A look-up has ended: of each peer that waits one has been asked for. */
-static void links_take_addresses(struct links *links)
-{
-    struct resolver_result *result;
-
-    while ((result = resolver_take(links->resolver))) {
-        struct peer *peer = links->peers;
-        struct str host = {0};
-        unsigned port;
-
-        while (peer && !(peer->looking_up && node_split_name(&peer->id, &host, &port) &&
-                         str_equal(host, str_from(result->host))))
-            peer = peer->next;
-        if (!peer) {
-            free(result);
-            continue;
-        }
-        peer->looking_up = false;
-        peer->resolved = result;
-        peer->retry_at = links->now;
-        if (result->error) {
-            peer->address = result->count;
-            peer_fail(links, peer, NULL, result->error);
-        }
-    }
 }
 
 /* The connection is there, or is not to be had. */
@@ -746,28 +643,30 @@ static void link_keep(struct links *links, struct link *link)
         link_send(links, link, WS_PING, (struct str){0});
 }
 
-/* When a peer is to be connected to; INT64_MAX if that is not due. */
-static int64_t peer_connect_at(const struct links *links, const struct peer *peer)
+/* Takes what names were found to stand for, and connects to the peers for which that is due. */
+static void links_keep_peers(struct links *links)
 {
-    int64_t wait = links_is_later(links, &peer->id) ? 0 : LINK_CONNECT_LATER;
-    int64_t since = peer->missing_since ? peer->missing_since : links->now;
+    struct resolver_result *result;
+    struct peer *peer;
 
-    if (peer->link || peer->connecting || peer->looking_up || !peer->listed)
-        return INT64_MAX;
-    return peer->retry_at > since + wait ? peer->retry_at : since + wait;
-}
+    while ((result = resolver_take(links->resolver))) {
+        const char *error = result->error;
 
-static void peer_keep(struct links *links, struct peer *peer)
-{
-    if (!peer->link && peer->listed && !peer->missing_since)
-        peer->missing_since = links->now;
-    if (peer->looking_up && links->now >= peer->retry_at && !peer->told) {
-        links_log(links, LOG_WARN, "no link to a node", &peer->id, NULL,
-                  "its name is still being looked up");
-        peer->told = true;
+        peer = peer_take_result(links->peers, result, links->now);
+        if (peer && error)
+            links_fail(links, peer, NULL, error);
     }
-    if (links->now >= peer_connect_at(links, peer))
-        peer_connect(links, peer);
+    for (peer = links->peers; peer; peer = peer->next) {
+        if (!peer->link && peer->listed && !peer->missing_since)
+            peer->missing_since = links->now;
+        if (peer->looking_up && links->now >= peer->retry_at && !peer->told) {
+            links_log(links, LOG_WARN, "no link to a node", &peer->id, NULL,
+                      "its name is still being looked up");
+            peer->told = true;
+        }
+        if (links->now >= peer_connect_at(peer, &links->self, links->now))
+            links_connect(links, peer);
+    }
 }
 
 void links_serve(struct links *links, const struct pollfd *polls, int64_t now)
@@ -777,7 +676,6 @@ void links_serve(struct links *links, const struct pollfd *polls, int64_t now)
 
     links->now = now;
     links->handshakes = 0;
-    links_take_addresses(links);
     if (polls[0].revents)
         links_accept(links);
     for (size_t i = 1; i <= polled; i++, link = link->next)
@@ -786,8 +684,7 @@ void links_serve(struct links *links, const struct pollfd *polls, int64_t now)
     for (link = links->links; link; link = link->next)
         if (link->state != LINK_DEAD)
             link_keep(links, link);
-    for (struct peer *peer = links->peers; peer; peer = peer->next)
-        peer_keep(links, peer);
+    links_keep_peers(links);
 }
 
 void links_flush(struct links *links)
@@ -811,13 +708,16 @@ int64_t links_deadline(const struct links *links)
         if (next < earliest)
             earliest = next;
     }
-    for (const struct peer *peer = links->peers; peer; peer = peer->next)
-        if (peer_connect_at(links, peer) < earliest)
-            earliest = peer_connect_at(links, peer);
+    for (const struct peer *peer = links->peers; peer; peer = peer->next) {
+        int64_t next = peer_connect_at(peer, &links->self, links->now);
+
+        if (next < earliest)
+            earliest = next;
+    }
     return earliest;
 }
 
-/* --- who is there ---------------------------------------------------------------------------- */
+/* --- opening and closing --------------------------------------------------------------------- */
 
 void links_join(struct links *links, const struct node_id *self)
 {
@@ -827,14 +727,9 @@ void links_join(struct links *links, const struct node_id *self)
 
 void links_remove(struct links *links, struct peer *peer)
 {
-    struct peer **at = &links->peers;
     struct link *ended[2] = {peer->link, peer->connecting};
 
-    while (*at != peer)
-        at = &(*at)->next;
-    *at = peer->next;
-    free(peer->resolved);
-    free(peer);
+    peer_remove(&links->peers, peer);
     for (int i = 0; i < 2; i++)
         if (ended[i])
             link_end(links, ended[i], "the node has left"); /* it is nobody's: nothing is said */

@@ -12,8 +12,7 @@
 #ifndef WSPUSH_CLUSTER_LINK_H
 #define WSPUSH_CLUSTER_LINK_H
 
-#include "cluster_order.h"
-#include "cluster_wire.h"
+#include "cluster_peer.h"
 #include "config.h"
 #include "log.h"
 
@@ -23,35 +22,6 @@
 #define LINK_MESSAGE_MAX (64u * 1024 * 1024)
 
 struct links;
-struct link;
-struct resolver_result;
-
-/* Another node. */
-struct peer {
-    struct node_id id;
-    struct node_tag tag;
-    struct link *link; /* the link that is up, or NULL */
-    unsigned version;  /* that both understand; of the last link */
-
-    /* the links' own: how to get one */
-    struct link *connecting;
-    int64_t retry_at, pause;
-    int64_t missing_since;            /* no link since then; 0: there is one, or it is not listed */
-    size_t key;                       /* number of the key that is offered */
-    bool refused;                     /* an address of this attempt did not know it */
-    bool looking_up;                  /* its name */
-    struct resolver_result *resolved; /* the addresses of its name, or NULL, */
-    size_t address;                   /* and how many of them have been tried */
-    bool told;                        /* that it cannot be reached */
-
-    /* the cluster's */
-    bool listed;                      /* the registry has it: set before it is connected to */
-    bool alive;                       /* the registry says so */
-    bool ready;                       /* it has all its bindings */
-    struct order_clock clock;         /* of the times in its messages */
-    uint64_t passed[WIRE_PARTITIONS]; /* up to here it has taken what this node has sent there */
-    struct peer *next;
-};
 
 /* What links are opened with; all must outlive them. */
 struct links_options {
