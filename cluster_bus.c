@@ -722,6 +722,8 @@ struct bus *bus_open(const struct bus_options *options)
     bus->self = options->self;
     bus->rpc_timeout = (int64_t)options->config->rpc_timeout;
     bus->seen_at = worker_now();
+    for (unsigned i = 0; i < WIRE_PARTITIONS * LANE_COUNT; i++)
+        bus->streams[i / LANE_COUNT][i % LANE_COUNT].next = 1; /* 0 is before the first */
     bus->pipe[0] = bus->pipe[1] = -1;
     pthread_mutex_init(&bus->lock, NULL);
     mailbox_open(&bus->events, options->wake);

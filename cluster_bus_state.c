@@ -67,7 +67,10 @@ void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count,
 /* Fails an entry of LANE_SEND, which becomes the event that says so. `text` is a literal. */
 void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *text)
 {
-    struct bus_event event = {.kind = BUS_FAILED, .id = entry->id, .text = str_from(text)};
+    struct bus_event event = {.kind = BUS_FAILED,
+                              .id = entry->id,
+                              .batch.partition = entry->partition,
+                              .text = str_from(text)};
 
     bus_end(bus, LANE_SEND, stream_cost(entry), 1, false);
     memcpy(entry, &event, sizeof event);

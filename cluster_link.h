@@ -38,6 +38,7 @@ struct peer {
     bool listed;                      /* the registry has it: set before it is connected to */
     bool alive;                       /* the registry says so */
     bool ready;                       /* it has all its bindings */
+    int64_t down_at;                  /* when its link went down, or it became known without one */
     struct order_clock clock;         /* of the times in its messages */
     uint64_t passed[WIRE_PARTITIONS]; /* up to here it has taken what this node has sent there */
     struct peer *next;
