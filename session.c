@@ -346,7 +346,7 @@ void session_admit(struct session_context *context, struct session *session,
         break;
     case CLUSTER_UNREACHABLE:
         turn_away(context, session, OUTCOME_UNREACHABLE,
-                  STR("Redis cannot be reached: whether systemId is registered is not known"),
+                  STR("Redis does not say whether systemId is registered"),
                   WS_CLOSE_TRY_LATER);
         break;
     case CLUSTER_ASKED:
