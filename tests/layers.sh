@@ -75,7 +75,7 @@ check() { # check NAME PROBLEM
 }
 
 own_headers() {
-    sed -n 's/^#include "\([a-z]*\)\.h"/\1/p' "$1"
+    sed -n 's/^#include "\([a-z_]*\).h"/\1/p' "$1"
 }
 
 below=' buf log '
