@@ -18,7 +18,6 @@
 #include "cluster_presence.h"
 #include "cluster_route.h"
 #include "cluster_state.h"
-#include "table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,18 +28,10 @@
 
 _Static_assert((int)CLUSTER_ECHO_BUCKETS == (int)BUS_ECHO_BUCKETS, "one histogram");
 
-/* A system that is known to be registered. */
-struct cluster_system {
-    size_t length;
-    char name[];
-};
-
 /* The cluster as the loop has it: the state that all its modules share, and what only this one
  * needs. */
 struct cluster_node {
     struct cluster cluster; /* first */
-    struct table systems;
-    uint32_t seed;
     int64_t status_at;
     struct pending *given; /* the result given last */
     struct cluster_result result;
@@ -343,31 +334,7 @@ static void cluster_take_bus_events(struct cluster *cluster)
     }
 }
 
-/* --- systems that are registered -------------------------------------------------------------- */
-
-static bool cluster_knows_system(const struct cluster_node *node, struct str system)
-{
-    struct table_cursor cursor = {.hash = str_hash(system, node->seed)};
-    const struct cluster_system *known;
-
-    while ((known = table_next(&node->systems, &cursor)))
-        if (str_equal((struct str){known->name, known->length}, system))
-            return true;
-    return false;
-}
-
-static void cluster_add_system(struct cluster_node *node, struct str system)
-{
-    struct cluster_system *known =
-        cluster_knows_system(node, system) ? NULL : malloc(sizeof *known + system.length);
-
-    if (!known)
-        return;
-    known->length = system.length;
-    memcpy(known->name, system.at, system.length);
-    if (!table_add(&node->systems, str_hash(system, node->seed), known))
-        free(known);
-}
+/* --- admission -------------------------------------------------------------------------------- */
 
 /* The slot of a system must be bound before a client of it is let in: it would be deaf to it. */
 enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
@@ -383,7 +350,7 @@ enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *a
     if (!cluster)
         return accounts_know(accounts, system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
     slot = wire_slot(WIRE_SYSTEM, system, (struct str){0});
-    known = cluster_knows_system(cluster_node_of(cluster), system);
+    known = state_knows_system(cluster, system);
     if (known && cluster->slots[slot].bound)
         return CLUSTER_ADMITTED;
     pending = state_begin(cluster, PENDING_ADMIT, &command, false, &origin, &ignored);
@@ -518,7 +485,7 @@ static void cluster_take_found(struct cluster *cluster, const struct registry_ev
     struct pending *pending = pending_find(&cluster->pendings, event->id);
 
     if (event->found == REGISTRY_YES)
-        cluster_add_system(cluster_node_of(cluster), event->text);
+        state_add_system(cluster, event->text);
     if (!pending)
         return;
     if (event->found == REGISTRY_YES)
@@ -733,7 +700,7 @@ static bool cluster_open_parts(struct cluster *cluster, const struct cluster_opt
 
     cluster->links = links_open(&links);
     if (!cluster->links || !route_open(cluster) || !presence_open(cluster) ||
-        !crypto_random(&cluster_node_of(cluster)->seed, sizeof(uint32_t)) ||
+        !crypto_random(&cluster->seed, sizeof cluster->seed) ||
         !node_set_name(&registry.self, options->host, options->port))
         return false;
     cluster->registry = registry_open(&registry);
@@ -786,8 +753,6 @@ static void cluster_free_list(struct cluster *cluster, struct pending_list *list
 static void cluster_free(struct cluster *cluster)
 {
     struct cluster_node *node = cluster_node_of(cluster);
-    struct cluster_system *system;
-    size_t place = 0;
 
     if (node->given)
         pending_free(node->given);
@@ -803,9 +768,7 @@ static void cluster_free(struct cluster *cluster)
         free(event);
     }
     table_free(&cluster->pendings.by_id);
-    while ((system = table_walk(&node->systems, &place)))
-        free(system);
-    table_free(&node->systems);
+    state_forget_systems(cluster);
     order_free(&cluster->senders);
     presence_close(cluster);
     route_close(cluster);

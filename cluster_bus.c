@@ -255,6 +255,7 @@ static void bus_fail_entry(struct bus *bus, struct bus_entry *entry, const char 
 {
     bus_end(bus, LANE_SEND, bus_cost(entry), 1, false);
     entry->event.kind = BUS_FAILED;
+    entry->event.batch.partition = entry->partition;
     entry->event.text = str_from(text);
     bus_post(bus, &entry->event);
 }
@@ -1158,6 +1159,8 @@ struct bus *bus_open(const struct bus_options *options)
     bus->self = options->self;
     bus->rpc_timeout = (int64_t)options->config->rpc_timeout;
     bus->seen_at = worker_now();
+    for (unsigned i = 0; i < WIRE_PARTITIONS * LANE_COUNT; i++)
+        bus->streams[i / LANE_COUNT][i % LANE_COUNT].next = 1; /* 0 is before the first */
     bus->pipe[0] = bus->pipe[1] = -1;
     pthread_mutex_init(&bus->lock, NULL);
     mailbox_open(&bus->events, options->wake);

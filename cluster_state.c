@@ -14,9 +14,11 @@
 #include "cluster_state.h"
 
 #include <stdlib.h>
+#include <string.h>
 
-#define STATE_SETTLE_TIME 3000 /* milliseconds after RabbitMQ's return for other nodes to find it  \
-                                */
+#define STATE_SETTLE_TIME                                                                          \
+    3000 /* milliseconds after RabbitMQ's return for other nodes to find it                        \
+          */
 
 void state_fail(struct outcome *outcome, enum outcome_code code, const char *error)
 {
@@ -207,6 +209,47 @@ struct pending *state_take_bound(struct cluster *cluster, uint16_t number, uint3
     cluster->counters.slots_unbound--;
     slot->waiters = slot->last_waiter = NULL;
     return waiters;
+}
+
+/* --- systems ---------------------------------------------------------------------------------- */
+
+struct state_system {
+    size_t length;
+    char name[];
+};
+
+bool state_knows_system(const struct cluster *cluster, struct str system)
+{
+    struct table_cursor cursor = {.hash = str_hash(system, cluster->seed)};
+    const struct state_system *known;
+
+    while ((known = table_next(&cluster->systems, &cursor)))
+        if (str_equal((struct str){known->name, known->length}, system))
+            return true;
+    return false;
+}
+
+void state_add_system(struct cluster *cluster, struct str system)
+{
+    struct state_system *known =
+        state_knows_system(cluster, system) ? NULL : malloc(sizeof *known + system.length);
+
+    if (!known)
+        return;
+    known->length = system.length;
+    memcpy(known->name, system.at, system.length);
+    if (!table_add(&cluster->systems, str_hash(system, cluster->seed), known))
+        free(known);
+}
+
+void state_forget_systems(struct cluster *cluster)
+{
+    struct state_system *known;
+    size_t place = 0;
+
+    while ((known = table_walk(&cluster->systems, &place)))
+        free(known);
+    table_free(&cluster->systems);
 }
 
 /* --- requests in flight ----------------------------------------------------------------------- */

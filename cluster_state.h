@@ -90,6 +90,9 @@ struct cluster {
     struct pending_list held[WIRE_PARTITIONS]; /* those that wait for sends */
     struct pending_list results;               /* finished, for sessions of this node */
 
+    struct table systems; /* known to be registered */
+    uint32_t seed;
+
     struct presence_book *presence;
     struct route_counts *counts;
     struct state_counters counters;
@@ -151,6 +154,15 @@ struct pending *state_waiter_after(const struct pending *pending, uint16_t slot)
 
 /* Unbinds a slot that has no member and no pending request. */
 void state_drop_slot(struct cluster *cluster, uint16_t slot);
+
+/* --- systems that are known to be registered: once registered they stay so */
+
+bool state_knows_system(const struct cluster *cluster, struct str system);
+
+/* Without memory it is asked for again the next time. */
+void state_add_system(struct cluster *cluster, struct str system);
+
+void state_forget_systems(struct cluster *cluster);
 
 /* --- requests in flight */
 
