@@ -48,7 +48,8 @@ SANITIZE_release =
 SANITIZE_unparked = -DPARK_FROM=1000000
 
 # Fuzz targets, tests/fuzz_*.c: with libFuzzer in the variant fuzz, and with a driver that replays their
-# corpora in asan. Some calls of the rooms end in the target instead.
+# corpora in asan. Some calls of the rooms end in the target instead. What nodes write needs no library
+# of a cluster, so it is there too.
 FUZZ = http ws json config token command stream
 SANITIZE_fuzz = $(SANITIZE_asan) -fsanitize=fuzzer-no-link
 WRAP_command = -Wl,--wrap=crypto_random
@@ -127,10 +128,10 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o $(call objects,asan)
+$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)
 
-$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o $(call objects,fuzz)
+$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/cluster_wire.o $(call objects,fuzz)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -fsanitize=fuzzer -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,fuzz)
 
 # Everything the tests run, built beforehand and in parallel.
