@@ -85,10 +85,21 @@ void bus_fail_list(struct bus *bus, struct stream_list *list, const char *text)
         bus_fail_entry(bus, entry, text);
 }
 
+void bus_release(struct bus *bus, struct stream_batch *batch)
+{
+    if (batch->carrier < 0)
+        return;
+    pthread_mutex_lock(&bus->lock);
+    slots_release(&bus->slots, (uint16_t)batch->carrier);
+    pthread_mutex_unlock(&bus->lock);
+    batch->carrier = -1;
+}
+
 void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch *batch,
                     const char *text)
 {
     stream_remove(stream, batch);
+    bus_release(bus, batch);
     bus_fail_list(bus, &batch->entries, text);
     stream_free_batch(batch);
 }
@@ -106,8 +117,10 @@ void bus_fail_sends(struct bus *bus)
         bus_fail_list(bus, &sends->waiting,
                       "RabbitMQ was lost before the message was published: nobody got it");
         batch = bus->streams[partition][LANE_NOTICE].in_flight;
-        if (batch)
+        if (batch) {
+            bus_release(bus, batch);
             batch->again = true;
+        }
     }
 }
 

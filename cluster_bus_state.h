@@ -85,7 +85,10 @@ void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count,
 void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *text);
 void bus_fail_list(struct bus *bus, struct stream_list *list, const char *text);
 
-/* The same for a batch in flight. */
+/* A batch is not in flight any more: its binding is not relied on. */
+void bus_release(struct bus *bus, struct stream_batch *batch);
+
+/* Fails a batch in flight. */
 void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch *batch,
                     const char *text);
 

@@ -504,6 +504,22 @@ static void all_nodes_see_one_order(void)
     finish();
 }
 
+/* A node binds and unbinds the slot that it publishes under: all comes back. */
+static void what_is_published_while_its_slot_is_bound_and_unbound_comes_back(void)
+{
+    begin(1);
+    for (unsigned i = 0; i < 4000; i++) {
+        if (i % 7 == 0)
+            bus_bind(nodes[0].bus, 9, i, i % 2 == 0);
+        CHECK(publish(&nodes[0], LANE_SEND, 3, 9, i));
+        if (i % 3 == 0)
+            CHECK(await(&nodes[0].got_count, i > 2 ? i - 2 : 0));
+    }
+    CHECK(await(&nodes[0].got_count, 4000) && rises(&nodes[0], false));
+    CHECK(nodes[0].counts[BUS_FAILED] == 0 && stats_of(&nodes[0]).published == 4000);
+    finish();
+}
+
 static void what_waits_leaves_in_batches(void)
 {
     begin(1);
@@ -604,7 +620,7 @@ static void what_is_in_flight_when_the_connection_breaks(void)
     relay_cut();
     atomic_store(&relay.hold, false);
     CHECK(await(&nodes[0].counts[BUS_FAILED], 10) && nodes[0].failed_sum == 155);
-    CHECK(nodes[0].counts[BUS_DOWN] == 1 && await(&nodes[0].counts[BUS_UP], 2));
+    CHECK(await(&nodes[0].counts[BUS_DOWN], 1) && await(&nodes[0].counts[BUS_UP], 2));
     CHECK(publish(&nodes[0], LANE_SEND, 2, 9, 300));
     for (unsigned i = 200; i < 210; i++)
         CHECK(publish(&nodes[0], LANE_NOTICE, 2, 9, i));
@@ -901,6 +917,8 @@ int main(void)
              each_publication_comes_back_and_to_who_is_bound);
     test_run("what_is_unbound_comes_no_more", what_is_unbound_comes_no_more);
     test_run("all_nodes_see_one_order", all_nodes_see_one_order);
+    test_run("what_is_published_while_its_slot_is_bound_and_unbound_comes_back",
+             what_is_published_while_its_slot_is_bound_and_unbound_comes_back);
     test_run("what_waits_leaves_in_batches", what_waits_leaves_in_batches);
     test_run("a_large_one_goes_alone", a_large_one_goes_alone);
     test_run("notices_leave_behind_sends_and_in_small_batches",

@@ -83,10 +83,40 @@ static void all_is_restored(void)
     CHECK(slots.restoring == 2 && asks(2, 2, true) && asks(3, 3, true) && !slots_can_ask(&slots));
 }
 
+static void what_is_relied_on_stays_bound(void)
+{
+    memset(&slots, 0, sizeof slots);
+    CHECK(!slots_rely(&slots, 5));
+    slots_set(&slots, 5, 1, true, 10);
+    CHECK(!slots_rely(&slots, 5) && asks(5, 1, true) && !slots_rely(&slots, 5));
+    CHECK(answers(5, 1, true) && slots_rely(&slots, 5) && slots_rely(&slots, 5));
+    slots_set(&slots, 5, 2, false, 11);
+    CHECK(!slots_rely(&slots, 5) && !asks(5, 2, false));
+    slots_set(&slots, 6, 1, true, 12); /* others do not wait for it */
+    CHECK(asks(6, 1, true) && !asks(5, 2, false));
+    slots_release(&slots, 5);
+    CHECK(!asks(5, 2, false));
+    slots_release(&slots, 5);
+    CHECK(asks(5, 2, false) && !slots_rely(&slots, 5));
+    slots_set(&slots, 5, 3, true, 13);
+    CHECK(asks(5, 3, true) && answers(6, 1, true) && answers(5, 2, false));
+    CHECK(!slots_rely(&slots, 5) && answers(5, 3, true) && slots_rely(&slots, 5));
+    slots_release(&slots, 5);
+    slots_set(&slots, 5, 4, false, 14);
+    CHECK(asks(5, 4, false));
+    slots_set(&slots, 5, 5, true, 15);
+    CHECK(!slots_rely(&slots, 5) && asks(5, 5, true) && !slots_rely(&slots, 5));
+    CHECK(answers(5, 4, false) && answers(5, 5, true) && slots_rely(&slots, 5));
+    slots_release(&slots, 5);
+    slots_restore(&slots, INT64_MIN); /* a new connection */
+    CHECK(!slots_rely(&slots, 5) && asks(5, 5, true));
+}
+
 int main(void)
 {
     test_run("the_last_call_counts", the_last_call_counts);
     test_run("no_more_are_asked_for_than_can_be_noted", no_more_are_asked_for_than_can_be_noted);
     test_run("all_is_restored", all_is_restored);
+    test_run("what_is_relied_on_stays_bound", what_is_relied_on_stays_bound);
     return test_finish();
 }
