@@ -1,10 +1,8 @@
 /* cluster_bus.c - publications in batches, their echoes, bindings, probes; the bus's thread.
  *
- * Data: each lane of each partition is a stream: entries that wait, and batches in flight, oldest
- * first. An entry is a publication, and is itself the event that says it FAILED, so that telling
- * needs no memory. A batch keeps its entries until it comes back; its bytes are made each time it
- * is published. Numbers are given when a batch is formed, so what was dropped before leaves no
- * hole.
+ * Data: each lane of each partition is a stream (cluster_stream.h): entries that wait, and batches
+ * in flight, oldest first. An entry becomes the event that says it FAILED, so telling needs no
+ * memory.
  *
  * Flow: bus_publish puts an entry on the list `arrived`; the thread moves it to its stream, forms a
  * batch of what waits when there are fewer in flight than the window, and publishes it. A batch of
@@ -12,8 +10,8 @@
  * Notices go while no send of their partition waits, one batch at a time: so one can be published
  * again without passing another.
  *
- * Bindings: `slots` says what each slot is to be; those that RabbitMQ has not been told are in the
- * ring `dirty`. What was asked for and not answered is in the ring `asked`, in RabbitMQ's order.
+ * Bindings: cluster_slots.h. A batch comes back through the binding of one of its slots (its
+ * carrier), which stays bound until then, or through the node's own key.
  *
  * Deliveries: the ring `held` has all that are not acknowledged yet. The loop acknowledges those
  * it was given, the thread all others; RabbitMQ hears of it in batches as well.
@@ -50,9 +48,6 @@
 #define NOTE_STRANGE 60000 /* milliseconds between two notes */
 #define NOTE_MADE 1000
 #define CLOSE_TIME 2000 /* milliseconds that bus_close waits for the thread */
-
-const uint32_t bus_echo_bounds[BUS_ECHO_BUCKETS - 1] = {250,   500,   1000,   2000,    4000,   8000,
-                                                        16000, 50000, 200000, 1000000, 5000000};
 
 /* --- coming up and going down ----------------------------------------------------------------- */
 
@@ -127,17 +122,11 @@ static void bus_connect(struct bus *bus)
 
 /* --- what comes ------------------------------------------------------------------------------- */
 
-static void bus_count_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
+static void bus_note_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
 {
-    int64_t took = bus_now_us() - since;
-    size_t bucket = 0;
-
-    while (bucket < BUS_ECHO_BUCKETS - 1 && took > bus_echo_bounds[bucket])
-        bucket++;
     probe->echo_at = bus->clock;
     pthread_mutex_lock(&bus->lock);
-    bus->stats.echoes[bucket]++;
-    bus->stats.echo_sum += (uint64_t)took;
+    bus_count_echo(&bus->stats, bus_now_us() - since);
     pthread_mutex_unlock(&bus->lock);
 }
 
@@ -148,7 +137,7 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
     if (head->first != bus->generation || !probe->out)
         return;
     probe->out = false;
-    bus_count_echo(bus, probe, probe->at_us);
+    bus_note_echo(bus, probe, probe->at_us);
     if (bus->probes_missing) {
         bus->probes_missing--;
         bus_check_up(bus);
@@ -169,7 +158,7 @@ static void bus_take_echo(struct bus *bus, const struct wire_batch *head)
                        "RabbitMQ lost the message: one behind it came back");
     stream_remove(stream, found);
     bus_release(bus, found);
-    bus_count_echo(bus, &bus->probes[head->partition], found->at_us);
+    bus_note_echo(bus, &bus->probes[head->partition], found->at_us);
     bus_end(bus, head->lane, found->cost, found->entries.count, true);
     stream_free_batch(found);
 }

@@ -25,18 +25,6 @@ void bus_post(struct bus *bus, struct bus_event *event)
     pthread_mutex_unlock(&bus->lock);
 }
 
-struct bus_event *bus_new_event(enum bus_event_kind kind, const char *text)
-{
-    size_t length = strlen(text);
-    struct bus_event *event;
-
-    while (!(event = malloc(sizeof *event + length)))
-        poll(NULL, 0, 10);
-    *event = (struct bus_event){.kind = kind, .text = {(const char *)(event + 1), length}};
-    memcpy(event + 1, text, length);
-    return event;
-}
-
 void bus_tell(struct bus *bus, enum bus_event_kind kind, const char *text)
 {
     bus_post(bus, bus_new_event(kind, text));

@@ -3,7 +3,7 @@
 #ifndef WSPUSH_CLUSTER_BUS_STATE_H
 #define WSPUSH_CLUSTER_BUS_STATE_H
 
-#include "cluster_bus.h"
+#include "cluster_bus_event.h"
 #include "cluster_slots.h"
 #include "cluster_stream.h"
 #include "rabbit.h"
@@ -65,9 +65,6 @@ int64_t bus_now_us(void);
 
 /* Wakes the thread. Call it with the lock. */
 void bus_wake(struct bus *bus);
-
-/* A new event; without memory it waits for some, for nobody would ask again. */
-struct bus_event *bus_new_event(enum bus_event_kind kind, const char *text);
 
 /* Posts an event, which belongs to the taker then; nobody takes it once the bus is abandoned. */
 void bus_post(struct bus *bus, struct bus_event *event);

@@ -38,7 +38,8 @@ struct tls_context {
 struct tls {
     SSL *ssl;
     const struct tls_context *context;
-    size_t key; /* client: the number of the key that it offers */
+    size_t key;     /* client: the number of the key that it offers */
+    bool wrong_key; /* the other end has another one */
     const char *reason;
     size_t pending;
 };
@@ -156,6 +157,9 @@ struct tls_context *tls_context_new(const char *cert, const char *key, char *err
 
 /* --- pre-shared keys ------------------------------------------------------------------------- */
 
+/* A server that verifies its peer refuses sessions without a context. */
+static const unsigned char tls_node_context[] = {'n', 'o', 'd', 'e'};
+
 /* A session that stands for a key, for OpenSSL to own; NULL without memory. */
 static SSL_SESSION *tls_make_session(SSL *ssl, const struct crypto_keys *keys)
 {
@@ -165,7 +169,8 @@ static SSL_SESSION *tls_make_session(SSL *ssl, const struct crypto_keys *keys)
 
     if (session && SSL_SESSION_set1_master_key(session, keys->link, sizeof keys->link) == 1 &&
         SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, sha256_suite)) == 1 &&
-        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1)
+        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1 &&
+        SSL_SESSION_set1_id_context(session, tls_node_context, sizeof tls_node_context) == 1)
         return session;
     SSL_SESSION_free(session);
     return NULL;
@@ -196,7 +201,7 @@ static int tls_find_key(SSL *ssl, const unsigned char *name, size_t length, SSL_
             *session = tls_make_session(ssl, &context->keys->keys[i]);
             return *session != NULL;
         }
-    tls->reason = "the other end has another key";
+    tls->wrong_key = true;
     return 1;
 }
 
@@ -209,7 +214,8 @@ static bool tls_configure_psk(SSL_CTX *ssl)
     SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL); /* a client takes no certificate for the key */
     SSL_CTX_set_psk_use_session_callback(ssl, tls_offer_key);
     SSL_CTX_set_psk_find_session_callback(ssl, tls_find_key);
-    return SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
+    return SSL_CTX_set_session_id_context(ssl, tls_node_context, sizeof tls_node_context) == 1 &&
+           SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
            SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION) == 1 &&
            SSL_CTX_set1_groups_list(ssl, "X25519:P-256") == 1 &&
            SSL_CTX_set_ciphersuites(ssl, "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256") ==
@@ -352,8 +358,9 @@ static enum tls_status explain(struct tls *tls)
             tls->reason = errno ? strerror(errno) : "closed without notice";
         return TLS_ENDED;
     default:
+        tls->wrong_key = tls->wrong_key || tls_is_refused(tls);
         if (!tls->reason)
-            tls->reason = tls_is_refused(tls) ? "the other end has another key" : first_reason();
+            tls->reason = tls->wrong_key ? "the other end has another key" : first_reason();
         return ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP : TLS_ENDED;
     }
 }
@@ -380,6 +387,11 @@ enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t
 size_t tls_pending(const struct tls *tls)
 {
     return tls->pending;
+}
+
+bool tls_has_wrong_key(const struct tls *tls)
+{
+    return tls->wrong_key;
 }
 
 const char *tls_reason(const struct tls *tls)
