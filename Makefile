@@ -57,7 +57,7 @@ build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
 # Unit tests; those of rooms that only a cluster has are built there.
-CLUSTER_UNITS = test_task test_peer
+CLUSTER_UNITS = test_task test_peer test_cluster_link
 UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 all: wspush
@@ -126,6 +126,9 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
+
+# The one that looks up names of its own.
+build/%/test_cluster_link: LDFLAGS += -Wl,--wrap=getaddrinfo
 
 $(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)

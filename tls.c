@@ -207,7 +207,6 @@ static bool tls_configure_psk(SSL_CTX *ssl)
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL); /* a client takes no certificate for the key */
     SSL_CTX_set_psk_use_session_callback(ssl, tls_offer_key);
     SSL_CTX_set_psk_find_session_callback(ssl, tls_find_key);
     return SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
@@ -327,6 +326,7 @@ struct tls *tls_open_client(const struct tls_context *context, int fd, size_t ke
     if (!tls)
         return NULL;
     tls->key = key;
+    SSL_set_verify(tls->ssl, SSL_VERIFY_PEER, NULL); /* no certificate is good: only the key is */
     SSL_set_connect_state(tls->ssl);
     return tls;
 }
