@@ -69,7 +69,7 @@ struct link {
 struct links {
     struct links_options options;
     struct tls_context *tls;
-    struct resolver *resolver;
+    struct lookup *resolver;
     struct node_id self;
     bool joined;
     struct peer *peers;
@@ -540,7 +540,7 @@ static void links_accept(struct links *links)
 /* Begins an attempt, or goes on with it. */
 static void links_connect(struct links *links, struct peer *peer)
 {
-    union resolver_address to;
+    union lookup_address to;
     struct link *link = NULL;
     int fd;
 
@@ -556,7 +556,7 @@ static void links_connect(struct links *links, struct peer *peer)
     conn_store_address(link->conn.address, &to.storage);
     link->other = peer->id;
     peer->connecting = link;
-    if (connect(fd, &to.any, resolver_size(&to)) != 0 && errno != EINPROGRESS && errno != EINTR)
+    if (connect(fd, &to.any, lookup_size(&to)) != 0 && errno != EINPROGRESS && errno != EINTR)
         link_end(links, link, strerror(errno));
 }
 
@@ -646,10 +646,10 @@ static void link_keep(struct links *links, struct link *link)
 /* Takes what names were found to stand for, and connects to the peers for which that is due. */
 static void links_keep_peers(struct links *links)
 {
-    struct resolver_result *result;
+    struct lookup_result *result;
     struct peer *peer;
 
-    while ((result = resolver_take(links->resolver))) {
+    while ((result = lookup_take(links->resolver))) {
         const char *error = result->error;
 
         peer = peer_take_result(links->peers, result, links->now);
@@ -753,7 +753,7 @@ void links_close(struct links *links)
         free(event);
     }
     conn_shared_free(&links->shared);
-    resolver_close(links->resolver);
+    lookup_close(links->resolver);
     tls_context_free(links->tls);
     if (links->options.listener >= 0)
         close(links->options.listener);
@@ -768,7 +768,7 @@ struct links *links_open(const struct links_options *options)
         return NULL;
     links->options = *options;
     links->tls = tls_context_new_psk(options->keys);
-    links->resolver = resolver_open(options->wake);
+    links->resolver = lookup_open(options->wake);
     if (links->tls && links->resolver)
         return links;
     links->options.listener = -1; /* it stays the caller's */

@@ -93,8 +93,8 @@ static void peer_end_attempt(struct peer *peer)
     peer->refused = false;
 }
 
-bool peer_next_address(struct peer *peer, struct resolver *resolver, int64_t now,
-                       union resolver_address *address)
+bool peer_next_address(struct peer *peer, struct lookup *resolver, int64_t now,
+                       union lookup_address *address)
 {
     struct str host = {0};
     unsigned port = 0;
@@ -103,15 +103,15 @@ bool peer_next_address(struct peer *peer, struct resolver *resolver, int64_t now
     node_split_name(&peer->id, &host, &port);
     if (peer->resolved) {
         *address = peer->resolved->addresses[peer->address++];
-    } else if (!resolver_read(host, address)) {
-        peer->looking_up = resolver_ask(resolver, host);
+    } else if (!lookup_read(host, address)) {
+        peer->looking_up = lookup_ask(resolver, host);
         return false;
     }
-    resolver_set_port(address, port);
+    lookup_set_port(address, port);
     return true;
 }
 
-struct peer *peer_take_result(struct peer *first, struct resolver_result *result, int64_t now)
+struct peer *peer_take_result(struct peer *first, struct lookup_result *result, int64_t now)
 {
     struct str host = {0};
     unsigned port;

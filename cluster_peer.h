@@ -23,13 +23,13 @@ struct peer {
     /* the links' own: how to get one */
     struct link *connecting;
     int64_t retry_at, pause;
-    int64_t missing_since;            /* no link since then; 0: there is one, or it is not listed */
-    size_t key;                       /* number of the key that is offered */
-    bool refused;                     /* an address of this attempt did not know it */
-    bool looking_up;                  /* its name */
-    struct resolver_result *resolved; /* the addresses of its name, or NULL, */
-    size_t address;                   /* and how many of them have been tried */
-    bool told;                        /* that it cannot be reached */
+    int64_t missing_since;          /* no link since then; 0: there is one, or it is not listed */
+    size_t key;                     /* number of the key that is offered */
+    bool refused;                   /* an address of this attempt did not know it */
+    bool looking_up;                /* its name */
+    struct lookup_result *resolved; /* the addresses of its name, or NULL, */
+    size_t address;                 /* and how many of them have been tried */
+    bool told;                      /* that it cannot be reached */
 
     /* the cluster's */
     bool listed;                      /* the registry has it: set before it is connected to */
@@ -58,12 +58,12 @@ int64_t peer_connect_at(const struct peer *peer, const struct node_id *self, int
 
 /* Begins an attempt, or goes on with it: true, and where to connect. False: its name has to be
  * looked up, and the resolver has been asked. */
-bool peer_next_address(struct peer *peer, struct resolver *resolver, int64_t now,
-                       union resolver_address *address);
+bool peer_next_address(struct peer *peer, struct lookup *resolver, int64_t now,
+                       union lookup_address *address);
 
 /* Gives a result of the resolver to one of the peers that wait for it, or frees it. The peer, which
  * has no address if the result has an error; NULL: none waits. */
-struct peer *peer_take_result(struct peer *first, struct resolver_result *result, int64_t now);
+struct peer *peer_take_result(struct peer *first, struct lookup_result *result, int64_t now);
 
 /* An address gave no link, `refused`: because the node there does not know the key. True if there
  * is another address, or key, to be tried at once. */

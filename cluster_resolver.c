@@ -2,11 +2,11 @@
  *
  * Data: two lists of results under one lock, those that are asked for and those that are found. A
  * question is a result that has no addresses yet; it moves from the one list to the other.
- * Flow: resolver_ask appends a question and signals; the thread takes the oldest, calls getaddrinfo
+ * Flow: lookup_ask appends a question and signals; the thread takes the oldest, calls getaddrinfo
  * without the lock, appends the result, and wakes the loop.
  * Threads: the loop's and one of its own, detached. Both hold the resolver; who leaves last frees
- * it. resolver_close sets `closed` under the lock, under which the thread writes to `wake`: so the
- * descriptor may be closed, and its number used again, as soon as resolver_close has returned. */
+ * it. lookup_close sets `closed` under the lock, under which the thread writes to `wake`: so the
+ * descriptor may be closed, and its number used again, as soon as lookup_close has returned. */
 #include "cluster_resolver.h"
 
 #include "worker.h"
@@ -19,14 +19,14 @@
 
 #define HOST_MAX 255
 
-struct resolver_list {
-    struct resolver_result *first, *last;
+struct lookup_list {
+    struct lookup_result *first, *last;
 };
 
-struct resolver {
+struct lookup {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct resolver_list asked, found;
+    struct lookup_list asked, found;
     int wake;
     bool started; /* there is a thread */
     bool closed;
@@ -34,22 +34,22 @@ struct resolver {
 
 /* --- addresses -------------------------------------------------------------------------------- */
 
-bool resolver_read(struct str host, union resolver_address *address)
+bool lookup_read(struct str host, union lookup_address *address)
 {
     char text[INET6_ADDRSTRLEN];
 
-    *address = (union resolver_address){.ipv6 = {.sin6_family = AF_INET6}};
+    *address = (union lookup_address){.ipv6 = {.sin6_family = AF_INET6}};
     if (host.length >= sizeof text)
         return false;
     memcpy(text, host.at, host.length);
     text[host.length] = '\0';
     if (inet_pton(AF_INET6, text, &address->ipv6.sin6_addr) == 1)
         return true;
-    *address = (union resolver_address){.ipv4 = {.sin_family = AF_INET}};
+    *address = (union lookup_address){.ipv4 = {.sin_family = AF_INET}};
     return inet_pton(AF_INET, text, &address->ipv4.sin_addr) == 1;
 }
 
-void resolver_set_port(union resolver_address *address, unsigned port)
+void lookup_set_port(union lookup_address *address, unsigned port)
 {
     if (address->any.sa_family == AF_INET6)
         address->ipv6.sin6_port = htons((uint16_t)port);
@@ -57,14 +57,14 @@ void resolver_set_port(union resolver_address *address, unsigned port)
         address->ipv4.sin_port = htons((uint16_t)port);
 }
 
-socklen_t resolver_size(const union resolver_address *address)
+socklen_t lookup_size(const union lookup_address *address)
 {
     return address->any.sa_family == AF_INET6 ? sizeof address->ipv6 : sizeof address->ipv4;
 }
 
 /* --- lists ------------------------------------------------------------------------------------ */
 
-static void resolver_append(struct resolver_list *list, struct resolver_result *result)
+static void lookup_append(struct lookup_list *list, struct lookup_result *result)
 {
     result->next = NULL;
     if (list->last)
@@ -74,9 +74,9 @@ static void resolver_append(struct resolver_list *list, struct resolver_result *
     list->last = result;
 }
 
-static struct resolver_result *resolver_shift(struct resolver_list *list)
+static struct lookup_result *lookup_shift(struct lookup_list *list)
 {
-    struct resolver_result *result = list->first;
+    struct lookup_result *result = list->first;
 
     if (!result)
         return NULL;
@@ -86,12 +86,11 @@ static struct resolver_result *resolver_shift(struct resolver_list *list)
     return result;
 }
 
-static void resolver_free(struct resolver *resolver)
+static void lookup_free(struct lookup *resolver)
 {
-    struct resolver_result *result;
+    struct lookup_result *result;
 
-    while ((result = resolver_shift(&resolver->asked)) ||
-           (result = resolver_shift(&resolver->found)))
+    while ((result = lookup_shift(&resolver->asked)) || (result = lookup_shift(&resolver->found)))
         free(result);
     pthread_cond_destroy(&resolver->changed);
     pthread_mutex_destroy(&resolver->lock);
@@ -100,14 +99,14 @@ static void resolver_free(struct resolver *resolver)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-static void resolver_look_up(struct resolver_result *result)
+static void lookup_look_up(struct lookup_result *result)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
     int error = getaddrinfo(result->host, NULL, &hints, &list);
 
-    for (const struct addrinfo *entry = list; entry && result->count < RESOLVER_ADDRESSES_MAX;
+    for (const struct addrinfo *entry = list; entry && result->count < LOOKUP_ADDRESSES_MAX;
          entry = entry->ai_next) {
-        union resolver_address *address = &result->addresses[result->count];
+        union lookup_address *address = &result->addresses[result->count];
 
         if ((entry->ai_family != AF_INET && entry->ai_family != AF_INET6) ||
             entry->ai_addrlen > sizeof *address)
@@ -121,38 +120,38 @@ static void resolver_look_up(struct resolver_result *result)
         result->error = error ? gai_strerror(error) : "the name has no address";
 }
 
-static void *resolver_work(void *argument)
+static void *lookup_work(void *argument)
 {
-    struct resolver *resolver = argument;
-    struct resolver_result *result;
+    struct lookup *resolver = argument;
+    struct lookup_result *result;
 
     pthread_mutex_lock(&resolver->lock);
     while (!resolver->closed) {
         bool was_empty;
 
-        result = resolver_shift(&resolver->asked);
+        result = lookup_shift(&resolver->asked);
         if (!result) {
             pthread_cond_wait(&resolver->changed, &resolver->lock);
             continue;
         }
         pthread_mutex_unlock(&resolver->lock);
-        resolver_look_up(result);
+        lookup_look_up(result);
         pthread_mutex_lock(&resolver->lock);
         was_empty = !resolver->found.first;
-        resolver_append(&resolver->found, result);
+        lookup_append(&resolver->found, result);
         if (was_empty && !resolver->closed && write(resolver->wake, "r", 1) < 0)
             continue; /* a full pipe wakes the loop as well */
     }
     pthread_mutex_unlock(&resolver->lock);
-    resolver_free(resolver); /* resolver_close has left it to this thread */
+    lookup_free(resolver); /* lookup_close has left it to this thread */
     return NULL;
 }
 
 /* --- the loop --------------------------------------------------------------------------------- */
 
-struct resolver *resolver_open(int wake)
+struct lookup *lookup_open(int wake)
 {
-    struct resolver *resolver = calloc(1, sizeof *resolver);
+    struct lookup *resolver = calloc(1, sizeof *resolver);
 
     if (!resolver)
         return NULL;
@@ -162,9 +161,9 @@ struct resolver *resolver_open(int wake)
     return resolver;
 }
 
-bool resolver_ask(struct resolver *resolver, struct str host)
+bool lookup_ask(struct lookup *resolver, struct str host)
 {
-    struct resolver_result *question = NULL;
+    struct lookup_result *question = NULL;
     pthread_t thread;
 
     if (host.length <= HOST_MAX)
@@ -173,7 +172,7 @@ bool resolver_ask(struct resolver *resolver, struct str host)
         return false;
     memcpy(question->host, host.at, host.length);
     if (!resolver->started) {
-        resolver->started = worker_start(&thread, resolver_work, resolver);
+        resolver->started = worker_start(&thread, lookup_work, resolver);
         if (!resolver->started) {
             free(question);
             return false;
@@ -181,28 +180,28 @@ bool resolver_ask(struct resolver *resolver, struct str host)
         pthread_detach(thread);
     }
     pthread_mutex_lock(&resolver->lock);
-    resolver_append(&resolver->asked, question);
+    lookup_append(&resolver->asked, question);
     pthread_cond_signal(&resolver->changed);
     pthread_mutex_unlock(&resolver->lock);
     return true;
 }
 
-struct resolver_result *resolver_take(struct resolver *resolver)
+struct lookup_result *lookup_take(struct lookup *resolver)
 {
-    struct resolver_result *result;
+    struct lookup_result *result;
 
     pthread_mutex_lock(&resolver->lock);
-    result = resolver_shift(&resolver->found);
+    result = lookup_shift(&resolver->found);
     pthread_mutex_unlock(&resolver->lock);
     return result;
 }
 
-void resolver_close(struct resolver *resolver)
+void lookup_close(struct lookup *resolver)
 {
     if (!resolver)
         return;
     if (!resolver->started) {
-        resolver_free(resolver);
+        lookup_free(resolver);
         return;
     }
     pthread_mutex_lock(&resolver->lock);

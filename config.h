@@ -75,7 +75,7 @@ struct config {
     /* rabbitmq */
     char rabbitmq_host[256];
     uint64_t rabbitmq_port;
-    char rabbitmq_user[128], rabbitmq_password[256], rabbitmq_vhost[128], rabbitmq_exchange[128];
+    char rabbitmq_user[128], rabbitmq_password[256], rabbitmq_vhost[128], rabbitmq_exchange[101];
 
     /* cluster */
     char advertise[CONFIG_ADVERTISE_MAX + 1]; /* empty: the first private IPv4 address */

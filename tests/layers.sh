@@ -38,8 +38,14 @@ command: json
 account: crypto file table worker
 hub: command config conn crypto identity json table ws
 task: command identity table
-redis: config worker
-registry: account config crypto identity mailbox redis worker
+resolver: mailbox worker
+redis: config resolver worker
+cluster_wire: command crypto json
+cluster_order: cluster_wire
+cluster_store: cluster_wire config mailbox redis
+cluster_member: cluster_store crypto worker
+cluster_burial: cluster_store worker
+cluster_registry: account cluster_burial cluster_member cluster_store cluster_wire config redis worker
 broker: config identity mailbox order worker
 peer: config conn crypto http identity json worker ws
 cluster: account broker command config crypto hub identity json order peer registry table task
@@ -70,7 +76,7 @@ check() { # check NAME PROBLEM
 }
 
 own_headers() {
-    sed -n 's/^#include "\([a-z]*\)\.h"/\1/p' "$1"
+    sed -n 's/^#include "\([a-z_]*\).h"/\1/p' "$1"
 }
 
 below=' buf log '

@@ -453,7 +453,7 @@ static const struct {
     {"rabbitmq", "user", offsetof(struct config, rabbitmq_user), 127, false, NULL},
     {"rabbitmq", "password", offsetof(struct config, rabbitmq_password), 255, false, NULL},
     {"rabbitmq", "vhost", offsetof(struct config, rabbitmq_vhost), 127, false, NULL},
-    {"rabbitmq", "exchange", offsetof(struct config, rabbitmq_exchange), 127, true, NULL},
+    {"rabbitmq", "exchange", offsetof(struct config, rabbitmq_exchange), 100, true, NULL},
     {"cluster", "advertise", offsetof(struct config, advertise), 100, false, "10.1.2.3"},
 };
 

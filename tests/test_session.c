@@ -2716,7 +2716,7 @@ static struct guest *receive_waiting(void)
 
 static void admit(struct guest *guest, enum cluster_admission admission, const char *system)
 {
-    session_admit(&context, &guest->session, admission, str_from(system));
+    session_admit(&context, &guest->session, admission, str_from(system), "Redis said so");
     settle(guest);
     run();
 }
@@ -2863,7 +2863,7 @@ static void an_admission_that_comes_too_late_is_nothing(void)
             struct session before = guest->session;
             size_t clients = node.hub.clients.count;
 
-            session_admit(&context, &guest->session, admissions[i], STR("shop"));
+            session_admit(&context, &guest->session, admissions[i], STR("shop"), "");
             CHECK(guest->session.state == before.state && node.hub.clients.count == clients);
             CHECK(guest->session.conn.client == before.conn.client);
             CHECK(guest->session.conn.queued == before.conn.queued);
