@@ -133,15 +133,15 @@ static int count_fds(void)
  * is no such address. */
 static int listen_at(const char *address, uint16_t *port)
 {
-    union resolver_address at;
+    union lookup_address at;
     socklen_t length = sizeof at;
     int fd, one = 1;
 
-    CHECK(resolver_read(str_from(address), &at));
-    resolver_set_port(&at, *port);
+    CHECK(lookup_read(str_from(address), &at));
+    lookup_set_port(&at, *port);
     fd = socket(at.any.sa_family, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(fd, &at.any, resolver_size(&at)) != 0 || listen(fd, 128) != 0) {
+    if (bind(fd, &at.any, lookup_size(&at)) != 0 || listen(fd, 128) != 0) {
         close(fd);
         return -1;
     }
