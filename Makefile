@@ -34,13 +34,16 @@ OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null || echo
 CLUSTER_LIBS = $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
 
 # Each variant of the build has a folder of its own under build/: release, asan and tsan for a node
-# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster; armhf, s390x, musl, freebsd,
-# netbsd, openbsd and macos are tests/cross.sh's, which names their compilers.
+# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster, cluster-v2 and cluster-v3 for
+# nodes of later versions of their protocol; armhf, s390x, musl, freebsd, netbsd, openbsd and macos are
+# tests/cross.sh's, which names their compilers.
 SANITIZE_cluster-asan = $(SANITIZE_asan)
 SANITIZE_cluster-tsan = $(SANITIZE_tsan)
 DEFINE_cluster = -DWSPUSH_CLUSTER
 DEFINE_cluster-asan = $(DEFINE_cluster)
 DEFINE_cluster-tsan = $(DEFINE_cluster)
+DEFINE_cluster-v2 = $(DEFINE_cluster) -DWIRE_VERSION=2
+DEFINE_cluster-v3 = $(DEFINE_cluster) -DWIRE_VERSION=3
 SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan = -O1 -g -fsanitize=thread
 SANITIZE_release =
@@ -114,7 +117,7 @@ build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
-$(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
+$(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
 # The console's page, as the numbers of an array.
 build/console.inc: console.html
@@ -141,7 +144,7 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/c
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-            build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
+            build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush build/tsan/test_mailbox \
             $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
 test:
