@@ -326,10 +326,12 @@ static bool member_beat(struct member *member)
         return false;
     member->beat_at = begun;
     /* before the nodes are listed: for a time after being out of touch that list is not trusted */
-    if (member->buried && !member_revive(member))
-        return false;
-    if (!member->buried && (!store->in_touch || gone))
+    if (member->buried) {
+        if (!member_revive(member))
+            return false;
+    } else if (!store->in_touch || gone) {
         store_arrive(store, REGISTRY_BACK);
+    }
     return member_list_nodes(store);
 }
 
