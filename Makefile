@@ -17,8 +17,8 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
-ROOMS = buf message table attempts deadline mailbox notify identity file log json order origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = task resolver redis cluster_order cluster_wire cluster_store cluster_member cluster_burial cluster_registry broker peer cluster
+ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_state cluster_bus cluster_hello cluster_resolver cluster_peer cluster_link cluster_state cluster_route cluster_presence cluster
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif
@@ -48,7 +48,8 @@ SANITIZE_release =
 SANITIZE_unparked = -DPARK_FROM=1000000
 
 # Fuzz targets, tests/fuzz_*.c: with libFuzzer in the variant fuzz, and with a driver that replays their
-# corpora in asan. Some calls of the rooms end in the target instead.
+# corpora in asan. Some calls of the rooms end in the target instead. What nodes write needs no library
+# of a cluster, so it is there too.
 FUZZ = http ws json config token command stream
 SANITIZE_fuzz = $(SANITIZE_asan) -fsanitize=fuzzer-no-link
 WRAP_command = -Wl,--wrap=crypto_random
@@ -127,10 +128,10 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o $(call objects,asan)
+$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)
 
-$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o $(call objects,fuzz)
+$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/cluster_wire.o $(call objects,fuzz)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -fsanitize=fuzzer -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,fuzz)
 
 # Everything the tests run, built beforehand and in parallel.

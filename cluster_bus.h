@@ -42,8 +42,8 @@ enum bus_event_kind {
     BUS_SLOW,   /* the oldest publication has not come back for rpc_timeout: `text` says so */
     BUS_MOVING, /* it has, or has failed */
     BUS_BOUND,  /* `slot` is bound */
-    BUS_FAILED, /* the publication `id`, not a notice, is not known to have reached anybody: `text`
-                   says why */
+    BUS_FAILED, /* the publication `id` of batch.partition, not a notice, is not known to have
+                   reached anybody: `text` says why */
     BUS_BATCH,  /* `batch` has come, its views valid as long as the event */
     BUS_NOTED /* `text` is for the log, at level warn: a queue was made again, strangers publish */
 };

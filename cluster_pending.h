@@ -27,7 +27,8 @@ enum pending_kind {
 struct pending_origin {
     bool is_node;
     uint64_t id;         /* the session's, or the request's at that node */
-    struct node_id node; /* if is_node */
+    struct node_id node; /* if is_node, */
+    int64_t expires;     /* and then it waits until then on our clock */
 };
 
 #define PENDING_SLOTS_MAX 2

@@ -1,30 +1,23 @@
 /* fuzz_token.c - tokens, client ids and the names of nodes: whatever is opened is exactly what was
  * sealed, and nothing else opens. */
-#include "crypto.h"
-#include "hub.h"
-#include "identity.h"
+#include "cluster_wire.h"
 
 #include "fuzz.h"
 
 #define NOW 1700000000
 
-static struct crypto_keys keys, other_keys;
+static struct crypto_keyring keys, other_keys;
 static struct crypto_known known, other_known;
-static struct hub hub;
 
 static void prepare(void)
 {
-    static const struct config config;
-    static const struct log log = {.level = LOG_ERROR};
-    static const struct identity self = {{127, 0, 0, 1}, 8800, NOW};
     static bool done;
 
     if (done)
         return;
     done = true;
-    REQUIRE(crypto_derive_keys(&keys, STR("0123456789abcdef")));
-    REQUIRE(crypto_derive_keys(&other_keys, STR("0123456789abcdeg")));
-    REQUIRE(hub_open(&hub, &config, &log) && hub_join(&hub, &keys, &self));
+    REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
+    REQUIRE(crypto_add_key(&other_keys, STR("0123456789abcdeg"), false));
 }
 
 /* --- tokens ---------------------------------------------------------------------------------- */
@@ -40,7 +33,7 @@ static void require_canonical(struct str token, struct str system, uint64_t gene
     for (int i = 0; i < 8; i++)
         expires = expires << 8 | time[i];
     REQUIRE(expires > NOW && expires <= INT64_MAX);
-    REQUIRE(crypto_sign_token(&keys, system, generation, (int64_t)expires, &again));
+    REQUIRE(crypto_sign_token(keys.keys, system, generation, (int64_t)expires, &again));
     REQUIRE(str_equal(str_of(&again), token));
     buf_free(&again);
 }
@@ -93,7 +86,7 @@ static void try_signing(struct fuzz *fuzz)
     struct buf token = {0}, name = {0};
 
     if (system.length) {
-        REQUIRE(crypto_sign_token(&keys, system, right, expires, &token));
+        REQUIRE(crypto_sign_token(keys.keys, system, right, expires, &token));
         REQUIRE(crypto_check_token(&keys, &known, str_of(&token), NOW, &name, &generation) ==
                 (expires > NOW));
         REQUIRE(expires <= NOW || (str_equal(str_of(&name), system) && generation == right));
@@ -109,7 +102,7 @@ static void require_same_id(const unsigned char plain[CRYPTO_ID_SIZE], struct st
 {
     char again[CRYPTO_ID_TEXT];
 
-    REQUIRE(crypto_seal_id(&keys, plain, again));
+    REQUIRE(crypto_seal_id(keys.keys, plain, again));
     REQUIRE(str_equal((struct str){again, sizeof again}, text));
 }
 
@@ -118,7 +111,7 @@ static void try_id_of_request(struct str text)
 {
     struct json_field field = {.name = STR_INIT("a")};
     struct json_error error;
-    struct identity owner;
+    struct node_tag owner;
     uint64_t number;
     struct buf json = {0};
 
@@ -126,7 +119,7 @@ static void try_id_of_request(struct str text)
     buf_append(&json, text);
     buf_append(&json, STR("}"));
     if (json_parse_object(str_of(&json), &field, 1, &error))
-        hub_open_id(&hub, field.value, &owner, &number);
+        wire_open_client(&keys, field.value, &owner, &number);
     buf_free(&json);
 }
 
@@ -135,9 +128,9 @@ static void try_id(struct str text)
     unsigned char plain[CRYPTO_ID_SIZE];
     struct str id = exact_copy(text);
 
-    if (crypto_open_id(&keys, id, plain))
+    if (crypto_open_id(keys.keys, id, plain))
         require_same_id(plain, id);
-    REQUIRE(!crypto_open_id(&other_keys, id, plain));
+    REQUIRE(!crypto_open_id(other_keys.keys, id, plain));
     try_id_of_request(text);
     free_copy(id);
 }
@@ -149,40 +142,42 @@ static void try_sealing(struct fuzz *fuzz)
     struct str bytes = fuzz_take(fuzz, sizeof plain);
     struct json_value json = {JSON_STRING, {0}};
     char text[CRYPTO_ID_TEXT + 2] = "\"";
-    struct identity owner;
+    struct node_tag owner;
     uint64_t number = 0;
 
     if (bytes.length)
         memcpy(plain, bytes.at, bytes.length);
-    REQUIRE(crypto_seal_id(&keys, plain, text + 1));
-    REQUIRE(crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+    REQUIRE(crypto_seal_id(keys.keys, plain, text + 1));
+    REQUIRE(crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
     REQUIRE(memcmp(plain, opened, sizeof plain) == 0);
     text[CRYPTO_ID_TEXT + 1] = '"';
     json.text = (struct str){text, sizeof text};
-    REQUIRE(hub_open_id(&hub, json, &owner, &number) == (plain[0] == 1));
-    if (plain[0] == 1)
-        REQUIRE(memcmp(owner.address, plain + 1, 4) == 0 && (number & 0xff) == plain[22]);
-    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT - 1}, opened));
+    REQUIRE(wire_open_client(&keys, json, &owner, &number));
+    REQUIRE(memcmp(owner.bytes, plain, 7) == 0 && (number & 0xff) == plain[22]);
+    REQUIRE(!wire_open_client(&other_keys, json, &owner, &number));
+    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT - 1}, opened));
     text[CRYPTO_ID_TEXT + 1] = text[1];
-    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT + 1}, opened));
+    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT + 1}, opened));
     text[1 + at] = (char)(text[1 + at] ^ (int)change);
-    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
 }
 
 /* --- names of nodes, digits ------------------------------------------------------------------ */
 
-static void try_identity(struct str text)
+static void try_node(struct str text)
 {
-    struct identity identity, again;
-    char written[IDENTITY_TEXT_MAX];
-    struct str copy = exact_copy(text);
+    struct node_id node = {.incarnation = 0}, again = {.incarnation = 0};
+    char written[NODE_TEXT_MAX];
+    struct str copy = exact_copy(text), host;
+    unsigned port;
 
-    if (identity_read(copy, &identity)) {
-        size_t length = identity_write(&identity, written);
+    if (node_read(copy, &node)) {
+        size_t length = node_write(&node, written);
 
         REQUIRE(length < sizeof written && str_equal((struct str){written, length}, text));
-        REQUIRE(identity_read((struct str){written, length}, &again));
-        REQUIRE(identity_same(&identity, &again) && identity_same_name(&identity, &again));
+        REQUIRE(node_split_name(&node, &host, &port) && node_set_name(&again, host, port));
+        again.incarnation = node.incarnation;
+        REQUIRE(node_equal(&node, &again) && node_equal_name(&node, &again));
     }
     free_copy(copy);
 }
@@ -229,7 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
         try_sealing(&fuzz);
         break;
     case 4:
-        try_identity(fuzz_rest(&fuzz));
+        try_node(fuzz_rest(&fuzz));
         break;
     case 5:
         try_digits(fuzz_rest(&fuzz));

@@ -1,0 +1,762 @@
+/* cluster_bus.c - publications in batches, their echoes, bindings, probes; the bus's thread.
+ *
+ * Data: each lane of each partition is a stream: entries that wait, and batches in flight, oldest
+ * first. An entry is a publication, and is itself the event that says it FAILED, so that telling
+ * needs no memory. A batch keeps its entries until it comes back; its bytes are made each time it
+ * is published. Numbers are given when a batch is formed, so what was dropped before leaves no
+ * hole.
+ *
+ * Flow: bus_publish puts an entry on the list `arrived`; the thread moves it to its stream, forms a
+ * batch of what waits when there are fewer in flight than the window, and publishes it. A batch of
+ * its own that RabbitMQ delivers is the echo: the oldest in flight, or those before it are lost.
+ * Notices go while no send of their partition waits, one batch at a time: so one can be published
+ * again without passing another.
+ *
+ * Bindings: `slots` says what each slot is to be; those that RabbitMQ has not been told are in the
+ * ring `dirty`. What was asked for and not answered is in the ring `asked`, in RabbitMQ's order.
+ *
+ * Deliveries: the ring `held` has all that are not acknowledged yet. The loop acknowledges those
+ * it was given, the thread all others; RabbitMQ hears of it in batches as well.
+ *
+ * Threads: `lock` guards what both sides use. The thread may hang in a name look-up; bus_close then
+ * abandons it: it frees the bus when it returns, and touches nothing of the caller's.
+ *
+ * Time: `clock` advances a second at most for each iteration, so a machine that stood still first
+ * reads what has come meanwhile, before it judges RabbitMQ by its age. */
+#include "cluster_bus.h"
+
+#include "cluster_bus_state.h"
+#include "worker.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define SEND_WINDOW 2 /* batches of a stream in flight; measured */
+#define NOTICES_A_BATCH 64
+#define HELD_BYTES (32 << 20) /* not acknowledged by the loop: then nothing more is read */
+#define ACK_EVERY 16          /* deliveries that are acknowledged together, or */
+#define ACK_BYTES (1 << 20)   /* so many bytes of them, or */
+#define ACK_TIME 200          /* after so many milliseconds */
+#define SCRATCH_KEPT 262144
+#define TICK 1000      /* milliseconds: heartbeats must go out */
+#define QUICK_TICK 100 /* while something is waited for */
+#define PAUSE_MOST 3200
+#define PROBE_EVERY 5000 /* milliseconds without an echo */
+#define PROBE_TIME 5000
+#define BREAK_TIME 20000
+#define NOTE_STRANGE 60000 /* milliseconds between two notes */
+#define NOTE_MADE 1000
+#define CLOSE_TIME 2000 /* milliseconds that bus_close waits for the thread */
+
+const uint32_t bus_echo_bounds[BUS_ECHO_BUCKETS - 1] = {250,   500,   1000,   2000,    4000,   8000,
+                                                        16000, 50000, 200000, 1000000, 5000000};
+
+/* --- coming up and going down ----------------------------------------------------------------- */
+
+static void bus_forget_deliveries(struct bus *bus)
+{
+    for (; bus->held_count; bus->held_count--) {
+        bus->stale += bus->held[bus->held_first].given;
+        bus->held_first = (bus->held_first + 1) % RABBIT_PREFETCH;
+    }
+    bus->held_bytes = bus->untold_bytes = 0;
+    bus->done = bus->told = 0;
+}
+
+static void bus_disconnect(struct bus *bus)
+{
+    if (bus->up)
+        bus->lost_at = worker_now();
+    bus_set_up(bus, false);
+    rabbit_disconnect(bus->rabbit);
+    bus_sort_arrived(bus);
+    bus_fail_sends(bus);
+    if (bus->slow)
+        bus_tell(bus, BUS_MOVING, "");
+    bus->slow = false;
+    if (strcmp(rabbit_error(bus->rabbit), bus->down) != 0) {
+        snprintf(bus->down, sizeof bus->down, "%s", rabbit_error(bus->rabbit));
+        bus_tell(bus, BUS_DOWN, bus->down);
+    }
+    bus_forget_deliveries(bus);
+    bus->retry_at = worker_now() + worker_pause(&bus->pause, PAUSE_MOST);
+}
+
+/* Up once all slots are bound and all probes have come back. */
+static void bus_check_up(struct bus *bus)
+{
+    if (bus->up || bus->slots.restoring || bus->probes_missing)
+        return;
+    bus->was_up = true;
+    bus->pause = 0;
+    bus->down[0] = '\0';
+    bus_set_up(bus, true);
+    bus_tell(bus, BUS_UP, "");
+}
+
+/* Has the bindings restored. If the queue is there its bindings are too, but for those that were
+ * young when RabbitMQ died: the bus is up once those are bound. */
+static void bus_restore_bindings(struct bus *bus, bool kept)
+{
+    int64_t since = kept && bus->was_up ? bus->lost_at - SLOTS_RECENT : INT64_MIN;
+
+    pthread_mutex_lock(&bus->lock);
+    slots_restore(&bus->slots, since);
+    pthread_mutex_unlock(&bus->lock);
+}
+
+static void bus_connect(struct bus *bus)
+{
+    bool kept;
+
+    if (rabbit_connected(bus->rabbit) || worker_now() < bus->retry_at)
+        return;
+    if (!rabbit_connect(bus->rabbit, &kept)) {
+        bus_disconnect(bus);
+        return;
+    }
+    bus->generation++;
+    for (unsigned i = 0; i < WIRE_PARTITIONS; i++)
+        bus->probes[i] = (struct bus_probe){.due = true};
+    bus->probes_missing = WIRE_PARTITIONS;
+    bus_restore_bindings(bus, kept);
+}
+
+/* --- what comes ------------------------------------------------------------------------------- */
+
+static void bus_count_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
+{
+    int64_t took = bus_now_us() - since;
+    size_t bucket = 0;
+
+    while (bucket < BUS_ECHO_BUCKETS - 1 && took > bus_echo_bounds[bucket])
+        bucket++;
+    probe->echo_at = bus->clock;
+    pthread_mutex_lock(&bus->lock);
+    bus->stats.echoes[bucket]++;
+    bus->stats.echo_sum += (uint64_t)took;
+    pthread_mutex_unlock(&bus->lock);
+}
+
+static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
+{
+    struct bus_probe *probe = &bus->probes[head->partition];
+
+    if (head->first != bus->generation || !probe->out)
+        return;
+    probe->out = false;
+    bus_count_echo(bus, probe, probe->at_us);
+    if (bus->probes_missing) {
+        bus->probes_missing--;
+        bus_check_up(bus);
+    }
+}
+
+/* A batch of this node's own has come back. One stream keeps its order: what was before it and has
+ * not come back is lost. */
+static void bus_take_echo(struct bus *bus, const struct wire_batch *head)
+{
+    struct stream *stream = &bus->streams[head->partition][head->lane];
+    struct stream_batch *found = stream_find(stream, head->first);
+
+    if (!found)
+        return; /* it has FAILED before, or is a repetition */
+    while (stream->in_flight != found)
+        bus_fail_batch(bus, stream, stream->in_flight,
+                       "RabbitMQ lost the message: one behind it came back");
+    stream_remove(stream, found);
+    bus_count_echo(bus, &bus->probes[head->partition], found->at_us);
+    bus_end(bus, head->lane, found->cost, found->entries.count, true);
+    stream_free_batch(found);
+}
+
+static void bus_count_strange(struct bus *bus, enum wire_result result)
+{
+    pthread_mutex_lock(&bus->lock);
+    bus->stats.strange++;
+    pthread_mutex_unlock(&bus->lock);
+    bus_note(bus, &bus->noted_strange, NOTE_STRANGE,
+             result == WIRE_VERSION_UNKNOWN
+                 ? "RabbitMQ brings publications of nodes whose version this one does not "
+                   "understand: they are dropped; bring all nodes to neighbouring versions"
+                 : "RabbitMQ brings publications that are not of this cluster: they are dropped; "
+                   "give each cluster on one RabbitMQ a [rabbitmq] exchange or vhost of its own, "
+                   "and all nodes of one cluster the same crypto_key");
+}
+
+/* Takes a delivery: true if it is given to the loop. `event` has its bytes behind it. */
+static bool bus_open_delivery(struct bus *bus, struct bus_event *event, size_t length)
+{
+    enum wire_result result;
+
+    *event = (struct bus_event){.kind = BUS_BATCH};
+    result = wire_open_batch((struct str){(const char *)(event + 1), length}, &bus->keys,
+                             str_of(&bus->cluster), &event->batch);
+    if (result != WIRE_GOOD) {
+        bus_count_strange(bus, result);
+        return false;
+    }
+    if (node_equal(&event->batch.origin, &bus->self)) {
+        if (event->batch.count)
+            bus_take_echo(bus, &event->batch);
+        else
+            bus_take_probe(bus, &event->batch);
+    }
+    return event->batch.count > 0;
+}
+
+static bool bus_take_delivery(struct bus *bus, const struct rabbit_event *delivery)
+{
+    struct bus_event *event = (struct bus_event *)(void *)delivery->memory;
+    bool given = event && bus_open_delivery(bus, event, delivery->length);
+    size_t last = (bus->held_first + bus->held_count) % RABBIT_PREFETCH;
+
+    if (!event)
+        bus_count_strange(bus, WIRE_MALFORMED);
+    if (given)
+        bus_post(bus, event);
+    else
+        free(event);
+    if (bus->held_count == RABBIT_PREFETCH)
+        return rabbit_fail(bus->rabbit, "it delivers more than was asked for", "see its log");
+    bus->held[last].size = delivery->length;
+    bus->held[last].given = given;
+    bus->held_count++;
+    bus->held_bytes += delivery->length;
+    return true;
+}
+
+/* Makes an order queue again that is not there. */
+static bool bus_make_order(struct bus *bus, unsigned partition)
+{
+    char text[160];
+
+    if (!rabbit_declare_order(bus->rabbit, partition))
+        return false;
+    snprintf(text, sizeof text,
+             "RabbitMQ had no order queue for partition %u: it is made again; do not delete it",
+             partition);
+    bus_note(bus, &bus->noted_made, NOTE_MADE, text);
+    return true;
+}
+
+/* No order queue took a batch: nobody has got it. */
+static void bus_take_returned(struct bus *bus, const struct wire_batch *head)
+{
+    struct stream *stream = &bus->streams[head->partition][head->lane];
+    struct stream_batch *found = stream_find(stream, head->first);
+
+    if (head->count == 0) {
+        bus->probes[head->partition].out = false;
+        bus->probes[head->partition].due = true;
+        return;
+    }
+    if (!found)
+        return;
+    pthread_mutex_lock(&bus->lock);
+    bus->stats.returned += found->entries.count;
+    pthread_mutex_unlock(&bus->lock);
+    if (head->lane == LANE_NOTICE)
+        found->again = true;
+    else
+        bus_fail_batch(bus, stream, found,
+                       "RabbitMQ had no order queue for the message: nobody got it");
+}
+
+static bool bus_take_return(struct bus *bus, const struct rabbit_event *returned)
+{
+    struct wire_batch head;
+    bool good =
+        returned->memory &&
+        wire_open_batch((struct str){returned->memory + sizeof(struct bus_event), returned->length},
+                        &bus->keys, str_of(&bus->cluster), &head) == WIRE_GOOD;
+
+    if (good)
+        bus_take_returned(bus, &head);
+    free(returned->memory);
+    return !good || bus_make_order(bus, head.partition);
+}
+
+static void bus_take_bound(struct bus *bus)
+{
+    struct slots_binding binding;
+    struct bus_event *event;
+    bool answered;
+
+    pthread_mutex_lock(&bus->lock);
+    answered = slots_answer(&bus->slots, &binding);
+    pthread_mutex_unlock(&bus->lock);
+    if (!answered)
+        return;
+    if (binding.bound) {
+        event = bus_new_event(BUS_BOUND, "");
+        event->slot = binding.slot;
+        event->version = binding.version;
+        bus_post(bus, event);
+    }
+    bus_check_up(bus);
+}
+
+/* True if the loop has enough to do: then nothing more is read. */
+static bool bus_pause(struct bus *bus)
+{
+    bool paused = bus->held_bytes > HELD_BYTES;
+
+    if (paused != bus->paused) {
+        pthread_mutex_lock(&bus->lock);
+        bus->paused = paused;
+        pthread_mutex_unlock(&bus->lock);
+    }
+    return paused;
+}
+
+static bool bus_take_events(struct bus *bus)
+{
+    while (!bus_pause(bus)) {
+        struct rabbit_event event = rabbit_next(bus->rabbit);
+
+        switch (event.kind) {
+        case RABBIT_NOTHING:
+            return true;
+        case RABBIT_LOST:
+            return false;
+        case RABBIT_DELIVERED:
+            if (!bus_take_delivery(bus, &event))
+                return false;
+            break;
+        case RABBIT_RETURNED:
+            if (!bus_take_return(bus, &event))
+                return false;
+            break;
+        case RABBIT_BOUND:
+            bus_take_bound(bus);
+            break;
+        }
+    }
+    return true;
+}
+
+/* --- what goes -------------------------------------------------------------------------------- */
+
+/* False if nothing can be sent now; then the thread waits until something can. */
+static bool bus_can_send(struct bus *bus)
+{
+    if (!rabbit_publishing(bus->rabbit) && rabbit_writable(bus->rabbit))
+        return true;
+    bus->blocked = true;
+    return false;
+}
+
+/* Fails what has waited too long. */
+static void bus_drop_expired(struct bus *bus, struct stream *sends)
+{
+    int64_t now = worker_now();
+
+    while (sends->waiting.first && sends->waiting.first->deadline < now)
+        bus_fail_entry(bus, stream_take(&sends->waiting),
+                       "RabbitMQ is slow: the message waited too long, and nobody got it");
+}
+
+/* Publishes a batch, or a probe, which has no entries. */
+static bool bus_send(struct bus *bus, unsigned partition, enum wire_lane lane,
+                     const struct stream_batch *batch)
+{
+    struct wire_batch head = {
+        .origin = bus->self, .lane = lane, .partition = partition, .first = batch->first};
+
+    bus->out.length = 0;
+    wire_begin_batch(&bus->out, &bus->keys, &head);
+    for (const struct stream_entry *entry = batch->entries.first; entry; entry = entry->next)
+        wire_append_entry(&bus->out, entry->text);
+    if (!wire_seal_batch(&bus->out, &bus->keys, str_of(&bus->cluster), batch->entries.count)) {
+        buf_free(&bus->out);
+        return rabbit_fail(bus->rabbit, "out of memory", "free some");
+    }
+    pthread_mutex_lock(&bus->lock);
+    bus->stats.bytes_published += bus->out.length;
+    pthread_mutex_unlock(&bus->lock);
+    return rabbit_publish(bus->rabbit, partition, batch->keys, batch->key_count, str_of(&bus->out));
+}
+
+static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane lane,
+                           struct stream_batch *batch)
+{
+    if (!batch)
+        return rabbit_fail(bus->rabbit, "out of memory", "free some");
+    batch->again = false;
+    batch->at = bus->clock;
+    batch->at_us = bus_now_us();
+    return bus_send(bus, partition, lane, batch);
+}
+
+/* Publishes a probe through a partition that has been quiet. */
+static bool bus_send_probe(struct bus *bus, unsigned partition)
+{
+    struct bus_probe *probe = &bus->probes[partition];
+    struct stream_batch empty = {.first = bus->generation};
+
+    if (bus->up && !probe->out && bus->clock - probe->echo_at >= PROBE_EVERY &&
+        !bus->streams[partition][LANE_SEND].flying && !bus->streams[partition][LANE_NOTICE].flying)
+        probe->due = true;
+    if (!probe->due || !bus_can_send(bus))
+        return true;
+    probe->due = false;
+    probe->out = true;
+    probe->at = bus->clock;
+    probe->at_us = bus_now_us();
+    return bus_send(bus, partition, LANE_SEND, &empty);
+}
+
+/* Publishes what waits for a partition: sends before notices. */
+static bool bus_send_partition(struct bus *bus, unsigned partition)
+{
+    struct stream *sends = &bus->streams[partition][LANE_SEND];
+    struct stream *notices = &bus->streams[partition][LANE_NOTICE];
+
+    bus_drop_expired(bus, sends);
+    if (!bus_send_probe(bus, partition))
+        return false;
+    if (!bus->up)
+        return true;
+    while (sends->waiting.first && sends->flying < SEND_WINDOW && bus_can_send(bus))
+        if (!bus_send_batch(bus, partition, LANE_SEND, stream_form(sends, UINT32_MAX)))
+            return false;
+    if (sends->waiting.first)
+        return true;
+    if (notices->in_flight && notices->in_flight->again && bus_can_send(bus))
+        return bus_send_batch(bus, partition, LANE_NOTICE, notices->in_flight);
+    if (!notices->flying && notices->waiting.first && bus_can_send(bus))
+        return bus_send_batch(bus, partition, LANE_NOTICE, stream_form(notices, NOTICES_A_BATCH));
+    return true;
+}
+
+static bool bus_publish_some(struct bus *bus)
+{
+    if (!rabbit_publish_rest(bus->rabbit))
+        return false;
+    for (unsigned i = 0; i < WIRE_PARTITIONS; i++)
+        if (!bus_send_partition(bus, (bus->turn + i) % WIRE_PARTITIONS))
+            return false;
+    bus->turn = (bus->turn + 1) % WIRE_PARTITIONS;
+    if (rabbit_publishing(bus->rabbit))
+        bus->blocked = true;
+    else if (bus->out.capacity > SCRATCH_KEPT)
+        buf_free(&bus->out);
+    return true;
+}
+
+static bool bus_ask_bindings(struct bus *bus)
+{
+    struct slots_binding binding;
+    bool asked;
+
+    for (;;) {
+        pthread_mutex_lock(&bus->lock);
+        asked = slots_can_ask(&bus->slots) && bus_can_send(bus) &&
+                slots_ask(&bus->slots, bus->clock, &binding);
+        pthread_mutex_unlock(&bus->lock);
+        if (!asked)
+            return true;
+        if (!rabbit_bind(bus->rabbit, binding.slot, binding.bound))
+            return false;
+    }
+}
+
+/* Takes what the loop has acknowledged, and what it was not given, off the ring. */
+static void bus_take_acknowledged(struct bus *bus, uint64_t count)
+{
+    uint64_t stale = count < bus->stale ? count : bus->stale;
+
+    bus->stale -= stale;
+    count -= stale;
+    while (bus->held_count && (count || !bus->held[bus->held_first].given)) {
+        count -= bus->held[bus->held_first].given;
+        bus->held_bytes -= bus->held[bus->held_first].size;
+        bus->untold_bytes += bus->held[bus->held_first].size;
+        bus->held_first = (bus->held_first + 1) % RABBIT_PREFETCH;
+        bus->held_count--;
+        if (bus->done++ == bus->told)
+            bus->untold_since = bus->clock;
+    }
+}
+
+static bool bus_send_acknowledgements(struct bus *bus)
+{
+    if (bus->done == bus->told ||
+        (bus->done - bus->told < ACK_EVERY && bus->untold_bytes < ACK_BYTES &&
+         bus->clock - bus->untold_since < ACK_TIME) ||
+        !rabbit_writable(bus->rabbit))
+        return true;
+    bus->told = bus->done;
+    bus->untold_bytes = 0;
+    return rabbit_acknowledge(bus->rabbit, bus->told);
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+/* The age of the oldest that has not come back, or -1 if there is none. */
+static int64_t bus_age(const struct bus *bus)
+{
+    int64_t oldest = INT64_MAX;
+
+    for (unsigned i = 0; i < WIRE_PARTITIONS; i++) {
+        for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
+            const struct stream_batch *batch = bus->streams[i][lane].in_flight;
+
+            if (batch && !batch->again && batch->at < oldest)
+                oldest = batch->at;
+        }
+        if (bus->probes[i].out && bus->probes[i].at < oldest)
+            oldest = bus->probes[i].at;
+    }
+    return oldest == INT64_MAX ? -1 : bus->clock - oldest;
+}
+
+static void bus_set_slow(struct bus *bus, bool slow)
+{
+    char text[120];
+
+    if (slow == bus->slow)
+        return;
+    bus->slow = slow;
+    snprintf(text, sizeof text,
+             "RabbitMQ is slow: what was published %lld ms ago has not come back",
+             (long long)bus->rpc_timeout);
+    bus_tell(bus, slow ? BUS_SLOW : BUS_MOVING, slow ? text : "");
+}
+
+/* False if RabbitMQ has not answered for so long that a new connection is the better chance. */
+static bool bus_check_age(struct bus *bus)
+{
+    int64_t age = bus_age(bus);
+    char text[100];
+
+    if (bus->up)
+        bus_set_slow(bus, age > bus->rpc_timeout);
+    if (age > BREAK_TIME || bus->clock - slots_oldest(&bus->slots, bus->clock) > BREAK_TIME)
+        return rabbit_fail(bus->rabbit, "it has not answered for 20 s", "see whether it hangs");
+    for (unsigned i = 0; i < WIRE_PARTITIONS; i++) {
+        if (!bus->probes[i].out || bus->clock - bus->probes[i].at <= PROBE_TIME)
+            continue;
+        snprintf(text, sizeof text, "a probe of partition %u has not come back within 5 s", i);
+        return rabbit_fail(bus->rabbit, text, "see whether it hangs or lost an exchange");
+    }
+    return true;
+}
+
+static bool bus_serve(struct bus *bus)
+{
+    bus->blocked = false;
+    return bus_take_events(bus) && bus_send_acknowledgements(bus) && bus_publish_some(bus) &&
+           bus_ask_bindings(bus) && bus_check_age(bus);
+}
+
+/* True if something is waited for that has to be looked after. */
+static bool bus_is_busy(const struct bus *bus)
+{
+    return bus_age(bus) >= 0 || bus->done != bus->told;
+}
+
+static void bus_wait(struct bus *bus)
+{
+    struct pollfd polls[2] = {{bus->pipe[0], POLLIN, 0}, {-1, POLLIN, 0}};
+    bool connected = rabbit_connected(bus->rabbit);
+    int64_t wait = TICK, now;
+
+    if (!connected)
+        wait = bus->retry_at - worker_now();
+    else if (bus_is_busy(bus))
+        wait = QUICK_TICK;
+    if (connected && (bus->blocked || !bus->paused)) {
+        polls[1].fd = rabbit_fd(bus->rabbit);
+        polls[1].events = (short)((bus->paused ? 0 : POLLIN) | (bus->blocked ? POLLOUT : 0));
+        if (!bus->paused && rabbit_has_input(bus->rabbit))
+            wait = 0;
+    }
+    poll(polls, 2, wait < 0 ? 0 : wait > TICK ? TICK : (int)wait);
+    now = worker_now();
+    bus->clock += now - bus->seen_at < TICK ? now - bus->seen_at : TICK;
+    bus->seen_at = now;
+}
+
+/* Takes what the loop has left. False if the thread is to end. */
+static bool bus_take_work(struct bus *bus)
+{
+    uint64_t acknowledged;
+    bool stop;
+
+    pthread_mutex_lock(&bus->lock);
+    if (bus->woken)
+        mailbox_drain(bus->pipe[0]);
+    bus->woken = false;
+    acknowledged = bus->acknowledged;
+    bus->acknowledged = 0;
+    stop = bus->stop;
+    pthread_mutex_unlock(&bus->lock);
+    bus_sort_arrived(bus);
+    bus_take_acknowledged(bus, acknowledged);
+    return !stop;
+}
+
+static void *bus_run(void *argument)
+{
+    struct bus *bus = argument;
+    bool abandoned;
+
+    while (bus_take_work(bus)) {
+        bus_connect(bus);
+        if (rabbit_connected(bus->rabbit) && !bus_serve(bus))
+            bus_disconnect(bus);
+        bus_wait(bus);
+    }
+    rabbit_leave(bus->rabbit);
+    pthread_mutex_lock(&bus->lock);
+    bus->ended = true;
+    abandoned = bus->abandoned;
+    pthread_mutex_unlock(&bus->lock);
+    if (abandoned)
+        bus_free(bus);
+    return NULL;
+}
+
+/* --- the loop's side -------------------------------------------------------------------------- */
+
+static struct stream_entry *bus_new_entry(const struct bus_publication *publication)
+{
+    char key[NODE_TEXT_MAX + 2] = "@";
+    size_t length;
+    struct stream_entry *entry;
+
+    if (publication->text.length > BUS_MESSAGE_MAX - WIRE_BATCH_HEAD_MAX - 4)
+        return NULL;
+    if (publication->to)
+        length = 1 + node_write(publication->to, key + 1);
+    else
+        length = (size_t)snprintf(key, sizeof key, "%u", (unsigned)publication->slot);
+    entry = stream_new((struct str){key, length}, publication->text, sizeof(struct bus_event));
+    if (!entry)
+        return NULL;
+    entry->id = publication->id;
+    entry->lane = publication->lane;
+    entry->partition = publication->partition;
+    entry->deadline = publication->deadline;
+    return entry;
+}
+
+bool bus_publish(struct bus *bus, const struct bus_publication *publication)
+{
+    enum wire_lane lane = publication->lane;
+    bool notice = lane == LANE_NOTICE, good;
+    struct stream_entry *entry = bus_new_entry(publication);
+
+    pthread_mutex_lock(&bus->lock);
+    good = entry && (bus->up || notice) && bus->bytes[lane] + stream_cost(entry) <= BUS_BYTES_MAX;
+    if (good) {
+        bus->bytes[lane] += stream_cost(entry);
+        bus->pending++;
+        bus->stats.notices_waiting += notice;
+        stream_append(&bus->arrived, entry);
+        bus_wake(bus);
+    } else {
+        bus->stats.notices_dropped += notice;
+    }
+    pthread_mutex_unlock(&bus->lock);
+    if (!good)
+        free(entry);
+    return good;
+}
+
+void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound)
+{
+    pthread_mutex_lock(&bus->lock);
+    slots_set(&bus->slots, slot, version, bound, worker_now());
+    bus_wake(bus);
+    pthread_mutex_unlock(&bus->lock);
+}
+
+struct bus_event *bus_take(struct bus *bus)
+{
+    return (struct bus_event *)mailbox_take(&bus->events);
+}
+
+void bus_acknowledge(struct bus *bus, uint64_t count)
+{
+    pthread_mutex_lock(&bus->lock);
+    bus->acknowledged += count;
+    if (bus->acknowledged >= ACK_EVERY || bus->paused)
+        bus_wake(bus);
+    pthread_mutex_unlock(&bus->lock);
+}
+
+void bus_read_stats(struct bus *bus, struct bus_stats *stats)
+{
+    pthread_mutex_lock(&bus->lock);
+    *stats = bus->stats;
+    pthread_mutex_unlock(&bus->lock);
+}
+
+bool bus_is_idle(struct bus *bus)
+{
+    bool idle;
+
+    pthread_mutex_lock(&bus->lock);
+    idle = bus->pending == 0;
+    pthread_mutex_unlock(&bus->lock);
+    return idle;
+}
+
+struct bus *bus_open(const struct bus_options *options)
+{
+    struct bus *bus = calloc(1, sizeof *bus);
+    struct rabbit_options rabbit = {
+        .config = options->config, .partitions = WIRE_PARTITIONS, .room = sizeof(struct bus_event)};
+    char node[NODE_TEXT_MAX];
+
+    if (!bus)
+        return NULL;
+    rabbit.node = (struct str){node, node_write(&options->self, node)};
+    bus->keys = *options->keys;
+    bus->self = options->self;
+    bus->rpc_timeout = (int64_t)options->config->rpc_timeout;
+    bus->seen_at = worker_now();
+    for (unsigned i = 0; i < WIRE_PARTITIONS * LANE_COUNT; i++)
+        bus->streams[i / LANE_COUNT][i % LANE_COUNT].next = 1; /* 0 is before the first */
+    bus->pipe[0] = bus->pipe[1] = -1;
+    pthread_mutex_init(&bus->lock, NULL);
+    mailbox_open(&bus->events, options->wake);
+    bus->rabbit = rabbit_open(&rabbit);
+    if (bus->rabbit && buf_append(&bus->cluster, options->cluster) && mailbox_pipe(bus->pipe) &&
+        (bus->has_thread = worker_start(&bus->thread, bus_run, bus)))
+        return bus;
+    bus_free(bus);
+    return NULL;
+}
+
+void bus_close(struct bus *bus)
+{
+    bool ended = false;
+
+    if (!bus)
+        return;
+    rabbit_stop(bus->rabbit);
+    pthread_mutex_lock(&bus->lock);
+    bus->stop = true;
+    bus_wake(bus);
+    pthread_mutex_unlock(&bus->lock);
+    for (int waited = 0; !ended && waited < CLOSE_TIME; waited += 10) {
+        poll(NULL, 0, waited ? 10 : 1);
+        pthread_mutex_lock(&bus->lock);
+        ended = bus->ended;
+        bus->abandoned = !ended && waited + 10 >= CLOSE_TIME;
+        pthread_mutex_unlock(&bus->lock);
+    }
+    if (!ended) {
+        pthread_detach(bus->thread);
+        return;
+    }
+    pthread_join(bus->thread, NULL);
+    bus_free(bus);
+}
