@@ -4,8 +4,8 @@
  * running are of this cluster. The node's key is taken with SET NX; if another incarnation has it,
  * its TTL tells whether that one lives: it grows when a living node refreshes it.
  *
- * A heartbeat: watch and GET the node's key (another incarnation there is a rival, whose key is left
- * alone); in one transaction refresh it, the key "key" and the set of nodes, and look for a
+ * A heartbeat: watch and GET the node's key (another incarnation there is a rival, whose key is
+ * left alone); in one transaction refresh it, the key "key" and the set of nodes, and look for a
  * tombstone; then list the nodes. It comes every third of node_ttl, and three times early after
  * joining, for nodes that join together list each other before they are listed.
  *
@@ -296,6 +296,9 @@ static bool member_refresh(struct member *member, bool *gone)
         return false;
     if (reply.type != REDIS_LIST || reply.count != 4)
         return store_wait(store, taken); /* just now */
+    if (redis_element(&reply, 2).type != REDIS_NUMBER)
+        return store_wait(store, "the key of the nodes in Redis is none of wspush's: set another "
+                                 "[redis] prefix");
     *gone |= redis_element(&reply, 2).number > 0;
     member->buried |= redis_element(&reply, 3).number > 0;
     return true;
