@@ -18,7 +18,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
 ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_state cluster_bus cluster_hello cluster_resolver cluster_peer cluster_link cluster_state cluster_route cluster_presence cluster
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_state cluster_bus cluster_hello cluster_lookup cluster_peer cluster_link cluster_state cluster_route cluster_presence cluster
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif
@@ -58,7 +58,7 @@ build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
 # Unit tests; those of rooms that only a cluster has are built there.
-CLUSTER_UNITS = test_task test_peer
+CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 all: wspush
@@ -127,6 +127,9 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
+
+# The one that looks up names of its own.
+build/%/test_cluster_link: LDFLAGS += -Wl,--wrap=getaddrinfo
 
 $(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)

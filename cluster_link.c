@@ -69,7 +69,7 @@ struct link {
 struct links {
     struct links_options options;
     struct tls_context *tls;
-    struct lookup *resolver;
+    struct lookup *lookup;
     struct node_id self;
     bool joined;
     struct peer *peers;
@@ -544,7 +544,7 @@ static void links_connect(struct links *links, struct peer *peer)
     struct link *link = NULL;
     int fd;
 
-    if (!peer_next_address(peer, links->resolver, links->now, &to))
+    if (!peer_next_address(peer, links->lookup, links->now, &to))
         return;
     fd = socket(to.any.sa_family, SOCK_STREAM, 0);
     if (fd >= 0)
@@ -649,7 +649,7 @@ static void links_keep_peers(struct links *links)
     struct lookup_result *result;
     struct peer *peer;
 
-    while ((result = lookup_take(links->resolver))) {
+    while ((result = lookup_take(links->lookup))) {
         const char *error = result->error;
 
         peer = peer_take_result(links->peers, result, links->now);
@@ -753,7 +753,7 @@ void links_close(struct links *links)
         free(event);
     }
     conn_shared_free(&links->shared);
-    lookup_close(links->resolver);
+    lookup_close(links->lookup);
     tls_context_free(links->tls);
     if (links->options.listener >= 0)
         close(links->options.listener);
@@ -768,8 +768,8 @@ struct links *links_open(const struct links_options *options)
         return NULL;
     links->options = *options;
     links->tls = tls_context_new_psk(options->keys);
-    links->resolver = lookup_open(options->wake);
-    if (links->tls && links->resolver)
+    links->lookup = lookup_open(options->wake);
+    if (links->tls && links->lookup)
         return links;
     links->options.listener = -1; /* it stays the caller's */
     links_close(links);

@@ -42,6 +42,10 @@ resolver: mailbox worker
 redis: config resolver worker
 cluster_wire: command crypto json
 cluster_order: cluster_wire
+cluster_hello: cluster_wire json
+cluster_lookup: worker
+cluster_peer: cluster_lookup cluster_order cluster_wire worker
+cluster_link: cluster_hello cluster_peer config conn crypto ws
 cluster_store: cluster_wire config mailbox redis
 cluster_member: cluster_store crypto worker
 cluster_burial: cluster_store worker
