@@ -149,7 +149,6 @@ static void end(struct fake *fake)
     shutdown(fake->listener, SHUT_RDWR);
     pthread_join(fake->thread, NULL);
     close(fake->listener);
-    pthread_mutex_destroy(&fake->lock);
 }
 
 static size_t accepted(struct fake *fake)
