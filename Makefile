@@ -135,6 +135,9 @@ build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,-
 build/%/test_cluster_bus: LDFLAGS += -Wl,--wrap=getaddrinfo
 # The one that looks up names of its own.
 build/%/test_cluster_link: LDFLAGS += -Wl,--wrap=getaddrinfo
+# Those that look up names of their own, and the one whose Redis loses replies.
+build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
 $(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)
