@@ -57,9 +57,14 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
-# Unit tests; those of rooms that only a cluster has are built there.
-CLUSTER_UNITS = test_task test_peer
-UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+# Unit tests; those of rooms that only a cluster has are built there. Those of PURE_UNITS need the rooms
+# of PURE_ROOMS alone; those of FAKED_UNITS bring their own bus, links and registry (tests/cluster_fake.h).
+CLUSTER_UNITS = test_peer
+PURE_UNITS = test_cluster_wire test_cluster_order test_cluster_pending
+PURE_ROOMS = buf table json command crypto cluster_wire cluster_order cluster_pending
+FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
+FAKED_ROOMS = redis cluster_registry rabbit cluster_bus cluster_link
+UNITS = $(filter-out $(CLUSTER_UNITS) $(PURE_UNITS) $(FAKED_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 all: wspush
 
@@ -116,6 +121,12 @@ build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
+$(PURE_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(PURE_ROOMS:%=build/cluster-asan/%.o)
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
+
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(filter-out $(FAKED_ROOMS:%=build/cluster-asan/%.o),$(call objects,cluster-asan))
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
+
 # The console's page, as the numbers of an array.
 build/console.inc: console.html
 	@mkdir -p $(@D)
@@ -139,7 +150,7 @@ test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/he
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
-            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
+            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(PURE_UNITS:%=build/cluster-asan/%) $(FAKED_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
