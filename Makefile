@@ -60,9 +60,7 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
-# Unit tests; those of rooms that only a cluster has are built there.
 CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
-UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 all: wspush
 
@@ -119,6 +117,12 @@ build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
+$(PURE_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(PURE_ROOMS:%=build/cluster-asan/%.o)
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
+
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(filter-out $(FAKED_ROOMS:%=build/cluster-asan/%.o),$(call objects,cluster-asan))
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
+
 # The console's page, as the numbers of an array.
 build/console.inc: console.html
 	@mkdir -p $(@D)
@@ -149,8 +153,7 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/c
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-            build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush build/tsan/test_mailbox \
-            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
+CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
