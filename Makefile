@@ -73,6 +73,7 @@ help:
 	@echo 'make fuzz        fuzz each target for SECONDS_EACH=60 (make fuzz-deps goes before it)'
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
+	@echo 'make chaos       run a cluster under random faults for SECONDS=60, with SEED=n for those of an earlier run'
 	@echo 'make scale       measure 2, 4 and 8 nodes of a cluster on this machine'
 	@echo 'make bench       measure a node beside the limit of this machine, in six minutes (make bench-deps draws)'
 	@echo 'make bench-quick the same in half a minute, less exactly'
@@ -180,6 +181,10 @@ bench-quick: build/release/wspush build/release/bench
 bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
 	@tests/bench_cluster.sh
 
+# SECONDS and SEED of the shell are no option of this target; those of the command line are.
+chaos: build/cluster-asan/wspush
+	@CHAOS_SECONDS='$(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)' CHAOS_SEED='$(if $(filter command%,$(origin SEED)),$(SEED))' tests/cluster/chaos.sh
+
 scale: build/cluster/wspush
 	@tests/scale.sh
 
@@ -233,7 +238,7 @@ clean:
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster scale install uninstall dist clean
+.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster chaos scale install uninstall dist clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """chaos.py - a cluster under load and faults, and what came of it.
 
-  chaos.py [--seconds N] [--seed N] [--nodes N] [--binary FILE] [--base PORT] [--rate N] [--plan]
+  chaos.py [--seconds N] [--seed N] [--nodes N] [--binary FILE] [--base PORT] [--rate N] [--only FAULTS]
 
 Nodes with Redis, RabbitMQ and ways of their own (world.py) have clients that come, join, leave and come back, and
 callers that send to them, each with a number of its own. Faults are injected and healed (faults.py). After each, when
@@ -25,7 +25,7 @@ import time
 
 import checker
 from checker import Call, History, INF, Send, Session, Stay, Violation
-from faults import Faults, mark_recovered
+from faults import KINDS, Faults, mark_recovered
 from net import Caller, Client, Refused
 from world import Broken, World, wait_until
 
@@ -48,7 +48,7 @@ class Chaos:
         self.options, self.folder = options, folder
         self.world = World(options.binary, folder, options.nodes, options.base, TTL)
         self.history, self.violations = History(), []
-        self.faults = Faults(self.world, self.history, self.on_end_of_node)
+        self.faults = Faults(self.world, self.history, self.on_end_of_node, options.only)
         self.tokens, self.payloads, self.number, self.keys = {}, {}, FIRST, 0
         self.open, self.busy, self.ended = asyncio.Event(), 0, False
         self.first_memory = {}
@@ -450,8 +450,13 @@ def read_options():
     parser.add_argument("--callers", type=int, default=12)
     parser.add_argument("--residents", type=int, default=6, help="clients that stay, on each node")
     parser.add_argument("--visitors", type=int, default=12)
+    parser.add_argument("--only", default="", help="kinds of faults, with commas between: " + ", ".join(KINDS))
     parser.add_argument("--quiet", action="store_true", help="print no line for each fault")
-    return parser.parse_args()
+    options = parser.parse_args()
+    unknown = set(filter(None, options.only.split(","))) - set(KINDS)
+    if unknown:
+        parser.error("there is no fault named " + ", ".join(unknown))
+    return options
 
 
 def main():

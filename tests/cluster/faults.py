@@ -8,6 +8,10 @@ from checker import Fault, INF
 from world import START_MAX, Broken, wait_until
 
 
+KINDS = {"node_stands": 4, "node_dies": 4, "node_is_alone": 2, "rabbit_dies": 3, "rabbit_stands": 1, "queue_goes": 2,
+         "redis_dies": 2, "redis_stands": 1, "redis_forgets": 1, "way_fails": 6, "link_fails": 3}  # and how often
+
+
 class Drawn:
     """A fault that has been drawn: `touches` is what no other may touch meanwhile."""
 
@@ -24,21 +28,18 @@ def number(drawn):
 
 
 class Faults:
-    def __init__(self, world, history, on_end_of_node):
+    def __init__(self, world, history, on_end_of_node, only=""):
         self.world, self.history, self.on_end_of_node = world, history, on_end_of_node
-        self.kinds = [(self.node_stands, 4), (self.node_dies, 4), (self.rabbit_dies, 3), (self.rabbit_stands, 1),
-                      (self.way_fails, 6), (self.queue_goes, 2), (self.redis_dies, 2), (self.redis_stands, 1),
-                      (self.redis_forgets, 1), (self.link_fails, 3), (self.node_is_alone, 2)]
-        if not world.shim:
-            self.kinds = [pair for pair in self.kinds if pair[0] != self.link_fails]
+        names = only.split(",") if only else [name for name in KINDS if world.shim or name != "link_fails"]
+        self.kinds, self.weights = [getattr(self, name) for name in names], [KINDS[name] for name in names]
 
     def draw(self, rng, beside=None):
-        """A fault; one that can be beside another."""
-        while True:
-            kind = rng.choices([kind for kind, _ in self.kinds], [weight for _, weight in self.kinds])[0]
-            drawn = kind(rng)
+        """A fault; one that can be beside another, or None if there is none."""
+        for _ in range(100):
+            drawn = rng.choices(self.kinds, self.weights)[0](rng)
             if not beside or not drawn.touches & beside.touches:
                 return drawn
+        return None
 
     async def run(self, drawn, after=0.0):
         """Lets a fault begin, last, and be healed."""

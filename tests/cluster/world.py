@@ -180,9 +180,9 @@ class Rabbit(Process):
             writer.write(struct.pack(">BHI", 1, channel, len(text)) + text + b"\xce")
         answer = b""
         with contextlib.suppress(OSError, asyncio.TimeoutError):
-            answer = await asyncio.wait_for(reader.read(-1), 10)  # the end comes behind the answers
+            answer = await asyncio.wait_for(reader.readuntil(struct.pack(">HH", 10, 51)), 10)  # connection.close-ok
         writer.close()
-        return answer.count(struct.pack(">HHI", 50, 41, 0))  # queue.delete-ok, of a queue with no message
+        return answer.count(struct.pack(">IHH", 8, 50, 41))  # queue.delete-ok
 
 
 def short(text):
