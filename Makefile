@@ -17,8 +17,8 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
-ROOMS = buf message table attempts deadline mailbox notify identity file log json order origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = task redis registry broker peer cluster
+ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending redis cluster_registry rabbit cluster_bus cluster_link cluster_state cluster_route cluster_presence cluster
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif

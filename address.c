@@ -2,6 +2,7 @@
 #include "address.h"
 
 #include "conn.h"
+#include "host.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ bool addresses_open(struct addresses *addresses, const struct config *config, ui
     addresses->proxies = malloc(room * sizeof *addresses->proxies);
     if (!addresses->proxies)
         return false;
-    while (config_next_network(&rest, network.address, &network.bits))
+    while (host_next_network(&rest, network.address, &network.bits))
         addresses->proxies[addresses->proxy_count++] = network;
     return true;
 }
@@ -89,7 +90,7 @@ static bool address_parse(struct str entry, unsigned char address[16])
     unsigned bits;
 
     return address_cut_port(&entry) && !memchr(entry.at, '/', entry.length) &&
-           config_next_network(&entry, address, &bits) && entry.length == 0;
+           host_next_network(&entry, address, &bits) && entry.length == 0;
 }
 
 /* Cuts the last entry off a list; separators alone are none. */

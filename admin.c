@@ -272,25 +272,80 @@ static void write_durations(struct buf *out, const struct api *api)
         write_buckets(out, &api->counts[route], route);
 }
 
+/* How long publications took to come back. */
+static void admin_write_echoes(struct buf *out, const struct cluster_stats *stats)
+{
+    struct label label;
+    char room[24];
+    uint64_t sum = 0;
+
+    write_family(out, "rabbitmq_echo_seconds", "histogram",
+                 "From a publication to its return through RabbitMQ.");
+    for (unsigned range = 0; range < CLUSTER_ECHO_BUCKETS; range++) {
+        struct buf bound = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+
+        sum += stats->echoes[range];
+        if (range < CLUSTER_ECHO_BUCKETS - 1)
+            append_seconds(&bound, stats->echo_bounds[range]);
+        else
+            buf_append(&bound, STR("+Inf"));
+        write_sample(out, "rabbitmq_echo_seconds_bucket", make_label(&label, "le", str_of(&bound)),
+                     sum);
+    }
+    write_name(out, "rabbitmq_echo_seconds_sum", (struct str){0});
+    append_seconds(out, stats->echo_sum);
+    buf_append(out, STR("\n"));
+    write_sample(out, "rabbitmq_echo_seconds_count", (struct str){0}, sum);
+}
+
+static void admin_write_bus(struct buf *out, const struct cluster_stats *stats)
+{
+    write_number(out, "rabbitmq_up", "gauge", "1 if RabbitMQ is connected.", stats->rabbitmq_up);
+    write_number(out, "rabbitmq_connects_total", "counter", "Times RabbitMQ has been connected.",
+                 stats->rabbitmq_connects);
+    write_number(out, "rabbitmq_publishes_total", "counter", "Publications given to RabbitMQ.",
+                 stats->publishes);
+    write_number(out, "rabbitmq_confirms_total", "counter",
+                 "Publications that came back through RabbitMQ.", stats->confirms);
+    write_number(out, "rabbitmq_refusals_total", "counter",
+                 "Publications that failed, or could not be made in time.", stats->refusals);
+    write_number(out, "rabbitmq_returned_total", "counter",
+                 "Publications that no order queue took.", stats->returned);
+    write_number(out, "rabbitmq_strange_total", "counter",
+                 "Messages of strangers that were dropped for their MAC or version.",
+                 stats->strange);
+    admin_write_echoes(out, stats);
+}
+
 static void write_cluster(struct buf *out, const struct cluster *cluster)
 {
-    struct cluster_figures figures = cluster_figures(cluster);
+    struct cluster_stats stats = cluster_stats(cluster);
 
-    write_number(out, "cluster_nodes", "gauge", "Other nodes that are known.", figures.nodes);
-    write_number(out, "cluster_links", "gauge", "Links to other nodes that are up.", figures.links);
-    write_number(out, "cluster_links_total", "counter", "Links that have come up.", figures.linked);
-    write_number(out, "redis_up", "gauge", "1 if Redis can be reached.", figures.redis_up);
+    write_number(out, "cluster_nodes", "gauge", "Other nodes that are known.", stats.nodes);
+    write_number(out, "cluster_links", "gauge", "Links to other nodes that are up.", stats.links);
+    write_number(out, "cluster_links_total", "counter", "Links that have come up.", stats.linked);
+    write_number(out, "cluster_held_back", "gauge",
+                 "Commands that wait for sends before them to come back.", stats.held_back);
+    write_number(out, "cluster_late_requests_total", "counter",
+                 "Requests of other nodes that came too late and were not done.", stats.late);
+    write_number(out, "cluster_presence_waiting", "gauge",
+                 "Presence records and notices that are not written and told yet.",
+                 stats.presence_waiting);
+    write_number(out, "cluster_notices_dropped_total", "counter",
+                 "Notices that were dropped: too many waited.", stats.notices_dropped);
+    write_number(out, "cluster_slots_unbound", "gauge",
+                 "Hash slots with members that RabbitMQ has not bound yet.", stats.slots_unbound);
+    write_number(out, "redis_up", "gauge", "1 if Redis can be reached.", stats.redis_up);
     write_number(out, "redis_reconnects_total", "counter", "Times Redis has come back.",
-                 figures.redis_reconnects);
-    write_number(out, "rabbitmq_up", "gauge", "1 if RabbitMQ is connected.", figures.rabbitmq_up);
-    write_number(out, "rabbitmq_connects_total", "counter", "Times RabbitMQ has been connected.",
-                 figures.rabbitmq_connects);
-    write_number(out, "rabbitmq_publishes_total", "counter", "Publications given to RabbitMQ.",
-                 figures.publishes);
-    write_number(out, "rabbitmq_confirms_total", "counter", "Publications RabbitMQ confirmed.",
-                 figures.confirms);
-    write_number(out, "rabbitmq_refusals_total", "counter",
-                 "Publications that were refused, or could not be made in time.", figures.refusals);
+                 stats.redis_reconnects);
+    if (stats.heartbeat_age >= 0) {
+        write_family(out, "redis_heartbeat_age_seconds", "gauge",
+                     "Since Redis last took a heartbeat of this node.");
+        write_name(out, "redis_heartbeat_age_seconds", (struct str){0});
+        append_seconds(out, (uint64_t)stats.heartbeat_age * 1000);
+        buf_append(out, STR("\n"));
+    }
+    admin_write_bus(out, &stats);
 }
 
 /* --- answers --------------------------------------------------------------------------------- */

@@ -526,7 +526,7 @@ static void answer_login(const struct api *api, struct str system, uint64_t gene
     struct buf data = {0};
 
     buf_append(&data, STR("{\"token\":\""));
-    data.failed |= !crypto_sign_token(api->keys, system, generation, unix_now + ttl, &data);
+    data.failed |= !crypto_sign_token(&api->keys->keys[0], system, generation, unix_now + ttl, &data);
     buf_append(&data, STR("\",\"expiresIn\":"));
     buf_append_number(&data, ttl);
     buf_append(&data, STR("}"));

@@ -33,7 +33,7 @@ struct api_count {
 /* What answers need; zeroed and then filled in by the owner, then api_open. */
 struct api {
     const struct config *config;
-    const struct crypto_keys *keys;
+    const struct crypto_keyring *keys;
     struct hub *hub;
     struct cluster *cluster; /* NULL on a node that is alone */
     struct accounts *accounts;

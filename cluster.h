@@ -19,14 +19,16 @@
 
 struct cluster;
 
-/* What a cluster is opened with; it must outlive the cluster. */
+/* What a cluster is opened with; all must outlive the cluster. */
 struct cluster_options {
     const struct config *config;
     const struct log *log;
-    const struct crypto_keys *keys;
+    const struct crypto_keyring *keys;
     struct hub *hub;
-    unsigned char address[4]; /* IPv4, that of this node for the others */
-    int listener;             /* listening there on the rpc port, non-blocking; owned from now on */
+    struct conn_shared *shared; /* the loop's: the budget of an iteration */
+    struct str host;            /* at which the others find this node: an address or a name */
+    unsigned port;
+    int listener; /* listening for them, non-blocking; owned from now on */
     int wake;
 };
 
@@ -46,17 +48,30 @@ const char *cluster_broken(const struct cluster *cluster);
  * node cannot serve yet; NULL if all is well. */
 const char *cluster_trouble(const struct cluster *cluster);
 
+#define CLUSTER_ECHO_BUCKETS 12 /* of the histogram of echoes; the last has no bound */
+
 /* What a node of a cluster counts. */
-struct cluster_figures {
+struct cluster_stats {
     uint64_t nodes, links, linked; /* other nodes, links to them, and all links there have been */
     bool redis_up, rabbitmq_up;
     uint64_t redis_reconnects, rabbitmq_connects;
-    uint64_t publishes, confirms, refusals;
+    uint64_t publishes, confirms, refusals; /* publications: all, come back, failed */
+    uint64_t returned;                      /* that no order queue took */
+    uint64_t strange;                       /* messages of strangers on the same RabbitMQ */
+    uint64_t held_back;                     /* commands that wait for sends before them */
+    uint64_t late;                          /* requests of nodes that were dropped for their age */
+    uint64_t presence_waiting;              /* records and notices that are not written and told */
+    uint64_t notices_dropped;
+    uint64_t slots_unbound; /* that RabbitMQ has not bound yet */
+    int64_t heartbeat_age;  /* milliseconds since the last good one; -1: there was none */
+    /* how long publications took to come back, in microseconds */
+    const uint32_t *echo_bounds; /* upper bounds of all buckets but the last */
+    uint64_t echoes[CLUSTER_ECHO_BUCKETS], echo_sum;
 };
 
-struct cluster_figures cluster_figures(const struct cluster *cluster);
+struct cluster_stats cluster_stats(const struct cluster *cluster);
 
-/* The configured scope of notices has changed: what is noted of this node's clients is noted anew.
+/* The configured scope of notices has changed: what is recorded of this node's clients is replaced.
  */
 void cluster_rescope(struct cluster *cluster);
 

@@ -12,7 +12,8 @@
  * them have come back. What of LANE_SEND has not come back when the connection breaks has FAILED
  * (unknown); what of LANE_NOTICE has not come back by the time the probes of the next connection
  * have, is published again with the numbers it had.
- * Refuses: more than BUS_BYTES_MAX bytes that wait in a lane, and more than BUS_MESSAGE_MAX at once.
+ * Refuses: more than BUS_BYTES_MAX bytes that wait in a lane, and more than BUS_MESSAGE_MAX at
+ * once.
  */
 #ifndef WSPUSH_CLUSTER_BUS_H
 #define WSPUSH_CLUSTER_BUS_H
@@ -41,10 +42,10 @@ enum bus_event_kind {
     BUS_SLOW,   /* the oldest publication has not come back for rpc_timeout: `text` says so */
     BUS_MOVING, /* it has, or has failed */
     BUS_BOUND,  /* `slot` is bound */
-    BUS_FAILED, /* the publication `id`, not a notice, is not known to have reached anybody: `text`
-                   says why */
+    BUS_FAILED, /* the publication `id` of batch.partition, not a notice, is not known to have
+                   reached anybody: `text` says why */
     BUS_BATCH,  /* `batch` has come, its views valid as long as the event */
-    BUS_NOTED   /* `text` is for the log, at level warn: a queue was made again, strangers publish */
+    BUS_NOTED /* `text` is for the log, at level warn: a queue was made again, strangers publish */
 };
 
 struct bus_event {
@@ -75,8 +76,8 @@ struct bus *bus_open(const struct bus_options *options);
  * comes back or FAILED follows; in LANE_NOTICE its batch comes back as long as the node lives. */
 bool bus_publish(struct bus *bus, const struct bus_publication *publication);
 
-/* Binds a slot, or unbinds it. BOUND follows, once RabbitMQ has the binding. A higher `version` than
- * that of the last call for this slot tells the answers apart. */
+/* Binds a slot, or unbinds it. BOUND follows, once RabbitMQ has the binding. A higher `version`
+ * than that of the last call for this slot tells the answers apart. */
 void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound);
 
 /* Takes all events as a list of struct bus_event; each is the caller's to free. */

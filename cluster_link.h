@@ -32,13 +32,14 @@ struct peer {
     /* the links' own: how to get one */
     struct link *connecting;
     int64_t retry_at, pause;
-    bool told;   /* that it cannot be reached */
+    bool told; /* that it cannot be reached */
 
     /* the cluster's */
-    bool listed;               /* the registry has it: set before it is connected to */
-    bool alive;                /* the registry says so */
-    bool ready;                /* it has all its bindings */
-    struct order_clock clock;  /* of the times in its messages */
+    bool listed;                      /* the registry has it: set before it is connected to */
+    bool alive;                       /* the registry says so */
+    bool ready;                       /* it has all its bindings */
+    int64_t down_at;                  /* when its link went down, or it became known without one */
+    struct order_clock clock;         /* of the times in its messages */
     uint64_t passed[WIRE_PARTITIONS]; /* up to here it has taken what this node has sent there */
     struct peer *next;
 };

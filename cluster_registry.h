@@ -4,10 +4,10 @@
  *
  * A thread of its own does the waiting. Each round of it begins with the heartbeat, if that is due;
  * everything else is done in pieces between two of them. No record is written or removed unless the
- * last heartbeat was good and younger than node_ttl / 3 at the start of its piece (a node that stood
- * still first finds out whether it was taken for dead).
- * Refuses: to join beside a living node of the same name, beside nodes of another crypto_key, of
- * another exchange, or of a version that names none. */
+ * last heartbeat was good and younger than node_ttl / 3 at the start of its piece (a node that
+ * stood still first finds out whether it was taken for dead). Refuses: to join beside a living node
+ * of the same name, beside nodes of another crypto_key, of another exchange, or of a version that
+ * names none. */
 #ifndef WSPUSH_CLUSTER_REGISTRY_H
 #define WSPUSH_CLUSTER_REGISTRY_H
 
@@ -94,15 +94,16 @@ bool registry_write(struct registry *registry, uint64_t id, struct str name, str
 /* Removes all records of this node; nobody is told. */
 void registry_clear(struct registry *registry);
 
-/* Begins to remove the records of a dead node, unless another node does; REMOVED follows for as long
- * as there are records. Call it each time the node is listed as dead. */
+/* Begins to remove the records of a dead node, unless another node does; REMOVED follows for as
+ * long as there are records. Call it each time the node is listed as dead. */
 void registry_bury(struct registry *registry, const struct node_id *dead);
 
 /* What REMOVED told of has been told: goes on, or ends. */
 void registry_go_on(struct registry *registry, const struct node_id *dead);
 
 struct registry_stats {
-    int64_t beat_at; /* when the last good heartbeat was, milliseconds of the steady clock; 0: never */
+    int64_t
+        beat_at; /* when the last good heartbeat was, milliseconds of the steady clock; 0: never */
 };
 
 void registry_read_stats(struct registry *registry, struct registry_stats *stats);

@@ -3,12 +3,11 @@
  *
  * A message is one JSON object, over a link or as an entry of a batch. A batch is one message of
  * AMQP:
- *   "wsp" VERSION | MAC (32) | KEY (8) | length, text of the origin | LANE PARTITION | FIRST (8) |
- *   COUNT (4) | COUNT times: length (4), entry
- * Numbers are big-endian. The MAC is HMAC-SHA-256 under the publication key whose name is KEY, over
- * the cluster's name and all that follows the MAC.
- * Refuses: everything that no node of this protocol version, the one before or the one after would
- * write. */
+ *   "wsp" | MAC (32) | VERSION | KEY (8) | length, text of the origin | LANE PARTITION | FIRST (8)
+ * | COUNT (4) | COUNT times: length (4), entry Numbers are big-endian. The MAC is HMAC-SHA-256
+ * under the publication key whose name is KEY, over the cluster's name and all that follows the
+ * MAC. Refuses: everything that no node of this protocol version, the one before or the one after
+ * would write. */
 #ifndef WSPUSH_CLUSTER_WIRE_H
 #define WSPUSH_CLUSTER_WIRE_H
 
@@ -92,8 +91,8 @@ unsigned wire_partition(struct str system);
 enum msg_kind {
     MSG_REQUEST, /* do this command for me; answered by MSG_REPLY of the same id */
     MSG_REPLY,
-    MSG_SEND,   /* to all nodes that have members: a send */
-    MSG_COUNT,  /* how many has the send `id` of the asker reached with you? Answered by MSG_REPLY */
+    MSG_SEND,  /* to all nodes that have members: a send */
+    MSG_COUNT, /* how many has the send `id` of the asker reached with you? Answered by MSG_REPLY */
     MSG_STATUS, /* the sender's clock, and whether it has all its bindings */
     MSG_LEAVE   /* the sender leaves, and has told all that was to be told */
 };
@@ -133,9 +132,9 @@ struct wire_batch {
     struct node_id origin;
     enum wire_lane lane;
     unsigned partition;
-    uint64_t first;   /* the number of the first entry among all of its origin, lane and partition:
-                         numbers have no holes. A probe has no entry, and any number */
-    uint32_t count;   /* entries */
+    uint64_t first; /* the number of the first entry among all of its origin, lane and partition:
+                       numbers have no holes. A probe has no entry, and any number */
+    uint32_t count; /* entries */
     struct str entries; /* those that wire_next_entry has not taken */
 };
 
@@ -153,8 +152,8 @@ bool wire_seal_batch(struct buf *out, const struct crypto_keyring *keys, struct 
 enum wire_result {
     WIRE_GOOD,
     WIRE_VERSION_UNKNOWN, /* it names a version that this node does not understand */
-    WIRE_STRANGE,   /* its MAC is not one of this cluster's: another cluster's, or forged */
-    WIRE_MALFORMED, /* it is no batch, or the MAC is good and the rest is not */
+    WIRE_STRANGE,         /* its MAC is not one of this cluster's: another cluster's, or forged */
+    WIRE_MALFORMED,       /* it is no batch, or the MAC is good and the rest is not */
 };
 
 /* Opens a batch. GOOD: `batch` is filled in, with a view of `bytes`. */

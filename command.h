@@ -1,6 +1,6 @@
 /* command.h - the one vocabulary in which the rooms and the nodes speak: what is to be done, what
  * came of it, and the JSON of both. Made by api, applied by hub, carried by cluster.
- * Refuses: letters of other nodes that are malformed; who makes a command here has checked it. */
+ * Refuses: nothing; who makes a command has checked it. */
 #ifndef WSPUSH_COMMAND_H
 #define WSPUSH_COMMAND_H
 
@@ -66,40 +66,6 @@ struct outcome {
                           COMMAND_CLIENT_INFO the one object */
 };
 
-/* What one node says to another. */
-enum letter_kind {
-    LETTER_REQUEST, /* do this command for me; answered by LETTER_ANSWER of the same id */
-    LETTER_ANSWER,
-    LETTER_PUBLISH, /* to all nodes that have members: a send, numbered by its origin */
-    LETTER_COUNT,   /* how many has the publication `number` of the asker reached with you? */
-    LETTER_STATE,   /* whether the sender has all its bindings */
-    LETTER_LEAVE    /* the sender leaves, and has told all that was to be told */
-};
-
-/* All views belong to the text it was read from, or to the buffer given to letter_read. */
-struct letter {
-    enum letter_kind kind;
-    uint64_t id;            /* of a request, a count and their answer */
-    int64_t at;             /* REQUEST, STATE: milliseconds of the sender's clock */
-    struct str origin;      /* PUBLISH: the node that published it, and its start */
-    uint64_t number;        /* PUBLISH, COUNT: of the publication */
-    uint64_t slot;          /* COUNT: where it was published, */
-    uint64_t order;         /* and in which order */
-    struct str after;       /* REQUEST: what the sender has published before, see order.h; JSON */
-    bool counted;           /* PUBLISH: its origin will ask for the count */
-    bool ready;             /* STATE */
-    struct command command; /* REQUEST, PUBLISH */
-    struct outcome outcome; /* ANSWER; `error` is in `error`, and `list` a view in `list` */
-    struct str error, list;
-};
-
-/* Appends a letter as one JSON object. ANSWER: `outcome` is what is written. */
-bool letter_write(struct buf *out, const struct letter *letter);
-
-/* Reads a letter. `decoded` holds the strings that had to be decoded; what it held is dropped.
- * False if it is malformed or there is no memory. */
-bool letter_read(struct str text, struct buf *decoded, struct letter *letter);
-
 /* True for the codes that a client may be closed with: 1000, and 3000 to 4999 but for 4400 to 4499,
  * which are wspush's own. */
 bool command_may_close_with(int64_t code);
@@ -107,6 +73,9 @@ bool command_may_close_with(int64_t code);
 /* True if a command that another node has sent may be done: what clients get of it is JSON, or a
  * close frame, that they can read, and a group has a name. */
 bool command_is_whole(const struct command *command);
+
+/* True if a command is for a group, a user or a system: for clients on any node. */
+bool command_is_published(const struct command *command);
 
 /* Appends the frame that a send pushes: {"code":…,"msg":…,"data":…} and what belongs behind it. */
 bool command_write_push(struct buf *out, const struct command *command);

@@ -1,13 +1,11 @@
 /* config.c - INI text to `struct config`. */
 #include "config.h"
 
-#include "identity.h"
+#include "host.h"
 #include "origin.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 enum kind {
     KIND_TEXT,     /* into char[room] */
@@ -18,7 +16,8 @@ enum kind {
     KIND_WORD,     /* one of `words`, kept as its place */
     KIND_KEY,      /* exactly 16 bytes */
     KIND_REGISTER, /* open, closed or key:SECRET */
-    KIND_ADMIN     /* ADDRESS:PORT, or nothing */
+    KIND_ADMIN,    /* HOST:PORT, or nothing; host and port are kept apart */
+    KIND_LISTEN    /* HOST, or as above */
 };
 
 struct complaint;
@@ -28,7 +27,8 @@ struct key {
     struct str section, name;
     enum kind kind;
     size_t offset;
-    uint64_t min, max; /* of a number; of a text its least length, and its room */
+    uint64_t min, max; /* of a number; of a text its least length, and its room; of HOST:PORT
+                          `min` is where the port goes */
     const char *words; /* separated by spaces */
     const char *preset;
     bool (*check)(struct str value, struct complaint *wrong); /* of a text, or NULL */
@@ -46,6 +46,11 @@ struct key {
     {                                                                                              \
         STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, NULL, preset, NULL          \
     }
+#define LISTEN(section, name, kind, host, port, preset)                                            \
+    {                                                                                              \
+        STR_INIT(section), STR_INIT(name), kind, AT(host), AT(port), ROOM(host), NULL, preset,     \
+            NULL                                                                                   \
+    }
 #define CHOICE(section, name, kind, member, words, preset)                                         \
     {                                                                                              \
         STR_INIT(section), STR_INIT(name), kind, AT(member), 0, 0, words, preset, NULL             \
@@ -58,13 +63,14 @@ struct key {
 static bool config_check_host(struct str value, struct complaint *wrong);
 static bool config_check_networks(struct str value, struct complaint *wrong);
 static bool config_check_origins(struct str value, struct complaint *wrong);
-static bool config_check_address(struct str value, struct complaint *wrong);
+static bool config_check_advertise(struct str value, struct complaint *wrong);
 
 static const struct key keys[] = {
     CHECKED("common", "host", host, 1, "0.0.0.0", config_check_host),
     NUMBER("common", "port", KIND_NUMBER, port, 1, 65535, "7800"),
     CHOICE("common", "cluster", KIND_BOOLEAN, cluster, "false true", "false"),
     CHOICE("common", "crypto_key", KIND_KEY, crypto_key, NULL, ""),
+    CHOICE("common", "crypto_key_accepted", KIND_KEY, crypto_key_accepted, NULL, ""),
     CHECKED("common", "data_dir", data_dir, 1, "data", NULL),
     TEXT("common", "user", user, ""),
     NUMBER("common", "drain", KIND_SECONDS, drain, 0, 3600, "5"),
@@ -100,7 +106,7 @@ static const struct key keys[] = {
     TEXT("tls", "cert", tls_cert, ""),
     TEXT("tls", "key", tls_key, ""),
 
-    CHOICE("admin", "listen", KIND_ADMIN, admin_host, NULL, "127.0.0.1:7801"),
+    LISTEN("admin", "listen", KIND_ADMIN, admin_host, admin_port, "127.0.0.1:7801"),
     CHOICE("console", "enabled", KIND_BOOLEAN, console, "false true", "true"),
 
     CHECKED("redis", "host", redis_host, 1, "127.0.0.1", NULL),
@@ -116,8 +122,9 @@ static const struct key keys[] = {
     TEXT("rabbitmq", "vhost", rabbitmq_vhost, "/"),
     CHECKED("rabbitmq", "exchange", rabbitmq_exchange, 1, "wspush", NULL),
 
-    CHECKED("cluster", "advertise", advertise, 0, "", config_check_address),
+    CHECKED("cluster", "advertise", advertise, 0, "", config_check_advertise),
     NUMBER("cluster", "rpc_port", KIND_NUMBER, rpc_port, 0, 65535, "0"),
+    LISTEN("cluster", "rpc_listen", KIND_LISTEN, rpc_listen_host, rpc_listen_port, ""),
     NUMBER("cluster", "node_ttl", KIND_SECONDS, node_ttl, 1, 3600, "15"),
     NUMBER("cluster", "rpc_timeout", KIND_NUMBER, rpc_timeout, 10, 2900, "2000"),
 };
@@ -274,55 +281,30 @@ static bool set_register(struct str value, struct config *config, struct complai
     return true;
 }
 
-/* ADDRESS:PORT; an address of IPv6 stands in brackets. */
-static bool set_admin(struct str value, struct config *config, struct complaint *wrong)
+static bool config_set_listen(struct config *config, const struct key *key, struct str value,
+                              struct complaint *wrong)
 {
-    struct str host = value, port = {0};
+    char *out = (char *)config + key->offset;
+    struct str host = {0};
+    uint64_t port = 0;
 
-    config->admin_port = 0;
-    config->admin_host[0] = '\0';
-    if (value.length == 0)
-        return true;
-    while (host.length && host.at[host.length - 1] != ':')
-        host.length--;
-    port = (struct str){host.at + host.length, value.length - host.length};
+    if (value.length && (!host_split(value, &host, &port) || host.length >= key->max ||
+                         (key->kind == KIND_ADMIN && !port)))
+        return key->kind == KIND_ADMIN
+                   ? complain(wrong, "listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not ",
+                              value)
+                   : complain(wrong,
+                              "rpc_listen must be an address of this machine, with or without "
+                              "a port, such as 0.0.0.0:8800 or [::]:8800, not ",
+                              value);
     if (host.length)
-        host.length--;
-    if (host.length > 2 && host.at[0] == '[' && host.at[host.length - 1] == ']')
-        host = (struct str){host.at + 1, host.length - 2};
-    else if (memchr(host.at, ':', host.length))
-        host.length = 0;
-    if (host.length == 0 || memchr(host.at, '[', host.length) ||
-        memchr(host.at, ']', host.length) || host.length >= sizeof config->admin_host ||
-        !str_number(port, 65535, &config->admin_port) || !config->admin_port)
-        return complain(wrong, "listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not ", value);
-    memcpy(config->admin_host, host.at, host.length);
-    config->admin_host[host.length] = '\0';
+        memcpy(out, host.at, host.length);
+    out[host.length] = '\0';
+    memcpy((char *)config + key->min, &port, sizeof port);
     return true;
 }
 
 /* --- lists ------------------------------------------------------------------------------------ */
-
-bool config_next_network(struct str *rest, unsigned char address[16], unsigned *bits)
-{
-    struct str after = *rest, entry = str_entry(&after), length = entry;
-    struct str host = str_cut(&length, '/');
-    bool ipv6 = host.length && memchr(host.at, ':', host.length);
-    uint64_t number = ipv6 ? 128 : 32;
-    char text[INET6_ADDRSTRLEN] = "";
-
-    *rest = (struct str){entry.at, entry.length + after.length};
-    if (host.length == 0 || host.length >= sizeof text || memchr(host.at, '\0', host.length))
-        return false;
-    memcpy(text, host.at, host.length);
-    memcpy(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
-    if (inet_pton(ipv6 ? AF_INET6 : AF_INET, text, ipv6 ? address : address + 12) != 1 ||
-        (length.at && !str_number(length, number, &number)))
-        return false;
-    *bits = (unsigned)number + (ipv6 ? 0 : 96);
-    *rest = after;
-    return true;
-}
 
 static bool config_check_networks(struct str value, struct complaint *wrong)
 {
@@ -330,7 +312,7 @@ static bool config_check_networks(struct str value, struct complaint *wrong)
     unsigned char address[16];
     unsigned bits;
 
-    while (config_next_network(&rest, address, &bits))
+    while (host_next_network(&rest, address, &bits))
         continue;
     return rest.length == 0 ||
            complain(wrong,
@@ -347,16 +329,13 @@ static bool config_check_host(struct str value, struct complaint *wrong)
     return true;
 }
 
-/* An address that one machine can have, or none. */
-static bool config_check_address(struct str value, struct complaint *wrong)
+static bool config_check_advertise(struct str value, struct complaint *wrong)
 {
-    unsigned char address[4];
-
-    if (value.length == 0 ||
-        (identity_read_address(value, address) && address[0] != 0 && address[0] < 224))
-        return true;
-    return complain(
-        wrong, "advertise must be an IPv4 address of this machine, such as 10.0.0.11, not ", value);
+    return value.length == 0 || host_is_reachable(value) ||
+           complain(wrong,
+                    "advertise must be an address of this machine or a host name, such as "
+                    "10.0.0.11, fd00::11 or push-1.example, not ",
+                    value);
 }
 
 static bool config_check_origins(struct str value, struct complaint *wrong)
@@ -375,6 +354,15 @@ static bool config_check_origins(struct str value, struct complaint *wrong)
 bool config_allows_origin(const struct config *config, struct str origin)
 {
     return origin_is_allowed(str_from(config->allowed_origins), origin);
+}
+
+static bool config_complain_key(const struct key *key, struct complaint *wrong)
+{
+    char what[80];
+
+    snprintf(what, sizeof what, "%.*s must have exactly 16 bytes", (int)key->name.length,
+             key->name.at);
+    return complain(wrong, what, (struct str){0}); /* a secret is not repeated */
 }
 
 static bool set_value(struct config *config, const struct key *key, struct str value,
@@ -409,10 +397,11 @@ static bool set_value(struct config *config, const struct key *key, struct str v
     case KIND_REGISTER:
         return set_register(value, config, wrong);
     case KIND_ADMIN:
-        return set_admin(value, config, wrong);
+    case KIND_LISTEN:
+        return config_set_listen(config, key, value, wrong);
     case KIND_KEY:
         if (value.length != 16 && value.length != 0)
-            return complain(wrong, "crypto_key must have exactly 16 bytes", (struct str){0});
+            return config_complain_key(key, wrong);
         if (value.length)
             memcpy(out, value.at, value.length);
         ((char *)out)[value.length] = '\0';
@@ -717,7 +706,8 @@ static size_t value_size(const struct key *key)
     case KIND_KEY:
         return ROOM(crypto_key);
     case KIND_ADMIN:
-        return ROOM(admin_host);
+    case KIND_LISTEN:
+        return (size_t)key->max;
     case KIND_BOOLEAN:
         return sizeof(bool);
     case KIND_WORD:
@@ -735,12 +725,14 @@ static size_t value_size(const struct key *key)
 static bool is_same(const struct config *a, const struct config *b, const struct key *key)
 {
     const char *left = (const char *)a + key->offset, *right = (const char *)b + key->offset;
-    bool text = key->kind == KIND_TEXT || key->kind == KIND_KEY || key->kind == KIND_ADMIN;
+    bool listen = key->kind == KIND_ADMIN || key->kind == KIND_LISTEN;
+    bool text = key->kind == KIND_TEXT || key->kind == KIND_KEY || listen;
 
     if (text ? strcmp(left, right) != 0 : memcmp(left, right, value_size(key)) != 0)
         return false;
     return (key->kind != KIND_REGISTER || strcmp(a->register_key, b->register_key) == 0) &&
-           (key->kind != KIND_ADMIN || a->admin_port == b->admin_port);
+           (!listen ||
+            memcmp((const char *)a + key->min, (const char *)b + key->min, sizeof(uint64_t)) == 0);
 }
 
 /* The value of a live key as text. */

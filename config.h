@@ -12,13 +12,16 @@ enum config_register { REGISTER_OPEN, REGISTER_CLOSED, REGISTER_KEY };
 enum config_notice { NOTICE_GROUP, NOTICE_SYSTEM, NOTICE_OFF };
 enum config_log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
+#define CONFIG_ADVERTISE_MAX 100 /* bytes of an address or a host name */
+
 /* Values as they are used: times in milliseconds, sizes in bytes. Texts end in a NUL. */
 struct config {
     /* common */
     char host[256];
     uint64_t port;
     bool cluster;
-    char crypto_key[17]; /* 16 bytes, or empty: a random key kept in data_dir */
+    char crypto_key[17];          /* 16 bytes, or empty: a random key kept in data_dir */
+    char crypto_key_accepted[17]; /* a second one, which is accepted and not used; or empty */
     char data_dir[1024];
     char user[64];
     uint64_t drain, drain_wait;
@@ -72,11 +75,13 @@ struct config {
     /* rabbitmq */
     char rabbitmq_host[256];
     uint64_t rabbitmq_port;
-    char rabbitmq_user[128], rabbitmq_password[256], rabbitmq_vhost[128], rabbitmq_exchange[128];
+    char rabbitmq_user[128], rabbitmq_password[256], rabbitmq_vhost[128], rabbitmq_exchange[101];
 
     /* cluster */
-    char advertise[64]; /* empty: the first private IPv4 address */
-    uint64_t rpc_port;  /* 0: port + 1000 */
+    char advertise[CONFIG_ADVERTISE_MAX + 1]; /* empty: the first private IPv4 address */
+    uint64_t rpc_port;                        /* 0: port + 1000 */
+    char rpc_listen_host[256];                /* empty: where it is advertised, */
+    uint64_t rpc_listen_port;                 /* 0: at rpc_port */
     uint64_t node_ttl, rpc_timeout;
 };
 
@@ -117,11 +122,5 @@ void config_adopt(struct config *into, const struct config *from);
 /* True if `origin`, as a browser sends it, is one of the origins allowed; an empty list allows
  * all. */
 bool config_allows_origin(const struct config *config, struct str origin);
-
-/* Takes the next network off a list such as that of trusted_proxies: its address, of which the
- * first `bits` bits count; IPv4 as ::ffff:a.b.c.d, with 96 bits more. False at the end, where
- * nothing but separators is left in `rest`, and at what is no network, with which `rest` then
- * begins. */
-bool config_next_network(struct str *rest, unsigned char address[16], unsigned *bits);
 
 #endif

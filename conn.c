@@ -27,6 +27,17 @@ bool conn_secure(struct conn *conn, const struct tls_context *context)
     return conn->tls;
 }
 
+bool conn_secure_client(struct conn *conn, const struct tls_context *context, size_t key)
+{
+    conn->tls = tls_open_client(context, conn->fd, key);
+    return conn->tls;
+}
+
+bool conn_is_opening(const struct conn *conn)
+{
+    return conn->tls && tls_is_opening(conn->tls);
+}
+
 const char *conn_failure(const struct conn *conn)
 {
     return conn->tls ? tls_reason(conn->tls) : NULL;

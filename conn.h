@@ -109,6 +109,12 @@ void conn_open(struct conn *conn, int fd, struct conn_shared *shared);
 /* Has a connection that was just opened speak TLS. False: no memory. */
 bool conn_secure(struct conn *conn, const struct tls_context *context);
 
+/* The same for the end that has connected, with the key number `key`: see tls_open_client. */
+bool conn_secure_client(struct conn *conn, const struct tls_context *context, size_t key);
+
+/* True until a connection over TLS has done its handshake, which conn_fill does. */
+bool conn_is_opening(const struct conn *conn);
+
 /* Why a connection over TLS has ended; NULL if nothing went wrong, or it is plain. */
 const char *conn_failure(const struct conn *conn);
 

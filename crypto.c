@@ -105,15 +105,6 @@ static bool hmac_sha256(struct str key, struct str text, unsigned char out[CRYPT
                                          (const unsigned char *)text.at, text.length, out, &length);
 }
 
-bool crypto_derive_keys(struct crypto_keys *keys, struct str crypto_key)
-{
-    /* one key for one purpose: what signs tokens must never seal anything else */
-    return hmac_sha256(crypto_key, STR("wspush token"), keys->token) &&
-           hmac_sha256(crypto_key, STR("wspush id"), keys->id) &&
-           hmac_sha256(crypto_key, STR("wspush nonce"), keys->nonce) &&
-           hmac_sha256(crypto_key, STR("wspush peer"), keys->peer);
-}
-
 bool crypto_hmac(const unsigned char key[CRYPTO_HASH_SIZE], struct str text,
                  unsigned char out[CRYPTO_HASH_SIZE])
 {
@@ -147,19 +138,23 @@ bool crypto_sign_token(const struct crypto_keys *keys, struct str system, uint64
     return crypto_hex(out, (struct str){(const char *)signature, sizeof signature});
 }
 
-/* True if the end of `token`, in hex digits, signs what stands before it. */
-static bool is_signed(const struct crypto_keys *keys, struct crypto_known *known, struct str token,
-                      struct str signature)
+/* True if the end of `token`, in hex digits, signs what stands before it, under one of the keys. */
+static bool is_signed(const struct crypto_keyring *keys, struct crypto_known *known,
+                      struct str token, struct str signature)
 {
     unsigned char expected[CRYPTO_HASH_SIZE], given[CRYPTO_HASH_SIZE];
     int place = unhex_digit(token.at[token.length - 1]) & (CRYPTO_TOKENS_KNOWN - 1);
     struct str text = {token.at, token.length - signature.length - 1};
+    bool good = false;
 
     if (crypto_equal(token, (struct str){known->tokens[place].text, known->tokens[place].length}))
         return true;
-    if (!crypto_unhex(signature, given, sizeof given) ||
-        !crypto_hmac(keys->token, text, expected) ||
-        CRYPTO_memcmp(expected, given, sizeof given) != 0)
+    if (!crypto_unhex(signature, given, sizeof given))
+        return false;
+    for (size_t i = 0; i < keys->count && !good; i++)
+        good = crypto_hmac(keys->keys[i].token, text, expected) &&
+               CRYPTO_memcmp(expected, given, sizeof given) == 0;
+    if (!good)
         return false;
     if (token.length <= CRYPTO_TOKEN_MAX) {
         memcpy(known->tokens[place].text, token.at, token.length);
@@ -180,7 +175,7 @@ static bool read_number(struct str digits, uint64_t *number)
     return true;
 }
 
-bool crypto_check_token(const struct crypto_keys *keys, struct crypto_known *known,
+bool crypto_check_token(const struct crypto_keyring *keys, struct crypto_known *known,
                         struct str token, int64_t now, struct buf *system, uint64_t *generation)
 {
     struct str rest = token, time = str_cut(&rest, '.'), which = str_cut(&rest, '.');
@@ -276,7 +271,7 @@ bool crypto_open_id(const struct crypto_keys *keys, struct str text,
 bool crypto_prove(const struct crypto_keys *keys, struct str text,
                   unsigned char proof[CRYPTO_HASH_SIZE])
 {
-    return crypto_hmac(keys->peer, text, proof);
+    return crypto_hmac(keys->registry, text, proof);
 }
 
 bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],
@@ -285,4 +280,50 @@ bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_S
     return password.length <= INT_MAX && iterations <= INT_MAX &&
            PKCS5_PBKDF2_HMAC(password.at, (int)password.length, salt, CRYPTO_SALT_SIZE,
                              (int)iterations, EVP_sha256(), CRYPTO_HASH_SIZE, hash) == 1;
+}
+
+/* A person's 16 bytes are guessed at this price each; once a start it costs some 0.2 s. */
+#define STRETCH_ITERATIONS 600000
+
+/* RFC 5869: HKDF-Expand to one block, under a label for each purpose. */
+static bool crypto_expand(const unsigned char secret[CRYPTO_HASH_SIZE], struct str label,
+                          unsigned char *out, size_t length)
+{
+    unsigned char info[32], block[CRYPTO_HASH_SIZE];
+    struct str key = {(const char *)secret, CRYPTO_HASH_SIZE};
+    bool good = label.length < sizeof info;
+
+    if (!good)
+        return false;
+    memcpy(info, label.at, label.length);
+    info[label.length] = 1;
+    good = hmac_sha256(key, (struct str){(const char *)info, label.length + 1}, block);
+    memcpy(out, block, length);
+    crypto_erase(block, sizeof block);
+    return good;
+}
+
+bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool stretch)
+{
+    static const unsigned char salt[CRYPTO_SALT_SIZE] = "wspush key salt";
+    struct crypto_keys *to = &keys->keys[keys->count];
+    unsigned char stretched[CRYPTO_HASH_SIZE], secret[CRYPTO_HASH_SIZE];
+    bool good = keys->count < CRYPTO_KEYS_MAX;
+
+    if (good && stretch) {
+        good = crypto_hash_password(crypto_key, salt, STRETCH_ITERATIONS, stretched);
+        crypto_key = (struct str){(const char *)stretched, sizeof stretched};
+    }
+    good = good && hmac_sha256(STR("wspush"), crypto_key, secret) && /* HKDF-Extract */
+           crypto_expand(secret, STR("name"), to->name, sizeof to->name) &&
+           crypto_expand(secret, STR("token"), to->token, CRYPTO_HASH_SIZE) &&
+           crypto_expand(secret, STR("id"), to->id, CRYPTO_HASH_SIZE) &&
+           crypto_expand(secret, STR("nonce"), to->nonce, CRYPTO_HASH_SIZE) &&
+           crypto_expand(secret, STR("link"), to->link, CRYPTO_HASH_SIZE) &&
+           crypto_expand(secret, STR("publication"), to->publication, CRYPTO_HASH_SIZE) &&
+           crypto_expand(secret, STR("registry"), to->registry, CRYPTO_HASH_SIZE);
+    crypto_erase(stretched, sizeof stretched);
+    crypto_erase(secret, sizeof secret);
+    keys->count += good;
+    return good;
 }

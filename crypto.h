@@ -37,8 +37,8 @@ bool crypto_hex(struct buf *out, struct str bytes);
 /* Reads exactly 2 * `length` lower-case hex digits. */
 bool crypto_unhex(struct str digits, void *out, size_t length);
 
-/* What is derived from one crypto_key: a key for each purpose, so that what signs tokens never seals
- * anything else. */
+/* What is derived from one crypto_key: a key for each purpose, so that what signs tokens never
+ * seals anything else. */
 struct crypto_keys {
     unsigned char name[8];                       /* tells the keys apart, and nothing about them */
     unsigned char token[CRYPTO_HASH_SIZE];       /* signs tokens */
@@ -58,8 +58,8 @@ struct crypto_keyring {
 };
 
 /* Adds the keys of a crypto_key of 16 bytes: HKDF-SHA-256 (RFC 5869) with a label each, and before
- * it, if `stretch` is set, PBKDF2: for a key that a person may have chosen; one of random bytes needs
- * none. False if OpenSSL fails or the ring is full. */
+ * it, if `stretch` is set, PBKDF2: for a key that a person may have chosen; one of random bytes
+ * needs none. False if OpenSSL fails or the ring is full. */
 bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool stretch);
 
 /* Appends a token that names `system` (1 to 128 bytes) and the generation of its account, and ends
@@ -72,7 +72,7 @@ bool crypto_sign_token(const struct crypto_keys *keys, struct str system, uint64
 #define CRYPTO_TOKENS_KNOWN 16
 
 /* Tokens whose signature was found good lately: most calls carry the token of the one before, and
- * comparing costs a tenth of what hashing does. Zeroed is empty; one for each set of keys. */
+ * comparing costs a tenth of what hashing does. Zeroed is empty; one for each keyring. */
 struct crypto_known {
     struct {
         size_t length;
@@ -80,10 +80,10 @@ struct crypto_known {
     } tokens[CRYPTO_TOKENS_KNOWN];
 };
 
-/* True if the token is one of crypto_sign_token under the same keys and has not expired at `now`;
+/* True if the token is one of crypto_sign_token under one of the keys and has not expired at `now`;
  * then its system has been appended to `system`. Whether `generation` is still that of the account
  * is the caller's to ask each time. */
-bool crypto_check_token(const struct crypto_keys *keys, struct crypto_known *known,
+bool crypto_check_token(const struct crypto_keyring *keys, struct crypto_known *known,
                         struct str token, int64_t now, struct buf *system, uint64_t *generation);
 
 /* Seals `plain` into a client id: AES-256-GCM under a nonce that is a keyed hash of `plain`, so

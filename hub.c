@@ -101,19 +101,12 @@ bool hub_open(struct hub *hub, const struct config *config, const struct log *lo
     return crypto_random(&hub->seed, sizeof hub->seed);
 }
 
-bool hub_join(struct hub *hub, const struct crypto_keys *keys, const struct identity *self)
+void hub_join(struct hub *hub, const struct hub_hooks *hooks)
 {
-    hub->shared = calloc(1, sizeof *hub->shared);
-    if (!hub->shared)
-        return false;
-    hub->shared->keys = keys;
-    hub->shared->self = *self;
-    return true;
+    hub->hooks = hooks;
 }
 
 /* --- ids ------------------------------------------------------------------------------------- */
-
-#define ID_VERSION 1
 
 static void put_number(unsigned char *at, size_t length, uint64_t number)
 {
@@ -130,36 +123,6 @@ static uint64_t get_number(const unsigned char *at, size_t length)
     return number;
 }
 
-/* In a cluster: version, owner's address and port, its start, and the client's number. */
-static bool seal_id(const struct hub_shared *shared, struct client *client)
-{
-    unsigned char plain[CRYPTO_ID_SIZE] = {ID_VERSION};
-
-    memcpy(plain + 1, shared->self.address, 4);
-    put_number(plain + 5, 2, shared->self.port);
-    put_number(plain + 7, 8, shared->self.start);
-    put_number(plain + 15, 8, client->number);
-    return crypto_seal_id(shared->keys, plain, client->sealed_id);
-}
-
-bool hub_open_id(const struct hub *hub, struct json_value id, struct identity *owner,
-                 uint64_t *number)
-{
-    char room[CRYPTO_ID_TEXT];
-    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-    unsigned char plain[CRYPTO_ID_SIZE];
-
-    /* a longer text does not fit, and is no id */
-    if (!json_decode_string(id, &text) ||
-        !crypto_open_id(hub->shared->keys, str_of(&text), plain) || plain[0] != ID_VERSION)
-        return false;
-    memcpy(owner->address, plain + 1, 4);
-    owner->port = (uint16_t)get_number(plain + 5, 2);
-    owner->start = get_number(plain + 7, 8);
-    *number = get_number(plain + 15, 8);
-    return true;
-}
-
 /* Writes a client's id; returns its length. */
 static size_t write_id(const struct hub *hub, const struct client *client,
                        char text[CRYPTO_ID_TEXT])
@@ -167,7 +130,7 @@ static size_t write_id(const struct hub *hub, const struct client *client,
     unsigned char bytes[8];
     struct buf out = {.at = text, .capacity = CRYPTO_ID_TEXT, .limit = CRYPTO_ID_TEXT};
 
-    if (hub->shared) {
+    if (hub->hooks) {
         memcpy(text, client->sealed_id, CRYPTO_ID_TEXT);
         return CRYPTO_ID_TEXT;
     }
@@ -209,11 +172,10 @@ static bool read_id(const struct hub *hub, struct json_value id, uint64_t *numbe
 {
     char room[HUB_ID_LENGTH];
     struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-    struct identity owner;
     unsigned char bytes[8];
 
-    if (hub->shared)
-        return hub_open_id(hub, id, &owner, number) && identity_same(&owner, &hub->shared->self);
+    if (hub->hooks)
+        return hub->hooks->open_id(hub->hooks->state, id, number);
     if (!json_decode_string(id, &text) || !crypto_unhex(str_of(&text), bytes, sizeof bytes))
         return false;
     *number = get_number(bytes, sizeof bytes);
@@ -239,39 +201,14 @@ bool hub_is_online(const struct hub *hub, struct str system, struct json_value i
 /* --- slots ----------------------------------------------------------------------------------- */
 
 /* CRC16 with the polynomial 0x1021, as Redis hashes its slots. */
-static uint16_t crc16(uint16_t crc, struct str text)
+/* An audience has come into being, or ceased to be. */
+static void hub_report_channel(const struct hub *hub, const struct audience *audience, bool exists)
 {
-    for (size_t i = 0; i < text.length; i++) {
-        crc = (uint16_t)(crc ^ (unsigned)(unsigned char)text.at[i] << 8);
-        for (int bit = 0; bit < 8; bit++)
-            crc = (uint16_t)(crc & 0x8000 ? (unsigned)crc << 1 ^ 0x1021 : (unsigned)crc << 1);
-    }
-    return crc;
-}
-
-uint16_t hub_slot(enum audience_kind kind, struct str system, struct str name)
-{
-    uint16_t crc = crc16(0, system);
-
-    if (kind != AUDIENCE_SYSTEM)
-        crc = crc16(crc16(crc, kind == AUDIENCE_GROUP ? STR(":") : STR("@")), name);
-    return crc % HUB_SLOTS;
-}
-
-/* An audience has come into being (+1) or ceased to be (-1). */
-static void count_slot(struct hub *hub, const struct audience *audience, int change)
-{
-    struct hub_shared *shared = hub->shared;
     const struct audience *system = audience->system ? audience->system : audience;
-    uint16_t slot;
 
-    if (!shared)
-        return;
-    slot = hub_slot(audience->kind, name_of(system), name_of(audience));
-    shared->audiences[slot] += (uint32_t)change;
-    if (!shared->is_changed[slot])
-        shared->changed[shared->changed_count++] = slot;
-    shared->is_changed[slot] = true;
+    if (hub->hooks)
+        hub->hooks->change_channel(hub->hooks->state, audience->kind, name_of(system),
+                                   name_of(audience), exists);
 }
 
 /* --- audiences ------------------------------------------------------------------------------- */
@@ -316,7 +253,7 @@ static struct audience *make_audience(struct hub *hub, enum audience_kind kind,
         free(audience);
         return NULL;
     }
-    count_slot(hub, audience, 1);
+    hub_report_channel(hub, audience, true);
     hub->kinds[kind]++;
     return audience;
 }
@@ -355,7 +292,7 @@ static void drop_if_empty(struct hub *hub, struct audience *audience)
     if (!audience || audience->count)
         return;
     hub_remove_to_tell(hub, audience);
-    count_slot(hub, audience, -1);
+    hub_report_channel(hub, audience, false);
     hub->kinds[audience->kind]--;
     table_remove(&hub->audiences, audience->hash, audience);
     free_audience(audience);
@@ -632,12 +569,12 @@ static void append_subject(struct buf *out, const struct audience *audience, str
 
 /* The frame of a notice, for the members on this node; `client` as for append_subject. */
 static struct message *encode_notice(const struct audience *audience, struct str client,
-                                     enum hub_event_kind kind)
+                                     enum presence_kind kind)
 {
     struct buf data = {0}, text = {0};
 
     append_subject(&data, audience, client);
-    if (kind == HUB_ARRIVED)
+    if (kind == PRESENCE_JOIN)
         command_write_envelope(&text, NOTICE_ONLINE, STR("client online"), str_of(&data));
     else
         command_write_envelope(&text, NOTICE_OFFLINE, STR("client offline"), str_of(&data));
@@ -646,59 +583,28 @@ static struct message *encode_notice(const struct audience *audience, struct str
     return encode_text(&text);
 }
 
-static struct str copy_into(char **at, struct str text)
+/* Tells the cluster of a client in an audience; `about` as for append_subject. Without memory it is
+ * not told. */
+static void hub_report_presence(const struct hub *hub, const struct audience *audience,
+                                const struct client *client, struct str about,
+                                enum presence_kind kind, bool told)
 {
-    struct str copy = {*at, text.length};
-
-    if (text.length)
-        memcpy(*at, text.at, text.length);
-    *at += text.length;
-    return copy;
-}
-
-/* Leaves an event for the members on all nodes; `about` as for append_subject. */
-static void leave_event(struct hub *hub, const struct audience *audience,
-                        const struct client *client, struct str about, enum hub_event_kind kind)
-{
-    struct hub_shared *shared = hub->shared;
-    struct str group = audience->system ? name_of(audience) : (struct str){0};
-    struct str system = name_of(audience->system ? audience->system : audience);
     struct buf text = {0};
     size_t id_length;
-    struct hub_event *event;
-    char *at;
+    struct hub_presence presence = {
+        .kind = kind,
+        .told = told,
+        .system = name_of(audience->system ? audience->system : audience),
+        .group = audience->system ? name_of(audience) : (struct str){0}};
 
     append_id(hub, &text, client);
     id_length = text.length;
     append_subject(&text, audience, about);
-    event = text.failed ? NULL : malloc(sizeof *event + system.length + group.length + text.length);
-    if (event) {
-        *event = (struct hub_event){.kind = kind};
-        at = event->bytes;
-        event->system = copy_into(&at, system);
-        event->group = copy_into(&at, group);
-        event->id = copy_into(&at, (struct str){text.at, id_length});
-        event->identity =
-            copy_into(&at, (struct str){text.at + id_length, text.length - id_length});
-        if (shared->last)
-            shared->last->next = event;
-        else
-            shared->first = event;
-        shared->last = event;
-    }
+    presence.id = (struct str){text.at, id_length};
+    presence.client_json = (struct str){text.at + id_length, text.length - id_length};
+    if (!text.failed)
+        hub->hooks->change_presence(hub->hooks->state, &presence);
     buf_free(&text);
-}
-
-struct hub_event *hub_take_event(struct hub *hub)
-{
-    struct hub_event *event = hub->shared->first;
-
-    if (!event)
-        return NULL;
-    hub->shared->first = event->next;
-    if (!hub->shared->first)
-        hub->shared->last = NULL;
-    return event;
 }
 
 /* Those of a client's audiences whose members are to know of it. */
@@ -732,9 +638,18 @@ static bool hub_is_told(const struct hub *hub, struct audience *audience)
     return false;
 }
 
+bool hub_takes_notices(struct hub *hub, struct str system, struct str group)
+{
+    struct audience *audience = find_audience(hub, AUDIENCE_SYSTEM, NULL, system);
+
+    if (audience && group.length)
+        audience = find_audience(hub, AUDIENCE_GROUP, audience, group);
+    return audience && hub_is_told(hub, audience);
+}
+
 /* Tells the members of an audience of a client's coming or going. */
 static void notify(struct hub *hub, struct audience *audience, const struct client *client,
-                   enum hub_event_kind kind)
+                   enum presence_kind kind)
 {
     struct outcome ignored = {0};
     struct message *message = NULL;
@@ -742,11 +657,8 @@ static void notify(struct hub *hub, struct audience *audience, const struct clie
     bool told = hub_is_told(hub, audience);
 
     append_identity(hub, &about, client);
-    if (hub->shared && !about.failed)
-        leave_event(hub, audience, client, str_of(&about),
-                    told               ? kind
-                    : kind == HUB_LEFT ? HUB_GONE
-                                       : HUB_PRESENT);
+    if (hub->hooks && !about.failed)
+        hub_report_presence(hub, audience, client, str_of(&about), kind, told);
     else if (told && !about.failed)
         message = encode_notice(audience, str_of(&about), kind);
     if (message)
@@ -759,7 +671,7 @@ static void notify(struct hub *hub, struct audience *audience, const struct clie
 static void hub_notify_later(struct hub *hub, struct audience *audience, struct str about)
 {
     struct notice *notice = malloc(sizeof *notice);
-    struct message *message = notice ? encode_notice(audience, about, HUB_LEFT) : NULL;
+    struct message *message = notice ? encode_notice(audience, about, PRESENCE_LEAVE) : NULL;
 
     if (!message) {
         free(notice);
@@ -781,31 +693,35 @@ static void hub_notify_left(struct hub *hub, struct audience *audience, const st
 {
     bool told = hub_is_told(hub, audience);
 
-    if (hub->shared)
-        leave_event(hub, audience, client, about, told ? HUB_LEFT : HUB_GONE);
+    if (hub->hooks)
+        hub_report_presence(hub, audience, client, about, PRESENCE_LEAVE, told);
     else if (told && audience->count)
         hub_notify_later(hub, audience, about);
 }
 
-/* Something about a client that its notices say has changed: its groups are not told. */
-static void report_client(struct hub *hub, const struct client *client, enum hub_event_kind kind)
+/* What is recorded of a client in all its audiences in scope may have changed or be lost. */
+static void hub_report_client(const struct hub *hub, const struct client *client, bool told)
 {
     struct buf about = {0};
 
     append_identity(hub, &about, client);
-    for (uint32_t i = 0; i < client->membership_count && !about.failed; i++)
-        if (is_in_scope(hub, client->memberships[i].audience))
-            leave_event(hub, client->memberships[i].audience, client, str_of(&about), kind);
+    for (uint32_t i = 0; i < client->membership_count && !about.failed; i++) {
+        struct audience *audience = client->memberships[i].audience;
+
+        if (is_in_scope(hub, audience))
+            hub_report_presence(hub, audience, client, str_of(&about), PRESENCE_REFRESH,
+                                told && hub_is_told(hub, audience));
+    }
     buf_free(&about);
 }
 
-void hub_report(struct hub *hub, enum hub_event_kind kind)
+void hub_report(struct hub *hub, bool told)
 {
     size_t place = 0;
     const struct client *client;
 
     while ((client = table_walk(&hub->clients, &place)))
-        report_client(hub, client, kind);
+        hub_report_client(hub, client, told);
 }
 
 /* --- coming and going ------------------------------------------------------------------------ */
@@ -933,13 +849,14 @@ static uint64_t new_number(const struct hub *hub)
 /* A client that is in its system and in the table; NULL without memory. */
 static struct client *new_client(struct hub *hub, struct str system)
 {
-    struct client *client = calloc(1, sizeof *client + (hub->shared ? CRYPTO_ID_TEXT : 0));
+    struct client *client = calloc(1, sizeof *client + (hub->hooks ? CRYPTO_ID_TEXT : 0));
     struct audience *audience = NULL;
 
     if (client) {
         client->memberships = client->few;
         client->number = new_number(hub);
-        if (!hub->shared || seal_id(hub->shared, client))
+        if (!hub->hooks ||
+            hub->hooks->seal_id(hub->hooks->state, client->number, client->sealed_id))
             audience = make_audience(hub, AUDIENCE_SYSTEM, NULL, system);
     }
     if (audience && client->number && join(client, audience)) {
@@ -1005,7 +922,7 @@ bool hub_connect(struct hub *hub, struct conn *conn, struct str system)
         return false;
     }
     if (hub->config->scope == NOTICE_SYSTEM)
-        notify(hub, client->memberships[0].audience, client, HUB_ARRIVED);
+        notify(hub, client->memberships[0].audience, client, PRESENCE_JOIN);
     settle(hub);
     return true;
 }
@@ -1220,13 +1137,24 @@ static bool hub_may_join(const struct hub *hub, const struct client *client,
     return group && position_of(client, group) < client->membership_count;
 }
 
+/* True if a bind gives the client another user or extend than it has. */
+static bool hub_would_change(const struct client *client, const struct command *command)
+{
+    const struct audience *user = user_of(client);
+
+    return (command->has_user &&
+            !str_equal(user ? name_of(user) : (struct str){0}, command->user)) ||
+           (command->has_extend && !str_equal(extend_of(client), command->extend));
+}
+
 static void bind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
 {
     struct client *client = target(hub, command, outcome);
-    bool is_new = false;
+    bool is_new = false, changes;
 
     if (!client)
         return;
+    changes = hub_would_change(client, command);
     if (!hub_may_join(hub, client, command)) {
         fail(outcome, OUTCOME_LIMIT, "the client is in max_groups groups already");
         return;
@@ -1235,10 +1163,10 @@ static void bind_client(struct hub *hub, const struct command *command, struct o
         fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
         return;
     }
-    if (hub->shared && (command->has_user || command->has_extend))
-        report_client(hub, client, HUB_PRESENT);
     if (is_new && hub->config->scope == NOTICE_GROUP)
-        notify(hub, find_target_audience(hub, command), client, HUB_ARRIVED);
+        notify(hub, find_target_audience(hub, command), client, PRESENCE_JOIN);
+    if (hub->hooks && changes)
+        hub_report_client(hub, client, false);
 }
 
 static void unbind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
@@ -1256,7 +1184,7 @@ static void unbind_client(struct hub *hub, const struct command *command, struct
         return; /* leaving a group it is not in is done already */
     left = leave(client, position);
     if (hub->config->scope == NOTICE_GROUP)
-        notify(hub, left, client, HUB_LEFT);
+        notify(hub, left, client, PRESENCE_LEAVE);
     drop_if_empty(hub, left);
 }
 
@@ -1353,7 +1281,4 @@ void hub_close(struct hub *hub)
         free_audience(audience);
     table_free(&hub->clients);
     table_free(&hub->audiences);
-    while (hub->shared && hub->shared->first)
-        free(hub_take_event(hub));
-    free(hub->shared);
 }

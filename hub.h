@@ -4,7 +4,7 @@
  * inside a system. A frame is encoded once and queued, by reference, to each member.
  * On a node that is alone it tells the members of a group who comes and goes: who comes at once,
  * who has gone when hub_tell is called, so that many who go together are not told of each other. In
- * a cluster it leaves that as events to whoever reaches the members on other nodes too. Refuses:
+ * a cluster it tells that its hooks, which reach the members on other nodes too. Refuses:
  * client ids that are forged or another system's; they look like those of clients that have gone. A
  * client too slow for what it is sent is ended; nobody else is delayed. */
 #ifndef WSPUSH_HUB_H
@@ -14,45 +14,42 @@
 #include "config.h"
 #include "conn.h"
 #include "crypto.h"
-#include "identity.h"
 #include "log.h"
 #include "table.h"
 #include "ws.h"
 
 #define HUB_ID_LENGTH 16 /* of a client id on a node that is alone */
 
-/* What is sent to an audience travels between nodes under one of so many numbers. */
-#define HUB_SLOTS 16384
-
 enum audience_kind { AUDIENCE_SYSTEM, AUDIENCE_USER, AUDIENCE_GROUP };
 
-enum hub_event_kind {
-    HUB_ARRIVED, /* the members are to be told 1001 */
-    HUB_LEFT,    /* the members are to be told 1002 */
-    HUB_PRESENT, /* nobody is to be told: what is noted of it is to be noted anew */
-    HUB_GONE     /* nobody is to be told: what is noted of it is to be forgotten */
+enum presence_kind {
+    PRESENCE_JOIN,   /* a client has come to a channel */
+    PRESENCE_LEAVE,  /* it has left, or gone */
+    PRESENCE_REFRESH /* it is still there, and what is recorded of it may have changed or be lost */
 };
 
-/* What has become of a client in a group (or, if the group is empty, in its system), for those on
- * other nodes that are to know. */
-struct hub_event {
-    struct hub_event *next;
-    enum hub_event_kind kind;
+/* What has become of a client in a group (or, if the group is empty, in its system). All views are
+ * the hub's, and valid during the call. */
+struct hub_presence {
+    enum presence_kind kind;
+    bool told; /* the members are to be told: 1001 of a join, 1002 of a leave */
     struct str system, group;
-    struct str id;       /* the client's; JSON */
-    struct str identity; /* {"clientId":…,"userId":…,"extend":…} and in a group "groupName":… */
-    char bytes[];
+    struct str id;          /* the client's; JSON */
+    struct str client_json; /* {"clientId":…,"userId":…,"extend":…} and in a group "groupName":… */
 };
 
-/* What a hub in a cluster keeps for the rest of its node. */
-struct hub_shared {
-    const struct crypto_keys *keys;
-    struct identity self;
-    uint32_t audiences[HUB_SLOTS]; /* how many audiences of each slot have members here */
-    bool is_changed[HUB_SLOTS];
-    uint16_t changed[HUB_SLOTS]; /* slots whose number has changed since it was set to 0 */
-    size_t changed_count;
-    struct hub_event *first, *last; /* events, oldest first */
+/* What a hub asks of the cluster it is part of, and tells it. The calls are made in the middle of a
+ * command: they must not call the hub. */
+struct hub_hooks {
+    void *state;
+    /* Writes the id of the client with this number. False if that fails. */
+    bool (*seal_id)(void *state, uint64_t number, char id[CRYPTO_ID_TEXT]);
+    /* Opens an id of this node: JSON, a string. False for every other value. */
+    bool (*open_id)(void *state, struct json_value id, uint64_t *number);
+    /* A channel got its first member here, or has lost its last one. */
+    void (*change_channel)(void *state, enum audience_kind kind, struct str system, struct str name,
+                           bool exists);
+    void (*change_presence)(void *state, const struct hub_presence *presence);
 };
 
 /* The close codes that are counted each; all others together are the last. */
@@ -80,29 +77,22 @@ struct hub {
     struct table audiences;                  /* by kind, system and name */
     struct client *slow;                     /* to be ended once the present command is done */
     struct audience *to_tell, *last_to_tell; /* those whose members have notices coming, in turn */
-    struct hub_shared *shared;               /* in a cluster, else NULL */
+    const struct hub_hooks *hooks;           /* in a cluster, else NULL */
 };
 
 /* Prepares a hub. False if there are no random bytes. */
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log);
 
-/* Makes the hub one of a cluster, before its first client: ids are sealed under `keys`, which must
- * outlive it, and name `self`. False without memory. */
-bool hub_join(struct hub *hub, const struct crypto_keys *keys, const struct identity *self);
+/* Makes the hub one of a cluster, before its first client. The hooks must outlive it. */
+void hub_join(struct hub *hub, const struct hub_hooks *hooks);
 
-/* Opens an id that a node of the cluster has given: JSON, a string. False for every other value. */
-bool hub_open_id(const struct hub *hub, struct json_value id, struct identity *owner,
-                 uint64_t *number);
+/* True if notices to a group (without a name: to the system) are told here: it has members, and no
+ * more than max_members. */
+bool hub_takes_notices(struct hub *hub, struct str system, struct str group);
 
-/* The slot of an audience: CRC16 (XMODEM) of its name with its system's before it. `name` is unused
- * for a system itself. */
-uint16_t hub_slot(enum audience_kind kind, struct str system, struct str name);
-
-/* Takes the oldest event, for the caller to free; NULL if there is none. */
-struct hub_event *hub_take_event(struct hub *hub);
-
-/* Leaves an event of this kind for each client in each group (or its system, by the scope). */
-void hub_report(struct hub *hub, enum hub_event_kind kind);
+/* Tells the cluster PRESENCE_REFRESH of each client in each group (or its system, by the scope);
+ * `told` if members that were told of a leave are to be told that the client is there. */
+void hub_report(struct hub *hub, bool told);
 
 /* Makes a client of a connection whose handshake is done: it gets its id as the first frame, and
  * the system is told if the configuration says so. False if there was no memory: nothing has

@@ -2,9 +2,10 @@
 #include "listen.h"
 
 #include "file.h"
-#include "identity.h"
 #include "log.h"
 
+#include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
@@ -23,10 +24,13 @@ enum purpose { TO_LISTEN, TO_TEST };
 
 static int try_listen(const struct addrinfo *address, enum purpose purpose)
 {
-    int fd = socket(address->ai_family, address->ai_socktype, address->ai_protocol), one = 1;
+    int fd = socket(address->ai_family, address->ai_socktype, address->ai_protocol);
+    int one = 1, zero = 0;
 
     if (fd < 0)
         return -1;
+    if (address->ai_family == AF_INET6) /* :: is all addresses, also where it is not by default */
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
     if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 &&
         (purpose == TO_TEST || listen(fd, BACKLOG) == 0) && fcntl(fd, F_SETFL, O_NONBLOCK) == 0)
@@ -36,8 +40,10 @@ static int try_listen(const struct addrinfo *address, enum purpose purpose)
 }
 
 /* What helps when one cannot listen. */
-static const char *remedy(int error)
+static const char *remedy(const char *key, int error)
 {
+    bool advertised = strcmp(key, "[cluster] advertise") == 0;
+
     switch (error) {
     case EADDRINUSE:
         return "stop what listens there, or choose another port";
@@ -45,7 +51,9 @@ static const char *remedy(int error)
         return "ports below 1024 need rights: choose one above, or start as root with [common] "
                "user set, or with CAP_NET_BIND_SERVICE";
     case EADDRNOTAVAIL:
-        return "give an address of this machine, or 0.0.0.0 for all";
+        return advertised ? "advertise must be an address of this machine, or set [cluster] "
+                            "rpc_listen to one at which what is sent there arrives"
+                          : "give an address of this machine, or 0.0.0.0 for all";
     default:
         return "choose another address or port";
     }
@@ -70,7 +78,7 @@ static int open_at(const char *key, const char *host, uint64_t port_number, enum
     freeaddrinfo(list);
     if (fd < 0 && (purpose == TO_LISTEN || code != EADDRINUSE))
         die("cannot listen on %s port %s (%s): %s: %s", host, port, key, strerror(code),
-            remedy(code));
+            remedy(key, code));
     return fd;
 }
 
@@ -95,65 +103,78 @@ static bool is_private(const unsigned char address[4])
            (address[0] == 192 && address[1] == 168);
 }
 
-/* The address from which this machine would speak to `target`; nothing is sent to find out. */
-static bool own_address(const char *target, unsigned char address[4])
+/* Finds the address from which this machine would speak to `target`; nothing is sent. */
+static bool own_address(const char *target, char *host, size_t room)
 {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9)}, own;
     socklen_t length = sizeof own;
+    unsigned char address[4];
     int fd = socket(AF_INET, SOCK_DGRAM, 0);
     bool found;
 
-    if (fd < 0 || !identity_read_address(str_from(target), address))
+    if (fd < 0)
         return false;
-    memcpy(&to.sin_addr, address, 4);
+    inet_pton(AF_INET, target, &to.sin_addr);
     found = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 &&
             getsockname(fd, (struct sockaddr *)&own, &length) == 0;
     close(fd);
-    if (found)
-        memcpy(address, &own.sin_addr, 4);
-    return found && is_private(address);
+    if (!found)
+        return false;
+    memcpy(address, &own.sin_addr, sizeof address);
+    return is_private(address) && inet_ntop(AF_INET, &own.sin_addr, host, (socklen_t)room);
 }
 
-/* The address that the other nodes are told. */
-static void find_advertised(const struct config *config, unsigned char address[4])
+/* Writes what the other nodes are told, in the one spelling that it has. True for an address. */
+static bool find_advertised(const struct config *config, char host[CONFIG_ADVERTISE_MAX + 1])
 {
     static const char *const targets[] = {"10.255.255.254", "172.31.255.254", "192.168.255.254"};
+    const size_t room = CONFIG_ADVERTISE_MAX + 1;
+    unsigned char address[16];
+    size_t i = 0;
 
-    if (identity_read_address(str_from(config->advertise), address))
-        return;
-    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++)
-        if (own_address(targets[i], address))
-            return;
-    die("this machine has no private IPv4 address: set [cluster] advertise to the address at which "
-        "the other nodes find it");
+    for (const int *family = (const int[]){AF_INET, AF_INET6, -1}; *family >= 0; family++)
+        if (inet_pton(*family, config->advertise, address) == 1)
+            return inet_ntop(*family, address, host, (socklen_t)room);
+    snprintf(host, room, "%s", config->advertise);
+    for (char *at = host; *at; at++)
+        *at = (char)tolower((unsigned char)*at);
+    if (host[0])
+        return false;
+    while (i < sizeof targets / sizeof targets[0] && !own_address(targets[i], host, room))
+        i++;
+    if (i == sizeof targets / sizeof targets[0])
+        die("this machine has no private IPv4 address: set [cluster] advertise to the address or "
+            "the name at which the other nodes find it");
+    return true;
 }
 
-static int listen_open_peers(const struct config *config, unsigned char address[4],
+/* Where all addresses of this machine are: of IPv6 and IPv4, if one socket can listen on both. */
+static const char *listen_everywhere(void)
+{
+    int fd = socket(AF_INET6, SOCK_STREAM, 0), zero = 0;
+    bool both = fd >= 0 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof zero) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    return both ? "::" : "0.0.0.0";
+}
+
+/* Listens where rpc_listen says, or at the address that is advertised. A name may stand for another
+ * address here than elsewhere (127.0.1.1, a proxy's): it listens at all of this machine. */
+static int listen_open_links(const struct config *config, char host[CONFIG_ADVERTISE_MAX + 1],
                              enum purpose purpose)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)config->rpc_port)};
-    struct addrinfo entry = {.ai_family = AF_INET,
-                             .ai_socktype = SOCK_STREAM,
-                             .ai_addr = (struct sockaddr *)&at,
-                             .ai_addrlen = sizeof at};
-    int fd;
+    uint64_t port = config->rpc_listen_port ? config->rpc_listen_port : config->rpc_port;
+    bool is_address = find_advertised(config, host);
 
-    find_advertised(config, address);
-    memcpy(&at.sin_addr, address, 4);
-    fd = try_listen(&entry, purpose);
-    if (fd < 0 && (purpose == TO_LISTEN || errno != EADDRINUSE))
-        die("cannot listen for other nodes on [cluster] advertise %u.%u.%u.%u, rpc_port %u: %s: %s",
-            address[0], address[1], address[2], address[3], (unsigned)config->rpc_port,
-            strerror(errno),
-            errno == EADDRINUSE      ? "stop what listens there, or choose another rpc_port"
-            : errno == EADDRNOTAVAIL ? "advertise must be an address of this machine"
-                                     : "choose another advertise or rpc_port");
-    return fd;
+    if (config->rpc_listen_host[0])
+        return open_at("[cluster] rpc_listen", config->rpc_listen_host, port, purpose);
+    return open_at("[cluster] advertise", is_address ? host : listen_everywhere(), port, purpose);
 }
 
-int listen_open_rpc(const struct config *config, unsigned char address[4])
+int listen_open_rpc(const struct config *config, char host[CONFIG_ADVERTISE_MAX + 1])
 {
-    return listen_open_peers(config, address, TO_LISTEN);
+    return listen_open_links(config, host, TO_LISTEN);
 }
 
 /* --- a test ---------------------------------------------------------------------------------- */
@@ -166,14 +187,14 @@ static void listen_close(int fd)
 
 void listen_test(const struct config *config)
 {
-    unsigned char address[4];
+    char host[CONFIG_ADVERTISE_MAX + 1];
 
     if (!listen_path(config))
         listen_close(open_at("[common] host", config->host, config->port, TO_TEST));
     if (config->admin_port)
         listen_close(open_at("[admin] listen", config->admin_host, config->admin_port, TO_TEST));
     if (config->cluster)
-        listen_close(listen_open_peers(config, address, TO_TEST));
+        listen_close(listen_open_links(config, host, TO_TEST));
 }
 
 bool listen_overlaps(const char *host, const char *other)

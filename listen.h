@@ -13,8 +13,8 @@ int listen_open(const struct config *config);
 /* The one for /metrics and the like; -1 if there is to be none. */
 int listen_open_admin(const struct config *config);
 
-/* In a cluster the one for the other nodes, and the address that they are told. */
-int listen_open_rpc(const struct config *config, unsigned char address[4]);
+/* In a cluster the one for the other nodes, and the address or name that they are told. */
+int listen_open_rpc(const struct config *config, char host[CONFIG_ADVERTISE_MAX + 1]);
 
 /* Refuses what the three would refuse, but for ports that are taken. Listens nowhere. */
 void listen_test(const struct config *config);

@@ -532,7 +532,8 @@ static void take_cluster_results(struct loop *loop)
         struct session *session = find_session(loop, result->ticket);
 
         if (session && result->is_admission) {
-            session_admit(&loop->context, session, result->admission, result->system);
+            session_admit(&loop->context, session, result->admission, result->system,
+                          result->outcome.error);
             settle(loop, session);
         } else if (session && session->state == SESSION_WAIT) {
             api_finish_command(result, &answer);
@@ -943,6 +944,7 @@ static void turn(struct loop *loop)
      */
     if (loop->polls[1].revents || loop->returned_wait)
         take_wakeups(loop);
+    conn_begin_share(&loop->shared);
     cluster_serve(loop->cluster, loop->polls + OWN_POLLS + hot, loop->context.now);
     /* hot[] grows at its end while sessions work: what was polled stays where it was */
     conn_begin_share(&loop->shared);
@@ -1013,10 +1015,12 @@ static bool open_accounts(struct loop *loop, char *error, size_t room)
                                    .log = options->log,
                                    .keys = options->keys,
                                    .hub = &loop->hub,
+                                   .shared = &loop->shared,
+                                   .host = str_from(options->rpc_host),
+                                   .port = (unsigned)options->config->rpc_port,
                                    .listener = options->rpc_listener,
                                    .wake = options->wake[1]};
 
-    memcpy(with.address, options->rpc_address, sizeof with.address);
     if (options->config->cluster) {
         loop->cluster = cluster_open(&with);
         if (!loop->cluster)

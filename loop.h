@@ -17,16 +17,16 @@ struct loop;
 struct loop_options {
     const struct config *config;
     const struct log *log;
-    const struct crypto_keys *keys;
-    const char *version;          /* for /metrics */
-    int listener;                 /* a listening socket, non-blocking; the loop closes it */
-    int admin_listener;           /* the same for /metrics and the like, or -1 */
-    int wake[2];                  /* a pipe, both ends non-blocking: a byte written to [1] wakes */
-    uint64_t max_connections;     /* above 0; descriptors must suffice */
-    uint64_t most_connections;    /* what loop_reload may raise that to */
-    int rpc_listener;             /* in a cluster: for the other nodes; the loop closes it */
-    unsigned char rpc_address[4]; /* and the address they find it at */
-    struct tls_context *tls;      /* NULL: connections are plain; the loop frees it */
+    const struct crypto_keyring *keys;
+    const char *version;       /* for /metrics */
+    int listener;              /* a listening socket, non-blocking; the loop closes it */
+    int admin_listener;        /* the same for /metrics and the like, or -1 */
+    int wake[2];               /* a pipe, both ends non-blocking: a byte written to [1] wakes */
+    uint64_t max_connections;  /* above 0; descriptors must suffice */
+    uint64_t most_connections; /* what loop_reload may raise that to */
+    int rpc_listener;          /* in a cluster: for the other nodes; the loop closes it */
+    char rpc_host[CONFIG_ADVERTISE_MAX + 1]; /* and the host they find it at */
+    struct tls_context *tls;                 /* NULL: connections are plain; the loop frees it */
     volatile sig_atomic_t *stops; /* counts requests to stop: one drains, two end at once */
     volatile sig_atomic_t *calls; /* counts requests for which loop_run is to return */
 };

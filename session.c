@@ -302,7 +302,7 @@ static void admit(struct session_context *context, struct session *session, stru
     if (system.length)
         admission =
             cluster_admit(context->cluster, context->accounts, system, session_ticket(session));
-    session_admit(context, session, admission, system);
+    session_admit(context, session, admission, system, "out of memory");
 }
 
 /* A form writes a space as '+': asks for the name with spaces, where the one as written is unknown.
@@ -327,7 +327,7 @@ static bool admit_with_spaces(struct session_context *context, struct session *s
 }
 
 void session_admit(struct session_context *context, struct session *session,
-                   enum cluster_admission admission, struct str system)
+                   enum cluster_admission admission, struct str system, const char *why)
 {
     if (session->state != SESSION_OPEN || session->conn.client || session->conn.ending)
         return; /* it has ended while it waited */
@@ -345,9 +345,7 @@ void session_admit(struct session_context *context, struct session *session,
                   WS_CLOSE_POLICY);
         break;
     case CLUSTER_UNREACHABLE:
-        turn_away(context, session, OUTCOME_UNREACHABLE,
-                  STR("Redis cannot be reached: whether systemId is registered is not known"),
-                  WS_CLOSE_TRY_LATER);
+        turn_away(context, session, OUTCOME_UNREACHABLE, str_from(why), WS_CLOSE_TRY_LATER);
         break;
     case CLUSTER_ASKED:
         break; /* nothing is said before that is answered */

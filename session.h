@@ -122,9 +122,10 @@ void session_continue(struct session_context *context, struct session *session);
 void session_answer_late(struct session_context *context, struct session *session,
                          struct api_answer *answer);
 
-/* Lets a client in that has been waiting for this, or says why not. */
+/* Lets a client in that has been waiting for this, or says why not; `why` it could not be told, if
+ * it could not. */
 void session_admit(struct session_context *context, struct session *session,
-                   enum cluster_admission admission, struct str system);
+                   enum cluster_admission admission, struct str system, const char *why);
 
 /* To be called after each flush: draws the conclusions of what has left and of what the hub has
  * wished. */

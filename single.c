@@ -32,10 +32,10 @@ const char *cluster_trouble(const struct cluster *cluster)
     return NULL;
 }
 
-struct cluster_figures cluster_figures(const struct cluster *cluster)
+struct cluster_stats cluster_stats(const struct cluster *cluster)
 {
     (void)cluster;
-    return (struct cluster_figures){0};
+    return (struct cluster_stats){0};
 }
 
 void cluster_rescope(struct cluster *cluster)

@@ -1,4 +1,4 @@
-/* tls.c - TLS 1.2 and 1.3 over one socket.
+/* tls.c - TLS 1.2 and 1.3 over one socket, with a certificate or, between nodes, pre-shared keys.
  *
  * The loop's thread does the handshakes, so what a peer can make it compute is bounded. Key
  * exchange is with X25519, P-256 and P-384 alone: OpenSSL's defaults offer P-521 and finite fields
@@ -6,7 +6,11 @@
  * What a handshake reads is counted below OpenSSL, by a callback on its BIO: OpenSSL alone would
  * take 128 KiB, and 64 KiB of key shares cost it 80 ms. Later messages cost 20 us each, one a call.
  * Tickets carry the keys of their session (TLS 1.2), under a key that all connections share:
- * tls_context_renew replaces it, so that a stolen one opens a day's recordings at the most. */
+ * tls_context_renew replaces it, so that a stolen one opens a day's recordings at the most.
+ * Pre-shared keys (RFC 8446, 2.2) are external ones, whose identity is the key's name in hex
+ * digits. They come with a key exchange, so that a stolen one opens no recordings; there is no
+ * certificate to fall back to, no ticket and no early data. ChaCha20 goes first: AES-GCM wears out
+ * after 400 GB (5.5), and a link may last for months. */
 #include "tls.h"
 
 #include <openssl/crypto.h>
@@ -22,13 +26,19 @@
 
 #define TLS_TICKET_KEYS_MAX 128 /* OpenSSL's have 80 bytes: a name, a key, a key for the MAC */
 
+#define TLS_PSK_NAME (2 * sizeof((struct crypto_keys *)0)->name)
+
 struct tls_context {
     SSL_CTX *ssl;
-    int64_t renewed; /* unix time of the present ticket key */
+    int64_t renewed;                   /* unix time of the present ticket key */
+    const struct crypto_keyring *keys; /* pre-shared, or NULL */
+    char names[CRYPTO_KEYS_MAX][TLS_PSK_NAME];
 };
 
 struct tls {
     SSL *ssl;
+    const struct tls_context *context;
+    size_t key; /* client: the number of the key that it offers */
     const char *reason;
     size_t pending;
 };
@@ -144,6 +154,90 @@ struct tls_context *tls_context_new(const char *cert, const char *key, char *err
     return NULL;
 }
 
+/* --- pre-shared keys ------------------------------------------------------------------------- */
+
+/* A session that stands for a key, for OpenSSL to own; NULL without memory. */
+static SSL_SESSION *tls_make_session(SSL *ssl, const struct crypto_keys *keys)
+{
+    static const unsigned char sha256_suite[2] = {0x13,
+                                                  0x01}; /* any suite with this hash is good */
+    SSL_SESSION *session = SSL_SESSION_new();
+
+    if (session && SSL_SESSION_set1_master_key(session, keys->link, sizeof keys->link) == 1 &&
+        SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, sha256_suite)) == 1 &&
+        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1)
+        return session;
+    SSL_SESSION_free(session);
+    return NULL;
+}
+
+/* The client's key; OpenSSL asks again, with `hash` set, after a retry of its hello. */
+static int tls_offer_key(SSL *ssl, const EVP_MD *hash, const unsigned char **name, size_t *length,
+                         SSL_SESSION **session)
+{
+    const struct tls *tls = SSL_get_app_data(ssl);
+
+    (void)hash;
+    *name = (const unsigned char *)tls->context->names[tls->key];
+    *length = TLS_PSK_NAME;
+    *session = tls_make_session(ssl, &tls->context->keys->keys[tls->key]);
+    return *session != NULL;
+}
+
+/* The server's key of this name. Without one the handshake fails: there is no certificate. */
+static int tls_find_key(SSL *ssl, const unsigned char *name, size_t length, SSL_SESSION **session)
+{
+    struct tls *tls = SSL_get_app_data(ssl);
+    const struct tls_context *context = tls->context;
+
+    *session = NULL;
+    for (size_t i = 0; i < context->keys->count; i++)
+        if (length == TLS_PSK_NAME && memcmp(context->names[i], name, length) == 0) {
+            *session = tls_make_session(ssl, &context->keys->keys[i]);
+            return *session != NULL;
+        }
+    tls->reason = "the other end has another key";
+    return 1;
+}
+
+static bool tls_configure_psk(SSL_CTX *ssl)
+{
+    SSL_CTX_set_options(ssl, SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_NO_TICKET);
+    SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
+    SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL); /* a client takes no certificate for the key */
+    SSL_CTX_set_psk_use_session_callback(ssl, tls_offer_key);
+    SSL_CTX_set_psk_find_session_callback(ssl, tls_find_key);
+    return SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
+           SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION) == 1 &&
+           SSL_CTX_set1_groups_list(ssl, "X25519:P-256") == 1 &&
+           SSL_CTX_set_ciphersuites(ssl, "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256") ==
+               1;
+}
+
+struct tls_context *tls_context_new_psk(const struct crypto_keyring *keys)
+{
+    struct tls_context *context = calloc(1, sizeof *context);
+    bool good;
+
+    if (!context)
+        return NULL;
+    context->keys = keys;
+    context->ssl = SSL_CTX_new(TLS_method());
+    good = context->ssl && tls_configure_psk(context->ssl);
+    for (size_t i = 0; i < keys->count; i++) {
+        struct str name = {(const char *)keys->keys[i].name, sizeof keys->keys[i].name};
+        struct buf hex = {.at = context->names[i], .capacity = TLS_PSK_NAME, .limit = TLS_PSK_NAME};
+
+        good = good && crypto_hex(&hex, name);
+    }
+    if (good)
+        return context;
+    tls_context_free(context);
+    return NULL;
+}
+
 void tls_context_renew(struct tls_context *context, int64_t now)
 {
     unsigned char keys[TLS_TICKET_KEYS_MAX];
@@ -199,21 +293,48 @@ static long tls_limit_handshake(BIO *bio, int operation, const char *at, size_t 
     return 0;
 }
 
-struct tls *tls_open(const struct tls_context *context, int fd)
+static struct tls *tls_prepare(const struct tls_context *context, int fd)
 {
     struct tls *tls = calloc(1, sizeof *tls);
 
     if (!tls)
         return NULL;
+    tls->context = context;
     tls->ssl = SSL_new(context->ssl);
-    if (tls->ssl && SSL_set_fd(tls->ssl, fd) == 1) {
+    if (tls->ssl && SSL_set_fd(tls->ssl, fd) == 1 && SSL_set_app_data(tls->ssl, tls) == 1) {
         BIO_set_callback_ex(SSL_get_rbio(tls->ssl), tls_limit_handshake);
         BIO_set_callback_arg(SSL_get_rbio(tls->ssl), (char *)tls);
-        SSL_set_accept_state(tls->ssl);
         return tls;
     }
     tls_close(tls);
     return NULL;
+}
+
+struct tls *tls_open(const struct tls_context *context, int fd)
+{
+    struct tls *tls = tls_prepare(context, fd);
+
+    if (tls)
+        SSL_set_accept_state(tls->ssl);
+    return tls;
+}
+
+struct tls *tls_open_client(const struct tls_context *context, int fd, size_t key)
+{
+    struct tls *tls = tls_prepare(context, fd);
+
+    if (!tls)
+        return NULL;
+    tls->key = key;
+    SSL_set_connect_state(tls->ssl);
+    return tls;
+}
+
+/* True if the server of a pre-shared key does not know the one that was offered. */
+static bool tls_is_refused(const struct tls *tls)
+{
+    return tls->context->keys && tls_is_opening(tls) &&
+           ERR_GET_REASON(ERR_peek_error()) == SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE;
 }
 
 /* What a call that gave nothing means. */
@@ -232,7 +353,7 @@ static enum tls_status explain(struct tls *tls)
         return TLS_ENDED;
     default:
         if (!tls->reason)
-            tls->reason = first_reason();
+            tls->reason = tls_is_refused(tls) ? "the other end has another key" : first_reason();
         return ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP : TLS_ENDED;
     }
 }

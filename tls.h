@@ -1,15 +1,13 @@
 /* tls.h - TLS 1.2 and 1.3 (RFC 5246, RFC 8446) over one socket, and the certificate that all
- * connections share. The only user of libssl. The socket is the caller's and non-blocking; nothing
- * here waits or polls.
+ * connections share; between nodes TLS 1.3 with a pre-shared key instead, both sides. The only user
+ * of libssl. The socket is the caller's and non-blocking; nothing here waits or polls.
  * Refuses: older versions, ciphers without forward secrecy, key exchange that is expensive,
  * handshakes of TLS_HANDSHAKE_MAX bytes, compression, renegotiation, keys that want a passphrase,
  * and clients whose ALPN has no http/1.1. */
 #ifndef WSPUSH_TLS_H
 #define WSPUSH_TLS_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "crypto.h"
 
 #define TLS_RECORD_MAX 16384     /* bytes of content in one record */
 #define TLS_HANDSHAKE_MAX 8192   /* bytes that a client may need for its handshake */
@@ -27,17 +25,25 @@ struct tls_context *tls_context_new(const char *cert, const char *key, char *err
  * there are no tickets from then on. */
 void tls_context_renew(struct tls_context *context, int64_t now);
 
+/* Has no certificate: both ends prove by the key `link` of one of `keys`, which must outlive the
+ * context. NULL: no memory, or OpenSSL has no TLS 1.3. */
+struct tls_context *tls_context_new_psk(const struct crypto_keyring *keys);
+
 /* Days until the certificate expires; negative if it has. */
 int tls_context_days(const struct tls_context *context);
 
 /* Gives a context up; connections that were opened with it live on. NULL is nothing. */
 void tls_context_free(struct tls_context *context);
 
-/* The server's side of one connection. */
+/* One connection. */
 struct tls;
 
-/* Prepares the handshake on a socket; it happens as tls_read is called. NULL: no memory. */
+/* Prepares the server's handshake on a socket; it happens as tls_read is called. NULL: no memory.
+ */
 struct tls *tls_open(const struct tls_context *context, int fd);
+
+/* The same for the client of a context with pre-shared keys, which offers its key number `key`. */
+struct tls *tls_open_client(const struct tls_context *context, int fd, size_t key);
 
 /* True until the handshake is over. */
 bool tls_is_opening(const struct tls *tls);

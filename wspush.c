@@ -152,7 +152,7 @@ static bool check_cluster(struct config *config, char *error, size_t room)
     else if (config->rpc_port > 65535)
         snprintf(error, room, "[common] port + %d is no port: set [cluster] rpc_port",
                  RPC_PORT_ABOVE);
-    else if (config->rpc_port == config->port)
+    else if ((config->rpc_listen_port ? config->rpc_listen_port : config->rpc_port) == config->port)
         snprintf(error, room, "[cluster] rpc_port must not be [common] port");
     else
         return true;
@@ -484,14 +484,19 @@ static void load_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
         die("%s/" KEY_FILE ": %s: data_dir must be writable", config->data_dir, strerror(error));
 }
 
-static void make_keys(const struct config *config, struct crypto_keys *keys)
+/* Only the key that a person has chosen is stretched: that takes time at each start. */
+static void make_keys(const struct config *config, struct crypto_keyring *keys)
 {
     char key[CRYPTO_KEY_SIZE];
+    struct str accepted = str_from(config->crypto_key_accepted);
+    bool good;
 
     load_key(config, key);
-    if (!crypto_derive_keys(keys, (struct str){key, sizeof key}))
-        die("OpenSSL cannot derive keys");
+    good = crypto_add_key(keys, (struct str){key, sizeof key}, config->crypto_key[0]) &&
+           (accepted.length == 0 || crypto_add_key(keys, accepted, true));
     crypto_erase(key, sizeof key);
+    if (!good)
+        die("OpenSSL cannot derive keys");
 }
 
 /* --- signals --------------------------------------------------------------------------------- */
@@ -727,7 +732,7 @@ static void open_listeners(const struct config *config, struct loop_options *wit
 {
     with->listener = listen_path(config) ? -1 : listen_open(config);
     with->admin_listener = listen_open_admin(config);
-    with->rpc_listener = config->cluster ? listen_open_rpc(config, with->rpc_address) : -1;
+    with->rpc_listener = config->cluster ? listen_open_rpc(config, with->rpc_host) : -1;
 }
 
 /* Reads and checks all that the command line and the file say. */
@@ -829,7 +834,7 @@ static void keep_standard_streams(void)
 int main(int count, char **arguments)
 {
     static struct server server;
-    struct crypto_keys keys;
+    struct crypto_keyring keys = {0};
     struct listen_place place;
     struct loop_options with = {.config = &server.config,
                                 .log = &server.log,

@@ -75,7 +75,7 @@ static void require_same_when_written(const struct letter *letter)
 
 /* --- what a command does here ---------------------------------------------------------------- */
 
-static struct crypto_keys keys;
+static struct crypto_keyring keys;
 static struct config config;
 
 struct place {
@@ -133,7 +133,7 @@ static void open_place(struct place *place, enum config_notice scope)
     next_number = 0;
     if (!config.port) {
         config_defaults(&config);
-        REQUIRE(crypto_derive_keys(&keys, STR("0123456789abcdef")));
+        REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
     }
     config.scope = scope;
     memset(place, 0, sizeof *place);

@@ -2,6 +2,7 @@
  * documents and comes back when it is written as INI again; what it refuses is told in the room
  * given. */
 #include "config.h"
+#include "host.h"
 #include "origin.h"
 
 #include "fuzz.h"
@@ -16,7 +17,7 @@ enum form {
     FORM_MILLISECONDS,
     FORM_WORD, /* one of `words` */
     FORM_REGISTER,
-    FORM_ADMIN /* a number, the port, with admin_host before it; or nothing */
+    FORM_ADMIN /* a number, the port, with its host before it; or nothing */
 };
 
 struct entry {
@@ -55,6 +56,7 @@ static const struct entry entries[] = {
     NUMBER("common", "port", port, 1, 65535),
     {"common", "cluster", FORM_BOOLEAN, AT(cluster), 0, 1, {"false", "true"}},
     TEXT("common", "crypto_key", crypto_key),
+    TEXT("common", "crypto_key_accepted", crypto_key_accepted),
     TEXT("common", "data_dir", data_dir),
     TEXT("common", "user", user),
     SECONDS("common", "drain", drain, 0, 3600),
@@ -98,6 +100,7 @@ static const struct entry entries[] = {
     TEXT("rabbitmq", "exchange", rabbitmq_exchange),
     TEXT("cluster", "advertise", advertise),
     NUMBER("cluster", "rpc_port", rpc_port, 0, 65535),
+    {"cluster", "rpc_listen", FORM_ADMIN, AT(rpc_listen_port), 0, 65535, {NULL}},
     SECONDS("cluster", "node_ttl", node_ttl, 1, 3600),
     NUMBER("cluster", "rpc_timeout", rpc_timeout, 10, 2900),
 };
@@ -148,7 +151,7 @@ static void require_networks(const struct config *config)
     unsigned bits = 0;
     size_t left = rest.length;
 
-    while (config_next_network(&rest, address, &bits)) {
+    while (host_next_network(&rest, address, &bits)) {
         REQUIRE(bits <= 128 && rest.length < left);
         left = rest.length;
     }
@@ -167,16 +170,17 @@ static void write_quoted(struct buf *out, struct str text)
     buf_append(out, STR("\" ; a comment"));
 }
 
-static void write_admin(struct buf *out, const struct config *config)
+static void write_listen(struct buf *out, const char *host, uint64_t port)
 {
-    bool brackets = strchr(config->admin_host, ':') != NULL;
+    bool brackets = strchr(host, ':') != NULL;
 
-    if (!config->admin_port)
-        return;
     buf_append(out, brackets ? STR("[") : STR(""));
-    buf_append(out, str_from(config->admin_host));
-    buf_append(out, brackets ? STR("]:") : STR(":"));
-    buf_append_number(out, (int64_t)config->admin_port);
+    buf_append(out, str_from(host));
+    buf_append(out, brackets ? STR("]") : STR(""));
+    if (!port)
+        return;
+    buf_append(out, STR(":"));
+    buf_append_number(out, (int64_t)port);
 }
 
 static void write_entry(struct buf *out, const struct config *config, const struct entry *entry)
@@ -192,7 +196,9 @@ static void write_entry(struct buf *out, const struct config *config, const stru
     else if (entry->form == FORM_NUMBER)
         buf_append_number(out, (int64_t)number);
     else if (entry->form == FORM_ADMIN)
-        write_admin(out, config);
+        write_listen(out,
+                     entry->offset == AT(admin_port) ? config->admin_host : config->rpc_listen_host,
+                     number);
     else if (entry->form != FORM_MILLISECONDS)
         buf_append(out, str_from(entry->words[number]));
     if (entry->form == FORM_MILLISECONDS) {
@@ -236,6 +242,7 @@ static void require_same_when_written(const struct config *config)
             REQUIRE(number_of(config, &entries[i]) == number_of(&again, &entries[i]));
     REQUIRE(strcmp(config->register_key, again.register_key) == 0);
     REQUIRE(strcmp(config->admin_host, again.admin_host) == 0);
+    REQUIRE(strcmp(config->rpc_listen_host, again.rpc_listen_host) == 0);
     buf_free(&text);
 }
 

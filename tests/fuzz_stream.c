@@ -63,7 +63,7 @@ struct run {
 };
 
 static struct run *present;
-static struct crypto_keys keys;
+static struct crypto_keyring keys;
 static struct accounts *accounts;
 static uint64_t generation; /* of all accounts: they have one salt */
 static FILE *nowhere;
@@ -652,7 +652,7 @@ static void say_token(struct guest *guest, unsigned manner)
                                          STR_INIT("none")};
     struct buf token = {0};
 
-    crypto_sign_token(&keys, systems[manner & 3], manner & 4 ? generation + 1 : generation,
+    crypto_sign_token(keys.keys, systems[manner & 3], manner & 4 ? generation + 1 : generation,
                       UNIX_NOW + ((manner & 3) == 2 ? -1 : 60), &token);
     say_line(guest, "Token: %.*s", (int)token.length, token.at);
     buf_free(&token);
@@ -967,7 +967,7 @@ static void prepare(void)
     REQUIRE(fclose(file) == 0);
     accounts = accounts_open(folder, -1, 1, error, sizeof error);
     REQUIRE(accounts != NULL && unlink(path) == 0 && rmdir(folder) == 0);
-    REQUIRE(crypto_derive_keys(&keys, STR("0123456789abcdef")));
+    REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
     REQUIRE(crypto_unhex(str_from(salt), bytes, sizeof bytes) &&
             crypto_sha256((struct str){(const char *)bytes, sizeof bytes}, hash));
     for (int i = 0; i < 8; i++)

@@ -8,7 +8,7 @@
 
 #define NOW 1700000000
 
-static struct crypto_keys keys, other_keys;
+static struct crypto_keyring keys, other_keys;
 static struct crypto_known known, other_known;
 static struct hub hub;
 
@@ -22,8 +22,8 @@ static void prepare(void)
     if (done)
         return;
     done = true;
-    REQUIRE(crypto_derive_keys(&keys, STR("0123456789abcdef")));
-    REQUIRE(crypto_derive_keys(&other_keys, STR("0123456789abcdeg")));
+    REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
+    REQUIRE(crypto_add_key(&other_keys, STR("0123456789abcdeg"), false));
     REQUIRE(hub_open(&hub, &config, &log) && hub_join(&hub, &keys, &self));
 }
 
@@ -40,7 +40,7 @@ static void require_canonical(struct str token, struct str system, uint64_t gene
     for (int i = 0; i < 8; i++)
         expires = expires << 8 | time[i];
     REQUIRE(expires > NOW && expires <= INT64_MAX);
-    REQUIRE(crypto_sign_token(&keys, system, generation, (int64_t)expires, &again));
+    REQUIRE(crypto_sign_token(keys.keys, system, generation, (int64_t)expires, &again));
     REQUIRE(str_equal(str_of(&again), token));
     buf_free(&again);
 }
@@ -93,7 +93,7 @@ static void try_signing(struct fuzz *fuzz)
     struct buf token = {0}, name = {0};
 
     if (system.length) {
-        REQUIRE(crypto_sign_token(&keys, system, right, expires, &token));
+        REQUIRE(crypto_sign_token(keys.keys, system, right, expires, &token));
         REQUIRE(crypto_check_token(&keys, &known, str_of(&token), NOW, &name, &generation) ==
                 (expires > NOW));
         REQUIRE(expires <= NOW || (str_equal(str_of(&name), system) && generation == right));
@@ -109,7 +109,7 @@ static void require_same_id(const unsigned char plain[CRYPTO_ID_SIZE], struct st
 {
     char again[CRYPTO_ID_TEXT];
 
-    REQUIRE(crypto_seal_id(&keys, plain, again));
+    REQUIRE(crypto_seal_id(keys.keys, plain, again));
     REQUIRE(str_equal((struct str){again, sizeof again}, text));
 }
 
@@ -135,9 +135,9 @@ static void try_id(struct str text)
     unsigned char plain[CRYPTO_ID_SIZE];
     struct str id = exact_copy(text);
 
-    if (crypto_open_id(&keys, id, plain))
+    if (crypto_open_id(keys.keys, id, plain))
         require_same_id(plain, id);
-    REQUIRE(!crypto_open_id(&other_keys, id, plain));
+    REQUIRE(!crypto_open_id(other_keys.keys, id, plain));
     try_id_of_request(text);
     free_copy(id);
 }
@@ -154,19 +154,19 @@ static void try_sealing(struct fuzz *fuzz)
 
     if (bytes.length)
         memcpy(plain, bytes.at, bytes.length);
-    REQUIRE(crypto_seal_id(&keys, plain, text + 1));
-    REQUIRE(crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+    REQUIRE(crypto_seal_id(keys.keys, plain, text + 1));
+    REQUIRE(crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
     REQUIRE(memcmp(plain, opened, sizeof plain) == 0);
     text[CRYPTO_ID_TEXT + 1] = '"';
     json.text = (struct str){text, sizeof text};
     REQUIRE(hub_open_id(&hub, json, &owner, &number) == (plain[0] == 1));
     if (plain[0] == 1)
         REQUIRE(memcmp(owner.address, plain + 1, 4) == 0 && (number & 0xff) == plain[22]);
-    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT - 1}, opened));
+    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT - 1}, opened));
     text[CRYPTO_ID_TEXT + 1] = text[1];
-    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT + 1}, opened));
+    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT + 1}, opened));
     text[1 + at] = (char)(text[1 + at] ^ (int)change);
-    REQUIRE(!crypto_open_id(&keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
 }
 
 /* --- names of nodes, digits ------------------------------------------------------------------ */

@@ -22,17 +22,18 @@ file:
 json:
 order: identity json
 origin:
-config: identity origin
-listen: config file identity
+host:
+config: host origin
+listen: config file
 crypto:
-tls:
+tls: crypto
 worker: crypto
 http:
 console: crypto http message
 park:
 ws: http crypto message
 conn: message tls
-address: config conn http table
+address: config conn host http table
 command: json
 account: crypto file table worker
 hub: command config conn crypto identity json table ws

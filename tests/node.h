@@ -204,7 +204,7 @@ static inline void far_forget(struct far_end *far)
 struct node {
     struct config config; /* the defaults; a test changes what it is about */
     struct log log;
-    struct crypto_keys keys;
+    struct crypto_keyring keys;
     struct hub hub;
     struct accounts *accounts;
     struct api api;
@@ -232,7 +232,8 @@ static inline void node_open(void)
     /* one iteration: what hashing costs is not tested here */
     node.accounts = accounts_open(node.folder, node.wake[1], 1, error, sizeof error);
     CHECK(same(str_from(node.accounts ? "" : error), (struct str){0}));
-    CHECK(crypto_derive_keys(&node.keys, STR("0123456789abcdef")));
+    node.keys.count = 0;
+    CHECK(crypto_add_key(&node.keys, STR("0123456789abcdef"), false));
     CHECK(hub_open(&node.hub, &node.config, &node.log));
     node.hub.now = UNIX_NOW;
     node.api = (struct api){.config = &node.config,

@@ -1,6 +1,7 @@
 /* test_config.c - tests what the configuration takes, what it refuses, and the words it does so in.
  */
 #include "config.h"
+#include "host.h"
 #include "test.h"
 
 #include <arpa/inet.h>
@@ -452,8 +453,8 @@ static const struct {
     {"rabbitmq", "user", offsetof(struct config, rabbitmq_user), 127, false, NULL},
     {"rabbitmq", "password", offsetof(struct config, rabbitmq_password), 255, false, NULL},
     {"rabbitmq", "vhost", offsetof(struct config, rabbitmq_vhost), 127, false, NULL},
-    {"rabbitmq", "exchange", offsetof(struct config, rabbitmq_exchange), 127, true, NULL},
-    {"cluster", "advertise", offsetof(struct config, advertise), 63, false, "10.1.2.3"},
+    {"rabbitmq", "exchange", offsetof(struct config, rabbitmq_exchange), 100, true, NULL},
+    {"cluster", "advertise", offsetof(struct config, advertise), 100, false, "10.1.2.3"},
 };
 
 static void check_text(size_t i, struct str value, const char *complaint)
@@ -567,6 +568,8 @@ static void secrets_are_not_repeated(void)
     for (size_t i = 0; i < COUNT(keys); i++) {
         snprintf(text, sizeof text, "[common]\ncrypto_key = %s", keys[i]);
         check_refused(str_from(text), "f.ini:2: crypto_key must have exactly 16 bytes");
+        snprintf(text, sizeof text, "[common]\ncrypto_key_accepted = %s", keys[i]);
+        check_refused(str_from(text), "f.ini:2: crypto_key_accepted must have exactly 16 bytes");
     }
     for (size_t i = 0; i < COUNT(registers); i++) {
         snprintf(text, sizeof text, "[auth]\nregister = %s", registers[i]);
@@ -594,7 +597,10 @@ static void a_crypto_key_has_16_bytes(void)
     check_good(STR("[common]\ncrypto_key = caf\xc3\xa9, caf\xc3\xa9 ole\n"), &config);
     CHECK(strlen(config.crypto_key) == 16);
     check_good(STR("[common]\ncrypto_key =\n"), &config);
-    CHECK(config.crypto_key[0] == '\0');
+    CHECK(config.crypto_key[0] == '\0' && config.crypto_key_accepted[0] == '\0');
+    check_good(STR("[common]\ncrypto_key_accepted = 0123456789abcdef\n"), &config);
+    CHECK(config.crypto_key[0] == '\0' &&
+          strcmp(config.crypto_key_accepted, "0123456789abcdef") == 0);
 }
 
 static void lines_are_told_by_number(void)
@@ -750,25 +756,58 @@ static void origins_are_checked(void)
     CHECK(config_allows_origin(&config, STR("https://a.b.example")));
 }
 
+static void links_listen_with_or_without_a_port(void)
+{
+    static const struct {
+        struct str text;
+        const char *host;
+        uint64_t port;
+    } good[] = {{STR_INIT("[cluster]\nrpc_listen = 10.0.0.1:80"), "10.0.0.1", 80},
+                {STR_INIT("[cluster]\nrpc_listen = 0.0.0.0"), "0.0.0.0", 0},
+                {STR_INIT("[cluster]\nrpc_listen = ::"), "::", 0},
+                {STR_INIT("[cluster]\nrpc_listen = [::]"), "::", 0},
+                {STR_INIT("[cluster]\nrpc_listen = [fd00::1]:7801"), "fd00::1", 7801},
+                {STR_INIT("[cluster]\nrpc_listen = push-1"), "push-1", 0},
+                {STR_INIT("[cluster]\nrpc_listen ="), "", 0}};
+    static const char *const bad[] = {":80",        "[::1",           "[::1]80",   "[10.0.0.1]:80",
+                                      "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:", "1:2:3",
+                                      "[]",         "[]:1",           "]"};
+    char error[500];
+    struct config config;
+
+    for (size_t i = 0; i < COUNT(good); i++) {
+        check_good(good[i].text, &config);
+        CHECK(strcmp(config.rpc_listen_host, good[i].host) == 0 &&
+              config.rpc_listen_port == good[i].port);
+    }
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        if (!CHECK(!parse_key("cluster", "rpc_listen", str_from(bad[i]), &config, error)) ||
+            !CHECK(strncmp(error, "f.ini:2: rpc_listen must be an address", 38) == 0))
+            printf("  %s: %s\n", bad[i], error);
+    }
+}
+
 static void addresses_are_of_one_machine(void)
 {
-    static const char *const bad[] = {"localhost", "::1",       "0.0.0.0",         "0.1.2.3",
-                                      "224.0.0.1", "10.0.0",    "255.255.255.255", "10.0.0.256",
-                                      "10.0.0.1.", "10.0.0.1:1"};
+    static const char *const bad[] = {"0.0.0.0", "0.1.2.3", "224.0.0.1", "10.0.0",   "10.0.0.1:1",
+                                      "::",      "ff02::1", "[::1]",     "two names"};
     char expected[300];
     struct config config;
     char error[500];
 
     for (size_t i = 0; i < COUNT(bad); i++) {
         snprintf(expected, sizeof expected,
-                 "f.ini:2: advertise must be an IPv4 address of this machine, such as 10.0.0.11, "
-                 "not %s",
+                 "f.ini:2: advertise must be an address of this machine or a host name, such as "
+                 "10.0.0.11, fd00::11 or push-1.example, not %s",
                  bad[i]);
         CHECK(!parse_key("cluster", "advertise", str_from(bad[i]), &config, error));
         if (!CHECK(strcmp(error, expected) == 0))
             printf("  %s\n", error);
     }
     check_good(STR("[cluster]\nadvertise = 223.255.255.255\n"), &config);
+    check_good(STR("[cluster]\nadvertise = Push-1.example\n"), &config);
+    check_good(STR("[cluster]\nadvertise = fd00::11\n"), &config);
+    CHECK(strcmp(config.advertise, "fd00::11") == 0);
     check_good(STR("[common]\nhost = unix:/run/wspush\n"), &config);
     CHECK(strcmp(config.host, "unix:/run/wspush") == 0);
     check_refused(STR("[common]\nhost = unix:"),
@@ -973,9 +1012,9 @@ static void check_network(const char *list, const char *address, unsigned bits)
     bool ipv6 = strchr(address, ':') != NULL;
 
     CHECK(inet_pton(ipv6 ? AF_INET6 : AF_INET, address, ipv6 ? expected : expected + 12) == 1);
-    if (!CHECK(config_next_network(&rest, found, &number)) ||
+    if (!CHECK(host_next_network(&rest, found, &number)) ||
         !CHECK(memcmp(found, expected, 16) == 0 && number == bits) ||
-        !CHECK(!config_next_network(&rest, found, &number) && rest.length == 0))
+        !CHECK(!host_next_network(&rest, found, &number) && rest.length == 0))
         printf("  %s: %u\n", list, number);
     free(copy);
 }
@@ -1003,12 +1042,12 @@ static void networks_come_in_turn(void)
     unsigned bits = 0;
 
     for (size_t i = 0; i < COUNT(expected); i++)
-        CHECK(config_next_network(&rest, address, &bits) && bits == expected[i]);
+        CHECK(host_next_network(&rest, address, &bits) && bits == expected[i]);
     CHECK(memcmp(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\0", 16) == 0);
-    CHECK(!config_next_network(&rest, address, &bits) && rest.length == 0);
+    CHECK(!host_next_network(&rest, address, &bits) && rest.length == 0);
     free(copy);
     rest = (struct str){NULL, 0};
-    CHECK(!config_next_network(&rest, address, &bits));
+    CHECK(!host_next_network(&rest, address, &bits));
 }
 
 static void what_is_no_network_is_refused(void)
@@ -1067,6 +1106,7 @@ static const struct {
     {"common", "port", "7900", NULL, NULL},
     {"common", "cluster", "true", NULL, NULL},
     {"common", "crypto_key", "secret secret 16", NULL, NULL},
+    {"common", "crypto_key_accepted", "secret secret 16", NULL, NULL},
     {"common", "data_dir", "elsewhere", NULL, NULL},
     {"common", "user", "nobody", NULL, NULL},
     {"common", "drain", "6", NULL, NULL},
@@ -1115,6 +1155,8 @@ static const struct {
     {"rabbitmq", "exchange", "e", NULL, NULL},
     {"cluster", "advertise", "10.0.0.1", NULL, NULL},
     {"cluster", "rpc_port", "9000", NULL, NULL},
+    {"cluster", "rpc_listen", "10.0.0.1", NULL, NULL},
+    {"cluster", "rpc_listen", "10.0.0.1:80", NULL, NULL},
     {"cluster", "node_ttl", "16", NULL, NULL},
     {"cluster", "rpc_timeout", "2001", NULL, NULL},
 };
@@ -1205,11 +1247,11 @@ static void many_changes_are_reported_in_turn(void)
     }
     for (place = 0; config_next_change(&before, &after, &place, &change); changes++)
         live += change.live;
-    CHECK(changes == 49 && live == 15);
+    CHECK(changes == 51 && live == 15);
     config_adopt(&before, &after);
     for (place = 0; config_next_change(&before, &after, &place, &change); left++)
         CHECK(!change.live);
-    CHECK(left == 34);
+    CHECK(left == 36);
 }
 
 /* Bytes behind a text's end are no change of it; a text is told whole. */
@@ -1258,6 +1300,7 @@ int main(void)
     test_run("defaults_are_those_of_the_contract", defaults_are_those_of_the_contract);
     test_run("every_key_is_read", every_key_is_read);
     test_run("every_key_of_a_cluster_is_read", every_key_of_a_cluster_is_read);
+    test_run("links_listen_with_or_without_a_port", links_listen_with_or_without_a_port);
     test_run("admin_listens_at_an_address", admin_listens_at_an_address);
     test_run("keys_of_a_cluster_have_their_section", keys_of_a_cluster_have_their_section);
     test_run("parsing_goes_over_what_is_there", parsing_goes_over_what_is_there);

@@ -2228,7 +2228,7 @@ static void sealed_ids_name_their_owner(void)
         CHECK(identity_same(&owner, &here) && numbers[i] != 0);
         for (size_t k = 0; k < i; k++)
             CHECK(numbers[k] != numbers[i] && strcmp(residents[k].id, residents[i].id) != 0);
-        CHECK(crypto_open_id(&node.keys, resident_id(i), plain));
+        CHECK(crypto_open_id(node.keys.keys, resident_id(i), plain));
         CHECK(memcmp(plain, "\x01\x0a\0\0\x01\x22\x60\0\0\x01\x8b\xcf\xe5\x68\x7b", 15) == 0);
         for (size_t k = 0; k < 8; k++)
             CHECK(plain[15 + k] == (numbers[i] >> (56 - 8 * k) & 0xff));
@@ -2237,7 +2237,7 @@ static void sealed_ids_name_their_owner(void)
 }
 
 /* Seals an id that a node might have given. */
-static struct json_value sealed(const struct crypto_keys *keys, unsigned version,
+static struct json_value sealed(const struct crypto_keyring *keys, unsigned version,
                                 const struct identity *owner, uint64_t number)
 {
     unsigned char plain[CRYPTO_ID_SIZE] = {(unsigned char)version};
@@ -2250,7 +2250,7 @@ static struct json_value sealed(const struct crypto_keys *keys, unsigned version
         plain[7 + i] = (unsigned char)(owner->start >> (56 - 8 * i));
         plain[15 + i] = (unsigned char)(number >> (56 - 8 * i));
     }
-    CHECK(crypto_seal_id(keys, plain, id));
+    CHECK(crypto_seal_id(keys->keys, plain, id));
     return quoted_id((struct str){id, sizeof id});
 }
 
@@ -2278,12 +2278,12 @@ static void ids_of_all_nodes_are_opened(void)
 
 static void what_is_no_id_is_not_opened(void)
 {
-    struct crypto_keys others;
+    struct crypto_keyring others = {0};
     struct identity owner;
     uint64_t number;
 
     open_settlement(1);
-    CHECK(crypto_derive_keys(&others, STR("0123456789abcdeF")));
+    CHECK(crypto_add_key(&others, STR("0123456789abcdeF"), false));
     {
         const char *id = residents[0].id;
         const char *texts[] = {

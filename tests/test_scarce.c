@@ -78,7 +78,7 @@ bool __wrap_crypto_hash_password(struct str password, const unsigned char salt[C
 static struct {
     struct config config;
     struct log log;
-    struct crypto_keys keys;
+    struct crypto_keyring keys;
     struct loop_options options;
     struct loop *loop;
     pthread_t thread;
@@ -144,7 +144,7 @@ static void server_open(void)
     server.config.api_rate = 1000000;
     snprintf(server.config.data_dir, sizeof server.config.data_dir, "%s", folder);
     server.log = (struct log){.file = tmpfile(), .level = LOG_INFO};
-    CHECK(server.log.file && crypto_derive_keys(&server.keys, STR("0123456789abcdef")));
+    CHECK(server.log.file && crypto_add_key(&server.keys, STR("0123456789abcdef"), false));
     server.options = (struct loop_options){.config = &server.config,
                                            .log = &server.log,
                                            .keys = &server.keys,

@@ -269,7 +269,8 @@ static const char *token_line(void)
     struct buf token = {0};
     const char *line;
 
-    crypto_sign_token(&node.keys, STR("shop"), node_generation(STR("shop")), UNIX_NOW + 60, &token);
+    crypto_sign_token(node.keys.keys, STR("shop"), node_generation(STR("shop")), UNIX_NOW + 60,
+                      &token);
     line = say("Token: %.*s\r\n", (int)token.length, token.at);
     buf_free(&token);
     return line;
@@ -437,7 +438,7 @@ static void write_stream(struct buf *stream, struct buf *answers)
         buf_append(stream, str_from(rows[i].request));
     for (size_t i = 0; i < 3; i++)
         buf_append(answers, str_from(rows[i].answer));
-    crypto_sign_token(&node.keys, STR("shop"), node_generation(STR("shop")),
+    crypto_sign_token(node.keys.keys, STR("shop"), node_generation(STR("shop")),
                       UNIX_NOW + (int64_t)node.config.token_ttl, &token);
     buf_append(answers,
                str_from(answer("200 OK", "",
@@ -2715,7 +2716,7 @@ static struct guest *receive_waiting(void)
 
 static void admit(struct guest *guest, enum cluster_admission admission, const char *system)
 {
-    session_admit(&context, &guest->session, admission, str_from(system));
+    session_admit(&context, &guest->session, admission, str_from(system), "Redis said so");
     settle(guest);
     run();
 }
@@ -2862,7 +2863,7 @@ static void an_admission_that_comes_too_late_is_nothing(void)
             struct session before = guest->session;
             size_t clients = node.hub.clients.count;
 
-            session_admit(&context, &guest->session, admissions[i], STR("shop"));
+            session_admit(&context, &guest->session, admissions[i], STR("shop"), "");
             CHECK(guest->session.state == before.state && node.hub.clients.count == clients);
             CHECK(guest->session.conn.client == before.conn.client);
             CHECK(guest->session.conn.queued == before.conn.queued);

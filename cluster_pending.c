@@ -1,0 +1,227 @@
+/* cluster_pending.c - requests in flight. */
+#include "cluster_pending.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct pending *pending_new(struct pending_table *table, struct pending_list *list,
+                            enum pending_kind kind, int64_t deadline)
+{
+    struct pending *pending = calloc(1, sizeof *pending);
+
+    if (!pending)
+        return NULL;
+    pending->kind = kind;
+    pending->deadline = deadline;
+    pending->id = ++table->last_id;
+    if (!table_add(&table->by_id, (uint32_t)pending->id, pending)) {
+        free(pending);
+        return NULL;
+    }
+    pending->previous = list->last;
+    if (list->last)
+        list->last->next = pending;
+    else
+        list->first = pending;
+    list->last = pending;
+    list->count++;
+    return pending;
+}
+
+struct pending *pending_find(const struct pending_table *table, uint64_t id)
+{
+    struct table_cursor cursor = {.hash = (uint32_t)id};
+    struct pending *pending;
+
+    while ((pending = table_next(&table->by_id, &cursor)))
+        if (pending->id == id)
+            return pending;
+    return NULL;
+}
+
+void pending_unlink(struct pending_table *table, struct pending_list *list, struct pending *pending)
+{
+    if (pending->previous)
+        pending->previous->next = pending->next;
+    else
+        list->first = pending->next;
+    if (pending->next)
+        pending->next->previous = pending->previous;
+    else
+        list->last = pending->previous;
+    pending->next = pending->previous = NULL;
+    list->count--;
+    table_remove(&table->by_id, (uint32_t)pending->id, pending);
+}
+
+void pending_free(struct pending *pending)
+{
+    for (size_t i = 0; i < pending->part_count; i++)
+        buf_free(&pending->parts[i].list);
+    free(pending->parts);
+    free(pending->owners);
+    buf_free(&pending->text);
+    buf_free(&pending->message_id);
+    buf_free(&pending->outcome.list);
+    free(pending);
+}
+
+struct pending_part *pending_add_part(struct pending *pending, const struct node_id *node)
+{
+    struct pending_part *parts = realloc(pending->parts, (pending->part_count + 1) * sizeof *parts);
+
+    if (!parts)
+        return NULL;
+    pending->parts = parts;
+    parts[pending->part_count] = (struct pending_part){.node = *node};
+    pending->parts_open++;
+    return &parts[pending->part_count++];
+}
+
+struct pending_part *pending_open_part(const struct pending *pending, const struct node_id *node)
+{
+    for (size_t i = 0; i < pending->part_count; i++)
+        if (!pending->parts[i].done && node_equal(&pending->parts[i].node, node))
+            return &pending->parts[i];
+    return NULL;
+}
+
+static void pending_close_part(struct pending *pending, struct pending_part *part)
+{
+    part->done = true;
+    pending->parts_open--;
+}
+
+/* True if the command was for one node, whose word is the outcome. */
+static bool pending_is_for_one(const struct pending *pending)
+{
+    switch (pending->command) {
+    case COMMAND_SEND_TO_CLIENT:
+    case COMMAND_BIND:
+    case COMMAND_UNBIND:
+    case COMMAND_CLOSE_CLIENT:
+    case COMMAND_CLIENT_INFO:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void pending_add_reply(struct pending *pending, struct pending_part *part,
+                       const struct cluster_msg *reply)
+{
+    struct outcome *sum = &pending->outcome;
+    const struct outcome *said = &reply->outcome;
+
+    pending_close_part(pending, part);
+    sum->matched += said->matched;
+    sum->queued += said->queued;
+    sum->dropped += said->dropped;
+    sum->count += said->count;
+    buf_append(&part->list, reply->list);
+    if (pending_is_for_one(pending)) {
+        size_t length = reply->error.length < sizeof pending->error - 1 ? reply->error.length
+                                                                        : sizeof pending->error - 1;
+
+        if (length)
+            memcpy(pending->error, reply->error.at, length);
+        sum->code = said->code;
+        sum->error = pending->error;
+    } else if (said->code != OUTCOME_SUCCESS) {
+        pending->incomplete = true;
+    }
+}
+
+void pending_fail(struct pending *pending, const char *error)
+{
+    pending->outcome.code = OUTCOME_UNREACHABLE;
+    pending->outcome.error = error;
+}
+
+void pending_give_up_part(struct pending *pending, struct pending_part *part)
+{
+    pending_close_part(pending, part);
+    if (pending_is_for_one(pending))
+        pending_fail(pending, "the client's node cannot be reached");
+    else
+        pending->incomplete = true;
+}
+
+bool pending_is_done(const struct pending *pending)
+{
+    return !pending->parts_open && !pending->to_return;
+}
+
+/* send_to_clients: those that failed, in the order in which they were given. Each node has listed
+ * its own in that order too. */
+static void pending_merge_failed(struct pending *pending)
+{
+    struct buf *out = &pending->outcome.list;
+    struct str *rests = calloc(pending->part_count, sizeof *rests), given = str_of(&pending->text);
+    struct json_value id;
+
+    out->failed |= !rests;
+    for (size_t i = 0; rests && i < pending->part_count; i++)
+        rests[i] = str_of(&pending->parts[i].list);
+    for (size_t i = 0; rests && i < pending->owner_count && json_next_element(&given, &id); i++) {
+        struct str *rest = &rests[pending->owners[i]];
+        size_t length = id.text.length;
+
+        /* a string ends where its quotes say, so what begins with the id is the id */
+        if (rest->length < length || memcmp(rest->at, id.text.at, length) != 0)
+            continue;
+        length += rest->length > length; /* the comma behind it */
+        *rest = (struct str){rest->at + length, rest->length - length};
+        if (out->length)
+            buf_append(out, STR(","));
+        buf_append(out, id.text);
+    }
+    free(rests);
+}
+
+void pending_merge(struct pending *pending)
+{
+    struct buf *out = &pending->outcome.list;
+
+    for (size_t i = 0; i < pending->part_count; i++)
+        out->failed |= pending->parts[i].list.failed;
+    if (pending->owners) {
+        pending_merge_failed(pending);
+        return;
+    }
+    for (size_t i = 0; i < pending->part_count; i++) {
+        if (out->length && pending->parts[i].list.length)
+            buf_append(out, STR(","));
+        buf_append(out, str_of(&pending->parts[i].list));
+    }
+}
+
+bool pending_write_part(const struct pending *pending, struct str clients, size_t part,
+                        struct buf *out)
+{
+    struct json_value id;
+
+    buf_append(out, STR("["));
+    for (size_t i = 0; json_next_element(&clients, &id); i++) {
+        if (pending->owners[i] != part)
+            continue;
+        if (out->length > 1)
+            buf_append(out, STR(","));
+        buf_append(out, id.text);
+    }
+    return buf_append(out, STR("]"));
+}
+
+void pending_fail_part(struct pending *pending, size_t part)
+{
+    struct buf ids = {0};
+    struct cluster_msg reply = {.kind = MSG_REPLY};
+
+    if (pending_write_part(pending, str_of(&pending->text), part, &ids)) {
+        reply.list = (struct str){ids.at + 1, ids.length - 2};
+        pending_add_reply(pending, &pending->parts[part], &reply);
+    } else {
+        pending_give_up_part(pending, &pending->parts[part]);
+    }
+    buf_free(&ids);
+}

@@ -1,0 +1,500 @@
+/* cluster_presence.c - joins and leaves across nodes.
+ *
+ * The book has an entry for each client and group whose record in Redis is not, or may not be, what
+ * it should be. A change finds the entry of the change before it and replaces what is wanted: what
+ * came and went before anything was written costs nothing, and of ten changes behind a slow Redis
+ * only the last is written. An entry without an operation under way stands in the queue, oldest
+ * first. presence_pump hands the registry up to PRESENCE_OPS_MAX operations, while Redis and
+ * RabbitMQ are there and few notices are on their way; so everything that piles up piles up here,
+ * where it cancels out, and what is here is bounded by the clients that are connected and the
+ * records that there are.
+ *
+ * The result of an operation says whether it made or removed the record. If so its notice is
+ * published, in the lane behind the sends. What is known of the record before that decides the
+ * rest: a record that vanished without a burial (Redis lost it) is told all the same, and one that
+ * a broken connection may have written counts as written now.
+ *
+ * When RabbitMQ is away nothing is written either: a node that stops or dies then leaves its
+ * records as they were told, and whoever buries it tells the rest.
+ *
+ * Burial: the registry removes some records of a dead node, this module publishes their 1002, and
+ * once these have come back the registry goes on. So a burial that is cut short loses the notices
+ * of one step at most, and never delays sends. */
+#include "cluster_presence.h"
+
+#include "json.h"
+#include "table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PRESENCE_OPS_MAX 1024     /* operations given to the registry */
+#define PRESENCE_NOTICES_MAX 4096 /* notices that have not come back, before no more are begun */
+#define PRESENCE_PAUSE 100 /* milliseconds before the registry is tried again that did nothing */
+
+enum presence_known {
+    PRESENCE_ABSENT,        /* there is no record */
+    PRESENCE_PRESENT,       /* there is one, and 1001 was published */
+    PRESENCE_MAYBE_WRITTEN, /* there was none, and the connection broke while it was written */
+    PRESENCE_MAYBE_BURIED   /* there was one, and this node was taken for dead */
+};
+
+struct presence_entry {
+    struct presence_entry *next; /* in the queue */
+    uint64_t id;                 /* of its operation */
+    uint32_t hash;
+    enum presence_known known;
+    bool wanted; /* the record should be there */
+    bool told;   /* and the members are to be told of the change */
+    bool busy;   /* an operation is under way, */
+    bool writes; /* which writes the record, and does not remove it, */
+    bool again;  /* and what is wanted has changed since */
+    char *bytes; /* of all the views */
+    struct str system, group, id_json, client_json, name;
+};
+
+/* The notices of one step of a burial. */
+struct presence_burial {
+    struct presence_burial *next;
+    struct node_id dead;
+    uint64_t id;
+    size_t waiting; /* notices that have not come back */
+};
+
+struct presence_book {
+    struct table by_name; /* all entries */
+    struct table by_id;   /* those that are busy */
+    struct presence_entry *first, *last;
+    struct presence_burial *burials;
+    size_t busy;
+    size_t notices; /* that have not come back */
+    uint64_t last_id;
+    int64_t retry_at; /* no operation is begun before */
+    uint32_t seed;
+};
+
+bool presence_open(struct cluster *cluster)
+{
+    cluster->presence = calloc(1, sizeof *cluster->presence);
+    return cluster->presence &&
+           crypto_random(&cluster->presence->seed, sizeof cluster->presence->seed);
+}
+
+/* --- entries ---------------------------------------------------------------------------------- */
+
+static void presence_free_entry(struct presence_entry *entry)
+{
+    free(entry->bytes);
+    free(entry);
+}
+
+static struct str presence_copy(char **at, struct str text)
+{
+    struct str copy = {*at, text.length};
+
+    if (text.length)
+        memcpy(*at, text.at, text.length);
+    *at += text.length;
+    return copy;
+}
+
+/* Gives an entry the names and the JSON of a change. A record's name is the id and the group: views
+ * of the same bytes. */
+static bool presence_describe(struct presence_entry *entry, const struct hub_presence *presence)
+{
+    size_t length = presence->id.length + presence->group.length + presence->system.length +
+                    presence->client_json.length;
+    char *bytes = malloc(length), *at = bytes;
+
+    if (!bytes)
+        return false;
+    free(entry->bytes);
+    entry->bytes = bytes;
+    entry->id_json = presence_copy(&at, presence->id);
+    entry->group = presence_copy(&at, presence->group);
+    entry->name = (struct str){bytes, presence->id.length + presence->group.length};
+    entry->system = presence_copy(&at, presence->system);
+    entry->client_json = presence_copy(&at, presence->client_json);
+    return true;
+}
+
+static void presence_queue(struct presence_book *book, struct presence_entry *entry)
+{
+    entry->next = NULL;
+    if (book->last)
+        book->last->next = entry;
+    else
+        book->first = entry;
+    book->last = entry;
+}
+
+/* An entry for what was in order until now: the record of who leaves or stays is there. */
+static struct presence_entry *presence_add(struct presence_book *book,
+                                           const struct hub_presence *presence, uint32_t hash)
+{
+    struct presence_entry *entry = calloc(1, sizeof *entry);
+
+    if (entry && presence_describe(entry, presence)) {
+        entry->hash = hash;
+        entry->known = presence->kind == PRESENCE_JOIN ? PRESENCE_ABSENT : PRESENCE_PRESENT;
+        if (table_add(&book->by_name, hash, entry)) {
+            presence_queue(book, entry);
+            return entry;
+        }
+    }
+    if (entry)
+        presence_free_entry(entry);
+    return NULL;
+}
+
+static void presence_remove(struct presence_book *book, struct presence_entry *entry)
+{
+    table_remove(&book->by_name, entry->hash, entry);
+    presence_free_entry(entry);
+}
+
+/* --- changes ---------------------------------------------------------------------------------- */
+
+static uint32_t presence_hash(const struct presence_book *book, const struct hub_presence *presence)
+{
+    return str_hash(presence->id, book->seed) + 31 * str_hash(presence->group, book->seed);
+}
+
+static struct presence_entry *presence_find_changed(const struct presence_book *book,
+                                                    const struct hub_presence *presence)
+{
+    struct table_cursor cursor = {.hash = presence_hash(book, presence)};
+    struct presence_entry *entry;
+
+    while ((entry = table_next(&book->by_name, &cursor)))
+        if (str_equal(entry->id_json, presence->id) && str_equal(entry->group, presence->group))
+            return entry;
+    return NULL;
+}
+
+void presence_change(void *state, const struct hub_presence *presence)
+{
+    struct cluster *cluster = state;
+    struct presence_book *book = cluster->presence;
+    struct presence_entry *entry = presence_find_changed(book, presence);
+
+    if (entry && !presence_describe(entry, presence))
+        entry = NULL;
+    else if (!entry)
+        entry = presence_add(book, presence, presence_hash(book, presence));
+    if (!entry) {
+        cluster->counters.notices_dropped++;
+        return;
+    }
+    entry->again = entry->busy;
+    entry->wanted = presence->kind != PRESENCE_LEAVE;
+    if (presence->kind != PRESENCE_REFRESH || presence->told)
+        entry->told = presence->told;
+}
+
+/* Sets what is known of all records that were there: this node may have been buried meanwhile. */
+static void presence_doubt(struct presence_book *book)
+{
+    size_t place = 0;
+    struct presence_entry *entry;
+
+    while ((entry = table_walk(&book->by_name, &place)))
+        if (entry->known != PRESENCE_ABSENT)
+            entry->known = PRESENCE_MAYBE_BURIED;
+}
+
+static void presence_forget_all(struct presence_book *book)
+{
+    size_t place = 0;
+    struct presence_entry *entry;
+
+    while ((entry = table_walk(&book->by_name, &place)))
+        presence_free_entry(entry);
+    table_free(&book->by_name);
+    table_free(&book->by_id);
+    book->first = book->last = NULL;
+    book->busy = 0;
+}
+
+void presence_republish(struct cluster *cluster)
+{
+    presence_forget_all(cluster->presence); /* what is under way is done before the clearing */
+    registry_clear(cluster->registry);
+    hub_report(cluster->hub, false);
+}
+
+void presence_restore(struct cluster *cluster)
+{
+    hub_report(cluster->hub, false);
+}
+
+void presence_revive(struct cluster *cluster)
+{
+    hub_report(cluster->hub, true);
+    presence_doubt(cluster->presence);
+}
+
+/* --- notices ---------------------------------------------------------------------------------- */
+
+/* Publishes 1001 or 1002; `id` is that of a burial, or 0. False if too much waits. */
+static bool presence_publish(struct cluster *cluster, const struct presence_entry *entry,
+                             bool online, uint64_t id)
+{
+    char room[CRYPTO_ID_TEXT + sizeof "[\"\"]"];
+    struct buf self = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    struct cluster_msg msg = {
+        .kind = MSG_SEND,
+        .id = id,
+        .command = {.kind = entry->group.length ? COMMAND_SEND_TO_GROUP : COMMAND_SEND_TO_SYSTEM,
+                    .system = entry->system,
+                    .group = entry->group,
+                    .code = online ? NOTICE_ONLINE : NOTICE_OFFLINE,
+                    .msg = online ? STR("\"client online\"") : STR("\"client offline\""),
+                    .data = entry->client_json}};
+
+    buf_append(&self, STR("["));
+    buf_append(&self, entry->id_json);
+    buf_append(&self, STR("]"));
+    if (!online) /* it may be back already: it is not told of itself */
+        msg.command.clients = str_of(&self);
+    if (self.failed ||
+        !state_publish(cluster, &msg, LANE_NOTICE, state_slot_of(&msg.command), NULL)) {
+        cluster->counters.notices_dropped++;
+        return false;
+    }
+    cluster->presence->notices++;
+    return true;
+}
+
+/* A notice of a burial has come back; the registry goes on behind the last one of a step. */
+static void presence_note_buried(struct cluster *cluster, uint64_t id)
+{
+    struct presence_burial **at = &cluster->presence->burials, *burial;
+
+    while (*at && (*at)->id != id)
+        at = &(*at)->next;
+    burial = *at;
+    if (!burial || --burial->waiting)
+        return;
+    *at = burial->next;
+    registry_go_on(cluster->registry, &burial->dead);
+    free(burial);
+}
+
+void presence_take_notice(struct cluster *cluster, const struct wire_batch *batch,
+                          const struct cluster_msg *msg)
+{
+    struct outcome ignored = {0};
+
+    if (msg->kind != MSG_SEND || !command_is_whole(&msg->command) ||
+        !command_is_published(&msg->command))
+        return;
+    if (hub_takes_notices(cluster->hub, msg->command.system, msg->command.group))
+        hub_apply(cluster->hub, &msg->command, &ignored);
+    if (!node_equal(&batch->origin, &cluster->self))
+        return;
+    cluster->presence->notices--;
+    if (msg->id)
+        presence_note_buried(cluster, msg->id);
+}
+
+/* --- operations ------------------------------------------------------------------------------- */
+
+static bool presence_write_record(const struct presence_entry *entry, struct buf *out)
+{
+    buf_append(out, STR("{\"system\":"));
+    json_append_quoted(out, entry->system);
+    buf_append(out, STR(",\"group\":"));
+    json_append_quoted(out, entry->group);
+    buf_append(out, STR(",\"id\":"));
+    buf_append(out, entry->id_json);
+    buf_append(out, STR(",\"identity\":"));
+    buf_append(out, entry->client_json);
+    return buf_append(out, STR("}"));
+}
+
+/* Hands the operation of an entry to the registry. False without memory. */
+static bool presence_begin(struct cluster *cluster, struct presence_entry *entry)
+{
+    struct presence_book *book = cluster->presence;
+    struct buf record = {0};
+    bool begun = !entry->wanted || presence_write_record(entry, &record);
+
+    entry->id = ++book->last_id;
+    begun = begun && table_add(&book->by_id, (uint32_t)entry->id, entry);
+    if (begun && !registry_write(cluster->registry, entry->id, entry->name, str_of(&record))) {
+        table_remove(&book->by_id, (uint32_t)entry->id, entry);
+        begun = false;
+    }
+    buf_free(&record);
+    if (!begun)
+        return false;
+    entry->busy = true;
+    entry->again = false;
+    entry->writes = entry->wanted;
+    book->busy++;
+    return true;
+}
+
+void presence_pump(struct cluster *cluster)
+{
+    struct presence_book *book = cluster->presence;
+    struct presence_entry *entry;
+
+    if (!cluster->redis_up || !cluster->bus_up || cluster->now < book->retry_at)
+        return;
+    while ((entry = book->first) && book->busy < PRESENCE_OPS_MAX &&
+           book->notices < PRESENCE_NOTICES_MAX) {
+        bool cancelled = !entry->wanted && entry->known == PRESENCE_ABSENT;
+
+        if (!cancelled && !presence_begin(cluster, entry))
+            return;
+        book->first = entry->next;
+        if (!book->first)
+            book->last = NULL;
+        if (cancelled) /* it came and went unseen */
+            presence_remove(book, entry);
+    }
+}
+
+/* Whether the operation of an entry has changed what the members know. */
+static bool presence_has_changed(const struct presence_entry *entry, bool changed)
+{
+    if (entry->writes)
+        return changed || entry->known == PRESENCE_MAYBE_WRITTEN;
+    return changed ? entry->known != PRESENCE_MAYBE_WRITTEN : entry->known == PRESENCE_PRESENT;
+}
+
+static void presence_take_result(struct cluster *cluster, struct presence_entry *entry,
+                                 enum registry_change change)
+{
+    struct presence_book *book = cluster->presence;
+
+    if (change == REGISTRY_UNKNOWN && entry->writes && entry->known == PRESENCE_ABSENT)
+        entry->known = PRESENCE_MAYBE_WRITTEN;
+    if (change == REGISTRY_UNKNOWN || change == REGISTRY_NOT_DONE) {
+        book->retry_at = cluster->now + PRESENCE_PAUSE;
+        presence_queue(book, entry);
+        return;
+    }
+    if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
+        presence_publish(cluster, entry, entry->writes, 0);
+    entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
+    if (entry->again)
+        presence_queue(book, entry);
+    else
+        presence_remove(book, entry);
+}
+
+void presence_take_written(struct cluster *cluster, const struct registry_event *event)
+{
+    struct presence_book *book = cluster->presence;
+
+    for (size_t i = 0; i < event->count; i++) {
+        uint64_t id = event->results[i].id;
+        struct table_cursor cursor = {.hash = (uint32_t)id};
+        struct presence_entry *entry;
+
+        while ((entry = table_next(&book->by_id, &cursor)) && entry->id != id)
+            ;
+        if (!entry)
+            continue; /* the scope has changed since */
+        table_remove(&book->by_id, (uint32_t)id, entry);
+        entry->busy = false;
+        book->busy--;
+        presence_take_result(cluster, entry, event->results[i].change);
+    }
+}
+
+/* --- the dead --------------------------------------------------------------------------------- */
+
+enum presence_field { RECORD_SYSTEM, RECORD_GROUP, RECORD_ID, RECORD_CLIENT, RECORD_COUNT };
+
+/* Publishes 1002 for a record of a dead node. What is in Redis may have been written by anybody. */
+static bool presence_bury_record(struct cluster *cluster, struct str text, uint64_t burial)
+{
+    struct json_field fields[RECORD_COUNT] = {[RECORD_SYSTEM] = {.name = STR_INIT("system")},
+                                              [RECORD_GROUP] = {.name = STR_INIT("group")},
+                                              [RECORD_ID] = {.name = STR_INIT("id")},
+                                              [RECORD_CLIENT] = {.name = STR_INIT("identity")}};
+    struct json_error error;
+    struct buf names = {.limit = 2 * 128};
+    bool good = json_parse_object(text, fields, RECORD_COUNT, &error) &&
+                fields[RECORD_ID].value.type == JSON_STRING &&
+                fields[RECORD_ID].value.text.length == CRYPTO_ID_TEXT + 2 &&
+                fields[RECORD_CLIENT].value.type == JSON_OBJECT &&
+                buf_reserve(&names, names.limit) &&
+                json_decode_string(fields[RECORD_SYSTEM].value, &names);
+    size_t system = names.length;
+    struct presence_entry entry = {.id_json = fields[RECORD_ID].value.text,
+                                   .client_json = fields[RECORD_CLIENT].value.text};
+
+    good = good && json_decode_string(fields[RECORD_GROUP].value, &names);
+    if (good) {
+        entry.system = (struct str){names.at, system};
+        entry.group = (struct str){names.at + system, names.length - system};
+        good = presence_publish(cluster, &entry, false, burial);
+    } else {
+        log_write(cluster->log, LOG_WARN, "a malformed presence record in Redis was dropped", NULL);
+    }
+    buf_free(&names);
+    return good;
+}
+
+void presence_take_removed(struct cluster *cluster, const struct registry_event *event)
+{
+    struct presence_book *book = cluster->presence;
+    struct presence_burial *burial;
+    uint64_t id = ++book->last_id;
+    size_t told = 0;
+
+    if (!event->count)
+        return; /* the node has been buried */
+    burial = calloc(1, sizeof *burial);
+    for (size_t i = 0; i < event->count; i++)
+        told += presence_bury_record(cluster, event->records[i], burial ? id : 0);
+    if (!burial || !told) {
+        free(burial);
+        registry_go_on(cluster->registry, &event->self);
+        return;
+    }
+    *burial = (struct presence_burial){
+        .next = book->burials, .dead = event->self, .id = id, .waiting = told};
+    book->burials = burial;
+}
+
+int64_t presence_deadline(const struct cluster *cluster)
+{
+    const struct presence_book *book = cluster->presence;
+
+    return book->first && cluster->now < book->retry_at ? book->retry_at : INT64_MAX;
+}
+
+/* --- how much waits --------------------------------------------------------------------------- */
+
+bool presence_is_idle(const struct cluster *cluster)
+{
+    return presence_waiting(cluster) == 0;
+}
+
+size_t presence_waiting(const struct cluster *cluster)
+{
+    return cluster->presence->by_name.count + cluster->presence->notices;
+}
+
+void presence_close(struct cluster *cluster)
+{
+    struct presence_book *book = cluster->presence;
+
+    if (!book)
+        return;
+    presence_forget_all(book);
+    while (book->burials) {
+        struct presence_burial *next = book->burials->next;
+
+        free(book->burials);
+        book->burials = next;
+    }
+    free(book);
+    cluster->presence = NULL;
+}

@@ -1,0 +1,828 @@
+/* cluster_route.c - which nodes a command goes to, replies, receipts.
+ *
+ * For one client: the id names its owner. If that is this node the command is applied here, behind
+ * the sends of this node that have not come back yet (held). If it is another node it goes over the
+ * link, unless this node has sent something in that system's partition which the owner may not have
+ * taken yet: then the request itself goes through RabbitMQ, behind those sends, to the owner alone.
+ * Its reply, over the link as always, proves that the owner has taken all of them (peer->passed),
+ * and the next request goes over the link again. So frames reach a client in the order in which
+ * their calls were answered, however slow RabbitMQ is, and no clock decides about it.
+ *
+ * For a group, a user, a system: it is published, and is a success once it has come back.
+ *
+ * For many clients: each owner gets its share, and the lists are put together again.
+ *
+ * A request carries its sender's time. The owner does nothing that would come later than its sender
+ * waits: the caller was told -1007, and must not be surprised by it seconds later.
+ *
+ * Receipts: the members of a send are counted by each node that takes it, and asked of all nodes
+ * over the links under the number of the send; question and send may come in either order. */
+#include "cluster_route.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define ROUTE_COUNTS_KEPT 1024 /* counts of sends that their origin may still ask for */
+
+/* The id of a message holds the number of the pending request, the part that it asks, and whether
+ * it is a send. */
+#define ROUTE_PART_SHIFT 48
+#define ROUTE_SEND ((uint64_t)1 << 62)
+
+/* What became of another node's send on this node. */
+struct route_count {
+    uint32_t hash;
+    bool used;
+    struct node_id origin;
+    uint64_t id;
+    struct outcome outcome;
+};
+
+struct route_counts {
+    struct route_count ring[ROUTE_COUNTS_KEPT];
+    size_t next;
+    struct table kept;    /* struct route_count, by route_hash */
+    struct table waiting; /* struct pending of PENDING_COUNT, by route_hash */
+};
+
+/* The number of the pending request in the id of a message. */
+static uint64_t route_number_of(uint64_t id)
+{
+    return id & (((uint64_t)1 << ROUTE_PART_SHIFT) - 1);
+}
+
+bool route_open(struct cluster *cluster)
+{
+    cluster->counts = calloc(1, sizeof *cluster->counts);
+    return cluster->counts != NULL;
+}
+
+void route_close(struct cluster *cluster)
+{
+    if (!cluster->counts)
+        return;
+    table_free(&cluster->counts->kept);
+    table_free(&cluster->counts->waiting);
+    free(cluster->counts);
+    cluster->counts = NULL;
+}
+
+/* --- receipts --------------------------------------------------------------------------------- */
+
+static uint32_t route_hash(const struct node_id *origin, uint64_t id)
+{
+    return (uint32_t)(id ^ origin->incarnation);
+}
+
+static const struct route_count *route_find_count(const struct cluster *cluster,
+                                                  const struct node_id *origin, uint64_t id)
+{
+    struct table_cursor cursor = {.hash = route_hash(origin, id)};
+    const struct route_count *count;
+
+    while ((count = table_next(&cluster->counts->kept, &cursor)))
+        if (count->id == id && node_equal(&count->origin, origin))
+            return count;
+    return NULL;
+}
+
+/* Takes the request that waits for a count out of those that wait; NULL if there is none. */
+static struct pending *route_take_waiting(struct cluster *cluster, const struct node_id *origin,
+                                          uint64_t id)
+{
+    struct table_cursor cursor = {.hash = route_hash(origin, id)};
+    struct pending *pending;
+
+    while ((pending = table_next(&cluster->counts->waiting, &cursor)))
+        if (pending->send == id && node_equal(&pending->origin.node, origin)) {
+            table_remove(&cluster->counts->waiting, route_hash(origin, id), pending);
+            return pending;
+        }
+    return NULL;
+}
+
+static void route_add_counts(struct outcome *sum, const struct outcome *counts)
+{
+    sum->matched += counts->matched;
+    sum->queued += counts->queued;
+    sum->dropped += counts->dropped;
+}
+
+/* Keeps the count of a send for its origin, or gives it to it if it has asked already. */
+static void route_keep_count(struct cluster *cluster, const struct node_id *origin, uint64_t id,
+                             const struct outcome *outcome)
+{
+    struct route_counts *counts = cluster->counts;
+    struct route_count *count = &counts->ring[counts->next++ % ROUTE_COUNTS_KEPT];
+    struct pending *pending = route_take_waiting(cluster, origin, id);
+
+    if (pending) {
+        route_add_counts(&pending->outcome, outcome);
+        state_finish(cluster, pending);
+        return;
+    }
+    if (count->used)
+        table_remove(&counts->kept, count->hash, count);
+    *count = (struct route_count){
+        .hash = route_hash(origin, id), .origin = *origin, .id = id, .outcome = *outcome};
+    count->used = table_add(&counts->kept, count->hash, count);
+}
+
+/* Tells a node how many clients its send has reached here, now or when it comes. */
+static void route_take_count(struct cluster *cluster, const struct peer *peer,
+                             const struct cluster_msg *msg)
+{
+    struct pending_origin origin = {.is_node = true, .id = msg->id, .node = peer->id};
+    const struct state_slot *slot = &cluster->slots[msg->slot % WIRE_SLOTS];
+    const struct route_count *count = route_find_count(cluster, &peer->id, msg->id);
+    struct outcome none = {0};
+    struct pending *pending = NULL;
+
+    if (!count && slot->wanted)
+        pending =
+            state_begin(cluster, PENDING_COUNT, &(struct command){.kind = COMMAND_SEND_TO_GROUP},
+                        false, &origin, &none);
+    if (!pending) {
+        state_reply(cluster, &origin, count ? &count->outcome : &none);
+        return;
+    }
+    pending->send = msg->id;
+    if (!table_add(&cluster->counts->waiting, route_hash(&peer->id, msg->id), pending))
+        state_finish(cluster, pending);
+}
+
+/* --- commands for one client of this node ----------------------------------------------------- */
+
+/* Begins a request that keeps the command as a message, to be applied later. */
+static struct pending *route_keep_command(struct cluster *cluster, enum pending_kind kind,
+                                          const struct command *command, bool receipt,
+                                          const struct pending_origin *origin,
+                                          struct outcome *outcome)
+{
+    struct cluster_msg msg = {.kind = MSG_REQUEST, .command = *command};
+    struct pending *pending = state_begin(cluster, kind, command, receipt, origin, outcome);
+
+    if (!pending || msg_write(&pending->text, &msg))
+        return pending;
+    state_abandon(cluster, pending);
+    state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    return NULL;
+}
+
+/* Binds a client of this node, once RabbitMQ has the bindings that this needs. */
+static bool route_bind_here(struct cluster *cluster, const struct command *command,
+                            const struct pending_origin *origin, struct outcome *outcome)
+{
+    uint16_t group = wire_slot(WIRE_GROUP, command->system, command->group);
+    uint16_t user = wire_slot(WIRE_USER, command->system, command->user);
+    struct pending *pending;
+
+    if (!hub_is_online(cluster->hub, command->system, command->client) ||
+        (cluster->slots[group].bound && (!command->user.length || cluster->slots[user].bound))) {
+        hub_apply(cluster->hub, command, outcome);
+        return true;
+    }
+    if (!cluster->bus_up) {
+        state_fail(outcome, OUTCOME_UNREACHABLE, state_publishing_reason(cluster));
+        return true;
+    }
+    pending = route_keep_command(cluster, PENDING_BIND, command, false, origin, outcome);
+    if (!pending)
+        return true;
+    state_need_slot(cluster, pending, group);
+    if (command->user.length)
+        state_need_slot(cluster, pending, user);
+    return false;
+}
+
+static bool route_apply_here(struct cluster *cluster, const struct command *command,
+                             const struct pending_origin *origin, struct outcome *outcome)
+{
+    if (command->kind == COMMAND_BIND)
+        return route_bind_here(cluster, command, origin, outcome);
+    hub_apply(cluster->hub, command, outcome);
+    return true;
+}
+
+/* True for commands whose place among the frames of a client matters. */
+static bool route_is_ordered(const struct command *command)
+{
+    return command->kind != COMMAND_CLIENT_INFO && command->kind != COMMAND_ONLINE_LIST;
+}
+
+static bool route_must_hold(const struct cluster *cluster, const struct command *command)
+{
+    unsigned partition = wire_partition(command->system);
+
+    return route_is_ordered(command) && cluster->returned[partition] < cluster->sent[partition];
+}
+
+/* Holds a command back until the sends of this node before it have come back. */
+static bool route_hold_back(struct cluster *cluster, const struct command *command, bool receipt,
+                            const struct pending_origin *origin, struct outcome *outcome)
+{
+    struct pending *pending =
+        route_keep_command(cluster, PENDING_HELD, command, receipt, origin, outcome);
+
+    if (!pending)
+        return true;
+    pending->send = cluster->sent[pending->partition];
+    return false;
+}
+
+static bool route_apply_local(struct cluster *cluster, const struct command *command, bool receipt,
+                              const struct pending_origin *origin, struct outcome *outcome)
+{
+    if (!origin->is_node && route_must_hold(cluster, command))
+        return route_hold_back(cluster, command, receipt, origin, outcome);
+    return route_apply_here(cluster, command, origin, outcome);
+}
+
+/* --- commands for one client of another node -------------------------------------------------- */
+
+/* Publishes a request to the owner alone, behind the sends before it. */
+static bool route_publish_request(struct cluster *cluster, const struct node_id *owner,
+                                  struct pending *pending, size_t part,
+                                  const struct command *command)
+{
+    char to[NODE_TEXT_MAX];
+    struct cluster_msg msg = {.kind = MSG_REQUEST,
+                              .id = pending->id | (uint64_t)part << ROUTE_PART_SHIFT,
+                              .at = cluster->now,
+                              .command = *command};
+
+    if (state_publishing_reason(cluster))
+        return false;
+    msg.to = (struct str){to, node_write(owner, to)};
+    pending->parts[part].behind = cluster->sent[pending->partition];
+    return state_publish(cluster, &msg, LANE_SEND, 0, owner);
+}
+
+/* Sends a request to a node that is a part of the pending one already. A moment after RabbitMQ was
+ * lost nobody knows whether the owner has taken what was sent before; then it is refused. */
+static bool route_request(struct cluster *cluster, struct pending *pending, size_t part,
+                          const struct command *command)
+{
+    struct peer *peer = links_find(cluster->links, &pending->parts[part].node);
+    unsigned partition = pending->partition;
+    struct cluster_msg msg = {.kind = MSG_REQUEST,
+                              .id = pending->id | (uint64_t)part << ROUTE_PART_SHIFT,
+                              .at = cluster->now,
+                              .command = *command};
+
+    if (!peer || !links_reach(cluster->links, peer))
+        return false;
+    if (route_is_ordered(command) && peer->passed[partition] < cluster->sent[partition]) {
+        if (cluster->bus_up)
+            return route_publish_request(cluster, &peer->id, pending, part, command);
+        if (cluster->now - cluster->bus_since < state_timeout(cluster))
+            return false;
+    }
+    return state_send(cluster, peer, &msg);
+}
+
+/* The owner of an id: this node (*is_own), or a peer; NULL if neither. */
+static struct peer *route_find_owner(const struct cluster *cluster, struct json_value id,
+                                     bool *is_own)
+{
+    struct node_tag owner;
+    uint64_t number;
+
+    *is_own = false;
+    if (!wire_open_client(cluster->keys, id, &owner, &number))
+        return NULL;
+    *is_own = node_has_tag(&owner, &cluster->tag);
+    return *is_own ? NULL : links_find_tag(cluster->links, &owner);
+}
+
+/* True if an id may be that of a client which this node cannot see now. */
+static bool route_may_be_online(const struct cluster *cluster, struct json_value id)
+{
+    struct node_tag owner;
+    uint64_t number;
+
+    return !state_knows_all(cluster) && wire_open_client(cluster->keys, id, &owner, &number);
+}
+
+static bool route_apply_to_owner(struct cluster *cluster, const struct command *command,
+                                 bool receipt, const struct pending_origin *origin,
+                                 struct outcome *outcome)
+{
+    bool is_own;
+    const struct peer *peer = route_find_owner(cluster, command->client, &is_own);
+    struct pending *pending;
+
+    if (is_own)
+        return route_apply_local(cluster, command, receipt, origin, outcome);
+    if (!peer) {
+        if (route_may_be_online(cluster, command->client))
+            state_fail(outcome, OUTCOME_UNREACHABLE, "not all nodes are known now");
+        else
+            state_fail(outcome, OUTCOME_OFFLINE, "client not online");
+        return true;
+    }
+    pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
+    if (!pending)
+        return true;
+    if (pending_add_part(pending, &peer->id) && route_request(cluster, pending, 0, command))
+        return false;
+    state_abandon(cluster, pending);
+    state_fail(outcome, OUTCOME_UNREACHABLE, "the client's node cannot be reached");
+    return true;
+}
+
+/* --- send_to_clients -------------------------------------------------------------------------- */
+
+/* The part that an id goes to: that of its owner, else part 0, this node, where it is found not to
+ * be online. */
+static size_t route_part_of(struct cluster *cluster, struct pending *pending, struct json_value id)
+{
+    bool is_own;
+    const struct peer *peer = route_find_owner(cluster, id, &is_own);
+
+    if (!peer)
+        return 0;
+    for (size_t i = 1; i < pending->part_count; i++)
+        if (node_equal(&pending->parts[i].node, &peer->id))
+            return i;
+    return pending_add_part(pending, &peer->id) ? pending->part_count - 1 : 0;
+}
+
+static size_t route_count_elements(struct str array)
+{
+    struct json_value element;
+    size_t count = 0;
+
+    while (json_next_element(&array, &element))
+        count++;
+    return count;
+}
+
+/* Notes for each id the part that it goes to. */
+static bool route_share_out(struct cluster *cluster, struct pending *pending,
+                            const struct command *command)
+{
+    struct str rest = command->clients;
+    struct json_value id;
+
+    pending->owner_count = route_count_elements(command->clients);
+    pending->owners = calloc(pending->owner_count + 1, sizeof *pending->owners);
+    if (!pending->owners || !buf_append(&pending->text, command->clients) ||
+        !pending_add_part(pending, &cluster->self))
+        return false;
+    for (size_t i = 0; json_next_element(&rest, &id); i++)
+        pending->owners[i] = (uint32_t)route_part_of(cluster, pending, id);
+    return true;
+}
+
+static void route_send_part(struct cluster *cluster, struct pending *pending,
+                            const struct command *command, size_t part)
+{
+    struct buf clients = {0};
+    struct command share = *command;
+    struct outcome outcome = {0};
+    struct cluster_msg reply;
+
+    if (!pending_write_part(pending, command->clients, part, &clients)) {
+        pending_give_up_part(pending, &pending->parts[part]);
+        buf_free(&clients);
+        return;
+    }
+    share.clients = str_of(&clients);
+    if (part == 0) {
+        hub_apply(cluster->hub, &share, &outcome);
+        reply = (struct cluster_msg){.outcome = outcome, .list = str_of(&outcome.list)};
+        pending_add_reply(pending, &pending->parts[0], &reply);
+        buf_free(&outcome.list);
+    } else if (!route_request(cluster, pending, part, &share)) {
+        pending_fail_part(pending, part);
+    }
+    buf_free(&clients);
+}
+
+static bool route_apply_to_owners(struct cluster *cluster, const struct command *command,
+                                  bool receipt, const struct pending_origin *origin,
+                                  struct outcome *outcome)
+{
+    struct pending *pending;
+
+    if (!origin->is_node && route_must_hold(cluster, command))
+        return route_hold_back(cluster, command, receipt, origin, outcome);
+    pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
+    if (!pending)
+        return true;
+    if (!route_share_out(cluster, pending, command)) {
+        state_abandon(cluster, pending);
+        state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+        return true;
+    }
+    for (size_t part = 0; part < pending->part_count; part++)
+        route_send_part(cluster, pending, command, part);
+    state_finish_if_done(cluster, pending);
+    return false;
+}
+
+/* --- all nodes -------------------------------------------------------------------------------- */
+
+/* Sends a message to all nodes, each of which is a part of the pending request. False without
+ * memory. */
+static bool route_ask_all(struct cluster *cluster, struct pending *pending,
+                          const struct cluster_msg *msg)
+{
+    for (struct peer *peer = links_all(cluster->links); peer; peer = peer->next) {
+        struct pending_part *part = pending_add_part(pending, &peer->id);
+
+        if (!part)
+            return false;
+        if (!state_send(cluster, peer, msg))
+            pending_give_up_part(pending, part);
+    }
+    return true;
+}
+
+static bool route_list_online(struct cluster *cluster, const struct command *command,
+                              const struct pending_origin *origin, struct outcome *outcome)
+{
+    struct cluster_msg msg = {.kind = MSG_REQUEST, .at = cluster->now, .command = *command};
+    struct pending *pending =
+        state_begin(cluster, PENDING_COMMAND, command, false, origin, outcome);
+
+    if (!pending)
+        return true;
+    hub_apply(cluster->hub, command, &pending->outcome);
+    msg.id = pending->id;
+    pending->incomplete = !state_knows_all(cluster);
+    if (!route_ask_all(cluster, pending, &msg)) {
+        state_abandon(cluster, pending);
+        state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+        return true;
+    }
+    state_finish_if_done(cluster, pending);
+    return false;
+}
+
+static bool route_publish(struct cluster *cluster, const struct command *command, bool receipt,
+                          const struct pending_origin *origin, struct outcome *outcome)
+{
+    const char *reason = state_publishing_reason(cluster);
+    uint16_t slot = state_slot_of(command);
+    struct cluster_msg msg = {.kind = MSG_SEND, .counted = receipt, .command = *command};
+    struct cluster_msg question = {.kind = MSG_COUNT, .slot = slot};
+    struct pending *pending = NULL;
+
+    if (reason)
+        state_fail(outcome, OUTCOME_UNREACHABLE, reason);
+    else
+        pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
+    if (!pending)
+        return true;
+    msg.id = question.id = pending->id | ROUTE_SEND;
+    if (!state_publish(cluster, &msg, LANE_SEND, slot, NULL)) {
+        state_abandon(cluster, pending);
+        state_fail(outcome, OUTCOME_UNREACHABLE, "too much waits for RabbitMQ already");
+        return true;
+    }
+    cluster->sent[pending->partition] = pending->id;
+    pending->to_return = true;
+    if (receipt && !route_ask_all(cluster, pending, &question))
+        pending->incomplete = true;
+    return false;
+}
+
+bool route_apply(struct cluster *cluster, const struct command *command, bool receipt, uint64_t id,
+                 struct outcome *outcome)
+{
+    struct pending_origin origin = {.id = id};
+
+    switch (command->kind) {
+    case COMMAND_SEND_TO_CLIENT:
+    case COMMAND_BIND:
+    case COMMAND_UNBIND:
+    case COMMAND_CLOSE_CLIENT:
+    case COMMAND_CLIENT_INFO:
+        return route_apply_to_owner(cluster, command, receipt, &origin, outcome);
+    case COMMAND_SEND_TO_CLIENTS:
+        return route_apply_to_owners(cluster, command, receipt, &origin, outcome);
+    case COMMAND_ONLINE_LIST:
+        return route_list_online(cluster, command, &origin, outcome);
+    case COMMAND_SEND_TO_GROUP:
+    case COMMAND_SEND_TO_USER:
+    case COMMAND_SEND_TO_SYSTEM:
+        break;
+    }
+    return route_publish(cluster, command, receipt, &origin, outcome);
+}
+
+/* --- what was held back ----------------------------------------------------------------------- */
+
+/* The sends before a held command have come back: it goes on. */
+static void route_release(struct cluster *cluster, struct pending *pending)
+{
+    struct buf decoded = {0}; /* what is applied may write and read other messages */
+    struct pending_origin origin = pending->origin;
+    struct cluster_msg msg;
+    bool done = true;
+
+    if (msg_read(str_of(&pending->text), &decoded, &msg)) {
+        msg.command.message_id =
+            pending->receipt ? str_of(&pending->message_id) : msg.command.message_id;
+        done = pending->command == COMMAND_SEND_TO_CLIENTS
+                   ? route_apply_to_owners(cluster, &msg.command, pending->receipt, &origin,
+                                           &pending->outcome)
+                   : route_apply_here(cluster, &msg.command, &origin, &pending->outcome);
+    } else {
+        pending_fail(pending, "out of memory");
+    }
+    buf_free(&decoded);
+    if (done)
+        state_finish(cluster, pending);
+    else
+        state_abandon(cluster, pending); /* another one goes on with it */
+}
+
+static void route_release_held(struct cluster *cluster, unsigned partition)
+{
+    struct pending_list *held = &cluster->held[partition];
+
+    while (held->first && held->first->send <= cluster->returned[partition])
+        route_release(cluster, held->first);
+}
+
+/* A send of this node has come back or failed, and so have all before it in its partition. */
+static void route_note_returned(struct cluster *cluster, unsigned partition, uint64_t id)
+{
+    if (cluster->returned[partition] < id)
+        cluster->returned[partition] = id;
+    route_release_held(cluster, partition);
+}
+
+/* --- what comes through RabbitMQ -------------------------------------------------------------- */
+
+static void route_take_send(struct cluster *cluster, const struct wire_batch *batch,
+                            const struct cluster_msg *msg)
+{
+    bool is_own = node_equal(&batch->origin, &cluster->self);
+    struct outcome outcome = {0};
+    struct pending *pending;
+
+    hub_apply(cluster->hub, &msg->command, &outcome);
+    if (!is_own) {
+        if (msg->counted)
+            route_keep_count(cluster, &batch->origin, msg->id, &outcome);
+        return;
+    }
+    pending = pending_find(&cluster->pendings, route_number_of(msg->id));
+    if (pending && pending->to_return) {
+        pending->to_return = false;
+        route_add_counts(&pending->outcome, &outcome);
+        state_finish_if_done(cluster, pending);
+    }
+    route_note_returned(cluster, batch->partition, route_number_of(msg->id));
+}
+
+/* A send has failed: its caller is told why. */
+static void route_fail_send(struct cluster *cluster, struct pending *pending, struct str why)
+{
+    size_t length = why.length < sizeof pending->error ? why.length : sizeof pending->error - 1;
+
+    if (length)
+        memcpy(pending->error, why.at, length);
+    pending->error[length] = '\0';
+    pending_fail(pending, pending->error);
+    state_finish(cluster, pending);
+}
+
+/* A node has not replied for its part. */
+static void route_give_up(struct pending *pending, size_t part)
+{
+    if (pending->owners)
+        pending_fail_part(pending, part);
+    else
+        pending_give_up_part(pending, &pending->parts[part]);
+}
+
+void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition, struct str why)
+{
+    uint64_t number = route_number_of(id);
+    size_t part = (size_t)((id & ~ROUTE_SEND) >> ROUTE_PART_SHIFT);
+    struct pending *pending = pending_find(&cluster->pendings, number);
+
+    if (id & ROUTE_SEND) {
+        if (pending && pending->to_return)
+            route_fail_send(cluster, pending, why);
+        route_note_returned(cluster, partition, number);
+    } else if (pending && part < pending->part_count && !pending->parts[part].done) {
+        route_give_up(pending, part);
+        state_finish_if_done(cluster, pending);
+    }
+}
+
+void route_take_bus_down(struct cluster *cluster)
+{
+    for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
+        route_note_returned(cluster, partition, cluster->sent[partition]);
+}
+
+/* --- what comes from nodes -------------------------------------------------------------------- */
+
+/* A request that has waited longer than its sender waits is not done, and the sender is told. */
+static void route_log_late(struct cluster *cluster, const struct peer *peer, int64_t age)
+{
+    char name[NODE_TEXT_MAX];
+    struct log_field fields[] = {{.name = "node", .text = {name, node_write(&peer->id, name)}},
+                                 {.name = "age", .number = age},
+                                 {0}};
+
+    log_write(cluster->log, LOG_WARN, "a request of a node came too late and was not done", fields);
+    cluster->counters.late++;
+}
+
+static void route_take_request(struct cluster *cluster, struct peer *peer,
+                               const struct cluster_msg *msg)
+{
+    int64_t age = order_age(&peer->clock, msg->at, cluster->now);
+    struct pending_origin origin = {.is_node = true,
+                                    .id = msg->id,
+                                    .node = peer->id,
+                                    .expires = cluster->now + state_timeout(cluster) - age};
+    struct outcome outcome = {0};
+    bool done = true;
+
+    if (origin.expires <= cluster->now) {
+        route_log_late(cluster, peer, age);
+        state_fail(&outcome, OUTCOME_UNREACHABLE, "the request came too late, and was not done");
+    } else if (!command_is_whole(&msg->command) || command_is_published(&msg->command)) {
+        state_fail(&outcome, OUTCOME_MALFORMED, "this is no request for one node");
+    } else {
+        done = route_apply_here(cluster, &msg->command, &origin, &outcome);
+    }
+    if (done)
+        state_reply(cluster, &origin, &outcome);
+    buf_free(&outcome.list);
+}
+
+static void route_take_reply(struct cluster *cluster, struct peer *peer,
+                             const struct cluster_msg *msg)
+{
+    struct pending *pending = pending_find(&cluster->pendings, route_number_of(msg->id));
+    struct pending_part *part = pending ? pending_open_part(pending, &peer->id) : NULL;
+
+    if (!part)
+        return; /* it was given up */
+    if (part->behind > peer->passed[pending->partition])
+        peer->passed[pending->partition] = part->behind;
+    if (pending->owners && msg->outcome.code != OUTCOME_SUCCESS)
+        pending_fail_part(pending, (size_t)(part - pending->parts));
+    else
+        pending_add_reply(pending, part, msg);
+    state_finish_if_done(cluster, pending);
+}
+
+void route_take_message(struct cluster *cluster, struct peer *peer, const struct cluster_msg *msg)
+{
+    switch (msg->kind) {
+    case MSG_REQUEST:
+        route_take_request(cluster, peer, msg);
+        break;
+    case MSG_REPLY:
+        route_take_reply(cluster, peer, msg);
+        break;
+    case MSG_COUNT:
+        route_take_count(cluster, peer, msg);
+        break;
+    case MSG_STATUS:
+        order_age(&peer->clock, msg->at, cluster->now);
+        peer->ready = msg->ready;
+        break;
+    case MSG_SEND: /* comes through RabbitMQ alone */
+    case MSG_LEAVE:
+        break;
+    }
+}
+
+void route_take_publication(struct cluster *cluster, const struct wire_batch *batch,
+                            const struct cluster_msg *msg)
+{
+    struct peer *peer;
+
+    if (msg->kind == MSG_SEND && command_is_whole(&msg->command) &&
+        command_is_published(&msg->command)) {
+        route_take_send(cluster, batch, msg);
+    } else if (msg->kind == MSG_REQUEST && str_equal(msg->to, str_from(cluster->text))) {
+        peer = links_find(cluster->links, &batch->origin);
+        if (peer && peer->link) /* else nobody could be told, and its age is not known */
+            route_take_request(cluster, peer, msg);
+    }
+}
+
+/* --- what had to be waited for ---------------------------------------------------------------- */
+
+/* A slot is bound, or a system found: does what waited for that alone. */
+static void route_go_on(struct cluster *cluster, struct pending *pending)
+{
+    struct buf decoded = {0};
+    struct cluster_msg msg;
+
+    if (pending->looking_up || !state_has_slots(cluster, pending))
+        return;
+    if (pending->origin.is_node && pending->origin.expires <= cluster->now) {
+        pending_fail(pending, "RabbitMQ did not bind in time");
+    } else if (pending->kind == PENDING_BIND) {
+        if (msg_read(str_of(&pending->text), &decoded, &msg))
+            hub_apply(cluster->hub, &msg.command, &pending->outcome);
+        else
+            pending_fail(pending, "out of memory");
+        buf_free(&decoded);
+    }
+    state_finish(cluster, pending);
+}
+
+void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
+{
+    struct pending *pending = state_take_bound(cluster, slot, version), *next;
+
+    for (; pending; pending = next) {
+        next = state_waiter_after(pending, slot);
+        route_go_on(cluster, pending);
+    }
+    state_drop_slot(cluster, slot);
+}
+
+void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
+                      const char *error)
+{
+    pending->looking_up = false;
+    if (code != OUTCOME_SUCCESS) {
+        state_fail(&pending->outcome, code, error);
+        state_finish(cluster, pending);
+        return;
+    }
+    state_need_slot(cluster, pending, wire_slot(WIRE_SYSTEM, pending->system, (struct str){0}));
+    route_go_on(cluster, pending);
+}
+
+/* --- the end of patience ---------------------------------------------------------------------- */
+
+void route_give_up_node(struct cluster *cluster, const struct node_id *node)
+{
+    struct pending *next;
+
+    for (struct pending *pending = cluster->requests.first; pending; pending = next) {
+        struct pending_part *part = pending_open_part(pending, node);
+
+        next = pending->next;
+        if (!part)
+            continue;
+        route_give_up(pending, (size_t)(part - pending->parts));
+        state_finish_if_done(cluster, pending);
+    }
+}
+
+/* What is still missing is not waited for any longer. */
+static void route_expire_one(struct cluster *cluster, struct pending *pending)
+{
+    for (size_t part = 0; part < pending->part_count; part++)
+        if (!pending->parts[part].done)
+            route_give_up(pending, part);
+    if (pending->to_return)
+        pending_fail(pending, "the message did not come back from RabbitMQ in time: whether it was "
+                              "delivered is not known");
+    if (pending->kind == PENDING_BIND)
+        pending_fail(pending, "RabbitMQ did not bind in time");
+    if (pending->kind == PENDING_HELD)
+        pending_fail(pending, "what was sent before did not come back from RabbitMQ in time");
+    if (pending->kind == PENDING_ADMIT)
+        pending_fail(pending, pending->looking_up ? "Redis does not answer in time"
+                                                  : "RabbitMQ did not bind in time");
+    if (pending->kind == PENDING_COUNT) {
+        route_take_waiting(cluster, &pending->origin.node, pending->send);
+        pending_fail(pending, "the message did not come in time");
+    }
+    state_finish(cluster, pending);
+}
+
+static void route_expire_list(struct cluster *cluster, struct pending_list *list)
+{
+    while (list->first && list->first->deadline <= cluster->now)
+        route_expire_one(cluster, list->first);
+}
+
+void route_expire(struct cluster *cluster)
+{
+    route_expire_list(cluster, &cluster->requests);
+    for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
+        route_expire_list(cluster, &cluster->held[partition]);
+}
+
+int64_t route_deadline(const struct cluster *cluster)
+{
+    const struct pending *first = cluster->requests.first;
+    int64_t earliest = first ? first->deadline : INT64_MAX;
+
+    for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++) {
+        first = cluster->held[partition].first;
+        if (first && first->deadline < earliest)
+            earliest = first->deadline;
+    }
+    return earliest;
+}

@@ -1,0 +1,349 @@
+/* cluster_state.c - the primitives that routing and presence are made of.
+ *
+ * Slots. A slot is wanted while a channel of it has a member here, or a pending request keeps it.
+ * It is bound once RabbitMQ says so; what is asked of the bus is numbered for each slot, so that
+ * the answer to a binding that was given up meanwhile is not taken for one to the next. A slot is
+ * dropped where its last keeper or channel goes, but never while it is being bound: then it is
+ * looked at again when that is done. Channels change in the middle of commands, so the hub's hook
+ * only counts, and state_follow_slots does the rest at the end of an iteration.
+ *
+ * Requests. Each has a number that grows, which names it in messages and orders it among the sends
+ * of its partition. It stands in one list (requests, held, results), whose order is that of the
+ * deadlines, for all have the same time. Who waits for it is told exactly once: a node by a reply
+ * over the link, a session by an entry in `results`. */
+#include "cluster_state.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define STATE_SETTLE_TIME                                                                          \
+    3000 /* milliseconds after RabbitMQ's return for other nodes to find it                        \
+          */
+
+void state_fail(struct outcome *outcome, enum outcome_code code, const char *error)
+{
+    outcome->code = code;
+    outcome->error = error;
+}
+
+int64_t state_timeout(const struct cluster *cluster)
+{
+    return (int64_t)cluster->config->rpc_timeout;
+}
+
+/* --- what can be done now --------------------------------------------------------------------- */
+
+/* Right after RabbitMQ has come back other nodes may not have bound their slots yet: what is
+ * published then comes back here and does not reach them. */
+const char *state_publishing_reason(const struct cluster *cluster)
+{
+    if (!cluster->bus_up)
+        return "RabbitMQ cannot be reached";
+    if (cluster->bus_slow)
+        return "RabbitMQ does not answer";
+    if (cluster->now - cluster->bus_since >= STATE_SETTLE_TIME)
+        return NULL;
+    for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
+        if (!peer->ready && links_reach(cluster->links, peer))
+            return "RabbitMQ has come back, and not all nodes have found it yet";
+    return NULL;
+}
+
+bool state_knows_all(const struct cluster *cluster)
+{
+    return cluster->listed && cluster->redis_up;
+}
+
+/* --- messages --------------------------------------------------------------------------------- */
+
+/* Writes a message into the scratch buffer. */
+static bool state_write(struct cluster *cluster, const struct cluster_msg *msg)
+{
+    if (cluster->written.capacity > CONN_SCRATCH)
+        buf_free(&cluster->written); /* the largest message of all must not stay */
+    cluster->written.length = 0;
+    if (msg_write(&cluster->written, msg))
+        return true;
+    buf_free(&cluster->written);
+    return false;
+}
+
+bool state_send(struct cluster *cluster, struct peer *peer, const struct cluster_msg *msg)
+{
+    return state_write(cluster, msg) && links_send(cluster->links, peer, str_of(&cluster->written));
+}
+
+void state_reply(struct cluster *cluster, const struct pending_origin *origin,
+                 const struct outcome *outcome)
+{
+    struct cluster_msg reply = {.kind = MSG_REPLY, .id = origin->id, .outcome = *outcome};
+    struct peer *peer = links_find(cluster->links, &origin->node);
+
+    if (peer)
+        state_send(cluster, peer, &reply);
+}
+
+bool state_publish(struct cluster *cluster, const struct cluster_msg *msg, enum wire_lane lane,
+                   uint16_t slot, const struct node_id *to)
+{
+    struct bus_publication publication = {.id = msg->id,
+                                          .lane = lane,
+                                          .partition = wire_partition(msg->command.system),
+                                          .to = to,
+                                          .slot = slot,
+                                          .deadline = cluster->now + state_timeout(cluster)};
+
+    if (!state_write(cluster, msg))
+        return false;
+    publication.text = str_of(&cluster->written);
+    return bus_publish(cluster->bus, &publication);
+}
+
+uint16_t state_slot_of(const struct command *command)
+{
+    if (command->kind == COMMAND_SEND_TO_SYSTEM)
+        return wire_slot(WIRE_SYSTEM, command->system, (struct str){0});
+    if (command->kind == COMMAND_SEND_TO_USER)
+        return wire_slot(WIRE_USER, command->system, command->user);
+    return wire_slot(WIRE_GROUP, command->system, command->group);
+}
+
+/* --- slots ------------------------------------------------------------------------------------ */
+
+void state_change_channel(void *state, enum audience_kind kind, struct str system, struct str name,
+                          bool exists)
+{
+    struct cluster *cluster = state;
+    enum wire_channel channel = kind == AUDIENCE_SYSTEM ? WIRE_SYSTEM
+                                : kind == AUDIENCE_USER ? WIRE_USER
+                                                        : WIRE_GROUP;
+    uint16_t number = wire_slot(channel, system, name);
+    struct state_slot *slot = &cluster->slots[number];
+
+    slot->channels = exists ? slot->channels + 1 : slot->channels - 1;
+    if (!slot->changed)
+        cluster->changed[cluster->changed_count++] = number;
+    slot->changed = true;
+}
+
+static void state_want_slot(struct cluster *cluster, uint16_t number)
+{
+    struct state_slot *slot = &cluster->slots[number];
+
+    if (slot->wanted)
+        return;
+    slot->wanted = true;
+    cluster->counters.slots_unbound++;
+    bus_bind(cluster->bus, number, ++slot->version, true);
+}
+
+void state_drop_slot(struct cluster *cluster, uint16_t number)
+{
+    struct state_slot *slot = &cluster->slots[number];
+
+    if (!slot->bound || slot->keepers || slot->channels)
+        return;
+    slot->wanted = slot->bound = false;
+    bus_bind(cluster->bus, number, ++slot->version, false);
+}
+
+void state_follow_slots(struct cluster *cluster)
+{
+    for (size_t i = 0; i < cluster->changed_count; i++) {
+        uint16_t number = cluster->changed[i];
+
+        cluster->slots[number].changed = false;
+        if (cluster->slots[number].channels)
+            state_want_slot(cluster, number);
+        else
+            state_drop_slot(cluster, number);
+    }
+    cluster->changed_count = 0;
+}
+
+/* Which of a request's slots has this number. */
+static unsigned state_place_of(const struct pending *pending, uint16_t number)
+{
+    return pending->slots[0] == number ? 0 : 1;
+}
+
+void state_need_slot(struct cluster *cluster, struct pending *pending, uint16_t number)
+{
+    struct state_slot *slot = &cluster->slots[number];
+
+    if (pending->slot_count && pending->slots[0] == number)
+        return; /* a group and a user may share one */
+    pending->slots[pending->slot_count++] = number;
+    slot->keepers++;
+    state_want_slot(cluster, number);
+    if (slot->bound)
+        return;
+    if (slot->waiters)
+        slot->last_waiter->slot_next[state_place_of(slot->last_waiter, number)] = pending;
+    else
+        slot->waiters = pending;
+    slot->last_waiter = pending;
+}
+
+struct pending *state_waiter_after(const struct pending *pending, uint16_t number)
+{
+    return pending->slot_next[state_place_of(pending, number)];
+}
+
+bool state_has_slots(const struct cluster *cluster, const struct pending *pending)
+{
+    for (unsigned i = 0; i < pending->slot_count; i++)
+        if (!cluster->slots[pending->slots[i]].bound)
+            return false;
+    return true;
+}
+
+struct pending *state_take_bound(struct cluster *cluster, uint16_t number, uint32_t version)
+{
+    struct state_slot *slot = &cluster->slots[number];
+    struct pending *waiters = slot->waiters;
+
+    if (version != slot->version || !slot->wanted || slot->bound)
+        return NULL;
+    slot->bound = true;
+    cluster->counters.slots_unbound--;
+    slot->waiters = slot->last_waiter = NULL;
+    return waiters;
+}
+
+/* --- systems ---------------------------------------------------------------------------------- */
+
+struct state_system {
+    size_t length;
+    char name[];
+};
+
+bool state_knows_system(const struct cluster *cluster, struct str system)
+{
+    struct table_cursor cursor = {.hash = str_hash(system, cluster->seed)};
+    const struct state_system *known;
+
+    while ((known = table_next(&cluster->systems, &cursor)))
+        if (str_equal((struct str){known->name, known->length}, system))
+            return true;
+    return false;
+}
+
+void state_add_system(struct cluster *cluster, struct str system)
+{
+    struct state_system *known =
+        state_knows_system(cluster, system) ? NULL : malloc(sizeof *known + system.length);
+
+    if (!known)
+        return;
+    known->length = system.length;
+    memcpy(known->name, system.at, system.length);
+    if (!table_add(&cluster->systems, str_hash(system, cluster->seed), known))
+        free(known);
+}
+
+void state_forget_systems(struct cluster *cluster)
+{
+    struct state_system *known;
+    size_t place = 0;
+
+    while ((known = table_walk(&cluster->systems, &place)))
+        free(known);
+    table_free(&cluster->systems);
+}
+
+/* --- requests in flight ----------------------------------------------------------------------- */
+
+static struct pending_list *state_list_of(struct cluster *cluster, const struct pending *pending)
+{
+    return pending->kind == PENDING_HELD ? &cluster->held[pending->partition] : &cluster->requests;
+}
+
+/* Takes a request out of those that wait for a slot. */
+static void state_stop_waiting(struct cluster *cluster, struct pending *pending, uint16_t number)
+{
+    struct state_slot *slot = &cluster->slots[number];
+    struct pending *before = NULL, *waiter = slot->waiters;
+
+    while (waiter && waiter != pending) {
+        before = waiter;
+        waiter = state_waiter_after(waiter, number);
+    }
+    if (!waiter)
+        return;
+    if (before)
+        before->slot_next[state_place_of(before, number)] = state_waiter_after(waiter, number);
+    else
+        slot->waiters = state_waiter_after(waiter, number);
+    if (slot->last_waiter == waiter)
+        slot->last_waiter = before;
+    waiter->slot_next[state_place_of(waiter, number)] = NULL;
+}
+
+void state_free(struct cluster *cluster, struct pending *pending)
+{
+    for (unsigned i = 0; i < pending->slot_count; i++) {
+        state_stop_waiting(cluster, pending, pending->slots[i]);
+        cluster->slots[pending->slots[i]].keepers--;
+        state_drop_slot(cluster, pending->slots[i]);
+    }
+    pending_free(pending);
+}
+
+struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
+                            const struct command *command, bool receipt,
+                            const struct pending_origin *origin, struct outcome *outcome)
+{
+    unsigned partition = wire_partition(command->system);
+    struct pending_list *list =
+        kind == PENDING_HELD ? &cluster->held[partition] : &cluster->requests;
+    struct pending *pending =
+        pending_new(&cluster->pendings, list, kind, cluster->now + state_timeout(cluster));
+
+    if (pending) {
+        pending->origin = *origin;
+        pending->command = command->kind;
+        pending->receipt = receipt;
+        pending->partition = partition;
+        if (!receipt || buf_append(&pending->message_id, command->message_id))
+            return pending;
+        state_abandon(cluster, pending);
+    }
+    state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    return NULL;
+}
+
+void state_abandon(struct cluster *cluster, struct pending *pending)
+{
+    pending_unlink(&cluster->pendings, state_list_of(cluster, pending), pending);
+    state_free(cluster, pending);
+}
+
+void state_finish(struct cluster *cluster, struct pending *pending)
+{
+    struct pending_list *results = &cluster->results;
+
+    pending_unlink(&cluster->pendings, state_list_of(cluster, pending), pending);
+    pending_merge(pending);
+    if (pending->outcome.list.failed)
+        pending_fail(pending, "out of memory");
+    if (pending->origin.is_node) {
+        state_reply(cluster, &pending->origin, &pending->outcome);
+        state_free(cluster, pending);
+        return;
+    }
+    for (unsigned i = 0; i < pending->slot_count; i++)
+        state_stop_waiting(cluster, pending, pending->slots[i]);
+    if (results->last)
+        results->last->next = pending;
+    else
+        results->first = pending;
+    results->last = pending;
+    results->count++;
+}
+
+void state_finish_if_done(struct cluster *cluster, struct pending *pending)
+{
+    if (pending_is_done(pending))
+        state_finish(cluster, pending);
+}
