@@ -51,7 +51,7 @@ class Chaos:
         self.faults = Faults(self.world, self.history, self.on_end_of_node, options.only)
         self.tokens, self.payloads, self.number, self.keys = {}, {}, FIRST, 0
         self.open, self.busy, self.ended = asyncio.Event(), 0, False
-        self.first_memory = {}
+        self.first_memory, self.pace = {}, 1.0
 
     def rng(self, name):
         return random.Random("%d/%s" % (self.options.seed, name))
@@ -157,7 +157,7 @@ class Chaos:
     def choose(self, rng):
         """(path, kind, system, target, body) of a send."""
         system = rng.choice(SYSTEMS)
-        kind = rng.choices(("group", "user", "system", "client", "clients"), (8, 2, 1, 6, 2))[0]
+        kind = rng.choices(("group", "user", "system", "client", "clients"), (8 if self.pace else 60, 2, 1, 6, 2))[0]
         if kind == "group":
             name = rng.choice(GROUPS)
             return "send_to_group", kind, system, name, {"groupName": name}
@@ -209,7 +209,7 @@ class Chaos:
                 node = self.some_node(rng, index % len(self.world.nodes))
                 caller = callers.setdefault(node.number, Caller(node.port))
                 await self.send(rng, index, node, caller)
-            await asyncio.sleep(rng.expovariate(1) * self.options.callers / self.options.rate)
+            await asyncio.sleep(rng.expovariate(1) * self.options.callers / self.options.rate * self.pace)
 
     async def run_resident(self, index):
         """A client that stays as long as its node does."""
@@ -275,15 +275,18 @@ class Chaos:
 
     async def run_cycle(self, rng):
         """Load, a fault or two, recovery, rest, judgement. False if there was a violation."""
+        self.pace = rng.choice([1.0, 1.0, 0.3, 0.0])  # 0: as fast as the answers come
         self.open.set()
         await asyncio.sleep(rng.uniform(0.5, 1.5))
         first = self.faults.draw(rng)
         second = self.faults.draw(rng, first) if rng.random() < 0.5 else None
-        after = rng.uniform(0, max(first.seconds, 0.5))
+        after = rng.choice([0.0, rng.uniform(0, 0.5), rng.uniform(0, max(first.seconds, 0.5))])
         self.say("%s%s" % (first, "; after %.1f s %s" % (after, second) if second else ""))
         await asyncio.gather(self.faults.run(first), *([self.faults.run(second, after)] if second else []))
         healed = time.monotonic()
-        if not await self.world.await_ready(READY_MAX):
+        ready = await self.world.await_ready(READY_MAX)
+        await asyncio.sleep(0.5)  # a node that stood still has to see first what it missed
+        if not ready or not await self.world.await_ready(READY_MAX):
             for node in self.world.nodes:
                 if not await node.ready():
                     self.blame("ready", "node %d is not ready %.0f s after all was healed" % (node.number, READY_MAX))
@@ -447,7 +450,7 @@ def read_options():
     parser.add_argument("--binary", default="build/cluster-asan/wspush")
     parser.add_argument("--base", type=int, default=24000)
     parser.add_argument("--rate", type=float, default=150, help="sends a second of all callers, while nothing is slow")
-    parser.add_argument("--callers", type=int, default=12)
+    parser.add_argument("--callers", type=int, default=24)
     parser.add_argument("--residents", type=int, default=6, help="clients that stay, on each node")
     parser.add_argument("--visitors", type=int, default=12)
     parser.add_argument("--only", default="", help="kinds of faults, with commas between: " + ", ".join(KINDS))

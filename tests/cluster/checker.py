@@ -283,7 +283,7 @@ def check_denied(history):
             session = by_id.get(id)
             if session and session.opened < send.begun and min(session.leaving, session.closed) > send.ended and not (
                     history.may_be_dead(session.node, send.begun, send.ended) if send.code == -1003 else
-                    not history.calm(send.begun, send.ended)):
+                    not history.calm(send.begun - 2, send.ended)):
                 found.append(Violation("denied", "session %d at node %d was there" % (session.key, session.node),
                                        send, session))
     return found
