@@ -181,9 +181,10 @@ bench-quick: build/release/wspush build/release/bench
 bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
 	@tests/bench_cluster.sh
 
-# SECONDS and SEED of the shell are no option of this target; those of the command line are.
-chaos: build/cluster-asan/wspush
-	@CHAOS_SECONDS='$(if $(filter command%,$(origin SECONDS)),$(SECONDS),60)' CHAOS_SEED='$(if $(filter command%,$(origin SEED)),$(SEED))' tests/cluster/chaos.sh
+# With CLUSTER_WSPUSH=FILE another build; SECONDS and SEED count from the command line alone, for shells have their own.
+CLUSTER_WSPUSH ?= build/cluster-asan/wspush
+chaos: $(CLUSTER_WSPUSH)
+	@python3 -B tests/cluster/chaos.py --binary $(CLUSTER_WSPUSH) $(foreach name,SECONDS SEED NODES,$(if $(filter command%,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 scale: build/cluster/wspush
 	@tests/scale.sh

@@ -64,7 +64,7 @@ bytes_of() {
     local before after
     before=$(rabbit_bytes)
     "$BENCH" fanout clients=40 inflight="$2" ms="$MS" port="${PORTS_OF[$1]}" token="${TOKEN_OF[$1]}" \
-        cpu=$CPU >"$DIR/line" || bad "bytes with $2 in flight, $1" "$(cat "$DIR/line")"
+        cpu="$CPU" >"$DIR/line" || bad "bytes with $2 in flight, $1" "$(cat "$DIR/line")"
     after=$(rabbit_bytes)
     echo "bytes=$(calc "($after - $before) / $(sed -n 's/.* published=\([0-9]*\).*/\1/p' "$DIR/line")") " |
         sed 's/^/case=bytes /' >>"$DIR/figures.bytes$2.$1"
