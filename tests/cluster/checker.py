@@ -24,6 +24,7 @@ Rules, and what is tolerated, with its reason:
             not later than LATE_AFTER behind the faults' end.
   denied    -1003 only if the client's node may be taken for dead: within DEAD_FOR of a fault of that node. Named as
             failed is who cannot be reached as well, so that takes any fault.
+  live      Where there has been no fault for CALM_BEFORE no call is answered -1007, nor not at all.
   notices   For each watcher, group and client 1001 and 1002 alternate (who leaves is not told of itself). There are no more 1001 than joins, unless the
             client's node may have been taken for dead. At the settled point who is there has 1001 last, and who has
             left 1002. Tolerated: nothing came of a stay that a fault may have hidden (came and went unseen); a node
@@ -44,6 +45,7 @@ LATE_AFTER = 5.0
 ANSWER_MAX = RPC_TIMEOUT + 1.0
 DEAD_FOR = 15.0     # a node is missed for its TTL, and found again a while after the fault's end
 LEAVE_KILL = 1.0    # DESIGN.md: at most once, by who removed the record
+CALM_BEFORE = 1.0
 CALM_STAY = 2.0     # a stay so long is told of
 
 PUBLISHED = ("group", "user", "system")
@@ -289,6 +291,13 @@ def check_denied(history):
     return found
 
 
+def check_live(history):
+    return [Violation("live", "%s of node %d is answered %s in quiet" % (getattr(call, "name", "send"), call.node, call.code),
+                      call if isinstance(call, Send) else None)
+            for call in [*history.sends.values(), *history.calls]
+            if call.code in (None, -1007) and history.calm(call.begun - CALM_BEFORE, call.ended)]
+
+
 # --- order ----------------------------------------------------------------------------------------
 
 
@@ -477,5 +486,5 @@ def pending(history, now):
 
 def final(history):
     """What no waiting mends."""
-    return check_frames(history) + check_denied(history) + check_order_channel(history) + check_order_client(history) + \
+    return check_frames(history) + check_denied(history) + check_live(history) + check_order_channel(history) + check_order_client(history) + \
         check_alternation(history) + check_answers(history) + check_closed(history)
