@@ -75,6 +75,7 @@ help:
 	@echo 'make fuzz        fuzz each target for SECONDS_EACH=60 (make fuzz-deps goes before it)'
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
+	@echo 'make chaos       run a cluster under random faults for SECONDS=60, with SEED=n for those of an earlier run'
 	@echo 'make scale       measure 2, 4 and 8 nodes of a cluster on this machine'
 	@echo 'make bench       measure a node beside the limit of this machine, in six minutes (make bench-deps draws)'
 	@echo 'make bench-quick the same in half a minute, less exactly'
@@ -195,6 +196,11 @@ bench-quick: build/release/wspush build/release/bench
 bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
 	@tests/bench_cluster.sh
 
+# With CLUSTER_WSPUSH=FILE another build; SECONDS and SEED count from the command line alone, for shells have their own.
+CLUSTER_WSPUSH ?= build/cluster-asan/wspush
+chaos: $(CLUSTER_WSPUSH)
+	@python3 -B tests/cluster/chaos.py --binary $(CLUSTER_WSPUSH) $(foreach name,SECONDS SEED NODES,$(if $(filter command%,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
+
 scale: build/cluster/wspush
 	@tests/scale.sh
 
@@ -248,7 +254,7 @@ clean:
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster scale install uninstall dist clean
+.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster chaos scale install uninstall dist clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)
