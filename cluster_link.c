@@ -69,7 +69,7 @@ struct link {
 struct links {
     struct links_options options;
     struct tls_context *tls;
-    struct lookup *resolver;
+    struct lookup *lookup;
     struct node_id self;
     bool joined;
     struct peer *peers;
@@ -279,7 +279,9 @@ static bool link_send_hello(struct links *links, struct link *link)
 static void link_come_up(struct links *links, struct link *link, struct peer *peer)
 {
     struct link *connecting = peer->connecting;
-    char version[32];
+    struct log_field fields[] = {{.name = "node", .text = str_from(peer->id.name)},
+                                 {.name = "version", .number = link->version},
+                                 {.name = NULL}};
 
     peer->connecting = NULL;
     if (connecting && connecting != link)
@@ -291,8 +293,7 @@ static void link_come_up(struct links *links, struct link *link, struct peer *pe
     peer->link = link;
     peer->version = link->version;
     peer_succeed(peer);
-    snprintf(version, sizeof version, "protocol version %u", link->version);
-    links_log(links, LOG_INFO, "linked to a node", &peer->id, NULL, version);
+    log_write(links->options.log, LOG_INFO, "linked to a node", fields);
     links_leave(links, LINK_EVENT_UP, &peer->id, (struct buf){0});
 }
 
@@ -544,7 +545,7 @@ static void links_connect(struct links *links, struct peer *peer)
     struct link *link = NULL;
     int fd;
 
-    if (!peer_next_address(peer, links->resolver, links->now, &to))
+    if (!peer_next_address(peer, links->lookup, links->now, &to))
         return;
     fd = socket(to.any.sa_family, SOCK_STREAM, 0);
     if (fd >= 0)
@@ -649,7 +650,7 @@ static void links_keep_peers(struct links *links)
     struct lookup_result *result;
     struct peer *peer;
 
-    while ((result = lookup_take(links->resolver))) {
+    while ((result = lookup_take(links->lookup))) {
         const char *error = result->error;
 
         peer = peer_take_result(links->peers, result, links->now);
@@ -753,7 +754,7 @@ void links_close(struct links *links)
         free(event);
     }
     conn_shared_free(&links->shared);
-    lookup_close(links->resolver);
+    lookup_close(links->lookup);
     tls_context_free(links->tls);
     if (links->options.listener >= 0)
         close(links->options.listener);
@@ -768,8 +769,8 @@ struct links *links_open(const struct links_options *options)
         return NULL;
     links->options = *options;
     links->tls = tls_context_new_psk(options->keys);
-    links->resolver = lookup_open(options->wake);
-    if (links->tls && links->resolver)
+    links->lookup = lookup_open(options->wake);
+    if (links->tls && links->lookup)
         return links;
     links->options.listener = -1; /* it stays the caller's */
     links_close(links);

@@ -93,18 +93,18 @@ static void peer_end_attempt(struct peer *peer)
     peer->refused = false;
 }
 
-bool peer_next_address(struct peer *peer, struct lookup *resolver, int64_t now,
+bool peer_next_address(struct peer *peer, struct lookup *lookup, int64_t now,
                        union lookup_address *address)
 {
     struct str host = {0};
     unsigned port = 0;
 
-    peer->retry_at = now + PEER_LOOK_UP_TIME; /* also when the resolver cannot be asked */
+    peer->retry_at = now + PEER_LOOK_UP_TIME; /* also when nobody can be asked */
     node_split_name(&peer->id, &host, &port);
     if (peer->resolved) {
         *address = peer->resolved->addresses[peer->address++];
     } else if (!lookup_read(host, address)) {
-        peer->looking_up = lookup_ask(resolver, host);
+        peer->looking_up = lookup_ask(lookup, host);
         return false;
     }
     lookup_set_port(address, port);

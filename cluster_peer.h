@@ -4,7 +4,7 @@
 #define WSPUSH_CLUSTER_PEER_H
 
 #include "cluster_order.h"
-#include "cluster_resolver.h"
+#include "cluster_lookup.h"
 #include "cluster_wire.h"
 
 #define PEER_CONNECT_LATER 250 /* milliseconds that the earlier node waits for the later one */
@@ -57,11 +57,11 @@ bool peer_is_earlier(const struct peer *peer, const struct node_id *self);
 int64_t peer_connect_at(const struct peer *peer, const struct node_id *self, int64_t now);
 
 /* Begins an attempt, or goes on with it: true, and where to connect. False: its name has to be
- * looked up, and the resolver has been asked. */
-bool peer_next_address(struct peer *peer, struct lookup *resolver, int64_t now,
+ * looked up, and that has been asked for. */
+bool peer_next_address(struct peer *peer, struct lookup *lookup, int64_t now,
                        union lookup_address *address);
 
-/* Gives a result of the resolver to one of the peers that wait for it, or frees it. The peer, which
+/* Gives the result of a look-up to one of the peers that wait for it, or frees it. The peer, which
  * has no address if the result has an error; NULL: none waits. */
 struct peer *peer_take_result(struct peer *first, struct lookup_result *result, int64_t now);
 

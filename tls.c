@@ -157,9 +157,6 @@ struct tls_context *tls_context_new(const char *cert, const char *key, char *err
 
 /* --- pre-shared keys ------------------------------------------------------------------------- */
 
-/* A server that verifies its peer refuses sessions without a context. */
-static const unsigned char tls_node_context[] = {'n', 'o', 'd', 'e'};
-
 /* A session that stands for a key, for OpenSSL to own; NULL without memory. */
 static SSL_SESSION *tls_make_session(SSL *ssl, const struct crypto_keys *keys)
 {
@@ -169,8 +166,7 @@ static SSL_SESSION *tls_make_session(SSL *ssl, const struct crypto_keys *keys)
 
     if (session && SSL_SESSION_set1_master_key(session, keys->link, sizeof keys->link) == 1 &&
         SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, sha256_suite)) == 1 &&
-        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1 &&
-        SSL_SESSION_set1_id_context(session, tls_node_context, sizeof tls_node_context) == 1)
+        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1)
         return session;
     SSL_SESSION_free(session);
     return NULL;
@@ -211,11 +207,9 @@ static bool tls_configure_psk(SSL_CTX *ssl)
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL); /* a client takes no certificate for the key */
     SSL_CTX_set_psk_use_session_callback(ssl, tls_offer_key);
     SSL_CTX_set_psk_find_session_callback(ssl, tls_find_key);
-    return SSL_CTX_set_session_id_context(ssl, tls_node_context, sizeof tls_node_context) == 1 &&
-           SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
+    return SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
            SSL_CTX_set_min_proto_version(ssl, TLS1_3_VERSION) == 1 &&
            SSL_CTX_set1_groups_list(ssl, "X25519:P-256") == 1 &&
            SSL_CTX_set_ciphersuites(ssl, "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256") ==
@@ -332,6 +326,7 @@ struct tls *tls_open_client(const struct tls_context *context, int fd, size_t ke
     if (!tls)
         return NULL;
     tls->key = key;
+    SSL_set_verify(tls->ssl, SSL_VERIFY_PEER, NULL); /* no certificate is good: only the key is */
     SSL_set_connect_state(tls->ssl);
     return tls;
 }

@@ -38,10 +38,14 @@ command: json
 account: crypto file table worker
 hub: command config conn crypto identity json table ws
 task: command identity table
-resolver: mailbox worker
+cluster_lookup: worker
+resolver: cluster_lookup mailbox
 redis: config resolver worker
 cluster_wire: command crypto json
 cluster_order: cluster_wire
+cluster_hello: cluster_wire json
+cluster_peer: cluster_lookup cluster_order cluster_wire worker
+cluster_link: cluster_hello cluster_peer config conn crypto ws
 cluster_store: cluster_wire config mailbox redis
 cluster_member: cluster_store crypto worker
 cluster_burial: cluster_store worker

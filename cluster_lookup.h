@@ -1,8 +1,8 @@
-/* cluster_resolver.h - looks up host names: getaddrinfo may take minutes, so a thread of its own
- * waits for it. Refuses: to be waited for. A resolver is closed at once; its thread owns what it
+/* cluster_lookup.h - looks up host names: getaddrinfo may take minutes, so a thread of its own
+ * waits for it. Refuses: to be waited for. A look-up is closed at once; its thread owns what it
  * uses, and ends when the system lets it. */
-#ifndef WSPUSH_CLUSTER_RESOLVER_H
-#define WSPUSH_CLUSTER_RESOLVER_H
+#ifndef WSPUSH_CLUSTER_LOOKUP_H
+#define WSPUSH_CLUSTER_LOOKUP_H
 
 #include "buf.h"
 
@@ -43,13 +43,13 @@ struct lookup *lookup_open(int wake);
 
 /* Asks for the addresses of a host, up to 255 bytes: a result follows. False without memory or
  * thread. The thread is started by the first question. */
-bool lookup_ask(struct lookup *resolver, struct str host);
+bool lookup_ask(struct lookup *lookup, struct str host);
 
 /* Takes the oldest result, to be freed; NULL if there is none. */
-struct lookup_result *lookup_take(struct lookup *resolver);
+struct lookup_result *lookup_take(struct lookup *lookup);
 
 /* Ends at once, also in the middle of a look-up: nothing is written to `wake` from now on. NULL is
  * allowed. */
-void lookup_close(struct lookup *resolver);
+void lookup_close(struct lookup *lookup);
 
 #endif

@@ -1,13 +1,13 @@
-/* cluster_resolver.c - looks up host names.
+/* cluster_lookup.c - looks up host names.
  *
  * Data: two lists of results under one lock, those that are asked for and those that are found. A
  * question is a result that has no addresses yet; it moves from the one list to the other.
  * Flow: lookup_ask appends a question and signals; the thread takes the oldest, calls getaddrinfo
  * without the lock, appends the result, and wakes the loop.
- * Threads: the loop's and one of its own, detached. Both hold the resolver; who leaves last frees
+ * Threads: the loop's and one of its own, detached. Both hold the look-up; who leaves last frees
  * it. lookup_close sets `closed` under the lock, under which the thread writes to `wake`: so the
  * descriptor may be closed, and its number used again, as soon as lookup_close has returned. */
-#include "cluster_resolver.h"
+#include "cluster_lookup.h"
 
 #include "worker.h"
 
@@ -86,15 +86,15 @@ static struct lookup_result *lookup_shift(struct lookup_list *list)
     return result;
 }
 
-static void lookup_free(struct lookup *resolver)
+static void lookup_free(struct lookup *lookup)
 {
     struct lookup_result *result;
 
-    while ((result = lookup_shift(&resolver->asked)) || (result = lookup_shift(&resolver->found)))
+    while ((result = lookup_shift(&lookup->asked)) || (result = lookup_shift(&lookup->found)))
         free(result);
-    pthread_cond_destroy(&resolver->changed);
-    pthread_mutex_destroy(&resolver->lock);
-    free(resolver);
+    pthread_cond_destroy(&lookup->changed);
+    pthread_mutex_destroy(&lookup->lock);
+    free(lookup);
 }
 
 /* --- the thread ------------------------------------------------------------------------------- */
@@ -122,28 +122,28 @@ static void lookup_look_up(struct lookup_result *result)
 
 static void *lookup_work(void *argument)
 {
-    struct lookup *resolver = argument;
+    struct lookup *lookup = argument;
     struct lookup_result *result;
 
-    pthread_mutex_lock(&resolver->lock);
-    while (!resolver->closed) {
+    pthread_mutex_lock(&lookup->lock);
+    while (!lookup->closed) {
         bool was_empty;
 
-        result = lookup_shift(&resolver->asked);
+        result = lookup_shift(&lookup->asked);
         if (!result) {
-            pthread_cond_wait(&resolver->changed, &resolver->lock);
+            pthread_cond_wait(&lookup->changed, &lookup->lock);
             continue;
         }
-        pthread_mutex_unlock(&resolver->lock);
+        pthread_mutex_unlock(&lookup->lock);
         lookup_look_up(result);
-        pthread_mutex_lock(&resolver->lock);
-        was_empty = !resolver->found.first;
-        lookup_append(&resolver->found, result);
-        if (was_empty && !resolver->closed && write(resolver->wake, "r", 1) < 0)
+        pthread_mutex_lock(&lookup->lock);
+        was_empty = !lookup->found.first;
+        lookup_append(&lookup->found, result);
+        if (was_empty && !lookup->closed && write(lookup->wake, "r", 1) < 0)
             continue; /* a full pipe wakes the loop as well */
     }
-    pthread_mutex_unlock(&resolver->lock);
-    lookup_free(resolver); /* lookup_close has left it to this thread */
+    pthread_mutex_unlock(&lookup->lock);
+    lookup_free(lookup); /* lookup_close has left it to this thread */
     return NULL;
 }
 
@@ -151,17 +151,17 @@ static void *lookup_work(void *argument)
 
 struct lookup *lookup_open(int wake)
 {
-    struct lookup *resolver = calloc(1, sizeof *resolver);
+    struct lookup *lookup = calloc(1, sizeof *lookup);
 
-    if (!resolver)
+    if (!lookup)
         return NULL;
-    resolver->wake = wake;
-    pthread_mutex_init(&resolver->lock, NULL);
-    pthread_cond_init(&resolver->changed, NULL);
-    return resolver;
+    lookup->wake = wake;
+    pthread_mutex_init(&lookup->lock, NULL);
+    pthread_cond_init(&lookup->changed, NULL);
+    return lookup;
 }
 
-bool lookup_ask(struct lookup *resolver, struct str host)
+bool lookup_ask(struct lookup *lookup, struct str host)
 {
     struct lookup_result *question = NULL;
     pthread_t thread;
@@ -171,41 +171,41 @@ bool lookup_ask(struct lookup *resolver, struct str host)
     if (!question)
         return false;
     memcpy(question->host, host.at, host.length);
-    if (!resolver->started) {
-        resolver->started = worker_start(&thread, lookup_work, resolver);
-        if (!resolver->started) {
+    if (!lookup->started) {
+        lookup->started = worker_start(&thread, lookup_work, lookup);
+        if (!lookup->started) {
             free(question);
             return false;
         }
         pthread_detach(thread);
     }
-    pthread_mutex_lock(&resolver->lock);
-    lookup_append(&resolver->asked, question);
-    pthread_cond_signal(&resolver->changed);
-    pthread_mutex_unlock(&resolver->lock);
+    pthread_mutex_lock(&lookup->lock);
+    lookup_append(&lookup->asked, question);
+    pthread_cond_signal(&lookup->changed);
+    pthread_mutex_unlock(&lookup->lock);
     return true;
 }
 
-struct lookup_result *lookup_take(struct lookup *resolver)
+struct lookup_result *lookup_take(struct lookup *lookup)
 {
     struct lookup_result *result;
 
-    pthread_mutex_lock(&resolver->lock);
-    result = lookup_shift(&resolver->found);
-    pthread_mutex_unlock(&resolver->lock);
+    pthread_mutex_lock(&lookup->lock);
+    result = lookup_shift(&lookup->found);
+    pthread_mutex_unlock(&lookup->lock);
     return result;
 }
 
-void lookup_close(struct lookup *resolver)
+void lookup_close(struct lookup *lookup)
 {
-    if (!resolver)
+    if (!lookup)
         return;
-    if (!resolver->started) {
-        lookup_free(resolver);
+    if (!lookup->started) {
+        lookup_free(lookup);
         return;
     }
-    pthread_mutex_lock(&resolver->lock);
-    resolver->closed = true;
-    pthread_cond_signal(&resolver->changed);
-    pthread_mutex_unlock(&resolver->lock);
+    pthread_mutex_lock(&lookup->lock);
+    lookup->closed = true;
+    pthread_cond_signal(&lookup->changed);
+    pthread_mutex_unlock(&lookup->lock);
 }
