@@ -279,7 +279,9 @@ static bool link_send_hello(struct links *links, struct link *link)
 static void link_come_up(struct links *links, struct link *link, struct peer *peer)
 {
     struct link *connecting = peer->connecting;
-    char version[32];
+    struct log_field fields[] = {{.name = "node", .text = str_from(peer->id.name)},
+                                 {.name = "version", .number = link->version},
+                                 {.name = NULL}};
 
     peer->connecting = NULL;
     if (connecting && connecting != link)
@@ -291,8 +293,7 @@ static void link_come_up(struct links *links, struct link *link, struct peer *pe
     peer->link = link;
     peer->version = link->version;
     peer_succeed(peer);
-    snprintf(version, sizeof version, "protocol version %u", link->version);
-    links_log(links, LOG_INFO, "linked to a node", &peer->id, NULL, version);
+    log_write(links->options.log, LOG_INFO, "linked to a node", fields);
     links_leave(links, LINK_EVENT_UP, &peer->id, (struct buf){0});
 }
 
