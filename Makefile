@@ -60,7 +60,14 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
-CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+# Unit tests; those of rooms that only a cluster has are built there. Those of PURE_UNITS need the rooms
+# of PURE_ROOMS alone; those of FAKED_UNITS bring their own bus, links and registry (tests/cluster_fake.h).
+PURE_UNITS = test_cluster_wire test_cluster_order test_cluster_pending
+PURE_ROOMS = buf table json command crypto cluster_wire cluster_order cluster_pending
+FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
+FAKED_ROOMS = resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_bus cluster_link
+CLUSTER_UNITS = $(filter-out $(PURE_UNITS) $(FAKED_UNITS),$(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c))))
+UNITS = $(filter-out $(CLUSTER_UNITS) $(PURE_UNITS) $(FAKED_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 all: wspush
 
@@ -136,12 +143,8 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-# The one in which a name look-up hangs.
-build/%/test_cluster_bus: LDFLAGS += -Wl,--wrap=getaddrinfo
-# The one that looks up names of its own.
-build/%/test_cluster_link: LDFLAGS += -Wl,--wrap=getaddrinfo
 # Those that look up names of their own, and the one whose Redis loses replies.
-build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
 $(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
@@ -154,7 +157,8 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/c
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+            build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
+            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(PURE_UNITS:%=build/cluster-asan/%) $(FAKED_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
