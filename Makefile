@@ -65,9 +65,10 @@ FUZZ_CC ?= clang
 PURE_UNITS = test_cluster_wire test_cluster_order test_cluster_pending
 PURE_ROOMS = buf table json command crypto cluster_wire cluster_order cluster_pending
 FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
-FAKED_ROOMS = resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_bus cluster_link
-CLUSTER_UNITS = $(filter-out $(PURE_UNITS) $(FAKED_UNITS),$(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c))))
-UNITS = $(filter-out $(CLUSTER_UNITS) $(PURE_UNITS) $(FAKED_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+FAKED_ROOMS = resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_lookup cluster_hello cluster_peer cluster_link
+ALL_UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+CLUSTER_UNITS = $(filter-out $(PURE_UNITS) $(FAKED_UNITS),$(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS)))
+UNITS = $(filter-out $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
 
 all: wspush
 
@@ -143,6 +144,7 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
+# The one in which a name look-up hangs.
 # Those that look up names of their own, and the one whose Redis loses replies.
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
@@ -156,9 +158,10 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/c
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
-            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-            build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
-            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(PURE_UNITS:%=build/cluster-asan/%) $(FAKED_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
+            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account build/tsan/test_mailbox \
+            build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush \
+            $(patsubst %,build/cluster-asan/%,$(CLUSTER_UNITS) $(PURE_UNITS) $(filter $(ALL_UNITS),$(FAKED_UNITS))) \
+            $(FUZZ:%=build/asan/replay_%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
