@@ -23,7 +23,11 @@ static struct redis *probe; /* the test's own connection */
 static struct redis_reply reply;
 
 /* Runs a command of words with single spaces between them. */
-static bool tell(const char *format, ...)
+#ifdef __GNUC__
+__attribute__((format(printf, 1, 2)))
+#endif
+static bool
+tell(const char *format, ...)
 {
     static char text[600];
     struct str words[REDIS_WORDS_MAX] = {{0}}, rest;
