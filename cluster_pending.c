@@ -4,6 +4,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Puts one where its deadline belongs: at the end, but for the few that have waited before. */
+static void pending_link(struct pending_list *list, struct pending *pending)
+{
+    struct pending *before = list->last;
+
+    while (before && before->deadline > pending->deadline)
+        before = before->previous;
+    pending->previous = before;
+    pending->next = before ? before->next : list->first;
+    if (before)
+        before->next = pending;
+    else
+        list->first = pending;
+    if (pending->next)
+        pending->next->previous = pending;
+    else
+        list->last = pending;
+    list->count++;
+}
+
 struct pending *pending_new(struct pending_table *table, struct pending_list *list,
                             enum pending_kind kind, int64_t deadline)
 {
@@ -18,13 +38,7 @@ struct pending *pending_new(struct pending_table *table, struct pending_list *li
         free(pending);
         return NULL;
     }
-    pending->previous = list->last;
-    if (list->last)
-        list->last->next = pending;
-    else
-        list->first = pending;
-    list->last = pending;
-    list->count++;
+    pending_link(list, pending);
     return pending;
 }
 
