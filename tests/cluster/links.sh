@@ -164,7 +164,7 @@ replace() {
     local what=$1 node=$2 others=() other loader sends
     shift 2
     for other in a b c; do
-        [ $other = "$node" ] || others+=($other)
+        [ $other = "$node" ] || others+=("$other")
     done
     pair "${others[@]}"
     for other in "$ONE" "$TWO"; do
@@ -225,7 +225,7 @@ rotation() {
 }
 
 versions() {
-    local node
+    local node first=$CLUSTER_WSPUSH
     three_nodes
     login shop
     CLUSTER_WSPUSH=$NEXT
@@ -243,7 +243,7 @@ versions() {
     for node in a b c d; do
         stop_node $node
     done
-    CLUSTER_WSPUSH=build/cluster-asan/wspush
+    CLUSTER_WSPUSH=$first
     start_node a
     CLUSTER_WSPUSH=$LATER
     launch_node d
