@@ -18,7 +18,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
 ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_state cluster_bus cluster_hello cluster_lookup cluster_peer cluster_link cluster_state cluster_route cluster_presence cluster
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_hello cluster_peer cluster_link cluster_state cluster_route cluster_presence cluster
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif
@@ -60,9 +60,15 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
-# Unit tests; those of rooms that only a cluster has are built there.
-CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
-UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+# Unit tests; those of rooms that only a cluster has are built there. Those of PURE_UNITS need the rooms
+# of PURE_ROOMS alone; those of FAKED_UNITS bring their own bus, links and registry (tests/cluster_fake.h).
+PURE_UNITS = test_cluster_wire test_cluster_order test_cluster_pending
+PURE_ROOMS = buf table json command crypto cluster_wire cluster_order cluster_pending
+FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
+FAKED_ROOMS = resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_lookup cluster_hello cluster_peer cluster_link
+ALL_UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+CLUSTER_UNITS = $(filter-out $(PURE_UNITS) $(FAKED_UNITS),$(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS)))
+UNITS = $(filter-out $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
 
 all: wspush
 
@@ -77,6 +83,7 @@ help:
 	@echo 'make fuzz        fuzz each target for SECONDS_EACH=60 (make fuzz-deps goes before it)'
 	@echo 'make echo        build ./build/echo, a WebSocket echo server of the same parts'
 	@echo 'make layers      check that no part includes one above it'
+	@echo 'make chaos       run a cluster under random faults for SECONDS=60, with SEED=n for those of an earlier run'
 	@echo 'make scale       measure 2, 4 and 8 nodes of a cluster on this machine'
 	@echo 'make bench       measure a node beside the limit of this machine, in six minutes (make bench-deps draws)'
 	@echo 'make bench-quick the same in half a minute, less exactly'
@@ -119,6 +126,12 @@ build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
+$(PURE_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(PURE_ROOMS:%=build/cluster-asan/%.o)
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
+
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(filter-out $(FAKED_ROOMS:%=build/cluster-asan/%.o),$(call objects,cluster-asan))
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
+
 # The console's page, as the numbers of an array.
 build/console.inc: console.html
 	@mkdir -p $(@D)
@@ -131,8 +144,10 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-# The one that looks up names of its own.
-build/%/test_cluster_link: LDFLAGS += -Wl,--wrap=getaddrinfo
+# The one in which a name look-up hangs.
+# Those that look up names of their own, and the one whose Redis loses replies.
+build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
 $(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)
@@ -143,9 +158,10 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/c
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
-            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-            build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush build/tsan/test_mailbox \
-            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
+            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account build/tsan/test_mailbox \
+            build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush \
+            $(patsubst %,build/cluster-asan/%,$(CLUSTER_UNITS) $(PURE_UNITS) $(filter $(ALL_UNITS),$(FAKED_UNITS))) \
+            $(FUZZ:%=build/asan/replay_%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
@@ -186,6 +202,11 @@ bench-quick: build/release/wspush build/release/bench
 
 bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
 	@tests/bench_cluster.sh
+
+# With CLUSTER_WSPUSH=FILE another build; SECONDS and SEED count from the command line alone, for shells have their own.
+CLUSTER_WSPUSH ?= build/cluster-asan/wspush
+chaos: $(CLUSTER_WSPUSH)
+	@python3 -B tests/cluster/chaos.py --binary $(CLUSTER_WSPUSH) $(foreach name,SECONDS SEED NODES,$(if $(filter command%,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 scale: build/cluster/wspush
 	@tests/scale.sh
@@ -240,7 +261,7 @@ clean:
 
 FORCE:
 
-.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster scale install uninstall dist clean
+.PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster chaos scale install uninstall dist clean
 .SECONDARY:
 
 -include $(wildcard build/*/*.d)

@@ -1,10 +1,8 @@
 /* cluster_bus.c - publications in batches, their echoes, bindings, probes; the bus's thread.
  *
- * Data: each lane of each partition is a stream: entries that wait, and batches in flight, oldest
- * first. An entry is a publication, and is itself the event that says it FAILED, so that telling
- * needs no memory. A batch keeps its entries until it comes back; its bytes are made each time it
- * is published. Numbers are given when a batch is formed, so what was dropped before leaves no
- * hole.
+ * Data: each lane of each partition is a stream (cluster_stream.h): entries that wait, and batches
+ * in flight, oldest first. An entry becomes the event that says it FAILED, so telling needs no
+ * memory.
  *
  * Flow: bus_publish puts an entry on the list `arrived`; the thread moves it to its stream, forms a
  * batch of what waits when there are fewer in flight than the window, and publishes it. A batch of
@@ -12,8 +10,8 @@
  * Notices go while no send of their partition waits, one batch at a time: so one can be published
  * again without passing another.
  *
- * Bindings: `slots` says what each slot is to be; those that RabbitMQ has not been told are in the
- * ring `dirty`. What was asked for and not answered is in the ring `asked`, in RabbitMQ's order.
+ * Bindings: cluster_slots.h. A batch comes back through the binding of one of its slots (its
+ * carrier), which stays bound until then, or through the node's own key.
  *
  * Deliveries: the ring `held` has all that are not acknowledged yet. The loop acknowledges those
  * it was given, the thread all others; RabbitMQ hears of it in batches as well.
@@ -50,9 +48,6 @@
 #define NOTE_STRANGE 60000 /* milliseconds between two notes */
 #define NOTE_MADE 1000
 #define CLOSE_TIME 2000 /* milliseconds that bus_close waits for the thread */
-
-const uint32_t bus_echo_bounds[BUS_ECHO_BUCKETS - 1] = {250,   500,   1000,   2000,    4000,   8000,
-                                                        16000, 50000, 200000, 1000000, 5000000};
 
 /* --- coming up and going down ----------------------------------------------------------------- */
 
@@ -127,17 +122,11 @@ static void bus_connect(struct bus *bus)
 
 /* --- what comes ------------------------------------------------------------------------------- */
 
-static void bus_count_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
+static void bus_note_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
 {
-    int64_t took = bus_now_us() - since;
-    size_t bucket = 0;
-
-    while (bucket < BUS_ECHO_BUCKETS - 1 && took > bus_echo_bounds[bucket])
-        bucket++;
     probe->echo_at = bus->clock;
     pthread_mutex_lock(&bus->lock);
-    bus->stats.echoes[bucket]++;
-    bus->stats.echo_sum += (uint64_t)took;
+    bus_count_echo(&bus->stats, bus_now_us() - since);
     pthread_mutex_unlock(&bus->lock);
 }
 
@@ -148,7 +137,7 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
     if (head->first != bus->generation || !probe->out)
         return;
     probe->out = false;
-    bus_count_echo(bus, probe, probe->at_us);
+    bus_note_echo(bus, probe, probe->at_us);
     if (bus->probes_missing) {
         bus->probes_missing--;
         bus_check_up(bus);
@@ -168,7 +157,8 @@ static void bus_take_echo(struct bus *bus, const struct wire_batch *head)
         bus_fail_batch(bus, stream, stream->in_flight,
                        "RabbitMQ lost the message: one behind it came back");
     stream_remove(stream, found);
-    bus_count_echo(bus, &bus->probes[head->partition], found->at_us);
+    bus_release(bus, found);
+    bus_note_echo(bus, &bus->probes[head->partition], found->at_us);
     bus_end(bus, head->lane, found->cost, found->entries.count, true);
     stream_free_batch(found);
 }
@@ -259,6 +249,7 @@ static void bus_take_returned(struct bus *bus, const struct wire_batch *head)
     pthread_mutex_lock(&bus->lock);
     bus->stats.returned += found->entries.count;
     pthread_mutex_unlock(&bus->lock);
+    bus_release(bus, found);
     if (head->lane == LANE_NOTICE)
         found->again = true;
     else
@@ -378,7 +369,22 @@ static bool bus_send(struct bus *bus, unsigned partition, enum wire_lane lane,
     pthread_mutex_lock(&bus->lock);
     bus->stats.bytes_published += bus->out.length;
     pthread_mutex_unlock(&bus->lock);
-    return rabbit_publish(bus->rabbit, partition, batch->keys, batch->key_count, str_of(&bus->out));
+    return rabbit_publish(bus->rabbit, partition, batch->carrier < 0, batch->keys, batch->key_count,
+                          str_of(&bus->out));
+}
+
+/* Looks for a slot of a batch that is bound to the node's own queue: then the batch comes back
+ * under it, and needs no key for that, which would cost RabbitMQ a sixth of its work. */
+static void bus_choose_carrier(struct bus *bus, struct stream_batch *batch)
+{
+    uint64_t slot;
+
+    pthread_mutex_lock(&bus->lock);
+    for (size_t i = 0; i < batch->key_count && batch->carrier < 0; i++)
+        if (str_number(batch->keys[i], WIRE_SLOTS - 1, &slot) &&
+            slots_rely(&bus->slots, (uint16_t)slot))
+            batch->carrier = (int)slot;
+    pthread_mutex_unlock(&bus->lock);
 }
 
 static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane lane,
@@ -386,6 +392,7 @@ static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane l
 {
     if (!batch)
         return rabbit_fail(bus->rabbit, "out of memory", "free some");
+    bus_choose_carrier(bus, batch);
     batch->again = false;
     batch->at = bus->clock;
     batch->at_us = bus_now_us();
@@ -396,7 +403,7 @@ static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane l
 static bool bus_send_probe(struct bus *bus, unsigned partition)
 {
     struct bus_probe *probe = &bus->probes[partition];
-    struct stream_batch empty = {.first = bus->generation};
+    struct stream_batch empty = {.first = bus->generation, .carrier = -1};
 
     if (bus->up && !probe->out && bus->clock - probe->echo_at >= PROBE_EVERY &&
         !bus->streams[partition][LANE_SEND].flying && !bus->streams[partition][LANE_NOTICE].flying)

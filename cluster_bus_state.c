@@ -25,18 +25,6 @@ void bus_post(struct bus *bus, struct bus_event *event)
     pthread_mutex_unlock(&bus->lock);
 }
 
-struct bus_event *bus_new_event(enum bus_event_kind kind, const char *text)
-{
-    size_t length = strlen(text);
-    struct bus_event *event;
-
-    while (!(event = malloc(sizeof *event + length)))
-        poll(NULL, 0, 10);
-    *event = (struct bus_event){.kind = kind, .text = {(const char *)(event + 1), length}};
-    memcpy(event + 1, text, length);
-    return event;
-}
-
 void bus_tell(struct bus *bus, enum bus_event_kind kind, const char *text)
 {
     bus_post(bus, bus_new_event(kind, text));
@@ -85,10 +73,21 @@ void bus_fail_list(struct bus *bus, struct stream_list *list, const char *text)
         bus_fail_entry(bus, entry, text);
 }
 
+void bus_release(struct bus *bus, struct stream_batch *batch)
+{
+    if (batch->carrier < 0)
+        return;
+    pthread_mutex_lock(&bus->lock);
+    slots_release(&bus->slots, (uint16_t)batch->carrier);
+    pthread_mutex_unlock(&bus->lock);
+    batch->carrier = -1;
+}
+
 void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch *batch,
                     const char *text)
 {
     stream_remove(stream, batch);
+    bus_release(bus, batch);
     bus_fail_list(bus, &batch->entries, text);
     stream_free_batch(batch);
 }
@@ -106,8 +105,10 @@ void bus_fail_sends(struct bus *bus)
         bus_fail_list(bus, &sends->waiting,
                       "RabbitMQ was lost before the message was published: nobody got it");
         batch = bus->streams[partition][LANE_NOTICE].in_flight;
-        if (batch)
+        if (batch) {
+            bus_release(bus, batch);
             batch->again = true;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 #ifndef WSPUSH_CLUSTER_BUS_STATE_H
 #define WSPUSH_CLUSTER_BUS_STATE_H
 
-#include "cluster_bus.h"
+#include "cluster_bus_event.h"
 #include "cluster_slots.h"
 #include "cluster_stream.h"
 #include "rabbit.h"
@@ -66,9 +66,6 @@ int64_t bus_now_us(void);
 /* Wakes the thread. Call it with the lock. */
 void bus_wake(struct bus *bus);
 
-/* A new event; without memory it waits for some, for nobody would ask again. */
-struct bus_event *bus_new_event(enum bus_event_kind kind, const char *text);
-
 /* Posts an event, which belongs to the taker then; nobody takes it once the bus is abandoned. */
 void bus_post(struct bus *bus, struct bus_event *event);
 
@@ -85,7 +82,10 @@ void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count,
 void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *text);
 void bus_fail_list(struct bus *bus, struct stream_list *list, const char *text);
 
-/* The same for a batch in flight. */
+/* A batch is not in flight any more: its binding is not relied on. */
+void bus_release(struct bus *bus, struct stream_batch *batch);
+
+/* Fails a batch in flight. */
 void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch *batch,
                     const char *text);
 

@@ -4,10 +4,10 @@
  * running are of this cluster. The node's key is taken with SET NX; if another incarnation has it,
  * its TTL tells whether that one lives: it grows when a living node refreshes it.
  *
- * A heartbeat: GET the node's key (another incarnation there is a rival, whose key is left alone);
- * then in one pipeline refresh it (NX if it was gone), the key "key" and the set of nodes, and look
- * for a tombstone; then list the nodes. It comes every third of node_ttl, and three times early
- * after joining, for nodes that join together list each other before they are listed.
+ * A heartbeat: watch and GET the node's key (another incarnation there is a rival, whose key is
+ * left alone); in one transaction refresh it, the key "key" and the set of nodes, and look for a
+ * tombstone; then list the nodes. It comes every third of node_ttl, and three times early after
+ * joining, for nodes that join together list each other before they are listed.
  *
  * A tombstone says that another node has removed records of this one. It is looked for at every
  * heartbeat, not only when the node's key was gone: the reply that said so may have been lost. The
@@ -258,40 +258,49 @@ static bool member_list_nodes(struct store *store)
     return true;
 }
 
-/* Refreshes the node's key. `gone`: it was not there. */
+/* Appends the transaction of a heartbeat: what four replies it has is member_refresh's to know. */
+static bool member_send_refresh(struct member *member, struct str node)
+{
+    struct store *store = member->store;
+    struct store_key room[3];
+    struct member_line line;
+
+    return store_send(store, (struct str[]){STR("MULTI"), {0}}) &&
+           store_send_set(store, node, str_from(member->incarnation), member->ttl, false) &&
+           store_send_set(store, store_name(store, "key", "", &room[0]),
+                          member_write_line(member, &line), member->key_ttl, false) &&
+           store_send_two(store, STR("SADD"), store_name(store, "nodes", "", &room[1]),
+                          str_from(store->text)) &&
+           store_send_one(store, STR("EXISTS"),
+                          store_name(store, "tombstone:", store->text, &room[2])) &&
+           store_send(store, (struct str[]){STR("EXEC"), {0}});
+}
+
+/* Refreshes the node's key, unless it is another's. `gone`: Redis did not know this node. */
 static bool member_refresh(struct member *member, bool *gone)
 {
     static const char taken[] = "another node has taken this one's name: give each its own "
                                 "[cluster] advertise and rpc_port";
     struct store *store = member->store;
-    struct store_key room[4];
-    struct str node = store_name(store, "node:", store->self.name, &room[0]);
-    struct str incarnation = str_from(member->incarnation);
-    struct member_line line;
+    struct store_key room;
+    struct str node = store_name(store, "node:", store->self.name, &room);
     struct redis_reply reply;
 
-    if (!store_call(store, &reply, (struct str[]){STR("GET"), node, {0}}))
+    if (!store_send_one(store, STR("WATCH"), node) || !store_send_one(store, STR("GET"), node) ||
+        !store_skip(store, 2, &reply))
         return false;
     *gone = reply.type == REDIS_NIL;
-    if (!*gone && !str_equal(reply.text, incarnation))
+    if (!*gone && !str_equal(reply.text, str_from(member->incarnation)))
         return store_wait(store, taken);
-    if (!store_send_set(store, node, incarnation, member->ttl, *gone) ||
-        !store_send_set(store, store_name(store, "key", "", &room[1]),
-                        member_write_line(member, &line), member->key_ttl, false) ||
-        !store_send_two(store, STR("SADD"), store_name(store, "nodes", "", &room[2]),
-                        str_from(store->text)) ||
-        !store_send_one(store, STR("EXISTS"),
-                        store_name(store, "tombstone:", store->text, &room[3])) ||
-        !store_next(store, &reply))
+    if (!member_send_refresh(member, node) || !store_skip(store, 6, &reply))
         return false;
-    if (reply.type == REDIS_NIL)
-        return store_wait(store, taken); /* between GET and SET */
-    if (!store_skip(store, 2, &reply))
-        return false;
-    *gone |= reply.number > 0;
-    if (!store_next(store, &reply))
-        return false;
-    member->buried |= reply.number > 0;
+    if (reply.type != REDIS_LIST || reply.count != 4)
+        return store_wait(store, taken); /* just now */
+    if (redis_element(&reply, 2).type != REDIS_NUMBER)
+        return store_wait(store, "the key of the nodes in Redis is none of wspush's: set another "
+                                 "[redis] prefix");
+    *gone |= redis_element(&reply, 2).number > 0;
+    member->buried |= redis_element(&reply, 3).number > 0;
     return true;
 }
 
@@ -326,10 +335,12 @@ static bool member_beat(struct member *member)
         return false;
     member->beat_at = begun;
     /* before the nodes are listed: for a time after being out of touch that list is not trusted */
-    if (member->buried && !member_revive(member))
-        return false;
-    if (!member->buried && (!store->in_touch || gone))
+    if (member->buried) {
+        if (!member_revive(member))
+            return false;
+    } else if (!store->in_touch || gone) {
         store_arrive(store, REGISTRY_BACK);
+    }
     return member_list_nodes(store);
 }
 

@@ -258,11 +258,13 @@ static void registry_write_some(struct registry *registry)
     written = store_new_event(REGISTRY_WRITTEN, count * sizeof(struct registry_result));
     if (!written)
         return; /* the next round may have memory */
-    if (registry_do_writes(registry, count, written)) {
-        mailbox_post(&registry->events, &written->mail);
-    } else {
+    if (!registry_do_writes(registry, count, written)) {
         registry->held = written;
         registry->store.hurry = true;
+    } else if (written->count) {
+        mailbox_post(&registry->events, &written->mail);
+    } else {
+        free(written);
     }
     registry_pop(&registry->writes, count);
 }

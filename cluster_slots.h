@@ -21,7 +21,9 @@ struct slots {
     struct {
         bool wanted, dirty; /* to be bound; in the ring of those to be asked for */
         bool maybe;         /* bound, for all we know */
+        bool sure;          /* bound, as RabbitMQ has answered on this connection */
         bool restoring;     /* waited for after a connection */
+        uint32_t relied;    /* publications that come back through this binding alone */
         uint32_t version;
         int64_t changed_at;
     } slots[WIRE_SLOTS];
@@ -38,7 +40,8 @@ void slots_set(struct slots *slots, uint16_t slot, uint32_t version, bool bound,
 /* True if a slot is to be asked for, and not too many are already. */
 bool slots_can_ask(const struct slots *slots);
 
-/* Takes the next slot to be asked for: true, and RabbitMQ is to be asked for it now. */
+/* Takes the next slot to be asked for: true, and RabbitMQ is to be asked for it now. One that is
+ * relied on is not unbound. */
 bool slots_ask(struct slots *slots, int64_t now, struct slots_binding *binding);
 
 /* RabbitMQ has answered the oldest that was asked for: false if there is none. */
@@ -48,6 +51,11 @@ bool slots_answer(struct slots *slots, struct slots_binding *binding);
  * behind. `restoring` counts those changed at `since` or later, until they are answered; they are
  * asked for first. */
 void slots_restore(struct slots *slots, int64_t since);
+
+/* True if what is published under a slot comes to this node for certain; the slot stays bound until
+ * slots_release. */
+bool slots_rely(struct slots *slots, uint16_t slot);
+void slots_release(struct slots *slots, uint16_t slot);
 
 /* When the oldest unanswered one was asked for, or `otherwise`. */
 int64_t slots_oldest(const struct slots *slots, int64_t otherwise);

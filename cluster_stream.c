@@ -69,6 +69,7 @@ struct stream_batch *stream_form(struct stream *stream, uint32_t most)
     if (!batch)
         return NULL;
     batch->first = stream->next;
+    batch->carrier = -1;
     while ((entry = stream->waiting.first) && batch->entries.count < most) {
         length += 4 + entry->text.length;
         if ((batch->entries.count && length > STREAM_BATCH_BYTES) ||

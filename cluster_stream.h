@@ -36,6 +36,7 @@ struct stream_batch {
     size_t cost; /* of its entries */
     struct str keys[STREAM_KEYS_MAX];
     size_t key_count;
+    int carrier;       /* the slot through whose binding it comes back, or -1: its node's own key */
     bool again;        /* to be published again */
     int64_t at, at_us; /* when it was published */
 };

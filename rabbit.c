@@ -617,8 +617,8 @@ bool rabbit_publish_rest(struct rabbit *rabbit)
     return true;
 }
 
-bool rabbit_publish(struct rabbit *rabbit, unsigned partition, const struct str *keys, size_t count,
-                    struct str content)
+bool rabbit_publish(struct rabbit *rabbit, unsigned partition, bool own, const struct str *keys,
+                    size_t count, struct str content)
 {
     char order[NAME_MAX_BYTES + 1];
     amqp_field_value_t others[RABBIT_KEYS_MAX];
@@ -630,6 +630,10 @@ bool rabbit_publish(struct rabbit *rabbit, unsigned partition, const struct str 
 
     rabbit_name_order(rabbit, partition, order);
     method.exchange = rabbit_text(order);
+    if (!own) {
+        method.routing_key = rabbit_bytes(*keys++);
+        count--;
+    }
     for (size_t i = 0; i < count; i++)
         others[i] = (amqp_field_value_t){.kind = AMQP_FIELD_KIND_UTF8,
                                          .value.bytes = rabbit_bytes(keys[i])};

@@ -148,7 +148,8 @@ static void redis_break(struct redis *redis)
     redis_end(redis);
 }
 
-/* Notes what Redis said. */
+/* Notes what Redis said, if it is the first refusal in a pipeline: others may only follow from it
+ * (EXECABORT). */
 static void redis_refuse(struct redis *redis, struct str text)
 {
     const struct redis_refusal *refusal = redis_refusals;
@@ -161,9 +162,15 @@ static void redis_refuse(struct redis *redis, struct str text)
         text = word; /* addresses follow */
     if (text.length && text.at[text.length - 1] == '.')
         text.length--;
-    snprintf(said, sizeof said, "%.*s", (int)(text.length < 150 ? text.length : 150), text.at);
-    redis_note(redis, "Redis says: ", said, refusal->remedy);
     redis->ends |= refusal->ends;
+    if (redis->error[0])
+        return;
+    if (text.length >= sizeof said)
+        text.length = sizeof said - 1;
+    for (size_t i = 0; i < text.length; i++)
+        said[i] = text.at[i] >= ' ' && text.at[i] <= '~' ? text.at[i] : '?';
+    said[text.length] = '\0';
+    redis_note(redis, "Redis says: ", said, refusal->remedy);
 }
 
 /* Sends what is left of the pipeline. */
@@ -317,6 +324,7 @@ static bool redis_connect(struct redis *redis)
         return true;
     if (worker_now() < redis->retry_at)
         return false;
+    redis->error[0] = redis->reason[0] = '\0';
     redis->begun_at = 0;
     redis->deadline = worker_now() + REDIS_PATIENCE;
     resolver_find(&redis->resolver, redis->config->redis_host, REDIS_PATIENCE, &found);

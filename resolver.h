@@ -11,11 +11,13 @@
 #define RESOLVER_TEXT_MAX 64 /* an IPv6 address with its zone, and a NUL */
 #define RESOLVER_ADDRESSES_MAX 8
 
-struct resolver_job;
+struct lookup;
 
 /* One name that is looked up again and again. Zeroed is valid. */
 struct resolver {
-    struct resolver_job *job;
+    struct lookup *lookup;
+    int pipe[2];
+    bool asked; /* a look-up has not been answered */
 };
 
 /* The addresses of a name, as numbers, in the order in which to try them. */

@@ -56,6 +56,7 @@
 struct options {
     uint64_t clients, http, inflight, count, milliseconds, under_way, gap, patience, limit, cpu,
         server_cpu;
+    uint64_t groups;            /* that binds go to */
     uint64_t every;             /* the bare server spoils one message in so many, */
     const char *spoil;          /* in this way, see `spoil_from` */
     const char *port, *pid;     /* of the nodes that clients connect to: one, or A,B */
@@ -507,18 +508,20 @@ static void give_up_late(struct bench *bench)
 /* Has a connection bind the next client to the group, if there is one. */
 static void bind_next(struct bench *bench, struct request *request)
 {
-    char text[1024];
+    char text[1024], group[32] = "bench";
     const char *id;
     int n;
 
     request->binding = bench->bound < bench->members;
     if (!request->binding)
         return;
+    if (bench->options.groups > 1)
+        snprintf(group, sizeof group, "bench%zu", bench->bound % bench->options.groups);
     id = bench->clients[bench->bound++].id;
     n = snprintf(text, sizeof text,
                  "POST /api/bind_to_group HTTP/1.1\r\nHost: 127.0.0.1\r\nToken: %s\r\n"
-                 "Content-Length: %zu\r\n\r\n{\"clientId\":\"%s\",\"groupName\":\"bench\"}",
-                 bench->options.token, strlen(id) + 35, id);
+                 "Content-Length: %zu\r\n\r\n{\"clientId\":\"%s\",\"groupName\":\"%s\"}",
+                 bench->options.token, strlen(id) + strlen(group) + 30, id, group);
     if (n < 0 || (size_t)n >= sizeof text)
         refuse("a request is too long");
     request->length = 0;
@@ -831,8 +834,8 @@ static void publish_all(struct bench *bench)
     forget_figures(bench);
     before = usage_of(bench);
     took = run_phase(bench, options->count, duration);
-    printf(" clients=%zu messages=%zu rate=%.0f", bench->members, bench->answers.count,
-           (double)bench->deliveries * 1e9 / (double)took);
+    printf(" clients=%zu messages=%zu published=%u rate=%.0f", bench->members, bench->answers.count,
+           bench->numbers, (double)bench->deliveries * 1e9 / (double)took);
     usage_print(bench, before);
     series_print("http", "", &bench->answers);
     turn_for(bench, SETTLE);
@@ -1067,6 +1070,17 @@ static void run_handshakes(struct bench *bench)
     turn_for(bench, SETTLE);
 }
 
+static void run_binds(struct bench *bench)
+{
+    int64_t begin;
+
+    open_clients(bench, bench->members);
+    begin = now_ns();
+    bind_clients(bench);
+    printf(" clients=%zu rate=%.0f", bench->members,
+           (double)bench->members * 1e9 / (double)(now_ns() - begin));
+}
+
 static void run_idle(struct bench *bench)
 {
     uint64_t before = resident(bench), after;
@@ -1181,6 +1195,7 @@ static const struct {
     {"fanout", run_fanout, true},         {"unicast", run_unicast, true},
     {"handshakes", run_handshakes, true}, {"idle", run_idle, true},
     {"quiet", run_quiet, true},           {"start", run_start, false},
+    {"binds", run_binds, true},
 };
 
 /* --- options ---------------------------------------------------------------------------------- */
@@ -1202,6 +1217,7 @@ static const struct {
     {"cpu", offsetof(struct options, cpu), 0, 1023},
     {"server_cpu", offsetof(struct options, server_cpu), 0, 1023},
     {"every", offsetof(struct options, every), 1, UINT32_MAX},
+    {"groups", offsetof(struct options, groups), 1, 10000000},
 };
 
 static const struct {
@@ -1268,6 +1284,7 @@ static void take_options(struct bench *bench, int argc, char **argv)
                                       .limit = 120,
                                       .cpu = 1,
                                       .every = 1,
+                                      .groups = 1,
                                       .spoil = "",
                                       .system = "bench",
                                       .token = ""};
@@ -1347,6 +1364,7 @@ int main(int argc, char **argv)
         cases[i].run(&bench);
         return finish(&bench);
     }
-    fprintf(stderr, "usage: bench fanout|unicast|handshakes|idle|quiet|start [NAME=VALUE...]\n");
+    fprintf(stderr,
+            "usage: bench fanout|unicast|handshakes|binds|idle|quiet|start [NAME=VALUE...]\n");
     return 2;
 }

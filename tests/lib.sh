@@ -49,6 +49,19 @@ expect_match() {
     esac
 }
 
+# need TOOL...: ends the script, and says how to get it, if a tool is missing.
+need() {
+    local tool
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null || {
+            echo "$tool is missing: run make test-deps"
+            rm -rf "$DIR"
+            trap - EXIT
+            exit 1
+        }
+    done
+}
+
 # --- time -------------------------------------------------------------------------------------
 
 # late TOOK LIMIT: whether TOOK milliseconds are more than LIMIT. Where they seem to be, a measured piece of
