@@ -452,7 +452,7 @@ def read_options():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--binary", default="build/cluster-asan/wspush")
-    parser.add_argument("--base", type=int, default=24000)
+    parser.add_argument("--base", type=int, default=random.SystemRandom().randrange(10000, 19000, 100), help="ports from there on")
     parser.add_argument("--rate", type=float, default=150, help="sends a second of all callers, while nothing is slow")
     parser.add_argument("--callers", type=int, default=24)
     parser.add_argument("--residents", type=int, default=6, help="clients that stay, on each node")
