@@ -18,7 +18,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
 ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending redis cluster_registry rabbit cluster_bus cluster_link cluster_state cluster_route cluster_presence cluster
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_hello cluster_peer cluster_link cluster_state cluster_route cluster_presence cluster
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif
@@ -34,13 +34,16 @@ OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null || echo
 CLUSTER_LIBS = $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
 
 # Each variant of the build has a folder of its own under build/: release, asan and tsan for a node
-# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster; armhf, s390x, musl, freebsd,
-# netbsd, openbsd and macos are tests/cross.sh's, which names their compilers.
+# that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster, cluster-v2 and cluster-v3 for
+# nodes of later versions of their protocol; armhf, s390x, musl, freebsd, netbsd, openbsd and macos are
+# tests/cross.sh's, which names their compilers.
 SANITIZE_cluster-asan = $(SANITIZE_asan)
 SANITIZE_cluster-tsan = $(SANITIZE_tsan)
 DEFINE_cluster = -DWSPUSH_CLUSTER
 DEFINE_cluster-asan = $(DEFINE_cluster)
 DEFINE_cluster-tsan = $(DEFINE_cluster)
+DEFINE_cluster-v2 = $(DEFINE_cluster) -DWIRE_VERSION=2
+DEFINE_cluster-v3 = $(DEFINE_cluster) -DWIRE_VERSION=3
 SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan = -O1 -g -fsanitize=thread
 SANITIZE_release =
@@ -48,7 +51,8 @@ SANITIZE_release =
 SANITIZE_unparked = -DPARK_FROM=1000000
 
 # Fuzz targets, tests/fuzz_*.c: with libFuzzer in the variant fuzz, and with a driver that replays their
-# corpora in asan. Some calls of the rooms end in the target instead.
+# corpora in asan. Some calls of the rooms end in the target instead. What nodes write needs no library
+# of a cluster, so it is there too.
 FUZZ = http ws json config token command stream
 SANITIZE_fuzz = $(SANITIZE_asan) -fsanitize=fuzzer-no-link
 WRAP_command = -Wl,--wrap=crypto_random
@@ -56,9 +60,7 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
-# Unit tests; those of rooms that only a cluster has are built there.
-CLUSTER_UNITS = test_task test_peer
-UNITS = $(filter-out $(CLUSTER_UNITS),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 all: wspush
 
@@ -114,7 +116,13 @@ build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
-$(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
+$(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
+
+$(PURE_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(PURE_ROOMS:%=build/cluster-asan/%.o)
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
+
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(filter-out $(FAKED_ROOMS:%=build/cluster-asan/%.o),$(call objects,cluster-asan))
+	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
 
 # The console's page, as the numbers of an array.
 build/console.inc: console.html
@@ -128,18 +136,25 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o $(call objects,asan)
+# The one in which a name look-up hangs.
+build/%/test_cluster_bus: LDFLAGS += -Wl,--wrap=getaddrinfo
+# The one that looks up names of its own.
+build/%/test_cluster_link: LDFLAGS += -Wl,--wrap=getaddrinfo
+# Those that look up names of their own, and the one whose Redis loses replies.
+build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
+
+$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)
 
-$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o $(call objects,fuzz)
+$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/cluster_wire.o $(call objects,fuzz)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -fsanitize=fuzzer -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,fuzz)
 
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-            build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
-            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
+CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build

@@ -170,6 +170,7 @@ static void finish(struct accounts *accounts, struct job *job, enum account_outc
     for (struct job *joined = job->joined; joined; joined = joined->joined) {
         joined->result.outcome = outcome;
         joined->result.error = job->result.error;
+        memcpy(joined->result.reason, job->result.reason, sizeof job->result.reason);
         joined->result.generation = job->result.generation;
         push(&accounts->done, joined);
         accounts->joined--;
@@ -804,6 +805,9 @@ static void *work(void *argument)
             outcome = do_login(accounts, job);
         else
             do_look_up(accounts, job);
+        if (outcome == ACCOUNT_UNREACHABLE)
+            snprintf(job->result.reason, sizeof job->result.reason, "%s",
+                     accounts->store->reason(accounts->store->state));
         pthread_mutex_lock(&accounts->lock);
         if ((int)job->result.kind == LOOK_UP)
             free_job(job);

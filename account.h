@@ -30,7 +30,7 @@ enum account_outcome {
     ACCOUNT_EXISTS,      /* the name is taken */
     ACCOUNT_DENIED,      /* unknown name or wrong password: which of them is not said */
     ACCOUNT_UNSAVED,     /* the file could not be written: nothing has changed */
-    ACCOUNT_UNREACHABLE, /* the store cannot be reached */
+    ACCOUNT_UNREACHABLE, /* the store cannot be reached, or refuses: `reason` says why */
     ACCOUNT_PUSHED_OUT,  /* not done: its place went to a job from elsewhere */
     ACCOUNT_FAILED       /* OpenSSL failed or there was no memory */
 };
@@ -42,7 +42,11 @@ struct account_store {
     enum account_outcome (*find)(void *state, struct str name, struct buf *record);
     /* Adds a record unless there is one. DONE, EXISTS or UNREACHABLE. */
     enum account_outcome (*add)(void *state, struct str name, struct str record);
+    /* Why the last of these was UNREACHABLE, for anybody to read; valid until the next. */
+    const char *(*reason)(void *state);
 };
+
+#define ACCOUNT_REASON_MAX 250
 
 /* What became of a job. */
 struct account_result {
@@ -51,8 +55,9 @@ struct account_result {
     bool joined;     /* the outcome is that of another login with the same password */
     enum account_job_kind kind;
     enum account_outcome outcome;
-    int error;           /* errno, with ACCOUNT_UNSAVED */
-    uint64_t generation; /* of the account, if DONE */
+    int error;                       /* errno, with ACCOUNT_UNSAVED */
+    char reason[ACCOUNT_REASON_MAX]; /* with ACCOUNT_UNREACHABLE */
+    uint64_t generation;             /* of the account, if DONE */
     size_t name_length;
     char name[ACCOUNT_NAME_MAX];
 };

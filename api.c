@@ -637,7 +637,7 @@ void api_finish(struct api *api, const struct account_result *result, int64_t un
         api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(text));
         return;
     case ACCOUNT_UNREACHABLE:
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("Redis cannot be reached"));
+        api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(result->reason));
         return;
     case ACCOUNT_FAILED:
         api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("the password could not be hashed"));

@@ -62,8 +62,8 @@ const char *cluster_unready(const struct cluster *cluster)
 static bool cluster_misses_link(const struct cluster *cluster)
 {
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
-        if (peer->listed && peer->alive && !peer->link &&
-            cluster->now - peer->down_at > (int64_t)cluster->config->node_ttl)
+        if (peer->alive && peer->missing_since &&
+            cluster->now - peer->missing_since > (int64_t)cluster->config->node_ttl)
             return true;
     return false;
 }
@@ -194,8 +194,6 @@ static void cluster_take_link_events(struct cluster *cluster)
         struct peer *peer = links_find(cluster->links, &event->from);
 
         if (event->kind == LINK_EVENT_DOWN) {
-            if (peer)
-                peer->down_at = cluster->now;
             route_give_up_node(cluster, &event->from);
         } else if (event->kind == LINK_EVENT_UP && peer) {
             peer->ready = false;
@@ -422,7 +420,7 @@ static void cluster_take_dead(struct cluster *cluster, const struct node_id *dea
 static void cluster_take_node(struct cluster *cluster, const struct registry_node *node)
 {
     struct peer *peer;
-    bool trusted = cluster->now >= cluster->trust_at, is_new;
+    bool trusted = cluster->now >= cluster->trust_at;
 
     if (node_equal(&node->id, &cluster->self) ||
         (node_equal_name(&node->id, &cluster->self) && !trusted))
@@ -432,12 +430,9 @@ static void cluster_take_node(struct cluster *cluster, const struct registry_nod
         return;
     }
     /* one that may be dead is connected to as well: it may be the registry that it cannot reach */
-    is_new = !links_find(cluster->links, &node->id);
     peer = links_add(cluster->links, &node->id);
     if (!peer)
         return;
-    if (is_new)
-        peer->down_at = cluster->now;
     peer->listed = true;
     peer->alive = node->alive;
 }
@@ -498,9 +493,14 @@ static void cluster_take_found(struct cluster *cluster, const struct registry_ev
 
 static void cluster_take_registry_event(struct cluster *cluster, const struct registry_event *event)
 {
+    struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
+
     switch (event->kind) {
     case REGISTRY_WAITING:
         cluster_note_waiting(cluster, event);
+        break;
+    case REGISTRY_NOTED:
+        log_write(cluster->log, LOG_WARN, "Redis", fields);
         break;
     case REGISTRY_CONFLICT:
         cluster_fail(cluster, event->text);

@@ -1,10 +1,8 @@
 /* cluster_bus.c - publications in batches, their echoes, bindings, probes; the bus's thread.
  *
- * Data: each lane of each partition is a stream: entries that wait, and batches in flight, oldest
- * first. An entry is a publication, and is itself the event that says it FAILED, so that telling
- * needs no memory. A batch keeps its entries until it comes back; its bytes are made each time it
- * is published. Numbers are given when a batch is formed, so what was dropped before leaves no
- * hole.
+ * Data: each lane of each partition is a stream (cluster_stream.h): entries that wait, and batches
+ * in flight, oldest first. An entry becomes the event that says it FAILED, so telling needs no
+ * memory.
  *
  * Flow: bus_publish puts an entry on the list `arrived`; the thread moves it to its stream, forms a
  * batch of what waits when there are fewer in flight than the window, and publishes it. A batch of
@@ -12,8 +10,8 @@
  * Notices go while no send of their partition waits, one batch at a time: so one can be published
  * again without passing another.
  *
- * Bindings: `slots` says what each slot is to be; those that RabbitMQ has not been told are in the
- * ring `dirty`. What was asked for and not answered is in the ring `asked`, in RabbitMQ's order.
+ * Bindings: cluster_slots.h. A batch comes back through the binding of one of its slots (its
+ * carrier), which stays bound until then, or through the node's own key.
  *
  * Deliveries: the ring `held` has all that are not acknowledged yet. The loop acknowledges those
  * it was given, the thread all others; RabbitMQ hears of it in batches as well.
@@ -25,20 +23,17 @@
  * reads what has come meanwhile, before it judges RabbitMQ by its age. */
 #include "cluster_bus.h"
 
-#include "rabbit.h"
+#include "cluster_bus_state.h"
 #include "worker.h"
 
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-#define SEND_WINDOW 1     /* batches of a stream in flight; measured */
-#define BATCH_BYTES 65536 /* of entries; a larger one goes alone */
+#define SEND_WINDOW 2 /* batches of a stream in flight; measured */
 #define NOTICES_A_BATCH 64
-#define ASKED_MAX 64          /* bindings that wait for their answer */
 #define HELD_BYTES (32 << 20) /* not acknowledged by the loop: then nothing more is read */
 #define ACK_EVERY 16          /* deliveries that are acknowledged together, or */
 #define ACK_BYTES (1 << 20)   /* so many bytes of them, or */
@@ -47,7 +42,6 @@
 #define TICK 1000      /* milliseconds: heartbeats must go out */
 #define QUICK_TICK 100 /* while something is waited for */
 #define PAUSE_MOST 3200
-#define RECENT 60000     /* milliseconds: bindings younger than this may not survive its death */
 #define PROBE_EVERY 5000 /* milliseconds without an echo */
 #define PROBE_TIME 5000
 #define BREAK_TIME 20000
@@ -55,287 +49,7 @@
 #define NOTE_MADE 1000
 #define CLOSE_TIME 2000 /* milliseconds that bus_close waits for the thread */
 
-const uint32_t bus_echo_bounds[BUS_ECHO_BUCKETS - 1] = {250,   500,   1000,   2000,    4000,   8000,
-                                                        16000, 50000, 200000, 1000000, 5000000};
-
-/* A publication. */
-struct bus_entry {
-    struct bus_event event; /* first */
-    enum wire_lane lane;
-    unsigned partition;
-    int64_t deadline;
-    struct str key, text; /* in `bytes` */
-    char bytes[];
-};
-
-struct bus_list {
-    struct bus_entry *first, *last;
-    uint32_t count;
-};
-
-struct bus_batch {
-    struct bus_batch *next;
-    uint64_t first;
-    struct bus_list entries;
-    size_t bytes;
-    struct str keys[RABBIT_KEYS_MAX];
-    size_t key_count;
-    bool again; /* to be published again */
-    int64_t at; /* when it was published, */
-    int64_t at_us;
-};
-
-struct bus_stream {
-    struct bus_list waiting;
-    struct bus_batch *in_flight, *last;
-    unsigned flying;
-    uint64_t next; /* the number of the next entry */
-};
-
-struct bus_probe {
-    bool due, out;
-    int64_t at, at_us; /* when it was published */
-    int64_t echo_at;   /* the last echo of its partition */
-};
-
-struct bus_slot {
-    bool wanted, dirty; /* to be bound; in the ring of those to be asked for */
-    bool maybe;         /* bound, for all we know */
-    bool restoring;     /* waited for before the bus is up */
-    uint32_t version;
-    int64_t changed_at;
-};
-
-struct bus_asked {
-    uint16_t slot;
-    bool bound;
-    int64_t at;
-    struct bus_event *event; /* BOUND */
-};
-
-struct bus {
-    struct mailbox events;
-    int pipe[2]; /* wakes the thread */
-    pthread_t thread;
-    bool has_thread;
-
-    pthread_mutex_t lock; /* guards: */
-    bool woken, up, stop, ended, abandoned, paused;
-    struct bus_list arrived;
-    uint64_t acknowledged; /* by the loop */
-    size_t bytes[LANE_COUNT];
-    uint64_t pending; /* publications that have not come to their end */
-    struct bus_slot slots[WIRE_SLOTS];
-    uint16_t dirty[WIRE_SLOTS];
-    size_t dirty_first, dirty_count;
-    struct bus_stats stats;
-
-    /* the thread's own */
-    struct rabbit *rabbit;
-    struct crypto_keyring keys;
-    struct buf cluster;
-    struct node_id self;
-    int64_t rpc_timeout;
-    struct bus_stream streams[WIRE_PARTITIONS][LANE_COUNT];
-    struct bus_probe probes[WIRE_PARTITIONS];
-    unsigned probes_missing; /* before the bus is up */
-    unsigned turn;           /* the partition that is served first */
-    struct buf out;          /* the batch that is being sent */
-    bool blocked;            /* something waits until the socket takes more */
-    bool slow;
-    bool was_up; /* on an earlier connection, */
-    int64_t lost_at;
-    struct bus_asked asked[ASKED_MAX];
-    size_t asked_first, asked_count, restoring;
-    struct {
-        size_t size;
-        bool given; /* to the loop */
-    } held[RABBIT_PREFETCH];
-    size_t held_first, held_count, held_bytes;
-    uint64_t stale;      /* given on earlier connections, and not acknowledged yet */
-    uint64_t done, told; /* deliveries that were dealt with; that RabbitMQ knows to be */
-    size_t untold_bytes;
-    int64_t untold_since;
-    int64_t clock, seen_at; /* see above */
-    int64_t retry_at, pause;
-    int64_t noted_strange, noted_made;
-    uint32_t generation; /* of the connection: the number of its probes */
-    char down[600];      /* the text of the last DOWN */
-};
-
-/* --- lists, events, time ---------------------------------------------------------------------- */
-
-static int64_t bus_now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-static void bus_append(struct bus_list *list, struct bus_entry *entry)
-{
-    entry->event.mail.next = NULL;
-    if (list->last)
-        list->last->event.mail.next = &entry->event.mail;
-    else
-        list->first = entry;
-    list->last = entry;
-    list->count++;
-}
-
-static struct bus_entry *bus_take_first(struct bus_list *list)
-{
-    struct bus_entry *entry = list->first;
-
-    if (!entry)
-        return NULL;
-    list->first = (struct bus_entry *)entry->event.mail.next;
-    if (!list->first)
-        list->last = NULL;
-    list->count--;
-    return entry;
-}
-
-/* Posts an event, which belongs to the taker then; nobody takes it once the bus is abandoned. */
-static void bus_post(struct bus *bus, struct bus_event *event)
-{
-    pthread_mutex_lock(&bus->lock);
-    if (bus->abandoned)
-        free(event);
-    else
-        mailbox_post(&bus->events, &event->mail);
-    pthread_mutex_unlock(&bus->lock);
-}
-
-/* Posts a change of state; without memory it waits for some. */
-static void bus_tell(struct bus *bus, enum bus_event_kind kind, const char *text)
-{
-    size_t length = strlen(text);
-    struct bus_event *event;
-
-    while (!(event = malloc(sizeof *event + length)))
-        poll(NULL, 0, 10);
-    *event = (struct bus_event){.kind = kind, .text = {(const char *)(event + 1), length}};
-    memcpy(event + 1, text, length);
-    bus_post(bus, event);
-}
-
-/* The same for the log, unless that was said less than `pause` milliseconds ago. */
-static void bus_note(struct bus *bus, int64_t *noted, int64_t pause, const char *text)
-{
-    if (*noted && bus->clock - *noted < pause)
-        return;
-    *noted = bus->clock;
-    bus_tell(bus, BUS_NOTED, text);
-}
-
-static size_t bus_cost(const struct bus_entry *entry)
-{
-    return sizeof *entry + entry->key.length + entry->text.length;
-}
-
-/* Publications of a lane have come to their end: by an echo, or by a failure. */
-static void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count, bool good)
-{
-    pthread_mutex_lock(&bus->lock);
-    bus->bytes[lane] -= bytes;
-    bus->pending -= count;
-    if (good)
-        bus->stats.published += count;
-    else
-        bus->stats.failed += count;
-    if (lane == LANE_NOTICE)
-        bus->stats.notices_waiting -= count;
-    pthread_mutex_unlock(&bus->lock);
-}
-
-/* Fails an entry of LANE_SEND. `text` is a literal. */
-static void bus_fail_entry(struct bus *bus, struct bus_entry *entry, const char *text)
-{
-    bus_end(bus, LANE_SEND, bus_cost(entry), 1, false);
-    entry->event.kind = BUS_FAILED;
-    entry->event.batch.partition = entry->partition;
-    entry->event.text = str_from(text);
-    bus_post(bus, &entry->event);
-}
-
-static void bus_fail_list(struct bus *bus, struct bus_list *list, const char *text)
-{
-    struct bus_entry *entry;
-
-    while ((entry = bus_take_first(list)))
-        bus_fail_entry(bus, entry, text);
-}
-
-static void bus_free_list(struct bus_list *list)
-{
-    struct bus_entry *entry;
-
-    while ((entry = bus_take_first(list)))
-        free(entry);
-}
-
-static struct bus_batch *bus_take_batch(struct bus_stream *stream)
-{
-    struct bus_batch *batch = stream->in_flight;
-
-    if (!batch)
-        return NULL;
-    stream->in_flight = batch->next;
-    if (!stream->in_flight)
-        stream->last = NULL;
-    stream->flying--;
-    return batch;
-}
-
-static void bus_fail_batch(struct bus *bus, struct bus_batch *batch, const char *text)
-{
-    bus_fail_list(bus, &batch->entries, text);
-    free(batch);
-}
-
 /* --- coming up and going down ----------------------------------------------------------------- */
-
-/* What is published from now on is refused; what has been is failed, but for notices. */
-static void bus_fail_sends(struct bus *bus)
-{
-    for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++) {
-        struct bus_stream *sends = &bus->streams[partition][LANE_SEND];
-        struct bus_batch *batch;
-
-        while ((batch = bus_take_batch(sends)))
-            bus_fail_batch(bus, batch,
-                           "RabbitMQ was lost before the message came back: whether it was "
-                           "delivered is not known");
-        bus_fail_list(bus, &sends->waiting,
-                      "RabbitMQ was lost before the message was published: nobody got it");
-        batch = bus->streams[partition][LANE_NOTICE].in_flight;
-        if (batch)
-            batch->again = true;
-    }
-}
-
-static void bus_sort_arrived(struct bus *bus)
-{
-    struct bus_list arrived;
-    struct bus_entry *entry;
-
-    pthread_mutex_lock(&bus->lock);
-    arrived = bus->arrived;
-    bus->arrived = (struct bus_list){0};
-    pthread_mutex_unlock(&bus->lock);
-    while ((entry = bus_take_first(&arrived)))
-        bus_append(&bus->streams[entry->partition][entry->lane].waiting, entry);
-}
-
-static void bus_set_up(struct bus *bus, bool up)
-{
-    pthread_mutex_lock(&bus->lock);
-    bus->up = up;
-    bus->paused = false;
-    pthread_mutex_unlock(&bus->lock);
-}
 
 static void bus_forget_deliveries(struct bus *bus)
 {
@@ -362,10 +76,6 @@ static void bus_disconnect(struct bus *bus)
         snprintf(bus->down, sizeof bus->down, "%s", rabbit_error(bus->rabbit));
         bus_tell(bus, BUS_DOWN, bus->down);
     }
-    for (; bus->asked_count; bus->asked_count--) {
-        free(bus->asked[bus->asked_first].event);
-        bus->asked_first = (bus->asked_first + 1) % ASKED_MAX;
-    }
     bus_forget_deliveries(bus);
     bus->retry_at = worker_now() + worker_pause(&bus->pause, PAUSE_MOST);
 }
@@ -373,7 +83,7 @@ static void bus_disconnect(struct bus *bus)
 /* Up once all slots are bound and all probes have come back. */
 static void bus_check_up(struct bus *bus)
 {
-    if (bus->up || bus->restoring || bus->probes_missing)
+    if (bus->up || bus->slots.restoring || bus->probes_missing)
         return;
     bus->was_up = true;
     bus->pause = 0;
@@ -382,35 +92,14 @@ static void bus_check_up(struct bus *bus)
     bus_tell(bus, BUS_UP, "");
 }
 
-/* Puts a slot into the ring, unless it is there. Call it with the lock. */
-static void bus_mark_slot(struct bus *bus, uint16_t slot)
-{
-    if (bus->slots[slot].dirty)
-        return;
-    bus->slots[slot].dirty = true;
-    bus->dirty[(bus->dirty_first + bus->dirty_count++) % WIRE_SLOTS] = slot;
-}
-
-/* Has every wanted slot bound again, and those unbound that may have stayed behind. If the queue is
- * there its bindings are too, but for those that were young when RabbitMQ died: those are waited
- * for. */
+/* Has the bindings restored. If the queue is there its bindings are too, but for those that were
+ * young when RabbitMQ died: the bus is up once those are bound. */
 static void bus_restore_bindings(struct bus *bus, bool kept)
 {
-    int64_t since = kept && bus->was_up ? bus->lost_at - RECENT : INT64_MIN;
+    int64_t since = kept && bus->was_up ? bus->lost_at - SLOTS_RECENT : INT64_MIN;
 
-    bus->restoring = 0;
     pthread_mutex_lock(&bus->lock);
-    for (int recent = 1; recent >= 0; recent--) {
-        for (unsigned i = 0; i < WIRE_SLOTS; i++) {
-            struct bus_slot *slot = &bus->slots[i];
-
-            if ((!slot->wanted && !slot->maybe) || (slot->changed_at >= since) != recent)
-                continue;
-            bus_mark_slot(bus, (uint16_t)i);
-            slot->restoring = recent;
-            bus->restoring += (size_t)recent;
-        }
-    }
+    slots_restore(&bus->slots, since);
     pthread_mutex_unlock(&bus->lock);
 }
 
@@ -433,17 +122,11 @@ static void bus_connect(struct bus *bus)
 
 /* --- what comes ------------------------------------------------------------------------------- */
 
-static void bus_count_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
+static void bus_note_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
 {
-    int64_t took = bus_now_us() - since;
-    size_t bucket = 0;
-
-    while (bucket < BUS_ECHO_BUCKETS - 1 && took > bus_echo_bounds[bucket])
-        bucket++;
     probe->echo_at = bus->clock;
     pthread_mutex_lock(&bus->lock);
-    bus->stats.echoes[bucket]++;
-    bus->stats.echo_sum += (uint64_t)took;
+    bus_count_echo(&bus->stats, bus_now_us() - since);
     pthread_mutex_unlock(&bus->lock);
 }
 
@@ -454,37 +137,30 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
     if (head->first != bus->generation || !probe->out)
         return;
     probe->out = false;
-    bus_count_echo(bus, probe, probe->at_us);
+    bus_note_echo(bus, probe, probe->at_us);
     if (bus->probes_missing) {
         bus->probes_missing--;
         bus_check_up(bus);
     }
 }
 
-static struct bus_batch *bus_find_batch(const struct bus_stream *stream, uint64_t first)
-{
-    struct bus_batch *batch = stream->in_flight;
-
-    while (batch && batch->first != first)
-        batch = batch->next;
-    return batch;
-}
-
 /* A batch of this node's own has come back. One stream keeps its order: what was before it and has
  * not come back is lost. */
 static void bus_take_echo(struct bus *bus, const struct wire_batch *head)
 {
-    struct bus_stream *stream = &bus->streams[head->partition][head->lane];
-    struct bus_batch *found = bus_find_batch(stream, head->first), *batch;
+    struct stream *stream = &bus->streams[head->partition][head->lane];
+    struct stream_batch *found = stream_find(stream, head->first);
 
     if (!found)
         return; /* it has FAILED before, or is a repetition */
-    while ((batch = bus_take_batch(stream)) != found)
-        bus_fail_batch(bus, batch, "RabbitMQ lost the message: one behind it came back");
-    bus_count_echo(bus, &bus->probes[head->partition], found->at_us);
-    bus_end(bus, head->lane, found->bytes, found->entries.count, true);
-    bus_free_list(&found->entries);
-    free(found);
+    while (stream->in_flight != found)
+        bus_fail_batch(bus, stream, stream->in_flight,
+                       "RabbitMQ lost the message: one behind it came back");
+    stream_remove(stream, found);
+    bus_release(bus, found);
+    bus_note_echo(bus, &bus->probes[head->partition], found->at_us);
+    bus_end(bus, head->lane, found->cost, found->entries.count, true);
+    stream_free_batch(found);
 }
 
 static void bus_count_strange(struct bus *bus, enum wire_result result)
@@ -560,31 +236,25 @@ static bool bus_make_order(struct bus *bus, unsigned partition)
 /* No order queue took a batch: nobody has got it. */
 static void bus_take_returned(struct bus *bus, const struct wire_batch *head)
 {
-    struct bus_stream *stream = &bus->streams[head->partition][head->lane];
-    struct bus_batch *found = bus_find_batch(stream, head->first), **at = &stream->in_flight;
+    struct stream *stream = &bus->streams[head->partition][head->lane];
+    struct stream_batch *found = stream_find(stream, head->first);
 
     if (head->count == 0) {
         bus->probes[head->partition].out = false;
         bus->probes[head->partition].due = true;
+        return;
     }
     if (!found)
         return;
     pthread_mutex_lock(&bus->lock);
     bus->stats.returned += found->entries.count;
     pthread_mutex_unlock(&bus->lock);
-    found->again = true;
+    bus_release(bus, found);
     if (head->lane == LANE_NOTICE)
-        return;
-    while (*at != found)
-        at = &(*at)->next;
-    *at = found->next;
-    if (stream->last == found) {
-        stream->last = stream->in_flight;
-        while (stream->last && stream->last->next)
-            stream->last = stream->last->next;
-    }
-    stream->flying--;
-    bus_fail_batch(bus, found, "RabbitMQ had no order queue for the message: nobody got it");
+        found->again = true;
+    else
+        bus_fail_batch(bus, stream, found,
+                       "RabbitMQ had no order queue for the message: nobody got it");
 }
 
 static bool bus_take_return(struct bus *bus, const struct rabbit_event *returned)
@@ -603,21 +273,22 @@ static bool bus_take_return(struct bus *bus, const struct rabbit_event *returned
 
 static void bus_take_bound(struct bus *bus)
 {
-    struct bus_asked *asked = &bus->asked[bus->asked_first];
-    struct bus_slot *slot = &bus->slots[asked->slot];
+    struct slots_binding binding;
+    struct bus_event *event;
+    bool answered;
 
-    if (!bus->asked_count)
+    pthread_mutex_lock(&bus->lock);
+    answered = slots_answer(&bus->slots, &binding);
+    pthread_mutex_unlock(&bus->lock);
+    if (!answered)
         return;
-    bus->asked_first = (bus->asked_first + 1) % ASKED_MAX;
-    bus->asked_count--;
-    slot->maybe &= asked->bound;
-    if (asked->event)
-        bus_post(bus, asked->event);
-    if (slot->restoring) {
-        slot->restoring = false;
-        bus->restoring--;
-        bus_check_up(bus);
+    if (binding.bound) {
+        event = bus_new_event(BUS_BOUND, "");
+        event->slot = binding.slot;
+        event->version = binding.version;
+        bus_post(bus, event);
     }
+    bus_check_up(bus);
 }
 
 /* True if the loop has enough to do: then nothing more is read. */
@@ -670,68 +341,26 @@ static bool bus_can_send(struct bus *bus)
     return false;
 }
 
-/* Adds a receiver to a batch. False if it has too many. */
-static bool bus_add_key(struct bus_batch *batch, struct str key)
-{
-    for (size_t i = 0; i < batch->key_count; i++)
-        if (str_equal(batch->keys[i], key))
-            return true;
-    if (batch->key_count == RABBIT_KEYS_MAX)
-        return false;
-    batch->keys[batch->key_count++] = key;
-    return true;
-}
-
 /* Fails what has waited too long. */
-static void bus_drop_expired(struct bus *bus, struct bus_stream *sends)
+static void bus_drop_expired(struct bus *bus, struct stream *sends)
 {
     int64_t now = worker_now();
 
     while (sends->waiting.first && sends->waiting.first->deadline < now)
-        bus_fail_entry(bus, bus_take_first(&sends->waiting),
+        bus_fail_entry(bus, stream_take(&sends->waiting),
                        "RabbitMQ is slow: the message waited too long, and nobody got it");
-}
-
-/* Moves what waits into a new batch in flight, as much as one takes. NULL without memory. */
-static struct bus_batch *bus_form_batch(struct bus_stream *stream, enum wire_lane lane)
-{
-    struct bus_batch *batch = calloc(1, sizeof *batch);
-    size_t length = 0;
-    struct bus_entry *entry;
-
-    if (!batch)
-        return NULL;
-    batch->first = stream->next;
-    while ((entry = stream->waiting.first) && bus_add_key(batch, entry->key)) {
-        length += entry->text.length + 4;
-        if (batch->entries.count &&
-            (length > BATCH_BYTES ||
-             (lane == LANE_NOTICE && batch->entries.count == NOTICES_A_BATCH)))
-            break;
-        batch->bytes += bus_cost(entry);
-        bus_append(&batch->entries, bus_take_first(&stream->waiting));
-    }
-    stream->next += batch->entries.count;
-    if (stream->last)
-        stream->last->next = batch;
-    else
-        stream->in_flight = batch;
-    stream->last = batch;
-    stream->flying++;
-    return batch;
 }
 
 /* Publishes a batch, or a probe, which has no entries. */
 static bool bus_send(struct bus *bus, unsigned partition, enum wire_lane lane,
-                     const struct bus_batch *batch)
+                     const struct stream_batch *batch)
 {
     struct wire_batch head = {
         .origin = bus->self, .lane = lane, .partition = partition, .first = batch->first};
 
     bus->out.length = 0;
     wire_begin_batch(&bus->out, &bus->keys, &head);
-    for (const struct bus_entry *entry = batch->entries.first; entry;
-         entry = (const struct bus_entry *)entry->event.mail.next)
+    for (const struct stream_entry *entry = batch->entries.first; entry; entry = entry->next)
         wire_append_entry(&bus->out, entry->text);
     if (!wire_seal_batch(&bus->out, &bus->keys, str_of(&bus->cluster), batch->entries.count)) {
         buf_free(&bus->out);
@@ -740,14 +369,30 @@ static bool bus_send(struct bus *bus, unsigned partition, enum wire_lane lane,
     pthread_mutex_lock(&bus->lock);
     bus->stats.bytes_published += bus->out.length;
     pthread_mutex_unlock(&bus->lock);
-    return rabbit_publish(bus->rabbit, partition, batch->keys, batch->key_count, str_of(&bus->out));
+    return rabbit_publish(bus->rabbit, partition, batch->carrier < 0, batch->keys, batch->key_count,
+                          str_of(&bus->out));
+}
+
+/* Looks for a slot of a batch that is bound to the node's own queue: then the batch comes back
+ * under it, and needs no key for that, which would cost RabbitMQ a sixth of its work. */
+static void bus_choose_carrier(struct bus *bus, struct stream_batch *batch)
+{
+    uint64_t slot;
+
+    pthread_mutex_lock(&bus->lock);
+    for (size_t i = 0; i < batch->key_count && batch->carrier < 0; i++)
+        if (str_number(batch->keys[i], WIRE_SLOTS - 1, &slot) &&
+            slots_rely(&bus->slots, (uint16_t)slot))
+            batch->carrier = (int)slot;
+    pthread_mutex_unlock(&bus->lock);
 }
 
 static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane lane,
-                           struct bus_batch *batch)
+                           struct stream_batch *batch)
 {
     if (!batch)
         return rabbit_fail(bus->rabbit, "out of memory", "free some");
+    bus_choose_carrier(bus, batch);
     batch->again = false;
     batch->at = bus->clock;
     batch->at_us = bus_now_us();
@@ -758,7 +403,7 @@ static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane l
 static bool bus_send_probe(struct bus *bus, unsigned partition)
 {
     struct bus_probe *probe = &bus->probes[partition];
-    struct bus_batch empty = {.first = bus->generation};
+    struct stream_batch empty = {.first = bus->generation, .carrier = -1};
 
     if (bus->up && !probe->out && bus->clock - probe->echo_at >= PROBE_EVERY &&
         !bus->streams[partition][LANE_SEND].flying && !bus->streams[partition][LANE_NOTICE].flying)
@@ -775,8 +420,8 @@ static bool bus_send_probe(struct bus *bus, unsigned partition)
 /* Publishes what waits for a partition: sends before notices. */
 static bool bus_send_partition(struct bus *bus, unsigned partition)
 {
-    struct bus_stream *sends = &bus->streams[partition][LANE_SEND];
-    struct bus_stream *notices = &bus->streams[partition][LANE_NOTICE];
+    struct stream *sends = &bus->streams[partition][LANE_SEND];
+    struct stream *notices = &bus->streams[partition][LANE_NOTICE];
 
     bus_drop_expired(bus, sends);
     if (!bus_send_probe(bus, partition))
@@ -784,14 +429,14 @@ static bool bus_send_partition(struct bus *bus, unsigned partition)
     if (!bus->up)
         return true;
     while (sends->waiting.first && sends->flying < SEND_WINDOW && bus_can_send(bus))
-        if (!bus_send_batch(bus, partition, LANE_SEND, bus_form_batch(sends, LANE_SEND)))
+        if (!bus_send_batch(bus, partition, LANE_SEND, stream_form(sends, UINT32_MAX)))
             return false;
     if (sends->waiting.first)
         return true;
     if (notices->in_flight && notices->in_flight->again && bus_can_send(bus))
         return bus_send_batch(bus, partition, LANE_NOTICE, notices->in_flight);
     if (!notices->flying && notices->waiting.first && bus_can_send(bus))
-        return bus_send_batch(bus, partition, LANE_NOTICE, bus_form_batch(notices, LANE_NOTICE));
+        return bus_send_batch(bus, partition, LANE_NOTICE, stream_form(notices, NOTICES_A_BATCH));
     return true;
 }
 
@@ -810,44 +455,21 @@ static bool bus_publish_some(struct bus *bus)
     return true;
 }
 
-/* The next slot to be asked for. False if there is none, or no memory to tell of it. */
-static bool bus_next_slot(struct bus *bus, struct bus_asked *asked)
-{
-    struct bus_event *event;
-    struct bus_slot *slot;
-
-    if (bus->dirty_count == 0 || !(event = malloc(sizeof *event)))
-        return false;
-    pthread_mutex_lock(&bus->lock);
-    *asked = (struct bus_asked){.slot = bus->dirty[bus->dirty_first], .at = bus->clock};
-    bus->dirty_first = (bus->dirty_first + 1) % WIRE_SLOTS;
-    bus->dirty_count--;
-    slot = &bus->slots[asked->slot];
-    slot->dirty = false;
-    asked->bound = slot->wanted;
-    *event = (struct bus_event){.kind = BUS_BOUND, .slot = asked->slot, .version = slot->version};
-    pthread_mutex_unlock(&bus->lock);
-    slot->maybe |= asked->bound;
-    if (asked->bound)
-        asked->event = event;
-    else
-        free(event);
-    return true;
-}
-
 static bool bus_ask_bindings(struct bus *bus)
 {
-    struct bus_asked *asked;
+    struct slots_binding binding;
+    bool asked;
 
-    while (bus->dirty_count && bus->asked_count < ASKED_MAX && bus_can_send(bus)) {
-        asked = &bus->asked[(bus->asked_first + bus->asked_count) % ASKED_MAX];
-        if (!bus_next_slot(bus, asked))
-            break;
-        bus->asked_count++;
-        if (!rabbit_bind(bus->rabbit, asked->slot, asked->bound))
+    for (;;) {
+        pthread_mutex_lock(&bus->lock);
+        asked = slots_can_ask(&bus->slots) && bus_can_send(bus) &&
+                slots_ask(&bus->slots, bus->clock, &binding);
+        pthread_mutex_unlock(&bus->lock);
+        if (!asked)
+            return true;
+        if (!rabbit_bind(bus->rabbit, binding.slot, binding.bound))
             return false;
     }
-    return true;
 }
 
 /* Takes what the loop has acknowledged, and what it was not given, off the ring. */
@@ -882,14 +504,14 @@ static bool bus_send_acknowledgements(struct bus *bus)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-/* When the oldest that has not come back was published; the clock if there is none. */
-static int64_t bus_oldest(const struct bus *bus)
+/* The age of the oldest that has not come back, or -1 if there is none. */
+static int64_t bus_age(const struct bus *bus)
 {
-    int64_t oldest = bus->clock;
+    int64_t oldest = INT64_MAX;
 
     for (unsigned i = 0; i < WIRE_PARTITIONS; i++) {
         for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
-            const struct bus_batch *batch = bus->streams[i][lane].in_flight;
+            const struct stream_batch *batch = bus->streams[i][lane].in_flight;
 
             if (batch && !batch->again && batch->at < oldest)
                 oldest = batch->at;
@@ -897,7 +519,7 @@ static int64_t bus_oldest(const struct bus *bus)
         if (bus->probes[i].out && bus->probes[i].at < oldest)
             oldest = bus->probes[i].at;
     }
-    return oldest;
+    return oldest == INT64_MAX ? -1 : bus->clock - oldest;
 }
 
 static void bus_set_slow(struct bus *bus, bool slow)
@@ -916,14 +538,12 @@ static void bus_set_slow(struct bus *bus, bool slow)
 /* False if RabbitMQ has not answered for so long that a new connection is the better chance. */
 static bool bus_check_age(struct bus *bus)
 {
-    int64_t oldest = bus_oldest(bus);
+    int64_t age = bus_age(bus);
     char text[100];
 
     if (bus->up)
-        bus_set_slow(bus, bus->clock - oldest > bus->rpc_timeout);
-    if (bus->asked_count && bus->asked[bus->asked_first].at < oldest)
-        oldest = bus->asked[bus->asked_first].at;
-    if (bus->clock - oldest > BREAK_TIME)
+        bus_set_slow(bus, age > bus->rpc_timeout);
+    if (age > BREAK_TIME || bus->clock - slots_oldest(&bus->slots, bus->clock) > BREAK_TIME)
         return rabbit_fail(bus->rabbit, "it has not answered for 20 s", "see whether it hangs");
     for (unsigned i = 0; i < WIRE_PARTITIONS; i++) {
         if (!bus->probes[i].out || bus->clock - bus->probes[i].at <= PROBE_TIME)
@@ -944,7 +564,7 @@ static bool bus_serve(struct bus *bus)
 /* True if something is waited for that has to be looked after. */
 static bool bus_is_busy(const struct bus *bus)
 {
-    return bus_oldest(bus) < bus->clock || bus->done != bus->told || bus->pending;
+    return bus_age(bus) >= 0 || bus->done != bus->told;
 }
 
 static void bus_wait(struct bus *bus)
@@ -988,41 +608,6 @@ static bool bus_take_work(struct bus *bus)
     return !stop;
 }
 
-static void bus_free(struct bus *bus)
-{
-    struct mail *mail = mailbox_take(&bus->events), *next;
-
-    for (; mail; mail = next) {
-        next = mail->next;
-        free(mail);
-    }
-    bus_free_list(&bus->arrived);
-    for (unsigned i = 0; i < WIRE_PARTITIONS * LANE_COUNT; i++) {
-        struct bus_stream *stream = &bus->streams[i / LANE_COUNT][i % LANE_COUNT];
-        struct bus_batch *batch;
-
-        bus_free_list(&stream->waiting);
-        while ((batch = bus_take_batch(stream))) {
-            bus_free_list(&batch->entries);
-            free(batch);
-        }
-    }
-    for (; bus->asked_count; bus->asked_count--) {
-        free(bus->asked[bus->asked_first].event);
-        bus->asked_first = (bus->asked_first + 1) % ASKED_MAX;
-    }
-    rabbit_free(bus->rabbit);
-    crypto_erase(&bus->keys, sizeof bus->keys);
-    buf_free(&bus->cluster);
-    buf_free(&bus->out);
-    mailbox_close(&bus->events);
-    pthread_mutex_destroy(&bus->lock);
-    for (int i = 0; i < 2; i++)
-        if (bus->pipe[i] >= 0)
-            close(bus->pipe[i]);
-    free(bus);
-}
-
 static void *bus_run(void *argument)
 {
     struct bus *bus = argument;
@@ -1046,36 +631,25 @@ static void *bus_run(void *argument)
 
 /* --- the loop's side -------------------------------------------------------------------------- */
 
-/* Wakes the thread. Call it with the lock. */
-static void bus_wake(struct bus *bus)
-{
-    if (!bus->woken && write(bus->pipe[1], "w", 1) < 0)
-        return; /* a full pipe wakes as well */
-    bus->woken = true;
-}
-
-static struct bus_entry *bus_new_entry(const struct bus_publication *publication)
+static struct stream_entry *bus_new_entry(const struct bus_publication *publication)
 {
     char key[NODE_TEXT_MAX + 2] = "@";
-    size_t key_length, length = publication->text.length;
-    struct bus_entry *entry;
+    size_t length;
+    struct stream_entry *entry;
 
+    if (publication->text.length > BUS_MESSAGE_MAX - WIRE_BATCH_HEAD_MAX - 4)
+        return NULL;
     if (publication->to)
-        key_length = 1 + node_write(publication->to, key + 1);
+        length = 1 + node_write(publication->to, key + 1);
     else
-        key_length = (size_t)snprintf(key, sizeof key, "%u", (unsigned)publication->slot);
-    entry = malloc(sizeof *entry + key_length + length);
+        length = (size_t)snprintf(key, sizeof key, "%u", (unsigned)publication->slot);
+    entry = stream_new((struct str){key, length}, publication->text, sizeof(struct bus_event));
     if (!entry)
         return NULL;
-    *entry = (struct bus_entry){.event.id = publication->id,
-                                .lane = publication->lane,
-                                .partition = publication->partition,
-                                .deadline = publication->deadline,
-                                .key = {entry->bytes, key_length},
-                                .text = {entry->bytes + key_length, length}};
-    memcpy(entry->bytes, key, key_length);
-    if (length)
-        memcpy(entry->bytes + key_length, publication->text.at, length);
+    entry->id = publication->id;
+    entry->lane = publication->lane;
+    entry->partition = publication->partition;
+    entry->deadline = publication->deadline;
     return entry;
 }
 
@@ -1083,16 +657,15 @@ bool bus_publish(struct bus *bus, const struct bus_publication *publication)
 {
     enum wire_lane lane = publication->lane;
     bool notice = lane == LANE_NOTICE, good;
-    struct bus_entry *entry =
-        publication->text.length <= BUS_MESSAGE_MAX ? bus_new_entry(publication) : NULL;
+    struct stream_entry *entry = bus_new_entry(publication);
 
     pthread_mutex_lock(&bus->lock);
-    good = entry && (bus->up || notice) && bus->bytes[lane] + bus_cost(entry) <= BUS_BYTES_MAX;
+    good = entry && (bus->up || notice) && bus->bytes[lane] + stream_cost(entry) <= BUS_BYTES_MAX;
     if (good) {
-        bus->bytes[lane] += bus_cost(entry);
+        bus->bytes[lane] += stream_cost(entry);
         bus->pending++;
         bus->stats.notices_waiting += notice;
-        bus_append(&bus->arrived, entry);
+        stream_append(&bus->arrived, entry);
         bus_wake(bus);
     } else {
         bus->stats.notices_dropped += notice;
@@ -1106,10 +679,7 @@ bool bus_publish(struct bus *bus, const struct bus_publication *publication)
 void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound)
 {
     pthread_mutex_lock(&bus->lock);
-    bus->slots[slot].wanted = bound;
-    bus->slots[slot].version = version;
-    bus->slots[slot].changed_at = worker_now();
-    bus_mark_slot(bus, slot);
+    slots_set(&bus->slots, slot, version, bound, worker_now());
     bus_wake(bus);
     pthread_mutex_unlock(&bus->lock);
 }

@@ -1,48 +1,27 @@
 /* cluster_link.h - the links between the nodes of a cluster: one for each pair, frames of RFC 6455
- * over TLS 1.3 with a pre-shared key. The node that joined later connects, and connects again with
- * back-off.
+ * over TLS 1.3 with a pre-shared key, without an HTTP upgrade. The node that joined later connects,
+ * and connects again with back-off; if it does not come, the other one connects as well.
  *
  * The key of TLS is derived from crypto_key, so both ends have it or there is no link; the end that
  * listens proves it first. Then the end that listens says who it is and which versions it
- * understands, the other checks that it is the one it meant, and says the same of itself.
+ * understands, the other checks that it is the one it meant, says the same of itself, and is told
+ * with a ping that the link is up.
  * Refuses: a node without a key of ours, with a text that says so; one whose version is too old, or
- * that names none; more than LINK_PREAUTH_MAX bytes before that. */
+ * that names none; more than LINK_PREAUTH_MAX bytes before the link is up; messages longer than
+ * LINK_MESSAGE_MAX. */
 #ifndef WSPUSH_CLUSTER_LINK_H
 #define WSPUSH_CLUSTER_LINK_H
 
-#include "cluster_order.h"
-#include "cluster_wire.h"
+#include "cluster_peer.h"
 #include "config.h"
 #include "log.h"
 
 #include <poll.h>
 
 #define LINK_PREAUTH_MAX 2048 /* bytes above TLS before the other is known */
+#define LINK_MESSAGE_MAX (64u * 1024 * 1024)
 
 struct links;
-struct link;
-
-/* Another node. */
-struct peer {
-    struct node_id id;
-    struct node_tag tag;
-    struct link *link; /* the link that is up, or NULL */
-    unsigned version;  /* that both understand; of the last link */
-
-    /* the links' own: how to get one */
-    struct link *connecting;
-    int64_t retry_at, pause;
-    bool told; /* that it cannot be reached */
-
-    /* the cluster's */
-    bool listed;                      /* the registry has it: set before it is connected to */
-    bool alive;                       /* the registry says so */
-    bool ready;                       /* it has all its bindings */
-    int64_t down_at;                  /* when its link went down, or it became known without one */
-    struct order_clock clock;         /* of the times in its messages */
-    uint64_t passed[WIRE_PARTITIONS]; /* up to here it has taken what this node has sent there */
-    struct peer *next;
-};
 
 /* What links are opened with; all must outlive them. */
 struct links_options {

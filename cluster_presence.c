@@ -11,8 +11,8 @@
  *
  * The result of an operation says whether it made or removed the record. If so its notice is
  * published, in the lane behind the sends. What is known of the record before that decides the
- * rest: a record that vanished without a burial (Redis lost it) is told all the same, and one that
- * a broken connection may have written counts as written now.
+ * rest: the leave of a record that vanished without a burial (Redis lost it) is told all the same,
+ * its coming back is not, and one that a broken connection may have written counts as written now.
  *
  * When RabbitMQ is away nothing is written either: a node that stops or dies then leaves its
  * records as they were told, and whoever buries it tells the rest.
@@ -192,14 +192,15 @@ void presence_change(void *state, const struct hub_presence *presence)
         entry->told = presence->told;
 }
 
-/* Sets what is known of all records that were there: this node may have been buried meanwhile. */
+/* This node may have been buried: its records that were told may be gone, and 1002 told. One that
+ * was never told stays what it is: its 1001 has still to come. */
 static void presence_doubt(struct presence_book *book)
 {
     size_t place = 0;
     struct presence_entry *entry;
 
     while ((entry = table_walk(&book->by_name, &place)))
-        if (entry->known != PRESENCE_ABSENT)
+        if (entry->known == PRESENCE_PRESENT)
             entry->known = PRESENCE_MAYBE_BURIED;
 }
 
@@ -357,12 +358,14 @@ void presence_pump(struct cluster *cluster)
     }
 }
 
-/* Whether the operation of an entry has changed what the members know. */
+/* Whether the members are to learn of what an operation found. Those of a record that is PRESENT
+ * were told 1001 and nothing since, wherever the record has been meanwhile. */
 static bool presence_has_changed(const struct presence_entry *entry, bool changed)
 {
     if (entry->writes)
-        return changed || entry->known == PRESENCE_MAYBE_WRITTEN;
-    return changed ? entry->known != PRESENCE_MAYBE_WRITTEN : entry->known == PRESENCE_PRESENT;
+        return entry->known == PRESENCE_MAYBE_WRITTEN ||
+               (changed && entry->known != PRESENCE_PRESENT);
+    return entry->known == PRESENCE_PRESENT || (changed && entry->known == PRESENCE_MAYBE_BURIED);
 }
 
 static void presence_take_result(struct cluster *cluster, struct presence_entry *entry,

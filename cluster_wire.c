@@ -23,7 +23,7 @@
 
 bool node_set_name(struct node_id *node, struct str host, unsigned port)
 {
-    bool is_ipv6 = memchr(host.at, ':', host.length) != NULL;
+    bool is_ipv6 = host.length && memchr(host.at, ':', host.length);
 
     if (!host.length || host.length > NODE_HOST_MAX || port > 65535)
         return false;

@@ -38,6 +38,11 @@ bool conn_is_opening(const struct conn *conn)
     return conn->tls && tls_is_opening(conn->tls);
 }
 
+bool conn_has_wrong_key(const struct conn *conn)
+{
+    return conn->tls && tls_has_wrong_key(conn->tls);
+}
+
 const char *conn_failure(const struct conn *conn)
 {
     return conn->tls ? tls_reason(conn->tls) : NULL;

@@ -115,6 +115,9 @@ bool conn_secure_client(struct conn *conn, const struct tls_context *context, si
 /* True until a connection over TLS has done its handshake, which conn_fill does. */
 bool conn_is_opening(const struct conn *conn);
 
+/* True if the handshake failed because the ends have different pre-shared keys. */
+bool conn_has_wrong_key(const struct conn *conn);
+
 /* Why a connection over TLS has ended; NULL if nothing went wrong, or it is plain. */
 const char *conn_failure(const struct conn *conn);
 

@@ -198,9 +198,8 @@ bool hub_is_online(const struct hub *hub, struct str system, struct json_value i
     return find_client(hub, system, id) != NULL;
 }
 
-/* --- slots ----------------------------------------------------------------------------------- */
+/* --- audiences ------------------------------------------------------------------------------- */
 
-/* CRC16 with the polynomial 0x1021, as Redis hashes its slots. */
 /* An audience has come into being, or ceased to be. */
 static void hub_report_channel(const struct hub *hub, const struct audience *audience, bool exists)
 {
@@ -210,8 +209,6 @@ static void hub_report_channel(const struct hub *hub, const struct audience *aud
         hub->hooks->change_channel(hub->hooks->state, audience->kind, name_of(system),
                                    name_of(audience), exists);
 }
-
-/* --- audiences ------------------------------------------------------------------------------- */
 
 static uint32_t hash_audience(const struct hub *hub, enum audience_kind kind,
                               const struct audience *system, struct str name)

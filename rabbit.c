@@ -445,8 +445,8 @@ bool rabbit_connect(struct rabbit *rabbit, bool *kept)
     *kept = good && rabbit_has_queue(rabbit);
     rabbit->consumed = *kept;
     good = good && rabbit_declare_exchange(rabbit, rabbit->name, "direct");
-    for (unsigned i = 0; good && i < rabbit->partitions && !atomic_load(&rabbit->stop); i++)
-        good = rabbit_declare_order(rabbit, i);
+    for (unsigned i = 0; good && i < rabbit->partitions; i++)
+        good = !atomic_load(&rabbit->stop) && rabbit_declare_order(rabbit, i);
     return good && rabbit_declare_own(rabbit) && rabbit_consume(rabbit);
 }
 
@@ -617,8 +617,8 @@ bool rabbit_publish_rest(struct rabbit *rabbit)
     return true;
 }
 
-bool rabbit_publish(struct rabbit *rabbit, unsigned partition, const struct str *keys, size_t count,
-                    struct str content)
+bool rabbit_publish(struct rabbit *rabbit, unsigned partition, bool own, const struct str *keys,
+                    size_t count, struct str content)
 {
     char order[NAME_MAX_BYTES + 1];
     amqp_field_value_t others[RABBIT_KEYS_MAX];
@@ -630,6 +630,10 @@ bool rabbit_publish(struct rabbit *rabbit, unsigned partition, const struct str 
 
     rabbit_name_order(rabbit, partition, order);
     method.exchange = rabbit_text(order);
+    if (!own) {
+        method.routing_key = rabbit_bytes(*keys++);
+        count--;
+    }
     for (size_t i = 0; i < count; i++)
         others[i] = (amqp_field_value_t){.kind = AMQP_FIELD_KIND_UTF8,
                                          .value.bytes = rabbit_bytes(keys[i])};
@@ -638,6 +642,11 @@ bool rabbit_publish(struct rabbit *rabbit, unsigned partition, const struct str 
         properties._flags = AMQP_BASIC_HEADERS_FLAG;
         properties.headers = (amqp_table_t){1, &copies};
     }
+    if (content.length <= PIECE) /* the library has its frames leave together */
+        return rabbit_check_status(rabbit,
+                                   amqp_basic_publish(rabbit->connection, PUBLISH_CHANNEL,
+                                                      method.exchange, method.routing_key, 1, 0,
+                                                      &properties, rabbit_bytes(content)));
     header.payload.properties.class_id = AMQP_BASIC_CLASS;
     header.payload.properties.body_size = content.length;
     header.payload.properties.decoded = &properties;
@@ -710,6 +719,7 @@ struct rabbit *rabbit_open(const struct rabbit_options *options)
         return NULL;
     }
     *rabbit->config = *options->config;
+    memset(rabbit->config->crypto_key, 0, sizeof rabbit->config->crypto_key);
     rabbit->partitions = options->partitions;
     rabbit->room = options->room;
     snprintf(rabbit->name, sizeof rabbit->name, "%s." RABBIT_LAYOUT,

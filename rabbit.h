@@ -78,11 +78,12 @@ struct rabbit_event rabbit_next(struct rabbit *rabbit);
 /* True if something can be sent without waiting. Ask before each of the calls below. */
 bool rabbit_writable(const struct rabbit *rabbit);
 
-/* Publishes `content` through a partition, to this node and to those under `keys`, and returns it
- * unless an order queue takes it. Nothing else can be published until rabbit_publish_rest has sent
- * it all; `content` must stay until then. */
-bool rabbit_publish(struct rabbit *rabbit, unsigned partition, const struct str *keys, size_t count,
-                    struct str content);
+/* Publishes `content` through a partition, to the queues bound under `keys` and with `own` to the
+ * node's own, which without it must be among them; it is returned unless an order queue takes it.
+ * Nothing else can be published until rabbit_publish_rest has sent it all; `content` must stay
+ * until then. */
+bool rabbit_publish(struct rabbit *rabbit, unsigned partition, bool own, const struct str *keys,
+                    size_t count, struct str content);
 
 /* True if there is more of the last publication to send. */
 bool rabbit_publishing(const struct rabbit *rabbit);

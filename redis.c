@@ -1,11 +1,24 @@
-/* redis.c - one connection to Redis. */
+/* redis.c - one connection to Redis.
+ *
+ * All waiting has one deadline, REDIS_PATIENCE after its beginning: for a connection (look-up of
+ * the name, TCP to each of its addresses, AUTH, SELECT) and for a pipeline (sending it, all of its
+ * replies). A Redis that sends a byte now and then gains no time.
+ *
+ * A failure of the connection ends it; so does a refusal that concerns the server and not the
+ * command, once the replies that still wait have been read. The next connection is tried after a
+ * pause, which doubles as long as connections do not last.
+ *
+ * hiredis formats commands and parses replies. Its own waiting has no deadline for a whole reply,
+ * so redis_receive() polls before each read. */
 #include "redis.h"
 
+#include "resolver.h"
 #include "worker.h"
 
 #include <hiredis/hiredis.h>
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,12 +28,38 @@
 
 struct redis {
     const struct config *config;
+    struct resolver resolver;
     redisContext *context;
     redisReply *reply;
-    int64_t retry_at; /* milliseconds of a steady clock */
-    int64_t pause;
-    bool was_lost; /* the connection had been good, and was found closed */
-    char error[500];
+    size_t waiting;   /* commands of the pipeline without reply */
+    bool sent;        /* the pipeline */
+    bool ends;        /* a refusal ends the connection, once nothing waits */
+    bool was_lost;    /* the connection had been good, and ended or was found closed */
+    int64_t deadline; /* milliseconds of the steady clock, as all times */
+    int64_t begun_at; /* when it connected */
+    int64_t retry_at, pause;
+    char error[500], reason[250];
+};
+
+/* What the first word of a refusal says. */
+static const struct redis_refusal {
+    const char *word, *remedy;
+    bool ends; /* it is about this server: another one may be there by now */
+} redis_refusals[] = {
+    {"READONLY", "it is a replica: let [redis] host lead to the primary", true},
+    {"LOADING", "wait until it has read its data", true},
+    {"MASTERDOWN", "it is a replica without its primary: let [redis] host lead to the primary",
+     true},
+    {"NOREPLICAS", "start its replicas, or let [redis] host lead to the primary", true},
+    {"NOAUTH", "set [redis] password", true},
+    {"WRONGPASS", "correct [redis] password", true},
+    {"MOVED", "a Redis Cluster will not do: let [redis] host lead to a Redis on its own", true},
+    {"CLUSTERDOWN", "a Redis Cluster will not do: let [redis] host lead to a Redis on its own",
+     true},
+    {"MISCONF", "it cannot write to its disk: free some space there", true},
+    {"OOM", "give it more memory", false},
+    {"NOPERM", "let its user run this command", false},
+    {"", "put that right there, or in the section [redis] of the configuration", false},
 };
 
 struct redis *redis_new(const struct config *config)
@@ -32,27 +71,35 @@ struct redis *redis_new(const struct config *config)
     return redis;
 }
 
-static void drop_reply(struct redis *redis)
+static void redis_drop_reply(struct redis *redis)
 {
     if (redis->reply)
         freeReplyObject(redis->reply);
     redis->reply = NULL;
 }
 
-static void disconnect(struct redis *redis)
+static void redis_disconnect(struct redis *redis)
 {
-    drop_reply(redis);
     if (redis->context)
         redisFree(redis->context);
     redis->context = NULL;
+    redis->waiting = 0;
+    redis->ends = false;
 }
 
 void redis_free(struct redis *redis)
 {
     if (!redis)
         return;
-    disconnect(redis);
+    redis_drop_reply(redis);
+    redis_disconnect(redis);
+    resolver_close(&redis->resolver);
     free(redis);
+}
+
+bool redis_is_connected(const struct redis *redis)
+{
+    return redis->context && !redis->ends;
 }
 
 const char *redis_error(const struct redis *redis)
@@ -60,101 +107,261 @@ const char *redis_error(const struct redis *redis)
     return redis->error;
 }
 
-/* Notes why a call failed. Its value is false. */
-static bool fail(struct redis *redis, const char *what, const char *remedy)
+const char *redis_reason(const struct redis *redis)
 {
-    snprintf(redis->error, sizeof redis->error, "Redis at %s port %u: %.150s: %s",
+    return redis->reason;
+}
+
+/* Notes what failed. `subject` is Redis's part of the sentence for anybody. */
+static void redis_note(struct redis *redis, const char *subject, const char *what,
+                       const char *remedy)
+{
+    snprintf(redis->error, sizeof redis->error, "Redis at %.255s port %u: %.150s: %s",
              redis->config->redis_host, (unsigned)redis->config->redis_port, what, remedy);
-    return false;
+    snprintf(redis->reason, sizeof redis->reason, "%s%.200s", subject, what);
 }
 
-/* The connection is of no use any more: the next one is tried after a pause. */
-static bool fall_out(struct redis *redis, const char *what, const char *remedy)
+/* Ends the connection: the next one is tried after a pause. */
+static void redis_end(struct redis *redis)
 {
-    fail(redis, what, remedy);
-    disconnect(redis);
-    redis->retry_at = worker_now() + worker_pause(&redis->pause, PAUSE_MOST);
-    return false;
+    int64_t now = worker_now();
+
+    if (redis->context && redis->begun_at && now - redis->begun_at > PAUSE_MOST)
+        redis->pause = 0;
+    redis_disconnect(redis);
+    redis->retry_at = now + worker_pause(&redis->pause, PAUSE_MOST);
 }
 
-static bool exchange(struct redis *redis, const struct str *words)
+/* The connection broke while a reply was waited for. */
+static void redis_break(struct redis *redis)
+{
+    redisContext *context = redis->context;
+    bool late = worker_now() >= redis->deadline ||
+                (context->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK));
+    const char *what = context->err ? context->errstr : "it closed the connection";
+
+    redis->was_lost = !late;
+    redis_note(redis, "the connection to Redis broke: ", late ? "it does not answer in time" : what,
+               "is it running, and reachable from here?");
+    if (late)
+        snprintf(redis->reason, sizeof redis->reason, "Redis does not answer in time");
+    redis_end(redis);
+}
+
+/* Notes what Redis said, if it is the first refusal in a pipeline: others may only follow from it
+ * (EXECABORT). */
+static void redis_refuse(struct redis *redis, struct str text)
+{
+    const struct redis_refusal *refusal = redis_refusals;
+    struct str rest = text, word = str_cut(&rest, ' ');
+    char said[151];
+
+    while (refusal->word[0] && !str_equal(word, str_from(refusal->word)))
+        refusal++;
+    if (str_equal(word, STR("MOVED")) || str_equal(word, STR("ASK")))
+        text = word; /* addresses follow */
+    if (text.length && text.at[text.length - 1] == '.')
+        text.length--;
+    redis->ends |= refusal->ends;
+    if (redis->error[0])
+        return;
+    if (text.length >= sizeof said)
+        text.length = sizeof said - 1;
+    for (size_t i = 0; i < text.length; i++)
+        said[i] = text.at[i] >= ' ' && text.at[i] <= '~' ? text.at[i] : '?';
+    said[text.length] = '\0';
+    redis_note(redis, "Redis says: ", said, refusal->remedy);
+}
+
+/* Sends what is left of the pipeline. */
+static bool redis_flush(struct redis *redis)
+{
+    int done = 0;
+
+    if (!redis->sent)
+        redis->deadline = worker_now() + REDIS_PATIENCE;
+    redis->sent = true;
+    while (!done)
+        if (redisBufferWrite(redis->context, &done) != REDIS_OK ||
+            (!done && worker_now() >= redis->deadline))
+            return false;
+    return true;
+}
+
+/* Waits for the next reply; NULL if the connection broke, or the time is over. */
+static redisReply *redis_receive(struct redis *redis)
+{
+    struct pollfd readable = {.fd = redis->context->fd, .events = POLLIN};
+    void *reply = NULL;
+
+    while (redisGetReplyFromReader(redis->context, &reply) == REDIS_OK && !reply) {
+        int64_t left = redis->deadline - worker_now();
+
+        if (left <= 0)
+            return NULL;
+        if (poll(&readable, 1, (int)left) > 0 && redisBufferRead(redis->context) != REDIS_OK)
+            return NULL;
+    }
+    return reply;
+}
+
+static struct redis_reply redis_view(const redisReply *reply)
+{
+    struct redis_reply view = {.type = REDIS_NIL};
+
+    switch (reply->type) {
+    case REDIS_REPLY_INTEGER:
+        view.type = REDIS_NUMBER;
+        view.number = reply->integer;
+        break;
+    case REDIS_REPLY_ERROR:
+    case REDIS_REPLY_STRING:
+    case REDIS_REPLY_STATUS:
+        view.type = reply->type == REDIS_REPLY_ERROR ? REDIS_REFUSAL : REDIS_TEXT;
+        view.text = (struct str){reply->str, (size_t)reply->len};
+        break;
+    case REDIS_REPLY_ARRAY:
+        view.type = REDIS_LIST;
+        view.count = reply->elements;
+        view.elements = reply->element;
+        break;
+    default:
+        break;
+    }
+    return view;
+}
+
+bool redis_next(struct redis *redis, struct redis_reply *reply)
+{
+    redis_drop_reply(redis);
+    *reply = (struct redis_reply){0};
+    if (!redis->waiting)
+        return false;
+    if (!redis_flush(redis) || !(redis->reply = redis_receive(redis))) {
+        redis_break(redis);
+        return false;
+    }
+    redis->waiting--;
+    *reply = redis_view(redis->reply);
+    if (reply->type == REDIS_REFUSAL)
+        redis_refuse(redis, reply->text);
+    if (redis->ends && !redis->waiting) {
+        redis->was_lost = true;
+        redis_end(redis);
+    }
+    return true;
+}
+
+static bool redis_write(struct redis *redis, const struct str *words)
 {
     const char *texts[REDIS_WORDS_MAX];
     size_t lengths[REDIS_WORDS_MAX];
     int count = 0;
 
-    drop_reply(redis);
-    for (; words[count].at && count < REDIS_WORDS_MAX; count++) {
+    for (; count < REDIS_WORDS_MAX && words[count].at; count++) {
         texts[count] = words[count].at;
         lengths[count] = words[count].length;
     }
-    redis->reply = redisCommandArgv(redis->context, count, texts, lengths);
-    if (!redis->reply) {
-        bool late = redis->context->err == REDIS_ERR_IO && errno == EAGAIN;
-
-        redis->was_lost = !late;
-        return fall_out(redis, late ? "it does not answer in time" : redis->context->errstr,
-                        "is it running, and reachable from here?");
+    if (redisAppendCommandArgv(redis->context, count, texts, lengths) != REDIS_OK) {
+        redis_note(redis, "", "out of memory", "free some");
+        redis_end(redis);
+        return false;
     }
-    if (redis->reply->type == REDIS_REPLY_ERROR)
-        return fail(redis, redis->reply->str,
-                    "put that right there, or in the section [redis] of the configuration");
-    redis->error[0] = '\0';
+    redis->waiting++;
     return true;
 }
 
+/* One step of a new connection. `sent`: it shares the deadline of the connection. */
+static bool redis_introduce(struct redis *redis, const struct str *words)
+{
+    struct redis_reply reply;
+
+    redis->sent = true;
+    if (!redis_write(redis, words) || !redis_next(redis, &reply))
+        return false;
+    if (reply.type == REDIS_REFUSAL && redis->context)
+        redis_end(redis);
+    return reply.type != REDIS_REFUSAL;
+}
+
 /* Logs in and chooses the database. */
-static bool introduce(struct redis *redis)
+static bool redis_log_in(struct redis *redis)
 {
     struct str password = str_from(redis->config->redis_password);
     char number[24];
     size_t length = (size_t)snprintf(number, sizeof number, "%llu",
                                      (unsigned long long)redis->config->redis_db);
 
-    return (!password.length || exchange(redis, (struct str[]){STR("AUTH"), password, {0}})) &&
+    return (!password.length ||
+            redis_introduce(redis, (struct str[]){STR("AUTH"), password, {0}})) &&
            (!redis->config->redis_db ||
-            exchange(redis, (struct str[]){STR("SELECT"), {number, length}, {0}}));
+            redis_introduce(redis, (struct str[]){STR("SELECT"), {number, length}, {0}}));
 }
 
-static bool connect_to(struct redis *redis)
+/* Connects to one address, for its share of the time that is left. */
+static bool redis_dial(struct redis *redis, const char *address, size_t share)
 {
     struct timeval patience = {REDIS_PATIENCE / 1000, REDIS_PATIENCE % 1000 * 1000};
+    int64_t left = (redis->deadline - worker_now()) / (int64_t)share;
+    struct timeval limit = {0};
+
+    if (left < 1)
+        left = 1;
+    limit.tv_sec = (time_t)(left / 1000);
+    limit.tv_usec = (suseconds_t)(left % 1000 * 1000);
+    redis_disconnect(redis);
+    redis->context = redisConnectWithTimeout(address, (int)redis->config->redis_port, limit);
+    return redis->context && !redis->context->err &&
+           redisSetTimeout(redis->context, patience) == REDIS_OK;
+}
+
+static bool redis_connect(struct redis *redis)
+{
+    struct resolver_result found;
+    bool good = false;
 
     if (redis->context)
         return true;
     if (worker_now() < redis->retry_at)
         return false;
-    redis->context = redisConnectWithTimeout(redis->config->redis_host,
-                                             (int)redis->config->redis_port, patience);
-    if (!redis->context)
-        return fall_out(redis, "out of memory", "free some");
-    if (redis->context->err)
-        return fall_out(redis, redis->context->errstr,
-                        "start it there, or correct [redis] host and port");
-    redisSetTimeout(redis->context, patience);
-    if (introduce(redis)) {
-        redis->pause = 0;
-        return true;
+    redis->error[0] = redis->reason[0] = '\0';
+    redis->begun_at = 0;
+    redis->deadline = worker_now() + REDIS_PATIENCE;
+    resolver_find(&redis->resolver, redis->config->redis_host, REDIS_PATIENCE, &found);
+    for (size_t i = 0; i < found.count && !good; i++)
+        good = redis_dial(redis, found.addresses[i], found.count - i);
+    if (!good) {
+        redis_note(redis, "Redis cannot be reached: ",
+                   !found.count      ? found.error
+                   : !redis->context ? "out of memory"
+                                     : redis->context->errstr,
+                   "start it there, or correct [redis] host and port");
+        redis_end(redis);
+        return false;
     }
-    if (redis->context)
-        fall_out(redis, redis->reply->str, "correct [redis] password or db");
-    return false;
+    redis->begun_at = worker_now();
+    return redis_log_in(redis);
 }
 
-static struct redis_reply view(const redisReply *reply)
+bool redis_append(struct redis *redis, const struct str *words)
 {
-    switch (reply->type) {
-    case REDIS_REPLY_INTEGER:
-        return (struct redis_reply){.type = REDIS_NUMBER, .number = reply->integer};
-    case REDIS_REPLY_STRING:
-    case REDIS_REPLY_STATUS:
-        return (struct redis_reply){.type = REDIS_TEXT, .text = {reply->str, (size_t)reply->len}};
-    case REDIS_REPLY_ARRAY:
-        return (struct redis_reply){
-            .type = REDIS_LIST, .count = reply->elements, .elements = reply->element};
-    default:
-        return (struct redis_reply){.type = REDIS_NIL};
+    struct redis_reply dropped;
+
+    while (redis->sent && redis_next(redis, &dropped))
+        ;
+    if (!redis_connect(redis))
+        return false;
+    if (!redis->waiting) {
+        redis->error[0] = redis->reason[0] = '\0';
+        redis->sent = false;
     }
+    return redis_write(redis, words);
+}
+
+bool redis_call(struct redis *redis, const struct str *words, struct redis_reply *reply)
+{
+    *reply = (struct redis_reply){0};
+    return redis_append(redis, words) && redis_next(redis, reply) && reply->type != REDIS_REFUSAL;
 }
 
 bool redis_call_again(struct redis *redis, const struct str *words, struct redis_reply *reply)
@@ -168,17 +375,9 @@ bool redis_call_again(struct redis *redis, const struct str *words, struct redis
     return redis_call(redis, words, reply);
 }
 
-bool redis_call(struct redis *redis, const struct str *words, struct redis_reply *reply)
-{
-    if (!connect_to(redis) || !exchange(redis, words))
-        return false;
-    *reply = view(redis->reply);
-    return true;
-}
-
 struct redis_reply redis_element(const struct redis_reply *list, size_t index)
 {
     redisReply *const *elements = list->elements;
 
-    return view(elements[index]);
+    return redis_view(elements[index]);
 }

@@ -38,7 +38,8 @@ struct tls_context {
 struct tls {
     SSL *ssl;
     const struct tls_context *context;
-    size_t key; /* client: the number of the key that it offers */
+    size_t key;     /* client: the number of the key that it offers */
+    bool wrong_key; /* the other end has another one */
     const char *reason;
     size_t pending;
 };
@@ -196,7 +197,7 @@ static int tls_find_key(SSL *ssl, const unsigned char *name, size_t length, SSL_
             *session = tls_make_session(ssl, &context->keys->keys[i]);
             return *session != NULL;
         }
-    tls->reason = "the other end has another key";
+    tls->wrong_key = true;
     return 1;
 }
 
@@ -206,7 +207,6 @@ static bool tls_configure_psk(SSL_CTX *ssl)
     SSL_CTX_set_mode(ssl, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_clear_mode(ssl, SSL_MODE_AUTO_RETRY);
     SSL_CTX_set_session_cache_mode(ssl, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_verify(ssl, SSL_VERIFY_PEER, NULL); /* a client takes no certificate for the key */
     SSL_CTX_set_psk_use_session_callback(ssl, tls_offer_key);
     SSL_CTX_set_psk_find_session_callback(ssl, tls_find_key);
     return SSL_CTX_set_num_tickets(ssl, 0) == 1 &&
@@ -326,6 +326,7 @@ struct tls *tls_open_client(const struct tls_context *context, int fd, size_t ke
     if (!tls)
         return NULL;
     tls->key = key;
+    SSL_set_verify(tls->ssl, SSL_VERIFY_PEER, NULL); /* no certificate is good: only the key is */
     SSL_set_connect_state(tls->ssl);
     return tls;
 }
@@ -352,8 +353,9 @@ static enum tls_status explain(struct tls *tls)
             tls->reason = errno ? strerror(errno) : "closed without notice";
         return TLS_ENDED;
     default:
+        tls->wrong_key = tls->wrong_key || tls_is_refused(tls);
         if (!tls->reason)
-            tls->reason = tls_is_refused(tls) ? "the other end has another key" : first_reason();
+            tls->reason = tls->wrong_key ? "the other end has another key" : first_reason();
         return ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP : TLS_ENDED;
     }
 }
@@ -380,6 +382,11 @@ enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t
 size_t tls_pending(const struct tls *tls)
 {
     return tls->pending;
+}
+
+bool tls_has_wrong_key(const struct tls *tls)
+{
+    return tls->wrong_key;
 }
 
 const char *tls_reason(const struct tls *tls)

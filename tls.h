@@ -70,6 +70,9 @@ size_t tls_pending(const struct tls *tls);
 /* Why the connection ended, in OpenSSL's words; NULL if the peer closed it as it should. */
 const char *tls_reason(const struct tls *tls);
 
+/* True if a handshake with pre-shared keys failed because the ends have different ones. */
+bool tls_has_wrong_key(const struct tls *tls);
+
 /* Tells the peer that nothing more will come, unless the connection has failed. */
 void tls_finish(struct tls *tls);
 

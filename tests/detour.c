@@ -15,6 +15,7 @@
  *   pass         passes bytes on, as from the start
  *   hold         passes nothing on: all that is sent waits, and so do new connections
  *   cut          resets all connections, and each new one
+ *   to PORT      leads to another target, from the next connection on
  *   record FILE  what goes to the target is appended to FILE, from the next connection on
  *   count
  *
@@ -193,13 +194,16 @@ static bool pass(int from, int to, FILE *record)
 
 static void obey(struct way *way, char *command)
 {
-    char *file = strchr(command, ' ');
+    char *argument = strchr(command, ' ');
 
     command[strcspn(command, "\n")] = '\0';
-    if (file) {
-        *file++ = '\0';
+    if (argument)
+        *argument++ = '\0';
+    if (argument && strcmp(command, "to") == 0) {
+        way->target = loopback(argument);
+    } else if (argument) {
         free(way->record);
-        way->record = strdup(file);
+        way->record = strdup(argument);
     }
     if (strcmp(command, "pass") == 0 || strcmp(command, "hold") == 0 ||
         strcmp(command, "cut") == 0) {

@@ -1,7 +1,7 @@
-/* fuzz_command.c - the letters between nodes: what is read is the same when written again, and a
- * command that another node sends does no harm here: what clients get of it is whole frames of
+/* fuzz_command.c - messages and batches of nodes: what is read is the same when written again, and
+ * a command that another node sends does no harm here: what clients get of it is whole frames of
  * whole JSON. */
-#include "command.h"
+#include "cluster_wire.h"
 #include "hub.h"
 
 #include "fuzz.h"
@@ -20,7 +20,7 @@ bool __wrap_crypto_random(void *out, size_t length)
     return true;
 }
 
-/* --- letters that are the same --------------------------------------------------------------- */
+/* --- messages that are the same -------------------------------------------------------------- */
 
 static void require_same_command(const struct command *a, const struct command *b)
 {
@@ -35,14 +35,13 @@ static void require_same_command(const struct command *a, const struct command *
     REQUIRE(str_equal(a->reason, b->reason));
 }
 
-static void require_same(const struct letter *a, const struct letter *b)
+static void require_same(const struct cluster_msg *a, const struct cluster_msg *b)
 {
-    REQUIRE(a->kind == b->kind && a->id == b->id && a->at == b->at && a->number == b->number);
-    REQUIRE(str_equal(a->origin, b->origin) && a->slot == b->slot && a->order == b->order);
-    REQUIRE(str_equal(a->after, b->after) && a->counted == b->counted && a->ready == b->ready);
-    if (a->kind == LETTER_REQUEST || a->kind == LETTER_PUBLISH)
+    REQUIRE(a->kind == b->kind && a->id == b->id && a->at == b->at && str_equal(a->to, b->to));
+    REQUIRE(a->slot == b->slot && a->counted == b->counted && a->ready == b->ready);
+    if (a->kind == MSG_REQUEST || a->kind == MSG_SEND)
         require_same_command(&a->command, &b->command);
-    if (a->kind != LETTER_ANSWER)
+    if (a->kind != MSG_REPLY)
         return;
     REQUIRE(a->outcome.code == b->outcome.code && a->outcome.matched == b->outcome.matched);
     REQUIRE(a->outcome.queued == b->outcome.queued && a->outcome.dropped == b->outcome.dropped);
@@ -50,22 +49,22 @@ static void require_same(const struct letter *a, const struct letter *b)
     REQUIRE(str_equal(a->list, b->list));
 }
 
-/* Writes a letter and reads that; `letter` has its error and its list as views. */
-static void require_same_when_written(const struct letter *letter)
+/* Writes a message and reads that; `msg` has its error and its list as views. */
+static void require_same_when_written(const struct cluster_msg *msg)
 {
-    struct letter copy = *letter, again;
+    struct cluster_msg copy = *msg, again;
     struct buf error = {0}, text = {0}, decoded = {0};
     struct str bytes;
 
-    buf_append(&error, letter->error);
+    buf_append(&error, msg->error);
     buf_append(&error, (struct str){"", 1});
     copy.outcome.error = error.at;
     copy.error = str_from(error.at); /* one with a NUL ends there */
-    copy.outcome.list.at = (char *)(uintptr_t)letter->list.at;
-    copy.outcome.list.length = letter->list.length;
-    REQUIRE(letter_write(&text, &copy));
+    copy.outcome.list.at = (char *)(uintptr_t)msg->list.at;
+    copy.outcome.list.length = msg->list.length;
+    REQUIRE(msg_write(&text, &copy));
     bytes = exact_copy(str_of(&text));
-    REQUIRE(letter_read(bytes, &decoded, &again));
+    REQUIRE(msg_read(bytes, &decoded, &again));
     require_same(&copy, &again);
     free_copy(bytes);
     buf_free(&error);
@@ -76,13 +75,10 @@ static void require_same_when_written(const struct letter *letter)
 /* --- what a command does here ---------------------------------------------------------------- */
 
 static struct crypto_keyring keys;
+static const struct node_id self = {"127.0.0.1:8800", NOW};
+static struct node_tag tag;
 static struct config config;
-
-struct place {
-    struct hub hub;
-    struct conn_shared shared;
-    struct conn conns[CLIENTS];
-};
+static unsigned channels[WIRE_SLOTS];
 
 static void require_object(struct str text)
 {
@@ -90,6 +86,45 @@ static void require_object(struct str text)
 
     REQUIRE(json_parse_object(text, NULL, 0, &error));
 }
+
+static bool seal_id(void *state, uint64_t number, char id[CRYPTO_ID_TEXT])
+{
+    (void)state;
+    return wire_seal_client(&keys, &tag, number, id);
+}
+
+static bool open_id(void *state, struct json_value id, uint64_t *number)
+{
+    struct node_tag owner;
+
+    (void)state;
+    return wire_open_client(&keys, id, &owner, number) && node_has_tag(&owner, &tag);
+}
+
+static void change_channel(void *state, enum audience_kind kind, struct str system, struct str name,
+                           bool exists)
+{
+    unsigned *count = &channels[wire_slot((enum wire_channel)kind, system, name)];
+
+    (void)state;
+    REQUIRE(exists || *count);
+    *count += exists ? 1u : -1u;
+}
+
+static void change_presence(void *state, const struct hub_presence *presence)
+{
+    (void)state;
+    REQUIRE(presence->id.length == CRYPTO_ID_TEXT + 2 && presence->system.length);
+    require_object(presence->client_json);
+}
+
+static const struct hub_hooks hooks = {NULL, seal_id, open_id, change_channel, change_presence};
+
+struct place {
+    struct hub hub;
+    struct conn_shared shared;
+    struct conn conns[CLIENTS];
+};
 
 static void require_envelope(struct str text)
 {
@@ -128,16 +163,12 @@ static void require_frames(const struct conn *conn)
 static void open_place(struct place *place, enum config_notice scope)
 {
     static const struct log log = {.level = (enum log_level)(LOG_ERROR + 1)};
-    static const struct identity self = {{127, 0, 0, 1}, 8800, NOW};
 
     next_number = 0;
-    if (!config.port) {
-        config_defaults(&config);
-        REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
-    }
     config.scope = scope;
     memset(place, 0, sizeof *place);
-    REQUIRE(hub_open(&place->hub, &config, &log) && hub_join(&place->hub, &keys, &self));
+    REQUIRE(hub_open(&place->hub, &config, &log));
+    hub_join(&place->hub, &hooks);
     for (size_t i = 0; i < CLIENTS; i++) {
         conn_open(&place->conns[i], -1, &place->shared);
         REQUIRE(hub_connect(&place->hub, &place->conns[i], STR("shop")));
@@ -150,8 +181,8 @@ static void close_place(struct place *place)
         if (place->conns[i].client)
             hub_disconnect(&place->hub, place->conns[i].client, "test");
     REQUIRE(place->hub.clients.count == 0 && place->hub.audiences.count == 0);
-    for (size_t i = 0; i < HUB_SLOTS; i++)
-        REQUIRE(place->hub.shared->audiences[i] == 0);
+    for (size_t i = 0; i < WIRE_SLOTS; i++)
+        REQUIRE(channels[i] == 0);
     hub_close(&place->hub);
     while (conn_next_dirty(&place->shared))
         ;
@@ -178,21 +209,6 @@ static void require_outcome(const struct command *command, const struct outcome 
     buf_free(&list);
 }
 
-static void require_events(struct hub *hub)
-{
-    struct hub_event *event;
-
-    while ((event = hub_take_event(hub))) {
-        struct str room = {event->bytes, event->system.length + event->group.length +
-                                             event->id.length + event->identity.length};
-
-        REQUIRE(is_inside(event->system, room) && is_inside(event->group, room));
-        REQUIRE(is_inside(event->id, room) && is_inside(event->identity, room));
-        require_object(event->identity);
-        free(event);
-    }
-}
-
 static void try_command(const struct command *command, enum config_notice scope)
 {
     static struct place place;
@@ -204,23 +220,22 @@ static void try_command(const struct command *command, enum config_notice scope)
         hub_apply(&place.hub, command, &outcome);
         require_outcome(command, &outcome);
         buf_free(&outcome.list);
-        require_events(&place.hub);
+        hub_report(&place.hub, i);
     }
     for (size_t i = 0; i < CLIENTS; i++)
         require_frames(&place.conns[i]);
     close_place(&place);
 }
 
-/* --- letters that come ----------------------------------------------------------------------- */
+/* --- messages that come----------------------------------------------------------------------- */
 
-static void require_views(const struct letter *letter, struct str text, struct str decoded)
+static void require_views(const struct cluster_msg *msg, struct str text, struct str decoded)
 {
-    const struct command *command = &letter->command;
-    const struct str raw[] = {letter->after,      letter->list,       command->client.text,
-                              command->clients,   command->msg,       command->data,
-                              command->send_user, command->message_id};
-    const struct str strings[] = {letter->origin, letter->error,   command->system, command->group,
-                                  command->user,  command->extend, command->reason};
+    const struct command *command = &msg->command;
+    const struct str raw[] = {msg->list,     command->client.text, command->clients,   command->msg,
+                              command->data, command->send_user,   command->message_id};
+    const struct str strings[] = {msg->to,       msg->error,      command->system, command->group,
+                                  command->user, command->extend, command->reason};
 
     for (size_t i = 0; i < COUNT(raw); i++)
         REQUIRE(is_inside(raw[i], text));
@@ -228,25 +243,24 @@ static void require_views(const struct letter *letter, struct str text, struct s
         REQUIRE(is_inside(strings[i], decoded) && utf8_valid(strings[i]));
 }
 
-static void try_letter(struct str bytes)
+static void try_msg(struct str bytes)
 {
     struct str text = exact_copy(bytes);
     struct buf decoded = {0};
-    struct letter letter;
-    bool good = letter_read(text, &decoded, &letter);
+    struct cluster_msg msg;
+    bool good = msg_read(text, &decoded, &msg);
 
     if (good) {
-        require_views(&letter, text, str_of(&decoded));
-        require_same_when_written(&letter);
-        if ((letter.kind == LETTER_REQUEST || letter.kind == LETTER_PUBLISH) &&
-            command_is_whole(&letter.command))
-            try_command(&letter.command, (enum config_notice)(bytes.length % 3));
+        require_views(&msg, text, str_of(&decoded));
+        require_same_when_written(&msg);
+        if ((msg.kind == MSG_REQUEST || msg.kind == MSG_SEND) && command_is_whole(&msg.command))
+            try_command(&msg.command, (enum config_notice)(bytes.length % 3));
     }
     buf_free(&decoded);
     free_copy(text);
 }
 
-/* --- letters that are made ------------------------------------------------------------------- */
+/* --- messages that are made------------------------------------------------------------------- */
 
 /* Some valid UTF-8, which goes to `room`, quoted or not; the room is large enough not to move. */
 static struct str make_text(struct fuzz *fuzz, struct buf *room, bool quoted)
@@ -308,45 +322,89 @@ static void make_command(struct fuzz *fuzz, struct buf *room, struct command *co
 
 static void try_making(struct fuzz *fuzz)
 {
-    struct letter letter = {.kind = (enum letter_kind)(fuzz_byte(fuzz) % (LETTER_LEAVE + 1))};
+    struct cluster_msg msg = {.kind = (enum msg_kind)(fuzz_byte(fuzz) % (MSG_LEAVE + 1))};
     struct buf room = {0};
     struct buf push = {0};
 
     REQUIRE(buf_reserve(&room, 65536));
-    letter.id = make_number(fuzz);
-    letter.at = (int64_t)(make_number(fuzz) >> 3);
-    letter.origin = make_text(fuzz, &room, false);
-    letter.number = make_number(fuzz);
-    letter.slot = make_number(fuzz);
-    letter.order = make_number(fuzz);
-    letter.after = make_list(fuzz, &room, true);
-    letter.counted = fuzz_byte(fuzz) & 1;
-    letter.ready = fuzz_byte(fuzz) & 1;
-    make_command(fuzz, &room, &letter.command);
-    letter.outcome.code = (enum outcome_code) - (int)(fuzz_byte(fuzz) * 3);
-    letter.outcome.matched = make_number(fuzz);
-    letter.outcome.queued = make_number(fuzz);
-    letter.outcome.dropped = make_number(fuzz);
-    letter.outcome.count = make_number(fuzz);
-    letter.error = make_text(fuzz, &room, false);
-    letter.list = make_list(fuzz, &room, false);
-    require_same_when_written(&letter);
-    REQUIRE(command_write_push(&push, &letter.command));
+    msg.id = make_number(fuzz);
+    msg.at = (int64_t)(make_number(fuzz) >> 3);
+    msg.to = make_text(fuzz, &room, false);
+    msg.slot = make_number(fuzz);
+    msg.counted = fuzz_byte(fuzz) & 1;
+    msg.ready = fuzz_byte(fuzz) & 1;
+    make_command(fuzz, &room, &msg.command);
+    msg.outcome.code = (enum outcome_code) - (int)(fuzz_byte(fuzz) * 3);
+    msg.outcome.matched = make_number(fuzz);
+    msg.outcome.queued = make_number(fuzz);
+    msg.outcome.dropped = make_number(fuzz);
+    msg.outcome.count = make_number(fuzz);
+    msg.error = make_text(fuzz, &room, false);
+    msg.list = make_list(fuzz, &room, false);
+    require_same_when_written(&msg);
+    REQUIRE(command_write_push(&push, &msg.command));
     require_object(str_of(&push));
     buf_free(&push);
     buf_free(&room);
+}
+
+/* --- batches --------------------------------------------------------------------------------- */
+
+/* What stands behind the MAC is anything at all, under a MAC that is right: the head and the
+ * entries are looked at, which no stranger's are. */
+static void try_batch(struct str bytes)
+{
+    struct wire_batch head = {.origin = self}, batch;
+    struct buf out = {0}, again = {0};
+    struct str entry, whole;
+    uint32_t count = 0;
+    bool good = wire_begin_batch(&out, &keys, &head);
+    size_t begin = out.length - 14 - strlen("127.0.0.1:8800/1700000000") - 1;
+
+    out.length = begin; /* the length of the origin stands there, */
+    buf_append(&out, bytes);
+    REQUIRE(good && !out.failed);
+    if (!bytes.length || bytes.length < 15 + (size_t)(unsigned char)bytes.at[0]) {
+        buf_free(&out);
+        return;
+    }
+    /* where wire_seal_batch writes the count: it stays what it was */
+    for (size_t i = 0; i < 4; i++)
+        count = count << 8 | (unsigned char)bytes.at[11 + (size_t)(unsigned char)bytes.at[0] + i];
+    REQUIRE(wire_seal_batch(&out, &keys, STR("c"), count));
+    whole = exact_copy(str_of(&out));
+    if (wire_open_batch(whole, &keys, STR("c"), &batch) == WIRE_GOOD) {
+        REQUIRE(wire_begin_batch(&again, &keys, &batch));
+        for (count = 0; wire_next_entry(&batch, &entry); count++) {
+            REQUIRE(is_inside(entry, whole));
+            wire_append_entry(&again, entry);
+        }
+        REQUIRE(count == batch.count && wire_seal_batch(&again, &keys, STR("c"), count));
+        REQUIRE(str_equal(str_of(&again), whole));
+    }
+    buf_free(&out);
+    buf_free(&again);
+    free_copy(whole);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
 {
     struct fuzz fuzz = {(const char *)at, length};
 
-    /* letters stand as they are; a first byte that none has makes one of what follows */
+    if (!keys.count) {
+        config_defaults(&config);
+        REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
+        REQUIRE(node_make_tag(&self, &tag));
+    }
+    /* messages stand as they are; a first byte that none has makes one of what follows */
     if (length && at[0] == 0xff) {
         fuzz_byte(&fuzz);
         try_making(&fuzz);
+    } else if (length && at[0] == 0xfe) {
+        fuzz_byte(&fuzz);
+        try_batch(fuzz_rest(&fuzz));
     } else {
-        try_letter(fuzz_rest(&fuzz));
+        try_msg(fuzz_rest(&fuzz));
     }
     return 0;
 }

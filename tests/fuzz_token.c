@@ -1,8 +1,6 @@
 /* fuzz_token.c - tokens, client ids and the names of nodes: whatever is opened is exactly what was
  * sealed, and nothing else opens. */
-#include "crypto.h"
-#include "hub.h"
-#include "identity.h"
+#include "cluster_wire.h"
 
 #include "fuzz.h"
 
@@ -10,13 +8,9 @@
 
 static struct crypto_keyring keys, other_keys;
 static struct crypto_known known, other_known;
-static struct hub hub;
 
 static void prepare(void)
 {
-    static const struct config config;
-    static const struct log log = {.level = LOG_ERROR};
-    static const struct identity self = {{127, 0, 0, 1}, 8800, NOW};
     static bool done;
 
     if (done)
@@ -24,7 +18,6 @@ static void prepare(void)
     done = true;
     REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
     REQUIRE(crypto_add_key(&other_keys, STR("0123456789abcdeg"), false));
-    REQUIRE(hub_open(&hub, &config, &log) && hub_join(&hub, &keys, &self));
 }
 
 /* --- tokens ---------------------------------------------------------------------------------- */
@@ -118,7 +111,7 @@ static void try_id_of_request(struct str text)
 {
     struct json_field field = {.name = STR_INIT("a")};
     struct json_error error;
-    struct identity owner;
+    struct node_tag owner;
     uint64_t number;
     struct buf json = {0};
 
@@ -126,7 +119,7 @@ static void try_id_of_request(struct str text)
     buf_append(&json, text);
     buf_append(&json, STR("}"));
     if (json_parse_object(str_of(&json), &field, 1, &error))
-        hub_open_id(&hub, field.value, &owner, &number);
+        wire_open_client(&keys, field.value, &owner, &number);
     buf_free(&json);
 }
 
@@ -149,7 +142,7 @@ static void try_sealing(struct fuzz *fuzz)
     struct str bytes = fuzz_take(fuzz, sizeof plain);
     struct json_value json = {JSON_STRING, {0}};
     char text[CRYPTO_ID_TEXT + 2] = "\"";
-    struct identity owner;
+    struct node_tag owner;
     uint64_t number = 0;
 
     if (bytes.length)
@@ -159,9 +152,9 @@ static void try_sealing(struct fuzz *fuzz)
     REQUIRE(memcmp(plain, opened, sizeof plain) == 0);
     text[CRYPTO_ID_TEXT + 1] = '"';
     json.text = (struct str){text, sizeof text};
-    REQUIRE(hub_open_id(&hub, json, &owner, &number) == (plain[0] == 1));
-    if (plain[0] == 1)
-        REQUIRE(memcmp(owner.address, plain + 1, 4) == 0 && (number & 0xff) == plain[22]);
+    REQUIRE(wire_open_client(&keys, json, &owner, &number));
+    REQUIRE(memcmp(owner.bytes, plain, 7) == 0 && (number & 0xff) == plain[22]);
+    REQUIRE(!wire_open_client(&other_keys, json, &owner, &number));
     REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT - 1}, opened));
     text[CRYPTO_ID_TEXT + 1] = text[1];
     REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT + 1}, opened));
@@ -171,18 +164,20 @@ static void try_sealing(struct fuzz *fuzz)
 
 /* --- names of nodes, digits ------------------------------------------------------------------ */
 
-static void try_identity(struct str text)
+static void try_node(struct str text)
 {
-    struct identity identity, again;
-    char written[IDENTITY_TEXT_MAX];
-    struct str copy = exact_copy(text);
+    struct node_id node = {.incarnation = 0}, again = {.incarnation = 0};
+    char written[NODE_TEXT_MAX];
+    struct str copy = exact_copy(text), host;
+    unsigned port;
 
-    if (identity_read(copy, &identity)) {
-        size_t length = identity_write(&identity, written);
+    if (node_read(copy, &node)) {
+        size_t length = node_write(&node, written);
 
         REQUIRE(length < sizeof written && str_equal((struct str){written, length}, text));
-        REQUIRE(identity_read((struct str){written, length}, &again));
-        REQUIRE(identity_same(&identity, &again) && identity_same_name(&identity, &again));
+        REQUIRE(node_split_name(&node, &host, &port) && node_set_name(&again, host, port));
+        again.incarnation = node.incarnation;
+        REQUIRE(node_equal(&node, &again) && node_equal_name(&node, &again));
     }
     free_copy(copy);
 }
@@ -229,7 +224,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
         try_sealing(&fuzz);
         break;
     case 4:
-        try_identity(fuzz_rest(&fuzz));
+        try_node(fuzz_rest(&fuzz));
         break;
     case 5:
         try_digits(fuzz_rest(&fuzz));

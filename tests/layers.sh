@@ -38,9 +38,24 @@ command: json
 account: crypto file table worker
 hub: command config conn crypto identity json table ws
 task: command identity table
-redis: config worker
-registry: account config crypto identity mailbox redis worker
-broker: config identity mailbox order worker
+cluster_lookup: worker
+resolver: cluster_lookup mailbox
+redis: config resolver worker
+cluster_wire: command crypto json
+cluster_order: cluster_wire
+cluster_hello: cluster_wire json
+cluster_peer: cluster_lookup cluster_order cluster_wire worker
+cluster_link: cluster_hello cluster_peer config conn crypto ws
+cluster_store: cluster_wire config mailbox redis
+cluster_member: cluster_store crypto worker
+cluster_burial: cluster_store worker
+cluster_registry: account cluster_burial cluster_member cluster_store cluster_wire config redis worker
+rabbit: config
+cluster_slots: cluster_wire
+cluster_stream: cluster_wire
+cluster_bus_event: cluster_wire mailbox
+cluster_bus_state: cluster_bus_event cluster_slots cluster_stream cluster_wire crypto mailbox rabbit worker
+cluster_bus: cluster_bus_event cluster_bus_state config worker
 peer: config conn crypto http identity json worker ws
 cluster: account broker command config crypto hub identity json order peer registry table task
 single: cluster
@@ -56,7 +71,8 @@ libraries='
 openssl crypto tls
 openssl/ssl tls
 hiredis redis
-amqp broker
+amqp rabbit
+rabbitmq-c rabbit
 '
 
 check() { # check NAME PROBLEM
@@ -70,7 +86,7 @@ check() { # check NAME PROBLEM
 }
 
 own_headers() {
-    sed -n 's/^#include "\([a-z]*\)\.h"/\1/p' "$1"
+    sed -n 's/^#include "\([a-z_]*\).h"/\1/p' "$1"
 }
 
 below=' buf log '

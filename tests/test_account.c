@@ -867,7 +867,13 @@ static enum account_outcome add_to_shop(void *state, struct str name, struct str
     return ACCOUNT_DONE;
 }
 
-static const struct account_store store = {&shop, find_in_shop, add_to_shop};
+static const char *reason_of_shop(void *state)
+{
+    CHECK(state == &shop);
+    return "the shop is shut";
+}
+
+static const struct account_store store = {&shop, find_in_shop, add_to_shop, reason_of_shop};
 
 static bool open_store(struct office *office, unsigned iterations)
 {
@@ -897,6 +903,8 @@ static enum account_outcome outcome_of(struct office *office, enum account_job_k
     struct account_result result = ask(office, kind, str_from(name), str_from(password));
 
     CHECK(result.error == 0);
+    CHECK(strcmp(result.reason,
+                 result.outcome == ACCOUNT_UNREACHABLE ? "the shop is shut" : "") == 0);
     return result.outcome;
 }
 

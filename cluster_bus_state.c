@@ -1,0 +1,164 @@
+/* cluster_bus_state.c - the bus's events, failures and time. */
+#include "cluster_bus_state.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+int64_t bus_now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+void bus_post(struct bus *bus, struct bus_event *event)
+{
+    pthread_mutex_lock(&bus->lock);
+    if (bus->abandoned)
+        free(event);
+    else
+        mailbox_post(&bus->events, &event->mail);
+    pthread_mutex_unlock(&bus->lock);
+}
+
+void bus_tell(struct bus *bus, enum bus_event_kind kind, const char *text)
+{
+    bus_post(bus, bus_new_event(kind, text));
+}
+
+void bus_note(struct bus *bus, int64_t *noted, int64_t pause, const char *text)
+{
+    if (*noted && bus->clock - *noted < pause)
+        return;
+    *noted = bus->clock;
+    bus_tell(bus, BUS_NOTED, text);
+}
+
+void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count, bool good)
+{
+    pthread_mutex_lock(&bus->lock);
+    bus->bytes[lane] -= bytes;
+    bus->pending -= count;
+    if (good)
+        bus->stats.published += count;
+    else
+        bus->stats.failed += count;
+    if (lane == LANE_NOTICE)
+        bus->stats.notices_waiting -= count;
+    pthread_mutex_unlock(&bus->lock);
+}
+
+/* Fails an entry of LANE_SEND, which becomes the event that says so. `text` is a literal. */
+void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *text)
+{
+    struct bus_event event = {.kind = BUS_FAILED,
+                              .id = entry->id,
+                              .batch.partition = entry->partition,
+                              .text = str_from(text)};
+
+    bus_end(bus, LANE_SEND, stream_cost(entry), 1, false);
+    memcpy(entry, &event, sizeof event);
+    bus_post(bus, (struct bus_event *)(void *)entry);
+}
+
+void bus_fail_list(struct bus *bus, struct stream_list *list, const char *text)
+{
+    struct stream_entry *entry;
+
+    while ((entry = stream_take(list)))
+        bus_fail_entry(bus, entry, text);
+}
+
+void bus_release(struct bus *bus, struct stream_batch *batch)
+{
+    if (batch->carrier < 0)
+        return;
+    pthread_mutex_lock(&bus->lock);
+    slots_release(&bus->slots, (uint16_t)batch->carrier);
+    pthread_mutex_unlock(&bus->lock);
+    batch->carrier = -1;
+}
+
+void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch *batch,
+                    const char *text)
+{
+    stream_remove(stream, batch);
+    bus_release(bus, batch);
+    bus_fail_list(bus, &batch->entries, text);
+    stream_free_batch(batch);
+}
+
+void bus_fail_sends(struct bus *bus)
+{
+    for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++) {
+        struct stream *sends = &bus->streams[partition][LANE_SEND];
+        struct stream_batch *batch;
+
+        while ((batch = sends->in_flight))
+            bus_fail_batch(bus, sends, batch,
+                           "RabbitMQ was lost before the message came back: whether it was "
+                           "delivered is not known");
+        bus_fail_list(bus, &sends->waiting,
+                      "RabbitMQ was lost before the message was published: nobody got it");
+        batch = bus->streams[partition][LANE_NOTICE].in_flight;
+        if (batch) {
+            bus_release(bus, batch);
+            batch->again = true;
+        }
+    }
+}
+
+void bus_sort_arrived(struct bus *bus)
+{
+    struct stream_list arrived;
+    struct stream_entry *entry;
+
+    pthread_mutex_lock(&bus->lock);
+    arrived = bus->arrived;
+    bus->arrived = (struct stream_list){0};
+    pthread_mutex_unlock(&bus->lock);
+    while ((entry = stream_take(&arrived)))
+        stream_append(&bus->streams[entry->partition][entry->lane].waiting, entry);
+}
+
+void bus_set_up(struct bus *bus, bool up)
+{
+    pthread_mutex_lock(&bus->lock);
+    bus->up = up;
+    bus->paused = false;
+    pthread_mutex_unlock(&bus->lock);
+}
+
+void bus_wake(struct bus *bus)
+{
+    if (!bus->woken && write(bus->pipe[1], "w", 1) < 0)
+        return; /* a full pipe wakes as well */
+    bus->woken = true;
+}
+
+void bus_free(struct bus *bus)
+{
+    struct mail *mail = mailbox_take(&bus->events), *next;
+
+    for (; mail; mail = next) {
+        next = mail->next;
+        free(mail);
+    }
+    stream_free_list(&bus->arrived);
+    for (unsigned i = 0; i < WIRE_PARTITIONS * LANE_COUNT; i++)
+        stream_free(&bus->streams[i / LANE_COUNT][i % LANE_COUNT]);
+    rabbit_free(bus->rabbit);
+    crypto_erase(&bus->keys, sizeof bus->keys);
+    buf_free(&bus->cluster);
+    buf_free(&bus->out);
+    mailbox_close(&bus->events);
+    pthread_mutex_destroy(&bus->lock);
+    for (int i = 0; i < 2; i++)
+        if (bus->pipe[i] >= 0)
+            close(bus->pipe[i]);
+    free(bus);
+}

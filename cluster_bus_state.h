@@ -1,0 +1,104 @@
+/* cluster_bus_state.h - the bus's data, and what all of it needs: events, failures, time. Below
+ * cluster_bus.c, which alone uses it. */
+#ifndef WSPUSH_CLUSTER_BUS_STATE_H
+#define WSPUSH_CLUSTER_BUS_STATE_H
+
+#include "cluster_bus_event.h"
+#include "cluster_slots.h"
+#include "cluster_stream.h"
+#include "rabbit.h"
+
+struct bus_probe {
+    bool due, out;
+    int64_t at, at_us; /* when it was published */
+    int64_t echo_at;   /* the last echo of its partition */
+};
+
+struct bus {
+    struct mailbox events;
+    int pipe[2]; /* wakes the thread */
+    pthread_t thread;
+    bool has_thread;
+
+    pthread_mutex_t lock; /* guards: */
+    bool woken, up, stop, ended, abandoned, paused;
+    struct stream_list arrived;
+    uint64_t acknowledged; /* by the loop */
+    size_t bytes[LANE_COUNT];
+    uint64_t pending; /* publications that have not come to their end */
+    struct slots slots;
+    struct bus_stats stats;
+
+    /* the thread's own */
+    struct rabbit *rabbit;
+    struct crypto_keyring keys;
+    struct buf cluster;
+    struct node_id self;
+    int64_t rpc_timeout;
+    struct stream streams[WIRE_PARTITIONS][LANE_COUNT];
+    struct bus_probe probes[WIRE_PARTITIONS];
+    unsigned probes_missing; /* before the bus is up */
+    unsigned turn;           /* the partition that is served first */
+    struct buf out;          /* the batch that is being sent */
+    bool blocked;            /* something waits until the socket takes more */
+    bool slow;
+    bool was_up; /* on an earlier connection, */
+    int64_t lost_at;
+    struct {
+        size_t size;
+        bool given; /* to the loop */
+    } held[RABBIT_PREFETCH];
+    size_t held_first, held_count, held_bytes;
+    uint64_t stale;      /* given on earlier connections, and not acknowledged yet */
+    uint64_t done, told; /* deliveries that were dealt with; that RabbitMQ knows to be */
+    size_t untold_bytes;
+    int64_t untold_since;
+    int64_t clock, seen_at; /* see above */
+    int64_t retry_at, pause;
+    int64_t noted_strange, noted_made;
+    uint32_t generation; /* of the connection: the number of its probes */
+    char down[600];      /* the text of the last DOWN */
+};
+
+/* Microseconds of the steady clock. */
+int64_t bus_now_us(void);
+
+/* Wakes the thread. Call it with the lock. */
+void bus_wake(struct bus *bus);
+
+/* Posts an event, which belongs to the taker then; nobody takes it once the bus is abandoned. */
+void bus_post(struct bus *bus, struct bus_event *event);
+
+/* Posts a new event. */
+void bus_tell(struct bus *bus, enum bus_event_kind kind, const char *text);
+
+/* The same for the log, unless that was said less than `pause` milliseconds before `*noted`. */
+void bus_note(struct bus *bus, int64_t *noted, int64_t pause, const char *text);
+
+/* Publications of a lane have come to their end: by an echo, or by a failure. */
+void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count, bool good);
+
+/* Fails what waits in LANE_SEND. `text` is a literal. */
+void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *text);
+void bus_fail_list(struct bus *bus, struct stream_list *list, const char *text);
+
+/* A batch is not in flight any more: its binding is not relied on. */
+void bus_release(struct bus *bus, struct stream_batch *batch);
+
+/* Fails a batch in flight. */
+void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch *batch,
+                    const char *text);
+
+/* The connection is lost: fails all sends; the notices in flight are to be published again. */
+void bus_fail_sends(struct bus *bus);
+
+/* Moves what the loop has published to its streams. */
+void bus_sort_arrived(struct bus *bus);
+
+/* While the bus is not up, sends are refused. */
+void bus_set_up(struct bus *bus, bool up);
+
+/* Frees everything; the thread has ended, or is the caller. */
+void bus_free(struct bus *bus);
+
+#endif

@@ -1,0 +1,211 @@
+/* cluster_lookup.c - looks up host names.
+ *
+ * Data: two lists of results under one lock, those that are asked for and those that are found. A
+ * question is a result that has no addresses yet; it moves from the one list to the other.
+ * Flow: lookup_ask appends a question and signals; the thread takes the oldest, calls getaddrinfo
+ * without the lock, appends the result, and wakes the loop.
+ * Threads: the loop's and one of its own, detached. Both hold the look-up; who leaves last frees
+ * it. lookup_close sets `closed` under the lock, under which the thread writes to `wake`: so the
+ * descriptor may be closed, and its number used again, as soon as lookup_close has returned. */
+#include "cluster_lookup.h"
+
+#include "worker.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HOST_MAX 255
+
+struct lookup_list {
+    struct lookup_result *first, *last;
+};
+
+struct lookup {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct lookup_list asked, found;
+    int wake;
+    bool started; /* there is a thread */
+    bool closed;
+};
+
+/* --- addresses -------------------------------------------------------------------------------- */
+
+bool lookup_read(struct str host, union lookup_address *address)
+{
+    char text[INET6_ADDRSTRLEN];
+
+    *address = (union lookup_address){.ipv6 = {.sin6_family = AF_INET6}};
+    if (host.length >= sizeof text)
+        return false;
+    memcpy(text, host.at, host.length);
+    text[host.length] = '\0';
+    if (inet_pton(AF_INET6, text, &address->ipv6.sin6_addr) == 1)
+        return true;
+    *address = (union lookup_address){.ipv4 = {.sin_family = AF_INET}};
+    return inet_pton(AF_INET, text, &address->ipv4.sin_addr) == 1;
+}
+
+void lookup_set_port(union lookup_address *address, unsigned port)
+{
+    if (address->any.sa_family == AF_INET6)
+        address->ipv6.sin6_port = htons((uint16_t)port);
+    else
+        address->ipv4.sin_port = htons((uint16_t)port);
+}
+
+socklen_t lookup_size(const union lookup_address *address)
+{
+    return address->any.sa_family == AF_INET6 ? sizeof address->ipv6 : sizeof address->ipv4;
+}
+
+/* --- lists ------------------------------------------------------------------------------------ */
+
+static void lookup_append(struct lookup_list *list, struct lookup_result *result)
+{
+    result->next = NULL;
+    if (list->last)
+        list->last->next = result;
+    else
+        list->first = result;
+    list->last = result;
+}
+
+static struct lookup_result *lookup_shift(struct lookup_list *list)
+{
+    struct lookup_result *result = list->first;
+
+    if (!result)
+        return NULL;
+    list->first = result->next;
+    if (!list->first)
+        list->last = NULL;
+    return result;
+}
+
+static void lookup_free(struct lookup *lookup)
+{
+    struct lookup_result *result;
+
+    while ((result = lookup_shift(&lookup->asked)) || (result = lookup_shift(&lookup->found)))
+        free(result);
+    pthread_cond_destroy(&lookup->changed);
+    pthread_mutex_destroy(&lookup->lock);
+    free(lookup);
+}
+
+/* --- the thread ------------------------------------------------------------------------------- */
+
+static void lookup_look_up(struct lookup_result *result)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
+    int error = getaddrinfo(result->host, NULL, &hints, &list);
+
+    for (const struct addrinfo *entry = list; entry && result->count < LOOKUP_ADDRESSES_MAX;
+         entry = entry->ai_next) {
+        union lookup_address *address = &result->addresses[result->count];
+
+        if ((entry->ai_family != AF_INET && entry->ai_family != AF_INET6) ||
+            entry->ai_addrlen > sizeof *address)
+            continue;
+        memcpy(address, entry->ai_addr, entry->ai_addrlen);
+        result->count++;
+    }
+    if (list)
+        freeaddrinfo(list);
+    if (!result->count)
+        result->error = error ? gai_strerror(error) : "the name has no address";
+}
+
+static void *lookup_work(void *argument)
+{
+    struct lookup *lookup = argument;
+    struct lookup_result *result;
+
+    pthread_mutex_lock(&lookup->lock);
+    while (!lookup->closed) {
+        bool was_empty;
+
+        result = lookup_shift(&lookup->asked);
+        if (!result) {
+            pthread_cond_wait(&lookup->changed, &lookup->lock);
+            continue;
+        }
+        pthread_mutex_unlock(&lookup->lock);
+        lookup_look_up(result);
+        pthread_mutex_lock(&lookup->lock);
+        was_empty = !lookup->found.first;
+        lookup_append(&lookup->found, result);
+        if (was_empty && !lookup->closed && write(lookup->wake, "r", 1) < 0)
+            continue; /* a full pipe wakes the loop as well */
+    }
+    pthread_mutex_unlock(&lookup->lock);
+    lookup_free(lookup); /* lookup_close has left it to this thread */
+    return NULL;
+}
+
+/* --- the loop --------------------------------------------------------------------------------- */
+
+struct lookup *lookup_open(int wake)
+{
+    struct lookup *lookup = calloc(1, sizeof *lookup);
+
+    if (!lookup)
+        return NULL;
+    lookup->wake = wake;
+    pthread_mutex_init(&lookup->lock, NULL);
+    pthread_cond_init(&lookup->changed, NULL);
+    return lookup;
+}
+
+bool lookup_ask(struct lookup *lookup, struct str host)
+{
+    struct lookup_result *question = NULL;
+    pthread_t thread;
+
+    if (host.length <= HOST_MAX)
+        question = calloc(1, sizeof *question + host.length + 1);
+    if (!question)
+        return false;
+    memcpy(question->host, host.at, host.length);
+    if (!lookup->started) {
+        lookup->started = worker_start(&thread, lookup_work, lookup);
+        if (!lookup->started) {
+            free(question);
+            return false;
+        }
+        pthread_detach(thread);
+    }
+    pthread_mutex_lock(&lookup->lock);
+    lookup_append(&lookup->asked, question);
+    pthread_cond_signal(&lookup->changed);
+    pthread_mutex_unlock(&lookup->lock);
+    return true;
+}
+
+struct lookup_result *lookup_take(struct lookup *lookup)
+{
+    struct lookup_result *result;
+
+    pthread_mutex_lock(&lookup->lock);
+    result = lookup_shift(&lookup->found);
+    pthread_mutex_unlock(&lookup->lock);
+    return result;
+}
+
+void lookup_close(struct lookup *lookup)
+{
+    if (!lookup)
+        return;
+    if (!lookup->started) {
+        lookup_free(lookup);
+        return;
+    }
+    pthread_mutex_lock(&lookup->lock);
+    lookup->closed = true;
+    pthread_cond_signal(&lookup->changed);
+    pthread_mutex_unlock(&lookup->lock);
+}

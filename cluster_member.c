@@ -1,0 +1,434 @@
+/* cluster_member.c - this node as one of those in Redis.
+ *
+ * Joining: the incarnation comes from Redis's clock. The key "key" says whether the nodes that are
+ * running are of this cluster. The node's key is taken with SET NX; if another incarnation has it,
+ * its TTL tells whether that one lives: it grows when a living node refreshes it.
+ *
+ * A heartbeat: watch and GET the node's key (another incarnation there is a rival, whose key is
+ * left alone); in one transaction refresh it, the key "key" and the set of nodes, and look for a
+ * tombstone; then list the nodes. It comes every third of node_ttl, and three times early after
+ * joining, for nodes that join together list each other before they are listed.
+ *
+ * A tombstone says that another node has removed records of this one. It is looked for at every
+ * heartbeat, not only when the node's key was gone: the reply that said so may have been lost. The
+ * member is REVIVED once the lease is gone, for its holder has told everything by then. */
+#include "cluster_member.h"
+
+#include "worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define JOIN_PAUSE 250 /* milliseconds between two attempts to join, or to be in touch again */
+#define NODES_AT_ONCE 64
+#define LEASE_POLL 75 /* milliseconds */
+#define EARLY_BEATS 3 /* after joining, 100, 200 and 400 ms apart */
+
+/* --- joining --------------------------------------------------------------------------------- */
+
+/* Redis's own clock counts the incarnations: it is the same for all nodes. */
+static bool member_read_clock(struct member *member)
+{
+    struct store *store = member->store;
+    struct redis_reply reply;
+    uint64_t seconds = 0, micros = 0;
+
+    if (store->self.incarnation)
+        return true; /* of an attempt before this one */
+    if (!store_call(store, &reply, (struct str[]){STR("TIME"), {0}}) || reply.count != 2 ||
+        !str_number(redis_element(&reply, 0).text, UINT64_MAX / 2000, &seconds) ||
+        !str_number(redis_element(&reply, 1).text, 999999, &micros))
+        return false;
+    store->self.incarnation = seconds * 1000 + micros / 1000;
+    node_write(&store->self, store->text);
+    snprintf(member->incarnation, sizeof member->incarnation, "%llu",
+             (unsigned long long)store->self.incarnation);
+    return true;
+}
+
+/* Room for this node's line in the key "key". */
+struct member_line {
+    char at[2 * MEMBER_PROOF_TEXT + 24];
+};
+
+static struct str member_write_line(const struct member *member, struct member_line *line)
+{
+    const struct member_proof *proof = member->proofs;
+    int length =
+        snprintf(line->at, sizeof line->at, "%d %.*s %.*s", WIRE_VERSION, (int)MEMBER_PROOF_TEXT,
+                 proof->exchange, (int)MEMBER_PROOF_TEXT, proof->key);
+
+    return (struct str){line->at, (size_t)length};
+}
+
+const char *member_judge(const struct member *member, struct str line)
+{
+    struct str rest = line, number = str_cut(&rest, ' '), exchange = str_cut(&rest, ' ');
+    struct str key = str_cut(&rest, ' ');
+    uint64_t version = 0;
+
+    if (number.length == MEMBER_PROOF_TEXT)
+        return "the nodes that are running are of a version before protocol 1, which this one "
+               "cannot join: stop all of them, then start this one";
+    if (!str_number(number, UINT32_MAX, &version) || version + 1 < WIRE_VERSION ||
+        version > WIRE_VERSION + 1)
+        return "the nodes that are running are of a version that this one does not understand: "
+               "replace nodes by those of the next version, one version after the other";
+    for (size_t i = 0; i < member->proof_count; i++) {
+        const struct member_proof *proof = &member->proofs[i];
+
+        if (crypto_equal(key, (struct str){proof->key, MEMBER_PROOF_TEXT}))
+            return crypto_equal(exchange, (struct str){proof->exchange, MEMBER_PROOF_TEXT})
+                       ? NULL
+                       : "the nodes that are running have another [rabbitmq] exchange or vhost: "
+                         "set the same on every node and restart this one";
+    }
+    return "the nodes that are running have another crypto_key: set the same [common] crypto_key "
+           "on every node and restart this one";
+}
+
+/* True if the nodes that are there are of this cluster. */
+static bool member_check_key(struct member *member)
+{
+    struct store *store = member->store;
+    struct member_line line;
+    struct store_key room;
+    struct redis_reply reply;
+    const char *problem;
+
+    if (!store_claim(store, &reply, store_name(store, "key", "", &room),
+                     member_write_line(member, &line), member->key_ttl))
+        return false;
+    problem = reply.type == REDIS_TEXT ? member_judge(member, reply.text) : NULL;
+    return !problem || store_wait(store, problem);
+}
+
+/* A node of our name is registered. If it lives it will say so again, and then it is a conflict; if
+ * it does not, it was this node before a crash. True: it does not. */
+static bool member_outwait_rival(struct member *member, struct str name)
+{
+    struct store *store = member->store;
+    struct redis_reply reply;
+    int64_t now = worker_now(), ttl = (int64_t)store->config->node_ttl;
+    char text[120 + NODE_NAME_MAX];
+
+    if (!store_call(store, &reply, (struct str[]){STR("PTTL"), name, {0}}))
+        return false;
+    if (member->rival_since && reply.number > member->rival_ttl) {
+        snprintf(text, sizeof text,
+                 "a living node has the name %s already: give this one another [cluster] "
+                 "advertise or rpc_port, or stop that one",
+                 store->self.name);
+        store_post(store, REGISTRY_CONFLICT, str_from(text));
+        member->conflict = true;
+        return false;
+    }
+    if (!member->rival_since)
+        member->rival_since = now;
+    member->rival_ttl = reply.number;
+    if (now - member->rival_since > ttl / 3 * 2)
+        return true;
+    snprintf(text, sizeof text,
+             "a node with the name %s is registered: waiting to see whether it lives, or was this "
+             "one before it was killed",
+             store->self.name);
+    return store_wait(store, text);
+}
+
+static bool member_enter(struct member *member)
+{
+    struct store *store = member->store;
+    struct store_key node_room, room;
+    struct str node = store_name(store, "node:", store->self.name, &node_room);
+    struct str incarnation;
+    struct redis_reply reply;
+
+    if (!member_read_clock(member) || !member_check_key(member))
+        return false;
+    incarnation = str_from(member->incarnation);
+    if (!store_claim(store, &reply, node, incarnation, member->ttl))
+        return false;
+    if (!str_equal(reply.text, incarnation) &&
+        (!member_outwait_rival(member, node) ||
+         !store_send_set(store, node, incarnation, member->ttl, false) ||
+         !store_next(store, &reply)))
+        return false;
+    return store_send_two(store, STR("SADD"), store_name(store, "nodes", "", &room),
+                          str_from(store->text)) &&
+           store_next(store, &reply);
+}
+
+/* The value of a line NAME:VALUE of INFO. */
+static struct str member_info_value(struct str info, struct str name)
+{
+    while (info.length) {
+        struct str value = str_cut(&info, '\n');
+
+        if (str_equal(str_cut(&value, ':'), name))
+            return str_cut(&value, '\r');
+    }
+    return (struct str){0};
+}
+
+/* Notes that Redis may lose accounts, where that can be seen: INFO and CONFIG may be forbidden. */
+static void member_check_keeping(struct store *store)
+{
+    struct redis *redis = store->redis;
+    struct redis_reply reply;
+    struct str policy;
+    bool no_file;
+
+    if (!redis_append(redis, (struct str[]){STR("INFO"), STR("memory"), {0}}) ||
+        !redis_append(redis, (struct str[]){STR("INFO"), STR("persistence"), {0}}) ||
+        !redis_append(redis, (struct str[]){STR("CONFIG"), STR("GET"), STR("save"), {0}}))
+        return;
+    redis_next(redis, &reply);
+    policy = member_info_value(reply.text, STR("maxmemory_policy"));
+    if (policy.length && !str_equal(policy, STR("noeviction")))
+        store_post(store, REGISTRY_NOTED,
+                   STR("Redis drops keys when its memory is full: accounts and nodes may be lost; "
+                       "set its maxmemory-policy to noeviction"));
+    redis_next(redis, &reply);
+    no_file = str_equal(member_info_value(reply.text, STR("aof_enabled")), STR("0"));
+    redis_next(redis, &reply);
+    if (no_file && reply.type == REDIS_LIST && reply.count == 2 &&
+        redis_element(&reply, 1).text.length == 0)
+        store_post(store, REGISTRY_NOTED,
+                   STR("Redis writes nothing to its disk: when it stops, all accounts are lost; "
+                       "set its appendonly to yes"));
+}
+
+static void member_join(struct member *member)
+{
+    if (member_enter(member)) {
+        member->joined = true;
+        store_arrive(member->store, REGISTRY_JOINED);
+        member_check_keeping(member->store);
+    }
+}
+
+/* --- the heartbeat --------------------------------------------------------------------------- */
+
+/* Looks up to NODES_AT_ONCE nodes up: alive is whose name has the node key of this incarnation. */
+static bool member_look_at_nodes(struct store *store, struct registry_node *nodes, size_t count)
+{
+    struct str words[NODES_AT_ONCE + 2] = {STR("MGET")};
+    struct store_key rooms[NODES_AT_ONCE];
+    struct redis_reply reply;
+
+    for (size_t i = 0; i < count; i++)
+        words[1 + i] = store_name(store, "node:", nodes[i].id.name, &rooms[i]);
+    if (!store_call(store, &reply, words) || reply.count != count)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        uint64_t incarnation = 0;
+
+        nodes[i].alive = str_number(redis_element(&reply, i).text, UINT64_MAX, &incarnation) &&
+                         incarnation == nodes[i].id.incarnation;
+    }
+    return true;
+}
+
+static bool member_list_nodes(struct store *store)
+{
+    struct store_key room;
+    struct redis_reply reply;
+    struct registry_event *event;
+    struct registry_node *nodes;
+    size_t count = 0;
+
+    if (!store_send_one(store, STR("SMEMBERS"), store_name(store, "nodes", "", &room)) ||
+        !store_next(store, &reply))
+        return false;
+    event = store_new_event(REGISTRY_NODES, (reply.count + 1) * sizeof *nodes);
+    if (!event)
+        return true; /* the next heartbeat may have memory */
+    nodes = (struct registry_node *)(event + 1);
+    for (size_t i = 0; i < reply.count; i++)
+        count += node_read(redis_element(&reply, i).text, &nodes[count].id);
+    for (size_t i = 0; i < count; i += NODES_AT_ONCE)
+        if (!member_look_at_nodes(store, nodes + i,
+                                  count - i < NODES_AT_ONCE ? count - i : NODES_AT_ONCE)) {
+            free(event);
+            return false;
+        }
+    event->nodes = nodes;
+    event->count = count;
+    mailbox_post(store->events, &event->mail);
+    return true;
+}
+
+/* Appends the transaction of a heartbeat: what four replies it has is member_refresh's to know. */
+static bool member_send_refresh(struct member *member, struct str node)
+{
+    struct store *store = member->store;
+    struct store_key room[3];
+    struct member_line line;
+
+    return store_send(store, (struct str[]){STR("MULTI"), {0}}) &&
+           store_send_set(store, node, str_from(member->incarnation), member->ttl, false) &&
+           store_send_set(store, store_name(store, "key", "", &room[0]),
+                          member_write_line(member, &line), member->key_ttl, false) &&
+           store_send_two(store, STR("SADD"), store_name(store, "nodes", "", &room[1]),
+                          str_from(store->text)) &&
+           store_send_one(store, STR("EXISTS"),
+                          store_name(store, "tombstone:", store->text, &room[2])) &&
+           store_send(store, (struct str[]){STR("EXEC"), {0}});
+}
+
+/* Refreshes the node's key, unless it is another's. `gone`: Redis did not know this node. */
+static bool member_refresh(struct member *member, bool *gone)
+{
+    static const char taken[] = "another node has taken this one's name: give each its own "
+                                "[cluster] advertise and rpc_port";
+    struct store *store = member->store;
+    struct store_key room;
+    struct str node = store_name(store, "node:", store->self.name, &room);
+    struct redis_reply reply;
+
+    if (!store_send_one(store, STR("WATCH"), node) || !store_send_one(store, STR("GET"), node) ||
+        !store_skip(store, 2, &reply))
+        return false;
+    *gone = reply.type == REDIS_NIL;
+    if (!*gone && !str_equal(reply.text, str_from(member->incarnation)))
+        return store_wait(store, taken);
+    if (!member_send_refresh(member, node) || !store_skip(store, 6, &reply))
+        return false;
+    if (reply.type != REDIS_LIST || reply.count != 4)
+        return store_wait(store, taken); /* just now */
+    if (redis_element(&reply, 2).type != REDIS_NUMBER)
+        return store_wait(store, "the key of the nodes in Redis is none of wspush's: set another "
+                                 "[redis] prefix");
+    *gone |= redis_element(&reply, 2).number > 0;
+    member->buried |= redis_element(&reply, 3).number > 0;
+    return true;
+}
+
+/* This node was taken for dead: it is back once the one that buries it has let go of the lease. */
+static bool member_revive(struct member *member)
+{
+    struct store *store = member->store;
+    struct store_key room;
+    struct redis_reply reply;
+
+    if (!store_send_one(store, STR("EXISTS"), store_name(store, "lease:", store->text, &room)) ||
+        !store_next(store, &reply))
+        return false;
+    if (reply.number)
+        return true;
+    if (!store_send_one(store, STR("DEL"), store_name(store, "tombstone:", store->text, &room)) ||
+        !store_next(store, &reply))
+        return false;
+    member->buried = false;
+    store_arrive(store, REGISTRY_REVIVED);
+    return true;
+}
+
+/* Says that this node lives, and asks who else does. */
+static bool member_beat(struct member *member)
+{
+    struct store *store = member->store;
+    bool gone = false;
+    int64_t begun = worker_now();
+
+    if (!member_refresh(member, &gone))
+        return false;
+    member->beat_at = begun;
+    /* before the nodes are listed: for a time after being out of touch that list is not trusted */
+    if (member->buried) {
+        if (!member_revive(member))
+            return false;
+    } else if (!store->in_touch || gone) {
+        store_arrive(store, REGISTRY_BACK);
+    }
+    return member_list_nodes(store);
+}
+
+/* How long until the next heartbeat, after one that was good or not. */
+static int64_t member_pause(struct member *member, bool good)
+{
+    int64_t most = (int64_t)member->store->config->node_ttl / 3, pause = most;
+
+    if (!good)
+        pause = JOIN_PAUSE;
+    else if (member->buried)
+        pause = LEASE_POLL;
+    else if (member->early_beats < EARLY_BEATS)
+        pause = (int64_t)100 << member->early_beats++;
+    return pause < most ? pause : most;
+}
+
+void member_keep_time(struct member *member)
+{
+    bool good;
+
+    if (worker_now() < member->next_beat && !member->store->hurry)
+        return;
+    member->store->hurry = false;
+    if (!member->joined)
+        member_join(member);
+    good = member->joined && member_beat(member);
+    member->store->hurry = false; /* what has just failed is tried again after the pause */
+    member->next_beat = worker_now() + member_pause(member, good);
+}
+
+bool member_is_alive(const struct member *member)
+{
+    return member->joined && member->store->in_touch && !member->buried &&
+           worker_now() < member->next_beat && !member->store->hurry;
+}
+
+/* --- open and leave -------------------------------------------------------------------------- */
+
+static bool member_write_proof(const struct crypto_keys *keys, struct str text,
+                               char digits[MEMBER_PROOF_TEXT])
+{
+    unsigned char proof[CRYPTO_HASH_SIZE];
+    struct buf hex = {.at = digits, .capacity = MEMBER_PROOF_TEXT, .limit = MEMBER_PROOF_TEXT};
+
+    return crypto_hmac(keys->registry, text, proof) &&
+           crypto_hex(&hex, (struct str){(const char *)proof, sizeof proof});
+}
+
+bool member_open(struct member *member, struct store *store, const struct crypto_keyring *keys)
+{
+    const struct config *config = store->config;
+    char room[sizeof config->rabbitmq_exchange + sizeof config->rabbitmq_vhost + 32];
+    int length = snprintf(room, sizeof room, "wspush exchange %s%c%s", config->rabbitmq_exchange,
+                          '\0', config->rabbitmq_vhost);
+
+    *member = (struct member){.store = store};
+    snprintf(member->ttl, sizeof member->ttl, "%llu", (unsigned long long)config->node_ttl);
+    snprintf(member->key_ttl, sizeof member->key_ttl, "%llu",
+             (unsigned long long)config->node_ttl * 2);
+    for (; member->proof_count < keys->count; member->proof_count++) {
+        const struct crypto_keys *key = &keys->keys[member->proof_count];
+        struct member_proof *proof = &member->proofs[member->proof_count];
+
+        if (!member_write_proof(key, (struct str){room, (size_t)length}, proof->exchange) ||
+            !member_write_proof(key, STR("wspush nodes of one cluster"), proof->key))
+            return false;
+    }
+    return true;
+}
+
+void member_leave(struct member *member)
+{
+    struct store *store = member->store;
+    struct store_key room[4];
+    struct str node = store_name(store, "node:", store->self.name, &room[0]);
+    struct redis_reply reply;
+
+    if (!member->joined || !store_call(store, &reply, (struct str[]){STR("GET"), node, {0}}))
+        return;
+    if (!str_equal(reply.text, str_from(member->incarnation)))
+        node = (struct str){0}; /* a rival's */
+    if (store_send(store, (struct str[]){STR("DEL"),
+                                         store_name(store, "records:", store->text, &room[1]),
+                                         store_name(store, "tombstone:", store->text, &room[2]),
+                                         node,
+                                         {0}}) &&
+        store_send_two(store, STR("SREM"), store_name(store, "nodes", "", &room[3]),
+                       str_from(store->text)))
+        store_skip(store, 2, &reply);
+}

@@ -1,0 +1,530 @@
+/* cluster_registry.c - what the nodes of a cluster know together, in Redis.
+ *
+ * The loop posts jobs, the thread posts events. The thread's rounds: one pipeline of look-ups, for
+ * a client waits for each; one pipeline of operations on records; one step of a burial; and before
+ * each of them the heartbeat, if it is due (cluster_member, cluster_burial). Each of these waits
+ * for REDIS_PATIENCE at most, so no flood of jobs delays a heartbeat, and registry_close has its
+ * end after two or three of them.
+ *
+ * Operations on records are not kept while they cannot be done: NOT_DONE at once. Their pipeline
+ * begins with a GET of this node's key. If that is gone, this node may have been taken for dead
+ * before or behind the operations: their results are held until the next heartbeat has found out,
+ * so that they are posted behind REVIVED.
+ *
+ * Accounts have a connection of their own, used by the thread of `accounts`. */
+#include "cluster_registry.h"
+
+#include "cluster_burial.h"
+#include "cluster_member.h"
+#include "redis.h"
+#include "worker.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define REASON_MAX 250 /* room for the reason in the answer to a look-up */
+
+enum registry_job_kind {
+    JOB_LOOK_UP,
+    JOB_WRITE,
+    JOB_CLEAR,
+    JOB_BURY,
+    JOB_GO_ON,
+    JOB_LEAVE,
+    JOB_STOP
+};
+
+struct registry_job {
+    struct mail mail;
+    enum registry_job_kind kind;
+    uint64_t id;
+    struct node_id node;
+    struct registry_event *answer; /* LOOK_UP */
+    struct str name, text;
+    char bytes[];
+};
+
+struct registry_jobs {
+    struct registry_job *first, *last;
+};
+
+struct registry {
+    struct mailbox mail, events;
+    int pipe[2]; /* wakes the thread */
+    pthread_t thread;
+    bool has_thread;
+    pthread_mutex_t lock; /* guards `stats` */
+    struct registry_stats stats;
+
+    /* the thread's own */
+    struct store store;
+    struct member member;
+    struct burials burials;
+    struct registry_jobs look_ups, writes;
+    struct registry_event *held;
+    bool stop, leave;
+
+    /* the account worker's own */
+    struct store account_store; /* its connection, and the names of its keys */
+    struct account_store accounts;
+};
+
+/* --- jobs ------------------------------------------------------------------------------------ */
+
+static void registry_push(struct registry_jobs *jobs, struct registry_job *job)
+{
+    job->mail.next = NULL;
+    if (jobs->last)
+        jobs->last->mail.next = &job->mail;
+    else
+        jobs->first = job;
+    jobs->last = job;
+}
+
+static struct registry_job *registry_after(const struct registry_job *job)
+{
+    return (struct registry_job *)job->mail.next;
+}
+
+static void registry_free_job(struct registry_job *job)
+{
+    free(job->answer);
+    free(job);
+}
+
+/* Frees the first `count` jobs. */
+static void registry_pop(struct registry_jobs *jobs, size_t count)
+{
+    for (; count && jobs->first; count--) {
+        struct registry_job *job = jobs->first;
+
+        jobs->first = registry_after(job);
+        registry_free_job(job);
+    }
+    if (!jobs->first)
+        jobs->last = NULL;
+}
+
+static size_t registry_count(const struct registry_jobs *jobs)
+{
+    size_t count = 0;
+
+    for (struct registry_job *job = jobs->first; job && count < REGISTRY_OPS_MAX;
+         job = registry_after(job))
+        count++;
+    return count;
+}
+
+/* Takes one job. */
+static void registry_take_job(struct registry *registry, struct registry_job *job)
+{
+    switch (job->kind) {
+    case JOB_LOOK_UP:
+        registry_push(&registry->look_ups, job);
+        return;
+    case JOB_WRITE:
+    case JOB_CLEAR:
+        registry_push(&registry->writes, job);
+        return;
+    case JOB_BURY:
+        burial_begin(&registry->burials, &job->node);
+        break;
+    case JOB_GO_ON:
+        burial_go_on(&registry->burials, &job->node);
+        break;
+    case JOB_LEAVE:
+    case JOB_STOP:
+        registry->stop = true;
+        registry->leave = job->kind == JOB_LEAVE;
+        break;
+    }
+    registry_free_job(job);
+}
+
+/* --- look-ups -------------------------------------------------------------------------------- */
+
+static void registry_answer(struct registry *registry, struct registry_job *job,
+                            const struct redis_reply *reply)
+{
+    struct registry_event *answer = job->answer;
+    char *reason = (char *)(answer + 1) + answer->text.length;
+
+    job->answer = NULL;
+    answer->id = job->id;
+    answer->found = reply->type != REDIS_NUMBER ? REGISTRY_UNREACHABLE
+                    : reply->number             ? REGISTRY_YES
+                                                : REGISTRY_NO;
+    if (answer->found == REGISTRY_UNREACHABLE) {
+        snprintf(reason, REASON_MAX, "%s", redis_reason(registry->store.redis));
+        answer->reason = str_from(reason);
+    }
+    mailbox_post(&registry->events, &answer->mail);
+}
+
+/* One pipeline of look-ups. */
+static void registry_look_some_up(struct registry *registry)
+{
+    struct store *store = &registry->store;
+    struct store_key room;
+    struct str accounts = store_name(store, "accounts", "", &room);
+    struct registry_job *job = registry->look_ups.first;
+    size_t count = registry_count(&registry->look_ups);
+    bool sent = true;
+
+    for (size_t i = 0; sent && i < count; i++, job = registry_after(job))
+        sent = store_send_two(store, STR("HEXISTS"), accounts, job->name);
+    job = registry->look_ups.first;
+    for (size_t i = 0; i < count; i++, job = registry_after(job)) {
+        struct redis_reply reply = {0};
+
+        if (sent)
+            store_next(store, &reply);
+        registry_answer(registry, job, &reply);
+    }
+    registry_pop(&registry->look_ups, count);
+}
+
+/* --- records --------------------------------------------------------------------------------- */
+
+static bool registry_send_write(struct store *store, const struct registry_job *job,
+                                struct str records)
+{
+    if (job->kind == JOB_CLEAR)
+        return store_send_one(store, STR("DEL"), records);
+    if (!job->text.length)
+        return store_send_two(store, STR("HDEL"), records, job->name);
+    return store_send(store, (struct str[]){STR("HSET"), records, job->name, job->text, {0}});
+}
+
+/* Sends the first `count` operations behind a GET of this node's key. */
+static bool registry_send_writes(struct registry *registry, size_t count)
+{
+    struct store *store = &registry->store;
+    struct store_key node_room, room;
+    struct str records = store_name(store, "records:", store->text, &room);
+    struct registry_job *job = registry->writes.first;
+    bool sent =
+        store_send_one(store, STR("GET"), store_name(store, "node:", store->self.name, &node_room));
+
+    for (; sent && count; count--, job = registry_after(job))
+        sent = registry_send_write(store, job, records);
+    return sent;
+}
+
+static enum registry_change registry_read_change(struct store *store)
+{
+    struct redis_reply reply;
+
+    if (store_next(store, &reply))
+        return reply.number ? REGISTRY_CHANGED : REGISTRY_UNCHANGED;
+    return reply.type == REDIS_REFUSAL ? REGISTRY_NOT_DONE : REGISTRY_UNKNOWN;
+}
+
+/* Does the first `count` operations. False: this node's key was gone. */
+static bool registry_do_writes(struct registry *registry, size_t count,
+                               struct registry_event *written)
+{
+    struct registry_result *results = (struct registry_result *)(written + 1);
+    struct redis_reply reply = {0};
+    bool sent = member_is_alive(&registry->member) && !registry->held &&
+                registry_send_writes(registry, count);
+    bool gone = sent && store_next(&registry->store, &reply) &&
+                !str_equal(reply.text, str_from(registry->member.incarnation));
+    struct registry_job *job = registry->writes.first;
+
+    for (size_t i = 0; i < count; i++, job = registry_after(job)) {
+        enum registry_change change =
+            sent ? registry_read_change(&registry->store) : REGISTRY_NOT_DONE;
+
+        if (job->kind == JOB_WRITE)
+            results[written->count++] = (struct registry_result){job->id, change};
+    }
+    written->results = results;
+    return !gone;
+}
+
+/* One pipeline of operations on records. */
+static void registry_write_some(struct registry *registry)
+{
+    size_t count = registry_count(&registry->writes);
+    struct registry_event *written;
+
+    if (!count)
+        return;
+    written = store_new_event(REGISTRY_WRITTEN, count * sizeof(struct registry_result));
+    if (!written)
+        return; /* the next round may have memory */
+    if (!registry_do_writes(registry, count, written)) {
+        registry->held = written;
+        registry->store.hurry = true;
+    } else if (written->count) {
+        mailbox_post(&registry->events, &written->mail);
+    } else {
+        free(written);
+    }
+    registry_pop(&registry->writes, count);
+}
+
+/* --- the thread ------------------------------------------------------------------------------ */
+
+/* What comes before each piece of work: new jobs and the heartbeat. False: it is time to end. */
+static bool registry_begin(struct registry *registry)
+{
+    struct registry_job *job = (struct registry_job *)mailbox_take(&registry->mail), *next;
+
+    for (; job; job = next) {
+        next = registry_after(job);
+        registry_take_job(registry, job);
+    }
+    if (registry->stop)
+        return false;
+    member_keep_time(&registry->member);
+    pthread_mutex_lock(&registry->lock);
+    registry->stats.beat_at = registry->member.beat_at;
+    pthread_mutex_unlock(&registry->lock);
+    if (registry->held && member_is_alive(&registry->member)) {
+        mailbox_post(&registry->events, &registry->held->mail);
+        registry->held = NULL;
+    }
+    return !registry->member.conflict;
+}
+
+/* Waits until there is something to do. */
+static void registry_rest(struct registry *registry)
+{
+    struct pollfd wake = {registry->pipe[0], POLLIN, 0};
+    int64_t until = registry->member.next_beat, burial = burial_deadline(&registry->burials);
+    int64_t wait = (burial < until ? burial : until) - worker_now();
+
+    if (registry->look_ups.first || registry->writes.first || registry->store.hurry || wait < 0)
+        wait = 0;
+    poll(&wake, 1, wait < INT_MAX ? (int)wait : INT_MAX);
+    mailbox_drain(registry->pipe[0]);
+}
+
+static void *registry_work(void *argument)
+{
+    struct registry *registry = argument;
+
+    while (registry_begin(registry)) {
+        registry_look_some_up(registry);
+        if (!registry_begin(registry))
+            break;
+        registry_write_some(registry);
+        if (!registry_begin(registry))
+            break;
+        burial_step(&registry->burials);
+        registry_rest(registry);
+    }
+    if (registry->leave)
+        member_leave(&registry->member);
+    return NULL;
+}
+
+/* --- accounts -------------------------------------------------------------------------------- */
+
+static enum account_outcome registry_find_account(void *state, struct str name, struct buf *record)
+{
+    struct store *store = state;
+    struct store_key room;
+    struct redis_reply reply;
+
+    if (!redis_call_again(
+            store->redis,
+            (struct str[]){STR("HGET"), store_name(store, "accounts", "", &room), name, {0}},
+            &reply))
+        return ACCOUNT_UNREACHABLE;
+    if (reply.type != REDIS_TEXT)
+        return ACCOUNT_DENIED;
+    buf_append(record, reply.text);
+    return ACCOUNT_DONE;
+}
+
+static enum account_outcome registry_add_account(void *state, struct str name, struct str record)
+{
+    struct store *store = state;
+    struct store_key room;
+    struct redis_reply reply;
+    struct str words[] = {
+        STR("HSETNX"), store_name(store, "accounts", "", &room), name, record, {0}};
+    struct buf present = {0};
+    enum account_outcome outcome = ACCOUNT_EXISTS;
+
+    if (!redis_call_again(store->redis, words, &reply))
+        return ACCOUNT_UNREACHABLE;
+    if (reply.number)
+        return ACCOUNT_DONE;
+    /* it may be this very one, from an attempt whose reply was lost: no two records are alike */
+    if (registry_find_account(state, name, &present) == ACCOUNT_DONE &&
+        str_equal(str_of(&present), record))
+        outcome = ACCOUNT_DONE;
+    buf_free(&present);
+    return outcome;
+}
+
+static const char *registry_account_reason(void *state)
+{
+    const struct store *store = state;
+
+    return redis_reason(store->redis);
+}
+
+const struct account_store *registry_accounts(struct registry *registry)
+{
+    return &registry->accounts;
+}
+
+/* --- the loop's side ------------------------------------------------------------------------- */
+
+static bool registry_post(struct registry *registry, struct registry_job job, struct str name,
+                          struct str text)
+{
+    struct registry_job *copy = malloc(sizeof *copy + name.length + text.length);
+
+    if (!copy)
+        return false;
+    *copy = job;
+    if (name.length)
+        memcpy(copy->bytes, name.at, name.length);
+    if (text.length)
+        memcpy(copy->bytes + name.length, text.at, text.length);
+    copy->name = (struct str){copy->bytes, name.length};
+    copy->text = (struct str){copy->bytes + name.length, text.length};
+    mailbox_post(&registry->mail, &copy->mail);
+    return true;
+}
+
+struct registry_event *registry_take(struct registry *registry)
+{
+    return (struct registry_event *)mailbox_take(&registry->events);
+}
+
+bool registry_look_up(struct registry *registry, uint64_t id, struct str system)
+{
+    struct registry_event *answer = store_new_event(REGISTRY_FOUND, system.length + REASON_MAX);
+    struct registry_job job = {.kind = JOB_LOOK_UP, .id = id, .answer = answer};
+
+    if (!answer)
+        return false;
+    if (system.length)
+        memcpy(answer + 1, system.at, system.length);
+    answer->text = (struct str){(const char *)(answer + 1), system.length};
+    if (registry_post(registry, job, system, (struct str){0}))
+        return true;
+    free(answer);
+    return false;
+}
+
+bool registry_write(struct registry *registry, uint64_t id, struct str name, struct str text)
+{
+    return registry_post(registry, (struct registry_job){.kind = JOB_WRITE, .id = id}, name, text);
+}
+
+void registry_clear(struct registry *registry)
+{
+    registry_post(registry, (struct registry_job){.kind = JOB_CLEAR}, (struct str){0},
+                  (struct str){0});
+}
+
+void registry_bury(struct registry *registry, const struct node_id *dead)
+{
+    registry_post(registry, (struct registry_job){.kind = JOB_BURY, .node = *dead}, (struct str){0},
+                  (struct str){0});
+}
+
+void registry_go_on(struct registry *registry, const struct node_id *dead)
+{
+    registry_post(registry, (struct registry_job){.kind = JOB_GO_ON, .node = *dead},
+                  (struct str){0}, (struct str){0});
+}
+
+void registry_read_stats(struct registry *registry, struct registry_stats *stats)
+{
+    pthread_mutex_lock(&registry->lock);
+    *stats = registry->stats;
+    pthread_mutex_unlock(&registry->lock);
+}
+
+/* --- open and close -------------------------------------------------------------------------- */
+
+static bool registry_start(struct registry *registry, const struct registry_options *options)
+{
+    registry->store = (struct store){.config = options->config,
+                                     .redis = redis_new(options->config),
+                                     .events = &registry->events,
+                                     .self = options->self};
+    registry->account_store =
+        (struct store){.config = options->config, .redis = redis_new(options->config)};
+    registry->accounts = (struct account_store){&registry->account_store, registry_find_account,
+                                                registry_add_account, registry_account_reason};
+    registry->burials.store = &registry->store;
+    if (!registry->store.redis || !registry->account_store.redis || !mailbox_pipe(registry->pipe))
+        return false;
+    registry->mail.wake = registry->pipe[1];
+    registry->has_thread = member_open(&registry->member, &registry->store, options->keys) &&
+                           worker_start(&registry->thread, registry_work, registry);
+    return registry->has_thread;
+}
+
+struct registry *registry_open(const struct registry_options *options)
+{
+    struct registry *registry = calloc(1, sizeof *registry);
+
+    if (!registry)
+        return NULL;
+    registry->pipe[0] = registry->pipe[1] = -1;
+    pthread_mutex_init(&registry->lock, NULL);
+    mailbox_open(&registry->events, options->wake);
+    mailbox_open(&registry->mail, -1);
+    if (registry_start(registry, options))
+        return registry;
+    registry_close(registry, false);
+    return NULL;
+}
+
+/* Frees what nobody has taken. */
+static void registry_drop(struct registry *registry)
+{
+    struct registry_job *job = (struct registry_job *)mailbox_take(&registry->mail), *next;
+    struct registry_event *event = registry_take(registry), *later;
+
+    for (; job; job = next) {
+        next = registry_after(job);
+        registry_free_job(job);
+    }
+    registry_pop(&registry->look_ups, SIZE_MAX);
+    registry_pop(&registry->writes, SIZE_MAX);
+    for (; event; event = later) {
+        later = (struct registry_event *)event->mail.next;
+        free(event);
+    }
+    free(registry->held);
+    burial_close(&registry->burials);
+}
+
+void registry_close(struct registry *registry, bool clean)
+{
+    struct registry_job stop = {.kind = clean ? JOB_LEAVE : JOB_STOP};
+
+    if (!registry)
+        return;
+    if (registry->has_thread) {
+        while (!registry_post(registry, stop, (struct str){0}, (struct str){0}))
+            poll(NULL, 0, 10);
+        pthread_join(registry->thread, NULL);
+    }
+    registry_drop(registry);
+    mailbox_close(&registry->mail);
+    mailbox_close(&registry->events);
+    pthread_mutex_destroy(&registry->lock);
+    for (int i = 0; i < 2; i++)
+        if (registry->pipe[i] >= 0)
+            close(registry->pipe[i]);
+    redis_free(registry->store.redis);
+    redis_free(registry->account_store.redis);
+    free(registry);
+}

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# registry.sh - tests/test_cluster_registry.c with a Redis.
+. "$(dirname "$0")/../cluster_lib.sh"
+
+start_redis
+export REDIS_PORT
+vectors "build/${VARIANT:-cluster-asan}/test_cluster_registry"
+finish

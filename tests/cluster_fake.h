@@ -1,0 +1,929 @@
+/* cluster_fake.h - a node of a cluster whose bus, links and registry are fakes: they note what they
+ * are asked to do, and a test feeds the events. One cluster at a time: `fake`. */
+#ifndef WSPUSH_TEST_CLUSTER_FAKE_H
+#define WSPUSH_TEST_CLUSTER_FAKE_H
+
+#include "cluster.h"
+#include "cluster_presence.h"
+#include "cluster_route.h"
+#include "cluster_state.h"
+
+#include "node.h"
+
+#define FAKE_MAX 8192
+#define FAKE_GUESTS 8
+#define FAKE_TIMEOUT 2000 /* rpc_timeout */
+#define FAKE_TTL 10000    /* node_ttl */
+
+/* A publication that bus_publish took. */
+struct fake_publication {
+    struct bus_publication with; /* `text` is freed with the fake, `to` points to: */
+    struct node_id to;
+    uint64_t number; /* of its stream */
+    bool done;       /* it came back or failed */
+};
+
+struct fake_binding {
+    uint16_t slot;
+    uint32_t version;
+    bool bound;
+    bool done; /* BOUND was told */
+};
+
+/* A message that links_send took. */
+struct fake_message {
+    struct node_id to;
+    struct str text;
+};
+
+/* An operation on a record. */
+struct fake_operation {
+    uint64_t id;
+    struct str name, text;
+    bool done;
+};
+
+static struct fake {
+    struct cluster *cluster;
+    int64_t now;
+    struct node_id self;
+
+    struct fake_publication publications[FAKE_MAX];
+    size_t publication_count;
+    uint64_t numbers[LANE_COUNT][WIRE_PARTITIONS];
+    struct fake_binding bindings[FAKE_MAX];
+    size_t binding_count;
+    uint64_t acknowledged;
+    bool bus_is_full, binds_at_once;
+    struct bus_event *bus_first, *bus_last;
+
+    struct peer *peers;
+    struct fake_message messages[FAKE_MAX];
+    size_t message_count, message_taken;
+    struct link_event *link_first, *link_last;
+
+    struct fake_operation operations[FAKE_MAX];
+    size_t operation_count;
+    struct fake_operation look_ups[64];
+    size_t look_up_count;
+    struct node_id buried[64], gone_on[64];
+    size_t buried_count, gone_on_count, cleared;
+    struct registry_event *registry_first, *registry_last;
+    bool registry_is_full, closed_clean;
+} fake;
+
+/* What stands for a link that is up. */
+static char fake_link;
+
+static const struct node_id fake_nodes[] = {
+    {"10.0.0.2:8800", 200}, {"[::1]:8800", 300}, {"node4.example:8800", 400}};
+
+static inline struct str fake_keep(struct str text)
+{
+    return exact_copy(text);
+}
+
+/* --- the bus ---------------------------------------------------------------------------------- */
+
+const uint32_t bus_echo_bounds[BUS_ECHO_BUCKETS - 1] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
+
+struct bus *bus_open(const struct bus_options *options)
+{
+    fake.self = options->self;
+    return (struct bus *)&fake_link;
+}
+
+/* An event with `text` behind it, which it owns. */
+static inline struct bus_event *fake_bus_event(enum bus_event_kind kind, struct str text)
+{
+    struct bus_event *event = calloc(1, sizeof *event + text.length);
+
+    if (!event)
+        abort();
+    event->kind = kind;
+    event->text = (struct str){(char *)(event + 1), text.length};
+    if (text.length)
+        memcpy((char *)(event + 1), text.at, text.length);
+    if (fake.bus_last)
+        fake.bus_last->mail.next = &event->mail;
+    else
+        fake.bus_first = event;
+    fake.bus_last = event;
+    return event;
+}
+
+bool bus_publish(struct bus *bus, const struct bus_publication *publication)
+{
+    struct fake_publication *kept = &fake.publications[fake.publication_count];
+
+    CHECK(bus == (struct bus *)&fake_link);
+    if (fake.bus_is_full || !CHECK(fake.publication_count < FAKE_MAX))
+        return false;
+    fake.publication_count++;
+    *kept = (struct fake_publication){
+        .with = *publication, .number = ++fake.numbers[publication->lane][publication->partition]};
+    kept->with.text = fake_keep(publication->text);
+    if (publication->to)
+        kept->to = *publication->to;
+    kept->with.to = publication->to ? &kept->to : NULL;
+    return true;
+}
+
+/* A batch of one entry comes. */
+static inline void fake_batch(const struct node_id *origin, enum wire_lane lane, unsigned partition,
+                              uint64_t number, struct str entry)
+{
+    struct buf bytes = {0};
+    struct bus_event *event;
+
+    wire_append_entry(&bytes, entry);
+    event = fake_bus_event(BUS_BATCH, str_of(&bytes));
+    event->batch = (struct wire_batch){*origin, lane, partition, number, 1, event->text};
+    buf_free(&bytes);
+}
+
+/* RabbitMQ has a binding. */
+static inline void fake_bound(struct fake_binding *binding)
+{
+    struct bus_event *event = fake_bus_event(BUS_BOUND, (struct str){0});
+
+    CHECK(!binding->done);
+    binding->done = true;
+    event->slot = binding->slot;
+    event->version = binding->version;
+}
+
+void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound)
+{
+    struct fake_binding *kept = &fake.bindings[fake.binding_count];
+
+    if (!CHECK(bus == (struct bus *)&fake_link && fake.binding_count < FAKE_MAX))
+        return;
+    for (size_t i = 0; i < fake.binding_count; i++)
+        CHECK(fake.bindings[i].slot != slot || fake.bindings[i].version < version);
+    fake.binding_count++;
+    *kept = (struct fake_binding){slot, version, bound, false};
+    if (fake.binds_at_once)
+        fake_bound(kept);
+}
+
+struct bus_event *bus_take(struct bus *bus)
+{
+    struct bus_event *first = fake.bus_first;
+
+    CHECK(bus == (struct bus *)&fake_link);
+    fake.bus_first = fake.bus_last = NULL;
+    return first;
+}
+
+void bus_acknowledge(struct bus *bus, uint64_t count)
+{
+    (void)bus;
+    fake.acknowledged += count;
+}
+
+void bus_read_stats(struct bus *bus, struct bus_stats *stats)
+{
+    (void)bus;
+    *stats = (struct bus_stats){.published = 1, .failed = 2, .returned = 3, .strange = 4};
+}
+
+bool bus_is_idle(struct bus *bus)
+{
+    size_t open = 0;
+
+    (void)bus;
+    for (size_t i = 0; i < fake.publication_count; i++)
+        open += !fake.publications[i].done;
+    return open == 0;
+}
+
+void bus_close(struct bus *bus)
+{
+    (void)bus;
+}
+
+/* --- the links -------------------------------------------------------------------------------- */
+
+struct links *links_open(const struct links_options *options)
+{
+    (void)options;
+    return (struct links *)&fake_link;
+}
+
+void links_join(struct links *links, const struct node_id *self)
+{
+    (void)links;
+    CHECK(node_equal(self, &fake.self));
+}
+
+struct peer *links_find(const struct links *links, const struct node_id *id)
+{
+    struct peer *peer = fake.peers;
+
+    (void)links;
+    while (peer && !node_equal(&peer->id, id))
+        peer = peer->next;
+    return peer;
+}
+
+struct peer *links_find_tag(const struct links *links, const struct node_tag *tag)
+{
+    struct peer *peer = fake.peers;
+
+    (void)links;
+    while (peer && !node_has_tag(&peer->tag, tag))
+        peer = peer->next;
+    return peer;
+}
+
+struct peer *links_all(const struct links *links)
+{
+    (void)links;
+    return fake.peers;
+}
+
+struct peer *links_add(struct links *links, const struct node_id *id)
+{
+    struct peer *peer = links_find(links, id);
+
+    if (peer)
+        return peer;
+    peer = calloc(1, sizeof *peer);
+    if (!peer)
+        abort();
+    peer->id = *id;
+    CHECK(node_make_tag(id, &peer->tag));
+    peer->next = fake.peers;
+    fake.peers = peer;
+    return peer;
+}
+
+void links_remove(struct links *links, struct peer *peer)
+{
+    struct peer **at = &fake.peers;
+
+    (void)links;
+    while (*at && *at != peer)
+        at = &(*at)->next;
+    if (CHECK(*at != NULL))
+        *at = peer->next;
+    free(peer);
+}
+
+bool links_reach(const struct links *links, const struct peer *peer)
+{
+    (void)links;
+    return peer->link != NULL;
+}
+
+bool links_send(struct links *links, struct peer *peer, struct str text)
+{
+    struct fake_message *kept = &fake.messages[fake.message_count];
+
+    if (!links_reach(links, peer) || !CHECK(fake.message_count < FAKE_MAX))
+        return false;
+    fake.message_count++;
+    *kept = (struct fake_message){peer->id, fake_keep(text)};
+    return true;
+}
+
+size_t links_poll_count(const struct links *links)
+{
+    (void)links;
+    return 0;
+}
+
+void links_poll(const struct links *links, struct pollfd *polls)
+{
+    (void)links;
+    (void)polls;
+}
+
+void links_serve(struct links *links, const struct pollfd *polls, int64_t now)
+{
+    (void)links;
+    (void)polls;
+    CHECK(now == fake.now);
+}
+
+void links_flush(struct links *links)
+{
+    (void)links;
+}
+
+int64_t links_deadline(const struct links *links)
+{
+    (void)links;
+    return INT64_MAX;
+}
+
+struct link_event *links_take(struct links *links)
+{
+    struct link_event *event = fake.link_first;
+
+    (void)links;
+    if (!event)
+        return NULL;
+    fake.link_first = event->next;
+    if (!event->next)
+        fake.link_last = NULL;
+    return event;
+}
+
+void links_close(struct links *links)
+{
+    (void)links;
+    while (fake.peers)
+        links_remove(links, fake.peers);
+}
+
+static inline void fake_link_event(enum link_event_kind kind, const struct node_id *from,
+                                   struct str text)
+{
+    struct link_event *event = calloc(1, sizeof *event);
+
+    if (!event)
+        abort();
+    event->kind = kind;
+    event->from = *from;
+    if (text.length)
+        CHECK(buf_append(&event->text, text));
+    if (fake.link_last)
+        fake.link_last->next = event;
+    else
+        fake.link_first = event;
+    fake.link_last = event;
+}
+
+/* --- the registry ----------------------------------------------------------------------------- */
+
+struct registry *registry_open(const struct registry_options *options)
+{
+    fake.self = options->self;
+    return (struct registry *)&fake_link;
+}
+
+const struct account_store *registry_accounts(struct registry *registry)
+{
+    (void)registry;
+    return NULL;
+}
+
+struct registry_event *registry_take(struct registry *registry)
+{
+    struct registry_event *first = fake.registry_first;
+
+    (void)registry;
+    fake.registry_first = fake.registry_last = NULL;
+    return first;
+}
+
+static inline struct registry_event *fake_registry_event(enum registry_event_kind kind,
+                                                         const char *text)
+{
+    size_t length = strlen(text);
+    struct registry_event *event = calloc(1, sizeof *event + length + 1);
+
+    if (!event)
+        abort();
+    event->kind = kind;
+    memcpy(event + 1, text, length);
+    event->text = (struct str){(char *)(event + 1), length};
+    if (fake.registry_last)
+        fake.registry_last->mail.next = &event->mail;
+    else
+        fake.registry_first = event;
+    fake.registry_last = event;
+    return event;
+}
+
+static inline bool fake_take_operation(struct fake_operation *kept, uint64_t id, struct str name,
+                                       struct str text)
+{
+    *kept = (struct fake_operation){id, fake_keep(name), fake_keep(text), false};
+    return true;
+}
+
+bool registry_look_up(struct registry *registry, uint64_t id, struct str system)
+{
+    (void)registry;
+    return !fake.registry_is_full && CHECK(fake.look_up_count < COUNT(fake.look_ups)) &&
+           fake_take_operation(&fake.look_ups[fake.look_up_count++], id, system, (struct str){0});
+}
+
+bool registry_write(struct registry *registry, uint64_t id, struct str name, struct str text)
+{
+    (void)registry;
+    return !fake.registry_is_full && CHECK(fake.operation_count < FAKE_MAX) &&
+           fake_take_operation(&fake.operations[fake.operation_count++], id, name, text);
+}
+
+void registry_clear(struct registry *registry)
+{
+    (void)registry;
+    fake.cleared++;
+}
+
+void registry_bury(struct registry *registry, const struct node_id *dead)
+{
+    (void)registry;
+    if (CHECK(fake.buried_count < COUNT(fake.buried)))
+        fake.buried[fake.buried_count++] = *dead;
+}
+
+void registry_go_on(struct registry *registry, const struct node_id *dead)
+{
+    (void)registry;
+    if (CHECK(fake.gone_on_count < COUNT(fake.gone_on)))
+        fake.gone_on[fake.gone_on_count++] = *dead;
+}
+
+void registry_read_stats(struct registry *registry, struct registry_stats *stats)
+{
+    (void)registry;
+    stats->beat_at = fake.now - 7;
+}
+
+void registry_close(struct registry *registry, bool clean)
+{
+    (void)registry;
+    fake.closed_clean = clean;
+}
+
+/* --- the node --------------------------------------------------------------------------------- */
+
+/* One iteration of the loop, as far as it concerns the cluster. */
+static inline void fake_serve(void)
+{
+    conn_begin_share(&node.shared);
+    cluster_serve(fake.cluster, NULL, fake.now);
+    cluster_flush(fake.cluster);
+    flush();
+}
+
+static inline void fake_wait(int64_t milliseconds)
+{
+    fake.now += milliseconds;
+    fake_serve();
+}
+
+/* The registry lists this node and the first `count` others, all alive. */
+static inline void fake_list(size_t count)
+{
+    static struct registry_node nodes[1 + COUNT(fake_nodes)];
+    struct registry_event *event = fake_registry_event(REGISTRY_NODES, "");
+
+    nodes[0] = (struct registry_node){fake.self, true};
+    for (size_t i = 0; i < count; i++)
+        nodes[1 + i] = (struct registry_node){fake_nodes[i], true};
+    event->nodes = nodes;
+    event->count = 1 + count;
+}
+
+static inline struct peer *fake_peer(size_t which)
+{
+    struct peer *peer = links_find(NULL, &fake_nodes[which]);
+
+    if (!CHECK(peer != NULL))
+        abort();
+    return peer;
+}
+
+/* Another node sends a message. */
+static inline void fake_say(size_t which, const struct cluster_msg *msg)
+{
+    struct buf text = {0};
+
+    CHECK(msg_write(&text, msg));
+    fake_link_event(LINK_EVENT_MESSAGE, &fake_nodes[which], str_of(&text));
+    buf_free(&text);
+}
+
+/* The link to a node comes up, and it says that it is ready. */
+static inline void fake_link_up(size_t which)
+{
+    struct cluster_msg status = {.kind = MSG_STATUS, .at = fake.now, .ready = true};
+
+    fake_peer(which)->link = (struct link *)&fake_link;
+    fake_link_event(LINK_EVENT_UP, &fake_nodes[which], (struct str){0});
+    fake_say(which, &status);
+}
+
+static inline void fake_link_down(size_t which)
+{
+    fake_peer(which)->link = NULL;
+    fake_link_event(LINK_EVENT_DOWN, &fake_nodes[which], (struct str){0});
+}
+
+/* Forgets what was sent, published, bound and written so far. */
+static inline void fake_forget(void)
+{
+    for (size_t i = 0; i < fake.message_count; i++)
+        free_copy(fake.messages[i].text);
+    for (size_t i = 0; i < fake.publication_count; i++)
+        free_copy(fake.publications[i].with.text);
+    for (size_t i = 0; i < fake.operation_count; i++) {
+        free_copy(fake.operations[i].name);
+        free_copy(fake.operations[i].text);
+    }
+    for (size_t i = 0; i < fake.look_up_count; i++) {
+        free_copy(fake.look_ups[i].name);
+        free_copy(fake.look_ups[i].text);
+    }
+    fake.message_count = fake.message_taken = fake.publication_count = 0;
+    fake.operation_count = fake.look_up_count = 0;
+    fake.buried_count = fake.gone_on_count = 0;
+}
+
+/* Opens a cluster's node that has not joined. */
+static inline void fake_open(void)
+{
+    struct cluster_options options = {.config = &node.config,
+                                      .log = &node.log,
+                                      .keys = &node.keys,
+                                      .hub = &node.hub,
+                                      .shared = &node.shared,
+                                      .host = STR("10.0.0.1"),
+                                      .port = 8800,
+                                      .listener = -1,
+                                      .wake = -1};
+
+    node_open();
+    memset(&fake, 0, sizeof fake);
+    fake.now = 1000000;
+    fake.binds_at_once = true;
+    node.config.rpc_timeout = FAKE_TIMEOUT;
+    node.config.node_ttl = FAKE_TTL;
+    fake.cluster = cluster_open(&options);
+    CHECK(fake.cluster && strcmp(fake.self.name, "10.0.0.1:8800") == 0);
+    node.api.cluster = fake.cluster;
+}
+
+/* It joins, beside the first `count` other nodes, and RabbitMQ is up; all have been for long. */
+static inline void fake_join(size_t count)
+{
+    struct registry_event *joined = fake_registry_event(REGISTRY_JOINED, "");
+
+    fake.self.incarnation = 100;
+    joined->self = fake.self;
+    fake_list(count);
+    fake_serve();
+    for (size_t i = 0; i < count; i++)
+        fake_link_up(i);
+    fake_bus_event(BUS_UP, (struct str){0});
+    fake_serve();
+    fake_wait(60000);
+    for (size_t i = 0; i < count; i++) {
+        struct cluster_msg status = {.kind = MSG_STATUS, .at = fake.now, .ready = true};
+
+        fake_say(i, &status);
+    }
+    fake_list(count);
+    fake_serve();
+    CHECK(!cluster_unready(fake.cluster) && !cluster_trouble(fake.cluster));
+    fake_forget();
+}
+
+static inline void fake_start(size_t count)
+{
+    fake_open();
+    fake_join(count);
+}
+
+/* Closes everything; clients must have left. */
+static inline void fake_end(void)
+{
+    cluster_close(fake.cluster);
+    node.hub.hooks = NULL;
+    node.api.cluster = NULL;
+    fake_forget();
+    for (struct bus_event *event = fake.bus_first, *next; event; event = next) {
+        next = (struct bus_event *)event->mail.next;
+        free(event);
+    }
+    for (struct link_event *event; (event = links_take(NULL));) {
+        buf_free(&event->text);
+        free(event);
+    }
+    for (struct registry_event *event = fake.registry_first, *next; event; event = next) {
+        next = (struct registry_event *)event->mail.next;
+        free(event);
+    }
+    node_close();
+}
+
+/* --- what comes through the bus --------------------------------------------------------------- */
+
+/* A publication comes back to this node. */
+static inline void fake_return(size_t which)
+{
+    struct fake_publication *kept = &fake.publications[which];
+
+    if (!CHECK(which < fake.publication_count && !kept->done))
+        return;
+    kept->done = true;
+    fake_batch(&fake.self, kept->with.lane, kept->with.partition, kept->number, kept->with.text);
+}
+
+/* All that has not come back does. */
+static inline void fake_return_all(void)
+{
+    for (size_t i = 0; i < fake.publication_count; i++)
+        if (!fake.publications[i].done)
+            fake_return(i);
+    fake_serve();
+}
+
+/* A publication fails. */
+static inline void fake_fail(size_t which, const char *why)
+{
+    struct fake_publication *kept = &fake.publications[which];
+    struct bus_event *event = fake_bus_event(BUS_FAILED, str_from(why));
+
+    CHECK(!kept->done && kept->with.lane == LANE_SEND);
+    kept->done = true;
+    event->id = kept->with.id;
+    event->batch.partition = kept->with.partition;
+}
+
+/* Another node publishes a message. */
+static inline void fake_publish(size_t which, enum wire_lane lane, uint64_t number,
+                                const struct cluster_msg *msg)
+{
+    struct buf text = {0};
+
+    CHECK(msg_write(&text, msg));
+    fake_batch(&fake_nodes[which], lane, wire_partition(msg->command.system), number,
+               str_of(&text));
+    buf_free(&text);
+}
+
+/* --- what this node has said ------------------------------------------------------------------ */
+
+/* A message read; its views are the fake's until fake_forget. */
+struct fake_reading {
+    struct buf decoded;
+    struct cluster_msg msg;
+};
+
+static struct fake_reading fake_reading;
+
+/* The message that a text is. */
+static inline const struct cluster_msg *fake_read(struct str text)
+{
+    if (!CHECK(msg_read(text, &fake_reading.decoded, &fake_reading.msg)))
+        fake_reading.msg = (struct cluster_msg){.kind = MSG_LEAVE};
+    return &fake_reading.msg;
+}
+
+/* The next message, other than a status, that was sent to this node; NULL if there is none. Others
+ * before it are passed over. */
+static inline const struct cluster_msg *fake_sent_to(size_t which)
+{
+    while (fake.message_taken < fake.message_count) {
+        const struct fake_message *message = &fake.messages[fake.message_taken++];
+
+        if (node_equal(&message->to, &fake_nodes[which]) &&
+            fake_read(message->text)->kind != MSG_STATUS)
+            return &fake_reading.msg;
+    }
+    return NULL;
+}
+
+/* True if nothing but its status was sent. */
+static inline bool fake_sent_nothing(void)
+{
+    bool good = true;
+
+    while (fake.message_taken < fake.message_count) {
+        struct str text = fake.messages[fake.message_taken++].text;
+
+        if (fake_read(text)->kind != MSG_STATUS) {
+            printf("  sent: %.*s\n", (int)text.length, text.at);
+            good = false;
+        }
+    }
+    return good;
+}
+
+/* The publications that have not come back. */
+static inline size_t fake_open_publications(void)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < fake.publication_count; i++)
+        count += !fake.publications[i].done;
+    return count;
+}
+
+/* Frees what reading needed: call it before main returns. */
+static inline void fake_free_reading(void)
+{
+    buf_free(&fake_reading.decoded);
+}
+
+/* --- results ---------------------------------------------------------------------------------- */
+
+/* The next result; it must be this ticket's. */
+static inline const struct cluster_result *fake_result(uint64_t ticket)
+{
+    const struct cluster_result *result = cluster_result(fake.cluster);
+
+    if (!CHECK(result && result->ticket == ticket)) {
+        static struct cluster_result none;
+
+        printf("  ticket %llu, not %llu\n", result ? (unsigned long long)result->ticket : 0,
+               (unsigned long long)ticket);
+        return result ? result : &none;
+    }
+    return result;
+}
+
+static inline bool fake_no_result(void)
+{
+    const struct cluster_result *result = cluster_result(fake.cluster);
+
+    if (result)
+        printf("  a result of %llu: %d %s\n", (unsigned long long)result->ticket,
+               (int)result->outcome.code, result->outcome.error ? result->outcome.error : "");
+    return !result;
+}
+
+/* --- clients ---------------------------------------------------------------------------------- */
+
+struct fake_guest {
+    struct conn conn;
+    struct far_end far;
+    char id[CRYPTO_ID_TEXT + 3]; /* as JSON */
+};
+
+static struct fake_guest guests[FAKE_GUESTS];
+
+/* A client connects to this node; its slot is bound in time. */
+static inline void fake_arrive(size_t who, const char *system)
+{
+    struct fake_guest *guest = &guests[who];
+    struct far_frame frame = {0};
+
+    conn_open(&guest->conn, far_open(&guest->far), &node.shared);
+    CHECK(hub_connect(&node.hub, &guest->conn, str_from(system)));
+    flush();
+    memset(guest->id, 0, sizeof guest->id);
+    if (CHECK(far_next(&guest->far, &frame) && frame.payload.length > CRYPTO_ID_TEXT + 5))
+        memcpy(guest->id, frame.payload.at + frame.payload.length - 5 - CRYPTO_ID_TEXT + 1,
+               CRYPTO_ID_TEXT + 2);
+    fake_serve();
+    fake_serve();
+}
+
+static inline void fake_depart(size_t who)
+{
+    struct fake_guest *guest = &guests[who];
+
+    if (guest->conn.client)
+        hub_disconnect(&node.hub, guest->conn.client, "test");
+    flush();
+    conn_kill(&guest->conn);
+    flush();
+    conn_close(&guest->conn);
+    far_close(&guest->far);
+}
+
+static inline struct json_value fake_id(size_t who)
+{
+    return (struct json_value){JSON_STRING, str_from(guests[who].id)};
+}
+
+/* The id of a client of another node. */
+static inline struct json_value fake_foreign_id(const struct node_id *owner, uint64_t number)
+{
+    struct node_tag tag;
+    char id[CRYPTO_ID_TEXT];
+
+    CHECK(node_make_tag(owner, &tag) && wire_seal_client(&node.keys, &tag, number, id));
+    return (struct json_value){JSON_STRING, str_from(say("\"%.*s\"", CRYPTO_ID_TEXT, id))};
+}
+
+/* --- commands --------------------------------------------------------------------------------- */
+
+static inline struct command fake_command(enum command_kind kind)
+{
+    return (struct command){.kind = kind,
+                            .system = STR("shop"),
+                            .group = STR("g"),
+                            .msg = STR("\"m\""),
+                            .data = STR("1"),
+                            .close_code = 4000};
+}
+
+static inline struct command fake_send(const char *data)
+{
+    struct command command = fake_command(COMMAND_SEND_TO_GROUP);
+
+    command.data = str_from(data);
+    return command;
+}
+
+static inline struct command fake_to_client(struct json_value client, const char *data)
+{
+    struct command command = fake_command(COMMAND_SEND_TO_CLIENT);
+
+    command.client = client;
+    command.data = str_from(data);
+    return command;
+}
+
+static inline struct command fake_bind(struct json_value client, const char *group)
+{
+    struct command command = fake_command(COMMAND_BIND);
+
+    command.client = client;
+    command.group = str_from(group);
+    return command;
+}
+
+static struct outcome fake_outcome; /* of the last command that was done at once */
+
+/* Gives the cluster a command. True if the outcome is there at once, in fake_outcome. */
+static inline bool fake_done(struct command command, bool receipt, uint64_t ticket)
+{
+    buf_free(&fake_outcome.list);
+    fake_outcome = (struct outcome){0};
+    if (receipt)
+        command.message_id = STR("\"id\"");
+    return cluster_apply(fake.cluster, &node.hub, &command, receipt, ticket, &fake_outcome) ==
+           CLUSTER_DONE;
+}
+
+/* The same, for one whose result follows. */
+static inline bool fake_later(struct command command, uint64_t ticket)
+{
+    return !fake_done(command, false, ticket);
+}
+
+/* True if the next result is a success. */
+static inline bool fake_succeeds(uint64_t ticket)
+{
+    const struct cluster_result *result = fake_result(ticket);
+
+    if (result->outcome.code)
+        printf("  %d %s\n", (int)result->outcome.code,
+               result->outcome.error ? result->outcome.error : "");
+    return result->outcome.code == OUTCOME_SUCCESS;
+}
+
+/* True if the next result has this code and an error with this text in it. */
+static inline bool fake_fails(uint64_t ticket, int code, const char *error)
+{
+    const struct cluster_result *result = fake_result(ticket);
+
+    return CHECK((int)result->outcome.code == code) &&
+           contains(str_from(result->outcome.error), error);
+}
+
+/* A client of this node is in a group, and everybody was told. */
+static inline void fake_put_into(size_t who, const char *group)
+{
+    if (!fake_done(fake_bind(fake_id(who), group), false, 999)) {
+        fake_serve();
+        CHECK(fake_succeeds(999));
+    } else {
+        CHECK(fake_outcome.code == OUTCOME_SUCCESS);
+    }
+}
+
+/* The frame that a send pushes. */
+static inline const char *fake_pushed(const char *data)
+{
+    return say("{\"code\":0,\"msg\":\"m\",\"data\":%s}", data);
+}
+
+/* The results of all operations that have none. */
+static inline void fake_written(enum registry_change change)
+{
+    static struct registry_result results[FAKE_MAX];
+    struct registry_event *event = fake_registry_event(REGISTRY_WRITTEN, "");
+
+    event->results = results;
+    for (size_t i = 0; i < fake.operation_count; i++)
+        if (!fake.operations[i].done) {
+            fake.operations[i].done = true;
+            results[event->count++] = (struct registry_result){fake.operations[i].id, change};
+        }
+    fake_serve();
+}
+
+/* All records are written, all notices come back, until nothing is left; clients read it all. */
+static inline void fake_settle(void)
+{
+    for (int round = 0; round < 20 && !presence_is_idle(fake.cluster); round++) {
+        fake_serve();
+        fake_written(REGISTRY_CHANGED);
+        fake_return_all();
+    }
+    CHECK(presence_is_idle(fake.cluster));
+    fake_forget();
+}
+
+#endif

@@ -1,0 +1,896 @@
+/* test_cluster_presence.c - cluster_presence.c: what members are told of joins and leaves, whatever
+ * becomes of the records: 1001 and 1002 alternate, and what came and went unseen costs nothing. */
+#include "cluster_fake.h"
+
+/* --- changes, without a hub ------------------------------------------------------------------- */
+
+static const char client_id[] =
+    "\"0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrst+/\"";
+
+/* Client number `who` of this node joins, leaves or is still there. */
+static void change(size_t who, const char *group, enum presence_kind kind, bool told)
+{
+    char id[sizeof client_id];
+
+    memcpy(id, client_id, sizeof id);
+    id[1] = (char)('a' + who);
+    presence_change(fake.cluster,
+                    &(struct hub_presence){.kind = kind,
+                                           .told = told,
+                                           .system = STR("shop"),
+                                           .group = str_from(group),
+                                           .id = str_from(id),
+                                           .client_json = str_from(say("{\"n\":%zu}", who))});
+}
+
+/* Appends what was published since `*seen`: 1 for 1001, 2 for 1002, ? for anything else. */
+static void note_notices(char *notices, size_t *seen)
+{
+    for (; *seen < fake.publication_count; ++*seen) {
+        const struct fake_publication *kept = &fake.publications[*seen];
+        const struct cluster_msg *msg = fake_read(kept->with.text);
+        bool good = kept->with.lane == LANE_NOTICE && !kept->with.to && msg->kind == MSG_SEND &&
+                    kept->with.slot == state_slot_of(&msg->command) &&
+                    kept->with.partition == wire_partition(STR("shop"));
+
+        notices[strlen(notices)] = !good                       ? '?'
+                                   : msg->command.code == 1001 ? '1'
+                                   : msg->command.code == 1002 ? '2'
+                                                               : '?';
+    }
+}
+
+/* --- each transition -------------------------------------------------------------------------- */
+
+/* A script: J and j a join that is told and one that is not (of a crowd), L and l the same of a
+ * leave, R a refresh; p the operations are begun; C, U, ? and N their result is changed, unchanged,
+ * unknown or that they were not done; V this node was taken for dead, B Redis is back. */
+static void play(const char *script)
+{
+    bool online = false;
+
+    for (; *script; script++) {
+        switch (*script) {
+        case 'J':
+        case 'j':
+        case 'L':
+        case 'l':
+            online = strchr("Jj", *script) != NULL;
+            change(0, "g", online ? PRESENCE_JOIN : PRESENCE_LEAVE, strchr("JL", *script) != NULL);
+            break;
+        case 'R':
+            change(0, "g", PRESENCE_REFRESH, false);
+            break;
+        case 'p':
+            fake_wait(100);
+            break;
+        case 'C':
+            fake_written(REGISTRY_CHANGED);
+            break;
+        case 'U':
+            fake_written(REGISTRY_UNCHANGED);
+            break;
+        case '?':
+            fake_written(REGISTRY_UNKNOWN);
+            break;
+        case 'N':
+            fake_written(REGISTRY_NOT_DONE);
+            break;
+        case 'V':
+        case 'B': /* the hub reports its clients, of which this test has none, first */
+            if (online)
+                change(0, "g", PRESENCE_REFRESH, *script == 'V');
+            fake_registry_event(*script == 'V' ? REGISTRY_REVIVED : REGISTRY_BACK, "");
+            cluster_serve(fake.cluster, NULL, fake.now);
+            break;
+        default:
+            CHECK(false);
+        }
+    }
+}
+
+static void transitions(void)
+{
+    static const struct {
+        const char *script, *operations, *notices;
+        size_t waiting; /* entries left */
+    } rows[] = {
+        /* plain */
+        {"JpC", "w", "1", 0},
+        {"JpCLpC", "wd", "12", 0},
+        {"JpCLpCJpC", "wdw", "121", 0},
+        {"Jp", "w", "", 1},
+        /* a crowd is recorded, and nobody is told */
+        {"jpC", "w", "", 0},
+        {"jpClpC", "wd", "", 0},
+        {"jpCLpC", "wd", "2", 0},
+        /* what came and went unseen costs nothing */
+        {"JL", "", "", 1},
+        {"JLp", "", "", 0},
+        {"JLJLJLp", "", "", 0},
+        {"JLJpC", "w", "1", 0},
+        {"JLRLp", "", "", 0},
+        /* who left and is back has not left */
+        {"JpCLJpU", "ww", "1", 0},
+        {"JpCLJLpC", "wd", "12", 0},
+        {"JpCLJLJpU", "ww", "1", 0},
+        /* the same while an operation is under way */
+        {"JpLCpC", "wd", "12", 0},
+        {"JpLJCpU", "ww", "1", 0},
+        {"JpLJLCpC", "wd", "12", 0},
+        {"JpCLpJCpC", "wdw", "121", 0},
+        {"JpCLpJLCp", "wd", "12", 0},
+        {"JpLNp", "w", "", 0},
+        {"JpLNpC", "w", "", 0},
+        /* a refresh writes, and nobody is told */
+        {"JpCRpU", "ww", "1", 0},
+        {"JpCRpC", "ww", "1", 0},
+        {"JRpC", "w", "1", 0},
+        {"JpRCpU", "ww", "1", 0},
+        {"JpCRLpC", "wd", "12", 0},
+        /* what was not done is done later */
+        {"JpNpC", "ww", "1", 0},
+        {"JpCLpNpC", "wdd", "12", 0},
+        {"JpCLpNJpU", "wdw", "1", 0},
+        /* a connection that broke: 1001 and 1002 once each, whether it was done or not */
+        {"Jp?pC", "ww", "1", 0},
+        {"Jp?pU", "ww", "1", 0},
+        {"Jp?p?pU", "www", "1", 0},
+        {"Jp?LpC", "wd", "", 0},
+        {"Jp?LpU", "wd", "", 0},
+        {"Jp?LpUJpC", "wdw", "1", 0},
+        {"Jp?LJpU", "ww", "1", 0},
+        {"JpL?pC", "wd", "", 0},
+        {"JpCLp?pC", "wdd", "12", 0},
+        {"JpCLp?pU", "wdd", "12", 0},
+        {"JpCLp?JpU", "wdw", "1", 0},
+        {"JpCLp?JpC", "wdw", "1", 0}, /* it was removed, and nobody told: it never left */
+        {"JpCLp?JpCLpC", "wdwd", "12", 0},
+        /* Redis lost the record */
+        {"JpCBpC", "ww", "1", 0},
+        {"JpCBpCLpC", "wwd", "12", 0},
+        {"JpCLpU", "wd", "12", 0},
+        {"JpCBLpU", "wd", "12", 0},
+        {"JpCLJpC", "ww", "1", 0},
+        {"JpCLBpU", "wd", "12", 0},
+        {"JBpC", "w", "1", 0},
+        /* taken for dead: another node removed the record and told 1002, or not yet */
+        {"JpCVpC", "ww", "11", 0},
+        {"JpCVpU", "ww", "1", 0},
+        {"JpCVRpC", "ww", "11", 0},
+        {"JpCVLpC", "wd", "12", 0},
+        {"JpCVLpU", "wd", "1", 0},
+        {"JpCLVpC", "wd", "12", 0},
+        {"JpCLVpU", "wd", "1", 0},
+        {"JpCLpVC", "wd", "12", 0},
+        {"JpCLpVU", "wd", "1", 0},
+        {"JpCLJVpC", "ww", "11", 0},
+        {"JpCRpVCpU", "www", "11", 0},
+        {"JVpC", "w", "1", 0},
+        {"JpVCpU", "ww", "1", 0},
+        {"JpVLCpC", "wd", "12", 0},
+        {"Jp?VpU", "ww", "1", 0},
+        {"Jp?VpC", "ww", "1", 0},
+        {"JpCVLJpC", "ww", "11", 0},
+        {"JpCVLJpU", "ww", "1", 0},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        char operations[64] = "", notices[64] = "";
+        size_t seen = 0;
+
+        fake_start(0);
+        play(rows[i].script);
+        for (size_t k = 0; k < fake.operation_count; k++)
+            operations[k] = fake.operations[k].text.length ? 'w' : 'd';
+        note_notices(notices, &seen);
+        if (!CHECK(strcmp(operations, rows[i].operations) == 0 &&
+                   strcmp(notices, rows[i].notices) == 0 &&
+                   presence_waiting(fake.cluster) == rows[i].waiting + strlen(notices)))
+            printf("  %s: %s, not %s; %s, not %s; %zu wait\n", rows[i].script, operations,
+                   rows[i].operations, notices, rows[i].notices,
+                   presence_waiting(fake.cluster) - strlen(notices));
+        fake_end();
+    }
+}
+
+/* --- at random, against a model --------------------------------------------------------------- */
+
+#define MODELLED 3
+
+static struct world {
+    bool online[MODELLED]; /* the hub's word */
+    bool record[MODELLED]; /* in Redis */
+    bool view[MODELLED];   /* the last notice was 1001 */
+    bool strict;           /* notices alternate */
+    size_t seen;           /* publications */
+    uint32_t state;
+} world;
+
+static unsigned draw(unsigned below)
+{
+    return next_random(&world.state) % below;
+}
+
+/* A notice to the members. */
+static void tell(size_t who, bool online)
+{
+    if (world.strict && !CHECK(world.view[who] != online))
+        printf("  client %zu was told %s twice\n", who, online ? "1001" : "1002");
+    world.view[who] = online;
+}
+
+static void take_notices(void)
+{
+    for (; world.seen < fake.publication_count; world.seen++) {
+        const struct cluster_msg *msg = fake_read(fake.publications[world.seen].with.text);
+
+        CHECK(msg->command.data.length == strlen("{\"n\":0}"));
+        tell((size_t)(msg->command.data.at[5] - '0') % MODELLED, msg->command.code == 1001);
+    }
+}
+
+/* Redis does, or does not do, the oldest operation, and this node learns what has become of it. */
+static void answer_operation(bool may_break)
+{
+    struct fake_operation *operation = NULL;
+    struct registry_event *event;
+    static struct registry_result result;
+    enum registry_change changes[] = {REGISTRY_UNCHANGED, REGISTRY_UNKNOWN, REGISTRY_NOT_DONE};
+    unsigned way = may_break ? draw(4) : 3;
+    size_t who;
+
+    for (size_t i = 0; i < fake.operation_count && !operation; i++)
+        if (!fake.operations[i].done)
+            operation = &fake.operations[i];
+    if (!operation)
+        return;
+    operation->done = true;
+    who = (size_t)(operation->name.at[1] - 'a') % MODELLED;
+    result = (struct registry_result){operation->id, changes[way % 3]};
+    if (way == 3 || (way == 1 && draw(2))) { /* of what is unknown half is done */
+        bool present = operation->text.length != 0;
+
+        if (way == 3)
+            result.change = world.record[who] != present ? REGISTRY_CHANGED : REGISTRY_UNCHANGED;
+        world.record[who] = present;
+    } else if (way == 0) {
+        result.change = REGISTRY_NOT_DONE;
+    }
+    event = fake_registry_event(REGISTRY_WRITTEN, "");
+    event->results = &result;
+    event->count = 1;
+    cluster_serve(fake.cluster, NULL, fake.now);
+    take_notices();
+}
+
+/* All records of this node vanish, and it hears of that before anything else is done. */
+static void lose_records(bool buried)
+{
+    for (size_t who = 0; who < MODELLED; who++) {
+        if (buried && world.record[who])
+            tell(who, false);
+        world.record[who] = false;
+        if (world.online[who])
+            change(who, "g", PRESENCE_REFRESH, buried);
+    }
+    fake_registry_event(buried ? REGISTRY_REVIVED : REGISTRY_BACK, "");
+    cluster_serve(fake.cluster, NULL, fake.now);
+}
+
+static void walk(uint32_t seed, bool may_break, bool may_lose, bool may_be_buried)
+{
+    world = (struct world){.strict = !(may_break && may_be_buried), .state = seed};
+    fake_start(0);
+    for (int step = 0; step < 400 && test_good; step++) {
+        size_t who = draw(MODELLED);
+        unsigned what = draw(100);
+
+        if (what < 45) {
+            world.online[who] = !world.online[who];
+            change(who, "g", world.online[who] ? PRESENCE_JOIN : PRESENCE_LEAVE, true);
+        } else if (what < 50 && world.online[who]) {
+            change(who, "g", PRESENCE_REFRESH, false);
+        } else if (what < 65) {
+            fake_wait(100);
+        } else if (what < 98) {
+            answer_operation(may_break);
+        } else if (may_lose && (what == 98 || !may_be_buried)) {
+            lose_records(false);
+        } else if (may_be_buried) {
+            lose_records(true);
+        }
+    }
+    for (int step = 0; step < 100; step++) {
+        fake_wait(100);
+        answer_operation(false);
+    }
+    fake_return_all();
+    CHECK(presence_is_idle(fake.cluster));
+    for (size_t who = 0; who < MODELLED; who++) {
+        CHECK(world.record[who] == world.online[who]);
+        CHECK(!world.strict || world.view[who] == world.online[who]);
+    }
+    if (!test_good)
+        printf("  that was seed %u\n", (unsigned)seed);
+    fake_end();
+}
+
+static void notices_alternate_whatever_redis_does(void)
+{
+    for (uint32_t seed = 1; seed <= 300 && test_good; seed++)
+        walk(seed, seed % 2, seed / 2 % 2, false);
+}
+
+static void notices_alternate_around_a_burial(void)
+{
+    for (uint32_t seed = 1; seed <= 150 && test_good; seed++)
+        walk(seed, false, false, true);
+}
+
+/* Where the connection breaks and the node is buried as well, records still come to what they
+ * should be. */
+static void records_converge_in_any_case(void)
+{
+    for (uint32_t seed = 1; seed <= 150 && test_good; seed++)
+        walk(seed, true, true, true);
+}
+
+/* --- what is written and published ------------------------------------------------------------ */
+
+static void records_and_notices_say_who_it_was(void)
+{
+    const char *json = "{\"clientId\":\"x\",\"userId\":\"\\u0001\"}";
+    struct hub_presence presence = {.kind = PRESENCE_JOIN,
+                                    .told = true,
+                                    .system = STR("s\"1\""),
+                                    .group = STR("g\\\xc3\xa9"),
+                                    .id = str_from(client_id),
+                                    .client_json = str_from(json)};
+    const struct cluster_msg *msg;
+
+    fake_start(0);
+    presence_change(fake.cluster, &presence);
+    fake_serve();
+    CHECK(fake.operation_count == 1);
+    CHECK(same(fake.operations[0].name, str_from(say("%sg\\\xc3\xa9", client_id))));
+    CHECK(same(fake.operations[0].text,
+               str_from(say("{\"system\":\"s\\\"1\\\"\",\"group\":\"g\\\\\xc3\xa9\",\"id\":%s,"
+                            "\"identity\":%s}",
+                            client_id, json))));
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 1);
+    msg = fake_read(fake.publications[0].with.text);
+    CHECK(msg->command.kind == COMMAND_SEND_TO_GROUP && msg->command.code == 1001);
+    CHECK(same(msg->command.system, presence.system) && same(msg->command.group, presence.group));
+    CHECK(same(msg->command.msg, STR("\"client online\"")));
+    CHECK(same(msg->command.data, str_from(json)) && !msg->command.clients.length);
+    CHECK(fake.publications[0].with.slot == wire_slot(WIRE_GROUP, presence.system, presence.group));
+    /* the client's leave is not told to itself: it may be back */
+    presence.kind = PRESENCE_LEAVE;
+    presence_change(fake.cluster, &presence);
+    fake_serve();
+    CHECK(fake.operation_count == 2 && !fake.operations[1].text.length);
+    fake_written(REGISTRY_CHANGED);
+    msg = fake_read(fake.publications[1].with.text);
+    CHECK(msg->command.code == 1002 && same(msg->command.msg, STR("\"client offline\"")));
+    CHECK(same(msg->command.clients, str_from(say("[%s]", client_id))));
+    /* without a group it is the system's */
+    presence.kind = PRESENCE_JOIN;
+    presence.group = STR("");
+    presence_change(fake.cluster, &presence);
+    fake_serve();
+    fake_written(REGISTRY_CHANGED);
+    msg = fake_read(fake.publications[2].with.text);
+    CHECK(msg->command.kind == COMMAND_SEND_TO_SYSTEM && !msg->command.group.length);
+    CHECK(fake.publications[2].with.slot == wire_slot(WIRE_SYSTEM, presence.system, STR("")));
+    fake_return_all();
+    CHECK(presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* The last description is what is written and told, though it came while the record was written. */
+static void the_last_description_counts(void)
+{
+    struct hub_presence presence = {.kind = PRESENCE_JOIN,
+                                    .told = true,
+                                    .system = STR("shop"),
+                                    .group = STR("g"),
+                                    .id = str_from(client_id),
+                                    .client_json = STR("{\"v\":1}")};
+
+    fake_start(0);
+    presence_change(fake.cluster, &presence);
+    presence.kind = PRESENCE_REFRESH;
+    presence.told = false;
+    presence.client_json = STR("{\"v\":2}");
+    presence_change(fake.cluster, &presence);
+    fake_serve();
+    CHECK(fake.operation_count == 1 && contains(fake.operations[0].text, "{\"v\":2}"));
+    presence.client_json = STR("{\"v\":3}");
+    presence_change(fake.cluster, &presence);
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 1 && contains(fake.publications[0].with.text, "{\"v\":3}"));
+    fake_serve();
+    CHECK(fake.operation_count == 2 && contains(fake.operations[1].text, "{\"v\":3}"));
+    fake_written(REGISTRY_UNCHANGED);
+    fake_return_all();
+    CHECK(fake.publication_count == 1 && presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* Of 100 changes behind a slow Redis the last one is written: one operation for each entry. */
+static void many_changes_are_one_operation(void)
+{
+    fake_start(0);
+    change(0, "g", PRESENCE_JOIN, true);
+    fake_serve();
+    for (int i = 0; i < 100; i++)
+        change(0, "g", PRESENCE_REFRESH, false);
+    for (size_t k = 0; k < 150; k++)
+        for (int i = 0; i < 10; i++)
+            change(1, say("g%zu", k), i ? PRESENCE_REFRESH : PRESENCE_JOIN, true);
+    fake_serve();
+    CHECK(fake.operation_count == 1 + 150);
+    fake_written(REGISTRY_CHANGED);
+    fake_serve();
+    CHECK(fake.operation_count == 1 + 150 + 1);
+    fake_written(REGISTRY_UNCHANGED);
+    fake_return_all();
+    CHECK(fake.publication_count == 1 + 150 && presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* --- bounds ----------------------------------------------------------------------------------- */
+
+static void operations_are_bounded(void)
+{
+    fake_start(0);
+    for (size_t i = 0; i < 3000; i++)
+        change(0, say("%zu", i), PRESENCE_JOIN, false);
+    fake_serve();
+    fake_serve();
+    CHECK(fake.operation_count == 1024);
+    /* oldest first */
+    for (size_t i = 0; i < fake.operation_count; i++)
+        CHECK(same(fake.operations[i].name, str_from(say("\"a%.67s\"%zu", client_id + 2, i))));
+    fake_written(REGISTRY_CHANGED); /* which begins the next ones */
+    CHECK(fake.operation_count == 2048);
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.operation_count == 3000);
+    fake_written(REGISTRY_CHANGED);
+    CHECK(presence_is_idle(fake.cluster) && fake.publication_count == 0);
+    fake_end();
+}
+
+/* While many notices are on their way none are added: what waits cancels out meanwhile. */
+static void notices_are_bounded(void)
+{
+    size_t told;
+
+    fake_start(0);
+    for (size_t i = 0; i < 7000; i++)
+        change(0, say("%zu", i), PRESENCE_JOIN, true);
+    for (int round = 0; round < 10; round++) {
+        fake_serve();
+        fake_written(REGISTRY_CHANGED);
+    }
+    told = fake.publication_count;
+    CHECK(told >= 4096 && told < 4096 + 1024 && fake.operation_count == told);
+    CHECK(presence_waiting(fake.cluster) == 7000);
+    for (size_t i = told; i < 7000; i++)
+        change(0, say("%zu", i), PRESENCE_LEAVE, true);
+    fake_return_all();
+    CHECK(presence_is_idle(fake.cluster) && fake.publication_count == told);
+    fake_end();
+}
+
+/* --- when there is nobody to write or tell to ------------------------------------------------- */
+
+static void nothing_is_begun_without_redis_or_rabbitmq(void)
+{
+    fake_start(0);
+    fake_registry_event(REGISTRY_WAITING, "no route");
+    fake_serve();
+    change(0, "g", PRESENCE_JOIN, true);
+    fake_serve();
+    CHECK(fake.operation_count == 0 && presence_deadline(fake.cluster) == INT64_MAX);
+    fake_bus_event(BUS_DOWN, STR("refused"));
+    fake_registry_event(REGISTRY_BACK, "");
+    fake_serve();
+    CHECK(fake.operation_count == 0);
+    fake_bus_event(BUS_UP, STR(""));
+    fake_serve();
+    CHECK(fake.operation_count == 1);
+    fake_written(REGISTRY_CHANGED);
+    fake_return_all();
+    CHECK(presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* A registry that did nothing is tried again a tenth of a second later, not at once. */
+static void what_was_not_done_waits(void)
+{
+    fake_start(0);
+    change(0, "g", PRESENCE_JOIN, true);
+    fake_serve();
+    fake_written(REGISTRY_NOT_DONE);
+    fake_serve();
+    CHECK(fake.operation_count == 1 && presence_deadline(fake.cluster) == fake.now + 100);
+    CHECK(cluster_deadline(fake.cluster) <= fake.now + 100);
+    fake_wait(99);
+    CHECK(fake.operation_count == 1);
+    fake_wait(1);
+    CHECK(fake.operation_count == 2 && presence_deadline(fake.cluster) == INT64_MAX);
+    fake_written(REGISTRY_CHANGED);
+    fake_return_all();
+    fake_end();
+}
+
+/* Without memory in the registry it is tried again, and nothing is lost. */
+static void a_full_registry_loses_nothing(void)
+{
+    fake_start(0);
+    fake.registry_is_full = true;
+    change(0, "g", PRESENCE_JOIN, true);
+    change(1, "g", PRESENCE_JOIN, true);
+    fake_serve();
+    CHECK(fake.operation_count == 0 && presence_waiting(fake.cluster) == 2);
+    fake.registry_is_full = false;
+    fake_serve();
+    CHECK(fake.operation_count == 2);
+    fake_written(REGISTRY_CHANGED);
+    fake_return_all();
+    CHECK(fake.publication_count == 2 && presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+static void a_notice_that_is_refused_is_counted(void)
+{
+    fake_start(0);
+    change(0, "g", PRESENCE_JOIN, true);
+    fake_serve();
+    fake.bus_is_full = true;
+    fake_written(REGISTRY_CHANGED);
+    CHECK(cluster_stats(fake.cluster).notices_dropped == 1 && presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* --- the dead --------------------------------------------------------------------------------- */
+
+/* Some records of a dead node are gone. */
+static void removed(const struct node_id *dead, const struct str *records, size_t count)
+{
+    struct registry_event *event = fake_registry_event(REGISTRY_REMOVED, "");
+
+    event->self = *dead;
+    event->records = records;
+    event->count = count;
+}
+
+#define DEAD_ID "\"0123456789abcdefghijklmnopqrstuvwxyz0123456789abcdefghijklmnopqrst+/\""
+#define RECORD(group)                                                                              \
+    STR_INIT("{\"system\":\"shop\",\"group\":\"" group "\",\"id\":" DEAD_ID                        \
+             ",\"identity\":{\"clientId\":1}}")
+
+/* The registry goes on once all notices of a step have come back, and not before. */
+static void a_burial_goes_on_behind_its_notices(void)
+{
+    static const struct str records[] = {RECORD("a"), RECORD(""), RECORD("\\u0067\\u00e9")};
+    const struct cluster_msg *msg;
+
+    fake_start(0);
+    removed(&fake_nodes[0], records, 3);
+    fake_serve();
+    CHECK(fake.publication_count == 3 && fake.gone_on_count == 0);
+    for (size_t i = 0; i < 3; i++) {
+        msg = fake_read(fake.publications[i].with.text);
+        CHECK(fake.publications[i].with.lane == LANE_NOTICE && msg->command.code == 1002);
+        CHECK(same(msg->command.system, STR("shop")) &&
+              same(msg->command.data, STR("{\"clientId\":1}")));
+        CHECK(same(msg->command.clients, STR("[" DEAD_ID "]")));
+        CHECK(same(msg->command.group, i == 0 ? STR("a") : i == 1 ? STR("") : STR("g\xc3\xa9")));
+        CHECK(msg->command.kind == (i == 1 ? COMMAND_SEND_TO_SYSTEM : COMMAND_SEND_TO_GROUP));
+    }
+    fake_return(0);
+    fake_return(1);
+    fake_serve();
+    CHECK(fake.gone_on_count == 0 && !presence_is_idle(fake.cluster));
+    fake_return(2);
+    fake_serve();
+    CHECK(fake.gone_on_count == 1 && node_equal(&fake.gone_on[0], &fake_nodes[0]));
+    CHECK(presence_is_idle(fake.cluster));
+    /* and then it is done */
+    removed(&fake_nodes[0], NULL, 0);
+    fake_serve();
+    CHECK(fake.gone_on_count == 1 && fake.publication_count == 3);
+    fake_end();
+}
+
+/* Two burials, and notices of this node's own between theirs, do not touch each other. */
+static void burials_do_not_touch_each_other(void)
+{
+    static const struct str records[] = {RECORD("a"), RECORD("b")};
+
+    fake_start(0);
+    removed(&fake_nodes[0], records, 2);
+    removed(&fake_nodes[1], records, 1);
+    change(0, "g", PRESENCE_JOIN, true);
+    fake_serve();
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 4);
+    fake_return(0);
+    fake_serve();
+    CHECK(fake.gone_on_count == 0);
+    removed(&fake_nodes[1], records, 2);
+    fake_return(1);
+    fake_serve();
+    CHECK(fake.gone_on_count == 1 && node_equal(&fake.gone_on[0], &fake_nodes[0]));
+    fake_return(2);
+    fake_serve();
+    CHECK(fake.gone_on_count == 2 && node_equal(&fake.gone_on[1], &fake_nodes[1]));
+    fake_return_all();
+    CHECK(fake.gone_on_count == 3 && node_equal(&fake.gone_on[2], &fake_nodes[1]));
+    CHECK(presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* Redis may hold anything: it is dropped and logged, and the burial goes on. */
+static void malformed_records_are_dropped(void)
+{
+    static const struct str records[] = {
+        STR_INIT(""),
+        STR_INIT("{}"),
+        STR_INIT("[]"),
+        STR_INIT("{\"system\":\"shop\",\"group\":\"g\",\"id\":" DEAD_ID "}"),
+        STR_INIT("{\"system\":\"shop\",\"group\":\"g\",\"id\":" DEAD_ID ",\"identity\":[]}"),
+        STR_INIT("{\"system\":\"shop\",\"group\":\"g\",\"id\":" DEAD_ID ",\"identity\":{}"),
+        STR_INIT("{\"system\":\"shop\",\"group\":\"g\",\"id\":\"short\",\"identity\":{}}"),
+        STR_INIT("{\"system\":\"shop\",\"group\":\"g\",\"id\":1,\"identity\":{}}"),
+        STR_INIT("{\"system\":\"shop\",\"group\":\"g\",\"identity\":{}}"),
+        STR_INIT("{\"system\":1,\"group\":\"g\",\"id\":" DEAD_ID ",\"identity\":{}}"),
+        STR_INIT("{\"system\":\"shop\",\"group\":null,\"id\":" DEAD_ID ",\"identity\":{}}"),
+        STR_INIT("{\"system\":\"shop\",\"id\":" DEAD_ID ",\"identity\":{}}"),
+        STR_INIT("{\"group\":\"g\",\"id\":" DEAD_ID ",\"identity\":{}}"),
+        STR_INIT("{\"system\":\"\\ud800\",\"group\":\"g\",\"id\":" DEAD_ID ",\"identity\":{}}"),
+        STR_INIT("\xff\xfe"),
+        RECORD("0123456789012345678901234567890123456789012345678901234567890123456789"
+               "0123456789012345678901234567890123456789012345678901234567890123456789"
+               "0123456789012345678901234567890123456789012345678901234567890123456789"
+               "0123456789012345678901234567890123456789012345678901234567890123456789"),
+    };
+    struct str good[] = {RECORD("g"), STR("nonsense"), RECORD("h")};
+
+    fake_start(0);
+    for (size_t i = 0; i < COUNT(records); i++) {
+        struct str copy = exact_copy(records[i]);
+
+        removed(&fake_nodes[0], &copy, 1);
+        fake_serve();
+        if (!CHECK(fake.gone_on_count == i + 1 && fake.publication_count == 0))
+            printf("  that was %.*s\n", (int)records[i].length, records[i].at);
+        free_copy(copy);
+    }
+    CHECK(node_logged("a malformed presence record in Redis was dropped"));
+    removed(&fake_nodes[0], good, 3);
+    fake_serve();
+    CHECK(fake.publication_count == 2 && fake.gone_on_count == COUNT(records));
+    fake_return_all();
+    CHECK(fake.gone_on_count == COUNT(records) + 1 && presence_is_idle(fake.cluster));
+    /* too much waits: they are counted, and the burial is not stuck */
+    fake.bus_is_full = true;
+    removed(&fake_nodes[0], good, 3);
+    fake_serve();
+    CHECK(fake.gone_on_count == COUNT(records) + 2);
+    CHECK(cluster_stats(fake.cluster).notices_dropped == 2);
+    fake_end();
+}
+
+/* The notices of a burial come back after RabbitMQ has: the burial goes on then. */
+static void a_burial_survives_a_loss_of_rabbitmq(void)
+{
+    static const struct str records[] = {RECORD("a")};
+
+    fake_start(0);
+    removed(&fake_nodes[0], records, 1);
+    fake_serve();
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
+    CHECK(fake.gone_on_count == 0);
+    fake_bus_event(BUS_UP, STR(""));
+    fake_return_all();
+    CHECK(fake.gone_on_count == 1);
+    /* published again with its number, it comes twice: once counts */
+    fake_batch(&fake.self, LANE_NOTICE, wire_partition(STR("shop")), fake.publications[0].number,
+               fake.publications[0].with.text);
+    fake_serve();
+    CHECK(fake.gone_on_count == 1 && presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* --- with a hub ------------------------------------------------------------------------------- */
+
+static const char *notice(unsigned code, size_t who, const char *group)
+{
+    return say("{\"code\":%u,\"msg\":\"client %s\",\"data\":{\"clientId\":%s,\"userId\":\"\","
+               "\"extend\":\"\",\"groupName\":\"%s\"}}",
+               code, code == 1001 ? "online" : "offline", guests[who].id, group);
+}
+
+static void members_are_told_once(void)
+{
+    fake_start(1);
+    for (size_t i = 0; i < 3; i++)
+        fake_arrive(i, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    CHECK(got_text(&guests[0].far, notice(1001, 0, "g")) && got_nothing(&guests[0].far));
+    fake_put_into(1, "g");
+    CHECK(got_nothing(&guests[0].far)); /* not before it is recorded */
+    fake_settle();
+    for (size_t i = 0; i < 2; i++)
+        CHECK(got_text(&guests[i].far, notice(1001, 1, "g")) && got_nothing(&guests[i].far));
+    CHECK(got_nothing(&guests[2].far));
+    fake_depart(1);
+    fake_settle();
+    CHECK(got_text(&guests[0].far, notice(1002, 1, "g")) && got_nothing(&guests[0].far));
+    fake_depart(0);
+    fake_depart(2);
+    fake_settle();
+    CHECK(fake.cleared == 0);
+    fake_end();
+}
+
+/* A restart of Redis: all records are written again, and nobody is told. */
+static void all_is_restored_when_redis_is_back(void)
+{
+    fake_start(0);
+    for (size_t i = 0; i < 3; i++) {
+        fake_arrive(i, "shop");
+        fake_put_into(i, "g");
+    }
+    fake_settle();
+    for (size_t i = 0; i < 3; i++)
+        far_forget(&guests[i].far);
+    fake_registry_event(REGISTRY_BACK, "");
+    fake_serve();
+    CHECK(fake.operation_count == 3 && fake.cleared == 0);
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 0 && presence_is_idle(fake.cluster));
+    /* taken for dead: two of three records were removed, and 1002 told by another node */
+    fake_registry_event(REGISTRY_REVIVED, "");
+    fake_serve();
+    CHECK(fake.operation_count == 6);
+    fake.operations[5].done = true;
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 2);
+    fake.operations[5].done = false;
+    fake_written(REGISTRY_UNCHANGED);
+    CHECK(fake.publication_count == 2);
+    fake_return_all();
+    for (size_t i = 0; i < 3; i++)
+        fake_depart(i);
+    fake_settle();
+    fake_end();
+}
+
+/* Another scope: the records of the old one go, those of the new one are written, all in silence;
+ * what comes of older operations does not matter any more. */
+static void a_new_scope_replaces_all_records(void)
+{
+    fake_start(0);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_serve();
+    CHECK(fake.operation_count == 1); /* it is under way */
+    node.config.scope = NOTICE_SYSTEM;
+    cluster_rescope(fake.cluster);
+    CHECK(fake.cleared == 1);
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 0);
+    CHECK(fake.operation_count == 2 && contains(fake.operations[1].text, "\"group\":\"\""));
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 0 && presence_is_idle(fake.cluster));
+    fake_depart(0);
+    fake_serve();
+    fake_written(REGISTRY_CHANGED);
+    CHECK(fake.publication_count == 1); /* the system's 1002 */
+    fake_return_all();
+    CHECK(presence_is_idle(fake.cluster));
+    fake_end();
+}
+
+/* Notices of other nodes reach the members here, but for a crowd and what is none. */
+static void notices_of_other_nodes_are_told(void)
+{
+    struct cluster_msg msg = {.kind = MSG_SEND, .command = fake_send("{}")}, other;
+    uint64_t number = 0;
+
+    fake_start(1);
+    for (size_t i = 0; i < 2; i++) {
+        fake_arrive(i, "shop");
+        fake_put_into(i, "g");
+    }
+    fake_settle();
+    for (size_t i = 0; i < 2; i++)
+        far_forget(&guests[i].far);
+    msg.command.code = 1001;
+    fake_publish(0, LANE_NOTICE, ++number, &msg);
+    fake_serve();
+    for (size_t i = 0; i < 2; i++)
+        CHECK(got_text(&guests[i].far, "{\"code\":1001,\"msg\":\"m\",\"data\":{}}"));
+    node.config.max_members = 1;
+    fake_publish(0, LANE_NOTICE, ++number, &msg);
+    node.config.max_members = 1;
+    fake_serve();
+    node.config.max_members = 0;
+    other = msg;
+    other.command.group = STR("nobody");
+    fake_publish(0, LANE_NOTICE, ++number, &other);
+    other = msg;
+    other.command.msg = (struct str){0}; /* clients could not read it */
+    fake_publish(0, LANE_NOTICE, ++number, &other);
+    other = msg;
+    other.command.kind = COMMAND_CLOSE_CLIENT; /* no notice */
+    other.command.client = fake_id(0);
+    fake_publish(0, LANE_NOTICE, ++number, &other);
+    other = msg;
+    other.kind = MSG_REQUEST;
+    fake_publish(0, LANE_NOTICE, ++number, &other);
+    fake_serve();
+    for (size_t i = 0; i < 2; i++)
+        CHECK(got_nothing(&guests[i].far) && guests[i].conn.client);
+    CHECK(presence_is_idle(fake.cluster));
+    for (size_t i = 0; i < 2; i++)
+        fake_depart(i);
+    fake_settle();
+    fake_end();
+}
+
+/* Whatever is left when the node closes is freed: a sanitizer sees what is not. */
+static void closing_frees_what_is_left(void)
+{
+    static const struct str records[] = {RECORD("a")};
+
+    fake_start(1);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    removed(&fake_nodes[0], records, 1);
+    change(0, "busy", PRESENCE_JOIN, true);
+    fake_serve();
+    change(1, "waits", PRESENCE_JOIN, true);
+    fake_depart(0);
+    CHECK(!presence_is_idle(fake.cluster));
+    fake_end();
+    CHECK(!fake.closed_clean);
+}
+
+int main(void)
+{
+    test_run("transitions", transitions);
+    test_run("notices_alternate_whatever_redis_does", notices_alternate_whatever_redis_does);
+    test_run("notices_alternate_around_a_burial", notices_alternate_around_a_burial);
+    test_run("records_converge_in_any_case", records_converge_in_any_case);
+    test_run("records_and_notices_say_who_it_was", records_and_notices_say_who_it_was);
+    test_run("the_last_description_counts", the_last_description_counts);
+    test_run("many_changes_are_one_operation", many_changes_are_one_operation);
+    test_run("operations_are_bounded", operations_are_bounded);
+    test_run("notices_are_bounded", notices_are_bounded);
+    test_run("nothing_is_begun_without_redis_or_rabbitmq",
+             nothing_is_begun_without_redis_or_rabbitmq);
+    test_run("what_was_not_done_waits", what_was_not_done_waits);
+    test_run("a_full_registry_loses_nothing", a_full_registry_loses_nothing);
+    test_run("a_notice_that_is_refused_is_counted", a_notice_that_is_refused_is_counted);
+    test_run("a_burial_goes_on_behind_its_notices", a_burial_goes_on_behind_its_notices);
+    test_run("burials_do_not_touch_each_other", burials_do_not_touch_each_other);
+    test_run("malformed_records_are_dropped", malformed_records_are_dropped);
+    test_run("a_burial_survives_a_loss_of_rabbitmq", a_burial_survives_a_loss_of_rabbitmq);
+    test_run("members_are_told_once", members_are_told_once);
+    test_run("all_is_restored_when_redis_is_back", all_is_restored_when_redis_is_back);
+    test_run("a_new_scope_replaces_all_records", a_new_scope_replaces_all_records);
+    test_run("notices_of_other_nodes_are_told", notices_of_other_nodes_are_told);
+    test_run("closing_frees_what_is_left", closing_frees_what_is_left);
+    buf_free(&fake_outcome.list);
+    fake_free_reading();
+    return test_finish();
+}

@@ -1,0 +1,580 @@
+/* test_redis.c - redis against a Redis of the test's own: a thread on a loopback port that answers
+ * the n-th command of the n-th connection as its script says. Names are looked up by the test. */
+#include "redis.h"
+
+#include "test.h"
+#include "worker.h"
+
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* --- a Redis --------------------------------------------------------------------------------- */
+
+#define CONNECTIONS 8
+#define REPLIES 24
+#define SILENCE "silence"
+#define TRICKLE "trickle" /* the beginning of a reply, a byte now and then */
+#define CLOSE "close"
+
+struct fake {
+    int listener;
+    unsigned port;
+    pthread_t thread;
+    const char *script[CONNECTIONS][REPLIES]; /* NULL: the connection is closed */
+    bool by_byte;                             /* replies are sent a byte at a time */
+    pthread_mutex_t lock;                     /* guards what follows */
+    size_t accepted;
+    bool trickled; /* a TRICKLE has come to its end */
+    char heard[4000];
+};
+
+static void say(int fd, struct fake *fake, const char *reply)
+{
+    size_t length = strlen(reply), piece = fake->by_byte ? 1 : length;
+
+    for (size_t at = 0; at < length; at += piece) {
+        if (send(fd, reply + at, piece, MSG_NOSIGNAL) < 0)
+            return;
+        if (fake->by_byte)
+            poll(NULL, 0, 1);
+    }
+}
+
+static void trickle(int fd, struct fake *fake)
+{
+    for (int i = 0; i < 400; i++) {
+        if (send(fd, i ? "x" : "+", 1, MSG_NOSIGNAL) < 0)
+            return;
+        poll(NULL, 0, 25);
+    }
+    pthread_mutex_lock(&fake->lock);
+    fake->trickled = true;
+    pthread_mutex_unlock(&fake->lock);
+}
+
+/* Reads a line without its end; false at the end of the connection. */
+static bool read_line(int fd, char *line, size_t room)
+{
+    size_t length = 0;
+
+    while (length + 1 < room && recv(fd, line + length, 1, 0) == 1) {
+        if (line[length] == '\n') {
+            line[length - 1] = '\0';
+            return true;
+        }
+        length++;
+    }
+    return false;
+}
+
+/* Reads a command and notes it. */
+static bool hear(int fd, struct fake *fake)
+{
+    char line[300], said[3000] = "";
+    int count;
+
+    if (!read_line(fd, line, sizeof line) || line[0] != '*')
+        return false;
+    count = (int)strtol(line + 1, NULL, 10);
+    for (int i = 0; i < count; i++) {
+        if (!read_line(fd, line, sizeof line) || !read_line(fd, line, sizeof line))
+            return false;
+        snprintf(said + strlen(said), sizeof said - strlen(said), "%s%s", i ? " " : "", line);
+    }
+    pthread_mutex_lock(&fake->lock);
+    snprintf(fake->heard + strlen(fake->heard), sizeof fake->heard - strlen(fake->heard), "%s\n",
+             said);
+    pthread_mutex_unlock(&fake->lock);
+    return true;
+}
+
+static void serve(int fd, struct fake *fake, const char *const *script)
+{
+    for (size_t i = 0; hear(fd, fake) && i < REPLIES && script[i]; i++) {
+        const char *reply = script[i];
+
+        if (strcmp(reply, TRICKLE) == 0)
+            trickle(fd, fake);
+        else if (strcmp(reply, CLOSE) == 0)
+            break;
+        else if (strcmp(reply, SILENCE) != 0)
+            say(fd, fake, reply);
+    }
+}
+
+static void *run(void *argument)
+{
+    struct fake *fake = argument;
+
+    for (size_t i = 0; i < CONNECTIONS; i++) {
+        int fd = accept(fake->listener, NULL, NULL);
+
+        if (fd < 0)
+            break;
+        pthread_mutex_lock(&fake->lock);
+        fake->accepted++;
+        pthread_mutex_unlock(&fake->lock);
+        serve(fd, fake, fake->script[i]);
+        close(fd);
+    }
+    return NULL;
+}
+
+/* Listens on an address; port 0: any. */
+static void listen_at(struct fake *fake, const char *address, unsigned port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    socklen_t length = sizeof at;
+    int yes = 1;
+
+    inet_pton(AF_INET, address, &at.sin_addr);
+    pthread_mutex_init(&fake->lock, NULL);
+    fake->listener = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(fake->listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (bind(fake->listener, (struct sockaddr *)&at, sizeof at) != 0 ||
+        listen(fake->listener, 16) != 0 ||
+        getsockname(fake->listener, (struct sockaddr *)&at, &length) != 0)
+        abort();
+    fake->port = ntohs(at.sin_port);
+    pthread_create(&fake->thread, NULL, run, fake);
+}
+
+static void end(struct fake *fake)
+{
+    shutdown(fake->listener, SHUT_RDWR);
+    pthread_join(fake->thread, NULL);
+    close(fake->listener);
+}
+
+static size_t accepted(struct fake *fake)
+{
+    size_t count;
+
+    pthread_mutex_lock(&fake->lock);
+    count = fake->accepted;
+    pthread_mutex_unlock(&fake->lock);
+    return count;
+}
+
+/* --- names ----------------------------------------------------------------------------------- */
+
+static pthread_mutex_t name_lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *address_of_name = "127.0.0.1"; /* of redis.test */
+static bool hangs;                                /* looking redis.test up does */
+static int look_ups;
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **list);
+int __real_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **list);
+
+static bool is_hanging(void)
+{
+    bool value;
+
+    pthread_mutex_lock(&name_lock);
+    value = hangs;
+    pthread_mutex_unlock(&name_lock);
+    return value;
+}
+
+static void set_name(const char *address, bool hang)
+{
+    pthread_mutex_lock(&name_lock);
+    address_of_name = address;
+    hangs = hang;
+    pthread_mutex_unlock(&name_lock);
+}
+
+int __wrap_getaddrinfo(const char *host, const char *service, const struct addrinfo *hints,
+                       struct addrinfo **list)
+{
+    int error;
+
+    if (strcmp(host, "redis.test") != 0)
+        return __real_getaddrinfo(host, service, hints, list);
+    if (hints->ai_flags & AI_NUMERICHOST)
+        return EAI_NONAME;
+    pthread_mutex_lock(&name_lock);
+    look_ups++;
+    pthread_mutex_unlock(&name_lock);
+    while (is_hanging())
+        poll(NULL, 0, 5);
+    pthread_mutex_lock(&name_lock);
+    error = __real_getaddrinfo(address_of_name, service, hints, list);
+    pthread_mutex_unlock(&name_lock);
+    return error;
+}
+
+/* --- the tests' own -------------------------------------------------------------------------- */
+
+static struct config config_for(const char *host, const struct fake *fake)
+{
+    struct config config = {.redis_port = fake->port};
+
+    snprintf(config.redis_host, sizeof config.redis_host, "%s", host);
+    return config;
+}
+
+#define GET ((struct str[]){STR("GET"), STR("k"), {0}})
+
+/* Calls until the back-off lets it; at most some seconds. */
+static bool call_in_time(struct redis *redis, struct redis_reply *reply)
+{
+    for (int i = 0; i < 400 && !redis_call(redis, GET, reply); i++)
+        poll(NULL, 0, 10);
+    return redis_is_connected(redis);
+}
+
+static bool says(const char *text, const char *part)
+{
+    size_t length = strlen(part);
+
+    for (; *text; text++)
+        if (strncmp(text, part, length) == 0)
+            return true;
+    return false;
+}
+
+/* --- tests ----------------------------------------------------------------------------------- */
+
+static void replies_have_their_type(void)
+{
+    struct redis_reply reply, element;
+
+    for (int by_byte = 0; by_byte < 2; by_byte++) {
+        struct fake fake = {.by_byte = by_byte,
+                            .script = {{"$-1\r\n", ":-42\r\n", "$3\r\na\nb\r\n", "+OK\r\n",
+                                        "*3\r\n$1\r\nx\r\n:7\r\n$-1\r\n", "*-1\r\n", "*0\r\n"}}};
+        struct config config;
+        struct redis *redis;
+
+        listen_at(&fake, "127.0.0.1", 0);
+        config = config_for("127.0.0.1", &fake);
+        redis = redis_new(&config);
+        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_NIL);
+        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_NUMBER && reply.number == -42);
+        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_TEXT &&
+              str_equal(reply.text, STR("a\nb")));
+        CHECK(redis_call(redis, GET, &reply) && str_equal(reply.text, STR("OK")));
+        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_LIST && reply.count == 3);
+        element = redis_element(&reply, 0);
+        CHECK(str_equal(element.text, STR("x")) && redis_element(&reply, 1).number == 7);
+        CHECK(redis_element(&reply, 2).type == REDIS_NIL);
+        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_NIL);
+        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_LIST && reply.count == 0);
+        CHECK(redis_error(redis)[0] == '\0' && redis_reason(redis)[0] == '\0');
+        redis_free(redis);
+        end(&fake);
+        CHECK(accepted(&fake) == 1);
+    }
+}
+
+/* One command has one reply; what is refused does not spoil the others. */
+static void each_command_of_a_pipeline_has_its_result(void)
+{
+    struct fake fake = {.script = {{":1\r\n", "-WRONGTYPE no hash\r\n", ":0\r\n", ":5\r\n"}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&fake, "127.0.0.1", 0);
+    config = config_for("127.0.0.1", &fake);
+    redis = redis_new(&config);
+    CHECK(!redis_next(redis, &reply));
+    for (int i = 0; i < 3; i++)
+        CHECK(redis_append(redis, GET));
+    CHECK(redis_next(redis, &reply) && reply.number == 1);
+    CHECK(redis_next(redis, &reply) && reply.type == REDIS_REFUSAL &&
+          str_equal(reply.text, STR("WRONGTYPE no hash")));
+    CHECK(says(redis_error(redis), "WRONGTYPE no hash") && redis_is_connected(redis));
+    CHECK(redis_next(redis, &reply) && reply.type == REDIS_NUMBER && reply.number == 0);
+    CHECK(!redis_next(redis, &reply) && reply.type == REDIS_NIL);
+    CHECK(redis_call(redis, GET, &reply) && reply.number == 5 && !redis_error(redis)[0]);
+    redis_free(redis);
+    end(&fake);
+}
+
+static void replies_that_are_not_taken_are_dropped(void)
+{
+    struct fake fake = {.script = {{":1\r\n", ":2\r\n", ":3\r\n", ":4\r\n"}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&fake, "127.0.0.1", 0);
+    config = config_for("127.0.0.1", &fake);
+    redis = redis_new(&config);
+    for (int i = 0; i < 3; i++)
+        CHECK(redis_append(redis, GET));
+    CHECK(redis_next(redis, &reply) && reply.number == 1);
+    CHECK(redis_call(redis, GET, &reply) && reply.number == 4);
+    redis_free(redis);
+    end(&fake);
+}
+
+static const struct refusal {
+    const char *reply, *error, *reason;
+    bool ends;
+} refusals[] = {
+    {"-READONLY You can't write against a read only replica.\r\n",
+     ": READONLY You can't write against a read only replica: it is a replica: let ",
+     "Redis says: READONLY You can't write against a read only replica", true},
+    {"-LOADING Redis is loading the dataset in memory\r\n",
+     ": LOADING Redis is loading the dataset in memory: wait until ",
+     "Redis says: LOADING Redis is loading the dataset in memory", true},
+    {"-MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.\r\n",
+     ": MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no': ",
+     "Redis says: MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'",
+     true},
+    {"-NOREPLICAS Not enough good replicas to write.\r\n", ": NOREPLICAS Not enough ",
+     "Redis says: NOREPLICAS Not enough good replicas to write", true},
+    {"-NOAUTH Authentication required.\r\n", ": NOAUTH Authentication required: set [redis] ",
+     "Redis says: NOAUTH Authentication required", true},
+    {"-MISCONF Redis is configured to save\r\n", ": MISCONF Redis ",
+     "Redis says: MISCONF Redis is configured to save", true},
+    {"-MOVED 3999 10.0.0.7:6381\r\n", ": MOVED: a Redis Cluster will not do", "Redis says: MOVED",
+     true},
+    {"-ASK 3999 10.0.0.7:6381\r\n", ": ASK: ", "Redis says: ASK", false},
+    {"-OOM command not allowed when used memory > 'maxmemory'.\r\n", ": OOM command not ",
+     "Redis says: OOM command not allowed when used memory > 'maxmemory'", false},
+    {"-READONLYX y\r\n", ": READONLYX y: put that right ", "Redis says: READONLYX y", false},
+    {"-ERR \x1b[2Jb\xff\r\n", ": ERR ?[2Jb?: put that right ", "Redis says: ERR ?[2Jb?", false},
+    {"-\r\n", ": : put that right ", "Redis says: ", false},
+};
+
+/* Whether this is what is said by then. */
+static void check_refusal(struct redis *redis, const struct refusal *refusal)
+{
+    if (!CHECK(strncmp(redis_error(redis), "Redis at 127.0.0.1 port ", 24) == 0 &&
+               says(redis_error(redis), refusal->error)) ||
+        !CHECK(strcmp(redis_reason(redis), refusal->reason) == 0))
+        printf("%s\n%s\n", redis_error(redis), redis_reason(redis));
+    CHECK(redis_is_connected(redis) == !refusal->ends);
+}
+
+/* What Redis says of itself ends the connection; the next one has what is asked for. */
+static void a_server_that_cannot_serve_is_left(void)
+{
+    for (size_t i = 0; i < COUNT(refusals); i++) {
+        struct fake fake = {.script = {{":1\r\n", refusals[i].reply, ":2\r\n"}, {":2\r\n"}}};
+        struct config config;
+        struct redis *redis;
+        struct redis_reply reply;
+
+        listen_at(&fake, "127.0.0.1", 0);
+        config = config_for("127.0.0.1", &fake);
+        redis = redis_new(&config);
+        CHECK(redis_call(redis, GET, &reply));
+        CHECK(!redis_call(redis, GET, &reply) && reply.type == REDIS_REFUSAL);
+        check_refusal(redis, &refusals[i]);
+        CHECK(call_in_time(redis, &reply) && reply.number == 2);
+        redis_free(redis);
+        end(&fake);
+        CHECK(accepted(&fake) == (refusals[i].ends ? 2 : 1));
+    }
+}
+
+/* A refusal that ends the connection lets the replies behind it be read: what was done is known. */
+static void a_pipeline_is_read_to_its_end(void)
+{
+    struct fake fake = {.script = {{"-READONLY x\r\n", ":1\r\n", "-READONLY y\r\n"}, {":9\r\n"}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&fake, "127.0.0.1", 0);
+    config = config_for("127.0.0.1", &fake);
+    redis = redis_new(&config);
+    for (int i = 0; i < 3; i++)
+        CHECK(redis_append(redis, GET));
+    CHECK(redis_next(redis, &reply) && reply.type == REDIS_REFUSAL && !redis_is_connected(redis));
+    CHECK(redis_next(redis, &reply) && reply.number == 1);
+    CHECK(redis_next(redis, &reply) && str_equal(reply.text, STR("READONLY y")));
+    CHECK(!redis_append(redis, GET));              /* there is a pause */
+    CHECK(says(redis_error(redis), "READONLY x")); /* what came first */
+    CHECK(call_in_time(redis, &reply) && reply.number == 9);
+    redis_free(redis);
+    end(&fake);
+}
+
+static void a_connection_that_breaks_is_made_again(void)
+{
+    static const char *const broken[] = {CLOSE, "$9\r\nhal", "*2\r\n:1\r\n", "nonsense\r\n"};
+
+    for (size_t i = 0; i < COUNT(broken); i++) {
+        struct fake fake = {.script = {{":1\r\n", broken[i]}, {":2\r\n", CLOSE}, {":3\r\n"}}};
+        struct config config;
+        struct redis *redis;
+        struct redis_reply reply;
+
+        fake.script[0][2] = i == 3 ? SILENCE : NULL;
+        listen_at(&fake, "127.0.0.1", 0);
+        config = config_for("127.0.0.1", &fake);
+        redis = redis_new(&config);
+        CHECK(redis_append(redis, GET) && redis_append(redis, GET) && redis_append(redis, GET));
+        CHECK(redis_next(redis, &reply) && reply.number == 1);
+        CHECK(!redis_next(redis, &reply) && !redis_next(redis, &reply));
+        CHECK(!redis_is_connected(redis));
+        CHECK(strncmp(redis_reason(redis), "the connection to Redis broke: ", 31) == 0);
+        CHECK(!redis_call(redis, GET, &reply) && accepted(&fake) == 1); /* there is a pause */
+        CHECK(call_in_time(redis, &reply) && reply.number == 2);
+        CHECK(redis_call_again(redis, GET, &reply) && reply.number == 3);
+        redis_free(redis);
+        end(&fake);
+    }
+}
+
+/* Neither silence nor a byte now and then is waited for for ever. */
+static void a_server_that_does_not_answer_is_left(void)
+{
+    static const char *const slow[] = {SILENCE, TRICKLE};
+
+    for (size_t i = 0; i < COUNT(slow); i++) {
+        struct fake fake = {.script = {{":1\r\n", slow[i]}}};
+        struct config config;
+        struct redis *redis;
+        struct redis_reply reply;
+
+        listen_at(&fake, "127.0.0.1", 0);
+        config = config_for("127.0.0.1", &fake);
+        redis = redis_new(&config);
+        CHECK(redis_call(redis, GET, &reply));
+        CHECK(!redis_call_again(redis, GET, &reply)); /* and is not asked again */
+        CHECK(strcmp(redis_reason(redis), "Redis does not answer in time") == 0);
+        CHECK(says(redis_error(redis), ": it does not answer in time: is it running"));
+        pthread_mutex_lock(&fake.lock);
+        CHECK(!fake.trickled);
+        pthread_mutex_unlock(&fake.lock);
+        redis_free(redis);
+        end(&fake);
+        CHECK(accepted(&fake) == 1);
+    }
+}
+
+/* AUTH and SELECT come first; the password is in no error. */
+static void a_connection_logs_in(void)
+{
+    struct fake fake = {.script = {{"-WRONGPASS invalid username-password pair\r\n"},
+                                   {"+OK\r\n", "-ERR DB index is out of range\r\n"},
+                                   {"+OK\r\n", "+OK\r\n", ":1\r\n"}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&fake, "127.0.0.1", 0);
+    config = config_for("127.0.0.1", &fake);
+    snprintf(config.redis_password, sizeof config.redis_password, "open sesame");
+    config.redis_db = 3;
+    redis = redis_new(&config);
+    CHECK(!redis_call(redis, GET, &reply) && !redis_is_connected(redis));
+    CHECK(strcmp(redis_reason(redis), "Redis says: WRONGPASS invalid username-password pair") == 0);
+    CHECK(!says(redis_error(redis), "sesame") &&
+          says(redis_error(redis), ": correct [redis] pass"));
+    for (int i = 0; i < 400 && accepted(&fake) < 2; i++) {
+        CHECK(!redis_call(redis, GET, &reply));
+        poll(NULL, 0, 5);
+    }
+    CHECK(says(redis_error(redis), "DB index is out of range"));
+    CHECK(call_in_time(redis, &reply) && reply.number == 1);
+    redis_free(redis);
+    end(&fake);
+    CHECK(strcmp(fake.heard, "AUTH open sesame\nAUTH open sesame\nSELECT 3\nAUTH open "
+                             "sesame\nSELECT 3\nGET k\n") == 0);
+}
+
+static void a_port_without_a_server_is_told(void)
+{
+    struct fake fake = {.script = {{":1\r\n"}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&fake, "127.0.0.1", 0);
+    end(&fake);
+    config = config_for("127.0.0.1", &fake);
+    redis = redis_new(&config);
+    CHECK(!redis_call(redis, GET, &reply));
+    CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Connection refused") == 0);
+    CHECK(
+        says(redis_error(redis), ": Connection refused: start it there, or correct [redis] host"));
+    redis_free(redis);
+}
+
+/* After a failover the old primary answers, as a replica: the name leads to the new one. */
+static void the_name_is_looked_up_for_each_connection(void)
+{
+    struct fake old = {.script = {{":1\r\n", "-READONLY x\r\n"}}}, new = {.script = {{":2\r\n"}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&old, "127.0.0.1", 0);
+    listen_at(&new, "127.0.0.2", old.port);
+    config = config_for("redis.test", &old);
+    redis = redis_new(&config);
+    set_name("127.0.0.1", false);
+    CHECK(redis_call_again(redis, GET, &reply) && reply.number == 1);
+    set_name("127.0.0.2", false);
+    CHECK(redis_call_again(redis, GET, &reply) && reply.number == 2);
+    redis_free(redis);
+    end(&old);
+    end(&new);
+    CHECK(accepted(&old) == 1 && accepted(&new) == 1);
+}
+
+/* getaddrinfo may hang for half a minute. One hangs at a time, and its answer is used when it
+ * comes; nobody waits for it at the end. */
+static void a_look_up_that_hangs_is_left(void)
+{
+    struct fake fake = {.script = {{":1\r\n"}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&fake, "127.0.0.1", 0);
+    config = config_for("redis.test", &fake);
+    redis = redis_new(&config);
+    set_name("127.0.0.1", true);
+    look_ups = 0;
+    CHECK(!redis_call(redis, GET, &reply));
+    CHECK(strcmp(redis_reason(redis),
+                 "Redis cannot be reached: its name is not resolved in time") == 0);
+    poll(NULL, 0, 150); /* its pause is over */
+    CHECK(!redis_call(redis, GET, &reply) && accepted(&fake) == 0);
+    set_name("127.0.0.1", false);
+    CHECK(call_in_time(redis, &reply) && look_ups == 1);
+    redis_free(redis);
+    redis = redis_new(&config);
+    set_name("127.0.0.1", true);
+    CHECK(!redis_call(redis, GET, &reply));
+    redis_free(redis);
+    CHECK(is_hanging());
+    set_name("127.0.0.1", false);
+    end(&fake);
+    poll(NULL, 0, 100); /* its thread frees what it has */
+}
+
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    test_run("replies have their type", replies_have_their_type);
+    test_run("each command of a pipeline has its result",
+             each_command_of_a_pipeline_has_its_result);
+    test_run("replies that are not taken are dropped", replies_that_are_not_taken_are_dropped);
+    test_run("a server that cannot serve is left", a_server_that_cannot_serve_is_left);
+    test_run("a pipeline is read to its end", a_pipeline_is_read_to_its_end);
+    test_run("a connection that breaks is made again", a_connection_that_breaks_is_made_again);
+    test_run("a server that does not answer is left", a_server_that_does_not_answer_is_left);
+    test_run("a connection logs in", a_connection_logs_in);
+    test_run("a port without a server is told", a_port_without_a_server_is_told);
+    test_run("the name is looked up for each connection",
+             the_name_is_looked_up_for_each_connection);
+    test_run("a look-up that hangs is left", a_look_up_that_hangs_is_left);
+    return test_finish();
+}
