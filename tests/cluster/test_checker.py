@@ -96,6 +96,13 @@ def test_loss():
     fault(history, "freeze", 10.5, 18.0, (1,))
     fault(history, "rabbit", 11.5, 18.0, text="killed")
     expect("a frozen node and a killed RabbitMQ are no excuse", ["loss"], judge(history))
+    history.crash_loses = True
+    expect("unless that is tolerated", [], judge(history))
+    history.faults[0].ended = history.faults[0].recovered = 11.2
+    history.faults[1].begun = 11.8
+    expect("it is not if the node had time to read it", ["loss"], judge(history))
+    history.faults[1].begun = 11.3
+    expect("it is right behind the answer", [], judge(history))
     history, _, b, _ = world()
     b.frames.remove((14.2, 15))
     b.leaving = b.closed = 14.5
