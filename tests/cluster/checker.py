@@ -48,7 +48,7 @@ LATE_AFTER = 5.0
 ANSWER_MAX = RPC_TIMEOUT + 1.0
 DEAD_FOR = 15.0     # a node is missed for its TTL, and found again a while after the fault's end
 LEAVE_KILL = 1.0    # DESIGN.md: at most once, by who removed the record
-CALM_BEFORE = 1.0
+CALM_BEFORE = RPC_TIMEOUT + 1.0  # what a fault has swallowed shows when it should have come back
 CALM_STAY = 2.0     # a stay so long is told of
 
 PUBLISHED = ("group", "user", "system")

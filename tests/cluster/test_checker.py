@@ -158,7 +158,7 @@ def test_frames():
     history, _, _, _ = world()
     send(history, 16, 20.0, -1007)
     expect("unknown for no reason", ["live"], judge(history))
-    fault(history, "link", 17.0, 18.5)
+    fault(history, "link", 17.0, 17.5)
     expect("soon behind a fault", [], judge(history))
     history, _, _, _ = world()
     history.calls.append(Call("bind_to_group", 0, 20.0, 20.1, -1007))
