@@ -60,7 +60,13 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
-CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+# Unit tests; those of rooms that only a cluster has are built there. FAKED_UNITS bring a bus, links and a
+# registry of their own (tests/cluster_fake.h), and are linked with FAKED_ROOMS alone.
+ALL_UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
+UNITS = $(filter-out $(CLUSTER_UNITS),$(ALL_UNITS))
+FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
+FAKED_ROOMS = cluster_wire cluster_order cluster_pending cluster_bus_event cluster_state cluster_route cluster_presence cluster
 
 all: wspush
 
@@ -113,15 +119,12 @@ build/$(1)/%.o: tests/%.c
 build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 
-build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
+build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(patsubst %,build/$(1)/%,$(filter-out $(FAKED_UNITS),$(CLUSTER_UNITS))): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
-$(PURE_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(PURE_ROOMS:%=build/cluster-asan/%.o)
-	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
-
-$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(filter-out $(FAKED_ROOMS:%=build/cluster-asan/%.o),$(call objects,cluster-asan))
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(patsubst %,build/cluster-asan/%.o,$(filter-out single,$(ROOMS)) $(FAKED_ROOMS))
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
 
 # The console's page, as the numbers of an array.
@@ -136,12 +139,8 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-# The one in which a name look-up hangs.
-build/%/test_cluster_bus: LDFLAGS += -Wl,--wrap=getaddrinfo
-# The one that looks up names of its own.
-build/%/test_cluster_link: LDFLAGS += -Wl,--wrap=getaddrinfo
 # Those that look up names of their own, and the one whose Redis loses replies.
-build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
 $(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
@@ -153,8 +152,9 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/c
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
-            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(patsubst tests/%.c,%,$(wildcard tests/test_*.c)))
+            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account build/tsan/test_mailbox \
+            build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush \
+            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build
