@@ -139,10 +139,8 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-# The one in which a name look-up hangs.
-build/%/test_cluster_bus: LDFLAGS += -Wl,--wrap=getaddrinfo
 # Those that look up names of their own, and the one whose Redis loses replies.
-build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
 $(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
@@ -154,8 +152,8 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/c
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
-            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account \
-            build/cluster-asan/wspush build/cluster-tsan/wspush build/tsan/test_mailbox \
+            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account build/tsan/test_mailbox \
+            build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush \
             $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
 test:

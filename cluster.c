@@ -484,11 +484,12 @@ static void cluster_take_found(struct cluster *cluster, const struct registry_ev
     if (!pending)
         return;
     if (event->found == REGISTRY_YES)
-        route_take_found(cluster, pending, OUTCOME_SUCCESS, NULL);
+        route_take_found(cluster, pending, OUTCOME_SUCCESS, (struct str){0});
     else if (event->found == REGISTRY_NO)
-        route_take_found(cluster, pending, OUTCOME_UNKNOWN_SYSTEM, "systemId is not registered");
+        route_take_found(cluster, pending, OUTCOME_UNKNOWN_SYSTEM,
+                         STR("systemId is not registered"));
     else
-        route_take_found(cluster, pending, OUTCOME_UNREACHABLE, "Redis cannot be reached");
+        route_take_found(cluster, pending, OUTCOME_UNREACHABLE, event->reason);
 }
 
 static void cluster_take_registry_event(struct cluster *cluster, const struct registry_event *event)

@@ -121,6 +121,17 @@ static bool pending_is_for_one(const struct pending *pending)
     }
 }
 
+void pending_refuse(struct pending *pending, enum outcome_code code, struct str error)
+{
+    size_t length = error.length < sizeof pending->error ? error.length : sizeof pending->error - 1;
+
+    if (length)
+        memcpy(pending->error, error.at, length);
+    pending->error[length] = '\0';
+    pending->outcome.code = code;
+    pending->outcome.error = pending->error;
+}
+
 void pending_add_reply(struct pending *pending, struct pending_part *part,
                        const struct cluster_msg *reply)
 {
@@ -134,13 +145,7 @@ void pending_add_reply(struct pending *pending, struct pending_part *part,
     sum->count += said->count;
     buf_append(&part->list, reply->list);
     if (pending_is_for_one(pending)) {
-        size_t length = reply->error.length < sizeof pending->error - 1 ? reply->error.length
-                                                                        : sizeof pending->error - 1;
-
-        if (length)
-            memcpy(pending->error, reply->error.at, length);
-        sum->code = said->code;
-        sum->error = pending->error;
+        pending_refuse(pending, said->code, reply->error);
     } else if (said->code != OUTCOME_SUCCESS) {
         pending->incomplete = true;
     }

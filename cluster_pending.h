@@ -114,6 +114,9 @@ bool pending_write_part(const struct pending *pending, struct str clients, size_
 /* The outcome becomes that something cannot be reached. `error` is static. */
 void pending_fail(struct pending *pending, const char *error);
 
+/* The outcome becomes this failure. `error` is copied, cut to the room there is. */
+void pending_refuse(struct pending *pending, enum outcome_code code, struct str error);
+
 /* True if nothing is waited for any more. */
 bool pending_is_done(const struct pending *pending);
 

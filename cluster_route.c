@@ -568,18 +568,6 @@ static void route_take_send(struct cluster *cluster, const struct wire_batch *ba
     route_note_returned(cluster, batch->partition, route_number_of(msg->id));
 }
 
-/* A send has failed: its caller is told why. */
-static void route_fail_send(struct cluster *cluster, struct pending *pending, struct str why)
-{
-    size_t length = why.length < sizeof pending->error ? why.length : sizeof pending->error - 1;
-
-    if (length)
-        memcpy(pending->error, why.at, length);
-    pending->error[length] = '\0';
-    pending_fail(pending, pending->error);
-    state_finish(cluster, pending);
-}
-
 /* A node has not replied for its part: what it was asked may have been done. */
 static void route_give_up(struct pending *pending, size_t part)
 {
@@ -598,8 +586,10 @@ void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition,
     struct pending *pending = pending_find(&cluster->pendings, number);
 
     if (id & ROUTE_SEND) {
-        if (pending && pending->to_return)
-            route_fail_send(cluster, pending, why);
+        if (pending && pending->to_return) {
+            pending_refuse(pending, OUTCOME_UNREACHABLE, why);
+            state_finish(cluster, pending);
+        }
         route_note_returned(cluster, partition, number);
     } else if (pending && part < pending->part_count && !pending->parts[part].done) {
         route_give_up(pending, part);
@@ -739,11 +729,11 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
 }
 
 void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
-                      const char *error)
+                      struct str error)
 {
     pending->looking_up = false;
     if (code != OUTCOME_SUCCESS) {
-        state_fail(&pending->outcome, code, error);
+        pending_refuse(pending, code, error);
         state_finish(cluster, pending);
         return;
     }
