@@ -495,7 +495,7 @@ static void it_leaves_when_all_is_told(void)
 /* Without Redis or RabbitMQ, or with something untold, it leaves its records to who buries it. */
 static void it_is_buried_when_something_is_untold(void)
 {
-    for (int way = 0; way < 3; way++) {
+    for (int way = 0; way < 5; way++) {
         fake_start(1);
         fake_arrive(0, "shop");
         fake_put_into(0, "g");
@@ -504,13 +504,21 @@ static void it_is_buried_when_something_is_untold(void)
             fake_registry_event(REGISTRY_WAITING, "no route");
         if (way == 1)
             fake_bus_event(BUS_DOWN, STR("gone"));
-        fake_depart(0);
+        if (way < 4) /* 2: its 1002 is untold */
+            fake_depart(0);
         fake_serve();
-        CHECK(cluster_is_settled(fake.cluster) == (way < 2)); /* there is nothing to wait for */
-        fake_forget();
+        if (way == 3) { /* a send has not come back */
+            fake_settle();
+            CHECK(fake_later(fake_send("1"), 1));
+        }
+        CHECK(cluster_is_settled(fake.cluster) == (way < 2 || way == 4));
+        fake.message_taken = fake.message_count;
         cluster_close(fake.cluster);
         CHECK(!fake.closed_clean && fake_sent_nothing());
         fake.cluster = NULL;
+        node.hub.hooks = NULL;
+        if (way == 4) /* its client was still there */
+            fake_depart(0);
         fake_end();
     }
 }
