@@ -32,10 +32,15 @@ _Static_assert((int)CLUSTER_ECHO_BUCKETS == (int)BUS_ECHO_BUCKETS, "one histogra
  * needs. */
 struct cluster_node {
     struct cluster cluster; /* first */
-    int64_t status_at;
+    int64_t opened_at, status_at;
     struct pending *given; /* the result given last */
     struct cluster_result result;
 };
+
+static const struct cluster_node *cluster_node_of_const(const struct cluster *cluster)
+{
+    return (const struct cluster_node *)cluster;
+}
 
 static struct cluster_node *cluster_node_of(struct cluster *cluster)
 {
@@ -97,7 +102,6 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
                                   .presence_waiting = presence_waiting(cluster),
                                   .notices_dropped = cluster->counters.notices_dropped,
                                   .slots_unbound = cluster->counters.slots_unbound,
-                                  .heartbeat_age = -1,
                                   .echo_bounds = bus_echo_bounds};
 
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next) {
@@ -107,8 +111,9 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
         stats.held_back += cluster->held[partition].count;
     registry_read_stats(cluster->registry, &registry);
-    if (registry.beat_at)
-        stats.heartbeat_age = cluster->now - registry.beat_at;
+    stats.heartbeat_age =
+        cluster->now -
+        (registry.beat_at ? registry.beat_at : cluster_node_of_const(cluster)->opened_at);
     if (!cluster->bus)
         return stats;
     bus_read_stats(cluster->bus, &bus);
@@ -484,11 +489,12 @@ static void cluster_take_found(struct cluster *cluster, const struct registry_ev
     if (!pending)
         return;
     if (event->found == REGISTRY_YES)
-        route_take_found(cluster, pending, OUTCOME_SUCCESS, NULL);
+        route_take_found(cluster, pending, OUTCOME_SUCCESS, (struct str){0});
     else if (event->found == REGISTRY_NO)
-        route_take_found(cluster, pending, OUTCOME_UNKNOWN_SYSTEM, "systemId is not registered");
+        route_take_found(cluster, pending, OUTCOME_UNKNOWN_SYSTEM,
+                         STR("systemId is not registered"));
     else
-        route_take_found(cluster, pending, OUTCOME_UNREACHABLE, "Redis cannot be reached");
+        route_take_found(cluster, pending, OUTCOME_UNREACHABLE, event->reason);
 }
 
 static void cluster_take_registry_event(struct cluster *cluster, const struct registry_event *event)
@@ -632,6 +638,8 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
     if (!cluster)
         return;
     cluster->now = now;
+    if (!cluster_node_of(cluster)->opened_at)
+        cluster_node_of(cluster)->opened_at = now;
     links_serve(cluster->links, polls, now);
     cluster_take_registry_events(cluster);
     cluster_take_bus_events(cluster);
@@ -670,7 +678,7 @@ int64_t cluster_deadline(const struct cluster *cluster)
     earliest = cluster_earlier(links_deadline(cluster->links), route_deadline(cluster));
     earliest = cluster_earlier(earliest, presence_deadline(cluster));
     if (cluster->bus)
-        earliest = cluster_earlier(earliest, ((const struct cluster_node *)cluster)->status_at);
+        earliest = cluster_earlier(earliest, cluster_node_of_const(cluster)->status_at);
     if (cluster->phase == CLUSTER_LINKING)
         earliest = cluster_earlier(earliest, cluster->joined_at + CLUSTER_START_GRACE);
     return earliest;

@@ -240,45 +240,32 @@ static bool route_apply_local(struct cluster *cluster, const struct command *com
 
 /* --- commands for one client of another node -------------------------------------------------- */
 
-/* Publishes a request to the owner alone, behind the sends before it. */
-static bool route_publish_request(struct cluster *cluster, const struct node_id *owner,
-                                  struct pending *pending, size_t part,
-                                  const struct command *command)
-{
-    char to[NODE_TEXT_MAX];
-    struct cluster_msg msg = {.kind = MSG_REQUEST,
-                              .id = pending->id | (uint64_t)part << ROUTE_PART_SHIFT,
-                              .at = cluster->now,
-                              .command = *command};
-
-    if (state_publishing_reason(cluster))
-        return false;
-    msg.to = (struct str){to, node_write(owner, to)};
-    pending->parts[part].behind = cluster->sent[pending->partition];
-    return state_publish(cluster, &msg, LANE_SEND, 0, owner);
-}
-
-/* Sends a request to a node that is a part of the pending one already. A moment after RabbitMQ was
- * lost nobody knows whether the owner has taken what was sent before; then it is refused. */
+/* Sends a request to a node that is a part of the pending one already: by the link, or to the node
+ * alone through RabbitMQ, behind the sends before it. A moment after RabbitMQ was lost nobody knows
+ * whether the owner has taken what was sent before; then it is refused. */
 static bool route_request(struct cluster *cluster, struct pending *pending, size_t part,
                           const struct command *command)
 {
     struct peer *peer = links_find(cluster->links, &pending->parts[part].node);
     unsigned partition = pending->partition;
+    char to[NODE_TEXT_MAX];
     struct cluster_msg msg = {.kind = MSG_REQUEST,
                               .id = pending->id | (uint64_t)part << ROUTE_PART_SHIFT,
-                              .at = cluster->now,
+                              .at = pending->deadline - state_timeout(cluster),
                               .command = *command};
 
     if (!peer || !links_reach(cluster->links, peer))
         return false;
-    if (route_is_ordered(command) && peer->passed[partition] < cluster->sent[partition]) {
-        if (cluster->bus_up)
-            return route_publish_request(cluster, &peer->id, pending, part, command);
-        if (cluster->now - cluster->bus_since < state_timeout(cluster))
-            return false;
-    }
-    return state_send(cluster, peer, &msg);
+    if (!route_is_ordered(command) || peer->passed[partition] >= cluster->sent[partition])
+        return state_send(cluster, peer, &msg);
+    if (!cluster->bus_up)
+        return cluster->now - cluster->bus_since >= state_timeout(cluster) &&
+               state_send(cluster, peer, &msg);
+    if (state_publishing_reason(cluster))
+        return false;
+    msg.to = (struct str){to, node_write(&peer->id, to)};
+    pending->parts[part].behind = cluster->sent[partition];
+    return state_publish(cluster, &msg, LANE_SEND, 0, &peer->id);
 }
 
 /* The owner of an id: this node (*is_own), or a peer; NULL if neither. */
@@ -523,6 +510,7 @@ static void route_release(struct cluster *cluster, struct pending *pending)
     struct cluster_msg msg;
     bool done = true;
 
+    origin.expires = pending->deadline; /* it has waited already */
     if (msg_read(str_of(&pending->text), &decoded, &msg)) {
         msg.command.message_id =
             pending->receipt ? str_of(&pending->message_id) : msg.command.message_id;
@@ -580,25 +568,15 @@ static void route_take_send(struct cluster *cluster, const struct wire_batch *ba
     route_note_returned(cluster, batch->partition, route_number_of(msg->id));
 }
 
-/* A send has failed: its caller is told why. */
-static void route_fail_send(struct cluster *cluster, struct pending *pending, struct str why)
-{
-    size_t length = why.length < sizeof pending->error ? why.length : sizeof pending->error - 1;
-
-    if (length)
-        memcpy(pending->error, why.at, length);
-    pending->error[length] = '\0';
-    pending_fail(pending, pending->error);
-    state_finish(cluster, pending);
-}
-
-/* A node has not replied for its part. */
+/* A node has not replied for its part: what it was asked may have been done. */
 static void route_give_up(struct pending *pending, size_t part)
 {
-    if (pending->owners)
-        pending_fail_part(pending, part);
-    else
+    if (!pending->owners) {
         pending_give_up_part(pending, &pending->parts[part]);
+        return;
+    }
+    pending->incomplete = true; /* a receipt's counts lack it */
+    pending_fail_part(pending, part);
 }
 
 void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition, struct str why)
@@ -608,8 +586,10 @@ void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition,
     struct pending *pending = pending_find(&cluster->pendings, number);
 
     if (id & ROUTE_SEND) {
-        if (pending && pending->to_return)
-            route_fail_send(cluster, pending, why);
+        if (pending && pending->to_return) {
+            pending_refuse(pending, OUTCOME_UNREACHABLE, why);
+            state_finish(cluster, pending);
+        }
         route_note_returned(cluster, partition, number);
     } else if (pending && part < pending->part_count && !pending->parts[part].done) {
         route_give_up(pending, part);
@@ -725,7 +705,7 @@ static void route_go_on(struct cluster *cluster, struct pending *pending)
 
     if (pending->looking_up || !state_has_slots(cluster, pending))
         return;
-    if (pending->origin.is_node && pending->origin.expires <= cluster->now) {
+    if (pending->deadline <= cluster->now) {
         pending_fail(pending, "RabbitMQ did not bind in time");
     } else if (pending->kind == PENDING_BIND) {
         if (msg_read(str_of(&pending->text), &decoded, &msg))
@@ -749,11 +729,11 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
 }
 
 void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
-                      const char *error)
+                      struct str error)
 {
     pending->looking_up = false;
     if (code != OUTCOME_SUCCESS) {
-        state_fail(&pending->outcome, code, error);
+        pending_refuse(pending, code, error);
         state_finish(cluster, pending);
         return;
     }
@@ -795,7 +775,8 @@ static void route_expire_one(struct cluster *cluster, struct pending *pending)
         pending_fail(pending, pending->looking_up ? "Redis does not answer in time"
                                                   : "RabbitMQ did not bind in time");
     if (pending->kind == PENDING_COUNT) {
-        route_take_waiting(cluster, &pending->origin.node, pending->send);
+        table_remove(&cluster->counts->waiting, route_hash(&pending->origin.node, pending->send),
+                     pending);
         pending_fail(pending, "the message did not come in time");
     }
     state_finish(cluster, pending);

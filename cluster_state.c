@@ -8,9 +8,9 @@
  * only counts, and state_follow_slots does the rest at the end of an iteration.
  *
  * Requests. Each has a number that grows, which names it in messages and orders it among the sends
- * of its partition. It stands in one list (requests, held, results), whose order is that of the
- * deadlines, for all have the same time. Who waits for it is told exactly once: a node by a reply
- * over the link, a session by an entry in `results`. */
+ * of its partition. It stands in one list (requests, held, results); the first two are in the order
+ * of deadlines. Who waits for it is told exactly once: a node by a reply over the link, a session
+ * by an entry in `results`. */
 #include "cluster_state.h"
 
 #include <stdlib.h>
@@ -297,8 +297,10 @@ struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
     unsigned partition = wire_partition(command->system);
     struct pending_list *list =
         kind == PENDING_HELD ? &cluster->held[partition] : &cluster->requests;
+    int64_t deadline = cluster->now + state_timeout(cluster);
     struct pending *pending =
-        pending_new(&cluster->pendings, list, kind, cluster->now + state_timeout(cluster));
+        pending_new(&cluster->pendings, list, kind,
+                    origin->expires && origin->expires < deadline ? origin->expires : deadline);
 
     if (pending) {
         pending->origin = *origin;
