@@ -158,6 +158,11 @@ load() {
     echo $sends >"$DIR/sends"
 }
 
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+is_ready() {
+    [ "$(readiness "$1")" = ready ]
+}
+
 # replace WHAT NODE [SECTION.KEY=VALUE...]: stops a node and starts it as it is to be now, while the
 # two others are under load, which must see nothing of it.
 replace() {
@@ -166,6 +171,10 @@ replace() {
     for other in a b c; do
         [ $other = "$node" ] || others+=("$other")
     done
+    for other in "${others[@]}"; do
+        wait_for is_ready "$other"
+    done
+    sleep 3 # for so long after its start a node refuses to publish while another one joins
     pair "${others[@]}"
     for other in "$ONE" "$TWO"; do
         expect "$what: bind" "$SUCCESS" \
