@@ -136,6 +136,15 @@ static bool cluster_is_linked(const struct cluster *cluster)
     return cluster->listed;
 }
 
+/* A node that was taken for dead announces its clients when the others can reach them again: they
+ * would answer -1003 for a client that they have just been told of. */
+static bool cluster_may_announce(struct cluster *cluster)
+{
+    if (cluster->now >= cluster->announce_by || cluster_is_linked(cluster))
+        cluster->announce_by = 0;
+    return !cluster->announce_by;
+}
+
 /* Begins to serve once the others can be reached, or have been waited for long enough: until then a
  * client of a node without a link is answered -1007, never -1003. */
 static void cluster_check_phase(struct cluster *cluster)
@@ -523,6 +532,7 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
                   "this node was taken for dead: its clients are announced anew", NULL);
         cluster_note_back(cluster);
         presence_revive(cluster);
+        cluster->announce_by = cluster->now + CLUSTER_START_GRACE;
         break;
     case REGISTRY_NODES:
         cluster_take_nodes(cluster, event);
@@ -656,7 +666,8 @@ void cluster_flush(struct cluster *cluster)
         return;
     if (cluster->bus) {
         state_follow_slots(cluster);
-        presence_pump(cluster);
+        if (cluster_may_announce(cluster))
+            presence_pump(cluster);
     }
     links_flush(cluster->links);
 }
@@ -679,6 +690,8 @@ int64_t cluster_deadline(const struct cluster *cluster)
     earliest = cluster_earlier(earliest, presence_deadline(cluster));
     if (cluster->bus)
         earliest = cluster_earlier(earliest, cluster_node_of_const(cluster)->status_at);
+    if (cluster->announce_by)
+        earliest = cluster_earlier(earliest, cluster->announce_by);
     if (cluster->phase == CLUSTER_LINKING)
         earliest = cluster_earlier(earliest, cluster->joined_at + CLUSTER_START_GRACE);
     return earliest;

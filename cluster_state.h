@@ -70,7 +70,9 @@ struct cluster {
     bool redis_up;                       /* the last heartbeat was good */
     char redis_reason[STATE_REASON_MAX]; /* why not, or what joining waits for */
     bool listed;                         /* all nodes have been listed once */
-    int64_t trust_at; /* from when on the registry is believed that a node is dead */
+    int64_t trust_at;    /* from when on the registry is believed that a node is dead */
+    int64_t announce_by; /* this node was taken for dead: its clients are announced once it is
+                            linked, or then; 0: now */
 
     bool bus_up, bus_tried, bus_slow;
     char bus_reason[STATE_REASON_MAX];
