@@ -45,8 +45,7 @@ static struct pending *route_keep_command(struct cluster *cluster, enum pending_
 
     if (!pending || msg_write(&pending->text, &msg))
         return pending;
-    state_abandon(cluster, pending);
-    state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    state_refuse(cluster, pending, outcome, "out of memory");
     return NULL;
 }
 
@@ -194,9 +193,7 @@ static bool route_apply_to_owner(struct cluster *cluster, const struct command *
         return true;
     if (pending_add_part(pending, &peer->id) && route_request(cluster, pending, 0, command))
         return false;
-    state_abandon(cluster, pending);
-    state_fail(outcome, OUTCOME_UNREACHABLE, "the client's node cannot be reached");
-    return true;
+    return state_refuse(cluster, pending, outcome, "the client's node cannot be reached");
 }
 
 /* --- send_to_clients -------------------------------------------------------------------------- */
@@ -279,11 +276,8 @@ static bool route_apply_to_owners(struct cluster *cluster, const struct command 
     pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
     if (!pending)
         return true;
-    if (!route_share_out(cluster, pending, command)) {
-        state_abandon(cluster, pending);
-        state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
-        return true;
-    }
+    if (!route_share_out(cluster, pending, command))
+        return state_refuse(cluster, pending, outcome, "out of memory");
     for (size_t part = 0; part < pending->part_count; part++)
         route_send_part(cluster, pending, command, part);
     state_finish_if_done(cluster, pending);
@@ -320,11 +314,8 @@ static bool route_list_online(struct cluster *cluster, const struct command *com
     hub_apply(cluster->hub, command, &pending->outcome);
     msg.id = pending->id;
     pending->incomplete = !state_knows_all(cluster);
-    if (!route_ask_all(cluster, pending, &msg)) {
-        state_abandon(cluster, pending);
-        state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
-        return true;
-    }
+    if (!route_ask_all(cluster, pending, &msg))
+        return state_refuse(cluster, pending, outcome, "out of memory");
     state_finish_if_done(cluster, pending);
     return false;
 }
@@ -345,11 +336,8 @@ static bool route_publish(struct cluster *cluster, const struct command *command
     if (!pending)
         return true;
     msg.id = question.id = pending->id | ROUTE_SEND;
-    if (!state_publish(cluster, &msg, LANE_SEND, slot, NULL)) {
-        state_abandon(cluster, pending);
-        state_fail(outcome, OUTCOME_UNREACHABLE, "too much waits for RabbitMQ already");
-        return true;
-    }
+    if (!state_publish(cluster, &msg, LANE_SEND, slot, NULL))
+        return state_refuse(cluster, pending, outcome, "too much waits for RabbitMQ already");
     cluster->sent[pending->partition] = pending->id;
     pending->to_return = true;
     if (receipt && !route_ask_all(cluster, pending, &question))
@@ -648,13 +636,11 @@ static void route_expire_one(struct cluster *cluster, struct pending *pending)
     if (pending->to_return)
         pending_fail(pending, "the message did not come back from RabbitMQ in time: whether it was "
                               "delivered is not known");
-    if (pending->kind == PENDING_BIND)
-        pending_fail(pending, "RabbitMQ did not bind in time");
-    if (pending->kind == PENDING_HELD)
-        pending_fail(pending, "what was sent before did not come back from RabbitMQ in time");
-    if (pending->kind == PENDING_ADMIT)
+    if (pending->kind == PENDING_BIND || pending->kind == PENDING_ADMIT)
         pending_fail(pending, pending->looking_up ? "Redis does not answer in time"
                                                   : "RabbitMQ did not bind in time");
+    if (pending->kind == PENDING_HELD)
+        pending_fail(pending, "what was sent before did not come back from RabbitMQ in time");
     if (pending->kind == PENDING_COUNT) {
         receipt_forget(cluster, pending);
         pending_fail(pending, "the message did not come in time");

@@ -339,6 +339,14 @@ void state_abandon(struct cluster *cluster, struct pending *pending)
     state_free(cluster, pending);
 }
 
+bool state_refuse(struct cluster *cluster, struct pending *pending, struct outcome *outcome,
+                  const char *error)
+{
+    state_abandon(cluster, pending);
+    state_fail(outcome, OUTCOME_UNREACHABLE, error);
+    return true;
+}
+
 void state_finish(struct cluster *cluster, struct pending *pending)
 {
     struct pending_list *results = &cluster->results;

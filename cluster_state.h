@@ -182,6 +182,11 @@ struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
 /* Gives up one that has just begun. */
 void state_abandon(struct cluster *cluster, struct pending *pending);
 
+/* The same, and the outcome says why; `error` is static. Its value is true: the outcome is there.
+ */
+bool state_refuse(struct cluster *cluster, struct pending *pending, struct outcome *outcome,
+                  const char *error);
+
 /* Nothing is waited for any more, or not longer: the origin is told. */
 void state_finish(struct cluster *cluster, struct pending *pending);
 
