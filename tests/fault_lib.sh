@@ -281,3 +281,50 @@ group_flows() {
     done
 }
 
+
+# all_ready NODE...
+all_ready() {
+    local node
+    for node in "$@"; do
+        expect "$WHAT: $node is ready" 0 "$(wait_for is_ready "$node"; echo $?)"
+    done
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+is_ready() {
+    [ "$(readiness "$1")" = ready ]
+}
+
+# --- ways -------------------------------------------------------------------------------------
+
+declare -A WAY # the port where a way begins, by name
+WAYS=''
+
+# open_ways NAME:PORT...: opens ways to these ports; see tests/cluster/proxy.py.
+open_ways() {
+    local way words=()
+    for way in "$@"; do
+        free_port && WAY[${way%:*}]=$FREE
+        words+=("${way%:*}:$FREE:${way##*:}")
+    done
+    mkfifo "$DIR/ways.in"
+    python3 -B tests/cluster/proxy.py "${words[@]}" <"$DIR/ways.in" >"$DIR/ways.out" &
+    CLIENTS+=($!)
+    exec {WAYS}>"$DIR/ways.in"
+    wait_for grep -q ready "$DIR/ways.out" || broken 'the ways open' "$DIR/ways.out"
+}
+
+# way NAME MODE [MS]
+way() {
+    echo "$2 $1 ${3-}" >&"$WAYS"
+    sleep 0.1
+}
+
+# run_faults NAME...: the functions of these names, one after the other.
+run_faults() {
+    local fault
+    for fault in "$@"; do
+        echo "--- $fault ($SECONDS s)"
+        $fault
+    done
+}
