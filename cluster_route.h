@@ -1,13 +1,8 @@
-/* cluster_route.h - which nodes a command goes to, what they reply, and how many a send has reached
- * (receipts). */
+/* cluster_route.h - which nodes a command goes to, and what they reply. */
 #ifndef WSPUSH_CLUSTER_ROUTE_H
 #define WSPUSH_CLUSTER_ROUTE_H
 
 #include "cluster_state.h"
-
-/* Prepares what receipts need. False without memory. */
-bool route_open(struct cluster *cluster);
-void route_close(struct cluster *cluster);
 
 /* Does what a command of a session says. True: `outcome`, which must be zeroed, is filled in.
  * False: a result for `id` follows. */

@@ -54,6 +54,24 @@ bool state_knows_all(const struct cluster *cluster)
     return cluster->listed && cluster->redis_up;
 }
 
+/* --- the ids of clients of this node ---------------------------------------------------------- */
+
+bool state_seal_id(void *state, uint64_t number, char id[CRYPTO_ID_TEXT])
+{
+    const struct cluster *cluster = state;
+
+    return wire_seal_client(cluster->keys, &cluster->tag, number, id);
+}
+
+bool state_open_id(void *state, struct json_value id, uint64_t *number)
+{
+    const struct cluster *cluster = state;
+    struct node_tag owner;
+
+    return wire_open_client(cluster->keys, id, &owner, number) &&
+           node_has_tag(&owner, &cluster->tag);
+}
+
 /* --- messages --------------------------------------------------------------------------------- */
 
 /* Writes a message into the scratch buffer. */
@@ -319,6 +337,14 @@ void state_abandon(struct cluster *cluster, struct pending *pending)
 {
     pending_unlink(&cluster->pendings, state_list_of(cluster, pending), pending);
     state_free(cluster, pending);
+}
+
+bool state_refuse(struct cluster *cluster, struct pending *pending, struct outcome *outcome,
+                  const char *error)
+{
+    state_abandon(cluster, pending);
+    state_fail(outcome, OUTCOME_UNREACHABLE, error);
+    return true;
 }
 
 void state_finish(struct cluster *cluster, struct pending *pending)

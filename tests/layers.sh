@@ -55,9 +55,10 @@ cluster_hello: cluster_wire json
 cluster_peer: cluster_lookup cluster_order cluster_wire worker
 cluster_link: cluster_hello cluster_peer config conn ws
 cluster_state: cluster_bus cluster_link cluster_order cluster_pending cluster_registry config conn hub
-cluster_route: cluster_state
+cluster_receipt: cluster_state table
+cluster_route: cluster_receipt cluster_state
 cluster_presence: cluster_state json table
-cluster: account cluster_presence cluster_route cluster_state command config crypto hub
+cluster: account cluster_presence cluster_receipt cluster_route cluster_state command config crypto hub
 single: cluster
 api: account attempts cluster command config conn crypto http hub json table ws
 admin: api cluster conn http hub

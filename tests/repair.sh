@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # repair.sh - what two nodes make of things that are not as they left them, with real servers: a queue
-# or a connection that somebody has removed, notes that nobody of them wrote, a registry that was
-# away, a death at a bad moment.
+# or a connection that somebody has removed, presence records that none of them wrote, a registry that
+# was away, a death at a bad moment.
 # shellcheck source=tests/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh"
 
@@ -51,7 +51,7 @@ idle_connection() {
 
 deleted_queue() {
     local queue
-    queue=wspush.$(life b)
+    queue=$(rabbit_ctl -q list_queues name | grep -F "$(life b)")
     rabbit_ctl -q delete_queue "$queue" >/dev/null 2>&1
     wait_for node_says b "queue was deleted"
     wait_for eval "[ \$(node_log b | grep -c 'RabbitMQ is connected') = 2 ]"
@@ -59,33 +59,33 @@ deleted_queue() {
     all_get 'a queue that was deleted is made anew'
 }
 
-forged_notes() {
+forged_records() {
     local long
     long=$(printf '%3000s' '' | tr ' ' A)
     redis SADD wspush:nodes 127.0.0.1:1/1 127.0.0.1:2/2 'no node' >/dev/null
-    redis HSET wspush:notes:127.0.0.1:1/1 \
+    redis HSET wspush:records:127.0.0.1:1/1 \
         one "{\"system\":\"shop\",\"group\":\"g\",\"id\":\"$long\",\"identity\":{}}" \
         two '{"system":"shop","group":"g","id":1,"identity":{}}' \
         three '{"system":"shop","group":"g","identity":{}}' four '{}' five 'nothing' >/dev/null
     wait_for eval '! redis SMEMBERS wspush:nodes | grep -q 127.0.0.1:[12]/'
-    expect 'notes that no node wrote are dropped, and say so' 5 \
-        "$(cat "$DIR/a.log" "$DIR/b.log" | grep -c 'a malformed note in Redis was dropped')"
+    expect 'records that no node wrote are dropped, and say so' 5 \
+        "$(cat "$DIR/a.log" "$DIR/b.log" | grep -c 'a malformed presence record in Redis was dropped')"
     expect 'and nobody is told of them' 0 "$(seen x 1002)"
     redis SREM wspush:nodes 'no node' >/dev/null
-    all_get 'forged notes'
+    all_get 'forged records'
 }
 
-# The claim to tell of a death does not last; the grave does.
+# The lease of a burial does not last; the tombstone does.
 long_freeze() {
     local before
     before=$(seen x 1001)
     freeze_node b
     expect 'a frozen node is buried' 1 "$(comes x 1002 1)"
-    redis --scan --pattern 'wspush:claim:*' | while read -r key; do
+    redis --scan --pattern 'wspush:lease:*' | while read -r key; do
         redis DEL "$key" >/dev/null
     done
     thaw_node b
-    expect 'it finds its grave, and its client is announced' $((before + 1)) \
+    expect 'it finds its tombstone, and its client is announced' $((before + 1)) \
         "$(comes x 1001 $((before + 1)))"
     expect_match 'not before it can be reached' '*"count":2,*' \
         "$(call get_online_list "{'groupName':'g'}")"
@@ -125,7 +125,7 @@ newcomer() {
     stop_node c
 }
 
-# A scope that changes while the nodes run is noted, for the death of one of them.
+# A scope that changes while the nodes run is in the records, for the death of one of them.
 changed_scope() {
     local node before
     on a client outsider shop
@@ -174,7 +174,7 @@ Y=$ID Y_PROCESS=$CLIENT
 comes x 1001 2 >/dev/null
 idle_connection
 deleted_queue
-forged_notes
+forged_records
 long_freeze
 common_outage
 newcomer

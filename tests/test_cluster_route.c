@@ -258,6 +258,13 @@ static void a_request_goes_behind_the_sends_before_it(void)
     say_reply(1, reply_to(id, 0, NULL));
     CHECK(fake_succeeds(2));
     CHECK(fake_later(fake_to_client(client, "7"), 7) && request_to(1, COMMAND_SEND_TO_CLIENT));
+    fake.message_taken = 0;
+    id = 0;
+    for (const struct cluster_msg *msg; (msg = fake_sent_to(1));)
+        id = msg->id;
+    say_reply(1, reply_to(id, 0, NULL));
+    CHECK(fake_succeeds(7));
+    CHECK(fake_later(fake_to_client(client, "7"), 70) && request_to(1, COMMAND_SEND_TO_CLIENT));
     /* a new send, and it begins again */
     CHECK(fake_later(fake_send("8"), 8));
     CHECK(fake_later(fake_bind(client, "g"), 9) && fake_sent_nothing());
@@ -265,8 +272,13 @@ static void a_request_goes_behind_the_sends_before_it(void)
     say_reply(1, reply_to(fake.publications[2].with.id, 0, NULL));
     CHECK(fake_succeeds(3));
     CHECK(fake_later(fake_to_client(client, "10"), 10) && fake_sent_nothing());
+    /* each proves what was before it, and no more */
+    CHECK(fake_later(fake_send("10"), 100) && fake_later(fake_to_client(client, "10"), 101));
     say_reply(1, reply_to(fake.publications[5].with.id, -1003, "client not online"));
     CHECK(fake_fails(9, -1003, "not online"));
+    CHECK(fake_later(fake_to_client(client, "10"), 102) && fake_sent_nothing());
+    say_reply(1, reply_to(fake.publications[8].with.id, 0, NULL));
+    CHECK(fake_succeeds(101));
     CHECK(fake_later(fake_to_client(client, "11"), 11) && request_to(1, COMMAND_SEND_TO_CLIENT));
     fake_end();
 }
@@ -431,6 +443,11 @@ static void a_bind_waits_for_its_slots(void)
     CHECK(cluster_stats(fake.cluster).slots_unbound == 0);
     /* it is bound: the next one need not wait, nor one for nobody */
     CHECK(fake_done(command, false, 3) && fake_outcome.code == OUTCOME_SUCCESS);
+    command.user = STR("v");
+    CHECK(fake_later(command, 30));
+    fake_bound(binding_of(wire_slot(WIRE_USER, STR("shop"), STR("v"))));
+    fake_serve();
+    CHECK(fake_succeeds(30) && fake_no_result());
     command = fake_bind(fake_id(0), "other");
     fake_depart(0);
     CHECK(fake_done(command, false, 4) && fake_outcome.code == OUTCOME_OFFLINE);
@@ -645,7 +662,7 @@ static void binds_of_other_nodes_have_their_senders_time(void)
     fake_say(0, &msg);
     fake_serve();
     CHECK(fake_sent_nothing());
-    fake_wait(500); /* now the first one's sender has gone */
+    fake.now += 500; /* now the first one's sender has gone */
     fake_bound(binding_of(g));
     fake_serve();
     CHECK(replied(0, 1, -1007) && replied(0, 2, 0) && node.hub.kinds[AUDIENCE_GROUP] == 1);
@@ -658,7 +675,7 @@ static void binds_of_other_nodes_have_their_senders_time(void)
     msg = request_of(3, fake_bind(fake_id(0), "h"), fake.now - 1500);
     fake_say(0, &msg);
     fake_serve();
-    fake_wait(500);
+    fake.now += 500;
     fake_bound(binding_of(wire_slot(WIRE_GROUP, STR("shop"), STR("h"))));
     fake_serve();
     CHECK(replied(0, 3, -1007) && node.hub.kinds[AUDIENCE_GROUP] == 0);
@@ -932,10 +949,13 @@ static void a_send_to_many_is_held_back(void)
     command.clients = str_from(say("[%s,%s]", guests[0].id, foreign(1, 7)));
     command.data = STR("2");
     CHECK(!fake_done(command, true, 2) && fake.publication_count == 1 && fake_sent_nothing());
+    fake_wait(700);
     fake_return(0);
     fake_serve();
     CHECK(fake_succeeds(1) && fake_no_result() && fake.publication_count == 2);
     CHECK(node_equal(&fake.publications[1].to, &fake_nodes[1]) && fake_sent_nothing());
+    /* it names when its caller began to wait, so that it is not done after that has ended */
+    CHECK(fake_read(fake.publications[1].with.text)->at == fake.now - 700);
     CHECK(got_text(&guests[0].far, fake_pushed("1")));
     CHECK(got_text(&guests[0].far, "{\"code\":0,\"msg\":\"m\",\"data\":2,\"messageId\":\"id\"}"));
     say_reply(1, reply_to(fake.publications[1].with.id, 0, NULL));

@@ -33,7 +33,8 @@ Rules, and what is tolerated, with its reason:
             killed within LEAVE_KILL of a leave may have removed the record without telling; so may the node that
             tells of a dead one, if it is killed as well; with Redis's data a dead node's records are lost.
   lists     At the settled point each node's list has all sure members, and none who cannot be one.
-  answer    Each answer comes within ANSWER_MAX, or what a fault of the called node adds.
+  answer    Each answer comes within ANSWER_MAX, or what a fault of the called node adds; one that starts may listen
+            before it can answer.
   closed    No session ends but by its own will, or with its node.
 """
 import collections
@@ -485,9 +486,10 @@ def check_answers(history):
     for call in [*history.sends.values(), *history.calls]:
         limit = ANSWER_MAX + history.lag
         for fault in history.faults:
+            end = fault.recovered if fault.kind in ("kill", "term") else fault.ended
             if call.node in fault.nodes and fault.kind in ("freeze", "pause", "kill", "term") and \
-                    fault.begun < call.ended and fault.ended > call.begun:
-                limit += fault.ended - max(fault.begun, call.begun)
+                    fault.begun < call.ended and end > call.begun:
+                limit += end - max(fault.begun, call.begun)
         if call.ended - call.begun > limit:
             found.append(Violation("answer", "after %.2f s, %s of node %d" % (
                 call.ended - call.begun, getattr(call, "name", "send"), call.node), call if isinstance(call, Send) else None))

@@ -296,6 +296,8 @@ def test_rest():
     expect("a late answer", ["answer"], judge_but_live(history))
     fault(history, "freeze", 20.5, 23.0, (0,))
     expect("of a node that was frozen", [], judge(history))
+    history.faults = [Fault("kill", (0,), 15.0, 20.0, 23.0)]
+    expect("of a node that starts", [], judge_but_live(history))
     history, _, b, _ = world()
     b.closed = 50.0
     b.stays["group", "g"][0].gone = b.stays["system", ""][0].gone = 50.0
