@@ -136,8 +136,9 @@ build/console.inc: console.html
 # The one that is for Linux alone.
 build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 
-# The one that makes allocations fail.
+# Those that make allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
+build/%/test_cluster: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 # Those that look up names of their own, and the one whose Redis loses replies.
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
