@@ -18,7 +18,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
 ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_hello cluster_peer cluster_link cluster_state cluster_route cluster_presence cluster
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_hello cluster_peer cluster_link cluster_state cluster_receipt cluster_route cluster_presence cluster
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif
@@ -60,15 +60,13 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
-# Unit tests; those of rooms that only a cluster has are built there. Those of PURE_UNITS need the rooms
-# of PURE_ROOMS alone; those of FAKED_UNITS bring their own bus, links and registry (tests/cluster_fake.h).
-PURE_UNITS = test_cluster_wire test_cluster_order test_cluster_pending
-PURE_ROOMS = buf table json command crypto cluster_wire cluster_order cluster_pending
-FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
-FAKED_ROOMS = resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_lookup cluster_hello cluster_peer cluster_link
+# Unit tests; those of rooms that only a cluster has are built there. FAKED_UNITS bring a bus, links and a
+# registry of their own (tests/cluster_fake.h), and are linked with FAKED_ROOMS alone.
 ALL_UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
-CLUSTER_UNITS = $(filter-out $(PURE_UNITS) $(FAKED_UNITS),$(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS)))
-UNITS = $(filter-out $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
+CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
+UNITS = $(filter-out $(CLUSTER_UNITS),$(ALL_UNITS))
+FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
+FAKED_ROOMS = cluster_wire cluster_order cluster_pending cluster_bus_event cluster_state cluster_receipt cluster_route cluster_presence cluster
 
 all: wspush
 
@@ -121,15 +119,12 @@ build/$(1)/%.o: tests/%.c
 build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 
-build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(CLUSTER_UNITS:%=build/$(1)/%): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
+build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(patsubst %,build/$(1)/%,$(filter-out $(FAKED_UNITS),$(CLUSTER_UNITS))): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
-$(PURE_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(PURE_ROOMS:%=build/cluster-asan/%.o)
-	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
-
-$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(filter-out $(FAKED_ROOMS:%=build/cluster-asan/%.o),$(call objects,cluster-asan))
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(patsubst %,build/cluster-asan/%.o,$(filter-out single,$(ROOMS)) $(FAKED_ROOMS))
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
 
 # The console's page, as the numbers of an array.
@@ -144,7 +139,6 @@ build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 # The one that makes allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
 
-# The one in which a name look-up hangs.
 # Those that look up names of their own, and the one whose Redis loses replies.
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
@@ -160,8 +154,7 @@ test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/he
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account build/tsan/test_mailbox \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush \
-            $(patsubst %,build/cluster-asan/%,$(CLUSTER_UNITS) $(PURE_UNITS) $(filter $(ALL_UNITS),$(FAKED_UNITS))) \
-            $(FUZZ:%=build/asan/replay_%)
+            $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
 test:
 	@$(MAKE) --no-print-directory -s -j2 test-build

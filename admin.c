@@ -338,13 +338,11 @@ static void write_cluster(struct buf *out, const struct cluster *cluster)
     write_number(out, "redis_up", "gauge", "1 if Redis can be reached.", stats.redis_up);
     write_number(out, "redis_reconnects_total", "counter", "Times Redis has come back.",
                  stats.redis_reconnects);
-    if (stats.heartbeat_age >= 0) {
-        write_family(out, "redis_heartbeat_age_seconds", "gauge",
-                     "Since Redis last took a heartbeat of this node.");
-        write_name(out, "redis_heartbeat_age_seconds", (struct str){0});
-        append_seconds(out, (uint64_t)stats.heartbeat_age * 1000);
-        buf_append(out, STR("\n"));
-    }
+    write_family(out, "redis_heartbeat_age_seconds", "gauge",
+                 "Since Redis last took a heartbeat of this node.");
+    write_name(out, "redis_heartbeat_age_seconds", (struct str){0});
+    append_seconds(out, (uint64_t)stats.heartbeat_age * 1000);
+    buf_append(out, STR("\n"));
     admin_write_bus(out, &stats);
 }
 

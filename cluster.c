@@ -16,6 +16,7 @@
 #include "cluster.h"
 
 #include "cluster_presence.h"
+#include "cluster_receipt.h"
 #include "cluster_route.h"
 #include "cluster_state.h"
 
@@ -32,14 +33,19 @@ _Static_assert((int)CLUSTER_ECHO_BUCKETS == (int)BUS_ECHO_BUCKETS, "one histogra
  * needs. */
 struct cluster_node {
     struct cluster cluster; /* first */
-    int64_t status_at;
-    struct pending *given; /* the result given last */
+    struct pending *given;  /* the result given last */
     struct cluster_result result;
 };
 
 static struct cluster_node *cluster_node_of(struct cluster *cluster)
 {
     return (struct cluster_node *)cluster;
+}
+
+/* Keeps why something cannot be done, cut to the room there is. */
+static void cluster_keep_text(char reason[STATE_REASON_MAX], struct str text)
+{
+    snprintf(reason, STATE_REASON_MAX, "%.*s", (int)text.length, text.length ? text.at : "");
 }
 
 /* --- readiness -------------------------------------------------------------------------------- */
@@ -97,7 +103,6 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
                                   .presence_waiting = presence_waiting(cluster),
                                   .notices_dropped = cluster->counters.notices_dropped,
                                   .slots_unbound = cluster->counters.slots_unbound,
-                                  .heartbeat_age = -1,
                                   .echo_bounds = bus_echo_bounds};
 
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next) {
@@ -107,8 +112,7 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
         stats.held_back += cluster->held[partition].count;
     registry_read_stats(cluster->registry, &registry);
-    if (registry.beat_at)
-        stats.heartbeat_age = cluster->now - registry.beat_at;
+    stats.heartbeat_age = cluster->now - (registry.beat_at ? registry.beat_at : cluster->opened_at);
     if (!cluster->bus)
         return stats;
     bus_read_stats(cluster->bus, &bus);
@@ -168,7 +172,7 @@ static void cluster_send_all_status(struct cluster *cluster)
     for (struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
         if (peer->link)
             cluster_send_status(cluster, peer);
-    cluster_node_of(cluster)->status_at = cluster->now + CLUSTER_STATUS_EVERY;
+    cluster->status_at = cluster->now + CLUSTER_STATUS_EVERY;
 }
 
 /* A node is not there any more: it replies to nothing, and nobody connects to it. */
@@ -266,8 +270,7 @@ static void cluster_note_bus(struct cluster *cluster, const struct bus_event *ev
     cluster->bus_slow = false;
     cluster->bus_since = cluster->now;
     cluster->counters.bus_connects += up;
-    snprintf(cluster->bus_reason, sizeof cluster->bus_reason, "%.*s", (int)event->text.length,
-             event->text.at ? event->text.at : "");
+    cluster_keep_text(cluster->bus_reason, event->text);
     if (up)
         log_write(cluster->log, LOG_INFO, "RabbitMQ is connected", NULL);
     else
@@ -280,8 +283,7 @@ static void cluster_note_slow(struct cluster *cluster, const struct bus_event *e
     struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
 
     cluster->bus_slow = slow;
-    snprintf(cluster->bus_reason, sizeof cluster->bus_reason, "%.*s", (int)event->text.length,
-             event->text.at ? event->text.at : "");
+    cluster_keep_text(cluster->bus_reason, event->text);
     if (slow)
         log_write(cluster->log, LOG_WARN, "RabbitMQ does not answer", fields);
     else
@@ -380,7 +382,7 @@ enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *a
 static void cluster_fail(struct cluster *cluster, struct str why)
 {
     cluster->phase = CLUSTER_FAILED;
-    snprintf(cluster->fatal_error, sizeof cluster->fatal_error, "%.*s", (int)why.length, why.at);
+    cluster_keep_text(cluster->fatal_error, why);
 }
 
 static void cluster_join(struct cluster *cluster, const struct node_id *self)
@@ -466,8 +468,7 @@ static void cluster_note_waiting(struct cluster *cluster, const struct registry_
     bool joined = cluster->phase != CLUSTER_JOINING;
 
     cluster->redis_up = false;
-    snprintf(cluster->redis_reason, sizeof cluster->redis_reason, "%.*s", (int)event->text.length,
-             event->text.at);
+    cluster_keep_text(cluster->redis_reason, event->text);
     log_write(cluster->log, LOG_WARN,
               joined ? "out of touch with the other nodes' registry"
                      : "waiting to join the cluster",
@@ -492,12 +493,13 @@ static void cluster_take_found(struct cluster *cluster, const struct registry_ev
         state_add_system(cluster, event->text);
     if (!pending)
         return;
-    if (event->found == REGISTRY_YES)
-        route_take_found(cluster, pending, OUTCOME_SUCCESS, NULL);
-    else if (event->found == REGISTRY_NO)
-        route_take_found(cluster, pending, OUTCOME_UNKNOWN_SYSTEM, "systemId is not registered");
+    if (event->found == REGISTRY_NO)
+        route_take_found(cluster, pending, OUTCOME_UNKNOWN_SYSTEM,
+                         STR("systemId is not registered"));
     else
-        route_take_found(cluster, pending, OUTCOME_UNREACHABLE, "Redis cannot be reached");
+        route_take_found(cluster, pending,
+                         event->found == REGISTRY_YES ? OUTCOME_SUCCESS : OUTCOME_UNREACHABLE,
+                         event->reason);
 }
 
 static void cluster_take_registry_event(struct cluster *cluster, const struct registry_event *event)
@@ -553,24 +555,6 @@ static void cluster_take_registry_events(struct cluster *cluster)
             cluster_take_registry_event(cluster, event);
         free(event);
     }
-}
-
-/* --- the hub's hooks -------------------------------------------------------------------------- */
-
-static bool cluster_seal_id(void *state, uint64_t number, char id[CRYPTO_ID_TEXT])
-{
-    const struct cluster *cluster = state;
-
-    return wire_seal_client(cluster->keys, &cluster->tag, number, id);
-}
-
-static bool cluster_open_id(void *state, struct json_value id, uint64_t *number)
-{
-    const struct cluster *cluster = state;
-    struct node_tag owner;
-
-    return wire_open_client(cluster->keys, id, &owner, number) &&
-           node_has_tag(&owner, &cluster->tag);
 }
 
 /* --- commands and results --------------------------------------------------------------------- */
@@ -642,12 +626,14 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
     if (!cluster)
         return;
     cluster->now = now;
+    if (!cluster->opened_at)
+        cluster->opened_at = now;
     links_serve(cluster->links, polls, now);
     cluster_take_registry_events(cluster);
     cluster_take_bus_events(cluster);
     cluster_take_link_events(cluster);
     route_expire(cluster);
-    if (now >= cluster_node_of(cluster)->status_at)
+    if (now >= cluster->status_at)
         cluster_send_all_status(cluster);
     cluster_check_phase(cluster);
 }
@@ -681,7 +667,7 @@ int64_t cluster_deadline(const struct cluster *cluster)
     earliest = cluster_earlier(links_deadline(cluster->links), route_deadline(cluster));
     earliest = cluster_earlier(earliest, presence_deadline(cluster));
     if (cluster->bus)
-        earliest = cluster_earlier(earliest, ((const struct cluster_node *)cluster)->status_at);
+        earliest = cluster_earlier(earliest, cluster->status_at);
     if (cluster->announce_by)
         earliest = cluster_earlier(earliest, cluster->announce_by);
     if (cluster->phase == CLUSTER_LINKING)
@@ -712,7 +698,7 @@ static bool cluster_open_parts(struct cluster *cluster, const struct cluster_opt
         .config = options->config, .keys = options->keys, .wake = options->wake};
 
     cluster->links = links_open(&links);
-    if (!cluster->links || !route_open(cluster) || !presence_open(cluster) ||
+    if (!cluster->links || !receipt_open(cluster) || !presence_open(cluster) ||
         !crypto_random(&cluster->seed, sizeof cluster->seed) ||
         !node_set_name(&registry.self, options->host, options->port))
         return false;
@@ -733,8 +719,8 @@ struct cluster *cluster_open(const struct cluster_options *options)
     cluster->hub = options->hub;
     cluster->shared = options->shared;
     cluster->wake = options->wake;
-    cluster->hooks = (struct hub_hooks){cluster, cluster_seal_id, cluster_open_id,
-                                        state_change_channel, presence_change};
+    cluster->hooks = (struct hub_hooks){cluster, state_seal_id, state_open_id, state_change_channel,
+                                        presence_change};
     snprintf(cluster->name, sizeof cluster->name, "%s %llu", options->config->redis_prefix,
              (unsigned long long)options->config->redis_db);
     if (cluster_open_parts(cluster, options))
@@ -784,7 +770,7 @@ static void cluster_free(struct cluster *cluster)
     state_forget_systems(cluster);
     order_free(&cluster->senders);
     presence_close(cluster);
-    route_close(cluster);
+    receipt_close(cluster);
     buf_free(&cluster->decoded);
     buf_free(&cluster->written);
     free(node);

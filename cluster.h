@@ -63,7 +63,7 @@ struct cluster_stats {
     uint64_t presence_waiting;              /* records and notices that are not written and told */
     uint64_t notices_dropped;
     uint64_t slots_unbound; /* that RabbitMQ has not bound yet */
-    int64_t heartbeat_age;  /* milliseconds since the last good one; -1: there was none */
+    int64_t heartbeat_age;  /* milliseconds since the last good one, or since the start */
     /* how long publications took to come back, in microseconds */
     const uint32_t *echo_bounds; /* upper bounds of all buckets but the last */
     uint64_t echoes[CLUSTER_ECHO_BUCKETS], echo_sum;

@@ -1,4 +1,14 @@
-/* cluster_bus_state.c - the bus's events, failures and time. */
+/* cluster_bus_state.c - the bus's events, failures and time.
+ *
+ * Data: struct bus. `lock` guards what the loop and the thread both use; the thread alone writes
+ * the rest. The slots and the figures are under the lock too.
+ *
+ * Events go through a mailbox, and under the lock: once bus_close has abandoned a thread that
+ * hangs, the descriptor that the mailbox writes to may be another file's.
+ *
+ * Invariants: each publication that bus_publish takes comes to its end once, in bus_end: by an
+ * echo, or in LANE_SEND by a failure. `bytes` and `pending` count those that have not. A batch that
+ * leaves the flight releases the binding that it relies on. */
 #include "cluster_bus_state.h"
 
 #include <poll.h>

@@ -56,6 +56,7 @@ struct link {
     bool connects;        /* this node has connected */
     bool unauthenticated; /* counted as such */
     bool wrong_key;       /* the other does not know the key that was offered */
+    bool closed;          /* the other has closed it as it should */
     struct node_id other; /* accepted: known with its hello */
     unsigned version;     /* that both understand; known with the other's hello */
     struct ws_reader reader;
@@ -183,13 +184,17 @@ static void link_end(struct links *links, struct link *link, const char *reason)
             peer->link = NULL;
             peer_pause(peer, links->now);
             links_leave(links, LINK_EVENT_DOWN, &peer->id, (struct buf){0});
-            links_log(links, LOG_WARN, "the link to a node has broken", &peer->id, NULL, reason);
-            peer->told = true;
+            links_log(links, link->closed ? LOG_INFO : LOG_WARN,
+                      link->closed ? "a node has closed its link" : "the link to a node has broken",
+                      &peer->id, NULL, link->closed ? NULL : reason);
+            peer->told = !link->closed;
         }
     }
     if (link->unauthenticated)
         links->unauthenticated_count--;
     link->unauthenticated = false;
+    if (link->state != LINK_CONNECTING) /* the other is to see that it is no accident */
+        conn_finish(&link->conn);
     link->state = LINK_DEAD;
     conn_kill(&link->conn);
 }
@@ -416,7 +421,8 @@ static void link_take_end(struct links *links, struct link *link)
 
     link->wrong_key = conn_has_wrong_key(&link->conn);
     if (link->state == LINK_UP) {
-        link_end(links, link, detail ? detail : "closed by the other node");
+        link->closed = !detail && !link->conn.broken;
+        link_end(links, link, detail ? detail : "connection broken");
     } else if (link->wrong_key) {
         link_refuse(links, link, LOG_WARN,
                     "it has another key: set the same [common] crypto_key on every node");

@@ -4,6 +4,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Puts one where its deadline belongs: at the end, but for the few that have waited before. */
+static void pending_link(struct pending_list *list, struct pending *pending)
+{
+    struct pending *before = list->last;
+
+    while (before && before->deadline > pending->deadline)
+        before = before->previous;
+    pending->previous = before;
+    pending->next = before ? before->next : list->first;
+    if (before)
+        before->next = pending;
+    else
+        list->first = pending;
+    if (pending->next)
+        pending->next->previous = pending;
+    else
+        list->last = pending;
+    list->count++;
+}
+
 struct pending *pending_new(struct pending_table *table, struct pending_list *list,
                             enum pending_kind kind, int64_t deadline)
 {
@@ -18,13 +38,7 @@ struct pending *pending_new(struct pending_table *table, struct pending_list *li
         free(pending);
         return NULL;
     }
-    pending->previous = list->last;
-    if (list->last)
-        list->last->next = pending;
-    else
-        list->first = pending;
-    list->last = pending;
-    list->count++;
+    pending_link(list, pending);
     return pending;
 }
 
@@ -107,6 +121,17 @@ static bool pending_is_for_one(const struct pending *pending)
     }
 }
 
+void pending_refuse(struct pending *pending, enum outcome_code code, struct str error)
+{
+    size_t length = error.length < sizeof pending->error ? error.length : sizeof pending->error - 1;
+
+    if (length)
+        memcpy(pending->error, error.at, length);
+    pending->error[length] = '\0';
+    pending->outcome.code = code;
+    pending->outcome.error = pending->error;
+}
+
 void pending_add_reply(struct pending *pending, struct pending_part *part,
                        const struct cluster_msg *reply)
 {
@@ -120,13 +145,7 @@ void pending_add_reply(struct pending *pending, struct pending_part *part,
     sum->count += said->count;
     buf_append(&part->list, reply->list);
     if (pending_is_for_one(pending)) {
-        size_t length = reply->error.length < sizeof pending->error - 1 ? reply->error.length
-                                                                        : sizeof pending->error - 1;
-
-        if (length)
-            memcpy(pending->error, reply->error.at, length);
-        sum->code = said->code;
-        sum->error = pending->error;
+        pending_refuse(pending, said->code, reply->error);
     } else if (said->code != OUTCOME_SUCCESS) {
         pending->incomplete = true;
     }

@@ -27,8 +27,8 @@ enum pending_kind {
 struct pending_origin {
     bool is_node;
     uint64_t id;         /* the session's, or the request's at that node */
-    struct node_id node; /* if is_node, */
-    int64_t expires;     /* and then it waits until then on our clock */
+    struct node_id node; /* if is_node */
+    int64_t expires;     /* it waits until then on our clock; 0: as long as all do */
 };
 
 #define PENDING_SLOTS_MAX 2
@@ -76,7 +76,7 @@ struct pending_table {
     uint64_t last_id; /* numbers grow: the larger of two began later */
 };
 
-/* A new one with a number of its own, at the end of a list; NULL without memory. */
+/* A new one with a number of its own, in its place in a list; NULL without memory. */
 struct pending *pending_new(struct pending_table *table, struct pending_list *list,
                             enum pending_kind kind, int64_t deadline);
 
@@ -113,6 +113,9 @@ bool pending_write_part(const struct pending *pending, struct str clients, size_
 
 /* The outcome becomes that something cannot be reached. `error` is static. */
 void pending_fail(struct pending *pending, const char *error);
+
+/* The outcome becomes this failure. `error` is copied, cut to the room there is. */
+void pending_refuse(struct pending *pending, enum outcome_code code, struct str error);
 
 /* True if nothing is waited for any more. */
 bool pending_is_done(const struct pending *pending);

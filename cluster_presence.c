@@ -40,8 +40,8 @@ enum presence_known {
 };
 
 struct presence_entry {
-    struct presence_entry *next; /* in the queue */
-    uint64_t id;                 /* of its operation */
+    struct presence_entry *next, *previous; /* in the queue, unless it is busy */
+    uint64_t id;                            /* of its operation */
     uint32_t hash;
     enum presence_known known;
     bool wanted; /* the record should be there */
@@ -121,11 +121,24 @@ static bool presence_describe(struct presence_entry *entry, const struct hub_pre
 static void presence_queue(struct presence_book *book, struct presence_entry *entry)
 {
     entry->next = NULL;
+    entry->previous = book->last;
     if (book->last)
         book->last->next = entry;
     else
         book->first = entry;
     book->last = entry;
+}
+
+static void presence_unqueue(struct presence_book *book, struct presence_entry *entry)
+{
+    if (entry->previous)
+        entry->previous->next = entry->next;
+    else
+        book->first = entry->next;
+    if (entry->next)
+        entry->next->previous = entry->previous;
+    else
+        book->last = entry->previous;
 }
 
 /* An entry for what was in order until now: the record of who leaves or stays is there. */
@@ -151,6 +164,12 @@ static void presence_remove(struct presence_book *book, struct presence_entry *e
 {
     table_remove(&book->by_name, entry->hash, entry);
     presence_free_entry(entry);
+}
+
+/* True if a client came and went unseen: there is nothing to be done. */
+static bool presence_is_cancelled(const struct presence_entry *entry)
+{
+    return !entry->wanted && entry->known == PRESENCE_ABSENT;
 }
 
 /* --- changes ---------------------------------------------------------------------------------- */
@@ -190,6 +209,10 @@ void presence_change(void *state, const struct hub_presence *presence)
     entry->wanted = presence->kind != PRESENCE_LEAVE;
     if (presence->kind != PRESENCE_REFRESH || presence->told)
         entry->told = presence->told;
+    if (entry->busy || !presence_is_cancelled(entry))
+        return;
+    presence_unqueue(book, entry);
+    presence_remove(book, entry);
 }
 
 /* This node may have been buried: its records that were told may be gone, and 1002 told. One that
@@ -345,17 +368,8 @@ void presence_pump(struct cluster *cluster)
     if (!cluster->redis_up || !cluster->bus_up || cluster->now < book->retry_at)
         return;
     while ((entry = book->first) && book->busy < PRESENCE_OPS_MAX &&
-           book->notices < PRESENCE_NOTICES_MAX) {
-        bool cancelled = !entry->wanted && entry->known == PRESENCE_ABSENT;
-
-        if (!cancelled && !presence_begin(cluster, entry))
-            return;
-        book->first = entry->next;
-        if (!book->first)
-            book->last = NULL;
-        if (cancelled) /* it came and went unseen */
-            presence_remove(book, entry);
-    }
+           book->notices < PRESENCE_NOTICES_MAX && presence_begin(cluster, entry))
+        presence_unqueue(book, entry);
 }
 
 /* Whether the members are to learn of what an operation found. Those of a record that is PRESENT
@@ -377,13 +391,13 @@ static void presence_take_result(struct cluster *cluster, struct presence_entry 
         entry->known = PRESENCE_MAYBE_WRITTEN;
     if (change == REGISTRY_UNKNOWN || change == REGISTRY_NOT_DONE) {
         book->retry_at = cluster->now + PRESENCE_PAUSE;
-        presence_queue(book, entry);
-        return;
+        entry->again = true;
+    } else {
+        if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
+            presence_publish(cluster, entry, entry->writes, 0);
+        entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
     }
-    if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
-        presence_publish(cluster, entry, entry->writes, 0);
-    entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
-    if (entry->again)
+    if (entry->again && !presence_is_cancelled(entry))
         presence_queue(book, entry);
     else
         presence_remove(book, entry);

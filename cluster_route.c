@@ -13,142 +13,23 @@
  * For many clients: each owner gets its share, and the lists are put together again.
  *
  * A request carries its sender's time. The owner does nothing that would come later than its sender
- * waits: the caller was told -1007, and must not be surprised by it seconds later.
- *
- * Receipts: the members of a send are counted by each node that takes it, and asked of all nodes
- * over the links under the number of the send; question and send may come in either order. */
+ * waits: the caller was told -1007, and must not be surprised by it seconds later. */
 #include "cluster_route.h"
+
+#include "cluster_receipt.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define ROUTE_COUNTS_KEPT 1024 /* counts of sends that their origin may still ask for */
 
 /* The id of a message holds the number of the pending request, the part that it asks, and whether
  * it is a send. */
 #define ROUTE_PART_SHIFT 48
 #define ROUTE_SEND ((uint64_t)1 << 62)
 
-/* What became of another node's send on this node. */
-struct route_count {
-    uint32_t hash;
-    bool used;
-    struct node_id origin;
-    uint64_t id;
-    struct outcome outcome;
-};
-
-struct route_counts {
-    struct route_count ring[ROUTE_COUNTS_KEPT];
-    size_t next;
-    struct table kept;    /* struct route_count, by route_hash */
-    struct table waiting; /* struct pending of PENDING_COUNT, by route_hash */
-};
-
 /* The number of the pending request in the id of a message. */
 static uint64_t route_number_of(uint64_t id)
 {
     return id & (((uint64_t)1 << ROUTE_PART_SHIFT) - 1);
-}
-
-bool route_open(struct cluster *cluster)
-{
-    cluster->counts = calloc(1, sizeof *cluster->counts);
-    return cluster->counts != NULL;
-}
-
-void route_close(struct cluster *cluster)
-{
-    if (!cluster->counts)
-        return;
-    table_free(&cluster->counts->kept);
-    table_free(&cluster->counts->waiting);
-    free(cluster->counts);
-    cluster->counts = NULL;
-}
-
-/* --- receipts --------------------------------------------------------------------------------- */
-
-static uint32_t route_hash(const struct node_id *origin, uint64_t id)
-{
-    return (uint32_t)(id ^ origin->incarnation);
-}
-
-static const struct route_count *route_find_count(const struct cluster *cluster,
-                                                  const struct node_id *origin, uint64_t id)
-{
-    struct table_cursor cursor = {.hash = route_hash(origin, id)};
-    const struct route_count *count;
-
-    while ((count = table_next(&cluster->counts->kept, &cursor)))
-        if (count->id == id && node_equal(&count->origin, origin))
-            return count;
-    return NULL;
-}
-
-/* Takes the request that waits for a count out of those that wait; NULL if there is none. */
-static struct pending *route_take_waiting(struct cluster *cluster, const struct node_id *origin,
-                                          uint64_t id)
-{
-    struct table_cursor cursor = {.hash = route_hash(origin, id)};
-    struct pending *pending;
-
-    while ((pending = table_next(&cluster->counts->waiting, &cursor)))
-        if (pending->send == id && node_equal(&pending->origin.node, origin)) {
-            table_remove(&cluster->counts->waiting, route_hash(origin, id), pending);
-            return pending;
-        }
-    return NULL;
-}
-
-static void route_add_counts(struct outcome *sum, const struct outcome *counts)
-{
-    sum->matched += counts->matched;
-    sum->queued += counts->queued;
-    sum->dropped += counts->dropped;
-}
-
-/* Keeps the count of a send for its origin, or gives it to it if it has asked already. */
-static void route_keep_count(struct cluster *cluster, const struct node_id *origin, uint64_t id,
-                             const struct outcome *outcome)
-{
-    struct route_counts *counts = cluster->counts;
-    struct route_count *count = &counts->ring[counts->next++ % ROUTE_COUNTS_KEPT];
-    struct pending *pending = route_take_waiting(cluster, origin, id);
-
-    if (pending) {
-        route_add_counts(&pending->outcome, outcome);
-        state_finish(cluster, pending);
-        return;
-    }
-    if (count->used)
-        table_remove(&counts->kept, count->hash, count);
-    *count = (struct route_count){
-        .hash = route_hash(origin, id), .origin = *origin, .id = id, .outcome = *outcome};
-    count->used = table_add(&counts->kept, count->hash, count);
-}
-
-/* Tells a node how many clients its send has reached here, now or when it comes. */
-static void route_take_count(struct cluster *cluster, const struct peer *peer,
-                             const struct cluster_msg *msg)
-{
-    struct pending_origin origin = {.is_node = true, .id = msg->id, .node = peer->id};
-    const struct state_slot *slot = &cluster->slots[msg->slot % WIRE_SLOTS];
-    const struct route_count *count = route_find_count(cluster, &peer->id, msg->id);
-    struct outcome none = {0};
-    struct pending *pending = NULL;
-
-    if (!count && slot->wanted)
-        pending =
-            state_begin(cluster, PENDING_COUNT, &(struct command){.kind = COMMAND_SEND_TO_GROUP},
-                        false, &origin, &none);
-    if (!pending) {
-        state_reply(cluster, &origin, count ? &count->outcome : &none);
-        return;
-    }
-    pending->send = msg->id;
-    if (!table_add(&cluster->counts->waiting, route_hash(&peer->id, msg->id), pending))
-        state_finish(cluster, pending);
 }
 
 /* --- commands for one client of this node ----------------------------------------------------- */
@@ -164,8 +45,7 @@ static struct pending *route_keep_command(struct cluster *cluster, enum pending_
 
     if (!pending || msg_write(&pending->text, &msg))
         return pending;
-    state_abandon(cluster, pending);
-    state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    state_refuse(cluster, pending, outcome, "out of memory");
     return NULL;
 }
 
@@ -240,45 +120,32 @@ static bool route_apply_local(struct cluster *cluster, const struct command *com
 
 /* --- commands for one client of another node -------------------------------------------------- */
 
-/* Publishes a request to the owner alone, behind the sends before it. */
-static bool route_publish_request(struct cluster *cluster, const struct node_id *owner,
-                                  struct pending *pending, size_t part,
-                                  const struct command *command)
-{
-    char to[NODE_TEXT_MAX];
-    struct cluster_msg msg = {.kind = MSG_REQUEST,
-                              .id = pending->id | (uint64_t)part << ROUTE_PART_SHIFT,
-                              .at = cluster->now,
-                              .command = *command};
-
-    if (state_publishing_reason(cluster))
-        return false;
-    msg.to = (struct str){to, node_write(owner, to)};
-    pending->parts[part].behind = cluster->sent[pending->partition];
-    return state_publish(cluster, &msg, LANE_SEND, 0, owner);
-}
-
-/* Sends a request to a node that is a part of the pending one already. A moment after RabbitMQ was
- * lost nobody knows whether the owner has taken what was sent before; then it is refused. */
+/* Sends a request to a node that is a part of the pending one already: by the link, or to the node
+ * alone through RabbitMQ, behind the sends before it. A moment after RabbitMQ was lost nobody knows
+ * whether the owner has taken what was sent before; then it is refused. */
 static bool route_request(struct cluster *cluster, struct pending *pending, size_t part,
                           const struct command *command)
 {
     struct peer *peer = links_find(cluster->links, &pending->parts[part].node);
     unsigned partition = pending->partition;
+    char to[NODE_TEXT_MAX];
     struct cluster_msg msg = {.kind = MSG_REQUEST,
                               .id = pending->id | (uint64_t)part << ROUTE_PART_SHIFT,
-                              .at = cluster->now,
+                              .at = pending->deadline - state_timeout(cluster),
                               .command = *command};
 
     if (!peer || !links_reach(cluster->links, peer))
         return false;
-    if (route_is_ordered(command) && peer->passed[partition] < cluster->sent[partition]) {
-        if (cluster->bus_up)
-            return route_publish_request(cluster, &peer->id, pending, part, command);
-        if (cluster->now - cluster->bus_since < state_timeout(cluster))
-            return false;
-    }
-    return state_send(cluster, peer, &msg);
+    if (!route_is_ordered(command) || peer->passed[partition] >= cluster->sent[partition])
+        return state_send(cluster, peer, &msg);
+    if (!cluster->bus_up)
+        return cluster->now - cluster->bus_since >= state_timeout(cluster) &&
+               state_send(cluster, peer, &msg);
+    if (state_publishing_reason(cluster))
+        return false;
+    msg.to = (struct str){to, node_write(&peer->id, to)};
+    pending->parts[part].behind = cluster->sent[partition];
+    return state_publish(cluster, &msg, LANE_SEND, 0, &peer->id);
 }
 
 /* The owner of an id: this node (*is_own), or a peer; NULL if neither. */
@@ -326,9 +193,7 @@ static bool route_apply_to_owner(struct cluster *cluster, const struct command *
         return true;
     if (pending_add_part(pending, &peer->id) && route_request(cluster, pending, 0, command))
         return false;
-    state_abandon(cluster, pending);
-    state_fail(outcome, OUTCOME_UNREACHABLE, "the client's node cannot be reached");
-    return true;
+    return state_refuse(cluster, pending, outcome, "the client's node cannot be reached");
 }
 
 /* --- send_to_clients -------------------------------------------------------------------------- */
@@ -411,11 +276,8 @@ static bool route_apply_to_owners(struct cluster *cluster, const struct command 
     pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
     if (!pending)
         return true;
-    if (!route_share_out(cluster, pending, command)) {
-        state_abandon(cluster, pending);
-        state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
-        return true;
-    }
+    if (!route_share_out(cluster, pending, command))
+        return state_refuse(cluster, pending, outcome, "out of memory");
     for (size_t part = 0; part < pending->part_count; part++)
         route_send_part(cluster, pending, command, part);
     state_finish_if_done(cluster, pending);
@@ -452,11 +314,8 @@ static bool route_list_online(struct cluster *cluster, const struct command *com
     hub_apply(cluster->hub, command, &pending->outcome);
     msg.id = pending->id;
     pending->incomplete = !state_knows_all(cluster);
-    if (!route_ask_all(cluster, pending, &msg)) {
-        state_abandon(cluster, pending);
-        state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
-        return true;
-    }
+    if (!route_ask_all(cluster, pending, &msg))
+        return state_refuse(cluster, pending, outcome, "out of memory");
     state_finish_if_done(cluster, pending);
     return false;
 }
@@ -477,11 +336,8 @@ static bool route_publish(struct cluster *cluster, const struct command *command
     if (!pending)
         return true;
     msg.id = question.id = pending->id | ROUTE_SEND;
-    if (!state_publish(cluster, &msg, LANE_SEND, slot, NULL)) {
-        state_abandon(cluster, pending);
-        state_fail(outcome, OUTCOME_UNREACHABLE, "too much waits for RabbitMQ already");
-        return true;
-    }
+    if (!state_publish(cluster, &msg, LANE_SEND, slot, NULL))
+        return state_refuse(cluster, pending, outcome, "too much waits for RabbitMQ already");
     cluster->sent[pending->partition] = pending->id;
     pending->to_return = true;
     if (receipt && !route_ask_all(cluster, pending, &question))
@@ -523,6 +379,7 @@ static void route_release(struct cluster *cluster, struct pending *pending)
     struct cluster_msg msg;
     bool done = true;
 
+    origin.expires = pending->deadline; /* it has waited already */
     if (msg_read(str_of(&pending->text), &decoded, &msg)) {
         msg.command.message_id =
             pending->receipt ? str_of(&pending->message_id) : msg.command.message_id;
@@ -568,37 +425,27 @@ static void route_take_send(struct cluster *cluster, const struct wire_batch *ba
     hub_apply(cluster->hub, &msg->command, &outcome);
     if (!is_own) {
         if (msg->counted)
-            route_keep_count(cluster, &batch->origin, msg->id, &outcome);
+            receipt_keep(cluster, &batch->origin, msg->id, &outcome);
         return;
     }
     pending = pending_find(&cluster->pendings, route_number_of(msg->id));
     if (pending && pending->to_return) {
         pending->to_return = false;
-        route_add_counts(&pending->outcome, &outcome);
+        receipt_add(&pending->outcome, &outcome);
         state_finish_if_done(cluster, pending);
     }
     route_note_returned(cluster, batch->partition, route_number_of(msg->id));
 }
 
-/* A send has failed: its caller is told why. */
-static void route_fail_send(struct cluster *cluster, struct pending *pending, struct str why)
-{
-    size_t length = why.length < sizeof pending->error ? why.length : sizeof pending->error - 1;
-
-    if (length)
-        memcpy(pending->error, why.at, length);
-    pending->error[length] = '\0';
-    pending_fail(pending, pending->error);
-    state_finish(cluster, pending);
-}
-
-/* A node has not replied for its part. */
+/* A node has not replied for its part: what it was asked may have been done. */
 static void route_give_up(struct pending *pending, size_t part)
 {
-    if (pending->owners)
-        pending_fail_part(pending, part);
-    else
+    if (!pending->owners) {
         pending_give_up_part(pending, &pending->parts[part]);
+        return;
+    }
+    pending->incomplete = true; /* a receipt's counts lack it */
+    pending_fail_part(pending, part);
 }
 
 void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition, struct str why)
@@ -608,8 +455,10 @@ void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition,
     struct pending *pending = pending_find(&cluster->pendings, number);
 
     if (id & ROUTE_SEND) {
-        if (pending && pending->to_return)
-            route_fail_send(cluster, pending, why);
+        if (pending && pending->to_return) {
+            pending_refuse(pending, OUTCOME_UNREACHABLE, why);
+            state_finish(cluster, pending);
+        }
         route_note_returned(cluster, partition, number);
     } else if (pending && part < pending->part_count && !pending->parts[part].done) {
         route_give_up(pending, part);
@@ -688,7 +537,7 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
         route_take_reply(cluster, peer, msg);
         break;
     case MSG_COUNT:
-        route_take_count(cluster, peer, msg);
+        receipt_take_question(cluster, peer, msg);
         break;
     case MSG_STATUS:
         order_age(&peer->clock, msg->at, cluster->now);
@@ -725,7 +574,7 @@ static void route_go_on(struct cluster *cluster, struct pending *pending)
 
     if (pending->looking_up || !state_has_slots(cluster, pending))
         return;
-    if (pending->origin.is_node && pending->origin.expires <= cluster->now) {
+    if (pending->deadline <= cluster->now) {
         pending_fail(pending, "RabbitMQ did not bind in time");
     } else if (pending->kind == PENDING_BIND) {
         if (msg_read(str_of(&pending->text), &decoded, &msg))
@@ -749,11 +598,11 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
 }
 
 void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
-                      const char *error)
+                      struct str error)
 {
     pending->looking_up = false;
     if (code != OUTCOME_SUCCESS) {
-        state_fail(&pending->outcome, code, error);
+        pending_refuse(pending, code, error);
         state_finish(cluster, pending);
         return;
     }
@@ -787,15 +636,13 @@ static void route_expire_one(struct cluster *cluster, struct pending *pending)
     if (pending->to_return)
         pending_fail(pending, "the message did not come back from RabbitMQ in time: whether it was "
                               "delivered is not known");
-    if (pending->kind == PENDING_BIND)
-        pending_fail(pending, "RabbitMQ did not bind in time");
-    if (pending->kind == PENDING_HELD)
-        pending_fail(pending, "what was sent before did not come back from RabbitMQ in time");
-    if (pending->kind == PENDING_ADMIT)
+    if (pending->kind == PENDING_BIND || pending->kind == PENDING_ADMIT)
         pending_fail(pending, pending->looking_up ? "Redis does not answer in time"
                                                   : "RabbitMQ did not bind in time");
+    if (pending->kind == PENDING_HELD)
+        pending_fail(pending, "what was sent before did not come back from RabbitMQ in time");
     if (pending->kind == PENDING_COUNT) {
-        route_take_waiting(cluster, &pending->origin.node, pending->send);
+        receipt_forget(cluster, pending);
         pending_fail(pending, "the message did not come in time");
     }
     state_finish(cluster, pending);

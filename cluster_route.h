@@ -1,13 +1,8 @@
-/* cluster_route.h - which nodes a command goes to, what they reply, and how many a send has reached
- * (receipts). */
+/* cluster_route.h - which nodes a command goes to, and what they reply. */
 #ifndef WSPUSH_CLUSTER_ROUTE_H
 #define WSPUSH_CLUSTER_ROUTE_H
 
 #include "cluster_state.h"
-
-/* Prepares what receipts need. False without memory. */
-bool route_open(struct cluster *cluster);
-void route_close(struct cluster *cluster);
 
 /* Does what a command of a session says. True: `outcome`, which must be zeroed, is filled in.
  * False: a result for `id` follows. */
@@ -30,9 +25,10 @@ void route_take_bus_down(struct cluster *cluster);
 /* RabbitMQ has bound a slot. */
 void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version);
 
-/* The answer to whether a waiting client's system is registered: 0, or why it is not let in. */
+/* The answer to whether a waiting client's system is registered: 0, or why it is not let in;
+ * `error` is copied. */
 void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
-                      const char *error);
+                      struct str error);
 
 /* The link to a node is down: it will not reply to what it was asked. */
 void route_give_up_node(struct cluster *cluster, const struct node_id *node);

@@ -8,9 +8,9 @@
  * only counts, and state_follow_slots does the rest at the end of an iteration.
  *
  * Requests. Each has a number that grows, which names it in messages and orders it among the sends
- * of its partition. It stands in one list (requests, held, results), whose order is that of the
- * deadlines, for all have the same time. Who waits for it is told exactly once: a node by a reply
- * over the link, a session by an entry in `results`. */
+ * of its partition. It stands in one list (requests, held, results); the first two are in the order
+ * of deadlines. Who waits for it is told exactly once: a node by a reply over the link, a session
+ * by an entry in `results`. */
 #include "cluster_state.h"
 
 #include <stdlib.h>
@@ -52,6 +52,24 @@ const char *state_publishing_reason(const struct cluster *cluster)
 bool state_knows_all(const struct cluster *cluster)
 {
     return cluster->listed && cluster->redis_up;
+}
+
+/* --- the ids of clients of this node ---------------------------------------------------------- */
+
+bool state_seal_id(void *state, uint64_t number, char id[CRYPTO_ID_TEXT])
+{
+    const struct cluster *cluster = state;
+
+    return wire_seal_client(cluster->keys, &cluster->tag, number, id);
+}
+
+bool state_open_id(void *state, struct json_value id, uint64_t *number)
+{
+    const struct cluster *cluster = state;
+    struct node_tag owner;
+
+    return wire_open_client(cluster->keys, id, &owner, number) &&
+           node_has_tag(&owner, &cluster->tag);
 }
 
 /* --- messages --------------------------------------------------------------------------------- */
@@ -297,8 +315,10 @@ struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
     unsigned partition = wire_partition(command->system);
     struct pending_list *list =
         kind == PENDING_HELD ? &cluster->held[partition] : &cluster->requests;
+    int64_t deadline = cluster->now + state_timeout(cluster);
     struct pending *pending =
-        pending_new(&cluster->pendings, list, kind, cluster->now + state_timeout(cluster));
+        pending_new(&cluster->pendings, list, kind,
+                    origin->expires && origin->expires < deadline ? origin->expires : deadline);
 
     if (pending) {
         pending->origin = *origin;
@@ -317,6 +337,14 @@ void state_abandon(struct cluster *cluster, struct pending *pending)
 {
     pending_unlink(&cluster->pendings, state_list_of(cluster, pending), pending);
     state_free(cluster, pending);
+}
+
+bool state_refuse(struct cluster *cluster, struct pending *pending, struct outcome *outcome,
+                  const char *error)
+{
+    state_abandon(cluster, pending);
+    state_fail(outcome, OUTCOME_UNREACHABLE, error);
+    return true;
 }
 
 void state_finish(struct cluster *cluster, struct pending *pending)

@@ -43,7 +43,7 @@ struct state_counters {
 };
 
 struct presence_book; /* see cluster_presence.c */
-struct route_counts;  /* see cluster_route.c */
+struct receipt_book;  /* see cluster_receipt.c */
 
 struct cluster {
     const struct config *config;
@@ -63,6 +63,7 @@ struct cluster {
     struct hub_hooks hooks;
     int64_t now;
 
+    int64_t opened_at, status_at; /* when it was opened; when the next status is due */
     enum cluster_phase phase;
     char fatal_error[STATE_REASON_MAX];
     int64_t joined_at;
@@ -96,7 +97,7 @@ struct cluster {
     uint32_t seed;
 
     struct presence_book *presence;
-    struct route_counts *counts;
+    struct receipt_book *receipts;
     struct state_counters counters;
     struct buf decoded, written; /* scratch: of the message being read, and being written */
 };
@@ -114,6 +115,11 @@ const char *state_publishing_reason(const struct cluster *cluster);
 
 /* True if all nodes that live are known: a client of none of them is not online. */
 bool state_knows_all(const struct cluster *cluster);
+
+/* --- the ids of clients of this node: hooks of the hub */
+
+bool state_seal_id(void *cluster, uint64_t number, char id[CRYPTO_ID_TEXT]);
+bool state_open_id(void *cluster, struct json_value id, uint64_t *number);
 
 /* --- messages */
 
@@ -175,6 +181,11 @@ struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
 
 /* Gives up one that has just begun. */
 void state_abandon(struct cluster *cluster, struct pending *pending);
+
+/* The same, and the outcome says why; `error` is static. Its value is true: the outcome is there.
+ */
+bool state_refuse(struct cluster *cluster, struct pending *pending, struct outcome *outcome,
+                  const char *error);
 
 /* Nothing is waited for any more, or not longer: the origin is told. */
 void state_finish(struct cluster *cluster, struct pending *pending);

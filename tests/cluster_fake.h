@@ -85,8 +85,6 @@ static inline struct str fake_keep(struct str text)
 
 /* --- the bus ---------------------------------------------------------------------------------- */
 
-const uint32_t bus_echo_bounds[BUS_ECHO_BUCKETS - 1] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11};
-
 struct bus *bus_open(const struct bus_options *options)
 {
     fake.self = options->self;

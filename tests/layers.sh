@@ -16,11 +16,9 @@ attempts:
 deadline:
 mailbox:
 notify:
-identity:
 log:
 file:
 json:
-order: identity json
 origin:
 host:
 config: host origin
@@ -36,28 +34,31 @@ conn: message tls
 address: config conn host http table
 command: json
 account: crypto file table worker
-hub: command config conn crypto identity json table ws
-task: command identity table
+hub: command config conn crypto json table ws
+cluster_wire: command crypto
+cluster_order: cluster_wire
+cluster_pending: cluster_wire table
 cluster_lookup: worker
 resolver: cluster_lookup mailbox
 redis: config resolver worker
-cluster_wire: command crypto json
-cluster_order: cluster_wire
-cluster_hello: cluster_wire json
-cluster_peer: cluster_lookup cluster_order cluster_wire worker
-cluster_link: cluster_hello cluster_peer config conn crypto ws
 cluster_store: cluster_wire config mailbox redis
-cluster_member: cluster_store crypto worker
+cluster_member: cluster_store worker
 cluster_burial: cluster_store worker
 cluster_registry: account cluster_burial cluster_member cluster_store cluster_wire config redis worker
 rabbit: config
 cluster_slots: cluster_wire
 cluster_stream: cluster_wire
 cluster_bus_event: cluster_wire mailbox
-cluster_bus_state: cluster_bus_event cluster_slots cluster_stream cluster_wire crypto mailbox rabbit worker
+cluster_bus_state: cluster_bus_event cluster_slots cluster_stream rabbit
 cluster_bus: cluster_bus_event cluster_bus_state config worker
-peer: config conn crypto http identity json worker ws
-cluster: account broker command config crypto hub identity json order peer registry table task
+cluster_hello: cluster_wire json
+cluster_peer: cluster_lookup cluster_order cluster_wire worker
+cluster_link: cluster_hello cluster_peer config conn ws
+cluster_state: cluster_bus cluster_link cluster_order cluster_pending cluster_registry config conn hub
+cluster_receipt: cluster_state table
+cluster_route: cluster_receipt cluster_state
+cluster_presence: cluster_state json table
+cluster: account cluster_presence cluster_receipt cluster_route cluster_state command config crypto hub
 single: cluster
 api: account attempts cluster command config conn crypto http hub json table ws
 admin: api cluster conn http hub

@@ -84,7 +84,7 @@ done
 for source in tests/test_*.c; do
     name=$(basename "$source" .c)
     case $name in
-    test_cluster* | test_peer) variant=cluster-asan ;; # rooms that only a cluster has
+    test_cluster* | test_redis) variant=cluster-asan ;; # rooms that only a cluster has
     *) variant=asan ;;
     esac
     part "$name" "build/$variant/$name"

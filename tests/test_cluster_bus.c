@@ -579,6 +579,23 @@ static void notices_leave_behind_sends_and_in_small_batches(void)
     finish();
 }
 
+/* While two batches of sends are in flight a third waits, and a notice behind it. */
+static void a_notice_waits_while_a_send_waits(void)
+{
+    begin(2);
+    bind_slot(&nodes[1], 9);
+    atomic_store(&relay.hold, true);
+    for (unsigned i = 1; i <= 2; i++)
+        CHECK(publish(&nodes[0], LANE_SEND, 4, 9, i) && await(&nodes[1].got_count, i));
+    CHECK(publish(&nodes[0], LANE_SEND, 4, 9, 3) && publish(&nodes[0], LANE_NOTICE, 4, 9, 4));
+    linger(300);
+    CHECK(nodes[1].got_count == 2);
+    atomic_store(&relay.hold, false);
+    CHECK(await(&nodes[1].got_count, 4) && strcmp(nodes[1].got[3].text, "4") == 0);
+    CHECK(await(&nodes[0].got_count, 4));
+    finish();
+}
+
 static void notices_wait_while_there_is_no_rabbitmq(void)
 {
     static char text[65536];
@@ -641,6 +658,23 @@ static void what_is_in_flight_when_the_connection_breaks(void)
             if (nodes[1].got[i].stream == nodes[1].got[j].stream)
                 CHECK((nodes[1].got[i].number == nodes[1].got[j].number) ==
                       (strcmp(nodes[1].got[i].text, nodes[1].got[j].text) == 0));
+    finish();
+}
+
+/* Notices that RabbitMQ has not got when the connection breaks are published again. */
+static void notices_that_did_not_reach_rabbitmq_come(void)
+{
+    begin(2);
+    bind_slot(&nodes[1], 9);
+    atomic_store(&relay.deaf, true);
+    for (unsigned i = 1; i <= 100; i++)
+        CHECK(publish(&nodes[0], LANE_NOTICE, i % 4, 9, i));
+    linger(100);
+    relay_cut();
+    atomic_store(&relay.deaf, false);
+    CHECK(await(&nodes[0].counts[BUS_UP], 2));
+    CHECK(await(&nodes[0].got_count, 100) && await(&nodes[1].got_count, 100));
+    CHECK(rises(&nodes[0], false) && rises(&nodes[1], false) && bus_is_idle(nodes[0].bus));
     finish();
 }
 
@@ -923,6 +957,8 @@ int main(void)
     test_run("a_large_one_goes_alone", a_large_one_goes_alone);
     test_run("notices_leave_behind_sends_and_in_small_batches",
              notices_leave_behind_sends_and_in_small_batches);
+    test_run("a_notice_waits_while_a_send_waits", a_notice_waits_while_a_send_waits);
+    test_run("notices_that_did_not_reach_rabbitmq_come", notices_that_did_not_reach_rabbitmq_come);
     test_run("notices_wait_while_there_is_no_rabbitmq", notices_wait_while_there_is_no_rabbitmq);
     test_run("what_is_in_flight_when_the_connection_breaks",
              what_is_in_flight_when_the_connection_breaks);

@@ -126,6 +126,24 @@ static void all_are_listed_and_found(void)
     finish();
 }
 
+/* One that has waited before stands before those that have longer, and behind its equals. */
+static void the_list_is_in_the_order_of_deadlines(void)
+{
+    static const int64_t deadlines[] = {50, 60, 60, 55, 10, 60, 10, 70};
+    static const uint64_t expected[] = {5, 7, 1, 4, 2, 3, 6, 8};
+    const struct pending *pending, *before = NULL;
+    size_t i = 0;
+
+    for (; i < COUNT(deadlines); i++)
+        CHECK(pending_new(&table, &list, PENDING_COMMAND, deadlines[i]));
+    for (i = 0, pending = list.first; pending; before = pending, pending = pending->next, i++)
+        CHECK(i < COUNT(expected) && pending->id == expected[i] && pending->previous == before);
+    CHECK(i == COUNT(expected) && list.last == before && list.count == i);
+    while (list.first)
+        end(list.first);
+    finish();
+}
+
 /* Numbers are not used twice, and those that differ only above 32 bits are told apart. */
 static void numbers_are_told_apart(void)
 {
@@ -617,6 +635,7 @@ int main(void)
 {
     test_run("a_new_one_is_empty", a_new_one_is_empty);
     test_run("all_are_listed_and_found", all_are_listed_and_found);
+    test_run("the_list_is_in_the_order_of_deadlines", the_list_is_in_the_order_of_deadlines);
     test_run("numbers_are_told_apart", numbers_are_told_apart);
     test_run("all_of_it_is_freed", all_of_it_is_freed);
     test_run("parts_are_open_until_they_are_done", parts_are_open_until_they_are_done);

@@ -48,6 +48,7 @@ class Chaos:
         self.options, self.folder = options, folder
         self.world = World(options.binary, folder, options.nodes, options.base, TTL)
         self.history, self.violations = History(), []
+        self.history.crash_loses = options.tolerate == "crash"
         self.faults = Faults(self.world, self.history, self.on_end_of_node, options.only)
         self.tokens, self.payloads, self.number, self.keys = {}, {}, FIRST, 0
         self.open, self.busy, self.ended = asyncio.Event(), 0, False
@@ -207,7 +208,7 @@ class Chaos:
         while True:
             async with self.working():
                 node = self.some_node(rng, index % len(self.world.nodes))
-                caller = callers.setdefault(node.number, Caller(node.port))
+                caller = callers.setdefault((node.number, node.life), Caller(node.port))  # no connection to a life that has ended
                 await self.send(rng, index, node, caller)
             await asyncio.sleep(rng.expovariate(1) * self.options.callers / self.options.rate * self.pace)
 
@@ -420,7 +421,7 @@ class Chaos:
                 print("    in %s: %s" % (" ".join(channel), ", ".join(
                     "%.3f/%.3f to %.3f/%.3f" % (s.asked, s.sure, s.leaving, s.gone) for s in stays)))
             times = [(now, number) for now, number in session.frames if begin < now < end]
-            middle = next((i for i, (_, number) in enumerate(times) if send and number == send.number), 0)
+            middle = sum(now < send.ended for now, _ in times) if send else 0
             print("    got: %s" % ", ".join("%d at %.3f" % (number, now) for now, number in times[max(0, middle - 20):middle + 20]))
         for one in filter(None, (send, violation.second)):
             receivers = ["%d at node %d: %s" % (s.key, s.node, ", ".join("%.3f" % t for t, n in s.frames if n == one.number))
@@ -452,13 +453,14 @@ def read_options():
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--binary", default="build/cluster-asan/wspush")
-    parser.add_argument("--base", type=int, default=24000)
+    parser.add_argument("--base", type=int, default=random.SystemRandom().randrange(10000, 19000, 100), help="ports from there on")
     parser.add_argument("--rate", type=float, default=150, help="sends a second of all callers, while nothing is slow")
     parser.add_argument("--callers", type=int, default=24)
     parser.add_argument("--residents", type=int, default=6, help="clients that stay, on each node")
     parser.add_argument("--visitors", type=int, default=12)
     parser.add_argument("--only", default="", help="kinds of faults, with commas between: " + ", ".join(KINDS))
     parser.add_argument("--rules", default=",".join(RULES), help="those that are judged")
+    parser.add_argument("--tolerate", default="", help="crash: what RabbitMQ takes along when it is killed")
     parser.add_argument("--quiet", action="store_true", help="print no line for each fault")
     options = parser.parse_args()
     unknown = set(filter(None, options.only.split(","))) - set(KINDS)
@@ -478,8 +480,8 @@ def main():
     seen = chaos.history.seen
     for rule in RULES:
         print("%s %s" % ("FAIL" if rule in broken else "ok  ", rule + (" (see above)" if rule in broken else "")))
-    print("%d cycles of faults, %d sends, %d deliveries; nodes had at most %s KiB" % (
-        cycles, seen["sends"], seen["deliveries"], [node.peak for node in chaos.world.nodes]))
+    print("%d cycles of faults, %d sends (%d unknown), %d deliveries, %d losses tolerated; nodes had at most %s KiB" % (
+        cycles, seen["sends"], seen["unknown"], seen["deliveries"], seen["tolerated"], [node.peak for node in chaos.world.nodes]))
     if chaos.violations:
         print("seed %d; logs are in %s" % (options.seed, folder))
     else:

@@ -12,7 +12,9 @@ answered with success), may have left from `leaving`, and has left at `gone`. Wh
 Rules, and what is tolerated, with its reason:
   loss      A send answered 0 reaches everybody who was a member from before the call until the settled point. Who
             left before it counts only if there was no fault from the call to the leave, and STAY_AFTER between. There
-            is no exception for a frozen node or a killed RabbitMQ: the answer 0 says that it was routed to all.
+            is no exception for a frozen node or a killed RabbitMQ: the answer 0 says that it was routed to all. If
+            `crash_loses` is set there is one: RabbitMQ was killed before the member's node had read it, which is
+            within CRASH_AFTER of the answer, or after any fault of that node that lasted until the kill.
   twice     A frame never comes twice to one session, whatever was answered.
   stray     Only who may be a member gets a frame, byte for byte as it was sent. A call that was refused (-1003) sends
             nothing.
@@ -31,7 +33,8 @@ Rules, and what is tolerated, with its reason:
             killed within LEAVE_KILL of a leave may have removed the record without telling; so may the node that
             tells of a dead one, if it is killed as well; with Redis's data a dead node's records are lost.
   lists     At the settled point each node's list has all sure members, and none who cannot be one.
-  answer    Each answer comes within ANSWER_MAX, or what a fault of the called node adds.
+  answer    Each answer comes within ANSWER_MAX, or what a fault of the called node adds; one that starts may listen
+            before it can answer.
   closed    No session ends but by its own will, or with its node.
 """
 import collections
@@ -39,13 +42,14 @@ import dataclasses
 
 INF = float("inf")
 RPC_TIMEOUT = 2.0   # [cluster] rpc_timeout
+CRASH_AFTER = 0.5
 STAY_AFTER = 2.0    # a calm stay so long behind an answer is long enough to get the frame
 GHOST_AFTER = 1.0   # scheduling of the node, and of this test
 LATE_AFTER = 5.0
 ANSWER_MAX = RPC_TIMEOUT + 1.0
 DEAD_FOR = 15.0     # a node is missed for its TTL, and found again a while after the fault's end
 LEAVE_KILL = 1.0    # DESIGN.md: at most once, by who removed the record
-CALM_BEFORE = 1.0
+CALM_BEFORE = RPC_TIMEOUT + 1.0  # what a fault has swallowed shows when it should have come back
 CALM_STAY = 2.0     # a stay so long is told of
 
 PUBLISHED = ("group", "user", "system")
@@ -144,6 +148,7 @@ class History:
         self.sends, self.sessions, self.faults, self.calls = {}, [], [], []
         self.first = 0   # sends with smaller numbers were settled before
         self.lag = 0.0   # by how much this test itself was late: the machine is busy
+        self.crash_loses, self.tolerated = False, set()
         self.seen = collections.Counter()
 
     def calm(self, begin, end):
@@ -162,6 +167,8 @@ class History:
         """What is settled is forgotten, but for who is where."""
         self.first = max(self.sends, default=self.first - 1) + 1
         self.seen["sends"] += len(self.sends)
+        self.seen["tolerated"] = len(self.tolerated)
+        self.seen["unknown"] += sum(send.unknown for send in self.sends.values())
         self.seen["deliveries"] += sum(len(session.frames) for session in self.sessions)
         self.sends, self.calls = {}, []
         self.sessions = [session for session in self.sessions if session.closed == INF]
@@ -227,8 +234,22 @@ def check_loss(history, now):
             sends += by_target[(session.system, *channel)]
         found += [Violation("loss", "session %d at node %d did not get it" % (session.key, session.node), send, session)
                   for send in sends if send.number not in got and session.id not in send.failed
-                  and must_get(history, session, send, now)]
+                  and must_get(history, session, send, now) and not was_crashed(history, session, send)]
     return found
+
+
+def was_crashed(history, session, send):
+    """The loss is tolerated: a RabbitMQ that was killed had it for the session's node."""
+    if not history.crash_loses or send.kind not in PUBLISHED:
+        return False
+    for crash in history.faults:
+        if crash.kind == "rabbit" and "killed" in crash.text and crash.begun > send.begun:
+            unread = any(session.node in fault.nodes and fault is not crash and fault.begun <= send.ended and
+                         fault.recovered >= crash.begun for fault in history.faults)
+            if unread or crash.begun < send.ended + CRASH_AFTER + history.lag:
+                history.tolerated.add((session.key, send.number))
+                return True
+    return False
 
 
 def check_frames(history):
@@ -292,7 +313,8 @@ def check_denied(history):
 
 
 def check_live(history):
-    return [Violation("live", "%s of node %d is answered %s in quiet" % (getattr(call, "name", "send"), call.node, call.code),
+    return [Violation("live", "%s of node %d is answered %s in quiet, %.3f to %.3f" % (
+        getattr(call, "name", "send"), call.node, call.code, call.begun, call.ended),
                       call if isinstance(call, Send) else None)
             for call in [*history.sends.values(), *history.calls]
             if call.code in (None, -1007) and history.calm(call.begun - CALM_BEFORE, call.ended)]
@@ -464,9 +486,10 @@ def check_answers(history):
     for call in [*history.sends.values(), *history.calls]:
         limit = ANSWER_MAX + history.lag
         for fault in history.faults:
+            end = fault.recovered if fault.kind in ("kill", "term") else fault.ended
             if call.node in fault.nodes and fault.kind in ("freeze", "pause", "kill", "term") and \
-                    fault.begun < call.ended and fault.ended > call.begun:
-                limit += fault.ended - max(fault.begun, call.begun)
+                    fault.begun < call.ended and end > call.begun:
+                limit += end - max(fault.begun, call.begun)
         if call.ended - call.begun > limit:
             found.append(Violation("answer", "after %.2f s, %s of node %d" % (
                 call.ended - call.begun, getattr(call, "name", "send"), call.node), call if isinstance(call, Send) else None))

@@ -9,7 +9,7 @@ from world import START_MAX, Broken, wait_until
 
 
 KINDS = {"node_stands": 4, "node_dies": 4, "node_is_alone": 2, "rabbit_dies": 3, "rabbit_stands": 1, "queue_goes": 2,
-         "redis_dies": 2, "redis_stands": 1, "redis_forgets": 1, "way_fails": 6, "link_fails": 3}  # and how often
+         "redis_dies": 2, "redis_stands": 1, "redis_forgets": 1, "way_fails": 6, "link_fails": 3, "nothing": 1}  # and how often
 
 
 class Drawn:
@@ -45,7 +45,8 @@ class Faults:
         """Lets a fault begin, last, and be healed."""
         await asyncio.sleep(after)
         fault = Fault(drawn.kind, drawn.nodes, time.monotonic(), text=drawn.text)
-        self.history.faults.append(fault)
+        if drawn.kind != "none":
+            self.history.faults.append(fault)
         await drawn.begin()
         try:
             await asyncio.sleep(drawn.seconds)
@@ -55,6 +56,13 @@ class Faults:
 
     def some_node(self, rng):
         return rng.choice(self.world.nodes)
+
+    def nothing(self, rng):
+        """No fault, to see what is wrong without one."""
+        async def nought():
+            pass
+
+        return Drawn("none", "no fault", [], [], rng.uniform(1, 3), nought, nought)
 
     # --- nodes ------------------------------------------------------------------------------------
 

@@ -96,6 +96,13 @@ def test_loss():
     fault(history, "freeze", 10.5, 18.0, (1,))
     fault(history, "rabbit", 11.5, 18.0, text="killed")
     expect("a frozen node and a killed RabbitMQ are no excuse", ["loss"], judge(history))
+    history.crash_loses = True
+    expect("unless that is tolerated", [], judge(history))
+    history.faults[0].ended = history.faults[0].recovered = 11.2
+    history.faults[1].begun = 11.8
+    expect("it is not if the node had time to read it", ["loss"], judge(history))
+    history.faults[1].begun = 11.3
+    expect("it is right behind the answer", [], judge(history))
     history, _, b, _ = world()
     b.frames.remove((14.2, 15))
     b.leaving = b.closed = 14.5
@@ -151,7 +158,7 @@ def test_frames():
     history, _, _, _ = world()
     send(history, 16, 20.0, -1007)
     expect("unknown for no reason", ["live"], judge(history))
-    fault(history, "link", 17.0, 18.5)
+    fault(history, "link", 17.0, 17.5)
     expect("soon behind a fault", [], judge(history))
     history, _, _, _ = world()
     history.calls.append(Call("bind_to_group", 0, 20.0, 20.1, -1007))
@@ -289,6 +296,8 @@ def test_rest():
     expect("a late answer", ["answer"], judge_but_live(history))
     fault(history, "freeze", 20.5, 23.0, (0,))
     expect("of a node that was frozen", [], judge(history))
+    history.faults = [Fault("kill", (0,), 15.0, 20.0, 23.0)]
+    expect("of a node that starts", [], judge_but_live(history))
     history, _, b, _ = world()
     b.closed = 50.0
     b.stays["group", "g"][0].gone = b.stays["system", ""][0].gone = 50.0

@@ -1,0 +1,553 @@
+/* test_cluster.c - cluster.c: joining, who may come in and when, events and their budget, who is
+ * dead, what is ready, and how a node leaves. */
+#include "cluster_fake.h"
+
+/* --- joining ---------------------------------------------------------------------------------- */
+
+static void it_serves_once_it_is_linked_and_connected(void)
+{
+    fake_open();
+    fake_serve();
+    CHECK(contains(str_from(cluster_unready(fake.cluster)), "joining the cluster"));
+    CHECK(cluster_trouble(fake.cluster) == cluster_unready(fake.cluster));
+    fake_registry_event(REGISTRY_WAITING, "Redis refuses: NOAUTH");
+    fake_serve();
+    CHECK(contains(str_from(cluster_unready(fake.cluster)), "NOAUTH"));
+    CHECK(node_logged("waiting to join the cluster reason=\"Redis refuses: NOAUTH\""));
+    CHECK(!node.hub.hooks);
+    fake.self.incarnation = 100;
+    fake_registry_event(REGISTRY_JOINED, "")->self = fake.self;
+    fake_list(1);
+    fake_serve();
+    CHECK(node.hub.hooks && contains(str_from(cluster_unready(fake.cluster)), "links"));
+    CHECK(cluster_deadline(fake.cluster) <= fake.now + 2000);
+    fake_link_up(0);
+    fake_serve();
+    CHECK(cluster_unready(fake.cluster)); /* RabbitMQ has not been tried */
+    fake_bus_event(BUS_DOWN, STR("refused"));
+    fake_serve();
+    CHECK(!cluster_unready(fake.cluster) && node_logged("joined the cluster"));
+    CHECK(contains(str_from(cluster_trouble(fake.cluster)), "refused"));
+    CHECK(!cluster_broken(fake.cluster));
+    fake_end();
+}
+
+/* Without a link, or RabbitMQ's word, it serves after two seconds: others may be dead. */
+static void it_does_not_wait_for_ever(void)
+{
+    fake_open();
+    fake_registry_event(REGISTRY_JOINED, "")->self = fake.self;
+    fake_list(1);
+    fake_serve();
+    fake_wait(1999);
+    CHECK(cluster_unready(fake.cluster));
+    fake_wait(1);
+    CHECK(!cluster_unready(fake.cluster));
+    fake_end();
+}
+
+static void a_conflict_of_names_is_final(void)
+{
+    fake_open();
+    fake_registry_event(REGISTRY_CONFLICT, "10.0.0.1:8800 is taken");
+    fake_registry_event(REGISTRY_JOINED, "")->self = fake.self; /* is not looked at */
+    fake_serve();
+    CHECK(contains(str_from(cluster_broken(fake.cluster)), "is taken"));
+    CHECK(cluster_unready(fake.cluster) && !node.hub.hooks);
+    fake_end();
+}
+
+/* NULL is a node that is alone. */
+static void alone_all_goes_to_the_hub(void)
+{
+    struct command command = fake_command(COMMAND_ONLINE_LIST);
+    struct outcome outcome = {0};
+
+    fake_start(0);
+    CHECK(!cluster_unready(NULL) && !cluster_trouble(NULL) && !cluster_broken(NULL));
+    CHECK(!cluster_accounts(NULL) && !cluster_result(NULL) && cluster_poll_count(NULL) == 0);
+    CHECK(cluster_deadline(NULL) == INT64_MAX && cluster_is_settled(NULL));
+    cluster_poll(NULL, NULL);
+    cluster_serve(NULL, NULL, 1);
+    cluster_flush(NULL);
+    cluster_rescope(NULL);
+    CHECK(cluster_apply(NULL, &node.hub, &command, false, 1, &outcome) == CLUSTER_DONE);
+    CHECK(cluster_admit(NULL, node.accounts, STR("nobody"), 1) == CLUSTER_UNKNOWN);
+    node_register(STR("shop"), STR("password"));
+    CHECK(cluster_admit(NULL, node.accounts, STR("shop"), 1) == CLUSTER_ADMITTED);
+    cluster_close(NULL);
+    fake_end();
+}
+
+/* --- admission -------------------------------------------------------------------------------- */
+
+/* Redis answers the look-up made last. */
+static void found(enum registry_found answer, const char *system)
+{
+    struct registry_event *event = fake_registry_event(REGISTRY_FOUND, system);
+
+    CHECK(fake.look_up_count > 0);
+    event->id = fake.look_ups[fake.look_up_count - 1].id;
+    event->found = answer;
+    if (answer == REGISTRY_UNREACHABLE)
+        event->reason = STR("Redis says LOADING");
+    fake_serve();
+}
+
+static enum cluster_admission admit(const char *system, uint64_t ticket)
+{
+    return cluster_admit(fake.cluster, node.accounts, str_from(system), ticket);
+}
+
+/* A client would be deaf to its system before the slot is bound: it is not let in. */
+static void nobody_is_let_in_before_the_slot_is_bound(void)
+{
+    const uint16_t slot = wire_slot(WIRE_SYSTEM, STR("shop"), STR(""));
+    const struct cluster_result *result;
+
+    fake_start(0);
+    fake.binds_at_once = false;
+    CHECK(admit("shop", 1) == CLUSTER_ASKED && fake.look_up_count == 1);
+    CHECK(same(fake.look_ups[0].name, STR("shop")) && fake.binding_count == 0);
+    fake_serve();
+    CHECK(fake_no_result());
+    found(REGISTRY_YES, "shop");
+    CHECK(fake_no_result() && fake.binding_count == 1 && fake.bindings[0].slot == slot);
+    CHECK(admit("shop", 2) == CLUSTER_ASKED && fake.look_up_count == 1); /* it is known now */
+    fake_bound(&fake.bindings[0]);
+    fake_serve();
+    result = fake_result(1);
+    CHECK(result->is_admission && result->admission == CLUSTER_ADMITTED);
+    CHECK(same(result->system, STR("shop")));
+    /* bound and kept, until the results have been taken */
+    CHECK(fake.cluster->slots[slot].bound);
+    CHECK(admit("shop", 3) == CLUSTER_ADMITTED);
+    result = fake_result(2);
+    CHECK(result->admission == CLUSTER_ADMITTED);
+    fake_arrive(0, "shop");
+    CHECK(fake_no_result() && fake.cluster->slots[slot].bound);
+    fake.binds_at_once = true;
+    fake_depart(0);
+    fake_serve();
+    CHECK(!fake.cluster->slots[slot].wanted);
+    /* whose client does not come lets the slot go */
+    CHECK(admit("shop", 4) == CLUSTER_ASKED);
+    fake_serve();
+    CHECK(fake_result(4)->admission == CLUSTER_ADMITTED && fake.cluster->slots[slot].bound);
+    CHECK(fake_no_result() && !fake.cluster->slots[slot].wanted);
+    fake_end();
+}
+
+static void who_is_not_let_in_is_told_why(void)
+{
+    const struct cluster_result *result;
+
+    fake_start(0);
+    fake.binds_at_once = false;
+    CHECK(admit("nobody", 1) == CLUSTER_ASKED);
+    found(REGISTRY_NO, "nobody");
+    result = fake_result(1);
+    CHECK(result->admission == CLUSTER_UNKNOWN && same(result->system, STR("nobody")));
+    CHECK(admit("shop", 2) == CLUSTER_ASKED);
+    found(REGISTRY_UNREACHABLE, "shop");
+    result = fake_result(2);
+    CHECK(result->admission == CLUSTER_UNREACHABLE);
+    CHECK(same(str_from(result->outcome.error), STR("Redis says LOADING")));
+    CHECK(admit("shop", 3) == CLUSTER_ASKED && fake.look_up_count == 3);
+    fake_wait(FAKE_TIMEOUT);
+    result = fake_result(3);
+    CHECK(result->admission == CLUSTER_UNREACHABLE);
+    CHECK(contains(str_from(result->outcome.error), "Redis does not answer in time"));
+    found(REGISTRY_YES, "shop"); /* too late for that one, and good to know */
+    CHECK(fake_no_result());
+    CHECK(admit("shop", 4) == CLUSTER_ASKED && fake.look_up_count == 3);
+    fake_wait(FAKE_TIMEOUT);
+    result = fake_result(4);
+    CHECK(result->admission == CLUSTER_UNREACHABLE);
+    CHECK(contains(str_from(result->outcome.error), "RabbitMQ did not bind in time"));
+    CHECK(fake_no_result());
+    fake.registry_is_full = true;
+    CHECK(admit("other", 5) == CLUSTER_UNREACHABLE && fake_no_result());
+    CHECK(fake.cluster->pendings.by_id.count == 0);
+    fake_end();
+}
+
+/* --- what comes from RabbitMQ ----------------------------------------------------------------- */
+
+/* Repetitions, jumps and what cannot be read are dropped; the next one is taken. */
+static void publications_are_taken_once(void)
+{
+    struct cluster_msg msg = {.kind = MSG_SEND, .id = 1, .command = fake_send("1")};
+    unsigned partition = wire_partition(STR("shop"));
+
+    fake_start(1);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    far_forget(&guests[0].far);
+    fake_publish(0, LANE_SEND, 5, &msg);
+    fake_publish(0, LANE_SEND, 5, &msg);
+    fake_publish(0, LANE_SEND, 4, &msg);
+    fake_publish(0, LANE_SEND, 5 + ORDER_JUMP_MAX + 1, &msg);
+    fake_batch(&fake_nodes[0], LANE_SEND, partition, 6, STR("{\"message\":\"send\"}"));
+    fake_batch(&fake_nodes[0], LANE_NOTICE, partition, 1, STR("nonsense"));
+    msg.command.data = STR("2");
+    fake_publish(0, LANE_SEND, 7, &msg);
+    fake_serve();
+    CHECK(got_text(&guests[0].far, fake_pushed("1")) && got_text(&guests[0].far, fake_pushed("2")));
+    CHECK(got_nothing(&guests[0].far) && fake.acknowledged == 7 + 1); /* and its own notice */
+    CHECK(node_logged("its number is far ahead of the one before"));
+    CHECK(node_logged("a malformed publication was dropped"));
+    /* sends of an unpublished kind, or that clients could not read */
+    msg.command.kind = COMMAND_CLOSE_CLIENT;
+    msg.command.client = fake_id(0);
+    fake_publish(0, LANE_SEND, 8, &msg);
+    msg.command.kind = COMMAND_SEND_TO_GROUP;
+    msg.command.msg = (struct str){0};
+    fake_publish(0, LANE_SEND, 9, &msg);
+    fake_serve();
+    CHECK(got_nothing(&guests[0].far) && guests[0].conn.client);
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* Several entries in one batch, as the bus makes them. */
+static void batch_of(const struct node_id *origin, uint64_t first, uint32_t count)
+{
+    struct buf bytes = {0};
+    struct bus_event *event;
+
+    for (uint32_t i = 0; i < count; i++) {
+        struct cluster_msg msg = {.kind = MSG_SEND, .id = first + i, .command = fake_send("0")};
+        struct buf text = {0};
+
+        msg.command.data = str_from(say("%llu", (unsigned long long)(first + i)));
+        CHECK(msg_write(&text, &msg) && wire_append_entry(&bytes, str_of(&text)));
+        buf_free(&text);
+    }
+    event = fake_bus_event(BUS_BATCH, str_of(&bytes));
+    event->batch = (struct wire_batch){*origin, LANE_SEND, wire_partition(STR("shop")),
+                                       first,   count,     event->text};
+    buf_free(&bytes);
+}
+
+/* An iteration deals with what its budget allows, within a batch as well; nothing is lost, passed
+ * or acknowledged before it is done. */
+static void batches_are_dealt_with_within_the_budget(void)
+{
+    const uint32_t each = 3000;
+    uint64_t expected = 1;
+    size_t iterations = 0;
+
+    fake_start(1);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    far_forget(&guests[0].far);
+    fake.acknowledged = 0;
+    for (uint32_t i = 0; i < 5; i++)
+        batch_of(&fake_nodes[0], 1 + i * each, each);
+    fake_bus_event(BUS_DOWN, STR("gone")); /* it comes behind them */
+    while (fake.cluster->bus_up && iterations < 100) {
+        struct far_frame frame;
+
+        fake_serve();
+        iterations++;
+        if (fake.cluster->bus_up)
+            CHECK(cluster_deadline(fake.cluster) == fake.now);
+        while (far_next(&guests[0].far, &frame))
+            CHECK(str_equal(frame.payload,
+                            str_from(fake_pushed(say("%llu", (unsigned long long)expected++)))));
+        CHECK(fake.acknowledged == (expected - 1) / each);
+    }
+    CHECK(expected == 5 * each + 1 && fake.acknowledged == 5);
+    CHECK(iterations > 2 && iterations < 100);
+    fake_depart(0);
+    fake_end();
+}
+
+/* --- what comes from nodes -------------------------------------------------------------------- */
+
+/* A node that comes up is told this one's clock first, and each second after that. */
+static void nodes_are_told_the_state(void)
+{
+    const struct cluster_msg *msg;
+
+    fake_start(2);
+    fake_link_down(0);
+    fake_serve();
+    fake_forget();
+    fake_link_up(0);
+    fake_serve();
+    CHECK(fake.message_count == 1 && node_equal(&fake.messages[0].to, &fake_nodes[0]));
+    msg = fake_read(fake.messages[0].text);
+    CHECK(msg->kind == MSG_STATUS && msg->at == fake.now && msg->ready);
+    fake_wait(1000);
+    CHECK(fake.message_count == 3);
+    fake_wait(999);
+    CHECK(fake.message_count == 3 && cluster_deadline(fake.cluster) == fake.now + 1);
+    fake_wait(1);
+    CHECK(fake.message_count == 5);
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
+    CHECK(fake.message_count == 7 && !fake_read(fake.messages[6].text)->ready);
+    fake_end();
+}
+
+static void messages_of_nodes_are_taken(void)
+{
+    struct cluster_msg leave = {.kind = MSG_LEAVE};
+
+    fake_start(2);
+    fake_link_event(LINK_EVENT_MESSAGE, &fake_nodes[0], STR("{\"message\":\"nonsense\"}"));
+    fake_serve();
+    CHECK(node_logged("a malformed message of a node was dropped") && fake_peer(0)->link);
+    /* one that nobody knows any more */
+    fake_say(2, &leave);
+    fake_link_event(LINK_EVENT_UP, &fake_nodes[2], STR(""));
+    fake_link_event(LINK_EVENT_DOWN, &fake_nodes[2], STR(""));
+    fake_serve();
+    /* it leaves: what it was asked is not waited for, and its clients are offline */
+    CHECK(fake_later(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), 1));
+    fake_say(0, &leave);
+    fake_serve();
+    CHECK(fake_fails(1, -1007, "cannot be reached") && node_logged("a node has left"));
+    CHECK(!links_find(NULL, &fake_nodes[0]) && links_find(NULL, &fake_nodes[1]));
+    CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2));
+    CHECK(fake_outcome.code == OUTCOME_OFFLINE && fake.buried_count == 0);
+    fake_end();
+}
+
+/* --- who is dead ------------------------------------------------------------------------------ */
+
+/* The registry lists these nodes. */
+static void list(const struct registry_node *nodes, size_t count)
+{
+    struct registry_event *event = fake_registry_event(REGISTRY_NODES, "");
+
+    event->nodes = nodes;
+    event->count = count;
+    fake_serve();
+}
+
+/* Whoever is heard of is not dead, whatever Redis says; who is not is buried, each time anew. */
+static void the_dead_are_buried(void)
+{
+    struct registry_node nodes[] = {{fake_nodes[0], false}, {fake_nodes[1], true}};
+
+    fake_start(2);
+    list(nodes, 2);
+    CHECK(fake.buried_count == 0 && fake_peer(0)->link); /* it is heard of */
+    CHECK(fake_later(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), 1));
+    fake_link_down(0);
+    fake_serve();
+    CHECK(fake_fails(1, -1007, "cannot be reached"));
+    list(nodes, 2);
+    CHECK(fake.buried_count == 1 && node_equal(&fake.buried[0], &fake_nodes[0]));
+    CHECK(!links_find(NULL, &fake_nodes[0]) && node_logged("a node is dead"));
+    CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2));
+    CHECK(fake_outcome.code == OUTCOME_OFFLINE);
+    list(nodes, 2);
+    CHECK(fake.buried_count == 2); /* until it is done */
+    list(nodes + 1, 1);
+    CHECK(fake.buried_count == 2);
+    fake_end();
+}
+
+/* A node that was out of touch itself believes in no death for node_ttl: all may be as it was. */
+static void after_a_silence_nobody_is_dead(void)
+{
+    struct registry_node nodes[] = {
+        {fake_nodes[0], false}, {fake_nodes[1], true}, {{"10.0.0.1:8800", 50}, false}};
+
+    fake_start(2);
+    fake_registry_event(REGISTRY_WAITING, "no route");
+    fake_serve();
+    CHECK(contains(str_from(cluster_trouble(fake.cluster)), "no route"));
+    CHECK(node_logged("out of touch with the other nodes' registry"));
+    fake_link_down(0);
+    fake_registry_event(REGISTRY_BACK, "");
+    list(nodes, 3);
+    CHECK(fake.buried_count == 0 && links_find(NULL, &fake_nodes[0]) && !fake_peer(0)->alive);
+    CHECK(node_logged("Redis is back") && cluster_stats(fake.cluster).redis_reconnects == 1);
+    fake_wait(FAKE_TTL - 1);
+    list(nodes, 3);
+    CHECK(fake.buried_count == 0);
+    fake_wait(1);
+    list(nodes, 3);
+    /* and the life of this node before the present one */
+    CHECK(fake.buried_count == 2 && node_equal(&fake.buried[0], &fake_nodes[0]));
+    CHECK(fake.buried[1].incarnation == 50);
+    fake_end();
+}
+
+/* A node that is not listed any more has left, unless it is heard of. */
+static void who_is_not_listed_has_left(void)
+{
+    fake_start(2);
+    fake_list(1);
+    fake_serve();
+    CHECK(links_find(NULL, &fake_nodes[1]));
+    fake_link_down(1);
+    fake_list(1);
+    fake_serve();
+    CHECK(!links_find(NULL, &fake_nodes[1]) && fake.buried_count == 0);
+    fake_end();
+}
+
+static void a_missing_link_is_trouble(void)
+{
+    fake_start(1);
+    fake_link_down(0);
+    fake_peer(0)->missing_since = fake.now;
+    fake_serve();
+    CHECK(!cluster_trouble(fake.cluster)); /* it may be dead */
+    fake_wait(FAKE_TTL);
+    CHECK(!cluster_trouble(fake.cluster));
+    fake_wait(1);
+    CHECK(contains(str_from(cluster_trouble(fake.cluster)), "no link"));
+    fake_peer(0)->alive = false;
+    CHECK(!cluster_trouble(fake.cluster));
+    fake_end();
+}
+
+/* --- figures ---------------------------------------------------------------------------------- */
+
+static void figures_are_counted(void)
+{
+    struct cluster_stats stats;
+
+    fake_start(2);
+    stats = cluster_stats(fake.cluster);
+    CHECK(stats.nodes == 2 && stats.links == 2 && stats.linked == 2 && stats.redis_up);
+    CHECK(stats.rabbitmq_up && stats.rabbitmq_connects == 1 && stats.redis_reconnects == 0);
+    CHECK(stats.publishes == 3 && stats.confirms == 1 && stats.refusals == 2);
+    CHECK(stats.returned == 3 && stats.strange == 4 && stats.heartbeat_age == 7);
+    CHECK(stats.echo_bounds == bus_echo_bounds && stats.late == 0 && stats.held_back == 0);
+    fake_link_down(1);
+    fake_serve();
+    CHECK(cluster_stats(fake.cluster).links == 1 && cluster_stats(fake.cluster).linked == 2);
+    fake_registry_event(REGISTRY_NOTED, "maxmemory-policy is allkeys-lru");
+    fake_bus_event(BUS_NOTED, STR("an order queue was made again"));
+    fake_serve();
+    CHECK(node_logged("allkeys-lru") && node_logged("an order queue was made again"));
+    CHECK(!cluster_trouble(fake.cluster));
+    fake_end();
+
+    fake_open(); /* there is no bus yet */
+    fake_serve();
+    stats = cluster_stats(fake.cluster);
+    CHECK(stats.publishes == 0 && stats.nodes == 0 && !stats.redis_up && !stats.rabbitmq_up);
+    cluster_rescope(fake.cluster);
+    CHECK(fake.cleared == 0 && cluster_is_settled(fake.cluster));
+    fake_end();
+}
+
+/* --- ids -------------------------------------------------------------------------------------- */
+
+/* An id is opened by its own node alone, in the life that has given it. */
+static void ids_belong_to_one_life(void)
+{
+    const struct node_id before = {"10.0.0.1:8800", 99};
+    uint64_t number = 0;
+
+    fake_start(1);
+    fake_arrive(0, "shop");
+    CHECK(node.hub.hooks->open_id(node.hub.hooks->state, fake_id(0), &number) && number);
+    CHECK(same(fake_foreign_id(&fake.self, number).text, str_from(guests[0].id)));
+    CHECK(hub_is_online(&node.hub, STR("shop"), fake_foreign_id(&fake.self, number)));
+    CHECK(!hub_is_online(&node.hub, STR("shop"), fake_foreign_id(&before, number)));
+    CHECK(!hub_is_online(&node.hub, STR("shop"), fake_foreign_id(&fake_nodes[0], number)));
+    CHECK(!hub_is_online(&node.hub, STR("shop"),
+                         (struct json_value){JSON_STRING, STR("\"0000000000000001\"")}));
+    fake_depart(0);
+    fake_end();
+}
+
+/* --- leaving ---------------------------------------------------------------------------------- */
+
+/* Told and recorded all: the others are told that it leaves, and find no trace. */
+static void it_leaves_when_all_is_told(void)
+{
+    size_t leaves = 0;
+
+    fake_start(2);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    CHECK(cluster_is_settled(fake.cluster));
+    fake_depart(0);
+    CHECK(!cluster_is_settled(fake.cluster)); /* its 1002 */
+    fake_serve();
+    fake_written(REGISTRY_CHANGED);
+    CHECK(!cluster_is_settled(fake.cluster));
+    fake_return_all();
+    CHECK(cluster_is_settled(fake.cluster));
+    fake_forget();
+    cluster_close(fake.cluster);
+    CHECK(fake.closed_clean);
+    for (size_t i = 0; i < fake.message_count; i++)
+        leaves += fake_read(fake.messages[i].text)->kind == MSG_LEAVE;
+    CHECK(leaves == 2);
+    fake.cluster = NULL;
+    fake_end();
+}
+
+/* Without Redis or RabbitMQ, or with something untold, it leaves its records to who buries it. */
+static void it_is_buried_when_something_is_untold(void)
+{
+    for (int way = 0; way < 5; way++) {
+        fake_start(1);
+        fake_arrive(0, "shop");
+        fake_put_into(0, "g");
+        fake_settle();
+        if (way == 0)
+            fake_registry_event(REGISTRY_WAITING, "no route");
+        if (way == 1)
+            fake_bus_event(BUS_DOWN, STR("gone"));
+        if (way < 4) /* 2: its 1002 is untold */
+            fake_depart(0);
+        fake_serve();
+        if (way == 3) { /* a send has not come back */
+            fake_settle();
+            CHECK(fake_later(fake_send("1"), 1));
+        }
+        CHECK(cluster_is_settled(fake.cluster) == (way < 2 || way == 4));
+        fake.message_taken = fake.message_count;
+        cluster_close(fake.cluster);
+        CHECK(!fake.closed_clean && fake_sent_nothing());
+        fake.cluster = NULL;
+        node.hub.hooks = NULL;
+        if (way == 4) /* its client was still there */
+            fake_depart(0);
+        fake_end();
+    }
+}
+
+int main(void)
+{
+    test_run("it_serves_once_it_is_linked_and_connected",
+             it_serves_once_it_is_linked_and_connected);
+    test_run("it_does_not_wait_for_ever", it_does_not_wait_for_ever);
+    test_run("a_conflict_of_names_is_final", a_conflict_of_names_is_final);
+    test_run("alone_all_goes_to_the_hub", alone_all_goes_to_the_hub);
+    test_run("nobody_is_let_in_before_the_slot_is_bound",
+             nobody_is_let_in_before_the_slot_is_bound);
+    test_run("who_is_not_let_in_is_told_why", who_is_not_let_in_is_told_why);
+    test_run("publications_are_taken_once", publications_are_taken_once);
+    test_run("batches_are_dealt_with_within_the_budget", batches_are_dealt_with_within_the_budget);
+    test_run("nodes_are_told_the_state", nodes_are_told_the_state);
+    test_run("messages_of_nodes_are_taken", messages_of_nodes_are_taken);
+    test_run("the_dead_are_buried", the_dead_are_buried);
+    test_run("after_a_silence_nobody_is_dead", after_a_silence_nobody_is_dead);
+    test_run("who_is_not_listed_has_left", who_is_not_listed_has_left);
+    test_run("a_missing_link_is_trouble", a_missing_link_is_trouble);
+    test_run("figures_are_counted", figures_are_counted);
+    test_run("ids_belong_to_one_life", ids_belong_to_one_life);
+    test_run("it_leaves_when_all_is_told", it_leaves_when_all_is_told);
+    test_run("it_is_buried_when_something_is_untold", it_is_buried_when_something_is_untold);
+    buf_free(&fake_outcome.list);
+    fake_free_reading();
+    return test_finish();
+}

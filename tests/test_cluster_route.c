@@ -1,0 +1,1095 @@
+/* test_cluster_route.c - cluster_route.c: a success is one, -1007 is not done later, and frames
+ * come to a client in the order in which their calls were answered. */
+#include "cluster_fake.h"
+
+/* A reply of another node. */
+static struct cluster_msg reply_to(uint64_t id, int code, const char *error)
+{
+    return (struct cluster_msg){
+        .kind = MSG_REPLY,
+        .id = id,
+        .outcome = {.code = (enum outcome_code)code, .error = error, .matched = 1, .queued = 1}};
+}
+
+/* Another node replies, and it is dealt with. */
+static void say_reply(size_t which, struct cluster_msg reply)
+{
+    fake_say(which, &reply);
+    fake_serve();
+}
+
+/* The next request sent to a node over its link; its id, or 0. */
+static uint64_t request_to(size_t which, enum command_kind kind)
+{
+    const struct cluster_msg *msg = fake_sent_to(which);
+
+    if (!msg || msg->kind != MSG_REQUEST || msg->command.kind != kind || msg->at != fake.now)
+        return 0;
+    return msg->id;
+}
+
+/* --- sends ------------------------------------------------------------------------------------ */
+
+/* Nothing but its own batch makes a send a success: members get it then, and not before. */
+static void a_send_is_a_success_when_it_came_back(void)
+{
+    struct cluster_msg other = {.kind = MSG_SEND, .id = 1, .command = fake_send("7")};
+
+    fake_start(2);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    far_forget(&guests[0].far);
+    CHECK(fake_later(fake_send("1"), 5) && fake_later(fake_send("2"), 6));
+    CHECK(fake.publication_count == 2 && fake_sent_nothing());
+    CHECK(fake.publications[0].with.lane == LANE_SEND && !fake.publications[0].with.to);
+    CHECK(fake.publications[0].with.slot == wire_slot(WIRE_GROUP, STR("shop"), STR("g")));
+    CHECK(fake.publications[0].with.partition == wire_partition(STR("shop")));
+    CHECK(fake.publications[0].with.deadline == fake.now + FAKE_TIMEOUT);
+    fake_wait(1000);
+    CHECK(fake_no_result() && got_nothing(&guests[0].far));
+    other.id = fake.publications[0].with.id; /* another node's numbers are its own */
+    fake_publish(0, LANE_SEND, 1, &other);
+    fake_serve();
+    CHECK(fake_no_result() && got_text(&guests[0].far, fake_pushed("7")));
+    fake_return(0);
+    fake_serve();
+    CHECK(fake_succeeds(5) && fake_no_result());
+    CHECK(got_text(&guests[0].far, fake_pushed("1")) && got_nothing(&guests[0].far));
+    fake_return(1);
+    fake_serve();
+    CHECK(fake_succeeds(6) && fake_no_result() && got_text(&guests[0].far, fake_pushed("2")));
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* Each kind goes under the slot of its channel. */
+static void sends_go_to_their_slots(void)
+{
+    struct command command = fake_send("1");
+
+    fake_start(0);
+    command.kind = COMMAND_SEND_TO_USER;
+    command.user = STR("g");
+    CHECK(fake_later(command, 1));
+    command.kind = COMMAND_SEND_TO_SYSTEM;
+    CHECK(fake_later(command, 2));
+    CHECK(fake.publications[0].with.slot == wire_slot(WIRE_USER, STR("shop"), STR("g")));
+    CHECK(fake.publications[1].with.slot == wire_slot(WIRE_SYSTEM, STR("shop"), STR("")));
+    CHECK(fake_read(fake.publications[1].with.text)->command.kind == COMMAND_SEND_TO_SYSTEM);
+    fake_return_all();
+    CHECK(fake_succeeds(1) && fake_succeeds(2) && fake_no_result());
+    fake_end();
+}
+
+/* Failed, late, or without RabbitMQ: -1007, once, and what the text says. */
+static void a_send_that_failed_is_told(void)
+{
+    static const char lengthy[] =
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567"
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567"
+        "0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567";
+
+    fake_start(1);
+    CHECK(fake_later(fake_send("1"), 1) && fake_later(fake_send("2"), 2));
+    fake_fail(0, "no order queue took it");
+    fake_fail(1, lengthy);
+    fake_serve();
+    CHECK(fake_fails(1, -1007, "no order queue took it"));
+    CHECK(fake_fails(2, -1007, "012345678901234567890123456789") && fake_no_result());
+    /* it does not come back in time: then it is not known, and what comes later is not told */
+    CHECK(fake_later(fake_send("3"), 3));
+    fake_wait(FAKE_TIMEOUT - 1);
+    CHECK(fake_no_result() && route_deadline(fake.cluster) == fake.now + 1);
+    fake_wait(1);
+    CHECK(fake_fails(3, -1007, "whether it was delivered is not known") && fake_no_result());
+    fake_return_all();
+    CHECK(fake_no_result());
+    CHECK(fake_later(fake_send("4"), 4));
+    fake_wait(FAKE_TIMEOUT);
+    CHECK(fake_fails(4, -1007, "not known"));
+    fake_fail(3, "the connection broke");
+    fake_serve();
+    CHECK(fake_no_result());
+    /* at once */
+    fake.bus_is_full = true;
+    CHECK(fake_done(fake_send("5"), false, 5) && fake_outcome.code == OUTCOME_UNREACHABLE);
+    fake.bus_is_full = false;
+    fake_bus_event(BUS_SLOW, STR("slow"));
+    fake_serve();
+    CHECK(fake_done(fake_send("6"), false, 6) && fake_outcome.code == OUTCOME_UNREACHABLE);
+    CHECK(contains(str_from(fake_outcome.error), "RabbitMQ does not answer"));
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
+    CHECK(fake_done(fake_send("7"), false, 7) && fake_outcome.code == OUTCOME_UNREACHABLE);
+    CHECK(contains(str_from(fake_outcome.error), "RabbitMQ cannot be reached"));
+    CHECK(fake_no_result() && fake.publication_count == 4);
+    CHECK(!fake.cluster->requests.first && fake.cluster->pendings.by_id.count == 0);
+    fake_end();
+}
+
+/* --- requests --------------------------------------------------------------------------------- */
+
+static void requests_go_by_link(void)
+{
+    struct json_value client;
+    uint64_t id;
+
+    fake_start(2);
+    client = fake_foreign_id(&fake_nodes[1], 7);
+    CHECK(fake_later(fake_to_client(client, "1"), 1));
+    id = request_to(1, COMMAND_SEND_TO_CLIENT);
+    CHECK(id && same(fake_reading.msg.command.client.text, client.text));
+    CHECK(!fake_reading.msg.to.length && same(fake_reading.msg.command.data, STR("1")));
+    CHECK(fake_sent_nothing() && fake.publication_count == 0 && fake_no_result());
+    say_reply(0, reply_to(id, 0, NULL)); /* another node's word counts nothing */
+    say_reply(1, reply_to(id + 1, 0, NULL));
+    CHECK(fake_no_result());
+    say_reply(1, reply_to(id, 0, NULL));
+    CHECK(fake_succeeds(1));
+    say_reply(1, reply_to(id, -1003, "twice"));
+    CHECK(fake_no_result());
+    /* the owner's word is the outcome */
+    CHECK(fake_later(fake_bind(client, "g"), 2));
+    say_reply(1, reply_to(request_to(1, COMMAND_BIND), -1003, "client not online"));
+    CHECK(fake_fails(2, -1003, "client not online") && fake_no_result());
+    fake_end();
+}
+
+static void a_node_that_does_not_reply_is_given_up(void)
+{
+    struct json_value client;
+    uint64_t id;
+
+    fake_start(2);
+    client = fake_foreign_id(&fake_nodes[1], 7);
+    CHECK(fake_later(fake_to_client(client, "1"), 1));
+    id = request_to(1, COMMAND_SEND_TO_CLIENT);
+    fake_wait(FAKE_TIMEOUT - 1);
+    CHECK(fake_no_result());
+    fake_wait(1);
+    CHECK(fake_fails(1, -1007, "the client's node cannot be reached"));
+    say_reply(1, reply_to(id, 0, NULL));
+    CHECK(fake_no_result());
+    /* its link goes down: then it is known at once */
+    CHECK(fake_later(fake_to_client(client, "2"), 2));
+    fake_link_down(0);
+    fake_serve();
+    CHECK(fake_no_result());
+    fake_link_down(1);
+    fake_serve();
+    CHECK(fake_fails(2, -1007, "cannot be reached"));
+    CHECK(fake_done(fake_to_client(client, "3"), false, 3));
+    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE && fake_no_result());
+    fake_end();
+}
+
+/* -1003 is a promise: all nodes are known, and none has the client. */
+static void offline_is_said_only_when_all_is_known(void)
+{
+    struct json_value gone;
+    const struct json_value forged = {JSON_STRING, STR("\"forged\"")};
+
+    fake_start(1);
+    gone = fake_foreign_id(&fake_nodes[2], 7); /* a node that is not listed */
+    for (int round = 0; round < 2; round++) {
+        CHECK(fake_done(fake_to_client(gone, "1"), false, 1));
+        CHECK(fake_outcome.code == (round ? OUTCOME_UNREACHABLE : OUTCOME_OFFLINE));
+        CHECK(fake_done(fake_bind(gone, "g"), false, 1));
+        CHECK(fake_outcome.code == (round ? OUTCOME_UNREACHABLE : OUTCOME_OFFLINE));
+        /* what is no id of this cluster is nobody's in any case */
+        CHECK(fake_done(fake_to_client(forged, "1"), false, 1));
+        CHECK(fake_outcome.code == OUTCOME_OFFLINE);
+        fake_registry_event(REGISTRY_WAITING, "no route"); /* out of touch: not all are known */
+        fake_serve();
+    }
+    CHECK(fake_sent_nothing() && fake_no_result());
+    fake_end();
+
+    fake_open(); /* nobody has been listed yet */
+    fake_registry_event(REGISTRY_JOINED, "")->self = fake.self;
+    fake_serve();
+    CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[2], 7), "1"), false, 1));
+    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE);
+    fake_end();
+}
+
+/* --- the order of one client ------------------------------------------------------------------ */
+
+/* Behind a send that the owner may not have taken a request goes the same way, to the owner alone;
+ * its reply proves that the owner has taken the send, and the next goes over the link again. */
+static void a_request_goes_behind_the_sends_before_it(void)
+{
+    struct json_value client;
+    const struct fake_publication *kept;
+    uint64_t id;
+
+    fake_start(2);
+    client = fake_foreign_id(&fake_nodes[1], 7);
+    CHECK(fake_later(fake_send("1"), 1));
+    CHECK(fake_later(fake_to_client(client, "2"), 2));
+    CHECK(fake_sent_nothing() && fake.publication_count == 2);
+    kept = &fake.publications[1];
+    id = kept->with.id;
+    CHECK(kept->with.lane == LANE_SEND && kept->with.partition == wire_partition(STR("shop")));
+    CHECK(kept->with.to && node_equal(&kept->to, &fake_nodes[1]));
+    CHECK(fake_read(kept->with.text)->kind == MSG_REQUEST && fake_reading.msg.id == id);
+    CHECK(same(fake_reading.msg.to, STR("[::1]:8800/300")) && fake_reading.msg.at == fake.now);
+    /* it comes back here too, where it is nobody's */
+    fake_return_all();
+    CHECK(fake_succeeds(1) && fake_no_result() && fake_sent_nothing());
+    /* that the send came back here says nothing about the owner */
+    CHECK(fake_later(fake_to_client(client, "3"), 3));
+    CHECK(fake.publication_count == 3 && fake_sent_nothing());
+    /* other owners, other systems and what has no place among frames are not concerned */
+    CHECK(fake_later(fake_to_client(fake_foreign_id(&fake_nodes[0], 7), "4"), 4));
+    CHECK(fake.publication_count == 4);
+    {
+        struct command command = fake_to_client(client, "5");
+
+        command.system = STR("shop2");
+        CHECK(wire_partition(STR("shop2")) != wire_partition(STR("shop")));
+        CHECK(fake_later(command, 5) && request_to(1, COMMAND_SEND_TO_CLIENT));
+        command = fake_command(COMMAND_CLIENT_INFO);
+        command.client = client;
+        CHECK(fake_later(command, 6) && request_to(1, COMMAND_CLIENT_INFO));
+    }
+    say_reply(1, reply_to(id, 0, NULL));
+    CHECK(fake_succeeds(2));
+    CHECK(fake_later(fake_to_client(client, "7"), 7) && request_to(1, COMMAND_SEND_TO_CLIENT));
+    fake.message_taken = 0;
+    id = 0;
+    for (const struct cluster_msg *msg; (msg = fake_sent_to(1));)
+        id = msg->id;
+    say_reply(1, reply_to(id, 0, NULL));
+    CHECK(fake_succeeds(7));
+    CHECK(fake_later(fake_to_client(client, "7"), 70) && request_to(1, COMMAND_SEND_TO_CLIENT));
+    /* a new send, and it begins again */
+    CHECK(fake_later(fake_send("8"), 8));
+    CHECK(fake_later(fake_bind(client, "g"), 9) && fake_sent_nothing());
+    /* the reply to what was before it does not count */
+    say_reply(1, reply_to(fake.publications[2].with.id, 0, NULL));
+    CHECK(fake_succeeds(3));
+    CHECK(fake_later(fake_to_client(client, "10"), 10) && fake_sent_nothing());
+    /* each proves what was before it, and no more */
+    CHECK(fake_later(fake_send("10"), 100) && fake_later(fake_to_client(client, "10"), 101));
+    say_reply(1, reply_to(fake.publications[5].with.id, -1003, "client not online"));
+    CHECK(fake_fails(9, -1003, "not online"));
+    CHECK(fake_later(fake_to_client(client, "10"), 102) && fake_sent_nothing());
+    say_reply(1, reply_to(fake.publications[8].with.id, 0, NULL));
+    CHECK(fake_succeeds(101));
+    CHECK(fake_later(fake_to_client(client, "11"), 11) && request_to(1, COMMAND_SEND_TO_CLIENT));
+    fake_end();
+}
+
+/* The request fails on its way, or the bus is gone: it is not known what the owner has taken. */
+static void a_request_may_fail_on_its_way(void)
+{
+    struct json_value client;
+
+    fake_start(2);
+    client = fake_foreign_id(&fake_nodes[1], 7);
+    CHECK(fake_later(fake_send("1"), 1) && fake_later(fake_to_client(client, "2"), 2));
+    fake_fail(1, "no order queue took it");
+    fake_serve();
+    CHECK(fake_fails(2, -1007, "the client's node cannot be reached") && fake_no_result());
+    fake_fail(0, "broken");
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
+    CHECK(fake_fails(1, -1007, "broken"));
+    /* for as long as its sends may still be under way nothing passes them, then by link */
+    CHECK(fake_done(fake_to_client(client, "3"), false, 3));
+    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE && fake_sent_nothing());
+    fake_wait(FAKE_TIMEOUT - 1);
+    CHECK(fake_done(fake_to_client(client, "4"), false, 4) && fake_sent_nothing());
+    fake_wait(1);
+    CHECK(fake_later(fake_to_client(client, "5"), 5) && request_to(1, COMMAND_SEND_TO_CLIENT));
+    fake_end();
+}
+
+/* A command for a client of this node waits for the sends before it, and no others. */
+static void local_commands_are_held_back(void)
+{
+    struct command command;
+
+    fake_start(0);
+    for (size_t i = 0; i < 2; i++)
+        fake_arrive(i, i ? "shop2" : "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    far_forget(&guests[0].far);
+    CHECK(fake_done(fake_to_client(fake_id(0), "0"), false, 1)); /* nothing is before it */
+    CHECK(got_nothing(&guests[0].far) || true);
+    flush();
+    CHECK(got_text(&guests[0].far, fake_pushed("0")));
+    CHECK(fake_later(fake_send("1"), 1) && fake_later(fake_send("2"), 2));
+    CHECK(fake_later(fake_to_client(fake_id(0), "3"), 3));
+    CHECK(fake_later(fake_send("4"), 4) && fake_later(fake_to_client(fake_id(0), "5"), 5));
+    CHECK(cluster_stats(fake.cluster).held_back == 2);
+    command = fake_command(COMMAND_CLIENT_INFO);
+    command.client = fake_id(0);
+    CHECK(fake_done(command, false, 6) && fake_outcome.code == OUTCOME_SUCCESS);
+    command = fake_to_client(fake_id(1), "x");
+    command.system = STR("shop2");
+    CHECK(fake_done(command, false, 7) && fake_outcome.code == OUTCOME_SUCCESS);
+    fake_return(0);
+    fake_serve();
+    CHECK(fake_succeeds(1) && fake_no_result());
+    fake_return(1);
+    fake_serve();
+    CHECK(fake_succeeds(2) && fake_succeeds(3) && fake_no_result());
+    fake_return(2);
+    fake_serve();
+    CHECK(fake_succeeds(4) && fake_succeeds(5) && fake_no_result());
+    for (int i = 1; i <= 5; i++)
+        CHECK(got_text(&guests[0].far, fake_pushed(say("%d", i))));
+    CHECK(got_nothing(&guests[0].far) && cluster_stats(fake.cluster).held_back == 0);
+    for (size_t i = 0; i < 2; i++)
+        fake_depart(i);
+    fake_settle();
+    fake_end();
+}
+
+/* What was held back for too long is -1007 and is not done, neither then nor later. */
+static void what_was_held_too_long_is_not_done(void)
+{
+    fake_start(0);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    far_forget(&guests[0].far);
+    CHECK(fake_later(fake_send("1"), 1));
+    fake_wait(500);
+    CHECK(fake_later(fake_to_client(fake_id(0), "2"), 2));
+    CHECK(fake_later(fake_bind(fake_id(0), "h"), 3));
+    fake_wait(FAKE_TIMEOUT - 500);
+    CHECK(fake_fails(1, -1007, "not known") && fake_no_result());
+    CHECK(route_deadline(fake.cluster) == fake.now + 500);
+    fake_wait(500);
+    CHECK(fake_fails(2, -1007, "did not come back from RabbitMQ in time"));
+    CHECK(fake_fails(3, -1007, "did not come back from RabbitMQ in time") && fake_no_result());
+    CHECK(route_deadline(fake.cluster) == INT64_MAX);
+    fake_return_all();
+    CHECK(got_text(&guests[0].far, fake_pushed("1")) && got_nothing(&guests[0].far));
+    CHECK(fake_no_result());
+    /* and then nothing is before it any more */
+    CHECK(fake_done(fake_to_client(fake_id(0), "4"), false, 4));
+    flush();
+    CHECK(got_text(&guests[0].far, fake_pushed("4")));
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* A send that failed holds nothing back: on its own, or with all that RabbitMQ had. */
+static void failed_sends_hold_nothing_back(void)
+{
+    fake_start(0);
+    fake_arrive(0, "shop");
+    CHECK(fake_later(fake_send("1"), 1) && fake_later(fake_to_client(fake_id(0), "2"), 2));
+    fake_fail(0, "no queue");
+    fake_serve();
+    CHECK(fake_fails(1, -1007, "no queue") && fake_succeeds(2));
+    CHECK(fake_later(fake_send("3"), 3) && fake_later(fake_to_client(fake_id(0), "4"), 4));
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
+    CHECK(fake_succeeds(4) && fake_no_result());
+    CHECK(fake_done(fake_to_client(fake_id(0), "5"), false, 5));
+    flush();
+    CHECK(got_text(&guests[0].far, fake_pushed("2")) && got_text(&guests[0].far, fake_pushed("4")));
+    CHECK(got_text(&guests[0].far, fake_pushed("5")));
+    fake_depart(0);
+    fake_end();
+}
+
+/* --- binding ---------------------------------------------------------------------------------- */
+
+/* The binding that was asked for last of this slot; it must be there. */
+static struct fake_binding *binding_of(uint16_t slot)
+{
+    struct fake_binding *found = NULL;
+
+    for (size_t i = 0; i < fake.binding_count; i++)
+        if (fake.bindings[i].slot == slot)
+            found = &fake.bindings[i];
+    if (!found)
+        abort();
+    return found;
+}
+
+static void a_bind_waits_for_its_slots(void)
+{
+    const uint16_t g = wire_slot(WIRE_GROUP, STR("shop"), STR("g"));
+    const uint16_t u = wire_slot(WIRE_USER, STR("shop"), STR("u"));
+    struct command command;
+
+    fake_start(1);
+    fake_arrive(0, "shop");
+    fake.binds_at_once = false;
+    command = fake_bind(fake_id(0), "g");
+    command.user = STR("u");
+    command.has_user = true;
+    CHECK(fake_later(command, 1) && fake_later(fake_bind(fake_id(0), "g"), 2));
+    CHECK(binding_of(g)->bound && binding_of(u)->bound);
+    CHECK(cluster_stats(fake.cluster).slots_unbound == 2 && !node.hub.kinds[AUDIENCE_GROUP]);
+    fake_bound(binding_of(g));
+    fake_serve();
+    CHECK(fake_succeeds(2) && fake_no_result() && node.hub.kinds[AUDIENCE_GROUP] == 1);
+    CHECK(node.hub.kinds[AUDIENCE_USER] == 0);
+    fake_bound(binding_of(u));
+    fake_serve();
+    CHECK(fake_succeeds(1) && fake_no_result() && node.hub.kinds[AUDIENCE_USER] == 1);
+    CHECK(cluster_stats(fake.cluster).slots_unbound == 0);
+    /* it is bound: the next one need not wait, nor one for nobody */
+    CHECK(fake_done(command, false, 3) && fake_outcome.code == OUTCOME_SUCCESS);
+    command.user = STR("v");
+    CHECK(fake_later(command, 30));
+    fake_bound(binding_of(wire_slot(WIRE_USER, STR("shop"), STR("v"))));
+    fake_serve();
+    CHECK(fake_succeeds(30) && fake_no_result());
+    command = fake_bind(fake_id(0), "other");
+    fake_depart(0);
+    CHECK(fake_done(command, false, 4) && fake_outcome.code == OUTCOME_OFFLINE);
+    fake.binds_at_once = true;
+    fake_settle();
+    CHECK(!fake.cluster->slots[g].wanted && !fake.cluster->slots[u].wanted);
+    fake_end();
+}
+
+/* A group and a user whose names have one slot: it is asked for once. */
+static void two_slots_may_be_one(void)
+{
+    const uint16_t slot = wire_slot(WIRE_GROUP, STR("shop"), STR("0"));
+    const char *user = "";
+    struct command command;
+
+    for (int i = 0; i < 200000 && !user[0]; i++)
+        if (wire_slot(WIRE_USER, STR("shop"), str_from(say("%d", i))) == slot)
+            user = say("%d", i);
+    fake_start(0);
+    fake_arrive(0, "shop");
+    fake.binds_at_once = false;
+    command = fake_bind(fake_id(0), "0");
+    command.user = str_from(user);
+    command.has_user = true;
+    CHECK(user[0] && fake_later(command, 1));
+    CHECK(cluster_stats(fake.cluster).slots_unbound == 1);
+    fake_bound(binding_of(slot));
+    fake_serve();
+    CHECK(fake_succeeds(1) && node.hub.kinds[AUDIENCE_USER] == 1);
+    CHECK(fake.cluster->slots[slot].channels == 2);
+    fake.binds_at_once = true;
+    fake_depart(0);
+    fake_settle();
+    CHECK(fake_no_result() && !fake.cluster->slots[slot].wanted);
+    CHECK(fake.cluster->slots[slot].keepers == 0);
+    fake_end();
+}
+
+/* Too late is not done: neither at the deadline nor when RabbitMQ binds at last. */
+static void a_bind_that_is_late_is_not_done(void)
+{
+    const uint16_t g = wire_slot(WIRE_GROUP, STR("shop"), STR("g"));
+
+    fake_start(0);
+    fake_arrive(0, "shop");
+    fake.binds_at_once = false;
+    CHECK(fake_later(fake_bind(fake_id(0), "g"), 1));
+    fake_wait(100);
+    CHECK(fake_later(fake_bind(fake_id(0), "g"), 2));
+    fake_wait(FAKE_TIMEOUT - 100);
+    CHECK(fake_fails(1, -1007, "RabbitMQ did not bind in time") && fake_no_result());
+    fake_bound(binding_of(g));
+    fake_serve();
+    CHECK(fake_succeeds(2) && fake_no_result() && node.hub.kinds[AUDIENCE_GROUP] == 1);
+    CHECK(fake_done(
+        (struct command){
+            .kind = COMMAND_UNBIND, .system = STR("shop"), .group = STR("g"), .client = fake_id(0)},
+        false, 3));
+    fake_serve();
+    CHECK(!binding_of(g)->bound); /* nobody needs it any more */
+    CHECK(fake_later(fake_bind(fake_id(0), "g"), 4));
+    fake_wait(FAKE_TIMEOUT);
+    CHECK(fake_fails(4, -1007, "RabbitMQ did not bind in time") && fake_no_result());
+    CHECK(node.hub.kinds[AUDIENCE_GROUP] == 0);
+    fake_bound(binding_of(g));
+    fake_serve();
+    CHECK(node.hub.kinds[AUDIENCE_GROUP] == 0 && !binding_of(g)->bound); /* and let go again */
+    /* without RabbitMQ it is told at once */
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
+    CHECK(fake_done(fake_bind(fake_id(0), "g"), false, 5));
+    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE);
+    fake_depart(0);
+    fake_end();
+}
+
+/* A bind held back behind sends has no more time than others: it is answered in time. */
+static void a_bind_that_was_held_is_answered_in_time(void)
+{
+    fake_start(0);
+    fake_arrive(0, "shop");
+    fake.binds_at_once = false;
+    CHECK(fake_later(fake_send("1"), 1) && fake_later(fake_bind(fake_id(0), "g"), 2));
+    fake_wait(FAKE_TIMEOUT - 100);
+    fake_return(0);
+    fake_serve();
+    CHECK(fake_succeeds(1) && fake_no_result());
+    CHECK(fake_later(fake_send("3"), 3));
+    fake_wait(100);
+    CHECK(fake_fails(2, -1007, "RabbitMQ did not bind in time") && fake_no_result());
+    CHECK(node.hub.kinds[AUDIENCE_GROUP] == 0);
+    CHECK(route_deadline(fake.cluster) == fake.now + FAKE_TIMEOUT - 100);
+    fake_wait(FAKE_TIMEOUT - 100);
+    CHECK(fake_fails(3, -1007, "not known"));
+    fake_depart(0);
+    fake_end();
+}
+
+/* --- what other nodes ask --------------------------------------------------------------------- */
+
+/* A request of another node, sent now by a clock of its own. */
+static struct cluster_msg request_of(uint64_t id, struct command command, int64_t at)
+{
+    return (struct cluster_msg){.kind = MSG_REQUEST, .id = id, .at = at, .command = command};
+}
+
+/* True if the next thing sent to a node is a reply to this request with this code. */
+static bool replied(size_t which, uint64_t id, int code)
+{
+    const struct cluster_msg *msg = fake_sent_to(which);
+
+    if (msg && msg->kind == MSG_REPLY && msg->id == id && (int)msg->outcome.code == code)
+        return true;
+    printf("  reply to %llu: %d %.*s\n", msg ? (unsigned long long)msg->id : 0,
+           msg ? (int)msg->outcome.code : 1, msg ? (int)msg->error.length : 0,
+           msg && msg->error.length ? msg->error.at : "");
+    return false;
+}
+
+static void requests_of_other_nodes_are_done(void)
+{
+    struct cluster_msg msg;
+
+    fake_start(2);
+    fake_arrive(0, "shop");
+    msg = request_of(41, fake_to_client(fake_id(0), "1"), fake.now);
+    fake_say(1, &msg);
+    fake_serve();
+    CHECK(replied(1, 41, 0) && fake_reading.msg.outcome.matched == 1 && fake_sent_nothing());
+    CHECK(got_text(&guests[0].far, fake_pushed("1")));
+    msg = request_of(42, fake_to_client(fake_foreign_id(&fake.self, 1), "1"), fake.now);
+    fake_say(0, &msg);
+    fake_serve();
+    CHECK(replied(0, 42, -1003));
+    /* what is for all nodes, or what clients could not read, is no request */
+    msg = request_of(43, fake_send("1"), fake.now);
+    fake_say(0, &msg);
+    msg = request_of(44, fake_to_client(fake_id(0), "1"), fake.now);
+    msg.command.msg = (struct str){0};
+    fake_say(0, &msg);
+    fake_serve();
+    CHECK(replied(0, 43, -1) && replied(0, 44, -1) && got_nothing(&guests[0].far));
+    /* through RabbitMQ, behind the sends of its node */
+    msg = request_of(45, fake_to_client(fake_id(0), "3"), fake.now);
+    msg.to = STR("10.0.0.1:8800/100");
+    {
+        struct cluster_msg before = {.kind = MSG_SEND, .id = 1, .command = fake_send("2")};
+
+        before.command.kind = COMMAND_SEND_TO_SYSTEM;
+        fake_publish(0, LANE_SEND, 1, &before);
+    }
+    fake_publish(0, LANE_SEND, 2, &msg);
+    msg.to = STR("10.0.0.1:8800/99"); /* another life of this node */
+    fake_publish(0, LANE_SEND, 3, &msg);
+    msg.to = (struct str){0};
+    fake_publish(0, LANE_SEND, 4, &msg);
+    fake_serve();
+    CHECK(replied(0, 45, 0) && fake_sent_nothing());
+    CHECK(got_text(&guests[0].far, fake_pushed("2")) && got_text(&guests[0].far, fake_pushed("3")));
+    CHECK(got_nothing(&guests[0].far));
+    /* nobody could be told without a link */
+    fake_link_down(0);
+    msg.to = STR("10.0.0.1:8800/100");
+    fake_publish(0, LANE_SEND, 5, &msg);
+    fake_serve();
+    CHECK(got_nothing(&guests[0].far) && fake_sent_nothing());
+    fake_depart(0);
+    fake_end();
+}
+
+/* What its sender does not wait for any more is not done; it is answered, counted and logged. */
+static void late_requests_are_not_done(void)
+{
+    struct cluster_msg msg;
+
+    fake_start(1);
+    fake_arrive(0, "shop");
+    msg = request_of(1, fake_to_client(fake_id(0), "1"), fake.now - FAKE_TIMEOUT + 1);
+    fake_say(0, &msg);
+    fake_serve();
+    CHECK(replied(0, 1, 0) && got_text(&guests[0].far, fake_pushed("1")));
+    msg = request_of(2, fake_to_client(fake_id(0), "2"), fake.now - FAKE_TIMEOUT);
+    fake_say(0, &msg);
+    fake_serve();
+    CHECK(replied(0, 2, -1007) && contains(fake_reading.msg.error, "came too late"));
+    CHECK(got_nothing(&guests[0].far) && cluster_stats(fake.cluster).late == 1);
+    CHECK(node_logged("a request of a node came too late and was not done "
+                      "node=\"10.0.0.2:8800/200\" age=2000"));
+    /* the same through RabbitMQ */
+    msg.to = STR("10.0.0.1:8800/100");
+    fake_publish(0, LANE_SEND, 1, &msg);
+    fake_serve();
+    CHECK(replied(0, 2, -1007) && got_nothing(&guests[0].far));
+    CHECK(cluster_stats(fake.cluster).late == 2);
+    fake_depart(0);
+    fake_end();
+}
+
+/* A bind of another node waits for its slot, and has the time that its sender waits. */
+static void binds_of_other_nodes_have_their_senders_time(void)
+{
+    const uint16_t g = wire_slot(WIRE_GROUP, STR("shop"), STR("g"));
+    struct cluster_msg msg;
+
+    fake_start(1);
+    fake_arrive(0, "shop");
+    fake.binds_at_once = false;
+    msg = request_of(1, fake_bind(fake_id(0), "g"), fake.now - 1500);
+    fake_say(0, &msg);
+    msg = request_of(2, fake_bind(fake_id(0), "g"), fake.now);
+    fake_say(0, &msg);
+    fake_serve();
+    CHECK(fake_sent_nothing());
+    fake.now += 500; /* now the first one's sender has gone */
+    fake_bound(binding_of(g));
+    fake_serve();
+    CHECK(replied(0, 1, -1007) && replied(0, 2, 0) && node.hub.kinds[AUDIENCE_GROUP] == 1);
+    fake.binds_at_once = true;
+    fake_depart(0);
+    fake_settle();
+    /* alone it is not applied at all */
+    fake_arrive(0, "shop");
+    fake.binds_at_once = false;
+    msg = request_of(3, fake_bind(fake_id(0), "h"), fake.now - 1500);
+    fake_say(0, &msg);
+    fake_serve();
+    fake.now += 500;
+    fake_bound(binding_of(wire_slot(WIRE_GROUP, STR("shop"), STR("h"))));
+    fake_serve();
+    CHECK(replied(0, 3, -1007) && node.hub.kinds[AUDIENCE_GROUP] == 0);
+    fake.binds_at_once = true;
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* --- receipts --------------------------------------------------------------------------------- */
+
+static struct cluster_msg count_of(uint64_t id, uint16_t slot)
+{
+    return (struct cluster_msg){.kind = MSG_COUNT, .id = id, .slot = slot};
+}
+
+/* All nodes are asked over the links, under the number of the send. */
+static void a_receipt_sums_up_all_nodes(void)
+{
+    const struct cluster_result *result;
+    const struct cluster_msg *msg;
+    uint64_t id;
+
+    fake_start(3);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    CHECK(!fake_done(fake_send("1"), true, 1));
+    id = fake.publications[0].with.id;
+    CHECK(fake_read(fake.publications[0].with.text)->counted && fake_reading.msg.id == id);
+    for (size_t i = 3; i-- > 0;) {
+        fake.message_taken = 0;
+        msg = fake_sent_to(i);
+        CHECK(msg && msg->kind == MSG_COUNT && msg->id == id);
+        CHECK(msg->slot == wire_slot(WIRE_GROUP, STR("shop"), STR("g")));
+    }
+    say_reply(0, reply_to(id, 0, NULL));
+    fake_return_all();
+    say_reply(2, reply_to(id, 0, NULL));
+    CHECK(fake_no_result());
+    say_reply(1, reply_to(id, 0, NULL));
+    result = fake_result(1);
+    CHECK(result->receipt && result->outcome.matched == 4 && result->outcome.queued == 4);
+    CHECK(same(result->message_id, STR("\"id\"")) && !result->incomplete);
+    /* a node that stays silent, or is out of reach, makes it incomplete, and no failure */
+    CHECK(!fake_done(fake_send("2"), true, 2));
+    fake_link_down(0);
+    fake_return_all();
+    say_reply(1, reply_to(fake.publications[1].with.id, -1007, "it did not come"));
+    CHECK(fake_no_result());
+    fake_wait(FAKE_TIMEOUT);
+    result = fake_result(2);
+    CHECK(result->outcome.code == 0 && result->incomplete && result->outcome.matched == 2);
+    /* which did not come back is a failure, whatever the others say */
+    CHECK(!fake_done(fake_send("3"), true, 3));
+    say_reply(1, reply_to(fake.publications[2].with.id, 0, NULL));
+    say_reply(2, reply_to(fake.publications[2].with.id, 0, NULL));
+    fake_wait(FAKE_TIMEOUT);
+    CHECK(fake_fails(3, -1007, "not known") && fake_no_result());
+    fake_depart(0);
+    fake_return_all();
+    fake_settle();
+    fake_end();
+}
+
+/* The question may come before the send or behind it. */
+static void counts_are_told_in_either_order(void)
+{
+    const uint16_t g = wire_slot(WIRE_GROUP, STR("shop"), STR("g"));
+    struct cluster_msg sent = {.kind = MSG_SEND, .id = 7, .counted = true}, asked;
+
+    fake_start(2);
+    sent.command = fake_send("1");
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    /* behind it: at once, and each node's numbers are its own */
+    fake_publish(0, LANE_SEND, 1, &sent);
+    asked = count_of(7, g);
+    fake_say(0, &asked);
+    fake_serve();
+    CHECK(replied(0, 7, 0) && fake_reading.msg.outcome.matched == 1 && fake_sent_nothing());
+    /* before it: when it has come */
+    fake_say(1, &asked);
+    fake_serve();
+    CHECK(fake_sent_nothing());
+    sent.id = 8;
+    fake_publish(1, LANE_SEND, 1, &sent);
+    fake_serve();
+    CHECK(fake_sent_nothing());
+    sent.id = 7;
+    fake_publish(1, LANE_SEND, 2, &sent);
+    fake_serve();
+    CHECK(replied(1, 7, 0) && fake_reading.msg.outcome.matched == 1 && fake_sent_nothing());
+    /* it does not come */
+    asked = count_of(9, g);
+    fake_say(1, &asked);
+    fake_serve();
+    fake_wait(FAKE_TIMEOUT - 1);
+    CHECK(fake_sent_nothing());
+    fake_wait(1);
+    CHECK(replied(1, 9, -1007));
+    /* there is no such channel here: none, at once; and a slot that does not exist is no harm */
+    asked = count_of(10, (uint16_t)(g + 1));
+    fake_say(1, &asked);
+    asked.id = 11;
+    asked.slot = UINT64_MAX >> 1;
+    fake_say(1, &asked);
+    fake_serve();
+    CHECK(replied(1, 10, 0) && fake_reading.msg.outcome.matched == 0 && replied(1, 11, 0));
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* The last 1,024 counts are kept; one that was given is not kept for long. */
+static void counts_are_bounded(void)
+{
+    const uint16_t other = wire_slot(WIRE_GROUP, STR("shop"), STR("h"));
+    struct cluster_msg sent = {.kind = MSG_SEND, .counted = true}, asked;
+
+    fake_start(2);
+    sent.command = fake_send("1");
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    for (uint64_t id = 1; id <= 1025; id++) {
+        sent.id = id;
+        fake_publish(0, LANE_SEND, id, &sent);
+        fake_serve();
+        far_forget(&guests[0].far);
+    }
+    for (uint64_t id = 1; id <= 1025; id++) {
+        asked = count_of(id, other); /* one that is not known is no member's */
+        fake_say(0, &asked);
+        fake_serve();
+        CHECK(replied(0, id, 0) && fake_reading.msg.outcome.matched == (id > 1));
+    }
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* A node that asks the same twice harms itself alone. */
+static void a_count_asked_for_twice_is_told(void)
+{
+    const uint16_t g = wire_slot(WIRE_GROUP, STR("shop"), STR("g"));
+    struct cluster_msg sent = {.kind = MSG_SEND, .id = 7, .counted = true};
+    struct cluster_msg asked = count_of(7, g);
+
+    fake_start(1);
+    sent.command = fake_send("1");
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    for (int i = 0; i < 40; i++) {
+        fake_say(0, &asked);
+        fake_wait(i % 2);
+    }
+    fake_wait(FAKE_TIMEOUT - 20);
+    for (int i = 0; i < 20; i++) {
+        fake_wait(1);
+        fake_say(0, &asked);
+        fake_serve();
+    }
+    fake_publish(0, LANE_SEND, 1, &sent);
+    fake_serve();
+    fake_wait(FAKE_TIMEOUT);
+    CHECK(fake.cluster->pendings.by_id.count == 0);
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* --- many clients ----------------------------------------------------------------------------- */
+
+/* Ids of three nodes, one that is forged and one of a node that is not there. */
+static const char *many_ids(void)
+{
+    return say("[%s,%s,\"forged\",%s, %s,%s,%s]",
+               say("%.*s", 70, fake_foreign_id(&fake_nodes[1], 1).text.at), guests[0].id,
+               say("%.*s", 70, fake_foreign_id(&fake_nodes[0], 2).text.at),
+               say("%.*s", 70, fake_foreign_id(&fake_nodes[1], 3).text.at),
+               say("%.*s", 70, fake_foreign_id(&fake_nodes[2], 4).text.at),
+               say("%.*s", 70, fake_foreign_id(&fake.self, 5).text.at));
+}
+
+static const char *foreign(size_t which, uint64_t number)
+{
+    return say("%.*s", 70,
+               fake_foreign_id(which == 9 ? &fake.self : &fake_nodes[which], number).text.at);
+}
+
+static void a_send_to_many_is_shared_out(void)
+{
+    struct command command = fake_command(COMMAND_SEND_TO_CLIENTS);
+    const struct cluster_result *result;
+    struct cluster_msg reply;
+    uint64_t first, second;
+
+    fake_start(2); /* the third node is not known */
+    fake_arrive(0, "shop");
+    command.clients = str_from(many_ids());
+    CHECK(!fake_done(command, true, 1));
+    flush();
+    CHECK(got_text(&guests[0].far, "{\"code\":0,\"msg\":\"m\",\"data\":1,\"messageId\":\"id\"}"));
+    first = request_to(0, COMMAND_SEND_TO_CLIENTS);
+    CHECK(first && same(fake_reading.msg.command.clients, str_from(say("[%s]", foreign(0, 2)))));
+    fake.message_taken = 0;
+    second = request_to(1, COMMAND_SEND_TO_CLIENTS);
+    CHECK(second && same(fake_reading.msg.command.clients,
+                         str_from(say("[%s,%s]", foreign(1, 1), foreign(1, 3)))));
+    reply = reply_to(second, 0, NULL);
+    buf_append(&reply.outcome.list, str_from(foreign(1, 3)));
+    reply.outcome.count = 1;
+    say_reply(1, reply);
+    buf_free(&reply.outcome.list);
+    CHECK(fake_no_result());
+    /* one stays silent: its ids have failed, and the counts lack its own */
+    fake_wait(FAKE_TIMEOUT);
+    result = fake_result(1);
+    CHECK(result->outcome.code == 0 && result->outcome.matched == 2 && result->incomplete);
+    CHECK(same(str_of(&result->outcome.list),
+               str_from(say("\"forged\",%s,%s,%s,%s", foreign(0, 2), foreign(1, 3), foreign(2, 4),
+                            foreign(9, 5)))));
+    say_reply(0, reply_to(first, 0, NULL));
+    CHECK(fake_no_result());
+    fake_depart(0);
+    fake_end();
+}
+
+/* Out of reach, or with an error: all ids of the node have failed, and no more is unknown. */
+static void shares_may_fail(void)
+{
+    struct command command = fake_command(COMMAND_SEND_TO_CLIENTS);
+    const struct cluster_result *result;
+
+    fake_start(2);
+    fake_arrive(0, "shop");
+    fake_link_down(1);
+    fake_serve();
+    command.clients = str_from(many_ids());
+    CHECK(!fake_done(command, false, 1));
+    say_reply(0, reply_to(request_to(0, COMMAND_SEND_TO_CLIENTS), -1007, "out of memory"));
+    result = fake_result(1);
+    CHECK(result->outcome.code == 0 && result->outcome.matched == 1 && !result->incomplete);
+    CHECK(same(str_of(&result->outcome.list),
+               str_from(say("%s,\"forged\",%s,%s,%s,%s", foreign(1, 1), foreign(0, 2),
+                            foreign(1, 3), foreign(2, 4), foreign(9, 5)))));
+    /* for this node alone, or for nobody, there is nothing to wait for */
+    command.clients = str_from(say("[%s]", guests[0].id));
+    CHECK(!fake_done(command, false, 2) && fake_succeeds(2));
+    command.clients = STR("[]");
+    CHECK(!fake_done(command, false, 3) && fake_succeeds(3) && fake_no_result());
+    fake_depart(0);
+    fake_end();
+}
+
+/* Behind a send all shares keep the order: here it is held back, others get it through the bus. */
+static void a_send_to_many_is_held_back(void)
+{
+    struct command command = fake_command(COMMAND_SEND_TO_CLIENTS);
+    const struct cluster_result *result;
+
+    fake_start(2);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    far_forget(&guests[0].far);
+    CHECK(fake_later(fake_send("1"), 1));
+    command.clients = str_from(say("[%s,%s]", guests[0].id, foreign(1, 7)));
+    command.data = STR("2");
+    CHECK(!fake_done(command, true, 2) && fake.publication_count == 1 && fake_sent_nothing());
+    fake_wait(700);
+    fake_return(0);
+    fake_serve();
+    CHECK(fake_succeeds(1) && fake_no_result() && fake.publication_count == 2);
+    CHECK(node_equal(&fake.publications[1].to, &fake_nodes[1]) && fake_sent_nothing());
+    /* it names when its caller began to wait, so that it is not done after that has ended */
+    CHECK(fake_read(fake.publications[1].with.text)->at == fake.now - 700);
+    CHECK(got_text(&guests[0].far, fake_pushed("1")));
+    CHECK(got_text(&guests[0].far, "{\"code\":0,\"msg\":\"m\",\"data\":2,\"messageId\":\"id\"}"));
+    say_reply(1, reply_to(fake.publications[1].with.id, 0, NULL));
+    result = fake_result(2);
+    CHECK(result->receipt && same(result->message_id, STR("\"id\"")));
+    CHECK(result->outcome.matched == 2 && !result->incomplete);
+    /* the share fails on its way */
+    CHECK(fake_later(fake_send("3"), 3));
+    fake_return_all();
+    CHECK(fake_succeeds(3) && fake_later(command, 4));
+    fake_fail(3, "no queue");
+    fake_serve();
+    result = fake_result(4);
+    CHECK(same(str_of(&result->outcome.list), str_from(foreign(1, 7))) && fake_no_result());
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+}
+
+/* --- the online list -------------------------------------------------------------------------- */
+
+static void the_online_list_is_merged(void)
+{
+    struct command command = fake_command(COMMAND_ONLINE_LIST);
+    const struct cluster_result *result;
+    struct cluster_msg reply;
+
+    fake_start(2);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    CHECK(fake_later(command, 1));
+    reply = reply_to(request_to(0, COMMAND_ONLINE_LIST), 0, NULL);
+    buf_append(&reply.outcome.list, STR("\"x\",\"y\""));
+    reply.outcome.count = 2;
+    say_reply(0, reply);
+    CHECK(fake_no_result());
+    say_reply(1, reply_to(reply.id, 0, NULL)); /* all are asked under one number */
+    result = fake_result(1);
+    CHECK(result->outcome.count == 3 && !result->incomplete);
+    CHECK(contains(str_of(&result->outcome.list), guests[0].id));
+    CHECK(contains(str_of(&result->outcome.list), "\"x\",\"y\""));
+    buf_free(&reply.outcome.list);
+    /* who is silent or out of reach is not in it */
+    CHECK(fake_later(command, 2));
+    fake_link_down(0);
+    fake_serve();
+    CHECK(fake_no_result());
+    fake_wait(FAKE_TIMEOUT);
+    result = fake_result(2);
+    CHECK(result->outcome.code == 0 && result->outcome.count == 1 && result->incomplete);
+    CHECK(fake_later(command, 3));
+    fake_link_down(1);
+    fake_serve();
+    CHECK(fake_result(3)->incomplete);
+    CHECK(fake_later(command, 4) && fake_result(4)->incomplete);
+    fake_depart(0);
+    fake_settle();
+    fake_end();
+
+    /* alone it is complete, unless not all nodes are known */
+    fake_start(0);
+    CHECK(fake_later(command, 1) && !fake_result(1)->incomplete);
+    fake_registry_event(REGISTRY_WAITING, "no route");
+    fake_serve();
+    CHECK(fake_later(command, 2) && fake_result(2)->incomplete && fake_no_result());
+    fake_end();
+}
+
+/* --- the end ---------------------------------------------------------------------------------- */
+
+/* Whatever is under way when the node closes is freed: a sanitizer sees what is not. */
+static void closing_frees_what_is_under_way(void)
+{
+    struct command many = fake_command(COMMAND_SEND_TO_CLIENTS);
+    struct cluster_msg asked;
+
+    fake_start(2);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    many.clients = str_from(many_ids());
+    CHECK(fake_later(many, 1));
+    CHECK(!fake_done(fake_send("1"), true, 2));
+    CHECK(fake_later(fake_to_client(fake_id(0), "1"), 3));
+    CHECK(fake_later(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), 4));
+    fake.binds_at_once = false;
+    {
+        struct cluster_msg msg = request_of(1, fake_bind(fake_id(0), "new"), fake.now);
+
+        fake_say(0, &msg);
+    }
+    asked = count_of(99, wire_slot(WIRE_GROUP, STR("shop"), STR("g")));
+    fake_say(0, &asked);
+    fake_serve();
+    fake_return_all();
+    CHECK(fake_later(fake_send("2"), 5));
+    CHECK(cluster_result(fake.cluster) != NULL);
+    fake_depart(0);
+    fake_end();
+}
+
+int main(void)
+{
+    test_run("a_send_is_a_success_when_it_came_back", a_send_is_a_success_when_it_came_back);
+    test_run("sends_go_to_their_slots", sends_go_to_their_slots);
+    test_run("a_send_that_failed_is_told", a_send_that_failed_is_told);
+    test_run("requests_go_by_link", requests_go_by_link);
+    test_run("a_node_that_does_not_reply_is_given_up", a_node_that_does_not_reply_is_given_up);
+    test_run("offline_is_said_only_when_all_is_known", offline_is_said_only_when_all_is_known);
+    test_run("a_request_goes_behind_the_sends_before_it",
+             a_request_goes_behind_the_sends_before_it);
+    test_run("a_request_may_fail_on_its_way", a_request_may_fail_on_its_way);
+    test_run("local_commands_are_held_back", local_commands_are_held_back);
+    test_run("what_was_held_too_long_is_not_done", what_was_held_too_long_is_not_done);
+    test_run("failed_sends_hold_nothing_back", failed_sends_hold_nothing_back);
+    test_run("a_bind_waits_for_its_slots", a_bind_waits_for_its_slots);
+    test_run("two_slots_may_be_one", two_slots_may_be_one);
+    test_run("a_bind_that_is_late_is_not_done", a_bind_that_is_late_is_not_done);
+    test_run("a_bind_that_was_held_is_answered_in_time", a_bind_that_was_held_is_answered_in_time);
+    test_run("requests_of_other_nodes_are_done", requests_of_other_nodes_are_done);
+    test_run("late_requests_are_not_done", late_requests_are_not_done);
+    test_run("binds_of_other_nodes_have_their_senders_time",
+             binds_of_other_nodes_have_their_senders_time);
+    test_run("a_receipt_sums_up_all_nodes", a_receipt_sums_up_all_nodes);
+    test_run("counts_are_told_in_either_order", counts_are_told_in_either_order);
+    test_run("counts_are_bounded", counts_are_bounded);
+    test_run("a_count_asked_for_twice_is_told", a_count_asked_for_twice_is_told);
+    test_run("a_send_to_many_is_shared_out", a_send_to_many_is_shared_out);
+    test_run("shares_may_fail", shares_may_fail);
+    test_run("a_send_to_many_is_held_back", a_send_to_many_is_held_back);
+    test_run("the_online_list_is_merged", the_online_list_is_merged);
+    test_run("closing_frees_what_is_under_way", closing_frees_what_is_under_way);
+    buf_free(&fake_outcome.list);
+    fake_free_reading();
+    return test_finish();
+}
