@@ -62,7 +62,7 @@ run_alone() {
 
 only="$*"
 for name in $only; do
-    [ -f "tests/$name.c" ] || [ -f "tests/$name.sh" ] || {
+    [ -f "tests/$name.c" ] || [ -f "tests/$name.sh" ] || [ -f "tests/cluster/$name.sh" ] || {
         echo "there is no part named $name"
         exit 2
     }
@@ -78,8 +78,8 @@ part() {
 }
 
 # The longest ones first, so that none of them is left over at the end.
-for name in fault kill; do
-    part $name tests/$name.sh
+for name in fault cluster/faults_presence cluster/faults_bus cluster/chaos kill; do
+    part "${name##*/}" tests/$name.sh
 done
 for source in tests/test_*.c; do
     name=$(basename "$source" .c)
@@ -94,6 +94,13 @@ for name in test_park test_account test_mailbox; do
 done
 for name in packaging suite layers fuzz echo rfc6455 rfc9112 start admin reload api limits ws tls park load budget cluster order join repair readme documents openapi clients console; do
     part $name tests/$name.sh
+done
+for source in tests/cluster/*.sh; do
+    name=$(basename "$source" .sh)
+    case $name in
+    faults_* | chaos) ;; # among the longest ones
+    *) part "$name" "$source" ;;
+    esac
 done
 part bench tests/bench.sh smoke
 part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader backlog storms
