@@ -65,7 +65,7 @@ FUZZ_CC ?= clang
 ALL_UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
 UNITS = $(filter-out $(CLUSTER_UNITS),$(ALL_UNITS))
-FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
+FAKED_UNITS = test_cluster_state test_cluster_receipt test_cluster_route test_cluster_presence test_cluster
 FAKED_ROOMS = cluster_wire cluster_order cluster_pending cluster_bus_event cluster_state cluster_receipt cluster_route cluster_presence cluster
 
 all: wspush

@@ -727,6 +727,35 @@ static inline size_t fake_open_publications(void)
     return count;
 }
 
+/* A reply of another node. */
+static inline struct cluster_msg fake_reply_to(uint64_t id, int code, const char *error)
+{
+    return (struct cluster_msg){
+        .kind = MSG_REPLY,
+        .id = id,
+        .outcome = {.code = (enum outcome_code)code, .error = error, .matched = 1, .queued = 1}};
+}
+
+/* Another node replies, and it is dealt with. */
+static inline void fake_say_reply(size_t which, struct cluster_msg reply)
+{
+    fake_say(which, &reply);
+    fake_serve();
+}
+
+/* True if the next thing sent to a node is a reply to this request with this code. */
+static inline bool fake_replied(size_t which, uint64_t id, int code)
+{
+    const struct cluster_msg *msg = fake_sent_to(which);
+
+    if (msg && msg->kind == MSG_REPLY && msg->id == id && (int)msg->outcome.code == code)
+        return true;
+    printf("  reply to %llu: %d %.*s\n", msg ? (unsigned long long)msg->id : 0,
+           msg ? (int)msg->outcome.code : 1, msg ? (int)msg->error.length : 0,
+           msg && msg->error.length ? msg->error.at : "");
+    return false;
+}
+
 /* Frees what reading needed: call it before main returns. */
 static inline void fake_free_reading(void)
 {
