@@ -376,10 +376,12 @@ node_frozen_long() {
 services_frozen() {
     local WHAT='Redis and RabbitMQ frozen' name i
     mark
+    join a qa attic # a system of which no group is sent to
+    join c qc attic
     freeze_redis
     freeze_rabbit
-    TOKEN=$DEPOT steady local a da # no group of this system is sent to
-    TOKEN=$DEPOT steady linked b dc
+    TOKEN=$ATTIC steady local a qa
+    TOKEN=$ATTIC steady linked b qc
     flow behind b 0.05 send_to_client "{'clientId':'${IDS[c]}','code':CODE,'msg':'flow','data':1}"
     flow group a 0.02 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
     flow group2 b 0.02 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
@@ -408,7 +410,7 @@ services_frozen() {
     for name in local linked behind ping group bind login1 register; do
         percentiles $name
     done
-    for name in local:da linked:dc; do
+    for name in local:qa linked:qc; do
         expect "$WHAT: ${name#*:} gets each of flow ${name%:*}" \
             "$(wc -l <"$DIR/${name%:*}.flow")" \
             "$(received flows "${name#*:}" | grep -c '"data":"steady"')"
@@ -418,6 +420,7 @@ services_frozen() {
     done
     all_arrived c group group2 behind
     same_order a b c
+    kill "${PROCESS[qa]}" "${PROCESS[qc]}"
     say 'RabbitMQ is connected' # if it has been told to be gone
     for name in $(awk '$2 == 200 { print $1 }' "$DIR/bind.flow"); do
         call unbind_from_group "{'clientId':'${IDS[a]}','groupName':'g$name'}" >/dev/null
@@ -730,9 +733,8 @@ restart_detoured a "${NODE_RPC[b]}:${WAY[ab]}"
 restart_detoured b "${NODE_RPC[a]}:$DETOUR_PORT"
 restart_node c
 on a sign_up depot
-DEPOT=$TOKEN
-join a da depot
-join c dc depot
+on a sign_up attic
+ATTIC=$TOKEN
 on a sign_up shop
 for node in "${NODES[@]}"; do
     join "$node" "$node"
