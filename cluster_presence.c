@@ -3,11 +3,12 @@
  * The book has an entry for each client and group whose record in Redis is not, or may not be, what
  * it should be. A change finds the entry of the change before it and replaces what is wanted: what
  * came and went before anything was written costs nothing, and of ten changes behind a slow Redis
- * only the last is written. An entry without an operation under way stands in the queue, oldest
- * first. presence_pump hands the registry up to PRESENCE_OPS_MAX operations, while Redis and
- * RabbitMQ are there and few notices are on their way; so everything that piles up piles up here,
- * where it cancels out, and what is here is bounded by the clients that are connected and the
- * records that there are.
+ * one is written, or two: who left and came back is told of as both, for somebody may have joined
+ * in between. An entry without an operation under way stands in the queue, oldest first.
+ * presence_pump hands the registry up to PRESENCE_OPS_MAX operations, while Redis and RabbitMQ are
+ * there and few notices are on their way; so everything that piles up piles up here, where it
+ * cancels out, and what is here is bounded by the clients that are connected and the records that
+ * there are.
  *
  * The result of an operation says whether it made or removed the record. If so its notice is
  * published, in the lane behind the sends. What is known of the record before that decides the
@@ -44,12 +45,13 @@ struct presence_entry {
     uint64_t id;                            /* of its operation */
     uint32_t hash;
     enum presence_known known;
-    bool wanted; /* the record should be there */
-    bool told;   /* and the members are to be told of the change */
-    bool busy;   /* an operation is under way, */
-    bool writes; /* which writes the record, and does not remove it, */
-    bool again;  /* and what is wanted has changed since */
-    char *bytes; /* of all the views */
+    bool wanted;  /* the record should be there */
+    bool rejoins; /* but is removed first: the client has left and come back */
+    bool told;    /* and the members are to be told of the change */
+    bool busy;    /* an operation is under way, */
+    bool writes;  /* which writes the record, and does not remove it, */
+    bool again;   /* and what is wanted has changed since */
+    char *bytes;  /* of all the views */
     struct str system, group, id_json, client_json, name;
 };
 
@@ -172,6 +174,12 @@ static bool presence_is_cancelled(const struct presence_entry *entry)
     return !entry->wanted && entry->known == PRESENCE_ABSENT;
 }
 
+/* True if the removal of a record is due that is there, may be there or is being written. */
+static bool presence_is_leaving(const struct presence_entry *entry)
+{
+    return !entry->wanted && (entry->known != PRESENCE_ABSENT || (entry->busy && entry->writes));
+}
+
 /* --- changes ---------------------------------------------------------------------------------- */
 
 static uint32_t presence_hash(const struct presence_book *book, const struct hub_presence *presence)
@@ -206,6 +214,8 @@ void presence_change(void *state, const struct hub_presence *presence)
         return;
     }
     entry->again = entry->busy;
+    if (presence->kind != PRESENCE_REFRESH)
+        entry->rejoins = presence->kind == PRESENCE_JOIN && presence_is_leaving(entry);
     entry->wanted = presence->kind != PRESENCE_LEAVE;
     if (presence->kind != PRESENCE_REFRESH || presence->told)
         entry->told = presence->told;
@@ -342,7 +352,8 @@ static bool presence_begin(struct cluster *cluster, struct presence_entry *entry
 {
     struct presence_book *book = cluster->presence;
     struct buf record = {0};
-    bool begun = !entry->wanted || presence_write_record(entry, &record);
+    bool writes = entry->wanted && !entry->rejoins;
+    bool begun = !writes || presence_write_record(entry, &record);
 
     entry->id = ++book->last_id;
     begun = begun && table_add(&book->by_id, (uint32_t)entry->id, entry);
@@ -355,7 +366,7 @@ static bool presence_begin(struct cluster *cluster, struct presence_entry *entry
         return false;
     entry->busy = true;
     entry->again = false;
-    entry->writes = entry->wanted;
+    entry->writes = writes;
     book->busy++;
     return true;
 }
@@ -396,6 +407,8 @@ static void presence_take_result(struct cluster *cluster, struct presence_entry 
         if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
             presence_publish(cluster, entry, entry->writes, 0);
         entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
+        entry->again |= entry->rejoins;
+        entry->rejoins &= entry->writes;
     }
     if (entry->again && !presence_is_cancelled(entry))
         presence_queue(book, entry);

@@ -109,13 +109,13 @@ static void transitions(void)
         {"JLp", "", "", 0},
         {"JLJLJLp", "", "", 0},
         {"JLJpC", "w", "1", 0},
-        /* who left and is back has not left */
-        {"JpCLJpU", "ww", "1", 0},
+        /* who left and came back is told of as both: somebody may have joined in between */
+        {"JpCLJpCC", "wdw", "121", 0},
         {"JpCLJLpC", "wd", "12", 0},
-        {"JpCLJLJpU", "ww", "1", 0},
+        {"JpCLJLJpCC", "wdw", "121", 0},
         /* the same while an operation is under way */
         {"JpLCpC", "wd", "12", 0},
-        {"JpLJCpU", "ww", "1", 0},
+        {"JpLJCCC", "wdw", "121", 0},
         {"JpLJLCpC", "wd", "12", 0},
         {"JpCLpJCpC", "wdw", "121", 0},
         {"JpCLpJLCp", "wd", "12", 0},
@@ -130,7 +130,7 @@ static void transitions(void)
         /* what was not done is done later */
         {"JpNpC", "ww", "1", 0},
         {"JpCLpNpC", "wdd", "12", 0},
-        {"JpCLpNJpU", "wdw", "1", 0},
+        {"JpCLpNJpCC", "wddw", "121", 0},
         /* a connection that broke: 1001 and 1002 once each, whether it was done or not */
         {"Jp?pC", "ww", "1", 0},
         {"Jp?pU", "ww", "1", 0},
@@ -138,19 +138,20 @@ static void transitions(void)
         {"Jp?LpC", "wd", "", 0},
         {"Jp?LpU", "wd", "", 0},
         {"Jp?LpUJpC", "wdw", "1", 0},
-        {"Jp?LJpU", "ww", "1", 0},
+        {"Jp?LJpUC", "wdw", "1", 0},
+        {"Jp?LJpCC", "wdw", "1", 0},
         {"JpL?pC", "wd", "", 0},
         {"JpCLp?pC", "wdd", "12", 0},
         {"JpCLp?pU", "wdd", "12", 0},
-        {"JpCLp?JpU", "wdw", "1", 0},
-        {"JpCLp?JpC", "wdw", "1", 0}, /* it was removed, and nobody told: it never left */
-        {"JpCLp?JpCLpC", "wdwd", "12", 0},
+        {"JpCLp?JpUC", "wddw", "121", 0},
+        {"JpCLp?JpCC", "wddw", "121", 0},
+        {"JpCLp?JpCCLpC", "wddwd", "1212", 0},
         /* Redis lost the record */
         {"JpCBpC", "ww", "1", 0},
         {"JpCBpCLpC", "wwd", "12", 0},
         {"JpCLpU", "wd", "12", 0},
         {"JpCBLpU", "wd", "12", 0},
-        {"JpCLJpC", "ww", "1", 0},
+        {"JpCLJpUC", "wdw", "121", 0},
         {"JpCLBpU", "wd", "12", 0},
         {"JBpC", "w", "1", 0},
         /* taken for dead: another node removed the record and told 1002, or not yet */
@@ -163,15 +164,16 @@ static void transitions(void)
         {"JpCLVpU", "wd", "1", 0},
         {"JpCLpVC", "wd", "12", 0},
         {"JpCLpVU", "wd", "1", 0},
-        {"JpCLJVpC", "ww", "11", 0},
+        {"JpCLJVpCC", "wdw", "121", 0},
+        {"JpCLJVpUC", "wdw", "11", 0},
         {"JpCRpVCpU", "www", "11", 0},
         {"JVpC", "w", "1", 0},
         {"JpVCpU", "ww", "1", 0},
         {"JpVLCpC", "wd", "12", 0},
         {"Jp?VpU", "ww", "1", 0},
         {"Jp?VpC", "ww", "1", 0},
-        {"JpCVLJpC", "ww", "11", 0},
-        {"JpCVLJpU", "ww", "1", 0},
+        {"JpCVLJpCC", "wdw", "121", 0},
+        {"JpCVLJpUC", "wdw", "11", 0},
     };
 
     for (size_t i = 0; i < COUNT(rows); i++) {
