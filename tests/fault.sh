@@ -45,9 +45,10 @@ groups() {
     done
 }
 
-# lists PRINTER NAME... -- NODE...: expects what these nodes answer to get_online_list of g.
+# lists PRINTER NAME... -- NODE...: expects what these nodes, asked at the same time, answer to get_online_list
+# of g.
 lists() {
-    local printer=$1 names=() node
+    local printer=$1 names=() node askers=()
     shift
     while [ "$1" != -- ]; do
         names+=("$1")
@@ -55,7 +56,14 @@ lists() {
     done
     shift
     for node in "$@"; do
-        expect "$WHAT: get_online_list at $node" "$($printer "${names[@]}")" "$(online "$node")"
+        aside "$node" get_online_list "{'groupName':'g'}" >"$DIR/$node.list" &
+        askers+=($!)
+    done
+    wait "${askers[@]}"
+    for node in "$@"; do
+        expect "$WHAT: get_online_list at $node" "200 $($printer "${names[@]}") in time" \
+            "$(sed 's/^200 \(.*\) in time$/\1/' "$DIR/$node.list" | jq -c '.data.list |= sort' 2>&1 |
+                sed 's/.*/200 & in time/')"
     done
 }
 
