@@ -632,8 +632,9 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
     if (!cluster->opened_at)
         cluster->opened_at = now;
     links_serve(cluster->links, polls, now);
-    cluster_take_registry_events(cluster);
+    /* what came back before a burial must be known before its end: see cluster_presence.c */
     cluster_take_bus_events(cluster);
+    cluster_take_registry_events(cluster);
     cluster_take_link_events(cluster);
     route_expire(cluster);
     if (now >= cluster->status_at)

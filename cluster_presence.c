@@ -41,17 +41,19 @@ enum presence_known {
 };
 
 struct presence_entry {
-    struct presence_entry *next, *previous; /* in the queue, unless it is busy */
+    struct presence_entry *next, *previous; /* in the queue, */
+    bool queued;                            /* if it is there */
     uint64_t id;                            /* of its operation */
     uint32_t hash;
     enum presence_known known;
-    bool wanted;  /* the record should be there */
-    bool rejoins; /* but is removed first: the client has left and come back */
-    bool told;    /* and the members are to be told of the change */
-    bool busy;    /* an operation is under way, */
-    bool writes;  /* which writes the record, and does not remove it, */
-    bool again;   /* and what is wanted has changed since */
-    char *bytes;  /* of all the views */
+    bool wanted;      /* the record should be there */
+    bool rejoins;     /* but is removed first: the client has left and come back */
+    bool told;        /* and the members are to be told of the change */
+    bool busy;        /* an operation is under way, */
+    bool writes;      /* which writes the record, and does not remove it, */
+    bool again;       /* and what is wanted has changed since */
+    uint64_t telling; /* id of its 1001 that has not come back; 0: none */
+    char *bytes;      /* of all the views */
     struct str system, group, id_json, client_json, name;
 };
 
@@ -65,10 +67,11 @@ struct presence_burial {
 
 struct presence_book {
     struct table by_name; /* all entries */
-    struct table by_id;   /* those that are busy */
+    struct table by_id;   /* those that are busy, */
+    struct table telling; /* and those whose 1001 has not come back */
     struct presence_entry *first, *last;
     struct presence_burial *burials;
-    size_t busy;
+    size_t busy, queued;
     size_t notices; /* that have not come back */
     uint64_t last_id;
     int64_t retry_at; /* no operation is begun before */
@@ -122,6 +125,8 @@ static bool presence_describe(struct presence_entry *entry, const struct hub_pre
 
 static void presence_queue(struct presence_book *book, struct presence_entry *entry)
 {
+    entry->queued = true;
+    book->queued++;
     entry->next = NULL;
     entry->previous = book->last;
     if (book->last)
@@ -133,6 +138,8 @@ static void presence_queue(struct presence_book *book, struct presence_entry *en
 
 static void presence_unqueue(struct presence_book *book, struct presence_entry *entry)
 {
+    entry->queued = false;
+    book->queued--;
     if (entry->previous)
         entry->previous->next = entry->next;
     else
@@ -162,10 +169,24 @@ static struct presence_entry *presence_add(struct presence_book *book,
     return NULL;
 }
 
-static void presence_remove(struct presence_book *book, struct presence_entry *entry)
+/* Call it when something about an entry has ended: removes it if nothing is left to be done. */
+static void presence_settle(struct presence_book *book, struct presence_entry *entry)
 {
+    if (entry->busy || entry->queued || entry->telling)
+        return;
     table_remove(&book->by_name, entry->hash, entry);
     presence_free_entry(entry);
+}
+
+static struct presence_entry *presence_find_id(const struct table *table, uint64_t id)
+{
+    struct table_cursor cursor = {.hash = (uint32_t)id};
+    struct presence_entry *entry;
+
+    while ((entry = table_next(table, &cursor)))
+        if (entry->id == id || entry->telling == id)
+            return entry;
+    return NULL;
 }
 
 /* True if a client came and went unseen: there is nothing to be done. */
@@ -217,23 +238,26 @@ void presence_change(void *state, const struct hub_presence *presence)
     if (presence->kind != PRESENCE_REFRESH)
         entry->rejoins = presence->kind == PRESENCE_JOIN && presence_is_leaving(entry);
     entry->wanted = presence->kind != PRESENCE_LEAVE;
+    if (!entry->busy && !entry->queued)
+        presence_queue(book, entry);
     if (presence->kind != PRESENCE_REFRESH || presence->told)
         entry->told = presence->told;
     if (entry->busy || !presence_is_cancelled(entry))
         return;
     presence_unqueue(book, entry);
-    presence_remove(book, entry);
+    presence_settle(book, entry);
 }
 
 /* This node may have been buried: its records that were told may be gone, and 1002 told. One that
- * was never told stays what it is: its 1001 has still to come. */
+ * was never told stays what it is, and so does one whose 1001 has not come back: that comes behind
+ * all 1002 of the burial. */
 static void presence_doubt(struct presence_book *book)
 {
     size_t place = 0;
     struct presence_entry *entry;
 
     while ((entry = table_walk(&book->by_name, &place)))
-        if (entry->known == PRESENCE_PRESENT)
+        if (entry->known == PRESENCE_PRESENT && !entry->telling)
             entry->known = PRESENCE_MAYBE_BURIED;
 }
 
@@ -246,8 +270,9 @@ static void presence_forget_all(struct presence_book *book)
         presence_free_entry(entry);
     table_free(&book->by_name);
     table_free(&book->by_id);
+    table_free(&book->telling);
     book->first = book->last = NULL;
-    book->busy = 0;
+    book->busy = book->queued = 0;
 }
 
 void presence_republish(struct cluster *cluster)
@@ -300,6 +325,32 @@ static bool presence_publish(struct cluster *cluster, const struct presence_entr
     return true;
 }
 
+/* Publishes the notice of an entry. A 1001 is remembered until it comes back. */
+static void presence_tell(struct cluster *cluster, struct presence_entry *entry, bool online)
+{
+    struct presence_book *book = cluster->presence;
+    uint64_t id = online ? ++book->last_id : 0;
+
+    if (!presence_publish(cluster, entry, online, id) || !online)
+        return;
+    if (entry->telling)
+        table_remove(&book->telling, (uint32_t)entry->telling, entry);
+    entry->telling = table_add(&book->telling, (uint32_t)id, entry) ? id : 0;
+}
+
+/* The 1001 of an entry has come back. False if this is none. */
+static bool presence_note_told(struct presence_book *book, uint64_t id)
+{
+    struct presence_entry *entry = presence_find_id(&book->telling, id);
+
+    if (!entry)
+        return false;
+    table_remove(&book->telling, (uint32_t)id, entry);
+    entry->telling = 0;
+    presence_settle(book, entry);
+    return true;
+}
+
 /* A notice of a burial has come back; the registry goes on behind the last one of a step. */
 static void presence_note_buried(struct cluster *cluster, uint64_t id)
 {
@@ -328,7 +379,7 @@ void presence_take_notice(struct cluster *cluster, const struct wire_batch *batc
     if (!node_equal(&batch->origin, &cluster->self))
         return;
     cluster->presence->notices--;
-    if (msg->id)
+    if (msg->id && !presence_note_told(cluster->presence, msg->id))
         presence_note_buried(cluster, msg->id);
 }
 
@@ -405,15 +456,14 @@ static void presence_take_result(struct cluster *cluster, struct presence_entry 
         entry->again = true;
     } else {
         if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
-            presence_publish(cluster, entry, entry->writes, 0);
+            presence_tell(cluster, entry, entry->writes);
         entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
         entry->again |= entry->rejoins;
         entry->rejoins &= entry->writes;
     }
     if (entry->again && !presence_is_cancelled(entry))
         presence_queue(book, entry);
-    else
-        presence_remove(book, entry);
+    presence_settle(book, entry);
 }
 
 void presence_take_written(struct cluster *cluster, const struct registry_event *event)
@@ -422,11 +472,8 @@ void presence_take_written(struct cluster *cluster, const struct registry_event 
 
     for (size_t i = 0; i < event->count; i++) {
         uint64_t id = event->results[i].id;
-        struct table_cursor cursor = {.hash = (uint32_t)id};
-        struct presence_entry *entry;
+        struct presence_entry *entry = presence_find_id(&book->by_id, id);
 
-        while ((entry = table_next(&book->by_id, &cursor)) && entry->id != id)
-            ;
         if (!entry)
             continue; /* the scope has changed since */
         table_remove(&book->by_id, (uint32_t)id, entry);
@@ -509,7 +556,9 @@ bool presence_is_idle(const struct cluster *cluster)
 
 size_t presence_waiting(const struct cluster *cluster)
 {
-    return cluster->presence->by_name.count + cluster->presence->notices;
+    const struct presence_book *book = cluster->presence;
+
+    return book->busy + book->queued + book->notices;
 }
 
 void presence_close(struct cluster *cluster)
