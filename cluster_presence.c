@@ -37,7 +37,8 @@ enum presence_known {
     PRESENCE_ABSENT,        /* there is no record */
     PRESENCE_PRESENT,       /* there is one, and 1001 was published */
     PRESENCE_MAYBE_WRITTEN, /* there was none, and the connection broke while it was written */
-    PRESENCE_MAYBE_BURIED   /* there was one, and this node was taken for dead */
+    PRESENCE_MAYBE_BURIED,  /* there was one, and this node was taken for dead */
+    PRESENCE_TOLD           /* the same, but 1001 came behind all 1002 of that */
 };
 
 struct presence_entry {
@@ -249,16 +250,15 @@ void presence_change(void *state, const struct hub_presence *presence)
 }
 
 /* This node may have been buried: its records that were told may be gone, and 1002 told. One that
- * was never told stays what it is, and so does one whose 1001 has not come back: that comes behind
- * all 1002 of the burial. */
+ * was never told stays what it is: its 1001 has still to come. */
 static void presence_doubt(struct presence_book *book)
 {
     size_t place = 0;
     struct presence_entry *entry;
 
     while ((entry = table_walk(&book->by_name, &place)))
-        if (entry->known == PRESENCE_PRESENT && !entry->telling)
-            entry->known = PRESENCE_MAYBE_BURIED;
+        if (entry->known == PRESENCE_PRESENT)
+            entry->known = entry->telling ? PRESENCE_TOLD : PRESENCE_MAYBE_BURIED;
 }
 
 static void presence_forget_all(struct presence_book *book)
@@ -434,14 +434,15 @@ void presence_pump(struct cluster *cluster)
         presence_unqueue(book, entry);
 }
 
-/* Whether the members are to learn of what an operation found. Those of a record that is PRESENT
- * were told 1001 and nothing since, wherever the record has been meanwhile. */
+/* Whether the members are to learn of what an operation found. Those of a record that is PRESENT or
+ * TOLD were told 1001 and nothing since, wherever the record has been meanwhile. */
 static bool presence_has_changed(const struct presence_entry *entry, bool changed)
 {
+    bool told = entry->known == PRESENCE_PRESENT || entry->known == PRESENCE_TOLD;
+
     if (entry->writes)
-        return entry->known == PRESENCE_MAYBE_WRITTEN ||
-               (changed && entry->known != PRESENCE_PRESENT);
-    return entry->known == PRESENCE_PRESENT || (changed && entry->known == PRESENCE_MAYBE_BURIED);
+        return entry->known == PRESENCE_MAYBE_WRITTEN || (changed && !told);
+    return told || (changed && entry->known == PRESENCE_MAYBE_BURIED);
 }
 
 static void presence_take_result(struct cluster *cluster, struct presence_entry *entry,
