@@ -188,6 +188,7 @@ same_name() {
     expect 'the other one stays registered' $start "$(redis GET "$key")"
     kill $player
     wait $player 2>/dev/null
+    redis SET "$key" $start PX 20000 >/dev/null # however slowly a node starts here
     launch_node a
     serves 'the other one has died' a
     says 'it has waited, and said so' a 'warn.*name 127.0.0.1.*waiting'
