@@ -280,7 +280,8 @@ two_steps() {
     sleep 0.5
     echo "     $(gone $other) of $CROWD were told of"
     expect "$WHAT: one step is lost at most" yes "$([ "$(gone $other)" -ge $((CROWD - 100)) ] && echo yes)"
-    expect "$WHAT: nobody is told twice" '' "$(pairs $other)"
+    expect "$WHAT: nobody is told twice" '' "$(received notices $other | tail -n +$((${BEFORE[$other]} + 1)) |
+        sort | uniq -d)"
     expect "$WHAT: no record is left" 0 "$(redis EXISTS "$key")"
     disperse
     come_back $teller
