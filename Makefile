@@ -65,7 +65,7 @@ FUZZ_CC ?= clang
 ALL_UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
 CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
 UNITS = $(filter-out $(CLUSTER_UNITS),$(ALL_UNITS))
-FAKED_UNITS = test_cluster_state test_cluster_route test_cluster_presence test_cluster
+FAKED_UNITS = test_cluster_state test_cluster_receipt test_cluster_route test_cluster_presence test_cluster
 FAKED_ROOMS = cluster_wire cluster_order cluster_pending cluster_bus_event cluster_state cluster_receipt cluster_route cluster_presence cluster
 
 all: wspush
@@ -136,8 +136,9 @@ build/console.inc: console.html
 # The one that is for Linux alone.
 build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 
-# The one that makes allocations fail.
+# Those that make allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
+build/%/test_cluster: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 
 # Those that look up names of their own, and the one whose Redis loses replies.
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo

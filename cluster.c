@@ -210,6 +210,7 @@ static void cluster_take_link_events(struct cluster *cluster)
             route_give_up_node(cluster, &event->from);
         } else if (event->kind == LINK_EVENT_UP && peer) {
             peer->ready = false;
+            state_note_node(cluster, &peer->id);
             cluster->counters.links++;
             cluster_send_status(cluster, peer); /* first, so that the other knows our clock */
         } else if (peer) {
@@ -394,6 +395,7 @@ static void cluster_join(struct cluster *cluster, const struct node_id *self)
                                .wake = cluster->wake};
 
     cluster->self = *self;
+    state_note_node(cluster, self);
     node_write(self, cluster->text);
     cluster->bus = node_make_tag(self, &cluster->tag) ? bus_open(&with) : NULL;
     if (!cluster->bus) {
@@ -444,6 +446,7 @@ static void cluster_take_node(struct cluster *cluster, const struct registry_nod
     peer = links_add(cluster->links, &node->id);
     if (!peer)
         return;
+    state_note_node(cluster, &node->id);
     peer->listed = true;
     peer->alive = node->alive;
 }
@@ -629,8 +632,9 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
     if (!cluster->opened_at)
         cluster->opened_at = now;
     links_serve(cluster->links, polls, now);
-    cluster_take_registry_events(cluster);
+    /* what came back before a burial must be known before its end: see cluster_presence.c */
     cluster_take_bus_events(cluster);
+    cluster_take_registry_events(cluster);
     cluster_take_link_events(cluster);
     route_expire(cluster);
     if (now >= cluster->status_at)

@@ -34,7 +34,8 @@ struct peer {
     /* the cluster's */
     bool listed;                      /* the registry has it: set before it is connected to */
     bool alive;                       /* the registry says so */
-    bool ready;                       /* it has all its bindings */
+    bool ready;                       /* it has all its bindings, */
+    bool was_ready;                   /* or had them once: then it may have clients */
     struct order_clock clock;         /* of the times in its messages */
     uint64_t passed[WIRE_PARTITIONS]; /* up to here it has taken what this node has sent there */
     struct peer *next;

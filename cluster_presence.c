@@ -3,11 +3,12 @@
  * The book has an entry for each client and group whose record in Redis is not, or may not be, what
  * it should be. A change finds the entry of the change before it and replaces what is wanted: what
  * came and went before anything was written costs nothing, and of ten changes behind a slow Redis
- * only the last is written. An entry without an operation under way stands in the queue, oldest
- * first. presence_pump hands the registry up to PRESENCE_OPS_MAX operations, while Redis and
- * RabbitMQ are there and few notices are on their way; so everything that piles up piles up here,
- * where it cancels out, and what is here is bounded by the clients that are connected and the
- * records that there are.
+ * one is written, or two: who left and came back is told of as both, for somebody may have joined
+ * in between. An entry without an operation under way stands in the queue, oldest first.
+ * presence_pump hands the registry up to PRESENCE_OPS_MAX operations, while Redis and RabbitMQ are
+ * there and few notices are on their way; so everything that piles up piles up here, where it
+ * cancels out, and what is here is bounded by the clients that are connected and the records that
+ * there are.
  *
  * The result of an operation says whether it made or removed the record. If so its notice is
  * published, in the lane behind the sends. What is known of the record before that decides the
@@ -36,20 +37,24 @@ enum presence_known {
     PRESENCE_ABSENT,        /* there is no record */
     PRESENCE_PRESENT,       /* there is one, and 1001 was published */
     PRESENCE_MAYBE_WRITTEN, /* there was none, and the connection broke while it was written */
-    PRESENCE_MAYBE_BURIED   /* there was one, and this node was taken for dead */
+    PRESENCE_MAYBE_BURIED,  /* there was one, and this node was taken for dead */
+    PRESENCE_TOLD           /* the same, but 1001 came behind all 1002 of that */
 };
 
 struct presence_entry {
-    struct presence_entry *next, *previous; /* in the queue, unless it is busy */
+    struct presence_entry *next, *previous; /* in the queue, */
+    bool queued;                            /* if it is there */
     uint64_t id;                            /* of its operation */
     uint32_t hash;
     enum presence_known known;
-    bool wanted; /* the record should be there */
-    bool told;   /* and the members are to be told of the change */
-    bool busy;   /* an operation is under way, */
-    bool writes; /* which writes the record, and does not remove it, */
-    bool again;  /* and what is wanted has changed since */
-    char *bytes; /* of all the views */
+    bool wanted;      /* the record should be there */
+    bool rejoins;     /* but is removed first: the client has left and come back */
+    bool told;        /* and the members are to be told of the change */
+    bool busy;        /* an operation is under way, */
+    bool writes;      /* which writes the record, and does not remove it, */
+    bool again;       /* and what is wanted has changed since */
+    uint64_t telling; /* id of its 1001 that has not come back; 0: none */
+    char *bytes;      /* of all the views */
     struct str system, group, id_json, client_json, name;
 };
 
@@ -63,10 +68,11 @@ struct presence_burial {
 
 struct presence_book {
     struct table by_name; /* all entries */
-    struct table by_id;   /* those that are busy */
+    struct table by_id;   /* those that are busy, */
+    struct table telling; /* and those whose 1001 has not come back */
     struct presence_entry *first, *last;
     struct presence_burial *burials;
-    size_t busy;
+    size_t busy, queued;
     size_t notices; /* that have not come back */
     uint64_t last_id;
     int64_t retry_at; /* no operation is begun before */
@@ -120,6 +126,8 @@ static bool presence_describe(struct presence_entry *entry, const struct hub_pre
 
 static void presence_queue(struct presence_book *book, struct presence_entry *entry)
 {
+    entry->queued = true;
+    book->queued++;
     entry->next = NULL;
     entry->previous = book->last;
     if (book->last)
@@ -131,6 +139,8 @@ static void presence_queue(struct presence_book *book, struct presence_entry *en
 
 static void presence_unqueue(struct presence_book *book, struct presence_entry *entry)
 {
+    entry->queued = false;
+    book->queued--;
     if (entry->previous)
         entry->previous->next = entry->next;
     else
@@ -160,16 +170,36 @@ static struct presence_entry *presence_add(struct presence_book *book,
     return NULL;
 }
 
-static void presence_remove(struct presence_book *book, struct presence_entry *entry)
+/* Call it when something about an entry has ended: removes it if nothing is left to be done. */
+static void presence_settle(struct presence_book *book, struct presence_entry *entry)
 {
+    if (entry->busy || entry->queued || entry->telling)
+        return;
     table_remove(&book->by_name, entry->hash, entry);
     presence_free_entry(entry);
+}
+
+static struct presence_entry *presence_find_id(const struct table *table, uint64_t id)
+{
+    struct table_cursor cursor = {.hash = (uint32_t)id};
+    struct presence_entry *entry;
+
+    while ((entry = table_next(table, &cursor)))
+        if (entry->id == id || entry->telling == id)
+            return entry;
+    return NULL;
 }
 
 /* True if a client came and went unseen: there is nothing to be done. */
 static bool presence_is_cancelled(const struct presence_entry *entry)
 {
     return !entry->wanted && entry->known == PRESENCE_ABSENT;
+}
+
+/* True if the removal of a record is due that is there, may be there or is being written. */
+static bool presence_is_leaving(const struct presence_entry *entry)
+{
+    return !entry->wanted && (entry->known != PRESENCE_ABSENT || (entry->busy && entry->writes));
 }
 
 /* --- changes ---------------------------------------------------------------------------------- */
@@ -206,13 +236,17 @@ void presence_change(void *state, const struct hub_presence *presence)
         return;
     }
     entry->again = entry->busy;
+    if (presence->kind != PRESENCE_REFRESH)
+        entry->rejoins = presence->kind == PRESENCE_JOIN && presence_is_leaving(entry);
     entry->wanted = presence->kind != PRESENCE_LEAVE;
+    if (!entry->busy && !entry->queued)
+        presence_queue(book, entry);
     if (presence->kind != PRESENCE_REFRESH || presence->told)
         entry->told = presence->told;
     if (entry->busy || !presence_is_cancelled(entry))
         return;
     presence_unqueue(book, entry);
-    presence_remove(book, entry);
+    presence_settle(book, entry);
 }
 
 /* This node may have been buried: its records that were told may be gone, and 1002 told. One that
@@ -224,7 +258,7 @@ static void presence_doubt(struct presence_book *book)
 
     while ((entry = table_walk(&book->by_name, &place)))
         if (entry->known == PRESENCE_PRESENT)
-            entry->known = PRESENCE_MAYBE_BURIED;
+            entry->known = entry->telling ? PRESENCE_TOLD : PRESENCE_MAYBE_BURIED;
 }
 
 static void presence_forget_all(struct presence_book *book)
@@ -236,8 +270,9 @@ static void presence_forget_all(struct presence_book *book)
         presence_free_entry(entry);
     table_free(&book->by_name);
     table_free(&book->by_id);
+    table_free(&book->telling);
     book->first = book->last = NULL;
-    book->busy = 0;
+    book->busy = book->queued = 0;
 }
 
 void presence_republish(struct cluster *cluster)
@@ -290,6 +325,32 @@ static bool presence_publish(struct cluster *cluster, const struct presence_entr
     return true;
 }
 
+/* Publishes the notice of an entry. A 1001 is remembered until it comes back. */
+static void presence_tell(struct cluster *cluster, struct presence_entry *entry, bool online)
+{
+    struct presence_book *book = cluster->presence;
+    uint64_t id = online ? ++book->last_id : 0;
+
+    if (!presence_publish(cluster, entry, online, id) || !online)
+        return;
+    if (entry->telling)
+        table_remove(&book->telling, (uint32_t)entry->telling, entry);
+    entry->telling = table_add(&book->telling, (uint32_t)id, entry) ? id : 0;
+}
+
+/* The 1001 of an entry has come back. False if this is none. */
+static bool presence_note_told(struct presence_book *book, uint64_t id)
+{
+    struct presence_entry *entry = presence_find_id(&book->telling, id);
+
+    if (!entry)
+        return false;
+    table_remove(&book->telling, (uint32_t)id, entry);
+    entry->telling = 0;
+    presence_settle(book, entry);
+    return true;
+}
+
 /* A notice of a burial has come back; the registry goes on behind the last one of a step. */
 static void presence_note_buried(struct cluster *cluster, uint64_t id)
 {
@@ -318,7 +379,7 @@ void presence_take_notice(struct cluster *cluster, const struct wire_batch *batc
     if (!node_equal(&batch->origin, &cluster->self))
         return;
     cluster->presence->notices--;
-    if (msg->id)
+    if (msg->id && !presence_note_told(cluster->presence, msg->id))
         presence_note_buried(cluster, msg->id);
 }
 
@@ -342,7 +403,8 @@ static bool presence_begin(struct cluster *cluster, struct presence_entry *entry
 {
     struct presence_book *book = cluster->presence;
     struct buf record = {0};
-    bool begun = !entry->wanted || presence_write_record(entry, &record);
+    bool writes = entry->wanted && !entry->rejoins;
+    bool begun = !writes || presence_write_record(entry, &record);
 
     entry->id = ++book->last_id;
     begun = begun && table_add(&book->by_id, (uint32_t)entry->id, entry);
@@ -355,7 +417,7 @@ static bool presence_begin(struct cluster *cluster, struct presence_entry *entry
         return false;
     entry->busy = true;
     entry->again = false;
-    entry->writes = entry->wanted;
+    entry->writes = writes;
     book->busy++;
     return true;
 }
@@ -372,14 +434,15 @@ void presence_pump(struct cluster *cluster)
         presence_unqueue(book, entry);
 }
 
-/* Whether the members are to learn of what an operation found. Those of a record that is PRESENT
- * were told 1001 and nothing since, wherever the record has been meanwhile. */
+/* Whether the members are to learn of what an operation found. Those of a record that is PRESENT or
+ * TOLD were told 1001 and nothing since, wherever the record has been meanwhile. */
 static bool presence_has_changed(const struct presence_entry *entry, bool changed)
 {
+    bool told = entry->known == PRESENCE_PRESENT || entry->known == PRESENCE_TOLD;
+
     if (entry->writes)
-        return entry->known == PRESENCE_MAYBE_WRITTEN ||
-               (changed && entry->known != PRESENCE_PRESENT);
-    return entry->known == PRESENCE_PRESENT || (changed && entry->known == PRESENCE_MAYBE_BURIED);
+        return entry->known == PRESENCE_MAYBE_WRITTEN || (changed && !told);
+    return told || (changed && entry->known == PRESENCE_MAYBE_BURIED);
 }
 
 static void presence_take_result(struct cluster *cluster, struct presence_entry *entry,
@@ -394,13 +457,14 @@ static void presence_take_result(struct cluster *cluster, struct presence_entry 
         entry->again = true;
     } else {
         if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
-            presence_publish(cluster, entry, entry->writes, 0);
+            presence_tell(cluster, entry, entry->writes);
         entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
+        entry->again |= entry->rejoins;
+        entry->rejoins &= entry->writes;
     }
     if (entry->again && !presence_is_cancelled(entry))
         presence_queue(book, entry);
-    else
-        presence_remove(book, entry);
+    presence_settle(book, entry);
 }
 
 void presence_take_written(struct cluster *cluster, const struct registry_event *event)
@@ -409,11 +473,8 @@ void presence_take_written(struct cluster *cluster, const struct registry_event 
 
     for (size_t i = 0; i < event->count; i++) {
         uint64_t id = event->results[i].id;
-        struct table_cursor cursor = {.hash = (uint32_t)id};
-        struct presence_entry *entry;
+        struct presence_entry *entry = presence_find_id(&book->by_id, id);
 
-        while ((entry = table_next(&book->by_id, &cursor)) && entry->id != id)
-            ;
         if (!entry)
             continue; /* the scope has changed since */
         table_remove(&book->by_id, (uint32_t)id, entry);
@@ -496,7 +557,9 @@ bool presence_is_idle(const struct cluster *cluster)
 
 size_t presence_waiting(const struct cluster *cluster)
 {
-    return cluster->presence->by_name.count + cluster->presence->notices;
+    const struct presence_book *book = cluster->presence;
+
+    return book->busy + book->queued + book->notices;
 }
 
 void presence_close(struct cluster *cluster)

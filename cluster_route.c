@@ -162,13 +162,15 @@ static struct peer *route_find_owner(const struct cluster *cluster, struct json_
     return *is_own ? NULL : links_find_tag(cluster->links, &owner);
 }
 
-/* True if an id may be that of a client which this node cannot see now. */
+/* True if an id may be that of a client which this node cannot see now: also one of a node that
+ * joined after the last listing. */
 static bool route_may_be_online(const struct cluster *cluster, struct json_value id)
 {
     struct node_tag owner;
     uint64_t number;
 
-    return !state_knows_all(cluster) && wire_open_client(cluster->keys, id, &owner, &number);
+    return wire_open_client(cluster->keys, id, &owner, &number) &&
+           (!state_knows_all(cluster) || owner.incarnation > cluster->newest);
 }
 
 static bool route_apply_to_owner(struct cluster *cluster, const struct command *command,
@@ -542,6 +544,7 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
     case MSG_STATUS:
         order_age(&peer->clock, msg->at, cluster->now);
         peer->ready = msg->ready;
+        peer->was_ready |= msg->ready;
         break;
     case MSG_SEND: /* comes through RabbitMQ alone */
     case MSG_LEAVE:

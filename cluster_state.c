@@ -34,7 +34,8 @@ int64_t state_timeout(const struct cluster *cluster)
 /* --- what can be done now --------------------------------------------------------------------- */
 
 /* Right after RabbitMQ has come back other nodes may not have bound their slots yet: what is
- * published then comes back here and does not reach them. */
+ * published then comes back here and does not reach them. A node that has only just joined has no
+ * clients that could miss it. */
 const char *state_publishing_reason(const struct cluster *cluster)
 {
     if (!cluster->bus_up)
@@ -44,7 +45,8 @@ const char *state_publishing_reason(const struct cluster *cluster)
     if (cluster->now - cluster->bus_since >= STATE_SETTLE_TIME)
         return NULL;
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
-        if (!peer->ready && links_reach(cluster->links, peer))
+        if (!peer->ready && links_reach(cluster->links, peer) &&
+            (peer->was_ready || peer->id.incarnation < cluster->self.incarnation))
             return "RabbitMQ has come back, and not all nodes have found it yet";
     return NULL;
 }
@@ -52,6 +54,12 @@ const char *state_publishing_reason(const struct cluster *cluster)
 bool state_knows_all(const struct cluster *cluster)
 {
     return cluster->listed && cluster->redis_up;
+}
+
+void state_note_node(struct cluster *cluster, const struct node_id *node)
+{
+    if (cluster->newest < node->incarnation)
+        cluster->newest = node->incarnation;
 }
 
 /* --- the ids of clients of this node ---------------------------------------------------------- */

@@ -71,6 +71,7 @@ struct cluster {
     bool redis_up;                       /* the last heartbeat was good */
     char redis_reason[STATE_REASON_MAX]; /* why not, or what joining waits for */
     bool listed;                         /* all nodes have been listed once */
+    uint64_t newest; /* incarnation of the node that joined last, of all that were ever known */
     int64_t trust_at;    /* from when on the registry is believed that a node is dead */
     int64_t announce_by; /* this node was taken for dead: its clients are announced once it is
                             linked, or then; 0: now */
@@ -115,6 +116,9 @@ const char *state_publishing_reason(const struct cluster *cluster);
 
 /* True if all nodes that live are known: a client of none of them is not online. */
 bool state_knows_all(const struct cluster *cluster);
+
+/* Another node, or this one, is known now. */
+void state_note_node(struct cluster *cluster, const struct node_id *node);
 
 /* --- the ids of clients of this node: hooks of the hub */
 

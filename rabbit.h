@@ -17,8 +17,10 @@
 #define RABBIT_LAYOUT "1"
 
 #define RABBIT_CONTENT_MAX (16 * 1024 * 1024 + 65536)
-#define RABBIT_KEYS_MAX 64  /* receivers of one publication, beside its own node */
-#define RABBIT_PREFETCH 128 /* deliveries that have not been acknowledged */
+#define RABBIT_KEYS_MAX 64 /* receivers of one publication, beside its own node */
+/* Deliveries that have not been acknowledged. What RabbitMQ has handed over to a node that stands
+ * still survives RabbitMQ; the bytes are bounded apart from this. */
+#define RABBIT_PREFETCH 4096
 #define RABBIT_QUEUE_BYTES (64 * 1024 * 1024) /* that wait in the node's queue */
 
 struct rabbit;

@@ -299,7 +299,7 @@ static struct tls *tls_prepare(const struct tls_context *context, int fd)
 
     if (!tls)
         return NULL;
-    tls->context = context;
+    tls->context = context->keys ? context : NULL;
     tls->ssl = SSL_new(context->ssl);
     if (tls->ssl && SSL_set_fd(tls->ssl, fd) == 1 && SSL_set_app_data(tls->ssl, tls) == 1) {
         BIO_set_callback_ex(SSL_get_rbio(tls->ssl), tls_limit_handshake);
@@ -334,7 +334,7 @@ struct tls *tls_open_client(const struct tls_context *context, int fd, size_t ke
 /* True if the server of a pre-shared key does not know the one that was offered. */
 static bool tls_is_refused(const struct tls *tls)
 {
-    return tls->context->keys && tls_is_opening(tls) &&
+    return tls->context && tls_is_opening(tls) &&
            ERR_GET_REASON(ERR_peek_error()) == SSL_R_SSLV3_ALERT_HANDSHAKE_FAILURE;
 }
 

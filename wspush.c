@@ -852,9 +852,12 @@ int main(int count, char **arguments)
         tls_context_free(with.tls);
         return 0;
     }
+    if (server.config.crypto_key[0]) /* is stretched: nobody waits at an open port meanwhile */
+        make_keys(&server.config, &keys);
     open_listeners(&server.config, &with);
     wspush_give_up_rights(&server, &with, &place);
-    make_keys(&server.config, &keys);
+    if (!keys.count)
+        make_keys(&server.config, &keys);
     open_wake_pipe(with.wake);
     catch_signals(with.wake[1]);
     server.loop = loop_open(&with, error, sizeof error);

@@ -525,6 +525,182 @@ static void it_is_buried_when_something_is_untold(void)
     }
 }
 
+/* --- scarce memory ---------------------------------------------------------------------------- */
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+static struct {
+    bool on;          /* allocations are the cluster's */
+    long made, fails; /* how many there were, and the number of the one that fails */
+    bool all;         /* and all behind it */
+} scarce;
+
+static bool refuse(void)
+{
+    if (!scarce.on || fake_spares)
+        return false;
+    scarce.made++;
+    return scarce.all ? scarce.made >= scarce.fails : scarce.made == scarce.fails;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return refuse() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return refuse() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return refuse() ? NULL : __real_realloc(old, size);
+}
+
+#define SCARCE_TICKETS 16
+
+/* How often each ticket was answered: at once, or by a result. */
+static unsigned answered[SCARCE_TICKETS];
+
+static void scarce_serve(void)
+{
+    const struct cluster_result *result;
+
+    scarce.on = true;
+    cluster_serve(fake.cluster, NULL, fake.now);
+    while ((result = cluster_result(fake.cluster)))
+        answered[result->ticket % SCARCE_TICKETS]++;
+    cluster_flush(fake.cluster);
+    scarce.on = false;
+    flush();
+}
+
+static void scarce_apply(struct command command, bool receipt, uint64_t ticket)
+{
+    struct outcome outcome = {0};
+
+    command.message_id = receipt ? STR("\"id\"") : (struct str){0};
+    scarce.on = true;
+    if (cluster_apply(fake.cluster, &node.hub, &command, receipt, ticket, &outcome) == CLUSTER_DONE)
+        answered[ticket]++;
+    scarce.on = false;
+    CHECK(!outcome.code == !outcome.error);
+    buf_free(&outcome.list);
+}
+
+static void scarce_commands(void)
+{
+    struct command bind = fake_bind(fake_id(0), "new");
+    struct command many = fake_command(COMMAND_SEND_TO_CLIENTS);
+    enum cluster_admission admission;
+
+    bind.user = STR("u");
+    bind.has_user = true;
+    bind.extend = STR("e");
+    bind.has_extend = true;
+    many.clients =
+        str_from(say("[%s,%.70s,%.70s]", guests[0].id, fake_foreign_id(&fake_nodes[0], 1).text.at,
+                     fake_foreign_id(&fake_nodes[1], 1).text.at));
+    scarce_apply(bind, false, 1);
+    scarce_apply(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2);
+    scarce_apply(fake_command(COMMAND_ONLINE_LIST), false, 3);
+    scarce_apply(many, false, 4);
+    scarce_apply(fake_send("1"), true, 5);
+    scarce_apply(fake_to_client(fake_id(0), "2"), false, 6);
+    scarce_apply(many, true, 7);
+    scarce_apply(fake_to_client(fake_foreign_id(&fake_nodes[1], 1), "3"), false, 8);
+    scarce.on = true;
+    admission = cluster_admit(fake.cluster, node.accounts, STR("other"), 9);
+    scarce.on = false;
+    answered[9] += admission != CLUSTER_ASKED;
+}
+
+/* What other nodes and the registry say meanwhile. */
+static void scarce_events(void)
+{
+    static const struct str record = STR_INIT(
+        "{\"system\":\"shop\",\"group\":\"g\",\"id\":\"0123456789abcdefghijklmnopqrstuvwxyz"
+        "0123456789abcdefghijklmnopqrst+/\",\"identity\":{}}");
+    struct registry_event *event = fake_registry_event(REGISTRY_REMOVED, "");
+    struct cluster_msg sent = {.kind = MSG_SEND, .id = 7, .counted = true},
+                       request = {.kind = MSG_REQUEST, .id = 8, .at = fake.now},
+                       count = {.kind = MSG_COUNT, .id = 9};
+
+    event->self = fake_nodes[2];
+    event->records = &record;
+    event->count = 1;
+    for (size_t i = 0; i < fake.look_up_count; i++) {
+        event = fake_registry_event(REGISTRY_FOUND, "other");
+        event->id = fake.look_ups[i].id;
+    }
+    fake_registry_event(REGISTRY_BACK, "");
+    fake_list(3);
+    sent.command = fake_send("4");
+    fake_publish(0, LANE_SEND, 1, &sent);
+    request.command = fake_bind(fake_id(0), "newer");
+    fake_say(0, &request);
+    request.command = fake_command(COMMAND_CLIENT_INFO);
+    request.command.client = fake_id(0);
+    fake_say(1, &request);
+    count.slot = wire_slot(WIRE_GROUP, STR("shop"), STR("g"));
+    fake_say(1, &count);
+}
+
+/* A life in which one allocation fails, or all from one on. True if it came to that. */
+static bool lead_scarce_life(long fails, bool all)
+{
+    fake_start(2);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    memset(answered, 0, sizeof answered);
+    scarce.made = 0;
+    scarce.fails = fails;
+    scarce.all = all;
+    scarce_commands();
+    scarce_serve();
+    scarce_events();
+    scarce_serve();
+    for (size_t i = 0; i < fake.publication_count; i++)
+        if (!fake.publications[i].done)
+            fake_return(i);
+    scarce_serve();
+    fails = scarce.made - fails;
+    scarce.fails = 0; /* there is memory again */
+    scarce.all = false;
+    fake_written(REGISTRY_CHANGED);
+    fake.now += FAKE_TIMEOUT;
+    scarce_serve();
+    fake_return_all();
+    scarce_serve();
+    for (size_t i = 1; i <= 9; i++)
+        if (!CHECK(answered[i] == 1))
+            printf("  ticket %zu was answered %u times\n", i, answered[i]);
+    CHECK(fake.cluster->requests.count == 0 && !fake.cluster->results.first);
+    fake_depart(0);
+    fake_end();
+    return fails >= 0;
+}
+
+/* Whatever allocation fails, each who waits is told once, and nothing leaks. */
+static void without_memory_all_are_told_once(void)
+{
+    for (int all = 0; all < 2; all++) {
+        long fails = 1;
+
+        while (test_good && lead_scarce_life(fails, all))
+            fails++;
+        if (!CHECK(fails > 100))
+            printf("  allocation %ld failed%s\n", fails, all ? ", with all behind it" : "");
+    }
+}
+
 int main(void)
 {
     test_run("it_serves_once_it_is_linked_and_connected",
@@ -547,6 +723,7 @@ int main(void)
     test_run("ids_belong_to_one_life", ids_belong_to_one_life);
     test_run("it_leaves_when_all_is_told", it_leaves_when_all_is_told);
     test_run("it_is_buried_when_something_is_untold", it_is_buried_when_something_is_untold);
+    test_run("without_memory_all_are_told_once", without_memory_all_are_told_once);
     buf_free(&fake_outcome.list);
     fake_free_reading();
     return test_finish();

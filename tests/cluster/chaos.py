@@ -460,7 +460,8 @@ def read_options():
     parser.add_argument("--visitors", type=int, default=12)
     parser.add_argument("--only", default="", help="kinds of faults, with commas between: " + ", ".join(KINDS))
     parser.add_argument("--rules", default=",".join(RULES), help="those that are judged")
-    parser.add_argument("--tolerate", default="", help="crash: what RabbitMQ takes along when it is killed")
+    parser.add_argument("--tolerate", default="crash", help="crash (the default): what RabbitMQ takes along when it is killed, "
+                        "which is counted; none: nothing")
     parser.add_argument("--quiet", action="store_true", help="print no line for each fault")
     options = parser.parse_args()
     unknown = set(filter(None, options.only.split(","))) - set(KINDS)

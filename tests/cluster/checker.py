@@ -31,7 +31,8 @@ Rules, and what is tolerated, with its reason:
             client's node may have been taken for dead. At the settled point who is there has 1001 last, and who has
             left 1002. Tolerated: nothing came of a stay that a fault may have hidden (came and went unseen); a node
             killed within LEAVE_KILL of a leave may have removed the record without telling; so may the node that
-            tells of a dead one, if it is killed as well; with Redis's data a dead node's records are lost.
+            tells of a dead one, if it is killed as well; with Redis's data a dead node's records are lost; a killed
+            RabbitMQ takes notices along as it takes sends.
   lists     At the settled point each node's list has all sure members, and none who cannot be one.
   answer    Each answer comes within ANSWER_MAX, or what a fault of the called node adds; one that starts may listen
             before it can answer.
@@ -240,14 +241,21 @@ def check_loss(history, now):
 
 def was_crashed(history, session, send):
     """The loss is tolerated: a RabbitMQ that was killed had it for the session's node."""
-    if not history.crash_loses or send.kind not in PUBLISHED:
+    if send.kind not in PUBLISHED or not may_crash(history, session.node, send.begun, send.ended):
+        return False
+    history.tolerated.add((session.key, send.number))
+    return True
+
+
+def may_crash(history, node, begun, ended):
+    """RabbitMQ was killed, and may have had for this node what was published from `begun` to `ended`."""
+    if not history.crash_loses:
         return False
     for crash in history.faults:
-        if crash.kind == "rabbit" and "killed" in crash.text and crash.begun > send.begun:
-            unread = any(session.node in fault.nodes and fault is not crash and fault.begun <= send.ended and
+        if crash.kind == "rabbit" and "killed" in crash.text and crash.begun > begun:
+            unread = any(node in fault.nodes and fault is not crash and fault.begun <= ended and
                          fault.recovered >= crash.begun for fault in history.faults)
-            if unread or crash.begun < send.ended + CRASH_AFTER + history.lag:
-                history.tolerated.add((session.key, send.number))
+            if unread or crash.begun < ended + CRASH_AFTER + history.lag:
                 return True
     return False
 
@@ -405,7 +413,7 @@ def check_alternation(history):
                 found.append(Violation("notices", text + ", which was settled before", None, watcher))
                 continue
             for a, b in zip(codes, codes[1:]):
-                if a == b and subject is not watcher:
+                if a == b and subject is not watcher and not may_crash(history, watcher.node, subject.opened, INF):
                     found.append(Violation("notices", "%d twice: %s" % (a, text), None, watcher, subject))
                     break
             joins = len(subject.stays.get(("group", group), ()))
@@ -447,8 +455,9 @@ def judge_last(history, watcher, watching, subject, group):
     else:
         noticed = stay.sure + CALM_STAY < leaving and history.calm(stay.asked, stay.sure + CALM_STAY)
         wrong = noticed and watching.sure < leaving and not is_excused(history, subject, leaving)
+    told_at = stay.sure if leaving == INF else leaving
     return [Violation("notices", ("1001" if leaving == INF else "1002") + " is not the last: " + told, None, watcher, subject)] \
-        if wrong else []
+        if wrong and not may_crash(history, watcher.node, told_at, told_at) else []
 
 
 def is_excused(history, subject, leaving):

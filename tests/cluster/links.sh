@@ -174,7 +174,6 @@ replace() {
     for other in "${others[@]}"; do
         wait_for is_ready "$other"
     done
-    sleep 3 # for so long after its start a node refuses to publish while another one joins
     pair "${others[@]}"
     for other in "$ONE" "$TWO"; do
         expect "$what: bind" "$SUCCESS" \
