@@ -39,7 +39,7 @@
 #define ACK_BYTES (1 << 20)   /* so many bytes of them, or */
 #define ACK_TIME 200          /* after so many milliseconds */
 #define SCRATCH_KEPT 262144
-#define TICK 1000      /* milliseconds: heartbeats must go out */
+#define TICK 1000      /* milliseconds: probes must go out */
 #define QUICK_TICK 100 /* while something is waited for */
 #define PAUSE_MOST 3200
 #define PROBE_EVERY 5000 /* milliseconds without an echo */

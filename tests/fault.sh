@@ -185,6 +185,8 @@ rabbit_killed() {
             on "$node" call login "{'systemId':'shop',$ACCOUNT"
     done
     lists members a b c -- "${NODES[@]}"
+    # at first what was sent before may still be on its way
+    wait_for eval '[ "$(bind a b g u1)" = "$SUCCESS" ]'
     join b d
     expect "$WHAT: a bind to a group that the node has bound" "$SUCCESS" "$(bind a d g)"
     timely "send_to_client to the new one" "${SUCCESS//[\[\]]/\\&}" \

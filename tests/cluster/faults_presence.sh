@@ -280,7 +280,8 @@ two_steps() {
     sleep 0.5
     echo "     $(gone $other) of $CROWD were told of"
     expect "$WHAT: one step is lost at most" yes "$([ "$(gone $other)" -ge $((CROWD - 100)) ] && echo yes)"
-    expect "$WHAT: nobody is told twice" '' "$(pairs $other)"
+    expect "$WHAT: nobody is told twice" '' "$(received notices $other | tail -n +$((${BEFORE[$other]} + 1)) |
+        sort | uniq -d)"
     expect "$WHAT: no record is left" 0 "$(redis EXISTS "$key")"
     disperse
     come_back $teller
@@ -320,46 +321,6 @@ flood() {
     come_back c
 }
 
-# --- two at once ------------------------------------------------------------------------------
-
-# admits NODE: whether a client is let in.
-# shellcheck disable=SC2317,SC2329 # called by wait_for
-admits() {
-    on "$1" lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" | on "$1" talk_shortly | grep -q '^HTTP/1.1 101'
-}
-
-# talk_shortly: as talk, for a tenth of a second.
-# shellcheck disable=SC2317,SC2329 # called by admits
-talk_shortly() {
-    local fd
-    exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
-    cat >&"$fd"
-    timeout 0.2 cat <&"$fd"
-    exec {fd}>&-
-} 2>/dev/null
-
-started_together() {
-    local WHAT='two nodes started at once' round node answers i
-    configure_node d
-    configure_node e
-    for round in 1 2 3; do
-        launch_node d
-        launch_node e
-        for node in d e; do
-            wait_for admits $node
-            join $node $node
-        done
-        answers=$(for i in 1 2 3 4 5 6; do
-            on d call send_to_client "{'clientId':'${IDS[e]}',$MESSAGE}"
-            on e call send_to_client "{'clientId':'${IDS[d]}',$MESSAGE}"
-        done)
-        expect "$WHAT, $round: the clients of one are online to the other" 0 "$(grep -c -e '-1003' <<<"$answers")"
-        expect "$WHAT, $round: and can be reached" "$SUCCESS" "$(tail -n 1 <<<"$answers")"
-        stop_node d
-        stop_node e
-    done
-}
-
 launch_rabbit
 start_redis
 open_ways "redis:$REDIS_PORT" "rabbit:$RABBIT_PORT"
@@ -376,8 +337,7 @@ for node in "${NODES[@]}"; do
     bind "$node" "$node" g >/dev/null
 done
 if [ $# = 0 ]; then
-    set -- storm same_user churn_without_rabbit left_in_freeze burier_stopped term_without_redis killed_behind_1001 two_steps flood \
-        started_together
+    set -- storm same_user churn_without_rabbit left_in_freeze burier_stopped term_without_redis killed_behind_1001 two_steps flood
 fi
 run_faults "$@"
 finish
