@@ -456,8 +456,11 @@ def judge_last(history, watcher, watching, subject, group):
         noticed = stay.sure + CALM_STAY < leaving and history.calm(stay.asked, stay.sure + CALM_STAY)
         wrong = noticed and watching.sure < leaving and not is_excused(history, subject, leaving)
     told_at = stay.sure if leaving == INF else leaving
+    # while its node was taken for dead another one may have told of it
+    told_since = min([told_at] + [fault.begun for fault in history.faults
+                                  if subject.node in fault.nodes and fault.begun <= told_at <= fault.recovered])
     return [Violation("notices", ("1001" if leaving == INF else "1002") + " is not the last: " + told, None, watcher, subject)] \
-        if wrong and not may_crash(history, watcher.node, told_at, told_at) else []
+        if wrong and not may_crash(history, watcher.node, told_since, told_at) else []
 
 
 def is_excused(history, subject, leaving):
