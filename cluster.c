@@ -25,6 +25,7 @@
 #include <string.h>
 
 #define CLUSTER_START_GRACE 2000  /* milliseconds after joining for links and RabbitMQ */
+#define CLUSTER_STANDSTILL 1500   /* milliseconds between two iterations; a status ends each wait */
 #define CLUSTER_STATUS_EVERY 1000 /* milliseconds; it also keeps the clocks of nodes compared */
 
 _Static_assert((int)CLUSTER_ECHO_BUCKETS == (int)BUS_ECHO_BUCKETS, "one histogram");
@@ -314,6 +315,9 @@ static bool cluster_take_bus_event(struct cluster *cluster, struct bus_event *ev
     case BUS_FAILED:
         route_take_failed(cluster, event->id, event->batch.partition, event->text);
         break;
+    case BUS_CAUGHT_UP:
+        cluster->catch_up_until = 0;
+        break;
     case BUS_NOTED:
         log_write(cluster->log, LOG_WARN, "RabbitMQ", fields);
         break;
@@ -346,36 +350,16 @@ static void cluster_take_bus_events(struct cluster *cluster)
 
 /* --- admission -------------------------------------------------------------------------------- */
 
-/* The slot of a system must be bound before a client of it is let in: it would be deaf to it. */
 enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
                                      struct str system, uint64_t ticket)
 {
-    struct pending_origin origin = {.id = ticket};
-    struct command command = {.system = system};
-    struct outcome ignored = {0};
-    struct pending *pending;
-    uint16_t slot;
-    bool known;
+    struct outcome outcome = {0};
 
     if (!cluster)
         return accounts_know(accounts, system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
-    slot = wire_slot(WIRE_SYSTEM, system, (struct str){0});
-    known = state_knows_system(cluster, system);
-    if (known && cluster->slots[slot].bound)
-        return CLUSTER_ADMITTED;
-    pending = state_begin(cluster, PENDING_ADMIT, &command, false, &origin, &ignored);
-    if (!pending)
-        return CLUSTER_UNREACHABLE;
-    pending->looking_up = !known;
-    if (!buf_append(&pending->text, system) ||
-        (!known && !registry_look_up(cluster->registry, pending->id, system))) {
-        state_abandon(cluster, pending);
-        return CLUSTER_UNREACHABLE;
-    }
-    pending->system = str_of(&pending->text);
-    if (known)
-        state_need_slot(cluster, pending, slot);
-    return CLUSTER_ASKED;
+    if (!route_admit(cluster, system, ticket, &outcome))
+        return CLUSTER_ASKED;
+    return outcome.code == OUTCOME_SUCCESS ? CLUSTER_ADMITTED : CLUSTER_UNREACHABLE;
 }
 
 /* --- the registry ----------------------------------------------------------------------------- */
@@ -624,18 +608,30 @@ void cluster_poll(const struct cluster *cluster, struct pollfd *polls)
         links_poll(cluster->links, polls);
 }
 
+/* After a standstill RabbitMQ's events come before the links': what another node sent to a group
+ * must not be overtaken by what it sent to a client later. */
+static void cluster_note_time(struct cluster *cluster, int64_t now)
+{
+    if (!cluster->opened_at)
+        cluster->opened_at = now;
+    else if (cluster->bus && now - cluster->now > CLUSTER_STANDSTILL) {
+        cluster->catch_up_until = now + state_timeout(cluster);
+        bus_catch_up(cluster->bus);
+    }
+    cluster->now = now;
+}
+
 void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t now)
 {
     if (!cluster)
         return;
-    cluster->now = now;
-    if (!cluster->opened_at)
-        cluster->opened_at = now;
+    cluster_note_time(cluster, now);
     links_serve(cluster->links, polls, now);
     /* what came back before a burial must be known before its end: see cluster_presence.c */
     cluster_take_bus_events(cluster);
     cluster_take_registry_events(cluster);
-    cluster_take_link_events(cluster);
+    if (now >= cluster->catch_up_until)
+        cluster_take_link_events(cluster);
     route_expire(cluster);
     if (now >= cluster->status_at)
         cluster_send_all_status(cluster);
@@ -672,6 +668,8 @@ int64_t cluster_deadline(const struct cluster *cluster)
     earliest = cluster_earlier(earliest, presence_deadline(cluster));
     if (cluster->bus)
         earliest = cluster_earlier(earliest, cluster->status_at);
+    if (cluster->catch_up_until > cluster->now)
+        earliest = cluster_earlier(earliest, cluster->catch_up_until);
     if (cluster->announce_by)
         earliest = cluster_earlier(earliest, cluster->announce_by);
     if (cluster->phase == CLUSTER_LINKING)

@@ -608,15 +608,31 @@ static bool bus_take_work(struct bus *bus)
     return !stop;
 }
 
+/* Says that the loop has all that had come, if it has asked for that. */
+static void bus_tell_caught_up(struct bus *bus)
+{
+    bool behind;
+
+    pthread_mutex_lock(&bus->lock);
+    behind = bus->behind && !bus->paused;
+    bus->behind &= !behind;
+    pthread_mutex_unlock(&bus->lock);
+    if (behind)
+        bus_tell(bus, BUS_CAUGHT_UP, "");
+}
+
 static void *bus_run(void *argument)
 {
     struct bus *bus = argument;
     bool abandoned;
 
     while (bus_take_work(bus)) {
+        if (!rabbit_connected(bus->rabbit))
+            bus_tell_caught_up(bus);
         bus_connect(bus);
         if (rabbit_connected(bus->rabbit) && !bus_serve(bus))
             bus_disconnect(bus);
+        bus_tell_caught_up(bus);
         bus_wait(bus);
     }
     rabbit_leave(bus->rabbit);
@@ -687,6 +703,14 @@ void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound)
 struct bus_event *bus_take(struct bus *bus)
 {
     return (struct bus_event *)mailbox_take(&bus->events);
+}
+
+void bus_catch_up(struct bus *bus)
+{
+    pthread_mutex_lock(&bus->lock);
+    bus->behind = true;
+    bus_wake(bus);
+    pthread_mutex_unlock(&bus->lock);
 }
 
 void bus_acknowledge(struct bus *bus, uint64_t count)

@@ -70,6 +70,10 @@ void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound);
 /* Takes all events as a list of struct bus_event; each is the caller's to free. */
 struct bus_event *bus_take(struct bus *bus);
 
+/* Call it after a standstill of this process: CAUGHT_UP follows what RabbitMQ has sent meanwhile.
+ */
+void bus_catch_up(struct bus *bus);
+
 /* `count` batches that bus_take gave have been dealt with: as many more may come. */
 void bus_acknowledge(struct bus *bus, uint64_t count);
 

@@ -6,14 +6,16 @@
 #include "mailbox.h"
 
 enum bus_event_kind {
-    BUS_UP,     /* connected, all slots bound, a probe came back through each partition */
-    BUS_DOWN,   /* not connected: `text` says why and what helps */
-    BUS_SLOW,   /* the oldest publication has not come back for rpc_timeout: `text` says so */
-    BUS_MOVING, /* it has, or has failed */
-    BUS_BOUND,  /* `slot` is bound */
-    BUS_FAILED, /* the publication `id` of batch.partition, not a notice, is not known to have
-                   reached anybody: `text` says why */
-    BUS_BATCH,  /* `batch` has come, its views valid as long as the event */
+    BUS_UP,        /* connected, all slots bound, a probe came back through each partition */
+    BUS_DOWN,      /* not connected: `text` says why and what helps */
+    BUS_SLOW,      /* the oldest publication has not come back for rpc_timeout: `text` says so */
+    BUS_MOVING,    /* it has, or has failed */
+    BUS_BOUND,     /* `slot` is bound */
+    BUS_FAILED,    /* the publication `id` of batch.partition, not a notice, is not known to have
+                      reached anybody: `text` says why */
+    BUS_BATCH,     /* `batch` has come, its views valid as long as the event */
+    BUS_CAUGHT_UP, /* all that had come when bus_catch_up was called has been left as events before
+                    */
     BUS_NOTED /* `text` is for the log, at level warn: a queue was made again, strangers publish */
 };
 

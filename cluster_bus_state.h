@@ -21,7 +21,7 @@ struct bus {
     bool has_thread;
 
     pthread_mutex_t lock; /* guards: */
-    bool woken, up, stop, ended, abandoned, paused;
+    bool woken, up, stop, ended, abandoned, paused, behind;
     struct stream_list arrived;
     uint64_t acknowledged; /* by the loop */
     size_t bytes[LANE_COUNT];

@@ -600,6 +600,29 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
     state_drop_slot(cluster, slot);
 }
 
+bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct outcome *outcome)
+{
+    struct pending_origin origin = {.id = id};
+    struct command command = {.system = system};
+    uint16_t slot = wire_slot(WIRE_SYSTEM, system, (struct str){0});
+    bool known = state_knows_system(cluster, system);
+    struct pending *pending;
+
+    if (known && cluster->slots[slot].bound)
+        return true;
+    pending = state_begin(cluster, PENDING_ADMIT, &command, false, &origin, outcome);
+    if (!pending)
+        return true;
+    pending->looking_up = !known;
+    if (!buf_append(&pending->text, system) ||
+        (!known && !registry_look_up(cluster->registry, pending->id, system)))
+        return state_refuse(cluster, pending, outcome, "out of memory");
+    pending->system = str_of(&pending->text);
+    if (known)
+        state_need_slot(cluster, pending, slot);
+    return false;
+}
+
 void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
                       struct str error)
 {

@@ -25,6 +25,10 @@ void route_take_bus_down(struct cluster *cluster);
 /* RabbitMQ has bound a slot. */
 void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version);
 
+/* Whether a client of this system may be let in: it must be registered, and its slot bound, else
+ * the client would be deaf to it. As route_apply. */
+bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct outcome *outcome);
+
 /* The answer to whether a waiting client's system is registered: 0, or why it is not let in;
  * `error` is copied. */
 void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,

@@ -71,14 +71,16 @@ struct cluster {
     bool redis_up;                       /* the last heartbeat was good */
     char redis_reason[STATE_REASON_MAX]; /* why not, or what joining waits for */
     bool listed;                         /* all nodes have been listed once */
-    uint64_t newest; /* incarnation of the node that joined last, of all that were ever known */
+    uint64_t newest;     /* incarnation of the node that joined last, of all that were ever known */
     int64_t trust_at;    /* from when on the registry is believed that a node is dead */
     int64_t announce_by; /* this node was taken for dead: its clients are announced once it is
                             linked, or then; 0: now */
 
     bool bus_up, bus_tried, bus_slow;
     char bus_reason[STATE_REASON_MAX];
-    int64_t bus_since;                     /* when it last came up or went down */
+    int64_t bus_since; /* when it last came up or went down */
+    int64_t
+        catch_up_until; /* after a standstill: the links wait for what RabbitMQ has sent before */
     struct bus_event *events, *last_event; /* taken from the bus, not dealt with yet */
 
     uint64_t sent[WIRE_PARTITIONS];     /* number of the last send published there, and */

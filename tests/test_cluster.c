@@ -701,6 +701,39 @@ static void without_memory_all_are_told_once(void)
     }
 }
 
+/* After a standstill what RabbitMQ has brought comes before what the links have. */
+static void the_links_wait_for_the_bus_after_a_standstill(void)
+{
+    struct cluster_msg msg = {.kind = MSG_REQUEST, .id = 9};
+
+    for (int round = 0; round < 2; round++) {
+        fake_start(1);
+        fake_arrive(0, "shop");
+        fake.bus_is_behind = true;
+        fake_say(0, &(struct cluster_msg){.kind = MSG_STATUS, .at = fake.now, .ready = true});
+        fake_serve();
+        fake.now += 3000;
+        msg.at = fake.now;
+        msg.command = fake_to_client(fake_id(0), "1");
+        fake_say(0, &msg);
+        fake_serve();
+        CHECK(got_nothing(&guests[0].far));
+        if (round == 0)
+            fake_bus_event(BUS_CAUGHT_UP, (struct str){0});
+        else /* it is not waited for for ever */
+            fake.now += 1000;
+        fake_serve();
+        CHECK(round == 0 ? got_text(&guests[0].far, fake_pushed("1"))
+                         : got_nothing(&guests[0].far));
+        fake.now += 1001;
+        fake_serve();
+        CHECK(cluster_stats(fake.cluster).late == (round == 0 ? 0 : 1));
+        fake_depart(0);
+        fake_forget();
+        fake_end();
+    }
+}
+
 int main(void)
 {
     test_run("it_serves_once_it_is_linked_and_connected",
@@ -724,6 +757,8 @@ int main(void)
     test_run("it_leaves_when_all_is_told", it_leaves_when_all_is_told);
     test_run("it_is_buried_when_something_is_untold", it_is_buried_when_something_is_untold);
     test_run("without_memory_all_are_told_once", without_memory_all_are_told_once);
+    test_run("the_links_wait_for_the_bus_after_a_standstill",
+             the_links_wait_for_the_bus_after_a_standstill);
     buf_free(&fake_outcome.list);
     fake_free_reading();
     return test_finish();
