@@ -49,7 +49,8 @@
 #define NOTE_MADE 1000
 #define CLOSE_TIME 2000 /* milliseconds that bus_close waits for the thread */
 
-/* --- coming up and going down ----------------------------------------------------------------- */
+/* --- coming up and going down
+   ----------------------------------------------------------------- */
 
 static void bus_forget_deliveries(struct bus *bus)
 {
@@ -138,6 +139,7 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
         return;
     probe->out = false;
     bus_note_echo(bus, probe, probe->at_us);
+    bus_drop_lost(bus, head->partition, probe->at_us);
     if (bus->probes_missing) {
         bus->probes_missing--;
         bus_check_up(bus);
@@ -399,14 +401,14 @@ static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane l
     return bus_send(bus, partition, lane, batch);
 }
 
-/* Publishes a probe through a partition that has been quiet. */
+/* Publishes a probe through a partition that has been quiet, or behind a batch that may be lost. */
 static bool bus_send_probe(struct bus *bus, unsigned partition)
 {
     struct bus_probe *probe = &bus->probes[partition];
     struct stream_batch empty = {.first = bus->generation, .carrier = -1};
 
-    if (bus->up && !probe->out && bus->clock - probe->echo_at >= PROBE_EVERY &&
-        !bus->streams[partition][LANE_SEND].flying && !bus->streams[partition][LANE_NOTICE].flying)
+    if (bus->up && !probe->out &&
+        (bus->clock - probe->echo_at >= PROBE_EVERY || bus_is_stuck(bus, partition)))
         probe->due = true;
     if (!probe->due || !bus_can_send(bus))
         return true;

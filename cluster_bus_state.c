@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define BUS_LOST_AFTER 250 /* milliseconds without an echo after which a batch may be lost */
+
 int64_t bus_now_us(void)
 {
     struct timespec now;
@@ -171,4 +173,27 @@ void bus_free(struct bus *bus)
         if (bus->pipe[i] >= 0)
             close(bus->pipe[i]);
     free(bus);
+}
+
+void bus_drop_lost(struct bus *bus, unsigned partition, int64_t probed_us)
+{
+    struct stream *sends = &bus->streams[partition][LANE_SEND];
+    struct stream_batch *notices = bus->streams[partition][LANE_NOTICE].in_flight;
+
+    while (sends->in_flight && sends->in_flight->at_us < probed_us)
+        bus_fail_batch(bus, sends, sends->in_flight,
+                       "RabbitMQ lost the message: what was behind it came back");
+    if (notices && notices->at_us < probed_us)
+        notices->again = true;
+}
+
+bool bus_is_stuck(const struct bus *bus, unsigned partition)
+{
+    for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
+        const struct stream_batch *batch = bus->streams[partition][lane].in_flight;
+
+        if (batch && !batch->again && bus->clock - batch->at >= BUS_LOST_AFTER)
+            return true;
+    }
+    return false;
 }

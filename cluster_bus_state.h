@@ -89,6 +89,13 @@ void bus_release(struct bus *bus, struct stream_batch *batch);
 void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch *batch,
                     const char *text);
 
+/* A probe has come back that was published at `probed_us`. One partition keeps its order: what was
+ * published before it and has not come back is lost, and would hold its stream for ever. */
+void bus_drop_lost(struct bus *bus, unsigned partition, int64_t probed_us);
+
+/* True if a batch of a partition should have come back by now. */
+bool bus_is_stuck(const struct bus *bus, unsigned partition);
+
 /* The connection is lost: fails all sends; the notices in flight are to be published again. */
 void bus_fail_sends(struct bus *bus);
 

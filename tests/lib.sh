@@ -16,7 +16,7 @@ SERVER='' PORT='' TOKEN='' CLIENTS=()
 SCHEME=http # see `secure`
 NGINX='' NGINX_PORT=''
 TAKEN=' ' # ports given away
-PORTS=$((20000 + ${LANE:-0} * 6000)) # the first of those for this lane of the suite
+PORTS=$((20000 + ${LANE:-0} * 4000)) # the first of those for this lane of the suite
 
 trap 'finish' HUP INT TERM
 
@@ -101,7 +101,7 @@ listens() {
 
 # free_port: finds a port, which is in $FREE.
 free_port() {
-    while FREE=$((PORTS + RANDOM % 6000))
+    while FREE=$((PORTS + RANDOM % 4000))
         [[ $TAKEN == *" $FREE "* ]] || listens "$FREE"; do :; done
     TAKEN+="$FREE "
 }
@@ -196,7 +196,7 @@ answers() {
 # start: starts a server with the present configuration on a free port.
 start() {
     for _ in 1 2 3 4 5; do
-        PORT=$((PORTS + RANDOM % 6000))
+        PORT=$((PORTS + RANDOM % 4000))
         answers && continue # somebody else's
         "$WSPUSH" -c "$DIR/config.ini" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
         SERVER=$!

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh [NAME...] - the whole suite, or the parts named: unit tests and end-to-end tests, all in
-# the sanitizer build, two parts at a time. Prints one line for each part as it ends, what failed in
-# full, and the count. A part that fails beside others runs once more, alone: that run counts.
+# the sanitizer build, three parts at a time (many of them mostly wait). Prints one line for each part
+# as it ends, what failed in full, and the count. A part that fails beside others runs once more,
+# alone: that run counts.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -109,7 +110,7 @@ part 'park (TLS)' env TLS=1 tests/park.sh
 part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
 part 'repair (threads)' env CLUSTER_WSPUSH=build/cluster-tsan/wspush tests/repair.sh
 
-tr '\n' '\0' <"$OUT/list" | xargs -0 -P 2 --process-slot-var=LANE -I PART bash -c 'run_part PART'
+tr '\n' '\0' <"$OUT/list" | xargs -0 -P 3 --process-slot-var=LANE -I PART bash -c 'run_part PART'
 
 # When many have failed it is not for the load.
 failures=("$OUT"/*.failed)
