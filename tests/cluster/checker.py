@@ -454,7 +454,9 @@ def judge_last(history, watcher, watching, subject, group):
         wrong = codes[-1] == 1001 and not is_excused(history, subject, leaving)
     else:
         noticed = stay.sure + CALM_STAY < leaving and history.calm(stay.asked, stay.sure + CALM_STAY)
-        wrong = noticed and watching.sure < leaving and not is_excused(history, subject, leaving)
+        # who joins while the client's node is taken for dead comes behind its 1002
+        wrong = noticed and watching.sure < leaving and not is_excused(history, subject, leaving) and \
+            not history.may_be_dead(subject.node, watching.asked, leaving)
     told_at = stay.sure if leaving == INF else leaving
     # while its node was taken for dead another one may have told of it
     told_since = min([told_at] + [fault.begun for fault in history.faults
