@@ -697,7 +697,7 @@ strangers() {
     wait_for has_bytes "$DIR/handshake" 400
     links=$(figure a cluster_links_total)
     visit "$DIR/handshake"
-    late "$TOOK" 1000 || TOOK='in time'
+    late "$TOOK" $PATIENCE || TOOK='in time'
     expect "$WHAT: a handshake played back: closed, and no link" "in time $links" \
         "$TOOK $(figure a cluster_links_total)"
 
