@@ -18,7 +18,7 @@ SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 # The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
 # for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
 ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup resolver redis cluster_store cluster_member cluster_burial cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_hello cluster_peer cluster_link cluster_state cluster_receipt cluster_route cluster_presence cluster
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup resolver redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_hello cluster_peer cluster_link cluster_state cluster_receipt cluster_route cluster_presence cluster
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif

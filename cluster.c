@@ -411,7 +411,7 @@ static void cluster_take_dead(struct cluster *cluster, const struct node_id *dea
         return;
     if (peer)
         cluster_remove_node(cluster, peer, LOG_WARN, "a node is dead");
-    registry_bury(cluster->registry, dead);
+    registry_clean_up(cluster->registry, dead);
 }
 
 static void cluster_take_node(struct cluster *cluster, const struct registry_node *node)
@@ -627,7 +627,7 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
         return;
     cluster_note_time(cluster, now);
     links_serve(cluster->links, polls, now);
-    /* what came back before a burial must be known before its end: see cluster_presence.c */
+    /* what came back before a cleanup must be known before its end: see cluster_presence.c */
     cluster_take_bus_events(cluster);
     cluster_take_registry_events(cluster);
     if (now >= cluster->catch_up_until)

@@ -300,11 +300,12 @@ static bool member_refresh(struct member *member, bool *gone)
         return store_wait(store, "the key of the nodes in Redis is none of wspush's: set another "
                                  "[redis] prefix");
     *gone |= redis_element(&reply, 2).number > 0;
-    member->buried |= redis_element(&reply, 3).number > 0;
+    member->cleaned_up |= redis_element(&reply, 3).number > 0;
     return true;
 }
 
-/* This node was taken for dead: it is back once the one that buries it has let go of the lease. */
+/* This node was taken for dead: it is back once the one that cleans up after it has let go of the
+ * lease. */
 static bool member_revive(struct member *member)
 {
     struct store *store = member->store;
@@ -319,7 +320,7 @@ static bool member_revive(struct member *member)
     if (!store_send_one(store, STR("DEL"), store_name(store, "tombstone:", store->text, &room)) ||
         !store_next(store, &reply))
         return false;
-    member->buried = false;
+    member->cleaned_up = false;
     store_arrive(store, REGISTRY_REVIVED);
     return true;
 }
@@ -335,7 +336,7 @@ static bool member_beat(struct member *member)
         return false;
     member->beat_at = begun;
     /* before the nodes are listed: for a time after being out of touch that list is not trusted */
-    if (member->buried) {
+    if (member->cleaned_up) {
         if (!member_revive(member))
             return false;
     } else if (!store->in_touch || gone) {
@@ -351,7 +352,7 @@ static int64_t member_pause(struct member *member, bool good)
 
     if (!good)
         pause = JOIN_PAUSE;
-    else if (member->buried)
+    else if (member->cleaned_up)
         pause = LEASE_POLL;
     else if (member->early_beats < EARLY_BEATS)
         pause = (int64_t)100 << member->early_beats++;
@@ -374,7 +375,7 @@ void member_keep_time(struct member *member)
 
 bool member_is_alive(const struct member *member)
 {
-    return member->joined && member->store->in_touch && !member->buried &&
+    return member->joined && member->store->in_touch && !member->cleaned_up &&
            worker_now() < member->next_beat && !member->store->hurry;
 }
 

@@ -19,8 +19,8 @@ struct member {
     size_t proof_count;
     char incarnation[24], ttl[24], key_ttl[24];
     bool joined;
-    bool conflict; /* a living node has this one's name: it is of no use to go on */
-    bool buried;   /* the tombstone was seen, and REVIVED not posted */
+    bool conflict;   /* a living node has this one's name: it is of no use to go on */
+    bool cleaned_up; /* the tombstone was seen, and REVIVED not posted */
     unsigned early_beats;
     int64_t beat_at; /* when the last good heartbeat began; 0: none yet */
     int64_t next_beat;

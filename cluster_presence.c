@@ -12,14 +12,14 @@
  *
  * The result of an operation says whether it made or removed the record. If so its notice is
  * published, in the lane behind the sends. What is known of the record before that decides the
- * rest: the leave of a record that vanished without a burial (Redis lost it) is told all the same,
+ * rest: the leave of a record that vanished without a cleanup (Redis lost it) is told all the same,
  * its coming back is not, and one that a broken connection may have written counts as written now.
  *
  * When RabbitMQ is away nothing is written either: a node that stops or dies then leaves its
- * records as they were told, and whoever buries it tells the rest.
+ * records as they were told, and whoever cleans up after it tells the rest.
  *
- * Burial: the registry removes some records of a dead node, this module publishes their 1002, and
- * once these have come back the registry goes on. So a burial that is cut short loses the notices
+ * Cleanup: the registry removes some records of a dead node, this module publishes their 1002, and
+ * once these have come back the registry goes on. So a cleanup that is cut short loses the notices
  * of one step at most, and never delays sends. */
 #include "cluster_presence.h"
 
@@ -37,7 +37,7 @@ enum presence_known {
     PRESENCE_ABSENT,        /* there is no record */
     PRESENCE_PRESENT,       /* there is one, and 1001 was published */
     PRESENCE_MAYBE_WRITTEN, /* there was none, and the connection broke while it was written */
-    PRESENCE_MAYBE_BURIED,  /* there was one, and this node was taken for dead */
+    PRESENCE_MAYBE_CLEANED, /* there was one, and this node was taken for dead */
     PRESENCE_TOLD           /* the same, but 1001 came behind all 1002 of that */
 };
 
@@ -58,9 +58,9 @@ struct presence_entry {
     struct str system, group, id_json, client_json, name;
 };
 
-/* The notices of one step of a burial. */
-struct presence_burial {
-    struct presence_burial *next;
+/* The notices of one step of a cleanup. */
+struct presence_cleanup {
+    struct presence_cleanup *next;
     struct node_id dead;
     uint64_t id;
     size_t waiting; /* notices that have not come back */
@@ -71,7 +71,7 @@ struct presence_book {
     struct table by_id;   /* those that are busy, */
     struct table telling; /* and those whose 1001 has not come back */
     struct presence_entry *first, *last;
-    struct presence_burial *burials;
+    struct presence_cleanup *cleanups;
     size_t busy, queued;
     size_t notices; /* that have not come back */
     uint64_t last_id;
@@ -249,8 +249,8 @@ void presence_change(void *state, const struct hub_presence *presence)
     presence_settle(book, entry);
 }
 
-/* This node may have been buried: its records that were told may be gone, and 1002 told. One that
- * was never told stays what it is: its 1001 has still to come. */
+/* This node may have been cleaned up: its records that were told may be gone, and 1002 told. One
+ * that was never told stays what it is: its 1001 has still to come. */
 static void presence_doubt(struct presence_book *book)
 {
     size_t place = 0;
@@ -258,7 +258,7 @@ static void presence_doubt(struct presence_book *book)
 
     while ((entry = table_walk(&book->by_name, &place)))
         if (entry->known == PRESENCE_PRESENT)
-            entry->known = entry->telling ? PRESENCE_TOLD : PRESENCE_MAYBE_BURIED;
+            entry->known = entry->telling ? PRESENCE_TOLD : PRESENCE_MAYBE_CLEANED;
 }
 
 static void presence_forget_all(struct presence_book *book)
@@ -295,7 +295,7 @@ void presence_revive(struct cluster *cluster)
 
 /* --- notices ---------------------------------------------------------------------------------- */
 
-/* Publishes 1001 or 1002; `id` is that of a burial, or 0. False if too much waits. */
+/* Publishes 1001 or 1002; `id` is that of a cleanup, or 0. False if too much waits. */
 static bool presence_publish(struct cluster *cluster, const struct presence_entry *entry,
                              bool online, uint64_t id)
 {
@@ -351,19 +351,19 @@ static bool presence_note_told(struct presence_book *book, uint64_t id)
     return true;
 }
 
-/* A notice of a burial has come back; the registry goes on behind the last one of a step. */
-static void presence_note_buried(struct cluster *cluster, uint64_t id)
+/* A notice of a cleanup has come back; the registry goes on behind the last one of a step. */
+static void presence_note_cleaned(struct cluster *cluster, uint64_t id)
 {
-    struct presence_burial **at = &cluster->presence->burials, *burial;
+    struct presence_cleanup **at = &cluster->presence->cleanups, *cleanup;
 
     while (*at && (*at)->id != id)
         at = &(*at)->next;
-    burial = *at;
-    if (!burial || --burial->waiting)
+    cleanup = *at;
+    if (!cleanup || --cleanup->waiting)
         return;
-    *at = burial->next;
-    registry_go_on(cluster->registry, &burial->dead);
-    free(burial);
+    *at = cleanup->next;
+    registry_go_on(cluster->registry, &cleanup->dead);
+    free(cleanup);
 }
 
 void presence_take_notice(struct cluster *cluster, const struct wire_batch *batch,
@@ -380,7 +380,7 @@ void presence_take_notice(struct cluster *cluster, const struct wire_batch *batc
         return;
     cluster->presence->notices--;
     if (msg->id && !presence_note_told(cluster->presence, msg->id))
-        presence_note_buried(cluster, msg->id);
+        presence_note_cleaned(cluster, msg->id);
 }
 
 /* --- operations ------------------------------------------------------------------------------- */
@@ -442,7 +442,7 @@ static bool presence_has_changed(const struct presence_entry *entry, bool change
 
     if (entry->writes)
         return entry->known == PRESENCE_MAYBE_WRITTEN || (changed && !told);
-    return told || (changed && entry->known == PRESENCE_MAYBE_BURIED);
+    return told || (changed && entry->known == PRESENCE_MAYBE_CLEANED);
 }
 
 static void presence_take_result(struct cluster *cluster, struct presence_entry *entry,
@@ -489,7 +489,7 @@ void presence_take_written(struct cluster *cluster, const struct registry_event 
 enum presence_field { RECORD_SYSTEM, RECORD_GROUP, RECORD_ID, RECORD_CLIENT, RECORD_COUNT };
 
 /* Publishes 1002 for a record of a dead node. What is in Redis may have been written by anybody. */
-static bool presence_bury_record(struct cluster *cluster, struct str text, uint64_t burial)
+static bool presence_tell_cleaned(struct cluster *cluster, struct str text, uint64_t cleanup)
 {
     struct json_field fields[RECORD_COUNT] = {[RECORD_SYSTEM] = {.name = STR_INIT("system")},
                                               [RECORD_GROUP] = {.name = STR_INIT("group")},
@@ -511,7 +511,7 @@ static bool presence_bury_record(struct cluster *cluster, struct str text, uint6
     if (good) {
         entry.system = (struct str){names.at, system};
         entry.group = (struct str){names.at + system, names.length - system};
-        good = presence_publish(cluster, &entry, false, burial);
+        good = presence_publish(cluster, &entry, false, cleanup);
     } else {
         log_write(cluster->log, LOG_WARN, "a malformed presence record in Redis was dropped", NULL);
     }
@@ -522,23 +522,23 @@ static bool presence_bury_record(struct cluster *cluster, struct str text, uint6
 void presence_take_removed(struct cluster *cluster, const struct registry_event *event)
 {
     struct presence_book *book = cluster->presence;
-    struct presence_burial *burial;
+    struct presence_cleanup *cleanup;
     uint64_t id = ++book->last_id;
     size_t told = 0;
 
     if (!event->count)
-        return; /* the node has been buried */
-    burial = calloc(1, sizeof *burial);
+        return; /* the node has been cleaned up */
+    cleanup = calloc(1, sizeof *cleanup);
     for (size_t i = 0; i < event->count; i++)
-        told += presence_bury_record(cluster, event->records[i], burial ? id : 0);
-    if (!burial || !told) {
-        free(burial);
+        told += presence_tell_cleaned(cluster, event->records[i], cleanup ? id : 0);
+    if (!cleanup || !told) {
+        free(cleanup);
         registry_go_on(cluster->registry, &event->self);
         return;
     }
-    *burial = (struct presence_burial){
-        .next = book->burials, .dead = event->self, .id = id, .waiting = told};
-    book->burials = burial;
+    *cleanup = (struct presence_cleanup){
+        .next = book->cleanups, .dead = event->self, .id = id, .waiting = told};
+    book->cleanups = cleanup;
 }
 
 int64_t presence_deadline(const struct cluster *cluster)
@@ -569,11 +569,11 @@ void presence_close(struct cluster *cluster)
     if (!book)
         return;
     presence_forget_all(book);
-    while (book->burials) {
-        struct presence_burial *next = book->burials->next;
+    while (book->cleanups) {
+        struct presence_cleanup *next = book->cleanups->next;
 
-        free(book->burials);
-        book->burials = next;
+        free(book->cleanups);
+        book->cleanups = next;
     }
     free(book);
     cluster->presence = NULL;

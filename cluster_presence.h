@@ -2,8 +2,8 @@
  * 1001 and 1002 that go with them.
  *
  * A record says that a client of this node is in a group. 1001 is published by whoever made the
- * record, 1002 by whoever removed it: this node, or if it is dead the one that buries it. So they
- * alternate, and each comes once. */
+ * record, 1002 by whoever removed it: this node, or if it is dead the one that cleans up after it.
+ * So they alternate, and each comes once. */
 #ifndef WSPUSH_CLUSTER_PRESENCE_H
 #define WSPUSH_CLUSTER_PRESENCE_H
 

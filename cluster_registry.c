@@ -1,8 +1,8 @@
 /* cluster_registry.c - what the nodes of a cluster know together, in Redis.
  *
  * The loop posts jobs, the thread posts events. The thread's rounds: one pipeline of look-ups, for
- * a client waits for each; one pipeline of operations on records; one step of a burial; and before
- * each of them the heartbeat, if it is due (cluster_member, cluster_burial). Each of these waits
+ * a client waits for each; one pipeline of operations on records; one step of a cleanup; and before
+ * each of them the heartbeat, if it is due (cluster_member, cluster_cleanup). Each of these waits
  * for REDIS_PATIENCE at most, so no flood of jobs delays a heartbeat, and registry_close has its
  * end after two or three of them.
  *
@@ -14,7 +14,7 @@
  * Accounts have a connection of their own, used by the thread of `accounts`. */
 #include "cluster_registry.h"
 
-#include "cluster_burial.h"
+#include "cluster_cleanup.h"
 #include "cluster_member.h"
 #include "redis.h"
 #include "worker.h"
@@ -32,7 +32,7 @@ enum registry_job_kind {
     JOB_LOOK_UP,
     JOB_WRITE,
     JOB_CLEAR,
-    JOB_BURY,
+    JOB_CLEAN_UP,
     JOB_GO_ON,
     JOB_LEAVE,
     JOB_STOP
@@ -63,7 +63,7 @@ struct registry {
     /* the thread's own */
     struct store store;
     struct member member;
-    struct burials burials;
+    struct cleanups cleanups;
     struct registry_jobs look_ups, writes;
     struct registry_event *held;
     bool stop, leave;
@@ -130,11 +130,11 @@ static void registry_take_job(struct registry *registry, struct registry_job *jo
     case JOB_CLEAR:
         registry_push(&registry->writes, job);
         return;
-    case JOB_BURY:
-        burial_begin(&registry->burials, &job->node);
+    case JOB_CLEAN_UP:
+        cleanup_begin(&registry->cleanups, &job->node);
         break;
     case JOB_GO_ON:
-        burial_go_on(&registry->burials, &job->node);
+        cleanup_go_on(&registry->cleanups, &job->node);
         break;
     case JOB_LEAVE:
     case JOB_STOP:
@@ -297,8 +297,8 @@ static bool registry_begin(struct registry *registry)
 static void registry_rest(struct registry *registry)
 {
     struct pollfd wake = {registry->pipe[0], POLLIN, 0};
-    int64_t until = registry->member.next_beat, burial = burial_deadline(&registry->burials);
-    int64_t wait = (burial < until ? burial : until) - worker_now();
+    int64_t until = registry->member.next_beat, cleanup = cleanup_deadline(&registry->cleanups);
+    int64_t wait = (cleanup < until ? cleanup : until) - worker_now();
 
     if (registry->look_ups.first || registry->writes.first || registry->store.hurry || wait < 0)
         wait = 0;
@@ -317,7 +317,7 @@ static void *registry_work(void *argument)
         registry_write_some(registry);
         if (!registry_begin(registry))
             break;
-        burial_step(&registry->burials);
+        cleanup_step(&registry->cleanups);
         registry_rest(registry);
     }
     if (registry->leave)
@@ -430,10 +430,10 @@ void registry_clear(struct registry *registry)
                   (struct str){0});
 }
 
-void registry_bury(struct registry *registry, const struct node_id *dead)
+void registry_clean_up(struct registry *registry, const struct node_id *dead)
 {
-    registry_post(registry, (struct registry_job){.kind = JOB_BURY, .node = *dead}, (struct str){0},
-                  (struct str){0});
+    registry_post(registry, (struct registry_job){.kind = JOB_CLEAN_UP, .node = *dead},
+                  (struct str){0}, (struct str){0});
 }
 
 void registry_go_on(struct registry *registry, const struct node_id *dead)
@@ -461,7 +461,7 @@ static bool registry_start(struct registry *registry, const struct registry_opti
         (struct store){.config = options->config, .redis = redis_new(options->config)};
     registry->accounts = (struct account_store){&registry->account_store, registry_find_account,
                                                 registry_add_account, registry_account_reason};
-    registry->burials.store = &registry->store;
+    registry->cleanups.store = &registry->store;
     if (!registry->store.redis || !registry->account_store.redis || !mailbox_pipe(registry->pipe))
         return false;
     registry->mail.wake = registry->pipe[1];
@@ -503,7 +503,7 @@ static void registry_drop(struct registry *registry)
         free(event);
     }
     free(registry->held);
-    burial_close(&registry->burials);
+    cleanup_close(&registry->cleanups);
 }
 
 void registry_close(struct registry *registry, bool clean)

@@ -50,7 +50,7 @@ void registry_clear(struct registry *registry);
 /* Begins to remove the records of a dead node, unless another node does; REMOVED follows for as
  * long as there are records. It ends without a word if the node comes back, or Redis loses the
  * lease; so call it each time the node is listed as dead. */
-void registry_bury(struct registry *registry, const struct node_id *dead);
+void registry_clean_up(struct registry *registry, const struct node_id *dead);
 
 /* What REMOVED told of has been told: goes on, or ends. */
 void registry_go_on(struct registry *registry, const struct node_id *dead);

@@ -3,10 +3,10 @@
  *
  * Keys, each behind the configured prefix; TEXT is NAME/INCARNATION, NAME is HOST:PORT:
  *   accounts        hash: system -> record
- *   nodes           set of TEXT: joined, not left, not buried
+ *   nodes           set of TEXT: joined, not left, not cleaned up
  *   node:NAME       incarnation of the node that lives under this name; expires after node_ttl
  *   records:TEXT    hash: presence records of a node
- *   lease:TEXT      who buries that node; expires after 3 s, or node_ttl if that is less
+ *   lease:TEXT      who cleans up that node; expires after 3 s, or node_ttl if that is less
  *   tombstone:TEXT  who last removed records of that node, and in which step; a day
  *   key             VERSION EXCHANGE KEY: proofs that nodes which join compare; 2 * node_ttl */
 #ifndef WSPUSH_CLUSTER_STORE_H

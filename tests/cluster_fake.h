@@ -66,8 +66,8 @@ static struct fake {
     size_t operation_count;
     struct fake_operation look_ups[64];
     size_t look_up_count;
-    struct node_id buried[64], gone_on[64];
-    size_t buried_count, gone_on_count, cleared;
+    struct node_id cleaned_up[64], gone_on[64];
+    size_t cleaned_count, gone_on_count, cleared;
     struct registry_event *registry_first, *registry_last;
     bool registry_is_full, closed_clean;
 } fake;
@@ -442,11 +442,11 @@ void registry_clear(struct registry *registry)
     fake.cleared++;
 }
 
-void registry_bury(struct registry *registry, const struct node_id *dead)
+void registry_clean_up(struct registry *registry, const struct node_id *dead)
 {
     (void)registry;
-    if (CHECK(fake.buried_count < COUNT(fake.buried)))
-        fake.buried[fake.buried_count++] = *dead;
+    if (CHECK(fake.cleaned_count < COUNT(fake.cleaned_up)))
+        fake.cleaned_up[fake.cleaned_count++] = *dead;
 }
 
 void registry_go_on(struct registry *registry, const struct node_id *dead)
@@ -550,7 +550,7 @@ static inline void fake_forget(void)
     }
     fake.message_count = fake.message_taken = fake.publication_count = 0;
     fake.operation_count = fake.look_up_count = 0;
-    fake.buried_count = fake.gone_on_count = 0;
+    fake.cleaned_count = fake.gone_on_count = 0;
 }
 
 /* Opens a cluster's node that has not joined. */

@@ -43,8 +43,8 @@ resolver: cluster_lookup mailbox
 redis: config resolver worker
 cluster_store: cluster_wire config mailbox redis
 cluster_member: cluster_store worker
-cluster_burial: cluster_store worker
-cluster_registry: account cluster_burial cluster_member cluster_store cluster_wire config redis worker
+cluster_cleanup: cluster_store worker
+cluster_registry: account cluster_cleanup cluster_member cluster_store cluster_wire config redis worker
 rabbit: config
 cluster_slots: cluster_wire
 cluster_stream: cluster_wire

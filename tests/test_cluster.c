@@ -315,7 +315,7 @@ static void messages_of_nodes_are_taken(void)
     CHECK(fake_fails(1, -1007, "cannot be reached") && node_logged("a node has left"));
     CHECK(!links_find(NULL, &fake_nodes[0]) && links_find(NULL, &fake_nodes[1]));
     CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2));
-    CHECK(fake_outcome.code == OUTCOME_OFFLINE && fake.buried_count == 0);
+    CHECK(fake_outcome.code == OUTCOME_OFFLINE && fake.cleaned_count == 0);
     fake_end();
 }
 
@@ -331,27 +331,28 @@ static void list(const struct registry_node *nodes, size_t count)
     fake_serve();
 }
 
-/* Whoever is heard of is not dead, whatever Redis says; who is not is buried, each time anew. */
-static void the_dead_are_buried(void)
+/* Whoever is heard of is not dead, whatever Redis says; who is not is cleaned up, each time anew.
+ */
+static void the_dead_are_cleaned_up(void)
 {
     struct registry_node nodes[] = {{fake_nodes[0], false}, {fake_nodes[1], true}};
 
     fake_start(2);
     list(nodes, 2);
-    CHECK(fake.buried_count == 0 && fake_peer(0)->link); /* it is heard of */
+    CHECK(fake.cleaned_count == 0 && fake_peer(0)->link); /* it is heard of */
     CHECK(fake_later(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), 1));
     fake_link_down(0);
     fake_serve();
     CHECK(fake_fails(1, -1007, "cannot be reached"));
     list(nodes, 2);
-    CHECK(fake.buried_count == 1 && node_equal(&fake.buried[0], &fake_nodes[0]));
+    CHECK(fake.cleaned_count == 1 && node_equal(&fake.cleaned_up[0], &fake_nodes[0]));
     CHECK(!links_find(NULL, &fake_nodes[0]) && node_logged("a node is dead"));
     CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2));
     CHECK(fake_outcome.code == OUTCOME_OFFLINE);
     list(nodes, 2);
-    CHECK(fake.buried_count == 2); /* until it is done */
+    CHECK(fake.cleaned_count == 2); /* until it is done */
     list(nodes + 1, 1);
-    CHECK(fake.buried_count == 2);
+    CHECK(fake.cleaned_count == 2);
     fake_end();
 }
 
@@ -369,16 +370,16 @@ static void after_a_silence_nobody_is_dead(void)
     fake_link_down(0);
     fake_registry_event(REGISTRY_BACK, "");
     list(nodes, 3);
-    CHECK(fake.buried_count == 0 && links_find(NULL, &fake_nodes[0]) && !fake_peer(0)->alive);
+    CHECK(fake.cleaned_count == 0 && links_find(NULL, &fake_nodes[0]) && !fake_peer(0)->alive);
     CHECK(node_logged("Redis is back") && cluster_stats(fake.cluster).redis_reconnects == 1);
     fake_wait(FAKE_TTL - 1);
     list(nodes, 3);
-    CHECK(fake.buried_count == 0);
+    CHECK(fake.cleaned_count == 0);
     fake_wait(1);
     list(nodes, 3);
     /* and the life of this node before the present one */
-    CHECK(fake.buried_count == 2 && node_equal(&fake.buried[0], &fake_nodes[0]));
-    CHECK(fake.buried[1].incarnation == 50);
+    CHECK(fake.cleaned_count == 2 && node_equal(&fake.cleaned_up[0], &fake_nodes[0]));
+    CHECK(fake.cleaned_up[1].incarnation == 50);
     fake_end();
 }
 
@@ -392,7 +393,7 @@ static void who_is_not_listed_has_left(void)
     fake_link_down(1);
     fake_list(1);
     fake_serve();
-    CHECK(!links_find(NULL, &fake_nodes[1]) && fake.buried_count == 0);
+    CHECK(!links_find(NULL, &fake_nodes[1]) && fake.cleaned_count == 0);
     fake_end();
 }
 
@@ -494,8 +495,9 @@ static void it_leaves_when_all_is_told(void)
     fake_end();
 }
 
-/* Without Redis or RabbitMQ, or with something untold, it leaves its records to who buries it. */
-static void it_is_buried_when_something_is_untold(void)
+/* Without Redis or RabbitMQ, or with something untold, it leaves its records to who cleans up after
+ * it. */
+static void it_is_cleaned_up_when_something_is_untold(void)
 {
     for (int way = 0; way < 5; way++) {
         fake_start(1);
@@ -748,14 +750,15 @@ int main(void)
     test_run("batches_are_dealt_with_within_the_budget", batches_are_dealt_with_within_the_budget);
     test_run("nodes_are_told_the_state", nodes_are_told_the_state);
     test_run("messages_of_nodes_are_taken", messages_of_nodes_are_taken);
-    test_run("the_dead_are_buried", the_dead_are_buried);
+    test_run("the_dead_are_cleaned_up", the_dead_are_cleaned_up);
     test_run("after_a_silence_nobody_is_dead", after_a_silence_nobody_is_dead);
     test_run("who_is_not_listed_has_left", who_is_not_listed_has_left);
     test_run("a_missing_link_is_trouble", a_missing_link_is_trouble);
     test_run("figures_are_counted", figures_are_counted);
     test_run("ids_belong_to_one_life", ids_belong_to_one_life);
     test_run("it_leaves_when_all_is_told", it_leaves_when_all_is_told);
-    test_run("it_is_buried_when_something_is_untold", it_is_buried_when_something_is_untold);
+    test_run("it_is_cleaned_up_when_something_is_untold",
+             it_is_cleaned_up_when_something_is_untold);
     test_run("without_memory_all_are_told_once", without_memory_all_are_told_once);
     test_run("the_links_wait_for_the_bus_after_a_standstill",
              the_links_wait_for_the_bus_after_a_standstill);

@@ -210,7 +210,7 @@ static struct world {
     bool record[MODELLED]; /* in Redis */
     bool view[MODELLED];   /* the last notice was 1001 */
     bool strict;           /* notices alternate, */
-    size_t late;           /* but for those that were on their way when the node was buried */
+    size_t late;           /* but for those that were on their way when the node was cleaned up */
     size_t seen;           /* publications */
     uint32_t state;
 } world;
@@ -276,25 +276,25 @@ static void answer_operation(bool may_break)
 }
 
 /* All records of this node vanish, and it hears of that before anything else is done. A 1001 that
- * is on its way comes behind the 1002 of the burial. */
-static void lose_records(bool buried)
+ * is on its way comes behind the 1002 of the cleanup. */
+static void lose_records(bool cleaned_up)
 {
-    if (buried)
+    if (cleaned_up)
         world.late = fake.publication_count;
     for (size_t who = 0; who < MODELLED; who++) {
-        if (buried && world.record[who])
+        if (cleaned_up && world.record[who])
             world.view[who] = false;
         world.record[who] = false;
         if (world.online[who])
-            change(who, "g", PRESENCE_REFRESH, buried);
+            change(who, "g", PRESENCE_REFRESH, cleaned_up);
     }
-    fake_registry_event(buried ? REGISTRY_REVIVED : REGISTRY_BACK, "");
+    fake_registry_event(cleaned_up ? REGISTRY_REVIVED : REGISTRY_BACK, "");
     cluster_serve(fake.cluster, NULL, fake.now);
 }
 
-static void walk(uint32_t seed, bool may_break, bool may_lose, bool may_be_buried)
+static void walk(uint32_t seed, bool may_break, bool may_lose, bool may_be_cleaned_up)
 {
-    world = (struct world){.strict = !(may_break && may_be_buried), .state = seed};
+    world = (struct world){.strict = !(may_break && may_be_cleaned_up), .state = seed};
     fake_start(0);
     for (int step = 0; step < 400 && test_good; step++) {
         size_t who = draw(MODELLED);
@@ -309,9 +309,9 @@ static void walk(uint32_t seed, bool may_break, bool may_lose, bool may_be_burie
             fake_wait(100);
         } else if (what < 98) {
             answer_operation(may_break);
-        } else if (may_lose && (what == 98 || !may_be_buried)) {
+        } else if (may_lose && (what == 98 || !may_be_cleaned_up)) {
             lose_records(false);
-        } else if (may_be_buried) {
+        } else if (may_be_cleaned_up) {
             lose_records(true);
         }
     }
@@ -337,13 +337,13 @@ static void notices_alternate_whatever_redis_does(void)
         walk(seed, seed % 2, seed / 2 % 2, false);
 }
 
-static void notices_alternate_around_a_burial(void)
+static void notices_alternate_around_a_cleanup(void)
 {
     for (uint32_t seed = 1; seed <= 150 && test_good; seed++)
         walk(seed, false, false, true);
 }
 
-/* Where the connection breaks and the node is buried as well, records still come to what they
+/* Where the connection breaks and the node is cleaned up as well, records still come to what they
  * should be. */
 static void records_converge_in_any_case(void)
 {
@@ -595,7 +595,7 @@ static void removed(const struct node_id *dead, const struct str *records, size_
              ",\"identity\":{\"clientId\":1}}")
 
 /* The registry goes on once all notices of a step have come back, and not before. */
-static void a_burial_goes_on_behind_its_notices(void)
+static void a_cleanup_goes_on_behind_its_notices(void)
 {
     static const struct str records[] = {RECORD("a"), RECORD(""), RECORD("\\u0067\\u00e9")};
     const struct cluster_msg *msg;
@@ -628,8 +628,8 @@ static void a_burial_goes_on_behind_its_notices(void)
     fake_end();
 }
 
-/* Two burials, and notices of this node's own between theirs, do not touch each other. */
-static void burials_do_not_touch_each_other(void)
+/* Two cleanups, and notices of this node's own between theirs, do not touch each other. */
+static void cleanups_do_not_touch_each_other(void)
 {
     static const struct str records[] = {RECORD("a"), RECORD("b")};
 
@@ -656,7 +656,7 @@ static void burials_do_not_touch_each_other(void)
     fake_end();
 }
 
-/* Redis may hold anything: it is dropped and logged, and the burial goes on. */
+/* Redis may hold anything: it is dropped and logged, and the cleanup goes on. */
 static void malformed_records_are_dropped(void)
 {
     static const struct str records[] = {
@@ -698,7 +698,7 @@ static void malformed_records_are_dropped(void)
     CHECK(fake.publication_count == 2 && fake.gone_on_count == COUNT(records));
     fake_return_all();
     CHECK(fake.gone_on_count == COUNT(records) + 1 && presence_is_idle(fake.cluster));
-    /* too much waits: they are counted, and the burial is not stuck */
+    /* too much waits: they are counted, and the cleanup is not stuck */
     fake.bus_is_full = true;
     removed(&fake_nodes[0], good, 3);
     fake_serve();
@@ -707,8 +707,8 @@ static void malformed_records_are_dropped(void)
     fake_end();
 }
 
-/* The notices of a burial come back after RabbitMQ has: the burial goes on then. */
-static void a_burial_survives_a_loss_of_rabbitmq(void)
+/* The notices of a cleanup come back after RabbitMQ has: the cleanup goes on then. */
+static void a_cleanup_survives_a_loss_of_rabbitmq(void)
 {
     static const struct str records[] = {RECORD("a")};
 
@@ -890,7 +890,7 @@ int main(void)
 {
     test_run("transitions", transitions);
     test_run("notices_alternate_whatever_redis_does", notices_alternate_whatever_redis_does);
-    test_run("notices_alternate_around_a_burial", notices_alternate_around_a_burial);
+    test_run("notices_alternate_around_a_cleanup", notices_alternate_around_a_cleanup);
     test_run("records_converge_in_any_case", records_converge_in_any_case);
     test_run("records_and_notices_say_who_it_was", records_and_notices_say_who_it_was);
     test_run("the_last_description_counts", the_last_description_counts);
@@ -902,10 +902,10 @@ int main(void)
     test_run("what_was_not_done_waits", what_was_not_done_waits);
     test_run("a_full_registry_loses_nothing", a_full_registry_loses_nothing);
     test_run("a_notice_that_is_refused_is_counted", a_notice_that_is_refused_is_counted);
-    test_run("a_burial_goes_on_behind_its_notices", a_burial_goes_on_behind_its_notices);
-    test_run("burials_do_not_touch_each_other", burials_do_not_touch_each_other);
+    test_run("a_cleanup_goes_on_behind_its_notices", a_cleanup_goes_on_behind_its_notices);
+    test_run("cleanups_do_not_touch_each_other", cleanups_do_not_touch_each_other);
     test_run("malformed_records_are_dropped", malformed_records_are_dropped);
-    test_run("a_burial_survives_a_loss_of_rabbitmq", a_burial_survives_a_loss_of_rabbitmq);
+    test_run("a_cleanup_survives_a_loss_of_rabbitmq", a_cleanup_survives_a_loss_of_rabbitmq);
     test_run("members_are_told_once", members_are_told_once);
     test_run("all_is_restored_when_redis_is_back", all_is_restored_when_redis_is_back);
     test_run("a_new_scope_replaces_all_records", a_new_scope_replaces_all_records);

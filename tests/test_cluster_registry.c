@@ -2,7 +2,7 @@
  * and whose data are this test's: tests/cluster/registry.sh starts it. */
 #include "cluster_registry.h"
 
-#include "cluster_burial.h"
+#include "cluster_cleanup.h"
 #include "cluster_member.h"
 #include "test.h"
 #include "worker.h"
@@ -640,7 +640,7 @@ static void a_silent_redis_holds_nobody_up(void)
     CHECK(worker_now() - begun < 29000);
 }
 
-/* --- burials --------------------------------------------------------------------------------- */
+/* --- cleanups --------------------------------------------------------------------------------- */
 
 #define DEAD "127.0.0.1:9/123"
 
@@ -663,7 +663,7 @@ static void make_dead(size_t records)
 /* Notes which records an event tells of. */
 static void note_removed(const struct registry_event *event, unsigned char *told, size_t records)
 {
-    CHECK(event->count <= BURIAL_RECORDS_MAX);
+    CHECK(event->count <= CLEANUP_RECORDS_MAX);
     for (size_t i = 0; i < event->count; i++) {
         uint64_t number = records;
         struct str text = event->records[i];
@@ -674,9 +674,10 @@ static void note_removed(const struct registry_event *event, unsigned char *told
     }
 }
 
-/* Buries with two nodes at once, which tell their loops' time and again; each record is told once.
+/* Cleans up with two nodes at once, which tell their loops' time and again; each record is told
+ * once.
  */
-static void two_bury(size_t records, size_t lost, size_t *removals)
+static void two_clean_up(size_t records, size_t lost, size_t *removals)
 {
     struct node nodes[2];
     char text[NODE_TEXT_MAX];
@@ -697,7 +698,7 @@ static void two_bury(size_t records, size_t lost, size_t *removals)
         struct node *node = &nodes[round % 2];
         struct registry_event *event;
 
-        registry_bury(node->registry, &dead);
+        registry_clean_up(node->registry, &dead);
         while ((event = take(node, 5))) {
             if (event->kind != REGISTRY_REMOVED)
                 continue;
@@ -727,8 +728,8 @@ static void each_record_is_removed_once(void)
 
     for (size_t i = 0; i < COUNT(counts); i++) {
         removals = 0;
-        two_bury(counts[i], 0, &removals);
-        CHECK(removals > counts[i] / BURIAL_RECORDS_MAX);
+        two_clean_up(counts[i], 0, &removals);
+        CHECK(removals > counts[i] / CLEANUP_RECORDS_MAX);
         CHECK(tell("FLUSHDB"));
     }
 }
@@ -738,17 +739,17 @@ static void a_lost_reply_loses_no_record(void)
 {
     size_t removals = 0;
 
-    two_bury(100, 102, &removals);
+    two_clean_up(100, 102, &removals);
     CHECK(removals == 2 && lose == 0);
 }
 
-/* Buries time and again, as a loop does; the first REMOVED, or NULL. */
-static struct registry_event *bury_until_removed(struct node *node, const struct node_id *dead)
+/* Cleans up time and again, as a loop does; the first REMOVED, or NULL. */
+static struct registry_event *clean_up_until_removed(struct node *node, const struct node_id *dead)
 {
     for (int64_t end = worker_now() + IN_TIME; worker_now() < end;) {
         struct registry_event *event;
 
-        registry_bury(node->registry, dead);
+        registry_clean_up(node->registry, dead);
         while ((event = take(node, 20)))
             if (event->kind == REGISTRY_REMOVED)
                 return event;
@@ -757,7 +758,7 @@ static struct registry_event *bury_until_removed(struct node *node, const struct
 }
 
 /* A node that comes back keeps the records that were not removed; the lease is given up. */
-static void a_node_that_comes_back_is_not_buried(void)
+static void a_node_that_comes_back_is_not_cleaned_up(void)
 {
     struct node a;
     char text[NODE_TEXT_MAX];
@@ -768,7 +769,7 @@ static void a_node_that_comes_back_is_not_buried(void)
     make_dead(250);
     prepare(&a, LONG);
     join(&a, 1, text);
-    registry_bury(a.registry, &dead);
+    registry_clean_up(a.registry, &dead);
     event = await(&a, REGISTRY_REMOVED);
     CHECK(event && event->count == 100);
     CHECK(NUMBER("EXISTS t:lease:" DEAD) == 1 && NUMBER("EXISTS t:tombstone:" DEAD) == 1);
@@ -780,11 +781,11 @@ static void a_node_that_comes_back_is_not_buried(void)
         poll(NULL, 0, 5);
     CHECK(NUMBER("EXISTS t:lease:" DEAD) == 0 && NUMBER("HLEN t:records:" DEAD) == left);
     CHECK(NUMBER("SISMEMBER t:nodes " DEAD) == 1);
-    registry_bury(a.registry, &dead); /* it is alive: nothing happens */
+    registry_clean_up(a.registry, &dead); /* it is alive: nothing happens */
     CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
     CHECK(count_events(&a, REGISTRY_REMOVED) == 0);
     CHECK(tell("SET t:node:127.0.0.1:9 124")); /* another incarnation: it is dead */
-    event = bury_until_removed(&a, &dead);
+    event = clean_up_until_removed(&a, &dead);
     CHECK(event && event->count == 100);
     leave(&a, true);
 }
@@ -802,13 +803,13 @@ static void a_lease_ends_with_its_holder(void)
     prepare(&a, LONG);
     join(&a, 1, text);
     for (int i = 0; i < 30; i++) {
-        registry_bury(a.registry, &dead);
+        registry_clean_up(a.registry, &dead);
         CHECK(write_one(&a, "r", "x") <= REGISTRY_UNCHANGED);
     }
     CHECK(count_events(&a, REGISTRY_REMOVED) == 0 && NUMBER("HLEN t:records:" DEAD) == 1);
     CHECK(tell("GET t:lease:" DEAD) && str_equal(reply.text, STR("other")));
     CHECK(tell("PEXPIRE t:lease:" DEAD " 50"));
-    event = bury_until_removed(&a, &dead);
+    event = clean_up_until_removed(&a, &dead);
     CHECK(event && event->count == 1);
     leave(&a, true);
 }
@@ -823,7 +824,7 @@ static void a_lease_is_held_while_the_loop_tells(void)
     make_dead(150);
     prepare(&a, SHORT);
     join(&a, 1, text);
-    registry_bury(a.registry, &dead);
+    registry_clean_up(a.registry, &dead);
     CHECK(await(&a, REGISTRY_REMOVED));
     for (int64_t begun = worker_now(); worker_now() - begun < 2 * SHORT;) {
         CHECK(NUMBER("EXISTS t:lease:" DEAD) == 1);
@@ -840,8 +841,9 @@ static void a_lease_is_held_while_the_loop_tells(void)
 
 /* --- taken for dead -------------------------------------------------------------------------- */
 
-/* A node that finds its tombstone waits for the end of its burial; until then it writes nothing. */
-static void a_node_that_was_buried_waits_and_is_revived(void)
+/* A node that finds its tombstone waits for the end of its cleanup; until then it writes nothing.
+ */
+static void a_node_that_was_cleaned_up_waits_and_is_revived(void)
 {
     struct node a;
     char text[NODE_TEXT_MAX];
@@ -863,24 +865,24 @@ static void a_node_that_was_buried_waits_and_is_revived(void)
     leave(&a, true);
 }
 
-/* Records that a node writes when it may have been buried are told of behind that. */
+/* Records that a node writes when it may have been cleaned up are told of behind that. */
 static void results_wait_for_the_truth(void)
 {
     struct node a;
     char text[NODE_TEXT_MAX];
     struct registry_event *event;
 
-    for (int buried = 0; buried < 2; buried++) {
+    for (int cleaned_up = 0; cleaned_up < 2; cleaned_up++) {
         prepare(&a, LONG);
         join(&a, 1, text);
         while (a.lists < 4)
             CHECK(await(&a, REGISTRY_NODES)); /* the next heartbeat is far away */
         CHECK(tell("DEL t:node:127.0.0.1:1"));
-        if (buried)
+        if (cleaned_up)
             CHECK(tell("SET t:tombstone:%s other", text));
         CHECK(registry_write(a.registry, 5, STR("r"), STR("x")));
         event = take_other(&a);
-        CHECK(event && event->kind == (buried ? REGISTRY_REVIVED : REGISTRY_BACK));
+        CHECK(event && event->kind == (cleaned_up ? REGISTRY_REVIVED : REGISTRY_BACK));
         event = take_other(&a);
         CHECK(event && event->kind == REGISTRY_WRITTEN && event->count == 1 &&
               event->results[0].change == REGISTRY_CHANGED);
@@ -934,10 +936,11 @@ int main(void)
     run("a Redis that forgets is told of", a_redis_that_forgets_is_told_of);
     run("each record is removed once", each_record_is_removed_once);
     run("a lost reply loses no record", a_lost_reply_loses_no_record);
-    run("a node that comes back is not buried", a_node_that_comes_back_is_not_buried);
+    run("a node that comes back is not cleaned up", a_node_that_comes_back_is_not_cleaned_up);
     run("a lease ends with its holder", a_lease_ends_with_its_holder);
     run("a lease is held while the loop tells", a_lease_is_held_while_the_loop_tells);
-    run("a node that was buried waits and is revived", a_node_that_was_buried_waits_and_is_revived);
+    run("a node that was cleaned up waits and is revived",
+        a_node_that_was_cleaned_up_waits_and_is_revived);
     run("results wait for the truth", results_wait_for_the_truth);
     run("a tombstone is found by a later heartbeat", a_tombstone_is_found_by_a_later_heartbeat);
     run("a silent Redis holds nobody up", a_silent_redis_holds_nobody_up);

@@ -1,0 +1,427 @@
+/* cluster_cleanup.c - the presence records of dead nodes.
+ *
+ * lease:TEXT says who cleans up a node. It is taken with SET NX and expires soon: a holder that
+ * dies delays the cleanup by LEASE_MOST, and one that lives renews it, also while the loop still
+ * tells what was removed. So once the lease is gone, all has been told, or its holder is dead.
+ *
+ * A step reads some records, and removes them in one transaction, which fails if the node's key or
+ * the lease has changed since they were read (WATCH). The transaction writes the tombstone too: a
+ * node that comes back knows from it that records of its own are gone. HDEL's replies say which
+ * records this step removed; those alone are told. When the hash is empty, the node is taken off
+ * the list and the lease is given up.
+ *
+ * If the reply to a transaction is lost, the mark in the tombstone, which no two steps have in
+ * common, says whether it was done. If the node comes back and takes the tombstone away before that
+ * can be read, what the step removed is not told. */
+#include "cluster_cleanup.h"
+
+#include "worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LEASE_MOST 3000 /* milliseconds */
+#define TOMBSTONE_TTL "86400000"
+#define MARK_MAX (NODE_TEXT_MAX + 24)
+
+enum cleanup_state {
+    CLEANUP_LEASE,  /* asks for the lease */
+    CLEANUP_STEP,   /* removes the next records */
+    CLEANUP_UNSURE, /* the reply to a transaction is lost: `removal` is what it would have removed
+                     */
+    CLEANUP_TOLD,   /* waits for cleanup_go_on */
+    CLEANUP_ENDED
+};
+
+struct cleanup {
+    struct cleanup *next;
+    struct node_id node;
+    char text[NODE_TEXT_MAX], incarnation[24];
+    enum cleanup_state state;
+    char cursor[24]; /* of HSCAN */
+    char mark[MARK_MAX];
+    struct registry_event *removal;
+    int64_t renew_at;
+};
+
+static struct cleanup **cleanup_find(struct cleanups *cleanups, const struct node_id *dead)
+{
+    struct cleanup **at = &cleanups->first;
+
+    while (*at && !node_equal(&(*at)->node, dead))
+        at = &(*at)->next;
+    return at;
+}
+
+void cleanup_begin(struct cleanups *cleanups, const struct node_id *dead)
+{
+    struct cleanup **end = cleanup_find(cleanups, dead), *cleanup;
+
+    if (*end || !(cleanup = calloc(1, sizeof *cleanup)))
+        return; /* without memory: it will be listed as dead again */
+    cleanup->node = *dead;
+    node_write(dead, cleanup->text);
+    snprintf(cleanup->incarnation, sizeof cleanup->incarnation, "%llu",
+             (unsigned long long)dead->incarnation);
+    cleanup->cursor[0] = '0';
+    *end = cleanup;
+}
+
+void cleanup_go_on(struct cleanups *cleanups, const struct node_id *dead)
+{
+    struct cleanup *cleanup = *cleanup_find(cleanups, dead);
+
+    if (cleanup && cleanup->state == CLEANUP_TOLD)
+        cleanup->state = CLEANUP_STEP;
+}
+
+static int64_t cleanup_lease_ttl(const struct store *store)
+{
+    int64_t ttl = (int64_t)store->config->node_ttl;
+
+    return ttl < LEASE_MOST ? ttl : LEASE_MOST;
+}
+
+/* Milliseconds as text. */
+struct cleanup_number {
+    char at[24];
+};
+
+static const char *cleanup_write_ttl(const struct store *store, struct cleanup_number *number)
+{
+    snprintf(number->at, sizeof number->at, "%lld", (long long)cleanup_lease_ttl(store));
+    return number->at;
+}
+
+static void cleanup_note_lease(struct cleanup *cleanup, const struct store *store)
+{
+    cleanup->renew_at = worker_now() + cleanup_lease_ttl(store) / 3;
+}
+
+/* Takes the lease; another node that has it cleans up. */
+static void cleanup_take_lease(struct cleanup *cleanup, struct store *store)
+{
+    struct store_key room;
+    struct cleanup_number ttl;
+    struct redis_reply reply;
+    struct str self = str_from(store->text);
+
+    if (!store_claim(store, &reply, store_name(store, "lease:", cleanup->text, &room), self,
+                     cleanup_write_ttl(store, &ttl)))
+        return;
+    cleanup_note_lease(cleanup, store);
+    cleanup->state = str_equal(reply.text, self) ? CLEANUP_STEP : CLEANUP_ENDED;
+}
+
+/* Runs one command on the lease, if it is this node's. */
+static void cleanup_touch_lease(struct cleanup *cleanup, struct store *store,
+                                const struct str *words)
+{
+    struct store_key room;
+    struct str lease = store_name(store, "lease:", cleanup->text, &room);
+    struct redis_reply reply;
+
+    if (!store_send_one(store, STR("WATCH"), lease) || !store_send_one(store, STR("GET"), lease) ||
+        !store_skip(store, 2, &reply))
+        return;
+    if (!str_equal(reply.text, str_from(store->text)))
+        store_call(store, &reply, (struct str[]){STR("UNWATCH"), {0}});
+    else if (store_send(store, (struct str[]){STR("MULTI"), {0}}) && store_send(store, words) &&
+             store_send(store, (struct str[]){STR("EXEC"), {0}}))
+        store_skip(store, 3, &reply);
+}
+
+static void cleanup_renew_lease(struct cleanup *cleanup, struct store *store)
+{
+    struct store_key room;
+    struct cleanup_number ttl;
+
+    cleanup_note_lease(cleanup, store);
+    cleanup_touch_lease(cleanup, store,
+                        (struct str[]){STR("PEXPIRE"),
+                                       store_name(store, "lease:", cleanup->text, &room),
+                                       str_from(cleanup_write_ttl(store, &ttl)),
+                                       {0}});
+}
+
+/* The node is back, or another one has the lease. */
+static void cleanup_end(struct cleanup *cleanup, struct store *store)
+{
+    struct store_key room;
+
+    cleanup->state = CLEANUP_ENDED;
+    cleanup_touch_lease(
+        cleanup, store,
+        (struct str[]){STR("DEL"), store_name(store, "lease:", cleanup->text, &room), {0}});
+}
+
+/* --- one step -------------------------------------------------------------------------------- */
+
+/* What was read of a dead node's records: the event REMOVED, if all of them are removed, and behind
+ * it their names. */
+static struct registry_event *cleanup_new_removal(const struct cleanup *cleanup,
+                                                  const struct redis_reply *list, size_t count)
+{
+    size_t room = 2 * count * sizeof(struct str);
+    struct registry_event *event;
+    struct str *views;
+    char *at;
+
+    for (size_t i = 0; i < 2 * count; i++)
+        room += redis_element(list, i).text.length;
+    event = store_new_event(REGISTRY_REMOVED, room);
+    if (!event)
+        return NULL;
+    views = (struct str *)(event + 1);
+    at = (char *)(views + 2 * count);
+    for (size_t i = 0; i < 2 * count; i++) {
+        struct str text = redis_element(list, i).text;
+
+        if (text.length)
+            memcpy(at, text.at, text.length);
+        views[i / 2 + (i % 2 ? 0 : count)] = (struct str){at, text.length};
+        at += text.length;
+    }
+    event->self = cleanup->node;
+    event->records = views;
+    event->count = count;
+    return event;
+}
+
+/* The commands that begin each step, and their replies. Until EXEC or UNWATCH they are watched. */
+static bool cleanup_send_reads(const struct cleanup *cleanup, struct store *store)
+{
+    struct store_key room[3];
+    struct str node = store_name(store, "node:", cleanup->node.name, &room[0]);
+    struct str lease = store_name(store, "lease:", cleanup->text, &room[1]);
+    struct str records = store_name(store, "records:", cleanup->text, &room[2]);
+
+    return store_send_two(store, STR("WATCH"), node, lease) &&
+           store_send_one(store, STR("GET"), node) && store_send_one(store, STR("GET"), lease) &&
+           store_send_one(store, STR("HLEN"), records) &&
+           store_send(store, (struct str[]){STR("HSCAN"),
+                                            records,
+                                            str_from(cleanup->cursor),
+                                            STR("COUNT"),
+                                            STR("100"),
+                                            {0}});
+}
+
+enum cleanup_finding { FOUND_NOTHING, FOUND_RECORDS, FOUND_EMPTY, FOUND_OVER, FOUND_FAILURE };
+
+/* Reads some records. RECORDS: `removal` has them. NOTHING: some are elsewhere in the hash. EMPTY:
+ * there are none. OVER: the node lives, or the lease is another's. */
+static enum cleanup_finding cleanup_read(struct cleanup *cleanup, struct store *store,
+                                         struct registry_event **removal)
+{
+    struct redis_reply reply, list;
+    bool over;
+    size_t count;
+
+    if (!cleanup_send_reads(cleanup, store) || !store_skip(store, 2, &reply))
+        return FOUND_FAILURE;
+    over = str_equal(reply.text, str_from(cleanup->incarnation));
+    if (!store_next(store, &reply))
+        return FOUND_FAILURE;
+    over |= !str_equal(reply.text, str_from(store->text));
+    if (!store_next(store, &reply))
+        return FOUND_FAILURE;
+    if (over || reply.number == 0)
+        return over ? FOUND_OVER : FOUND_EMPTY;
+    if (!store_next(store, &reply) || reply.count != 2)
+        return FOUND_FAILURE;
+    list = redis_element(&reply, 1);
+    count = list.count / 2 < CLEANUP_RECORDS_MAX ? list.count / 2 : CLEANUP_RECORDS_MAX;
+    if (count && !(*removal = cleanup_new_removal(cleanup, &list, count)))
+        return FOUND_NOTHING;    /* the next step may have memory */
+    if (2 * count == list.count) /* else the others are read again, from here */
+        snprintf(cleanup->cursor, sizeof cleanup->cursor, "%.*s",
+                 (int)redis_element(&reply, 0).text.length, redis_element(&reply, 0).text.at);
+    return count ? FOUND_RECORDS : FOUND_NOTHING;
+}
+
+static bool cleanup_send_removal(const struct cleanup *cleanup, struct store *store,
+                                 const struct registry_event *removal)
+{
+    struct store_key room[3];
+    struct str records = store_name(store, "records:", cleanup->text, &room[0]);
+    const struct str *names = removal->records + removal->count;
+    struct cleanup_number ttl;
+    bool sent =
+        store_send(store, (struct str[]){STR("MULTI"), {0}}) &&
+        store_send_set(store, store_name(store, "tombstone:", cleanup->text, &room[1]),
+                       str_from(cleanup->mark), TOMBSTONE_TTL, false) &&
+        store_send_two(store, STR("PEXPIRE"), store_name(store, "lease:", cleanup->text, &room[2]),
+                       str_from(cleanup_write_ttl(store, &ttl)));
+
+    for (size_t i = 0; sent && i < removal->count; i++)
+        sent = store_send_two(store, STR("HDEL"), records, names[i]);
+    return sent && store_send(store, (struct str[]){STR("EXEC"), {0}});
+}
+
+/* Tells what was removed: those records for which `replies`, behind two others, are 1; all without
+ * replies. */
+static void cleanup_tell(struct cleanup *cleanup, struct store *store,
+                         struct registry_event *removal, const struct redis_reply *replies)
+{
+    struct str *records = (struct str *)(removal + 1);
+    size_t count = 0;
+
+    for (size_t i = 0; i < removal->count; i++)
+        if (!replies || (i + 2 < replies->count && redis_element(replies, i + 2).number == 1))
+            records[count++] = records[i];
+    removal->count = count;
+    cleanup->state = count ? CLEANUP_TOLD : CLEANUP_STEP;
+    if (count)
+        mailbox_post(store->events, &removal->mail);
+    else
+        free(removal); /* zero would say that all are gone */
+}
+
+static void cleanup_remove(struct cleanup *cleanup, struct cleanups *cleanups,
+                           struct registry_event *removal)
+{
+    struct store *store = cleanups->store;
+    struct redis_reply reply;
+    bool done;
+
+    snprintf(cleanup->mark, sizeof cleanup->mark, "%s %llu", store->text,
+             (unsigned long long)++cleanups->steps);
+    if (!cleanup_send_removal(cleanup, store, removal)) {
+        free(removal);
+        return;
+    }
+    done = store_skip(store, removal->count + 4, &reply);
+    cleanup_note_lease(cleanup, store);
+    if (done && reply.type == REDIS_LIST) {
+        cleanup_tell(cleanup, store, removal, &reply);
+    } else if (!done && !redis_is_connected(store->redis)) {
+        cleanup->state = CLEANUP_UNSURE;
+        cleanup->removal = removal;
+    } else {
+        free(removal); /* refused, or something has changed: the next step sees what */
+    }
+}
+
+/* No record is left: the node leaves the list, and the lease is given up. */
+static void cleanup_finish(struct cleanup *cleanup, struct store *store)
+{
+    struct store_key room[2];
+    struct registry_event *event = store_new_event(REGISTRY_REMOVED, 0);
+    struct redis_reply reply;
+
+    if (event && store_send(store, (struct str[]){STR("MULTI"), {0}}) &&
+        store_send_two(store, STR("SREM"), store_name(store, "nodes", "", &room[0]),
+                       str_from(cleanup->text)) &&
+        store_send_one(store, STR("DEL"), store_name(store, "lease:", cleanup->text, &room[1])) &&
+        store_send(store, (struct str[]){STR("EXEC"), {0}}) && store_skip(store, 4, &reply) &&
+        reply.type == REDIS_LIST) {
+        event->self = cleanup->node;
+        mailbox_post(store->events, &event->mail);
+        cleanup->state = CLEANUP_ENDED;
+        return;
+    }
+    free(event);
+}
+
+/* Was the transaction done whose reply was lost? */
+static void cleanup_make_sure(struct cleanup *cleanup, struct store *store)
+{
+    struct store_key room;
+    struct redis_reply reply;
+    struct registry_event *removal = cleanup->removal;
+
+    if (!store_send_one(store, STR("GET"), store_name(store, "tombstone:", cleanup->text, &room)) ||
+        !store_next(store, &reply))
+        return;
+    cleanup->removal = NULL;
+    cleanup->state = CLEANUP_STEP;
+    if (str_equal(reply.text, str_from(cleanup->mark)))
+        cleanup_tell(cleanup, store, removal, NULL);
+    else
+        free(removal);
+}
+
+static void cleanup_work(struct cleanup *cleanup, struct cleanups *cleanups)
+{
+    struct store *store = cleanups->store;
+    struct registry_event *removal = NULL;
+
+    switch (cleanup_read(cleanup, store, &removal)) {
+    case FOUND_RECORDS:
+        cleanup_remove(cleanup, cleanups, removal);
+        break;
+    case FOUND_NOTHING: /* WATCH is ended by the next transaction, or harmless */
+    case FOUND_FAILURE:
+        break;
+    case FOUND_EMPTY:
+        cleanup_finish(cleanup, store);
+        break;
+    case FOUND_OVER:
+        cleanup_end(cleanup, store);
+        break;
+    }
+}
+
+/* --- all of them ----------------------------------------------------------------------------- */
+
+/* When a cleanup has something to do. */
+static int64_t cleanup_due(const struct cleanup *cleanup)
+{
+    return cleanup->state == CLEANUP_TOLD ? cleanup->renew_at : 0;
+}
+
+int64_t cleanup_deadline(const struct cleanups *cleanups)
+{
+    int64_t deadline = INT64_MAX;
+
+    if (!cleanups->store->in_touch)
+        return deadline; /* the heartbeat comes first */
+    for (const struct cleanup *cleanup = cleanups->first; cleanup; cleanup = cleanup->next)
+        if (cleanup_due(cleanup) < deadline)
+            deadline = cleanup_due(cleanup);
+    return deadline;
+}
+
+static void cleanup_free(struct cleanup *cleanup)
+{
+    free(cleanup->removal);
+    free(cleanup);
+}
+
+void cleanup_step(struct cleanups *cleanups)
+{
+    struct cleanup **at = &cleanups->first, *cleanup;
+
+    if (cleanup_deadline(cleanups) > worker_now())
+        return;
+    while (cleanup_due(*at) > worker_now())
+        at = &(*at)->next;
+    cleanup = *at;
+    *at = cleanup->next;
+    cleanup->next = NULL;
+    if (cleanup->state == CLEANUP_LEASE)
+        cleanup_take_lease(cleanup, cleanups->store);
+    else if (cleanup->state == CLEANUP_STEP)
+        cleanup_work(cleanup, cleanups);
+    else if (cleanup->state == CLEANUP_UNSURE)
+        cleanup_make_sure(cleanup, cleanups->store);
+    else
+        cleanup_renew_lease(cleanup, cleanups->store);
+    if (cleanup->state == CLEANUP_ENDED) {
+        cleanup_free(cleanup);
+        return;
+    }
+    *cleanup_find(cleanups, &cleanup->node) = cleanup; /* behind the others */
+}
+
+void cleanup_close(struct cleanups *cleanups)
+{
+    while (cleanups->first) {
+        struct cleanup *next = cleanups->first->next;
+
+        cleanup_free(cleanups->first);
+        cleanups->first = next;
+    }
+}
