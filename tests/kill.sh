@@ -3,9 +3,9 @@
 # shellcheck source=tests/lib.sh
 . "$(dirname "$0")/lib.sh"
 
-KILLS=30
+KILLS=50
 TOGETHER=3 # registrations sent at the same time
-HITS=6     # kills that must have met a registration not answered yet
+HITS=10    # kills that must have met a registration not answered yet
 SAMPLE=10  # systems that log in at the end
 FEW=5      # systems looked at whose registration was not answered
 
