@@ -27,7 +27,7 @@ VARIANT = $(if $(CLUSTER),cluster,release)
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
            -Wmissing-prototypes -Wvla -Wformat=2
 STANDARD = -std=c11 -D_XOPEN_SOURCE=700 -pthread
-COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) -I. -MMD -MP
+COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) -I. -Itests/support -MMD -MP
 
 OPENSSL_CFLAGS = $(shell $(PKG_CONFIG) --cflags libssl libcrypto 2>/dev/null)
 OPENSSL_LIBS = $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null || echo -lssl -lcrypto)
@@ -36,7 +36,7 @@ CLUSTER_LIBS = $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || e
 # Each variant of the build has a folder of its own under build/: release, asan and tsan for a node
 # that is alone, cluster, cluster-asan and cluster-tsan for nodes of a cluster, cluster-v2 and cluster-v3 for
 # nodes of later versions of their protocol; armhf, s390x, musl, freebsd, netbsd, openbsd and macos are
-# tests/cross.sh's, which names their compilers.
+# tests/support/cross.sh's, which names their compilers.
 SANITIZE_cluster-asan = $(SANITIZE_asan)
 SANITIZE_cluster-tsan = $(SANITIZE_tsan)
 DEFINE_cluster = -DWSPUSH_CLUSTER
@@ -47,7 +47,7 @@ DEFINE_cluster-v3 = $(DEFINE_cluster) -DWIRE_VERSION=3
 SANITIZE_asan = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 SANITIZE_tsan = -O1 -g -fsanitize=thread
 SANITIZE_release =
-# The same server with every connection in one poll(), for tests/bench.sh's picture.
+# The same server with every connection in one poll(), for tests/bench/bench.sh's picture.
 SANITIZE_unparked = -DPARK_FROM=1000000
 
 # Fuzz targets, tests/fuzz_*.c: with libFuzzer in the variant fuzz, and with a driver that replays their
@@ -60,9 +60,12 @@ WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
+# The object of a test program, by its name alone: build/VARIANT/tests/FOLDER/NAME.o.
+.SECONDEXPANSION:
+
 # Unit tests; those of rooms that only a cluster has are built there. FAKED_UNITS bring a bus, links and a
-# registry of their own (tests/cluster_fake.h), and are linked with FAKED_ROOMS alone.
-ALL_UNITS = $(patsubst tests/%.c,%,$(wildcard tests/test_*.c))
+# registry of their own (tests/unit/cluster_fake.h), and are linked with FAKED_ROOMS alone.
+ALL_UNITS = $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
 CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
 UNITS = $(filter-out $(CLUSTER_UNITS),$(ALL_UNITS))
 FAKED_UNITS = test_cluster_state test_cluster_receipt test_cluster_route test_cluster_presence test_cluster
@@ -112,19 +115,15 @@ build/$(1)/%.o: %.c
 
 build/$(1)/console.o: build/console.inc
 
-build/$(1)/%.o: tests/%.c
-	@mkdir -p $$(@D)
-	$$(COMPILE) $$(DEFINE_$(1)) $$(SANITIZE_$(1)) -c -o $$@ $$<
-
 build/$(1)/wspush: $$(call objects,$(1)) build/$(1)/wspush.o
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 
-build/$(1)/echo build/$(1)/hear build/$(1)/hold build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(patsubst %,build/$(1)/%,$(filter-out $(FAKED_UNITS),$(CLUSTER_UNITS))): build/$(1)/%: build/$(1)/%.o $$(call objects,$(1))
+build/$(1)/echo build/$(1)/notify_socket build/$(1)/load_client build/$(1)/bench build/$(1)/rfc6455 build/$(1)/rfc9112 $(UNITS:%=build/$(1)/%) $(patsubst %,build/$(1)/%,$(filter-out $(FAKED_UNITS),$(CLUSTER_UNITS))): build/$(1)/%: build/$(1)/$$$$(basename $$$$(wildcard tests/*/$$$$*.c)).o $$(call objects,$(1))
 	$$(CC) $$(CFLAGS) $$(SANITIZE_$(1)) -pthread $$(LDFLAGS) -o $$@ $$^ $$(call libs,$(1))
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
-$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/%.o $(patsubst %,build/cluster-asan/%.o,$(filter-out single,$(ROOMS)) $(FAKED_ROOMS))
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/tests/unit/%.o $(patsubst %,build/cluster-asan/%.o,$(filter-out single,$(ROOMS)) $(FAKED_ROOMS))
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
 
 # The console's page, as the numbers of an array.
@@ -134,7 +133,7 @@ build/console.inc: console.html
 	mv $@.new $@
 
 # The one that is for Linux alone.
-build/%/bench.o: override CPPFLAGS += -D_GNU_SOURCE
+build/%/tests/bench/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 
 # Those that make allocations fail.
 build/%/test_scarce: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=crypto_hash_password
@@ -144,14 +143,14 @@ build/%/test_cluster: LDFLAGS += -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
-$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/fuzz_%.o build/asan/fuzz_replay.o build/asan/cluster_wire.o $(call objects,asan)
+$(FUZZ:%=build/asan/replay_%): build/asan/replay_%: build/asan/tests/fuzz/fuzz_%.o build/asan/tests/fuzz/replay.o build/asan/cluster_wire.o $(call objects,asan)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,asan)
 
-$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/fuzz_%.o build/fuzz/cluster_wire.o $(call objects,fuzz)
+$(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.o build/fuzz/cluster_wire.o $(call objects,fuzz)
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -fsanitize=fuzzer -pthread $(WRAP_$*) $(LDFLAGS) -o $@ $^ $(call libs,fuzz)
 
 # Everything the tests run, built beforehand and in parallel.
-test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/hear build/release/hold build/release/wspush \
+test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/notify_socket build/release/load_client build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
             $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account build/tsan/test_mailbox \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush \
@@ -163,39 +162,39 @@ test:
 
 SECONDS_EACH ?= 60
 fuzz:
-	@MAKE='$(MAKE)' FUZZ_CC='$(FUZZ_CC)' tests/fuzz_run.sh $(SECONDS_EACH) $(ONLY)
+	@MAKE='$(MAKE)' FUZZ_CC='$(FUZZ_CC)' tests/fuzz/fuzz.sh $(SECONDS_EACH) $(ONLY)
 
 fuzz-build: $(FUZZ:%=build/fuzz/fuzz_%)
 
 layers:
-	@tests/layers.sh
+	@tests/e2e/layers.sh
 
 deps:
-	@tests/deps.sh build
+	@contrib/deps.sh build
 
 test-deps:
-	@tests/deps.sh test
+	@contrib/deps.sh test
 
 cross-deps:
-	@tests/deps.sh cross
+	@contrib/deps.sh cross
 
 test-cross:
-	@tests/cross.sh
+	@tests/support/cross.sh
 
 fuzz-deps:
-	@tests/deps.sh fuzz
+	@contrib/deps.sh fuzz
 
 bench-deps:
-	@tests/deps.sh bench
+	@contrib/deps.sh bench
 
 bench: build/release/wspush build/release/bench build/unparked/wspush
-	@tests/bench.sh
+	@tests/bench/bench.sh
 
 bench-quick: build/release/wspush build/release/bench
-	@tests/bench.sh quick
+	@tests/bench/bench.sh quick
 
 bench-cluster: build/release/wspush build/release/bench build/cluster/wspush
-	@tests/bench_cluster.sh
+	@tests/bench/bench_cluster.sh
 
 # With CLUSTER_WSPUSH=FILE another build; SECONDS and SEED count from the command line alone, for shells have their own.
 CLUSTER_WSPUSH ?= build/cluster-asan/wspush
@@ -203,7 +202,7 @@ chaos: $(CLUSTER_WSPUSH)
 	@python3 -B tests/cluster/chaos.py --binary $(CLUSTER_WSPUSH) $(foreach name,SECONDS SEED NODES,$(if $(filter command%,$(origin $(name))),--$(shell echo $(name) | tr A-Z a-z) $($(name))))
 
 scale: build/cluster/wspush
-	@tests/scale.sh
+	@tests/bench/scale.sh
 
 DOCUMENTS = $(wildcard *.md *.svg *.png openapi.yaml) LICENSE config.ini
 EXAMPLES = contrib/nginx.conf contrib/Dockerfile contrib/Dockerfile.dockerignore
@@ -258,4 +257,4 @@ FORCE:
 .PHONY: FORCE all help run echo test test-build fuzz fuzz-build layers deps test-deps cross-deps test-cross fuzz-deps bench-deps bench bench-quick bench-cluster chaos scale install uninstall dist clean
 .SECONDARY:
 
--include $(wildcard build/*/*.d)
+-include $(wildcard build/*/*.d build/*/tests/*/*.d)

@@ -63,7 +63,7 @@ run_alone() {
 
 only="$*"
 for name in $only; do
-    [ -f "tests/$name.c" ] || [ -f "tests/$name.sh" ] || [ -f "tests/cluster/$name.sh" ] || {
+    compgen -G "tests/*/$name.sh" >/dev/null || [ -f "tests/unit/$name.c" ] || [ "$name" = bench ] || {
         echo "there is no part named $name"
         exit 2
     }
@@ -79,10 +79,11 @@ part() {
 }
 
 # The longest ones first, so that none of them is left over at the end.
-for name in fault cluster/faults_presence cluster/faults_bus cluster/chaos kill; do
-    part "${name##*/}" tests/$name.sh
+for name in faults faults_presence faults_bus chaos; do
+    part "$name" tests/cluster/$name.sh
 done
-for source in tests/test_*.c; do
+part durability tests/e2e/durability.sh
+for source in tests/unit/test_*.c; do
     name=$(basename "$source" .c)
     case $name in
     test_cluster_bus | test_cluster_registry) continue ;; # tests/cluster/*.sh have the servers that they need
@@ -94,21 +95,19 @@ done
 for name in test_park test_account test_mailbox; do
     part "$name (threads)" "build/tsan/$name"
 done
-for name in packaging suite layers fuzz echo rfc6455 rfc9112 start admin reload api limits ws tls park load budget cluster order join repair readme documents openapi clients console; do
-    part $name tests/$name.sh
-done
-for source in tests/cluster/*.sh; do
+for source in tests/e2e/*.sh tests/cluster/*.sh tests/conformance/*.sh; do
     name=$(basename "$source" .sh)
     case $name in
-    faults_* | chaos) ;; # among the longest ones
+    faults* | chaos | durability) ;; # among the longest ones
     *) part "$name" "$source" ;;
     esac
 done
-part bench tests/bench.sh smoke
-part 'load (figures)' env WSPUSH=build/release/wspush tests/load.sh slow_reader backlog storms
-part 'park (TLS)' env TLS=1 tests/park.sh
-part 'park (threads)' env WSPUSH=build/tsan/wspush tests/park.sh
-part 'repair (threads)' env CLUSTER_WSPUSH=build/cluster-tsan/wspush tests/repair.sh
+part replay tests/fuzz/replay.sh
+part bench tests/bench/bench.sh smoke
+part 'misbehaving_clients (figures)' env WSPUSH=build/release/wspush tests/e2e/misbehaving_clients.sh slow_reader backlog storms
+part 'idle_connections (TLS)' env TLS=1 tests/e2e/idle_connections.sh
+part 'idle_connections (threads)' env WSPUSH=build/tsan/wspush tests/e2e/idle_connections.sh
+part 'recovery (threads)' env CLUSTER_WSPUSH=build/cluster-tsan/wspush tests/cluster/recovery.sh
 
 tr '\n' '\0' <"$OUT/list" | xargs -0 -P 3 --process-slot-var=LANE -I PART bash -c 'run_part PART'
 

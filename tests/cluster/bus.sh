@@ -2,8 +2,8 @@
 # bus.sh - cluster_bus.c with a real RabbitMQ: starts one, and runs the unit tests against it.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
-# shellcheck source=tests/cluster_lib.sh
-. tests/cluster_lib.sh
+# shellcheck source=tests/support/cluster_lib.sh
+. tests/support/cluster_lib.sh
 
 start_rabbit
 rabbit_ctl add_user poor poor >"$DIR/ctl" 2>&1 &&

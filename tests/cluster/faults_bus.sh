@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # faults_bus.sh [FAULT...] - what goes wrong with RabbitMQ and on the way to it, and with clocks: no success is
 # lost, no order is broken, nothing that was refused comes later, and strangers stay strangers.
-# shellcheck source=tests/fault_lib.sh
-. "$(dirname "$0")/../fault_lib.sh"
+# shellcheck source=tests/support/faults_lib.sh
+. "$(dirname "$0")/../support/faults_lib.sh"
 
 need python3
 NODES=(a b)
@@ -356,7 +356,7 @@ other_exchange() {
 
 launch_rabbit
 start_redis
-${CC:-cc} -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -DDETOUR_LIBRARY -shared -fPIC -o "$DIR/detour.so" tests/detour.c ||
+${CC:-cc} -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -DDETOUR_LIBRARY -shared -fPIC -o "$DIR/detour.so" tests/support/tcp_proxy.c ||
     broken 'detour.c is compiled' /dev/null
 open_ways "a:$RABBIT_PORT" "b:$RABBIT_PORT" # each node has one of its own
 await_rabbit

@@ -2,8 +2,8 @@
 # faults_presence.sh [FAULT...] - what goes wrong with nodes and Redis: the members of a group are told of each
 # client in turn that it came and that it went, and once; a node that lives never looks dead; and a death
 # delays no send.
-# shellcheck source=tests/fault_lib.sh
-. "$(dirname "$0")/../fault_lib.sh"
+# shellcheck source=tests/support/faults_lib.sh
+. "$(dirname "$0")/../support/faults_lib.sh"
 
 need python3
 NODES=(a b c)

@@ -2,8 +2,8 @@
 # links.sh - links between nodes: over IPv6, by name, through a forwarder; strangers at the port; a
 # crypto_key that is changed, and nodes of the next protocol version that are put in, one after the
 # other, under load.
-# shellcheck source=tests/cluster_lib.sh
-. "$(dirname "$0")/../cluster_lib.sh"
+# shellcheck source=tests/support/cluster_lib.sh
+. "$(dirname "$0")/../support/cluster_lib.sh"
 
 NEXT=build/cluster-v2/wspush   # of the next protocol version
 LATER=build/cluster-v3/wspush  # and of the one behind it

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # redis_failover.sh - Redis behind a name: after a failover in which the old primary lives on as a
 # replica, the nodes find the new one; until then they say what Redis says.
-. "$(dirname "$0")/../cluster_lib.sh"
+. "$(dirname "$0")/../support/cluster_lib.sh"
 
 CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
 READONLY="503 {\"code\":-1007,\"msg\":\"Redis says: READONLY You can't write against a read only replica\",\"data\":[]}"
@@ -31,7 +31,7 @@ follows() {
 # are there stay where they are.
 start_way() {
     free_port && WAY_PORT=$FREE
-    ${CC:-cc} -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -o "$DIR/detour" tests/detour.c ||
+    ${CC:-cc} -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -o "$DIR/detour" tests/support/tcp_proxy.c ||
         broken 'detour.c is compiled' /dev/null
     mkfifo "$DIR/way.in" "$DIR/way.out"
     "$DIR/detour" "$WAY_PORT" "$REDIS_PORT" <"$DIR/way.in" >"$DIR/way.out" &

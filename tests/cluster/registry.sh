@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# registry.sh - tests/test_cluster_registry.c with a Redis.
-. "$(dirname "$0")/../cluster_lib.sh"
+# registry.sh - tests/unit/test_cluster_registry.c with a Redis.
+. "$(dirname "$0")/../support/cluster_lib.sh"
 
 start_redis
 export REDIS_PORT

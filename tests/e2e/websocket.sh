@@ -1,0 +1,411 @@
+#!/usr/bin/env bash
+# ws.sh - what WebSocket clients see of a running server, from the upgrade to its last close frame.
+# shellcheck source=tests/support/lib.sh
+. "$(dirname "$0")/../support/lib.sh"
+
+HELLO='1 {"code":0,"msg":"success","data":{"clientId":"ID"}}'
+
+# frame BYTE [TEXT]: prints a frame with this first byte (in hex digits) and a mask of zeros.
+frame() {
+    local text=${2-} LC_ALL=C size
+    printf -v size '\\x%02x' $((128 + ${#text}))
+    [ ${#text} -le 125 ] ||
+        printf -v size '\\xfe\\x%02x\\x%02x' $((${#text} / 256)) $((${#text} % 256))
+    printf "\\x$1$size\0\0\0\0%s" "$text"
+}
+
+# goodbye: a close frame with the code 1000.
+goodbye() {
+    frame 88 $'\x03\xe8'
+}
+
+# letters COUNT
+letters() {
+    printf "%$1s" '' | tr ' ' x
+}
+
+# decode: reads an answer to an upgrade and the frames behind it; prints its status and a line
+# "OPCODE PAYLOAD" for each frame, where the payload of a close frame is "CODE REASON".
+decode() {
+    od -An -v -tu1 | LC_ALL=C awk '
+        function text(from, to,   out) {
+            for (out = ""; from <= to; from++) out = out sprintf("%c", byte[from])
+            return out
+        }
+        { for (i = 1; i <= NF; i++) byte[++count] = $i }
+        END {
+            print text(10, 12)
+            for (at = 1; at <= count && text(at, at + 3) != "\r\n\r\n"; at++);
+            for (at += 4; at <= count; at += size) {
+                opcode = byte[at] - 128; size = byte[at + 1]; at += 2
+                if (size == 126) { size = byte[at] * 256 + byte[at + 1]; at += 2 }
+                if (opcode == 8 && size)
+                    print 8, byte[at] * 256 + byte[at + 1], text(at + 2, at + size - 1)
+                else
+                    print opcode, text(at, at + size - 1)
+            }
+        }' | sed 's/"clientId":"[0-9a-f]\{16\}"/"clientId":"ID"/; s/ *$//'
+}
+
+# ws [QUERY]: upgrades, sends its input, and prints what comes back, decoded.
+ws() {
+    { lines "GET /ws?${1-systemId=shop} HTTP/1.1" "${UPGRADE[@]}" && cat; } | talk | decode
+}
+
+# --- upgrades ---------------------------------------------------------------------------------
+
+upgrade() {
+    { lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" && goodbye; } | talk >"$DIR/answer"
+    expect 'the answer to an upgrade' 'HTTP/1.1 101 Switching Protocols
+Upgrade: websocket
+Connection: Upgrade
+Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=' \
+        "$(tr -d '\r' <"$DIR/answer" | sed '/^$/,$d')"
+    expect 'the first frame' "101
+$HELLO
+8 1000" "$(decode <"$DIR/answer")"
+    expect 'a systemId of a form, with a plus for a space' "101
+$HELLO
+8 1000" "$(goodbye | ws 'systemId=my+%C3%BC%26%2F')"
+    expect 'a subprotocol is accepted' 'Sec-WebSocket-Protocol: chat' "$({
+        lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" 'Sec-WebSocket-Protocol: chat, superchat'
+        goodbye
+    } | talk | tr -d '\r' | sed '/^$/,$d' | grep -a '^Sec-WebSocket-Protocol')"
+    expect 'a systemId that is percent-encoded' "101
+$HELLO
+8 1000" "$(goodbye | ws 'x=%20&systemId=my%20%C3%BC%26%2F&y')"
+}
+
+unknown_systems() {
+    local query long
+    long=$(letters 129)
+    for query in '' systemId systemId= systemId=none systemId=shop%20 systemId=shop+ systemId=Shop \
+        systemid=shop systemId=shop%00 systemId=shop% systemId=%4 systemId=%zz "systemId=$long"; do
+        expect_match "no system: ${query:0:20}" '101
+1 {"code":-1001,"msg":"?*","data":\[\]}
+8 1008 ?*' "$(goodbye | ws "$query")"
+    done
+    client stranger none
+    expect_match 'a real client is closed with 1008' '1008 *' "$(closed stranger)"
+}
+
+# upgrade_outcome TARGET LINE...: prints the outcome of an upgrade that fails.
+upgrade_outcome() {
+    local target=$1
+    shift
+    lines "$target" 'Connection: close' "$@" | talk >"$DIR/answer"
+    tr -d '\r' <"$DIR/answer" | sed '/^$/,$d' >"$DIR/headers"
+    sed -n 's/^HTTP\/1.1 \(...\) .*/\1/p' "$DIR/headers" >"$DIR/status"
+    sed '1,/^\r$/d' "$DIR/answer" >"$DIR/body"
+    outcome
+}
+
+bad_upgrades() {
+    local name code target heads start='Host: x;Connection: Upgrade;Upgrade: websocket'
+    local get='GET /ws?systemId=shop HTTP/1.1' version=${UPGRADE[3]} key=${UPGRADE[4]}
+    while IFS='|' read -r name code target heads; do
+        IFS=';' read -ra heads <<<"$heads"
+        expect_match "$name" "$code -1 ?*" "$(upgrade_outcome "$target" "${heads[@]}")"
+    done <<END
+no upgrade at all|400|$get|Host: x
+no Upgrade|400|$get|Host: x;Connection: Upgrade;$version;$key
+another Upgrade|400|$get|Host: x;Connection: Upgrade;Upgrade: h2c;$version;$key
+no Connection: Upgrade|400|$get|Host: x;Upgrade: websocket;$version;$key
+no key|400|$get|$start;$version
+a short key|400|$get|$start;$version;Sec-WebSocket-Key: dGhlIHNhbXBsZQ==
+two keys|400|$get|$start;$version;$key;$key
+no version|400|$get|$start;$key
+HTTP/1.0|400|GET /ws?systemId=shop HTTP/1.0|$start;$version;$key
+no Host|400|$get|Connection: Upgrade;Upgrade: websocket;$version;$key
+POST|405|POST /ws?systemId=shop HTTP/1.1|$start;$version;$key
+version 8|426|$get|$start;Sec-WebSocket-Version: 8;$key
+END
+    expect '426 says which version' 1 "$(grep -ci '^Sec-WebSocket-Version: 13' "$DIR/headers")"
+}
+
+origins() {
+    local get='GET /ws?systemId=shop HTTP/1.1' origin
+    for origin in https://c.example http://a.example https://a.example:444 https://a.example.c \
+        null; do
+        expect_match "the origin $origin" '403 -1 *allowed_origins*' \
+            "$(upgrade_outcome "$get" "${UPGRADE[@]}" "Origin: $origin")"
+    done
+    for origin in 'Origin: https://a.example' 'Origin: https://b.example:8443' 'X: no browser'; do
+        expect "allowed: $origin" 101 "$({
+            lines "$get" "${UPGRADE[@]}" "$origin"
+            goodbye
+        } | talk | decode | head -n 1)"
+    done
+}
+
+# --- frames -----------------------------------------------------------------------------------
+
+# said: prints what comes back for the frames in its input, but for what every upgrade brings.
+said() {
+    ws | sed '1,2d'
+}
+
+client_frames() {
+    local name sent expected long
+    long=$(letters 8192)
+    expect 'the text ping is answered' $'1 pong\n8 1000' "$({ frame 81 ping && goodbye; } | said)"
+    expect 'also in pieces' $'1 pong\n8 1000' "$({ frame 01 pi && frame 80 ng && goodbye; } | said)"
+    expect 'and again' $'1 pong\n1 pong\n8 1000' \
+        "$({ frame 81 ping && frame 81 other && frame 81 ping && goodbye; } | said)"
+    expect 'nothing else is' '8 1000' "$({
+        frame 81 PING && frame 81 'ping ' && frame 81 pin && frame 82 ping && frame 81 '' && goodbye
+    } | said)"
+    expect 'a ping frame is answered with its payload' $'10 abc\n8 1000' \
+        "$({ frame 89 abc && frame 8a unasked && goodbye; } | said)"
+    expect 'also one without' $'10\n8 1000' "$({ frame 89 && goodbye; } | said)"
+    expect 'the text id is answered with the first frame' "$HELLO
+1 pong
+$HELLO
+8 1000" "$({ frame 81 id && frame 81 ping && frame 01 i && frame 80 d && frame 82 id && goodbye; } | said)"
+    expect 'a message of 8,192 bytes' $'1 pong\n8 1000' \
+        "$({ frame 81 "$long" && frame 82 "$long" && frame 81 ping && goodbye; } | said)"
+    while IFS='|' read -r name expected sent; do
+        expect_match "$name" "$expected ?*" "$(eval "$sent" | said)"
+    done <<END
+a text of 8,193 bytes|8 1009|frame 81 x$long
+a binary message of 8,193 bytes|8 1009|frame 82 x$long
+8,193 bytes in two frames|8 1009|frame 01 $long; frame 80 x
+a text that is not UTF-8|8 1007|frame 81 \$'\\xc3\\x28'
+a reserved bit|8 1002|frame c1 x
+an unknown opcode|8 1002|frame 83 x
+a frame without a mask|8 1002|printf '\\x81\\x01x'
+a continuation of nothing|8 1002|frame 80 x
+a close code that none may send|8 1002|frame 88 \$'\\x03\\xed'
+END
+    expect 'a close frame without a code' 8 "$(frame 88 | said)"
+    expect 'a close code of the client' '8 4321' "$(frame 88 $'\x10\xe1bye' | said)"
+    client talker shop
+    echo ping >"$DIR/talker.in"
+    expect 'a real client is answered' pong "$(frames talker 1)"
+}
+
+max_message() {
+    expect 'max_message: that much' '8 1000' "$({ frame 81 "$(letters 100)" && goodbye; } | said)"
+    expect_match 'max_message: one more' '8 1009 ?*' "$(frame 81 "$(letters 101)" | said)"
+}
+
+# --- signs of life ----------------------------------------------------------------------------
+
+# since TIME: prints the milliseconds that have passed.
+since() {
+    echo $(((${EPOCHREALTIME/[.,]/} - ${1/[.,]/}) / 1000))
+}
+
+silence() {
+    local begin=$EPOCHREALTIME answer
+    answer=$(ws </dev/null)
+    begin=$(since "$begin")
+    expect 'a client that does not answer is pinged, and closed' "101
+$HELLO
+9 wspush
+8 1001 no pong" "$(uniq <<<"$answer")"
+    expect_time 'after ping + pong_timeout, and five seconds to answer that' 6000 12000 "$begin"
+    expect 'a client that speaks instead is not' $'9 wspush\n1 pong\n8 1000' "$({
+        lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}"
+        for _ in {1..12}; do
+            frame 81 hello
+            sleep 0.2
+        done
+        frame 81 ping
+        goodbye
+    } | drip | decode | sed '1,2d' | uniq)"
+}
+
+vanishing() {
+    local begin gone watcher notice='{"code":1002,"msg":"client offline","data":{"clientId":"ID",'
+    client watcher shop
+    watcher=$ID
+    call bind_to_group "{'clientId':'$watcher','groupName':'g'}" >/dev/null
+    client vanishing shop
+    gone=$ID
+    call bind_to_group "{'clientId':'$gone','groupName':'g','userId':'u','extend':'e'}" >/dev/null
+    frames watcher 2 >/dev/null
+    sleep 2.4
+    expect 'clients that answer the pings stay' 2 \
+        "$(call "${LIST[@]}" >/dev/null && jq .data.count "$DIR/body")"
+    begin=$EPOCHREALTIME
+    echo ping >"$DIR/vanishing.in"
+    wait_for grep -qx pong "$DIR/vanishing.out" # nothing older is the last that the server hears of it
+    kill -STOP "$CLIENT"
+    expect 'a client that vanishes is told to its group' \
+        "${notice/ID/$gone}\"userId\":\"u\",\"extend\":\"e\",\"groupName\":\"g\"}}" \
+        "$(frames watcher 1)"
+    begin=$(since "$begin")
+    expect_time "after ping + pong_timeout" 1600 5000 "$begin"
+    expect_match 'and is not online any more' '200 -1003 *' \
+        "$(refusal client_info "{'clientId':'$gone'}")"
+    kill -CONT "$CLIENT"
+}
+
+# --- a slow reader ----------------------------------------------------------------------------
+
+# message SIZE: prints the fields of a message with that much data.
+message() {
+    echo "\"code\":1,\"msg\":\"\",\"data\":\"$(letters "$1")\""
+}
+
+# A client that is closed by a call and never says a word.
+silent_end() {
+    local fd part
+    exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
+    lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" >&"$fd"
+    while IFS= read -r -t 10 -d '}' -u "$fd" part && [[ $part != *clientId* ]]; do :; done
+    part=${part##*:\"}
+    request close_client "{'clientId':'${part%\"}'}" 'Connection: close' | talk >"$DIR/silent"
+    expect_match 'a client that says nothing can be closed' '*"msg":"success"*' \
+        "$(tail -n 1 "$DIR/silent")"
+    timeout 15 cat <&"$fd" >"$DIR/silent"
+    expect 'and is ended though it does not answer, long before a ping is due' 0 $?
+    exec {fd}>&-
+}
+
+slow_reader() {
+    local fast slow sent=0 lost=0
+    client fast shop
+    fast=$ID
+    client slow shop
+    slow=$ID
+    for ID in "$fast" "$slow"; do
+        call bind_to_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
+    done
+    frames fast 2 >/dev/null
+    kill -STOP "$CLIENT"
+    echo "{\"groupName\":\"g\",\"receipt\":true,$(message 1000000)}" >"$DIR/request"
+    while [ $sent -lt 60 ] && [ "$lost" = 0 ]; do
+        call send_to_group "@$DIR/request" >/dev/null
+        lost=$(jq .data.dropped "$DIR/body")
+        sent=$((sent + 1))
+        frames fast 1 >>"$DIR/frames"
+    done
+    kill -CONT "$CLIENT"
+    expect 'each message has reached the one who reads' "$sent" \
+        "$(jq -r 'select(.code == 1).data | length' "$DIR/frames" | grep -cx 1000000)"
+    expect 'the receipt counts the one who does not' '{"matched":2,"queued":1,"dropped":1}' \
+        "$(jq -c '.data | del(.messageId)' "$DIR/body")"
+    wait_for grep -q "$slow" "$DIR/fast.out"
+    expect 'the group is told' '{"code":1002,"msg":"client offline"}' \
+        "$(grep "$slow" "$DIR/fast.out" | tail -n 1 | jq -c 'del(.data)')"
+    expect_match 'the log names it' "*warn*slow*$slow*system=\"shop\"*127.0.0.1*" \
+        "$(grep "$slow" "$DIR/log")"
+    expect_match 'it is not online any more' '200 -1003 *' \
+        "$(refusal client_info "{'clientId':'$slow'}")"
+    expect 'it is closed with 1013' '1013 slow' "$(closed slow)"
+    expect_match 'the other one is still there' '200 {"code":0,*' \
+        "$(call client_info "{'clientId':'$fast'}")"
+}
+
+# --- the end ----------------------------------------------------------------------------------
+
+# A few clients, and a message on its way to all of them: they need not wait for each other.
+drain() {
+    local i begin
+    for i in 0 1 2 3 4 5 6 7 8 9; do
+        client "d$i" shop
+    done
+    echo "{$(message 200000)}" >"$DIR/request"
+    call send_to_system "@$DIR/request" >/dev/null
+    begin=$EPOCHREALTIME
+    kill -TERM "$SERVER"
+    ended
+    begin=$(since "$begin")
+    expect_time 'ten do not take as long as drain allows' 0 4000 "$begin"
+    expect 'each one gets what was on its way' 10 "$(grep -c x "$DIR"/d?.out | grep -c ':1$')"
+    for i in 0 1 2 3 4 5 6 7 8 9; do
+        expect "client $i is closed with 1001" '1001 going away' "$(closed "d$i")"
+    done
+}
+
+# Before that it is told to balancers for a while that this node is going; who comes is served.
+drain_wait() {
+    local code
+    client before shop
+    kill -TERM "$SERVER"
+    wait_for grep -q ' stopping' "$DIR/log"
+    code=$(curl -s -o /dev/null -w '%{http_code}' "http://$ADMIN/readyz")
+    client meanwhile shop
+    expect 'drain_wait: not ready, and those who come get in' '503 101' "$code 101"
+    expect_match 'and are served' '200 {"code":0,*' "$(call client_info "{'clientId':'$ID'}")"
+    ended
+    expect 'then they are told to go' '1001 going away;1001 going away' \
+        "$(closed before);$(closed meanwhile)"
+    # by the server's own clock: this machine may stand still meanwhile
+    expect 'not before drain_wait is over' '2 1' "$(awk '
+        { split($1, at, /[T:Z]/); time = at[2] * 3600 + at[3] * 60 + at[4] }
+        / stopping;/ { asked = time }
+        / code=1001 / { told++; late += time < asked ? time + 86400 >= asked + 4 : time >= asked + 4 }
+        END { print told, late == told }' "$DIR/log")"
+}
+
+second_signal() {
+    local begin
+    client last shop
+    kill -TERM "$SERVER"
+    # shellcheck disable=SC2329 # called by wait_for
+    refused() { ! answers; }
+    wait_for refused
+    begin=$EPOCHREALTIME
+    kill -TERM "$SERVER"
+    ended
+    expect_time 'a second SIGTERM ends at once' 0 3000 "$(since "$begin")"
+}
+
+configure
+start
+sign_up 'my ü&/'
+sign_up shop
+upgrade
+unknown_systems
+bad_upgrades
+client_frames
+stop
+
+configure '[websocket]
+max_message = 100
+allowed_origins = https://a.example, https://b.example:8443'
+start
+expect_match 'a token is still good after a restart' '200 {"code":0,*' \
+    "$(call "${LIST[@]}")"
+max_message
+origins
+stop
+
+configure '[websocket]
+ping = 0.3
+pong_timeout = 1.7'
+start
+silence
+vanishing
+stop
+
+configure '[websocket]
+send_queue = 64 KiB'
+start
+silent_end &
+slow_reader
+wait $!
+stop
+
+configure
+sed -i 's/^drain = .*/drain = 30/' "$DIR/config.ini"
+start
+drain
+free_port
+ADMIN=127.0.0.1:$FREE
+configure
+sed -i 's/^drain = .*/&\ndrain_wait = 4/' "$DIR/config.ini"
+rm "$DIR/log"
+start
+drain_wait
+ADMIN=''
+configure
+sed -i 's/^drain = .*/drain = 30/' "$DIR/config.ini"
+start
+expect_match 'a system is still registered after restarts' '200 -1004 *' \
+    "$(refusal register "{'systemId':'shop','password':'x'}")"
+second_signal
+finish
