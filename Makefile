@@ -15,10 +15,10 @@ DOCDIR ?= $(PREFIX)/share/doc/wspush
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 
-# The rooms, lowest first; wspush.c alone has main(). A node that is alone has `single` where the build
-# for clusters (make CLUSTER=1) has the rooms of CLUSTER_ROOMS, two of which need a library each.
-ROOMS = buf message table attempts deadline mailbox notify file log json host origin config listen crypto tls worker http console park ws conn address command account hub single api admin session loop
-CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup resolver redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_slots cluster_stream cluster_bus_event cluster_bus_state cluster_bus cluster_hello cluster_peer cluster_link cluster_state cluster_receipt cluster_route cluster_presence cluster
+# The rooms, lowest first; wspush.c alone has main(). The build for clusters (make CLUSTER=1) has those of
+# CLUSTER_ROOMS as well, two of which need a library each; without them cluster.h is inline functions.
+ROOMS = buf table limit timer log json host origin config crypto os tls http console poller ws conn listener command account hub api metrics session loop
+CLUSTER_ROOMS = cluster_wire cluster_order cluster_pending cluster_lookup redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_route cluster_presence cluster cluster_listen
 ifneq ($(filter install,$(MAKECMDGOALS)),) # installs what was built, if CLUSTER=1 is not said again
 CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif
@@ -56,7 +56,7 @@ SANITIZE_unparked = -DPARK_FROM=1000000
 FUZZ = http ws json config token command stream
 SANITIZE_fuzz = $(SANITIZE_asan) -fsanitize=fuzzer-no-link
 WRAP_command = -Wl,--wrap=crypto_random
-WRAP_stream = -Wl,--wrap=crypto_random,--wrap=accounts_submit,--wrap=recv,--wrap=send,--wrap=writev,--wrap=shutdown,--wrap=close
+WRAP_stream = -Wl,--wrap=crypto_random,--wrap=account_submit,--wrap=recv,--wrap=send,--wrap=writev,--wrap=shutdown,--wrap=close
 build/fuzz/%: override CC = $(FUZZ_CC)
 FUZZ_CC ?= clang
 
@@ -69,7 +69,7 @@ ALL_UNITS = $(patsubst tests/unit/%.c,%,$(wildcard tests/unit/test_*.c))
 CLUSTER_UNITS = $(filter $(CLUSTER_ROOMS:%=test_%),$(ALL_UNITS))
 UNITS = $(filter-out $(CLUSTER_UNITS),$(ALL_UNITS))
 FAKED_UNITS = test_cluster_state test_cluster_receipt test_cluster_route test_cluster_presence test_cluster
-FAKED_ROOMS = cluster_wire cluster_order cluster_pending cluster_bus_event cluster_state cluster_receipt cluster_route cluster_presence cluster
+FAKED_ROOMS = cluster_wire cluster_order cluster_pending cluster_stream cluster_state cluster_receipt cluster_route cluster_presence cluster
 
 all: wspush
 
@@ -104,7 +104,7 @@ echo: build/echo
 build/echo: build/release/echo
 	@cp $< $@
 
-rooms = $(if $(DEFINE_$(1)),$(filter-out single,$(ROOMS)) $(CLUSTER_ROOMS),$(ROOMS))
+rooms = $(if $(DEFINE_$(1)),$(ROOMS) $(CLUSTER_ROOMS),$(ROOMS))
 objects = $(patsubst %,build/$(1)/%.o,$(call rooms,$(1)))
 libs = $(if $(DEFINE_$(1)),$(CLUSTER_LIBS)) $(OPENSSL_LIBS)
 
@@ -123,7 +123,7 @@ build/$(1)/echo build/$(1)/notify_socket build/$(1)/load_client build/$(1)/bench
 endef
 $(foreach variant,release asan tsan unparked cluster cluster-asan cluster-tsan cluster-v2 cluster-v3 armhf s390x musl freebsd netbsd openbsd macos fuzz,$(eval $(call VARIANT,$(variant))))
 
-$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/tests/unit/%.o $(patsubst %,build/cluster-asan/%.o,$(filter-out single,$(ROOMS)) $(FAKED_ROOMS))
+$(FAKED_UNITS:%=build/cluster-asan/%): build/cluster-asan/%: build/cluster-asan/tests/unit/%.o $(patsubst %,build/cluster-asan/%.o,$(ROOMS) $(FAKED_ROOMS))
 	$(CC) $(CFLAGS) $(SANITIZE_asan) -pthread $(LDFLAGS) -o $@ $^ $(OPENSSL_LIBS)
 
 # The console's page, as the numbers of an array.
@@ -152,7 +152,7 @@ $(FUZZ:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/tests/fuzz/fuzz_%.o b
 # Everything the tests run, built beforehand and in parallel.
 test-build: build/asan/wspush build/asan/echo build/tsan/wspush build/release/notify_socket build/release/load_client build/release/wspush \
             build/asan/rfc6455 build/asan/rfc9112 build/asan/bench \
-            $(UNITS:%=build/asan/%) build/tsan/test_park build/tsan/test_account build/tsan/test_mailbox \
+            $(UNITS:%=build/asan/%) build/tsan/test_poller build/tsan/test_account build/tsan/test_os \
             build/cluster-asan/wspush build/cluster-tsan/wspush build/cluster-v2/wspush build/cluster-v3/wspush \
             $(CLUSTER_UNITS:%=build/cluster-asan/%) $(FUZZ:%=build/asan/replay_%)
 
@@ -204,12 +204,13 @@ chaos: $(CLUSTER_WSPUSH)
 scale: build/cluster/wspush
 	@tests/bench/scale.sh
 
-DOCUMENTS = $(wildcard *.md *.svg *.png openapi.yaml) LICENSE config.ini
-EXAMPLES = contrib/nginx.conf contrib/Dockerfile contrib/Dockerfile.dockerignore
+# Below DOCDIR they have the folders that they have here, so that links between them hold.
+DOCUMENTS = $(sort $(wildcard *.md docs/*.md docs/*.yaml docs/img/* examples/*.*)) LICENSE config.ini \
+            $(addprefix contrib/,nginx.conf Dockerfile Dockerfile.dockerignore wspush.service wspush.logrotate)
 SETTINGS = $(SYSCONFDIR)/wspush/wspush.ini $(SYSCONFDIR)/logrotate.d/wspush
 INSTALLED = $(PREFIX)/bin/wspush $(MANDIR)/man1/wspush.1 $(MANDIR)/man5/wspush.ini.5 \
             $(UNITDIR)/wspush.service $(SYSUSERSDIR)/wspush.conf \
-            $(addprefix $(DOCDIR)/,$(DOCUMENTS)) $(EXAMPLES:contrib/%=$(DOCDIR)/examples/%)
+            $(addprefix $(DOCDIR)/,$(DOCUMENTS))
 
 # $(call put,FILE,PLACE): installs a file of contrib/ with the paths that were chosen.
 put = rm -f $(DESTDIR)$(2) && $(PLACES) contrib/$(1) >$(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2)
@@ -220,8 +221,7 @@ keep = { [ -e $(DESTDIR)$(1) ] || [ -h $(DESTDIR)$(1) ]; } && echo 'kept as it i
 install: wspush
 	umask 022 && mkdir -p $(addprefix $(DESTDIR),$(sort $(dir $(INSTALLED) $(SETTINGS))))
 	install -m 755 wspush $(DESTDIR)$(PREFIX)/bin/wspush
-	install -m 644 $(DOCUMENTS) $(DESTDIR)$(DOCDIR)
-	install -m 644 $(EXAMPLES) $(DESTDIR)$(DOCDIR)/examples
+	for file in $(DOCUMENTS); do install -m 644 $$file $(DESTDIR)$(DOCDIR)/$$file || exit 1; done
 	$(call put,wspush.1,$(MANDIR)/man1/wspush.1)
 	$(call put,wspush.ini.5,$(MANDIR)/man5/wspush.ini.5)
 	$(call put,wspush.service,$(UNITDIR)/wspush.service)
@@ -237,7 +237,7 @@ install: wspush
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
-	-@rmdir $(DESTDIR)$(DOCDIR)/examples $(DESTDIR)$(DOCDIR) 2>/dev/null || :
+	-@rmdir $(addprefix $(DESTDIR)$(DOCDIR),/docs/img /docs /examples /contrib) $(DESTDIR)$(DOCDIR) 2>/dev/null || :
 	@echo 'left where they are: $(SETTINGS), and the data and logs in $(LOCALSTATEDIR)'
 
 # The files of the last commit; the same commit always makes the same archive.

@@ -2,9 +2,9 @@
 #include "account.h"
 
 #include "crypto.h"
-#include "file.h"
+#include "os.h"
 #include "table.h"
-#include "worker.h"
+#include "os.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -199,7 +199,7 @@ static bool make_room(struct accounts *accounts, enum account_job_kind kind, uin
     }
     if (most <= share_of(accounts, list, origin, 1))
         return false;
-    finish(accounts, pop_behind(list, victim_before), ACCOUNT_PUSHED_OUT);
+    finish(accounts, pop_behind(list, victim_before), ACCOUNT_EVICTED);
     return true;
 }
 
@@ -248,9 +248,9 @@ static void append_record(struct buf *out, const struct record *record)
     buf_append(out, STR(METHOD " "));
     buf_append_number(out, record->iterations);
     buf_append(out, STR(" "));
-    crypto_hex(out, bytes_of(record->salt, sizeof record->salt));
+    buf_append_hex(out, bytes_of(record->salt, sizeof record->salt));
     buf_append(out, STR(" "));
-    crypto_hex(out, bytes_of(record->hash, sizeof record->hash));
+    buf_append_hex(out, bytes_of(record->hash, sizeof record->hash));
 }
 
 static void append_line(struct buf *out, const struct account *account)
@@ -273,8 +273,8 @@ static const char *read_record(struct str *rest, struct record *record)
     if (!str_number(count, INT_MAX, &iterations) || iterations == 0)
         return "malformed number of iterations";
     record->iterations = (unsigned)iterations;
-    if (!crypto_unhex(salt, record->salt, sizeof record->salt) ||
-        !crypto_unhex(hash, record->hash, sizeof record->hash))
+    if (!str_read_hex(salt, record->salt, sizeof record->salt) ||
+        !str_read_hex(hash, record->hash, sizeof record->hash))
         return "malformed salt or hash";
     return NULL;
 }
@@ -337,10 +337,10 @@ static bool move_torn_line(const struct accounts *accounts, struct str text, siz
                            char *error, size_t room)
 {
     struct str torn = {text.at + whole, text.length - whole};
-    int code = file_replace(accounts->directory, TORN_NAME, torn);
+    int code = os_replace_file(accounts->directory, TORN_NAME, torn);
 
     if (!code)
-        code = file_cut(accounts->path, whole);
+        code = os_truncate_file(accounts->path, whole);
     snprintf(error, room,
              code ? "%s: the last line is torn, and cannot be moved to " TORN_NAME ": %s"
                   : "%s: the last line was torn, and has been moved to " TORN_NAME,
@@ -351,7 +351,7 @@ static bool move_torn_line(const struct accounts *accounts, struct str text, siz
 static bool load(struct accounts *accounts, char *error, size_t room)
 {
     struct buf text = {.limit = FILE_LIMIT};
-    int code = file_read(accounts->path, &text);
+    int code = os_read_file(accounts->path, &text);
     size_t whole = text.length;
     bool good = false;
 
@@ -383,11 +383,11 @@ static struct accounts *new_accounts(int wake, unsigned iterations, char *error,
     if (crypto_random(&accounts->seed, sizeof accounts->seed) &&
         crypto_random(accounts->key, sizeof accounts->key))
         return accounts;
-    accounts_close(accounts);
+    account_close(accounts);
     return NULL;
 }
 
-struct accounts *accounts_open(const char *directory, int wake, unsigned iterations, char *error,
+struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
                                size_t room)
 {
     struct accounts *accounts = new_accounts(wake, iterations, error, room);
@@ -398,11 +398,11 @@ struct accounts *accounts_open(const char *directory, int wake, unsigned iterati
     snprintf(accounts->path, sizeof accounts->path, "%s/" FILE_NAME, directory);
     if (load(accounts, error, room))
         return accounts;
-    accounts_close(accounts);
+    account_close(accounts);
     return NULL;
 }
 
-struct accounts *accounts_open_store(const struct account_store *store, int wake,
+struct accounts *account_open_store(const struct account_store *store, int wake,
                                      unsigned iterations, char *error, size_t room)
 {
     struct accounts *accounts = new_accounts(wake, iterations, error, room);
@@ -414,7 +414,7 @@ struct accounts *accounts_open_store(const struct account_store *store, int wake
     return accounts;
 }
 
-bool accounts_know(struct accounts *accounts, struct str name)
+bool account_exists(struct accounts *accounts, struct str name)
 {
     bool known;
 
@@ -445,18 +445,18 @@ static enum account_outcome commit_to_file(struct accounts *accounts, struct acc
     append_line(&line, account);
     *error = line.failed ? ENOMEM : 0;
     if (!*error && !accounts->has_file) {
-        *error = file_replace(accounts->directory, FILE_NAME, STR(FILE_HEADER));
+        *error = os_replace_file(accounts->directory, FILE_NAME, STR(FILE_HEADER));
         accounts->has_file = !*error;
     }
     if (!*error)
-        *error = file_append(accounts->path, str_of(&line), FILE_LIMIT, &before);
+        *error = os_append_file(accounts->path, str_of(&line), FILE_LIMIT, &before);
     buf_free(&line);
     if (*error)
         return ACCOUNT_UNSAVED;
     if (make_known(accounts, account))
         return ACCOUNT_DONE;
     /* a line that stays would stand there twice when the same name comes again */
-    file_cut(accounts->path, before);
+    os_truncate_file(accounts->path, before);
     *error = ENOMEM;
     return ACCOUNT_UNSAVED;
 }
@@ -469,7 +469,7 @@ static struct account *add_learned(struct accounts *accounts, struct str name)
     struct table *table = &accounts->table;
     struct account *account = new_account(name, &(struct record){0}), *other;
 
-    if (account && table->count >= ACCOUNT_LEARNED_MAX) {
+    if (account && table->count >= ACCOUNT_CACHE_MAX) {
         other = table_walk(table, &accounts->sweep);
         if (!other) {
             accounts->sweep = 0;
@@ -499,7 +499,7 @@ static void learn(struct accounts *accounts, struct str name, const struct recor
             account->remembered = false;
         account->record = *record;
         account->generation = generation_of(record);
-        account->learned_at = worker_now();
+        account->learned_at = os_now_ms();
         account->look_at = account->learned_at + LOOK_AGAIN;
         account->refuted = true;
     }
@@ -508,17 +508,17 @@ static void learn(struct accounts *accounts, struct str name, const struct recor
 
 static void ask_store(struct accounts *accounts, struct str name);
 
-static enum account_standing check_learned(struct accounts *accounts, struct str name,
+static enum account_token_status check_learned(struct accounts *accounts, struct str name,
                                            uint64_t generation)
 {
     struct account *account = find(accounts, name);
-    int64_t now = worker_now();
+    int64_t now = os_now_ms();
     bool differs, doubt;
 
     if (!account)
         account = add_learned(accounts, name);
     if (!account)
-        return ACCOUNT_CURRENT;
+        return ACCOUNT_TOKEN_VALID;
     differs = account->learned_at &&
               (generation != account->generation || account->record.iterations == 0);
     /* the account may have been made anew through another node, and the token be newer than what is
@@ -533,16 +533,16 @@ static enum account_standing check_learned(struct accounts *accounts, struct str
         ask_store(accounts, name);
     }
     if (!differs)
-        return ACCOUNT_CURRENT;
+        return ACCOUNT_TOKEN_VALID;
     if (!account->refuted)
-        return ACCOUNT_UNSURE;
-    return account->record.iterations ? ACCOUNT_OVER : ACCOUNT_GONE;
+        return ACCOUNT_TOKEN_UNKNOWN;
+    return account->record.iterations ? ACCOUNT_TOKEN_REVOKED : ACCOUNT_TOKEN_ORPHAN;
 }
 
-enum account_standing accounts_check(struct accounts *accounts, struct str name,
+enum account_token_status account_check_generation(struct accounts *accounts, struct str name,
                                      uint64_t generation)
 {
-    enum account_standing standing;
+    enum account_token_status standing;
 
     pthread_mutex_lock(&accounts->lock);
     if (accounts->store) {
@@ -550,9 +550,9 @@ enum account_standing accounts_check(struct accounts *accounts, struct str name,
     } else {
         const struct account *account = find(accounts, name);
 
-        standing = !account                            ? ACCOUNT_GONE
-                   : account->generation == generation ? ACCOUNT_CURRENT
-                                                       : ACCOUNT_OVER;
+        standing = !account                            ? ACCOUNT_TOKEN_ORPHAN
+                   : account->generation == generation ? ACCOUNT_TOKEN_VALID
+                                                       : ACCOUNT_TOKEN_REVOKED;
     }
     pthread_mutex_unlock(&accounts->lock);
     return standing;
@@ -617,15 +617,15 @@ static bool recall(struct accounts *accounts, struct str name, struct str passwo
            crypto_equal(bytes_of(mac, sizeof kept), bytes_of(kept, sizeof kept));
 }
 
-enum account_recollection accounts_recall(struct accounts *accounts, struct str name,
+enum account_recall account_recall_login(struct accounts *accounts, struct str name,
                                           struct str password, uint64_t *generation)
 {
     struct record record;
 
     if (!recall(accounts, name, password, &record))
-        return ACCOUNT_FORGOTTEN;
+        return ACCOUNT_RECALL_MISS;
     *generation = generation_of(&record);
-    return accounts->store ? ACCOUNT_LIKELY : ACCOUNT_RECALLED;
+    return accounts->store ? ACCOUNT_RECALL_LIKELY : ACCOUNT_RECALL_HIT;
 }
 
 static void remember(struct accounts *accounts, struct str name, struct str password,
@@ -741,7 +741,7 @@ static void do_look_up(struct accounts *accounts, const struct job *job)
 /* The next job that is due: a look-up, or a login and a registration in turn. */
 static struct job *choose_job(struct accounts *accounts)
 {
-    int64_t now = worker_now();
+    int64_t now = os_now_ms();
     enum account_job_kind other =
         accounts->last_kind == ACCOUNT_LOGIN ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
     struct job *job = pop(&accounts->waiting[LOOK_UP]);
@@ -762,7 +762,7 @@ static struct job *choose_job(struct accounts *accounts)
  * worker too early or, at the most a second, too late. */
 static void wait_for_job(struct accounts *accounts)
 {
-    int64_t now = worker_now(), wait = INT64_MAX;
+    int64_t now = os_now_ms(), wait = INT64_MAX;
     struct timespec until;
 
     for (const struct job *job = accounts->waiting[ACCOUNT_LOGIN].first; job; job = job->next)
@@ -823,7 +823,7 @@ static void *work(void *argument)
 static bool start_worker(struct accounts *accounts)
 {
     if (!accounts->has_worker)
-        accounts->has_worker = worker_start(&accounts->worker, work, accounts);
+        accounts->has_worker = os_thread_start(&accounts->worker, work, accounts);
     return accounts->has_worker;
 }
 
@@ -833,22 +833,22 @@ static struct job *new_job(const struct account_request *request)
 
     if (!job)
         return NULL;
-    job->result = (struct account_result){.ticket = request->ticket,
+    job->result = (struct account_result){.request_id = request->request_id,
                                           .origin = request->origin,
                                           .kind = request->kind,
                                           .name_length = request->name.length};
     memcpy(job->result.name, request->name.at, request->name.length);
     job->password_length = request->password.length;
     memcpy(job->password, request->password.at, request->password.length);
-    job->due = request->delay ? worker_now() + request->delay : 0;
+    job->due = request->delay ? os_now_ms() + request->delay : 0;
     return job;
 }
 
 /* Puts a job before those that hash. The lock is held. */
 static enum account_submission place_first(struct accounts *accounts, struct job *job)
 {
-    if (accounts->waiting[LOOK_UP].count >= ACCOUNT_LEARNED_MAX)
-        return ACCOUNT_CROWDED;
+    if (accounts->waiting[LOOK_UP].count >= ACCOUNT_CACHE_MAX)
+        return ACCOUNT_QUEUE_FULL;
     push(&accounts->waiting[LOOK_UP], job);
     pthread_cond_signal(&accounts->changed);
     return ACCOUNT_SUBMITTED;
@@ -885,7 +885,7 @@ static bool join(struct accounts *accounts, struct job *job)
 {
     struct job *other = accounts->waiting[ACCOUNT_LOGIN].first;
 
-    if (accounts->joined >= ACCOUNT_JOINED_MAX)
+    if (accounts->joined >= ACCOUNT_COALESCED_MAX)
         return false;
     while (other && !same_login(other, job))
         other = other->next;
@@ -932,7 +932,7 @@ static bool may_wait(struct accounts *accounts, struct job *job)
     if (!job->insists || held->insists)
         return false;
     job->due = held->due;
-    finish(accounts, pop_behind(list, before), ACCOUNT_PUSHED_OUT);
+    finish(accounts, pop_behind(list, before), ACCOUNT_EVICTED);
     return true;
 }
 
@@ -941,37 +941,37 @@ static enum account_submission place(struct accounts *accounts, struct job *job)
     enum account_job_kind kind = job->result.kind;
 
     if (kind == ACCOUNT_LOGIN && join(accounts, job))
-        return ACCOUNT_JOINED;
+        return ACCOUNT_COALESCED;
     if (job->due && !may_wait(accounts, job))
         return ACCOUNT_THROTTLED;
     if (!make_room(accounts, kind, job->result.origin))
-        return ACCOUNT_CROWDED;
+        return ACCOUNT_QUEUE_FULL;
     push(&accounts->waiting[kind], job);
     pthread_cond_signal(&accounts->changed);
     return ACCOUNT_SUBMITTED;
 }
 
-enum account_submission accounts_submit(struct accounts *accounts,
+enum account_submission account_submit(struct accounts *accounts,
                                         const struct account_request *request)
 {
-    enum account_submission submission = ACCOUNT_SCARCE;
+    enum account_submission submission = ACCOUNT_NO_RESOURCES;
     struct job *job = NULL;
 
     if (request->name.length <= ACCOUNT_NAME_MAX &&
         request->password.length <= ACCOUNT_PASSWORD_MAX)
         job = new_job(request);
     if (!job)
-        return ACCOUNT_SCARCE;
+        return ACCOUNT_NO_RESOURCES;
     pthread_mutex_lock(&accounts->lock);
     if (start_worker(accounts))
         submission = request->likely ? place_first(accounts, job) : place(accounts, job);
     pthread_mutex_unlock(&accounts->lock);
-    if (submission != ACCOUNT_SUBMITTED && submission != ACCOUNT_JOINED)
+    if (submission != ACCOUNT_SUBMITTED && submission != ACCOUNT_COALESCED)
         free_job(job);
     return submission;
 }
 
-bool accounts_take_result(struct accounts *accounts, struct account_result *result)
+bool account_take_result(struct accounts *accounts, struct account_result *result)
 {
     struct job *job;
 
@@ -997,7 +997,7 @@ static void free_jobs(struct job_list *list, bool with_joined)
         }
 }
 
-void accounts_close(struct accounts *accounts)
+void account_close(struct accounts *accounts)
 {
     size_t place = 0;
     struct account *account;

@@ -18,8 +18,8 @@
 /* Jobs that wait: neither kind uses up the other's places. */
 #define ACCOUNT_LOGINS_MAX 48
 #define ACCOUNT_REGISTRATIONS_MAX 16
-#define ACCOUNT_JOINED_MAX 1024   /* logins that wait for the outcome of another one */
-#define ACCOUNT_LEARNED_MAX 16384 /* of a store's accounts, those kept in memory */
+#define ACCOUNT_COALESCED_MAX 1024   /* logins that wait for the outcome of another one */
+#define ACCOUNT_CACHE_MAX 16384 /* of a store's accounts, those kept in memory */
 
 struct accounts;
 
@@ -31,7 +31,7 @@ enum account_outcome {
     ACCOUNT_DENIED,      /* unknown name or wrong password: which of them is not said */
     ACCOUNT_UNSAVED,     /* the file could not be written: nothing has changed */
     ACCOUNT_UNREACHABLE, /* the store cannot be reached, or refuses: `reason` says why */
-    ACCOUNT_PUSHED_OUT,  /* not done: its place went to a job from elsewhere */
+    ACCOUNT_EVICTED,  /* not done: its place went to a job from elsewhere */
     ACCOUNT_FAILED       /* OpenSSL failed or there was no memory */
 };
 
@@ -50,7 +50,7 @@ struct account_store {
 
 /* What became of a job. */
 struct account_result {
-    uint64_t ticket; /* the caller's */
+    uint64_t request_id; /* the caller's */
     uint32_t origin; /* from where it was submitted */
     bool joined;     /* the outcome is that of another login with the same password */
     enum account_job_kind kind;
@@ -65,21 +65,21 @@ struct account_result {
 /* Opens, or prepares, the accounts in an existing directory. New passwords are hashed with
  * `iterations`. NULL: `error` says what is wrong (with FILE:LINE), cut to `room` bytes. Otherwise
  * `error` is empty, or says that a last line which a crash had torn was moved out of the file. */
-struct accounts *accounts_open(const char *directory, int wake, unsigned iterations, char *error,
+struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
                                size_t room);
 
 /* The same, but in a store, which must outlive the accounts. */
-struct accounts *accounts_open_store(const struct account_store *store, int wake,
+struct accounts *account_open_store(const struct account_store *store, int wake,
                                      unsigned iterations, char *error, size_t room);
 
 /* True if a system of this name is registered; of a store's accounts nothing is known. */
-bool accounts_know(struct accounts *accounts, struct str name);
+bool account_exists(struct accounts *accounts, struct str name);
 
-enum account_standing {
-    ACCOUNT_CURRENT, /* the token's generation is that of the account */
-    ACCOUNT_OVER,    /* the account has another one: it was made anew, or has another password */
-    ACCOUNT_GONE,    /* there is no such account */
-    ACCOUNT_UNSURE   /* the store is being asked: try again */
+enum account_token_status {
+    ACCOUNT_TOKEN_VALID, /* the token's generation is that of the account */
+    ACCOUNT_TOKEN_REVOKED,    /* the account has another one: it was made anew, or has another password */
+    ACCOUNT_TOKEN_ORPHAN,    /* there is no such account */
+    ACCOUNT_TOKEN_UNKNOWN   /* the store is being asked: try again */
 };
 
 /* Whether a token of this generation is still good. A generation is derived from the account's
@@ -88,36 +88,36 @@ enum account_standing {
  * With a store, what this node knows of an account is used, and looked up again in the background
  * when it is more than 10 s old. As long as nothing is known of it, every generation is current. A
  * generation that differs from the known one is unsure until the store has been asked. */
-enum account_standing accounts_check(struct accounts *accounts, struct str name,
+enum account_token_status account_check_generation(struct accounts *accounts, struct str name,
                                      uint64_t generation);
 
-enum account_recollection {
-    ACCOUNT_FORGOTTEN, /* nothing is known of such a login */
-    ACCOUNT_LIKELY,    /* it was good, unless the account in the store has changed: needs a job */
-    ACCOUNT_RECALLED   /* it is good: needs no job */
+enum account_recall {
+    ACCOUNT_RECALL_MISS, /* nothing is known of such a login */
+    ACCOUNT_RECALL_LIKELY,    /* it was good, unless the account in the store has changed: needs a job */
+    ACCOUNT_RECALL_HIT   /* it is good: needs no job */
 };
 
 /* Whether the last login to this account that was good had this password. Costs one HMAC. What is
  * kept of a login is an HMAC under a random key of this process. `generation` is set if RECALLED.
  */
-enum account_recollection accounts_recall(struct accounts *accounts, struct str name,
+enum account_recall account_recall_login(struct accounts *accounts, struct str name,
                                           struct str password, uint64_t *generation);
 
 struct account_request {
     enum account_job_kind kind;
-    uint64_t ticket;
+    uint64_t request_id;
     uint32_t origin;
     struct str name, password; /* copied */
     int64_t delay;             /* of a login that is throttled: milliseconds before it may start */
-    bool likely;               /* a login that is ACCOUNT_LIKELY: it goes before others */
+    bool likely;               /* a login that is ACCOUNT_RECALL_LIKELY: it goes before others */
 };
 
 enum account_submission {
     ACCOUNT_SUBMITTED,
-    ACCOUNT_JOINED,    /* to a login with the same password from the same origin */
-    ACCOUNT_CROWDED,   /* all places are taken, and nobody has more of them than this origin */
+    ACCOUNT_COALESCED,    /* to a login with the same password from the same origin */
+    ACCOUNT_QUEUE_FULL,   /* all places are taken, and nobody has more of them than this origin */
     ACCOUNT_THROTTLED, /* a delayed login of this system and origin waits already */
-    ACCOUNT_SCARCE     /* no thread or memory is to be had, or the name or password is too long */
+    ACCOUNT_NO_RESOURCES     /* no thread or memory is to be had, or the name or password is too long */
 };
 
 /* Gives the worker a job.
@@ -129,13 +129,13 @@ enum account_submission {
  * Of delayed logins, one of each system and origin waits. A password that was refused as throttled
  * before takes the place of one that was not: whoever guesses does not repeat, whoever knows does.
  */
-enum account_submission accounts_submit(struct accounts *accounts,
+enum account_submission account_submit(struct accounts *accounts,
                                         const struct account_request *request);
 
 /* Takes the next result; false if there is none. */
-bool accounts_take_result(struct accounts *accounts, struct account_result *result);
+bool account_take_result(struct accounts *accounts, struct account_result *result);
 
 /* Waits for the job being done, drops the others, and frees everything; NULL is allowed. */
-void accounts_close(struct accounts *accounts);
+void account_close(struct accounts *accounts);
 
 #endif

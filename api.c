@@ -123,37 +123,16 @@ struct str api_path(unsigned route)
     return route < KNOWN_ROUTES ? routes[route].path : (struct str){0};
 }
 
-/* --- counting -------------------------------------------------------------------------------- */
-
-const uint32_t api_ranges[API_RANGES] = {100,   250,   500,    1000,   2500,    5000,
-                                         10000, 25000, 100000, 250000, 1000000, 5000000};
-
-_Static_assert(OUTCOME_UNREACHABLE == -1007 && OUTCOME_UNKNOWN_SYSTEM == -1001,
-               "API_CODES counts them");
-
-void api_count(struct api *api, unsigned route, enum outcome_code code, uint64_t microseconds)
-{
-    struct api_count *count = &api->counts[route];
-    unsigned range = 0;
-
-    count->codes[code == 0 ? 0 : code == OUTCOME_MALFORMED ? 1 : -999 - code]++;
-    while (range < API_RANGES && microseconds > api_ranges[range])
-        range++;
-    if (range < API_RANGES)
-        count->ranges[range]++;
-    count->microseconds += microseconds;
-}
-
 /* --- answers --------------------------------------------------------------------------------- */
 
-void api_refuse(struct api_answer *answer, int status, enum outcome_code code, struct str error)
+void api_reject(struct api_response *answer, int status, enum result_code code, struct str error)
 {
-    *answer = (struct api_answer){.status = status, .code = code};
-    command_write_envelope(&answer->body, code, error, (struct str){0});
+    *answer = (struct api_response){.status = status, .code = code};
+    hub_write_envelope(&answer->body, code, error, (struct str){0});
 }
 
 /* Refuses with 400 and a message of up to four parts. Its value is false. */
-static bool malformed(struct api_answer *answer, struct str part1, struct str part2,
+static bool malformed(struct api_response *answer, struct str part1, struct str part2,
                       const char *part3, size_t number)
 {
     char room[400];
@@ -164,11 +143,11 @@ static bool malformed(struct api_answer *answer, struct str part1, struct str pa
     buf_append(&text, str_from(part3));
     if (number)
         buf_append_number(&text, (int64_t)number);
-    api_refuse(answer, 400, OUTCOME_MALFORMED, str_of(&text));
+    api_reject(answer, 400, RESULT_MALFORMED, str_of(&text));
     return false;
 }
 
-static bool bad_field(struct api_answer *answer, const struct field_rule *rule, const char *what,
+static bool bad_field(struct api_response *answer, const struct field_rule *rule, const char *what,
                       size_t number)
 {
     return malformed(answer, STR("field "), rule->name, what, number);
@@ -203,7 +182,7 @@ static bool has_control(struct str text)
 }
 
 static bool check_string(struct api *api, struct fields *fields, enum field field, bool optional,
-                         struct api_answer *answer)
+                         struct api_response *answer)
 {
     const struct field_rule *rule = &rules[field];
     struct json_value value = fields->json[field].value;
@@ -227,7 +206,8 @@ static bool check_string(struct api *api, struct fields *fields, enum field fiel
     return true;
 }
 
-static bool check_strings(const struct fields *fields, enum field field, struct api_answer *answer)
+static bool check_strings(const struct fields *fields, enum field field,
+                          struct api_response *answer)
 {
     struct str rest = fields->json[field].value.text;
     struct json_value element;
@@ -242,7 +222,7 @@ static bool check_strings(const struct fields *fields, enum field field, struct 
 
 /* An `optional` name may be empty: that takes it off. */
 static bool check_field(struct api *api, struct fields *fields, enum field field, bool optional,
-                        struct api_answer *answer)
+                        struct api_response *answer)
 {
     struct json_value value = fields->json[field].value;
 
@@ -265,15 +245,15 @@ static bool check_field(struct api *api, struct fields *fields, enum field field
     return true;
 }
 
-static bool out_of_memory(struct api_answer *answer)
+static bool out_of_memory(struct api_response *answer)
 {
-    api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory"));
+    api_reject(answer, 503, RESULT_UNREACHABLE, STR("out of memory"));
     return false;
 }
 
 /* Reads a body into fields. False and an answer if something the route needs is not right. */
 static bool read_fields(struct api *api, const struct route *route, struct str body,
-                        struct fields *fields, struct api_answer *answer)
+                        struct fields *fields, struct api_response *answer)
 {
     static const char mark[] = {'\xef', '\xbb', '\xbf'}; /* of the byte order: it says nothing */
     struct json_error error;
@@ -309,7 +289,7 @@ static bool read_fields(struct api *api, const struct route *route, struct str b
 /* --- commands -------------------------------------------------------------------------------- */
 
 static bool make_command(const struct route *route, const struct fields *fields, struct str system,
-                         struct command *command, struct api_answer *answer)
+                         struct command *command, struct api_response *answer)
 {
     *command = (struct command){
         .kind = route->command,
@@ -332,17 +312,17 @@ static bool make_command(const struct route *route, const struct fields *fields,
     };
     if (route->command != COMMAND_CLOSE_CLIENT || !has(fields, FIELD_CODE))
         return true;
-    if (!command_may_close_with(fields->code))
+    if (!hub_may_close_with(fields->code))
         return bad_field(answer, &rules[FIELD_CODE],
                          " must be 1000, from 3000 to 4399, or from 4500 to 4999", 0);
     command->close_code = (unsigned)fields->code;
     return true;
 }
 
-static void write_list(struct buf *out, const char *begin, const struct outcome *outcome)
+static void write_list(struct buf *out, const char *begin, const struct result *done)
 {
     buf_append(out, str_from(begin));
-    buf_append(out, str_of(&outcome->list));
+    buf_append(out, str_of(&done->list));
     buf_append(out, STR("]"));
 }
 
@@ -351,11 +331,11 @@ static void write_receipt(struct buf *out, const struct cluster_result *result)
     buf_append(out, STR("\"messageId\":"));
     buf_append(out, result->message_id);
     buf_append(out, STR(",\"matched\":"));
-    buf_append_number(out, (int64_t)result->outcome.matched);
+    buf_append_number(out, (int64_t)result->result.matched);
     buf_append(out, STR(",\"queued\":"));
-    buf_append_number(out, (int64_t)result->outcome.queued);
+    buf_append_number(out, (int64_t)result->result.queued);
     buf_append(out, STR(",\"dropped\":"));
-    buf_append_number(out, (int64_t)result->outcome.dropped);
+    buf_append_number(out, (int64_t)result->result.dropped);
 }
 
 /* The `data` of a successful answer; empty if there is none. */
@@ -365,51 +345,51 @@ static void write_data(struct buf *out, const struct cluster_result *result)
     bool counts = result->receipt || result->command == COMMAND_ONLINE_LIST;
 
     if (result->command == COMMAND_CLIENT_INFO)
-        buf_append(out, str_of(&result->outcome.list));
+        buf_append(out, str_of(&result->result.list));
     if (!failed && !counts)
         return;
     buf_append(out, STR("{"));
     if (failed)
-        write_list(out, "\"failed\":[", &result->outcome);
+        write_list(out, "\"failed\":[", &result->result);
     if (failed && result->receipt)
         buf_append(out, STR(","));
     if (result->receipt)
         write_receipt(out, result);
     if (result->command == COMMAND_ONLINE_LIST) {
         buf_append(out, STR("\"count\":"));
-        buf_append_number(out, (int64_t)result->outcome.count);
-        write_list(out, ",\"list\":[", &result->outcome);
+        buf_append_number(out, (int64_t)result->result.count);
+        write_list(out, ",\"list\":[", &result->result);
     }
     if (counts && result->incomplete)
         buf_append(out, STR(",\"incomplete\":true"));
     buf_append(out, STR("}"));
 }
 
-void api_finish_command(const struct cluster_result *result, struct api_answer *answer)
+void api_finish_command(const struct cluster_result *result, struct api_response *answer)
 {
-    const struct outcome *outcome = &result->outcome;
+    const struct result *done = &result->result;
     struct buf data = {0};
     /* a receipt says itself what became of the message, also that a slow client dropped it */
-    bool success = outcome->code == OUTCOME_SUCCESS || (result->receipt && outcome->matched);
+    bool success = done->code == RESULT_SUCCESS || (result->receipt && done->matched);
 
-    if (outcome->code == OUTCOME_UNREACHABLE || !success) {
-        int status = outcome->code == OUTCOME_UNREACHABLE ? 503
-                     : outcome->code == OUTCOME_LIMIT     ? 429
+    if (done->code == RESULT_UNREACHABLE || !success) {
+        int status = done->code == RESULT_UNREACHABLE ? 503
+                     : done->code == RESULT_LIMIT     ? 429
                                                           : 200;
 
-        api_refuse(answer, status, outcome->code, str_from(outcome->error));
+        api_reject(answer, status, done->code, str_from(done->error));
         return;
     }
     write_data(&data, result);
-    *answer = (struct api_answer){.status = 200};
-    command_write_envelope(&answer->body, OUTCOME_SUCCESS, STR("success"), str_of(&data));
+    *answer = (struct api_response){.status = 200};
+    hub_write_envelope(&answer->body, RESULT_SUCCESS, STR("success"), str_of(&data));
     answer->body.failed |= data.failed;
     buf_free(&data);
 }
 
 static enum api_result run_command(struct api *api, const struct route *route,
-                                   const struct fields *fields, struct str system, uint64_t ticket,
-                                   struct api_answer *answer)
+                                   const struct fields *fields, struct str system,
+                                   uint64_t request_id, struct api_response *answer)
 {
     struct cluster_result result = {.command = route->command,
                                     .receipt = json_is_true(fields->json[FIELD_RECEIPT].value)};
@@ -420,88 +400,42 @@ static enum api_result run_command(struct api *api, const struct route *route,
     enum cluster_status status;
 
     if (!make_command(route, fields, system, &command, answer))
-        return API_ANSWERED;
+        return API_DONE;
     if (result.receipt && !command.message_id.length) {
         if (!crypto_random(number, sizeof number)) {
-            api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("no random bytes to be had"));
-            return API_ANSWERED;
+            api_reject(answer, 503, RESULT_UNREACHABLE, STR("no random bytes to be had"));
+            return API_DONE;
         }
-        crypto_hex(&id, (struct str){(const char *)number, sizeof number});
+        buf_append_hex(&id, (struct str){(const char *)number, sizeof number});
         buf_append(&id, STR("\""));
         command.message_id = str_of(&id);
     }
     result.message_id = command.message_id;
-    status =
-        cluster_apply(api->cluster, api->hub, &command, result.receipt, ticket, &result.outcome);
+    status = cluster_apply(api->cluster, api->hub, &command, result.receipt, request_id,
+                           &result.result);
     if (status == CLUSTER_DONE)
         api_finish_command(&result, answer);
-    buf_free(&result.outcome.list);
-    return status == CLUSTER_DONE ? API_ANSWERED : API_LATER;
+    buf_free(&result.result.list);
+    return status == CLUSTER_DONE ? API_DONE : API_LATER;
 }
 
 /* --- who may call ---------------------------------------------------------------------------- */
 
-/* The calls a system may make now: filled up at `api_rate` a second, up to one second's worth. */
-struct rate {
-    double calls;
-    int64_t at; /* milliseconds */
-    size_t name_length;
-    char name[];
-};
-
-static struct rate *find_rate(struct api *api, struct str system)
-{
-    uint32_t hash = str_hash(system, api->seed);
-    struct table_cursor cursor = {.hash = hash};
-    struct rate *rate;
-
-    while ((rate = table_next(&api->rates, &cursor)))
-        if (str_equal((struct str){rate->name, rate->name_length}, system))
-            return rate;
-    rate = calloc(1, sizeof *rate + system.length);
-    if (!rate)
-        return NULL;
-    rate->calls = (double)api->config->api_rate;
-    rate->name_length = system.length;
-    memcpy(rate->name, system.at, system.length);
-    if (table_add(&api->rates, hash, rate))
-        return rate;
-    free(rate);
-    return NULL;
-}
-
-static bool within_rate(struct api *api, struct str system, int64_t now)
-{
-    double limit = (double)api->config->api_rate;
-    struct rate *rate = limit > 0 ? find_rate(api, system) : NULL;
-
-    if (!rate)
-        return true;
-    rate->calls += (double)(now - rate->at) * limit / 1000;
-    if (rate->calls > limit)
-        rate->calls = limit;
-    rate->at = now;
-    if (rate->calls < 1)
-        return false;
-    rate->calls -= 1;
-    return true;
-}
-
 static bool check_register_key(const struct api *api, const struct http_request *request,
-                               struct api_answer *answer)
+                               struct api_response *answer)
 {
     struct str key = {0};
 
     if (api->config->registration == REGISTER_OPEN)
         return true;
     if (api->config->registration == REGISTER_CLOSED) {
-        api_refuse(answer, 403, OUTCOME_MALFORMED, STR("registration is closed"));
+        api_reject(answer, 403, RESULT_MALFORMED, STR("registration is closed"));
         return false;
     }
     if (http_header(request, STR("Register-Key"), &key) == 1 &&
         crypto_equal(key, str_from(api->config->register_key)))
         return true;
-    api_refuse(answer, 401, OUTCOME_NO_TOKEN, STR("Register-Key header missing or wrong"));
+    api_reject(answer, 401, RESULT_NO_TOKEN, STR("Register-Key header missing or wrong"));
     return false;
 }
 
@@ -509,88 +443,89 @@ static bool check_register_key(const struct api *api, const struct http_request 
  * minute from one address. */
 void api_open(struct api *api)
 {
-    api->system_logins = (struct attempts){.burst = 100, .pause = 1000};
-    api->address_logins = (struct attempts){.burst = 10, .pause = 6000};
+    api->system_logins = (struct throttle){.burst = 100, .pause = 1000};
+    api->address_logins = (struct throttle){.burst = 10, .pause = 6000};
 }
 
-static void answer_throttled(struct api_answer *answer, int64_t wait)
+static void answer_throttled(struct api_response *answer, int64_t wait)
 {
-    api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many logins of this system have failed"));
+    api_reject(answer, 429, RESULT_LIMIT, STR("too many logins of this system have failed"));
     answer->retry_after = wait > 1000 ? (unsigned)((wait + 999) / 1000) : 1;
 }
 
 static void answer_login(const struct api *api, struct str system, uint64_t generation,
-                         int64_t unix_now, struct api_answer *answer)
+                         int64_t unix_now, struct api_response *answer)
 {
     int64_t ttl = (int64_t)api->config->token_ttl;
     struct buf data = {0};
 
     buf_append(&data, STR("{\"token\":\""));
-    data.failed |= !crypto_sign_token(&api->keys->keys[0], system, generation, unix_now + ttl, &data);
+    data.failed |=
+        !crypto_sign_token(&api->keys->keys[0], system, generation, unix_now + ttl, &data);
     buf_append(&data, STR("\",\"expiresIn\":"));
     buf_append_number(&data, ttl);
     buf_append(&data, STR("}"));
-    *answer = (struct api_answer){.status = 200};
-    command_write_envelope(&answer->body, OUTCOME_SUCCESS, STR("success"), str_of(&data));
+    *answer = (struct api_response){.status = 200};
+    hub_write_envelope(&answer->body, RESULT_SUCCESS, STR("success"), str_of(&data));
     answer->body.failed |= data.failed;
     buf_free(&data);
 }
 
-static void answer_crowded(struct api_answer *answer)
+static void answer_crowded(struct api_response *answer)
 {
-    api_refuse(answer, 429, OUTCOME_LIMIT, STR("too many registrations and logins at once"));
+    api_reject(answer, 429, RESULT_LIMIT, STR("too many registrations and logins at once"));
     answer->retry_after = 5;
 }
 
 static enum api_result submit(struct api *api, const struct account_request *request, int64_t now,
-                              struct api_answer *answer)
+                              struct api_response *answer)
 {
-    switch (accounts_submit(api->accounts, request)) {
+    switch (account_submit(api->accounts, request)) {
     case ACCOUNT_SUBMITTED:
         if (request->kind == ACCOUNT_LOGIN) { /* a failure, until it is known to be none */
-            attempts_fail(&api->system_logins, str_hash(request->name, api->seed), now);
-            attempts_fail(&api->address_logins, str_hash(request->name, request->origin), now);
+            throttle_fail(&api->system_logins, str_hash(request->name, api->seed), now);
+            throttle_fail(&api->address_logins, str_hash(request->name, request->origin), now);
         }
         return API_LATER;
-    case ACCOUNT_JOINED:
+    case ACCOUNT_COALESCED:
         return API_LATER;
-    case ACCOUNT_CROWDED:
+    case ACCOUNT_QUEUE_FULL:
         answer_crowded(answer);
         break;
     case ACCOUNT_THROTTLED: /* until the one that waits has had its turn */
         answer_throttled(answer, request->delay - api->address_logins.pause);
         break;
-    case ACCOUNT_SCARCE:
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("out of memory, or of threads"));
+    case ACCOUNT_NO_RESOURCES:
+        api_reject(answer, 503, RESULT_UNREACHABLE, STR("out of memory, or of threads"));
         answer->retry_after = 5;
         break;
     }
-    return API_ANSWERED;
+    return API_DONE;
 }
 
 /* Has a password verified: one that was good before at once, others in their turn, and where too
  * many have failed, one when the throttle's next pause is over. */
 static enum api_result log_in(struct api *api, struct account_request *request,
-                              const struct api_call *call, struct api_answer *answer)
+                              const struct api_call *call, struct api_response *answer)
 {
     int64_t wait =
-        attempts_wait(&api->system_logins, str_hash(request->name, api->seed), call->now);
+        throttle_wait(&api->system_logins, str_hash(request->name, api->seed), call->now);
     int64_t here =
-        attempts_wait(&api->address_logins, str_hash(request->name, request->origin), call->now);
-    enum account_recollection recollection;
+        throttle_wait(&api->address_logins, str_hash(request->name, request->origin), call->now);
+    enum account_recall recollection;
     uint64_t generation;
 
-    recollection = accounts_recall(api->accounts, request->name, request->password, &generation);
-    if (recollection == ACCOUNT_RECALLED) {
+    recollection = account_recall_login(api->accounts, request->name, request->password, &generation);
+    if (recollection == ACCOUNT_RECALL_HIT) {
         answer_login(api, request->name, generation, call->unix_now, answer);
-        return API_ANSWERED;
+        return API_DONE;
     }
-    request->likely = recollection == ACCOUNT_LIKELY;
+    request->likely = recollection == ACCOUNT_RECALL_LIKELY;
     if (request->likely)
         return submit(api, request, call->now, answer);
     if (wait > api->address_logins.pause) { /* too long for a connection to be kept waiting */
         answer_throttled(answer, wait);
-        return API_ANSWERED;
+        return API_DONE;
     }
     request->delay = wait > here ? wait : here;
     return submit(api, request, call->now, answer);
@@ -598,11 +533,11 @@ static enum api_result log_in(struct api *api, struct account_request *request,
 
 static enum api_result start_job(struct api *api, const struct route *route,
                                  const struct fields *fields, const struct api_call *call,
-                                 struct api_answer *answer)
+                                 struct api_response *answer)
 {
     struct account_request request = {.kind = route->action == ACTION_REGISTER ? ACCOUNT_REGISTER
                                                                                : ACCOUNT_LOGIN,
-                                      .ticket = call->ticket,
+                                      .request_id = call->request_id,
                                       .origin = str_hash(conn_owner(call->address), api->seed),
                                       .name = fields->text[FIELD_SYSTEM_ID],
                                       .password = fields->text[FIELD_PASSWORD]};
@@ -615,34 +550,34 @@ static enum api_result start_job(struct api *api, const struct route *route,
 }
 
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
-                struct api_answer *answer)
+                struct api_response *answer)
 {
     struct str name = {result->name, result->name_length};
-    char text[160];
+    char text[ACCOUNT_REASON_MAX + 40];
 
     if (result->kind == ACCOUNT_LOGIN && result->outcome != ACCOUNT_DENIED && !result->joined) {
-        attempts_forgive(&api->system_logins, str_hash(name, api->seed));
-        attempts_forgive(&api->address_logins, str_hash(name, result->origin));
+        throttle_forgive(&api->system_logins, str_hash(name, api->seed));
+        throttle_forgive(&api->address_logins, str_hash(name, result->origin));
     }
     switch (result->outcome) {
     case ACCOUNT_EXISTS:
-        api_refuse(answer, 200, OUTCOME_REGISTERED, STR("systemId is already registered"));
+        api_reject(answer, 200, RESULT_REGISTERED, STR("systemId is already registered"));
         return;
     case ACCOUNT_DENIED:
         api->login_failures++;
-        api_refuse(answer, 200, OUTCOME_DENIED, STR("wrong systemId or password"));
+        api_reject(answer, 200, RESULT_DENIED, STR("wrong systemId or password"));
         return;
     case ACCOUNT_UNSAVED:
-        snprintf(text, sizeof text, "the account could not be saved: %s", strerror(result->error));
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(text));
+        snprintf(text, sizeof text, "the account could not be saved: %s", result->reason);
+        api_reject(answer, 503, RESULT_UNREACHABLE, str_from(text));
         return;
     case ACCOUNT_UNREACHABLE:
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(result->reason));
+        api_reject(answer, 503, RESULT_UNREACHABLE, str_from(result->reason));
         return;
     case ACCOUNT_FAILED:
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE, STR("the password could not be hashed"));
+        api_reject(answer, 503, RESULT_UNREACHABLE, STR("the password could not be hashed"));
         return;
-    case ACCOUNT_PUSHED_OUT:
+    case ACCOUNT_EVICTED:
         answer_crowded(answer);
         return;
     case ACCOUNT_DONE:
@@ -651,34 +586,34 @@ void api_finish(struct api *api, const struct account_result *result, int64_t un
     if (result->kind == ACCOUNT_LOGIN)
         answer_login(api, name, result->generation, unix_now, answer);
     else
-        api_refuse(answer, 200, OUTCOME_SUCCESS, STR("success"));
+        api_reject(answer, 200, RESULT_SUCCESS, STR("success"));
 }
 
 /* The system that the Token header names, if it is registered and the token is of its account. */
 static bool check_token(struct api *api, const struct http_request *request, int64_t unix_now,
-                        struct buf *system, struct api_answer *answer)
+                        struct buf *system, struct api_response *answer)
 {
     struct str token = {0};
     uint64_t generation;
 
     if (http_header(request, STR("Token"), &token) != 1 ||
         !crypto_check_token(api->keys, &api->tokens, token, unix_now, system, &generation)) {
-        api_refuse(answer, 401, OUTCOME_NO_TOKEN,
+        api_reject(answer, 401, RESULT_NO_TOKEN,
                    token.at ? STR("Token header forged or expired") : STR("Token header missing"));
         return false;
     }
-    switch (accounts_check(api->accounts, str_of(system), generation)) {
-    case ACCOUNT_CURRENT:
+    switch (account_check_generation(api->accounts, str_of(system), generation)) {
+    case ACCOUNT_TOKEN_VALID:
         return true;
-    case ACCOUNT_OVER:
-        api_refuse(answer, 401, OUTCOME_NO_TOKEN,
+    case ACCOUNT_TOKEN_REVOKED:
+        api_reject(answer, 401, RESULT_NO_TOKEN,
                    STR("Token header revoked: the account is a new one, or has a new password"));
         break;
-    case ACCOUNT_GONE: /* its file was put back or removed */
-        api_refuse(answer, 200, OUTCOME_UNKNOWN_SYSTEM, STR("systemId is not registered"));
+    case ACCOUNT_TOKEN_ORPHAN: /* its file was put back or removed */
+        api_reject(answer, 200, RESULT_UNKNOWN_SYSTEM, STR("systemId is not registered"));
         break;
-    case ACCOUNT_UNSURE:
-        api_refuse(answer, 503, OUTCOME_UNREACHABLE,
+    case ACCOUNT_TOKEN_UNKNOWN:
+        api_reject(answer, 503, RESULT_UNREACHABLE,
                    STR("whether the Token was revoked is not known yet"));
         answer->retry_after = 1;
         break;
@@ -688,12 +623,12 @@ static bool check_token(struct api *api, const struct http_request *request, int
 
 /* True if the method is right; else an answer, which for OPTIONS is a good one. */
 static bool check_method(const struct http_request *request, const struct route *route,
-                         struct api_answer *answer)
+                         struct api_response *answer)
 {
     bool options = str_equal(request->method, STR("OPTIONS"));
 
     if (!route && !(options && str_equal(request->path, STR("*")))) {
-        api_refuse(answer, 404, OUTCOME_MALFORMED,
+        api_reject(answer, 404, RESULT_MALFORMED,
                    http_header_has(request, STR("Upgrade"), STR("websocket"))
                        ? STR("clients connect to /ws?systemId=…")
                        : STR("unknown path"));
@@ -702,9 +637,9 @@ static bool check_method(const struct http_request *request, const struct route 
     if (route && str_equal(request->method, STR("POST")))
         return true;
     if (options)
-        api_refuse(answer, 200, OUTCOME_SUCCESS, STR("success"));
+        api_reject(answer, 200, RESULT_SUCCESS, STR("success"));
     else
-        api_refuse(answer, 405, OUTCOME_MALFORMED, STR("this path takes POST"));
+        api_reject(answer, 405, RESULT_MALFORMED, STR("this path takes POST"));
     answer->allow = route ? "POST, OPTIONS" : "GET, POST, OPTIONS";
     return false;
 }
@@ -746,7 +681,7 @@ static void append_printable(struct buf *out, struct str text)
 }
 
 static bool check_site(const struct api *api, const struct http_request *request,
-                       struct api_answer *answer)
+                       struct api_response *answer)
 {
     char room[400];
     struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
@@ -759,11 +694,11 @@ static bool check_site(const struct api *api, const struct http_request *request
     buf_append(&text, STR(" is foreign to Host "));
     append_printable(&text, request->host);
     buf_append(&text, STR(": pages of other sites may not call the API (a proxy passes Host on)"));
-    api_refuse(answer, 403, OUTCOME_MALFORMED, str_of(&text));
+    api_reject(answer, 403, RESULT_MALFORMED, str_of(&text));
     return false;
 }
 
-static bool check_coding(const struct http_request *request, struct api_answer *answer)
+static bool check_coding(const struct http_request *request, struct api_response *answer)
 {
     char room[200];
     struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
@@ -776,33 +711,33 @@ static bool check_coding(const struct http_request *request, struct api_answer *
     buf_append(&text, STR("Content-Encoding "));
     append_printable(&text, coding);
     buf_append(&text, STR(" is not understood: send the body as it is"));
-    api_refuse(answer, 415, OUTCOME_MALFORMED, str_of(&text));
+    api_reject(answer, 415, RESULT_MALFORMED, str_of(&text));
     return false;
 }
 
-static bool check_ready(const struct api *api, struct api_answer *answer)
+static bool check_ready(const struct api *api, struct api_response *answer)
 {
-    const char *unready = cluster_unready(api->cluster);
+    const char *unready = cluster_not_ready_reason(api->cluster);
 
     if (!unready)
         return true;
-    api_refuse(answer, 503, OUTCOME_UNREACHABLE, str_from(unready));
+    api_reject(answer, 503, RESULT_UNREACHABLE, str_from(unready));
     answer->retry_after = 1;
     return false;
 }
 
-static bool check_rate(struct api *api, struct str system, int64_t now, struct api_answer *answer)
+static bool check_rate(struct api *api, struct str system, int64_t now, struct api_response *answer)
 {
-    if (within_rate(api, system, now))
+    if (buckets_take(&api->rates, system, str_hash(system, api->seed), api->config->api_rate, now))
         return true;
-    api_refuse(answer, 429, OUTCOME_LIMIT, STR("more API calls a second than api_rate allows"));
+    api_reject(answer, 429, RESULT_LIMIT, STR("more API calls a second than api_rate allows"));
     answer->retry_after = 1;
     return false;
 }
 
 /* On behalf of a `system` that is found out. */
 static bool check(struct api *api, const struct api_call *call, struct buf *system,
-                  struct api_answer *answer)
+                  struct api_response *answer)
 {
     const struct http_request *request = call->request;
     const struct route *route = call->route < KNOWN_ROUTES ? &routes[call->route] : NULL;
@@ -825,7 +760,7 @@ static struct buf system_room(struct api *api)
         .at = api->system, .capacity = sizeof api->system, .limit = sizeof api->system};
 }
 
-bool api_check(struct api *api, struct api_call *call, struct api_answer *answer)
+bool api_check(struct api *api, struct api_call *call, struct api_response *answer)
 {
     struct buf system = system_room(api);
     bool may = check(api, call, &system, answer);
@@ -839,14 +774,14 @@ bool api_check(struct api *api, struct api_call *call, struct api_answer *answer
 #define DECODED_KEPT 65536 /* memory kept from one request to the next */
 
 static enum api_result run(struct api *api, const struct route *route, const struct api_call *call,
-                           struct str system, struct api_answer *answer)
+                           struct str system, struct api_response *answer)
 {
     struct fields fields = {0};
-    enum api_result result = API_ANSWERED;
+    enum api_result result = API_DONE;
 
     if (read_fields(api, route, call->body, &fields, answer)) {
         if (route->action == ACTION_COMMAND)
-            result = run_command(api, route, &fields, system, call->ticket, answer);
+            result = run_command(api, route, &fields, system, call->request_id, answer);
         else
             result = start_job(api, route, &fields, call, answer);
     }
@@ -855,7 +790,8 @@ static enum api_result run(struct api *api, const struct route *route, const str
     return result;
 }
 
-enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer)
+enum api_result api_handle(struct api *api, const struct api_call *call,
+                           struct api_response *answer)
 {
     const struct route *route = &routes[call->route];
     struct buf room = system_room(api);
@@ -866,22 +802,17 @@ enum api_result api_handle(struct api *api, const struct api_call *call, struct 
     if (!system.length && route->action == ACTION_COMMAND) {
         if (!check_ready(api, answer) ||
             !check_token(api, call->request, call->unix_now, &room, answer))
-            return API_ANSWERED;
+            return API_DONE;
         system = str_of(&room);
     }
     result = run(api, route, call, system, answer);
-    if (result == API_ANSWERED)
+    if (result == API_DONE)
         answer->system = system;
     return result;
 }
 
 void api_free(struct api *api)
 {
-    size_t place = 0;
-    struct rate *rate;
-
-    while ((rate = table_walk(&api->rates, &place)))
-        free(rate);
-    table_free(&api->rates);
+    buckets_free(&api->rates);
     buf_free(&api->decoded);
 }

@@ -5,7 +5,7 @@
 #define WSPUSH_API_H
 
 #include "account.h"
-#include "attempts.h"
+#include "limit.h"
 #include "cluster.h"
 #include "command.h"
 #include "config.h"
@@ -16,20 +16,6 @@
 
 /* Calls are counted by the path they are for; the last number is that of all unknown ones. */
 #define API_ROUTES 13
-/* And by what came of them: success, then -1, and -1001 to -1007. */
-#define API_CODES 9
-/* And by how long they took: the upper bounds of this many ranges, in microseconds; what is above
- * the last one is in none. */
-#define API_RANGES 12
-extern const uint32_t api_ranges[API_RANGES];
-
-/* The calls of one path. */
-struct api_count {
-    uint64_t codes[API_CODES];
-    uint64_t ranges[API_RANGES]; /* each without those of the ranges before it */
-    uint64_t microseconds;       /* in all */
-};
-
 /* What answers need; zeroed and then filled in by the owner, then api_open. */
 struct api {
     const struct config *config;
@@ -39,19 +25,18 @@ struct api {
     struct accounts *accounts;
     uint32_t seed;                  /* keys hashes: any secret number */
     struct table rates;             /* by system: calls that may still be made */
-    struct attempts system_logins;  /* that failed, of a system, */
-    struct attempts address_logins; /* and of a system from one address */
+    struct throttle system_logins;  /* that failed, of a system, */
+    struct throttle address_logins; /* and of a system from one address */
     struct crypto_known tokens;     /* that were good lately */
-    struct api_count counts[API_ROUTES];
     uint64_t login_failures;
     struct buf decoded;            /* the strings of the present request */
     char system[ACCOUNT_NAME_MAX]; /* whose it is */
 };
 
 /* An answer to be sent. */
-struct api_answer {
+struct api_response {
     int status;
-    enum outcome_code code; /* as in the body, if that is an envelope */
+    enum result_code code; /* as in the body, if that is an envelope */
     const char *type;       /* the body's media type; NULL: JSON */
     const char *allow;      /* methods, or NULL */
     const char *fields;     /* further header lines, each with its CRLF, or NULL */
@@ -61,8 +46,8 @@ struct api_answer {
 };
 
 enum api_result {
-    API_ANSWERED,
-    API_LATER /* an account job runs, or other nodes are asked: the result comes with the ticket */
+    API_DONE,
+    API_LATER /* an account job runs, or other nodes are asked: the result comes with the request_id */
 };
 
 /* A request and the circumstances. */
@@ -71,7 +56,7 @@ struct api_call {
     unsigned route;               /* see api_route */
     struct str system;            /* the caller's, set by api_check; empty: not known (any more) */
     struct str body;              /* for api_handle: the whole of it */
-    uint64_t ticket;              /* names the connection for a late answer */
+    uint64_t request_id;              /* names the connection for a late answer */
     const unsigned char *address; /* the peer's, 16 bytes as in struct conn */
     int64_t now;                  /* milliseconds of a steady clock */
     int64_t unix_now;             /* seconds */
@@ -83,27 +68,24 @@ unsigned api_route(struct str path);
 /* The path of a number, "" for that of unknown paths. */
 struct str api_path(unsigned route);
 
-/* Counts a call that has been answered. */
-void api_count(struct api *api, unsigned route, enum outcome_code code, uint64_t microseconds);
-
 /* Judges a call by its head: path, method, site, Register-Key, Token. Call it once for each
  * request: a call that may be made counts towards api_rate. False: `answer` says why not. */
-bool api_check(struct api *api, struct api_call *call, struct api_answer *answer);
+bool api_check(struct api *api, struct api_call *call, struct api_response *answer);
 
 /* Does what a call asks for that api_check has let pass. If another call has been checked since,
  * `system` must be empty: then the token is checked again. */
-enum api_result api_handle(struct api *api, const struct api_call *call, struct api_answer *answer);
+enum api_result api_handle(struct api *api, const struct api_call *call, struct api_response *answer);
 
 /* Makes the answer of a finished account job. To be called also if nobody waits for it any more: a
  * login that has not failed is forgiven here. */
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
-                struct api_answer *answer);
+                struct api_response *answer);
 
 /* Makes the answer of a command for which other nodes had to be asked. */
-void api_finish_command(const struct cluster_result *result, struct api_answer *answer);
+void api_finish_command(const struct cluster_result *result, struct api_response *answer);
 
 /* Fills an answer with an envelope: for refusals, also those that other rooms decide on. */
-void api_refuse(struct api_answer *answer, int status, enum outcome_code code, struct str error);
+void api_reject(struct api_response *answer, int status, enum result_code code, struct str error);
 
 /* Sets the limits of logins that fail. */
 void api_open(struct api *api);

@@ -97,6 +97,31 @@ bool str_number(struct str text, uint64_t max, uint64_t *number)
     return true;
 }
 
+int str_hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool str_read_hex(struct str digits, void *out, size_t length)
+{
+    unsigned char *bytes = out;
+
+    if (digits.length != length * 2)
+        return false;
+    for (size_t i = 0; i < digits.length; i++) {
+        char c = digits.at[i];
+        int value = c >= 'A' && c <= 'F' ? -1 : str_hex_digit(c);
+
+        if (value < 0)
+            return false;
+        bytes[i / 2] = (unsigned char)(i % 2 ? bytes[i / 2] | value : value << 4);
+    }
+    return true;
+}
+
 #define HASH_PRIME 0x7fffffffu
 
 static uint32_t modulo_prime(uint64_t value)
@@ -215,6 +240,21 @@ bool buf_append_number(struct buf *buf, int64_t number)
     return buf_append(buf, (struct str){digits + at, sizeof digits - at});
 }
 
+bool buf_append_hex(struct buf *buf, struct str bytes)
+{
+    static const char digits[] = "0123456789abcdef";
+
+    if (!buf_reserve(buf, bytes.length * 2))
+        return false;
+    for (size_t i = 0; i < bytes.length; i++) {
+        unsigned char byte = (unsigned char)bytes.at[i];
+
+        buf->at[buf->length++] = digits[byte >> 4];
+        buf->at[buf->length++] = digits[byte & 15];
+    }
+    return true;
+}
+
 void buf_consume(struct buf *buf, size_t count)
 {
     if (count >= buf->length) {
@@ -231,4 +271,29 @@ void buf_free(struct buf *buf)
 {
     free(buf->at);
     *buf = (struct buf){.limit = buf->limit};
+}
+
+struct rcbuf *rcbuf_new(size_t length)
+{
+    struct rcbuf *rcbuf =
+        length <= UINT32_MAX - sizeof *rcbuf ? malloc(sizeof *rcbuf + length) : NULL;
+
+    if (rcbuf)
+        *rcbuf = (struct rcbuf){.references = 1, .length = (uint32_t)length};
+    return rcbuf;
+}
+
+struct rcbuf *rcbuf_copy(struct str bytes)
+{
+    struct rcbuf *rcbuf = rcbuf_new(bytes.length);
+
+    if (rcbuf && bytes.length)
+        memcpy(rcbuf->bytes, bytes.at, bytes.length);
+    return rcbuf;
+}
+
+void rcbuf_release(struct rcbuf *rcbuf)
+{
+    if (rcbuf && --rcbuf->references == 0)
+        free(rcbuf);
 }

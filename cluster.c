@@ -44,19 +44,19 @@ static struct cluster_node *cluster_node_of(struct cluster *cluster)
 }
 
 /* Keeps why something cannot be done, cut to the room there is. */
-static void cluster_keep_text(char reason[STATE_REASON_MAX], struct str text)
+static void cluster_copy_reason(char reason[STATE_REASON_MAX], struct str text)
 {
     snprintf(reason, STATE_REASON_MAX, "%.*s", (int)text.length, text.length ? text.at : "");
 }
 
 /* --- readiness -------------------------------------------------------------------------------- */
 
-const char *cluster_broken(const struct cluster *cluster)
+const char *cluster_fatal_error(const struct cluster *cluster)
 {
     return cluster && cluster->phase == CLUSTER_FAILED ? cluster->fatal_error : NULL;
 }
 
-const char *cluster_unready(const struct cluster *cluster)
+const char *cluster_not_ready_reason(const struct cluster *cluster)
 {
     if (!cluster || cluster->phase == CLUSTER_SERVING)
         return NULL;
@@ -66,7 +66,7 @@ const char *cluster_unready(const struct cluster *cluster)
 }
 
 /* A node that is frozen or has just died has no link either: that makes no other one unready. */
-static bool cluster_misses_link(const struct cluster *cluster)
+static bool cluster_lacks_link(const struct cluster *cluster)
 {
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
         if (peer->alive && peer->missing_since &&
@@ -75,9 +75,9 @@ static bool cluster_misses_link(const struct cluster *cluster)
     return false;
 }
 
-const char *cluster_trouble(const struct cluster *cluster)
+const char *cluster_degraded_reason(const struct cluster *cluster)
 {
-    const char *why = cluster_unready(cluster);
+    const char *why = cluster_not_ready_reason(cluster);
 
     if (why || !cluster)
         return why;
@@ -86,7 +86,7 @@ const char *cluster_trouble(const struct cluster *cluster)
     if ((!cluster->bus_up || cluster->bus_slow) && cluster->bus_reason[0])
         return cluster->bus_reason;
     why = state_publishing_reason(cluster);
-    if (!why && cluster_misses_link(cluster))
+    if (!why && cluster_lacks_link(cluster))
         why = "there is no link to a node that lives: see its log and this one's";
     return why;
 }
@@ -111,7 +111,7 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
         stats.links += peer->link != NULL;
     }
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
-        stats.held_back += cluster->held[partition].count;
+        stats.held_back += cluster->held_back[partition].count;
     registry_read_stats(cluster->registry, &registry);
     stats.heartbeat_age = cluster->now - (registry.beat_at ? registry.beat_at : cluster->opened_at);
     if (!cluster->bus)
@@ -121,7 +121,7 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
     stats.confirms = bus.published;
     stats.refusals = bus.failed;
     stats.returned = bus.returned;
-    stats.strange = bus.strange;
+    stats.foreign = bus.foreign;
     memcpy(stats.echoes, bus.echoes, sizeof stats.echoes);
     stats.echo_sum = bus.echo_sum;
     return stats;
@@ -211,7 +211,7 @@ static void cluster_take_link_events(struct cluster *cluster)
             route_give_up_node(cluster, &event->from);
         } else if (event->kind == LINK_EVENT_UP && peer) {
             peer->ready = false;
-            state_note_node(cluster, &peer->id);
+            state_track_incarnation(cluster, &peer->id);
             cluster->counters.links++;
             cluster_send_status(cluster, peer); /* first, so that the other knows our clock */
         } else if (peer) {
@@ -229,8 +229,8 @@ static void cluster_take_entry(struct cluster *cluster, const struct wire_batch 
 {
     struct cluster_msg msg;
 
-    switch (order_take(&cluster->senders, &batch->origin, batch->lane, batch->partition,
-                       batch->first)) {
+    switch (order_take(&cluster->sender_seqs, &batch->origin, batch->lane, batch->partition,
+                       batch->first_seq)) {
     case ORDER_REPETITION:
         return;
     case ORDER_JUMP:
@@ -257,13 +257,13 @@ static bool cluster_take_batch(struct cluster *cluster, struct wire_batch *batch
         if (!wire_next_entry(batch, &entry))
             return true;
         cluster_take_entry(cluster, batch, entry);
-        batch->first++;
+        batch->first_seq++;
         cluster->shared->spent += CONN_READ_COST;
     }
     return false;
 }
 
-static void cluster_note_bus(struct cluster *cluster, const struct bus_event *event, bool up)
+static void cluster_on_bus_change(struct cluster *cluster, const struct bus_event *event, bool up)
 {
     struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
 
@@ -272,7 +272,7 @@ static void cluster_note_bus(struct cluster *cluster, const struct bus_event *ev
     cluster->bus_slow = false;
     cluster->bus_since = cluster->now;
     cluster->counters.bus_connects += up;
-    cluster_keep_text(cluster->bus_reason, event->text);
+    cluster_copy_reason(cluster->bus_reason, event->text);
     if (up)
         log_write(cluster->log, LOG_INFO, "RabbitMQ is connected", NULL);
     else
@@ -280,12 +280,12 @@ static void cluster_note_bus(struct cluster *cluster, const struct bus_event *ev
     cluster_send_all_status(cluster);
 }
 
-static void cluster_note_slow(struct cluster *cluster, const struct bus_event *event, bool slow)
+static void cluster_on_bus_slow(struct cluster *cluster, const struct bus_event *event, bool slow)
 {
     struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
 
     cluster->bus_slow = slow;
-    cluster_keep_text(cluster->bus_reason, event->text);
+    cluster_copy_reason(cluster->bus_reason, event->text);
     if (slow)
         log_write(cluster->log, LOG_WARN, "RabbitMQ does not answer", fields);
     else
@@ -299,15 +299,15 @@ static bool cluster_take_bus_event(struct cluster *cluster, struct bus_event *ev
 
     switch (event->kind) {
     case BUS_UP:
-        cluster_note_bus(cluster, event, true);
+        cluster_on_bus_change(cluster, event, true);
         break;
     case BUS_DOWN:
-        cluster_note_bus(cluster, event, false);
+        cluster_on_bus_change(cluster, event, false);
         route_take_bus_down(cluster);
         break;
     case BUS_SLOW:
     case BUS_MOVING:
-        cluster_note_slow(cluster, event, event->kind == BUS_SLOW);
+        cluster_on_bus_slow(cluster, event, event->kind == BUS_SLOW);
         break;
     case BUS_BOUND:
         route_take_bound(cluster, event->slot, event->version);
@@ -318,7 +318,7 @@ static bool cluster_take_bus_event(struct cluster *cluster, struct bus_event *ev
     case BUS_CAUGHT_UP:
         cluster->catch_up_until = 0;
         break;
-    case BUS_NOTED:
+    case BUS_WARNING:
         log_write(cluster->log, LOG_WARN, "RabbitMQ", fields);
         break;
     case BUS_BATCH:
@@ -351,15 +351,15 @@ static void cluster_take_bus_events(struct cluster *cluster)
 /* --- admission -------------------------------------------------------------------------------- */
 
 enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
-                                     struct str system, uint64_t ticket)
+                                     struct str system, uint64_t request_id)
 {
-    struct outcome outcome = {0};
+    struct result result = {0};
 
     if (!cluster)
-        return accounts_know(accounts, system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
-    if (!route_admit(cluster, system, ticket, &outcome))
+        return account_exists(accounts, system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
+    if (!route_admit(cluster, system, request_id, &result))
         return CLUSTER_ASKED;
-    return outcome.code == OUTCOME_SUCCESS ? CLUSTER_ADMITTED : CLUSTER_UNREACHABLE;
+    return result.code == RESULT_SUCCESS ? CLUSTER_ADMITTED : CLUSTER_UNREACHABLE;
 }
 
 /* --- the registry ----------------------------------------------------------------------------- */
@@ -367,7 +367,7 @@ enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *a
 static void cluster_fail(struct cluster *cluster, struct str why)
 {
     cluster->phase = CLUSTER_FAILED;
-    cluster_keep_text(cluster->fatal_error, why);
+    cluster_copy_reason(cluster->fatal_error, why);
 }
 
 static void cluster_join(struct cluster *cluster, const struct node_id *self)
@@ -379,14 +379,14 @@ static void cluster_join(struct cluster *cluster, const struct node_id *self)
                                .wake = cluster->wake};
 
     cluster->self = *self;
-    state_note_node(cluster, self);
+    state_track_incarnation(cluster, self);
     node_write(self, cluster->text);
     cluster->bus = node_make_tag(self, &cluster->tag) ? bus_open(&with) : NULL;
     if (!cluster->bus) {
         cluster_fail(cluster, STR("out of memory, or of threads"));
         return;
     }
-    hub_join(cluster->hub, &cluster->hooks);
+    hub_set_hooks(cluster->hub, &cluster->hooks);
     links_join(cluster->links, self);
     cluster->phase = CLUSTER_LINKING;
     cluster->redis_up = true;
@@ -430,7 +430,7 @@ static void cluster_take_node(struct cluster *cluster, const struct registry_nod
     peer = links_add(cluster->links, &node->id);
     if (!peer)
         return;
-    state_note_node(cluster, &node->id);
+    state_track_incarnation(cluster, &node->id);
     peer->listed = true;
     peer->alive = node->alive;
 }
@@ -449,20 +449,20 @@ static void cluster_take_nodes(struct cluster *cluster, const struct registry_ev
     cluster->listed = true;
 }
 
-static void cluster_note_waiting(struct cluster *cluster, const struct registry_event *event)
+static void cluster_on_disconnect(struct cluster *cluster, const struct registry_event *event)
 {
     struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
     bool joined = cluster->phase != CLUSTER_JOINING;
 
     cluster->redis_up = false;
-    cluster_keep_text(cluster->redis_reason, event->text);
+    cluster_copy_reason(cluster->redis_reason, event->text);
     log_write(cluster->log, LOG_WARN,
               joined ? "out of touch with the other nodes' registry"
                      : "waiting to join the cluster",
               fields);
 }
 
-static void cluster_note_back(struct cluster *cluster)
+static void cluster_on_reconnect(struct cluster *cluster)
 {
     cluster->trust_at = cluster->now + (int64_t)cluster->config->node_ttl;
     if (!cluster->redis_up) {
@@ -481,11 +481,11 @@ static void cluster_take_found(struct cluster *cluster, const struct registry_ev
     if (!pending)
         return;
     if (event->found == REGISTRY_NO)
-        route_take_found(cluster, pending, OUTCOME_UNKNOWN_SYSTEM,
+        route_take_found(cluster, pending, RESULT_UNKNOWN_SYSTEM,
                          STR("systemId is not registered"));
     else
         route_take_found(cluster, pending,
-                         event->found == REGISTRY_YES ? OUTCOME_SUCCESS : OUTCOME_UNREACHABLE,
+                         event->found == REGISTRY_YES ? RESULT_SUCCESS : RESULT_UNREACHABLE,
                          event->reason);
 }
 
@@ -495,25 +495,25 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
 
     switch (event->kind) {
     case REGISTRY_WAITING:
-        cluster_note_waiting(cluster, event);
+        cluster_on_disconnect(cluster, event);
         break;
-    case REGISTRY_NOTED:
+    case REGISTRY_WARNING:
         log_write(cluster->log, LOG_WARN, "Redis", fields);
         break;
-    case REGISTRY_CONFLICT:
+    case REGISTRY_NAME_CONFLICT:
         cluster_fail(cluster, event->text);
         break;
     case REGISTRY_JOINED:
         cluster_join(cluster, &event->self);
         break;
-    case REGISTRY_BACK:
-        cluster_note_back(cluster);
+    case REGISTRY_RECONNECTED:
+        cluster_on_reconnect(cluster);
         presence_restore(cluster);
         break;
     case REGISTRY_REVIVED:
         log_write(cluster->log, LOG_WARN,
                   "this node was taken for dead: its clients are announced anew", NULL);
-        cluster_note_back(cluster);
+        cluster_on_reconnect(cluster);
         presence_revive(cluster);
         cluster->announce_by = cluster->now + CLUSTER_START_GRACE;
         break;
@@ -547,13 +547,13 @@ static void cluster_take_registry_events(struct cluster *cluster)
 /* --- commands and results --------------------------------------------------------------------- */
 
 enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
-                                  const struct command *command, bool receipt, uint64_t ticket,
-                                  struct outcome *outcome)
+                                  const struct command *command, bool receipt, uint64_t request_id,
+                                  struct result *result)
 {
     if (cluster)
-        return route_apply(cluster, command, receipt, ticket, outcome) ? CLUSTER_DONE
-                                                                       : CLUSTER_LATER;
-    hub_apply(hub, command, outcome);
+        return route_apply(cluster, command, receipt, request_id, result) ? CLUSTER_DONE
+                                                                           : CLUSTER_LATER;
+    hub_apply(hub, command, result);
     return CLUSTER_DONE;
 }
 
@@ -573,25 +573,25 @@ const struct cluster_result *cluster_result(struct cluster *cluster)
     if (!pending->next)
         cluster->results.last = NULL;
     node->result = (struct cluster_result){
-        .ticket = pending->origin.id,
+        .request_id = pending->origin.id,
         .is_admission = pending->kind == PENDING_ADMIT,
         .system = pending->system,
         .command = pending->command,
         .receipt = pending->receipt,
         .message_id = str_of(&pending->message_id),
-        .outcome = pending->outcome,
+        .result = pending->result,
         .incomplete = pending->incomplete,
     };
-    if (pending->outcome.code == OUTCOME_UNKNOWN_SYSTEM)
+    if (pending->result.code == RESULT_UNKNOWN_SYSTEM)
         node->result.admission = CLUSTER_UNKNOWN;
-    else if (pending->outcome.code != OUTCOME_SUCCESS)
+    else if (pending->result.code != RESULT_SUCCESS)
         node->result.admission = CLUSTER_UNREACHABLE;
     return &node->result;
 }
 
 /* --- the iteration ---------------------------------------------------------------------------- */
 
-void cluster_rescope(struct cluster *cluster)
+void cluster_republish(struct cluster *cluster)
 {
     if (cluster && cluster->bus)
         presence_republish(cluster);
@@ -610,7 +610,7 @@ void cluster_poll(const struct cluster *cluster, struct pollfd *polls)
 
 /* After a standstill RabbitMQ's events come before the links': what another node sent to a group
  * must not be overtaken by what it sent to a client later. */
-static void cluster_note_time(struct cluster *cluster, int64_t now)
+static void cluster_check_standstill(struct cluster *cluster, int64_t now)
 {
     if (!cluster->opened_at)
         cluster->opened_at = now;
@@ -625,7 +625,7 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
 {
     if (!cluster)
         return;
-    cluster_note_time(cluster, now);
+    cluster_check_standstill(cluster, now);
     links_serve(cluster->links, polls, now);
     /* what came back before a cleanup must be known before its end: see cluster_presence.c */
     cluster_take_bus_events(cluster);
@@ -644,6 +644,7 @@ void cluster_flush(struct cluster *cluster)
         return;
     if (cluster->bus) {
         state_follow_slots(cluster);
+        presence_walk(cluster);
         if (cluster_may_announce(cluster))
             presence_pump(cluster);
     }
@@ -677,7 +678,7 @@ int64_t cluster_deadline(const struct cluster *cluster)
     return earliest;
 }
 
-bool cluster_is_settled(const struct cluster *cluster)
+bool cluster_is_idle(const struct cluster *cluster)
 {
     /* without Redis or RabbitMQ the others will find this node dead, and tell what it could not */
     return !cluster || !cluster->bus || !cluster->redis_up || !cluster->bus_up ||
@@ -763,14 +764,14 @@ static void cluster_free(struct cluster *cluster)
     }
     cluster_free_list(cluster, &cluster->requests);
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
-        cluster_free_list(cluster, &cluster->held[partition]);
+        cluster_free_list(cluster, &cluster->held_back[partition]);
     for (struct bus_event *event = cluster->events, *next; event; event = next) {
         next = (struct bus_event *)event->mail.next;
         free(event);
     }
     table_free(&cluster->pendings.by_id);
     state_forget_systems(cluster);
-    order_free(&cluster->senders);
+    order_free(&cluster->sender_seqs);
     presence_close(cluster);
     receipt_close(cluster);
     buf_free(&cluster->decoded);

@@ -24,7 +24,7 @@
 #include "cluster_bus.h"
 
 #include "cluster_bus_state.h"
-#include "worker.h"
+#include "os.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -33,20 +33,21 @@
 #include <unistd.h>
 
 #define SEND_WINDOW 2 /* batches of a stream in flight; measured */
-#define NOTICES_A_BATCH 64
-#define HELD_BYTES (32 << 20) /* not acknowledged by the loop: then nothing more is read */
-#define ACK_EVERY 16          /* deliveries that are acknowledged together, or */
-#define ACK_BYTES (1 << 20)   /* so many bytes of them, or */
-#define ACK_TIME 200          /* after so many milliseconds */
+#define NOTICES_PER_BATCH 64
+#define DELIVERIES_BYTES_MAX                                                                       \
+    (32 << 20)              /* not acknowledged by the loop: then nothing more is read */
+#define ACK_EVERY 16        /* deliveries that are acknowledged together, or */
+#define ACK_BYTES (1 << 20) /* so many bytes of them, or */
+#define ACK_TIME 200        /* after so many milliseconds */
 #define SCRATCH_KEPT 262144
 #define TICK 1000      /* milliseconds: probes must go out */
 #define QUICK_TICK 100 /* while something is waited for */
-#define PAUSE_MOST 3200
+#define BACKOFF_MAX 3200
 #define PROBE_EVERY 5000 /* milliseconds without an echo */
 #define PROBE_TIME 5000
-#define BREAK_TIME 20000
-#define NOTE_STRANGE 60000 /* milliseconds between two notes */
-#define NOTE_MADE 1000
+#define RECONNECT_AFTER 20000
+#define WARN_FOREIGN 60000 /* milliseconds between two notes */
+#define WARN_QUEUE 1000
 #define CLOSE_TIME 2000 /* milliseconds that bus_close waits for the thread */
 
 /* --- coming up and going down
@@ -54,31 +55,31 @@
 
 static void bus_forget_deliveries(struct bus *bus)
 {
-    for (; bus->held_count; bus->held_count--) {
-        bus->stale += bus->held[bus->held_first].given;
-        bus->held_first = (bus->held_first + 1) % RABBIT_PREFETCH;
+    for (; bus->deliveries_count; bus->deliveries_count--) {
+        bus->stale += bus->deliveries[bus->deliveries_first].given;
+        bus->deliveries_first = (bus->deliveries_first + 1) % RABBIT_PREFETCH;
     }
-    bus->held_bytes = bus->untold_bytes = 0;
-    bus->done = bus->told = 0;
+    bus->deliveries_bytes = bus->unacked_bytes = 0;
+    bus->handled = bus->acked = 0;
 }
 
 static void bus_disconnect(struct bus *bus)
 {
     if (bus->up)
-        bus->lost_at = worker_now();
+        bus->lost_at = os_now_ms();
     bus_set_up(bus, false);
     rabbit_disconnect(bus->rabbit);
     bus_sort_arrived(bus);
     bus_fail_sends(bus);
     if (bus->slow)
-        bus_tell(bus, BUS_MOVING, "");
+        bus_post_new(bus, BUS_MOVING, "");
     bus->slow = false;
-    if (strcmp(rabbit_error(bus->rabbit), bus->down) != 0) {
-        snprintf(bus->down, sizeof bus->down, "%s", rabbit_error(bus->rabbit));
-        bus_tell(bus, BUS_DOWN, bus->down);
+    if (strcmp(rabbit_error(bus->rabbit), bus->down_reason) != 0) {
+        snprintf(bus->down_reason, sizeof bus->down_reason, "%s", rabbit_error(bus->rabbit));
+        bus_post_new(bus, BUS_DOWN, bus->down_reason);
     }
     bus_forget_deliveries(bus);
-    bus->retry_at = worker_now() + worker_pause(&bus->pause, PAUSE_MOST);
+    bus->retry_at = os_now_ms() + os_backoff(&bus->pause, BACKOFF_MAX);
 }
 
 /* Up once all slots are bound and all probes have come back. */
@@ -88,9 +89,9 @@ static void bus_check_up(struct bus *bus)
         return;
     bus->was_up = true;
     bus->pause = 0;
-    bus->down[0] = '\0';
+    bus->down_reason[0] = '\0';
     bus_set_up(bus, true);
-    bus_tell(bus, BUS_UP, "");
+    bus_post_new(bus, BUS_UP, "");
 }
 
 /* Has the bindings restored. If the queue is there its bindings are too, but for those that were
@@ -108,7 +109,7 @@ static void bus_connect(struct bus *bus)
 {
     bool kept;
 
-    if (rabbit_connected(bus->rabbit) || worker_now() < bus->retry_at)
+    if (rabbit_connected(bus->rabbit) || os_now_ms() < bus->retry_at)
         return;
     if (!rabbit_connect(bus->rabbit, &kept)) {
         bus_disconnect(bus);
@@ -123,11 +124,11 @@ static void bus_connect(struct bus *bus)
 
 /* --- what comes ------------------------------------------------------------------------------- */
 
-static void bus_note_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
+static void bus_record_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
 {
     probe->echo_at = bus->clock;
     pthread_mutex_lock(&bus->lock);
-    bus_count_echo(&bus->stats, bus_now_us() - since);
+    bus_count_echo(&bus->stats, os_now_us() - since);
     pthread_mutex_unlock(&bus->lock);
 }
 
@@ -135,10 +136,10 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
 {
     struct bus_probe *probe = &bus->probes[head->partition];
 
-    if (head->first != bus->generation || !probe->out)
+    if (head->first_seq != bus->generation || !probe->out)
         return;
     probe->out = false;
-    bus_note_echo(bus, probe, probe->at_us);
+    bus_record_echo(bus, probe, probe->at_us);
     bus_drop_lost(bus, head->partition, probe->at_us);
     if (bus->probes_missing) {
         bus->probes_missing--;
@@ -151,7 +152,7 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
 static void bus_take_echo(struct bus *bus, const struct wire_batch *head)
 {
     struct stream *stream = &bus->streams[head->partition][head->lane];
-    struct stream_batch *found = stream_find(stream, head->first);
+    struct stream_batch *found = stream_find(stream, head->first_seq);
 
     if (!found)
         return; /* it has FAILED before, or is a repetition */
@@ -160,17 +161,17 @@ static void bus_take_echo(struct bus *bus, const struct wire_batch *head)
                        "RabbitMQ lost the message: one behind it came back");
     stream_remove(stream, found);
     bus_release(bus, found);
-    bus_note_echo(bus, &bus->probes[head->partition], found->at_us);
-    bus_end(bus, head->lane, found->cost, found->entries.count, true);
+    bus_record_echo(bus, &bus->probes[head->partition], found->at_us);
+    bus_complete(bus, head->lane, found->cost, found->entries.count, true);
     stream_free_batch(found);
 }
 
-static void bus_count_strange(struct bus *bus, enum wire_result result)
+static void bus_count_foreign(struct bus *bus, enum wire_result result)
 {
     pthread_mutex_lock(&bus->lock);
-    bus->stats.strange++;
+    bus->stats.foreign++;
     pthread_mutex_unlock(&bus->lock);
-    bus_note(bus, &bus->noted_strange, NOTE_STRANGE,
+    bus_warn(bus, &bus->warned_foreign, WARN_FOREIGN,
              result == WIRE_VERSION_UNKNOWN
                  ? "RabbitMQ brings publications of nodes whose version this one does not "
                    "understand: they are dropped; bring all nodes to neighbouring versions"
@@ -188,7 +189,7 @@ static bool bus_open_delivery(struct bus *bus, struct bus_event *event, size_t l
     result = wire_open_batch((struct str){(const char *)(event + 1), length}, &bus->keys,
                              str_of(&bus->cluster), &event->batch);
     if (result != WIRE_GOOD) {
-        bus_count_strange(bus, result);
+        bus_count_foreign(bus, result);
         return false;
     }
     if (node_equal(&event->batch.origin, &bus->self)) {
@@ -204,25 +205,25 @@ static bool bus_take_delivery(struct bus *bus, const struct rabbit_event *delive
 {
     struct bus_event *event = (struct bus_event *)(void *)delivery->memory;
     bool given = event && bus_open_delivery(bus, event, delivery->length);
-    size_t last = (bus->held_first + bus->held_count) % RABBIT_PREFETCH;
+    size_t last = (bus->deliveries_first + bus->deliveries_count) % RABBIT_PREFETCH;
 
     if (!event)
-        bus_count_strange(bus, WIRE_MALFORMED);
+        bus_count_foreign(bus, WIRE_MALFORMED);
     if (given)
         bus_post(bus, event);
     else
         free(event);
-    if (bus->held_count == RABBIT_PREFETCH)
+    if (bus->deliveries_count == RABBIT_PREFETCH)
         return rabbit_fail(bus->rabbit, "it delivers more than was asked for", "see its log");
-    bus->held[last].size = delivery->length;
-    bus->held[last].given = given;
-    bus->held_count++;
-    bus->held_bytes += delivery->length;
+    bus->deliveries[last].size = delivery->length;
+    bus->deliveries[last].given = given;
+    bus->deliveries_count++;
+    bus->deliveries_bytes += delivery->length;
     return true;
 }
 
 /* Makes an order queue again that is not there. */
-static bool bus_make_order(struct bus *bus, unsigned partition)
+static bool bus_remake_order_queue(struct bus *bus, unsigned partition)
 {
     char text[160];
 
@@ -231,7 +232,7 @@ static bool bus_make_order(struct bus *bus, unsigned partition)
     snprintf(text, sizeof text,
              "RabbitMQ had no order queue for partition %u: it is made again; do not delete it",
              partition);
-    bus_note(bus, &bus->noted_made, NOTE_MADE, text);
+    bus_warn(bus, &bus->warned_queue, WARN_QUEUE, text);
     return true;
 }
 
@@ -239,7 +240,7 @@ static bool bus_make_order(struct bus *bus, unsigned partition)
 static void bus_take_returned(struct bus *bus, const struct wire_batch *head)
 {
     struct stream *stream = &bus->streams[head->partition][head->lane];
-    struct stream_batch *found = stream_find(stream, head->first);
+    struct stream_batch *found = stream_find(stream, head->first_seq);
 
     if (head->count == 0) {
         bus->probes[head->partition].out = false;
@@ -253,7 +254,7 @@ static void bus_take_returned(struct bus *bus, const struct wire_batch *head)
     pthread_mutex_unlock(&bus->lock);
     bus_release(bus, found);
     if (head->lane == LANE_NOTICE)
-        found->again = true;
+        found->resend = true;
     else
         bus_fail_batch(bus, stream, found,
                        "RabbitMQ had no order queue for the message: nobody got it");
@@ -270,7 +271,7 @@ static bool bus_take_return(struct bus *bus, const struct rabbit_event *returned
     if (good)
         bus_take_returned(bus, &head);
     free(returned->memory);
-    return !good || bus_make_order(bus, head.partition);
+    return !good || bus_remake_order_queue(bus, head.partition);
 }
 
 static void bus_take_bound(struct bus *bus)
@@ -296,7 +297,7 @@ static void bus_take_bound(struct bus *bus)
 /* True if the loop has enough to do: then nothing more is read. */
 static bool bus_pause(struct bus *bus)
 {
-    bool paused = bus->held_bytes > HELD_BYTES;
+    bool paused = bus->deliveries_bytes > DELIVERIES_BYTES_MAX;
 
     if (paused != bus->paused) {
         pthread_mutex_lock(&bus->lock);
@@ -339,14 +340,14 @@ static bool bus_can_send(struct bus *bus)
 {
     if (!rabbit_publishing(bus->rabbit) && rabbit_writable(bus->rabbit))
         return true;
-    bus->blocked = true;
+    bus->want_write = true;
     return false;
 }
 
 /* Fails what has waited too long. */
 static void bus_drop_expired(struct bus *bus, struct stream *sends)
 {
-    int64_t now = worker_now();
+    int64_t now = os_now_ms();
 
     while (sends->waiting.first && sends->waiting.first->deadline < now)
         bus_fail_entry(bus, stream_take(&sends->waiting),
@@ -358,7 +359,7 @@ static bool bus_send(struct bus *bus, unsigned partition, enum wire_lane lane,
                      const struct stream_batch *batch)
 {
     struct wire_batch head = {
-        .origin = bus->self, .lane = lane, .partition = partition, .first = batch->first};
+        .origin = bus->self, .lane = lane, .partition = partition, .first_seq = batch->first_seq};
 
     bus->out.length = 0;
     wire_begin_batch(&bus->out, &bus->keys, &head);
@@ -395,9 +396,9 @@ static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane l
     if (!batch)
         return rabbit_fail(bus->rabbit, "out of memory", "free some");
     bus_choose_carrier(bus, batch);
-    batch->again = false;
+    batch->resend = false;
     batch->at = bus->clock;
-    batch->at_us = bus_now_us();
+    batch->at_us = os_now_us();
     return bus_send(bus, partition, lane, batch);
 }
 
@@ -405,17 +406,17 @@ static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane l
 static bool bus_send_probe(struct bus *bus, unsigned partition)
 {
     struct bus_probe *probe = &bus->probes[partition];
-    struct stream_batch empty = {.first = bus->generation, .carrier = -1};
+    struct stream_batch empty = {.first_seq = bus->generation, .carrier = -1};
 
     if (bus->up && !probe->out &&
-        (bus->clock - probe->echo_at >= PROBE_EVERY || bus_is_stuck(bus, partition)))
+        (bus->clock - probe->echo_at >= PROBE_EVERY || bus_is_overdue(bus, partition)))
         probe->due = true;
     if (!probe->due || !bus_can_send(bus))
         return true;
     probe->due = false;
     probe->out = true;
     probe->at = bus->clock;
-    probe->at_us = bus_now_us();
+    probe->at_us = os_now_us();
     return bus_send(bus, partition, LANE_SEND, &empty);
 }
 
@@ -430,15 +431,15 @@ static bool bus_send_partition(struct bus *bus, unsigned partition)
         return false;
     if (!bus->up)
         return true;
-    while (sends->waiting.first && sends->flying < SEND_WINDOW && bus_can_send(bus))
+    while (sends->waiting.first && sends->in_flight_count < SEND_WINDOW && bus_can_send(bus))
         if (!bus_send_batch(bus, partition, LANE_SEND, stream_form(sends, UINT32_MAX)))
             return false;
     if (sends->waiting.first)
         return true;
-    if (notices->in_flight && notices->in_flight->again && bus_can_send(bus))
+    if (notices->in_flight && notices->in_flight->resend && bus_can_send(bus))
         return bus_send_batch(bus, partition, LANE_NOTICE, notices->in_flight);
-    if (!notices->flying && notices->waiting.first && bus_can_send(bus))
-        return bus_send_batch(bus, partition, LANE_NOTICE, stream_form(notices, NOTICES_A_BATCH));
+    if (!notices->in_flight_count && notices->waiting.first && bus_can_send(bus))
+        return bus_send_batch(bus, partition, LANE_NOTICE, stream_form(notices, NOTICES_PER_BATCH));
     return true;
 }
 
@@ -447,11 +448,11 @@ static bool bus_publish_some(struct bus *bus)
     if (!rabbit_publish_rest(bus->rabbit))
         return false;
     for (unsigned i = 0; i < WIRE_PARTITIONS; i++)
-        if (!bus_send_partition(bus, (bus->turn + i) % WIRE_PARTITIONS))
+        if (!bus_send_partition(bus, (bus->first_partition + i) % WIRE_PARTITIONS))
             return false;
-    bus->turn = (bus->turn + 1) % WIRE_PARTITIONS;
+    bus->first_partition = (bus->first_partition + 1) % WIRE_PARTITIONS;
     if (rabbit_publishing(bus->rabbit))
-        bus->blocked = true;
+        bus->want_write = true;
     else if (bus->out.capacity > SCRATCH_KEPT)
         buf_free(&bus->out);
     return true;
@@ -481,27 +482,27 @@ static void bus_take_acknowledged(struct bus *bus, uint64_t count)
 
     bus->stale -= stale;
     count -= stale;
-    while (bus->held_count && (count || !bus->held[bus->held_first].given)) {
-        count -= bus->held[bus->held_first].given;
-        bus->held_bytes -= bus->held[bus->held_first].size;
-        bus->untold_bytes += bus->held[bus->held_first].size;
-        bus->held_first = (bus->held_first + 1) % RABBIT_PREFETCH;
-        bus->held_count--;
-        if (bus->done++ == bus->told)
-            bus->untold_since = bus->clock;
+    while (bus->deliveries_count && (count || !bus->deliveries[bus->deliveries_first].given)) {
+        count -= bus->deliveries[bus->deliveries_first].given;
+        bus->deliveries_bytes -= bus->deliveries[bus->deliveries_first].size;
+        bus->unacked_bytes += bus->deliveries[bus->deliveries_first].size;
+        bus->deliveries_first = (bus->deliveries_first + 1) % RABBIT_PREFETCH;
+        bus->deliveries_count--;
+        if (bus->handled++ == bus->acked)
+            bus->unacked_since = bus->clock;
     }
 }
 
 static bool bus_send_acknowledgements(struct bus *bus)
 {
-    if (bus->done == bus->told ||
-        (bus->done - bus->told < ACK_EVERY && bus->untold_bytes < ACK_BYTES &&
-         bus->clock - bus->untold_since < ACK_TIME) ||
+    if (bus->handled == bus->acked ||
+        (bus->handled - bus->acked < ACK_EVERY && bus->unacked_bytes < ACK_BYTES &&
+         bus->clock - bus->unacked_since < ACK_TIME) ||
         !rabbit_writable(bus->rabbit))
         return true;
-    bus->told = bus->done;
-    bus->untold_bytes = 0;
-    return rabbit_acknowledge(bus->rabbit, bus->told);
+    bus->acked = bus->handled;
+    bus->unacked_bytes = 0;
+    return rabbit_acknowledge(bus->rabbit, bus->acked);
 }
 
 /* --- the thread ------------------------------------------------------------------------------- */
@@ -515,7 +516,7 @@ static int64_t bus_age(const struct bus *bus)
         for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
             const struct stream_batch *batch = bus->streams[i][lane].in_flight;
 
-            if (batch && !batch->again && batch->at < oldest)
+            if (batch && !batch->resend && batch->at < oldest)
                 oldest = batch->at;
         }
         if (bus->probes[i].out && bus->probes[i].at < oldest)
@@ -534,7 +535,7 @@ static void bus_set_slow(struct bus *bus, bool slow)
     snprintf(text, sizeof text,
              "RabbitMQ is slow: what was published %lld ms ago has not come back",
              (long long)bus->rpc_timeout);
-    bus_tell(bus, slow ? BUS_SLOW : BUS_MOVING, slow ? text : "");
+    bus_post_new(bus, slow ? BUS_SLOW : BUS_MOVING, slow ? text : "");
 }
 
 /* False if RabbitMQ has not answered for so long that a new connection is the better chance. */
@@ -545,7 +546,8 @@ static bool bus_check_age(struct bus *bus)
 
     if (bus->up)
         bus_set_slow(bus, age > bus->rpc_timeout);
-    if (age > BREAK_TIME || bus->clock - slots_oldest(&bus->slots, bus->clock) > BREAK_TIME)
+    if (age > RECONNECT_AFTER ||
+        bus->clock - slots_oldest(&bus->slots, bus->clock) > RECONNECT_AFTER)
         return rabbit_fail(bus->rabbit, "it has not answered for 20 s", "see whether it hangs");
     for (unsigned i = 0; i < WIRE_PARTITIONS; i++) {
         if (!bus->probes[i].out || bus->clock - bus->probes[i].at <= PROBE_TIME)
@@ -558,7 +560,7 @@ static bool bus_check_age(struct bus *bus)
 
 static bool bus_serve(struct bus *bus)
 {
-    bus->blocked = false;
+    bus->want_write = false;
     return bus_take_events(bus) && bus_send_acknowledgements(bus) && bus_publish_some(bus) &&
            bus_ask_bindings(bus) && bus_check_age(bus);
 }
@@ -566,7 +568,7 @@ static bool bus_serve(struct bus *bus)
 /* True if something is waited for that has to be looked after. */
 static bool bus_is_busy(const struct bus *bus)
 {
-    return bus_age(bus) >= 0 || bus->done != bus->told;
+    return bus_age(bus) >= 0 || bus->handled != bus->acked;
 }
 
 static void bus_wait(struct bus *bus)
@@ -576,17 +578,17 @@ static void bus_wait(struct bus *bus)
     int64_t wait = TICK, now;
 
     if (!connected)
-        wait = bus->retry_at - worker_now();
+        wait = bus->retry_at - os_now_ms();
     else if (bus_is_busy(bus))
         wait = QUICK_TICK;
-    if (connected && (bus->blocked || !bus->paused)) {
+    if (connected && (bus->want_write || !bus->paused)) {
         polls[1].fd = rabbit_fd(bus->rabbit);
-        polls[1].events = (short)((bus->paused ? 0 : POLLIN) | (bus->blocked ? POLLOUT : 0));
+        polls[1].events = (short)((bus->paused ? 0 : POLLIN) | (bus->want_write ? POLLOUT : 0));
         if (!bus->paused && rabbit_has_input(bus->rabbit))
             wait = 0;
     }
     poll(polls, 2, wait < 0 ? 0 : wait > TICK ? TICK : (int)wait);
-    now = worker_now();
+    now = os_now_ms();
     bus->clock += now - bus->seen_at < TICK ? now - bus->seen_at : TICK;
     bus->seen_at = now;
 }
@@ -599,7 +601,7 @@ static bool bus_take_work(struct bus *bus)
 
     pthread_mutex_lock(&bus->lock);
     if (bus->woken)
-        mailbox_drain(bus->pipe[0]);
+        os_drain(bus->pipe[0]);
     bus->woken = false;
     acknowledged = bus->acknowledged;
     bus->acknowledged = 0;
@@ -611,16 +613,16 @@ static bool bus_take_work(struct bus *bus)
 }
 
 /* Says that the loop has all that had come, if it has asked for that. */
-static void bus_tell_caught_up(struct bus *bus)
+static void bus_report_caught_up(struct bus *bus)
 {
     bool behind;
 
     pthread_mutex_lock(&bus->lock);
-    behind = bus->behind && !bus->paused;
-    bus->behind &= !behind;
+    behind = bus->catching_up && !bus->paused;
+    bus->catching_up &= !behind;
     pthread_mutex_unlock(&bus->lock);
     if (behind)
-        bus_tell(bus, BUS_CAUGHT_UP, "");
+        bus_post_new(bus, BUS_CAUGHT_UP, "");
 }
 
 static void *bus_run(void *argument)
@@ -630,11 +632,11 @@ static void *bus_run(void *argument)
 
     while (bus_take_work(bus)) {
         if (!rabbit_connected(bus->rabbit))
-            bus_tell_caught_up(bus);
+            bus_report_caught_up(bus);
         bus_connect(bus);
         if (rabbit_connected(bus->rabbit) && !bus_serve(bus))
             bus_disconnect(bus);
-        bus_tell_caught_up(bus);
+        bus_report_caught_up(bus);
         bus_wait(bus);
     }
     rabbit_leave(bus->rabbit);
@@ -697,7 +699,7 @@ bool bus_publish(struct bus *bus, const struct bus_publication *publication)
 void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound)
 {
     pthread_mutex_lock(&bus->lock);
-    slots_set(&bus->slots, slot, version, bound, worker_now());
+    slots_set(&bus->slots, slot, version, bound, os_now_ms());
     bus_wake(bus);
     pthread_mutex_unlock(&bus->lock);
 }
@@ -710,7 +712,7 @@ struct bus_event *bus_take(struct bus *bus)
 void bus_catch_up(struct bus *bus)
 {
     pthread_mutex_lock(&bus->lock);
-    bus->behind = true;
+    bus->catching_up = true;
     bus_wake(bus);
     pthread_mutex_unlock(&bus->lock);
 }
@@ -754,15 +756,15 @@ struct bus *bus_open(const struct bus_options *options)
     bus->keys = *options->keys;
     bus->self = options->self;
     bus->rpc_timeout = (int64_t)options->config->rpc_timeout;
-    bus->seen_at = worker_now();
+    bus->seen_at = os_now_ms();
     for (unsigned i = 0; i < WIRE_PARTITIONS * LANE_COUNT; i++)
-        bus->streams[i / LANE_COUNT][i % LANE_COUNT].next = 1; /* 0 is before the first */
+        bus->streams[i / LANE_COUNT][i % LANE_COUNT].next_seq = 1; /* 0 is before the first */
     bus->pipe[0] = bus->pipe[1] = -1;
     pthread_mutex_init(&bus->lock, NULL);
     mailbox_open(&bus->events, options->wake);
     bus->rabbit = rabbit_open(&rabbit);
-    if (bus->rabbit && buf_append(&bus->cluster, options->cluster) && mailbox_pipe(bus->pipe) &&
-        (bus->has_thread = worker_start(&bus->thread, bus_run, bus)))
+    if (bus->rabbit && buf_append(&bus->cluster, options->cluster) && os_wake_pipe(bus->pipe) &&
+        (bus->has_thread = os_thread_start(&bus->thread, bus_run, bus)))
         return bus;
     bus_free(bus);
     return NULL;

@@ -26,7 +26,7 @@
 #ifndef WSPUSH_CLUSTER_BUS_H
 #define WSPUSH_CLUSTER_BUS_H
 
-#include "cluster_bus_event.h"
+#include "cluster_stream.h"
 #include "config.h"
 
 #define BUS_BYTES_MAX (64 * 1024 * 1024)

@@ -6,7 +6,7 @@
  * Events go through a mailbox, and under the lock: once bus_close has abandoned a thread that
  * hangs, the descriptor that the mailbox writes to may be another file's.
  *
- * Invariants: each publication that bus_publish takes comes to its end once, in bus_end: by an
+ * Invariants: each publication that bus_publish takes comes to its end once, in bus_complete: by an
  * echo, or in LANE_SEND by a failure. `bytes` and `pending` count those that have not. A batch that
  * leaves the flight releases the binding that it relies on. */
 #include "cluster_bus_state.h"
@@ -14,18 +14,9 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BUS_LOST_AFTER 250 /* milliseconds without an echo after which a batch may be lost */
-
-int64_t bus_now_us(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
 
 void bus_post(struct bus *bus, struct bus_event *event)
 {
@@ -37,20 +28,20 @@ void bus_post(struct bus *bus, struct bus_event *event)
     pthread_mutex_unlock(&bus->lock);
 }
 
-void bus_tell(struct bus *bus, enum bus_event_kind kind, const char *text)
+void bus_post_new(struct bus *bus, enum bus_event_kind kind, const char *text)
 {
     bus_post(bus, bus_new_event(kind, text));
 }
 
-void bus_note(struct bus *bus, int64_t *noted, int64_t pause, const char *text)
+void bus_warn(struct bus *bus, int64_t *noted, int64_t pause, const char *text)
 {
     if (*noted && bus->clock - *noted < pause)
         return;
     *noted = bus->clock;
-    bus_tell(bus, BUS_NOTED, text);
+    bus_post_new(bus, BUS_WARNING, text);
 }
 
-void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count, bool good)
+void bus_complete(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count, bool good)
 {
     pthread_mutex_lock(&bus->lock);
     bus->bytes[lane] -= bytes;
@@ -72,7 +63,7 @@ void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *tex
                               .batch.partition = entry->partition,
                               .text = str_from(text)};
 
-    bus_end(bus, LANE_SEND, stream_cost(entry), 1, false);
+    bus_complete(bus, LANE_SEND, stream_cost(entry), 1, false);
     memcpy(entry, &event, sizeof event);
     bus_post(bus, (struct bus_event *)(void *)entry);
 }
@@ -119,7 +110,7 @@ void bus_fail_sends(struct bus *bus)
         batch = bus->streams[partition][LANE_NOTICE].in_flight;
         if (batch) {
             bus_release(bus, batch);
-            batch->again = true;
+            batch->resend = true;
         }
     }
 }
@@ -147,8 +138,8 @@ void bus_set_up(struct bus *bus, bool up)
 
 void bus_wake(struct bus *bus)
 {
-    if (!bus->woken && write(bus->pipe[1], "w", 1) < 0)
-        return; /* a full pipe wakes as well */
+    if (!bus->woken)
+        os_wake(bus->pipe[1]);
     bus->woken = true;
 }
 
@@ -184,15 +175,15 @@ void bus_drop_lost(struct bus *bus, unsigned partition, int64_t probed_us)
         bus_fail_batch(bus, sends, sends->in_flight,
                        "RabbitMQ lost the message: what was behind it came back");
     if (notices && notices->at_us < probed_us)
-        notices->again = true;
+        notices->resend = true;
 }
 
-bool bus_is_stuck(const struct bus *bus, unsigned partition)
+bool bus_is_overdue(const struct bus *bus, unsigned partition)
 {
     for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
         const struct stream_batch *batch = bus->streams[partition][lane].in_flight;
 
-        if (batch && !batch->again && bus->clock - batch->at >= BUS_LOST_AFTER)
+        if (batch && !batch->resend && bus->clock - batch->at >= BUS_LOST_AFTER)
             return true;
     }
     return false;

@@ -3,8 +3,6 @@
 #ifndef WSPUSH_CLUSTER_BUS_STATE_H
 #define WSPUSH_CLUSTER_BUS_STATE_H
 
-#include "cluster_bus_event.h"
-#include "cluster_slots.h"
 #include "cluster_stream.h"
 #include "rabbit.h"
 
@@ -21,7 +19,7 @@ struct bus {
     bool has_thread;
 
     pthread_mutex_t lock; /* guards: */
-    bool woken, up, stop, ended, abandoned, paused, behind;
+    bool woken, up, stop, ended, abandoned, paused, catching_up;
     struct stream_list arrived;
     uint64_t acknowledged; /* by the loop */
     size_t bytes[LANE_COUNT];
@@ -37,31 +35,28 @@ struct bus {
     int64_t rpc_timeout;
     struct stream streams[WIRE_PARTITIONS][LANE_COUNT];
     struct bus_probe probes[WIRE_PARTITIONS];
-    unsigned probes_missing; /* before the bus is up */
-    unsigned turn;           /* the partition that is served first */
-    struct buf out;          /* the batch that is being sent */
-    bool blocked;            /* something waits until the socket takes more */
+    unsigned probes_missing;  /* before the bus is up */
+    unsigned first_partition; /* the partition that is served first */
+    struct buf out;           /* the batch that is being sent */
+    bool want_write;          /* something waits until the socket takes more */
     bool slow;
     bool was_up; /* on an earlier connection, */
     int64_t lost_at;
     struct {
         size_t size;
         bool given; /* to the loop */
-    } held[RABBIT_PREFETCH];
-    size_t held_first, held_count, held_bytes;
-    uint64_t stale;      /* given on earlier connections, and not acknowledged yet */
-    uint64_t done, told; /* deliveries that were dealt with; that RabbitMQ knows to be */
-    size_t untold_bytes;
-    int64_t untold_since;
+    } deliveries[RABBIT_PREFETCH];
+    size_t deliveries_first, deliveries_count, deliveries_bytes;
+    uint64_t stale;          /* given on earlier connections, and not acknowledged yet */
+    uint64_t handled, acked; /* deliveries that were dealt with; that RabbitMQ knows to be */
+    size_t unacked_bytes;
+    int64_t unacked_since;
     int64_t clock, seen_at; /* see above */
     int64_t retry_at, pause;
-    int64_t noted_strange, noted_made;
-    uint32_t generation; /* of the connection: the number of its probes */
-    char down[600];      /* the text of the last DOWN */
+    int64_t warned_foreign, warned_queue;
+    uint32_t generation;   /* of the connection: the number of its probes */
+    char down_reason[600]; /* the text of the last DOWN */
 };
-
-/* Microseconds of the steady clock. */
-int64_t bus_now_us(void);
 
 /* Wakes the thread. Call it with the lock. */
 void bus_wake(struct bus *bus);
@@ -70,13 +65,13 @@ void bus_wake(struct bus *bus);
 void bus_post(struct bus *bus, struct bus_event *event);
 
 /* Posts a new event. */
-void bus_tell(struct bus *bus, enum bus_event_kind kind, const char *text);
+void bus_post_new(struct bus *bus, enum bus_event_kind kind, const char *text);
 
 /* The same for the log, unless that was said less than `pause` milliseconds before `*noted`. */
-void bus_note(struct bus *bus, int64_t *noted, int64_t pause, const char *text);
+void bus_warn(struct bus *bus, int64_t *noted, int64_t pause, const char *text);
 
 /* Publications of a lane have come to their end: by an echo, or by a failure. */
-void bus_end(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count, bool good);
+void bus_complete(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t count, bool good);
 
 /* Fails what waits in LANE_SEND. `text` is a literal. */
 void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *text);
@@ -94,7 +89,7 @@ void bus_fail_batch(struct bus *bus, struct stream *stream, struct stream_batch 
 void bus_drop_lost(struct bus *bus, unsigned partition, int64_t probed_us);
 
 /* True if a batch of a partition should have come back by now. */
-bool bus_is_stuck(const struct bus *bus, unsigned partition);
+bool bus_is_overdue(const struct bus *bus, unsigned partition);
 
 /* The connection is lost: fails all sends; the notices in flight are to be published again. */
 void bus_fail_sends(struct bus *bus);

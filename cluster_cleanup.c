@@ -1,7 +1,7 @@
 /* cluster_cleanup.c - the presence records of dead nodes.
  *
  * lease:TEXT says who cleans up a node. It is taken with SET NX and expires soon: a holder that
- * dies delays the cleanup by LEASE_MOST, and one that lives renews it, also while the loop still
+ * dies delays the cleanup by LEASE_MAX, and one that lives renews it, also while the loop still
  * tells what was removed. So once the lease is gone, all has been told, or its holder is dead.
  *
  * A step reads some records, and removes them in one transaction, which fails if the node's key or
@@ -15,13 +15,13 @@
  * can be read, what the step removed is not told. */
 #include "cluster_cleanup.h"
 
-#include "worker.h"
+#include "os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define LEASE_MOST 3000 /* milliseconds */
+#define LEASE_MAX 3000 /* milliseconds */
 #define TOMBSTONE_TTL "86400000"
 #define MARK_MAX (NODE_TEXT_MAX + 24)
 
@@ -30,7 +30,7 @@ enum cleanup_state {
     CLEANUP_STEP,   /* removes the next records */
     CLEANUP_UNSURE, /* the reply to a transaction is lost: `removal` is what it would have removed
                      */
-    CLEANUP_TOLD,   /* waits for cleanup_go_on */
+    CLEANUP_POSTED, /* waits for cleanup_continue */
     CLEANUP_ENDED
 };
 
@@ -68,11 +68,11 @@ void cleanup_begin(struct cleanups *cleanups, const struct node_id *dead)
     *end = cleanup;
 }
 
-void cleanup_go_on(struct cleanups *cleanups, const struct node_id *dead)
+void cleanup_continue(struct cleanups *cleanups, const struct node_id *dead)
 {
     struct cleanup *cleanup = *cleanup_find(cleanups, dead);
 
-    if (cleanup && cleanup->state == CLEANUP_TOLD)
+    if (cleanup && cleanup->state == CLEANUP_POSTED)
         cleanup->state = CLEANUP_STEP;
 }
 
@@ -80,7 +80,7 @@ static int64_t cleanup_lease_ttl(const struct store *store)
 {
     int64_t ttl = (int64_t)store->config->node_ttl;
 
-    return ttl < LEASE_MOST ? ttl : LEASE_MOST;
+    return ttl < LEASE_MAX ? ttl : LEASE_MAX;
 }
 
 /* Milliseconds as text. */
@@ -94,9 +94,9 @@ static const char *cleanup_write_ttl(const struct store *store, struct cleanup_n
     return number->at;
 }
 
-static void cleanup_note_lease(struct cleanup *cleanup, const struct store *store)
+static void cleanup_schedule_renewal(struct cleanup *cleanup, const struct store *store)
 {
-    cleanup->renew_at = worker_now() + cleanup_lease_ttl(store) / 3;
+    cleanup->renew_at = os_now_ms() + cleanup_lease_ttl(store) / 3;
 }
 
 /* Takes the lease; another node that has it cleans up. */
@@ -107,16 +107,16 @@ static void cleanup_take_lease(struct cleanup *cleanup, struct store *store)
     struct redis_reply reply;
     struct str self = str_from(store->text);
 
-    if (!store_claim(store, &reply, store_name(store, "lease:", cleanup->text, &room), self,
-                     cleanup_write_ttl(store, &ttl)))
+    if (!store_set_once(store, &reply, store_name(store, "lease:", cleanup->text, &room), self,
+                        cleanup_write_ttl(store, &ttl)))
         return;
-    cleanup_note_lease(cleanup, store);
+    cleanup_schedule_renewal(cleanup, store);
     cleanup->state = str_equal(reply.text, self) ? CLEANUP_STEP : CLEANUP_ENDED;
 }
 
 /* Runs one command on the lease, if it is this node's. */
-static void cleanup_touch_lease(struct cleanup *cleanup, struct store *store,
-                                const struct str *words)
+static void cleanup_run_on_lease(struct cleanup *cleanup, struct store *store,
+                                 const struct str *words)
 {
     struct store_key room;
     struct str lease = store_name(store, "lease:", cleanup->text, &room);
@@ -137,12 +137,12 @@ static void cleanup_renew_lease(struct cleanup *cleanup, struct store *store)
     struct store_key room;
     struct cleanup_number ttl;
 
-    cleanup_note_lease(cleanup, store);
-    cleanup_touch_lease(cleanup, store,
-                        (struct str[]){STR("PEXPIRE"),
-                                       store_name(store, "lease:", cleanup->text, &room),
-                                       str_from(cleanup_write_ttl(store, &ttl)),
-                                       {0}});
+    cleanup_schedule_renewal(cleanup, store);
+    cleanup_run_on_lease(cleanup, store,
+                         (struct str[]){STR("PEXPIRE"),
+                                        store_name(store, "lease:", cleanup->text, &room),
+                                        str_from(cleanup_write_ttl(store, &ttl)),
+                                        {0}});
 }
 
 /* The node is back, or another one has the lease. */
@@ -151,7 +151,7 @@ static void cleanup_end(struct cleanup *cleanup, struct store *store)
     struct store_key room;
 
     cleanup->state = CLEANUP_ENDED;
-    cleanup_touch_lease(
+    cleanup_run_on_lease(
         cleanup, store,
         (struct str[]){STR("DEL"), store_name(store, "lease:", cleanup->text, &room), {0}});
 }
@@ -262,8 +262,8 @@ static bool cleanup_send_removal(const struct cleanup *cleanup, struct store *st
 
 /* Tells what was removed: those records for which `replies`, behind two others, are 1; all without
  * replies. */
-static void cleanup_tell(struct cleanup *cleanup, struct store *store,
-                         struct registry_event *removal, const struct redis_reply *replies)
+static void cleanup_post_removed(struct cleanup *cleanup, struct store *store,
+                                 struct registry_event *removal, const struct redis_reply *replies)
 {
     struct str *records = (struct str *)(removal + 1);
     size_t count = 0;
@@ -272,7 +272,7 @@ static void cleanup_tell(struct cleanup *cleanup, struct store *store,
         if (!replies || (i + 2 < replies->count && redis_element(replies, i + 2).number == 1))
             records[count++] = records[i];
     removal->count = count;
-    cleanup->state = count ? CLEANUP_TOLD : CLEANUP_STEP;
+    cleanup->state = count ? CLEANUP_POSTED : CLEANUP_STEP;
     if (count)
         mailbox_post(store->events, &removal->mail);
     else
@@ -293,9 +293,9 @@ static void cleanup_remove(struct cleanup *cleanup, struct cleanups *cleanups,
         return;
     }
     done = store_skip(store, removal->count + 4, &reply);
-    cleanup_note_lease(cleanup, store);
+    cleanup_schedule_renewal(cleanup, store);
     if (done && reply.type == REDIS_LIST) {
-        cleanup_tell(cleanup, store, removal, &reply);
+        cleanup_post_removed(cleanup, store, removal, &reply);
     } else if (!done && !redis_is_connected(store->redis)) {
         cleanup->state = CLEANUP_UNSURE;
         cleanup->removal = removal;
@@ -326,7 +326,7 @@ static void cleanup_finish(struct cleanup *cleanup, struct store *store)
 }
 
 /* Was the transaction done whose reply was lost? */
-static void cleanup_make_sure(struct cleanup *cleanup, struct store *store)
+static void cleanup_resolve(struct cleanup *cleanup, struct store *store)
 {
     struct store_key room;
     struct redis_reply reply;
@@ -338,12 +338,12 @@ static void cleanup_make_sure(struct cleanup *cleanup, struct store *store)
     cleanup->removal = NULL;
     cleanup->state = CLEANUP_STEP;
     if (str_equal(reply.text, str_from(cleanup->mark)))
-        cleanup_tell(cleanup, store, removal, NULL);
+        cleanup_post_removed(cleanup, store, removal, NULL);
     else
         free(removal);
 }
 
-static void cleanup_work(struct cleanup *cleanup, struct cleanups *cleanups)
+static void cleanup_remove_some(struct cleanup *cleanup, struct cleanups *cleanups)
 {
     struct store *store = cleanups->store;
     struct registry_event *removal = NULL;
@@ -369,7 +369,7 @@ static void cleanup_work(struct cleanup *cleanup, struct cleanups *cleanups)
 /* When a cleanup has something to do. */
 static int64_t cleanup_due(const struct cleanup *cleanup)
 {
-    return cleanup->state == CLEANUP_TOLD ? cleanup->renew_at : 0;
+    return cleanup->state == CLEANUP_POSTED ? cleanup->renew_at : 0;
 }
 
 int64_t cleanup_deadline(const struct cleanups *cleanups)
@@ -394,9 +394,9 @@ void cleanup_step(struct cleanups *cleanups)
 {
     struct cleanup **at = &cleanups->first, *cleanup;
 
-    if (cleanup_deadline(cleanups) > worker_now())
+    if (cleanup_deadline(cleanups) > os_now_ms())
         return;
-    while (cleanup_due(*at) > worker_now())
+    while (cleanup_due(*at) > os_now_ms())
         at = &(*at)->next;
     cleanup = *at;
     *at = cleanup->next;
@@ -404,9 +404,9 @@ void cleanup_step(struct cleanups *cleanups)
     if (cleanup->state == CLEANUP_LEASE)
         cleanup_take_lease(cleanup, cleanups->store);
     else if (cleanup->state == CLEANUP_STEP)
-        cleanup_work(cleanup, cleanups);
+        cleanup_remove_some(cleanup, cleanups);
     else if (cleanup->state == CLEANUP_UNSURE)
-        cleanup_make_sure(cleanup, cleanups->store);
+        cleanup_resolve(cleanup, cleanups->store);
     else
         cleanup_renew_lease(cleanup, cleanups->store);
     if (cleanup->state == CLEANUP_ENDED) {

@@ -20,7 +20,7 @@ struct cleanups {
 void cleanup_begin(struct cleanups *cleanups, const struct node_id *dead);
 
 /* What the last REMOVED of this node told of has been told. */
-void cleanup_go_on(struct cleanups *cleanups, const struct node_id *dead);
+void cleanup_continue(struct cleanups *cleanups, const struct node_id *dead);
 
 /* One step of one cleanup that has something to do; they take turns. Posts REMOVED. */
 void cleanup_step(struct cleanups *cleanups);

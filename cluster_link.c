@@ -17,7 +17,6 @@
  * Threads: only the loop's. */
 #include "cluster_link.h"
 
-#include "cluster_hello.h"
 #include "conn.h"
 #include "ws.h"
 
@@ -38,13 +37,13 @@
 #define PING_EVERY 1000            /* milliseconds */
 #define SUSPECT_AFTER 2500         /* milliseconds of silence after which nothing is sent */
 #define BROKEN_AFTER 6000          /* milliseconds of silence after which a link is given up */
-#define REFUSAL_PAUSE 10000        /* milliseconds between two lines about refused links */
+#define REJECTION_LOG_PAUSE 10000  /* milliseconds between two lines about refused links */
 #define QUEUE_MAX (64u * 1024 * 1024)
 
 enum link_state {
     LINK_CONNECTING, /* the connection is not there yet */
     LINK_SECURING,   /* the TLS handshake goes on */
-    LINK_GREETING,   /* the other's hello is awaited */
+    LINK_HELLO,      /* the other's hello is awaited */
     LINK_CONFIRMING, /* connected from here: the ping is awaited */
     LINK_UP,
     LINK_DEAD
@@ -81,7 +80,7 @@ struct links {
     struct link_event *oldest, *newest;
     int64_t now;
     int64_t accept_after; /* no accepting before this time */
-    int64_t refusals_after, refusals_left_out;
+    int64_t rejections_logged_after, rejections_unlogged;
 };
 
 /* --- small things ---------------------------------------------------------------------------- */
@@ -106,8 +105,8 @@ static void links_log(const struct links *links, enum log_level level, const cha
 }
 
 /* Leaves an event, and takes `text`. Without memory the message is lost, as on a broken link. */
-static void links_leave(struct links *links, enum link_event_kind kind, const struct node_id *from,
-                        struct buf text)
+static void links_post(struct links *links, enum link_event_kind kind, const struct node_id *from,
+                       struct buf text)
 {
     struct link_event *event = calloc(1, sizeof *event);
 
@@ -164,9 +163,9 @@ static void links_fail(const struct links *links, struct peer *peer, const struc
     bool named = peer->resolved != NULL, refused = link && link->wrong_key;
     bool goes_on = peer_fail(peer, refused, links->options.keys->count, links->now);
 
-    if (!peer->told && !(goes_on && refused))
+    if (!peer->failure_logged && !(goes_on && refused))
         links_log(links, LOG_WARN, "no link to a node", &peer->id, named ? link : NULL, reason);
-    peer->told = peer->told || !goes_on;
+    peer->failure_logged = peer->failure_logged || !goes_on;
 }
 
 static void link_end(struct links *links, struct link *link, const char *reason)
@@ -183,11 +182,11 @@ static void link_end(struct links *links, struct link *link, const char *reason)
         if (peer->link == link) {
             peer->link = NULL;
             peer_pause(peer, links->now);
-            links_leave(links, LINK_EVENT_DOWN, &peer->id, (struct buf){0});
+            links_post(links, LINK_EVENT_DOWN, &peer->id, (struct buf){0});
             links_log(links, link->closed ? LOG_INFO : LOG_WARN,
                       link->closed ? "a node has closed its link" : "the link to a node has broken",
                       &peer->id, NULL, link->closed ? NULL : reason);
-            peer->told = !link->closed;
+            peer->failure_logged = !link->closed;
         }
     }
     if (link->unauthenticated)
@@ -201,22 +200,22 @@ static void link_end(struct links *links, struct link *link, const char *reason)
 
 /* Ends a link before it is up. Of accepted ones a stranger can cause any number: some are logged.
  */
-static void link_refuse(struct links *links, struct link *link, enum log_level level,
+static void link_reject(struct links *links, struct link *link, enum log_level level,
                         const char *reason)
 {
     char text[400];
 
     if (!link->connects && level < LOG_WARN) {
         links_log(links, level, "refused a link", NULL, link, reason);
-    } else if (!link->connects && links->now < links->refusals_after) {
-        links->refusals_left_out++;
+    } else if (!link->connects && links->now < links->rejections_logged_after) {
+        links->rejections_unlogged++;
     } else if (!link->connects) {
         snprintf(text, sizeof text, "%s (and %lld before it)", reason,
-                 (long long)links->refusals_left_out);
+                 (long long)links->rejections_unlogged);
         links_log(links, level, "refused a link", link->other.name[0] ? &link->other : NULL, link,
-                  links->refusals_left_out ? text : reason);
-        links->refusals_after = links->now + REFUSAL_PAUSE;
-        links->refusals_left_out = 0;
+                  links->rejections_unlogged ? text : reason);
+        links->rejections_logged_after = links->now + REJECTION_LOG_PAUSE;
+        links->rejections_unlogged = 0;
     }
     link_end(links, link, reason);
 }
@@ -247,14 +246,14 @@ static bool link_send(struct links *links, struct link *link, enum ws_opcode opc
                       struct str payload)
 {
     uint8_t mask[4] = {0};
-    struct message *message;
+    struct rcbuf *message;
     bool queued;
 
     if (link->connects) /* RFC 6455, 5.3; what it is to hide from proxies TLS hides already */
         crypto_random(mask, sizeof mask);
     message = link->connects ? ws_masked_frame(opcode, payload, mask) : ws_frame(opcode, payload);
     queued = message && conn_queue(&link->conn, message, QUEUE_MAX);
-    message_release(message);
+    rcbuf_release(message);
     link->last_sent = links->now;
     return queued;
 }
@@ -281,7 +280,7 @@ static bool link_send_hello(struct links *links, struct link *link)
 
 /* The link is up: it takes the place of the one before it, and of the one that is being connected.
  */
-static void link_come_up(struct links *links, struct link *link, struct peer *peer)
+static void link_on_up(struct links *links, struct link *link, struct peer *peer)
 {
     struct link *connecting = peer->connecting;
     struct log_field fields[] = {{.name = "node", .text = str_from(peer->id.name)},
@@ -299,7 +298,7 @@ static void link_come_up(struct links *links, struct link *link, struct peer *pe
     peer->version = link->version;
     peer_succeed(peer);
     log_write(links->options.log, LOG_INFO, "linked to a node", fields);
-    links_leave(links, LINK_EVENT_UP, &peer->id, (struct buf){0});
+    links_post(links, LINK_EVENT_UP, &peer->id, (struct buf){0});
 }
 
 /* Accepted: the other has said who it is. */
@@ -309,14 +308,14 @@ static void link_decide(struct links *links, struct link *link)
     bool later = peer && peer_is_earlier(peer, &links->self);
 
     if (!peer)
-        link_refuse(links, link, LOG_WARN, "out of memory");
+        link_reject(links, link, LOG_WARN, "out of memory");
     else if (later && ((peer->link && peer->link->connects && links_reach(links, peer)) ||
                        (peer->connecting && peer->connecting->state == LINK_CONFIRMING)))
-        link_refuse(links, link, LOG_DEBUG, "this node has connected to it meanwhile");
+        link_reject(links, link, LOG_DEBUG, "this node has connected to it meanwhile");
     else if (!link_send(links, link, WS_PING, (struct str){0}))
-        link_refuse(links, link, LOG_WARN, "out of memory");
+        link_reject(links, link, LOG_WARN, "out of memory");
     else
-        link_come_up(links, link, peer);
+        link_on_up(links, link, peer);
 }
 
 static void link_take_hello(struct links *links, struct link *link, struct str text)
@@ -325,25 +324,25 @@ static void link_take_hello(struct links *links, struct link *link, struct str t
     char reason[300];
 
     if (!hello_read(text, &hello)) {
-        link_refuse(links, link, LOG_WARN, "it sent no hello of this protocol");
+        link_reject(links, link, LOG_WARN, "it sent no hello of this protocol");
         return;
     }
     if (link->connects && !node_equal(&hello.node, &link->other)) {
-        link_refuse(links, link, LOG_WARN,
+        link_reject(links, link, LOG_WARN,
                     "another node answers at its address, or the same one after a restart");
         return;
     }
     if (node_equal_name(&hello.node, &links->self)) {
-        link_refuse(links, link, LOG_WARN, "it has the name of this node");
+        link_reject(links, link, LOG_WARN, "it has the name of this node");
         return;
     }
     link->other = hello.node;
     link->version = hello.version < WIRE_VERSION ? hello.version : WIRE_VERSION;
     if (link->connects && !link_send_hello(links, link)) {
-        link_refuse(links, link, LOG_WARN, "out of memory");
+        link_reject(links, link, LOG_WARN, "out of memory");
     } else if (!hello_overlaps(&hello, reason, sizeof reason)) {
         conn_flush(&link->conn); /* the other logs the reason as well */
-        link_refuse(links, link, LOG_WARN, reason);
+        link_reject(links, link, LOG_WARN, reason);
     } else if (link->connects) {
         link->state = LINK_CONFIRMING;
     } else {
@@ -356,11 +355,11 @@ static void link_take_hello(struct links *links, struct link *link, struct str t
 static void link_take_piece(struct links *links, struct link *link, const struct ws_event *event)
 {
     if (event->opcode != WS_TEXT || link->state == LINK_CONFIRMING) {
-        link_refuse(links, link, LOG_WARN, "it breaks the protocol: no such message here");
+        link_reject(links, link, LOG_WARN, "it breaks the protocol: no such message here");
     } else if (!buf_append(&link->message, event->payload)) {
-        link_refuse(links, link, LOG_WARN, "out of memory");
+        link_reject(links, link, LOG_WARN, "out of memory");
     } else if (event->last && link->state == LINK_UP) {
-        links_leave(links, LINK_EVENT_MESSAGE, &link->other, link->message);
+        links_post(links, LINK_EVENT_MESSAGE, &link->other, link->message);
         link->message = (struct buf){0};
     } else if (event->last) {
         link_take_hello(links, link, str_of(&link->message));
@@ -371,9 +370,9 @@ static void link_take_piece(struct links *links, struct link *link, const struct
 static void link_take_control(struct links *links, struct link *link, const struct ws_event *event)
 {
     if (link->state == LINK_CONFIRMING && event->opcode == WS_PING)
-        link_come_up(links, link, links_find(links, &link->other));
+        link_on_up(links, link, links_find(links, &link->other));
     if (link->state != LINK_UP) /* an answer could be asked for again and again */
-        link_refuse(links, link, LOG_WARN,
+        link_reject(links, link, LOG_WARN,
                     "it breaks the protocol: a control frame before a hello");
     else if (event->opcode == WS_PING)
         link_send(links, link, WS_PONG, event->payload);
@@ -396,25 +395,25 @@ static size_t link_take_frame(struct links *links, struct link *link, struct con
         link_take_control(links, link, &event);
         break;
     case WS_EVENT_BAD:
-        link_refuse(links, link, LOG_WARN, event.error);
+        link_reject(links, link, LOG_WARN, event.error);
         break;
     }
     return used;
 }
 
 /* The TLS handshake is done: the other has a key of ours. */
-static void link_greet(struct links *links, struct link *link)
+static void link_on_secured(struct links *links, struct link *link)
 {
     if (link->unauthenticated)
         links->unauthenticated_count--;
     link->unauthenticated = false;
-    link->state = LINK_GREETING;
+    link->state = LINK_HELLO;
     link->reader = (struct ws_reader){.limit = LINK_PREAUTH_MAX, .from_server = link->connects};
     if (!link->connects && !link_send_hello(links, link))
-        link_refuse(links, link, LOG_WARN, "out of memory");
+        link_reject(links, link, LOG_WARN, "out of memory");
 }
 
-static void link_take_end(struct links *links, struct link *link)
+static void link_on_end(struct links *links, struct link *link)
 {
     const char *detail = conn_failure(&link->conn);
     char reason[300];
@@ -424,16 +423,16 @@ static void link_take_end(struct links *links, struct link *link)
         link->closed = !detail && !link->conn.broken;
         link_end(links, link, detail ? detail : "connection broken");
     } else if (link->wrong_key) {
-        link_refuse(links, link, LOG_WARN,
+        link_reject(links, link, LOG_WARN,
                     "it has another key: set the same [common] crypto_key on every node");
     } else if (!conn_is_opening(&link->conn)) {
-        link_refuse(links, link, LOG_DEBUG, "closed by the other node, whose log says why");
+        link_reject(links, link, LOG_DEBUG, "closed by the other node, whose log says why");
     } else {
         snprintf(reason, sizeof reason,
                  "the TLS handshake failed (%s): a node without a protocol version (replace it), "
                  "a node of another crypto_key, or no node",
                  detail ? detail : "closed");
-        link_refuse(links, link, LOG_DEBUG, reason);
+        link_reject(links, link, LOG_DEBUG, reason);
     }
 }
 
@@ -445,13 +444,13 @@ static bool link_read_once(struct links *links, struct link *link)
     enum conn_status status = conn_fill(&link->conn, CONN_SCRATCH, &bytes);
 
     if (status == CONN_PLAIN)
-        link_refuse(links, link, LOG_WARN,
+        link_reject(links, link, LOG_WARN,
                     "it speaks plain HTTP: a node without a protocol version (replace it), or no "
                     "node");
     else if (status == CONN_ENDED)
-        link_take_end(links, link);
+        link_on_end(links, link);
     else if (link->state == LINK_SECURING && !conn_is_opening(&link->conn))
-        link_greet(links, link);
+        link_on_secured(links, link);
     if (status != CONN_READY || link->state == LINK_DEAD)
         return false;
     link->last_heard = links->now;
@@ -464,7 +463,7 @@ static bool link_read_once(struct links *links, struct link *link)
     if (link->state == LINK_DEAD)
         return false;
     if (link->state != LINK_UP && link->preauth > LINK_PREAUTH_MAX) {
-        link_refuse(links, link, LOG_WARN, "it breaks the protocol: too many bytes before a hello");
+        link_reject(links, link, LOG_WARN, "it breaks the protocol: too many bytes before a hello");
         return false;
     }
     conn_keep(&link->conn, bytes);
@@ -512,7 +511,7 @@ static void links_end_unauthenticated(struct links *links)
     while (link && !link->unauthenticated)
         link = link->next;
     if (link)
-        link_refuse(links, link, LOG_DEBUG, "too many links without a TLS handshake");
+        link_reject(links, link, LOG_DEBUG, "too many links without a TLS handshake");
 }
 
 static void links_accept(struct links *links)
@@ -540,7 +539,7 @@ static void links_accept(struct links *links)
         link->unauthenticated = true;
         links->unauthenticated_count++;
         if (!conn_secure(&link->conn, links->tls))
-            link_refuse(links, link, LOG_WARN, "out of memory");
+            link_reject(links, link, LOG_WARN, "out of memory");
     }
 }
 
@@ -633,7 +632,7 @@ static bool link_is_overdue(const struct links *links, const struct link *link)
 
 /* Does what is due. After a standstill of this node what it has not read is in the kernel: that is
  * read before the other is judged. */
-static void link_keep(struct links *links, struct link *link)
+static void link_check(struct links *links, struct link *link)
 {
     if (link_is_overdue(links, link) && link->state != LINK_CONNECTING)
         link_read(links, link);
@@ -644,14 +643,14 @@ static void link_keep(struct links *links, struct link *link)
     else if (link_is_overdue(links, link) && link->state == LINK_UP)
         link_end(links, link, "no sign of life");
     else if (link_is_overdue(links, link))
-        link_refuse(links, link, LOG_DEBUG,
+        link_reject(links, link, LOG_DEBUG,
                     link->state == LINK_CONNECTING ? "no connection in time" : "no hello in time");
     else if (link->state == LINK_UP && links->now - link->last_sent >= PING_EVERY)
         link_send(links, link, WS_PING, (struct str){0});
 }
 
 /* Takes what names were found to stand for, and connects to the peers for which that is due. */
-static void links_keep_peers(struct links *links)
+static void links_check_peers(struct links *links)
 {
     struct lookup_result *result;
     struct peer *peer;
@@ -666,10 +665,10 @@ static void links_keep_peers(struct links *links)
     for (peer = links->peers; peer; peer = peer->next) {
         if (!peer->link && peer->listed && !peer->missing_since)
             peer->missing_since = links->now;
-        if (peer->looking_up && links->now >= peer->retry_at && !peer->told) {
+        if (peer->looking_up && links->now >= peer->retry_at && !peer->failure_logged) {
             links_log(links, LOG_WARN, "no link to a node", &peer->id, NULL,
                       "its name is still being looked up");
-            peer->told = true;
+            peer->failure_logged = true;
         }
         if (links->now >= peer_connect_at(peer, &links->self, links->now))
             links_connect(links, peer);
@@ -690,8 +689,8 @@ void links_serve(struct links *links, const struct pollfd *polls, int64_t now)
             link_serve(links, link, polls[i].revents);
     for (link = links->links; link; link = link->next)
         if (link->state != LINK_DEAD)
-            link_keep(links, link);
-    links_keep_peers(links);
+            link_check(links, link);
+    links_check_peers(links);
 }
 
 void links_flush(struct links *links)

@@ -9,10 +9,12 @@
  * descriptor may be closed, and its number used again, as soon as lookup_close has returned. */
 #include "cluster_lookup.h"
 
-#include "worker.h"
+#include "os.h"
+#include "os.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -139,8 +141,8 @@ static void *lookup_work(void *argument)
         pthread_mutex_lock(&lookup->lock);
         was_empty = !lookup->found.first;
         lookup_append(&lookup->found, result);
-        if (was_empty && !lookup->closed && write(lookup->wake, "r", 1) < 0)
-            continue; /* a full pipe wakes the loop as well */
+        if (was_empty && !lookup->closed)
+            os_wake(lookup->wake);
     }
     pthread_mutex_unlock(&lookup->lock);
     lookup_free(lookup); /* lookup_close has left it to this thread */
@@ -172,7 +174,7 @@ bool lookup_ask(struct lookup *lookup, struct str host)
         return false;
     memcpy(question->host, host.at, host.length);
     if (!lookup->started) {
-        lookup->started = worker_start(&thread, lookup_work, lookup);
+        lookup->started = os_thread_start(&thread, lookup_work, lookup);
         if (!lookup->started) {
             free(question);
             return false;
@@ -208,4 +210,68 @@ void lookup_close(struct lookup *lookup)
     lookup->closed = true;
     pthread_cond_signal(&lookup->changed);
     pthread_mutex_unlock(&lookup->lock);
+}
+
+/* --- for a thread that waits ------------------------------------------------------------------ */
+
+static bool resolver_open(struct resolver *resolver)
+{
+    if (resolver->lookup)
+        return true;
+    if (!os_wake_pipe(resolver->pipe))
+        return false;
+    resolver->lookup = lookup_open(resolver->pipe[1]);
+    if (resolver->lookup)
+        return true;
+    close(resolver->pipe[0]);
+    close(resolver->pipe[1]);
+    return false;
+}
+
+void resolver_close(struct resolver *resolver)
+{
+    if (!resolver->lookup)
+        return;
+    lookup_close(resolver->lookup);
+    close(resolver->pipe[0]);
+    close(resolver->pipe[1]);
+    *resolver = (struct resolver){0};
+}
+
+static void resolver_add(struct resolver_result *result, const union lookup_address *address)
+{
+    if (getnameinfo(&address->any, lookup_size(address), result->addresses[result->count],
+                    RESOLVER_TEXT_MAX, NULL, 0, NI_NUMERICHOST) == 0)
+        result->count++;
+}
+
+void resolver_find(struct resolver *resolver, const char *host, int64_t limit,
+                   struct resolver_result *result)
+{
+    struct pollfd ready = {.events = POLLIN};
+    union lookup_address address;
+    struct lookup_result *found;
+
+    *result = (struct resolver_result){.error = "its name is not resolved in time"};
+    if (lookup_read(str_from(host), &address)) {
+        resolver_add(result, &address);
+        return;
+    }
+    if (!resolver_open(resolver) ||
+        !(resolver->asked = resolver->asked || lookup_ask(resolver->lookup, str_from(host)))) {
+        result->error = "no thread or memory to look its name up";
+        return;
+    }
+    ready.fd = resolver->pipe[0];
+    poll(&ready, 1, (int)limit);
+    os_drain(ready.fd);
+    found = lookup_take(resolver->lookup);
+    if (!found)
+        return;
+    resolver->asked = false;
+    if (found->error)
+        result->error = found->error;
+    for (size_t i = 0; i < found->count && i < RESOLVER_ADDRESSES_MAX; i++)
+        resolver_add(result, &found->addresses[i]);
+    free(found);
 }

@@ -14,7 +14,7 @@
  * member is REVIVED once the lease is gone, for its holder has told everything by then. */
 #include "cluster_member.h"
 
-#include "worker.h"
+#include "os.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,37 +48,36 @@ static bool member_read_clock(struct member *member)
 
 /* Room for this node's line in the key "key". */
 struct member_line {
-    char at[2 * MEMBER_PROOF_TEXT + 24];
+    char at[2 * MEMBER_MAC_TEXT + 24];
 };
 
 static struct str member_write_line(const struct member *member, struct member_line *line)
 {
-    const struct member_proof *proof = member->proofs;
-    int length =
-        snprintf(line->at, sizeof line->at, "%d %.*s %.*s", WIRE_VERSION, (int)MEMBER_PROOF_TEXT,
-                 proof->exchange, (int)MEMBER_PROOF_TEXT, proof->key);
+    const struct member_macs *proof = member->macs;
+    int length = snprintf(line->at, sizeof line->at, "%d %.*s %.*s", WIRE_VERSION,
+                          (int)MEMBER_MAC_TEXT, proof->exchange, (int)MEMBER_MAC_TEXT, proof->key);
 
     return (struct str){line->at, (size_t)length};
 }
 
-const char *member_judge(const struct member *member, struct str line)
+const char *member_check_line(const struct member *member, struct str line)
 {
     struct str rest = line, number = str_cut(&rest, ' '), exchange = str_cut(&rest, ' ');
     struct str key = str_cut(&rest, ' ');
     uint64_t version = 0;
 
-    if (number.length == MEMBER_PROOF_TEXT)
+    if (number.length == MEMBER_MAC_TEXT)
         return "the nodes that are running are of a version before protocol 1, which this one "
                "cannot join: stop all of them, then start this one";
     if (!str_number(number, UINT32_MAX, &version) || version + 1 < WIRE_VERSION ||
         version > WIRE_VERSION + 1)
         return "the nodes that are running are of a version that this one does not understand: "
                "replace nodes by those of the next version, one version after the other";
-    for (size_t i = 0; i < member->proof_count; i++) {
-        const struct member_proof *proof = &member->proofs[i];
+    for (size_t i = 0; i < member->mac_count; i++) {
+        const struct member_macs *proof = &member->macs[i];
 
-        if (crypto_equal(key, (struct str){proof->key, MEMBER_PROOF_TEXT}))
-            return crypto_equal(exchange, (struct str){proof->exchange, MEMBER_PROOF_TEXT})
+        if (crypto_equal(key, (struct str){proof->key, MEMBER_MAC_TEXT}))
+            return crypto_equal(exchange, (struct str){proof->exchange, MEMBER_MAC_TEXT})
                        ? NULL
                        : "the nodes that are running have another [rabbitmq] exchange or vhost: "
                          "set the same on every node and restart this one";
@@ -96,37 +95,37 @@ static bool member_check_key(struct member *member)
     struct redis_reply reply;
     const char *problem;
 
-    if (!store_claim(store, &reply, store_name(store, "key", "", &room),
-                     member_write_line(member, &line), member->key_ttl))
+    if (!store_set_once(store, &reply, store_name(store, "key", "", &room),
+                        member_write_line(member, &line), member->key_ttl))
         return false;
-    problem = reply.type == REDIS_TEXT ? member_judge(member, reply.text) : NULL;
+    problem = reply.type == REDIS_TEXT ? member_check_line(member, reply.text) : NULL;
     return !problem || store_wait(store, problem);
 }
 
 /* A node of our name is registered. If it lives it will say so again, and then it is a conflict; if
  * it does not, it was this node before a crash. True: it does not. */
-static bool member_outwait_rival(struct member *member, struct str name)
+static bool member_wait_for_other(struct member *member, struct str name)
 {
     struct store *store = member->store;
     struct redis_reply reply;
-    int64_t now = worker_now(), ttl = (int64_t)store->config->node_ttl;
+    int64_t now = os_now_ms(), ttl = (int64_t)store->config->node_ttl;
     char text[120 + NODE_NAME_MAX];
 
     if (!store_call(store, &reply, (struct str[]){STR("PTTL"), name, {0}}))
         return false;
-    if (member->rival_since && reply.number > member->rival_ttl) {
+    if (member->other_since && reply.number > member->other_ttl) {
         snprintf(text, sizeof text,
                  "a living node has the name %s already: give this one another [cluster] "
                  "advertise or rpc_port, or stop that one",
                  store->self.name);
-        store_post(store, REGISTRY_CONFLICT, str_from(text));
-        member->conflict = true;
+        store_post(store, REGISTRY_NAME_CONFLICT, str_from(text));
+        member->name_conflict = true;
         return false;
     }
-    if (!member->rival_since)
-        member->rival_since = now;
-    member->rival_ttl = reply.number;
-    if (now - member->rival_since > ttl / 3 * 2)
+    if (!member->other_since)
+        member->other_since = now;
+    member->other_ttl = reply.number;
+    if (now - member->other_since > ttl / 3 * 2)
         return true;
     snprintf(text, sizeof text,
              "a node with the name %s is registered: waiting to see whether it lives, or was this "
@@ -135,7 +134,7 @@ static bool member_outwait_rival(struct member *member, struct str name)
     return store_wait(store, text);
 }
 
-static bool member_enter(struct member *member)
+static bool member_register(struct member *member)
 {
     struct store *store = member->store;
     struct store_key node_room, room;
@@ -146,10 +145,10 @@ static bool member_enter(struct member *member)
     if (!member_read_clock(member) || !member_check_key(member))
         return false;
     incarnation = str_from(member->incarnation);
-    if (!store_claim(store, &reply, node, incarnation, member->ttl))
+    if (!store_set_once(store, &reply, node, incarnation, member->ttl))
         return false;
     if (!str_equal(reply.text, incarnation) &&
-        (!member_outwait_rival(member, node) ||
+        (!member_wait_for_other(member, node) ||
          !store_send_set(store, node, incarnation, member->ttl, false) ||
          !store_next(store, &reply)))
         return false;
@@ -171,7 +170,7 @@ static struct str member_info_value(struct str info, struct str name)
 }
 
 /* Notes that Redis may lose accounts, where that can be seen: INFO and CONFIG may be forbidden. */
-static void member_check_keeping(struct store *store)
+static void member_check_durability(struct store *store)
 {
     struct redis *redis = store->redis;
     struct redis_reply reply;
@@ -185,7 +184,7 @@ static void member_check_keeping(struct store *store)
     redis_next(redis, &reply);
     policy = member_info_value(reply.text, STR("maxmemory_policy"));
     if (policy.length && !str_equal(policy, STR("noeviction")))
-        store_post(store, REGISTRY_NOTED,
+        store_post(store, REGISTRY_WARNING,
                    STR("Redis drops keys when its memory is full: accounts and nodes may be lost; "
                        "set its maxmemory-policy to noeviction"));
     redis_next(redis, &reply);
@@ -193,24 +192,24 @@ static void member_check_keeping(struct store *store)
     redis_next(redis, &reply);
     if (no_file && reply.type == REDIS_LIST && reply.count == 2 &&
         redis_element(&reply, 1).text.length == 0)
-        store_post(store, REGISTRY_NOTED,
+        store_post(store, REGISTRY_WARNING,
                    STR("Redis writes nothing to its disk: when it stops, all accounts are lost; "
                        "set its appendonly to yes"));
 }
 
 static void member_join(struct member *member)
 {
-    if (member_enter(member)) {
+    if (member_register(member)) {
         member->joined = true;
-        store_arrive(member->store, REGISTRY_JOINED);
-        member_check_keeping(member->store);
+        store_on_connect(member->store, REGISTRY_JOINED);
+        member_check_durability(member->store);
     }
 }
 
 /* --- the heartbeat --------------------------------------------------------------------------- */
 
 /* Looks up to NODES_AT_ONCE nodes up: alive is whose name has the node key of this incarnation. */
-static bool member_look_at_nodes(struct store *store, struct registry_node *nodes, size_t count)
+static bool member_read_alive(struct store *store, struct registry_node *nodes, size_t count)
 {
     struct str words[NODES_AT_ONCE + 2] = {STR("MGET")};
     struct store_key rooms[NODES_AT_ONCE];
@@ -247,8 +246,8 @@ static bool member_list_nodes(struct store *store)
     for (size_t i = 0; i < reply.count; i++)
         count += node_read(redis_element(&reply, i).text, &nodes[count].id);
     for (size_t i = 0; i < count; i += NODES_AT_ONCE)
-        if (!member_look_at_nodes(store, nodes + i,
-                                  count - i < NODES_AT_ONCE ? count - i : NODES_AT_ONCE)) {
+        if (!member_read_alive(store, nodes + i,
+                               count - i < NODES_AT_ONCE ? count - i : NODES_AT_ONCE)) {
             free(event);
             return false;
         }
@@ -321,7 +320,7 @@ static bool member_revive(struct member *member)
         !store_next(store, &reply))
         return false;
     member->cleaned_up = false;
-    store_arrive(store, REGISTRY_REVIVED);
+    store_on_connect(store, REGISTRY_REVIVED);
     return true;
 }
 
@@ -330,7 +329,7 @@ static bool member_beat(struct member *member)
 {
     struct store *store = member->store;
     bool gone = false;
-    int64_t begun = worker_now();
+    int64_t begun = os_now_ms();
 
     if (!member_refresh(member, &gone))
         return false;
@@ -340,7 +339,7 @@ static bool member_beat(struct member *member)
         if (!member_revive(member))
             return false;
     } else if (!store->in_touch || gone) {
-        store_arrive(store, REGISTRY_BACK);
+        store_on_connect(store, REGISTRY_RECONNECTED);
     }
     return member_list_nodes(store);
 }
@@ -359,36 +358,36 @@ static int64_t member_pause(struct member *member, bool good)
     return pause < most ? pause : most;
 }
 
-void member_keep_time(struct member *member)
+void member_step(struct member *member)
 {
     bool good;
 
-    if (worker_now() < member->next_beat && !member->store->hurry)
+    if (os_now_ms() < member->next_beat && !member->store->beat_now)
         return;
-    member->store->hurry = false;
+    member->store->beat_now = false;
     if (!member->joined)
         member_join(member);
     good = member->joined && member_beat(member);
-    member->store->hurry = false; /* what has just failed is tried again after the pause */
-    member->next_beat = worker_now() + member_pause(member, good);
+    member->store->beat_now = false; /* what has just failed is tried again after the pause */
+    member->next_beat = os_now_ms() + member_pause(member, good);
 }
 
 bool member_is_alive(const struct member *member)
 {
     return member->joined && member->store->in_touch && !member->cleaned_up &&
-           worker_now() < member->next_beat && !member->store->hurry;
+           os_now_ms() < member->next_beat && !member->store->beat_now;
 }
 
 /* --- open and leave -------------------------------------------------------------------------- */
 
-static bool member_write_proof(const struct crypto_keys *keys, struct str text,
-                               char digits[MEMBER_PROOF_TEXT])
+static bool member_write_mac(const struct crypto_keys *keys, struct str text,
+                             char digits[MEMBER_MAC_TEXT])
 {
     unsigned char proof[CRYPTO_HASH_SIZE];
-    struct buf hex = {.at = digits, .capacity = MEMBER_PROOF_TEXT, .limit = MEMBER_PROOF_TEXT};
+    struct buf hex = {.at = digits, .capacity = MEMBER_MAC_TEXT, .limit = MEMBER_MAC_TEXT};
 
     return crypto_hmac(keys->registry, text, proof) &&
-           crypto_hex(&hex, (struct str){(const char *)proof, sizeof proof});
+           buf_append_hex(&hex, (struct str){(const char *)proof, sizeof proof});
 }
 
 bool member_open(struct member *member, struct store *store, const struct crypto_keyring *keys)
@@ -402,12 +401,12 @@ bool member_open(struct member *member, struct store *store, const struct crypto
     snprintf(member->ttl, sizeof member->ttl, "%llu", (unsigned long long)config->node_ttl);
     snprintf(member->key_ttl, sizeof member->key_ttl, "%llu",
              (unsigned long long)config->node_ttl * 2);
-    for (; member->proof_count < keys->count; member->proof_count++) {
-        const struct crypto_keys *key = &keys->keys[member->proof_count];
-        struct member_proof *proof = &member->proofs[member->proof_count];
+    for (; member->mac_count < keys->count; member->mac_count++) {
+        const struct crypto_keys *key = &keys->keys[member->mac_count];
+        struct member_macs *proof = &member->macs[member->mac_count];
 
-        if (!member_write_proof(key, (struct str){room, (size_t)length}, proof->exchange) ||
-            !member_write_proof(key, STR("wspush nodes of one cluster"), proof->key))
+        if (!member_write_mac(key, (struct str){room, (size_t)length}, proof->exchange) ||
+            !member_write_mac(key, STR("wspush nodes of one cluster"), proof->key))
             return false;
     }
     return true;

@@ -6,25 +6,25 @@
 
 #include "cluster_store.h"
 
-#define MEMBER_PROOF_TEXT ((size_t)2 * CRYPTO_HASH_SIZE)
+#define MEMBER_MAC_TEXT ((size_t)2 * CRYPTO_HASH_SIZE)
 
 /* What nodes of one crypto_key, and of one exchange and vhost, have in common: hex digits. */
-struct member_proof {
-    char exchange[MEMBER_PROOF_TEXT], key[MEMBER_PROOF_TEXT];
+struct member_macs {
+    char exchange[MEMBER_MAC_TEXT], key[MEMBER_MAC_TEXT];
 };
 
 struct member {
     struct store *store;
-    struct member_proof proofs[CRYPTO_KEYS_MAX]; /* for each key of the ring */
-    size_t proof_count;
+    struct member_macs macs[CRYPTO_KEYS_MAX]; /* for each key of the ring */
+    size_t mac_count;
     char incarnation[24], ttl[24], key_ttl[24];
     bool joined;
-    bool conflict;   /* a living node has this one's name: it is of no use to go on */
-    bool cleaned_up; /* the tombstone was seen, and REVIVED not posted */
+    bool name_conflict; /* a living node has this one's name: it is of no use to go on */
+    bool cleaned_up;    /* the tombstone was seen, and REVIVED not posted */
     unsigned early_beats;
     int64_t beat_at; /* when the last good heartbeat began; 0: none yet */
     int64_t next_beat;
-    int64_t rival_since, rival_ttl; /* joining: a node of our name was first seen, and its TTL */
+    int64_t other_since, other_ttl; /* joining: a node of our name was first seen, and its TTL */
 };
 
 /* Prepares a member. False if OpenSSL fails. */
@@ -32,11 +32,11 @@ bool member_open(struct member *member, struct store *store, const struct crypto
 
 /* What keeps this node from joining those that have left `line` in the key "key": a text, or NULL
  * for nothing. */
-const char *member_judge(const struct member *member, struct str line);
+const char *member_check_line(const struct member *member, struct str line);
 
 /* Joins, or does a heartbeat, if that is due. Posts WAITING, CONFLICT, JOINED, BACK, REVIVED, NODES
  * and NOTED. */
-void member_keep_time(struct member *member);
+void member_step(struct member *member);
 
 /* True if records may be written: this node lives, as far as it knows. */
 bool member_is_alive(const struct member *member);

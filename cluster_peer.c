@@ -10,7 +10,7 @@
  * Threads: only the loop's. */
 #include "cluster_peer.h"
 
-#include "worker.h"
+#include "os.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -80,7 +80,7 @@ int64_t peer_connect_at(const struct peer *peer, const struct node_id *self, int
 
 void peer_pause(struct peer *peer, int64_t now)
 {
-    peer->retry_at = now + worker_pause(&peer->pause, PEER_PAUSE_MAX);
+    peer->retry_at = now + os_backoff(&peer->pause, PEER_PAUSE_MAX);
 }
 
 /* --- where ------------------------------------------------------------------------------------ */
@@ -90,7 +90,7 @@ static void peer_end_attempt(struct peer *peer)
     free(peer->resolved);
     peer->resolved = NULL;
     peer->address = peer->key = 0;
-    peer->refused = false;
+    peer->key_rejected = false;
 }
 
 bool peer_next_address(struct peer *peer, struct lookup *lookup, int64_t now,
@@ -131,14 +131,14 @@ struct peer *peer_take_result(struct peer *first, struct lookup_result *result, 
 
 bool peer_fail(struct peer *peer, bool refused, size_t key_count, int64_t now)
 {
-    peer->refused = peer->refused || refused;
+    peer->key_rejected = peer->key_rejected || refused;
     peer->retry_at = now;
     if (peer->resolved && peer->address < peer->resolved->count)
         return true;
-    if (peer->refused && peer->key + 1 < key_count) {
+    if (peer->key_rejected && peer->key + 1 < key_count) {
         peer->key++;
         peer->address = 0;
-        peer->refused = false;
+        peer->key_rejected = false;
         return true;
     }
     peer_end_attempt(peer);
@@ -150,5 +150,5 @@ void peer_succeed(struct peer *peer)
 {
     peer_end_attempt(peer);
     peer->pause = peer->missing_since = 0;
-    peer->told = false;
+    peer->failure_logged = false;
 }

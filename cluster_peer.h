@@ -25,11 +25,11 @@ struct peer {
     int64_t retry_at, pause;
     int64_t missing_since;          /* no link since then; 0: there is one, or it is not listed */
     size_t key;                     /* number of the key that is offered */
-    bool refused;                   /* an address of this attempt did not know it */
+    bool key_rejected;              /* an address of this attempt did not know it */
     bool looking_up;                /* its name */
     struct lookup_result *resolved; /* the addresses of its name, or NULL, */
     size_t address;                 /* and how many of them have been tried */
-    bool told;                      /* that it cannot be reached */
+    bool failure_logged;            /* that it cannot be reached */
 
     /* the cluster's */
     bool listed;                      /* the registry has it: set before it is connected to */

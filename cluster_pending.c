@@ -70,43 +70,44 @@ void pending_unlink(struct pending_table *table, struct pending_list *list, stru
 
 void pending_free(struct pending *pending)
 {
-    for (size_t i = 0; i < pending->part_count; i++)
-        buf_free(&pending->parts[i].list);
-    free(pending->parts);
+    for (size_t i = 0; i < pending->reply_count; i++)
+        buf_free(&pending->replies[i].list);
+    free(pending->replies);
     free(pending->owners);
     buf_free(&pending->text);
     buf_free(&pending->message_id);
-    buf_free(&pending->outcome.list);
+    buf_free(&pending->result.list);
     free(pending);
 }
 
-struct pending_part *pending_add_part(struct pending *pending, const struct node_id *node)
+struct pending_reply *pending_expect(struct pending *pending, const struct node_id *node)
 {
-    struct pending_part *parts = realloc(pending->parts, (pending->part_count + 1) * sizeof *parts);
+    struct pending_reply *replies =
+        realloc(pending->replies, (pending->reply_count + 1) * sizeof *replies);
 
-    if (!parts)
+    if (!replies)
         return NULL;
-    pending->parts = parts;
-    parts[pending->part_count] = (struct pending_part){.node = *node};
-    pending->parts_open++;
-    return &parts[pending->part_count++];
+    pending->replies = replies;
+    replies[pending->reply_count] = (struct pending_reply){.node = *node};
+    pending->replies_missing++;
+    return &replies[pending->reply_count++];
 }
 
-struct pending_part *pending_open_part(const struct pending *pending, const struct node_id *node)
+struct pending_reply *pending_expected(const struct pending *pending, const struct node_id *node)
 {
-    for (size_t i = 0; i < pending->part_count; i++)
-        if (!pending->parts[i].done && node_equal(&pending->parts[i].node, node))
-            return &pending->parts[i];
+    for (size_t i = 0; i < pending->reply_count; i++)
+        if (!pending->replies[i].done && node_equal(&pending->replies[i].node, node))
+            return &pending->replies[i];
     return NULL;
 }
 
-static void pending_close_part(struct pending *pending, struct pending_part *part)
+static void pending_close(struct pending *pending, struct pending_reply *reply)
 {
-    part->done = true;
-    pending->parts_open--;
+    reply->done = true;
+    pending->replies_missing--;
 }
 
-/* True if the command was for one node, whose word is the outcome. */
+/* True if the command was for one node, whose word is the result. */
 static bool pending_is_for_one(const struct pending *pending)
 {
     switch (pending->command) {
@@ -121,45 +122,45 @@ static bool pending_is_for_one(const struct pending *pending)
     }
 }
 
-void pending_refuse(struct pending *pending, enum outcome_code code, struct str error)
+void pending_set_error(struct pending *pending, enum result_code code, struct str error)
 {
     size_t length = error.length < sizeof pending->error ? error.length : sizeof pending->error - 1;
 
     if (length)
         memcpy(pending->error, error.at, length);
     pending->error[length] = '\0';
-    pending->outcome.code = code;
-    pending->outcome.error = pending->error;
+    pending->result.code = code;
+    pending->result.error = pending->error;
 }
 
-void pending_add_reply(struct pending *pending, struct pending_part *part,
-                       const struct cluster_msg *reply)
+void pending_take_reply(struct pending *pending, struct pending_reply *reply,
+                        const struct cluster_msg *msg)
 {
-    struct outcome *sum = &pending->outcome;
-    const struct outcome *said = &reply->outcome;
+    struct result *sum = &pending->result;
+    const struct result *said = &msg->result;
 
-    pending_close_part(pending, part);
+    pending_close(pending, reply);
     sum->matched += said->matched;
     sum->queued += said->queued;
     sum->dropped += said->dropped;
     sum->count += said->count;
-    buf_append(&part->list, reply->list);
+    buf_append(&reply->list, msg->list);
     if (pending_is_for_one(pending)) {
-        pending_refuse(pending, said->code, reply->error);
-    } else if (said->code != OUTCOME_SUCCESS) {
+        pending_set_error(pending, said->code, msg->error);
+    } else if (said->code != RESULT_SUCCESS) {
         pending->incomplete = true;
     }
 }
 
 void pending_fail(struct pending *pending, const char *error)
 {
-    pending->outcome.code = OUTCOME_UNREACHABLE;
-    pending->outcome.error = error;
+    pending->result.code = RESULT_UNREACHABLE;
+    pending->result.error = error;
 }
 
-void pending_give_up_part(struct pending *pending, struct pending_part *part)
+void pending_give_up(struct pending *pending, struct pending_reply *reply)
 {
-    pending_close_part(pending, part);
+    pending_close(pending, reply);
     if (pending_is_for_one(pending))
         pending_fail(pending, "the client's node cannot be reached");
     else
@@ -168,20 +169,20 @@ void pending_give_up_part(struct pending *pending, struct pending_part *part)
 
 bool pending_is_done(const struct pending *pending)
 {
-    return !pending->parts_open && !pending->to_return;
+    return !pending->replies_missing && !pending->echo_missing;
 }
 
 /* send_to_clients: those that failed, in the order in which they were given. Each node has listed
  * its own in that order too. */
 static void pending_merge_failed(struct pending *pending)
 {
-    struct buf *out = &pending->outcome.list;
-    struct str *rests = calloc(pending->part_count, sizeof *rests), given = str_of(&pending->text);
+    struct buf *out = &pending->result.list;
+    struct str *rests = calloc(pending->reply_count, sizeof *rests), given = str_of(&pending->text);
     struct json_value id;
 
     out->failed |= !rests;
-    for (size_t i = 0; rests && i < pending->part_count; i++)
-        rests[i] = str_of(&pending->parts[i].list);
+    for (size_t i = 0; rests && i < pending->reply_count; i++)
+        rests[i] = str_of(&pending->replies[i].list);
     for (size_t i = 0; rests && i < pending->owner_count && json_next_element(&given, &id); i++) {
         struct str *rest = &rests[pending->owners[i]];
         size_t length = id.text.length;
@@ -200,29 +201,29 @@ static void pending_merge_failed(struct pending *pending)
 
 void pending_merge(struct pending *pending)
 {
-    struct buf *out = &pending->outcome.list;
+    struct buf *out = &pending->result.list;
 
-    for (size_t i = 0; i < pending->part_count; i++)
-        out->failed |= pending->parts[i].list.failed;
+    for (size_t i = 0; i < pending->reply_count; i++)
+        out->failed |= pending->replies[i].list.failed;
     if (pending->owners) {
         pending_merge_failed(pending);
         return;
     }
-    for (size_t i = 0; i < pending->part_count; i++) {
-        if (out->length && pending->parts[i].list.length)
+    for (size_t i = 0; i < pending->reply_count; i++) {
+        if (out->length && pending->replies[i].list.length)
             buf_append(out, STR(","));
-        buf_append(out, str_of(&pending->parts[i].list));
+        buf_append(out, str_of(&pending->replies[i].list));
     }
 }
 
-bool pending_write_part(const struct pending *pending, struct str clients, size_t part,
-                        struct buf *out)
+bool pending_write_ids(const struct pending *pending, struct str clients, size_t index,
+                       struct buf *out)
 {
     struct json_value id;
 
     buf_append(out, STR("["));
     for (size_t i = 0; json_next_element(&clients, &id); i++) {
-        if (pending->owners[i] != part)
+        if (pending->owners[i] != index)
             continue;
         if (out->length > 1)
             buf_append(out, STR(","));
@@ -231,16 +232,16 @@ bool pending_write_part(const struct pending *pending, struct str clients, size_
     return buf_append(out, STR("]"));
 }
 
-void pending_fail_part(struct pending *pending, size_t part)
+void pending_fail_ids(struct pending *pending, size_t index)
 {
     struct buf ids = {0};
-    struct cluster_msg reply = {.kind = MSG_REPLY};
+    struct cluster_msg msg = {.kind = MSG_REPLY};
 
-    if (pending_write_part(pending, str_of(&pending->text), part, &ids)) {
-        reply.list = (struct str){ids.at + 1, ids.length - 2};
-        pending_add_reply(pending, &pending->parts[part], &reply);
+    if (pending_write_ids(pending, str_of(&pending->text), index, &ids)) {
+        msg.list = (struct str){ids.at + 1, ids.length - 2};
+        pending_take_reply(pending, &pending->replies[index], &msg);
     } else {
-        pending_give_up_part(pending, &pending->parts[part]);
+        pending_give_up(pending, &pending->replies[index]);
     }
     buf_free(&ids);
 }

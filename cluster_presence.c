@@ -1,6 +1,6 @@
 /* cluster_presence.c - joins and leaves across nodes.
  *
- * The book has an entry for each client and group whose record in Redis is not, or may not be, what
+ * The work has an entry for each client and group whose record in Redis is not, or may not be, what
  * it should be. A change finds the entry of the change before it and replaces what is wanted: what
  * came and went before anything was written costs nothing, and of ten changes behind a slow Redis
  * one is written, or two: who left and came back is told of as both, for somebody may have joined
@@ -38,7 +38,7 @@ enum presence_known {
     PRESENCE_PRESENT,       /* there is one, and 1001 was published */
     PRESENCE_MAYBE_WRITTEN, /* there was none, and the connection broke while it was written */
     PRESENCE_MAYBE_CLEANED, /* there was one, and this node was taken for dead */
-    PRESENCE_TOLD           /* the same, but 1001 came behind all 1002 of that */
+    PRESENCE_NOTIFIED       /* the same, but 1001 came behind all 1002 of that */
 };
 
 struct presence_entry {
@@ -66,7 +66,7 @@ struct presence_cleanup {
     size_t waiting; /* notices that have not come back */
 };
 
-struct presence_book {
+struct presence_work {
     struct table by_name; /* all entries */
     struct table by_id;   /* those that are busy, */
     struct table telling; /* and those whose 1001 has not come back */
@@ -77,6 +77,12 @@ struct presence_book {
     uint64_t last_id;
     int64_t retry_at; /* no operation is begun before */
     uint32_t seed;
+
+    /* the walk that reports all clients again: */
+    bool walking;
+    bool notify_all; /* the members get 1001 of each record that this walk writes */
+    bool was_dead;   /* this node was taken for dead: what is not reported yet may be removed */
+    struct table_scan scan;
 };
 
 bool presence_open(struct cluster *cluster)
@@ -124,44 +130,46 @@ static bool presence_describe(struct presence_entry *entry, const struct hub_pre
     return true;
 }
 
-static void presence_queue(struct presence_book *book, struct presence_entry *entry)
+static void presence_queue(struct presence_work *work, struct presence_entry *entry)
 {
     entry->queued = true;
-    book->queued++;
+    work->queued++;
     entry->next = NULL;
-    entry->previous = book->last;
-    if (book->last)
-        book->last->next = entry;
+    entry->previous = work->last;
+    if (work->last)
+        work->last->next = entry;
     else
-        book->first = entry;
-    book->last = entry;
+        work->first = entry;
+    work->last = entry;
 }
 
-static void presence_unqueue(struct presence_book *book, struct presence_entry *entry)
+static void presence_unqueue(struct presence_work *work, struct presence_entry *entry)
 {
     entry->queued = false;
-    book->queued--;
+    work->queued--;
     if (entry->previous)
         entry->previous->next = entry->next;
     else
-        book->first = entry->next;
+        work->first = entry->next;
     if (entry->next)
         entry->next->previous = entry->previous;
     else
-        book->last = entry->previous;
+        work->last = entry->previous;
 }
 
 /* An entry for what was in order until now: the record of who leaves or stays is there. */
-static struct presence_entry *presence_add(struct presence_book *book,
+static struct presence_entry *presence_add(struct presence_work *work,
                                            const struct hub_presence *presence, uint32_t hash)
 {
     struct presence_entry *entry = calloc(1, sizeof *entry);
 
     if (entry && presence_describe(entry, presence)) {
         entry->hash = hash;
-        entry->known = presence->kind == PRESENCE_JOIN ? PRESENCE_ABSENT : PRESENCE_PRESENT;
-        if (table_add(&book->by_name, hash, entry)) {
-            presence_queue(book, entry);
+        entry->known = presence->kind == PRESENCE_JOIN ? PRESENCE_ABSENT
+                       : work->was_dead                ? PRESENCE_MAYBE_CLEANED
+                                                       : PRESENCE_PRESENT;
+        if (table_add(&work->by_name, hash, entry)) {
+            presence_queue(work, entry);
             return entry;
         }
     }
@@ -171,11 +179,11 @@ static struct presence_entry *presence_add(struct presence_book *book,
 }
 
 /* Call it when something about an entry has ended: removes it if nothing is left to be done. */
-static void presence_settle(struct presence_book *book, struct presence_entry *entry)
+static void presence_release(struct presence_work *work, struct presence_entry *entry)
 {
     if (entry->busy || entry->queued || entry->telling)
         return;
-    table_remove(&book->by_name, entry->hash, entry);
+    table_remove(&work->by_name, entry->hash, entry);
     presence_free_entry(entry);
 }
 
@@ -204,18 +212,18 @@ static bool presence_is_leaving(const struct presence_entry *entry)
 
 /* --- changes ---------------------------------------------------------------------------------- */
 
-static uint32_t presence_hash(const struct presence_book *book, const struct hub_presence *presence)
+static uint32_t presence_hash(const struct presence_work *work, const struct hub_presence *presence)
 {
-    return str_hash(presence->id, book->seed) + 31 * str_hash(presence->group, book->seed);
+    return str_hash(presence->id, work->seed) + 31 * str_hash(presence->group, work->seed);
 }
 
-static struct presence_entry *presence_find_changed(const struct presence_book *book,
+static struct presence_entry *presence_find_changed(const struct presence_work *work,
                                                     const struct hub_presence *presence)
 {
-    struct table_cursor cursor = {.hash = presence_hash(book, presence)};
+    struct table_cursor cursor = {.hash = presence_hash(work, presence)};
     struct presence_entry *entry;
 
-    while ((entry = table_next(&book->by_name, &cursor)))
+    while ((entry = table_next(&work->by_name, &cursor)))
         if (str_equal(entry->id_json, presence->id) && str_equal(entry->group, presence->group))
             return entry;
     return NULL;
@@ -224,13 +232,13 @@ static struct presence_entry *presence_find_changed(const struct presence_book *
 void presence_change(void *state, const struct hub_presence *presence)
 {
     struct cluster *cluster = state;
-    struct presence_book *book = cluster->presence;
-    struct presence_entry *entry = presence_find_changed(book, presence);
+    struct presence_work *work = cluster->presence;
+    struct presence_entry *entry = presence_find_changed(work, presence);
 
     if (entry && !presence_describe(entry, presence))
         entry = NULL;
     else if (!entry)
-        entry = presence_add(book, presence, presence_hash(book, presence));
+        entry = presence_add(work, presence, presence_hash(work, presence));
     if (!entry) {
         cluster->counters.notices_dropped++;
         return;
@@ -240,57 +248,75 @@ void presence_change(void *state, const struct hub_presence *presence)
         entry->rejoins = presence->kind == PRESENCE_JOIN && presence_is_leaving(entry);
     entry->wanted = presence->kind != PRESENCE_LEAVE;
     if (!entry->busy && !entry->queued)
-        presence_queue(book, entry);
-    if (presence->kind != PRESENCE_REFRESH || presence->told)
-        entry->told = presence->told;
+        presence_queue(work, entry);
+    if (presence->kind != PRESENCE_REFRESH || presence->notify)
+        entry->told = presence->notify;
     if (entry->busy || !presence_is_cancelled(entry))
         return;
-    presence_unqueue(book, entry);
-    presence_settle(book, entry);
+    presence_unqueue(work, entry);
+    presence_release(work, entry);
 }
 
 /* This node may have been cleaned up: its records that were told may be gone, and 1002 told. One
  * that was never told stays what it is: its 1001 has still to come. */
-static void presence_doubt(struct presence_book *book)
+static void presence_mark_uncertain(struct presence_work *work)
 {
     size_t place = 0;
     struct presence_entry *entry;
 
-    while ((entry = table_walk(&book->by_name, &place)))
+    while ((entry = table_walk(&work->by_name, &place)))
         if (entry->known == PRESENCE_PRESENT)
-            entry->known = entry->telling ? PRESENCE_TOLD : PRESENCE_MAYBE_CLEANED;
+            entry->known = entry->telling ? PRESENCE_NOTIFIED : PRESENCE_MAYBE_CLEANED;
 }
 
-static void presence_forget_all(struct presence_book *book)
+static void presence_forget_all(struct presence_work *work)
 {
     size_t place = 0;
     struct presence_entry *entry;
 
-    while ((entry = table_walk(&book->by_name, &place)))
+    while ((entry = table_walk(&work->by_name, &place)))
         presence_free_entry(entry);
-    table_free(&book->by_name);
-    table_free(&book->by_id);
-    table_free(&book->telling);
-    book->first = book->last = NULL;
-    book->busy = book->queued = 0;
+    table_free(&work->by_name);
+    table_free(&work->by_id);
+    table_free(&work->telling);
+    work->first = work->last = NULL;
+    work->busy = work->queued = 0;
+}
+
+/* Begins to report all clients again; a walk under way begins again. */
+static void presence_start_walk(struct presence_work *work)
+{
+    work->walking = true;
+    work->scan = (struct table_scan){0};
+}
+
+void presence_walk(struct cluster *cluster)
+{
+    struct presence_work *work = cluster->presence;
+
+    if (!work->walking || hub_refresh_presence(cluster->hub, &work->scan, work->notify_all))
+        return;
+    work->walking = work->notify_all = work->was_dead = false;
 }
 
 void presence_republish(struct cluster *cluster)
 {
     presence_forget_all(cluster->presence); /* what is under way is done before the clearing */
     registry_clear(cluster->registry);
-    hub_report(cluster->hub, false);
+    cluster->presence->notify_all = cluster->presence->was_dead = false;
+    presence_start_walk(cluster->presence);
 }
 
 void presence_restore(struct cluster *cluster)
 {
-    hub_report(cluster->hub, false);
+    presence_start_walk(cluster->presence);
 }
 
 void presence_revive(struct cluster *cluster)
 {
-    hub_report(cluster->hub, true);
-    presence_doubt(cluster->presence);
+    cluster->presence->notify_all = cluster->presence->was_dead = true;
+    presence_mark_uncertain(cluster->presence);
+    presence_start_walk(cluster->presence);
 }
 
 /* --- notices ---------------------------------------------------------------------------------- */
@@ -326,33 +352,33 @@ static bool presence_publish(struct cluster *cluster, const struct presence_entr
 }
 
 /* Publishes the notice of an entry. A 1001 is remembered until it comes back. */
-static void presence_tell(struct cluster *cluster, struct presence_entry *entry, bool online)
+static void presence_notify(struct cluster *cluster, struct presence_entry *entry, bool online)
 {
-    struct presence_book *book = cluster->presence;
-    uint64_t id = online ? ++book->last_id : 0;
+    struct presence_work *work = cluster->presence;
+    uint64_t id = online ? ++work->last_id : 0;
 
     if (!presence_publish(cluster, entry, online, id) || !online)
         return;
     if (entry->telling)
-        table_remove(&book->telling, (uint32_t)entry->telling, entry);
-    entry->telling = table_add(&book->telling, (uint32_t)id, entry) ? id : 0;
+        table_remove(&work->telling, (uint32_t)entry->telling, entry);
+    entry->telling = table_add(&work->telling, (uint32_t)id, entry) ? id : 0;
 }
 
 /* The 1001 of an entry has come back. False if this is none. */
-static bool presence_note_told(struct presence_book *book, uint64_t id)
+static bool presence_on_notified(struct presence_work *work, uint64_t id)
 {
-    struct presence_entry *entry = presence_find_id(&book->telling, id);
+    struct presence_entry *entry = presence_find_id(&work->telling, id);
 
     if (!entry)
         return false;
-    table_remove(&book->telling, (uint32_t)id, entry);
+    table_remove(&work->telling, (uint32_t)id, entry);
     entry->telling = 0;
-    presence_settle(book, entry);
+    presence_release(work, entry);
     return true;
 }
 
 /* A notice of a cleanup has come back; the registry goes on behind the last one of a step. */
-static void presence_note_cleaned(struct cluster *cluster, uint64_t id)
+static void presence_on_removal_notified(struct cluster *cluster, uint64_t id)
 {
     struct presence_cleanup **at = &cluster->presence->cleanups, *cleanup;
 
@@ -362,25 +388,25 @@ static void presence_note_cleaned(struct cluster *cluster, uint64_t id)
     if (!cleanup || --cleanup->waiting)
         return;
     *at = cleanup->next;
-    registry_go_on(cluster->registry, &cleanup->dead);
+    registry_continue(cluster->registry, &cleanup->dead);
     free(cleanup);
 }
 
 void presence_take_notice(struct cluster *cluster, const struct wire_batch *batch,
                           const struct cluster_msg *msg)
 {
-    struct outcome ignored = {0};
+    struct result ignored = {0};
 
-    if (msg->kind != MSG_SEND || !command_is_whole(&msg->command) ||
-        !command_is_published(&msg->command))
+    if (msg->kind != MSG_SEND || !wire_command_is_valid(&msg->command) ||
+        !wire_command_is_published(&msg->command))
         return;
-    if (hub_takes_notices(cluster->hub, msg->command.system, msg->command.group))
+    if (hub_may_notify(cluster->hub, msg->command.system, msg->command.group))
         hub_apply(cluster->hub, &msg->command, &ignored);
     if (!node_equal(&batch->origin, &cluster->self))
         return;
     cluster->presence->notices--;
-    if (msg->id && !presence_note_told(cluster->presence, msg->id))
-        presence_note_cleaned(cluster, msg->id);
+    if (msg->id && !presence_on_notified(cluster->presence, msg->id))
+        presence_on_removal_notified(cluster, msg->id);
 }
 
 /* --- operations ------------------------------------------------------------------------------- */
@@ -401,15 +427,15 @@ static bool presence_write_record(const struct presence_entry *entry, struct buf
 /* Hands the operation of an entry to the registry. False without memory. */
 static bool presence_begin(struct cluster *cluster, struct presence_entry *entry)
 {
-    struct presence_book *book = cluster->presence;
+    struct presence_work *work = cluster->presence;
     struct buf record = {0};
     bool writes = entry->wanted && !entry->rejoins;
     bool begun = !writes || presence_write_record(entry, &record);
 
-    entry->id = ++book->last_id;
-    begun = begun && table_add(&book->by_id, (uint32_t)entry->id, entry);
+    entry->id = ++work->last_id;
+    begun = begun && table_add(&work->by_id, (uint32_t)entry->id, entry);
     if (begun && !registry_write(cluster->registry, entry->id, entry->name, str_of(&record))) {
-        table_remove(&book->by_id, (uint32_t)entry->id, entry);
+        table_remove(&work->by_id, (uint32_t)entry->id, entry);
         begun = false;
     }
     buf_free(&record);
@@ -418,27 +444,27 @@ static bool presence_begin(struct cluster *cluster, struct presence_entry *entry
     entry->busy = true;
     entry->again = false;
     entry->writes = writes;
-    book->busy++;
+    work->busy++;
     return true;
 }
 
 void presence_pump(struct cluster *cluster)
 {
-    struct presence_book *book = cluster->presence;
+    struct presence_work *work = cluster->presence;
     struct presence_entry *entry;
 
-    if (!cluster->redis_up || !cluster->bus_up || cluster->now < book->retry_at)
+    if (!cluster->redis_up || !cluster->bus_up || cluster->now < work->retry_at)
         return;
-    while ((entry = book->first) && book->busy < PRESENCE_OPS_MAX &&
-           book->notices < PRESENCE_NOTICES_MAX && presence_begin(cluster, entry))
-        presence_unqueue(book, entry);
+    while ((entry = work->first) && work->busy < PRESENCE_OPS_MAX &&
+           work->notices < PRESENCE_NOTICES_MAX && presence_begin(cluster, entry))
+        presence_unqueue(work, entry);
 }
 
 /* Whether the members are to learn of what an operation found. Those of a record that is PRESENT or
  * TOLD were told 1001 and nothing since, wherever the record has been meanwhile. */
 static bool presence_has_changed(const struct presence_entry *entry, bool changed)
 {
-    bool told = entry->known == PRESENCE_PRESENT || entry->known == PRESENCE_TOLD;
+    bool told = entry->known == PRESENCE_PRESENT || entry->known == PRESENCE_NOTIFIED;
 
     if (entry->writes)
         return entry->known == PRESENCE_MAYBE_WRITTEN || (changed && !told);
@@ -448,38 +474,38 @@ static bool presence_has_changed(const struct presence_entry *entry, bool change
 static void presence_take_result(struct cluster *cluster, struct presence_entry *entry,
                                  enum registry_change change)
 {
-    struct presence_book *book = cluster->presence;
+    struct presence_work *work = cluster->presence;
 
     if (change == REGISTRY_UNKNOWN && entry->writes && entry->known == PRESENCE_ABSENT)
         entry->known = PRESENCE_MAYBE_WRITTEN;
     if (change == REGISTRY_UNKNOWN || change == REGISTRY_NOT_DONE) {
-        book->retry_at = cluster->now + PRESENCE_PAUSE;
+        work->retry_at = cluster->now + PRESENCE_PAUSE;
         entry->again = true;
     } else {
         if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
-            presence_tell(cluster, entry, entry->writes);
+            presence_notify(cluster, entry, entry->writes);
         entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
         entry->again |= entry->rejoins;
         entry->rejoins &= entry->writes;
     }
     if (entry->again && !presence_is_cancelled(entry))
-        presence_queue(book, entry);
-    presence_settle(book, entry);
+        presence_queue(work, entry);
+    presence_release(work, entry);
 }
 
 void presence_take_written(struct cluster *cluster, const struct registry_event *event)
 {
-    struct presence_book *book = cluster->presence;
+    struct presence_work *work = cluster->presence;
 
     for (size_t i = 0; i < event->count; i++) {
         uint64_t id = event->results[i].id;
-        struct presence_entry *entry = presence_find_id(&book->by_id, id);
+        struct presence_entry *entry = presence_find_id(&work->by_id, id);
 
         if (!entry)
             continue; /* the scope has changed since */
-        table_remove(&book->by_id, (uint32_t)id, entry);
+        table_remove(&work->by_id, (uint32_t)id, entry);
         entry->busy = false;
-        book->busy--;
+        work->busy--;
         presence_take_result(cluster, entry, event->results[i].change);
     }
 }
@@ -489,7 +515,7 @@ void presence_take_written(struct cluster *cluster, const struct registry_event 
 enum presence_field { RECORD_SYSTEM, RECORD_GROUP, RECORD_ID, RECORD_CLIENT, RECORD_COUNT };
 
 /* Publishes 1002 for a record of a dead node. What is in Redis may have been written by anybody. */
-static bool presence_tell_cleaned(struct cluster *cluster, struct str text, uint64_t cleanup)
+static bool presence_notify_removed(struct cluster *cluster, struct str text, uint64_t cleanup)
 {
     struct json_field fields[RECORD_COUNT] = {[RECORD_SYSTEM] = {.name = STR_INIT("system")},
                                               [RECORD_GROUP] = {.name = STR_INIT("group")},
@@ -521,60 +547,62 @@ static bool presence_tell_cleaned(struct cluster *cluster, struct str text, uint
 
 void presence_take_removed(struct cluster *cluster, const struct registry_event *event)
 {
-    struct presence_book *book = cluster->presence;
+    struct presence_work *work = cluster->presence;
     struct presence_cleanup *cleanup;
-    uint64_t id = ++book->last_id;
+    uint64_t id = ++work->last_id;
     size_t told = 0;
 
     if (!event->count)
         return; /* the node has been cleaned up */
     cleanup = calloc(1, sizeof *cleanup);
     for (size_t i = 0; i < event->count; i++)
-        told += presence_tell_cleaned(cluster, event->records[i], cleanup ? id : 0);
+        told += presence_notify_removed(cluster, event->records[i], cleanup ? id : 0);
     if (!cleanup || !told) {
         free(cleanup);
-        registry_go_on(cluster->registry, &event->self);
+        registry_continue(cluster->registry, &event->self);
         return;
     }
     *cleanup = (struct presence_cleanup){
-        .next = book->cleanups, .dead = event->self, .id = id, .waiting = told};
-    book->cleanups = cleanup;
+        .next = work->cleanups, .dead = event->self, .id = id, .waiting = told};
+    work->cleanups = cleanup;
 }
 
 int64_t presence_deadline(const struct cluster *cluster)
 {
-    const struct presence_book *book = cluster->presence;
+    const struct presence_work *work = cluster->presence;
 
-    return book->first && cluster->now < book->retry_at ? book->retry_at : INT64_MAX;
+    if (work->walking)
+        return cluster->now;
+    return work->first && cluster->now < work->retry_at ? work->retry_at : INT64_MAX;
 }
 
 /* --- how much waits --------------------------------------------------------------------------- */
 
 bool presence_is_idle(const struct cluster *cluster)
 {
-    return presence_waiting(cluster) == 0;
+    return presence_waiting(cluster) == 0 && !cluster->presence->walking;
 }
 
 size_t presence_waiting(const struct cluster *cluster)
 {
-    const struct presence_book *book = cluster->presence;
+    const struct presence_work *work = cluster->presence;
 
-    return book->busy + book->queued + book->notices;
+    return work->busy + work->queued + work->notices;
 }
 
 void presence_close(struct cluster *cluster)
 {
-    struct presence_book *book = cluster->presence;
+    struct presence_work *work = cluster->presence;
 
-    if (!book)
+    if (!work)
         return;
-    presence_forget_all(book);
-    while (book->cleanups) {
-        struct presence_cleanup *next = book->cleanups->next;
+    presence_forget_all(work);
+    while (work->cleanups) {
+        struct presence_cleanup *next = work->cleanups->next;
 
-        free(book->cleanups);
-        book->cleanups = next;
+        free(work->cleanups);
+        work->cleanups = next;
     }
-    free(book);
+    free(work);
     cluster->presence = NULL;
 }

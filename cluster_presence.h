@@ -34,6 +34,10 @@ void presence_take_removed(struct cluster *cluster, const struct registry_event 
 void presence_take_notice(struct cluster *cluster, const struct wire_batch *batch,
                           const struct cluster_msg *msg);
 
+/* Reports a batch of all clients, if presence_republish, _restore or _revive have begun that. Call
+ * it in each iteration. */
+void presence_walk(struct cluster *cluster);
+
 /* Gives the registry what waits, as far as it may have it. Call it in each iteration. */
 void presence_pump(struct cluster *cluster);
 

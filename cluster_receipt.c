@@ -11,10 +11,10 @@ struct receipt {
     bool used;
     struct node_id origin;
     uint64_t id;
-    struct outcome outcome;
+    struct result result;
 };
 
-struct receipt_book {
+struct receipt_counts {
     struct receipt ring[RECEIPT_COUNTS_KEPT];
     size_t next;
     struct table kept;    /* struct receipt, by receipt_hash */
@@ -62,14 +62,14 @@ static struct pending *receipt_take_waiting(struct cluster *cluster, const struc
     struct pending *pending;
 
     while ((pending = table_next(&cluster->receipts->waiting, &cursor)))
-        if (pending->send == id && node_equal(&pending->origin.node, origin)) {
+        if (pending->send_id == id && node_equal(&pending->origin.node, origin)) {
             table_remove(&cluster->receipts->waiting, receipt_hash(origin, id), pending);
             return pending;
         }
     return NULL;
 }
 
-void receipt_add(struct outcome *sum, const struct outcome *counts)
+void receipt_add(struct result *sum, const struct result *counts)
 {
     sum->matched += counts->matched;
     sum->queued += counts->queued;
@@ -78,21 +78,21 @@ void receipt_add(struct outcome *sum, const struct outcome *counts)
 
 /* Keeps the count of a send for its origin, or gives it to it if it has asked already. */
 void receipt_keep(struct cluster *cluster, const struct node_id *origin, uint64_t id,
-                  const struct outcome *outcome)
+                  const struct result *result)
 {
-    struct receipt_book *counts = cluster->receipts;
+    struct receipt_counts *counts = cluster->receipts;
     struct receipt *count = &counts->ring[counts->next++ % RECEIPT_COUNTS_KEPT];
     struct pending *pending = receipt_take_waiting(cluster, origin, id);
 
     if (pending) {
-        receipt_add(&pending->outcome, outcome);
+        receipt_add(&pending->result, result);
         state_finish(cluster, pending);
         return;
     }
     if (count->used)
         table_remove(&counts->kept, count->hash, count);
     *count = (struct receipt){
-        .hash = receipt_hash(origin, id), .origin = *origin, .id = id, .outcome = *outcome};
+        .hash = receipt_hash(origin, id), .origin = *origin, .id = id, .result = *result};
     count->used = table_add(&counts->kept, count->hash, count);
 }
 
@@ -103,7 +103,7 @@ void receipt_take_question(struct cluster *cluster, const struct peer *peer,
     struct pending_origin origin = {.is_node = true, .id = msg->id, .node = peer->id};
     const struct state_slot *slot = &cluster->slots[msg->slot % WIRE_SLOTS];
     const struct receipt *count = receipt_find(cluster, &peer->id, msg->id);
-    struct outcome none = {0};
+    struct result none = {0};
     struct pending *pending = NULL;
 
     if (!count && slot->wanted)
@@ -111,16 +111,16 @@ void receipt_take_question(struct cluster *cluster, const struct peer *peer,
             state_begin(cluster, PENDING_COUNT, &(struct command){.kind = COMMAND_SEND_TO_GROUP},
                         false, &origin, &none);
     if (!pending) {
-        state_reply(cluster, &origin, count ? &count->outcome : &none);
+        state_reply(cluster, &origin, count ? &count->result : &none);
         return;
     }
-    pending->send = msg->id;
+    pending->send_id = msg->id;
     if (!table_add(&cluster->receipts->waiting, receipt_hash(&peer->id, msg->id), pending))
         state_finish(cluster, pending);
 }
 
 void receipt_forget(struct cluster *cluster, struct pending *pending)
 {
-    table_remove(&cluster->receipts->waiting, receipt_hash(&pending->origin.node, pending->send),
+    table_remove(&cluster->receipts->waiting, receipt_hash(&pending->origin.node, pending->send_id),
                  pending);
 }

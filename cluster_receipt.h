@@ -12,11 +12,11 @@
 bool receipt_open(struct cluster *cluster);
 void receipt_close(struct cluster *cluster);
 
-void receipt_add(struct outcome *sum, const struct outcome *counts);
+void receipt_add(struct result *sum, const struct result *counts);
 
 /* Another node's send has been applied here: keeps its count, or replies if it was asked for. */
 void receipt_keep(struct cluster *cluster, const struct node_id *origin, uint64_t id,
-                  const struct outcome *outcome);
+                  const struct result *result);
 
 /* A node asks for the count of its send: replies now, or when the send comes. */
 void receipt_take_question(struct cluster *cluster, const struct peer *peer,

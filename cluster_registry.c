@@ -3,7 +3,7 @@
  * The loop posts jobs, the thread posts events. The thread's rounds: one pipeline of look-ups, for
  * a client waits for each; one pipeline of operations on records; one step of a cleanup; and before
  * each of them the heartbeat, if it is due (cluster_member, cluster_cleanup). Each of these waits
- * for REDIS_PATIENCE at most, so no flood of jobs delays a heartbeat, and registry_close has its
+ * for REDIS_TIMEOUT at most, so no flood of jobs delays a heartbeat, and registry_close has its
  * end after two or three of them.
  *
  * Operations on records are not kept while they cannot be done: NOT_DONE at once. Their pipeline
@@ -17,7 +17,7 @@
 #include "cluster_cleanup.h"
 #include "cluster_member.h"
 #include "redis.h"
-#include "worker.h"
+#include "os.h"
 
 #include <limits.h>
 #include <poll.h>
@@ -33,7 +33,7 @@ enum registry_job_kind {
     JOB_WRITE,
     JOB_CLEAR,
     JOB_CLEAN_UP,
-    JOB_GO_ON,
+    JOB_CONTINUE,
     JOB_LEAVE,
     JOB_STOP
 };
@@ -65,7 +65,7 @@ struct registry {
     struct member member;
     struct cleanups cleanups;
     struct registry_jobs look_ups, writes;
-    struct registry_event *held;
+    struct registry_event *withheld;
     bool stop, leave;
 
     /* the account worker's own */
@@ -133,8 +133,8 @@ static void registry_take_job(struct registry *registry, struct registry_job *jo
     case JOB_CLEAN_UP:
         cleanup_begin(&registry->cleanups, &job->node);
         break;
-    case JOB_GO_ON:
-        cleanup_go_on(&registry->cleanups, &job->node);
+    case JOB_CONTINUE:
+        cleanup_continue(&registry->cleanups, &job->node);
         break;
     case JOB_LEAVE:
     case JOB_STOP:
@@ -147,8 +147,8 @@ static void registry_take_job(struct registry *registry, struct registry_job *jo
 
 /* --- look-ups -------------------------------------------------------------------------------- */
 
-static void registry_answer(struct registry *registry, struct registry_job *job,
-                            const struct redis_reply *reply)
+static void registry_post_found(struct registry *registry, struct registry_job *job,
+                                const struct redis_reply *reply)
 {
     struct registry_event *answer = job->answer;
     char *reason = (char *)(answer + 1) + answer->text.length;
@@ -166,7 +166,7 @@ static void registry_answer(struct registry *registry, struct registry_job *job,
 }
 
 /* One pipeline of look-ups. */
-static void registry_look_some_up(struct registry *registry)
+static void registry_look_up_some(struct registry *registry)
 {
     struct store *store = &registry->store;
     struct store_key room;
@@ -183,7 +183,7 @@ static void registry_look_some_up(struct registry *registry)
 
         if (sent)
             store_next(store, &reply);
-        registry_answer(registry, job, &reply);
+        registry_post_found(registry, job, &reply);
     }
     registry_pop(&registry->look_ups, count);
 }
@@ -221,7 +221,7 @@ static enum registry_change registry_read_change(struct store *store)
 
     if (store_next(store, &reply))
         return reply.number ? REGISTRY_CHANGED : REGISTRY_UNCHANGED;
-    return reply.type == REDIS_REFUSAL ? REGISTRY_NOT_DONE : REGISTRY_UNKNOWN;
+    return reply.type == REDIS_ERROR ? REGISTRY_NOT_DONE : REGISTRY_UNKNOWN;
 }
 
 /* Does the first `count` operations. False: this node's key was gone. */
@@ -230,7 +230,7 @@ static bool registry_do_writes(struct registry *registry, size_t count,
 {
     struct registry_result *results = (struct registry_result *)(written + 1);
     struct redis_reply reply = {0};
-    bool sent = member_is_alive(&registry->member) && !registry->held &&
+    bool sent = member_is_alive(&registry->member) && !registry->withheld &&
                 registry_send_writes(registry, count);
     bool gone = sent && store_next(&registry->store, &reply) &&
                 !str_equal(reply.text, str_from(registry->member.incarnation));
@@ -259,8 +259,8 @@ static void registry_write_some(struct registry *registry)
     if (!written)
         return; /* the next round may have memory */
     if (!registry_do_writes(registry, count, written)) {
-        registry->held = written;
-        registry->store.hurry = true;
+        registry->withheld = written;
+        registry->store.beat_now = true;
     } else if (written->count) {
         mailbox_post(&registry->events, &written->mail);
     } else {
@@ -282,28 +282,28 @@ static bool registry_begin(struct registry *registry)
     }
     if (registry->stop)
         return false;
-    member_keep_time(&registry->member);
+    member_step(&registry->member);
     pthread_mutex_lock(&registry->lock);
     registry->stats.beat_at = registry->member.beat_at;
     pthread_mutex_unlock(&registry->lock);
-    if (registry->held && member_is_alive(&registry->member)) {
-        mailbox_post(&registry->events, &registry->held->mail);
-        registry->held = NULL;
+    if (registry->withheld && member_is_alive(&registry->member)) {
+        mailbox_post(&registry->events, &registry->withheld->mail);
+        registry->withheld = NULL;
     }
-    return !registry->member.conflict;
+    return !registry->member.name_conflict;
 }
 
 /* Waits until there is something to do. */
-static void registry_rest(struct registry *registry)
+static void registry_wait(struct registry *registry)
 {
     struct pollfd wake = {registry->pipe[0], POLLIN, 0};
     int64_t until = registry->member.next_beat, cleanup = cleanup_deadline(&registry->cleanups);
-    int64_t wait = (cleanup < until ? cleanup : until) - worker_now();
+    int64_t wait = (cleanup < until ? cleanup : until) - os_now_ms();
 
-    if (registry->look_ups.first || registry->writes.first || registry->store.hurry || wait < 0)
+    if (registry->look_ups.first || registry->writes.first || registry->store.beat_now || wait < 0)
         wait = 0;
     poll(&wake, 1, wait < INT_MAX ? (int)wait : INT_MAX);
-    mailbox_drain(registry->pipe[0]);
+    os_drain(registry->pipe[0]);
 }
 
 static void *registry_work(void *argument)
@@ -311,14 +311,14 @@ static void *registry_work(void *argument)
     struct registry *registry = argument;
 
     while (registry_begin(registry)) {
-        registry_look_some_up(registry);
+        registry_look_up_some(registry);
         if (!registry_begin(registry))
             break;
         registry_write_some(registry);
         if (!registry_begin(registry))
             break;
         cleanup_step(&registry->cleanups);
-        registry_rest(registry);
+        registry_wait(registry);
     }
     if (registry->leave)
         member_leave(&registry->member);
@@ -352,7 +352,7 @@ static enum account_outcome registry_add_account(void *state, struct str name, s
     struct str words[] = {
         STR("HSETNX"), store_name(store, "accounts", "", &room), name, record, {0}};
     struct buf present = {0};
-    enum account_outcome outcome = ACCOUNT_EXISTS;
+    enum account_outcome result = ACCOUNT_EXISTS;
 
     if (!redis_call_again(store->redis, words, &reply))
         return ACCOUNT_UNREACHABLE;
@@ -361,9 +361,9 @@ static enum account_outcome registry_add_account(void *state, struct str name, s
     /* it may be this very one, from an attempt whose reply was lost: no two records are alike */
     if (registry_find_account(state, name, &present) == ACCOUNT_DONE &&
         str_equal(str_of(&present), record))
-        outcome = ACCOUNT_DONE;
+        result = ACCOUNT_DONE;
     buf_free(&present);
-    return outcome;
+    return result;
 }
 
 static const char *registry_account_reason(void *state)
@@ -436,9 +436,9 @@ void registry_clean_up(struct registry *registry, const struct node_id *dead)
                   (struct str){0}, (struct str){0});
 }
 
-void registry_go_on(struct registry *registry, const struct node_id *dead)
+void registry_continue(struct registry *registry, const struct node_id *dead)
 {
-    registry_post(registry, (struct registry_job){.kind = JOB_GO_ON, .node = *dead},
+    registry_post(registry, (struct registry_job){.kind = JOB_CONTINUE, .node = *dead},
                   (struct str){0}, (struct str){0});
 }
 
@@ -462,11 +462,11 @@ static bool registry_start(struct registry *registry, const struct registry_opti
     registry->accounts = (struct account_store){&registry->account_store, registry_find_account,
                                                 registry_add_account, registry_account_reason};
     registry->cleanups.store = &registry->store;
-    if (!registry->store.redis || !registry->account_store.redis || !mailbox_pipe(registry->pipe))
+    if (!registry->store.redis || !registry->account_store.redis || !os_wake_pipe(registry->pipe))
         return false;
     registry->mail.wake = registry->pipe[1];
     registry->has_thread = member_open(&registry->member, &registry->store, options->keys) &&
-                           worker_start(&registry->thread, registry_work, registry);
+                           os_thread_start(&registry->thread, registry_work, registry);
     return registry->has_thread;
 }
 
@@ -502,7 +502,7 @@ static void registry_drop(struct registry *registry)
         later = (struct registry_event *)event->mail.next;
         free(event);
     }
-    free(registry->held);
+    free(registry->withheld);
     cleanup_close(&registry->cleanups);
 }
 

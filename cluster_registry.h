@@ -53,7 +53,7 @@ void registry_clear(struct registry *registry);
 void registry_clean_up(struct registry *registry, const struct node_id *dead);
 
 /* What REMOVED told of has been told: goes on, or ends. */
-void registry_go_on(struct registry *registry, const struct node_id *dead);
+void registry_continue(struct registry *registry, const struct node_id *dead);
 
 struct registry_stats {
     int64_t beat_at; /* the last good heartbeat, milliseconds of the steady clock; 0: none */

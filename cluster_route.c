@@ -23,13 +23,13 @@
 
 /* The id of a message holds the number of the pending request, the part that it asks, and whether
  * it is a send. */
-#define ROUTE_PART_SHIFT 48
+#define ROUTE_REPLY_SHIFT 48
 #define ROUTE_SEND ((uint64_t)1 << 62)
 
 /* The number of the pending request in the id of a message. */
-static uint64_t route_number_of(uint64_t id)
+static uint64_t route_request_id(uint64_t id)
 {
-    return id & (((uint64_t)1 << ROUTE_PART_SHIFT) - 1);
+    return id & (((uint64_t)1 << ROUTE_REPLY_SHIFT) - 1);
 }
 
 /* --- commands for one client of this node ----------------------------------------------------- */
@@ -38,20 +38,20 @@ static uint64_t route_number_of(uint64_t id)
 static struct pending *route_keep_command(struct cluster *cluster, enum pending_kind kind,
                                           const struct command *command, bool receipt,
                                           const struct pending_origin *origin,
-                                          struct outcome *outcome)
+                                          struct result *result)
 {
     struct cluster_msg msg = {.kind = MSG_REQUEST, .command = *command};
-    struct pending *pending = state_begin(cluster, kind, command, receipt, origin, outcome);
+    struct pending *pending = state_begin(cluster, kind, command, receipt, origin, result);
 
     if (!pending || msg_write(&pending->text, &msg))
         return pending;
-    state_refuse(cluster, pending, outcome, "out of memory");
+    state_reject(cluster, pending, result, "out of memory");
     return NULL;
 }
 
 /* Binds a client of this node, once RabbitMQ has the bindings that this needs. */
 static bool route_bind_here(struct cluster *cluster, const struct command *command,
-                            const struct pending_origin *origin, struct outcome *outcome)
+                            const struct pending_origin *origin, struct result *result)
 {
     uint16_t group = wire_slot(WIRE_GROUP, command->system, command->group);
     uint16_t user = wire_slot(WIRE_USER, command->system, command->user);
@@ -59,14 +59,14 @@ static bool route_bind_here(struct cluster *cluster, const struct command *comma
 
     if (!hub_is_online(cluster->hub, command->system, command->client) ||
         (cluster->slots[group].bound && (!command->user.length || cluster->slots[user].bound))) {
-        hub_apply(cluster->hub, command, outcome);
+        hub_apply(cluster->hub, command, result);
         return true;
     }
     if (!cluster->bus_up) {
-        state_fail(outcome, OUTCOME_UNREACHABLE, state_publishing_reason(cluster));
+        state_fail(result, RESULT_UNREACHABLE, state_publishing_reason(cluster));
         return true;
     }
-    pending = route_keep_command(cluster, PENDING_BIND, command, false, origin, outcome);
+    pending = route_keep_command(cluster, PENDING_BIND, command, false, origin, result);
     if (!pending)
         return true;
     state_need_slot(cluster, pending, group);
@@ -76,11 +76,11 @@ static bool route_bind_here(struct cluster *cluster, const struct command *comma
 }
 
 static bool route_apply_here(struct cluster *cluster, const struct command *command,
-                             const struct pending_origin *origin, struct outcome *outcome)
+                             const struct pending_origin *origin, struct result *result)
 {
     if (command->kind == COMMAND_BIND)
-        return route_bind_here(cluster, command, origin, outcome);
-    hub_apply(cluster->hub, command, outcome);
+        return route_bind_here(cluster, command, origin, result);
+    hub_apply(cluster->hub, command, result);
     return true;
 }
 
@@ -90,32 +90,32 @@ static bool route_is_ordered(const struct command *command)
     return command->kind != COMMAND_CLIENT_INFO && command->kind != COMMAND_ONLINE_LIST;
 }
 
-static bool route_must_hold(const struct cluster *cluster, const struct command *command)
+static bool route_must_wait(const struct cluster *cluster, const struct command *command)
 {
     unsigned partition = wire_partition(command->system);
 
-    return route_is_ordered(command) && cluster->returned[partition] < cluster->sent[partition];
+    return route_is_ordered(command) && cluster->echoed[partition] < cluster->sent[partition];
 }
 
 /* Holds a command back until the sends of this node before it have come back. */
 static bool route_hold_back(struct cluster *cluster, const struct command *command, bool receipt,
-                            const struct pending_origin *origin, struct outcome *outcome)
+                            const struct pending_origin *origin, struct result *result)
 {
     struct pending *pending =
-        route_keep_command(cluster, PENDING_HELD, command, receipt, origin, outcome);
+        route_keep_command(cluster, PENDING_HELD_BACK, command, receipt, origin, result);
 
     if (!pending)
         return true;
-    pending->send = cluster->sent[pending->partition];
+    pending->send_id = cluster->sent[pending->partition];
     return false;
 }
 
 static bool route_apply_local(struct cluster *cluster, const struct command *command, bool receipt,
-                              const struct pending_origin *origin, struct outcome *outcome)
+                              const struct pending_origin *origin, struct result *result)
 {
-    if (!origin->is_node && route_must_hold(cluster, command))
-        return route_hold_back(cluster, command, receipt, origin, outcome);
-    return route_apply_here(cluster, command, origin, outcome);
+    if (!origin->is_node && route_must_wait(cluster, command))
+        return route_hold_back(cluster, command, receipt, origin, result);
+    return route_apply_here(cluster, command, origin, result);
 }
 
 /* --- commands for one client of another node -------------------------------------------------- */
@@ -123,14 +123,14 @@ static bool route_apply_local(struct cluster *cluster, const struct command *com
 /* Sends a request to a node that is a part of the pending one already: by the link, or to the node
  * alone through RabbitMQ, behind the sends before it. A moment after RabbitMQ was lost nobody knows
  * whether the owner has taken what was sent before; then it is refused. */
-static bool route_request(struct cluster *cluster, struct pending *pending, size_t part,
+static bool route_request(struct cluster *cluster, struct pending *pending, size_t index,
                           const struct command *command)
 {
-    struct peer *peer = links_find(cluster->links, &pending->parts[part].node);
+    struct peer *peer = links_find(cluster->links, &pending->replies[index].node);
     unsigned partition = pending->partition;
     char to[NODE_TEXT_MAX];
     struct cluster_msg msg = {.kind = MSG_REQUEST,
-                              .id = pending->id | (uint64_t)part << ROUTE_PART_SHIFT,
+                              .id = pending->id | (uint64_t)index << ROUTE_REPLY_SHIFT,
                               .at = pending->deadline - state_timeout(cluster),
                               .command = *command};
 
@@ -144,7 +144,7 @@ static bool route_request(struct cluster *cluster, struct pending *pending, size
     if (state_publishing_reason(cluster))
         return false;
     msg.to = (struct str){to, node_write(&peer->id, to)};
-    pending->parts[part].behind = cluster->sent[partition];
+    pending->replies[index].after_send = cluster->sent[partition];
     return state_publish(cluster, &msg, LANE_SEND, 0, &peer->id);
 }
 
@@ -175,44 +175,45 @@ static bool route_may_be_online(const struct cluster *cluster, struct json_value
 
 static bool route_apply_to_owner(struct cluster *cluster, const struct command *command,
                                  bool receipt, const struct pending_origin *origin,
-                                 struct outcome *outcome)
+                                 struct result *result)
 {
     bool is_own;
     const struct peer *peer = route_find_owner(cluster, command->client, &is_own);
     struct pending *pending;
 
     if (is_own)
-        return route_apply_local(cluster, command, receipt, origin, outcome);
+        return route_apply_local(cluster, command, receipt, origin, result);
     if (!peer) {
         if (route_may_be_online(cluster, command->client))
-            state_fail(outcome, OUTCOME_UNREACHABLE, "not all nodes are known now");
+            state_fail(result, RESULT_UNREACHABLE, "not all nodes are known now");
         else
-            state_fail(outcome, OUTCOME_OFFLINE, "client not online");
+            state_fail(result, RESULT_OFFLINE, "client not online");
         return true;
     }
-    pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
+    pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, result);
     if (!pending)
         return true;
-    if (pending_add_part(pending, &peer->id) && route_request(cluster, pending, 0, command))
+    if (pending_expect(pending, &peer->id) && route_request(cluster, pending, 0, command))
         return false;
-    return state_refuse(cluster, pending, outcome, "the client's node cannot be reached");
+    return state_reject(cluster, pending, result, "the client's node cannot be reached");
 }
 
 /* --- send_to_clients -------------------------------------------------------------------------- */
 
 /* The part that an id goes to: that of its owner, else part 0, this node, where it is found not to
  * be online. */
-static size_t route_part_of(struct cluster *cluster, struct pending *pending, struct json_value id)
+static size_t route_reply_index(struct cluster *cluster, struct pending *pending,
+                                struct json_value id)
 {
     bool is_own;
     const struct peer *peer = route_find_owner(cluster, id, &is_own);
 
     if (!peer)
         return 0;
-    for (size_t i = 1; i < pending->part_count; i++)
-        if (node_equal(&pending->parts[i].node, &peer->id))
+    for (size_t i = 1; i < pending->reply_count; i++)
+        if (node_equal(&pending->replies[i].node, &peer->id))
             return i;
-    return pending_add_part(pending, &peer->id) ? pending->part_count - 1 : 0;
+    return pending_expect(pending, &peer->id) ? pending->reply_count - 1 : 0;
 }
 
 static size_t route_count_elements(struct str array)
@@ -226,8 +227,8 @@ static size_t route_count_elements(struct str array)
 }
 
 /* Notes for each id the part that it goes to. */
-static bool route_share_out(struct cluster *cluster, struct pending *pending,
-                            const struct command *command)
+static bool route_split(struct cluster *cluster, struct pending *pending,
+                        const struct command *command)
 {
     struct str rest = command->clients;
     struct json_value id;
@@ -235,53 +236,53 @@ static bool route_share_out(struct cluster *cluster, struct pending *pending,
     pending->owner_count = route_count_elements(command->clients);
     pending->owners = calloc(pending->owner_count + 1, sizeof *pending->owners);
     if (!pending->owners || !buf_append(&pending->text, command->clients) ||
-        !pending_add_part(pending, &cluster->self))
+        !pending_expect(pending, &cluster->self))
         return false;
     for (size_t i = 0; json_next_element(&rest, &id); i++)
-        pending->owners[i] = (uint32_t)route_part_of(cluster, pending, id);
+        pending->owners[i] = (uint32_t)route_reply_index(cluster, pending, id);
     return true;
 }
 
-static void route_send_part(struct cluster *cluster, struct pending *pending,
-                            const struct command *command, size_t part)
+static void route_send_subset(struct cluster *cluster, struct pending *pending,
+                              const struct command *command, size_t index)
 {
     struct buf clients = {0};
     struct command share = *command;
-    struct outcome outcome = {0};
+    struct result result = {0};
     struct cluster_msg reply;
 
-    if (!pending_write_part(pending, command->clients, part, &clients)) {
-        pending_give_up_part(pending, &pending->parts[part]);
+    if (!pending_write_ids(pending, command->clients, index, &clients)) {
+        pending_give_up(pending, &pending->replies[index]);
         buf_free(&clients);
         return;
     }
     share.clients = str_of(&clients);
-    if (part == 0) {
-        hub_apply(cluster->hub, &share, &outcome);
-        reply = (struct cluster_msg){.outcome = outcome, .list = str_of(&outcome.list)};
-        pending_add_reply(pending, &pending->parts[0], &reply);
-        buf_free(&outcome.list);
-    } else if (!route_request(cluster, pending, part, &share)) {
-        pending_fail_part(pending, part);
+    if (index == 0) {
+        hub_apply(cluster->hub, &share, &result);
+        reply = (struct cluster_msg){.result = result, .list = str_of(&result.list)};
+        pending_take_reply(pending, &pending->replies[0], &reply);
+        buf_free(&result.list);
+    } else if (!route_request(cluster, pending, index, &share)) {
+        pending_fail_ids(pending, index);
     }
     buf_free(&clients);
 }
 
 static bool route_apply_to_owners(struct cluster *cluster, const struct command *command,
                                   bool receipt, const struct pending_origin *origin,
-                                  struct outcome *outcome)
+                                  struct result *result)
 {
     struct pending *pending;
 
-    if (!origin->is_node && route_must_hold(cluster, command))
-        return route_hold_back(cluster, command, receipt, origin, outcome);
-    pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
+    if (!origin->is_node && route_must_wait(cluster, command))
+        return route_hold_back(cluster, command, receipt, origin, result);
+    pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, result);
     if (!pending)
         return true;
-    if (!route_share_out(cluster, pending, command))
-        return state_refuse(cluster, pending, outcome, "out of memory");
-    for (size_t part = 0; part < pending->part_count; part++)
-        route_send_part(cluster, pending, command, part);
+    if (!route_split(cluster, pending, command))
+        return state_reject(cluster, pending, result, "out of memory");
+    for (size_t index = 0; index < pending->reply_count; index++)
+        route_send_subset(cluster, pending, command, index);
     state_finish_if_done(cluster, pending);
     return false;
 }
@@ -294,36 +295,36 @@ static bool route_ask_all(struct cluster *cluster, struct pending *pending,
                           const struct cluster_msg *msg)
 {
     for (struct peer *peer = links_all(cluster->links); peer; peer = peer->next) {
-        struct pending_part *part = pending_add_part(pending, &peer->id);
+        struct pending_reply *reply = pending_expect(pending, &peer->id);
 
-        if (!part)
+        if (!reply)
             return false;
         if (!state_send(cluster, peer, msg))
-            pending_give_up_part(pending, part);
+            pending_give_up(pending, reply);
     }
     return true;
 }
 
 static bool route_list_online(struct cluster *cluster, const struct command *command,
-                              const struct pending_origin *origin, struct outcome *outcome)
+                              const struct pending_origin *origin, struct result *result)
 {
     struct cluster_msg msg = {.kind = MSG_REQUEST, .at = cluster->now, .command = *command};
     struct pending *pending =
-        state_begin(cluster, PENDING_COMMAND, command, false, origin, outcome);
+        state_begin(cluster, PENDING_COMMAND, command, false, origin, result);
 
     if (!pending)
         return true;
-    hub_apply(cluster->hub, command, &pending->outcome);
+    hub_apply(cluster->hub, command, &pending->result);
     msg.id = pending->id;
     pending->incomplete = !state_knows_all(cluster);
     if (!route_ask_all(cluster, pending, &msg))
-        return state_refuse(cluster, pending, outcome, "out of memory");
+        return state_reject(cluster, pending, result, "out of memory");
     state_finish_if_done(cluster, pending);
     return false;
 }
 
 static bool route_publish(struct cluster *cluster, const struct command *command, bool receipt,
-                          const struct pending_origin *origin, struct outcome *outcome)
+                          const struct pending_origin *origin, struct result *result)
 {
     const char *reason = state_publishing_reason(cluster);
     uint16_t slot = state_slot_of(command);
@@ -332,23 +333,23 @@ static bool route_publish(struct cluster *cluster, const struct command *command
     struct pending *pending = NULL;
 
     if (reason)
-        state_fail(outcome, OUTCOME_UNREACHABLE, reason);
+        state_fail(result, RESULT_UNREACHABLE, reason);
     else
-        pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, outcome);
+        pending = state_begin(cluster, PENDING_COMMAND, command, receipt, origin, result);
     if (!pending)
         return true;
     msg.id = question.id = pending->id | ROUTE_SEND;
     if (!state_publish(cluster, &msg, LANE_SEND, slot, NULL))
-        return state_refuse(cluster, pending, outcome, "too much waits for RabbitMQ already");
+        return state_reject(cluster, pending, result, "too much waits for RabbitMQ already");
     cluster->sent[pending->partition] = pending->id;
-    pending->to_return = true;
+    pending->echo_missing = true;
     if (receipt && !route_ask_all(cluster, pending, &question))
         pending->incomplete = true;
     return false;
 }
 
 bool route_apply(struct cluster *cluster, const struct command *command, bool receipt, uint64_t id,
-                 struct outcome *outcome)
+                 struct result *result)
 {
     struct pending_origin origin = {.id = id};
 
@@ -358,17 +359,17 @@ bool route_apply(struct cluster *cluster, const struct command *command, bool re
     case COMMAND_UNBIND:
     case COMMAND_CLOSE_CLIENT:
     case COMMAND_CLIENT_INFO:
-        return route_apply_to_owner(cluster, command, receipt, &origin, outcome);
+        return route_apply_to_owner(cluster, command, receipt, &origin, result);
     case COMMAND_SEND_TO_CLIENTS:
-        return route_apply_to_owners(cluster, command, receipt, &origin, outcome);
+        return route_apply_to_owners(cluster, command, receipt, &origin, result);
     case COMMAND_ONLINE_LIST:
-        return route_list_online(cluster, command, &origin, outcome);
+        return route_list_online(cluster, command, &origin, result);
     case COMMAND_SEND_TO_GROUP:
     case COMMAND_SEND_TO_USER:
     case COMMAND_SEND_TO_SYSTEM:
         break;
     }
-    return route_publish(cluster, command, receipt, &origin, outcome);
+    return route_publish(cluster, command, receipt, &origin, result);
 }
 
 /* --- what was held back ----------------------------------------------------------------------- */
@@ -387,8 +388,8 @@ static void route_release(struct cluster *cluster, struct pending *pending)
             pending->receipt ? str_of(&pending->message_id) : msg.command.message_id;
         done = pending->command == COMMAND_SEND_TO_CLIENTS
                    ? route_apply_to_owners(cluster, &msg.command, pending->receipt, &origin,
-                                           &pending->outcome)
-                   : route_apply_here(cluster, &msg.command, &origin, &pending->outcome);
+                                           &pending->result)
+                   : route_apply_here(cluster, &msg.command, &origin, &pending->result);
     } else {
         pending_fail(pending, "out of memory");
     }
@@ -401,17 +402,17 @@ static void route_release(struct cluster *cluster, struct pending *pending)
 
 static void route_release_held(struct cluster *cluster, unsigned partition)
 {
-    struct pending_list *held = &cluster->held[partition];
+    struct pending_list *held = &cluster->held_back[partition];
 
-    while (held->first && held->first->send <= cluster->returned[partition])
+    while (held->first && held->first->send_id <= cluster->echoed[partition])
         route_release(cluster, held->first);
 }
 
 /* A send of this node has come back or failed, and so have all before it in its partition. */
-static void route_note_returned(struct cluster *cluster, unsigned partition, uint64_t id)
+static void route_on_echo(struct cluster *cluster, unsigned partition, uint64_t id)
 {
-    if (cluster->returned[partition] < id)
-        cluster->returned[partition] = id;
+    if (cluster->echoed[partition] < id)
+        cluster->echoed[partition] = id;
     route_release_held(cluster, partition);
 }
 
@@ -421,49 +422,49 @@ static void route_take_send(struct cluster *cluster, const struct wire_batch *ba
                             const struct cluster_msg *msg)
 {
     bool is_own = node_equal(&batch->origin, &cluster->self);
-    struct outcome outcome = {0};
+    struct result result = {0};
     struct pending *pending;
 
-    hub_apply(cluster->hub, &msg->command, &outcome);
+    hub_apply(cluster->hub, &msg->command, &result);
     if (!is_own) {
         if (msg->counted)
-            receipt_keep(cluster, &batch->origin, msg->id, &outcome);
+            receipt_keep(cluster, &batch->origin, msg->id, &result);
         return;
     }
-    pending = pending_find(&cluster->pendings, route_number_of(msg->id));
-    if (pending && pending->to_return) {
-        pending->to_return = false;
-        receipt_add(&pending->outcome, &outcome);
+    pending = pending_find(&cluster->pendings, route_request_id(msg->id));
+    if (pending && pending->echo_missing) {
+        pending->echo_missing = false;
+        receipt_add(&pending->result, &result);
         state_finish_if_done(cluster, pending);
     }
-    route_note_returned(cluster, batch->partition, route_number_of(msg->id));
+    route_on_echo(cluster, batch->partition, route_request_id(msg->id));
 }
 
 /* A node has not replied for its part: what it was asked may have been done. */
-static void route_give_up(struct pending *pending, size_t part)
+static void route_give_up(struct pending *pending, size_t index)
 {
     if (!pending->owners) {
-        pending_give_up_part(pending, &pending->parts[part]);
+        pending_give_up(pending, &pending->replies[index]);
         return;
     }
     pending->incomplete = true; /* a receipt's counts lack it */
-    pending_fail_part(pending, part);
+    pending_fail_ids(pending, index);
 }
 
 void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition, struct str why)
 {
-    uint64_t number = route_number_of(id);
-    size_t part = (size_t)((id & ~ROUTE_SEND) >> ROUTE_PART_SHIFT);
+    uint64_t number = route_request_id(id);
+    size_t index = (size_t)((id & ~ROUTE_SEND) >> ROUTE_REPLY_SHIFT);
     struct pending *pending = pending_find(&cluster->pendings, number);
 
     if (id & ROUTE_SEND) {
-        if (pending && pending->to_return) {
-            pending_refuse(pending, OUTCOME_UNREACHABLE, why);
+        if (pending && pending->echo_missing) {
+            pending_set_error(pending, RESULT_UNREACHABLE, why);
             state_finish(cluster, pending);
         }
-        route_note_returned(cluster, partition, number);
-    } else if (pending && part < pending->part_count && !pending->parts[part].done) {
-        route_give_up(pending, part);
+        route_on_echo(cluster, partition, number);
+    } else if (pending && index < pending->reply_count && !pending->replies[index].done) {
+        route_give_up(pending, index);
         state_finish_if_done(cluster, pending);
     }
 }
@@ -471,7 +472,7 @@ void route_take_failed(struct cluster *cluster, uint64_t id, unsigned partition,
 void route_take_bus_down(struct cluster *cluster)
 {
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
-        route_note_returned(cluster, partition, cluster->sent[partition]);
+        route_on_echo(cluster, partition, cluster->sent[partition]);
 }
 
 /* --- what comes from nodes -------------------------------------------------------------------- */
@@ -496,36 +497,36 @@ static void route_take_request(struct cluster *cluster, struct peer *peer,
                                     .id = msg->id,
                                     .node = peer->id,
                                     .expires = cluster->now + state_timeout(cluster) - age};
-    struct outcome outcome = {0};
+    struct result result = {0};
     bool done = true;
 
     if (origin.expires <= cluster->now) {
         route_log_late(cluster, peer, age);
-        state_fail(&outcome, OUTCOME_UNREACHABLE, "the request came too late, and was not done");
-    } else if (!command_is_whole(&msg->command) || command_is_published(&msg->command)) {
-        state_fail(&outcome, OUTCOME_MALFORMED, "this is no request for one node");
+        state_fail(&result, RESULT_UNREACHABLE, "the request came too late, and was not done");
+    } else if (!wire_command_is_valid(&msg->command) || wire_command_is_published(&msg->command)) {
+        state_fail(&result, RESULT_MALFORMED, "this is no request for one node");
     } else {
-        done = route_apply_here(cluster, &msg->command, &origin, &outcome);
+        done = route_apply_here(cluster, &msg->command, &origin, &result);
     }
     if (done)
-        state_reply(cluster, &origin, &outcome);
-    buf_free(&outcome.list);
+        state_reply(cluster, &origin, &result);
+    buf_free(&result.list);
 }
 
 static void route_take_reply(struct cluster *cluster, struct peer *peer,
                              const struct cluster_msg *msg)
 {
-    struct pending *pending = pending_find(&cluster->pendings, route_number_of(msg->id));
-    struct pending_part *part = pending ? pending_open_part(pending, &peer->id) : NULL;
+    struct pending *pending = pending_find(&cluster->pendings, route_request_id(msg->id));
+    struct pending_reply *reply = pending ? pending_expected(pending, &peer->id) : NULL;
 
-    if (!part)
+    if (!reply)
         return; /* it was given up */
-    if (part->behind > peer->passed[pending->partition])
-        peer->passed[pending->partition] = part->behind;
-    if (pending->owners && msg->outcome.code != OUTCOME_SUCCESS)
-        pending_fail_part(pending, (size_t)(part - pending->parts));
+    if (reply->after_send > peer->passed[pending->partition])
+        peer->passed[pending->partition] = reply->after_send;
+    if (pending->owners && msg->result.code != RESULT_SUCCESS)
+        pending_fail_ids(pending, (size_t)(reply - pending->replies));
     else
-        pending_add_reply(pending, part, msg);
+        pending_take_reply(pending, reply, msg);
     state_finish_if_done(cluster, pending);
 }
 
@@ -557,8 +558,8 @@ void route_take_publication(struct cluster *cluster, const struct wire_batch *ba
 {
     struct peer *peer;
 
-    if (msg->kind == MSG_SEND && command_is_whole(&msg->command) &&
-        command_is_published(&msg->command)) {
+    if (msg->kind == MSG_SEND && wire_command_is_valid(&msg->command) &&
+        wire_command_is_published(&msg->command)) {
         route_take_send(cluster, batch, msg);
     } else if (msg->kind == MSG_REQUEST && str_equal(msg->to, str_from(cluster->text))) {
         peer = links_find(cluster->links, &batch->origin);
@@ -570,7 +571,7 @@ void route_take_publication(struct cluster *cluster, const struct wire_batch *ba
 /* --- what had to be waited for ---------------------------------------------------------------- */
 
 /* A slot is bound, or a system found: does what waited for that alone. */
-static void route_go_on(struct cluster *cluster, struct pending *pending)
+static void route_resume(struct cluster *cluster, struct pending *pending)
 {
     struct buf decoded = {0};
     struct cluster_msg msg;
@@ -581,7 +582,7 @@ static void route_go_on(struct cluster *cluster, struct pending *pending)
         pending_fail(pending, "RabbitMQ did not bind in time");
     } else if (pending->kind == PENDING_BIND) {
         if (msg_read(str_of(&pending->text), &decoded, &msg))
-            hub_apply(cluster->hub, &msg.command, &pending->outcome);
+            hub_apply(cluster->hub, &msg.command, &pending->result);
         else
             pending_fail(pending, "out of memory");
         buf_free(&decoded);
@@ -595,12 +596,12 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
 
     for (; pending; pending = next) {
         next = state_waiter_after(pending, slot);
-        route_go_on(cluster, pending);
+        route_resume(cluster, pending);
     }
     state_drop_slot(cluster, slot);
 }
 
-bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct outcome *outcome)
+bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct result *result)
 {
     struct pending_origin origin = {.id = id};
     struct command command = {.system = system};
@@ -610,45 +611,45 @@ bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct
 
     if (known && cluster->slots[slot].bound)
         return true;
-    pending = state_begin(cluster, PENDING_ADMIT, &command, false, &origin, outcome);
+    pending = state_begin(cluster, PENDING_ADMIT, &command, false, &origin, result);
     if (!pending)
         return true;
     pending->looking_up = !known;
     if (!buf_append(&pending->text, system) ||
         (!known && !registry_look_up(cluster->registry, pending->id, system)))
-        return state_refuse(cluster, pending, outcome, "out of memory");
+        return state_reject(cluster, pending, result, "out of memory");
     pending->system = str_of(&pending->text);
     if (known)
         state_need_slot(cluster, pending, slot);
     return false;
 }
 
-void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
+void route_take_found(struct cluster *cluster, struct pending *pending, enum result_code code,
                       struct str error)
 {
     pending->looking_up = false;
-    if (code != OUTCOME_SUCCESS) {
-        pending_refuse(pending, code, error);
+    if (code != RESULT_SUCCESS) {
+        pending_set_error(pending, code, error);
         state_finish(cluster, pending);
         return;
     }
     state_need_slot(cluster, pending, wire_slot(WIRE_SYSTEM, pending->system, (struct str){0}));
-    route_go_on(cluster, pending);
+    route_resume(cluster, pending);
 }
 
-/* --- the end of patience ---------------------------------------------------------------------- */
+/* --- the end of timeout ---------------------------------------------------------------------- */
 
 void route_give_up_node(struct cluster *cluster, const struct node_id *node)
 {
     struct pending *next;
 
     for (struct pending *pending = cluster->requests.first; pending; pending = next) {
-        struct pending_part *part = pending_open_part(pending, node);
+        struct pending_reply *reply = pending_expected(pending, node);
 
         next = pending->next;
-        if (!part)
+        if (!reply)
             continue;
-        route_give_up(pending, (size_t)(part - pending->parts));
+        route_give_up(pending, (size_t)(reply - pending->replies));
         state_finish_if_done(cluster, pending);
     }
 }
@@ -656,16 +657,16 @@ void route_give_up_node(struct cluster *cluster, const struct node_id *node)
 /* What is still missing is not waited for any longer. */
 static void route_expire_one(struct cluster *cluster, struct pending *pending)
 {
-    for (size_t part = 0; part < pending->part_count; part++)
-        if (!pending->parts[part].done)
-            route_give_up(pending, part);
-    if (pending->to_return)
+    for (size_t index = 0; index < pending->reply_count; index++)
+        if (!pending->replies[index].done)
+            route_give_up(pending, index);
+    if (pending->echo_missing)
         pending_fail(pending, "the message did not come back from RabbitMQ in time: whether it was "
                               "delivered is not known");
     if (pending->kind == PENDING_BIND || pending->kind == PENDING_ADMIT)
         pending_fail(pending, pending->looking_up ? "Redis does not answer in time"
                                                   : "RabbitMQ did not bind in time");
-    if (pending->kind == PENDING_HELD)
+    if (pending->kind == PENDING_HELD_BACK)
         pending_fail(pending, "what was sent before did not come back from RabbitMQ in time");
     if (pending->kind == PENDING_COUNT) {
         receipt_forget(cluster, pending);
@@ -684,7 +685,7 @@ void route_expire(struct cluster *cluster)
 {
     route_expire_list(cluster, &cluster->requests);
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
-        route_expire_list(cluster, &cluster->held[partition]);
+        route_expire_list(cluster, &cluster->held_back[partition]);
 }
 
 int64_t route_deadline(const struct cluster *cluster)
@@ -693,7 +694,7 @@ int64_t route_deadline(const struct cluster *cluster)
     int64_t earliest = first ? first->deadline : INT64_MAX;
 
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++) {
-        first = cluster->held[partition].first;
+        first = cluster->held_back[partition].first;
         if (first && first->deadline < earliest)
             earliest = first->deadline;
     }

@@ -4,10 +4,10 @@
 
 #include "cluster_state.h"
 
-/* Does what a command of a session says. True: `outcome`, which must be zeroed, is filled in.
+/* Does what a command of a session says. True: `result`, which must be zeroed, is filled in.
  * False: a result for `id` follows. */
 bool route_apply(struct cluster *cluster, const struct command *command, bool receipt, uint64_t id,
-                 struct outcome *outcome);
+                 struct result *result);
 
 /* A node has sent a message over its link. */
 void route_take_message(struct cluster *cluster, struct peer *peer, const struct cluster_msg *msg);
@@ -27,11 +27,11 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version);
 
 /* Whether a client of this system may be let in: it must be registered, and its slot bound, else
  * the client would be deaf to it. As route_apply. */
-bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct outcome *outcome);
+bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct result *result);
 
 /* The answer to whether a waiting client's system is registered: 0, or why it is not let in;
  * `error` is copied. */
-void route_take_found(struct cluster *cluster, struct pending *pending, enum outcome_code code,
+void route_take_found(struct cluster *cluster, struct pending *pending, enum result_code code,
                       struct str error);
 
 /* The link to a node is down: it will not reply to what it was asked. */

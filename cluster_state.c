@@ -16,14 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_SETTLE_TIME                                                                          \
+#define STATE_REBIND_TIME                                                                          \
     3000 /* milliseconds after RabbitMQ's return for other nodes to find it                        \
           */
 
-void state_fail(struct outcome *outcome, enum outcome_code code, const char *error)
+void state_fail(struct result *result, enum result_code code, const char *error)
 {
-    outcome->code = code;
-    outcome->error = error;
+    result->code = code;
+    result->error = error;
 }
 
 int64_t state_timeout(const struct cluster *cluster)
@@ -42,7 +42,7 @@ const char *state_publishing_reason(const struct cluster *cluster)
         return "RabbitMQ cannot be reached";
     if (cluster->bus_slow)
         return "RabbitMQ does not answer";
-    if (cluster->now - cluster->bus_since >= STATE_SETTLE_TIME)
+    if (cluster->now - cluster->bus_since >= STATE_REBIND_TIME)
         return NULL;
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
         if (!peer->ready && links_reach(cluster->links, peer) &&
@@ -56,7 +56,7 @@ bool state_knows_all(const struct cluster *cluster)
     return cluster->listed && cluster->redis_up;
 }
 
-void state_note_node(struct cluster *cluster, const struct node_id *node)
+void state_track_incarnation(struct cluster *cluster, const struct node_id *node)
 {
     if (cluster->newest < node->incarnation)
         cluster->newest = node->incarnation;
@@ -100,9 +100,9 @@ bool state_send(struct cluster *cluster, struct peer *peer, const struct cluster
 }
 
 void state_reply(struct cluster *cluster, const struct pending_origin *origin,
-                 const struct outcome *outcome)
+                 const struct result *result)
 {
-    struct cluster_msg reply = {.kind = MSG_REPLY, .id = origin->id, .outcome = *outcome};
+    struct cluster_msg reply = {.kind = MSG_REPLY, .id = origin->id, .result = *result};
     struct peer *peer = links_find(cluster->links, &origin->node);
 
     if (peer)
@@ -136,12 +136,12 @@ uint16_t state_slot_of(const struct command *command)
 
 /* --- slots ------------------------------------------------------------------------------------ */
 
-void state_change_channel(void *state, enum audience_kind kind, struct str system, struct str name,
+void state_change_channel(void *state, enum channel_kind kind, struct str system, struct str name,
                           bool exists)
 {
     struct cluster *cluster = state;
-    enum wire_channel channel = kind == AUDIENCE_SYSTEM ? WIRE_SYSTEM
-                                : kind == AUDIENCE_USER ? WIRE_USER
+    enum wire_channel channel = kind == CHANNEL_SYSTEM ? WIRE_SYSTEM
+                                : kind == CHANNEL_USER ? WIRE_USER
                                                         : WIRE_GROUP;
     uint16_t number = wire_slot(channel, system, name);
     struct state_slot *slot = &cluster->slots[number];
@@ -188,7 +188,7 @@ void state_follow_slots(struct cluster *cluster)
 }
 
 /* Which of a request's slots has this number. */
-static unsigned state_place_of(const struct pending *pending, uint16_t number)
+static unsigned state_slot_index(const struct pending *pending, uint16_t number)
 {
     return pending->slots[0] == number ? 0 : 1;
 }
@@ -205,7 +205,7 @@ void state_need_slot(struct cluster *cluster, struct pending *pending, uint16_t 
     if (slot->bound)
         return;
     if (slot->waiters)
-        slot->last_waiter->slot_next[state_place_of(slot->last_waiter, number)] = pending;
+        slot->last_waiter->slot_next[state_slot_index(slot->last_waiter, number)] = pending;
     else
         slot->waiters = pending;
     slot->last_waiter = pending;
@@ -213,7 +213,7 @@ void state_need_slot(struct cluster *cluster, struct pending *pending, uint16_t 
 
 struct pending *state_waiter_after(const struct pending *pending, uint16_t number)
 {
-    return pending->slot_next[state_place_of(pending, number)];
+    return pending->slot_next[state_slot_index(pending, number)];
 }
 
 bool state_has_slots(const struct cluster *cluster, const struct pending *pending)
@@ -282,7 +282,8 @@ void state_forget_systems(struct cluster *cluster)
 
 static struct pending_list *state_list_of(struct cluster *cluster, const struct pending *pending)
 {
-    return pending->kind == PENDING_HELD ? &cluster->held[pending->partition] : &cluster->requests;
+    return pending->kind == PENDING_HELD_BACK ? &cluster->held_back[pending->partition]
+                                              : &cluster->requests;
 }
 
 /* Takes a request out of those that wait for a slot. */
@@ -298,12 +299,12 @@ static void state_stop_waiting(struct cluster *cluster, struct pending *pending,
     if (!waiter)
         return;
     if (before)
-        before->slot_next[state_place_of(before, number)] = state_waiter_after(waiter, number);
+        before->slot_next[state_slot_index(before, number)] = state_waiter_after(waiter, number);
     else
         slot->waiters = state_waiter_after(waiter, number);
     if (slot->last_waiter == waiter)
         slot->last_waiter = before;
-    waiter->slot_next[state_place_of(waiter, number)] = NULL;
+    waiter->slot_next[state_slot_index(waiter, number)] = NULL;
 }
 
 void state_free(struct cluster *cluster, struct pending *pending)
@@ -318,11 +319,11 @@ void state_free(struct cluster *cluster, struct pending *pending)
 
 struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
                             const struct command *command, bool receipt,
-                            const struct pending_origin *origin, struct outcome *outcome)
+                            const struct pending_origin *origin, struct result *result)
 {
     unsigned partition = wire_partition(command->system);
     struct pending_list *list =
-        kind == PENDING_HELD ? &cluster->held[partition] : &cluster->requests;
+        kind == PENDING_HELD_BACK ? &cluster->held_back[partition] : &cluster->requests;
     int64_t deadline = cluster->now + state_timeout(cluster);
     struct pending *pending =
         pending_new(&cluster->pendings, list, kind,
@@ -337,7 +338,7 @@ struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
             return pending;
         state_abandon(cluster, pending);
     }
-    state_fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    state_fail(result, RESULT_UNREACHABLE, "out of memory");
     return NULL;
 }
 
@@ -347,11 +348,11 @@ void state_abandon(struct cluster *cluster, struct pending *pending)
     state_free(cluster, pending);
 }
 
-bool state_refuse(struct cluster *cluster, struct pending *pending, struct outcome *outcome,
+bool state_reject(struct cluster *cluster, struct pending *pending, struct result *result,
                   const char *error)
 {
     state_abandon(cluster, pending);
-    state_fail(outcome, OUTCOME_UNREACHABLE, error);
+    state_fail(result, RESULT_UNREACHABLE, error);
     return true;
 }
 
@@ -361,10 +362,10 @@ void state_finish(struct cluster *cluster, struct pending *pending)
 
     pending_unlink(&cluster->pendings, state_list_of(cluster, pending), pending);
     pending_merge(pending);
-    if (pending->outcome.list.failed)
+    if (pending->result.list.failed)
         pending_fail(pending, "out of memory");
     if (pending->origin.is_node) {
-        state_reply(cluster, &pending->origin, &pending->outcome);
+        state_reply(cluster, &pending->origin, &pending->result);
         state_free(cluster, pending);
         return;
     }

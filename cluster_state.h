@@ -42,8 +42,8 @@ struct state_counters {
     size_t slots_unbound;     /* wanted and not bound */
 };
 
-struct presence_book; /* see cluster_presence.c */
-struct receipt_book;  /* see cluster_receipt.c */
+struct presence_work;  /* see cluster_presence.c */
+struct receipt_counts; /* see cluster_receipt.c */
 
 struct cluster {
     const struct config *config;
@@ -83,30 +83,30 @@ struct cluster {
         catch_up_until; /* after a standstill: the links wait for what RabbitMQ has sent before */
     struct bus_event *events, *last_event; /* taken from the bus, not dealt with yet */
 
-    uint64_t sent[WIRE_PARTITIONS];     /* number of the last send published there, and */
-    uint64_t returned[WIRE_PARTITIONS]; /* of the last one that came back or failed */
-    struct order_senders senders;
+    uint64_t sent[WIRE_PARTITIONS];   /* number of the last send published there, and */
+    uint64_t echoed[WIRE_PARTITIONS]; /* of the last one that came back or failed */
+    struct order_senders sender_seqs;
 
     struct state_slot slots[WIRE_SLOTS];
     uint16_t changed[WIRE_SLOTS]; /* slots whose channels came or went */
     size_t changed_count;
 
     struct pending_table pendings;
-    struct pending_list requests;              /* all but: */
-    struct pending_list held[WIRE_PARTITIONS]; /* those that wait for sends */
-    struct pending_list results;               /* finished, for sessions of this node */
+    struct pending_list requests;                   /* all but: */
+    struct pending_list held_back[WIRE_PARTITIONS]; /* those that wait for sends */
+    struct pending_list results;                    /* finished, for sessions of this node */
 
     struct table systems; /* known to be registered */
     uint32_t seed;
 
-    struct presence_book *presence;
-    struct receipt_book *receipts;
+    struct presence_work *presence;
+    struct receipt_counts *receipts;
     struct state_counters counters;
     struct buf decoded, written; /* scratch: of the message being read, and being written */
 };
 
-/* The outcome becomes a failure. `error` is static. */
-void state_fail(struct outcome *outcome, enum outcome_code code, const char *error);
+/* The result becomes a failure. `error` is static. */
+void state_fail(struct result *result, enum result_code code, const char *error);
 
 /* Milliseconds after which an answer is given in any case. */
 int64_t state_timeout(const struct cluster *cluster);
@@ -120,7 +120,7 @@ const char *state_publishing_reason(const struct cluster *cluster);
 bool state_knows_all(const struct cluster *cluster);
 
 /* Another node, or this one, is known now. */
-void state_note_node(struct cluster *cluster, const struct node_id *node);
+void state_track_incarnation(struct cluster *cluster, const struct node_id *node);
 
 /* --- the ids of clients of this node: hooks of the hub */
 
@@ -134,7 +134,7 @@ bool state_send(struct cluster *cluster, struct peer *peer, const struct cluster
 
 /* Replies to a request of another node; without a link it is lost. */
 void state_reply(struct cluster *cluster, const struct pending_origin *origin,
-                 const struct outcome *outcome);
+                 const struct result *result);
 
 /* Publishes a message to the nodes that have bound `slot`, or to the node `to` alone. False if too
  * much waits for RabbitMQ already. */
@@ -147,7 +147,7 @@ uint16_t state_slot_of(const struct command *command);
 /* --- slots */
 
 /* A hub's hook: counts the channels of a slot. */
-void state_change_channel(void *cluster, enum audience_kind kind, struct str system,
+void state_change_channel(void *cluster, enum channel_kind kind, struct str system,
                           struct str name, bool exists);
 
 /* Binds and unbinds the slots whose channels came or went. */
@@ -180,17 +180,17 @@ void state_forget_systems(struct cluster *cluster);
 
 /* --- requests in flight */
 
-/* Begins one for a command. NULL, with the outcome set, without memory. */
+/* Begins one for a command. NULL, with the result set, without memory. */
 struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
                             const struct command *command, bool receipt,
-                            const struct pending_origin *origin, struct outcome *outcome);
+                            const struct pending_origin *origin, struct result *result);
 
 /* Gives up one that has just begun. */
 void state_abandon(struct cluster *cluster, struct pending *pending);
 
-/* The same, and the outcome says why; `error` is static. Its value is true: the outcome is there.
+/* The same, and the result says why; `error` is static. Its value is true: the result is there.
  */
-bool state_refuse(struct cluster *cluster, struct pending *pending, struct outcome *outcome,
+bool state_reject(struct cluster *cluster, struct pending *pending, struct result *result,
                   const char *error);
 
 /* Nothing is waited for any more, or not longer: the origin is told. */

@@ -30,17 +30,17 @@ void store_post(struct store *store, enum registry_event_kind kind, struct str t
 bool store_wait(struct store *store, const char *text)
 {
     store->in_touch = false;
-    if (strncmp(text, store->told, sizeof store->told - 1) != 0) {
-        snprintf(store->told, sizeof store->told, "%s", text);
-        store_post(store, REGISTRY_WAITING, str_from(store->told));
+    if (strncmp(text, store->last_reason, sizeof store->last_reason - 1) != 0) {
+        snprintf(store->last_reason, sizeof store->last_reason, "%s", text);
+        store_post(store, REGISTRY_WAITING, str_from(store->last_reason));
     }
     return false;
 }
 
-void store_arrive(struct store *store, enum registry_event_kind kind)
+void store_on_connect(struct store *store, enum registry_event_kind kind)
 {
     store->in_touch = true;
-    store->told[0] = '\0';
+    store->last_reason[0] = '\0';
     store_post(store, kind, (struct str){0});
 }
 
@@ -56,7 +56,7 @@ struct str store_name(const struct store *store, const char *what, const char *o
 /* Redis did not do what was asked of it. Its value is false. */
 static bool store_fail(struct store *store)
 {
-    store->hurry |= !redis_is_connected(store->redis);
+    store->beat_now |= !redis_is_connected(store->redis);
     return store_wait(store, redis_error(store->redis));
 }
 
@@ -89,7 +89,7 @@ bool store_send_set(struct store *store, struct str name, struct str value, cons
 
 bool store_next(struct store *store, struct redis_reply *reply)
 {
-    return (redis_next(store->redis, reply) && reply->type != REDIS_REFUSAL) || store_fail(store);
+    return (redis_next(store->redis, reply) && reply->type != REDIS_ERROR) || store_fail(store);
 }
 
 bool store_skip(struct store *store, size_t count, struct redis_reply *reply)
@@ -104,8 +104,8 @@ bool store_call(struct store *store, struct redis_reply *reply, const struct str
     return store_send(store, words) && store_next(store, reply);
 }
 
-bool store_claim(struct store *store, struct redis_reply *reply, struct str name, struct str value,
-                 const char *ttl)
+bool store_set_once(struct store *store, struct redis_reply *reply, struct str name,
+                    struct str value, const char *ttl)
 {
     return store_send_set(store, name, value, ttl, true) &&
            store_send_one(store, STR("GET"), name) && store_skip(store, 2, reply);

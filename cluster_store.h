@@ -8,28 +8,28 @@
  *   records:TEXT    hash: presence records of a node
  *   lease:TEXT      who cleans up that node; expires after 3 s, or node_ttl if that is less
  *   tombstone:TEXT  who last removed records of that node, and in which step; a day
- *   key             VERSION EXCHANGE KEY: proofs that nodes which join compare; 2 * node_ttl */
+ *   key             VERSION EXCHANGE KEY: macs that nodes which join compare; 2 * node_ttl */
 #ifndef WSPUSH_CLUSTER_STORE_H
 #define WSPUSH_CLUSTER_STORE_H
 
 #include "cluster_wire.h"
 #include "config.h"
-#include "mailbox.h"
+#include "os.h"
 #include "redis.h"
 
 enum registry_event_kind {
-    REGISTRY_WAITING,  /* not joined yet, or out of touch: `text` says why and what helps */
-    REGISTRY_CONFLICT, /* a living node has this one's name: `text` says which */
-    REGISTRY_JOINED,   /* `self` has its incarnation now */
-    REGISTRY_BACK,     /* in touch again: records may be gone */
-    REGISTRY_REVIVED,  /* in touch again, but this node was taken for dead: some or all of its
-                          records were removed and told by another, which has ended doing so */
-    REGISTRY_NODES,    /* `nodes`; also when nothing has changed, with each heartbeat */
-    REGISTRY_FOUND,    /* the answer to a look-up: `id`, `text` the system, `found` */
-    REGISTRY_WRITTEN,  /* `results` of operations on records */
-    REGISTRY_REMOVED,  /* `records` of the dead node `self` are gone: this node is to tell that, and
-                          to call registry_go_on when it has; `count` 0: all are */
-    REGISTRY_NOTED     /* `text` is for the log, at level warn: Redis may lose accounts */
+    REGISTRY_WAITING,       /* not joined yet, or out of touch: `text` says why and what helps */
+    REGISTRY_NAME_CONFLICT, /* a living node has this one's name: `text` says which */
+    REGISTRY_JOINED,        /* `self` has its incarnation now */
+    REGISTRY_RECONNECTED,   /* in touch again: records may be gone */
+    REGISTRY_REVIVED,       /* in touch again, but this node was taken for dead: some or all of its
+                               records were removed and told by another, which has ended doing so */
+    REGISTRY_NODES,         /* `nodes`; also when nothing has changed, with each heartbeat */
+    REGISTRY_FOUND,         /* the answer to a look-up: `id`, `text` the system, `found` */
+    REGISTRY_WRITTEN,       /* `results` of operations on records */
+    REGISTRY_REMOVED, /* `records` of the dead node `self` are gone: this node is to tell that, and
+                         to call registry_continue when it has; `count` 0: all are */
+    REGISTRY_WARNING  /* `text` is for the log, at level warn: Redis may lose accounts */
 };
 
 enum registry_found { REGISTRY_YES, REGISTRY_NO, REGISTRY_UNREACHABLE };
@@ -75,9 +75,9 @@ struct store {
     struct mailbox *events;
     struct node_id self; /* without its incarnation before it has joined */
     char text[NODE_TEXT_MAX];
-    bool in_touch;  /* the last heartbeat was good, and nothing has failed since */
-    bool hurry;     /* the connection broke: the next heartbeat is due now */
-    char told[500]; /* the last REGISTRY_WAITING */
+    bool in_touch;         /* the last heartbeat was good, and nothing has failed since */
+    bool beat_now;         /* the connection broke: the next heartbeat is due now */
+    char last_reason[500]; /* the last REGISTRY_WAITING */
 };
 
 /* Posts an event with a copy of `text`; without memory it is lost, as if Redis had not answered. */
@@ -87,7 +87,7 @@ void store_post(struct store *store, enum registry_event_kind kind, struct str t
 bool store_wait(struct store *store, const char *text);
 
 /* In touch for the first time, or again: posts an event of this kind. */
-void store_arrive(struct store *store, enum registry_event_kind kind);
+void store_on_connect(struct store *store, enum registry_event_kind kind);
 
 /* Room for the name of a key. */
 struct store_key {
@@ -122,7 +122,7 @@ bool store_skip(struct store *store, size_t count, struct redis_reply *reply);
 bool store_call(struct store *store, struct redis_reply *reply, const struct str *words);
 
 /* Sets a key unless it is there, and gets it. */
-bool store_claim(struct store *store, struct redis_reply *reply, struct str name, struct str value,
-                 const char *ttl);
+bool store_set_once(struct store *store, struct redis_reply *reply, struct str name,
+                    struct str value, const char *ttl);
 
 #endif

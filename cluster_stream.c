@@ -1,8 +1,38 @@
-/* cluster_stream.c - entries that wait, batches in flight. */
+/* cluster_stream.c - the bus's data. */
 #include "cluster_stream.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* --- events ----------------------------------------------------------------------------------- */
+
+const uint32_t bus_echo_bounds[BUS_ECHO_BUCKETS - 1] = {250,   500,   1000,   2000,    4000,   8000,
+                                                        16000, 50000, 200000, 1000000, 5000000};
+
+struct bus_event *bus_new_event(enum bus_event_kind kind, const char *text)
+{
+    size_t length = strlen(text);
+    struct bus_event *event;
+
+    while (!(event = malloc(sizeof *event + length)))
+        poll(NULL, 0, 10);
+    *event = (struct bus_event){.kind = kind, .text = {(const char *)(event + 1), length}};
+    memcpy(event + 1, text, length);
+    return event;
+}
+
+void bus_count_echo(struct bus_stats *stats, int64_t took)
+{
+    size_t bucket = 0;
+
+    while (bucket < BUS_ECHO_BUCKETS - 1 && took > bus_echo_bounds[bucket])
+        bucket++;
+    stats->echoes[bucket]++;
+    stats->echo_sum += (uint64_t)took;
+}
+
+/* --- streams ---------------------------------------------------------------------------------- */
 
 struct stream_entry *stream_new(struct str key, struct str text, size_t least)
 {
@@ -68,7 +98,7 @@ struct stream_batch *stream_form(struct stream *stream, uint32_t most)
 
     if (!batch)
         return NULL;
-    batch->first = stream->next;
+    batch->first_seq = stream->next_seq;
     batch->carrier = -1;
     while ((entry = stream->waiting.first) && batch->entries.count < most) {
         length += 4 + entry->text.length;
@@ -78,11 +108,11 @@ struct stream_batch *stream_form(struct stream *stream, uint32_t most)
         batch->cost += stream_cost(entry);
         stream_append(&batch->entries, stream_take(&stream->waiting));
     }
-    stream->next += batch->entries.count;
+    stream->next_seq += batch->entries.count;
     while (*end)
         end = &(*end)->next;
     *end = batch;
-    stream->flying++;
+    stream->in_flight_count++;
     return batch;
 }
 
@@ -90,7 +120,7 @@ struct stream_batch *stream_find(const struct stream *stream, uint64_t first)
 {
     struct stream_batch *batch = stream->in_flight;
 
-    while (batch && batch->first != first)
+    while (batch && batch->first_seq != first)
         batch = batch->next;
     return batch;
 }
@@ -102,7 +132,7 @@ void stream_remove(struct stream *stream, struct stream_batch *batch)
     while (*at != batch)
         at = &(*at)->next;
     *at = batch->next;
-    stream->flying--;
+    stream->in_flight_count--;
 }
 
 void stream_free_list(struct stream_list *list)
@@ -128,4 +158,125 @@ void stream_free(struct stream *stream)
         stream_remove(stream, batch);
         stream_free_batch(batch);
     }
+}
+
+/* --- slots ------------------------------------------------------------------------------------ */
+
+/* Puts a slot into the ring, unless it is there. */
+static void slots_mark(struct slots *slots, uint16_t slot)
+{
+    if (slots->slots[slot].dirty)
+        return;
+    slots->slots[slot].dirty = true;
+    slots->dirty[(slots->dirty_first + slots->dirty_count++) % WIRE_SLOTS] = slot;
+}
+
+void slots_set(struct slots *slots, uint16_t slot, uint32_t version, bool bound, int64_t now)
+{
+    slots->slots[slot].wanted = bound;
+    slots->slots[slot].version = version;
+    slots->slots[slot].changed_at = now;
+    slots_mark(slots, slot);
+}
+
+bool slots_can_ask(const struct slots *slots)
+{
+    return slots->dirty_count && slots->asked_count < SLOTS_ASKED_MAX;
+}
+
+static uint16_t slots_pop(struct slots *slots)
+{
+    uint16_t slot = slots->dirty[slots->dirty_first];
+
+    slots->dirty_first = (slots->dirty_first + 1) % WIRE_SLOTS;
+    slots->dirty_count--;
+    slots->slots[slot].dirty = false;
+    return slot;
+}
+
+/* True if a slot is to be unbound and must not be yet. */
+static bool slots_is_kept(const struct slots *slots, uint16_t slot)
+{
+    return slots->slots[slot].relied && !slots->slots[slot].wanted;
+}
+
+bool slots_ask(struct slots *slots, int64_t now, struct slots_binding *binding)
+{
+    size_t relied = 0;
+    uint16_t slot;
+
+    if (!slots_can_ask(slots))
+        return false;
+    while (slots_is_kept(slots, slot = slots_pop(slots))) {
+        slots_mark(slots, slot);
+        if (++relied == slots->dirty_count)
+            return false;
+    }
+    *binding =
+        (struct slots_binding){slot, slots->slots[slot].version, slots->slots[slot].wanted, now};
+    slots->slots[slot].maybe |= binding->bound;
+    slots->slots[slot].sure &= binding->bound;
+    slots->asked[(slots->asked_first + slots->asked_count++) % SLOTS_ASKED_MAX] = *binding;
+    return true;
+}
+
+/* True if there is another question about a slot under way. */
+static bool slots_is_asked(const struct slots *slots, uint16_t slot)
+{
+    for (size_t i = 0; i < slots->asked_count; i++)
+        if (slots->asked[(slots->asked_first + i) % SLOTS_ASKED_MAX].slot == slot)
+            return true;
+    return false;
+}
+
+bool slots_rely(struct slots *slots, uint16_t slot)
+{
+    if (!slots->slots[slot].sure || !slots->slots[slot].wanted)
+        return false;
+    slots->slots[slot].relied++;
+    return true;
+}
+
+void slots_release(struct slots *slots, uint16_t slot)
+{
+    slots->slots[slot].relied--;
+}
+
+bool slots_answer(struct slots *slots, struct slots_binding *binding)
+{
+    uint16_t slot;
+
+    if (slots->asked_count == 0)
+        return false;
+    *binding = slots->asked[slots->asked_first];
+    slots->asked_first = (slots->asked_first + 1) % SLOTS_ASKED_MAX;
+    slots->asked_count--;
+    slot = binding->slot;
+    slots->slots[slot].maybe &= binding->bound;
+    slots->slots[slot].sure = binding->bound && !slots_is_asked(slots, slot);
+    slots->restoring -= slots->slots[slot].restoring;
+    slots->slots[slot].restoring = false;
+    return true;
+}
+
+void slots_restore(struct slots *slots, int64_t since)
+{
+    slots->asked_count = slots->dirty_count = slots->restoring = 0;
+    for (unsigned i = 0; i < WIRE_SLOTS; i++)
+        slots->slots[i].dirty = slots->slots[i].restoring = slots->slots[i].sure = false;
+    for (int recent = 1; recent >= 0; recent--) {
+        for (unsigned i = 0; i < WIRE_SLOTS; i++) {
+            if ((!slots->slots[i].wanted && !slots->slots[i].maybe) ||
+                (slots->slots[i].changed_at >= since) != recent)
+                continue;
+            slots_mark(slots, (uint16_t)i);
+            slots->slots[i].restoring = recent;
+            slots->restoring += (size_t)recent;
+        }
+    }
+}
+
+int64_t slots_oldest(const struct slots *slots, int64_t otherwise)
+{
+    return slots->asked_count ? slots->asked[slots->asked_first].at : otherwise;
 }

@@ -329,17 +329,17 @@ static void wire_write_command(struct buf *out, const struct command *command)
     wire_write_text(out, MEMBER_REASON, command->reason);
 }
 
-static void wire_write_outcome(struct buf *out, const struct outcome *outcome)
+static void wire_write_result(struct buf *out, const struct result *result)
 {
-    wire_write_number(out, MEMBER_CODE, outcome->code);
-    wire_write_text(out, MEMBER_ERROR, str_from(outcome->error));
-    wire_write_number(out, MEMBER_MATCHED, (int64_t)outcome->matched);
-    wire_write_number(out, MEMBER_QUEUED, (int64_t)outcome->queued);
-    wire_write_number(out, MEMBER_DROPPED, (int64_t)outcome->dropped);
-    wire_write_number(out, MEMBER_TOTAL, (int64_t)outcome->count);
+    wire_write_number(out, MEMBER_CODE, result->code);
+    wire_write_text(out, MEMBER_ERROR, str_from(result->error));
+    wire_write_number(out, MEMBER_MATCHED, (int64_t)result->matched);
+    wire_write_number(out, MEMBER_QUEUED, (int64_t)result->queued);
+    wire_write_number(out, MEMBER_DROPPED, (int64_t)result->dropped);
+    wire_write_number(out, MEMBER_TOTAL, (int64_t)result->count);
     wire_write_name(out, MEMBER_LIST);
     buf_append(out, STR("["));
-    buf_append(out, str_of(&outcome->list));
+    buf_append(out, str_of(&result->list));
     buf_append(out, STR("]"));
 }
 
@@ -355,7 +355,7 @@ bool msg_write(struct buf *out, const struct cluster_msg *msg)
     if (msg->kind == MSG_REQUEST || msg->kind == MSG_SEND)
         wire_write_command(out, &msg->command);
     if (msg->kind == MSG_REPLY)
-        wire_write_outcome(out, &msg->outcome);
+        wire_write_result(out, &msg->result);
     return buf_append(out, STR("}"));
 }
 
@@ -454,18 +454,18 @@ static void wire_read_command(struct wire_reading *reading, struct command *comm
     command->reason = wire_read_text(reading, MEMBER_REASON);
 }
 
-static void wire_read_outcome(struct wire_reading *reading, struct cluster_msg *msg)
+static void wire_read_result(struct wire_reading *reading, struct cluster_msg *msg)
 {
-    struct outcome *outcome = &msg->outcome;
+    struct result *result = &msg->result;
     struct str list = wire_read_raw(reading, MEMBER_LIST);
 
-    outcome->code =
-        (enum outcome_code)wire_read_number(reading, MEMBER_CODE, OUTCOME_UNREACHABLE, 0);
+    result->code =
+        (enum result_code)wire_read_number(reading, MEMBER_CODE, RESULT_UNREACHABLE, 0);
     msg->error = wire_read_text(reading, MEMBER_ERROR);
-    outcome->matched = wire_read_count(reading, MEMBER_MATCHED);
-    outcome->queued = wire_read_count(reading, MEMBER_QUEUED);
-    outcome->dropped = wire_read_count(reading, MEMBER_DROPPED);
-    outcome->count = wire_read_count(reading, MEMBER_TOTAL);
+    result->matched = wire_read_count(reading, MEMBER_MATCHED);
+    result->queued = wire_read_count(reading, MEMBER_QUEUED);
+    result->dropped = wire_read_count(reading, MEMBER_DROPPED);
+    result->count = wire_read_count(reading, MEMBER_TOTAL);
     reading->good &= reading->fields[MEMBER_LIST].value.type == JSON_ARRAY;
     if (list.length > 2)
         msg->list = (struct str){list.at + 1, list.length - 2};
@@ -498,7 +498,7 @@ bool msg_read(struct str text, struct buf *decoded, struct cluster_msg *msg)
     if (msg->kind == MSG_REQUEST || msg->kind == MSG_SEND)
         wire_read_command(&reading, &msg->command);
     if (msg->kind == MSG_REPLY)
-        wire_read_outcome(&reading, msg);
+        wire_read_result(&reading, msg);
     return reading.good;
 }
 
@@ -525,7 +525,7 @@ bool wire_begin_batch(struct buf *out, const struct crypto_keyring *keys,
     first[WIRE_ORIGIN_AT] = (unsigned char)length;
     last[0] = (unsigned char)head->lane;
     last[1] = (unsigned char)head->partition;
-    wire_put(last + 2, 8, head->first);
+    wire_put(last + 2, 8, head->first_seq);
     buf_append(out, (struct str){(const char *)first, sizeof first});
     buf_append(out, (struct str){origin, length});
     return buf_append(out, (struct str){(const char *)last, sizeof last});
@@ -587,7 +587,7 @@ static bool wire_read_head(struct str rest, struct wire_batch *batch)
     if (lane >= LANE_COUNT || batch->partition >= WIRE_PARTITIONS)
         return false;
     batch->lane = (enum wire_lane)lane;
-    batch->first = wire_get(at + last + 2, 8);
+    batch->first_seq = wire_get(at + last + 2, 8);
     batch->count = (uint32_t)wire_get(at + last + 10, 4);
     batch->entries = (struct str){rest.at + last + 14, rest.length - last - 14};
     return true;
@@ -634,7 +634,7 @@ enum wire_result wire_open_batch(struct str bytes, const struct crypto_keyring *
     if (!key || !wire_make_mac(key, cluster, text, mac) ||
         !crypto_equal((struct str){bytes.at + WIRE_MAC_AT, CRYPTO_HASH_SIZE},
                       (struct str){(const char *)mac, sizeof mac}))
-        return WIRE_STRANGE;
+        return WIRE_FOREIGN;
     if (at[WIRE_VERSION_AT] + 1 < WIRE_VERSION || at[WIRE_VERSION_AT] > WIRE_VERSION + 1)
         return WIRE_VERSION_UNKNOWN;
     return wire_read_head((struct str){bytes.at + WIRE_ORIGIN_AT, bytes.length - WIRE_ORIGIN_AT},
@@ -642,4 +642,56 @@ enum wire_result wire_open_batch(struct str bytes, const struct crypto_keyring *
                    wire_has_entries(*batch)
                ? WIRE_GOOD
                : WIRE_MALFORMED;
+}
+
+/* --- the first words on a link ---------------------------------------------------------------- */
+
+#define VERSION_MAX 1000000
+#define HELLO_OLDEST (WIRE_VERSION > 1 ? WIRE_VERSION - 1 : 1)
+
+size_t hello_write(const struct node_id *self, char text[HELLO_MAX])
+{
+    char node[NODE_TEXT_MAX];
+
+    node_write(self, node);
+    return (size_t)snprintf(text, HELLO_MAX, "{\"node\":\"%s\",\"version\":%d,\"oldest\":%d}", node,
+                            WIRE_VERSION, HELLO_OLDEST);
+}
+
+bool hello_read(struct str text, struct hello *hello)
+{
+    struct json_field fields[] = {
+        {.name = STR_INIT("node")}, {.name = STR_INIT("version")}, {.name = STR_INIT("oldest")}};
+    struct json_error error;
+    struct str node;
+    int64_t version = 0, oldest = 0;
+
+    if (!json_parse_object(text, fields, 3, &error) || fields[0].value.type != JSON_STRING)
+        return false;
+    node = fields[0].value.text;
+    if (!node_read((struct str){node.at + 1, node.length - 2}, &hello->node) ||
+        !json_decode_integer(fields[1].value, &version) ||
+        !json_decode_integer(fields[2].value, &oldest) || oldest < 1 || oldest > version ||
+        version > VERSION_MAX)
+        return false;
+    hello->version = (unsigned)version;
+    hello->oldest = (unsigned)oldest;
+    return true;
+}
+
+bool hello_overlaps(const struct hello *hello, char *reason, size_t room)
+{
+    if (hello->oldest > WIRE_VERSION)
+        snprintf(reason, room,
+                 "it has protocol version %u and understands %u and later, this node has %u: "
+                 "replace this node by one of version %u first",
+                 hello->version, hello->oldest, WIRE_VERSION, hello->oldest);
+    else if (hello->version < HELLO_OLDEST)
+        snprintf(reason, room,
+                 "it has protocol version %u, this node has %u and understands %u and later: "
+                 "replace it by one of version %u first",
+                 hello->version, WIRE_VERSION, HELLO_OLDEST, HELLO_OLDEST);
+    else
+        return true;
+    return false;
 }

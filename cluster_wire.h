@@ -107,11 +107,11 @@ struct cluster_msg {
     bool counted;           /* SEND: its origin asks for the count */
     bool ready;             /* STATUS */
     struct command command; /* REQUEST, SEND */
-    struct outcome outcome; /* REPLY; `error` is in `error`, and `list` a view in `list` */
+    struct result result; /* REPLY; `error` is in `error`, and `list` a view in `list` */
     struct str error, list;
 };
 
-/* Appends a message as one JSON object. REPLY: `outcome` is what is written. */
+/* Appends a message as one JSON object. REPLY: `result` is what is written. */
 bool msg_write(struct buf *out, const struct cluster_msg *msg);
 
 /* Reads a message. `decoded` holds the strings that had to be decoded; what it held is dropped.
@@ -132,9 +132,9 @@ struct wire_batch {
     struct node_id origin;
     enum wire_lane lane;
     unsigned partition;
-    uint64_t first; /* the number of the first entry among all of its origin, lane and partition:
-                       numbers have no holes. A probe has no entry, and any number */
-    uint32_t count; /* entries */
+    uint64_t first_seq; /* the number of the first entry among all of its origin, lane and
+                       partition: numbers have no holes. A probe has no entry, and any number */
+    uint32_t count;     /* entries */
     struct str entries; /* those that wire_next_entry has not taken */
 };
 
@@ -152,7 +152,7 @@ bool wire_seal_batch(struct buf *out, const struct crypto_keyring *keys, struct 
 enum wire_result {
     WIRE_GOOD,
     WIRE_VERSION_UNKNOWN, /* it names a version that this node does not understand */
-    WIRE_STRANGE,         /* its MAC is not one of this cluster's: another cluster's, or forged */
+    WIRE_FOREIGN,         /* its MAC is not one of this cluster's: another cluster's, or forged */
     WIRE_MALFORMED,       /* it is no batch, or the MAC is good and the rest is not */
 };
 
@@ -162,5 +162,25 @@ enum wire_result wire_open_batch(struct str bytes, const struct crypto_keyring *
 
 /* Takes the next entry of a batch; false at the end. */
 bool wire_next_entry(struct wire_batch *batch, struct str *entry);
+
+/* --- the first words on a link ---------------------------------------------------------------- */
+
+/* Hello: what each end of a link says first, one JSON object: the node and the versions that it
+ * understands, {"node":TEXT,"version":N,"oldest":M}. Unknown members are ignored. */
+#define HELLO_MAX (NODE_TEXT_MAX + 64)
+
+struct hello {
+    struct node_id node;
+    unsigned version, oldest; /* that it understands; it understands the one behind `version` too */
+};
+
+/* Writes the hello of a node of this version, and a NUL; returns its length. */
+size_t hello_write(const struct node_id *self, char text[HELLO_MAX]);
+
+bool hello_read(struct str text, struct hello *hello);
+
+/* True if a node of this version and the other understand each other. False: `reason` says which of
+ * them is too old, and what helps. */
+bool hello_overlaps(const struct hello *hello, char *reason, size_t room);
 
 #endif

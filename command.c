@@ -19,7 +19,7 @@ static void append_member(struct buf *out, struct str name, struct str value)
     buf_append(out, value);
 }
 
-bool command_write_push(struct buf *out, const struct command *command)
+bool hub_write_push(struct buf *out, const struct command *command)
 {
     begin(out, command->code);
     buf_append(out, command->msg);
@@ -29,7 +29,7 @@ bool command_write_push(struct buf *out, const struct command *command)
     return buf_append(out, STR("}"));
 }
 
-bool command_write_envelope(struct buf *out, int code, struct str msg, struct str data)
+bool hub_write_envelope(struct buf *out, int code, struct str msg, struct str data)
 {
     begin(out, code);
     json_append_quoted(out, msg);
@@ -37,13 +37,13 @@ bool command_write_envelope(struct buf *out, int code, struct str msg, struct st
     return buf_append(out, STR("}"));
 }
 
-bool command_may_close_with(int64_t code)
+bool hub_may_close_with(int64_t code)
 {
     return code == 1000 || (code >= 3000 && code < 4400) ||
            (code >= 4500 && code <= CLOSE_CODE_MAX);
 }
 
-bool command_is_whole(const struct command *command)
+bool wire_command_is_valid(const struct command *command)
 {
     switch (command->kind) {
     case COMMAND_SEND_TO_CLIENT:
@@ -55,7 +55,7 @@ bool command_is_whole(const struct command *command)
     case COMMAND_BIND:
         return command->group.length;
     case COMMAND_CLOSE_CLIENT:
-        return command_may_close_with(command->close_code) &&
+        return hub_may_close_with(command->close_code) &&
                command->reason.length <= CLOSE_REASON_MAX;
     case COMMAND_UNBIND:
     case COMMAND_ONLINE_LIST:
@@ -65,7 +65,7 @@ bool command_is_whole(const struct command *command)
     return true;
 }
 
-bool command_is_published(const struct command *command)
+bool wire_command_is_published(const struct command *command)
 {
     return command->kind == COMMAND_SEND_TO_GROUP || command->kind == COMMAND_SEND_TO_USER ||
            command->kind == COMMAND_SEND_TO_SYSTEM;

@@ -20,16 +20,16 @@ enum command_kind {
 };
 
 /* The codes of the contract. */
-enum outcome_code {
-    OUTCOME_SUCCESS = 0,
-    OUTCOME_MALFORMED = -1,
-    OUTCOME_UNKNOWN_SYSTEM = -1001,
-    OUTCOME_NO_TOKEN = -1002,
-    OUTCOME_OFFLINE = -1003,
-    OUTCOME_REGISTERED = -1004,
-    OUTCOME_DENIED = -1005,
-    OUTCOME_LIMIT = -1006,
-    OUTCOME_UNREACHABLE = -1007,
+enum result_code {
+    RESULT_SUCCESS = 0,
+    RESULT_MALFORMED = -1,
+    RESULT_UNKNOWN_SYSTEM = -1001,
+    RESULT_NO_TOKEN = -1002,
+    RESULT_OFFLINE = -1003,
+    RESULT_REGISTERED = -1004,
+    RESULT_DENIED = -1005,
+    RESULT_LIMIT = -1006,
+    RESULT_UNREACHABLE = -1007,
     NOTICE_ONLINE = 1001,
     NOTICE_OFFLINE = 1002
 };
@@ -55,8 +55,8 @@ struct command {
 };
 
 /* What came of a command. */
-struct outcome {
-    enum outcome_code code;
+struct result {
+    enum result_code code;
     const char *error; /* in plain English, if code is not success */
     uint64_t matched;  /* clients the command was for */
     uint64_t queued;   /* of them: clients the message is on its way to */
@@ -68,19 +68,19 @@ struct outcome {
 
 /* True for the codes that a client may be closed with: 1000, and 3000 to 4999 but for 4400 to 4499,
  * which are wspush's own. */
-bool command_may_close_with(int64_t code);
+bool hub_may_close_with(int64_t code);
 
 /* True if a command that another node has sent may be done: what clients get of it is JSON, or a
  * close frame, that they can read, and a group has a name. */
-bool command_is_whole(const struct command *command);
+bool wire_command_is_valid(const struct command *command);
 
 /* True if a command is for a group, a user or a system: for clients on any node. */
-bool command_is_published(const struct command *command);
+bool wire_command_is_published(const struct command *command);
 
 /* Appends the frame that a send pushes: {"code":…,"msg":…,"data":…} and what belongs behind it. */
-bool command_write_push(struct buf *out, const struct command *command);
+bool hub_write_push(struct buf *out, const struct command *command);
 
 /* Appends the envelope {"code":…,"msg":"…","data":…}; `data` is JSON, empty gives []. */
-bool command_write_envelope(struct buf *out, int code, struct str msg, struct str data);
+bool hub_write_envelope(struct buf *out, int code, struct str msg, struct str data);
 
 #endif

@@ -326,7 +326,7 @@ static void conn_leave_ring(struct conn *conn)
 }
 
 /* Puts a message at the end of the queue; false without memory. */
-static bool append(struct conn *conn, struct message *message)
+static bool append(struct conn *conn, struct rcbuf *message)
 {
     struct conn_ring *ring = conn->ring;
 
@@ -346,7 +346,7 @@ static bool append(struct conn *conn, struct message *message)
 }
 
 /* Counts a message that one more queue holds, and takes a reference for it. */
-static void conn_hold(struct conn *conn, struct message *message)
+static void conn_hold(struct conn *conn, struct rcbuf *message)
 {
     message->references++;
     conn->queued += message->length;
@@ -356,11 +356,11 @@ static void conn_hold(struct conn *conn, struct message *message)
 }
 
 /* The opposite, but for the bytes that have left, which are counted as they do. */
-static void conn_release(struct conn *conn, struct message *message)
+static void conn_release(struct conn *conn, struct rcbuf *message)
 {
     if (--message->queues == 0)
         conn->shared->buffered -= message->length + CONN_MESSAGE_COST;
-    message_release(message);
+    rcbuf_release(message);
 }
 
 size_t conn_cost(const struct conn *conn)
@@ -370,7 +370,7 @@ size_t conn_cost(const struct conn *conn)
     return conn->queued + count * CONN_MESSAGE_COST;
 }
 
-bool conn_queue(struct conn *conn, struct message *message, size_t limit)
+bool conn_queue(struct conn *conn, struct rcbuf *message, size_t limit)
 {
     if (conn->broken || conn->ending)
         return true;
@@ -390,7 +390,7 @@ bool conn_queue(struct conn *conn, struct message *message, size_t limit)
 }
 
 /* Where a pong waits for a peer who does not read, and has not begun to leave; else NULL. */
-static struct message **conn_find_pong(struct conn *conn)
+static struct rcbuf **conn_find_pong(struct conn *conn)
 {
     if (!conn->blocked)
         return NULL;
@@ -401,9 +401,9 @@ static struct message **conn_find_pong(struct conn *conn)
     return NULL;
 }
 
-bool conn_queue_pong(struct conn *conn, struct message *pong, size_t limit)
+bool conn_queue_pong(struct conn *conn, struct rcbuf *pong, size_t limit)
 {
-    struct message **place = conn_find_pong(conn);
+    struct rcbuf **place = conn_find_pong(conn);
     struct conn_ring *ring;
 
     if (place && !conn->broken) {
@@ -424,7 +424,7 @@ bool conn_queue_pong(struct conn *conn, struct message *pong, size_t limit)
     return true;
 }
 
-struct message *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor)
+struct rcbuf *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor)
 {
     const struct conn_ring *ring = conn->ring;
     uint32_t number = cursor->passed++;
@@ -488,7 +488,7 @@ static enum tls_status write_record(struct conn *conn, size_t *count)
     char *record = conn->shared->record;
     size_t length = 0, skip = conn->sent;
     struct conn_cursor cursor = {0};
-    const struct message *message;
+    const struct rcbuf *message;
 
     conn->pong_first = false; /* what is in a record that could not leave must not change */
     if (conn->ring)
@@ -527,7 +527,7 @@ static ssize_t write_some(const struct conn *conn)
 {
     struct iovec vectors[VECTORS];
     struct conn_cursor cursor = {0};
-    struct message *message = conn->first;
+    struct rcbuf *message = conn->first;
     size_t skip = conn->sent;
     int count = 0;
 
@@ -570,7 +570,7 @@ void conn_drop_queue(struct conn *conn)
     struct conn_cursor cursor = {0};
     size_t begun = conn->sent, kept = 0;
     uint32_t count = 0;
-    const struct message *message;
+    const struct rcbuf *message;
 
     if (conn->tls && !conn->broken)
         begun += tls_pending(conn->tls);

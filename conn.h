@@ -9,7 +9,6 @@
 #define WSPUSH_CONN_H
 
 #include "buf.h"
-#include "message.h"
 #include "tls.h"
 
 #include <sys/socket.h>
@@ -33,7 +32,7 @@ struct conn_ring {
     uint32_t head, count;   /* the slot of the oldest, and how many there are */
     uint32_t capacity;      /* slots: a power of two */
     uint32_t pong;          /* the slot of a pong that a newer one replaces; CONN_NO_PONG */
-    struct message *slots[];
+    struct rcbuf *slots[];
 };
 
 #define CONN_NO_PONG UINT32_MAX
@@ -73,7 +72,7 @@ struct conn {
     bool pong_first : 1;    /* the first message is a pong that a newer one replaces */
     uint32_t sent;          /* bytes of the first message that have left */
     uint32_t queued;        /* bytes that wait, those of the first message included */
-    struct message *first;  /* mostly the only one, and then no ring is needed */
+    struct rcbuf *first;  /* mostly the only one, and then no ring is needed */
     struct conn_ring *ring; /* the others; NULL if there are none */
     struct conn *next_dirty;
     struct conn_shared *shared;
@@ -101,7 +100,7 @@ struct conn_cursor {
 };
 
 /* The next message that waits, or NULL. */
-struct message *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor);
+struct rcbuf *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor);
 
 /* Makes a connection of a non-blocking socket, which it owns from now on. */
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared);
@@ -167,11 +166,11 @@ void conn_keep(struct conn *conn, struct conn_bytes rest);
 /* Queues a message, taking a reference of its own, unless what waits costs `limit` bytes of memory
  * or more even after a flush (see conn_cost): then false. A broken or ending connection takes it
  * and drops it; one for which there is no memory, or 4 GiB wait, breaks. */
-bool conn_queue(struct conn *conn, struct message *message, size_t limit);
+bool conn_queue(struct conn *conn, struct rcbuf *message, size_t limit);
 
 /* The same for a pong. While the socket takes no more, it takes the place of one that waits and has
  * not begun to leave: RFC 6455, section 5.5.3, asks for an answer to the newest ping alone. */
-bool conn_queue_pong(struct conn *conn, struct message *pong, size_t limit);
+bool conn_queue_pong(struct conn *conn, struct rcbuf *pong, size_t limit);
 
 /* Bytes of memory that what waits costs, as if no other connection shared it: its length, and
  * CONN_MESSAGE_COST for each message. */

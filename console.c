@@ -74,13 +74,13 @@ bool console_open(struct console *console)
 
     fields.capacity = fields.limit;
     etag.capacity = etag.limit;
-    *console = (struct console){.page = message_copy(text)};
+    *console = (struct console){.page = rcbuf_copy(text)};
     if (!find_between(text, STR("<style>"), STR("</style>"), &style) ||
         !find_between(text, STR("<script>"), STR("</script>"), &script) ||
         !crypto_sha256(text, hash))
         return false;
     buf_append(&etag, STR("\""));
-    crypto_hex(&etag, (struct str){(const char *)hash, 8});
+    buf_append_hex(&etag, (struct str){(const char *)hash, 8});
     buf_append(&etag, STR("\""));
     return console->page && !etag.failed && write_fields(&fields, str_of(&etag), style, script);
 }
@@ -98,21 +98,21 @@ static bool is_known(const struct http_request *request, struct str etag)
            http_header_has(request, name, STR("*"));
 }
 
-struct message *console_answer(const struct console *console, const struct http_request *request,
-                               struct http_answer *answer)
+struct rcbuf *console_respond(const struct console *console, const struct http_request *request,
+                              struct http_response *answer)
 {
     bool known = is_known(request, str_from(console->etag));
 
-    *answer = (struct http_answer){.status = known ? 304 : 200,
-                                   .body = {console->page->bytes, console->page->length},
-                                   .type = "text/html; charset=utf-8",
-                                   .fields = console->fields,
-                                   .head = true};
+    *answer = (struct http_response){.status = known ? 304 : 200,
+                                     .body = {console->page->bytes, console->page->length},
+                                     .type = "text/html; charset=utf-8",
+                                     .fields = console->fields,
+                                     .head = true};
     return known || str_equal(request->method, STR("HEAD")) ? NULL : console->page;
 }
 
 void console_close(struct console *console)
 {
-    message_release(console->page);
+    rcbuf_release(console->page);
     console->page = NULL;
 }

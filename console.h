@@ -5,11 +5,11 @@
 #ifndef WSPUSH_CONSOLE_H
 #define WSPUSH_CONSOLE_H
 
+#include "buf.h"
 #include "http.h"
-#include "message.h"
 
 struct console {
-    struct message *page;
+    struct rcbuf *page;
     char etag[19];    /* with its quotes */
     char fields[640]; /* of every answer, each with its CRLF */
 };
@@ -19,8 +19,8 @@ bool console_open(struct console *console);
 
 /* Fills the answer to a GET or HEAD of the page; its body, if it is to have one, is the message
  * returned, which is to be queued behind the answer's head. */
-struct message *console_answer(const struct console *console, const struct http_request *request,
-                               struct http_answer *answer);
+struct rcbuf *console_respond(const struct console *console, const struct http_request *request,
+                               struct http_response *answer);
 
 /* Frees the page; a zeroed console has none. */
 void console_close(struct console *console);

@@ -56,47 +56,6 @@ bool crypto_websocket_accept(struct buf *out, struct str key)
     return crypto_base64(out, (struct str){(const char *)digest, sizeof digest});
 }
 
-bool crypto_hex(struct buf *out, struct str bytes)
-{
-    static const char digits[] = "0123456789abcdef";
-
-    if (!buf_reserve(out, bytes.length * 2))
-        return false;
-    for (size_t i = 0; i < bytes.length; i++) {
-        unsigned char byte = (unsigned char)bytes.at[i];
-
-        out->at[out->length++] = digits[byte >> 4];
-        out->at[out->length++] = digits[byte & 15];
-    }
-    return true;
-}
-
-/* The value of a hex digit plus one; 0 for what is none. */
-static const unsigned char hex_values[256] = {
-    ['0'] = 1, ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
-    ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16};
-
-static int unhex_digit(char c)
-{
-    return hex_values[(unsigned char)c] - 1;
-}
-
-bool crypto_unhex(struct str digits, void *out, size_t length)
-{
-    unsigned char *bytes = out;
-
-    if (digits.length != length * 2)
-        return false;
-    for (size_t i = 0; i < length; i++) {
-        int high = unhex_digit(digits.at[2 * i]), low = unhex_digit(digits.at[2 * i + 1]);
-
-        if (high < 0 || low < 0)
-            return false;
-        bytes[i] = (unsigned char)(high * 16 + low);
-    }
-    return true;
-}
-
 static bool hmac_sha256(struct str key, struct str text, unsigned char out[CRYPTO_HASH_SIZE])
 {
     unsigned length = CRYPTO_HASH_SIZE;
@@ -117,7 +76,7 @@ static void append_number(struct buf *out, uint64_t number)
 
     for (int i = 0; i < 8; i++)
         bytes[i] = (unsigned char)(number >> (56 - 8 * i));
-    crypto_hex(out, (struct str){(const char *)bytes, sizeof bytes});
+    buf_append_hex(out, (struct str){(const char *)bytes, sizeof bytes});
 }
 
 bool crypto_sign_token(const struct crypto_keys *keys, struct str system, uint64_t generation,
@@ -130,12 +89,12 @@ bool crypto_sign_token(const struct crypto_keys *keys, struct str system, uint64
     buf_append(out, STR("."));
     append_number(out, generation);
     buf_append(out, STR("."));
-    crypto_hex(out, system);
+    buf_append_hex(out, system);
     if (out->failed ||
         !crypto_hmac(keys->token, (struct str){out->at + begin, out->length - begin}, signature))
         return false;
     buf_append(out, STR("."));
-    return crypto_hex(out, (struct str){(const char *)signature, sizeof signature});
+    return buf_append_hex(out, (struct str){(const char *)signature, sizeof signature});
 }
 
 /* True if the end of `token`, in hex digits, signs what stands before it, under one of the keys. */
@@ -143,13 +102,13 @@ static bool is_signed(const struct crypto_keyring *keys, struct crypto_known *kn
                       struct str token, struct str signature)
 {
     unsigned char expected[CRYPTO_HASH_SIZE], given[CRYPTO_HASH_SIZE];
-    int place = unhex_digit(token.at[token.length - 1]) & (CRYPTO_TOKENS_KNOWN - 1);
+    int place = str_hex_digit(token.at[token.length - 1]) & (CRYPTO_TOKENS_KNOWN - 1);
     struct str text = {token.at, token.length - signature.length - 1};
     bool good = false;
 
     if (crypto_equal(token, (struct str){known->tokens[place].text, known->tokens[place].length}))
         return true;
-    if (!crypto_unhex(signature, given, sizeof given))
+    if (!str_read_hex(signature, given, sizeof given))
         return false;
     for (size_t i = 0; i < keys->count && !good; i++)
         good = crypto_hmac(keys->keys[i].token, text, expected) &&
@@ -167,11 +126,9 @@ static bool read_number(struct str digits, uint64_t *number)
 {
     unsigned char bytes[8];
 
-    if (!crypto_unhex(digits, bytes, sizeof bytes))
+    if (!str_read_hex(digits, bytes, sizeof bytes))
         return false;
-    *number = 0;
-    for (int i = 0; i < 8; i++)
-        *number = *number << 8 | bytes[i];
+    *number = bytes_get_be(bytes, sizeof bytes);
     return true;
 }
 
@@ -189,7 +146,7 @@ bool crypto_check_token(const struct crypto_keyring *keys, struct crypto_known *
     if (now < 0 || expires > INT64_MAX || expires <= (uint64_t)now ||
         !buf_reserve(system, name.length / 2))
         return false;
-    if (!crypto_unhex(name, system->at + system->length, name.length / 2))
+    if (!str_read_hex(name, system->at + system->length, name.length / 2))
         return false;
     system->length += name.length / 2;
     return true;

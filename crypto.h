@@ -31,12 +31,6 @@ bool crypto_sha256(struct str bytes, unsigned char hash[CRYPTO_HASH_SIZE]);
 /* RFC 6455, section 4.2.2: appends the 28 bytes that answer a Sec-WebSocket-Key. */
 bool crypto_websocket_accept(struct buf *out, struct str key);
 
-/* Appends bytes as lower-case hex digits. */
-bool crypto_hex(struct buf *out, struct str bytes);
-
-/* Reads exactly 2 * `length` lower-case hex digits. */
-bool crypto_unhex(struct str digits, void *out, size_t length);
-
 /* What is derived from one crypto_key: a key for each purpose, so that what signs tokens never
  * seals anything else. */
 struct crypto_keys {

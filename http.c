@@ -568,7 +568,7 @@ static struct str reason_phrase(int status)
     return STR("500 Internal Server Error");
 }
 
-void http_write_answer(struct buf *out, const struct http_answer *answer)
+void http_write_response(struct buf *out, const struct http_response *answer)
 {
     buf_append(out, STR("HTTP/1.1 "));
     buf_append(out, reason_phrase(answer->status));

@@ -79,7 +79,7 @@ enum http_result http_read_chunks(struct http_chunks *chunks, char *at, size_t *
 #define HTTP_UNCACHED "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
 
 /* An answer. Zeroed members are left out. With 401 goes a challenge, as RFC 9110 demands. */
-struct http_answer {
+struct http_response {
     int status;
     struct str date; /* as in the Date field */
     struct str body;
@@ -94,7 +94,7 @@ struct http_answer {
 };
 
 /* Appends an answer's bytes. */
-void http_write_answer(struct buf *out, const struct http_answer *answer);
+void http_write_response(struct buf *out, const struct http_response *answer);
 
 /* Writes a date as RFC 9110, section 5.6.7 has it: 29 bytes and a NUL. */
 void http_date(int64_t unix_seconds, char text[30]);

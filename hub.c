@@ -15,7 +15,7 @@ struct membership {
 /* 1002 for the members of an audience that is there when its turn comes. */
 struct notice {
     struct notice *next;
-    struct message *message;
+    struct rcbuf *message;
 };
 
 /* A member's position says where in the client's own list the audience stands. It and the index
@@ -25,7 +25,7 @@ struct audience {
     struct client **members;
     uint32_t *positions; /* behind the members, in the same memory */
     uint32_t count, capacity, hash;
-    enum audience_kind kind;
+    enum channel_kind kind;
     bool is_to_tell;                      /* among those whose members have notices coming */
     bool is_crowded;                      /* it was logged that it has more than max_members */
     struct notice *notices, *last_notice; /* oldest first */
@@ -70,10 +70,10 @@ static void free_client(struct client *client)
 }
 
 /* The oldest notice of an audience, whose reference is the caller's then; NULL if there is none. */
-static struct message *take_notice(struct audience *audience)
+static struct rcbuf *take_notice(struct audience *audience)
 {
     struct notice *notice = audience->notices;
-    struct message *message;
+    struct rcbuf *message;
 
     if (!notice)
         return NULL;
@@ -87,10 +87,10 @@ static struct message *take_notice(struct audience *audience)
 
 static void free_audience(struct audience *audience)
 {
-    struct message *message;
+    struct rcbuf *message;
 
     while ((message = take_notice(audience)))
-        message_release(message);
+        rcbuf_release(message);
     free(audience->members);
     free(audience);
 }
@@ -101,7 +101,7 @@ bool hub_open(struct hub *hub, const struct config *config, const struct log *lo
     return crypto_random(&hub->seed, sizeof hub->seed);
 }
 
-void hub_join(struct hub *hub, const struct hub_hooks *hooks)
+void hub_set_hooks(struct hub *hub, const struct hub_hooks *hooks)
 {
     hub->hooks = hooks;
 }
@@ -135,7 +135,7 @@ static size_t write_id(const struct hub *hub, const struct client *client,
         return CRYPTO_ID_TEXT;
     }
     put_number(bytes, sizeof bytes, client->number);
-    crypto_hex(&out, (struct str){(const char *)bytes, sizeof bytes});
+    buf_append_hex(&out, (struct str){(const char *)bytes, sizeof bytes});
     return out.length;
 }
 
@@ -176,7 +176,7 @@ static bool read_id(const struct hub *hub, struct json_value id, uint64_t *numbe
 
     if (hub->hooks)
         return hub->hooks->open_id(hub->hooks->state, id, number);
-    if (!json_decode_string(id, &text) || !crypto_unhex(str_of(&text), bytes, sizeof bytes))
+    if (!json_decode_string(id, &text) || !str_read_hex(str_of(&text), bytes, sizeof bytes))
         return false;
     *number = get_number(bytes, sizeof bytes);
     return true;
@@ -210,13 +210,13 @@ static void hub_report_channel(const struct hub *hub, const struct audience *aud
                                    name_of(audience), exists);
 }
 
-static uint32_t hash_audience(const struct hub *hub, enum audience_kind kind,
+static uint32_t hash_audience(const struct hub *hub, enum channel_kind kind,
                               const struct audience *system, struct str name)
 {
     return str_hash(name, hub->seed) + (uint32_t)kind * 0x9e3779b9u + (system ? system->hash : 0);
 }
 
-static struct audience *find_audience(const struct hub *hub, enum audience_kind kind,
+static struct audience *find_audience(const struct hub *hub, enum channel_kind kind,
                                       const struct audience *system, struct str name)
 {
     struct table_cursor cursor = {.hash = hash_audience(hub, kind, system, name)};
@@ -230,7 +230,7 @@ static struct audience *find_audience(const struct hub *hub, enum audience_kind 
 }
 
 /* The audience of this name; a new, empty one if there is none. NULL without memory. */
-static struct audience *make_audience(struct hub *hub, enum audience_kind kind,
+static struct audience *make_audience(struct hub *hub, enum channel_kind kind,
                                       struct audience *system, struct str name)
 {
     struct audience *audience = find_audience(hub, kind, system, name);
@@ -455,7 +455,7 @@ static const struct audience *user_of(const struct client *client)
     const struct audience *second =
         client->membership_count > 1 ? client->memberships[1].audience : NULL;
 
-    return second && second->kind == AUDIENCE_USER ? second : NULL;
+    return second && second->kind == CHANNEL_USER ? second : NULL;
 }
 
 /* Moves the last membership, a user's, behind the system's. */
@@ -482,9 +482,9 @@ static struct str extend_of(const struct client *client)
 /* --- sending --------------------------------------------------------------------------------- */
 
 /* The frame of a text that was put together in `text`, which is freed. */
-static struct message *encode_text(struct buf *text)
+static struct rcbuf *encode_text(struct buf *text)
 {
-    struct message *message = text->failed ? NULL : ws_frame(WS_TEXT, str_of(text));
+    struct rcbuf *message = text->failed ? NULL : ws_frame(WS_TEXT, str_of(text));
 
     buf_free(text);
     return message;
@@ -498,24 +498,24 @@ static size_t queue_limit(const struct hub *hub)
 
 bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload)
 {
-    struct message *message = ws_frame(opcode, payload);
+    struct rcbuf *message = ws_frame(opcode, payload);
     bool queued = message && (opcode == WS_PONG ? conn_queue_pong(conn, message, queue_limit(hub))
                                                 : conn_queue(conn, message, queue_limit(hub)));
 
-    message_release(message);
+    rcbuf_release(message);
     return queued;
 }
 
-static void deliver(struct hub *hub, struct client *client, struct message *message,
-                    struct outcome *outcome)
+static void deliver(struct hub *hub, struct client *client, struct rcbuf *message,
+                    struct result *result)
 {
-    outcome->matched++;
+    result->matched++;
     if (!client->is_slow && conn_queue(client->conn, message, queue_limit(hub))) {
-        outcome->queued++;
+        result->queued++;
         hub->counts.sent++;
         return;
     }
-    outcome->dropped++;
+    result->dropped++;
     hub->counts.dropped++;
     if (client->is_slow)
         return;
@@ -526,7 +526,7 @@ static void deliver(struct hub *hub, struct client *client, struct message *mess
 }
 
 static void deliver_to_all(struct hub *hub, const struct audience *audience,
-                           struct message *message, struct outcome *outcome)
+                           struct rcbuf *message, struct result *result)
 {
     for (uint32_t i = 0; audience && i < audience->count; i++) {
         if (i + 2 * PREFETCH_AHEAD < audience->count)
@@ -534,7 +534,7 @@ static void deliver_to_all(struct hub *hub, const struct audience *audience,
         if (i + PREFETCH_AHEAD < audience->count)
             conn_prefetch(audience->members[i + PREFETCH_AHEAD]->conn);
         if (!audience->members[i]->excluded)
-            deliver(hub, audience->members[i], message, outcome);
+            deliver(hub, audience->members[i], message, result);
     }
 }
 
@@ -557,7 +557,7 @@ static void append_identity(const struct hub *hub, struct buf *out, const struct
 static void append_subject(struct buf *out, const struct audience *audience, struct str client)
 {
     buf_append(out, client);
-    if (audience->kind == AUDIENCE_GROUP) {
+    if (audience->kind == CHANNEL_GROUP) {
         buf_append(out, STR(",\"groupName\":"));
         json_append_quoted(out, name_of(audience));
     }
@@ -565,16 +565,16 @@ static void append_subject(struct buf *out, const struct audience *audience, str
 }
 
 /* The frame of a notice, for the members on this node; `client` as for append_subject. */
-static struct message *encode_notice(const struct audience *audience, struct str client,
+static struct rcbuf *encode_notice(const struct audience *audience, struct str client,
                                      enum presence_kind kind)
 {
     struct buf data = {0}, text = {0};
 
     append_subject(&data, audience, client);
     if (kind == PRESENCE_JOIN)
-        command_write_envelope(&text, NOTICE_ONLINE, STR("client online"), str_of(&data));
+        hub_write_envelope(&text, NOTICE_ONLINE, STR("client online"), str_of(&data));
     else
-        command_write_envelope(&text, NOTICE_OFFLINE, STR("client offline"), str_of(&data));
+        hub_write_envelope(&text, NOTICE_OFFLINE, STR("client offline"), str_of(&data));
     text.failed |= data.failed;
     buf_free(&data);
     return encode_text(&text);
@@ -584,13 +584,13 @@ static struct message *encode_notice(const struct audience *audience, struct str
  * not told. */
 static void hub_report_presence(const struct hub *hub, const struct audience *audience,
                                 const struct client *client, struct str about,
-                                enum presence_kind kind, bool told)
+                                enum presence_kind kind, bool notify)
 {
     struct buf text = {0};
     size_t id_length;
     struct hub_presence presence = {
         .kind = kind,
-        .told = told,
+        .notify = notify,
         .system = name_of(audience->system ? audience->system : audience),
         .group = audience->system ? name_of(audience) : (struct str){0}};
 
@@ -609,8 +609,8 @@ static bool is_in_scope(const struct hub *hub, const struct audience *audience)
 {
     enum config_notice scope = hub->config->scope;
 
-    return (scope == NOTICE_GROUP && audience->kind == AUDIENCE_GROUP) ||
-           (scope == NOTICE_SYSTEM && audience->kind == AUDIENCE_SYSTEM);
+    return (scope == NOTICE_GROUP && audience->kind == CHANNEL_GROUP) ||
+           (scope == NOTICE_SYSTEM && audience->kind == CHANNEL_SYSTEM);
 }
 
 /* True if an audience in scope is small enough to be told: what many tell many grows with their
@@ -635,12 +635,12 @@ static bool hub_is_told(const struct hub *hub, struct audience *audience)
     return false;
 }
 
-bool hub_takes_notices(struct hub *hub, struct str system, struct str group)
+bool hub_may_notify(struct hub *hub, struct str system, struct str group)
 {
-    struct audience *audience = find_audience(hub, AUDIENCE_SYSTEM, NULL, system);
+    struct audience *audience = find_audience(hub, CHANNEL_SYSTEM, NULL, system);
 
     if (audience && group.length)
-        audience = find_audience(hub, AUDIENCE_GROUP, audience, group);
+        audience = find_audience(hub, CHANNEL_GROUP, audience, group);
     return audience && hub_is_told(hub, audience);
 }
 
@@ -648,8 +648,8 @@ bool hub_takes_notices(struct hub *hub, struct str system, struct str group)
 static void notify(struct hub *hub, struct audience *audience, const struct client *client,
                    enum presence_kind kind)
 {
-    struct outcome ignored = {0};
-    struct message *message = NULL;
+    struct result ignored = {0};
+    struct rcbuf *message = NULL;
     struct buf about = {0};
     bool told = hub_is_told(hub, audience);
 
@@ -660,7 +660,7 @@ static void notify(struct hub *hub, struct audience *audience, const struct clie
         message = encode_notice(audience, str_of(&about), kind);
     if (message)
         deliver_to_all(hub, audience, message, &ignored);
-    message_release(message);
+    rcbuf_release(message);
     buf_free(&about);
 }
 
@@ -668,7 +668,7 @@ static void notify(struct hub *hub, struct audience *audience, const struct clie
 static void hub_notify_later(struct hub *hub, struct audience *audience, struct str about)
 {
     struct notice *notice = malloc(sizeof *notice);
-    struct message *message = notice ? encode_notice(audience, about, PRESENCE_LEAVE) : NULL;
+    struct rcbuf *message = notice ? encode_notice(audience, about, PRESENCE_LEAVE) : NULL;
 
     if (!message) {
         free(notice);
@@ -712,13 +712,17 @@ static void hub_report_client(const struct hub *hub, const struct client *client
     buf_free(&about);
 }
 
-void hub_report(struct hub *hub, bool told)
+bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool told)
 {
-    size_t place = 0;
-    const struct client *client;
+    const struct client *client = NULL;
+    size_t reported = 0;
 
-    while ((client = table_walk(&hub->clients, &place)))
+    scan->probes = 0; /* clients have come and gone since */
+    while (reported < HUB_REPORT_BATCH && (client = table_scan_next(&hub->clients, scan))) {
         hub_report_client(hub, client, told);
+        reported += client->membership_count;
+    }
+    return client != NULL;
 }
 
 /* --- coming and going ------------------------------------------------------------------------ */
@@ -765,14 +769,14 @@ static void count_close(struct hub *hub, unsigned code)
 
 void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct str reason)
 {
-    struct message *message = ws_close_frame(code, reason);
+    struct rcbuf *message = ws_close_frame(code, reason);
 
     count_close(hub, code);
     if (message)
         conn_queue(conn, message, SIZE_MAX);
     else /* it must not stay open without knowing that it has ended */
         conn_kill(conn);
-    message_release(message);
+    rcbuf_release(message);
     conn->ending = true;
 }
 
@@ -854,7 +858,7 @@ static struct client *new_client(struct hub *hub, struct str system)
         client->number = new_number(hub);
         if (!hub->hooks ||
             hub->hooks->seal_id(hub->hooks->state, client->number, client->sealed_id))
-            audience = make_audience(hub, AUDIENCE_SYSTEM, NULL, system);
+            audience = make_audience(hub, CHANNEL_SYSTEM, NULL, system);
     }
     if (audience && client->number && join(client, audience)) {
         if (table_add(&hub->clients, (uint32_t)client->number, client))
@@ -869,36 +873,36 @@ static struct client *new_client(struct hub *hub, struct str system)
 bool hub_send_id(struct hub *hub, const struct client *client)
 {
     struct buf data = {0}, text = {0};
-    struct message *message;
+    struct rcbuf *message;
     bool queued;
 
     buf_append(&data, STR("{\"clientId\":"));
     append_id(hub, &data, client);
     buf_append(&data, STR("}"));
-    command_write_envelope(&text, OUTCOME_SUCCESS, STR("success"), str_of(&data));
+    hub_write_envelope(&text, RESULT_SUCCESS, STR("success"), str_of(&data));
     text.failed |= data.failed;
     buf_free(&data);
     message = encode_text(&text);
     queued = message && conn_queue(client->conn, message, queue_limit(hub));
-    message_release(message);
+    rcbuf_release(message);
     hub->counts.sent += queued;
     return queued;
 }
 
-bool hub_tell(struct hub *hub, size_t frames)
+bool hub_flush_notices(struct hub *hub, size_t frames)
 {
-    struct outcome ignored = {0};
+    struct result ignored = {0};
     size_t told = 0;
 
     while (hub->to_tell && told < frames) {
         struct audience *audience = hub->to_tell;
-        struct message *message = take_notice(audience);
+        struct rcbuf *message = take_notice(audience);
 
         hub_remove_to_tell(hub, audience);
         if (audience->notices)
             hub_push_to_tell(hub, audience);
         deliver_to_all(hub, audience, message, &ignored);
-        message_release(message);
+        rcbuf_release(message);
         told += audience->count;
     }
     settle(hub);
@@ -953,32 +957,32 @@ void hub_end_slow(struct hub *hub, struct client *client)
 
 /* --- commands -------------------------------------------------------------------------------- */
 
-static void fail(struct outcome *outcome, enum outcome_code code, const char *error)
+static void fail(struct result *result, enum result_code code, const char *error)
 {
-    outcome->code = code;
-    outcome->error = error;
+    result->code = code;
+    result->error = error;
 }
 
-/* The client a command names, or NULL and the outcome says so. */
+/* The client a command names, or NULL and the result says so. */
 static struct client *target(const struct hub *hub, const struct command *command,
-                             struct outcome *outcome)
+                             struct result *result)
 {
     struct client *client = find_client(hub, command->system, command->client);
 
     if (!client)
-        fail(outcome, OUTCOME_OFFLINE, "client not online");
+        fail(result, RESULT_OFFLINE, "client not online");
     return client;
 }
 
 static struct audience *find_target_audience(const struct hub *hub, const struct command *command)
 {
-    struct audience *system = find_audience(hub, AUDIENCE_SYSTEM, NULL, command->system);
+    struct audience *system = find_audience(hub, CHANNEL_SYSTEM, NULL, command->system);
 
     if (!system || command->kind == COMMAND_SEND_TO_SYSTEM)
         return system;
     if (command->kind == COMMAND_SEND_TO_USER)
-        return find_audience(hub, AUDIENCE_USER, system, command->user);
-    return find_audience(hub, AUDIENCE_GROUP, system, command->group);
+        return find_audience(hub, CHANNEL_USER, system, command->user);
+    return find_audience(hub, CHANNEL_GROUP, system, command->group);
 }
 
 /* Marks, or unmarks, the clients that a send leaves out. */
@@ -995,69 +999,69 @@ static void exclude(const struct hub *hub, const struct command *command, bool e
     }
 }
 
-static void list_failed(struct outcome *outcome, struct json_value id)
+static void list_failed(struct result *result, struct json_value id)
 {
-    if (outcome->count++)
-        buf_append(&outcome->list, STR(","));
-    buf_append(&outcome->list, id.text);
+    if (result->count++)
+        buf_append(&result->list, STR(","));
+    buf_append(&result->list, id.text);
 }
 
-static void send_to_clients(struct hub *hub, const struct command *command, struct message *message,
-                            struct outcome *outcome)
+static void send_to_clients(struct hub *hub, const struct command *command, struct rcbuf *message,
+                            struct result *result)
 {
     struct str rest = command->clients;
     struct json_value id;
 
     /* room for all of them: what has been sent cannot be taken back for lack of it */
-    if (!buf_reserve(&outcome->list, rest.length))
+    if (!buf_reserve(&result->list, rest.length))
         return;
     while (json_next_element(&rest, &id)) {
         struct client *client = find_client(hub, command->system, id);
-        uint64_t dropped = outcome->dropped;
+        uint64_t dropped = result->dropped;
 
         if (client && client->excluded)
             continue; /* its id stands here twice */
         if (client) {
-            deliver(hub, client, message, outcome);
+            deliver(hub, client, message, result);
             client->excluded = true;
         }
-        if (!client || outcome->dropped > dropped)
-            list_failed(outcome, id);
+        if (!client || result->dropped > dropped)
+            list_failed(result, id);
     }
     exclude(hub, command, false);
 }
 
-static void send_message(struct hub *hub, const struct command *command, struct outcome *outcome)
+static void send_message(struct hub *hub, const struct command *command, struct result *result)
 {
     bool is_for_one = command->kind == COMMAND_SEND_TO_CLIENT;
-    struct client *client = is_for_one ? target(hub, command, outcome) : NULL;
+    struct client *client = is_for_one ? target(hub, command, result) : NULL;
     struct buf text = {0};
-    struct message *message;
+    struct rcbuf *message;
 
     if (is_for_one && !client)
         return;
-    command_write_push(&text, command);
+    hub_write_push(&text, command);
     message = encode_text(&text);
     if (!message) {
-        fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+        fail(result, RESULT_UNREACHABLE, "out of memory");
         return;
     }
     if (client) {
-        deliver(hub, client, message, outcome);
-        if (outcome->dropped)
-            fail(outcome, OUTCOME_OFFLINE, "client not online: it was closed for being slow");
+        deliver(hub, client, message, result);
+        if (result->dropped)
+            fail(result, RESULT_OFFLINE, "client not online: it was closed for being slow");
     } else if (command->kind == COMMAND_SEND_TO_CLIENTS) {
-        send_to_clients(hub, command, message, outcome);
+        send_to_clients(hub, command, message, result);
     } else {
         exclude(hub, command, true);
-        deliver_to_all(hub, find_target_audience(hub, command), message, outcome);
+        deliver_to_all(hub, find_target_audience(hub, command), message, result);
         exclude(hub, command, false);
     }
-    message_release(message);
+    rcbuf_release(message);
 }
 
 /* Puts a client into the audience of this name, unless it is there. False without memory. */
-static bool enter(struct hub *hub, struct client *client, enum audience_kind kind, struct str name,
+static bool enter(struct hub *hub, struct client *client, enum channel_kind kind, struct str name,
                   bool *is_new)
 {
     struct audience *audience = make_audience(hub, kind, client->memberships[0].audience, name);
@@ -1077,7 +1081,7 @@ static bool set_user(struct hub *hub, struct client *client, struct str user)
     const struct audience *before = user_of(client);
     bool is_new = true;
 
-    if (user.length && !enter(hub, client, AUDIENCE_USER, user, &is_new))
+    if (user.length && !enter(hub, client, CHANNEL_USER, user, &is_new))
         return false;
     if (is_new && before)
         drop_if_empty(hub, leave(client, 1)); /* the new one moves there */
@@ -1104,7 +1108,7 @@ static bool bind_whole(struct hub *hub, struct client *client, const struct comm
     struct extend *extend = command->extend.length ? copy_extend(command->extend) : NULL;
 
     if ((command->extend.length && !extend) ||
-        !enter(hub, client, AUDIENCE_GROUP, command->group, is_new)) {
+        !enter(hub, client, CHANNEL_GROUP, command->group, is_new)) {
         free(extend);
         return false;
     }
@@ -1144,20 +1148,20 @@ static bool hub_would_change(const struct client *client, const struct command *
            (command->has_extend && !str_equal(extend_of(client), command->extend));
 }
 
-static void bind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
+static void bind_client(struct hub *hub, const struct command *command, struct result *result)
 {
-    struct client *client = target(hub, command, outcome);
+    struct client *client = target(hub, command, result);
     bool is_new = false, changes;
 
     if (!client)
         return;
     changes = hub_would_change(client, command);
     if (!hub_may_join(hub, client, command)) {
-        fail(outcome, OUTCOME_LIMIT, "the client is in max_groups groups already");
+        fail(result, RESULT_LIMIT, "the client is in max_groups groups already");
         return;
     }
     if (!bind_whole(hub, client, command, &is_new)) {
-        fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+        fail(result, RESULT_UNREACHABLE, "out of memory");
         return;
     }
     if (is_new && hub->config->scope == NOTICE_GROUP)
@@ -1166,9 +1170,9 @@ static void bind_client(struct hub *hub, const struct command *command, struct o
         hub_report_client(hub, client, false);
 }
 
-static void unbind_client(struct hub *hub, const struct command *command, struct outcome *outcome)
+static void unbind_client(struct hub *hub, const struct command *command, struct result *result)
 {
-    struct client *client = target(hub, command, outcome);
+    struct client *client = target(hub, command, result);
     const struct audience *group;
     struct audience *left;
     uint32_t position;
@@ -1185,31 +1189,30 @@ static void unbind_client(struct hub *hub, const struct command *command, struct
     drop_if_empty(hub, left);
 }
 
-static void list_online(const struct hub *hub, const struct command *command,
-                        struct outcome *outcome)
+static void list_online(const struct hub *hub, const struct command *command, struct result *result)
 {
     const struct audience *group = find_target_audience(hub, command);
 
     for (uint32_t i = 0; group && i < group->count; i++) {
-        if (outcome->count++)
-            buf_append(&outcome->list, STR(","));
-        append_id(hub, &outcome->list, group->members[i]);
+        if (result->count++)
+            buf_append(&result->list, STR(","));
+        append_id(hub, &result->list, group->members[i]);
     }
 }
 
-static void close_client(struct hub *hub, const struct command *command, struct outcome *outcome)
+static void close_client(struct hub *hub, const struct command *command, struct result *result)
 {
-    struct client *client = target(hub, command, outcome);
+    struct client *client = target(hub, command, result);
 
     if (client)
         end_client(hub, client, command->close_code, command->reason);
 }
 
 static void describe_client(const struct hub *hub, const struct command *command,
-                            struct outcome *outcome)
+                            struct result *result)
 {
-    const struct client *client = target(hub, command, outcome);
-    struct buf *out = &outcome->list;
+    const struct client *client = target(hub, command, result);
+    struct buf *out = &result->list;
     char address[CONN_ADDRESS_MAX];
     bool first = true;
 
@@ -1220,7 +1223,7 @@ static void describe_client(const struct hub *hub, const struct command *command
     for (uint32_t i = 0; i < client->membership_count; i++) {
         const struct audience *audience = client->memberships[i].audience;
 
-        if (audience->kind != AUDIENCE_GROUP)
+        if (audience->kind != CHANNEL_GROUP)
             continue;
         buf_append(out, first ? STR("") : STR(","));
         json_append_quoted(out, name_of(audience));
@@ -1234,7 +1237,7 @@ static void describe_client(const struct hub *hub, const struct command *command
     buf_append(out, STR("}"));
 }
 
-void hub_apply(struct hub *hub, const struct command *command, struct outcome *outcome)
+void hub_apply(struct hub *hub, const struct command *command, struct result *result)
 {
     switch (command->kind) {
     case COMMAND_SEND_TO_CLIENT:
@@ -1242,27 +1245,27 @@ void hub_apply(struct hub *hub, const struct command *command, struct outcome *o
     case COMMAND_SEND_TO_GROUP:
     case COMMAND_SEND_TO_USER:
     case COMMAND_SEND_TO_SYSTEM:
-        send_message(hub, command, outcome);
+        send_message(hub, command, result);
         break;
     case COMMAND_BIND:
-        bind_client(hub, command, outcome);
+        bind_client(hub, command, result);
         break;
     case COMMAND_UNBIND:
-        unbind_client(hub, command, outcome);
+        unbind_client(hub, command, result);
         break;
     case COMMAND_ONLINE_LIST:
-        list_online(hub, command, outcome);
+        list_online(hub, command, result);
         break;
     case COMMAND_CLOSE_CLIENT:
-        close_client(hub, command, outcome);
+        close_client(hub, command, result);
         break;
     case COMMAND_CLIENT_INFO:
-        describe_client(hub, command, outcome);
+        describe_client(hub, command, result);
         break;
     }
     settle(hub);
-    if (outcome->list.failed)
-        fail(outcome, OUTCOME_UNREACHABLE, "out of memory");
+    if (result->list.failed)
+        fail(result, RESULT_UNREACHABLE, "out of memory");
 }
 
 void hub_close(struct hub *hub)

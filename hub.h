@@ -3,8 +3,8 @@
  * A system, a user and a group are all the same thing: an audience, a set of clients with a name
  * inside a system. A frame is encoded once and queued, by reference, to each member.
  * On a node that is alone it tells the members of a group who comes and goes: who comes at once,
- * who has gone when hub_tell is called, so that many who go together are not told of each other. In
- * a cluster it tells that its hooks, which reach the members on other nodes too. Refuses:
+ * who has gone when hub_flush_notices is called, so that many who go together are not told of each
+ * other. In a cluster it tells that its hooks, which reach the members on other nodes too. Refuses:
  * client ids that are forged or another system's; they look like those of clients that have gone. A
  * client too slow for what it is sent is ended; nobody else is delayed. */
 #ifndef WSPUSH_HUB_H
@@ -20,7 +20,7 @@
 
 #define HUB_ID_LENGTH 16 /* of a client id on a node that is alone */
 
-enum audience_kind { AUDIENCE_SYSTEM, AUDIENCE_USER, AUDIENCE_GROUP };
+enum channel_kind { CHANNEL_SYSTEM, CHANNEL_USER, CHANNEL_GROUP };
 
 enum presence_kind {
     PRESENCE_JOIN,   /* a client has come to a channel */
@@ -32,7 +32,7 @@ enum presence_kind {
  * the hub's, and valid during the call. */
 struct hub_presence {
     enum presence_kind kind;
-    bool told; /* the members are to be told: 1001 of a join, 1002 of a leave */
+    bool notify; /* the members are to be told: 1001 of a join, 1002 of a leave */
     struct str system, group;
     struct str id;          /* the client's; JSON */
     struct str client_json; /* {"clientId":…,"userId":…,"extend":…} and in a group "groupName":… */
@@ -47,7 +47,7 @@ struct hub_hooks {
     /* Opens an id of this node: JSON, a string. False for every other value. */
     bool (*open_id)(void *state, struct json_value id, uint64_t *number);
     /* A channel got its first member here, or has lost its last one. */
-    void (*change_channel)(void *state, enum audience_kind kind, struct str system, struct str name,
+    void (*change_channel)(void *state, enum channel_kind kind, struct str system, struct str name,
                            bool exists);
     void (*change_presence)(void *state, const struct hub_presence *presence);
 };
@@ -72,7 +72,7 @@ struct hub {
     uint32_t seed;
     int64_t now; /* unix seconds; the owner keeps it right */
     struct hub_counts counts;
-    size_t kinds[AUDIENCE_GROUP + 1];        /* audiences of each kind */
+    size_t kinds[CHANNEL_GROUP + 1];         /* audiences of each kind */
     struct table clients;                    /* by number */
     struct table audiences;                  /* by kind, system and name */
     struct client *slow;                     /* to be ended once the present command is done */
@@ -84,15 +84,19 @@ struct hub {
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log);
 
 /* Makes the hub one of a cluster, before its first client. The hooks must outlive it. */
-void hub_join(struct hub *hub, const struct hub_hooks *hooks);
+void hub_set_hooks(struct hub *hub, const struct hub_hooks *hooks);
 
 /* True if notices to a group (without a name: to the system) are told here: it has members, and no
  * more than max_members. */
-bool hub_takes_notices(struct hub *hub, struct str system, struct str group);
+bool hub_may_notify(struct hub *hub, struct str system, struct str group);
 
-/* Tells the cluster PRESENCE_REFRESH of each client in each group (or its system, by the scope);
- * `told` if members that were told of a leave are to be told that the client is there. */
-void hub_report(struct hub *hub, bool told);
+#define HUB_REPORT_BATCH 1000 /* memberships */
+
+/* Reports PRESENCE_REFRESH to the cluster for each client in each group (or its system, by the
+ * scope). `told`: the members get 1001 again, if they got 1002. One call reports about
+ * HUB_REPORT_BATCH of them: returns true while there are more. `scan` is zeroed before the first.
+ */
+bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool told);
 
 /* Makes a client of a connection whose handshake is done: it gets its id as the first frame, and
  * the system is told if the configuration says so. False if there was no memory: nothing has
@@ -105,7 +109,7 @@ bool hub_send_id(struct hub *hub, const struct client *client);
 
 /* Tells members who has left, up to `frames` of them or a few more; who has left meanwhile is not
  * told. True if there is more to tell. */
-bool hub_tell(struct hub *hub, size_t frames);
+bool hub_flush_notices(struct hub *hub, size_t frames);
 
 /* The connection of this client has ended without a close frame, and `why` is for the log: it
  * leaves everything, and those who are to know are told. Frees the client. */
@@ -124,8 +128,8 @@ void hub_end_slow(struct hub *hub, struct client *client);
 /* True if a client of this system and id is online here. */
 bool hub_is_online(const struct hub *hub, struct str system, struct json_value id);
 
-/* Does what a command says. `outcome` must be zeroed; its list is the caller's to free. */
-void hub_apply(struct hub *hub, const struct command *command, struct outcome *outcome);
+/* Does what a command says. `result` must be zeroed; its list is the caller's to free. */
+void hub_apply(struct hub *hub, const struct command *command, struct result *result);
 
 /* Queues a message to one connection outside of the hub's own sends (a pong, a refusal); the text
  * is encoded as one frame. False when there is no memory or the queue is full. */

@@ -2,42 +2,36 @@
 #include "loop.h"
 
 #include "account.h"
-#include "address.h"
 #include "api.h"
 #include "cluster.h"
 #include "console.h"
-#include "deadline.h"
+#include "timer.h"
 #include "hub.h"
-#include "mailbox.h"
-#include "notify.h"
-#include "park.h"
+#include "listener.h"
+#include "os.h"
+#include "os.h"
+#include "poller.h"
 #include "session.h"
 #include "table.h"
 #include "tls.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #define ACCEPTS_A_TURN 64
-#ifndef PARK_FROM    /* the variant unparked of the build sets it */
-#define PARK_FROM 64 /* connections up to which nothing is parked and no thread runs */
+#ifndef POLLER_FROM    /* the variant unparked of the build sets it */
+#define POLLER_FROM 64 /* connections up to which nothing is parked and no thread runs */
 #endif
 #define HOT_MAX 128 /* connections that the loop polls itself once parking has begun */
 #define HOT_KEPT 96 /* how many of them are left when there were too many */
 
 #define HANDSHAKES_A_TURN 8
-#define ACCEPT_PAUSE 200 /* milliseconds without accepting when descriptors have run out */
 #define PARK_PAUSE 1000  /* milliseconds without asking for a thread that was refused */
-#define TELL_PAUSE 60000 /* milliseconds between two lines about connections that are refused */
 #define LOG_PAUSE 1000   /* milliseconds between two tries of a log that takes nothing */
 #define DRAIN_TICK 50    /* milliseconds between two shares of clients when stopping */
 #define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
@@ -66,7 +60,7 @@ struct loop {
     struct console console;
     struct session_context context;
     struct conn_shared shared;
-    struct park *park;
+    struct pollers *park;
 
     struct session **sessions; /* by slot, NULL where one has left; from `fresh` on unset */
     uint32_t *free_slots;      /* those below `fresh`: a stack */
@@ -79,10 +73,9 @@ struct loop {
     size_t first_ready; /* among the hot ones: where serving begins */
     struct few over;    /* sessions beyond a limit, which are told so */
     struct few admins;  /* those that came to the admin listener */
-    uint64_t max_connections;
     uint32_t generation;
-    struct deadlines deadlines;
-    struct addresses addresses;
+    struct timers deadlines;
+    struct listener listener;
 
     unsigned handshakes;      /* steps of handshakes in this turn */
     bool returned_wait;       /* some of what came back from parking waits for the next turn */
@@ -91,10 +84,6 @@ struct loop {
     sig_atomic_t calls;       /* requests to return that were met */
     enum config_notice scope; /* that is noted in the cluster */
 
-    int listener, admin_listener;
-    int64_t accept_after; /* no accepting before this time */
-    bool out_of_descriptors;
-    int64_t tell_after; /* no line about connections that are refused before this time */
     int64_t park_after; /* no new places in the car park before this time */
 
     int64_t stop_asked; /* when it became unready, which is `drain_wait` before stopping begins; */
@@ -152,7 +141,7 @@ static bool grow(struct loop *loop)
         !widen(&loop->dead, loop->dead_count, slots) ||
         /* while it is gone through, those who wait again stand there twice */
         !widen(&loop->line, loop->line_count, 2 * slots) ||
-        !reserve_polls(loop, OWN_POLLS + slots) || !deadlines_reserve(&loop->deadlines, slots))
+        !reserve_polls(loop, OWN_POLLS + slots) || !timer_reserve(&loop->deadlines, slots))
         return false;
     loop->slots = slots;
     return true;
@@ -160,10 +149,10 @@ static bool grow(struct loop *loop)
 
 static void make_hot(struct loop *loop, struct session *session)
 {
-    if (session->hot)
+    if (session->active)
         return;
-    session->hot = true;
-    loop->hot[loop->hot_count++] = session->slot;
+    session->active = true;
+    loop->hot[loop->hot_count++] = session->index;
 }
 
 static struct session *new_session(struct loop *loop, int fd)
@@ -176,10 +165,10 @@ static struct session *new_session(struct loop *loop, int fd)
     if (!session)
         return NULL;
     session_open(session, fd, &loop->shared, loop->context.now);
-    session->slot =
+    session->index =
         loop->free_count ? loop->free_slots[--loop->free_count] : (uint32_t)loop->fresh++;
     session->generation = ++loop->generation;
-    loop->sessions[session->slot] = session;
+    loop->sessions[session->index] = session;
     loop->session_count++;
     make_hot(loop, session);
     return session;
@@ -191,7 +180,7 @@ static bool loop_counts(const struct loop *loop, const struct session *session)
 {
     if (!session->by_proxy)
         return !session->is_admin;
-    return session->upgraded && !address_is_trusted(&loop->addresses, session->conn.address);
+    return session->is_websocket && !listener_trusts(&loop->listener, session->conn.address);
 }
 
 /* --- accepting ------------------------------------------------------------------------------- */
@@ -205,31 +194,13 @@ static uint64_t over_limit_most(uint64_t connections)
 uint64_t loop_descriptors(uint64_t connections)
 {
     return connections + over_limit_most(connections) + ADMIN_MOST +
-           2 * (connections / PARK_LOT + 1);
+           2 * (connections / POLLER_SLOTS + 1);
 }
 
-static bool is_full(const struct loop *loop)
+/* Connections that count towards max_connections. */
+static size_t loop_open_count(const struct loop *loop)
 {
-    return loop->session_count - loop->over.count - loop->admins.count >= loop->max_connections;
-}
-
-static bool may_accept(const struct loop *loop, int listener)
-{
-    return listener >= 0 && loop->context.now >= loop->accept_after;
-}
-
-/* Descriptors or memory have run out: those who wait are taken when some are free again. */
-static void pause_accepting(struct loop *loop, int error)
-{
-    struct log_field fields[] = {{.name = "error", .text = str_from(strerror(error))},
-                                 {.name = "connections", .number = (int64_t)loop->session_count},
-                                 {0}};
-
-    loop->accept_after = loop->context.now + ACCEPT_PAUSE;
-    if (!loop->out_of_descriptors)
-        log_write(loop->options->log, LOG_WARN, "no more connections can be accepted for now",
-                  fields);
-    loop->out_of_descriptors = true;
+    return loop->session_count - loop->over.count - loop->admins.count;
 }
 
 static void settle(struct loop *loop, struct session *session);
@@ -244,40 +215,6 @@ static void read_session(struct loop *loop, struct session *session)
         return;
     if (!tls || !tls_is_opening(tls) || loop->handshakes++ < HANDSHAKES_A_TURN)
         session_read(&loop->context, session);
-}
-
-/* Makes a session of what was accepted; NULL without memory. */
-static struct session *begin_session(struct loop *loop, int fd, const unsigned char address[16])
-{
-    struct session *session;
-    int one = 1;
-
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    session = new_session(loop, fd);
-    if (session) {
-        memcpy(session->conn.address, address, sizeof session->conn.address);
-        return session;
-    }
-    close(fd);
-    pause_accepting(loop, ENOMEM);
-    return NULL;
-}
-
-/* Connections are being refused: that is told now and then, for there may be many. */
-static void tell_refused(struct loop *loop)
-{
-    struct log_field fields[] = {
-        {.name = "connections", .number = (int64_t)(loop->session_count - loop->admins.count)},
-        {.name = "max_connections", .number = (int64_t)loop->max_connections},
-        {.name = "max_per_ip", .number = (int64_t)loop->config->max_per_ip},
-        {0}};
-
-    if (loop->context.now < loop->tell_after)
-        return;
-    loop->tell_after = loop->context.now + TELL_PAUSE;
-    log_write(loop->options->log, LOG_WARN,
-              "connections are refused: max_connections or max_per_ip is reached", fields);
 }
 
 static void few_add(struct few *few, struct session *session)
@@ -311,43 +248,74 @@ static void few_make_room(struct loop *loop, struct few *few)
     settle(loop, quiet);
 }
 
-static void take_connection(struct loop *loop, int fd, const unsigned char address[16])
+/* Makes a session of what was accepted; NULL without memory. */
+static struct session *loop_begin_session(struct loop *loop,
+                                          const struct listener_connection *accepted)
 {
-    bool by_proxy = address_is_trusted(&loop->addresses, address);
-    bool over_limit = (!by_proxy && !address_count(&loop->addresses, address)) || is_full(loop);
+    struct session *session = new_session(loop, accepted->fd);
+
+    if (session) {
+        memcpy(session->conn.address, accepted->address, sizeof session->conn.address);
+        return session;
+    }
+    close(accepted->fd);
+    listener_pause(&loop->listener, ENOMEM, loop_open_count(loop), loop->context.now);
+    return NULL;
+}
+
+static void loop_take_client(struct loop *loop, const struct listener_connection *accepted)
+{
     struct session *session = NULL;
 
-    loop->context.admin.accepted++;
-    loop->context.admin.refused += over_limit;
-    if (over_limit)
-        tell_refused(loop);
-    if (over_limit && loop->over.count >= over_limit_most(loop->max_connections)) {
+    loop->context.metrics.accepted++;
+    loop->context.metrics.refused += accepted->over_limit;
+    if (accepted->over_limit &&
+        loop->over.count >= over_limit_most(loop->listener.max_connections)) {
         few_make_room(loop, &loop->over); /* for the next one; to tell this one there is no room */
-        close(fd);
+        close(accepted->fd);
     } else {
-        session = begin_session(loop, fd, address);
+        session = loop_begin_session(loop, accepted);
     }
     if (!session) {
-        if (!by_proxy)
-            address_uncount(&loop->addresses, address);
+        if (!accepted->by_proxy)
+            listener_uncount(&loop->listener, accepted->address);
         return;
     }
-    session->by_proxy = by_proxy;
-    session->over_limit = over_limit;
-    if (over_limit)
+    session->by_proxy = accepted->by_proxy;
+    session->over_limit = accepted->over_limit;
+    if (accepted->over_limit)
         few_add(&loop->over, session);
     if (loop->tls && !conn_secure(&session->conn, loop->tls))
         conn_kill(&session->conn);
-    /* most clients have sent their request by now: that saves waiting for another turn */
+    /* most clients have sent their request by now: that saves waiting for another iteration */
     read_session(loop, session);
     settle(loop, session);
 }
 
-/* Plain, and not counted among the others: it must get in when they have used up their limits. */
-static void take_admin_connection(struct loop *loop, int fd, const unsigned char address[16])
+static void loop_accept_clients(struct loop *loop)
 {
-    struct session *session = begin_session(loop, fd, address);
+    struct listener_connection accepted;
 
+    for (int i = 0; i < ACCEPTS_A_TURN && listener_accept(&loop->listener, loop_open_count(loop),
+                                                          loop->context.now, &accepted);
+         i++)
+        loop_take_client(loop, &accepted);
+}
+
+/* Plain, and not counted among the others: it must get in when they have used up their limits. */
+static void loop_accept_admin(struct loop *loop)
+{
+    struct listener_connection accepted;
+    struct session *session;
+
+    if (loop->admins.count == ADMIN_MOST) {
+        few_make_room(loop, &loop->admins);
+        return;
+    }
+    if (!listener_accept_admin(&loop->listener, loop_open_count(loop), loop->context.now,
+                               &accepted))
+        return;
+    session = loop_begin_session(loop, &accepted);
     if (!session)
         return;
     session->is_admin = true;
@@ -355,45 +323,14 @@ static void take_admin_connection(struct loop *loop, int fd, const unsigned char
     settle(loop, session);
 }
 
-/* Accepts one. False: there is nobody, or it cannot be done now. */
-static bool accept_one(struct loop *loop, int listener)
-{
-    struct sockaddr_storage from = {0};
-    socklen_t length = sizeof from;
-    int fd = accept(listener, (struct sockaddr *)&from, &length);
-    unsigned char address[16];
-
-    if (fd < 0) {
-        if (errno == EINTR || errno == ECONNABORTED)
-            return true;
-        if (errno != EAGAIN && errno != EWOULDBLOCK)
-            pause_accepting(loop, errno);
-        return false;
-    }
-    loop->out_of_descriptors = false;
-    conn_store_address(address, &from);
-    if (listener == loop->admin_listener)
-        take_admin_connection(loop, fd, address);
-    else
-        take_connection(loop, fd, address);
-    return true;
-}
-
-static void accept_some(struct loop *loop)
-{
-    for (int i = 0; i < ACCEPTS_A_TURN && may_accept(loop, loop->listener); i++)
-        if (!accept_one(loop, loop->listener))
-            return;
-}
-
 /* --- sessions -------------------------------------------------------------------------------- */
 
 static void note_deadline(struct loop *loop, const struct session *session)
 {
-    int64_t deadline = session_deadline(&loop->context, session);
+    int64_t deadline = session_timer(&loop->context, session);
 
     if (deadline != INT64_MAX)
-        deadlines_bring_forward(&loop->deadlines, session->slot, deadline);
+        timer_advance(&loop->deadlines, session->index, deadline);
 }
 
 /* After anything was done to a session: if nothing is to be flushed, it is told so now; then its
@@ -403,14 +340,14 @@ static void settle(struct loop *loop, struct session *session)
     if (session->state != SESSION_DEAD && !session->conn.dirty)
         session_flushed(&loop->context, session);
     if (session->state == SESSION_DEAD) {
-        if (!session->mourned)
-            loop->dead[loop->dead_count++] = session->slot;
-        session->mourned = true;
+        if (!session->on_dead_list)
+            loop->dead[loop->dead_count++] = session->index;
+        session->on_dead_list = true;
         return;
     }
-    if (session->over_budget && !session->in_line) {
-        session->in_line = true;
-        loop->line[loop->line_count++] = session->slot;
+    if (session->over_budget && !session->on_held_list) {
+        session->on_held_list = true;
+        loop->line[loop->line_count++] = session->index;
     }
     note_deadline(loop, session);
 }
@@ -456,7 +393,7 @@ static void serve_line(struct loop *loop)
     for (; served < count && !conn_over_budget(&loop->shared); served++) {
         struct session *session = loop->sessions[loop->line[served]];
 
-        session->in_line = false;
+        session->on_held_list = false;
         session_continue(&loop->context, session);
         settle(loop, session);
     }
@@ -466,8 +403,8 @@ static void serve_line(struct loop *loop)
 
 static void take_returned_one(struct loop *loop, struct session *session)
 {
-    session->watched = false;
-    loop->context.admin.parked--;
+    session->polled_elsewhere = false;
+    loop->context.metrics.parked--;
     make_hot(loop, session);
     if (session_wants_input(session))
         read_session(loop, session);
@@ -485,34 +422,34 @@ static void take_returned(struct loop *loop)
         loop->returned_wait = conn_over_budget(&loop->shared);
         if (loop->returned_wait)
             return;
-        count = park_returned(loop->park, slots, RETURNED_AT_ONCE);
+        count = poller_ready(loop->park, slots, RETURNED_AT_ONCE);
         for (size_t i = 0; i < count; i++)
             take_returned_one(loop, loop->sessions[slots[i]]);
     } while (count == RETURNED_AT_ONCE);
 }
 
 /* The session that a late answer is for, if it is still there. */
-static struct session *find_session(const struct loop *loop, uint64_t ticket)
+static struct session *find_session(const struct loop *loop, uint64_t request_id)
 {
-    uint32_t slot = (uint32_t)ticket;
+    uint32_t slot = (uint32_t)request_id;
     struct session *session = slot < loop->fresh ? loop->sessions[slot] : NULL;
 
-    return session && session_ticket(session) == ticket ? session : NULL;
+    return session && session_request_id(session) == request_id ? session : NULL;
 }
 
-static void answer_late(struct loop *loop, struct session *session, struct api_answer *answer)
+static void answer_late(struct loop *loop, struct session *session, struct api_response *answer)
 {
-    session_answer_late(&loop->context, session, answer);
+    session_respond(&loop->context, session, answer);
     settle(loop, session);
 }
 
 static void take_account_results(struct loop *loop)
 {
     struct account_result result;
-    struct api_answer answer;
+    struct api_response answer;
 
-    while (accounts_take_result(loop->context.accounts, &result)) {
-        struct session *session = find_session(loop, result.ticket);
+    while (account_take_result(loop->context.accounts, &result)) {
+        struct session *session = find_session(loop, result.request_id);
 
         api_finish(&loop->api, &result, loop->context.unix_now, &answer);
         answer.system = (struct str){result.name, result.name_length};
@@ -526,14 +463,14 @@ static void take_account_results(struct loop *loop)
 static void take_cluster_results(struct loop *loop)
 {
     const struct cluster_result *result;
-    struct api_answer answer;
+    struct api_response answer;
 
     while ((result = cluster_result(loop->cluster))) {
-        struct session *session = find_session(loop, result->ticket);
+        struct session *session = find_session(loop, result->request_id);
 
         if (session && result->is_admission) {
             session_admit(&loop->context, session, result->admission, result->system,
-                          result->outcome.error);
+                          result->result.error);
             settle(loop, session);
         } else if (session && session->state == SESSION_WAIT) {
             api_finish_command(result, &answer);
@@ -544,7 +481,7 @@ static void take_cluster_results(struct loop *loop)
 
 static void take_wakeups(struct loop *loop)
 {
-    mailbox_drain(loop->options->wake[0]);
+    os_drain(loop->options->wake[0]);
     take_returned(loop);
     take_account_results(loop);
 }
@@ -553,8 +490,9 @@ static void take_wakeups(struct loop *loop)
  * thread together. */
 static void ping_neighbours(struct loop *loop, const struct session *session)
 {
-    uint32_t slots[PARK_LOT];
-    size_t count = session->place < 0 ? 0 : park_neighbours(loop->park, session->place, slots);
+    uint32_t slots[POLLER_SLOTS];
+    size_t count =
+        session->poller_slot < 0 ? 0 : poller_siblings(loop->park, session->poller_slot, slots);
 
     for (size_t i = 0; i < count; i++) {
         struct session *neighbour = loop->sessions[slots[i]];
@@ -566,12 +504,12 @@ static void ping_neighbours(struct loop *loop, const struct session *session)
 
 static void run_deadlines(struct loop *loop)
 {
-    const struct deadline *first;
+    const struct timer *first;
 
-    while ((first = deadlines_first(&loop->deadlines)) && first->at <= loop->context.now) {
-        struct session *session = loop->sessions[first->slot];
+    while ((first = timer_first(&loop->deadlines)) && first->at <= loop->context.now) {
+        struct session *session = loop->sessions[first->id];
 
-        deadlines_clear(&loop->deadlines, session->slot);
+        timer_clear(&loop->deadlines, session->index);
         if (session_expire(&loop->context, session))
             ping_neighbours(loop, session);
         settle(loop, session);
@@ -607,22 +545,23 @@ static void flush(struct loop *loop)
 
 static bool park(struct loop *loop, struct session *session)
 {
-    if (session->place < 0 && loop->context.now >= loop->park_after)
-        session->place = park_take_place(loop->park, session->slot);
-    if (session->place < 0) {
+    if (session->poller_slot < 0 && loop->context.now >= loop->park_after)
+        session->poller_slot = poller_take_slot(loop->park, session->index);
+    if (session->poller_slot < 0) {
         if (loop->context.now >= loop->park_after)
             loop->park_after = loop->context.now + PARK_PAUSE;
         return false;
     }
-    park_watch(loop->park, session->place, session->conn.fd);
-    session->watched = true;
-    loop->context.admin.parked++;
+    poller_arm(loop->park, session->poller_slot, session->conn.fd);
+    session->polled_elsewhere = true;
+    loop->context.metrics.parked++;
     return true;
 }
 
 static bool may_park(const struct session *session)
 {
-    return session->state != SESSION_DEAD && !session->watched && session_wants_input(session);
+    return session->state != SESSION_DEAD && !session->polled_elsewhere &&
+           session_wants_input(session);
 }
 
 /* Takes out of the hot ones what need not be there: clients of the WebSocket in any case, and up
@@ -638,9 +577,9 @@ static void park_some(struct loop *loop, int64_t limit, size_t surplus)
         if ((old || session->state == SESSION_OPEN) && may_park(session) && park(loop, session) &&
             old)
             surplus--;
-        session->hot = !session->watched || session->conn.blocked;
-        if (session->hot)
-            loop->hot[kept++] = session->slot;
+        session->active = !session->polled_elsewhere || session->conn.blocked;
+        if (session->active)
+            loop->hot[kept++] = session->index;
     }
     loop->hot_count = kept;
 }
@@ -671,28 +610,28 @@ static void park_surplus(struct loop *loop)
  * quick. */
 static void park_quiet(struct loop *loop)
 {
-    if (loop->session_count <= PARK_FROM)
+    if (loop->session_count <= POLLER_FROM)
         return;
     park_some(loop, 0, 0);
     if (loop->hot_count > HOT_MAX)
         park_surplus(loop);
-    park_commit(loop->park);
+    poller_commit(loop->park);
 }
 
 /* --- reaping --------------------------------------------------------------------------------- */
 
 static void free_session(struct loop *loop, struct session *session)
 {
-    if (session->place >= 0)
-        park_leave_place(loop->park, session->place);
-    deadlines_clear(&loop->deadlines, session->slot);
+    if (session->poller_slot >= 0)
+        poller_free_slot(loop->park, session->poller_slot);
+    timer_clear(&loop->deadlines, session->index);
     few_remove(&loop->admins, session);
     few_remove(&loop->over, session);
     if (loop_counts(loop, session))
-        address_uncount(&loop->addresses, session->conn.address);
+        listener_uncount(&loop->listener, session->conn.address);
     conn_close(&session->conn);
-    loop->sessions[session->slot] = NULL;
-    loop->free_slots[loop->free_count++] = session->slot;
+    loop->sessions[session->index] = NULL;
+    loop->free_slots[loop->free_count++] = session->index;
     loop->session_count--;
     free(session);
 }
@@ -718,8 +657,8 @@ static void reap(struct loop *loop)
     for (size_t i = 0; i < loop->dead_count; i++) {
         struct session *session = loop->sessions[loop->dead[i]];
 
-        session->hot = session->mourned = false;
-        if (!session->watched && !session->conn.dirty && !session->in_line)
+        session->active = session->on_dead_list = false;
+        if (!session->polled_elsewhere && !session->conn.dirty && !session->on_held_list)
             free_session(loop, session);
     }
     loop->dead_count = 0;
@@ -756,7 +695,7 @@ static void shed(struct loop *loop)
             return;
         session_shed(&loop->context, largest);
         settle(loop, largest);
-        loop->context.admin.shed++;
+        loop->context.metrics.shed++;
     }
 }
 
@@ -765,15 +704,15 @@ static void shed(struct loop *loop)
 /* Connections are counted by address only while that is limited. */
 static void recount_addresses(struct loop *loop)
 {
-    addresses_forget(&loop->addresses);
+    listener_forget(&loop->listener);
     for (size_t slot = 0; slot < loop->fresh; slot++)
         if (loop->sessions[slot] && loop_counts(loop, loop->sessions[slot]))
-            address_count(&loop->addresses, loop->sessions[slot]->conn.address);
+            listener_count(&loop->listener, loop->sessions[slot]->conn.address);
 }
 
 void loop_count_reload(struct loop *loop, bool good)
 {
-    loop->context.admin.reloads[good]++;
+    loop->context.metrics.reloads[good]++;
 }
 
 void loop_renew(struct loop *loop, struct tls_context *tls)
@@ -784,13 +723,13 @@ void loop_renew(struct loop *loop, struct tls_context *tls)
 
 void loop_reload(struct loop *loop, uint64_t max_connections)
 {
-    loop->max_connections = max_connections;
+    loop->listener.max_connections = max_connections;
     recount_addresses(loop);
     for (size_t slot = 0; slot < loop->fresh; slot++)
         if (loop->sessions[slot]) /* a timeout may be shorter now */
             note_deadline(loop, loop->sessions[slot]);
     if (loop->scope != loop->config->scope)
-        cluster_rescope(loop->cluster);
+        cluster_republish(loop->cluster);
     loop->scope = loop->config->scope;
 }
 
@@ -806,7 +745,7 @@ static void announce_stop(struct loop *loop)
         {0}};
 
     log_write(loop->options->log, LOG_INFO, "stopping; a second signal ends it at once", fields);
-    notify_service("STOPPING=1\nSTATUS=draining");
+    os_notify("STOPPING=1\nSTATUS=draining");
     loop->context.leaving = true;
     loop->stop_asked = loop->context.now;
 }
@@ -817,8 +756,7 @@ static void begin_stop(struct loop *loop)
     int64_t drain = (int64_t)loop->config->drain;
     int64_t quickest = (int64_t)loop->session_count * 1000 / DRAIN_RATE;
 
-    close(loop->listener);
-    loop->listener = -1;
+    listener_stop(&loop->listener);
     loop->context.stopping = true;
     loop->stop_began = loop->context.now;
     loop->stop_ends = loop->context.now + (quickest < drain ? quickest : drain);
@@ -863,7 +801,7 @@ static bool stopped(const struct loop *loop)
     if (loop->context.leaving && *loop->options->stops > 1)
         return true;
     return loop->context.stopping &&
-           ((loop->session_count == loop->admins.count && cluster_is_settled(loop->cluster)) ||
+           ((loop->session_count == loop->admins.count && cluster_is_idle(loop->cluster)) ||
             loop->context.now >= loop->stop_ends + DRAIN_GRACE);
 }
 
@@ -885,16 +823,16 @@ static void take_time(struct loop *loop)
 /* Builds the array for poll() from the state of things; returns how many entries it has. */
 static size_t build_polls(struct loop *loop)
 {
+    bool paused = listener_is_paused(&loop->listener, loop->context.now);
+
     if (!reserve_polls(loop, OWN_POLLS + loop->slots + cluster_poll_count(loop->cluster)))
         return 0;
-    loop->polls[0] =
-        (struct pollfd){may_accept(loop, loop->listener) ? loop->listener : -1, POLLIN, 0};
+    loop->polls[0] = (struct pollfd){paused ? -1 : loop->listener.clients, POLLIN, 0};
     loop->polls[1] = (struct pollfd){loop->options->wake[0], POLLIN, 0};
-    loop->polls[2] = (struct pollfd){
-        may_accept(loop, loop->admin_listener) ? loop->admin_listener : -1, POLLIN, 0};
+    loop->polls[2] = (struct pollfd){paused ? -1 : loop->listener.admin, POLLIN, 0};
     for (size_t i = 0; i < loop->hot_count; i++) {
         const struct session *session = loop->sessions[loop->hot[i]];
-        bool reads = !session->watched && session_wants_input(session);
+        bool reads = !session->polled_elsewhere && session_wants_input(session);
         int events = (reads ? POLLIN : 0) | (session->conn.blocked ? POLLOUT : 0);
 
         loop->polls[OWN_POLLS + i] =
@@ -906,7 +844,7 @@ static size_t build_polls(struct loop *loop)
 
 static int poll_timeout(const struct loop *loop)
 {
-    const struct deadline *first = deadlines_first(&loop->deadlines);
+    const struct timer *first = timer_first(&loop->deadlines);
     int64_t until = first ? first->at - loop->context.now : INT64_MAX;
     int64_t cluster = cluster_deadline(loop->cluster);
 
@@ -917,8 +855,8 @@ static int poll_timeout(const struct loop *loop)
         return 0;
     if (loop->context.leaving && until > DRAIN_TICK)
         until = DRAIN_TICK;
-    if (loop->accept_after > loop->context.now && until > ACCEPT_PAUSE)
-        until = ACCEPT_PAUSE;
+    if (listener_is_paused(&loop->listener, loop->context.now) && until > LISTENER_PAUSE)
+        until = LISTENER_PAUSE;
     if (until > LOG_PAUSE && !log_catch_up(loop->options->log))
         until = LOG_PAUSE;
     return until < 0 ? 0 : until > INT32_MAX ? -1 : (int)until;
@@ -930,7 +868,7 @@ static void turn(struct loop *loop)
     bool admin_knocks;
 
     if (count == 0) { /* without memory for poll() nothing can be known */
-        poll(NULL, 0, ACCEPT_PAUSE);
+        poll(NULL, 0, LISTENER_PAUSE);
         return;
     }
     if (poll(loop->polls, (nfds_t)count, poll_timeout(loop)) < 0)
@@ -951,28 +889,26 @@ static void turn(struct loop *loop)
     serve_ready(loop, hot);
     admin_knocks = loop->polls[2].revents != 0; /* the entries are lost when sessions are added */
     if (loop->polls[0].revents)
-        accept_some(loop);
-    if (admin_knocks && loop->admins.count == ADMIN_MOST)
-        few_make_room(loop, &loop->admins);
-    else if (admin_knocks)
-        accept_one(loop, loop->admin_listener);
+        loop_accept_clients(loop);
+    if (admin_knocks)
+        loop_accept_admin(loop);
     serve_line(loop);
     take_cluster_results(loop);
     run_deadlines(loop);
     stop_if_asked(loop);
-    loop->notices_wait = hub_tell(&loop->hub, NOTICES_A_TURN);
+    loop->notices_wait = hub_flush_notices(&loop->hub, NOTICES_A_TURN);
     shed(loop);
     cluster_flush(loop->cluster);
     flush(loop);
     reap(loop);
     park_quiet(loop);
-    loop->context.admin.connections = loop->session_count - loop->admins.count;
-    loop->context.admin.threads = park_threads(loop->park);
+    loop->context.metrics.connections = loop->session_count - loop->admins.count;
+    loop->context.metrics.threads = poller_count(loop->park);
 }
 
 const char *loop_broken(const struct loop *loop)
 {
-    return cluster_broken(loop->cluster);
+    return cluster_fatal_error(loop->cluster);
 }
 
 enum loop_result loop_run(struct loop *loop)
@@ -995,7 +931,8 @@ static bool open_parts(struct loop *loop)
 {
     const struct loop_options *options = loop->options;
 
-    loop->park = park_new(options->wake[1], 1 + (size_t)(options->most_connections / PARK_LOT));
+    loop->park =
+        poller_open(options->wake[1], 1 + (size_t)(options->most_connections / POLLER_SLOTS));
     if (options->config->console) {
         if (!console_open(&loop->console))
             return false;
@@ -1003,7 +940,8 @@ static bool open_parts(struct loop *loop)
     }
     return loop->park && grow(loop) && hub_open(&loop->hub, options->config, options->log) &&
            crypto_random(&loop->api.seed, sizeof loop->api.seed) &&
-           addresses_open(&loop->addresses, options->config, loop->api.seed);
+           crypto_random(&loop->listener.seed, sizeof loop->listener.seed) &&
+           listener_open(&loop->listener);
 }
 
 /* The cluster, if there is one, and the accounts, which are its if it has them. */
@@ -1028,8 +966,8 @@ static bool open_accounts(struct loop *loop, char *error, size_t room)
     }
     store = cluster_accounts(loop->cluster);
     loop->context.accounts =
-        store ? accounts_open_store(store, options->wake[1], ACCOUNT_ITERATIONS, error, room)
-              : accounts_open(options->config->data_dir, options->wake[1], ACCOUNT_ITERATIONS,
+        store ? account_open_store(store, options->wake[1], ACCOUNT_ITERATIONS, error, room)
+              : account_open(options->config->data_dir, options->wake[1], ACCOUNT_ITERATIONS,
                               error, room);
     if (loop->context.accounts && error[0])
         log_write(
@@ -1037,7 +975,7 @@ static bool open_accounts(struct loop *loop, char *error, size_t room)
             (struct log_field[]){{.name = "repair", .text = str_from(error)}, {.name = NULL}});
     loop->api.accounts = loop->context.accounts;
     loop->api.cluster = loop->context.cluster = loop->cluster;
-    loop->context.admin.cluster = loop->cluster;
+    loop->context.metrics.cluster = loop->cluster;
     return loop->context.accounts != NULL;
 }
 
@@ -1050,22 +988,24 @@ struct loop *loop_open(const struct loop_options *options, char *error, size_t r
         return NULL;
     loop->options = options;
     loop->config = options->config;
-    loop->listener = options->listener;
-    loop->admin_listener = options->admin_listener;
-    loop->max_connections = options->max_connections;
+    loop->listener = (struct listener){.config = options->config,
+                                       .log = options->log,
+                                       .clients = options->listener,
+                                       .admin = options->admin_listener,
+                                       .max_connections = options->max_connections};
     loop->scope = options->config->scope;
     loop->tls = options->tls;
     loop->context = (struct session_context){.config = options->config,
                                              .log = options->log,
                                              .hub = &loop->hub,
                                              .api = &loop->api,
-                                             .addresses = &loop->addresses,
-                                             .admin = {.hub = &loop->hub,
-                                                       .api = &loop->api,
-                                                       .shared = &loop->shared,
-                                                       .log = options->log,
-                                                       .version = options->version,
-                                                       .started = (int64_t)time(NULL)}};
+                                             .listener = &loop->listener,
+                                             .metrics = {.hub = &loop->hub,
+                                                         .api = &loop->api,
+                                                         .shared = &loop->shared,
+                                                         .log = options->log,
+                                                         .version = options->version,
+                                                         .started = (int64_t)time(NULL)}};
     loop->api = (struct api){.config = options->config, .keys = options->keys, .hub = &loop->hub};
     api_open(&loop->api);
     if (open_parts(loop) && open_accounts(loop, error, room))
@@ -1078,25 +1018,21 @@ void loop_close(struct loop *loop)
 {
     while (conn_next_dirty(&loop->shared))
         ; /* the list must not outlive those on it */
-    park_free(loop->park);
-    accounts_close(loop->context.accounts);
+    poller_close(loop->park);
+    account_close(loop->context.accounts);
     cluster_close(loop->cluster);
     for (size_t slot = 0; slot < loop->fresh; slot++)
         if (loop->sessions[slot]) {
-            loop->sessions[slot]->place = -1;
+            loop->sessions[slot]->poller_slot = -1;
             free_session(loop, loop->sessions[slot]);
         }
-    addresses_close(&loop->addresses);
+    listener_close(&loop->listener);
     hub_close(&loop->hub);
     api_free(&loop->api);
     console_close(&loop->console);
     conn_shared_free(&loop->shared);
     tls_context_free(loop->tls);
-    deadlines_free(&loop->deadlines);
-    if (loop->listener >= 0)
-        close(loop->listener);
-    if (loop->admin_listener >= 0)
-        close(loop->admin_listener);
+    timer_free(&loop->deadlines);
     free(loop->sessions);
     free(loop->free_slots);
     free(loop->hot);

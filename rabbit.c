@@ -247,7 +247,7 @@ static bool rabbit_fail_tcp(struct rabbit *rabbit, int error)
 }
 
 /* A socket to the first address of the host that takes a connection, or -1. */
-static int rabbit_dial(struct rabbit *rabbit)
+static int rabbit_connect_tcp(struct rabbit *rabbit)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list;
     char port[8];
@@ -306,9 +306,9 @@ static bool rabbit_stop_heartbeats(struct rabbit *rabbit)
 
 static bool rabbit_open_connection(struct rabbit *rabbit)
 {
-    struct timeval patience = {STEP_TIME, 0};
+    struct timeval timeout = {STEP_TIME, 0};
     amqp_socket_t *socket;
-    int fd = rabbit_dial(rabbit);
+    int fd = rabbit_connect_tcp(rabbit);
 
     if (fd < 0)
         return false;
@@ -319,8 +319,8 @@ static bool rabbit_open_connection(struct rabbit *rabbit)
         return rabbit_fail_memory(rabbit);
     }
     amqp_tcp_socket_set_sockfd(socket, fd);
-    amqp_set_handshake_timeout(rabbit->connection, &patience);
-    amqp_set_rpc_timeout(rabbit->connection, &patience);
+    amqp_set_handshake_timeout(rabbit->connection, &timeout);
+    amqp_set_rpc_timeout(rabbit->connection, &timeout);
     if (!rabbit_log_in(rabbit) || !rabbit_stop_heartbeats(rabbit))
         return false;
     for (amqp_channel_t channel = PUBLISH_CHANNEL; channel <= LOOK_CHANNEL; channel++) {

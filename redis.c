@@ -1,6 +1,6 @@
 /* redis.c - one connection to Redis.
  *
- * All waiting has one deadline, REDIS_PATIENCE after its beginning: for a connection (look-up of
+ * All waiting has one deadline, REDIS_TIMEOUT after its beginning: for a connection (look-up of
  * the name, TCP to each of its addresses, AUTH, SELECT) and for a pipeline (sending it, all of its
  * replies). A Redis that sends a byte now and then gains no time.
  *
@@ -12,8 +12,8 @@
  * so redis_receive() polls before each read. */
 #include "redis.h"
 
-#include "resolver.h"
-#include "worker.h"
+#include "cluster_lookup.h"
+#include "os.h"
 
 #include <hiredis/hiredis.h>
 
@@ -24,7 +24,7 @@
 #include <string.h>
 #include <sys/time.h>
 
-#define PAUSE_MOST 1600 /* milliseconds, at most, before connecting again */
+#define BACKOFF_MAX 1600 /* milliseconds, at most, before connecting again */
 
 struct redis {
     const struct config *config;
@@ -42,10 +42,10 @@ struct redis {
 };
 
 /* What the first word of a refusal says. */
-static const struct redis_refusal {
+static const struct redis_error_kind {
     const char *word, *remedy;
     bool ends; /* it is about this server: another one may be there by now */
-} redis_refusals[] = {
+} redis_error_kinds[] = {
     {"READONLY", "it is a replica: let [redis] host lead to the primary", true},
     {"LOADING", "wait until it has read its data", true},
     {"MASTERDOWN", "it is a replica without its primary: let [redis] host lead to the primary",
@@ -113,8 +113,8 @@ const char *redis_reason(const struct redis *redis)
 }
 
 /* Notes what failed. `subject` is Redis's part of the sentence for anybody. */
-static void redis_note(struct redis *redis, const char *subject, const char *what,
-                       const char *remedy)
+static void redis_set_error(struct redis *redis, const char *subject, const char *what,
+                            const char *remedy)
 {
     snprintf(redis->error, sizeof redis->error, "Redis at %.255s port %u: %.150s: %s",
              redis->config->redis_host, (unsigned)redis->config->redis_port, what, remedy);
@@ -124,25 +124,26 @@ static void redis_note(struct redis *redis, const char *subject, const char *wha
 /* Ends the connection: the next one is tried after a pause. */
 static void redis_end(struct redis *redis)
 {
-    int64_t now = worker_now();
+    int64_t now = os_now_ms();
 
-    if (redis->context && redis->begun_at && now - redis->begun_at > PAUSE_MOST)
+    if (redis->context && redis->begun_at && now - redis->begun_at > BACKOFF_MAX)
         redis->pause = 0;
     redis_disconnect(redis);
-    redis->retry_at = now + worker_pause(&redis->pause, PAUSE_MOST);
+    redis->retry_at = now + os_backoff(&redis->pause, BACKOFF_MAX);
 }
 
 /* The connection broke while a reply was waited for. */
-static void redis_break(struct redis *redis)
+static void redis_on_broken(struct redis *redis)
 {
     redisContext *context = redis->context;
-    bool late = worker_now() >= redis->deadline ||
+    bool late = os_now_ms() >= redis->deadline ||
                 (context->err == REDIS_ERR_IO && (errno == EAGAIN || errno == EWOULDBLOCK));
     const char *what = context->err ? context->errstr : "it closed the connection";
 
     redis->was_lost = !late;
-    redis_note(redis, "the connection to Redis broke: ", late ? "it does not answer in time" : what,
-               "is it running, and reachable from here?");
+    redis_set_error(redis,
+                    "the connection to Redis broke: ", late ? "it does not answer in time" : what,
+                    "is it running, and reachable from here?");
     if (late)
         snprintf(redis->reason, sizeof redis->reason, "Redis does not answer in time");
     redis_end(redis);
@@ -150,9 +151,9 @@ static void redis_break(struct redis *redis)
 
 /* Notes what Redis said, if it is the first refusal in a pipeline: others may only follow from it
  * (EXECABORT). */
-static void redis_refuse(struct redis *redis, struct str text)
+static void redis_take_error(struct redis *redis, struct str text)
 {
-    const struct redis_refusal *refusal = redis_refusals;
+    const struct redis_error_kind *refusal = redis_error_kinds;
     struct str rest = text, word = str_cut(&rest, ' ');
     char said[151];
 
@@ -170,7 +171,7 @@ static void redis_refuse(struct redis *redis, struct str text)
     for (size_t i = 0; i < text.length; i++)
         said[i] = text.at[i] >= ' ' && text.at[i] <= '~' ? text.at[i] : '?';
     said[text.length] = '\0';
-    redis_note(redis, "Redis says: ", said, refusal->remedy);
+    redis_set_error(redis, "Redis says: ", said, refusal->remedy);
 }
 
 /* Sends what is left of the pipeline. */
@@ -179,11 +180,11 @@ static bool redis_flush(struct redis *redis)
     int done = 0;
 
     if (!redis->sent)
-        redis->deadline = worker_now() + REDIS_PATIENCE;
+        redis->deadline = os_now_ms() + REDIS_TIMEOUT;
     redis->sent = true;
     while (!done)
         if (redisBufferWrite(redis->context, &done) != REDIS_OK ||
-            (!done && worker_now() >= redis->deadline))
+            (!done && os_now_ms() >= redis->deadline))
             return false;
     return true;
 }
@@ -195,7 +196,7 @@ static redisReply *redis_receive(struct redis *redis)
     void *reply = NULL;
 
     while (redisGetReplyFromReader(redis->context, &reply) == REDIS_OK && !reply) {
-        int64_t left = redis->deadline - worker_now();
+        int64_t left = redis->deadline - os_now_ms();
 
         if (left <= 0)
             return NULL;
@@ -217,7 +218,7 @@ static struct redis_reply redis_view(const redisReply *reply)
     case REDIS_REPLY_ERROR:
     case REDIS_REPLY_STRING:
     case REDIS_REPLY_STATUS:
-        view.type = reply->type == REDIS_REPLY_ERROR ? REDIS_REFUSAL : REDIS_TEXT;
+        view.type = reply->type == REDIS_REPLY_ERROR ? REDIS_ERROR : REDIS_TEXT;
         view.text = (struct str){reply->str, (size_t)reply->len};
         break;
     case REDIS_REPLY_ARRAY:
@@ -238,13 +239,13 @@ bool redis_next(struct redis *redis, struct redis_reply *reply)
     if (!redis->waiting)
         return false;
     if (!redis_flush(redis) || !(redis->reply = redis_receive(redis))) {
-        redis_break(redis);
+        redis_on_broken(redis);
         return false;
     }
     redis->waiting--;
     *reply = redis_view(redis->reply);
-    if (reply->type == REDIS_REFUSAL)
-        redis_refuse(redis, reply->text);
+    if (reply->type == REDIS_ERROR)
+        redis_take_error(redis, reply->text);
     if (redis->ends && !redis->waiting) {
         redis->was_lost = true;
         redis_end(redis);
@@ -263,7 +264,7 @@ static bool redis_write(struct redis *redis, const struct str *words)
         lengths[count] = words[count].length;
     }
     if (redisAppendCommandArgv(redis->context, count, texts, lengths) != REDIS_OK) {
-        redis_note(redis, "", "out of memory", "free some");
+        redis_set_error(redis, "", "out of memory", "free some");
         redis_end(redis);
         return false;
     }
@@ -272,16 +273,16 @@ static bool redis_write(struct redis *redis, const struct str *words)
 }
 
 /* One step of a new connection. `sent`: it shares the deadline of the connection. */
-static bool redis_introduce(struct redis *redis, const struct str *words)
+static bool redis_set_up(struct redis *redis, const struct str *words)
 {
     struct redis_reply reply;
 
     redis->sent = true;
     if (!redis_write(redis, words) || !redis_next(redis, &reply))
         return false;
-    if (reply.type == REDIS_REFUSAL && redis->context)
+    if (reply.type == REDIS_ERROR && redis->context)
         redis_end(redis);
-    return reply.type != REDIS_REFUSAL;
+    return reply.type != REDIS_ERROR;
 }
 
 /* Logs in and chooses the database. */
@@ -292,17 +293,16 @@ static bool redis_log_in(struct redis *redis)
     size_t length = (size_t)snprintf(number, sizeof number, "%llu",
                                      (unsigned long long)redis->config->redis_db);
 
-    return (!password.length ||
-            redis_introduce(redis, (struct str[]){STR("AUTH"), password, {0}})) &&
+    return (!password.length || redis_set_up(redis, (struct str[]){STR("AUTH"), password, {0}})) &&
            (!redis->config->redis_db ||
-            redis_introduce(redis, (struct str[]){STR("SELECT"), {number, length}, {0}}));
+            redis_set_up(redis, (struct str[]){STR("SELECT"), {number, length}, {0}}));
 }
 
 /* Connects to one address, for its share of the time that is left. */
-static bool redis_dial(struct redis *redis, const char *address, size_t share)
+static bool redis_connect_to(struct redis *redis, const char *address, size_t share)
 {
-    struct timeval patience = {REDIS_PATIENCE / 1000, REDIS_PATIENCE % 1000 * 1000};
-    int64_t left = (redis->deadline - worker_now()) / (int64_t)share;
+    struct timeval timeout = {REDIS_TIMEOUT / 1000, REDIS_TIMEOUT % 1000 * 1000};
+    int64_t left = (redis->deadline - os_now_ms()) / (int64_t)share;
     struct timeval limit = {0};
 
     if (left < 1)
@@ -312,7 +312,7 @@ static bool redis_dial(struct redis *redis, const char *address, size_t share)
     redis_disconnect(redis);
     redis->context = redisConnectWithTimeout(address, (int)redis->config->redis_port, limit);
     return redis->context && !redis->context->err &&
-           redisSetTimeout(redis->context, patience) == REDIS_OK;
+           redisSetTimeout(redis->context, timeout) == REDIS_OK;
 }
 
 static bool redis_connect(struct redis *redis)
@@ -322,24 +322,24 @@ static bool redis_connect(struct redis *redis)
 
     if (redis->context)
         return true;
-    if (worker_now() < redis->retry_at)
+    if (os_now_ms() < redis->retry_at)
         return false;
     redis->error[0] = redis->reason[0] = '\0';
     redis->begun_at = 0;
-    redis->deadline = worker_now() + REDIS_PATIENCE;
-    resolver_find(&redis->resolver, redis->config->redis_host, REDIS_PATIENCE, &found);
+    redis->deadline = os_now_ms() + REDIS_TIMEOUT;
+    resolver_find(&redis->resolver, redis->config->redis_host, REDIS_TIMEOUT, &found);
     for (size_t i = 0; i < found.count && !good; i++)
-        good = redis_dial(redis, found.addresses[i], found.count - i);
+        good = redis_connect_to(redis, found.addresses[i], found.count - i);
     if (!good) {
-        redis_note(redis, "Redis cannot be reached: ",
-                   !found.count      ? found.error
-                   : !redis->context ? "out of memory"
-                                     : redis->context->errstr,
-                   "start it there, or correct [redis] host and port");
+        redis_set_error(redis, "Redis cannot be reached: ",
+                        !found.count      ? found.error
+                        : !redis->context ? "out of memory"
+                                          : redis->context->errstr,
+                        "start it there, or correct [redis] host and port");
         redis_end(redis);
         return false;
     }
-    redis->begun_at = worker_now();
+    redis->begun_at = os_now_ms();
     return redis_log_in(redis);
 }
 
@@ -361,7 +361,7 @@ bool redis_append(struct redis *redis, const struct str *words)
 bool redis_call(struct redis *redis, const struct str *words, struct redis_reply *reply)
 {
     *reply = (struct redis_reply){0};
-    return redis_append(redis, words) && redis_next(redis, reply) && reply->type != REDIS_REFUSAL;
+    return redis_append(redis, words) && redis_next(redis, reply) && reply->type != REDIS_ERROR;
 }
 
 bool redis_call_again(struct redis *redis, const struct str *words, struct redis_reply *reply)

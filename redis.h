@@ -3,14 +3,14 @@
  * every call fails at once. The name is looked up again for each connection. What Redis says of
  * itself rather than of a command (READONLY, LOADING, MASTERDOWN and their like) ends the
  * connection: the name may lead to another Redis by now.
- * Refuses: to wait longer than REDIS_PATIENCE for a connection, or for the replies to a pipeline.
+ * Refuses: to wait longer than REDIS_TIMEOUT for a connection, or for the replies to a pipeline.
  */
 #ifndef WSPUSH_REDIS_H
 #define WSPUSH_REDIS_H
 
 #include "config.h"
 
-#define REDIS_PATIENCE 1000 /* milliseconds */
+#define REDIS_TIMEOUT 1000 /* milliseconds */
 
 struct redis;
 
@@ -20,7 +20,7 @@ struct redis *redis_new(const struct config *config);
 void redis_free(struct redis *redis);
 
 /* REFUSAL: an error, `text` is what Redis said. */
-enum redis_type { REDIS_NIL, REDIS_NUMBER, REDIS_TEXT, REDIS_LIST, REDIS_REFUSAL };
+enum redis_type { REDIS_NIL, REDIS_NUMBER, REDIS_TEXT, REDIS_LIST, REDIS_ERROR };
 
 /* A reply, valid until the next call on its connection. Zeroed is nil. */
 struct redis_reply {

@@ -1,6 +1,8 @@
 /* session.c - what one connection is doing: HTTP requests, or a WebSocket client, or its end. */
 #include "session.h"
 
+#include "os.h"
+
 #include <string.h>
 
 #define LINGER 5000                /* milliseconds for a peer to close once we have */
@@ -19,14 +21,14 @@
 
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
 {
-    *session = (struct session){.since = now, .last_seen = now, .opened = now, .place = -1};
+    *session = (struct session){.since = now, .last_seen = now, .opened = now, .poller_slot = -1};
     conn_open(&session->conn, fd, shared);
     session->conn.answering = true;
 }
 
-uint64_t session_ticket(const struct session *session)
+uint64_t session_request_id(const struct session *session)
 {
-    return (uint64_t)session->generation << 32 | session->slot;
+    return (uint64_t)session->generation << 32 | session->index;
 }
 
 static void enter(struct session_context *context, struct session *session,
@@ -44,7 +46,7 @@ static void log_end(const struct session_context *context, const struct session 
                     const char *reason)
 {
     bool usual =
-        session->upgraded || session->state == SESSION_DRAIN ||
+        session->is_websocket || session->state == SESSION_DRAIN ||
         (!session->receiving && (session->asked_before || strcmp(reason, CLOSED_BY_PEER) == 0));
     enum log_level level = usual ? LOG_DEBUG : LOG_INFO;
     char address[CONN_ADDRESS_MAX];
@@ -55,7 +57,7 @@ static void log_end(const struct session_context *context, const struct session 
     conn_address(&session->conn, address);
     fields[0].text = str_from(address);
     fields[1].text = str_from(reason);
-    if (!session->upgraded)
+    if (!session->is_websocket)
         fields[2] =
             (struct log_field){.name = "milliseconds", .number = context->now - session->opened};
     log_write(context->log, level, "connection closed", fields);
@@ -81,19 +83,20 @@ static void end(struct session_context *context, struct session *session, const 
 /* Queues bytes that were put together in `bytes`, which is freed. */
 static void queue(struct session *session, struct buf *bytes)
 {
-    struct message *message = bytes->failed ? NULL : message_copy(str_of(bytes));
+    struct rcbuf *message = bytes->failed ? NULL : rcbuf_copy(str_of(bytes));
 
     buf_free(bytes);
     if (message)
         conn_queue(&session->conn, message, SIZE_MAX);
     else
         conn_kill(&session->conn);
-    message_release(message);
+    rcbuf_release(message);
 }
 
 /* Sends an answer; `page`, if there is one, is what comes behind its head, and is not copied. */
 static void send_http(struct session_context *context, struct session *session,
-                      struct http_answer *http, struct message *page, struct session_manner manner)
+                      struct http_response *http, struct rcbuf *page,
+                      struct response_flags manner)
 {
     struct buf bytes = {0};
 
@@ -104,7 +107,7 @@ static void send_http(struct session_context *context, struct session *session,
         2000) /* a second less: else a request may meet our close */
         http->timeout = (unsigned)(context->config->idle_timeout / 1000 - 1);
     http->head |= manner.head;
-    http_write_answer(&bytes, http);
+    http_write_response(&bytes, http);
     queue(session, &bytes);
     if (page)
         conn_queue(&session->conn, page, SIZE_MAX);
@@ -118,14 +121,14 @@ static void send_http(struct session_context *context, struct session *session,
 
 /* Sends an answer of the API and frees it. */
 static void send_answer(struct session_context *context, struct session *session,
-                        struct api_answer *answer, struct session_manner manner)
+                        struct api_response *answer, struct response_flags manner)
 {
-    struct http_answer http = {.status = answer->status,
-                               .body = str_of(&answer->body),
-                               .type = answer->type,
-                               .allow = answer->allow,
-                               .fields = answer->fields,
-                               .retry_after = answer->retry_after};
+    struct http_response http = {.status = answer->status,
+                                 .body = str_of(&answer->body),
+                                 .type = answer->type,
+                                 .allow = answer->allow,
+                                 .fields = answer->fields,
+                                 .retry_after = answer->retry_after};
 
     if (answer->body.failed)
         conn_kill(&session->conn);
@@ -135,7 +138,7 @@ static void send_answer(struct session_context *context, struct session *session
 
 /* A line for each call, for those who look for what went wrong. */
 static void log_call(const struct session_context *context, const struct session *session,
-                     struct str path, const struct api_answer *answer, uint32_t microseconds)
+                     struct str path, const struct api_response *answer, uint32_t microseconds)
 {
     char address[CONN_ADDRESS_MAX];
     struct log_field fields[] = {{.name = "path", .text = path},
@@ -158,11 +161,11 @@ static void log_call(const struct session_context *context, const struct session
 /* Counts and sends the answer to a call of the API, and frees it. */
 static void send_call_answer(struct session_context *context, struct session *session,
                              const struct session_call *call, struct str path,
-                             struct api_answer *answer, struct session_manner manner)
+                             struct api_response *answer, struct response_flags manner)
 {
-    uint32_t microseconds = (uint32_t)admin_clock() - call->began;
+    uint32_t microseconds = (uint32_t)os_now_us() - call->began;
 
-    api_count(context->api, call->route, answer->code, microseconds);
+    metrics_count_call(&context->metrics, call->route, answer->code, microseconds);
     log_call(context, session, path, answer, microseconds);
     send_answer(context, session, answer, manner);
 }
@@ -188,11 +191,11 @@ static void log_refusal(const struct session_context *context, const struct sess
 static void refuse(struct session_context *context, struct session *session, int status,
                    const char *error)
 {
-    struct api_answer answer;
+    struct api_response answer;
 
     log_refusal(context, session, status, error);
-    api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
-    send_answer(context, session, &answer, (struct session_manner){.close = true});
+    api_reject(&answer, status, RESULT_MALFORMED, str_from(error));
+    send_answer(context, session, &answer, (struct response_flags){.close = true});
 }
 
 /* Refuses a call for its body with its connection's last answer. It is counted like those that are
@@ -201,21 +204,21 @@ static void refuse_body(struct session_context *context, struct session *session
                         const struct http_request *request, int status)
 {
     struct session_call call = {.route = api_route(request->path),
-                                .began = (uint32_t)admin_clock()};
+                                .began = (uint32_t)os_now_us()};
     const char *error = status == 413
                             ? "the body is longer than max_body"
                             : "malformed chunked body, or a trailer with a field of the head";
-    struct api_answer answer;
+    struct api_response answer;
 
     log_refusal(context, session, status, error);
-    api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
+    api_reject(&answer, status, RESULT_MALFORMED, str_from(error));
     send_call_answer(context, session, &call, request->path, &answer,
-                     (struct session_manner){.close = true});
+                     (struct response_flags){.close = true});
 }
 
-static struct session_manner manner_of(const struct http_request *request)
+static struct response_flags manner_of(const struct http_request *request)
 {
-    return (struct session_manner){.close = !request->keep_alive,
+    return (struct response_flags){.close = !request->keep_alive,
                                    .head = str_equal(request->method, STR("HEAD")),
                                    .keep_alive = request->minor == 0};
 }
@@ -224,12 +227,12 @@ static struct session_manner manner_of(const struct http_request *request)
  * status. */
 static int refuse_method(struct session_context *context, struct session *session,
                          const struct http_request *request, const char *allow,
-                         struct session_manner manner)
+                         struct response_flags manner)
 {
     bool options = str_equal(request->method, STR("OPTIONS"));
-    struct api_answer answer;
+    struct api_response answer;
 
-    api_refuse(&answer, options ? 200 : 405, options ? OUTCOME_SUCCESS : OUTCOME_MALFORMED,
+    api_reject(&answer, options ? 200 : 405, options ? RESULT_SUCCESS : RESULT_MALFORMED,
                options ? STR("success") : STR("this path takes GET"));
     answer.allow = allow;
     send_answer(context, session, &answer, manner);
@@ -239,14 +242,14 @@ static int refuse_method(struct session_context *context, struct session *sessio
 /* The console at / and /healthz, which need no token; and proxies probe with OPTIONS /, page or no
  * page. False: it is none of them. */
 static bool handle_page(struct session_context *context, struct session *session,
-                        const struct http_request *request, struct session_manner manner)
+                        const struct http_request *request, struct response_flags manner)
 {
     bool health = str_equal(request->path, STR("/healthz"));
     bool page = context->console && str_equal(request->path, STR("/"));
     bool probe = str_equal(request->path, STR("/")) && str_equal(request->method, STR("OPTIONS"));
-    struct api_answer answer;
-    struct http_answer http;
-    struct message *message;
+    struct api_response answer;
+    struct http_response http;
+    struct rcbuf *message;
 
     if ((!health && !page && !probe) || http_header_has(request, STR("Upgrade"), STR("websocket")))
         return false;
@@ -254,10 +257,10 @@ static bool handle_page(struct session_context *context, struct session *session
         refuse_method(context, session, request, health || page ? "GET, HEAD, OPTIONS" : "OPTIONS",
                       manner);
     } else if (health) {
-        api_refuse(&answer, 200, OUTCOME_SUCCESS, STR("success"));
+        api_reject(&answer, 200, RESULT_SUCCESS, STR("success"));
         send_answer(context, session, &answer, manner);
     } else {
-        message = console_answer(context->console, request, &http);
+        message = console_respond(context->console, request, &http);
         send_http(context, session, &http, message, manner);
     }
     return true;
@@ -281,17 +284,17 @@ static void log_turned_away(const struct session_context *context, const struct 
 
 /* Says why this is no client, and closes. */
 static void turn_away(struct session_context *context, struct session *session,
-                      enum outcome_code code, struct str why, unsigned close_code)
+                      enum result_code code, struct str why, unsigned close_code)
 {
     struct buf text = {0};
 
     log_turned_away(context, session, why, close_code);
-    command_write_envelope(&text, code, why, (struct str){0});
+    hub_write_envelope(&text, code, why, (struct str){0});
     if (text.failed || !hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text)))
         conn_kill(&session->conn);
     buf_free(&text);
     hub_send_close(context->hub, &session->conn, close_code,
-                   code == OUTCOME_UNREACHABLE ? STR("try again later") : STR("unknown system"));
+                   code == RESULT_UNREACHABLE ? STR("try again later") : STR("unknown system"));
 }
 
 /* Lets a client in, or asks whether it may come in. */
@@ -301,7 +304,7 @@ static void admit(struct session_context *context, struct session *session, stru
 
     if (system.length)
         admission =
-            cluster_admit(context->cluster, context->accounts, system, session_ticket(session));
+            cluster_admit(context->cluster, context->accounts, system, session_request_id(session));
     session_admit(context, session, admission, system, "out of memory");
 }
 
@@ -339,13 +342,13 @@ void session_admit(struct session_context *context, struct session *session,
     case CLUSTER_UNKNOWN:
         if (admit_with_spaces(context, session, system))
             break;
-        turn_away(context, session, OUTCOME_UNKNOWN_SYSTEM,
+        turn_away(context, session, RESULT_UNKNOWN_SYSTEM,
                   system.length ? STR("systemId is not registered")
                                 : STR("systemId is missing or malformed"),
                   WS_CLOSE_POLICY);
         break;
     case CLUSTER_UNREACHABLE:
-        turn_away(context, session, OUTCOME_UNREACHABLE, str_from(why), WS_CLOSE_TRY_LATER);
+        turn_away(context, session, RESULT_UNREACHABLE, str_from(why), WS_CLOSE_TRY_LATER);
         break;
     case CLUSTER_ASKED:
         break; /* nothing is said before that is answered */
@@ -372,8 +375,8 @@ static void upgrade(struct session_context *context, struct session *session,
     ws_write_upgrade(&bytes, key, ws_offered_protocol(request));
     queue(session, &bytes);
     conn_flush(&session->conn); /* some clients lose a frame that comes in the same segment */
-    admin_count_handshake(&context->admin, 101);
-    session->upgraded = true;
+    metrics_count_handshake(&context->metrics, 101);
+    session->is_websocket = true;
     session->conn.answering = false;
     session->last_ping = context->now;
     session->receiving = false;
@@ -383,9 +386,9 @@ static void upgrade(struct session_context *context, struct session *session,
 }
 
 static void refuse_upgrade(struct session_context *context, struct session *session,
-                           struct api_answer *answer, struct session_manner manner)
+                           struct api_response *answer, struct response_flags manner)
 {
-    admin_count_handshake(&context->admin, answer->status);
+    metrics_count_handshake(&context->metrics, answer->status);
     send_answer(context, session, answer, manner);
 }
 
@@ -403,16 +406,16 @@ static void session_log_origin(const struct session_context *context, const stru
 }
 
 static void session_refuse_limit(struct session_context *context, struct session *session,
-                                 bool is_upgrade, struct session_manner manner)
+                                 bool is_upgrade, struct response_flags manner)
 {
-    struct api_answer answer;
+    struct api_response answer;
 
-    api_refuse(&answer, 429, OUTCOME_LIMIT,
+    api_reject(&answer, 429, RESULT_LIMIT,
                STR("too many connections: max_connections or max_per_ip is reached"));
     answer.retry_after = 5;
     manner.close = true;
     if (is_upgrade)
-        admin_count_handshake(&context->admin, 429);
+        metrics_count_handshake(&context->metrics, 429);
     send_answer(context, session, &answer, manner);
 }
 
@@ -421,20 +424,20 @@ static bool session_count_client(struct session_context *context, struct session
 {
     const unsigned char *address = session->conn.address;
 
-    if (!session->by_proxy || address_is_trusted(context->addresses, address) ||
-        address_count(context->addresses, address))
+    if (!session->by_proxy || listener_trusts(context->listener, address) ||
+        listener_count(context->listener, address))
         return true;
-    address_uncount(context->addresses, address);
-    context->admin.refused++;
+    listener_uncount(context->listener, address);
+    context->metrics.refused++;
     log_turned_away(context, session, STR("max_per_ip is reached"), 429);
     return false;
 }
 
 /* GET /ws: an upgrade, or why not. */
 static void handle_ws(struct session_context *context, struct session *session,
-                      const struct http_request *request, struct session_manner manner)
+                      const struct http_request *request, struct response_flags manner)
 {
-    struct api_answer answer;
+    struct api_response answer;
     struct str key = {0}, origin = {0};
     const char *error = NULL;
     size_t origins;
@@ -442,16 +445,17 @@ static void handle_ws(struct session_context *context, struct session *session,
 
     if (!str_equal(request->method, STR("GET"))) {
         status = refuse_method(context, session, request, "GET, OPTIONS", manner);
-        admin_count_handshake(&context->admin, status);
+        metrics_count_handshake(&context->metrics, status);
         return;
     }
     if (context->stopping) {
-        api_refuse(&answer, 503, OUTCOME_UNREACHABLE, STR("the server is stopping"));
+        api_reject(&answer, 503, RESULT_UNREACHABLE, STR("the server is stopping"));
         refuse_upgrade(context, session, &answer, manner);
         return;
     }
-    if (cluster_unready(context->cluster)) { /* a proxy may try another node */
-        api_refuse(&answer, 503, OUTCOME_UNREACHABLE, str_from(cluster_unready(context->cluster)));
+    if (cluster_not_ready_reason(context->cluster)) { /* a proxy may try another node */
+        api_reject(&answer, 503, RESULT_UNREACHABLE,
+                   str_from(cluster_not_ready_reason(context->cluster)));
         answer.retry_after = 1;
         refuse_upgrade(context, session, &answer, manner);
         return;
@@ -471,7 +475,7 @@ static void handle_ws(struct session_context *context, struct session *session,
         session_refuse_limit(context, session, true, manner);
         return;
     }
-    api_refuse(&answer, status, OUTCOME_MALFORMED, str_from(error));
+    api_reject(&answer, status, RESULT_MALFORMED, str_from(error));
     if (status == 426)
         answer.fields = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
                         "Connection: Upgrade\r\n";
@@ -484,14 +488,14 @@ static void handle_ws(struct session_context *context, struct session *session,
  * body is to be read. */
 static bool answer_head(struct session_context *context, struct session *session,
                         const struct http_request *request, struct api_call *call,
-                        struct session_manner manner)
+                        struct response_flags manner)
 {
-    struct session_call counted = {.route = call->route, .began = (uint32_t)admin_clock()};
-    struct api_answer answer;
+    struct session_call counted = {.route = call->route, .began = (uint32_t)os_now_us()};
+    struct api_response answer;
     bool is_upgrade = str_equal(request->path, STR("/ws"));
 
     if (session->is_admin) {
-        admin_answer(&context->admin, context->leaving, request, &answer);
+        metrics_respond(&context->metrics, context->leaving, request, &answer);
         send_answer(context, session, &answer, manner);
     } else if (session->over_limit) {
         session_refuse_limit(context, session, is_upgrade, manner);
@@ -517,7 +521,7 @@ static bool is_skippable(const struct http_request *request)
 static bool judge_head(struct session_context *context, struct session *session,
                        const struct http_request *request, struct api_call *call)
 {
-    struct session_manner manner = manner_of(request);
+    struct response_flags manner = manner_of(request);
 
     manner.close |= !is_skippable(request);
     session->head_done = !answer_head(context, session, request, call, manner);
@@ -530,11 +534,11 @@ static bool judge_head(struct session_context *context, struct session *session,
 static void handle_call(struct session_context *context, struct session *session,
                         const struct api_call *call)
 {
-    struct session_call counted = {.route = call->route, .began = (uint32_t)admin_clock()};
-    struct session_manner manner = manner_of(call->request);
-    struct api_answer answer;
+    struct session_call counted = {.route = call->route, .began = (uint32_t)os_now_us()};
+    struct response_flags manner = manner_of(call->request);
+    struct api_response answer;
 
-    if (api_handle(context->api, call, &answer) == API_ANSWERED) {
+    if (api_handle(context->api, call, &answer) == API_DONE) {
         send_call_answer(context, session, &counted, call->request->path, &answer, manner);
         return;
     }
@@ -590,7 +594,7 @@ static size_t take_rest(struct session_context *context, struct session *session
 {
     struct api_call call = {.request = request,
                             .route = api_route(request->path),
-                            .ticket = session_ticket(session),
+                            .request_id = session_request_id(session),
                             .address = session->conn.address,
                             .now = context->now,
                             .unix_now = context->unix_now};
@@ -599,7 +603,7 @@ static size_t take_rest(struct session_context *context, struct session *session
     size_t used;
 
     if (!judged && session->by_proxy)
-        address_find(context->addresses, request, session->conn.address);
+        listener_find_client(context->listener, request, session->conn.address);
     if (!judged && !judge_head(context, session, request, &call))
         return request->head_length;
     result = take_body(context, session, request, bytes, &call.body, &used);
@@ -655,8 +659,8 @@ static size_t take_request(struct session_context *context, struct session *sess
     return take_rest(context, session, &request, bytes);
 }
 
-void session_answer_late(struct session_context *context, struct session *session,
-                         struct api_answer *answer)
+void session_respond(struct session_context *context, struct session *session,
+                     struct api_response *answer)
 {
     struct session_call call = session->input.call; /* whose place the next request takes */
 
@@ -738,7 +742,7 @@ static size_t take_frame(struct session_context *context, struct session *sessio
             match_text(context, session, &event);
         if (event.last) {
             session->receiving = false; /* what follows has its own time */
-            context->admin.received_messages++;
+            context->metrics.received_messages++;
         }
         break;
     case WS_EVENT_CONTROL:
@@ -945,7 +949,7 @@ static int64_t silence_deadline(const struct config *config, const struct sessio
     return silent;
 }
 
-int64_t session_deadline(const struct session_context *context, const struct session *session)
+int64_t session_timer(const struct session_context *context, const struct session *session)
 {
     const struct config *config = context->config;
 
@@ -986,7 +990,7 @@ static void ping(struct session_context *context, struct session *session)
 static bool is_overdue(const struct session_context *context, const struct session *session)
 {
     int64_t deadline = session->state == SESSION_OPEN ? silence_deadline(context->config, session)
-                                                      : session_deadline(context, session);
+                                                      : session_timer(context, session);
 
     return session->state != SESSION_DEAD && deadline <= context->now;
 }
@@ -1040,7 +1044,7 @@ bool session_expire(struct session_context *context, struct session *session)
         expire(context, session);
         return false;
     }
-    if (session->state != SESSION_OPEN || session_deadline(context, session) > context->now)
+    if (session->state != SESSION_OPEN || session_timer(context, session) > context->now)
         return false;
     ping(context, session);
     return true;
@@ -1065,15 +1069,15 @@ void session_stop(struct session_context *context, struct session *session)
 
 void session_shed(struct session_context *context, struct session *session)
 {
-    struct api_answer answer;
+    struct api_response answer;
 
     if (session->conn.client) {
         hub_end_slow(context->hub, session->conn.client);
     } else if (session->state == SESSION_HTTP && session->receiving && !session->conn.queued) {
-        api_refuse(&answer, 503, OUTCOME_UNREACHABLE,
+        api_reject(&answer, 503, RESULT_UNREACHABLE,
                    STR("all connections together keep more than max_buffered"));
         answer.retry_after = 5;
-        send_answer(context, session, &answer, (struct session_manner){.close = true});
+        send_answer(context, session, &answer, (struct response_flags){.close = true});
         conn_keep(&session->conn, (struct conn_bytes){0});
     } else {
         end(context, session, "max_buffered is reached");

@@ -6,8 +6,8 @@
 #define WSPUSH_SESSION_H
 
 #include "account.h"
-#include "address.h"
-#include "admin.h"
+#include "listener.h"
+#include "metrics.h"
 #include "api.h"
 #include "cluster.h"
 #include "config.h"
@@ -28,7 +28,7 @@ enum session_state {
 };
 
 /* How the answer to a request goes out. */
-struct session_manner {
+struct response_flags {
     bool close : 1;      /* it is the connection's last */
     bool head : 1;       /* the request was HEAD: no body */
     bool keep_alive : 1; /* the client speaks HTTP/1.0 and has to be told */
@@ -41,7 +41,7 @@ struct session_context {
     struct hub *hub;
     struct cluster *cluster; /* NULL on a node that is alone */
     struct api *api;
-    struct addresses *addresses;
+    struct listener *listener;
     struct accounts *accounts;
     const struct console *console; /* NULL: there is no page */
     int64_t now;                   /* milliseconds of a steady clock, taken once a turn */
@@ -49,7 +49,7 @@ struct session_context {
     char date[30];                 /* the same as an HTTP date */
     bool leaving;                  /* this node is no longer ready, */
     bool stopping;                 /* and every answer is its connection's last */
-    struct admin admin;
+    struct metrics metrics;
 };
 
 /* A call that is answered, or will be. */
@@ -65,7 +65,7 @@ struct session {
     bool over_limit : 1;   /* one connection too many: refused as soon as it asks for something */
     bool by_proxy : 1;     /* a trusted proxy has opened it: each request names its client */
     bool is_admin : 1;     /* it came to the admin listener */
-    bool upgraded : 1;     /* it speaks, or spoke, WebSocket */
+    bool is_websocket : 1; /* it speaks, or spoke, WebSocket */
     bool held : 1;         /* HTTP, WAIT: whole requests may be among the input kept */
     bool receiving : 1;    /* HTTP: part of a request is here */
     bool head_done : 1;    /* HTTP: its head is whole, and is good for reading its body */
@@ -74,11 +74,12 @@ struct session {
     bool deaf : 1;         /* DRAIN: the peer has closed its side, nothing more will come */
     bool pinged : 1;       /* OPEN: a ping is unanswered */
     bool over_budget : 1;  /* input kept waits for a later iteration */
-    bool in_line : 1;      /* the loop's: among those that wait for that */
-    bool watched : 1; /* the loop's: by the car park, so that read interest is there, not here */
-    bool hot : 1;     /* the loop's: among those polled by it */
-    bool mourned : 1; /* the loop's: dead, and on the list of those to be reaped */
-    struct session_manner manner; /* WAIT: of the answer that is waited for */
+    bool on_held_list : 1; /* the loop's: among those that wait for that */
+    bool polled_elsewhere : 1; /* the loop's: by the car park, so that read interest is there, not
+                                  here */
+    bool active : 1;           /* the loop's: among those polled by it */
+    bool on_dead_list : 1;     /* the loop's: dead, and on the list of those to be reaped */
+    struct response_flags manner; /* WAIT: of the answer that is waited for */
     uint8_t text;      /* OPEN: how far the present message has matched one that is answered */
     int64_t since;     /* when what is being waited for began */
     int64_t last_seen; /* when the peer last sent something */
@@ -94,16 +95,16 @@ struct session {
         struct session_call call; /* WAIT */
         struct ws_reader reader;  /* OPEN, CLOSING */
     } input;
-    uint32_t slot;       /* the loop's: where it stands, */
+    uint32_t index;      /* the loop's: where it stands, */
     uint32_t generation; /* which of those that stood there it is, */
-    int32_t place;       /* and its place in the car park, or -1 */
+    int32_t poller_slot; /* and its place in the car park, or -1 */
 };
 
 /* Prepares a session for an accepted, non-blocking socket. */
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now);
 
 /* The name under which work done elsewhere finds the session again, if it is still the same. */
-uint64_t session_ticket(const struct session *session);
+uint64_t session_request_id(const struct session *session);
 
 /* The socket is readable: reads once and does what has become possible. */
 void session_read(struct session_context *context, struct session *session);
@@ -119,8 +120,8 @@ void session_resume(struct session_context *context, struct session *session);
 void session_continue(struct session_context *context, struct session *session);
 
 /* Sends the answer that a session in SESSION_WAIT waits for, and frees it. */
-void session_answer_late(struct session_context *context, struct session *session,
-                         struct api_answer *answer);
+void session_respond(struct session_context *context, struct session *session,
+                     struct api_response *answer);
 
 /* Lets a client in that has been waiting for this, or says why not; `why` it could not be told, if
  * it could not. */
@@ -132,7 +133,7 @@ void session_admit(struct session_context *context, struct session *session,
 void session_flushed(struct session_context *context, struct session *session);
 
 /* The time at which session_expire is to be called; INT64_MAX for never. */
-int64_t session_deadline(const struct session_context *context, const struct session *session);
+int64_t session_timer(const struct session_context *context, const struct session *session);
 
 /* Does what is due at this time: pings, gives up waiting, ends what is overdue. Before that it
  * reads what the kernel already has: after a standstill of this process the peer's bytes are

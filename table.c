@@ -35,6 +35,24 @@ void *table_walk(const struct table *table, size_t *place)
     return NULL;
 }
 
+/* Visits the entries in the order of their homes: a removal moves entries, but never their homes.
+ */
+void *table_scan_next(const struct table *table, struct table_scan *scan)
+{
+    size_t mask = table->capacity - 1, at;
+
+    if (scan->capacity != table->capacity)
+        *scan = (struct table_scan){.capacity = table->capacity};
+    for (; scan->home < table->capacity; scan->home++, scan->probes = 0) {
+        while (table->entries[at = (scan->home + scan->probes) & mask]) {
+            scan->probes++;
+            if (home(table, table->hashes[at]) == scan->home)
+                return table->entries[at];
+        }
+    }
+    return NULL;
+}
+
 static void put(struct table *table, uint32_t hash, void *entry)
 {
     size_t at = home(table, hash);

@@ -28,6 +28,17 @@ void *table_next(const struct table *table, struct table_cursor *cursor);
 /* Any entry, from place *place on, for a walk over all of them (start with 0); NULL at the end. */
 void *table_walk(const struct table *table, size_t *place);
 
+/* Where a walk stands that goes on after the table has changed; zeroed is the beginning. */
+struct table_scan {
+    size_t capacity, home, probes;
+};
+
+/* The next entry of such a walk, or NULL at the end. Set `probes` to 0 after each change: then
+ * every entry that stays in the table is visited, some of them twice, all again after the table has
+ * grown.
+ */
+void *table_scan_next(const struct table *table, struct table_scan *scan);
+
 /* Adds an entry under a hash; it must not be in the table. False when there is no memory. */
 bool table_add(struct table *table, uint32_t hash, void *entry);
 

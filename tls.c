@@ -230,7 +230,7 @@ struct tls_context *tls_context_new_psk(const struct crypto_keyring *keys)
         struct str name = {(const char *)keys->keys[i].name, sizeof keys->keys[i].name};
         struct buf hex = {.at = context->names[i], .capacity = TLS_PSK_NAME, .limit = TLS_PSK_NAME};
 
-        good = good && crypto_hex(&hex, name);
+        good = good && buf_append_hex(&hex, name);
     }
     if (good)
         return context;

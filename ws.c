@@ -292,11 +292,11 @@ size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, s
     return header + 2 + reason.length;
 }
 
-struct message *ws_frame(enum ws_opcode opcode, struct str payload)
+struct rcbuf *ws_frame(enum ws_opcode opcode, struct str payload)
 {
     char header[WS_HEADER_MAX];
     size_t length = ws_write_header(header, opcode, payload.length);
-    struct message *message = message_new(length + payload.length);
+    struct rcbuf *message = rcbuf_new(length + payload.length);
 
     if (!message)
         return NULL;
@@ -306,11 +306,11 @@ struct message *ws_frame(enum ws_opcode opcode, struct str payload)
     return message;
 }
 
-struct message *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4])
+struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4])
 {
     char header[WS_HEADER_MAX];
     size_t length = ws_write_header(header, opcode, payload.length);
-    struct message *message = message_new(length + 4 + payload.length);
+    struct rcbuf *message = rcbuf_new(length + 4 + payload.length);
     char *at;
 
     if (!message)
@@ -325,9 +325,9 @@ struct message *ws_masked_frame(enum ws_opcode opcode, struct str payload, const
     return message;
 }
 
-struct message *ws_close_frame(unsigned code, struct str reason)
+struct rcbuf *ws_close_frame(unsigned code, struct str reason)
 {
     char frame[WS_HEADER_MAX + WS_CONTROL_MAX];
 
-    return message_copy((struct str){frame, ws_write_close(frame, code, reason)});
+    return rcbuf_copy((struct str){frame, ws_write_close(frame, code, reason)});
 }

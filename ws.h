@@ -9,7 +9,6 @@
 
 #include "buf.h"
 #include "http.h"
-#include "message.h"
 
 /* Opcodes (RFC 6455, section 5.2). */
 enum ws_opcode {
@@ -89,12 +88,12 @@ size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t 
 size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, struct str reason);
 
 /* A message that is one final frame around `payload`. NULL when there is no memory. */
-struct message *ws_frame(enum ws_opcode opcode, struct str payload);
+struct rcbuf *ws_frame(enum ws_opcode opcode, struct str payload);
 
 /* The same as a client sends it: masked with `mask`, which should be random. */
-struct message *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4]);
+struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4]);
 
 /* A message that is a close frame: see ws_write_close. */
-struct message *ws_close_frame(unsigned code, struct str reason);
+struct rcbuf *ws_close_frame(unsigned code, struct str reason);
 
 #endif

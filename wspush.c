@@ -1,14 +1,15 @@
 /* wspush.c - main: the command line, the configuration, the start, signals.
  * Refuses, before anything is served and with its remedy: whatever would only fail later. */
 #include "account.h"
+#include "cluster.h"
 #include "config.h"
 #include "crypto.h"
-#include "file.h"
-#include "listen.h"
+#include "os.h"
+#include "listener.h"
 #include "log.h"
 #include "loop.h"
-#include "mailbox.h"
-#include "notify.h"
+#include "os.h"
+#include "os.h"
 #include "tls.h"
 
 #include <errno.h>
@@ -34,7 +35,6 @@
 #define OWN_DESCRIPTORS 16
 /* In a cluster: a link to each other node, those that knock, and what the libraries open. */
 #define CLUSTER_DESCRIPTORS 400
-#define RPC_PORT_ABOVE 1000 /* the port, where no other is configured */
 
 #ifdef WSPUSH_CLUSTER
 #define FEATURES "cluster (Redis, RabbitMQ)"
@@ -135,37 +135,13 @@ static void parse_options(int count, char **arguments, struct options *options)
         options->file = OTHER_FILE;
 }
 
-/* What a node of a cluster must have been told. */
-static bool check_cluster(struct config *config, char *error, size_t room)
-{
-#ifndef WSPUSH_CLUSTER
-    snprintf(error, room,
-             "[common] cluster = true, but this binary is built without cluster support: build one "
-             "with make CLUSTER=1, or set cluster = false");
-    return false;
-#endif
-    if (!config->rpc_port)
-        config->rpc_port = config->port + RPC_PORT_ABOVE;
-    if (!config->crypto_key[0])
-        snprintf(error, room,
-                 "[common] cluster = true needs crypto_key: the same 16 bytes on every node");
-    else if (config->rpc_port > 65535)
-        snprintf(error, room, "[common] port + %d is no port: set [cluster] rpc_port",
-                 RPC_PORT_ABOVE);
-    else if ((config->rpc_listen_port ? config->rpc_listen_port : config->rpc_port) == config->port)
-        snprintf(error, room, "[cluster] rpc_port must not be [common] port");
-    else
-        return true;
-    return false;
-}
-
 /* Takes a variable's value from the file that it names, without the line feed at its end. */
 static bool wspush_set_from_file(struct config *config, struct str name, const char *path,
                                  char *error, size_t room)
 {
     struct buf text = {.limit = SECRET_MAX};
     struct str value;
-    int code = file_read(path, &text);
+    int code = os_read_file(path, &text);
     bool good = false;
 
     value = str_of(&text);
@@ -206,13 +182,13 @@ static bool wspush_set_variable(struct config *config, const char *variable, cha
 static bool wspush_check_ports(const struct options *options, const struct config *config,
                                char *error, size_t room)
 {
-    bool local = listen_path(config) != NULL;
+    bool local = listener_path(config) != NULL;
 
     if (local && options->port)
         snprintf(error, room, "[common] host = %s has no port: leave the argument PORT out",
                  config->host);
     else if (!local && config->admin_port == config->port &&
-             listen_overlaps(config->host, config->admin_host))
+             listener_overlaps(config->host, config->admin_host))
         snprintf(
             error, room,
             "[admin] listen must not have the port of [common]: give one of them another than %llu",
@@ -229,7 +205,7 @@ static bool load_config(const struct options *options, struct config *config, bo
 {
     struct buf text = {.limit = CONFIG_MAX};
     bool good;
-    int code = file_read(options->file, &text);
+    int code = os_read_file(options->file, &text);
 
     config_defaults(config);
     *absent = code == ENOENT;
@@ -246,7 +222,7 @@ static bool load_config(const struct options *options, struct config *config, bo
     if (good && options->port)
         config->port = options->port;
     return good && wspush_check_ports(options, config, error, room) &&
-           (!config->cluster || check_cluster(config, error, room));
+           (!config->cluster || cluster_check_config(config, error, room));
 }
 
 _Noreturn static void wspush_refuse_log(const struct config *config, int error)
@@ -334,7 +310,7 @@ static bool connection_limit(const struct server *server, uint64_t wanted, uint6
 
 static void open_wake_pipe(int wake[2])
 {
-    if (!mailbox_pipe(wake))
+    if (!os_wake_pipe(wake))
         die("pipe: %s", strerror(errno));
 }
 
@@ -406,7 +382,7 @@ _Noreturn static void wspush_refuse_lock(const struct config *config, int error)
 static void prepare_data(const struct config *config)
 {
     const struct passwd *user = find_user(config);
-    int error = config->cluster ? 0 : file_make_directory(config->data_dir);
+    int error = config->cluster ? 0 : os_make_directory(config->data_dir);
 
     if (!config->cluster && !error && user &&
         chown(config->data_dir, user->pw_uid, user->pw_gid) != 0)
@@ -417,7 +393,7 @@ static void prepare_data(const struct config *config)
         drop_privileges(user);
     if (config->cluster)
         return;
-    error = file_lock(config->data_dir, LOCK_FILE);
+    error = os_lock_file(config->data_dir, LOCK_FILE);
     if (error == EAGAIN)
         die("[common] data_dir = %s is in use by another wspush: stop it, or give this one "
             "another data_dir",
@@ -452,7 +428,7 @@ static bool wspush_read_key(const struct config *config, char key[CRYPTO_KEY_SIZ
     int error;
 
     snprintf(path, sizeof path, "%s/" KEY_FILE, config->data_dir);
-    error = file_read(path, &kept);
+    error = os_read_file(path, &kept);
     if (error && error != ENOENT)
         die("%s: %s: data_dir must be writable", path, strerror(error));
     if (!error && kept.length != CRYPTO_KEY_SIZE)
@@ -479,7 +455,7 @@ static void load_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
         return;
     if (!crypto_random(key, CRYPTO_KEY_SIZE))
         die("no random bytes to be had from OpenSSL");
-    error = file_replace(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
+    error = os_replace_file(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
     if (error)
         die("%s/" KEY_FILE ": %s: data_dir must be writable", config->data_dir, strerror(error));
 }
@@ -631,7 +607,7 @@ static void reload_or_complain(struct server *server)
     bool good;
 
     if (!stops) /* what stops is not said to be ready again */
-        notify_reloading();
+        os_notify_reloading();
     good = reload(server, &fresh, error, sizeof error);
     fields[0].text = str_from(good ? "" : error);
     if (good)
@@ -643,7 +619,7 @@ static void reload_or_complain(struct server *server)
     loop_count_reload(server->loop, good);
     crypto_erase(&fresh, sizeof fresh); /* it holds secrets */
     if (!stops)
-        notify_service("READY=1");
+        os_notify("READY=1");
 }
 
 /* Serves until the end. */
@@ -677,10 +653,10 @@ static void log_start(const struct config *config, const struct log *log, uint64
                                  {0},
                                  {0}};
 
-    if (listen_path(config)) /* which has no port */
+    if (listener_path(config)) /* which has no port */
         fields[1] = (struct log_field){.name = "max_connections", .number = (int64_t)connections};
     if (tls)
-        fields[listen_path(config) ? 2 : 3] =
+        fields[listener_path(config) ? 2 : 3] =
             (struct log_field){.name = "certificate_days", .number = tls_context_days(tls)};
 
     log_write(log, LOG_INFO, "wspush " VERSION " is listening", fields);
@@ -698,7 +674,7 @@ static void make_url(char url[300], const char *scheme, const char *host, uint64
 
 static void wspush_print_welcome(const struct config *config, const char *absent)
 {
-    const char *path = listen_path(config);
+    const char *path = listener_path(config);
     char url[300], metrics[300];
 
     make_url(url, config->tls_cert[0] ? "https" : "http", path ? "localhost" : config->host,
@@ -730,9 +706,10 @@ static void welcome(const struct server *server)
 /* Ports below 1024 need the rights that are given up later. */
 static void open_listeners(const struct config *config, struct loop_options *with)
 {
-    with->listener = listen_path(config) ? -1 : listen_open(config);
-    with->admin_listener = listen_open_admin(config);
-    with->rpc_listener = config->cluster ? listen_open_rpc(config, with->rpc_host) : -1;
+    with->listener = listener_open_clients(config, LISTENER_SERVE);
+    with->admin_listener = listener_open_admin(config, LISTENER_SERVE);
+    with->rpc_listener =
+        config->cluster ? cluster_listen(config, with->rpc_host, LISTENER_SERVE) : -1;
 }
 
 /* Reads and checks all that the command line and the file say. */
@@ -753,13 +730,13 @@ static void prepare(struct server *server, struct loop_options *with)
 
 /* Becomes the user. Opens what that user will have to open again, or to remove, only then. */
 static void wspush_give_up_rights(struct server *server, struct loop_options *with,
-                                  struct listen_place *place)
+                                  struct listener_file *place)
 {
     prepare_data(&server->config);
     wspush_check_reload(server);
     open_log(server);
-    if (listen_path(&server->config))
-        with->listener = listen_open_path(&server->config, place);
+    if (listener_path(&server->config))
+        with->listener = listener_open_path(&server->config, place);
 }
 
 /* --- a test ---------------------------------------------------------------------------------- */
@@ -771,7 +748,7 @@ static void wspush_test_data(const struct config *config, const struct passwd *u
     char path[sizeof config->data_dir + sizeof LOCK_FILE], key[CRYPTO_KEY_SIZE], error[1400];
     struct accounts *accounts;
     uid_t owner;
-    int code = file_test_directory(config->data_dir, &owner);
+    int code = os_check_directory(config->data_dir, &owner);
 
     if (code == ENOENT || (!code && user && owner != user->pw_uid))
         return;
@@ -780,16 +757,28 @@ static void wspush_test_data(const struct config *config, const struct passwd *u
     if (code)
         wspush_refuse_data(config, code);
     snprintf(path, sizeof path, "%s/" LOCK_FILE, config->data_dir);
-    code = file_test_append(path);
+    code = os_check_append(path);
     if (code)
         wspush_refuse_lock(config, code);
     if (!config->crypto_key[0])
         wspush_read_key(config, key);
-    accounts = accounts_open(config->data_dir, -1, ACCOUNT_ITERATIONS, error, sizeof error);
+    accounts = account_open(config->data_dir, -1, ACCOUNT_ITERATIONS, error, sizeof error);
     if (!accounts)
         die("%s", error);
-    accounts_close(accounts);
+    account_close(accounts);
     crypto_erase(key, sizeof key);
+}
+
+static void wspush_test_listeners(const struct config *config)
+{
+    char host[CONFIG_ADVERTISE_MAX + 1];
+    int opened[] = {listener_open_clients(config, LISTENER_TEST),
+                    listener_open_admin(config, LISTENER_TEST),
+                    config->cluster ? cluster_listen(config, host, LISTENER_TEST) : -1};
+
+    for (size_t i = 0; i < sizeof opened / sizeof opened[0]; i++)
+        if (opened[i] >= 0)
+            close(opened[i]);
 }
 
 /* Refuses what a start would refuse, but for ports that are taken; changes nothing. */
@@ -798,20 +787,20 @@ static void wspush_test(const struct server *server)
     const struct config *config = &server->config;
     const struct passwd *user = find_user(config);
     uid_t owner;
-    int error = config->cluster ? 0 : file_test_directory(config->data_dir, &owner);
+    int error = config->cluster ? 0 : os_check_directory(config->data_dir, &owner);
 
     if (error == ENOENT) /* a start makes it */
-        error = file_test_create(config->data_dir);
+        error = os_check_create(config->data_dir);
     if (error)
         wspush_refuse_data(config, error);
-    listen_test(config);
+    wspush_test_listeners(config);
     if (user)
         drop_privileges(user);
     if (!config->cluster)
         wspush_test_data(config, user);
     wspush_check_reload(server);
-    listen_test_path(config);
-    error = config->log_file[0] ? file_test_append(config->log_file) : 0;
+    listener_test_path(config);
+    error = config->log_file[0] ? os_check_append(config->log_file) : 0;
     if (error)
         wspush_refuse_log(config, error);
     printf(server->options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
@@ -835,7 +824,7 @@ int main(int count, char **arguments)
 {
     static struct server server;
     struct crypto_keyring keys = {0};
-    struct listen_place place;
+    struct listener_file place;
     struct loop_options with = {.config = &server.config,
                                 .log = &server.log,
                                 .keys = &keys,
@@ -865,11 +854,11 @@ int main(int count, char **arguments)
         die("%s", error);
     log_start(&server.config, &server.log, with.max_connections, with.tls);
     welcome(&server);
-    notify_service("READY=1\nSTATUS=serving");
+    os_notify("READY=1\nSTATUS=serving");
     serve(&server);
     loop_close(server.loop);
-    if (listen_path(&server.config))
-        listen_remove_path(&server.config, &place);
+    if (listener_path(&server.config))
+        listener_remove_path(&server.config, &place);
     crypto_erase(&keys, sizeof keys);
     if (server.log.file)
         fclose(server.log.file);

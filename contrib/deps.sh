@@ -168,28 +168,28 @@ fi
 # What is pinned in a file of ours goes into a folder of its own, with the file itself, last, as the sign that
 # all of it is there.
 if [ "$want" = test ] && ! cmp -s tests/support/requirements.txt .tools/pypi/requirements.txt; then
-    echo 'deps: installing the validator of openapi.yaml and a WebSocket library from PyPI into .tools'
+    echo 'deps: installing the validator of docs/openapi.yaml and a WebSocket library from PyPI into .tools'
     rm -rf .tools/pypi
     PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
         --only-binary :all: --target .tools/pypi -r tests/support/requirements.txt
     cp tests/support/requirements.txt .tools/pypi/
 fi
 
-# The clients in tests/clients: where node or go is there, what they need goes into .tools. Neither is
+# The clients in examples/: where node or go is installed, what they need goes into .tools. Neither is
 # installed for that; tests/e2e/clients.sh says what it leaves out.
-if [ "$want" = test ] && command -v npm >/dev/null && ! cmp -s tests/clients/package.json .tools/node/package.json; then
+if [ "$want" = test ] && command -v npm >/dev/null && ! cmp -s examples/package.json .tools/node/package.json; then
     echo 'deps: installing ws from npm into .tools'
     rm -rf .tools/node
     mkdir -p .tools/node.new
-    cp tests/clients/package.json .tools/node.new/
+    cp examples/package.json .tools/node.new/
     npm install --silent --prefix .tools/node.new --no-package-lock --ignore-scripts --no-audit --no-fund
     mv .tools/node.new .tools/node
 fi
-if [ "$want" = test ] && tests/clients/go.sh ready && ! cmp -s tests/clients/go.sum .tools/go/go.sum; then
+if [ "$want" = test ] && tests/support/go.sh ready && ! cmp -s examples/go.sum .tools/go/go.sum; then
     echo 'deps: installing coder/websocket from the Go proxy into .tools, and building with it'
-    tests/clients/go.sh mod download
-    tests/clients/go.sh build -o /dev/null . # leaves what it has compiled of Go's library
-    cp tests/clients/go.sum .tools/go/
+    tests/support/go.sh mod download
+    tests/support/go.sh build -o /dev/null . # leaves what it has compiled of Go's library
+    cp examples/go.sum .tools/go/
 fi
 
 # unpack_foreign ARCHITECTURE: Debian's OpenSSL for another architecture, unpacked below .tools/cross.

@@ -92,7 +92,7 @@ for source in tests/unit/test_*.c; do
     esac
     part "$name" "build/$variant/$name"
 done
-for name in test_park test_account test_mailbox; do
+for name in test_poller test_account test_os; do
     part "$name (threads)" "build/tsan/$name"
 done
 for source in tests/e2e/*.sh tests/cluster/*.sh tests/conformance/*.sh; do

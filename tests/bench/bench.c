@@ -72,7 +72,7 @@ struct series {
 };
 
 /* A message. It is remembered for a while after everybody has got it. */
-struct message {
+struct push {
     char payload[PAYLOAD + 1];
     uint32_t number, target, missing; /* how many receivers have not got it */
     uint32_t rank;            /* its place in the order in which everybody must get messages */
@@ -93,7 +93,7 @@ struct client {
 /* A connection for requests, one at a time. */
 struct request {
     int fd;
-    struct message *message; /* the one it has sent, or NULL */
+    struct push *message; /* the one it has sent, or NULL */
     bool binding;
     int64_t begun;
     char text[1024];
@@ -118,7 +118,7 @@ struct bench {
     size_t opened, greeted, members; /* clients; those in the group come first */
     struct request requests[REQUESTS_MAX];
     size_t request_count, bound;
-    struct message messages[RECENT];
+    struct push messages[RECENT];
     uint32_t numbers, ranks; /* given away so far */
     bool unicast, publishing;
     uint64_t left; /* messages to publish in this phase, */
@@ -347,10 +347,10 @@ static bool note_rank(struct bench *bench, struct client *client, uint32_t rank)
 }
 
 /* The message whose number a payload has, if that is one of late and the rest is as it was sent. */
-static struct message *find_message(struct bench *bench, const char *payload, size_t length)
+static struct push *find_message(struct bench *bench, const char *payload, size_t length)
 {
     const char *at = payload + sizeof MESSAGE_BEGIN - 1;
-    struct message *message;
+    struct push *message;
     uint32_t number = 0;
 
     if (length != PAYLOAD)
@@ -363,7 +363,7 @@ static struct message *find_message(struct bench *bench, const char *payload, si
 }
 
 /* A message is done once everybody has got it and its request was answered. */
-static void check_done(struct bench *bench, struct message *message, int64_t now)
+static void check_done(struct bench *bench, struct push *message, int64_t now)
 {
     if (!message->published || message->missing || !message->answered)
         return;
@@ -381,7 +381,7 @@ static void check_done(struct bench *bench, struct message *message, int64_t now
 static void take_message(struct bench *bench, uint32_t number, const char *payload, size_t length,
                          int64_t now)
 {
-    struct message *message = find_message(bench, payload, length);
+    struct push *message = find_message(bench, payload, length);
 
     if (!message) {
         bench->faults[DAMAGED]++;
@@ -404,7 +404,7 @@ static void take_message(struct bench *bench, uint32_t number, const char *paylo
     check_done(bench, message, now);
 }
 
-static void write_message(struct message *message)
+static void write_message(struct push *message)
 {
     int n = snprintf(message->payload, sizeof message->payload,
                      MESSAGE_BEGIN "%010u %020lld %05u\",\"data\":\"", message->number,
@@ -415,7 +415,7 @@ static void write_message(struct message *message)
 }
 
 /* A request that has the server push a message; the bare one gets the frame ready-made. */
-static size_t write_request(const struct bench *bench, const struct message *message, char *text,
+static size_t write_request(const struct bench *bench, const struct push *message, char *text,
                             size_t room)
 {
     static const char header[4] = {(char)0x81, 126, 0, (char)PAYLOAD};
@@ -464,13 +464,13 @@ static uint32_t draw_target(struct bench *bench)
 
 static void publish(struct bench *bench, struct request *request)
 {
-    struct message *message = &bench->messages[(bench->numbers + 1) % RECENT];
+    struct push *message = &bench->messages[(bench->numbers + 1) % RECENT];
     char text[1024];
     size_t length;
 
     if (message->published)
         return; /* one is late by RECENT messages: this connection waits for the phase's end */
-    *message = (struct message){.number = ++bench->numbers, .published = true};
+    *message = (struct push){.number = ++bench->numbers, .published = true};
     message->target = bench->unicast ? draw_target(bench) : ALL;
     message->missing = bench->unicast ? 1 : (uint32_t)bench->members;
     message->rank = bench->unicast ? ++bench->ranks : 0;
@@ -491,7 +491,7 @@ static void give_up_late(struct bench *bench)
     int64_t now = now_ns();
 
     for (size_t i = 0; i < bench->request_count; i++) {
-        struct message *message = bench->requests[i].message;
+        struct push *message = bench->requests[i].message;
 
         if (!message || now - message->begun < (int64_t)bench->options.patience * 1000000)
             continue;
@@ -550,7 +550,7 @@ static bool is_whole(const struct request *request, bool *good)
 
 static void read_request(struct bench *bench, struct request *request)
 {
-    struct message *message = request->message;
+    struct push *message = request->message;
     bool good = false;
     int64_t now;
     ssize_t n = recv(request->fd, request->text + request->length,

@@ -68,13 +68,13 @@ static void enter(struct session *session, enum state state)
 /* --- what is sent ---------------------------------------------------------------------------- */
 
 /* Queues a message and gives it up. Out of memory ends one connection, not the server. */
-static void queue(struct session *session, struct message *message)
+static void queue(struct session *session, struct rcbuf *message)
 {
     if (message)
         conn_queue(&session->conn, message, SIZE_MAX);
     else
         conn_kill(&session->conn);
-    message_release(message);
+    rcbuf_release(message);
 }
 
 static void send_close(struct session *session, unsigned code, struct str reason)
@@ -88,7 +88,7 @@ static void refuse(struct session *session, int status, const char *error)
 {
     char date[30];
     struct buf body = {0}, bytes = {0};
-    struct http_answer answer = {.status = status, .close = true};
+    struct http_response answer = {.status = status, .close = true};
 
     buf_append(&body, STR("{\"code\":-1,\"msg\":\""));
     buf_append(&body, str_from(error)); /* one of our own texts: nothing in it needs an escape */
@@ -99,8 +99,8 @@ static void refuse(struct session *session, int status, const char *error)
     if (status == 426)
         answer.fields =
             "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n";
-    http_write_answer(&bytes, &answer);
-    queue(session, body.failed || bytes.failed ? NULL : message_copy(str_of(&bytes)));
+    http_write_response(&bytes, &answer);
+    queue(session, body.failed || bytes.failed ? NULL : rcbuf_copy(str_of(&bytes)));
     buf_free(&body);
     buf_free(&bytes);
     enter(session, CLOSING);
@@ -127,7 +127,7 @@ static size_t read_head(struct session *session, struct conn_bytes bytes)
     }
     /* extensions and subprotocols are declined by not naming any */
     queue(session, ws_write_upgrade(&answer, key, ws_offered_protocol(&request))
-                       ? message_copy(str_of(&answer))
+                       ? rcbuf_copy(str_of(&answer))
                        : NULL);
     buf_free(&answer);
     enter(session, OPEN);

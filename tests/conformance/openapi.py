@@ -40,7 +40,7 @@ EVERYWHERE = {"Date", "Content-Type", "Content-Length", "Connection", "Keep-Aliv
               "X-Content-Type-Options"}
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 
-with open("openapi.yaml", encoding="utf-8") as file:
+with open("docs/openapi.yaml", encoding="utf-8") as file:
     DOCUMENT = yaml.safe_load(file)
 REGISTRY = Registry().with_resource("urn:wspush", Resource(DOCUMENT, DRAFT202012)).crawl()
 passed = failed = 0

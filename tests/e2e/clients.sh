@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# clients.sh - the clients of tests/clients against a server that is killed and started again: each gets a
+# clients.sh - the clients of examples/ against a server that is killed and started again: each gets a
 # push, comes back by itself, and gets the next one. One whose runtime is not there is left out, and that is said.
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
@@ -8,8 +8,8 @@
 
 BIG=$(head -c 200000 /dev/zero | tr '\0' x)
 NAMES=(python shell)
-declare -A PROCESS COMMAND=([python]='/usr/bin/python3 tests/clients/client.py' [shell]=tests/clients/client.sh
-    [node]='node tests/clients/client.js')
+declare -A PROCESS COMMAND=([python]='/usr/bin/python3 examples/client.py' [shell]=examples/client.sh
+    [node]='node examples/client.js')
 COMMAND[go]=$DIR/client
 export PYTHONPATH=.tools/pypi NODE_PATH=$PWD/.tools/node/node_modules PATH=$PWD/.tools/bin:$PATH
 SETTINGS=(WSPUSH_PASSWORD=secret WSPUSH_GROUP=news) # of the clients: a server would refuse them
@@ -21,9 +21,9 @@ elif [ "$(node -p 'typeof fetch')" != function ]; then
 else
     NAMES+=(node)
 fi
-if ! tests/clients/go.sh ready; then
-    echo 'left out: the client for Go, for go is not installed, or too old for tests/clients/go.mod'
-elif tests/clients/go.sh build -o "$DIR/client" . >"$DIR/go" 2>&1; then
+if ! tests/support/go.sh ready; then
+    echo 'left out: the client for Go, for go is not installed, or too old for examples/go.mod'
+elif tests/support/go.sh build -o "$DIR/client" . >"$DIR/go" 2>&1; then
     NAMES+=(go)
 else
     bad 'the client for Go is built' "$(tail -n 5 "$DIR/go")"
@@ -103,7 +103,7 @@ SETTINGS+=("WSPUSH_URL=http://127.0.0.1:$PORT")
 # A system that is not registered: that is the end.
 free_port
 BUSINESS=$FREE
-env "${SETTINGS[@]}" WSPUSH_SYSTEM=shop /usr/bin/python3 tests/clients/business.py "$BUSINESS" 2>"$DIR/business.err" &
+env "${SETTINGS[@]}" WSPUSH_SYSTEM=shop /usr/bin/python3 examples/business.py "$BUSINESS" 2>"$DIR/business.err" &
 CLIENTS+=("$!")
 browser_start
 browser_open

@@ -420,7 +420,7 @@ chinese() {
     expect_match 'it is what refused all this' '*TrustedHTML*TrustedScript*connect-src*' "$(page_log browser | tr '\n' ' ')"
 }
 
-# A shop at work: console.png and console-phone.png.
+# A shop at work: docs/img/console.png and docs/img/console-phone.png.
 pictures() {
     local order
     PORT=7800
@@ -454,11 +454,11 @@ pictures() {
     try send_to_group msg 'order paid' data '{"orderId": 1042, "total": 129.90}' messageId paid-1042 >/dev/null
     page_run 'document.activeElement.blur(); scrollTo(0, 0)'
     sleep 2
-    page_shot console.png
+    page_shot docs/img/console.png
     page_size 375 812 phone
     page_scheme dark
     page_run 'scrollTo(0, 0); for (const list of document.querySelectorAll(".frames")) list.scrollTop = list.scrollHeight'
-    page_shot console-phone.png
+    page_shot docs/img/console-phone.png
 }
 
 [ -z "${SHOTS-}" ] || mkdir -p "$SHOTS"

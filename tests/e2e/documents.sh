@@ -341,7 +341,7 @@ linked() {
             grep -xE '(\./)?([a-zA-Z0-9_.*-]+/)*[a-zA-Z0-9_*-]+\.(c|h|sh|md|ini|conf|yaml|html|svg|png|js|py|go)' |
             sed 's#^\./##' | sort -u | grep -vxE '(node[12]|tls|wspush|configs/config)\.ini' | while read -r path; do
             compgen -G "$path" >"$DIR/found" || compgen -G "contrib/$path" >"$DIR/found" ||
-                compgen -G "tests/clients/$path" >"$DIR/found" || echo "$path"
+                compgen -G "examples/$path" >"$DIR/found" || echo "$path"
         done)"
     done
 }
@@ -387,10 +387,10 @@ prometheus_files() {
 shown_clients() {
     local file language
     same 'the script that is shown is that of browser.html' \
-        "$(awk '/^<\/script>/ { exit } shown { print } /^<script>/ { shown = 1 }' tests/clients/browser.html)" \
+        "$(awk '/^<\/script>/ { exit } shown { print } /^<script>/ { shown = 1 }' examples/browser.html)" \
         "$(blocks README.md js | grep -v '^```')"
     for file in js:javascript py:python go:go sh:bash; do
-        language=${file#*:} file=tests/clients/client.${file%:*}
+        language=${file#*:} file=examples/client.${file%:*}
         same "what is shown of $file is all of it" "$(cat "$file")" "$(blocks README.md "$language" | grep -v '^```')"
     done
 }

@@ -6,65 +6,55 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 passed=0 failed=0
 
-# room: what it may include. Lowest first; buf and log are open to all above them. single is what
-# stands for cluster, and implements its header, in a build without task to cluster.
+# room: what it may include. Lowest first; buf and log are open to all above them.
 layers='
 buf:
-message:
 table:
-attempts:
-deadline:
-mailbox:
-notify:
+limit: table
+timer:
 log:
-file:
 json:
 origin:
 host:
 config: host origin
-listen: config file
 crypto:
+os: crypto
 tls: crypto
-worker: crypto
 http:
-console: crypto http message
-park:
-ws: http crypto message
-conn: message tls
-address: config conn host http table
+console: crypto http
+poller: os
+ws: http crypto
+conn: tls
+listener: config conn os host http table
 command: json
-account: crypto file table worker
+account: crypto os table
 hub: command config conn crypto json table ws
 cluster_wire: command crypto
 cluster_order: cluster_wire
 cluster_pending: cluster_wire table
-cluster_lookup: worker
-resolver: cluster_lookup mailbox
-redis: config resolver worker
-cluster_store: cluster_wire config mailbox redis
-cluster_member: cluster_store worker
-cluster_cleanup: cluster_store worker
-cluster_registry: account cluster_cleanup cluster_member cluster_store cluster_wire config redis worker
+cluster_lookup: os
+redis: cluster_lookup config os
+cluster_store: cluster_wire config os redis
+cluster_member: cluster_store os
+cluster_cleanup: cluster_store os
+cluster_registry: account cluster_cleanup cluster_member cluster_store cluster_wire config redis os
 rabbit: config
-cluster_slots: cluster_wire
-cluster_stream: cluster_wire
-cluster_bus_event: cluster_wire mailbox
-cluster_bus_state: cluster_bus_event cluster_slots cluster_stream rabbit
-cluster_bus: cluster_bus_event cluster_bus_state config worker
-cluster_hello: cluster_wire json
-cluster_peer: cluster_lookup cluster_order cluster_wire worker
-cluster_link: cluster_hello cluster_peer config conn ws
+cluster_stream: cluster_wire os
+cluster_bus_state: cluster_stream rabbit
+cluster_bus: cluster_bus_state cluster_stream config os
+cluster_peer: cluster_lookup cluster_order cluster_wire os
+cluster_link: cluster_peer cluster_wire config conn ws
 cluster_state: cluster_bus cluster_link cluster_order cluster_pending cluster_registry config conn hub
 cluster_receipt: cluster_state table
 cluster_route: cluster_receipt cluster_state
 cluster_presence: cluster_state json table
-cluster: account cluster_presence cluster_receipt cluster_route cluster_state command config crypto hub
-single: cluster
-api: account attempts cluster command config conn crypto http hub json table ws
-admin: api cluster conn http hub
-session: account address admin api cluster command config conn console http hub ws
-loop: account address admin api cluster config console crypto deadline hub mailbox notify park session table tls
-wspush: account config crypto file listen loop mailbox notify tls
+cluster: account cluster_presence cluster_receipt cluster_route cluster_state command config crypto hub listener
+cluster_listen: cluster
+api: account limit cluster command config conn crypto http hub json table ws
+metrics: api cluster conn http hub
+session: account metrics api cluster command config conn console http hub listener ws
+loop: account metrics api cluster config console crypto timer hub listener os poller session table tls
+wspush: account cluster config crypto os listener loop tls
 '
 
 # library room...: the rooms that include the library's headers.
@@ -116,7 +106,7 @@ while IFS=: read -r room allowed; do
     done
     if [ "$room" != wspush ]; then
         first=$(own_headers "$room.c" | head -n 1)
-        [ "$first" = "${room/single/cluster}" ] || problem="$problem $room.c does not include its own header first;"
+        [ "$first" = "${room/cluster_listen/cluster}" ] || problem="$problem $room.c does not include its own header first;"
     fi
     below="$below$room "
     check "$room" "$problem"

@@ -168,7 +168,7 @@ crowded() {
     becomes connections_refused_total 1
     curl -s -o /dev/null "http://127.0.0.1:$PORT/"
     becomes connections_refused_total 2
-    expect 'the log says so, once a minute at most' 1 "$(grep -c 'warn connections are refused: .* max_connections=5 ' "$DIR/log")"
+    expect 'the log says so, once a minute at most' 1 "$(grep -c 'warn connections are rejected: .* max_connections=5 ' "$DIR/log")"
     let_go
     becomes clients 0
     expect_match 'which take none from others' '404 *' "$(call none '{}')"

@@ -128,9 +128,9 @@ install_all() {
 -rw-r--r-- ./etc/logrotate.d/wspush
 -rw-r--r-- ./usr/local/lib/systemd/system/wspush.service
 -rw-r--r-- ./usr/local/lib/sysusers.d/wspush.conf
-$(for file in *.md *.svg *.png openapi.yaml LICENSE config.ini examples/nginx.conf \
-            examples/Dockerfile examples/Dockerfile.dockerignore; do
-            [ ! -e "${file/examples/contrib}" ] || echo "-rw-r--r-- ./usr/local/share/doc/wspush/$file"
+$(for file in *.md docs/*.md docs/openapi.yaml docs/img/* examples/*.* LICENSE config.ini \
+            contrib/{nginx.conf,Dockerfile,Dockerfile.dockerignore,wspush.service,wspush.logrotate}; do
+            echo "-rw-r--r-- ./usr/local/share/doc/wspush/$file"
         done)
 -rw-r--r-- ./usr/local/share/man/man1/wspush.1
 -rw-r--r-- ./usr/local/share/man/man5/wspush.ini.5

@@ -43,9 +43,9 @@ static void require_same(const struct cluster_msg *a, const struct cluster_msg *
         require_same_command(&a->command, &b->command);
     if (a->kind != MSG_REPLY)
         return;
-    REQUIRE(a->outcome.code == b->outcome.code && a->outcome.matched == b->outcome.matched);
-    REQUIRE(a->outcome.queued == b->outcome.queued && a->outcome.dropped == b->outcome.dropped);
-    REQUIRE(a->outcome.count == b->outcome.count && str_equal(a->error, b->error));
+    REQUIRE(a->result.code == b->result.code && a->result.matched == b->result.matched);
+    REQUIRE(a->result.queued == b->result.queued && a->result.dropped == b->result.dropped);
+    REQUIRE(a->result.count == b->result.count && str_equal(a->error, b->error));
     REQUIRE(str_equal(a->list, b->list));
 }
 
@@ -58,10 +58,10 @@ static void require_same_when_written(const struct cluster_msg *msg)
 
     buf_append(&error, msg->error);
     buf_append(&error, (struct str){"", 1});
-    copy.outcome.error = error.at;
+    copy.result.error = error.at;
     copy.error = str_from(error.at); /* one with a NUL ends there */
-    copy.outcome.list.at = (char *)(uintptr_t)msg->list.at;
-    copy.outcome.list.length = msg->list.length;
+    copy.result.list.at = (char *)(uintptr_t)msg->list.at;
+    copy.result.list.length = msg->list.length;
     REQUIRE(msg_write(&text, &copy));
     bytes = exact_copy(str_of(&text));
     REQUIRE(msg_read(bytes, &decoded, &again));
@@ -101,7 +101,7 @@ static bool open_id(void *state, struct json_value id, uint64_t *number)
     return wire_open_client(&keys, id, &owner, number) && node_has_tag(&owner, &tag);
 }
 
-static void change_channel(void *state, enum audience_kind kind, struct str system, struct str name,
+static void change_channel(void *state, enum channel_kind kind, struct str system, struct str name,
                            bool exists)
 {
     unsigned *count = &channels[wire_slot((enum wire_channel)kind, system, name)];
@@ -141,7 +141,7 @@ static void require_envelope(struct str text)
 static void require_frames(const struct conn *conn)
 {
     struct conn_cursor cursor = {0};
-    const struct message *message;
+    const struct rcbuf *message;
 
     while ((message = conn_next_queued(conn, &cursor))) {
         struct ws_reader reader = {.from_server = true, .limit = UINT32_MAX};
@@ -168,7 +168,7 @@ static void open_place(struct place *place, enum config_notice scope)
     config.scope = scope;
     memset(place, 0, sizeof *place);
     REQUIRE(hub_open(&place->hub, &config, &log));
-    hub_join(&place->hub, &hooks);
+    hub_set_hooks(&place->hub, &hooks);
     for (size_t i = 0; i < CLIENTS; i++) {
         conn_open(&place->conns[i], -1, &place->shared);
         REQUIRE(hub_connect(&place->hub, &place->conns[i], STR("shop")));
@@ -191,17 +191,17 @@ static void close_place(struct place *place)
     conn_shared_free(&place->shared);
 }
 
-static void require_outcome(const struct command *command, const struct outcome *outcome)
+static void require_outcome(const struct command *command, const struct result *result)
 {
     struct buf list = {0};
 
-    REQUIRE(!outcome->code == !outcome->error);
-    REQUIRE(outcome->matched == outcome->queued + outcome->dropped);
-    REQUIRE(outcome->matched <= CLIENTS || command->kind == COMMAND_SEND_TO_CLIENTS);
+    REQUIRE(!result->code == !result->error);
+    REQUIRE(result->matched == result->queued + result->dropped);
+    REQUIRE(result->matched <= CLIENTS || command->kind == COMMAND_SEND_TO_CLIENTS);
     buf_append(&list, STR("{\"list\":["));
-    buf_append(&list, str_of(&outcome->list));
-    if (command->kind == COMMAND_CLIENT_INFO && !outcome->code) {
-        require_object(str_of(&outcome->list));
+    buf_append(&list, str_of(&result->list));
+    if (command->kind == COMMAND_CLIENT_INFO && !result->code) {
+        require_object(str_of(&result->list));
     } else {
         buf_append(&list, STR("]}"));
         require_object(str_of(&list));
@@ -215,12 +215,12 @@ static void try_command(const struct command *command, enum config_notice scope)
 
     open_place(&place, scope);
     for (int i = 0; i < 2; i++) { /* the second time finds what the first has left */
-        struct outcome outcome = {0};
+        struct result result = {0};
 
-        hub_apply(&place.hub, command, &outcome);
-        require_outcome(command, &outcome);
-        buf_free(&outcome.list);
-        hub_report(&place.hub, i);
+        hub_apply(&place.hub, command, &result);
+        require_outcome(command, &result);
+        buf_free(&result.list);
+        hub_refresh_presence(&place.hub, &(struct table_scan){0}, i);
     }
     for (size_t i = 0; i < CLIENTS; i++)
         require_frames(&place.conns[i]);
@@ -253,7 +253,8 @@ static void try_msg(struct str bytes)
     if (good) {
         require_views(&msg, text, str_of(&decoded));
         require_same_when_written(&msg);
-        if ((msg.kind == MSG_REQUEST || msg.kind == MSG_SEND) && command_is_whole(&msg.command))
+        if ((msg.kind == MSG_REQUEST || msg.kind == MSG_SEND) &&
+            wire_command_is_valid(&msg.command))
             try_command(&msg.command, (enum config_notice)(bytes.length % 3));
     }
     buf_free(&decoded);
@@ -334,15 +335,15 @@ static void try_making(struct fuzz *fuzz)
     msg.counted = fuzz_byte(fuzz) & 1;
     msg.ready = fuzz_byte(fuzz) & 1;
     make_command(fuzz, &room, &msg.command);
-    msg.outcome.code = (enum outcome_code) - (int)(fuzz_byte(fuzz) * 3);
-    msg.outcome.matched = make_number(fuzz);
-    msg.outcome.queued = make_number(fuzz);
-    msg.outcome.dropped = make_number(fuzz);
-    msg.outcome.count = make_number(fuzz);
+    msg.result.code = (enum result_code) - (int)(fuzz_byte(fuzz) * 3);
+    msg.result.matched = make_number(fuzz);
+    msg.result.queued = make_number(fuzz);
+    msg.result.dropped = make_number(fuzz);
+    msg.result.count = make_number(fuzz);
     msg.error = make_text(fuzz, &room, false);
     msg.list = make_list(fuzz, &room, false);
     require_same_when_written(&msg);
-    REQUIRE(command_write_push(&push, &msg.command));
+    REQUIRE(hub_write_push(&push, &msg.command));
     require_object(str_of(&push));
     buf_free(&push);
     buf_free(&room);

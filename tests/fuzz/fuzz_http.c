@@ -281,7 +281,7 @@ static void try_answer(struct fuzz *fuzz)
 {
     unsigned flags = fuzz_byte(fuzz), status = 200 + fuzz_byte(fuzz) * 2;
     char date[30], length[64];
-    struct http_answer answer = {.status = (int)status,
+    struct http_response answer = {.status = (int)status,
                                  .allow = flags & 1 ? "GET" : NULL,
                                  .fields = flags & 2 ? "Upgrade: websocket\r\n" : NULL,
                                  .retry_after = flags & 4 ? 5 : 0,
@@ -295,7 +295,7 @@ static void try_answer(struct fuzz *fuzz)
     REQUIRE(strlen(date) == 29 && ends_with(str_from(date), STR(" GMT")));
     answer.date = str_from(date);
     answer.body = fuzz_rest(fuzz);
-    http_write_answer(&out, &answer);
+    http_write_response(&out, &answer);
     rest = str_of(&out);
     REQUIRE(begins_with(rest, STR("HTTP/1.1 ")));
     snprintf(length, sizeof length, "Content-Length: %zu\r", answer.body.length);

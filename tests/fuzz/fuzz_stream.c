@@ -71,7 +71,7 @@ static FILE *nowhere;
 /* --- what is called instead ------------------------------------------------------------------ */
 
 bool __wrap_crypto_random(void *out, size_t length);
-enum account_submission __wrap_accounts_submit(struct accounts *all,
+enum account_submission __wrap_account_submit(struct accounts *all,
                                                const struct account_request *request);
 ssize_t __real_recv(int fd, void *at, size_t room, int flags);
 ssize_t __wrap_recv(int fd, void *at, size_t room, int flags);
@@ -86,7 +86,7 @@ int __wrap_close(int fd);
 
 /* The linker does not compare how they are called; here the compiler does. */
 _Static_assert(sizeof(1 ? crypto_random : __wrap_crypto_random), "called alike");
-_Static_assert(sizeof(1 ? accounts_submit : __wrap_accounts_submit), "called alike");
+_Static_assert(sizeof(1 ? account_submit : __wrap_account_submit), "called alike");
 
 /* Client ids are the same in every run. */
 bool __wrap_crypto_random(void *out, size_t length)
@@ -96,10 +96,10 @@ bool __wrap_crypto_random(void *out, size_t length)
 }
 
 /* No worker runs: the input says when a result comes, and which. */
-enum account_submission __wrap_accounts_submit(struct accounts *all,
+enum account_submission __wrap_account_submit(struct accounts *all,
                                                const struct account_request *request)
 {
-    struct account_result *job = &present->guests[(uint32_t)request->ticket % GUESTS].job;
+    struct account_result *job = &present->guests[(uint32_t)request->request_id % GUESTS].job;
     struct str name = request->name, password = request->password;
 
     REQUIRE(all == accounts &&
@@ -107,16 +107,16 @@ enum account_submission __wrap_accounts_submit(struct accounts *all,
     REQUIRE(name.length > 0 && name.length <= ACCOUNT_NAME_MAX && utf8_valid(name));
     REQUIRE(password.length > 0 && password.length <= ACCOUNT_PASSWORD_MAX);
     REQUIRE(request->delay >= 0 && (request->kind == ACCOUNT_LOGIN || request->delay == 0));
-    *job = (struct account_result){.ticket = request->ticket,
+    *job = (struct account_result){.request_id = request->request_id,
                                    .kind = request->kind,
                                    .origin = request->origin,
                                    .name_length = name.length};
     memcpy(job->name, name.at, name.length);
     if (str_equal(password, STR("too many")))
-        return ACCOUNT_CROWDED;
+        return ACCOUNT_QUEUE_FULL;
     if (str_equal(password, STR("throttled")))
-        return request->kind == ACCOUNT_LOGIN ? ACCOUNT_THROTTLED : ACCOUNT_CROWDED;
-    return str_equal(password, STR("scarce")) ? ACCOUNT_SCARCE : ACCOUNT_SUBMITTED;
+        return request->kind == ACCOUNT_LOGIN ? ACCOUNT_THROTTLED : ACCOUNT_QUEUE_FULL;
+    return str_equal(password, STR("scarce")) ? ACCOUNT_NO_RESOURCES : ACCOUNT_SUBMITTED;
 }
 
 static struct wire *wire_of(int fd)
@@ -378,7 +378,7 @@ static void take_output(struct run *run, struct guest *guest)
 
 /* What may wait before a message that is queued, with what each costs; a longer pong may have taken
  * the place of a shorter one since. */
-static size_t cap_of(const struct run *run, const struct message *message)
+static size_t cap_of(const struct run *run, const struct rcbuf *message)
 {
     bool answer = begins_with((struct str){message->bytes, message->length}, STR("HTTP/1.1 "));
 
@@ -395,7 +395,7 @@ static void require_queue(const struct run *run, const struct guest *guest)
     enum session_state state = guest->session.state;
     size_t waiting = 0, cost = 0, input = conn->input ? conn->input->length : 0;
     struct conn_cursor cursor = {0};
-    const struct message *message;
+    const struct rcbuf *message;
 
     while ((message = conn_next_queued(conn, &cursor))) {
         REQUIRE(cost <= cap_of(run, message) && message->references > 0);
@@ -436,7 +436,7 @@ static void require_table(const struct table *table)
 static double memory_of(const struct conn *conn)
 {
     struct conn_cursor cursor = {0};
-    const struct message *message;
+    const struct rcbuf *message;
     double memory = conn->ring ? (double)(conn->ring->capacity * sizeof conn->ring->slots[0]) : 0;
 
     while ((message = conn_next_queued(conn, &cursor)))
@@ -460,7 +460,7 @@ static void require_order(const struct run *run)
         memory += memory_of(&session->conn);
         clients += session->conn.client != NULL;
         REQUIRE(!session->conn.client || session->state == SESSION_OPEN);
-        deadline = session_deadline(&run->context, session);
+        deadline = session_timer(&run->context, session);
         REQUIRE((deadline == INT64_MAX) == (session->state == SESSION_WAIT));
     }
     REQUIRE(run->hub.clients.count == clients && !run->hub.slow && !run->hub.to_tell);
@@ -557,7 +557,7 @@ static void turn(struct run *run)
         begin_share(run);
         for (size_t i = 0; i < GUESTS; i++)
             moved |= go_on(run, &run->guests[i]);
-        moved |= hub_tell(&run->hub, run->spent ? 1 : SIZE_MAX);
+        moved |= hub_flush_notices(&run->hub, run->spent ? 1 : SIZE_MAX);
         conn_end_shares(&run->shared);
         flush(run, &moved);
         reap(run);
@@ -574,7 +574,7 @@ static struct guest *come(struct run *run, size_t place)
         return guest;
     *guest = (struct guest){.open = true, .wire.window = NO_WINDOW};
     session_open(&guest->session, FIRST_FD + (int)place, &run->shared, run->context.now);
-    guest->session.slot = (uint32_t)place;
+    guest->session.index = (uint32_t)place;
     guest->session.generation = 1;
     return guest;
 }
@@ -708,12 +708,12 @@ static void say_frame(struct guest *guest, struct fuzz *fuzz)
 {
     unsigned kind = fuzz_byte(fuzz);
     static const uint8_t mask[4] = {0, 0x11, 0x80, 0xff};
-    struct message *message = ws_masked_frame((enum ws_opcode)(kind & 15), take_text(fuzz), mask);
+    struct rcbuf *message = ws_masked_frame((enum ws_opcode)(kind & 15), take_text(fuzz), mask);
 
     REQUIRE(message != NULL);
     message->bytes[0] = (char)(message->bytes[0] ^ (int)(kind & 0xf0));
     say(guest, (struct str){message->bytes, message->length});
-    message_release(message);
+    rcbuf_release(message);
 }
 
 static void open_window(struct run *run, struct guest *guest, unsigned width)
@@ -728,15 +728,15 @@ static void open_window(struct run *run, struct guest *guest, unsigned width)
 static void answer_late(struct run *run, struct guest *guest, unsigned how)
 {
     struct account_result result = guest->job;
-    struct api_answer answer;
+    struct api_response answer;
 
     if (!guest->open || guest->session.state != SESSION_WAIT)
         return;
-    REQUIRE(result.ticket == session_ticket(&guest->session));
+    REQUIRE(result.request_id == session_request_id(&guest->session));
     result.outcome = (enum account_outcome)(how % 7);
     result.error = ENOSPC;
     api_finish(&run->api, &result, run->context.unix_now, &answer);
-    session_answer_late(&run->context, &guest->session, &answer);
+    session_respond(&run->context, &guest->session, &answer);
     settle(run, guest);
 }
 
@@ -756,7 +756,7 @@ static void pass_time(struct run *run, unsigned how)
         settle(run, &run->guests[i]);
         /* what was due has been done: the loop would spin otherwise */
         REQUIRE(session->state == SESSION_DEAD ||
-                session_deadline(&run->context, session) > run->context.now);
+                session_timer(&run->context, session) > run->context.now);
     }
 }
 
@@ -876,7 +876,7 @@ static void require_member(struct run *run, struct str system, struct str group,
 {
     struct buf name = {0};
     struct command command = {.kind = COMMAND_ONLINE_LIST, .system = system};
-    struct outcome outcome = {0};
+    struct result outcome = {0};
     struct str rest;
     bool found = false;
 
@@ -896,7 +896,7 @@ static void require_memberships(struct run *run, struct str system, struct guest
     char id[HUB_ID_LENGTH + 3];
     struct json_field groups = {.name = STR_INIT("groups")};
     struct command command = {.kind = COMMAND_CLIENT_INFO, .system = system};
-    struct outcome outcome = {0};
+    struct result outcome = {0};
     struct json_value group;
     struct json_error error;
 
@@ -904,7 +904,7 @@ static void require_memberships(struct run *run, struct str system, struct guest
     snprintf(id, sizeof id, "\"%s\"", guest->id);
     command.client = (struct json_value){JSON_STRING, str_from(id)};
     hub_apply(&run->hub, &command, &outcome);
-    if (outcome.code == OUTCOME_SUCCESS) {
+    if (outcome.code == RESULT_SUCCESS) {
         struct str list = str_of(&outcome.list);
 
         REQUIRE(json_parse_object(list, &groups, 1, &error));
@@ -965,10 +965,10 @@ static void prepare(void)
     fprintf(file, "pbkdf2-sha256 1 %s %s%s shop\npbkdf2-sha256 1 %s %s%s bank\n", salt, salt, salt,
             salt, salt, salt);
     REQUIRE(fclose(file) == 0);
-    accounts = accounts_open(folder, -1, 1, error, sizeof error);
+    accounts = account_open(folder, -1, 1, error, sizeof error);
     REQUIRE(accounts != NULL && unlink(path) == 0 && rmdir(folder) == 0);
     REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
-    REQUIRE(crypto_unhex(str_from(salt), bytes, sizeof bytes) &&
+    REQUIRE(str_read_hex(str_from(salt), bytes, sizeof bytes) &&
             crypto_sha256((struct str){(const char *)bytes, sizeof bytes}, hash));
     for (int i = 0; i < 8; i++)
         generation = generation << 8 | hash[i];

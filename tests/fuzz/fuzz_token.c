@@ -29,7 +29,7 @@ static void require_canonical(struct str token, struct str system, uint64_t gene
     unsigned char time[8];
     uint64_t expires = 0;
 
-    REQUIRE(crypto_unhex((struct str){token.at, 16}, time, sizeof time));
+    REQUIRE(str_read_hex((struct str){token.at, 16}, time, sizeof time));
     for (int i = 0; i < 8; i++)
         expires = expires << 8 | time[i];
     REQUIRE(expires > NOW && expires <= INT64_MAX);
@@ -188,15 +188,15 @@ static void try_digits(struct str bytes)
     char *again = exact_bytes(bytes);
     struct str copy = exact_copy(bytes);
 
-    REQUIRE(crypto_hex(&digits, copy) && digits.length == 2 * bytes.length);
+    REQUIRE(buf_append_hex(&digits, copy) && digits.length == 2 * bytes.length);
     if (bytes.length)
         memset(again, 0, bytes.length);
-    REQUIRE(crypto_unhex(str_of(&digits), again, bytes.length));
+    REQUIRE(str_read_hex(str_of(&digits), again, bytes.length));
     REQUIRE(str_equal((struct str){again, bytes.length}, bytes));
     REQUIRE(crypto_base64(&base64, copy) && base64.length == (bytes.length + 2) / 3 * 4);
-    if (crypto_unhex(copy, again, bytes.length / 2)) { /* there is one way to write digits */
+    if (str_read_hex(copy, again, bytes.length / 2)) { /* there is one way to write digits */
         digits.length = 0;
-        REQUIRE(crypto_hex(&digits, (struct str){again, bytes.length / 2}));
+        REQUIRE(buf_append_hex(&digits, (struct str){again, bytes.length / 2}));
         REQUIRE(str_equal(str_of(&digits), bytes));
     }
     buf_free(&digits);

@@ -135,12 +135,12 @@ static void try_frames(struct str bytes, struct ws_reader reader, uint32_t split
 static void append_frame(struct buf *out, bool from_server, enum ws_opcode opcode,
                          struct str payload, const uint8_t mask[4])
 {
-    struct message *message =
+    struct rcbuf *message =
         from_server ? ws_frame(opcode, payload) : ws_masked_frame(opcode, payload, mask);
 
     REQUIRE(message != NULL);
     buf_append(out, (struct str){message->bytes, message->length});
-    message_release(message);
+    rcbuf_release(message);
 }
 
 /* Writes frames, and tells what is to be read. */
@@ -184,7 +184,7 @@ static void try_close(struct fuzz *fuzz)
     unsigned code = fuzz_byte(fuzz) << 8 | fuzz_byte(fuzz);
     struct str reason = fuzz_take(fuzz, 2 * WS_CONTROL_MAX);
     struct ws_reader reader = {.from_server = true};
-    struct message *message = ws_close_frame(code, reason);
+    struct rcbuf *message = ws_close_frame(code, reason);
     struct ws_event event;
     size_t used;
 
@@ -200,7 +200,7 @@ static void try_close(struct fuzz *fuzz)
     } else {
         REQUIRE(event.type == WS_EVENT_BAD);
     }
-    message_release(message);
+    rcbuf_release(message);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)

@@ -202,7 +202,7 @@ void bus_acknowledge(struct bus *bus, uint64_t count)
 void bus_read_stats(struct bus *bus, struct bus_stats *stats)
 {
     (void)bus;
-    *stats = (struct bus_stats){.published = 1, .failed = 2, .returned = 3, .strange = 4};
+    *stats = (struct bus_stats){.published = 1, .failed = 2, .returned = 3, .foreign = 4};
 }
 
 bool bus_is_idle(struct bus *bus)
@@ -449,7 +449,7 @@ void registry_clean_up(struct registry *registry, const struct node_id *dead)
         fake.cleaned_up[fake.cleaned_count++] = *dead;
 }
 
-void registry_go_on(struct registry *registry, const struct node_id *dead)
+void registry_continue(struct registry *registry, const struct node_id *dead)
 {
     (void)registry;
     if (CHECK(fake.gone_on_count < COUNT(fake.gone_on)))
@@ -598,7 +598,7 @@ static inline void fake_join(size_t count)
     }
     fake_list(count);
     fake_serve();
-    CHECK(!cluster_unready(fake.cluster) && !cluster_trouble(fake.cluster));
+    CHECK(!cluster_not_ready_reason(fake.cluster) && !cluster_degraded_reason(fake.cluster));
     fake_forget();
 }
 
@@ -740,7 +740,7 @@ static inline struct cluster_msg fake_reply_to(uint64_t id, int code, const char
     return (struct cluster_msg){
         .kind = MSG_REPLY,
         .id = id,
-        .outcome = {.code = (enum outcome_code)code, .error = error, .matched = 1, .queued = 1}};
+        .result = {.code = (enum result_code)code, .error = error, .matched = 1, .queued = 1}};
 }
 
 /* Another node replies, and it is dealt with. */
@@ -755,10 +755,10 @@ static inline bool fake_replied(size_t which, uint64_t id, int code)
 {
     const struct cluster_msg *msg = fake_sent_to(which);
 
-    if (msg && msg->kind == MSG_REPLY && msg->id == id && (int)msg->outcome.code == code)
+    if (msg && msg->kind == MSG_REPLY && msg->id == id && (int)msg->result.code == code)
         return true;
     printf("  reply to %llu: %d %.*s\n", msg ? (unsigned long long)msg->id : 0,
-           msg ? (int)msg->outcome.code : 1, msg ? (int)msg->error.length : 0,
+           msg ? (int)msg->result.code : 1, msg ? (int)msg->error.length : 0,
            msg && msg->error.length ? msg->error.at : "");
     return false;
 }
@@ -771,16 +771,16 @@ static inline void fake_free_reading(void)
 
 /* --- results ---------------------------------------------------------------------------------- */
 
-/* The next result; it must be this ticket's. */
-static inline const struct cluster_result *fake_result(uint64_t ticket)
+/* The next result; it must be this request_id's. */
+static inline const struct cluster_result *fake_result(uint64_t request_id)
 {
     const struct cluster_result *result = cluster_result(fake.cluster);
 
-    if (!CHECK(result && result->ticket == ticket)) {
+    if (!CHECK(result && result->request_id == request_id)) {
         static struct cluster_result none;
 
-        printf("  ticket %llu, not %llu\n", result ? (unsigned long long)result->ticket : 0,
-               (unsigned long long)ticket);
+        printf("  request_id %llu, not %llu\n", result ? (unsigned long long)result->request_id : 0,
+               (unsigned long long)request_id);
         return result ? result : &none;
     }
     return result;
@@ -791,8 +791,8 @@ static inline bool fake_no_result(void)
     const struct cluster_result *result = cluster_result(fake.cluster);
 
     if (result)
-        printf("  a result of %llu: %d %s\n", (unsigned long long)result->ticket,
-               (int)result->outcome.code, result->outcome.error ? result->outcome.error : "");
+        printf("  a result of %llu: %d %s\n", (unsigned long long)result->request_id,
+               (int)result->result.code, result->result.error ? result->result.error : "");
     return !result;
 }
 
@@ -889,43 +889,43 @@ static inline struct command fake_bind(struct json_value client, const char *gro
     return command;
 }
 
-static struct outcome fake_outcome; /* of the last command that was done at once */
+static struct result fake_applied; /* of the last command that was done at once */
 
-/* Gives the cluster a command. True if the outcome is there at once, in fake_outcome. */
-static inline bool fake_done(struct command command, bool receipt, uint64_t ticket)
+/* Gives the cluster a command. True if the result is there at once, in fake_applied. */
+static inline bool fake_done(struct command command, bool receipt, uint64_t request_id)
 {
-    buf_free(&fake_outcome.list);
-    fake_outcome = (struct outcome){0};
+    buf_free(&fake_applied.list);
+    fake_applied = (struct result){0};
     if (receipt)
         command.message_id = STR("\"id\"");
-    return cluster_apply(fake.cluster, &node.hub, &command, receipt, ticket, &fake_outcome) ==
+    return cluster_apply(fake.cluster, &node.hub, &command, receipt, request_id, &fake_applied) ==
            CLUSTER_DONE;
 }
 
 /* The same, for one whose result follows. */
-static inline bool fake_later(struct command command, uint64_t ticket)
+static inline bool fake_later(struct command command, uint64_t request_id)
 {
-    return !fake_done(command, false, ticket);
+    return !fake_done(command, false, request_id);
 }
 
 /* True if the next result is a success. */
-static inline bool fake_succeeds(uint64_t ticket)
+static inline bool fake_succeeds(uint64_t request_id)
 {
-    const struct cluster_result *result = fake_result(ticket);
+    const struct cluster_result *result = fake_result(request_id);
 
-    if (result->outcome.code)
-        printf("  %d %s\n", (int)result->outcome.code,
-               result->outcome.error ? result->outcome.error : "");
-    return result->outcome.code == OUTCOME_SUCCESS;
+    if (result->result.code)
+        printf("  %d %s\n", (int)result->result.code,
+               result->result.error ? result->result.error : "");
+    return result->result.code == RESULT_SUCCESS;
 }
 
 /* True if the next result has this code and an error with this text in it. */
-static inline bool fake_fails(uint64_t ticket, int code, const char *error)
+static inline bool fake_fails(uint64_t request_id, int code, const char *error)
 {
-    const struct cluster_result *result = fake_result(ticket);
+    const struct cluster_result *result = fake_result(request_id);
 
-    return CHECK((int)result->outcome.code == code) &&
-           contains(str_from(result->outcome.error), error);
+    return CHECK((int)result->result.code == code) &&
+           contains(str_from(result->result.error), error);
 }
 
 /* A client of this node is in a group, and everybody was told. */
@@ -935,7 +935,7 @@ static inline void fake_put_into(size_t who, const char *group)
         fake_serve();
         CHECK(fake_succeeds(999));
     } else {
-        CHECK(fake_outcome.code == OUTCOME_SUCCESS);
+        CHECK(fake_applied.code == RESULT_SUCCESS);
     }
 }
 

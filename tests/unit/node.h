@@ -8,7 +8,7 @@
 #include "config.h"
 #include "conn.h"
 #include "crypto.h"
-#include "file.h"
+#include "os.h"
 #include "hub.h"
 #include "log.h"
 #include "table.h"
@@ -230,7 +230,7 @@ static inline void node_open(void)
     for (int i = 0; i < 2; i++)
         fcntl(node.wake[i], F_SETFL, O_NONBLOCK);
     /* one iteration: what hashing costs is not tested here */
-    node.accounts = accounts_open(node.folder, node.wake[1], 1, error, sizeof error);
+    node.accounts = account_open(node.folder, node.wake[1], 1, error, sizeof error);
     CHECK(same(str_from(node.accounts ? "" : error), (struct str){0}));
     node.keys.count = 0;
     CHECK(crypto_add_key(&node.keys, STR("0123456789abcdef"), false));
@@ -251,7 +251,7 @@ static inline void node_close(void)
     CHECK(!conn_next_dirty(&node.shared));
     hub_close(&node.hub);
     api_free(&node.api);
-    accounts_close(node.accounts);
+    account_close(node.accounts);
     conn_shared_free(&node.shared);
     fclose(node.log.file);
     close(node.wake[0]);
@@ -265,11 +265,11 @@ static inline bool node_await(struct account_result *result)
 {
     struct pollfd wake = {node.wake[0], POLLIN, 0};
     char bytes[64];
-    bool done = accounts_take_result(node.accounts, result);
+    bool done = account_take_result(node.accounts, result);
 
     while (!done && poll(&wake, 1, PATIENCE) > 0) {
         CHECK(read(node.wake[0], bytes, sizeof bytes) > 0);
-        done = accounts_take_result(node.accounts, result);
+        done = account_take_result(node.accounts, result);
     }
     return CHECK(done);
 }
@@ -281,7 +281,7 @@ static inline void node_register(struct str system, struct str password)
         .kind = ACCOUNT_REGISTER, .name = system, .password = password};
     struct account_result result = {0};
 
-    CHECK(accounts_submit(node.accounts, &request) == ACCOUNT_SUBMITTED);
+    CHECK(account_submit(node.accounts, &request) == ACCOUNT_SUBMITTED);
     CHECK(node_await(&result) && result.outcome == ACCOUNT_DONE);
 }
 
@@ -293,7 +293,7 @@ static inline uint64_t node_generation(struct str system)
     unsigned char bytes[CRYPTO_SALT_SIZE] = {0}, hash[CRYPTO_HASH_SIZE];
     uint64_t generation = 0;
 
-    CHECK(file_read(say("%s/accounts", node.folder), &text) == 0);
+    CHECK(os_read_file(say("%s/accounts", node.folder), &text) == 0);
     for (rest = str_of(&text); rest.length;) {
         line = str_cut(&rest, '\n');
         str_cut(&line, ' ');
@@ -303,7 +303,7 @@ static inline uint64_t node_generation(struct str system)
         if (str_equal(line, system))
             break;
     }
-    CHECK(crypto_unhex(salt, bytes, sizeof bytes));
+    CHECK(str_read_hex(salt, bytes, sizeof bytes));
     CHECK(crypto_sha256((struct str){(const char *)bytes, sizeof bytes}, hash));
     for (int i = 0; i < 8; i++)
         generation = generation << 8 | hash[i];
@@ -378,7 +378,7 @@ static inline void send_queued(void)
 /* Tells who has left, and sends what is queued. */
 static inline void flush(void)
 {
-    while (hub_tell(&node.hub, SIZE_MAX))
+    while (hub_flush_notices(&node.hub, SIZE_MAX))
         ; /* who is found to be slow leaves, too */
     send_queued();
 }

@@ -1,7 +1,7 @@
 /* test_account.c - account.c: who is registered stays so, on the disk, and only with its password;
  * and the same of a store that many nodes share, as far as it can be reached. */
 #include "account.h"
-#include "file.h"
+#include "os.h"
 
 #include "test.h"
 
@@ -32,7 +32,7 @@ struct office {
     char folder[PATH_MAX / 2];
     int wake[2];
     struct accounts *accounts;
-    uint64_t ticket; /* the last one used */
+    uint64_t request_id; /* the last one used */
     char error[PATH_MAX];
 };
 
@@ -47,8 +47,8 @@ static const char *path_of(const struct office *office, const char *name)
 
 static bool open_accounts(struct office *office, unsigned iterations)
 {
-    accounts_close(office->accounts);
-    office->accounts = accounts_open(office->folder, office->wake[1], iterations, office->error,
+    account_close(office->accounts);
+    office->accounts = account_open(office->folder, office->wake[1], iterations, office->error,
                                      sizeof office->error);
     return office->accounts;
 }
@@ -57,7 +57,7 @@ static void open_office(struct office *office, unsigned iterations)
 {
     const char *parent = getenv("TMPDIR");
 
-    *office = (struct office){.ticket = UINT64_MAX / 2};
+    *office = (struct office){.request_id = UINT64_MAX / 2};
     snprintf(office->folder, sizeof office->folder, "%s/wspush-account-XXXXXX",
              parent && *parent ? parent : "/tmp");
     CHECK(mkdtemp(office->folder));
@@ -69,7 +69,7 @@ static void open_office(struct office *office, unsigned iterations)
 
 static void close_office(struct office *office)
 {
-    accounts_close(office->accounts);
+    account_close(office->accounts);
     close(office->wake[0]);
     close(office->wake[1]);
     unlink(path_of(office, "accounts"));
@@ -89,7 +89,7 @@ static bool await_result(struct office *office, struct account_result *result)
 {
     int64_t until = now() + PATIENCE, left;
 
-    while (!accounts_take_result(office->accounts, result)) {
+    while (!account_take_result(office->accounts, result)) {
         struct pollfd wake = {.fd = office->wake[0], .events = POLLIN};
         char bytes[64];
 
@@ -104,8 +104,8 @@ static bool await_result(struct office *office, struct account_result *result)
 
 static enum account_submission submission_of(struct office *office, struct account_request request)
 {
-    request.ticket = ++office->ticket;
-    return accounts_submit(office->accounts, &request);
+    request.request_id = ++office->request_id;
+    return account_submit(office->accounts, &request);
 }
 
 static bool submit_from(struct office *office, uint32_t origin, enum account_job_kind kind,
@@ -131,7 +131,7 @@ static struct account_result ask(struct office *office, enum account_job_kind ki
 
     CHECK(submit(office, kind, name, password));
     CHECK(await_result(office, &result));
-    CHECK(result.ticket == office->ticket && result.kind == kind);
+    CHECK(result.request_id == office->request_id && result.kind == kind);
     CHECK(str_equal((struct str){result.name, result.name_length}, name));
     return result;
 }
@@ -164,7 +164,7 @@ static struct buf read_file(const struct office *office)
 {
     struct buf text = {0};
 
-    CHECK(file_read(path_of(office, "accounts"), &text) == 0);
+    CHECK(os_read_file(path_of(office, "accounts"), &text) == 0);
     return text;
 }
 
@@ -181,13 +181,13 @@ static void registers_and_logs_in(void)
     struct office office;
 
     open_office(&office, QUICK);
-    CHECK(!accounts_know(office.accounts, STR("shop")));
+    CHECK(!account_exists(office.accounts, STR("shop")));
     CHECK(!logs_in(&office, STR("shop"), STR("secret")));
     CHECK(registers(&office, STR("shop"), STR("secret")));
-    CHECK(accounts_know(office.accounts, STR("shop")));
-    CHECK(!accounts_know(office.accounts, STR("shops")));
-    CHECK(!accounts_know(office.accounts, STR("sho")));
-    CHECK(!accounts_know(office.accounts, (struct str){0}));
+    CHECK(account_exists(office.accounts, STR("shop")));
+    CHECK(!account_exists(office.accounts, STR("shops")));
+    CHECK(!account_exists(office.accounts, STR("sho")));
+    CHECK(!account_exists(office.accounts, (struct str){0}));
     CHECK(logs_in(&office, STR("shop"), STR("secret")));
     CHECK(!logs_in(&office, STR("shop"), STR("Secret")));
     CHECK(!logs_in(&office, STR("Shop"), STR("secret")));
@@ -220,15 +220,15 @@ static void results_come_in_order(void)
     const size_t count = COUNT(jobs);
 
     open_office(&office, 20000); /* long enough to submit all while the first is done */
-    CHECK(!accounts_take_result(office.accounts, &result));
+    CHECK(!account_take_result(office.accounts, &result));
     for (size_t i = 0; i < count; i++)
         CHECK(submit(&office, jobs[i].kind, jobs[i].name, jobs[i].password));
     for (size_t i = 0; i < count && CHECK(await_result(&office, &result)); i++) {
-        CHECK(result.ticket == office.ticket - count + 1 + i);
+        CHECK(result.request_id == office.request_id - count + 1 + i);
         CHECK(result.kind == jobs[i].kind && result.outcome == jobs[i].outcome);
         CHECK(str_equal((struct str){result.name, result.name_length}, jobs[i].name));
     }
-    CHECK(!accounts_take_result(office.accounts, &result));
+    CHECK(!account_take_result(office.accounts, &result));
     close_office(&office);
 }
 
@@ -261,12 +261,12 @@ static void names_of_every_kind_survive(void)
     for (int again = 0; again < 2; again++) {
         CHECK(open_accounts(&office, QUICK));
         for (size_t i = 0; i < NAMES; i++) {
-            CHECK(accounts_know(office.accounts, names[i]));
+            CHECK(account_exists(office.accounts, names[i]));
             CHECK(logs_in(&office, names[i], names[NAMES - 1 - i]));
             CHECK(!logs_in(&office, names[i], names[i]));
         }
-        CHECK(!accounts_know(office.accounts, STR("two")));
-        CHECK(!accounts_know(office.accounts, STR("two  before and after")));
+        CHECK(!account_exists(office.accounts, STR("two")));
+        CHECK(!account_exists(office.accounts, STR("two  before and after")));
         CHECK(registers(&office, again ? STR("later") : STR("late"), STR("p")));
     }
     close_office(&office);
@@ -353,9 +353,9 @@ static void reads_a_file_of_another_time(void)
     open_office(&office, QUICK);
     write_file(&office, STR("\n# a note\n" LINE("old shop") "\n#" LINE("not this") LINE("b")));
     CHECK(open_accounts(&office, QUICK));
-    CHECK(accounts_know(office.accounts, STR("old shop")));
-    CHECK(accounts_know(office.accounts, STR("b")));
-    CHECK(!accounts_know(office.accounts, STR("not this")));
+    CHECK(account_exists(office.accounts, STR("old shop")));
+    CHECK(account_exists(office.accounts, STR("b")));
+    CHECK(!account_exists(office.accounts, STR("not this")));
     CHECK(logs_in(&office, STR("old shop"), STR(PASSWORD)));
     CHECK(!logs_in(&office, STR("old shop"), STR("password")));
     /* what people wrote into it stays */
@@ -375,14 +375,14 @@ static void open_torn(struct office *office, struct str text, bool has_two)
     write_file(office, text);
     unlink(path_of(office, "accounts.torn"));
     CHECK(open_accounts(office, QUICK));
-    CHECK(accounts_know(office->accounts, STR("one")));
-    CHECK(accounts_know(office->accounts, STR("two or so")) == has_two);
-    CHECK(!accounts_know(office->accounts, STR("two")));
+    CHECK(account_exists(office->accounts, STR("one")));
+    CHECK(account_exists(office->accounts, STR("two or so")) == has_two);
+    CHECK(!account_exists(office->accounts, STR("two")));
     after = read_file(office);
     CHECK(str_equal(str_of(&after), (struct str){text.at, whole}));
     if (whole < text.length) {
         CHECK(strstr(office->error, "torn"));
-        CHECK(file_read(path_of(office, "accounts.torn"), &torn) == 0);
+        CHECK(os_read_file(path_of(office, "accounts.torn"), &torn) == 0);
         CHECK(str_equal(str_of(&torn), (struct str){text.at + whole, text.length - whole}));
     } else {
         CHECK(office->error[0] == '\0' && access(path_of(office, "accounts.torn"), F_OK) != 0);
@@ -416,7 +416,7 @@ static void a_torn_line_has_not_happened(void)
     write_file(&office, STR("")); /* an empty file is a file of no accounts */
     unlink(path_of(&office, "accounts.torn"));
     CHECK(open_accounts(&office, QUICK));
-    CHECK(!accounts_know(office.accounts, STR("two")));
+    CHECK(!account_exists(office.accounts, STR("two")));
     CHECK(registers(&office, STR("four"), STR("4")));
     CHECK(open_accounts(&office, QUICK));
     CHECK(logs_in(&office, STR("four"), STR("4")));
@@ -516,10 +516,10 @@ static void says_why_it_cannot_read(void)
     CHECK(strstr(office.error, path_of(&office, "accounts")));
     CHECK(strstr(office.error, strerror(EISDIR)));
     memset(little, '!', sizeof little);
-    CHECK(!accounts_open(office.folder, office.wake[1], QUICK, little, 4));
+    CHECK(!account_open(office.folder, office.wake[1], QUICK, little, 4));
     CHECK(strlen(little) == 3 && little[4] == '!');
     CHECK(rmdir(path_of(&office, "accounts")) == 0);
-    accounts_close(NULL);
+    account_close(NULL);
     close_office(&office);
 }
 
@@ -598,9 +598,9 @@ static void closing_drops_what_waits(void)
     for (; name[7] <= '9'; name[7]++)
         CHECK(submit(&office, ACCOUNT_REGISTER, str_from(name), str_from(name)));
     CHECK(open_accounts(&office, QUICK));
-    CHECK(!accounts_know(office.accounts, STR("system 9")));
+    CHECK(!account_exists(office.accounts, STR("system 9")));
     for (name[7] = '0'; name[7] <= '9'; name[7]++)
-        CHECK(!accounts_know(office.accounts, str_from(name)) ||
+        CHECK(!account_exists(office.accounts, str_from(name)) ||
               logs_in(&office, str_from(name), str_from(name)));
     close_office(&office);
 }
@@ -664,7 +664,7 @@ static void what_is_not_saved_has_not_happened(void)
         ways[i](&office, true);
         result = ask(&office, ACCOUNT_REGISTER, str_from(name), STR("first"));
         CHECK(result.outcome == ACCOUNT_UNSAVED && result.error != 0);
-        CHECK(!accounts_know(office.accounts, str_from(name)));
+        CHECK(!account_exists(office.accounts, str_from(name)));
         CHECK(!logs_in(&office, str_from(name), STR("first")));
         CHECK(logs_in(&office, STR("before"), STR("b")));
         ways[i](&office, false);
@@ -728,7 +728,7 @@ static bool known_means_saved(struct office *office, struct str name, bool *know
     struct buf line = {0}, text = {0};
     bool good = true;
 
-    *known = accounts_know(office->accounts, name);
+    *known = account_exists(office->accounts, name);
     if (*known) {
         buf_append(&line, STR(" "));
         buf_append(&line, name);
@@ -877,8 +877,8 @@ static const struct account_store store = {&shop, find_in_shop, add_to_shop, rea
 
 static bool open_store(struct office *office, unsigned iterations)
 {
-    accounts_close(office->accounts);
-    office->accounts = accounts_open_store(&store, office->wake[1], iterations, office->error,
+    account_close(office->accounts);
+    office->accounts = account_open_store(&store, office->wake[1], iterations, office->error,
                                            sizeof office->error);
     return office->accounts;
 }
@@ -925,8 +925,8 @@ static void a_store_keeps_accounts(void)
     CHECK(outcome_of(&office, ACCOUNT_LOGIN, "shop", "other") == ACCOUNT_DENIED);
     CHECK(outcome_of(&office, ACCOUNT_LOGIN, "shop", "secret") == ACCOUNT_DONE);
     /* the cluster knows who is registered; here nothing is */
-    CHECK(!accounts_know(office.accounts, STR("shop")));
-    CHECK(!accounts_know(office.accounts, STR("")));
+    CHECK(!account_exists(office.accounts, STR("shop")));
+    CHECK(!account_exists(office.accounts, STR("")));
     close_shop(&office);
 }
 
@@ -1116,8 +1116,8 @@ static void a_slow_store_holds_up_nobody(void)
     for (; submit(&office, ACCOUNT_LOGIN, str_from(name), STR("1")); submitted++)
         snprintf(name, sizeof name, "a%d", submitted);
     CHECK(submitted == ACCOUNT_LOGINS_MAX + 1);
-    CHECK(!accounts_know(office.accounts, STR("a")));
-    CHECK(!accounts_take_result(office.accounts, &result) && now() - begun < PATIENCE / 2);
+    CHECK(!account_exists(office.accounts, STR("a")));
+    CHECK(!account_take_result(office.accounts, &result) && now() - begun < PATIENCE / 2);
     CHECK(write(gate.bars[1], "x", 1) == 1); /* it stays readable: the gate is open */
     for (int i = 0; i < submitted; i++)
         CHECK(await_result(&office, &result) &&
@@ -1137,7 +1137,7 @@ static void origins_take_turns(void)
     uint64_t first;
 
     open_gated_shop(&office, &gate);
-    first = office.ticket + 1;
+    first = office.request_id + 1;
     for (size_t i = 0; i < COUNT(origins); i++) {
         CHECK(submit_from(&office, origins[i], ACCOUNT_LOGIN, STR("a"),
                           (struct str){"1234567", i + 1}));
@@ -1147,7 +1147,7 @@ static void origins_take_turns(void)
     CHECK(write(gate.bars[1], "x", 1) == 1);
     for (size_t i = 0; i < COUNT(turns); i++) {
         CHECK(await_result(&office, &result));
-        CHECK(result.ticket == first + turns[i] && result.origin == origins[turns[i]]);
+        CHECK(result.request_id == first + turns[i] && result.origin == origins[turns[i]]);
     }
     CHECK(submit_from(&office, 3, ACCOUNT_LOGIN, STR("a"), STR("1")));
     CHECK(await_result(&office, &result)); /* the list's end was kept right */
@@ -1165,11 +1165,11 @@ static enum account_submission submit_login(struct office *office, uint32_t orig
                                                           .delay = delay});
 }
 
-static bool next_is(struct office *office, uint64_t ticket, enum account_outcome outcome)
+static bool next_is(struct office *office, uint64_t request_id, enum account_outcome outcome)
 {
     struct account_result result = {0};
 
-    return CHECK(await_result(office, &result)) && result.ticket == ticket &&
+    return CHECK(await_result(office, &result)) && result.request_id == request_id &&
            result.outcome == outcome;
 }
 
@@ -1183,8 +1183,8 @@ static uint64_t fill_places(struct office *office, const struct gate *gate, uint
         snprintf(password, sizeof password, "%d", i);
         CHECK(submit_login(office, origin, password, 0) == ACCOUNT_SUBMITTED);
     }
-    CHECK(submit_login(office, origin, "more", 0) == ACCOUNT_CROWDED);
-    return office->ticket - 1;
+    CHECK(submit_login(office, origin, "more", 0) == ACCOUNT_QUEUE_FULL);
+    return office->request_id - 1;
 }
 
 /* Whoever has most of the places gives one to whoever has fewer: the one that was taken last. */
@@ -1198,18 +1198,18 @@ static void the_most_crowded_origin_makes_room(void)
     last = fill_places(&office, &gate, 1);
     for (int i = 0; i < ACCOUNT_LOGINS_MAX / 2; i++) {
         CHECK(submit_login(&office, 2 + (uint32_t)i, "mine", 0) == ACCOUNT_SUBMITTED);
-        CHECK(next_is(&office, last--, ACCOUNT_PUSHED_OUT));
+        CHECK(next_is(&office, last--, ACCOUNT_EVICTED));
     }
     /* 1 has half of them, each other has one: 2 takes another 22 */
-    mine = office.ticket - ACCOUNT_LOGINS_MAX / 2 + 1;
+    mine = office.request_id - ACCOUNT_LOGINS_MAX / 2 + 1;
     for (char name[] = "mine A"; name[5] <= 'K'; name[5]++) {
         CHECK(submit_login(&office, 2, name, 0) == ACCOUNT_SUBMITTED);
-        CHECK(next_is(&office, last--, ACCOUNT_PUSHED_OUT));
+        CHECK(next_is(&office, last--, ACCOUNT_EVICTED));
     }
     CHECK(submit_login(&office, 2, "mine L", 0) == ACCOUNT_SUBMITTED); /* 1 had its turn, 2 none */
-    CHECK(next_is(&office, last--, ACCOUNT_PUSHED_OUT));
-    CHECK(submit_login(&office, 2, "mine M", 0) == ACCOUNT_CROWDED);
-    CHECK(submit_login(&office, 1, "more", 0) == ACCOUNT_CROWDED);
+    CHECK(next_is(&office, last--, ACCOUNT_EVICTED));
+    CHECK(submit_login(&office, 2, "mine M", 0) == ACCOUNT_QUEUE_FULL);
+    CHECK(submit_login(&office, 1, "more", 0) == ACCOUNT_QUEUE_FULL);
     /* registrations are not concerned */
     CHECK(submit_from(&office, 1, ACCOUNT_REGISTER, STR("b"), STR("p")));
     CHECK(write(gate.bars[1], "x", 1) == 1);
@@ -1218,7 +1218,7 @@ static void the_most_crowded_origin_makes_room(void)
         struct account_result result;
 
         CHECK(await_result(&office, &result));
-        CHECK(result.kind == ACCOUNT_REGISTER || result.ticket >= mine);
+        CHECK(result.kind == ACCOUNT_REGISTER || result.request_id >= mine);
     }
     close_gated_shop(&office, &gate);
 }
@@ -1235,10 +1235,10 @@ static void who_had_no_turn_goes_before(void)
     for (uint32_t i = 0; i < ACCOUNT_LOGINS_MAX; i++)
         CHECK(submit_login(&office, 1000 - i, "guess", 0) == ACCOUNT_SUBMITTED);
     CHECK(submit_login(&office, 1, "mine", 0) == ACCOUNT_SUBMITTED);
-    CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_PUSHED_OUT &&
+    CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_EVICTED &&
           result.origin == 1000);
-    CHECK(submit_login(&office, 1000, "guess", 0) == ACCOUNT_CROWDED);
-    CHECK(submit_login(&office, 2, "mine", 0) == ACCOUNT_CROWDED);
+    CHECK(submit_login(&office, 1000, "guess", 0) == ACCOUNT_QUEUE_FULL);
+    CHECK(submit_login(&office, 2, "mine", 0) == ACCOUNT_QUEUE_FULL);
     CHECK(write(gate.bars[1], "x", 1) == 1);
     close_gated_shop(&office, &gate);
 }
@@ -1256,20 +1256,20 @@ static void the_same_login_is_done_once(void)
     open_gated_shop(&office, &gate);
     CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_SUBMITTED && worker_waits(&gate));
     CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_SUBMITTED); /* the other one has begun */
-    for (int i = 0; i < ACCOUNT_JOINED_MAX; i++)
-        CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_JOINED);
+    for (int i = 0; i < ACCOUNT_COALESCED_MAX; i++)
+        CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_COALESCED);
     CHECK(submit_login(&office, 1, "1", 0) == ACCOUNT_SUBMITTED); /* more than may join */
     CHECK(submit_login(&office, 2, "1", 0) == ACCOUNT_SUBMITTED);
     CHECK(write(gate.bars[1], "x", 1) == 1);
-    for (int i = 0; i < ACCOUNT_JOINED_MAX + 4; i++) {
+    for (int i = 0; i < ACCOUNT_COALESCED_MAX + 4; i++) {
         CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DENIED);
         joined += result.joined;
     }
-    CHECK(joined == ACCOUNT_JOINED_MAX);
-    CHECK(!accounts_take_result(office.accounts, &result));
+    CHECK(joined == ACCOUNT_COALESCED_MAX);
+    CHECK(!account_take_result(office.accounts, &result));
     CHECK(submit_login(&office, 1, "2", 0) == ACCOUNT_SUBMITTED); /* all places are free again */
     CHECK(submit_login(&office, 1, "2", 0) == ACCOUNT_SUBMITTED ||
-          submit_login(&office, 1, "2", 0) == ACCOUNT_JOINED);
+          submit_login(&office, 1, "2", 0) == ACCOUNT_COALESCED);
     close_gated_shop(&office, &gate);
 
     open_office(&office, 100000);
@@ -1281,7 +1281,7 @@ static void the_same_login_is_done_once(void)
         CHECK(submission_of(&office, (struct account_request){.kind = ACCOUNT_LOGIN,
                                                               .name = STR("a"),
                                                               .password = STR("p")}) !=
-              ACCOUNT_CROWDED);
+              ACCOUNT_QUEUE_FULL);
     for (int i = 0; i < 40; i++)
         CHECK(await_result(&office, &result) && result.outcome == ACCOUNT_DONE);
     all = clock() - all;
@@ -1297,11 +1297,11 @@ static void joined_logins_lose_their_place_together(void)
 
     open_gated_shop(&office, &gate);
     last = fill_places(&office, &gate, 1);
-    CHECK(submit_login(&office, 1, "47", 0) == ACCOUNT_JOINED);
+    CHECK(submit_login(&office, 1, "47", 0) == ACCOUNT_COALESCED);
     CHECK(submit_login(&office, 2, "mine", 0) == ACCOUNT_SUBMITTED);
-    CHECK(next_is(&office, last + 2, ACCOUNT_PUSHED_OUT));
-    CHECK(next_is(&office, last, ACCOUNT_PUSHED_OUT));
-    CHECK(submit_login(&office, 1, "46", 0) == ACCOUNT_JOINED); /* and is freed when this ends */
+    CHECK(next_is(&office, last + 2, ACCOUNT_EVICTED));
+    CHECK(next_is(&office, last, ACCOUNT_EVICTED));
+    CHECK(submit_login(&office, 1, "46", 0) == ACCOUNT_COALESCED); /* and is freed when this ends */
     CHECK(write(gate.bars[1], "x", 1) == 1);
     close_gated_shop(&office, &gate);
 }
@@ -1316,25 +1316,25 @@ static void a_good_login_is_recalled(void)
     open_office(&office, QUICK);
     CHECK(registers(&office, STR("a"), STR("p")));
     CHECK(registers(&office, STR("b"), STR("p")));
-    CHECK(!accounts_recall(office.accounts, STR("a"), STR("p"), &generation));
+    CHECK(!account_recall_login(office.accounts, STR("a"), STR("p"), &generation));
     CHECK(!logs_in(&office, STR("a"), STR("q")));
-    CHECK(!accounts_recall(office.accounts, STR("a"), STR("q"), &generation));
+    CHECK(!account_recall_login(office.accounts, STR("a"), STR("q"), &generation));
     CHECK(logs_in(&office, STR("a"), STR("p")));
-    CHECK(accounts_recall(office.accounts, STR("a"), STR("p"), &generation) == ACCOUNT_RECALLED);
-    CHECK(!accounts_recall(office.accounts, STR("a"), STR("q"), &other));
-    CHECK(!accounts_recall(office.accounts, STR("a"), STR("pp"), &other));
-    CHECK(!accounts_recall(office.accounts, STR("a"), STR(""), &other));
-    CHECK(!accounts_recall(office.accounts, STR("b"), STR("p"), &other));
-    CHECK(!accounts_recall(office.accounts, STR("ap"), STR(""), &other));
+    CHECK(account_recall_login(office.accounts, STR("a"), STR("p"), &generation) == ACCOUNT_RECALL_HIT);
+    CHECK(!account_recall_login(office.accounts, STR("a"), STR("q"), &other));
+    CHECK(!account_recall_login(office.accounts, STR("a"), STR("pp"), &other));
+    CHECK(!account_recall_login(office.accounts, STR("a"), STR(""), &other));
+    CHECK(!account_recall_login(office.accounts, STR("b"), STR("p"), &other));
+    CHECK(!account_recall_login(office.accounts, STR("ap"), STR(""), &other));
     CHECK(!logs_in(&office, STR("a"), STR("q"))); /* which takes nothing away */
-    CHECK(accounts_recall(office.accounts, STR("a"), STR("p"), &other) && other == generation);
-    CHECK(accounts_check(office.accounts, STR("a"), generation) == ACCOUNT_CURRENT);
-    CHECK(accounts_check(office.accounts, STR("a"), generation ^ 1) == ACCOUNT_OVER);
-    CHECK(accounts_check(office.accounts, STR("b"), generation) == ACCOUNT_OVER);
-    CHECK(accounts_check(office.accounts, STR("c"), generation) == ACCOUNT_GONE);
+    CHECK(account_recall_login(office.accounts, STR("a"), STR("p"), &other) && other == generation);
+    CHECK(account_check_generation(office.accounts, STR("a"), generation) == ACCOUNT_TOKEN_VALID);
+    CHECK(account_check_generation(office.accounts, STR("a"), generation ^ 1) == ACCOUNT_TOKEN_REVOKED);
+    CHECK(account_check_generation(office.accounts, STR("b"), generation) == ACCOUNT_TOKEN_REVOKED);
+    CHECK(account_check_generation(office.accounts, STR("c"), generation) == ACCOUNT_TOKEN_ORPHAN);
     CHECK(open_accounts(&office, QUICK)); /* another process has another key */
-    CHECK(!accounts_recall(office.accounts, STR("a"), STR("p"), &other));
-    CHECK(accounts_check(office.accounts, STR("a"), generation) == ACCOUNT_CURRENT);
+    CHECK(!account_recall_login(office.accounts, STR("a"), STR("p"), &other));
+    CHECK(account_check_generation(office.accounts, STR("a"), generation) == ACCOUNT_TOKEN_VALID);
     close_office(&office);
 }
 
@@ -1348,15 +1348,15 @@ static void a_delayed_login_waits(void)
 
     open_office(&office, QUICK);
     CHECK(submit_login(&office, 1, "guess", 200) == ACCOUNT_SUBMITTED);
-    first = office.ticket;
-    CHECK(submit_login(&office, 1, "guess", 200) == ACCOUNT_JOINED);
+    first = office.request_id;
+    CHECK(submit_login(&office, 1, "guess", 200) == ACCOUNT_COALESCED);
     CHECK(submit_login(&office, 1, "other", 200) == ACCOUNT_THROTTLED);
     CHECK(submit_login(&office, 2, "other", 100) == ACCOUNT_SUBMITTED);
     CHECK(submit_login(&office, 1, "at once", 0) == ACCOUNT_SUBMITTED);
     CHECK(next_is(&office, first + 4, ACCOUNT_DENIED));
     CHECK(next_is(&office, first + 3, ACCOUNT_DENIED) && now() - begun >= 100);
     CHECK(next_is(&office, first + 1, ACCOUNT_DENIED) && now() - begun >= 200);
-    CHECK(await_result(&office, &result) && result.ticket == first);
+    CHECK(await_result(&office, &result) && result.request_id == first);
     CHECK(submit_login(&office, 1, "more", 50) == ACCOUNT_SUBMITTED);
     CHECK(await_result(&office, &result));
     close_office(&office);
@@ -1364,13 +1364,13 @@ static void a_delayed_login_waits(void)
 
 /* --- what a store has said -------------------------------------------------------------------- */
 
-static enum account_standing standing(struct office *office, uint64_t generation)
+static enum account_token_status standing(struct office *office, uint64_t generation)
 {
-    return accounts_check(office->accounts, STR("a"), generation);
+    return account_check_generation(office->accounts, STR("a"), generation);
 }
 
 /* Waits for the look-up that was asked for. */
-static bool await_standing(struct office *office, uint64_t generation, enum account_standing wanted)
+static bool await_standing(struct office *office, uint64_t generation, enum account_token_status wanted)
 {
     int64_t until = now() + PATIENCE;
 
@@ -1398,26 +1398,26 @@ static void generations_of_a_store_are_learned(void)
     uint64_t old, new, recalled;
 
     open_shop(&office, QUICK);
-    CHECK(standing(&office, 1) == ACCOUNT_CURRENT); /* nothing is known */
-    CHECK(await_standing(&office, 1, ACCOUNT_GONE));
+    CHECK(standing(&office, 1) == ACCOUNT_TOKEN_VALID); /* nothing is known */
+    CHECK(await_standing(&office, 1, ACCOUNT_TOKEN_ORPHAN));
     result = ask(&office, ACCOUNT_REGISTER, STR("a"), STR("p"));
     old = result.generation;
-    CHECK(standing(&office, old) == ACCOUNT_CURRENT && await_standing(&office, 1, ACCOUNT_OVER));
+    CHECK(standing(&office, old) == ACCOUNT_TOKEN_VALID && await_standing(&office, 1, ACCOUNT_TOKEN_REVOKED));
     result = ask(&office, ACCOUNT_LOGIN, STR("a"), STR("p"));
     CHECK(result.outcome == ACCOUNT_DONE && result.generation == old);
-    CHECK(accounts_recall(office.accounts, STR("a"), STR("p"), &recalled) == ACCOUNT_LIKELY);
+    CHECK(account_recall_login(office.accounts, STR("a"), STR("p"), &recalled) == ACCOUNT_RECALL_LIKELY);
     /* anew, through this node */
     change_shelf(NULL);
     new = ask(&office, ACCOUNT_REGISTER, STR("a"), STR("p")).generation;
-    CHECK(new != old &&standing(&office, new) == ACCOUNT_CURRENT);
-    CHECK(await_standing(&office, old, ACCOUNT_OVER));
-    CHECK(!accounts_recall(office.accounts, STR("a"), STR("p"), &recalled));
+    CHECK(new != old &&standing(&office, new) == ACCOUNT_TOKEN_VALID);
+    CHECK(await_standing(&office, old, ACCOUNT_TOKEN_REVOKED));
+    CHECK(!account_recall_login(office.accounts, STR("a"), STR("p"), &recalled));
     /* anew, through another one: whoever logs in here has it learned */
     change_shelf(METHOD " 1000 " SALT " " HASH);
     result = ask(&office, ACCOUNT_LOGIN, STR("a"), STR(PASSWORD));
     CHECK(result.outcome == ACCOUNT_DONE &&
-          standing(&office, result.generation) == ACCOUNT_CURRENT);
-    CHECK(await_standing(&office, new, ACCOUNT_OVER) && await_standing(&office, old, ACCOUNT_OVER));
+          standing(&office, result.generation) == ACCOUNT_TOKEN_VALID);
+    CHECK(await_standing(&office, new, ACCOUNT_TOKEN_REVOKED) && await_standing(&office, old, ACCOUNT_TOKEN_REVOKED));
     close_shop(&office);
 }
 
@@ -1436,30 +1436,30 @@ static void a_likely_login_goes_first(void)
     CHECK(write(gate.bars[1], "x", 1) == 1);
     put_on_shelf(STR("a"), STR(METHOD " 1000 " SALT " " HASH));
     old = ask(&office, ACCOUNT_LOGIN, STR("a"), STR(PASSWORD)).generation;
-    CHECK(accounts_recall(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_LIKELY);
+    CHECK(account_recall_login(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_RECALL_LIKELY);
     /* the same password, of an account that another node has made anew: its own generation */
     change_shelf(NULL);
     CHECK(open_store(&office, QUICK));
     CHECK(ask(&office, ACCOUNT_REGISTER, STR("a"), STR(PASSWORD)).generation != old);
     CHECK(ask(&office, ACCOUNT_LOGIN, STR("a"), STR(PASSWORD)).outcome == ACCOUNT_DONE);
     change_shelf(METHOD " 1000 " SALT " " HASH);
-    CHECK(accounts_recall(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_LIKELY);
+    CHECK(account_recall_login(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_RECALL_LIKELY);
     CHECK(submission_of(&office, likely) == ACCOUNT_SUBMITTED && await_result(&office, &result));
     CHECK(result.outcome == ACCOUNT_DONE && result.generation == old);
     /* another password: what was good is forgotten with the first try */
     change_shelf(METHOD " 1000 " OTHER_SALT " " HASH);
-    CHECK(accounts_recall(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_LIKELY);
+    CHECK(account_recall_login(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_RECALL_LIKELY);
     CHECK(submission_of(&office, likely) == ACCOUNT_SUBMITTED && await_result(&office, &result));
     CHECK(result.outcome == ACCOUNT_DENIED);
-    CHECK(accounts_recall(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_FORGOTTEN);
+    CHECK(account_recall_login(office.accounts, STR("a"), STR(PASSWORD), &ignored) == ACCOUNT_RECALL_MISS);
     close_gated_shop(&office, &gate);
 
     open_gated_shop(&office, &gate);
     fill_places(&office, &gate, 1);
     CHECK(submission_of(&office, likely) == ACCOUNT_SUBMITTED);
     CHECK(write(gate.bars[1], "x", 1) == 1);
-    CHECK(await_result(&office, &result) && result.ticket != office.ticket);
-    CHECK(next_is(&office, office.ticket, ACCOUNT_DENIED));
+    CHECK(await_result(&office, &result) && result.request_id != office.request_id);
+    CHECK(next_is(&office, office.request_id, ACCOUNT_DENIED));
     close_gated_shop(&office, &gate);
 }
 
@@ -1478,17 +1478,17 @@ static void what_differs_is_asked_about(void)
     new = ask(&office, ACCOUNT_LOGIN, STR("a"), STR(PASSWORD)).generation;
     CHECK(open_store(&office, QUICK));
     change_shelf(METHOD " 1000 " OTHER_SALT " " HASH);
-    CHECK(standing(&office, 1) == ACCOUNT_CURRENT && await_standing(&office, 1, ACCOUNT_OVER));
+    CHECK(standing(&office, 1) == ACCOUNT_TOKEN_VALID && await_standing(&office, 1, ACCOUNT_TOKEN_REVOKED));
     poll(NULL, 0, 1100); /* what is known is not new any more */
     change_shelf(METHOD " 1000 " SALT " " HASH);
-    CHECK(standing(&office, new) == ACCOUNT_UNSURE);
-    CHECK(await_standing(&office, new, ACCOUNT_CURRENT));
+    CHECK(standing(&office, new) == ACCOUNT_TOKEN_UNKNOWN);
+    CHECK(await_standing(&office, new, ACCOUNT_TOKEN_VALID));
     old = 1;
-    CHECK(standing(&office, old) == ACCOUNT_OVER);
+    CHECK(standing(&office, old) == ACCOUNT_TOKEN_REVOKED);
     /* and not asked again for each call */
     finds = (unsigned)shop.finds;
     for (int i = 0; i < 100; i++)
-        CHECK(standing(&office, old) == ACCOUNT_OVER && standing(&office, new) == ACCOUNT_CURRENT);
+        CHECK(standing(&office, old) == ACCOUNT_TOKEN_REVOKED && standing(&office, new) == ACCOUNT_TOKEN_VALID);
     poll(NULL, 0, MOMENT);
     CHECK((unsigned)shop.finds == finds);
     close_shop(&office);
@@ -1504,10 +1504,10 @@ static void an_unreachable_store_changes_nothing(void)
     generation = ask(&office, ACCOUNT_REGISTER, STR("a"), STR("p")).generation;
     poll(NULL, 0, 1100);
     shop.find_fails = ACCOUNT_UNREACHABLE;
-    CHECK(standing(&office, 1) == ACCOUNT_UNSURE);
+    CHECK(standing(&office, 1) == ACCOUNT_TOKEN_UNKNOWN);
     poll(NULL, 0, MOMENT);
-    CHECK(standing(&office, 1) == ACCOUNT_UNSURE);
-    CHECK(standing(&office, generation) == ACCOUNT_CURRENT);
+    CHECK(standing(&office, 1) == ACCOUNT_TOKEN_UNKNOWN);
+    CHECK(standing(&office, generation) == ACCOUNT_TOKEN_VALID);
     close_shop(&office);
 }
 
@@ -1519,9 +1519,9 @@ static void few_are_kept_of_a_large_store(void)
 
     open_shop(&office, QUICK);
     shop.find_fails = ACCOUNT_UNREACHABLE;
-    for (int i = 0; i < 3 * ACCOUNT_LEARNED_MAX / 2; i++) {
+    for (int i = 0; i < 3 * ACCOUNT_CACHE_MAX / 2; i++) {
         snprintf(name, sizeof name, "system %d", i);
-        CHECK(accounts_check(office.accounts, str_from(name), 1) == ACCOUNT_CURRENT);
+        CHECK(account_check_generation(office.accounts, str_from(name), 1) == ACCOUNT_TOKEN_VALID);
     }
     close_shop(&office);
 }

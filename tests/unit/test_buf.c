@@ -625,6 +625,113 @@ static void entries_come_off_a_list(void)
     CHECK(str_entry(&(struct str){NULL, 0}).length == 0);
 }
 
+static void hex_is_written(void)
+{
+    struct buf out = {0}, full = {.limit = 5};
+
+    CHECK(buf_append_hex(&out, STR("\0\x01\x7f\x80\xab\xff")));
+    CHECK(buf_append_hex(&out, STR("")));
+    CHECK(str_equal(str_of(&out), STR("00017f80abff")));
+    CHECK(!buf_append_hex(&full, STR("abc")));
+    buf_free(&out);
+    buf_free(&full);
+}
+
+static void hex_is_read(void)
+{
+    static const struct str refused[] = {
+        STR_INIT(""),           STR_INIT("0"),        STR_INIT("00017f8"),   STR_INIT("00017f80a"),
+        STR_INIT("00017f80ab"), STR_INIT("00017F80"), STR_INIT("0x017f80"),  STR_INIT(" 0017f80"),
+        STR_INIT("00017f8 "),   STR_INIT("00017f8g"), STR_INIT("00017f8\0"), STR_INIT("+1017f80"),
+    };
+    unsigned char bytes[4];
+
+    CHECK(str_read_hex(STR("00017f80"), bytes, 4) && memcmp(bytes, "\0\x01\x7f\x80", 4) == 0);
+    CHECK(str_read_hex(STR("abcdef09"), bytes, 4) && memcmp(bytes, "\xab\xcd\xef\x09", 4) == 0);
+    CHECK(str_read_hex(STR(""), bytes, 0));
+    for (size_t i = 0; i < COUNT(refused); i++)
+        if (!CHECK(!str_read_hex(refused[i], bytes, 4)))
+            printf("     in row %zu of refused\n", i);
+    for (int c = 0; c < 256; c++) {
+        char digits[2] = {'0', (char)c};
+        bool digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+
+        CHECK(str_read_hex((struct str){digits, 2}, bytes, 1) == digit);
+    }
+}
+
+static void big_endian_numbers(void)
+{
+    unsigned char bytes[9] = {[8] = 0x5a};
+
+    bytes_put_be(bytes, 8, 0x0102030405060708);
+    CHECK(memcmp(bytes, "\1\2\3\4\5\6\7\10\x5a", sizeof bytes) == 0);
+    CHECK(bytes_get_be(bytes, 8) == 0x0102030405060708 && bytes_get_be(bytes + 1, 3) == 0x020304);
+    bytes_put_be(bytes, 2, 0x12fffe);
+    CHECK(memcmp(bytes, "\xff\xfe\3", 3) == 0 && bytes_get_be(bytes, 2) == 0xfffe);
+    bytes_put_be(bytes, 0, 7);
+    CHECK(bytes[0] == 0xff && bytes_get_be(bytes, 0) == 0);
+}
+
+static void shared_bytes_live_until_the_last_reference(void)
+{
+    struct rcbuf *copy = rcbuf_copy(STR("abc")), *empty = rcbuf_copy((struct str){0});
+
+    if (CHECK(copy && empty)) {
+        CHECK(copy->references == 1 && copy->queues == 0 && copy->length == 3);
+        CHECK(memcmp(copy->bytes, "abc", 3) == 0 && empty->length == 0);
+        copy->references++;
+        rcbuf_release(copy);
+        CHECK(copy->references == 1 && copy->bytes[0] == 'a');
+    }
+    rcbuf_release(copy);
+    rcbuf_release(empty);
+    rcbuf_release(NULL);
+    CHECK(!rcbuf_new(UINT32_MAX));
+}
+
+struct entry {
+    struct fifo_link link;
+    char name;
+};
+
+/* The names of all entries, in order; empties the FIFO. */
+static const char *pop_all(struct fifo *fifo)
+{
+    static char names[8];
+    size_t length = 0;
+    struct fifo_link *link;
+
+    while ((link = fifo_pop(fifo)) && length < sizeof names - 1) {
+        CHECK(!link->next);
+        names[length++] = ((struct entry *)link)->name;
+    }
+    names[length] = '\0';
+    CHECK(!fifo->first && !fifo->last);
+    return names;
+}
+
+static void fifo_keeps_its_order(void)
+{
+    struct entry a = {.name = 'a'}, b = {.name = 'b'}, c = {.name = 'c'};
+    struct fifo fifo = {0};
+
+    CHECK(!fifo_pop(&fifo) && !fifo_remove_after(&fifo, NULL));
+    fifo_push(&fifo, &a.link);
+    fifo_push(&fifo, &b.link);
+    fifo_push_front(&fifo, &c.link);
+    CHECK(strcmp(pop_all(&fifo), "cab") == 0);
+    fifo_push_front(&fifo, &a.link);
+    fifo_push(&fifo, &b.link);
+    fifo_push(&fifo, &c.link);
+    CHECK(!fifo_remove_after(&fifo, &c.link));
+    CHECK(fifo_remove_after(&fifo, &b.link) == &c.link);
+    fifo_push(&fifo, &c.link);
+    CHECK(fifo_remove_after(&fifo, &a.link) == &b.link);
+    CHECK(fifo_remove_after(&fifo, NULL) == &a.link);
+    CHECK(strcmp(pop_all(&fifo), "c") == 0);
+}
+
 int main(void)
 {
     test_run("views_are_made", views_are_made);
@@ -646,5 +753,11 @@ int main(void)
     test_run("buffer_is_consumed", buffer_is_consumed);
     test_run("buffer_is_freed_and_used_again", buffer_is_freed_and_used_again);
     test_run("entries_come_off_a_list", entries_come_off_a_list);
+    test_run("hex_is_written", hex_is_written);
+    test_run("hex_is_read", hex_is_read);
+    test_run("big_endian_numbers", big_endian_numbers);
+    test_run("shared_bytes_live_until_the_last_reference",
+             shared_bytes_live_until_the_last_reference);
+    test_run("fifo_keeps_its_order", fifo_keeps_its_order);
     return test_finish();
 }

@@ -8,27 +8,27 @@ static void it_serves_once_it_is_linked_and_connected(void)
 {
     fake_open();
     fake_serve();
-    CHECK(contains(str_from(cluster_unready(fake.cluster)), "joining the cluster"));
-    CHECK(cluster_trouble(fake.cluster) == cluster_unready(fake.cluster));
+    CHECK(contains(str_from(cluster_not_ready_reason(fake.cluster)), "joining the cluster"));
+    CHECK(cluster_degraded_reason(fake.cluster) == cluster_not_ready_reason(fake.cluster));
     fake_registry_event(REGISTRY_WAITING, "Redis refuses: NOAUTH");
     fake_serve();
-    CHECK(contains(str_from(cluster_unready(fake.cluster)), "NOAUTH"));
+    CHECK(contains(str_from(cluster_not_ready_reason(fake.cluster)), "NOAUTH"));
     CHECK(node_logged("waiting to join the cluster reason=\"Redis refuses: NOAUTH\""));
     CHECK(!node.hub.hooks);
     fake.self.incarnation = 100;
     fake_registry_event(REGISTRY_JOINED, "")->self = fake.self;
     fake_list(1);
     fake_serve();
-    CHECK(node.hub.hooks && contains(str_from(cluster_unready(fake.cluster)), "links"));
+    CHECK(node.hub.hooks && contains(str_from(cluster_not_ready_reason(fake.cluster)), "links"));
     CHECK(cluster_deadline(fake.cluster) <= fake.now + 2000);
     fake_link_up(0);
     fake_serve();
-    CHECK(cluster_unready(fake.cluster)); /* RabbitMQ has not been tried */
+    CHECK(cluster_not_ready_reason(fake.cluster)); /* RabbitMQ has not been tried */
     fake_bus_event(BUS_DOWN, STR("refused"));
     fake_serve();
-    CHECK(!cluster_unready(fake.cluster) && node_logged("joined the cluster"));
-    CHECK(contains(str_from(cluster_trouble(fake.cluster)), "refused"));
-    CHECK(!cluster_broken(fake.cluster));
+    CHECK(!cluster_not_ready_reason(fake.cluster) && node_logged("joined the cluster"));
+    CHECK(contains(str_from(cluster_degraded_reason(fake.cluster)), "refused"));
+    CHECK(!cluster_fatal_error(fake.cluster));
     fake_end();
 }
 
@@ -40,20 +40,20 @@ static void it_does_not_wait_for_ever(void)
     fake_list(1);
     fake_serve();
     fake_wait(1999);
-    CHECK(cluster_unready(fake.cluster));
+    CHECK(cluster_not_ready_reason(fake.cluster));
     fake_wait(1);
-    CHECK(!cluster_unready(fake.cluster));
+    CHECK(!cluster_not_ready_reason(fake.cluster));
     fake_end();
 }
 
 static void a_conflict_of_names_is_final(void)
 {
     fake_open();
-    fake_registry_event(REGISTRY_CONFLICT, "10.0.0.1:8800 is taken");
+    fake_registry_event(REGISTRY_NAME_CONFLICT, "10.0.0.1:8800 is taken");
     fake_registry_event(REGISTRY_JOINED, "")->self = fake.self; /* is not looked at */
     fake_serve();
-    CHECK(contains(str_from(cluster_broken(fake.cluster)), "is taken"));
-    CHECK(cluster_unready(fake.cluster) && !node.hub.hooks);
+    CHECK(contains(str_from(cluster_fatal_error(fake.cluster)), "is taken"));
+    CHECK(cluster_not_ready_reason(fake.cluster) && !node.hub.hooks);
     fake_end();
 }
 
@@ -61,17 +61,18 @@ static void a_conflict_of_names_is_final(void)
 static void alone_all_goes_to_the_hub(void)
 {
     struct command command = fake_command(COMMAND_ONLINE_LIST);
-    struct outcome outcome = {0};
+    struct result result = {0};
 
     fake_start(0);
-    CHECK(!cluster_unready(NULL) && !cluster_trouble(NULL) && !cluster_broken(NULL));
+    CHECK(!cluster_not_ready_reason(NULL) && !cluster_degraded_reason(NULL) &&
+          !cluster_fatal_error(NULL));
     CHECK(!cluster_accounts(NULL) && !cluster_result(NULL) && cluster_poll_count(NULL) == 0);
-    CHECK(cluster_deadline(NULL) == INT64_MAX && cluster_is_settled(NULL));
+    CHECK(cluster_deadline(NULL) == INT64_MAX && cluster_is_idle(NULL));
     cluster_poll(NULL, NULL);
     cluster_serve(NULL, NULL, 1);
     cluster_flush(NULL);
-    cluster_rescope(NULL);
-    CHECK(cluster_apply(NULL, &node.hub, &command, false, 1, &outcome) == CLUSTER_DONE);
+    cluster_republish(NULL);
+    CHECK(cluster_apply(NULL, &node.hub, &command, false, 1, &result) == CLUSTER_DONE);
     CHECK(cluster_admit(NULL, node.accounts, STR("nobody"), 1) == CLUSTER_UNKNOWN);
     node_register(STR("shop"), STR("password"));
     CHECK(cluster_admit(NULL, node.accounts, STR("shop"), 1) == CLUSTER_ADMITTED);
@@ -94,9 +95,9 @@ static void found(enum registry_found answer, const char *system)
     fake_serve();
 }
 
-static enum cluster_admission admit(const char *system, uint64_t ticket)
+static enum cluster_admission admit(const char *system, uint64_t request_id)
 {
-    return cluster_admit(fake.cluster, node.accounts, str_from(system), ticket);
+    return cluster_admit(fake.cluster, node.accounts, str_from(system), request_id);
 }
 
 /* A client would be deaf to its system before the slot is bound: it is not let in. */
@@ -152,19 +153,19 @@ static void who_is_not_let_in_is_told_why(void)
     found(REGISTRY_UNREACHABLE, "shop");
     result = fake_result(2);
     CHECK(result->admission == CLUSTER_UNREACHABLE);
-    CHECK(same(str_from(result->outcome.error), STR("Redis says LOADING")));
+    CHECK(same(str_from(result->result.error), STR("Redis says LOADING")));
     CHECK(admit("shop", 3) == CLUSTER_ASKED && fake.look_up_count == 3);
     fake_wait(FAKE_TIMEOUT);
     result = fake_result(3);
     CHECK(result->admission == CLUSTER_UNREACHABLE);
-    CHECK(contains(str_from(result->outcome.error), "Redis does not answer in time"));
+    CHECK(contains(str_from(result->result.error), "Redis does not answer in time"));
     found(REGISTRY_YES, "shop"); /* too late for that one, and good to know */
     CHECK(fake_no_result());
     CHECK(admit("shop", 4) == CLUSTER_ASKED && fake.look_up_count == 3);
     fake_wait(FAKE_TIMEOUT);
     result = fake_result(4);
     CHECK(result->admission == CLUSTER_UNREACHABLE);
-    CHECK(contains(str_from(result->outcome.error), "RabbitMQ did not bind in time"));
+    CHECK(contains(str_from(result->result.error), "RabbitMQ did not bind in time"));
     CHECK(fake_no_result());
     fake.registry_is_full = true;
     CHECK(admit("other", 5) == CLUSTER_UNREACHABLE && fake_no_result());
@@ -315,7 +316,7 @@ static void messages_of_nodes_are_taken(void)
     CHECK(fake_fails(1, -1007, "cannot be reached") && node_logged("a node has left"));
     CHECK(!links_find(NULL, &fake_nodes[0]) && links_find(NULL, &fake_nodes[1]));
     CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2));
-    CHECK(fake_outcome.code == OUTCOME_OFFLINE && fake.cleaned_count == 0);
+    CHECK(fake_applied.code == RESULT_OFFLINE && fake.cleaned_count == 0);
     fake_end();
 }
 
@@ -348,7 +349,7 @@ static void the_dead_are_cleaned_up(void)
     CHECK(fake.cleaned_count == 1 && node_equal(&fake.cleaned_up[0], &fake_nodes[0]));
     CHECK(!links_find(NULL, &fake_nodes[0]) && node_logged("a node is dead"));
     CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2));
-    CHECK(fake_outcome.code == OUTCOME_OFFLINE);
+    CHECK(fake_applied.code == RESULT_OFFLINE);
     list(nodes, 2);
     CHECK(fake.cleaned_count == 2); /* until it is done */
     list(nodes + 1, 1);
@@ -365,10 +366,10 @@ static void after_a_silence_nobody_is_dead(void)
     fake_start(2);
     fake_registry_event(REGISTRY_WAITING, "no route");
     fake_serve();
-    CHECK(contains(str_from(cluster_trouble(fake.cluster)), "no route"));
+    CHECK(contains(str_from(cluster_degraded_reason(fake.cluster)), "no route"));
     CHECK(node_logged("out of touch with the other nodes' registry"));
     fake_link_down(0);
-    fake_registry_event(REGISTRY_BACK, "");
+    fake_registry_event(REGISTRY_RECONNECTED, "");
     list(nodes, 3);
     CHECK(fake.cleaned_count == 0 && links_find(NULL, &fake_nodes[0]) && !fake_peer(0)->alive);
     CHECK(node_logged("Redis is back") && cluster_stats(fake.cluster).redis_reconnects == 1);
@@ -403,13 +404,13 @@ static void a_missing_link_is_trouble(void)
     fake_link_down(0);
     fake_peer(0)->missing_since = fake.now;
     fake_serve();
-    CHECK(!cluster_trouble(fake.cluster)); /* it may be dead */
+    CHECK(!cluster_degraded_reason(fake.cluster)); /* it may be dead */
     fake_wait(FAKE_TTL);
-    CHECK(!cluster_trouble(fake.cluster));
+    CHECK(!cluster_degraded_reason(fake.cluster));
     fake_wait(1);
-    CHECK(contains(str_from(cluster_trouble(fake.cluster)), "no link"));
+    CHECK(contains(str_from(cluster_degraded_reason(fake.cluster)), "no link"));
     fake_peer(0)->alive = false;
-    CHECK(!cluster_trouble(fake.cluster));
+    CHECK(!cluster_degraded_reason(fake.cluster));
     fake_end();
 }
 
@@ -424,24 +425,24 @@ static void figures_are_counted(void)
     CHECK(stats.nodes == 2 && stats.links == 2 && stats.linked == 2 && stats.redis_up);
     CHECK(stats.rabbitmq_up && stats.rabbitmq_connects == 1 && stats.redis_reconnects == 0);
     CHECK(stats.publishes == 3 && stats.confirms == 1 && stats.refusals == 2);
-    CHECK(stats.returned == 3 && stats.strange == 4 && stats.heartbeat_age == 7);
+    CHECK(stats.returned == 3 && stats.foreign == 4 && stats.heartbeat_age == 7);
     CHECK(stats.echo_bounds == bus_echo_bounds && stats.late == 0 && stats.held_back == 0);
     fake_link_down(1);
     fake_serve();
     CHECK(cluster_stats(fake.cluster).links == 1 && cluster_stats(fake.cluster).linked == 2);
-    fake_registry_event(REGISTRY_NOTED, "maxmemory-policy is allkeys-lru");
-    fake_bus_event(BUS_NOTED, STR("an order queue was made again"));
+    fake_registry_event(REGISTRY_WARNING, "maxmemory-policy is allkeys-lru");
+    fake_bus_event(BUS_WARNING, STR("an order queue was made again"));
     fake_serve();
     CHECK(node_logged("allkeys-lru") && node_logged("an order queue was made again"));
-    CHECK(!cluster_trouble(fake.cluster));
+    CHECK(!cluster_degraded_reason(fake.cluster));
     fake_end();
 
     fake_open(); /* there is no bus yet */
     fake_serve();
     stats = cluster_stats(fake.cluster);
     CHECK(stats.publishes == 0 && stats.nodes == 0 && !stats.redis_up && !stats.rabbitmq_up);
-    cluster_rescope(fake.cluster);
-    CHECK(fake.cleared == 0 && cluster_is_settled(fake.cluster));
+    cluster_republish(fake.cluster);
+    CHECK(fake.cleared == 0 && cluster_is_idle(fake.cluster));
     fake_end();
 }
 
@@ -477,14 +478,14 @@ static void it_leaves_when_all_is_told(void)
     fake_arrive(0, "shop");
     fake_put_into(0, "g");
     fake_settle();
-    CHECK(cluster_is_settled(fake.cluster));
+    CHECK(cluster_is_idle(fake.cluster));
     fake_depart(0);
-    CHECK(!cluster_is_settled(fake.cluster)); /* its 1002 */
+    CHECK(!cluster_is_idle(fake.cluster)); /* its 1002 */
     fake_serve();
     fake_written(REGISTRY_CHANGED);
-    CHECK(!cluster_is_settled(fake.cluster));
+    CHECK(!cluster_is_idle(fake.cluster));
     fake_return_all();
-    CHECK(cluster_is_settled(fake.cluster));
+    CHECK(cluster_is_idle(fake.cluster));
     fake_forget();
     cluster_close(fake.cluster);
     CHECK(fake.closed_clean);
@@ -515,7 +516,7 @@ static void it_is_cleaned_up_when_something_is_untold(void)
             fake_settle();
             CHECK(fake_later(fake_send("1"), 1));
         }
-        CHECK(cluster_is_settled(fake.cluster) == (way < 2 || way == 4));
+        CHECK(cluster_is_idle(fake.cluster) == (way < 2 || way == 4));
         fake.message_taken = fake.message_count;
         cluster_close(fake.cluster);
         CHECK(!fake.closed_clean && fake_sent_nothing());
@@ -567,7 +568,7 @@ void *__wrap_realloc(void *old, size_t size)
 
 #define SCARCE_TICKETS 16
 
-/* How often each ticket was answered: at once, or by a result. */
+/* How often each request_id was answered: at once, or by a result. */
 static unsigned answered[SCARCE_TICKETS];
 
 static void scarce_serve(void)
@@ -577,23 +578,24 @@ static void scarce_serve(void)
     scarce.on = true;
     cluster_serve(fake.cluster, NULL, fake.now);
     while ((result = cluster_result(fake.cluster)))
-        answered[result->ticket % SCARCE_TICKETS]++;
+        answered[result->request_id % SCARCE_TICKETS]++;
     cluster_flush(fake.cluster);
     scarce.on = false;
     flush();
 }
 
-static void scarce_apply(struct command command, bool receipt, uint64_t ticket)
+static void scarce_apply(struct command command, bool receipt, uint64_t request_id)
 {
-    struct outcome outcome = {0};
+    struct result result = {0};
 
     command.message_id = receipt ? STR("\"id\"") : (struct str){0};
     scarce.on = true;
-    if (cluster_apply(fake.cluster, &node.hub, &command, receipt, ticket, &outcome) == CLUSTER_DONE)
-        answered[ticket]++;
+    if (cluster_apply(fake.cluster, &node.hub, &command, receipt, request_id, &result) ==
+        CLUSTER_DONE)
+        answered[request_id]++;
     scarce.on = false;
-    CHECK(!outcome.code == !outcome.error);
-    buf_free(&outcome.list);
+    CHECK(!result.code == !result.error);
+    buf_free(&result.list);
 }
 
 static void scarce_commands(void)
@@ -641,7 +643,7 @@ static void scarce_events(void)
         event = fake_registry_event(REGISTRY_FOUND, "other");
         event->id = fake.look_ups[i].id;
     }
-    fake_registry_event(REGISTRY_BACK, "");
+    fake_registry_event(REGISTRY_RECONNECTED, "");
     fake_list(3);
     sent.command = fake_send("4");
     fake_publish(0, LANE_SEND, 1, &sent);
@@ -683,7 +685,7 @@ static bool lead_scarce_life(long fails, bool all)
     scarce_serve();
     for (size_t i = 1; i <= 9; i++)
         if (!CHECK(answered[i] == 1))
-            printf("  ticket %zu was answered %u times\n", i, answered[i]);
+            printf("  request_id %zu was answered %u times\n", i, answered[i]);
     CHECK(fake.cluster->requests.count == 0 && !fake.cluster->results.first);
     fake_depart(0);
     fake_end();
@@ -762,7 +764,7 @@ int main(void)
     test_run("without_memory_all_are_told_once", without_memory_all_are_told_once);
     test_run("the_links_wait_for_the_bus_after_a_standstill",
              the_links_wait_for_the_bus_after_a_standstill);
-    buf_free(&fake_outcome.list);
+    buf_free(&fake_applied.list);
     fake_free_reading();
     return test_finish();
 }

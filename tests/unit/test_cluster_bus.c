@@ -4,7 +4,7 @@
  * The buses reach RabbitMQ through a relay of this program, which can hold back what RabbitMQ says,
  * read nothing of either, or cut. Linked with --wrap=getaddrinfo. */
 #include "cluster_bus.h"
-#include "worker.h"
+#include "os.h"
 
 #include "test.h"
 
@@ -222,8 +222,8 @@ struct node {
     int wake[2];
     struct got *got;
     size_t got_count, batches, largest; /* batches, and entries of the largest of notices */
-    size_t counts[BUS_NOTED + 1];       /* of events */
-    char texts[BUS_NOTED + 1][600];     /* the last of each */
+    size_t counts[BUS_WARNING + 1];     /* of events */
+    char texts[BUS_WARNING + 1][600];   /* the last of each */
     uint64_t failed_sum;                /* of ids */
     bool lazy;                          /* acknowledges nothing */
 };
@@ -236,7 +236,7 @@ static uint64_t incarnations = 1000;
 static void take_batch(struct node *node, const struct bus_event *event)
 {
     struct wire_batch batch = event->batch;
-    uint64_t number = batch.first;
+    uint64_t number = batch.first_seq;
     struct str text;
 
     node->batches++;
@@ -260,7 +260,7 @@ static void pump(struct node *node)
 {
     struct bus_event *event, *next;
 
-    mailbox_drain(node->wake[0]);
+    os_drain(node->wake[0]);
     for (event = bus_take(node->bus); event; event = next) {
         next = (struct bus_event *)event->mail.next;
         node->counts[event->kind]++;
@@ -289,9 +289,9 @@ static void pump_all(int wait)
 /* Waits until a count of a node's is as large as that. */
 static bool await(const size_t *count, size_t least)
 {
-    int64_t until = worker_now() + PATIENCE;
+    int64_t until = os_now_ms() + PATIENCE;
 
-    while (*count < least && worker_now() < until)
+    while (*count < least && os_now_ms() < until)
         pump_all(100);
     if (*count < least)
         printf("  there are %zu, not %zu\n", *count, least);
@@ -301,9 +301,9 @@ static bool await(const size_t *count, size_t least)
 /* Takes what comes for some time: for what must not come. */
 static void linger(int64_t time)
 {
-    int64_t until = worker_now() + time;
+    int64_t until = os_now_ms() + time;
 
-    while (worker_now() < until)
+    while (os_now_ms() < until)
         pump_all(20);
 }
 
@@ -320,7 +320,7 @@ static void set_node(struct node *node, unsigned port, unsigned char key)
     memset(&node->keys.keys[0], key, sizeof node->keys.keys[0]);
     node_set_name(&node->id, STR("127.0.0.1"), 1000 + (unsigned)(node - nodes));
     node->id.incarnation = ++incarnations;
-    if (!node->got || !mailbox_pipe(node->wake))
+    if (!node->got || !os_wake_pipe(node->wake))
         abort();
 }
 
@@ -375,7 +375,7 @@ static bool publish_text(struct node *node, enum wire_lane lane, unsigned partit
                                                             .partition = partition,
                                                             .slot = (uint16_t)slot,
                                                             .text = text,
-                                                            .deadline = worker_now() + PATIENCE});
+                                                            .deadline = os_now_ms() + PATIENCE});
 }
 
 /* Publishes a text that is a number. */
@@ -684,7 +684,7 @@ static void a_rabbitmq_that_hangs(void)
     begin(1);
     nodes[0].config.rpc_timeout = 300;
     close_node(&nodes[0]);
-    CHECK(mailbox_pipe(nodes[0].wake));
+    CHECK(os_wake_pipe(nodes[0].wake));
     open_bus(&nodes[0]);
     CHECK(await(&nodes[0].counts[BUS_UP], 2));
     atomic_store(&relay.hold, true);
@@ -692,7 +692,7 @@ static void a_rabbitmq_that_hangs(void)
         CHECK(bus_publish(nodes[0].bus, &(struct bus_publication){.id = i,
                                                                   .partition = 1,
                                                                   .text = STR("x"),
-                                                                  .deadline = worker_now() + 200}));
+                                                                  .deadline = os_now_ms() + 200}));
         linger(20);
     }
     CHECK(await(&nodes[0].counts[BUS_SLOW], 1));
@@ -717,7 +717,7 @@ static void an_order_queue_that_is_gone_is_made_again(void)
     CHECK(publish(&nodes[0], LANE_SEND, 5, 9, 1));
     CHECK(await(&nodes[0].counts[BUS_FAILED], 1) && nodes[0].failed_sum == 1);
     CHECK(strstr(nodes[0].texts[BUS_FAILED], "no order queue"));
-    CHECK(await(&nodes[0].counts[BUS_NOTED], 1) && strstr(nodes[0].texts[BUS_NOTED], "again"));
+    CHECK(await(&nodes[0].counts[BUS_WARNING], 1) && strstr(nodes[0].texts[BUS_WARNING], "again"));
     CHECK(publish(&nodes[0], LANE_SEND, 5, 9, 2) && await(&nodes[1].got_count, 1));
     CHECK(times(&nodes[1], "1") == 0 && stats_of(&nodes[0]).returned == 1);
     raw_delete_queue(name);
@@ -761,8 +761,8 @@ static void probes_find_what_is_gone(void)
     begin(1);
     snprintf(name, sizeof name, "%s.1.order.7", exchange);
     raw_delete_queue(name);
-    CHECK(await(&nodes[0].counts[BUS_NOTED], 1) &&
-          strstr(nodes[0].texts[BUS_NOTED], "partition 7"));
+    CHECK(await(&nodes[0].counts[BUS_WARNING], 1) &&
+          strstr(nodes[0].texts[BUS_WARNING], "partition 7"));
     CHECK(publish(&nodes[0], LANE_SEND, 7, 9, 1) && await(&nodes[0].got_count, 1));
     CHECK(nodes[0].counts[BUS_FAILED] == 0 && nodes[0].counts[BUS_DOWN] == 0);
     snprintf(name, sizeof name, "%s.1", exchange);
@@ -811,9 +811,9 @@ static void strangers_are_dropped_and_told_of(void)
     raw_publish(name, "9", STR("wsp, not a batch"));
     raw_publish(name, "9", STR(""));
     CHECK(publish(&nodes[1], LANE_SEND, 1, 9, 1) && await(&nodes[0].got_count, 1));
-    CHECK(nodes[0].got_count == 1 && stats_of(&nodes[0]).strange == 302);
-    CHECK(await(&nodes[0].counts[BUS_NOTED], 1) && nodes[0].counts[BUS_NOTED] == 1);
-    CHECK(strstr(nodes[0].texts[BUS_NOTED], "exchange or vhost of its own"));
+    CHECK(nodes[0].got_count == 1 && stats_of(&nodes[0]).foreign == 302);
+    CHECK(await(&nodes[0].counts[BUS_WARNING], 1) && nodes[0].counts[BUS_WARNING] == 1);
+    CHECK(strstr(nodes[0].texts[BUS_WARNING], "exchange or vhost of its own"));
     CHECK(nodes[0].counts[BUS_DOWN] == 0);
     finish();
 }

@@ -3,7 +3,6 @@
  * to each other, and try what no node would. */
 #include "cluster_link.h"
 
-#include "cluster_hello.h"
 #include "conn.h"
 #include "ws.h"
 
@@ -933,12 +932,12 @@ static void far_send(struct far *far, struct str bytes, size_t size)
 {
     while (bytes.length) {
         size_t length = size && size < bytes.length ? size : bytes.length;
-        struct message *message = message_copy((struct str){bytes.at, length});
+        struct rcbuf *message = rcbuf_copy((struct str){bytes.at, length});
 
         if (!message)
             abort();
         conn_queue(&far->conn, message, SIZE_MAX);
-        message_release(message);
+        rcbuf_release(message);
         conn_flush(&far->conn);
         far_settle();
         bytes.at += length;
@@ -959,7 +958,7 @@ static void far_send_cut(struct far *far, struct str bytes, size_t cut)
 static void append_frame(struct buf *out, bool masked, unsigned first, struct str payload)
 {
     static const uint8_t mask[4] = {0x12, 0x34, 0x80, 0xff};
-    struct message *message =
+    struct rcbuf *message =
         masked ? ws_masked_frame(WS_TEXT, payload, mask) : ws_frame(WS_TEXT, payload);
     size_t at = out->length;
 
@@ -967,7 +966,7 @@ static void append_frame(struct buf *out, bool masked, unsigned first, struct st
         abort();
     buf_append(out, (struct str){message->bytes, message->length});
     out->at[at] = (char)first;
-    message_release(message);
+    rcbuf_release(message);
 }
 
 static void far_say(struct far *far, unsigned first, const char *text)
@@ -2203,7 +2202,7 @@ static void a_name_that_is_unknown_is_told(void)
     begin();
     host = open_host(200);
     list(host, &nowhere);
-    UNTIL(peer_of(host, &nowhere)->told);
+    UNTIL(peer_of(host, &nowhere)->failure_logged);
     CHECK(times_logged(host, gai_strerror(EAI_NONAME)) == 1 && took_nothing(host));
     CHECK(peer_of(host, &nowhere)->pause > 0 && read(wake[0], &byte, 1) == 1);
     finish();

@@ -277,7 +277,7 @@ static void drift_does_not_add_up(void)
 
     for (int i = 0; i < 100000; i++) {
         machines.sender += 100;
-        machines.receiver += i % 100 ? 100 : 101; /* 100 parts in a million */
+        machines.receiver += i % 100 ? 100 : 101; /* 100 replies in a million */
         CHECK(order_age(&machines.clock, machines.sender, machines.receiver) <= 2);
     }
 }

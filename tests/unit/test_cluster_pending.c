@@ -10,7 +10,7 @@
 static const struct node_id nodes[] = {
     {"10.0.0.1:8800", 100}, {"10.0.0.2:8800", 100}, {"10.0.0.3:8800", 100}};
 
-/* Commands whose outcome is the word of the one node that owns the client. */
+/* Commands whose result is the word of the one node that owns the client. */
 static const enum command_kind for_one[] = {COMMAND_SEND_TO_CLIENT, COMMAND_BIND, COMMAND_UNBIND,
                                             COMMAND_CLOSE_CLIENT, COMMAND_CLIENT_INFO};
 
@@ -48,7 +48,7 @@ static void finish(void)
 static struct cluster_msg answer(int code, const char *error, const char *list_text)
 {
     return (struct cluster_msg){.kind = MSG_REPLY,
-                                .outcome.code = (enum outcome_code)code,
+                                .result.code = (enum result_code)code,
                                 .error = str_from(error),
                                 .list = str_from(list_text)};
 }
@@ -56,22 +56,22 @@ static struct cluster_msg answer(int code, const char *error, const char *list_t
 /* Adds a part and has its node say this. */
 static void say_part(struct pending *pending, const struct node_id *node, struct cluster_msg said)
 {
-    struct pending_part *part = pending_add_part(pending, node);
+    struct pending_reply *part = pending_expect(pending, node);
 
     if (!part)
         abort();
-    pending_add_reply(pending, part, &said);
+    pending_take_reply(pending, part, &said);
     CHECK(part->done);
 }
 
 static bool has_list(const struct pending *pending, const char *expected)
 {
-    bool good = str_equal(str_of(&pending->outcome.list), str_from(expected));
+    bool good = str_equal(str_of(&pending->result.list), str_from(expected));
 
     if (!good)
-        printf("  expected %s\n  got %.*s\n", expected, (int)pending->outcome.list.length,
-               pending->outcome.list.at ? pending->outcome.list.at : "");
-    return good && !pending->outcome.list.failed;
+        printf("  expected %s\n  got %.*s\n", expected, (int)pending->result.list.length,
+               pending->result.list.at ? pending->result.list.at : "");
+    return good && !pending->result.list.failed;
 }
 
 /* --- all of them ------------------------------------------------------------------------------ */
@@ -83,8 +83,9 @@ static void a_new_one_is_empty(void)
     CHECK(pending && pending->kind == PENDING_ADMIT && pending->deadline == 4711 &&
           pending->id == 1);
     CHECK(list.first == pending && list.last == pending && !pending->next);
-    CHECK(!pending->parts && !pending->part_count && !pending->parts_open && !pending->owners);
-    CHECK(pending->outcome.code == OUTCOME_SUCCESS && !pending->outcome.error &&
+    CHECK(!pending->replies && !pending->reply_count && !pending->replies_missing &&
+          !pending->owners);
+    CHECK(pending->result.code == RESULT_SUCCESS && !pending->result.error &&
           pending_is_done(pending));
     end(pending);
     finish();
@@ -171,7 +172,7 @@ static void all_of_it_is_freed(void)
         say_part(pending, &nodes[i % 3], answer(0, "", "\"a\""));
     buf_append(&pending->text, STR("[]"));
     buf_append(&pending->message_id, STR("\"m\""));
-    buf_append(&pending->outcome.list, STR("\"l\""));
+    buf_append(&pending->result.list, STR("\"l\""));
     pending->owners = malloc(sizeof *pending->owners);
     end(pending);
     pending_free(begin(COMMAND_BIND)); /* not taken out: the table is freed below */
@@ -181,7 +182,8 @@ static void all_of_it_is_freed(void)
     list = (struct pending_list){0};
 }
 
-/* --- parts ----------------------------------------------------------------------------------- */
+/* --- replies -----------------------------------------------------------------------------------
+ */
 
 static void parts_are_open_until_they_are_done(void)
 {
@@ -191,22 +193,22 @@ static void parts_are_open_until_they_are_done(void)
 
     later.incarnation++;
     for (size_t i = 0; i < 3; i++) {
-        CHECK(!pending_open_part(pending, &nodes[i]));
-        CHECK(pending_add_part(pending, &nodes[i]) == &pending->parts[i]);
-        CHECK(!pending->parts[i].done && pending->parts_open == i + 1 &&
-              pending->part_count == i + 1);
-        CHECK(pending_open_part(pending, &nodes[i]) == &pending->parts[i] &&
+        CHECK(!pending_expected(pending, &nodes[i]));
+        CHECK(pending_expect(pending, &nodes[i]) == &pending->replies[i]);
+        CHECK(!pending->replies[i].done && pending->replies_missing == i + 1 &&
+              pending->reply_count == i + 1);
+        CHECK(pending_expected(pending, &nodes[i]) == &pending->replies[i] &&
               !pending_is_done(pending));
     }
-    CHECK(!pending_open_part(pending, &later));
-    pending_add_reply(pending, pending_open_part(pending, &nodes[1]), &said);
-    CHECK(!pending_open_part(pending, &nodes[1]) && pending->parts_open == 2 &&
+    CHECK(!pending_expected(pending, &later));
+    pending_take_reply(pending, pending_expected(pending, &nodes[1]), &said);
+    CHECK(!pending_expected(pending, &nodes[1]) && pending->replies_missing == 2 &&
           !pending_is_done(pending));
-    pending_give_up_part(pending, pending_open_part(pending, &nodes[0]));
-    CHECK(!pending_open_part(pending, &nodes[0]) && pending->parts_open == 1 &&
+    pending_give_up(pending, pending_expected(pending, &nodes[0]));
+    CHECK(!pending_expected(pending, &nodes[0]) && pending->replies_missing == 1 &&
           !pending_is_done(pending));
-    pending_add_reply(pending, pending_open_part(pending, &nodes[2]), &said);
-    CHECK(pending->parts_open == 0 && pending_is_done(pending) && pending->part_count == 3);
+    pending_take_reply(pending, pending_expected(pending, &nodes[2]), &said);
+    CHECK(pending->replies_missing == 0 && pending_is_done(pending) && pending->reply_count == 3);
     end(pending);
     finish();
 }
@@ -217,11 +219,11 @@ static void a_node_may_have_two_parts(void)
     struct pending *pending = begin(COMMAND_ONLINE_LIST);
     struct cluster_msg said = answer(0, "", "");
 
-    CHECK(pending_add_part(pending, &nodes[0]) && pending_add_part(pending, &nodes[0]));
-    pending_add_reply(pending, pending_open_part(pending, &nodes[0]), &said);
-    CHECK(pending_open_part(pending, &nodes[0]) && !pending_is_done(pending));
-    pending_add_reply(pending, pending_open_part(pending, &nodes[0]), &said);
-    CHECK(!pending_open_part(pending, &nodes[0]) && pending_is_done(pending));
+    CHECK(pending_expect(pending, &nodes[0]) && pending_expect(pending, &nodes[0]));
+    pending_take_reply(pending, pending_expected(pending, &nodes[0]), &said);
+    CHECK(pending_expected(pending, &nodes[0]) && !pending_is_done(pending));
+    pending_take_reply(pending, pending_expected(pending, &nodes[0]), &said);
+    CHECK(!pending_expected(pending, &nodes[0]) && pending_is_done(pending));
     end(pending);
     finish();
 }
@@ -231,11 +233,11 @@ static void nothing_else_may_be_missing(void)
     struct pending *pending = begin(COMMAND_SEND_TO_GROUP);
 
     CHECK(pending_is_done(pending));
-    pending->to_return = true;
+    pending->echo_missing = true;
     CHECK(!pending_is_done(pending));
-    pending->to_return = false;
-    CHECK(pending_add_part(pending, &nodes[0]) && !pending_is_done(pending));
-    pending_give_up_part(pending, &pending->parts[0]);
+    pending->echo_missing = false;
+    CHECK(pending_expect(pending, &nodes[0]) && !pending_is_done(pending));
+    pending_give_up(pending, &pending->replies[0]);
     CHECK(pending_is_done(pending));
     end(pending);
     finish();
@@ -249,17 +251,17 @@ static void counts_are_added(void)
         struct pending *pending = begin(for_many[i]);
         struct cluster_msg said = answer(0, "", "");
 
-        pending->outcome = (struct outcome){.matched = 1, .queued = 2, .dropped = 3, .count = 4};
+        pending->result = (struct result){.matched = 1, .queued = 2, .dropped = 3, .count = 4};
         for (uint64_t k = 0; k < 3; k++) {
-            said.outcome.matched = 10 + k;
-            said.outcome.queued = 20 + k;
-            said.outcome.dropped = 30 + k;
-            said.outcome.count = 40 + k;
+            said.result.matched = 10 + k;
+            said.result.queued = 20 + k;
+            said.result.dropped = 30 + k;
+            said.result.count = 40 + k;
             say_part(pending, &nodes[k], said);
         }
-        CHECK(pending->outcome.matched == 34 && pending->outcome.queued == 65);
-        CHECK(pending->outcome.dropped == 96 && pending->outcome.count == 127);
-        CHECK(pending->outcome.code == OUTCOME_SUCCESS && !pending->outcome.error &&
+        CHECK(pending->result.matched == 34 && pending->result.queued == 65);
+        CHECK(pending->result.dropped == 96 && pending->result.count == 127);
+        CHECK(pending->result.code == RESULT_SUCCESS && !pending->result.error &&
               !pending->incomplete);
         end(pending);
     }
@@ -275,10 +277,10 @@ static void a_failure_of_many_is_incomplete(void)
         say_part(pending, &nodes[0], answer(0, "", "\"a\""));
         CHECK(!pending->incomplete);
         say_part(pending, &nodes[1], answer(-1007, "out of memory", ""));
-        CHECK(pending->incomplete && pending->outcome.code == OUTCOME_SUCCESS &&
-              !pending->outcome.error);
+        CHECK(pending->incomplete && pending->result.code == RESULT_SUCCESS &&
+              !pending->result.error);
         say_part(pending, &nodes[2], answer(0, "", "\"c\""));
-        CHECK(pending->incomplete && pending->outcome.code == OUTCOME_SUCCESS);
+        CHECK(pending->incomplete && pending->result.code == RESULT_SUCCESS);
         end(pending);
     }
     finish();
@@ -298,13 +300,13 @@ static void the_word_of_one_is_the_outcome(void)
         char *error = exact_bytes(said.error);
 
         said.error.at = error;
-        said.outcome.matched = 1;
-        said.outcome.dropped = 1;
+        said.result.matched = 1;
+        said.result.dropped = 1;
         say_part(pending, &nodes[0], said);
         free(error); /* the letter's text goes, what it said stays */
-        CHECK((int)pending->outcome.code == words[i % COUNT(words)].code && !pending->incomplete);
-        CHECK(strcmp(pending->outcome.error, words[i % COUNT(words)].error) == 0);
-        CHECK(pending->outcome.matched == 1 && pending->outcome.dropped == 1);
+        CHECK((int)pending->result.code == words[i % COUNT(words)].code && !pending->incomplete);
+        CHECK(strcmp(pending->result.error, words[i % COUNT(words)].error) == 0);
+        CHECK(pending->result.matched == 1 && pending->result.dropped == 1);
         pending_merge(pending);
         CHECK(has_list(pending, "{\"a\":1}"));
         end(pending);
@@ -324,8 +326,8 @@ static void errors_are_cut(void)
 
         said.error = (struct str){text, length};
         say_part(pending, &nodes[0], said);
-        CHECK(strlen(pending->outcome.error) == (length < 199 ? length : 199));
-        CHECK(memcmp(pending->outcome.error, text, strlen(pending->outcome.error)) == 0);
+        CHECK(strlen(pending->result.error) == (length < 199 ? length : 199));
+        CHECK(memcmp(pending->result.error, text, strlen(pending->result.error)) == 0);
         end(pending);
     }
     finish();
@@ -336,18 +338,18 @@ static void who_stays_silent_is_given_up(void)
     for (size_t i = 0; i < COUNT(for_one); i++) {
         struct pending *pending = begin(for_one[i]);
 
-        CHECK(pending_add_part(pending, &nodes[0]));
-        pending_give_up_part(pending, &pending->parts[0]);
-        CHECK(pending->outcome.code == OUTCOME_UNREACHABLE && pending_is_done(pending));
-        CHECK(strcmp(pending->outcome.error, "the client's node cannot be reached") == 0);
+        CHECK(pending_expect(pending, &nodes[0]));
+        pending_give_up(pending, &pending->replies[0]);
+        CHECK(pending->result.code == RESULT_UNREACHABLE && pending_is_done(pending));
+        CHECK(strcmp(pending->result.error, "the client's node cannot be reached") == 0);
         end(pending);
     }
     for (size_t i = 0; i < COUNT(for_many); i++) {
         struct pending *pending = begin(for_many[i]);
 
-        CHECK(pending_add_part(pending, &nodes[0]));
-        pending_give_up_part(pending, &pending->parts[0]);
-        CHECK(pending->outcome.code == OUTCOME_SUCCESS && !pending->outcome.error &&
+        CHECK(pending_expect(pending, &nodes[0]));
+        pending_give_up(pending, &pending->replies[0]);
+        CHECK(pending->result.code == RESULT_SUCCESS && !pending->result.error &&
               pending->incomplete);
         CHECK(pending_is_done(pending));
         end(pending);
@@ -360,8 +362,8 @@ static void it_can_fail(void)
     struct pending *pending = begin(COMMAND_SEND_TO_GROUP);
 
     pending_fail(pending, "RabbitMQ did not bind in time");
-    CHECK(pending->outcome.code == OUTCOME_UNREACHABLE && !pending->incomplete);
-    CHECK(strcmp(pending->outcome.error, "RabbitMQ did not bind in time") == 0);
+    CHECK(pending->result.code == RESULT_UNREACHABLE && !pending->incomplete);
+    CHECK(strcmp(pending->result.error, "RabbitMQ did not bind in time") == 0);
     end(pending);
     finish();
 }
@@ -371,7 +373,7 @@ static void it_can_fail(void)
 static void lists_are_joined(void)
 {
     static const struct {
-        const char *own, *parts[3], *expected;
+        const char *own, *replies[3], *expected;
     } rows[] = {
         {"", {"", "", ""}, ""},
         {"\"o\"", {"", "", ""}, "\"o\""},
@@ -385,9 +387,9 @@ static void lists_are_joined(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct pending *pending = begin(COMMAND_ONLINE_LIST);
 
-        buf_append(&pending->outcome.list, str_from(rows[i].own));
+        buf_append(&pending->result.list, str_from(rows[i].own));
         for (size_t k = 0; k < 3; k++)
-            say_part(pending, &nodes[k], answer(0, "", rows[i].parts[k]));
+            say_part(pending, &nodes[k], answer(0, "", rows[i].replies[k]));
         pending_merge(pending);
         if (!CHECK(has_list(pending, rows[i].expected)))
             printf("  that was row %zu\n", i);
@@ -396,7 +398,8 @@ static void lists_are_joined(void)
     finish();
 }
 
-/* The parts keep their place in the list, whoever answers first; and who says nothing is not in it.
+/* The replies keep their place in the list, whoever answers first; and who says nothing is not in
+ * it.
  */
 static void lists_are_joined_in_the_order_of_the_parts(void)
 {
@@ -404,10 +407,10 @@ static void lists_are_joined_in_the_order_of_the_parts(void)
     struct cluster_msg c = answer(0, "", "\"c\""), a = answer(0, "", "\"a\"");
 
     for (size_t i = 0; i < 3; i++)
-        CHECK(pending_add_part(pending, &nodes[i]));
-    pending_add_reply(pending, pending_open_part(pending, &nodes[2]), &c);
-    pending_add_reply(pending, pending_open_part(pending, &nodes[0]), &a);
-    pending_give_up_part(pending, pending_open_part(pending, &nodes[1]));
+        CHECK(pending_expect(pending, &nodes[i]));
+    pending_take_reply(pending, pending_expected(pending, &nodes[2]), &c);
+    pending_take_reply(pending, pending_expected(pending, &nodes[0]), &a);
+    pending_give_up(pending, pending_expected(pending, &nodes[1]));
     pending_merge(pending);
     CHECK(has_list(pending, "\"a\",\"c\"") && pending->incomplete);
     end(pending);
@@ -421,14 +424,14 @@ static void a_list_that_failed_is_told(void)
 
     say_part(pending, &nodes[0], answer(0, "", "\"a\""));
     say_part(pending, &nodes[1], answer(0, "", "\"b\""));
-    pending->parts[0].list.failed = true;
+    pending->replies[0].list.failed = true;
     pending_merge(pending);
-    CHECK(pending->outcome.list.failed);
+    CHECK(pending->result.list.failed);
     end(pending);
     finish();
 }
 
-/* Ids given to send_to_clients, whose part each is, and which the parts say have failed. */
+/* Ids given to send_to_clients, whose part each is, and which the replies say have failed. */
 static struct pending *failures(const char *given, const char *owners, const char *const failed[3])
 {
     struct pending *pending = begin(COMMAND_SEND_TO_CLIENTS);
@@ -547,11 +550,11 @@ static void a_silent_node_lists_nothing(void)
     pending->owner_count = 3;
     for (uint32_t i = 0; i < 3; i++) {
         pending->owners[i] = i;
-        CHECK(pending_add_part(pending, &nodes[i]));
+        CHECK(pending_expect(pending, &nodes[i]));
     }
-    pending_add_reply(pending, &pending->parts[2], &c);
-    pending_give_up_part(pending, &pending->parts[1]);
-    pending_add_reply(pending, &pending->parts[0], &a);
+    pending_take_reply(pending, &pending->replies[2], &c);
+    pending_give_up(pending, &pending->replies[1]);
+    pending_take_reply(pending, &pending->replies[0], &a);
     pending_merge(pending);
     CHECK(has_list(pending, "\"a\",\"c\"") && pending->incomplete);
     end(pending);
@@ -564,17 +567,17 @@ static void a_list_of_failures_that_failed_is_told(void)
     struct pending *pending =
         failures("[\"a\",\"b\"]", "01", (const char *const[3]){"\"a\"", "\"b\"", ""});
 
-    buf_free(&pending->parts[1].list);
-    pending->parts[1].list.failed = true;
+    buf_free(&pending->replies[1].list);
+    pending->replies[1].list.failed = true;
     pending_merge(pending);
-    CHECK(pending->outcome.list.failed);
+    CHECK(pending->result.list.failed);
     end(pending);
     finish();
 }
 
 /* --- shares of send_to_clients --------------------------------------------------------------- */
 
-/* Three parts of five ids, none of which has replied. */
+/* Three replies of five ids, none of which has replied. */
 static struct pending *shared_out(const char *given)
 {
     struct pending *pending = begin(COMMAND_SEND_TO_CLIENTS);
@@ -587,7 +590,7 @@ static struct pending *shared_out(const char *given)
     for (uint32_t i = 0; i < 5; i++)
         pending->owners[i] = i % 3 == 2 ? 0 : i % 3;
     for (size_t i = 0; i < 3; i++)
-        CHECK(pending_add_part(pending, &nodes[i]));
+        CHECK(pending_expect(pending, &nodes[i]));
     return pending;
 }
 
@@ -600,13 +603,13 @@ static void each_part_gets_its_ids(void)
     for (size_t part = 0; part < 3; part++) {
         struct buf out = {0};
 
-        CHECK(pending_write_part(pending, str_from(given), part, &out));
+        CHECK(pending_write_ids(pending, str_from(given), part, &out));
         CHECK(str_equal(str_of(&out), str_from(expected[part])));
         buf_free(&out);
         for (size_t room = 1; room < strlen(expected[part]); room++) {
             struct buf little = {.limit = room};
 
-            CHECK(!pending_write_part(pending, str_from(given), part, &little));
+            CHECK(!pending_write_ids(pending, str_from(given), part, &little));
             buf_free(&little);
         }
     }
@@ -620,13 +623,13 @@ static void a_part_can_fail(void)
     struct pending *pending = shared_out("[\"a\",\"b\",\"c\",\"d\",\"e\"]");
     struct cluster_msg said = answer(0, "", "\"c\"");
 
-    pending_fail_part(pending, 1);
-    CHECK(pending->parts[1].done && pending->parts_open == 2 && !pending->incomplete);
-    pending_fail_part(pending, 2);
-    pending_add_reply(pending, &pending->parts[0], &said);
+    pending_fail_ids(pending, 1);
+    CHECK(pending->replies[1].done && pending->replies_missing == 2 && !pending->incomplete);
+    pending_fail_ids(pending, 2);
+    pending_take_reply(pending, &pending->replies[0], &said);
     CHECK(pending_is_done(pending));
     pending_merge(pending);
-    CHECK(has_list(pending, "\"b\",\"c\",\"e\"") && pending->outcome.code == OUTCOME_SUCCESS);
+    CHECK(has_list(pending, "\"b\",\"c\",\"e\"") && pending->result.code == RESULT_SUCCESS);
     end(pending);
     finish();
 }

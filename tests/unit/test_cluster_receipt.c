@@ -33,7 +33,7 @@ static void a_receipt_sums_up_all_nodes(void)
     CHECK(fake_no_result());
     fake_say_reply(1, fake_reply_to(id, 0, NULL));
     result = fake_result(1);
-    CHECK(result->receipt && result->outcome.matched == 4 && result->outcome.queued == 4);
+    CHECK(result->receipt && result->result.matched == 4 && result->result.queued == 4);
     CHECK(same(result->message_id, STR("\"id\"")) && !result->incomplete);
     /* a node that stays silent, or is out of reach, makes it incomplete, and no failure */
     CHECK(!fake_done(fake_send("2"), true, 2));
@@ -43,7 +43,7 @@ static void a_receipt_sums_up_all_nodes(void)
     CHECK(fake_no_result());
     fake_wait(FAKE_TIMEOUT);
     result = fake_result(2);
-    CHECK(result->outcome.code == 0 && result->incomplete && result->outcome.matched == 2);
+    CHECK(result->result.code == 0 && result->incomplete && result->result.matched == 2);
     /* which did not come back is a failure, whatever the others say */
     CHECK(!fake_done(fake_send("3"), true, 3));
     fake_say_reply(1, fake_reply_to(fake.publications[2].with.id, 0, NULL));
@@ -72,7 +72,7 @@ static void counts_are_told_in_either_order(void)
     asked = count_of(7, g);
     fake_say(0, &asked);
     fake_serve();
-    CHECK(fake_replied(0, 7, 0) && fake_reading.msg.outcome.matched == 1 && fake_sent_nothing());
+    CHECK(fake_replied(0, 7, 0) && fake_reading.msg.result.matched == 1 && fake_sent_nothing());
     /* before it: when it has come */
     fake_say(1, &asked);
     fake_serve();
@@ -84,7 +84,7 @@ static void counts_are_told_in_either_order(void)
     sent.id = 7;
     fake_publish(1, LANE_SEND, 2, &sent);
     fake_serve();
-    CHECK(fake_replied(1, 7, 0) && fake_reading.msg.outcome.matched == 1 && fake_sent_nothing());
+    CHECK(fake_replied(1, 7, 0) && fake_reading.msg.result.matched == 1 && fake_sent_nothing());
     /* it does not come */
     asked = count_of(9, g);
     fake_say(1, &asked);
@@ -100,7 +100,7 @@ static void counts_are_told_in_either_order(void)
     asked.slot = UINT64_MAX >> 1;
     fake_say(1, &asked);
     fake_serve();
-    CHECK(fake_replied(1, 10, 0) && fake_reading.msg.outcome.matched == 0 &&
+    CHECK(fake_replied(1, 10, 0) && fake_reading.msg.result.matched == 0 &&
           fake_replied(1, 11, 0));
     fake_depart(0);
     fake_settle();
@@ -128,7 +128,7 @@ static void counts_are_bounded(void)
         asked = count_of(id, other); /* one that is not known is no member's */
         fake_say(0, &asked);
         fake_serve();
-        CHECK(fake_replied(0, id, 0) && fake_reading.msg.outcome.matched == (id > 1));
+        CHECK(fake_replied(0, id, 0) && fake_reading.msg.result.matched == (id > 1));
     }
     fake_depart(0);
     fake_settle();
@@ -172,7 +172,7 @@ int main(void)
     test_run("counts_are_told_in_either_order", counts_are_told_in_either_order);
     test_run("counts_are_bounded", counts_are_bounded);
     test_run("a_count_asked_for_twice_is_told", a_count_asked_for_twice_is_told);
-    buf_free(&fake_outcome.list);
+    buf_free(&fake_applied.list);
     fake_free_reading();
     return test_finish();
 }

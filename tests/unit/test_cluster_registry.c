@@ -5,7 +5,7 @@
 #include "cluster_cleanup.h"
 #include "cluster_member.h"
 #include "test.h"
-#include "worker.h"
+#include "os.h"
 
 #include <poll.h>
 #include <signal.h>
@@ -42,7 +42,7 @@ tell(const char *format, ...)
     for (int i = 0; i < 500; i++) {
         if (redis_call_again(probe, words, &reply))
             return true;
-        if (reply.type == REDIS_REFUSAL)
+        if (reply.type == REDIS_ERROR)
             break;
         poll(NULL, 0, 10);
     }
@@ -84,7 +84,7 @@ static void launch(struct node *node, unsigned port)
 {
     struct registry_options options = {.config = &node->config, .keys = &node->keys};
 
-    CHECK(mailbox_pipe(node->wake));
+    CHECK(os_wake_pipe(node->wake));
     CHECK(node_set_name(&options.self, STR("127.0.0.1"), port));
     options.wake = node->wake[1];
     node->registry = registry_open(&options);
@@ -96,20 +96,20 @@ static void launch(struct node *node, unsigned port)
 static struct registry_event *take(struct node *node, int64_t limit)
 {
     struct pollfd wake = {.fd = node->wake[0], .events = POLLIN};
-    int64_t end = worker_now() + limit;
+    int64_t end = os_now_ms() + limit;
 
     free(node->event);
     node->event = NULL;
-    while (!node->next && worker_now() < end) {
+    while (!node->next && os_now_ms() < end) {
         poll(&wake, 1, 20);
-        mailbox_drain(node->wake[0]);
+        os_drain(node->wake[0]);
         node->next = registry_take(node->registry);
     }
     node->event = node->next;
     if (node->event) {
         node->next = (struct registry_event *)node->event->mail.next;
         node->lists += node->event->kind == REGISTRY_NODES;
-        node->notes += node->event->kind == REGISTRY_NOTED;
+        node->notes += node->event->kind == REGISTRY_WARNING;
     }
     return node->event;
 }
@@ -117,23 +117,23 @@ static struct registry_event *take(struct node *node, int64_t limit)
 /* The next event that is no list of nodes and nothing for the log. */
 static struct registry_event *take_other(struct node *node)
 {
-    int64_t end = worker_now() + IN_TIME;
+    int64_t end = os_now_ms() + IN_TIME;
     struct registry_event *event;
 
     do
-        event = take(node, end - worker_now());
-    while (event && (event->kind == REGISTRY_NODES || event->kind == REGISTRY_NOTED));
+        event = take(node, end - os_now_ms());
+    while (event && (event->kind == REGISTRY_NODES || event->kind == REGISTRY_WARNING));
     return event;
 }
 
 /* Waits for an event of a kind, whatever comes before it. */
 static struct registry_event *await(struct node *node, enum registry_event_kind kind)
 {
-    int64_t end = worker_now() + IN_TIME;
+    int64_t end = os_now_ms() + IN_TIME;
     struct registry_event *event;
 
     do
-        event = take(node, end - worker_now());
+        event = take(node, end - os_now_ms());
     while (event && event->kind != kind);
     return event;
 }
@@ -274,7 +274,7 @@ static void a_node_joins_and_leaves(void)
     do
         registry_read_stats(a.registry, &stats);
     while (!stats.beat_at && take(&a, IN_TIME));
-    CHECK(stats.beat_at > 0 && stats.beat_at <= worker_now());
+    CHECK(stats.beat_at > 0 && stats.beat_at <= os_now_ms());
     CHECK(NUMBER("SISMEMBER t:nodes %s", text) == 1 && NUMBER("PTTL t:node:127.0.0.1:1") > 0);
     CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
     leave(&a, false);
@@ -320,7 +320,7 @@ static void a_living_node_keeps_its_name(void)
     join(&a, 1, text);
     launch(&b, 1);
     CHECK(text_is(take_other(&b), "a node with the name 127.0.0.1:1 is registered"));
-    CHECK(text_is(await(&b, REGISTRY_CONFLICT), "a living node has the name 127.0.0.1:1"));
+    CHECK(text_is(await(&b, REGISTRY_NAME_CONFLICT), "a living node has the name 127.0.0.1:1"));
     leave(&b, false);
     leave(&a, false); /* as if it were killed */
     prepare(&b, SHORT);
@@ -341,7 +341,7 @@ static void a_name_that_was_taken_is_left_alone(void)
     CHECK(write_one(&a, "r", "x") == REGISTRY_NOT_DONE);
     CHECK(tell("GET t:node:127.0.0.1:1") && str_equal(reply.text, STR("77")));
     CHECK(tell("DEL t:node:127.0.0.1:1"));
-    CHECK(await(&a, REGISTRY_BACK));
+    CHECK(await(&a, REGISTRY_RECONNECTED));
     leave(&a, true);
 }
 
@@ -417,26 +417,26 @@ static void a_line_is_judged_whole(void)
     CHECK(member_open(&member, &store, &a.keys));
     for (size_t key = 0; key < 2; key++) {
         length = (size_t)snprintf(line, sizeof line, "%d %.64s %.64s", WIRE_VERSION,
-                                  member.proofs[key].exchange, member.proofs[key].key);
-        CHECK(!member_judge(&member, (struct str){line, length}));
+                                  member.macs[key].exchange, member.macs[key].key);
+        CHECK(!member_check_line(&member, (struct str){line, length}));
         for (size_t i = 0; i < length; i++) {
             copy = exact_bytes((struct str){line, i});
-            CHECK(member_judge(&member, (struct str){copy, i}));
+            CHECK(member_check_line(&member, (struct str){copy, i}));
             free(copy);
             line[i] ^= 1;
-            CHECK(member_judge(&member, (struct str){line, length}) || line[i] == '0');
+            CHECK(member_check_line(&member, (struct str){line, length}) || line[i] == '0');
             line[i] ^= 1;
         }
     }
     snprintf(line, sizeof line, "%d %.64s %.64s later words", WIRE_VERSION + 1,
-             member.proofs[1].exchange, member.proofs[1].key);
-    CHECK(!member_judge(&member, str_from(line)));
-    snprintf(line, sizeof line, "%d %.64s %.64s", WIRE_VERSION + 2, member.proofs[1].exchange,
-             member.proofs[1].key);
-    CHECK(member_judge(&member, str_from(line)));
-    snprintf(line, sizeof line, "%d %.64s %.64s", WIRE_VERSION, member.proofs[0].exchange,
-             member.proofs[1].key);
-    CHECK(member_judge(&member, str_from(line)));
+             member.macs[1].exchange, member.macs[1].key);
+    CHECK(!member_check_line(&member, str_from(line)));
+    snprintf(line, sizeof line, "%d %.64s %.64s", WIRE_VERSION + 2, member.macs[1].exchange,
+             member.macs[1].key);
+    CHECK(member_check_line(&member, str_from(line)));
+    snprintf(line, sizeof line, "%d %.64s %.64s", WIRE_VERSION, member.macs[0].exchange,
+             member.macs[1].key);
+    CHECK(member_check_line(&member, str_from(line)));
 }
 
 static void a_redis_that_may_lose_accounts_is_told_of(void)
@@ -452,7 +452,7 @@ static void a_redis_that_may_lose_accounts_is_told_of(void)
     prepare(&a, LONG);
     join(&a, 1, text);
     CHECK(text_is(take(&a, IN_TIME), "set its maxmemory-policy to noeviction"));
-    CHECK(a.event && a.event->kind == REGISTRY_NOTED);
+    CHECK(a.event && a.event->kind == REGISTRY_WARNING);
     CHECK(text_is(take(&a, IN_TIME), "set its appendonly to yes"));
     leave(&a, true);
     CHECK(tell("CONFIG SET maxmemory-policy noeviction"));
@@ -582,7 +582,7 @@ static void a_replica_is_told_of(void)
     CHECK(event && event->found == REGISTRY_UNREACHABLE && event->reason.length > 40 &&
           memcmp(event->reason.at, "Redis says: MASTERDOWN ", 23) == 0);
     CHECK(tell("CONFIG SET replica-serve-stale-data yes") && tell("REPLICAOF NO ONE"));
-    CHECK(await(&a, REGISTRY_BACK));
+    CHECK(await(&a, REGISTRY_RECONNECTED));
     CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
     CHECK(accounts->add(accounts->state, STR("a"), STR("one")) == ACCOUNT_DONE);
     leave(&a, true);
@@ -602,7 +602,7 @@ static void a_connection_that_breaks_is_made_again(void)
     CHECK(registry_write(a.registry, 1001, STR("t"), STR("x")));
     event = await(&a, REGISTRY_WRITTEN);
     CHECK(event && event->results[0].change == REGISTRY_UNKNOWN);
-    CHECK(await(&a, REGISTRY_BACK));
+    CHECK(await(&a, REGISTRY_RECONNECTED));
     CHECK(write_one(&a, "u", "x") == REGISTRY_CHANGED);
     leave(&a, true);
 }
@@ -615,7 +615,7 @@ static void a_redis_that_forgets_is_told_of(void)
 
     prepare(&a, SHORT);
     join(&a, 1, text);
-    CHECK(tell("FLUSHDB") && await(&a, REGISTRY_BACK));
+    CHECK(tell("FLUSHDB") && await(&a, REGISTRY_RECONNECTED));
     CHECK(NUMBER("SISMEMBER t:nodes %s", text) == 1);
     CHECK(NUMBER("EXISTS t:node:127.0.0.1:1 t:key") == 2);
     leave(&a, true);
@@ -631,13 +631,13 @@ static void a_silent_redis_holds_nobody_up(void)
 
     prepare(&a, SHORT);
     join(&a, 1, text);
-    begun = worker_now();
+    begun = os_now_ms();
     CHECK(tell("CLIENT PAUSE 30000 ALL"));
     CHECK(text_is(await(&a, REGISTRY_WAITING), "it does not answer in time"));
     change = write_one(&a, "r", "x");
     CHECK(change == REGISTRY_NOT_DONE);
     leave(&a, true);
-    CHECK(worker_now() - begun < 29000);
+    CHECK(os_now_ms() - begun < 29000);
 }
 
 /* --- cleanups --------------------------------------------------------------------------------- */
@@ -706,7 +706,7 @@ static void two_clean_up(size_t records, size_t lost, size_t *removals)
             over |= event->count == 0;
             (*removals)++;
             note_removed(event, told, records);
-            registry_go_on(node->registry, &dead);
+            registry_continue(node->registry, &dead);
         }
     }
     CHECK(over);
@@ -746,7 +746,7 @@ static void a_lost_reply_loses_no_record(void)
 /* Cleans up time and again, as a loop does; the first REMOVED, or NULL. */
 static struct registry_event *clean_up_until_removed(struct node *node, const struct node_id *dead)
 {
-    for (int64_t end = worker_now() + IN_TIME; worker_now() < end;) {
+    for (int64_t end = os_now_ms() + IN_TIME; os_now_ms() < end;) {
         struct registry_event *event;
 
         registry_clean_up(node->registry, dead);
@@ -776,7 +776,7 @@ static void a_node_that_comes_back_is_not_cleaned_up(void)
     CHECK(tell("SET t:node:127.0.0.1:9 123"));
     left = NUMBER("HLEN t:records:" DEAD);
     CHECK(left == 150);
-    registry_go_on(a.registry, &dead);
+    registry_continue(a.registry, &dead);
     for (int i = 0; i < 1000 && NUMBER("EXISTS t:lease:" DEAD); i++)
         poll(NULL, 0, 5);
     CHECK(NUMBER("EXISTS t:lease:" DEAD) == 0 && NUMBER("HLEN t:records:" DEAD) == left);
@@ -826,12 +826,12 @@ static void a_lease_is_held_while_the_loop_tells(void)
     join(&a, 1, text);
     registry_clean_up(a.registry, &dead);
     CHECK(await(&a, REGISTRY_REMOVED));
-    for (int64_t begun = worker_now(); worker_now() - begun < 2 * SHORT;) {
+    for (int64_t begun = os_now_ms(); os_now_ms() - begun < 2 * SHORT;) {
         CHECK(NUMBER("EXISTS t:lease:" DEAD) == 1);
         poll(NULL, 0, 50);
     }
     CHECK(tell("SET t:lease:" DEAD " other"));
-    registry_go_on(a.registry, &dead);
+    registry_continue(a.registry, &dead);
     CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED &&
           write_one(&a, "s", "x") == REGISTRY_CHANGED);
     CHECK(count_events(&a, REGISTRY_REMOVED) == 0 && NUMBER("HLEN t:records:" DEAD) == 50);
@@ -882,7 +882,7 @@ static void results_wait_for_the_truth(void)
             CHECK(tell("SET t:tombstone:%s other", text));
         CHECK(registry_write(a.registry, 5, STR("r"), STR("x")));
         event = take_other(&a);
-        CHECK(event && event->kind == (cleaned_up ? REGISTRY_REVIVED : REGISTRY_BACK));
+        CHECK(event && event->kind == (cleaned_up ? REGISTRY_REVIVED : REGISTRY_RECONNECTED));
         event = take_other(&a);
         CHECK(event && event->kind == REGISTRY_WRITTEN && event->count == 1 &&
               event->results[0].change == REGISTRY_CHANGED);

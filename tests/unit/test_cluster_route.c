@@ -98,16 +98,16 @@ static void a_send_that_failed_is_told(void)
     CHECK(fake_no_result());
     /* at once */
     fake.bus_is_full = true;
-    CHECK(fake_done(fake_send("5"), false, 5) && fake_outcome.code == OUTCOME_UNREACHABLE);
+    CHECK(fake_done(fake_send("5"), false, 5) && fake_applied.code == RESULT_UNREACHABLE);
     fake.bus_is_full = false;
     fake_bus_event(BUS_SLOW, STR("slow"));
     fake_serve();
-    CHECK(fake_done(fake_send("6"), false, 6) && fake_outcome.code == OUTCOME_UNREACHABLE);
-    CHECK(contains(str_from(fake_outcome.error), "RabbitMQ does not answer"));
+    CHECK(fake_done(fake_send("6"), false, 6) && fake_applied.code == RESULT_UNREACHABLE);
+    CHECK(contains(str_from(fake_applied.error), "RabbitMQ does not answer"));
     fake_bus_event(BUS_DOWN, STR("gone"));
     fake_serve();
-    CHECK(fake_done(fake_send("7"), false, 7) && fake_outcome.code == OUTCOME_UNREACHABLE);
-    CHECK(contains(str_from(fake_outcome.error), "RabbitMQ cannot be reached"));
+    CHECK(fake_done(fake_send("7"), false, 7) && fake_applied.code == RESULT_UNREACHABLE);
+    CHECK(contains(str_from(fake_applied.error), "RabbitMQ cannot be reached"));
     CHECK(fake_no_result() && fake.publication_count == 4);
     CHECK(!fake.cluster->requests.first && fake.cluster->pendings.by_id.count == 0);
     fake_end();
@@ -134,7 +134,7 @@ static void requests_go_by_link(void)
     CHECK(fake_succeeds(1));
     fake_say_reply(1, fake_reply_to(id, -1003, "twice"));
     CHECK(fake_no_result());
-    /* the owner's word is the outcome */
+    /* the owner's word is the result */
     CHECK(fake_later(fake_bind(client, "g"), 2));
     fake_say_reply(1, fake_reply_to(request_to(1, COMMAND_BIND), -1003, "client not online"));
     CHECK(fake_fails(2, -1003, "client not online") && fake_no_result());
@@ -165,7 +165,7 @@ static void a_node_that_does_not_reply_is_given_up(void)
     fake_serve();
     CHECK(fake_fails(2, -1007, "cannot be reached"));
     CHECK(fake_done(fake_to_client(client, "3"), false, 3));
-    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE && fake_no_result());
+    CHECK(fake_applied.code == RESULT_UNREACHABLE && fake_no_result());
     fake_end();
 }
 
@@ -179,17 +179,17 @@ static void offline_is_said_only_when_all_is_known(void)
     fake_start(1);
     /* one that joined after all that are known may have clients: the next listing will tell */
     CHECK(fake_done(fake_to_client(fake_foreign_id(&before, 7), "1"), false, 1));
-    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE);
+    CHECK(fake_applied.code == RESULT_UNREACHABLE);
     before.incarnation = 1;
     gone = fake_foreign_id(&before, 7);
     for (int round = 0; round < 2; round++) {
         CHECK(fake_done(fake_to_client(gone, "1"), false, 1));
-        CHECK(fake_outcome.code == (round ? OUTCOME_UNREACHABLE : OUTCOME_OFFLINE));
+        CHECK(fake_applied.code == (round ? RESULT_UNREACHABLE : RESULT_OFFLINE));
         CHECK(fake_done(fake_bind(gone, "g"), false, 1));
-        CHECK(fake_outcome.code == (round ? OUTCOME_UNREACHABLE : OUTCOME_OFFLINE));
+        CHECK(fake_applied.code == (round ? RESULT_UNREACHABLE : RESULT_OFFLINE));
         /* what is no id of this cluster is nobody's in any case */
         CHECK(fake_done(fake_to_client(forged, "1"), false, 1));
-        CHECK(fake_outcome.code == OUTCOME_OFFLINE);
+        CHECK(fake_applied.code == RESULT_OFFLINE);
         fake_registry_event(REGISTRY_WAITING, "no route"); /* out of touch: not all are known */
         fake_serve();
     }
@@ -200,7 +200,7 @@ static void offline_is_said_only_when_all_is_known(void)
     fake_registry_event(REGISTRY_JOINED, "")->self = fake.self;
     fake_serve();
     CHECK(fake_done(fake_to_client(fake_foreign_id(&fake_nodes[2], 7), "1"), false, 1));
-    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE);
+    CHECK(fake_applied.code == RESULT_UNREACHABLE);
     fake_end();
 }
 
@@ -289,7 +289,7 @@ static void a_request_may_fail_on_its_way(void)
     CHECK(fake_fails(1, -1007, "broken"));
     /* for as long as its sends may still be under way nothing passes them, then by link */
     CHECK(fake_done(fake_to_client(client, "3"), false, 3));
-    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE && fake_sent_nothing());
+    CHECK(fake_applied.code == RESULT_UNREACHABLE && fake_sent_nothing());
     fake_wait(FAKE_TIMEOUT - 1);
     CHECK(fake_done(fake_to_client(client, "4"), false, 4) && fake_sent_nothing());
     fake_wait(1);
@@ -318,10 +318,10 @@ static void local_commands_are_held_back(void)
     CHECK(cluster_stats(fake.cluster).held_back == 2);
     command = fake_command(COMMAND_CLIENT_INFO);
     command.client = fake_id(0);
-    CHECK(fake_done(command, false, 6) && fake_outcome.code == OUTCOME_SUCCESS);
+    CHECK(fake_done(command, false, 6) && fake_applied.code == RESULT_SUCCESS);
     command = fake_to_client(fake_id(1), "x");
     command.system = STR("shop2");
-    CHECK(fake_done(command, false, 7) && fake_outcome.code == OUTCOME_SUCCESS);
+    CHECK(fake_done(command, false, 7) && fake_applied.code == RESULT_SUCCESS);
     fake_return(0);
     fake_serve();
     CHECK(fake_succeeds(1) && fake_no_result());
@@ -421,17 +421,17 @@ static void a_bind_waits_for_its_slots(void)
     command.has_user = true;
     CHECK(fake_later(command, 1) && fake_later(fake_bind(fake_id(0), "g"), 2));
     CHECK(binding_of(g)->bound && binding_of(u)->bound);
-    CHECK(cluster_stats(fake.cluster).slots_unbound == 2 && !node.hub.kinds[AUDIENCE_GROUP]);
+    CHECK(cluster_stats(fake.cluster).slots_unbound == 2 && !node.hub.kinds[CHANNEL_GROUP]);
     fake_bound(binding_of(g));
     fake_serve();
-    CHECK(fake_succeeds(2) && fake_no_result() && node.hub.kinds[AUDIENCE_GROUP] == 1);
-    CHECK(node.hub.kinds[AUDIENCE_USER] == 0);
+    CHECK(fake_succeeds(2) && fake_no_result() && node.hub.kinds[CHANNEL_GROUP] == 1);
+    CHECK(node.hub.kinds[CHANNEL_USER] == 0);
     fake_bound(binding_of(u));
     fake_serve();
-    CHECK(fake_succeeds(1) && fake_no_result() && node.hub.kinds[AUDIENCE_USER] == 1);
+    CHECK(fake_succeeds(1) && fake_no_result() && node.hub.kinds[CHANNEL_USER] == 1);
     CHECK(cluster_stats(fake.cluster).slots_unbound == 0);
     /* it is bound: the next one need not wait, nor one for nobody */
-    CHECK(fake_done(command, false, 3) && fake_outcome.code == OUTCOME_SUCCESS);
+    CHECK(fake_done(command, false, 3) && fake_applied.code == RESULT_SUCCESS);
     command.user = STR("v");
     CHECK(fake_later(command, 30));
     fake_bound(binding_of(wire_slot(WIRE_USER, STR("shop"), STR("v"))));
@@ -439,7 +439,7 @@ static void a_bind_waits_for_its_slots(void)
     CHECK(fake_succeeds(30) && fake_no_result());
     command = fake_bind(fake_id(0), "other");
     fake_depart(0);
-    CHECK(fake_done(command, false, 4) && fake_outcome.code == OUTCOME_OFFLINE);
+    CHECK(fake_done(command, false, 4) && fake_applied.code == RESULT_OFFLINE);
     fake.binds_at_once = true;
     fake_settle();
     CHECK(!fake.cluster->slots[g].wanted && !fake.cluster->slots[u].wanted);
@@ -466,7 +466,7 @@ static void two_slots_may_be_one(void)
     CHECK(cluster_stats(fake.cluster).slots_unbound == 1);
     fake_bound(binding_of(slot));
     fake_serve();
-    CHECK(fake_succeeds(1) && node.hub.kinds[AUDIENCE_USER] == 1);
+    CHECK(fake_succeeds(1) && node.hub.kinds[CHANNEL_USER] == 1);
     CHECK(fake.cluster->slots[slot].channels == 2);
     fake.binds_at_once = true;
     fake_depart(0);
@@ -491,7 +491,7 @@ static void a_bind_that_is_late_is_not_done(void)
     CHECK(fake_fails(1, -1007, "RabbitMQ did not bind in time") && fake_no_result());
     fake_bound(binding_of(g));
     fake_serve();
-    CHECK(fake_succeeds(2) && fake_no_result() && node.hub.kinds[AUDIENCE_GROUP] == 1);
+    CHECK(fake_succeeds(2) && fake_no_result() && node.hub.kinds[CHANNEL_GROUP] == 1);
     CHECK(fake_done(
         (struct command){
             .kind = COMMAND_UNBIND, .system = STR("shop"), .group = STR("g"), .client = fake_id(0)},
@@ -501,15 +501,15 @@ static void a_bind_that_is_late_is_not_done(void)
     CHECK(fake_later(fake_bind(fake_id(0), "g"), 4));
     fake_wait(FAKE_TIMEOUT);
     CHECK(fake_fails(4, -1007, "RabbitMQ did not bind in time") && fake_no_result());
-    CHECK(node.hub.kinds[AUDIENCE_GROUP] == 0);
+    CHECK(node.hub.kinds[CHANNEL_GROUP] == 0);
     fake_bound(binding_of(g));
     fake_serve();
-    CHECK(node.hub.kinds[AUDIENCE_GROUP] == 0 && !binding_of(g)->bound); /* and let go again */
+    CHECK(node.hub.kinds[CHANNEL_GROUP] == 0 && !binding_of(g)->bound); /* and let go again */
     /* without RabbitMQ it is told at once */
     fake_bus_event(BUS_DOWN, STR("gone"));
     fake_serve();
     CHECK(fake_done(fake_bind(fake_id(0), "g"), false, 5));
-    CHECK(fake_outcome.code == OUTCOME_UNREACHABLE);
+    CHECK(fake_applied.code == RESULT_UNREACHABLE);
     fake_depart(0);
     fake_end();
 }
@@ -528,7 +528,7 @@ static void a_bind_that_was_held_is_answered_in_time(void)
     CHECK(fake_later(fake_send("3"), 3));
     fake_wait(100);
     CHECK(fake_fails(2, -1007, "RabbitMQ did not bind in time") && fake_no_result());
-    CHECK(node.hub.kinds[AUDIENCE_GROUP] == 0);
+    CHECK(node.hub.kinds[CHANNEL_GROUP] == 0);
     CHECK(route_deadline(fake.cluster) == fake.now + FAKE_TIMEOUT - 100);
     fake_wait(FAKE_TIMEOUT - 100);
     CHECK(fake_fails(3, -1007, "not known"));
@@ -553,7 +553,7 @@ static void requests_of_other_nodes_are_done(void)
     msg = request_of(41, fake_to_client(fake_id(0), "1"), fake.now);
     fake_say(1, &msg);
     fake_serve();
-    CHECK(fake_replied(1, 41, 0) && fake_reading.msg.outcome.matched == 1 && fake_sent_nothing());
+    CHECK(fake_replied(1, 41, 0) && fake_reading.msg.result.matched == 1 && fake_sent_nothing());
     CHECK(got_text(&guests[0].far, fake_pushed("1")));
     msg = request_of(42, fake_to_client(fake_foreign_id(&fake.self, 1), "1"), fake.now);
     fake_say(0, &msg);
@@ -642,7 +642,7 @@ static void binds_of_other_nodes_have_their_senders_time(void)
     fake_bound(binding_of(g));
     fake_serve();
     CHECK(fake_replied(0, 1, -1007) && fake_replied(0, 2, 0) &&
-          node.hub.kinds[AUDIENCE_GROUP] == 1);
+          node.hub.kinds[CHANNEL_GROUP] == 1);
     fake.binds_at_once = true;
     fake_depart(0);
     fake_settle();
@@ -655,7 +655,7 @@ static void binds_of_other_nodes_have_their_senders_time(void)
     fake.now += 500;
     fake_bound(binding_of(wire_slot(WIRE_GROUP, STR("shop"), STR("h"))));
     fake_serve();
-    CHECK(fake_replied(0, 3, -1007) && node.hub.kinds[AUDIENCE_GROUP] == 0);
+    CHECK(fake_replied(0, 3, -1007) && node.hub.kinds[CHANNEL_GROUP] == 0);
     fake.binds_at_once = true;
     fake_depart(0);
     fake_settle();
@@ -701,16 +701,16 @@ static void a_send_to_many_is_shared_out(void)
     CHECK(second && same(fake_reading.msg.command.clients,
                          str_from(say("[%s,%s]", foreign(1, 1), foreign(1, 3)))));
     reply = fake_reply_to(second, 0, NULL);
-    buf_append(&reply.outcome.list, str_from(foreign(1, 3)));
-    reply.outcome.count = 1;
+    buf_append(&reply.result.list, str_from(foreign(1, 3)));
+    reply.result.count = 1;
     fake_say_reply(1, reply);
-    buf_free(&reply.outcome.list);
+    buf_free(&reply.result.list);
     CHECK(fake_no_result());
     /* one stays silent: its ids have failed, and the counts lack its own */
     fake_wait(FAKE_TIMEOUT);
     result = fake_result(1);
-    CHECK(result->outcome.code == 0 && result->outcome.matched == 2 && result->incomplete);
-    CHECK(same(str_of(&result->outcome.list),
+    CHECK(result->result.code == 0 && result->result.matched == 2 && result->incomplete);
+    CHECK(same(str_of(&result->result.list),
                str_from(say("\"forged\",%s,%s,%s,%s", foreign(0, 2), foreign(1, 3), foreign(2, 4),
                             foreign(9, 5)))));
     fake_say_reply(0, fake_reply_to(first, 0, NULL));
@@ -734,8 +734,8 @@ static void shares_may_fail(void)
     fake_say_reply(0,
                    fake_reply_to(request_to(0, COMMAND_SEND_TO_CLIENTS), -1007, "out of memory"));
     result = fake_result(1);
-    CHECK(result->outcome.code == 0 && result->outcome.matched == 1 && !result->incomplete);
-    CHECK(same(str_of(&result->outcome.list),
+    CHECK(result->result.code == 0 && result->result.matched == 1 && !result->incomplete);
+    CHECK(same(str_of(&result->result.list),
                str_from(say("%s,\"forged\",%s,%s,%s,%s", foreign(1, 1), foreign(0, 2),
                             foreign(1, 3), foreign(2, 4), foreign(9, 5)))));
     /* for this node alone, or for nobody, there is nothing to wait for */
@@ -774,7 +774,7 @@ static void a_send_to_many_is_held_back(void)
     fake_say_reply(1, fake_reply_to(fake.publications[1].with.id, 0, NULL));
     result = fake_result(2);
     CHECK(result->receipt && same(result->message_id, STR("\"id\"")));
-    CHECK(result->outcome.matched == 2 && !result->incomplete);
+    CHECK(result->result.matched == 2 && !result->incomplete);
     /* the share fails on its way */
     CHECK(fake_later(fake_send("3"), 3));
     fake_return_all();
@@ -782,7 +782,7 @@ static void a_send_to_many_is_held_back(void)
     fake_fail(3, "no queue");
     fake_serve();
     result = fake_result(4);
-    CHECK(same(str_of(&result->outcome.list), str_from(foreign(1, 7))) && fake_no_result());
+    CHECK(same(str_of(&result->result.list), str_from(foreign(1, 7))) && fake_no_result());
     fake_depart(0);
     fake_settle();
     fake_end();
@@ -802,16 +802,16 @@ static void the_online_list_is_merged(void)
     fake_settle();
     CHECK(fake_later(command, 1));
     reply = fake_reply_to(request_to(0, COMMAND_ONLINE_LIST), 0, NULL);
-    buf_append(&reply.outcome.list, STR("\"x\",\"y\""));
-    reply.outcome.count = 2;
+    buf_append(&reply.result.list, STR("\"x\",\"y\""));
+    reply.result.count = 2;
     fake_say_reply(0, reply);
     CHECK(fake_no_result());
     fake_say_reply(1, fake_reply_to(reply.id, 0, NULL)); /* all are asked under one number */
     result = fake_result(1);
-    CHECK(result->outcome.count == 3 && !result->incomplete);
-    CHECK(contains(str_of(&result->outcome.list), guests[0].id));
-    CHECK(contains(str_of(&result->outcome.list), "\"x\",\"y\""));
-    buf_free(&reply.outcome.list);
+    CHECK(result->result.count == 3 && !result->incomplete);
+    CHECK(contains(str_of(&result->result.list), guests[0].id));
+    CHECK(contains(str_of(&result->result.list), "\"x\",\"y\""));
+    buf_free(&reply.result.list);
     /* who is silent or out of reach is not in it */
     CHECK(fake_later(command, 2));
     fake_link_down(0);
@@ -819,7 +819,7 @@ static void the_online_list_is_merged(void)
     CHECK(fake_no_result());
     fake_wait(FAKE_TIMEOUT);
     result = fake_result(2);
-    CHECK(result->outcome.code == 0 && result->outcome.count == 1 && result->incomplete);
+    CHECK(result->result.code == 0 && result->result.count == 1 && result->incomplete);
     CHECK(fake_later(command, 3));
     fake_link_down(1);
     fake_serve();
@@ -899,7 +899,7 @@ int main(void)
     test_run("a_send_to_many_is_held_back", a_send_to_many_is_held_back);
     test_run("the_online_list_is_merged", the_online_list_is_merged);
     test_run("closing_frees_what_is_under_way", closing_frees_what_is_under_way);
-    buf_free(&fake_outcome.list);
+    buf_free(&fake_applied.list);
     fake_free_reading();
     return test_finish();
 }

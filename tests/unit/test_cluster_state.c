@@ -17,7 +17,7 @@ static struct fake_binding *asked_of(uint16_t slot)
 
 static void channel(const char *group, bool exists)
 {
-    state_change_channel(fake.cluster, AUDIENCE_GROUP, STR("shop"), str_from(group), exists);
+    state_change_channel(fake.cluster, CHANNEL_GROUP, STR("shop"), str_from(group), exists);
 }
 
 static uint16_t slot_of(const char *group)
@@ -73,8 +73,8 @@ static void a_slot_is_bound_while_it_has_channels(void)
 static void each_kind_has_its_slot(void)
 {
     fake_start(0);
-    state_change_channel(fake.cluster, AUDIENCE_SYSTEM, STR("shop"), STR("shop"), true);
-    state_change_channel(fake.cluster, AUDIENCE_USER, STR("shop"), STR("g"), true);
+    state_change_channel(fake.cluster, CHANNEL_SYSTEM, STR("shop"), STR("shop"), true);
+    state_change_channel(fake.cluster, CHANNEL_USER, STR("shop"), STR("g"), true);
     channel("g", true);
     fake_serve();
     fake_serve();
@@ -140,9 +140,9 @@ static struct pending *need(const char *group, const char *other)
 {
     struct command command = {.kind = COMMAND_BIND, .system = STR("shop")};
     struct pending_origin origin = {.id = 1};
-    struct outcome outcome = {0};
+    struct result result = {0};
     struct pending *pending =
-        state_begin(fake.cluster, PENDING_BIND, &command, false, &origin, &outcome);
+        state_begin(fake.cluster, PENDING_BIND, &command, false, &origin, &result);
 
     if (!pending)
         abort();
@@ -298,7 +298,7 @@ static void publishing_waits_for_the_others(void)
     fake_bus_event(BUS_UP, STR(""));
     fake_serve();
     CHECK(contains(str_from(state_publishing_reason(fake.cluster)), "not all nodes"));
-    CHECK(cluster_trouble(fake.cluster) != NULL);
+    CHECK(cluster_degraded_reason(fake.cluster) != NULL);
     status.ready = true;
     fake_say(0, &status);
     fake_serve();
@@ -321,10 +321,10 @@ static void publishing_waits_for_the_others(void)
     fake_bus_event(BUS_SLOW, STR("for 2 s"));
     fake_serve();
     CHECK(contains(str_from(state_publishing_reason(fake.cluster)), "does not answer"));
-    CHECK(contains(str_from(cluster_trouble(fake.cluster)), "for 2 s"));
+    CHECK(contains(str_from(cluster_degraded_reason(fake.cluster)), "for 2 s"));
     fake_bus_event(BUS_MOVING, STR(""));
     fake_serve();
-    CHECK(!state_publishing_reason(fake.cluster) && !cluster_trouble(fake.cluster));
+    CHECK(!state_publishing_reason(fake.cluster) && !cluster_degraded_reason(fake.cluster));
     fake_end();
 }
 
@@ -341,7 +341,7 @@ static void all_is_known_when_all_were_listed(void)
     fake_registry_event(REGISTRY_WAITING, "READONLY");
     fake_serve();
     CHECK(!state_knows_all(fake.cluster));
-    fake_registry_event(REGISTRY_BACK, "");
+    fake_registry_event(REGISTRY_RECONNECTED, "");
     fake_serve();
     CHECK(state_knows_all(fake.cluster));
     fake_end();
@@ -354,12 +354,12 @@ static struct pending *begin(enum pending_kind kind, const struct pending_origin
 {
     struct command command = {
         .kind = COMMAND_SEND_TO_CLIENT, .system = STR("shop"), .message_id = STR("\"id\"")};
-    struct outcome outcome = {0};
-    struct pending *pending = state_begin(fake.cluster, kind, &command, true, origin, &outcome);
+    struct result result = {0};
+    struct pending *pending = state_begin(fake.cluster, kind, &command, true, origin, &result);
 
     if (!pending)
         abort();
-    CHECK(!outcome.code && str_equal(str_of(&pending->message_id), STR("\"id\"")));
+    CHECK(!result.code && str_equal(str_of(&pending->message_id), STR("\"id\"")));
     CHECK(pending->partition == wire_partition(STR("shop")) && pending->receipt);
     CHECK(pending->command == COMMAND_SEND_TO_CLIENT && pending->origin.id == origin->id);
     return pending;
@@ -372,13 +372,14 @@ static void requests_stand_in_their_list(void)
     struct pending *held, *command;
 
     fake_start(0);
-    held = begin(PENDING_HELD, &origin);
+    held = begin(PENDING_HELD_BACK, &origin);
     command = begin(PENDING_COMMAND, &origin);
-    CHECK(fake.cluster->held[partition].first == held && fake.cluster->requests.first == command);
+    CHECK(fake.cluster->held_back[partition].first == held &&
+          fake.cluster->requests.first == command);
     CHECK(held->deadline == fake.now + FAKE_TIMEOUT && command->id > held->id);
     CHECK(pending_find(&fake.cluster->pendings, held->id) == held);
     state_abandon(fake.cluster, held);
-    CHECK(!fake.cluster->held[partition].first && fake.cluster->pendings.by_id.count == 1);
+    CHECK(!fake.cluster->held_back[partition].first && fake.cluster->pendings.by_id.count == 1);
     state_abandon(fake.cluster, command);
     /* what has waited already has that less time, and nobody has more than all */
     origin.expires = fake.now + 10;
@@ -405,27 +406,27 @@ static void who_waits_is_told_once(void)
     fake_start(2);
     first = begin(PENDING_COMMAND, &session);
     session.id = 6;
-    second = begin(PENDING_HELD, &session);
+    second = begin(PENDING_HELD_BACK, &session);
     third = begin(PENDING_COMMAND, &other);
-    first->to_return = true;
+    first->echo_missing = true;
     state_finish_if_done(fake.cluster, first);
     CHECK(fake_no_result());
-    first->to_return = false;
+    first->echo_missing = false;
     pending_fail(second, "because");
     second->incomplete = true;
     state_finish_if_done(fake.cluster, second);
     state_finish_if_done(fake.cluster, first);
     CHECK(cluster_deadline(fake.cluster) == fake.now); /* results are to be taken */
     result = fake_result(6);
-    CHECK(result->outcome.code == OUTCOME_UNREACHABLE && result->incomplete && result->receipt);
-    CHECK(same(str_from(result->outcome.error), STR("because")));
+    CHECK(result->result.code == RESULT_UNREACHABLE && result->incomplete && result->receipt);
+    CHECK(same(str_from(result->result.error), STR("because")));
     CHECK(same(result->message_id, STR("\"id\"")) && !result->is_admission);
     CHECK(fake_succeeds(5) && fake_no_result() && fake_sent_nothing());
-    third->outcome.matched = 3;
-    buf_append(&third->outcome.list, STR("\"a\""));
+    third->result.matched = 3;
+    buf_append(&third->result.list, STR("\"a\""));
     state_finish(fake.cluster, third);
     msg = fake_sent_to(1);
-    CHECK(msg && msg->kind == MSG_REPLY && msg->id == 77 && msg->outcome.matched == 3);
+    CHECK(msg && msg->kind == MSG_REPLY && msg->id == 77 && msg->result.matched == 3);
     CHECK(same(msg->list, STR("\"a\"")) && fake_no_result() && fake_sent_nothing());
     /* a node that has gone is not told, and that is all */
     third = begin(PENDING_COMMAND, &other);
@@ -445,7 +446,7 @@ static void a_list_without_memory_fails(void)
 
     fake_start(0);
     pending = begin(PENDING_COMMAND, &session);
-    pending->outcome.list.failed = true;
+    pending->result.list.failed = true;
     state_finish(fake.cluster, pending);
     CHECK(fake_fails(5, -1007, "out of memory"));
     fake_end();
@@ -515,7 +516,7 @@ int main(void)
     test_run("a_list_without_memory_fails", a_list_without_memory_fails);
     test_run("a_large_message_leaves_no_large_buffer", a_large_message_leaves_no_large_buffer);
     test_run("systems_are_remembered", systems_are_remembered);
-    buf_free(&fake_outcome.list);
+    buf_free(&fake_applied.list);
     fake_free_reading();
     return test_finish();
 }

@@ -445,10 +445,10 @@ static bool same_command(const struct command *a, const struct command *b)
            same(a->reason, b->reason) && good;
 }
 
-/* What was written with `outcome` was read into it, `error` and `list`. */
-static bool same_outcome(const struct cluster_msg *read, const struct outcome *written)
+/* What was written with `result` was read into it, `error` and `list`. */
+static bool same_result(const struct cluster_msg *read, const struct result *written)
 {
-    const struct outcome *got = &read->outcome;
+    const struct result *got = &read->result;
 
     return got->code == written->code && got->matched == written->matched &&
            got->queued == written->queued && got->dropped == written->dropped &&
@@ -472,7 +472,7 @@ static bool survives(const struct cluster_msg *msg)
 
     if (good)
         good =
-            CHECK(same_msg(&reading.msg, msg)) && CHECK(same_outcome(&reading.msg, &msg->outcome));
+            CHECK(same_msg(&reading.msg, msg)) && CHECK(same_result(&reading.msg, &msg->result));
     if (!good)
         printf("  that was %.*s\n", (int)text.length, text.at ? text.at : "");
     end_reading(&reading);
@@ -612,16 +612,16 @@ static void replies_survive(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct cluster_msg msg = {.kind = MSG_REPLY,
                                   .id = i,
-                                  .outcome = {.code = (enum outcome_code)rows[i].code,
+                                  .result = {.code = (enum result_code)rows[i].code,
                                               .error = rows[i].error,
                                               .matched = rows[i].counts[0],
                                               .queued = rows[i].counts[1],
                                               .dropped = rows[i].counts[2],
                                               .count = rows[i].counts[3]}};
 
-        buf_append(&msg.outcome.list, str_from(rows[i].list_text));
+        buf_append(&msg.result.list, str_from(rows[i].list_text));
         CHECK(survives(&msg));
-        buf_free(&msg.outcome.list);
+        buf_free(&msg.result.list);
     }
 }
 
@@ -663,7 +663,7 @@ static void messages_are_written(void)
                 "\"system\":\"s\",\"client\":\"c\",\"code\":3,\"msg\":\"m\",\"data\":[ 1.0 ]}"));
     msg = (struct cluster_msg){.kind = MSG_REPLY,
                                .id = 1,
-                               .outcome = {.code = OUTCOME_OFFLINE, .error = "e", .matched = 2}};
+                               .result = {.code = RESULT_OFFLINE, .error = "e", .matched = 2}};
     CHECK(msg_write(&out, &msg));
     CHECK(holds(&out, "{\"message\":\"reply\",\"id\":1,\"code\":-1003,\"error\":\"e\","
                       "\"matched\":2,\"list\":[]}"));
@@ -958,13 +958,13 @@ static void messages_at_random_do_no_harm(void)
     struct cluster_msg messages[16] = {
         {.kind = MSG_REPLY,
          .id = 9,
-         .outcome = {.code = OUTCOME_OFFLINE, .error = "e", .count = 1}},
+         .result = {.code = RESULT_OFFLINE, .error = "e", .count = 1}},
         {.kind = MSG_COUNT, .id = 1, .slot = 3},
         {.kind = MSG_STATUS, .ready = true}};
     size_t count = 3, taken = 0, refused = 0;
     uint32_t state = 20261122;
 
-    buf_append(&messages[0].outcome.list, STR("\"a\",\"b\""));
+    buf_append(&messages[0].result.list, STR("\"a\",\"b\""));
     for (int kind = COMMAND_SEND_TO_CLIENT; kind <= COMMAND_CLIENT_INFO; kind++)
         messages[count++] = (struct cluster_msg){.kind = kind % 2 ? MSG_REQUEST : MSG_SEND,
                                                  .id = 1,
@@ -980,12 +980,12 @@ static void messages_at_random_do_no_harm(void)
         if (reads(&reading, str_of(&text))) {
             taken++;
             CHECK(is_json(reading.text));
-            buf_append(&reading.msg.outcome.list, reading.msg.list);
+            buf_append(&reading.msg.result.list, reading.msg.list);
             CHECK(msg_write(&again, &reading.msg));
             if (!CHECK(reads(&second, str_of(&again)) && same_msg(&second.msg, &reading.msg)))
                 printf("  that was %.*s\n", (int)text.length, text.at);
             end_reading(&second);
-            buf_free(&reading.msg.outcome.list);
+            buf_free(&reading.msg.result.list);
         } else {
             refused++;
         }
@@ -994,7 +994,7 @@ static void messages_at_random_do_no_harm(void)
         buf_free(&again);
     }
     CHECK(taken > 1000 && refused > 1000);
-    buf_free(&messages[0].outcome.list);
+    buf_free(&messages[0].result.list);
 }
 
 /* Cut anywhere it is no msg. */
@@ -1020,7 +1020,7 @@ static const struct node_id origin = {"[::1]:8800", 1700000000123};
 static const struct wire_batch head_of_batch = {.origin = {"[::1]:8800", 1700000000123},
                                                 .lane = LANE_NOTICE,
                                                 .partition = 15,
-                                                .first = 0x0102030405060708};
+                                                .first_seq = 0x0102030405060708};
 
 /* A batch of these entries. */
 static struct buf batch_of(const struct crypto_keyring *keys, const struct wire_batch *head,
@@ -1061,7 +1061,8 @@ static void batches_survive(void)
 
         CHECK(wire_open_batch(copy, &keys, STR("wspush 0"), &batch) == WIRE_GOOD);
         CHECK(node_equal(&batch.origin, &origin) && batch.lane == LANE_NOTICE);
-        CHECK(batch.partition == 15 && batch.first == 0x0102030405060708 && batch.count == count);
+        CHECK(batch.partition == 15 && batch.first_seq == 0x0102030405060708 &&
+              batch.count == count);
         for (uint32_t i = 0; i < count; i++)
             CHECK(wire_next_entry(&batch, &entry) && str_equal(entry, entries[i]));
         CHECK(!wire_next_entry(&batch, &entry) && batch.entries.length == 0);
@@ -1127,15 +1128,15 @@ static void changed_batches_are_refused(void)
         for (unsigned bit = 0; bit < 8; bit++) {
             bytes.at[at] = (char)(bytes.at[at] ^ (int)(1u << bit));
             CHECK(open_copy(str_of(&bytes), &keys, "wspush 0") ==
-                  (at < 3 ? WIRE_MALFORMED : WIRE_STRANGE));
+                  (at < 3 ? WIRE_MALFORMED : WIRE_FOREIGN));
             bytes.at[at] = (char)(bytes.at[at] ^ (int)(1u << bit));
         }
     for (size_t length = 0; length < bytes.length; length++)
         CHECK(open_copy((struct str){bytes.at, length}, &keys, "wspush 0") ==
-              (length < 45 ? WIRE_MALFORMED : WIRE_STRANGE));
+              (length < 45 ? WIRE_MALFORMED : WIRE_FOREIGN));
     CHECK(open_copy(str_of(&bytes), &keys, "wspush 0") == WIRE_GOOD);
     buf_append(&bytes, (struct str){"", 1});
-    CHECK(open_copy(str_of(&bytes), &keys, "wspush 0") == WIRE_STRANGE);
+    CHECK(open_copy(str_of(&bytes), &keys, "wspush 0") == WIRE_FOREIGN);
     buf_free(&bytes);
 }
 
@@ -1149,14 +1150,14 @@ static void batches_of_strangers_are_refused(void)
 
     CHECK(open_copy(str_of(&bytes), &keys, "wspush 0") == WIRE_GOOD);
     CHECK(open_copy(str_of(&bytes), &both, "wspush 0") == WIRE_GOOD);
-    CHECK(open_copy(str_of(&bytes), &keys, "wspush 1") == WIRE_STRANGE);
-    CHECK(open_copy(str_of(&bytes), &keys, "wspush 00") == WIRE_STRANGE);
-    CHECK(open_copy(str_of(&bytes), &keys, "") == WIRE_STRANGE);
-    CHECK(open_copy(str_of(&bytes), &others, "wspush 0") == WIRE_STRANGE);
-    CHECK(open_copy(str_of(&bytes), &none, "wspush 0") == WIRE_STRANGE);
+    CHECK(open_copy(str_of(&bytes), &keys, "wspush 1") == WIRE_FOREIGN);
+    CHECK(open_copy(str_of(&bytes), &keys, "wspush 00") == WIRE_FOREIGN);
+    CHECK(open_copy(str_of(&bytes), &keys, "") == WIRE_FOREIGN);
+    CHECK(open_copy(str_of(&bytes), &others, "wspush 0") == WIRE_FOREIGN);
+    CHECK(open_copy(str_of(&bytes), &none, "wspush 0") == WIRE_FOREIGN);
     /* the name of a key is no proof of it */
     memcpy(bytes.at + 36, others.keys[0].name, 8);
-    CHECK(open_copy(str_of(&bytes), &both, "wspush 0") == WIRE_STRANGE);
+    CHECK(open_copy(str_of(&bytes), &both, "wspush 0") == WIRE_FOREIGN);
     buf_free(&bytes);
 }
 
@@ -1180,7 +1181,7 @@ static void versions_beside_are_understood(void)
     for (int version = 0; version < 256; version++) {
         bytes.at[35] = (char)version;
         CHECK(open_copy(str_of(&bytes), &keys, "wspush 0") ==
-              (version == WIRE_VERSION ? WIRE_GOOD : WIRE_STRANGE));
+              (version == WIRE_VERSION ? WIRE_GOOD : WIRE_FOREIGN));
         seal_again(&bytes, &keys, STR("wspush 0"));
         CHECK(open_copy(str_of(&bytes), &keys, "wspush 0") ==
               (version >= WIRE_VERSION - 1 && version <= WIRE_VERSION + 1 ? WIRE_GOOD

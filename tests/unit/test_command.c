@@ -46,7 +46,7 @@ static void pushes_are_written(void)
                                   .message_id = str_from(rows[i].message_id)};
         struct buf out = {0};
 
-        CHECK(command_write_push(&out, &command));
+        CHECK(hub_write_push(&out, &command));
         CHECK(holds(&out, rows[i].expected));
     }
 }
@@ -67,8 +67,8 @@ static void envelopes_are_written(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct buf out = {0};
 
-        CHECK(command_write_envelope(&out, rows[i].code, str_from(rows[i].msg),
-                                     str_from(rows[i].data)));
+        CHECK(
+            hub_write_envelope(&out, rows[i].code, str_from(rows[i].msg), str_from(rows[i].data)));
         CHECK(holds(&out, rows[i].expected));
     }
 }
@@ -80,8 +80,8 @@ static void writing_appends(void)
     struct buf out = {0};
 
     buf_append(&out, STR("before "));
-    CHECK(command_write_push(&out, &command));
-    CHECK(command_write_envelope(&out, 2, STR("n"), STR("3")));
+    CHECK(hub_write_push(&out, &command));
+    CHECK(hub_write_envelope(&out, 2, STR("n"), STR("3")));
     CHECK(holds(&out, "before {\"code\":0,\"msg\":\"m\",\"data\":1}"
                       "{\"code\":2,\"msg\":\"n\",\"data\":3}"));
 }
@@ -96,8 +96,8 @@ static void too_little_room_is_told(void)
     for (size_t room = 1; room <= push; room++) {
         struct buf first = {.limit = room}, second = {.limit = room};
 
-        command_write_push(&first, &command);
-        command_write_envelope(&second, 0, STR("m"), (struct str){0});
+        hub_write_push(&first, &command);
+        hub_write_envelope(&second, 0, STR("m"), (struct str){0});
         CHECK(first.failed == (room < push));
         CHECK(second.failed == (room < envelope));
         buf_free(&first);
@@ -126,25 +126,26 @@ static void says_what_clients_could_not_read(void)
         bool sends = kind <= COMMAND_SEND_TO_SYSTEM;
 
         command.kind = (enum command_kind)kind;
-        CHECK(command_is_whole(&command));
-        CHECK(command_is_whole(&bare) == (kind == COMMAND_UNBIND || kind == COMMAND_ONLINE_LIST ||
-                                          kind == COMMAND_CLIENT_INFO));
+        CHECK(wire_command_is_valid(&command));
+        CHECK(
+            wire_command_is_valid(&bare) ==
+            (kind == COMMAND_UNBIND || kind == COMMAND_ONLINE_LIST || kind == COMMAND_CLIENT_INFO));
         command.msg = (struct str){0};
-        CHECK(command_is_whole(&command) != sends);
+        CHECK(wire_command_is_valid(&command) != sends);
         command.msg = whole.msg;
         command.data = (struct str){0};
-        CHECK(command_is_whole(&command) != sends);
+        CHECK(wire_command_is_valid(&command) != sends);
         command.data = whole.data;
         command.group = (struct str){0};
-        CHECK(command_is_whole(&command) == (kind != COMMAND_BIND));
+        CHECK(wire_command_is_valid(&command) == (kind != COMMAND_BIND));
     }
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct command command = whole;
 
         command.close_code = rows[i].code;
-        CHECK(command_is_whole(&command) == rows[i].good);
+        CHECK(wire_command_is_valid(&command) == rows[i].good);
         command.reason.length++;
-        CHECK(!command_is_whole(&command));
+        CHECK(!wire_command_is_valid(&command));
     }
 }
 
@@ -153,7 +154,7 @@ static void only_three_kinds_are_published(void)
     for (int kind = 0; kind <= COMMAND_CLIENT_INFO; kind++) {
         struct command command = {.kind = (enum command_kind)kind};
 
-        CHECK(command_is_published(&command) ==
+        CHECK(wire_command_is_published(&command) ==
               (kind == COMMAND_SEND_TO_GROUP || kind == COMMAND_SEND_TO_USER ||
                kind == COMMAND_SEND_TO_SYSTEM));
     }

@@ -1,6 +1,5 @@
 /* test_conn.c - conn.c: unused input is kept, and what is queued leaves whole and in order. */
 #include "conn.h"
-#include "message.h"
 
 #include "test.h"
 
@@ -384,21 +383,21 @@ static void names_the_peer(void)
 
 static void messages_are_counted(void)
 {
-    struct message *copy = message_copy(STR("a\0b")), *none = message_copy((struct str){0});
+    struct rcbuf *copy = rcbuf_copy(STR("a\0b")), *none = rcbuf_copy((struct str){0});
 
     CHECK(copy && copy->references == 1 && copy->length == 3);
     CHECK(copy && memcmp(copy->bytes, "a\0b", 3) == 0);
     CHECK(none && none->length == 0);
-    CHECK(message_new(SIZE_MAX) == NULL);
-    message_release(copy);
-    message_release(none);
-    message_release(NULL);
+    CHECK(rcbuf_new(SIZE_MAX) == NULL);
+    rcbuf_release(copy);
+    rcbuf_release(none);
+    rcbuf_release(NULL);
 }
 
 static void queues_share_a_message(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("shared"));
+    struct rcbuf *message = rcbuf_copy(STR("shared"));
 
     open_wires(&wires);
     for (int i = 0; i < WIRES; i++) {
@@ -419,7 +418,7 @@ static void queues_share_a_message(void)
     CHECK(peer_has(&wires, 0, STR("shared")));
     CHECK(peer_has(&wires, 1, STR("")));
     CHECK(peer_has(&wires, 2, STR("sharedshared")));
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
@@ -436,7 +435,7 @@ static size_t spare_rings(const struct wires *wires)
 static void rings_are_used_again(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("four"));
+    struct rcbuf *message = rcbuf_copy(STR("four"));
 
     open_wires(&wires);
     for (int round = 0; round < 5; round++) {
@@ -453,7 +452,7 @@ static void rings_are_used_again(void)
         conn_drop_queue(&wires.conns[2]);
         CHECK(spare_rings(&wires) == WIRES && wires.shared.spare_slots == WIRES * 8);
     }
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
@@ -467,11 +466,11 @@ static void a_ring_grows_in_order(void)
     open_wires(&wires);
     for (size_t most = 3; most < 200; most += 7) {
         while (in < out + most) {
-            struct message *message = message_new(1);
+            struct rcbuf *message = rcbuf_new(1);
 
             message->bytes[0] = (char)in++;
             CHECK(conn_queue(conn, message, NO_LIMIT) && message->references == 2);
-            message_release(message);
+            rcbuf_release(message);
         }
         for (size_t i = 0; i < most; i++) {
             struct conn_cursor cursor = {.passed = (uint32_t)i};
@@ -494,23 +493,23 @@ static void a_ring_grows_in_order(void)
     close_wires(&wires);
 }
 
-static struct message *number_message(char number)
+static struct rcbuf *number_message(char number)
 {
-    return message_copy((struct str){&number, 1});
+    return rcbuf_copy((struct str){&number, 1});
 }
 
 /* Queues what `text` says: a digit is a message, a letter a pong. */
 static void queue_all(struct conn *conn, const char *text)
 {
     for (; *text; text++) {
-        struct message *message = number_message(*text);
+        struct rcbuf *message = number_message(*text);
 
         if (*text >= 'a')
             CHECK(conn_queue_pong(conn, message, NO_LIMIT));
         else
             CHECK(conn_queue(conn, message, NO_LIMIT));
         CHECK(message->references == 2);
-        message_release(message);
+        rcbuf_release(message);
     }
 }
 
@@ -557,7 +556,7 @@ static void a_pong_that_has_begun_stays(void)
 {
     struct wires wires;
     struct conn *conn = &wires.conns[0];
-    struct message *pong = message_copy(STR("long pong"));
+    struct rcbuf *pong = rcbuf_copy(STR("long pong"));
 
     open_wires(&wires);
     queue_all(conn, "1a2");
@@ -573,7 +572,7 @@ static void a_pong_that_has_begun_stays(void)
     conn_writable(conn);
     CHECK(peer_has(&wires, 0, STR("ong pongc")));
     CHECK(conn->queued == 0 && wires.shared.waiting == 0 && wires.shared.buffered == 0);
-    message_release(pong);
+    rcbuf_release(pong);
     close_wires(&wires);
 }
 
@@ -581,7 +580,7 @@ static void a_pong_that_has_begun_stays(void)
 static void memory_is_counted(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("shared"));
+    struct rcbuf *message = rcbuf_copy(STR("shared"));
     struct conn_bytes bytes;
 
     open_wires(&wires);
@@ -597,7 +596,7 @@ static void memory_is_counted(void)
     CHECK(wires.shared.buffered == wires.conns[0].input->capacity && wires.shared.buffered >= 4);
     conn_keep(&wires.conns[0], (struct conn_bytes){0});
     CHECK(wires.shared.buffered == 0);
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
@@ -622,13 +621,13 @@ static void shares_have_budgets(void)
 /* Queues a message of the stream's next `length` bytes. */
 static bool queue_stream(struct conn *conn, size_t at, size_t length)
 {
-    struct message *message = message_new(length);
+    struct rcbuf *message = rcbuf_new(length);
     bool queued;
 
     for (size_t i = 0; i < length; i++)
         message->bytes[i] = stream_byte(at + i);
     queued = conn_queue(conn, message, NO_LIMIT);
-    message_release(message);
+    rcbuf_release(message);
     return queued;
 }
 
@@ -685,14 +684,14 @@ static void leaves_whole_and_in_order(void)
 /* Queues and flushes until the socket takes no more. */
 static void fill_socket(struct conn *conn)
 {
-    struct message *message = message_new(1000);
+    struct rcbuf *message = rcbuf_new(1000);
 
     memset(message->bytes, 'f', message->length);
     while (!conn->blocked && !conn->broken) {
         conn_queue(conn, message, NO_LIMIT);
         conn_flush(conn);
     }
-    message_release(message);
+    rcbuf_release(message);
 }
 
 /* Reads until nothing is left, with flushes in between; returns how many bytes came. */
@@ -713,7 +712,7 @@ static void refuses_only_when_the_limit_waits(void)
 {
     struct wires wires;
     struct conn *conn = &wires.conns[0];
-    struct message *ten = message_copy(STR("0123456789")), *one = message_copy(STR("x"));
+    struct rcbuf *ten = rcbuf_copy(STR("0123456789")), *one = rcbuf_copy(STR("x"));
     size_t waiting;
 
     open_wires(&wires);
@@ -736,8 +735,8 @@ static void refuses_only_when_the_limit_waits(void)
     CHECK(conn_queue(conn, ten, waiting + 1));
     CHECK(conn_cost(conn) == waiting + 10 + CONN_MESSAGE_COST);
     CHECK(!conn->broken);
-    message_release(ten);
-    message_release(one);
+    rcbuf_release(ten);
+    rcbuf_release(one);
     close_wires(&wires);
 }
 
@@ -769,7 +768,7 @@ static void drops_all_but_what_has_begun(void)
 {
     struct wires wires;
     struct conn *conn = &wires.conns[0];
-    struct message *big = message_new(100000), *other = message_copy(STR("other"));
+    struct rcbuf *big = rcbuf_new(100000), *other = rcbuf_copy(STR("other"));
 
     open_wires(&wires);
     memset(big->bytes, 'b', big->length);
@@ -787,8 +786,8 @@ static void drops_all_but_what_has_begun(void)
         CHECK(drain(&wires, 0) == big->length + more * other->length);
         CHECK(big->references == 1 && other->references == 1 && conn->queued == 0);
     }
-    message_release(big);
-    message_release(other);
+    rcbuf_release(big);
+    rcbuf_release(other);
     close_wires(&wires);
 }
 
@@ -796,7 +795,7 @@ static void drops_all_when_nothing_has_begun(void)
 {
     struct wires wires;
     struct conn *conn = &wires.conns[0];
-    struct message *message = message_copy(STR("message"));
+    struct rcbuf *message = rcbuf_copy(STR("message"));
 
     open_wires(&wires);
     for (int length = 0; length < 3; length++) {
@@ -809,7 +808,7 @@ static void drops_all_when_nothing_has_begun(void)
     conn_queue(conn, message, NO_LIMIT);
     conn_flush(conn);
     CHECK(peer_has(&wires, 0, STR("message")));
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
@@ -817,7 +816,7 @@ static void a_killed_one_stays_open_and_shows(void)
 {
     struct wires wires;
     struct conn *conn = &wires.conns[1];
-    struct message *message = message_copy(STR("lost"));
+    struct rcbuf *message = rcbuf_copy(STR("lost"));
 
     open_wires(&wires);
     conn_queue(conn, message, NO_LIMIT);
@@ -831,7 +830,7 @@ static void a_killed_one_stays_open_and_shows(void)
     conn_flush(conn);
     CHECK(conn_next_dirty(&wires.shared) == conn);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
@@ -839,7 +838,7 @@ static void a_kill_drops_what_has_begun_too(void)
 {
     struct wires wires;
     struct conn *conn = &wires.conns[0];
-    struct message *big = message_new(100000);
+    struct rcbuf *big = rcbuf_new(100000);
 
     open_wires(&wires);
     memset(big->bytes, 'b', big->length);
@@ -851,14 +850,14 @@ static void a_kill_drops_what_has_begun_too(void)
     CHECK(conn->queued == 0 && !conn->first && !conn->ring && big->references == 1);
     CHECK(conn_next_dirty(&wires.shared) == conn);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
-    message_release(big);
+    rcbuf_release(big);
     close_wires(&wires);
 }
 
 static void swallows_what_nobody_will_read(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("late"));
+    struct rcbuf *message = rcbuf_copy(STR("late"));
 
     open_wires(&wires);
     conn_queue(&wires.conns[0], message, NO_LIMIT);
@@ -873,14 +872,14 @@ static void swallows_what_nobody_will_read(void)
     CHECK(message->references == 1);
     CHECK(peer_has(&wires, 0, STR("late")));
     CHECK(peer_sees_end(&wires, 1));
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
 static void dirty_ones_come_in_order(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("x"));
+    struct rcbuf *message = rcbuf_copy(STR("x"));
     static const struct {
         bool answering[WIRES];
         int queued[5], order[WIRES];
@@ -903,14 +902,14 @@ static void dirty_ones_come_in_order(void)
             CHECK(conn_next_dirty(&wires.shared) == &wires.conns[rows[row].order[i]]);
         CHECK(conn_next_dirty(&wires.shared) == NULL);
     }
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
 static void changing_places_loses_nobody(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("x"));
+    struct rcbuf *message = rcbuf_copy(STR("x"));
 
     open_wires(&wires);
     conn_queue(&wires.conns[0], message, NO_LIMIT);
@@ -925,14 +924,14 @@ static void changing_places_loses_nobody(void)
     CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
     CHECK(conn_next_dirty(&wires.shared) == &wires.conns[1]);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
 static void a_peer_that_is_gone_breaks_it(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("unread"));
+    struct rcbuf *message = rcbuf_copy(STR("unread"));
 
     open_wires(&wires);
     for (int i = 0; i < WIRES; i++) {
@@ -951,14 +950,14 @@ static void a_peer_that_is_gone_breaks_it(void)
         CHECK(conn_next_dirty(&wires.shared) == conn);
         CHECK(conn_next_dirty(&wires.shared) == NULL);
     }
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
 static void finishing_ends_the_way_out_alone(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("last"));
+    struct rcbuf *message = rcbuf_copy(STR("last"));
 
     open_wires(&wires);
     conn_queue(&wires.conns[0], message, NO_LIMIT);
@@ -984,7 +983,7 @@ static void finishing_ends_the_way_out_alone(void)
     conn_finish(&wires.conns[2]);
     CHECK(wires.conns[2].broken);
     CHECK(conn_next_dirty(&wires.shared) == &wires.conns[2]);
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
 }
 
@@ -997,7 +996,7 @@ static uint64_t bytes_waiting(const struct wires *wires)
 
     for (int i = 0; i < WIRES; i++) {
         struct conn_cursor cursor = {0};
-        const struct message *message;
+        const struct rcbuf *message;
         uint64_t queue = 0;
 
         while ((message = conn_next_queued(&wires->conns[i], &cursor)))
@@ -1027,14 +1026,14 @@ static uint64_t peer_takes(const struct wires *wires, int i, size_t most)
 static void bytes_are_counted(void)
 {
     static char content[9000];
-    struct message *messages[4] = {NULL};
+    struct rcbuf *messages[4] = {NULL};
     uint64_t taken = 0, given = 0;
     uint32_t state = 5;
     struct wires wires;
 
     open_wires(&wires);
     for (size_t i = 0; i < 4; i++)
-        messages[i] = message_copy((struct str){content, (size_t[]){1, 100, 3000, 9000}[i]});
+        messages[i] = rcbuf_copy((struct str){content, (size_t[]){1, 100, 3000, 9000}[i]});
     for (int step = 0; step < 20000 && test_good; step++) {
         int i = (int)(next_random(&state) % WIRES);
         struct conn *conn = &wires.conns[i];
@@ -1085,7 +1084,7 @@ static void bytes_are_counted(void)
     CHECK(wires.shared.waiting == 0 && wires.shared.sent == taken);
     CHECK(wires.shared.received <= given); /* a kill loses what has not been read */
     for (size_t i = 0; i < 4; i++)
-        message_release(messages[i]);
+        rcbuf_release(messages[i]);
     close_wires(&wires);
 }
 
@@ -1117,7 +1116,7 @@ static void received_bytes_are_counted(void)
 static void closing_counts_what_waited(void)
 {
     struct wires wires;
-    struct message *message = message_copy(STR("waits"));
+    struct rcbuf *message = rcbuf_copy(STR("waits"));
 
     open_wires(&wires);
     for (int i = 0; i < WIRES; i++)
@@ -1136,7 +1135,7 @@ static void closing_counts_what_waited(void)
     CHECK(wires.shared.waiting == 5 && wires.shared.sent == 0);
     conn_queue(&wires.conns[0], message, 1); /* refused after a flush */
     CHECK(wires.shared.waiting == 5 && wires.shared.sent == 5);
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
     CHECK(wires.shared.waiting == 0);
 }
@@ -1145,7 +1144,7 @@ static void closing_leaves_nothing_behind(void)
 {
     struct wires wires;
     struct conn *conn = &wires.conns[0];
-    struct message *message = message_copy(STR("lost"));
+    struct rcbuf *message = rcbuf_copy(STR("lost"));
     struct conn_bytes bytes;
 
     open_wires(&wires);
@@ -1160,7 +1159,7 @@ static void closing_leaves_nothing_behind(void)
     CHECK(conn_next_dirty(&wires.shared) == NULL); /* its memory may be gone at once */
     /* the socket had bytes that were not read: some systems tell the peer of an end, some reset */
     CHECK(recv(wires.peers[0], &(char){0}, 1, 0) <= 0);
-    message_release(message);
+    rcbuf_release(message);
     close_wires(&wires);
     CHECK(wires.shared.spare == NULL);
 }

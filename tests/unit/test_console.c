@@ -116,17 +116,17 @@ static void the_policy_fits_the_page(void)
 }
 
 /* What a request is answered; its head line and fields are given. */
-static struct message *ask(const char *head, struct http_answer *answer)
+static struct rcbuf *ask(const char *head, struct http_response *answer)
 {
     struct http_request request;
 
     CHECK(http_parse_request(str_from(head), 8192, &request) == HTTP_OK);
-    return console_answer(&console, &request, answer);
+    return console_respond(&console, &request, answer);
 }
 
 /* The same to somebody who knows the page by a tag, which stands between two texts. */
-static struct message *ask_known(const char *before, const char *tag, const char *behind,
-                                 struct http_answer *answer)
+static struct rcbuf *ask_known(const char *before, const char *tag, const char *behind,
+                                 struct http_response *answer)
 {
     char head[300];
 
@@ -153,7 +153,7 @@ static void it_is_sent_once(void)
         {"W/x", "", true, false},
         {"\"x\", \"y\"", "", false, false},
     };
-    struct http_answer answer;
+    struct http_response answer;
 
     CHECK(ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &answer) == console.page);
     CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
@@ -162,7 +162,7 @@ static void it_is_sent_once(void)
     CHECK(!ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", &answer));
     CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct message *page =
+        struct rcbuf *page =
             ask_known(rows[i].before, rows[i].tagged ? console.etag : "", rows[i].behind, &answer);
 
         if (!CHECK(page == (rows[i].known ? NULL : console.page)) ||
@@ -200,7 +200,7 @@ static void the_tag_is_of_the_page(void)
 
     CHECK(crypto_sha256(page_file(), hash));
     buf_append(&wanted, STR("\""));
-    crypto_hex(&wanted, (struct str){(const char *)hash, 8});
+    buf_append_hex(&wanted, (struct str){(const char *)hash, 8});
     buf_append(&wanted, STR("\""));
     CHECK(str_equal(str_of(&wanted), str_from(console.etag)));
     buf_free(&wanted);

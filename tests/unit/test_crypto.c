@@ -60,41 +60,6 @@ static void answers_websocket_keys(void)
     buf_free(&full);
 }
 
-static void writes_hex(void)
-{
-    struct buf out = {0}, full = {.limit = 5};
-
-    CHECK(crypto_hex(&out, STR("\0\x01\x7f\x80\xab\xff")));
-    CHECK(crypto_hex(&out, STR("")));
-    CHECK(str_equal(str_of(&out), STR("00017f80abff")));
-    CHECK(!crypto_hex(&full, STR("abc")));
-    buf_free(&out);
-    buf_free(&full);
-}
-
-static void reads_hex(void)
-{
-    static const struct str refused[] = {
-        STR_INIT(""),           STR_INIT("0"),        STR_INIT("00017f8"),   STR_INIT("00017f80a"),
-        STR_INIT("00017f80ab"), STR_INIT("00017F80"), STR_INIT("0x017f80"),  STR_INIT(" 0017f80"),
-        STR_INIT("00017f8 "),   STR_INIT("00017f8g"), STR_INIT("00017f8\0"), STR_INIT("+1017f80"),
-    };
-    unsigned char bytes[4];
-
-    CHECK(crypto_unhex(STR("00017f80"), bytes, 4) && memcmp(bytes, "\0\x01\x7f\x80", 4) == 0);
-    CHECK(crypto_unhex(STR("abcdef09"), bytes, 4) && memcmp(bytes, "\xab\xcd\xef\x09", 4) == 0);
-    CHECK(crypto_unhex(STR(""), bytes, 0));
-    for (size_t i = 0; i < COUNT(refused); i++)
-        if (!CHECK(!crypto_unhex(refused[i], bytes, 4)))
-            printf("     in row %zu of refused\n", i);
-    for (int c = 0; c < 256; c++) {
-        char digits[2] = {'0', (char)c};
-        bool digit = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-
-        CHECK(crypto_unhex((struct str){digits, 2}, bytes, 1) == digit);
-    }
-}
-
 static void compares(void)
 {
     CHECK(crypto_equal(STR("secret"), STR("secret")));
@@ -143,7 +108,7 @@ static void hashes(void)
     for (size_t i = 0; i < COUNT(vectors); i++) {
         unsigned char hash[CRYPTO_HASH_SIZE], wanted[CRYPTO_HASH_SIZE];
 
-        CHECK(crypto_unhex(str_from(vectors[i].digits), wanted, sizeof wanted));
+        CHECK(str_read_hex(str_from(vectors[i].digits), wanted, sizeof wanted));
         CHECK(crypto_sha256(vectors[i].bytes, hash) && memcmp(hash, wanted, sizeof hash) == 0);
     }
 }
@@ -167,8 +132,8 @@ static void hashes_passwords(void)
     for (size_t i = 0; i < COUNT(vectors); i++) {
         unsigned char salt[CRYPTO_SALT_SIZE], hash[CRYPTO_HASH_SIZE], wanted[CRYPTO_HASH_SIZE];
 
-        CHECK(crypto_unhex(vectors[i].salt, salt, sizeof salt));
-        CHECK(crypto_unhex(vectors[i].hash, wanted, sizeof wanted));
+        CHECK(str_read_hex(vectors[i].salt, salt, sizeof salt));
+        CHECK(str_read_hex(vectors[i].hash, wanted, sizeof wanted));
         CHECK(crypto_hash_password(vectors[i].password, salt, vectors[i].iterations, hash));
         CHECK(memcmp(hash, wanted, sizeof hash) == 0);
         CHECK(crypto_hash_password(vectors[i].password, salt, vectors[i].iterations - 1, hash));
@@ -648,10 +613,10 @@ static void proves(void)
     struct crypto_keyring others = keys_of(STR("0123456789abcdeF"));
     unsigned char proof[CRYPTO_HASH_SIZE], wanted[CRYPTO_HASH_SIZE];
 
-    CHECK(crypto_unhex(STR("7d4e7b034850bf8cdff26f432d29e6baf35552dce255a38abac55d868a8bc04d"),
+    CHECK(str_read_hex(STR("7d4e7b034850bf8cdff26f432d29e6baf35552dce255a38abac55d868a8bc04d"),
                        wanted, sizeof wanted));
     CHECK(crypto_prove(keys.keys, STR(""), proof) && memcmp(proof, wanted, sizeof proof) == 0);
-    CHECK(crypto_unhex(STR("7bd214d355ac9a6e12f86751e4430c344f7da8257b8e65938b6f49b7a5ac0da5"),
+    CHECK(str_read_hex(STR("7bd214d355ac9a6e12f86751e4430c344f7da8257b8e65938b6f49b7a5ac0da5"),
                        wanted, sizeof wanted));
     CHECK(crypto_prove(keys.keys, STR("dial a b"), proof));
     CHECK(memcmp(proof, wanted, sizeof proof) == 0);
@@ -675,7 +640,7 @@ static bool is_key(const unsigned char *key, const char *hex)
     unsigned char wanted[CRYPTO_HASH_SIZE];
     size_t length = strlen(hex) / 2;
 
-    return crypto_unhex(str_from(hex), wanted, length) && memcmp(key, wanted, length) == 0;
+    return str_read_hex(str_from(hex), wanted, length) && memcmp(key, wanted, length) == 0;
 }
 
 /* HKDF-SHA-256 with the salt "wspush"; stretched, of PBKDF2-HMAC-SHA-256. Computed with Python's
@@ -756,8 +721,6 @@ int main(void)
     test_run("crypto encodes base64 (RFC 4648)", encodes_base64);
     test_run("crypto hashes with SHA-256 (FIPS 180-4)", hashes);
     test_run("crypto answers a WebSocket key (RFC 6455, 1.3)", answers_websocket_keys);
-    test_run("crypto writes hex digits", writes_hex);
-    test_run("crypto reads hex digits and nothing else", reads_hex);
     test_run("crypto compares", compares);
     test_run("crypto gives random bytes", gives_random_bytes);
     test_run("crypto erases", erases);

@@ -820,7 +820,7 @@ static void limits_chunk_lines(void)
 }
 
 static const struct {
-    struct http_answer answer;
+    struct http_response answer;
     const char *bytes;
 } answers[] = {
     {{.status = 200, .body = STR_INIT("{}")},
@@ -860,9 +860,9 @@ static void writes_answers(void)
     for (size_t i = 0; i < COUNT(answers); i++) {
         struct buf out = {0}, full = {.limit = strlen(answers[i].bytes) - 1};
 
-        http_write_answer(&out, &answers[i].answer);
+        http_write_response(&out, &answers[i].answer);
         name_failed("answers", i, CHECK(str_equal(str_of(&out), str_from(answers[i].bytes))));
-        http_write_answer(&full, &answers[i].answer);
+        http_write_response(&full, &answers[i].answer);
         CHECK(!out.failed && full.failed);
         buf_free(&out);
         buf_free(&full);
@@ -898,7 +898,7 @@ static void writes_every_status(void)
     for (size_t i = 0; i < COUNT(lines); i++) {
         struct buf out = {0};
 
-        http_write_answer(&out, &(struct http_answer){.status = lines[i].status});
+        http_write_response(&out, &(struct http_response){.status = lines[i].status});
         CHECK(out.length > strlen(lines[i].line));
         out.length = strlen(lines[i].line);
         name_failed("lines", i, CHECK(str_equal(str_of(&out), str_from(lines[i].line))));

@@ -3,7 +3,7 @@
 #include "redis.h"
 
 #include "test.h"
-#include "worker.h"
+#include "os.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -290,7 +290,7 @@ static void each_command_of_a_pipeline_has_its_result(void)
     for (int i = 0; i < 3; i++)
         CHECK(redis_append(redis, GET));
     CHECK(redis_next(redis, &reply) && reply.number == 1);
-    CHECK(redis_next(redis, &reply) && reply.type == REDIS_REFUSAL &&
+    CHECK(redis_next(redis, &reply) && reply.type == REDIS_ERROR &&
           str_equal(reply.text, STR("WRONGTYPE no hash")));
     CHECK(says(redis_error(redis), "WRONGTYPE no hash") && redis_is_connected(redis));
     CHECK(redis_next(redis, &reply) && reply.type == REDIS_NUMBER && reply.number == 0);
@@ -371,7 +371,7 @@ static void a_server_that_cannot_serve_is_left(void)
         config = config_for("127.0.0.1", &fake);
         redis = redis_new(&config);
         CHECK(redis_call(redis, GET, &reply));
-        CHECK(!redis_call(redis, GET, &reply) && reply.type == REDIS_REFUSAL);
+        CHECK(!redis_call(redis, GET, &reply) && reply.type == REDIS_ERROR);
         check_refusal(redis, &refusals[i]);
         CHECK(call_in_time(redis, &reply) && reply.number == 2);
         redis_free(redis);
@@ -393,7 +393,7 @@ static void a_pipeline_is_read_to_its_end(void)
     redis = redis_new(&config);
     for (int i = 0; i < 3; i++)
         CHECK(redis_append(redis, GET));
-    CHECK(redis_next(redis, &reply) && reply.type == REDIS_REFUSAL && !redis_is_connected(redis));
+    CHECK(redis_next(redis, &reply) && reply.type == REDIS_ERROR && !redis_is_connected(redis));
     CHECK(redis_next(redis, &reply) && reply.number == 1);
     CHECK(redis_next(redis, &reply) && str_equal(reply.text, STR("READONLY y")));
     CHECK(!redis_append(redis, GET));              /* there is a pause */

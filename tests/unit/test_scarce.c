@@ -6,7 +6,7 @@
  * show who is there, and nothing may leak or hang. */
 #include "node.h"
 
-#include "file.h"
+#include "os.h"
 #include "loop.h"
 
 #include <arpa/inet.h>
@@ -487,7 +487,7 @@ static bool group_has(bool victim)
 /* The answer says that there was no memory, or it did not come for that reason. */
 static bool is_refused(const struct reply *reply)
 {
-    return reply->status == 0 || (reply->status == 503 && reply->code == OUTCOME_UNREACHABLE);
+    return reply->status == 0 || (reply->status == 503 && reply->code == RESULT_UNREACHABLE);
 }
 
 /* Makes a call while memory may run out. If it does, the call may fail, with nothing done if the
@@ -505,14 +505,14 @@ static bool call(const char *name, struct str body, int status, long code, void 
             printf("  %s: status %d, code %ld\n", name, reply.status, reply.code);
         return true;
     }
-    if (!CHECK(works || is_refused(&reply) || reply.code == OUTCOME_OFFLINE))
+    if (!CHECK(works || is_refused(&reply) || reply.code == RESULT_OFFLINE))
         printf("  %s: status %d, code %ld: %.*s\n", name, reply.status, reply.code,
                (int)reply.body.length, reply.body.at);
     if (reply.status == 503 && undone)
         undone();
     reply = ask(&life.caller, name, body);
-    if (!CHECK((reply.status == status && reply.code == code) || reply.code == OUTCOME_OFFLINE ||
-               reply.code == OUTCOME_REGISTERED))
+    if (!CHECK((reply.status == status && reply.code == code) || reply.code == RESULT_OFFLINE ||
+               reply.code == RESULT_REGISTERED))
         printf("  %s, again: status %d, code %ld\n", name, reply.status, reply.code);
     return false;
 }
@@ -535,7 +535,7 @@ static void send_message(const char *name, const char *target, size_t size, bool
         CHECK(is_refused(&reply) || reply.status == 200);
         if (reply.status != 200)
             reply = ask(&life.caller, name, str_of(&body));
-        CHECK(reply.status == 200 && (reply.code == 0 || reply.code == OUTCOME_OFFLINE));
+        CHECK(reply.status == 200 && (reply.code == 0 || reply.code == RESULT_OFFLINE));
     }
     CHECK(reply.status == 200 && (reply.code == 0 || life.hit));
     catch_up(&life.witness);
@@ -558,7 +558,7 @@ static void is_not_bound(void)
 
     CHECK(group_has(false));
     reply = ask(&life.asker, "client_info", named(""));
-    CHECK(reply.code == OUTCOME_OFFLINE || contains(reply.body, "\"userId\":\"\",\"extend\":\"\""));
+    CHECK(reply.code == RESULT_OFFLINE || contains(reply.body, "\"userId\":\"\",\"extend\":\"\""));
 }
 
 static void is_bound(void)
@@ -800,7 +800,7 @@ static void be_slow(void)
         if (!CHECK(reply.status == 200 || (life.hit && is_refused(&reply))))
             printf("  status %d, code %ld, hit %d: %.*s\n", reply.status, reply.code, life.hit,
                    (int)reply.body.length, reply.body.at);
-        if (reply.code == OUTCOME_OFFLINE)
+        if (reply.code == RESULT_OFFLINE)
             break;
         CHECK(i < 19);
     }
@@ -841,7 +841,7 @@ static void open_an_account(void)
     struct buf now_there = {0};
 
     call("register", json(account), 200, 0, NULL);
-    CHECK(file_read(say("%s/accounts", folder), &now_there) == 0 &&
+    CHECK(os_read_file(say("%s/accounts", folder), &now_there) == 0 &&
           lines_of(str_of(&now_there)) == lines_of(str_of(&accounts)) + 1);
     buf_free(&now_there);
     if (!life.hit)
@@ -1010,7 +1010,7 @@ static void make_accounts(void)
                   .code == 0);
     hang_up(&life.asker);
     server_close();
-    CHECK(file_read(say("%s/accounts", folder), &accounts) == 0);
+    CHECK(os_read_file(say("%s/accounts", folder), &accounts) == 0);
 }
 
 int main(void)

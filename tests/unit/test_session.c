@@ -50,14 +50,14 @@ static bool serve(struct guest *guest)
 static bool take_result(struct guest *guest)
 {
     struct account_result result;
-    struct api_answer answer;
+    struct api_response answer;
 
     if (guest->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
         return false;
-    CHECK(result.ticket == session_ticket(&guest->session));
+    CHECK(result.request_id == session_request_id(&guest->session));
     api_finish(&node.api, &result, context.unix_now, &answer);
     answer.system = (struct str){result.name, result.name_length};
-    session_answer_late(&context, &guest->session, &answer);
+    session_respond(&context, &guest->session, &answer);
     settle(guest);
     return true;
 }
@@ -87,7 +87,7 @@ static bool turn(void)
             settle(&guests[i]);
             moved = true;
         }
-    moved = hub_tell(&node.hub, SIZE_MAX) || moved;
+    moved = hub_flush_notices(&node.hub, SIZE_MAX) || moved;
     conn_end_shares(&node.shared);
     while ((conn = conn_next_dirty(&node.shared))) {
         moved = true;
@@ -123,7 +123,7 @@ static void pass(int64_t milliseconds)
         settle(&guests[i]);
         /* what was due has been done: the loop would do it again at once */
         CHECK(guests[i].session.state == SESSION_DEAD ||
-              session_deadline(&context, &guests[i].session) > context.now);
+              session_timer(&context, &guests[i].session) > context.now);
     }
     run();
 }
@@ -137,7 +137,7 @@ static bool was_ended(struct guest *guest, unsigned code, const char *reason)
 
 static int64_t deadline_of(const struct guest *guest)
 {
-    return session_deadline(&context, &guest->session) - START;
+    return session_timer(&context, &guest->session) - START;
 }
 
 /* --- coming, sending, going ------------------------------------------------------------------ */
@@ -155,7 +155,7 @@ static void open_house(void)
                                        .accounts = node.accounts,
                                        .now = START,
                                        .unix_now = UNIX_NOW,
-                                       .admin = {.hub = &node.hub,
+                                       .metrics = {.hub = &node.hub,
                                                  .api = &node.api,
                                                  .shared = &node.shared,
                                                  .log = &node.log,
@@ -169,7 +169,7 @@ static struct guest *receive_guest(void)
     struct guest *guest = &guests[guest_count++];
 
     session_open(&guest->session, far_open(&guest->far), &node.shared, context.now);
-    guest->session.slot = (uint32_t)guest_count;
+    guest->session.index = (uint32_t)guest_count;
     guest->session.generation = 7;
     run();
     return guest;
@@ -616,7 +616,7 @@ static void what_follows_a_login_waits_for_it(void)
     CHECK(guest->session.state == SESSION_WAIT && guest->session.conn.input);
     CHECK(!session_wants_input(&guest->session));
     say_to(guest, "ial HTTP/1.1\r\nHost: h\r\n\r\n");
-    CHECK(session_deadline(&context, &guest->session) == INT64_MAX);
+    CHECK(session_timer(&context, &guest->session) == INT64_MAX);
     pass(1000000);
     CHECK(got_nothing(&guest->far) && !guest->far.ended);
     worker_is_slow = false;
@@ -851,7 +851,7 @@ static void probes_are_answered(void)
             printf("  that was row %zu\n", i);
         clear_house();
     }
-    CHECK(node.api.counts[0].microseconds == 0);
+    CHECK(context.metrics.calls[0].microseconds == 0);
     close_house();
     console_close(&console);
 }
@@ -1343,10 +1343,10 @@ static void befriend(struct guest *one, struct guest *other)
                                   .system = STR("shop"),
                                   .client = quoted(str_from(both[i]->id)),
                                   .group = STR("g")};
-        struct outcome outcome = {0};
+        struct result outcome = {0};
 
         hub_apply(&node.hub, &command, &outcome);
-        CHECK(outcome.code == OUTCOME_SUCCESS);
+        CHECK(outcome.code == RESULT_SUCCESS);
     }
     run();
     far_forget(&one->far);
@@ -1397,7 +1397,7 @@ static void a_plus_is_a_space_where_nothing_else_is_known(void)
         node_register(str_from(names[i]), STR("x"));
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct guest *guest = receive_guest();
-        struct outcome outcome = {0};
+        struct result outcome = {0};
         struct command command = {.kind = COMMAND_CLIENT_INFO};
 
         say_to(guest, upgrade(say("?systemId=%s", rows[i].query), WEBSOCKET VERSION KEY));
@@ -1407,7 +1407,7 @@ static void a_plus_is_a_space_where_nothing_else_is_known(void)
             command.system = str_from(rows[i].system);
             command.client = quoted(str_from(guest->id));
             hub_apply(&node.hub, &command, &outcome);
-            CHECK(outcome.code == OUTCOME_SUCCESS);
+            CHECK(outcome.code == RESULT_SUCCESS);
             buf_free(&outcome.list);
         } else {
             CHECK(got_text(&guest->far, "{\"code\":-1001,\"msg\":\"systemId is not registered\","
@@ -1867,10 +1867,10 @@ static void close_by_command(const struct guest *guest)
                               .client = quoted(str_from(guest->id)),
                               .close_code = 4000,
                               .reason = STR("enough")};
-    struct outcome outcome = {0};
+    struct result outcome = {0};
 
     hub_apply(&node.hub, &command, &outcome);
-    CHECK(outcome.code == OUTCOME_SUCCESS);
+    CHECK(outcome.code == RESULT_SUCCESS);
     run();
 }
 
@@ -2301,7 +2301,7 @@ static void expiring_says_whether_it_pinged(void)
     context.now += 5000;
     CHECK(!session_expire(&context, &guest->session));
     CHECK(guest->session.state == SESSION_DEAD);
-    CHECK(session_deadline(&context, &guest->session) == INT64_MAX);
+    CHECK(session_timer(&context, &guest->session) == INT64_MAX);
     CHECK(!session_expire(&context, &guest->session));
     close_house();
 }
@@ -2463,9 +2463,9 @@ static void a_post_is_pushed(void)
 
 static void tickets_name_slot_and_generation(void)
 {
-    struct session session = {.slot = 5, .generation = 0xfedcba98};
+    struct session session = {.index = 5, .generation = 0xfedcba98};
 
-    CHECK(session_ticket(&session) == 0xfedcba9800000005);
+    CHECK(session_request_id(&session) == 0xfedcba9800000005);
 }
 
 /* --- pings and silence ----------------------------------------------------------------------- */
@@ -3006,10 +3006,10 @@ static void the_admin_listener_has_paths_of_its_own(void)
     CHECK(got_all(guest, plain("405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n",
                                "this listener takes GET\n")));
     CHECK(guest->session.state == SESSION_HTTP && node.hub.clients.count == 0);
-    for (size_t i = 0; i <= ADMIN_HANDSHAKES; i++)
-        CHECK(context.admin.handshakes[i] == 0);
+    for (size_t i = 0; i <= METRICS_HANDSHAKES; i++)
+        CHECK(context.metrics.handshakes[i] == 0);
     for (unsigned route = 0; route < API_ROUTES; route++)
-        CHECK(node.api.counts[route].microseconds == 0);
+        CHECK(context.metrics.calls[route].microseconds == 0);
     say_to(guest, "BAD\r\n\r\n");
     CHECK(contains(far_receive(&guest->far), "HTTP/1.1 400 Bad Request"));
     close_house();
@@ -3113,7 +3113,7 @@ static void handshakes_are_counted(void)
         {"GET /wss HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n", 9},
         {"GET /ws HTTP/1.1\r\n\r\n", 9}, /* no good request at all */
     };
-    uint64_t expected[ADMIN_HANDSHAKES + 1] = {0};
+    uint64_t expected[METRICS_HANDSHAKES + 1] = {0};
 
     open_house();
     strcpy(node.config.allowed_origins, "https://a.example");
@@ -3124,11 +3124,11 @@ static void handshakes_are_counted(void)
         guest->session.over_limit = place == 5;
         context.stopping = place == 6;
         say_to(guest, i < COUNT(rows) ? rows[i].request : GET_SHOP);
-        if (place <= ADMIN_HANDSHAKES)
+        if (place <= METRICS_HANDSHAKES)
             expected[place]++;
-        if (!CHECK(memcmp(context.admin.handshakes, expected, sizeof expected) == 0))
+        if (!CHECK(memcmp(context.metrics.handshakes, expected, sizeof expected) == 0))
             printf("  that was row %zu\n", i);
-        CHECK(guest->session.upgraded == (place == 0));
+        CHECK(guest->session.is_websocket == (place == 0));
         clear_house();
     }
     close_house();
@@ -3142,18 +3142,18 @@ static void messages_from_clients_are_counted(void)
     open_house();
     guest = receive_client();
     send_frame(guest, 0x81, STR("one"));
-    CHECK(context.admin.received_messages == 1);
+    CHECK(context.metrics.received_messages == 1);
     send_frame(guest, 0x01, STR("tw"));
     send_frame(guest, 0x89, STR("a ping between"));
-    CHECK(context.admin.received_messages == 1);
+    CHECK(context.metrics.received_messages == 1);
     send_frame(guest, 0x80, STR("o"));
-    CHECK(context.admin.received_messages == 2);
+    CHECK(context.metrics.received_messages == 2);
     send_pieces(guest, STR("\x82\x83\0\0\0\0abc"), 1);
-    CHECK(context.admin.received_messages == 3);
+    CHECK(context.metrics.received_messages == 3);
     send_frame(guest, 0x81, STR("ping"));
-    CHECK(context.admin.received_messages == 4);
+    CHECK(context.metrics.received_messages == 4);
     send_frame(guest, 0x88, STR("\x03\xe8"));
-    CHECK(context.admin.received_messages == 4);
+    CHECK(context.metrics.received_messages == 4);
     close_house();
 }
 
@@ -3170,7 +3170,7 @@ static void calls_are_counted_and_logged(void)
         " remote=\"127.0.0.1\"\n", " remote=\"127.0.0.1\" system=\"shop\"\n",
         " remote=\"127.0.0.1\" system=\"a\"\n", " remote=\"127.0.0.1\"\n"};
     unsigned list = api_route(STR("/api/get_online_list")), login = api_route(STR("/api/login"));
-    uint64_t before = admin_clock();
+    int64_t before = os_now_us();
     struct guest *guest;
 
     open_house();
@@ -3192,19 +3192,19 @@ static void calls_are_counted_and_logged(void)
             !CHECK(strcmp(rest + strspn(rest, "0123456789"), ends[i]) == 0))
             printf("  got: %s", got);
     }
-    CHECK(node.api.counts[API_ROUTES - 1].codes[1] == 2 && node.api.counts[list].codes[0] == 1);
-    CHECK(node.api.counts[login].codes[6] == 1 && node.api.login_failures == 1);
-    CHECK(node.api.counts[login].microseconds > 0 &&
-          node.api.counts[login].microseconds <= admin_clock() - before);
+    CHECK(context.metrics.calls[API_ROUTES - 1].codes[1] == 2 && context.metrics.calls[list].codes[0] == 1);
+    CHECK(context.metrics.calls[login].codes[6] == 1 && node.api.login_failures == 1);
+    CHECK(context.metrics.calls[login].microseconds > 0 &&
+          context.metrics.calls[login].microseconds <= (uint64_t)(os_now_us() - before));
     say_to(guest, GET_SHOP);
     CHECK(is_logged(""));
     node.log.level = LOG_INFO;
     guest = receive_guest();
     say_to(guest, GET_NOTHING);
-    CHECK(is_logged("") && node.api.counts[API_ROUTES - 1].codes[1] == 3);
+    CHECK(is_logged("") && context.metrics.calls[API_ROUTES - 1].codes[1] == 3);
     guest->session.over_limit = true; /* is answered before it is a call */
     say_to(guest, GET_NOTHING);
-    CHECK(node.api.counts[API_ROUTES - 1].codes[API_CODES - 2] == 0);
+    CHECK(context.metrics.calls[API_ROUTES - 1].codes[METRICS_CODES - 2] == 0);
     close_house();
 }
 

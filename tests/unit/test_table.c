@@ -163,6 +163,41 @@ static void what_is_not_there_is_not_removed(void)
     table_free(&table);
 }
 
+/* A walk in pieces, while a third of the items leave and others come: it visits all that stay. */
+static void a_scan_goes_on_after_changes(void)
+{
+    static struct item items[ITEMS];
+    struct table table = {0};
+    struct table_scan scan = {0};
+    size_t missed = 0, visits = 0;
+    uint32_t random = 88172645u;
+
+    for (size_t i = 0; i < ITEMS; i++) { /* long runs, also around the end */
+        items[i] = (struct item){next_random(&random) % 100 * 0x9e3779b1, false};
+        if (i < ITEMS / 3 * 2)
+            CHECK(table_add(&table, items[i].hash, &items[i]));
+    }
+    for (size_t next = 0;; visits++) {
+        struct item *item = table_scan_next(&table, &scan);
+
+        if (!item)
+            break;
+        item->in = true;
+        if (visits % 3 || next == ITEMS / 3)
+            continue;
+        CHECK(table_remove(&table, items[next].hash, &items[next]));
+        CHECK(table_add(&table, items[next + ITEMS / 3 * 2].hash, &items[next + ITEMS / 3 * 2]));
+        next++;
+        scan.probes = 0;
+    }
+    for (size_t i = ITEMS / 3; i < ITEMS / 3 * 2; i++)
+        missed += !items[i].in;
+    CHECK(missed == 0 && visits < 20 * ITEMS && table_scan_next(&table, &scan) == NULL);
+    table_free(&table);
+    scan = (struct table_scan){0};
+    CHECK(table_scan_next(&table, &scan) == NULL);
+}
+
 static void null_is_refused(void)
 {
     struct item item = {7, true};
@@ -201,6 +236,7 @@ int main(void)
     test_run("one_hash_for_all", one_hash_for_all);
     test_run("an_empty_table_holds_nothing", an_empty_table_holds_nothing);
     test_run("what_is_not_there_is_not_removed", what_is_not_there_is_not_removed);
+    test_run("a_scan_goes_on_after_changes", a_scan_goes_on_after_changes);
     test_run("null_is_refused", null_is_refused);
     test_run("entries_are_not_freed", entries_are_not_freed);
     return test_finish();

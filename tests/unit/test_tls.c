@@ -235,11 +235,11 @@ static void client_says(struct wire *wire, struct str text)
 
 static void queue(struct wire *wire, size_t length, char fill)
 {
-    struct message *message = message_new(length);
+    struct rcbuf *message = rcbuf_new(length);
 
     memset(message->bytes, fill, length);
     CHECK(conn_queue(&wire->conn, message, NO_LIMIT));
-    message_release(message);
+    rcbuf_release(message);
 }
 
 /* True if `got` is `counts[i]` times the letter of `letters`, one after the other. */
@@ -1058,11 +1058,11 @@ static void a_shared_key_secures_both_ways(void)
     CHECK(open_pair(&pair, context, context, 0));
     CHECK(!conn_failure(&pair.client) && !conn_has_wrong_key(&pair.client));
     for (int i = 0; i < 2; i++) {
-        struct message *message = message_new(i ? 300000 : 200000);
+        struct rcbuf *message = rcbuf_new(i ? 300000 : 200000);
 
         memset(message->bytes, i ? 's' : 'c', message->length);
         CHECK(conn_queue(i ? &pair.server : &pair.client, message, NO_LIMIT));
-        message_release(message);
+        rcbuf_release(message);
     }
     for (int turn = 0; turn < TURNS_MAX && (there.length < 200000 || back.length < 300000);
          turn++) {

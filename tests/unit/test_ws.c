@@ -759,7 +759,7 @@ static void reads_what_a_server_writes(void)
     from_server = true;
     for (size_t i = 0; i < COUNT(lengths); i++) {
         struct buf payload = {0}, bytes = {0}, story = {0};
-        struct message *message;
+        struct rcbuf *message;
 
         fill(&payload, lengths[i]);
         message = ws_frame(WS_BINARY, str_of(&payload));
@@ -773,7 +773,7 @@ static void reads_what_a_server_writes(void)
             !tells(str_of(&bytes), LIMIT, 1, 1, str_of(&story)) ||
             !tells(str_of(&bytes), LIMIT, 1000, 1021, str_of(&story)))
             printf("     with length %zu\n", lengths[i]);
-        message_release(message);
+        rcbuf_release(message);
         buf_free(&payload);
         buf_free(&bytes);
         buf_free(&story);
@@ -781,11 +781,11 @@ static void reads_what_a_server_writes(void)
     from_server = false;
 }
 
-static bool is_message(struct message *message, struct str bytes)
+static bool is_message(struct rcbuf *message, struct str bytes)
 {
     bool good = message && str_equal((struct str){message->bytes, message->length}, bytes);
 
-    message_release(message);
+    rcbuf_release(message);
     return good;
 }
 
@@ -812,7 +812,7 @@ static void reads_what_it_masks(void)
 
     for (size_t i = 0; i < COUNT(lengths) * COUNT(masks); i++) {
         struct buf payload = {0}, same = {0}, story = {0};
-        struct message *message;
+        struct rcbuf *message;
         struct str bytes;
         size_t length = lengths[i / COUNT(masks)];
 
@@ -828,7 +828,7 @@ static void reads_what_it_masks(void)
         if (!tells(bytes, LIMIT, bytes.length, 1, str_of(&story)) ||
             !tells(bytes, LIMIT, 7, 1021, str_of(&story)))
             printf("     with length %zu\n", length);
-        message_release(message);
+        rcbuf_release(message);
         buf_free(&payload);
         buf_free(&same);
         buf_free(&story);

@@ -1,28 +1,27 @@
-/* test_admin.c - admin.c: every metric's name, place and value, the histograms, and the answers of
- * the admin listener. */
-#include "admin.h"
+/* test_metrics.c - metrics.c: every metric's name, place and value, the histograms, and the
+ * responses of the admin listener. */
+#include "metrics.h"
 
 #include "node.h"
 
-#include <time.h>
 
-static struct admin admin;
+static struct metrics metrics;
 static struct log_state log_state;
 static const struct log quiet = {.state = &log_state};
 static struct str text; /* of the last answer */
-static struct api_answer answer;
+static struct api_response answer;
 
 static const char *host = ""; /* of the next request */
 
 static void open_office(void)
 {
     node_open();
-    admin = (struct admin){.hub = &node.hub,
-                           .api = &node.api,
-                           .shared = &node.shared,
-                           .log = &quiet,
-                           .version = "1.2.3",
-                           .started = UNIX_NOW};
+    metrics = (struct metrics){.hub = &node.hub,
+                               .api = &node.api,
+                               .shared = &node.shared,
+                               .log = &quiet,
+                               .version = "1.2.3",
+                               .started = UNIX_NOW};
 }
 
 static void close_office(void)
@@ -38,7 +37,7 @@ static void ask(const char *method, const char *path, bool stopping)
         .method = str_from(method), .path = str_from(path), .host = str_from(host)};
 
     buf_free(&answer.body);
-    admin_answer(&admin, stopping, &request, &answer);
+    metrics_respond(&metrics, stopping, &request, &answer);
     text = str_of(&answer.body);
 }
 
@@ -171,19 +170,19 @@ static void every_number_has_its_name(void)
     };
 
     open_office();
-    admin.reloads[0] = 101;
-    admin.reloads[1] = 102;
+    metrics.reloads[0] = 101;
+    metrics.reloads[1] = 102;
     log_state.lost = 117;
-    admin.connections = 103;
-    node.hub.kinds[AUDIENCE_SYSTEM] = 104;
-    node.hub.kinds[AUDIENCE_GROUP] = 105;
-    node.hub.kinds[AUDIENCE_USER] = 106;
-    admin.parked = 107;
-    admin.threads = 108;
-    admin.accepted = 109;
-    admin.refused = 110;
+    metrics.connections = 103;
+    node.hub.kinds[CHANNEL_SYSTEM] = 104;
+    node.hub.kinds[CHANNEL_GROUP] = 105;
+    node.hub.kinds[CHANNEL_USER] = 106;
+    metrics.parked = 107;
+    metrics.threads = 108;
+    metrics.accepted = 109;
+    metrics.refused = 110;
     node.hub.counts.slow = 111;
-    admin.received_messages = 112;
+    metrics.received_messages = 112;
     node.hub.counts.sent = 113;
     node.hub.counts.dropped = 114;
     node.shared.received = 5000000000;
@@ -191,7 +190,7 @@ static void every_number_has_its_name(void)
     node.shared.waiting = 115;
     node.api.login_failures = 116;
     node.shared.buffered = 117;
-    admin.shed = 118;
+    metrics.shed = 118;
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(lines); i++)
         CHECK(has_line(lines[i]));
@@ -225,8 +224,8 @@ static void handshakes_are_counted_by_status(void)
     open_office();
     for (size_t i = 0; i < COUNT(rows); i++)
         for (size_t times = 0; times <= i; times++)
-            admin_count_handshake(&admin, rows[i].status);
-    admin_count_handshake(&admin, 0); /* another of the others */
+            metrics_count_handshake(&metrics, rows[i].status);
+    metrics_count_handshake(&metrics, 0); /* another of the others */
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(rows); i++)
         CHECK(has_line(say("wspush_handshakes_total{status=\"%s\"} %zu", rows[i].label,
@@ -251,49 +250,55 @@ static void closes_are_counted_by_code(void)
 
 static void calls_are_counted_by_path_and_code(void)
 {
-    static const int codes[] = {0, -1, -1001, -1002, -1003, -1004, -1005, -1006, -1007};
+    static const int codes[METRICS_CODES] = {0,     -1,    -1001, -1002, -1003,
+                                             -1004, -1005, -1006, -1007};
 
     open_office();
-    CHECK(COUNT(codes) == API_CODES);
     for (unsigned route = 0; route < API_ROUTES; route++)
-        for (unsigned code = 0; code < API_CODES; code++)
-            node.api.counts[route].codes[code] = 100 * route + code + 1;
+        for (unsigned code = 0; code < METRICS_CODES; code++)
+            for (unsigned times = 0; times <= 9 * route + code; times++)
+                metrics_count_call(&metrics, route, (enum result_code)codes[code], 1);
     ask("GET", "/metrics", false);
     for (unsigned route = 0; route < API_ROUTES; route++)
-        for (unsigned code = 0; code < API_CODES; code++) {
+        for (unsigned code = 0; code < METRICS_CODES; code++) {
             struct str path = route == API_ROUTES - 1 ? STR("other") : api_path(route);
 
             CHECK(has_line(say("wspush_api_requests_total{route=\"%.*s\",code=\"%d\"} %u",
-                               (int)path.length, path.at, codes[code], 100 * route + code + 1)));
+                               (int)path.length, path.at, codes[code], 9 * route + code + 1)));
         }
     close_office();
 }
 
-/* A bucket holds those of the buckets before it, and the last one all. */
-static void buckets_add_up(void)
+/* A duration that is a bound falls into the bucket below it. A bucket of the output includes those
+ * before it, and the last one all. */
+static void durations_fall_into_buckets(void)
 {
-    static const char *const bounds[] = {"0.0001", "0.00025", "0.0005", "0.001", "0.0025", "0.005",
-                                         "0.01",   "0.025",   "0.1",    "0.25",  "1",      "5"};
-    struct api_count *count = &node.api.counts[API_ROUTES - 1];
-    uint64_t sum = 0;
+    static const struct {
+        uint64_t bound;
+        const char *seconds;
+    } rows[METRICS_BUCKETS] = {{100, "0.0001"},  {250, "0.00025"}, {500, "0.0005"},
+                               {1000, "0.001"},  {2500, "0.0025"}, {5000, "0.005"},
+                               {10000, "0.01"},  {25000, "0.025"}, {100000, "0.1"},
+                               {250000, "0.25"}, {1000000, "1"},   {5000000, "5"}};
+    const unsigned route = API_ROUTES - 1;
+    uint64_t sum = 5000001;
 
     open_office();
-    CHECK(COUNT(bounds) == API_RANGES);
-    for (unsigned i = 0; i < API_RANGES; i++)
-        count->ranges[i] = 10 + i;
-    count->codes[0] = 200;
-    count->codes[API_CODES - 1] = 20;
-    count->microseconds = 61000250;
+    for (unsigned i = 0; i < METRICS_BUCKETS; i++) {
+        metrics_count_call(&metrics, route, i % 2 ? RESULT_LIMIT : RESULT_SUCCESS, rows[i].bound);
+        metrics_count_call(&metrics, route, RESULT_SUCCESS, i ? rows[i - 1].bound + 1 : 0);
+        sum += rows[i].bound + (i ? rows[i - 1].bound + 1 : 0);
+    }
+    metrics_count_call(&metrics, route, RESULT_SUCCESS, 5000001);
     ask("GET", "/metrics", false);
-    for (unsigned i = 0; i < API_RANGES; i++) {
-        sum += 10 + i;
+    for (unsigned i = 0; i < METRICS_BUCKETS; i++)
         CHECK(has_line(say("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"%s\"} "
                            "%u",
-                           bounds[i], (unsigned)sum)));
-    }
-    CHECK(has_line("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"+Inf\"} 220"));
-    CHECK(has_line("wspush_api_request_duration_seconds_sum{route=\"other\"} 61.00025"));
-    CHECK(has_line("wspush_api_request_duration_seconds_count{route=\"other\"} 220"));
+                           rows[i].seconds, 2 * (i + 1))));
+    CHECK(has_line("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"+Inf\"} 25"));
+    CHECK(has_line("wspush_api_request_duration_seconds_count{route=\"other\"} 25"));
+    CHECK(has_line(say("wspush_api_request_duration_seconds_sum{route=\"other\"} %u.%06u",
+                       (unsigned)(sum / 1000000), (unsigned)(sum % 1000000))));
     CHECK(has_line("wspush_api_request_duration_seconds_count{route=\"/api/login\"} 0"));
     close_office();
 }
@@ -319,7 +324,7 @@ static void seconds_have_no_zeros_at_their_end(void)
 
     open_office();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        node.api.counts[0].microseconds = rows[i].microseconds;
+        metrics.calls[0].microseconds = rows[i].microseconds;
         ask("GET", "/metrics", false);
         CHECK(has_line(say("wspush_api_request_duration_seconds_sum{route=\"/api/register\"} %s",
                            rows[i].seconds)));
@@ -344,18 +349,6 @@ static void cpu_time_is_told(void)
     CHECK(seconds >= (double)before / CLOCKS_PER_SEC - 0.1 &&
           seconds <= (double)after / CLOCKS_PER_SEC + 0.1);
     close_office();
-}
-
-static void the_clock_is_steady_and_in_microseconds(void)
-{
-    struct timespec before, after;
-    uint64_t now;
-
-    clock_gettime(CLOCK_MONOTONIC, &before);
-    now = admin_clock();
-    clock_gettime(CLOCK_MONOTONIC, &after);
-    CHECK(now >= (uint64_t)before.tv_sec * 1000000 + (uint64_t)before.tv_nsec / 1000);
-    CHECK(now <= (uint64_t)after.tv_sec * 1000000 + (uint64_t)after.tv_nsec / 1000);
 }
 
 static void answers_follow_path_and_method(void)
@@ -452,7 +445,8 @@ static void hosts_are_addresses(void)
 static void draining_is_not_ready(void)
 {
     open_office();
-    CHECK(!admin_unready(&admin, false) && strcmp(admin_unready(&admin, true), "draining") == 0);
+    CHECK(!metrics_not_ready_reason(&metrics, false) &&
+          strcmp(metrics_not_ready_reason(&metrics, true), "draining") == 0);
     ask("GET", "/readyz", true);
     CHECK(answer.status == 503 && same(text, STR("not ready: draining\n")));
     ask("HEAD", "/readyz", true);
@@ -472,10 +466,9 @@ int main(void)
     test_run("handshakes_are_counted_by_status", handshakes_are_counted_by_status);
     test_run("closes_are_counted_by_code", closes_are_counted_by_code);
     test_run("calls_are_counted_by_path_and_code", calls_are_counted_by_path_and_code);
-    test_run("buckets_add_up", buckets_add_up);
+    test_run("durations_fall_into_buckets", durations_fall_into_buckets);
     test_run("seconds_have_no_zeros_at_their_end", seconds_have_no_zeros_at_their_end);
     test_run("cpu_time_is_told", cpu_time_is_told);
-    test_run("the_clock_is_steady_and_in_microseconds", the_clock_is_steady_and_in_microseconds);
     test_run("answers_follow_path_and_method", answers_follow_path_and_method);
     test_run("hosts_are_addresses", hosts_are_addresses);
     test_run("draining_is_not_ready", draining_is_not_ready);

@@ -1,22 +1,34 @@
-/* test_address.c - address.c: who is a trusted proxy, whom it names, and how many connections each
- * address has. */
-#include "address.h"
+/* test_listener.c - listener.c: who is a trusted proxy, whom it names, how many connections there
+ * are of each address, and what is accepted. */
+#include "listener.h"
 
 #include "conn.h"
 #include "test.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 static struct config config;
-static struct addresses addresses;
+static struct log quiet;
+static struct listener listener;
 
 static void open_with(const char *trusted, uint64_t max_per_ip)
 {
     config_defaults(&config);
     snprintf(config.trusted_proxies, sizeof config.trusted_proxies, "%s", trusted);
     config.max_per_ip = max_per_ip;
-    CHECK(addresses_open(&addresses, &config, 7));
+    listener = (struct listener){.config = &config,
+                                 .log = &quiet,
+                                 .clients = -1,
+                                 .admin = -1,
+                                 .max_connections = 10,
+                                 .seed = 7};
+    CHECK(listener_open(&listener));
 }
 
 /* An address as connections have it; "" is that of a peer on a Unix-domain socket. */
@@ -34,7 +46,7 @@ static bool trusts(const char *text)
     unsigned char address[16];
 
     put_address(address, text);
-    return address_is_trusted(&addresses, address);
+    return listener_trusts(&listener, address);
 }
 
 static void networks_are_trusted(void)
@@ -48,16 +60,16 @@ static void networks_are_trusted(void)
     CHECK(trusts("::1") && !trusts("::2") && !trusts("1::1"));
     CHECK(trusts("::ffff:10.0.0.1") && !trusts("::10.0.0.1"));
     CHECK(trusts(""));
-    addresses_close(&addresses);
+    listener_close(&listener);
     open_with("", 0);
     CHECK(trusts("") && !trusts("127.0.0.1") && !trusts("::1") && !trusts("0.0.0.0"));
-    addresses_close(&addresses);
+    listener_close(&listener);
     open_with("0.0.0.0/0", 0);
     CHECK(trusts("127.0.0.1") && !trusts("::1") && !trusts("2001:db8::1"));
-    addresses_close(&addresses);
+    listener_close(&listener);
     open_with("::/0", 0);
     CHECK(trusts("2001:db8::1"));
-    addresses_close(&addresses);
+    listener_close(&listener);
 }
 
 /* As many entries as the text has room for. */
@@ -68,8 +80,8 @@ static void all_networks_are_kept(void)
     for (int i = 0; i < 680; i++)
         memcpy(text + 3 * i, ",::", 4);
     open_with(text, 0);
-    CHECK(addresses.proxy_count == 680);
-    addresses_close(&addresses);
+    CHECK(listener.proxy_count == 680);
+    listener_close(&listener);
 }
 
 /* True if a request of `peer` with up to three fields is that of `expected`. */
@@ -88,7 +100,7 @@ static bool finds(const char *peer, const char *const fields[3], const char *exp
     }
     put_address(address, peer);
     put_address(wanted, expected);
-    address_find(&addresses, &request, address);
+    listener_find_client(&listener, &request, address);
     return memcmp(address, wanted, 16) == 0;
 }
 
@@ -139,7 +151,7 @@ static void the_last_one_who_is_no_proxy_is_the_client(void)
     for (size_t i = 0; i < COUNT(cases); i++)
         if (!CHECK(finds(cases[i].peer, cases[i].fields, cases[i].client)))
             printf("  case %zu\n", i);
-    addresses_close(&addresses);
+    listener_close(&listener);
 }
 
 static void what_is_no_address_ends_the_walk(void)
@@ -195,7 +207,7 @@ static void what_is_no_address_ends_the_walk(void)
         if (!CHECK(finds("10.0.0.1", (const char *const[3]){list}, "10.0.0.2")))
             printf("  %s\n", bad[i]);
     }
-    addresses_close(&addresses);
+    listener_close(&listener);
 }
 
 /* A NUL is no end. */
@@ -208,9 +220,9 @@ static void a_nul_is_no_end(void)
     open_with("10.0.0.0/8", 0);
     put_address(address, "10.0.0.1");
     put_address(proxy, "10.0.0.1");
-    address_find(&addresses, &request, address);
+    listener_find_client(&listener, &request, address);
     CHECK(memcmp(address, proxy, 16) == 0);
-    addresses_close(&addresses);
+    listener_close(&listener);
 }
 
 static bool counts(const char *text)
@@ -218,7 +230,7 @@ static bool counts(const char *text)
     unsigned char address[16];
 
     put_address(address, text);
-    return address_count(&addresses, address);
+    return listener_count(&listener, address);
 }
 
 static void uncount(const char *text)
@@ -226,7 +238,7 @@ static void uncount(const char *text)
     unsigned char address[16];
 
     put_address(address, text);
-    address_uncount(&addresses, address);
+    listener_uncount(&listener, address);
 }
 
 static void connections_are_counted(void)
@@ -246,16 +258,103 @@ static void connections_are_counted(void)
     uncount("203.0.113.5");
     uncount("203.0.113.5"); /* it is not there */
     CHECK(counts("203.0.113.5"));
-    addresses_forget(&addresses);
+    listener_forget(&listener);
     CHECK(counts("203.0.113.6") && counts("203.0.113.6") && !counts("203.0.113.6"));
     config.max_per_ip = 0; /* as a reload may have it */
     CHECK(counts("203.0.113.6"));
-    addresses_close(&addresses);
-    addresses_close(&addresses);
+    listener_close(&listener);
+    listener_close(&listener);
+}
+
+/* Connects to the clients' socket. */
+static int connect_to(int socket_of_listener)
+{
+    struct sockaddr_in address = {0};
+    socklen_t length = sizeof address;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    CHECK(getsockname(socket_of_listener, (struct sockaddr *)&address, &length) == 0);
+    CHECK(connect(fd, (struct sockaddr *)&address, length) == 0);
+    return fd;
+}
+
+static void accept_fixture(const char *trusted)
+{
+    open_with(trusted, 2);
+    listener.max_connections = 3;
+    listener.clients = listener_bind("test", "127.0.0.1", 0, LISTENER_SERVE);
+    listener.admin = listener_bind("test", "127.0.0.1", 0, LISTENER_SERVE);
+}
+
+/* Connects and accepts; `over_limit` is what is expected. */
+static bool accepts(size_t open, bool by_proxy, bool over_limit)
+{
+    struct listener_connection connection = {.fd = -1};
+    int peer = connect_to(listener.clients);
+    bool good = listener_accept(&listener, open, 1000, &connection) &&
+                connection.by_proxy == by_proxy && connection.over_limit == over_limit &&
+                connection.address[12] == 127;
+
+    close(connection.fd);
+    close(peer);
+    return good;
+}
+
+static void limits_are_noticed_when_accepting(void)
+{
+    accept_fixture("");
+    CHECK(accepts(0, false, false) && accepts(1, false, false));
+    CHECK(accepts(2, false, true)); /* max_per_ip */
+    uncount("127.0.0.1");
+    uncount("127.0.0.1");
+    CHECK(accepts(2, false, false));
+    uncount("127.0.0.1");
+    CHECK(accepts(3, false, true)); /* max_connections */
+    listener_close(&listener);
+    CHECK(listener.clients == -1 && listener.admin == -1);
+    accept_fixture("127.0.0.1");
+    for (int i = 0; i < 4; i++)
+        CHECK(accepts(0, true, false));
+    CHECK(accepts(3, true, true));
+    listener_close(&listener);
+}
+
+static void accepting_pauses_and_stops(void)
+{
+    struct listener_connection connection;
+    int peer;
+
+    accept_fixture("");
+    CHECK(!listener_accept(&listener, 0, 1000, &connection)); /* nobody is there */
+    CHECK(!listener_is_paused(&listener, 1000));
+    peer = connect_to(listener.clients);
+    listener_pause(&listener, EMFILE, 0, 1000);
+    CHECK(listener_is_paused(&listener, 1000 + LISTENER_PAUSE - 1));
+    CHECK(!listener_accept(&listener, 0, 1000 + LISTENER_PAUSE - 1, &connection));
+    CHECK(!listener_accept_admin(&listener, 0, 1000, &connection));
+    CHECK(!listener_is_paused(&listener, 1000 + LISTENER_PAUSE));
+    CHECK(listener_accept(&listener, 0, 1000 + LISTENER_PAUSE, &connection));
+    close(connection.fd);
+    close(peer);
+    listener_stop(&listener);
+    CHECK(!listener_accept(&listener, 0, 5000, &connection));
+    peer = connect_to(listener.admin);
+    CHECK(listener_accept_admin(&listener, 99, 5000, &connection));
+    CHECK(!connection.over_limit && !connection.by_proxy);
+    close(connection.fd);
+    close(peer);
+    listener_close(&listener);
+}
+
+static void hosts_overlap(void)
+{
+    CHECK(listener_overlaps("127.0.0.1", "127.0.0.1") && listener_overlaps("0.0.0.0", "10.0.0.1"));
+    CHECK(listener_overlaps("10.0.0.1", "::") && !listener_overlaps("10.0.0.1", "127.0.0.1"));
 }
 
 int main(void)
 {
+    quiet = (struct log){.file = tmpfile()};
     test_run("networks are trusted", networks_are_trusted);
     test_run("all networks are kept", all_networks_are_kept);
     test_run("the last one who is no proxy is the client",
@@ -263,5 +362,9 @@ int main(void)
     test_run("what is no address ends the walk", what_is_no_address_ends_the_walk);
     test_run("a NUL is no end", a_nul_is_no_end);
     test_run("connections are counted", connections_are_counted);
+    test_run("limits are noticed when accepting", limits_are_noticed_when_accepting);
+    test_run("accepting pauses and stops", accepting_pauses_and_stops);
+    test_run("hosts overlap", hosts_overlap);
+    fclose(quiet.file);
     return test_finish();
 }

@@ -1,0 +1,387 @@
+/* os.c - the operating system: clock, threads, wake pipes, mailboxes, files, privileges, sd_notify.
+ *
+ * Wake pipes. A thread that sleeps in poll() has a pipe with two non-blocking ends; others write a
+ * byte to wake it. The reader first empties the pipe and then looks for work, so a byte that comes
+ * in between wakes it again. A full pipe loses bytes, but never a wake-up.
+ *
+ * Mailboxes. A list under a mutex, for any number of senders and one reader, which takes the whole
+ * list at once. Only the first entry of a list writes a byte.
+ *
+ * Files. Nothing is reported as done before fsync() has returned. A file that is replaced is
+ * written beside the old one, synced and renamed, then the directory is synced: a rename is on disk
+ * only when its directory is. An append that fails is cut off again. Locks are fcntl() locks, which
+ * end with the process; their descriptor stays open, because closing it would release the lock.
+ *
+ * Privileges. Groups first, then gid, then uid: after setuid() the others would fail. */
+#include "os.h"
+
+#include "crypto.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#define NAME_CAP 64
+
+/* Not in POSIX, and hidden by _XOPEN_SOURCE, but every system has it. */
+int initgroups(const char *user, gid_t group);
+
+/* --- clock, threads, back-off ---------------------------------------------------------------- */
+
+int64_t os_now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t os_now_ms(void)
+{
+    return os_now_us() / 1000;
+}
+
+bool os_thread_start(pthread_t *thread, void *(*work)(void *), void *argument)
+{
+    sigset_t all, before;
+    bool started;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    started = pthread_create(thread, NULL, work, argument) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+int64_t os_backoff(int64_t *backoff, int64_t max)
+{
+    uint32_t random = 0;
+
+    *backoff = *backoff ? *backoff * 2 : OS_BACKOFF_MIN;
+    if (*backoff > max)
+        *backoff = max;
+    crypto_random(&random, sizeof random);
+    return *backoff / 2 + random % (*backoff / 2 + 1);
+}
+
+/* --- wake pipes and mailboxes ---------------------------------------------------------------- */
+
+bool os_wake_pipe(int ends[2])
+{
+    if (pipe(ends) != 0)
+        return false;
+    for (int i = 0; i < 2; i++)
+        fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    return true;
+}
+
+void os_wake(int fd)
+{
+    int saved = errno;
+    ssize_t n = write(fd, "w", 1);
+
+    (void)n;
+    errno = saved;
+}
+
+void os_drain(int fd)
+{
+    char bytes[256];
+
+    while (read(fd, bytes, sizeof bytes) == (ssize_t)sizeof bytes)
+        ;
+}
+
+void mailbox_open(struct mailbox *box, int wake)
+{
+    *box = (struct mailbox){.wake = wake};
+    pthread_mutex_init(&box->lock, NULL);
+}
+
+void mailbox_post(struct mailbox *box, struct mail *mail)
+{
+    bool was_empty;
+
+    mail->next = NULL;
+    pthread_mutex_lock(&box->lock);
+    was_empty = box->first == NULL;
+    if (was_empty)
+        box->first = mail;
+    else
+        box->last->next = mail;
+    box->last = mail;
+    pthread_mutex_unlock(&box->lock);
+    if (was_empty)
+        os_wake(box->wake);
+}
+
+struct mail *mailbox_take(struct mailbox *box)
+{
+    struct mail *list;
+
+    pthread_mutex_lock(&box->lock);
+    list = box->first;
+    box->first = box->last = NULL;
+    pthread_mutex_unlock(&box->lock);
+    return list;
+}
+
+void mailbox_close(struct mailbox *box)
+{
+    pthread_mutex_destroy(&box->lock);
+}
+
+/* --- files ----------------------------------------------------------------------------------- */
+
+int os_read_file(const char *path, struct buf *out)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), error = 0;
+    char piece[4096];
+    ssize_t n;
+
+    if (fd < 0)
+        return errno;
+    while (!error && (n = read(fd, piece, sizeof piece)) != 0) {
+        if (n < 0)
+            error = errno == EINTR ? 0 : errno;
+        else if (!buf_append(out, (struct str){piece, (size_t)n}))
+            error = EFBIG;
+    }
+    close(fd);
+    return error;
+}
+
+static int os_write_all(int fd, struct str bytes)
+{
+    while (bytes.length > 0) {
+        ssize_t n = write(fd, bytes.at, bytes.length);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return errno;
+        bytes = (struct str){bytes.at + n, bytes.length - (size_t)n};
+    }
+    return fsync(fd) == 0 ? 0 : errno;
+}
+
+static int os_replace_in(int directory, const char *name, const char *beside, struct str bytes)
+{
+    int fd, error;
+
+    unlinkat(directory, beside, 0); /* a crash may have left one that others can read */
+    fd = openat(directory, beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    error = os_write_all(fd, bytes);
+    if (close(fd) != 0 && !error)
+        error = errno;
+    if (!error && renameat(directory, beside, directory, name) != 0)
+        error = errno;
+    if (error)
+        unlinkat(directory, beside, 0);
+    /* some file systems cannot sync a directory and say EINVAL; they order renames themselves */
+    return error || fsync(directory) == 0 || errno == EINVAL ? error : errno;
+}
+
+int os_replace_file(const char *directory, const char *name, struct str bytes)
+{
+    char beside[NAME_CAP + 4];
+    int fd, error;
+
+    if ((size_t)snprintf(beside, sizeof beside, "%s.new", name) >= sizeof beside)
+        return ENAMETOOLONG;
+    fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno;
+    error = os_replace_in(fd, name, beside, bytes);
+    close(fd);
+    return error;
+}
+
+static int os_append_to(int fd, struct str bytes, size_t limit, size_t *before)
+{
+    struct stat status;
+    int error;
+
+    if (fstat(fd, &status) != 0)
+        return errno;
+    if (status.st_size > (off_t)limit || bytes.length > limit - (size_t)status.st_size)
+        return EFBIG;
+    *before = (size_t)status.st_size;
+    error = os_write_all(fd, bytes);
+    if (error && ftruncate(fd, status.st_size) == 0)
+        fsync(fd); /* a sync that failed may have written all bytes */
+    return error;
+}
+
+int os_append_file(const char *path, struct str bytes, size_t limit, size_t *before)
+{
+    int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC), error;
+
+    if (fd < 0)
+        return errno;
+    error = os_append_to(fd, bytes, limit, before);
+    close(fd);
+    return error;
+}
+
+int os_truncate_file(const char *path, size_t length)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
+
+    if (fd < 0)
+        return errno;
+    if (ftruncate(fd, (off_t)length) != 0 || fsync(fd) != 0)
+        error = errno;
+    close(fd);
+    return error;
+}
+
+int os_check_directory(const char *path, uid_t *owner)
+{
+    struct stat status;
+
+    if (stat(path, &status) != 0)
+        return errno;
+    *owner = status.st_uid;
+    return S_ISDIR(status.st_mode) ? 0 : ENOTDIR;
+}
+
+int os_make_directory(const char *path)
+{
+    uid_t owner;
+
+    if (mkdir(path, 0700) == 0)
+        return 0;
+    return errno == EEXIST ? os_check_directory(path, &owner) : errno;
+}
+
+int os_check_create(const char *path)
+{
+    char folder[PATH_MAX];
+    size_t length = strlen(path);
+
+    if (length >= sizeof folder)
+        return ENAMETOOLONG;
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    memcpy(folder, path, length);
+    folder[length] = '\0';
+    return access(length ? folder : ".", W_OK | X_OK) == 0 ? 0 : errno;
+}
+
+int os_check_append(const char *path)
+{
+    /* O_NONBLOCK: open() of a FIFO without a reader would block */
+    int fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? os_check_create(path) : errno;
+    close(fd);
+    return 0;
+}
+
+int os_lock_file(const char *directory, const char *name)
+{
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    char path[PATH_MAX];
+    int fd;
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", directory, name) >= sizeof path)
+        return ENAMETOOLONG;
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    if (fcntl(fd, F_SETLK, &whole) == 0)
+        return 0; /* the descriptor stays open: closing it would release the lock */
+    close(fd);
+    return errno == EACCES ? EAGAIN : errno;
+}
+
+/* --- the process ----------------------------------------------------------------------------- */
+
+void os_keep_standard_streams(void)
+{
+    int fd;
+
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
+
+uint64_t os_raise_descriptors(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 0;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        getrlimit(RLIMIT_NOFILE, &limit);
+    return (uint64_t)limit.rlim_cur; /* rlim_t is signed on FreeBSD */
+}
+
+const struct passwd *os_find_user(const char *name)
+{
+    const struct passwd *user = NULL;
+
+    if (geteuid() != 0)
+        errno = EPERM;
+    else if (!(user = getpwnam(name)))
+        errno = ENOENT;
+    return user;
+}
+
+int os_become_user(const struct passwd *user)
+{
+    if (initgroups(user->pw_name, user->pw_gid) != 0 || setgid(user->pw_gid) != 0 ||
+        setuid(user->pw_uid) != 0)
+        return errno;
+    return user->pw_uid != 0 && setuid(0) == 0 ? EPERM : 0;
+}
+
+void os_notify(const char *lines)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un to = {.sun_family = AF_UNIX};
+    size_t length = path ? strlen(path) : 0;
+    int fd;
+
+    if (length < 2 || length >= sizeof to.sun_path || (path[0] != '/' && path[0] != '@'))
+        return;
+    memcpy(to.sun_path, path, length);
+    if (path[0] == '@')
+        to.sun_path[0] = '\0';
+    fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    if (fd < 0)
+        return;
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    (void)sendto(fd, lines, strlen(lines), 0, (struct sockaddr *)&to,
+                 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
+    close(fd);
+}
+
+void os_notify_reloading(void)
+{
+    char lines[80];
+
+    snprintf(lines, sizeof lines, "RELOADING=1\nMONOTONIC_USEC=%lld", (long long)os_now_us());
+    os_notify(lines);
+}

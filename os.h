@@ -1,0 +1,123 @@
+/* os.h - the operating system: clock, threads, wake pipes, mailboxes, back-off, files, privileges,
+ * sd_notify. POSIX alone, except for initgroups(), which every system has.
+ *
+ * File functions may wait for the disk: call them at start-up and in worker threads, never in the
+ * loop's thread. Functions that return int return 0 or errno. */
+#ifndef WSPUSH_OS_H
+#define WSPUSH_OS_H
+
+#include "buf.h"
+
+#include <pthread.h>
+#include <pwd.h>
+#include <sys/types.h>
+
+/* --- clock, threads, back-off ---------------------------------------------------------------- */
+
+/* The monotonic clock, in milliseconds and in microseconds. */
+int64_t os_now_ms(void);
+int64_t os_now_us(void);
+
+/* Starts a thread with all signals blocked: the loop's thread takes them. False if there is none to
+ * be had. */
+bool os_thread_start(pthread_t *thread, void *(*work)(void *), void *argument);
+
+#define OS_BACKOFF_MIN 100
+
+/* Returns how many milliseconds to wait after a failure. *backoff doubles from OS_BACKOFF_MIN to
+ * `max`; the result is a random value between its half and all of it, so that nodes that failed
+ * together do not retry together. Set *backoff to 0 after a success. */
+int64_t os_backoff(int64_t *backoff, int64_t max);
+
+/* --- wake pipes and mailboxes ---------------------------------------------------------------- */
+
+/* Opens a pipe whose ends do not block: ends[0] for poll(), ends[1] for os_wake. False: errno. */
+bool os_wake_pipe(int ends[2]);
+
+/* Writes one byte to the pipe; a full pipe wakes its reader as well. Safe in a signal handler. */
+void os_wake(int fd);
+
+/* Empties the pipe. Call before looking for what the wake-up was about: a later one wakes again. */
+void os_drain(int fd);
+
+/* First member of what is posted to a mailbox. */
+struct mail {
+    struct mail *next;
+};
+
+/* A queue between threads. It has no limit: the sender bounds what it posts. */
+struct mailbox {
+    pthread_mutex_t lock;
+    struct mail *first, *last; /* oldest first */
+    int wake;                  /* the writing end of the reader's wake pipe */
+};
+
+/* Prepares a mailbox that wakes its reader through `wake`. */
+void mailbox_open(struct mailbox *box, int wake);
+
+/* Posts an entry; whoever takes it owns it. Wakes the reader if the box was empty. */
+void mailbox_post(struct mailbox *box, struct mail *mail);
+
+/* Takes all entries as a list, oldest first; NULL if there is none. */
+struct mail *mailbox_take(struct mailbox *box);
+
+/* Call when no thread posts any more and all entries have been taken. */
+void mailbox_close(struct mailbox *box);
+
+/* --- files ----------------------------------------------------------------------------------- */
+
+/* Appends a file's bytes to `out`; EFBIG if they exceed the buffer's limit. */
+int os_read_file(const char *path, struct buf *out);
+
+/* Replaces directory/name by these bytes, readable by the owner alone: writes name.new, syncs,
+ * renames it, syncs the directory. A crash leaves the old file or the new one; after an error the
+ * old one is untouched. `name` has fewer than 64 bytes. */
+int os_replace_file(const char *directory, const char *name, struct str bytes);
+
+/* Appends to a file that exists, and syncs it; *before becomes its length without the bytes. EFBIG
+ * if it would exceed `limit` bytes. After an error the file is as it was; a crash may leave a part
+ * of the bytes. */
+int os_append_file(const char *path, struct str bytes, size_t limit, size_t *before);
+
+/* Cuts a file to its first `length` bytes, and syncs it. */
+int os_truncate_file(const char *path, size_t length);
+
+/* Creates a directory for the owner alone; one that exists is good as it is. */
+int os_make_directory(const char *path);
+
+/* Whether a name could be created or removed at `path`: depends on its directory. */
+int os_check_create(const char *path);
+
+/* Whether a file could be opened to append, or created if it does not exist. Does neither. */
+int os_check_append(const char *path);
+
+/* Whether this is a directory, and whose. ENOENT if it does not exist. */
+int os_check_directory(const char *path, uid_t *owner);
+
+/* Locks directory/name, creating it, until the process ends. EAGAIN if another process has it. */
+int os_lock_file(const char *directory, const char *name);
+
+/* --- the process ----------------------------------------------------------------------------- */
+
+/* Opens those of stdin, stdout and stderr that are closed, on /dev/null: else a socket could get
+ * the number of stderr, and messages would be written to it. Call first in main. */
+void os_keep_standard_streams(void);
+
+/* Raises the limit of open descriptors as far as it goes. Returns it; 0: errno. */
+uint64_t os_raise_descriptors(void);
+
+/* The user of this name, in static memory. NULL: errno is EPERM if this process is not root and so
+ * cannot become another user, ENOENT if there is no such user. */
+const struct passwd *os_find_user(const char *name);
+
+/* Becomes this user for good, with its groups. EPERM also if root could be regained. */
+int os_become_user(const struct passwd *user);
+
+/* Sends lines such as "READY=1\nSTATUS=..." to NOTIFY_SOCKET as in sd_notify(3): a path, or on
+ * Linux an abstract name behind '@'. Never waits; without the variable nothing is sent. */
+void os_notify(const char *lines);
+
+/* Sends RELOADING=1 with the present time, for Type=notify-reload; READY=1 ends it. */
+void os_notify_reloading(void);
+
+#endif

@@ -1,0 +1,95 @@
+/* timer.c - a binary min-heap; `position` finds an id's entry in it, so moving one is O(log n). */
+#include "timer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+bool timer_reserve(struct timers *timers, size_t ids)
+{
+    struct timer *heap;
+    uint32_t *position;
+
+    if (ids <= timers->ids)
+        return true;
+    if (ids > UINT32_MAX / sizeof *heap)
+        return false;
+    heap = realloc(timers->heap, ids * sizeof *heap);
+    if (!heap)
+        return false;
+    timers->heap = heap;
+    position = realloc(timers->position, ids * sizeof *position);
+    if (!position)
+        return false;
+    memset(position + timers->ids, 0, (ids - timers->ids) * sizeof *position);
+    timers->position = position;
+    timers->ids = ids;
+    return true;
+}
+
+static void timer_put(struct timers *timers, size_t index, struct timer timer)
+{
+    timers->heap[index] = timer;
+    timers->position[timer.id] = (uint32_t)index + 1;
+}
+
+/* Restores the heap's order: moves a timer from a free position up or down to where it belongs. */
+static void timer_sift(struct timers *timers, size_t index, struct timer timer)
+{
+    struct timer *heap = timers->heap;
+
+    while (index > 0 && heap[(index - 1) / 2].at > timer.at) {
+        timer_put(timers, index, heap[(index - 1) / 2]);
+        index = (index - 1) / 2;
+    }
+    for (;;) {
+        size_t child = index * 2 + 1;
+
+        if (child + 1 < timers->count && heap[child + 1].at < heap[child].at)
+            child++;
+        if (child >= timers->count || heap[child].at >= timer.at)
+            break;
+        timer_put(timers, index, heap[child]);
+        index = child;
+    }
+    timer_put(timers, index, timer);
+}
+
+void timer_set(struct timers *timers, uint32_t id, int64_t at)
+{
+    size_t index = timers->position[id] ? timers->position[id] - 1 : timers->count++;
+
+    timer_sift(timers, index, (struct timer){at, id});
+}
+
+void timer_advance(struct timers *timers, uint32_t id, int64_t at)
+{
+    uint32_t position = timers->position[id];
+
+    if (!position || at < timers->heap[position - 1].at)
+        timer_set(timers, id, at);
+}
+
+void timer_clear(struct timers *timers, uint32_t id)
+{
+    size_t index;
+
+    if (id >= timers->ids || !timers->position[id])
+        return;
+    index = timers->position[id] - 1;
+    timers->position[id] = 0;
+    timers->count--;
+    if (index < timers->count)
+        timer_sift(timers, index, timers->heap[timers->count]);
+}
+
+const struct timer *timer_first(const struct timers *timers)
+{
+    return timers->count ? timers->heap : NULL;
+}
+
+void timer_free(struct timers *timers)
+{
+    free(timers->heap);
+    free(timers->position);
+    *timers = (struct timers){0};
+}
