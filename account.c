@@ -1,218 +1,119 @@
-/* account.c - systems, passwords, the accounts file or store. */
+/* account.c - systems, their passwords, their tokens' generations; jobs in a worker thread.
+ *
+ * Accounts. A hash table by name, under `lock`. On a single node it has all accounts: those of the
+ * file at start-up, and new ones once they are on disk. With a shared store it is a cache. An entry
+ * then is refreshed when it is older than REFRESH_MS. A token whose generation differs from the
+ * entry may be newer than the entry: the store is asked once for each such generation.
+ *
+ * Jobs. The loop submits logins and registrations; one worker thread, started with the first job,
+ * does them one at a time. Hashing and the store are used outside the lock. A finished job goes to
+ * `done` and the loop is woken. Refreshes and logins that need no hashing have a queue of their
+ * own, which comes first.
+ *
+ * The queues share the worker out fairly among origins (account_queue.c). The same login from the
+ * same origin is hashed once, for all requests that wait for it.
+ *
+ * Secrets. Passwords are erased when their job is done. What stays of a good login is an HMAC of
+ * record, name and password under a random key of this process. An unknown name costs the same
+ * hashing as a known one. */
 #include "account.h"
 
-#include "crypto.h"
 #include "os.h"
 #include "table.h"
-#include "os.h"
 
-#include <errno.h>
-#include <limits.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
-#define FILE_NAME "accounts"
-#define TORN_NAME "accounts.torn"
-#define FILE_HEADER "# wspush accounts: method iterations salt hash name\n"
-#define FILE_LIMIT (256u * 1024 * 1024)
-#define METHOD "pbkdf2-sha256"
 #define MAC_SIZE 16
-#define TURNS 256         /* of origins, that are remembered */
-#define TAGS 1024         /* of passwords that were refused as throttled */
-#define LOOK_AGAIN 10000  /* milliseconds for which what a store said is taken as it is */
-#define JUST_LEARNED 1000 /* and for which it is not doubted */
-
-/* What a line of the file, or the store, has of an account. */
-struct record {
-    unsigned iterations; /* 0: there is no such account */
-    unsigned char salt[CRYPTO_SALT_SIZE], hash[CRYPTO_HASH_SIZE];
-};
-
-_Static_assert(sizeof(struct record) == 4 + CRYPTO_SALT_SIZE + CRYPTO_HASH_SIZE, "no padding");
+#define THROTTLED_MAX 1024 /* hashes of passwords that were throttled */
+#define REFRESH_MS 10000   /* age at which an entry of the cache is looked up again */
+#define FRESH_MS 1000      /* age up to which a differing generation is not asked about */
 
 struct account {
-    struct record record;
-    bool remembered; /* `mac` is of the last good login */
-    unsigned char mac[MAC_SIZE];
+    struct account_record record;
     uint64_t generation;
-    /* of a store's account: */
-    bool refuted;       /* the store was asked after `doubted` had come */
-    int64_t learned_at; /* 0: nothing is known yet */
-    int64_t look_at;    /* when it is to be looked up again */
-    uint64_t doubted;   /* the last generation that differed */
+    bool has_mac; /* `mac` is of the last good login */
+    unsigned char mac[MAC_SIZE];
+    /* in the cache of a shared store: */
+    int64_t looked_up_at; /* 0: not yet */
+    int64_t refresh_at;
+    uint64_t disputed; /* the last generation that differed, */
+    bool refuted;      /* and the store has been asked since it came */
     size_t name_length;
     char name[];
 };
 
-/* Look-ups are the worker's own errands: nobody waits for a result. Their list has those logins as
- * well that most likely need no hashing. */
-enum { LOOK_UP = ACCOUNT_LOGIN + 1, KINDS };
-
-struct job {
-    struct job *next, *joined;
-    struct account_result result;
-    int64_t due; /* milliseconds of the steady clock; 0: now */
-    bool insists;
-    size_t password_length;
-    char password[ACCOUNT_PASSWORD_MAX];
-};
-
-struct job_list {
-    struct job *first, *last;
-    size_t count;
-};
+/* Refreshes have no result. Their queue has the logins too that most likely need no hashing. */
+enum { REFRESH = ACCOUNT_LOGIN + 1, KINDS };
 
 struct accounts {
-    const struct account_store *store; /* NULL: the file in `directory` */
-    char directory[PATH_MAX], path[PATH_MAX + sizeof FILE_NAME];
+    const struct account_store *store;
+    struct account_file file; /* unless the store is shared */
     int wake;
     unsigned iterations;
     uint32_t seed;
-    unsigned char key[CRYPTO_HASH_SIZE]; /* of what is kept of passwords */
+    unsigned char key[CRYPTO_HASH_SIZE]; /* of MACs */
     pthread_t worker;
     bool has_worker;
-    bool has_file; /* the worker's own once it runs */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t changed;
-    struct table table; /* of struct account; with a store, those it was asked about */
-    size_t sweep;       /* where in it room is made next */
-    struct job_list waiting[KINDS], done;
-    enum account_job_kind last_kind; /* of the last job that was begun, look-ups aside */
-    size_t joined;
-    uint64_t tags[TAGS];
-    uint32_t begun[TURNS]; /* origins of jobs in the order they were begun, a ring, */
-    size_t begun_count;    /* and how many there have been */
+    struct table table; /* of struct account */
+    size_t evict_at;    /* table_walk's place, for the next entry to leave the cache */
+    struct account_queue queues[KINDS];
+    struct fifo done;
+    size_t coalesced;
+    enum account_job_kind last_kind; /* of the job started last, refreshes aside */
+    struct account_served served;
+    uint64_t throttled[THROTTLED_MAX];
     bool stop;
 };
 
-static const size_t places[KINDS] = {
-    [ACCOUNT_REGISTER] = ACCOUNT_REGISTRATIONS_MAX, [ACCOUNT_LOGIN] = ACCOUNT_LOGINS_MAX};
+/* --- results --------------------------------------------------------------------------------- */
 
-/* --- lists of jobs --------------------------------------------------------------------------- */
-
-static void push(struct job_list *list, struct job *job)
+/* Hands the results of a job, and of those coalesced with it, to the loop. Holds the lock. */
+static void account_finish(struct accounts *accounts, struct account_job *job,
+                           enum account_outcome outcome)
 {
-    job->next = NULL;
-    if (list->last)
-        list->last->next = job;
-    else
-        list->first = job;
-    list->last = job;
-    list->count++;
+    struct account_result result = job->result;
+
+    result.outcome = outcome;
+    for (; job; job = job->coalesced) {
+        result.request_id = job->result.request_id;
+        result.coalesced = job->result.coalesced;
+        job->result = result;
+        accounts->coalesced -= result.coalesced;
+        crypto_erase(job->password, sizeof job->password);
+        fifo_push(&accounts->done, &job->link);
+    }
+    os_wake(accounts->wake);
 }
 
-/* Takes out the job behind `before`, or the first one. */
-static struct job *pop_behind(struct job_list *list, struct job *before)
+bool account_take_result(struct accounts *accounts, struct account_result *result)
 {
-    struct job **link = before ? &before->next : &list->first, *job = *link;
+    struct account_job *job;
 
+    pthread_mutex_lock(&accounts->lock);
+    job = (struct account_job *)fifo_pop(&accounts->done);
+    pthread_mutex_unlock(&accounts->lock);
     if (!job)
-        return NULL;
-    *link = job->next;
-    if (!*link)
-        list->last = before;
-    list->count--;
-    return job;
-}
-
-static struct job *pop(struct job_list *list)
-{
-    return pop_behind(list, NULL);
-}
-
-/* How many jobs ago one of this origin was begun, as far as is remembered. */
-static size_t turns_since(const struct accounts *accounts, uint32_t origin)
-{
-    size_t ago = 0;
-
-    while (ago < TURNS && ago < accounts->begun_count &&
-           accounts->begun[(accounts->begun_count - 1 - ago) % TURNS] != origin)
-        ago++;
-    return ago < accounts->begun_count ? ago : TURNS;
-}
-
-/* Of the jobs that are due, the oldest of the origin whose last turn is the longest ago. */
-static struct job *pop_in_turn(struct accounts *accounts, struct job_list *list, int64_t now)
-{
-    struct job *before = NULL, *best_before = NULL, *best = NULL;
-
-    for (struct job *job = list->first; job; before = job, job = job->next)
-        if (job->due <= now && (!best || turns_since(accounts, job->result.origin) >
-                                             turns_since(accounts, best->result.origin))) {
-            best_before = before;
-            best = job;
-        }
-    return best ? pop_behind(list, best_before) : NULL;
-}
-
-/* How much of a list is an origin's, with so many more jobs; of two that have as many, whose last
- * turn is the longer ago has less. */
-static size_t share_of(const struct accounts *accounts, const struct job_list *list,
-                       uint32_t origin, size_t more)
-{
-    for (const struct job *job = list->first; job; job = job->next)
-        more += job->result.origin == origin;
-    return more * (TURNS + 1) + TURNS - turns_since(accounts, origin);
-}
-
-/* Has the result of a job, and of those that joined it, taken by the owner. The lock is held. */
-static void finish(struct accounts *accounts, struct job *job, enum account_outcome outcome)
-{
-    ssize_t n;
-
-    crypto_erase(job->password, sizeof job->password);
-    job->result.outcome = outcome;
-    for (struct job *joined = job->joined; joined; joined = joined->joined) {
-        joined->result.outcome = outcome;
-        joined->result.error = job->result.error;
-        memcpy(joined->result.reason, job->result.reason, sizeof job->result.reason);
-        joined->result.generation = job->result.generation;
-        push(&accounts->done, joined);
-        accounts->joined--;
-    }
-    push(&accounts->done, job);
-    n = write(accounts->wake, "a", 1);
-    (void)n; /* a full pipe wakes the loop as well */
-}
-
-/* True if there is a place for one more job of this origin, which may have been made. */
-static bool make_room(struct accounts *accounts, enum account_job_kind kind, uint32_t origin)
-{
-    struct job_list *list = &accounts->waiting[kind];
-    struct job *before = NULL, *victim_before = NULL;
-    size_t most = 0;
-
-    if (list->count < places[kind])
-        return true;
-    for (struct job *job = list->first; job; before = job, job = job->next) {
-        size_t share = share_of(accounts, list, job->result.origin, 0);
-
-        if (share >= most) {
-            most = share;
-            victim_before = before;
-        }
-    }
-    if (most <= share_of(accounts, list, origin, 1))
         return false;
-    finish(accounts, pop_behind(list, victim_before), ACCOUNT_EVICTED);
+    *result = job->result;
+    account_job_free(job);
     return true;
 }
 
-static void free_job(struct job *job)
+/* --- the table ------------------------------------------------------------------------------- */
+
+static uint32_t account_hash(const struct accounts *accounts, const struct account *account)
 {
-    crypto_erase(job, sizeof *job);
-    free(job);
+    return str_hash((struct str){account->name, account->name_length}, accounts->seed);
 }
 
-/* --- records --------------------------------------------------------------------------------- */
-
-/* The account of this name, or NULL. The lock is held, or no worker runs yet. */
-static struct account *find(const struct accounts *accounts, struct str name)
+/* NULL if there is none. Holds the lock, or no worker runs yet. */
+static struct account *account_find(const struct accounts *accounts, struct str name)
 {
     struct table_cursor cursor = {.hash = str_hash(name, accounts->seed)};
     struct account *account;
@@ -223,549 +124,285 @@ static struct account *find(const struct accounts *accounts, struct str name)
     return NULL;
 }
 
-static uint64_t generation_of(const struct record *record);
-
-static struct account *new_account(struct str name, const struct record *record)
+static void account_remove(struct accounts *accounts, struct account *account)
 {
-    struct account *account = calloc(1, sizeof *account + name.length);
+    table_remove(&accounts->table, account_hash(accounts, account), account);
+    free(account);
+}
 
-    if (account) {
-        account->record = *record;
-        account->generation = generation_of(record);
-        account->name_length = name.length;
-        memcpy(account->name, name.at, name.length);
+static void account_evict(struct accounts *accounts)
+{
+    struct account *account = table_walk(&accounts->table, &accounts->evict_at);
+
+    if (!account) {
+        accounts->evict_at = 0;
+        account = table_walk(&accounts->table, &accounts->evict_at);
     }
-    return account;
+    account_remove(accounts, account);
 }
 
-static struct str bytes_of(const unsigned char *at, size_t length)
+/* The entry of this name, a new one without a record if there was none; NULL without memory. */
+static struct account *account_find_or_add(struct accounts *accounts, struct str name)
 {
-    return (struct str){(const char *)at, length};
-}
+    struct account *account = account_find(accounts, name);
 
-static void append_record(struct buf *out, const struct record *record)
-{
-    buf_append(out, STR(METHOD " "));
-    buf_append_number(out, record->iterations);
-    buf_append(out, STR(" "));
-    buf_append_hex(out, bytes_of(record->salt, sizeof record->salt));
-    buf_append(out, STR(" "));
-    buf_append_hex(out, bytes_of(record->hash, sizeof record->hash));
-}
-
-static void append_line(struct buf *out, const struct account *account)
-{
-    append_record(out, &account->record);
-    buf_append(out, STR(" "));
-    buf_append(out, (struct str){account->name, account->name_length});
-    buf_append(out, STR("\n"));
-}
-
-/* Reads a record off the front of `rest`; returns what is wrong with it, or NULL. */
-static const char *read_record(struct str *rest, struct record *record)
-{
-    struct str method = str_cut(rest, ' '), count = str_cut(rest, ' ');
-    struct str salt = str_cut(rest, ' '), hash = str_cut(rest, ' ');
-    uint64_t iterations = 0;
-
-    if (!str_equal(method, STR(METHOD)))
-        return "unknown method of hashing";
-    if (!str_number(count, INT_MAX, &iterations) || iterations == 0)
-        return "malformed number of iterations";
-    record->iterations = (unsigned)iterations;
-    if (!str_read_hex(salt, record->salt, sizeof record->salt) ||
-        !str_read_hex(hash, record->hash, sizeof record->hash))
-        return "malformed salt or hash";
-    return NULL;
-}
-
-/* The first bytes of the salt's hash: an account that is made anew, or gets another password, has
- * another salt. A token shows it, so it is not the salt itself. */
-static uint64_t generation_of(const struct record *record)
-{
-    unsigned char hash[CRYPTO_HASH_SIZE] = {0};
-    uint64_t generation = 0;
-
-    crypto_sha256(bytes_of(record->salt, sizeof record->salt), hash);
-    for (int i = 0; i < 8; i++)
-        generation = generation << 8 | hash[i];
-    return generation;
-}
-
-/* --- the file -------------------------------------------------------------------------------- */
-
-/* Adds the account of one line of the file; returns what is wrong with it, or NULL. */
-static const char *load_line(struct accounts *accounts, struct str line)
-{
-    struct record record;
-    struct str name = line;
-    const char *wrong = read_record(&name, &record);
-    struct account *account;
-
-    if (wrong)
-        return wrong;
-    if (name.length == 0 || name.length > ACCOUNT_NAME_MAX)
-        return "malformed name";
-    if (find(accounts, name))
-        return "this name stands in the file twice";
-    account = new_account(name, &record);
-    if (!account || !table_add(&accounts->table, str_hash(name, accounts->seed), account)) {
-        free(account);
-        return "out of memory";
-    }
-    return NULL;
-}
-
-static bool load_lines(struct accounts *accounts, struct str rest, char *error, size_t room)
-{
-    for (unsigned number = 1; rest.length; number++) {
-        struct str line = str_cut(&rest, '\n');
-        const char *wrong = line.length && line.at[0] != '#' ? load_line(accounts, line) : NULL;
-
-        if (wrong) {
-            snprintf(error, room, "%s:%u: %s", accounts->path, number, wrong);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* A last line without its line feed is one that a crash has torn: what looks like its name may be a
- * part of it. It was never answered with success. It is moved to a file beside, for it may also be
- * what somebody wrote with an editor. */
-static bool move_torn_line(const struct accounts *accounts, struct str text, size_t whole,
-                           char *error, size_t room)
-{
-    struct str torn = {text.at + whole, text.length - whole};
-    int code = os_replace_file(accounts->directory, TORN_NAME, torn);
-
-    if (!code)
-        code = os_truncate_file(accounts->path, whole);
-    snprintf(error, room,
-             code ? "%s: the last line is torn, and cannot be moved to " TORN_NAME ": %s"
-                  : "%s: the last line was torn, and has been moved to " TORN_NAME,
-             accounts->path, strerror(code));
-    return code == 0;
-}
-
-static bool load(struct accounts *accounts, char *error, size_t room)
-{
-    struct buf text = {.limit = FILE_LIMIT};
-    int code = os_read_file(accounts->path, &text);
-    size_t whole = text.length;
-    bool good = false;
-
-    error[0] = '\0';
-    while (whole && text.at[whole - 1] != '\n')
-        whole--;
-    if (code && code != ENOENT)
-        snprintf(error, room, "%s: %s", accounts->path, strerror(code));
-    else
-        good =
-            load_lines(accounts, (struct str){text.at, whole}, error, room) &&
-            (whole == text.length || move_torn_line(accounts, str_of(&text), whole, error, room));
-    accounts->has_file = code == 0;
-    buf_free(&text);
-    return good;
-}
-
-static struct accounts *new_accounts(int wake, unsigned iterations, char *error, size_t room)
-{
-    struct accounts *accounts = calloc(1, sizeof *accounts);
-
-    snprintf(error, room, "out of memory");
-    if (!accounts)
+    if (account)
+        return account;
+    account = calloc(1, sizeof *account + name.length);
+    if (!account)
         return NULL;
-    pthread_mutex_init(&accounts->lock, NULL);
-    pthread_cond_init(&accounts->changed, NULL);
-    accounts->wake = wake;
-    accounts->iterations = iterations;
-    if (crypto_random(&accounts->seed, sizeof accounts->seed) &&
-        crypto_random(accounts->key, sizeof accounts->key))
-        return accounts;
-    account_close(accounts);
-    return NULL;
-}
-
-struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
-                               size_t room)
-{
-    struct accounts *accounts = new_accounts(wake, iterations, error, room);
-
-    if (!accounts)
-        return NULL;
-    snprintf(accounts->directory, sizeof accounts->directory, "%s", directory);
-    snprintf(accounts->path, sizeof accounts->path, "%s/" FILE_NAME, directory);
-    if (load(accounts, error, room))
-        return accounts;
-    account_close(accounts);
-    return NULL;
-}
-
-struct accounts *account_open_store(const struct account_store *store, int wake,
-                                     unsigned iterations, char *error, size_t room)
-{
-    struct accounts *accounts = new_accounts(wake, iterations, error, room);
-
-    if (accounts) {
-        accounts->store = store;
-        error[0] = '\0';
-    }
-    return accounts;
-}
-
-bool account_exists(struct accounts *accounts, struct str name)
-{
-    bool known;
-
-    pthread_mutex_lock(&accounts->lock);
-    known = !accounts->store && find(accounts, name) != NULL;
-    pthread_mutex_unlock(&accounts->lock);
-    return known;
-}
-
-static bool make_known(struct accounts *accounts, struct account *account)
-{
-    struct str name = {account->name, account->name_length};
-    bool added;
-
-    pthread_mutex_lock(&accounts->lock);
-    added = table_add(&accounts->table, str_hash(name, accounts->seed), account);
-    pthread_mutex_unlock(&accounts->lock);
-    return added;
-}
-
-/* Appends the new account to the file, then makes it known. */
-static enum account_outcome commit_to_file(struct accounts *accounts, struct account *account,
-                                           int *error)
-{
-    struct buf line = {0};
-    size_t before = 0;
-
-    append_line(&line, account);
-    *error = line.failed ? ENOMEM : 0;
-    if (!*error && !accounts->has_file) {
-        *error = os_replace_file(accounts->directory, FILE_NAME, STR(FILE_HEADER));
-        accounts->has_file = !*error;
-    }
-    if (!*error)
-        *error = os_append_file(accounts->path, str_of(&line), FILE_LIMIT, &before);
-    buf_free(&line);
-    if (*error)
-        return ACCOUNT_UNSAVED;
-    if (make_known(accounts, account))
-        return ACCOUNT_DONE;
-    /* a line that stays would stand there twice when the same name comes again */
-    os_truncate_file(accounts->path, before);
-    *error = ENOMEM;
-    return ACCOUNT_UNSAVED;
-}
-
-/* --- what a store has said ------------------------------------------------------------------- */
-
-/* Adds a store's account of which nothing is known yet; another one may be forgotten for it. */
-static struct account *add_learned(struct accounts *accounts, struct str name)
-{
-    struct table *table = &accounts->table;
-    struct account *account = new_account(name, &(struct record){0}), *other;
-
-    if (account && table->count >= ACCOUNT_CACHE_MAX) {
-        other = table_walk(table, &accounts->sweep);
-        if (!other) {
-            accounts->sweep = 0;
-            other = table_walk(table, &accounts->sweep);
-        }
-        table_remove(table, str_hash((struct str){other->name, other->name_length}, accounts->seed),
-                     other);
-        free(other);
-    }
-    if (account && table_add(table, str_hash(name, accounts->seed), account))
+    account->name_length = name.length;
+    memcpy(account->name, name.at, name.length);
+    if (accounts->store->find && accounts->table.count >= ACCOUNT_CACHE_MAX)
+        account_evict(accounts);
+    if (table_add(&accounts->table, account_hash(accounts, account), account))
         return account;
     free(account);
     return NULL;
 }
 
-/* Keeps what the store says of an account now; a record without iterations: there is none. */
-static void learn(struct accounts *accounts, struct str name, const struct record *record)
+/* Sets what the store has of an account now; a record without iterations: there is none. */
+static void account_set_record(struct account *account, const struct account_record *record)
+{
+    if (memcmp(&account->record, record, sizeof *record) != 0)
+        account->has_mac = false;
+    account->record = *record;
+    account->generation = account_record_generation(record);
+    account->looked_up_at = os_now_ms();
+    account->refresh_at = account->looked_up_at + REFRESH_MS;
+    account->refuted = true;
+}
+
+static void account_learn(struct accounts *accounts, struct str name,
+                          const struct account_record *record)
 {
     struct account *account;
 
     pthread_mutex_lock(&accounts->lock);
-    account = find(accounts, name);
-    if (!account)
-        account = add_learned(accounts, name);
-    if (account) {
-        if (memcmp(&account->record, record, sizeof *record) != 0)
-            account->remembered = false;
-        account->record = *record;
-        account->generation = generation_of(record);
-        account->learned_at = os_now_ms();
-        account->look_at = account->learned_at + LOOK_AGAIN;
-        account->refuted = true;
-    }
+    account = account_find_or_add(accounts, name);
+    if (account)
+        account_set_record(account, record);
     pthread_mutex_unlock(&accounts->lock);
 }
 
-static void ask_store(struct accounts *accounts, struct str name);
-
-static enum account_token_status check_learned(struct accounts *accounts, struct str name,
-                                           uint64_t generation)
+static bool account_is_registered(const struct account *account)
 {
-    struct account *account = find(accounts, name);
-    int64_t now = os_now_ms();
-    bool differs, doubt;
-
-    if (!account)
-        account = add_learned(accounts, name);
-    if (!account)
-        return ACCOUNT_TOKEN_VALID;
-    differs = account->learned_at &&
-              (generation != account->generation || account->record.iterations == 0);
-    /* the account may have been made anew through another node, and the token be newer than what is
-     * known here */
-    doubt = differs && account->doubted != generation;
-    if (doubt) {
-        account->doubted = generation;
-        account->refuted = now - account->learned_at < JUST_LEARNED;
-    }
-    if ((doubt && !account->refuted) || now >= account->look_at) {
-        account->look_at = now + LOOK_AGAIN;
-        ask_store(accounts, name);
-    }
-    if (!differs)
-        return ACCOUNT_TOKEN_VALID;
-    if (!account->refuted)
-        return ACCOUNT_TOKEN_UNKNOWN;
-    return account->record.iterations ? ACCOUNT_TOKEN_REVOKED : ACCOUNT_TOKEN_ORPHAN;
+    return account && account->record.iterations;
 }
 
-enum account_token_status account_check_generation(struct accounts *accounts, struct str name,
-                                     uint64_t generation)
+bool account_exists(struct accounts *accounts, struct str name)
 {
-    enum account_token_status standing;
+    bool exists;
 
     pthread_mutex_lock(&accounts->lock);
-    if (accounts->store) {
-        standing = check_learned(accounts, name, generation);
-    } else {
-        const struct account *account = find(accounts, name);
-
-        standing = !account                            ? ACCOUNT_TOKEN_ORPHAN
-                   : account->generation == generation ? ACCOUNT_TOKEN_VALID
-                                                       : ACCOUNT_TOKEN_REVOKED;
-    }
+    exists = !accounts->store->find && account_is_registered(account_find(accounts, name));
     pthread_mutex_unlock(&accounts->lock);
-    return standing;
+    return exists;
 }
 
-static enum account_outcome commit_to_store(struct accounts *accounts,
-                                            const struct account *account)
+/* --- good logins ----------------------------------------------------------------------------- */
+
+/* HMAC of a record, a name and a password under this process's key. */
+static bool account_make_mac(const struct accounts *accounts, const struct account_record *record,
+                             struct str name, struct str password,
+                             unsigned char mac[CRYPTO_HASH_SIZE])
 {
-    const struct account_store *store = accounts->store;
-    struct str name = {account->name, account->name_length};
-    struct buf record = {0};
-    enum account_outcome outcome;
-
-    append_record(&record, &account->record);
-    outcome = record.failed ? ACCOUNT_FAILED : store->add(store->state, name, str_of(&record));
-    buf_free(&record);
-    if (outcome == ACCOUNT_DONE)
-        learn(accounts, name, &account->record);
-    return outcome;
-}
-
-/* --- logins that were good ------------------------------------------------------------------- */
-
-/* An HMAC under this process's key over a record, a name and a password. */
-static bool make_mac(const struct accounts *accounts, const struct record *record, struct str name,
-                     struct str password, unsigned char mac[CRYPTO_HASH_SIZE])
-{
-    unsigned char room[sizeof *record + 1 + ACCOUNT_NAME_MAX + ACCOUNT_PASSWORD_MAX], *at = room;
+    char bytes[sizeof *record + 1 + ACCOUNT_NAME_MAX + ACCOUNT_PASSWORD_MAX];
+    struct buf text = BUF_INIT(bytes);
     bool good;
 
-    if (name.length > ACCOUNT_NAME_MAX || password.length > ACCOUNT_PASSWORD_MAX)
-        return false;
-    memcpy(at, record, sizeof *record);
-    at += sizeof *record;
-    *at++ = (unsigned char)name.length;
-    memcpy(at, name.at, name.length);
-    at += name.length;
-    memcpy(at, password.at, password.length);
-    at += password.length;
-    good = crypto_hmac(accounts->key, bytes_of(room, (size_t)(at - room)), mac);
-    crypto_erase(room, sizeof room);
+    buf_append(&text, (struct str){(const char *)record, sizeof *record});
+    buf_append(&text, (struct str){&(char){(char)name.length}, 1});
+    buf_append(&text, name);
+    good = buf_append(&text, password) && crypto_hmac(accounts->key, str_of(&text), mac);
+    crypto_erase(bytes, sizeof bytes);
     return good;
 }
 
 /* True if this password was good for the account as it is known here; its record is copied. */
-static bool recall(struct accounts *accounts, struct str name, struct str password,
-                   struct record *record)
+static bool account_recall_record(struct accounts *accounts, struct str name, struct str password,
+                                  struct account_record *record)
 {
     unsigned char kept[MAC_SIZE], mac[CRYPTO_HASH_SIZE];
     const struct account *account;
     bool known;
 
     pthread_mutex_lock(&accounts->lock);
-    account = find(accounts, name);
-    known = account && account->remembered;
+    account = account_find(accounts, name);
+    known = account && account->has_mac;
     if (known) {
         *record = account->record;
         memcpy(kept, account->mac, sizeof kept);
     }
     pthread_mutex_unlock(&accounts->lock);
-    return known && make_mac(accounts, record, name, password, mac) &&
-           crypto_equal(bytes_of(mac, sizeof kept), bytes_of(kept, sizeof kept));
+    return known && account_make_mac(accounts, record, name, password, mac) &&
+           crypto_equal((struct str){(const char *)mac, sizeof kept}, CRYPTO_BYTES(kept));
 }
 
 enum account_recall account_recall_login(struct accounts *accounts, struct str name,
-                                          struct str password, uint64_t *generation)
+                                         struct str password, uint64_t *generation)
 {
-    struct record record;
+    struct account_record record;
 
-    if (!recall(accounts, name, password, &record))
+    if (!account_recall_record(accounts, name, password, &record))
         return ACCOUNT_RECALL_MISS;
-    *generation = generation_of(&record);
-    return accounts->store ? ACCOUNT_RECALL_LIKELY : ACCOUNT_RECALL_HIT;
+    *generation = account_record_generation(&record);
+    return accounts->store->find ? ACCOUNT_RECALL_LIKELY : ACCOUNT_RECALL_HIT;
 }
 
-static void remember(struct accounts *accounts, struct str name, struct str password,
-                     const struct record *record)
+static void account_remember_login(struct accounts *accounts, struct str name, struct str password,
+                                   const struct account_record *record)
 {
     unsigned char mac[CRYPTO_HASH_SIZE];
     struct account *account;
 
-    if (!make_mac(accounts, record, name, password, mac))
+    if (!account_make_mac(accounts, record, name, password, mac))
         return;
     pthread_mutex_lock(&accounts->lock);
-    account = find(accounts, name);
+    account = account_find(accounts, name);
     if (account && memcmp(&account->record, record, sizeof *record) == 0) {
         memcpy(account->mac, mac, sizeof account->mac);
-        account->remembered = true;
+        account->has_mac = true;
     }
     pthread_mutex_unlock(&accounts->lock);
 }
 
 /* --- the worker ------------------------------------------------------------------------------ */
 
-/* Finds the record of this name. DONE, DENIED (there is none), or why it cannot be told. */
-static enum account_outcome look_up(struct accounts *accounts, struct str name,
-                                    struct record *record)
+/* Gets the record of this name. DONE, DENIED (there is none), or why that is not known. */
+static enum account_outcome account_look_up(struct accounts *accounts, struct str name,
+                                            struct account_record *record)
 {
     const struct account_store *store = accounts->store;
+    enum account_outcome outcome = ACCOUNT_DENIED;
     struct buf text = {0};
-    const struct account *account;
-    enum account_outcome outcome;
+    struct str rest;
 
-    if (store) {
-        struct str rest;
+    if (!store->find) {
+        const struct account *account;
 
-        outcome = store->find(store->state, name, &text);
-        rest = str_of(&text);
-        if (outcome == ACCOUNT_DONE && (text.failed || read_record(&rest, record)))
-            outcome = ACCOUNT_FAILED;
-        buf_free(&text);
+        pthread_mutex_lock(&accounts->lock);
+        account = account_find(accounts, name);
+        if (account_is_registered(account)) {
+            *record = account->record;
+            outcome = ACCOUNT_DONE;
+        }
+        pthread_mutex_unlock(&accounts->lock);
         return outcome;
     }
-    pthread_mutex_lock(&accounts->lock);
-    account = find(accounts, name);
-    outcome = account ? ACCOUNT_DONE : ACCOUNT_DENIED;
-    if (account)
-        *record = account->record;
-    pthread_mutex_unlock(&accounts->lock);
+    outcome = store->find(store->state, name, &text);
+    rest = str_of(&text);
+    if (outcome == ACCOUNT_DONE && (text.failed || account_record_read(&rest, record)))
+        outcome = ACCOUNT_FAILED;
+    buf_free(&text);
     return outcome;
 }
 
-static enum account_outcome do_register(struct accounts *accounts, struct job *job)
+/* Stores a new account, then makes it known here. Its entry is made before, so that no account is
+ * stored that could not be known. */
+static enum account_outcome account_add(struct accounts *accounts, struct str name,
+                                        const struct account_record *record)
 {
-    struct str name = {job->result.name, job->result.name_length};
-    struct record record = {.iterations = accounts->iterations}, ignored;
+    const struct account_store *store = accounts->store;
+    enum account_outcome outcome = ACCOUNT_FAILED;
+    struct buf text = {0};
     struct account *account;
-    enum account_outcome outcome = look_up(accounts, name, &ignored);
-    bool kept = false;
+
+    pthread_mutex_lock(&accounts->lock);
+    account = account_find_or_add(accounts, name);
+    pthread_mutex_unlock(&accounts->lock);
+    if (account && account_record_append(&text, record))
+        outcome = store->add(store->state, name, str_of(&text));
+    buf_free(&text);
+    if (outcome == ACCOUNT_DONE) {
+        account_learn(accounts, name, record);
+    } else if (account && !store->find) {
+        pthread_mutex_lock(&accounts->lock);
+        account_remove(accounts, account);
+        pthread_mutex_unlock(&accounts->lock);
+    }
+    return outcome;
+}
+
+static enum account_outcome account_register(struct accounts *accounts, struct account_job *job)
+{
+    struct str name = account_job_name(job);
+    struct account_record record = {.iterations = accounts->iterations}, ignored;
+    enum account_outcome outcome = account_look_up(accounts, name, &ignored);
 
     if (outcome != ACCOUNT_DENIED)
         return outcome == ACCOUNT_DONE ? ACCOUNT_EXISTS : outcome;
     if (!crypto_random(record.salt, sizeof record.salt) ||
-        !crypto_hash_password((struct str){job->password, job->password_length}, record.salt,
-                              record.iterations, record.hash))
+        !crypto_hash_password(account_job_password(job), record.salt, record.iterations,
+                              record.hash))
         return ACCOUNT_FAILED;
-    account = new_account(name, &record);
-    if (!account)
-        return ACCOUNT_FAILED;
-    job->result.generation = account->generation;
-    outcome = accounts->store ? commit_to_store(accounts, account)
-                              : commit_to_file(accounts, account, &job->result.error);
-    kept = outcome == ACCOUNT_DONE && !accounts->store;
-    if (!kept)
-        free(account);
-    return outcome;
+    job->result.generation = account_record_generation(&record);
+    return account_add(accounts, name, &record);
 }
 
-static enum account_outcome do_login(struct accounts *accounts, struct job *job)
+static enum account_outcome account_log_in(struct accounts *accounts, struct account_job *job)
 {
-    struct str name = {job->result.name, job->result.name_length};
-    struct str password = {job->password, job->password_length};
-    /* an unknown name costs the same hashing as a known one, and so is not told by the time */
-    struct record record = {.iterations = accounts->iterations}, known;
+    struct str name = account_job_name(job), password = account_job_password(job);
+    struct account_record record = {.iterations = accounts->iterations}, known;
     unsigned char hash[CRYPTO_HASH_SIZE];
-    enum account_outcome found = look_up(accounts, name, &record);
+    enum account_outcome found = account_look_up(accounts, name, &record);
 
     if (found != ACCOUNT_DONE && found != ACCOUNT_DENIED)
         return found;
-    if (found == ACCOUNT_DONE)
-        job->result.generation = generation_of(&record);
-    if (found == ACCOUNT_DONE && recall(accounts, name, password, &known) &&
-        memcmp(&known, &record, sizeof record) == 0)
-        return ACCOUNT_DONE;
+    if (found == ACCOUNT_DONE) {
+        job->result.generation = account_record_generation(&record);
+        if (account_recall_record(accounts, name, password, &known) &&
+            memcmp(&known, &record, sizeof record) == 0)
+            return ACCOUNT_DONE;
+    }
+    /* for an unknown name as well: the time must not tell which names are known */
     if (!crypto_hash_password(password, record.salt, record.iterations, hash))
         return ACCOUNT_FAILED;
-    if (accounts->store && found == ACCOUNT_DONE)
-        learn(accounts, name, &record);
-    if (!crypto_equal(bytes_of(hash, sizeof hash), bytes_of(record.hash, sizeof record.hash)) ||
-        found != ACCOUNT_DONE)
+    if (accounts->store->find && found == ACCOUNT_DONE)
+        account_learn(accounts, name, &record);
+    if (!crypto_equal(CRYPTO_BYTES(hash), CRYPTO_BYTES(record.hash)) || found != ACCOUNT_DONE)
         return ACCOUNT_DENIED;
-    remember(accounts, name, password, &record);
+    account_remember_login(accounts, name, password, &record);
     return ACCOUNT_DONE;
 }
 
-static void do_look_up(struct accounts *accounts, const struct job *job)
+static void account_refresh(struct accounts *accounts, const struct account_job *job)
 {
-    struct str name = {job->result.name, job->result.name_length};
-    struct record record = {0};
-    enum account_outcome outcome = look_up(accounts, name, &record);
+    struct account_record record = {0};
+    enum account_outcome outcome = account_look_up(accounts, account_job_name(job), &record);
 
     if (outcome == ACCOUNT_DONE || outcome == ACCOUNT_DENIED)
-        learn(accounts, name, &record);
+        account_learn(accounts, account_job_name(job), &record);
 }
 
-/* The next job that is due: a look-up, or a login and a registration in turn. */
-static struct job *choose_job(struct accounts *accounts)
+/* The next job to start; logins and registrations alternate. NULL: none is due. */
+static struct account_job *account_choose_job(struct accounts *accounts)
 {
     int64_t now = os_now_ms();
     enum account_job_kind other =
         accounts->last_kind == ACCOUNT_LOGIN ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
-    struct job *job = pop(&accounts->waiting[LOOK_UP]);
+    struct account_job *job = account_queue_pop(&accounts->queues[REFRESH], NULL);
 
     if (job)
         return job;
-    job = pop_in_turn(accounts, &accounts->waiting[other], now);
+    job = account_queue_pop_fair(&accounts->queues[other], &accounts->served, now);
     if (!job)
-        job = pop_in_turn(accounts, &accounts->waiting[accounts->last_kind], now);
-    if (!job)
-        return NULL;
-    accounts->last_kind = job->result.kind;
-    accounts->begun[accounts->begun_count++ % TURNS] = job->result.origin;
+        job =
+            account_queue_pop_fair(&accounts->queues[accounts->last_kind], &accounts->served, now);
+    if (job)
+        accounts->last_kind = job->result.kind;
     return job;
 }
 
-/* Waits until there may be a job. The steady clock says what is due; a clock that is set wakes the
- * worker too early or, at the most a second, too late. */
-static void wait_for_job(struct accounts *accounts)
+/* Waits until a job may be due. Condition variables wait for the wall clock, which may be set: so
+ * for a second at most. */
+static void account_wait(struct accounts *accounts)
 {
     int64_t now = os_now_ms(), wait = INT64_MAX;
     struct timespec until;
 
-    for (const struct job *job = accounts->waiting[ACCOUNT_LOGIN].first; job; job = job->next)
+    for (const struct account_job *job = account_queue_first(&accounts->queues[ACCOUNT_LOGIN]); job;
+         job = account_queue_next(job))
         if (job->due - now < wait)
             wait = job->due - now;
     if (wait == INT64_MAX) {
@@ -780,227 +417,228 @@ static void wait_for_job(struct accounts *accounts)
     pthread_cond_timedwait(&accounts->changed, &accounts->lock, &until);
 }
 
-static struct job *next_job(struct accounts *accounts)
+static void account_do_job(struct accounts *accounts, struct account_job *job)
 {
-    struct job *job = NULL;
+    const struct account_store *store = accounts->store;
+    enum account_outcome outcome = ACCOUNT_DONE;
 
+    if (job->result.kind == ACCOUNT_REGISTER)
+        outcome = account_register(accounts, job);
+    else if (job->result.kind == ACCOUNT_LOGIN)
+        outcome = account_log_in(accounts, job);
+    else
+        account_refresh(accounts, job);
+    if (outcome == ACCOUNT_UNREACHABLE || outcome == ACCOUNT_UNSAVED)
+        snprintf(job->result.reason, sizeof job->result.reason, "%s", store->reason(store->state));
     pthread_mutex_lock(&accounts->lock);
-    while (!accounts->stop && !(job = choose_job(accounts)))
-        wait_for_job(accounts);
+    if ((int)job->result.kind == REFRESH)
+        account_job_free(job);
+    else
+        account_finish(accounts, job, outcome);
     pthread_mutex_unlock(&accounts->lock);
-    return job;
 }
 
-static void *work(void *argument)
+static void *account_run_worker(void *argument)
 {
     struct accounts *accounts = argument;
-    struct job *job;
+    struct account_job *job;
 
-    while ((job = next_job(accounts))) {
-        enum account_outcome outcome = ACCOUNT_DONE;
-
-        if (job->result.kind == ACCOUNT_REGISTER)
-            outcome = do_register(accounts, job);
-        else if (job->result.kind == ACCOUNT_LOGIN)
-            outcome = do_login(accounts, job);
-        else
-            do_look_up(accounts, job);
-        if (outcome == ACCOUNT_UNREACHABLE)
-            snprintf(job->result.reason, sizeof job->result.reason, "%s",
-                     accounts->store->reason(accounts->store->state));
+    do {
+        job = NULL;
         pthread_mutex_lock(&accounts->lock);
-        if ((int)job->result.kind == LOOK_UP)
-            free_job(job);
-        else
-            finish(accounts, job, outcome);
+        while (!accounts->stop && !(job = account_choose_job(accounts)))
+            account_wait(accounts);
         pthread_mutex_unlock(&accounts->lock);
-    }
+        if (job)
+            account_do_job(accounts, job);
+    } while (job);
     return NULL;
 }
 
 /* --- submitting ------------------------------------------------------------------------------ */
 
-static bool start_worker(struct accounts *accounts)
+static bool account_start_worker(struct accounts *accounts)
 {
     if (!accounts->has_worker)
-        accounts->has_worker = os_thread_start(&accounts->worker, work, accounts);
+        accounts->has_worker = os_thread_start(&accounts->worker, account_run_worker, accounts);
     return accounts->has_worker;
 }
 
-static struct job *new_job(const struct account_request *request)
+/* Lets a login wait for the outcome of a queued one that is the same; false if there is none. A
+ * running one may have looked the account up before it changed. */
+static bool account_coalesce(struct accounts *accounts, struct account_job *job)
 {
-    struct job *job = calloc(1, sizeof *job);
+    struct account_job *other = account_queue_first(&accounts->queues[ACCOUNT_LOGIN]);
 
-    if (!job)
-        return NULL;
-    job->result = (struct account_result){.request_id = request->request_id,
-                                          .origin = request->origin,
-                                          .kind = request->kind,
-                                          .name_length = request->name.length};
-    memcpy(job->result.name, request->name.at, request->name.length);
-    job->password_length = request->password.length;
-    memcpy(job->password, request->password.at, request->password.length);
-    job->due = request->delay ? os_now_ms() + request->delay : 0;
-    return job;
-}
-
-/* Puts a job before those that hash. The lock is held. */
-static enum account_submission place_first(struct accounts *accounts, struct job *job)
-{
-    if (accounts->waiting[LOOK_UP].count >= ACCOUNT_CACHE_MAX)
-        return ACCOUNT_QUEUE_FULL;
-    push(&accounts->waiting[LOOK_UP], job);
-    pthread_cond_signal(&accounts->changed);
-    return ACCOUNT_SUBMITTED;
-}
-
-/* Has the worker look up a store's account. The lock is held. */
-static void ask_store(struct accounts *accounts, struct str name)
-{
-    struct account_request request = {
-        .kind = (enum account_job_kind)LOOK_UP, .name = name, .password = STR("")};
-    struct job *job = start_worker(accounts) ? new_job(&request) : NULL;
-
-    if (job && place_first(accounts, job) != ACCOUNT_SUBMITTED)
-        free_job(job);
-}
-
-static bool same_account(const struct job *a, const struct job *b)
-{
-    return a->result.origin == b->result.origin &&
-           str_equal((struct str){a->result.name, a->result.name_length},
-                     (struct str){b->result.name, b->result.name_length});
-}
-
-static bool same_login(const struct job *a, const struct job *b)
-{
-    return a->result.kind == b->result.kind && same_account(a, b) &&
-           crypto_equal((struct str){a->password, a->password_length},
-                        (struct str){b->password, b->password_length});
-}
-
-/* Lets a login wait for the outcome of one that is the same; false if there is none. One that has
- * begun may have looked the account up before it changed. */
-static bool join(struct accounts *accounts, struct job *job)
-{
-    struct job *other = accounts->waiting[ACCOUNT_LOGIN].first;
-
-    if (accounts->joined >= ACCOUNT_COALESCED_MAX)
+    if (accounts->coalesced >= ACCOUNT_COALESCED_MAX)
         return false;
-    while (other && !same_login(other, job))
-        other = other->next;
+    while (other && !(account_job_same_target(other, job) &&
+                      crypto_equal(account_job_password(other), account_job_password(job))))
+        other = account_queue_next(other);
     if (!other)
         return false;
-    job->result.joined = true;
-    job->joined = other->joined;
-    other->joined = job;
-    accounts->joined++;
+    job->result.coalesced = true;
+    job->coalesced = other->coalesced;
+    other->coalesced = job;
+    accounts->coalesced++;
     return true;
 }
 
-/* True if the password was refused as throttled lately; it counts as refused now. */
-static bool insists(struct accounts *accounts, const struct job *job)
+/* True if this password was throttled lately; from now on it was. */
+static bool account_note_throttled(struct accounts *accounts, const struct account_job *job)
 {
-    static const struct record none;
+    static const struct account_record none;
     unsigned char mac[CRYPTO_HASH_SIZE];
-    uint64_t tag = 0;
+    uint64_t tag = 0, *slot;
     bool before;
 
-    if (!make_mac(accounts, &none, (struct str){job->result.name, job->result.name_length},
-                  (struct str){job->password, job->password_length}, mac))
+    if (!account_make_mac(accounts, &none, account_job_name(job), account_job_password(job), mac))
         return false;
     memcpy(&tag, mac, sizeof tag);
-    before = accounts->tags[tag % TAGS] == tag;
-    accounts->tags[tag % TAGS] = tag;
+    slot = &accounts->throttled[tag % THROTTLED_MAX];
+    before = *slot == tag;
+    *slot = tag;
     return before;
 }
 
-/* True if a delayed login may wait: the first of its system and origin, or one that pushes it out.
- */
-static bool may_wait(struct accounts *accounts, struct job *job)
+/* True if a delayed login may wait: as the only one of its system and origin. May evict that. */
+static bool account_may_wait(struct accounts *accounts, struct account_job *job)
 {
-    struct job_list *list = &accounts->waiting[ACCOUNT_LOGIN];
-    struct job *before = NULL, *held = list->first;
+    struct account_queue *queue = &accounts->queues[ACCOUNT_LOGIN];
+    struct account_job *before = NULL, *waiting = account_queue_first(queue);
 
-    while (held && !(held->due && same_account(held, job))) {
-        before = held;
-        held = held->next;
+    while (waiting && !(waiting->due && account_job_same_target(waiting, job))) {
+        before = waiting;
+        waiting = account_queue_next(waiting);
     }
-    if (!held)
+    if (!waiting)
         return true;
-    job->insists = insists(accounts, job);
-    if (!job->insists || held->insists)
+    job->was_throttled = account_note_throttled(accounts, job);
+    if (!job->was_throttled || waiting->was_throttled)
         return false;
-    job->due = held->due;
-    finish(accounts, pop_behind(list, before), ACCOUNT_EVICTED);
+    job->due = waiting->due;
+    account_finish(accounts, account_queue_pop(queue, before), ACCOUNT_EVICTED);
     return true;
 }
 
-static enum account_submission place(struct accounts *accounts, struct job *job)
+/* Queues a job; holds the lock. `likely`: before those that hash. */
+static enum account_submission account_enqueue(struct accounts *accounts, struct account_job *job,
+                                               bool likely)
 {
     enum account_job_kind kind = job->result.kind;
+    struct account_queue *queue = &accounts->queues[likely ? REFRESH : kind];
+    struct account_job *victim = NULL;
 
-    if (kind == ACCOUNT_LOGIN && join(accounts, job))
+    if (kind == ACCOUNT_LOGIN && !likely && account_coalesce(accounts, job))
         return ACCOUNT_COALESCED;
-    if (job->due && !may_wait(accounts, job))
+    if (job->due && !likely && !account_may_wait(accounts, job))
         return ACCOUNT_THROTTLED;
-    if (!make_room(accounts, kind, job->result.origin))
+    if (queue->count >= queue->limit && !likely &&
+        (victim = account_queue_evict(queue, &accounts->served, job->result.origin)))
+        account_finish(accounts, victim, ACCOUNT_EVICTED);
+    if (!account_queue_push(queue, job))
         return ACCOUNT_QUEUE_FULL;
-    push(&accounts->waiting[kind], job);
     pthread_cond_signal(&accounts->changed);
     return ACCOUNT_SUBMITTED;
 }
 
+/* Has the worker look an entry of the cache up again. */
+static void account_ask_store(struct accounts *accounts, struct str name)
+{
+    struct account_request request = {
+        .kind = (enum account_job_kind)REFRESH, .name = name, .password = STR("")};
+    struct account_job *job = account_start_worker(accounts) ? account_job_new(&request) : NULL;
+
+    if (job && account_enqueue(accounts, job, true) != ACCOUNT_SUBMITTED)
+        account_job_free(job);
+}
+
 enum account_submission account_submit(struct accounts *accounts,
-                                        const struct account_request *request)
+                                       const struct account_request *request)
 {
     enum account_submission submission = ACCOUNT_NO_RESOURCES;
-    struct job *job = NULL;
+    struct account_job *job = NULL;
 
     if (request->name.length <= ACCOUNT_NAME_MAX &&
         request->password.length <= ACCOUNT_PASSWORD_MAX)
-        job = new_job(request);
+        job = account_job_new(request);
     if (!job)
         return ACCOUNT_NO_RESOURCES;
     pthread_mutex_lock(&accounts->lock);
-    if (start_worker(accounts))
-        submission = request->likely ? place_first(accounts, job) : place(accounts, job);
+    if (account_start_worker(accounts))
+        submission = account_enqueue(accounts, job, request->likely);
     pthread_mutex_unlock(&accounts->lock);
     if (submission != ACCOUNT_SUBMITTED && submission != ACCOUNT_COALESCED)
-        free_job(job);
+        account_job_free(job);
     return submission;
 }
 
-bool account_take_result(struct accounts *accounts, struct account_result *result)
-{
-    struct job *job;
+/* --- generations ----------------------------------------------------------------------------- */
 
-    pthread_mutex_lock(&accounts->lock);
-    job = pop(&accounts->done);
-    pthread_mutex_unlock(&accounts->lock);
-    if (!job)
-        return false;
-    *result = job->result;
-    free_job(job);
-    return true;
+/* Checks against the cache; holds the lock. */
+static enum account_token_status account_check_cache(struct accounts *accounts, struct str name,
+                                                     uint64_t generation)
+{
+    struct account *account = account_find_or_add(accounts, name);
+    int64_t now = os_now_ms();
+    bool differs, new_dispute;
+
+    if (!account)
+        return ACCOUNT_TOKEN_VALID;
+    differs = account->looked_up_at &&
+              (generation != account->generation || !account_is_registered(account));
+    new_dispute = differs && account->disputed != generation;
+    if (new_dispute) {
+        account->disputed = generation;
+        account->refuted = now - account->looked_up_at < FRESH_MS;
+    }
+    if ((new_dispute && !account->refuted) || now >= account->refresh_at) {
+        account->refresh_at = now + REFRESH_MS;
+        account_ask_store(accounts, name);
+    }
+    if (!differs)
+        return ACCOUNT_TOKEN_VALID;
+    if (!account->refuted)
+        return ACCOUNT_TOKEN_UNKNOWN;
+    return account_is_registered(account) ? ACCOUNT_TOKEN_REVOKED : ACCOUNT_TOKEN_ORPHAN;
 }
 
-/* Frees what is left of a list, with those that have joined jobs which are not done. */
-static void free_jobs(struct job_list *list, bool with_joined)
+enum account_token_status account_check_generation(struct accounts *accounts, struct str name,
+                                                   uint64_t generation)
 {
-    struct job *job, *joined;
+    enum account_token_status status;
+    const struct account *account;
 
-    while ((job = pop(list)))
-        for (; job; job = with_joined ? joined : NULL) {
-            joined = job->joined;
-            free_job(job);
+    pthread_mutex_lock(&accounts->lock);
+    if (accounts->store->find)
+        status = account_check_cache(accounts, name, generation);
+    else if (!account_is_registered(account = account_find(accounts, name)))
+        status = ACCOUNT_TOKEN_ORPHAN;
+    else
+        status = account->generation == generation ? ACCOUNT_TOKEN_VALID : ACCOUNT_TOKEN_REVOKED;
+    pthread_mutex_unlock(&accounts->lock);
+    return status;
+}
+
+/* --- opening and closing --------------------------------------------------------------------- */
+
+/* Frees the jobs of a queue, and those coalesced with them. */
+static void account_free_queue(struct account_queue *queue)
+{
+    struct account_job *job, *next;
+
+    while ((job = account_queue_pop(queue, NULL)))
+        for (; job; job = next) {
+            next = job->coalesced;
+            account_job_free(job);
         }
 }
 
 void account_close(struct accounts *accounts)
 {
-    size_t place = 0;
+    struct account_result result;
     struct account *account;
+    size_t place = 0;
 
     if (!accounts)
         return;
@@ -1011,13 +649,72 @@ void account_close(struct accounts *accounts)
     if (accounts->has_worker)
         pthread_join(accounts->worker, NULL);
     for (int kind = 0; kind < KINDS; kind++)
-        free_jobs(&accounts->waiting[kind], true);
-    free_jobs(&accounts->done, false);
+        account_free_queue(&accounts->queues[kind]);
+    while (account_take_result(accounts, &result))
+        ;
     while ((account = table_walk(&accounts->table, &place)))
         free(account);
     table_free(&accounts->table);
-    crypto_erase(accounts->key, sizeof accounts->key);
     pthread_cond_destroy(&accounts->changed);
     pthread_mutex_destroy(&accounts->lock);
+    crypto_erase(accounts, sizeof *accounts);
     free(accounts);
+}
+
+static struct accounts *account_new(const struct account_store *store, int wake,
+                                    unsigned iterations, char *error, size_t room)
+{
+    struct accounts *accounts = calloc(1, sizeof *accounts);
+
+    snprintf(error, room, "out of memory");
+    if (!accounts)
+        return NULL;
+    pthread_mutex_init(&accounts->lock, NULL);
+    pthread_cond_init(&accounts->changed, NULL);
+    accounts->store = store ? store : &accounts->file.store;
+    accounts->wake = wake;
+    accounts->iterations = iterations;
+    accounts->queues[ACCOUNT_REGISTER].limit = ACCOUNT_REGISTRATIONS_MAX;
+    accounts->queues[ACCOUNT_LOGIN].limit = ACCOUNT_LOGINS_MAX;
+    accounts->queues[REFRESH].limit = ACCOUNT_CACHE_MAX;
+    if (crypto_random(&accounts->seed, sizeof accounts->seed) &&
+        crypto_random(accounts->key, sizeof accounts->key)) {
+        error[0] = '\0';
+        return accounts;
+    }
+    account_close(accounts);
+    return NULL;
+}
+
+static const char *account_load(void *argument, struct str name,
+                                const struct account_record *record)
+{
+    struct accounts *accounts = argument;
+    struct account *account;
+
+    if (account_find(accounts, name))
+        return "this name stands in the file twice";
+    account = account_find_or_add(accounts, name);
+    if (!account)
+        return "out of memory";
+    account_set_record(account, record);
+    return NULL;
+}
+
+struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
+                              size_t room)
+{
+    struct accounts *accounts = account_new(NULL, wake, iterations, error, room);
+
+    if (accounts &&
+        account_file_open(&accounts->file, directory, account_load, accounts, error, room))
+        return accounts;
+    account_close(accounts);
+    return NULL;
+}
+
+struct accounts *account_open_store(const struct account_store *store, int wake,
+                                    unsigned iterations, char *error, size_t room)
+{
+    return account_new(store, wake, iterations, error, room);
 }

@@ -1,17 +1,35 @@
-/* api.c - an HTTP request to a checked command to a JSON answer. */
+/* api.c - an HTTP request to a checked command to a JSON response.
+ *
+ * A call passes three stages, the cheap ones first, so that one that will be rejected costs little:
+ *   api_check   looks at the head alone: path, method, site, readiness, Register-Key or Token,
+ *               coding, rate. Only then does the session read the body.
+ *   api_handle  reads the body: it is one JSON object, and the fields that the route takes are
+ *               checked by the table of fields; other members are ignored.
+ *   a handler   (register, log in, command) does what is asked, see the table of routes.
+ * A stage that fails makes the response and returns false; its callers only pass that on.
+ *
+ * A handler that has to wait, for an account job's thread or for other nodes, returns API_LATER.
+ * The result comes with the call's request_id, and api_finish or api_finish_command makes the
+ * response then. Nothing of the request is kept meanwhile but what the job or the cluster copied.
+ *
+ * Decoded strings of the present request are in api->decoded. They are never longer than the body,
+ * and that much is reserved first, so views of them stay valid. Passwords are erased after use.
+ * Only the loop's thread runs this. */
 #include "api.h"
 
 #include "conn.h"
+#include "host.h"
 #include "json.h"
 #include "ws.h"
 
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* --- fields ---------------------------------------------------------------------------------- */
 
-enum field {
+enum api_field {
     FIELD_SYSTEM_ID,
     FIELD_PASSWORD,
     FIELD_CLIENT_ID,
@@ -30,7 +48,7 @@ enum field {
     FIELD_COUNT
 };
 
-enum field_type {
+enum api_field_type {
     TYPE_NAME,    /* a string of `min` to `max` bytes without control characters */
     TYPE_TEXT,    /* a string of `min` to `max` bytes */
     TYPE_RAW,     /* a string, passed on as it is */
@@ -40,16 +58,16 @@ enum field_type {
     TYPE_STRINGS /* an array of strings */
 };
 
-struct field_rule {
+struct api_field_rule {
     struct str name;
-    enum field_type type;
+    enum api_field_type type;
     size_t min, max;
 };
 
 #define MESSAGE_ID_MAX 64
 #define REASON_MAX (WS_CONTROL_MAX - 2)
 
-static const struct field_rule rules[FIELD_COUNT] = {
+static const struct api_field_rule api_fields[FIELD_COUNT] = {
     [FIELD_SYSTEM_ID] = {STR_INIT("systemId"), TYPE_NAME, 1, ACCOUNT_NAME_MAX},
     [FIELD_PASSWORD] = {STR_INIT("password"), TYPE_TEXT, 1, ACCOUNT_PASSWORD_MAX},
     [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_RAW, 0, SIZE_MAX},
@@ -67,108 +85,72 @@ static const struct field_rule rules[FIELD_COUNT] = {
     [FIELD_REASON] = {STR_INIT("reason"), TYPE_TEXT, 0, REASON_MAX},
 };
 
-/* --- routes ---------------------------------------------------------------------------------- */
-
-enum action { ACTION_REGISTER, ACTION_LOGIN, ACTION_COMMAND };
-
-struct route {
-    struct str path;
-    enum action action;
-    enum command_kind command;
-    unsigned required, optional; /* sets of fields */
+/* A call while it is handled. */
+struct api_request {
+    struct api *api;
+    const struct api_call *call;
+    struct str system;                   /* the caller's, if the route needs a token */
+    struct json_field json[FIELD_COUNT]; /* JSON_NONE: absent, or not for this route */
+    struct str text[FIELD_COUNT];        /* strings, decoded */
+    int64_t code;
+    struct api_response *response;
 };
 
-#define F(field) (1u << FIELD_##field)
-#define MESSAGE (F(CODE) | F(MSG) | F(DATA))
-#define MESSAGE_EXTRAS (F(SEND_USER_ID) | F(MESSAGE_ID) | F(RECEIPT))
-#define ACCOUNT (F(SYSTEM_ID) | F(PASSWORD))
+/* --- responses ------------------------------------------------------------------------------- */
 
-static const struct route routes[] = {
-    {STR_INIT("/api/register"), ACTION_REGISTER, 0, ACCOUNT, 0},
-    {STR_INIT("/api/login"), ACTION_LOGIN, 0, ACCOUNT, 0},
-    {STR_INIT("/api/send_to_client"), ACTION_COMMAND, COMMAND_SEND_TO_CLIENT,
-     F(CLIENT_ID) | MESSAGE, MESSAGE_EXTRAS},
-    {STR_INIT("/api/send_to_clients"), ACTION_COMMAND, COMMAND_SEND_TO_CLIENTS,
-     F(CLIENT_IDS) | MESSAGE, MESSAGE_EXTRAS},
-    {STR_INIT("/api/send_to_group"), ACTION_COMMAND, COMMAND_SEND_TO_GROUP, F(GROUP_NAME) | MESSAGE,
-     MESSAGE_EXTRAS | F(EXCLUDE)},
-    {STR_INIT("/api/send_to_user"), ACTION_COMMAND, COMMAND_SEND_TO_USER, F(USER_ID) | MESSAGE,
-     MESSAGE_EXTRAS},
-    {STR_INIT("/api/send_to_system"), ACTION_COMMAND, COMMAND_SEND_TO_SYSTEM, MESSAGE,
-     MESSAGE_EXTRAS},
-    {STR_INIT("/api/bind_to_group"), ACTION_COMMAND, COMMAND_BIND, F(CLIENT_ID) | F(GROUP_NAME),
-     F(USER_ID) | F(EXTEND)},
-    {STR_INIT("/api/unbind_from_group"), ACTION_COMMAND, COMMAND_UNBIND,
-     F(CLIENT_ID) | F(GROUP_NAME), 0},
-    {STR_INIT("/api/get_online_list"), ACTION_COMMAND, COMMAND_ONLINE_LIST, F(GROUP_NAME), 0},
-    {STR_INIT("/api/close_client"), ACTION_COMMAND, COMMAND_CLOSE_CLIENT, F(CLIENT_ID),
-     F(CODE) | F(REASON)},
-    {STR_INIT("/api/client_info"), ACTION_COMMAND, COMMAND_CLIENT_INFO, F(CLIENT_ID), 0},
-};
-
-#define KNOWN_ROUTES (API_ROUTES - 1)
-_Static_assert(sizeof routes / sizeof routes[0] == KNOWN_ROUTES, "API_ROUTES counts them");
-
-unsigned api_route(struct str path)
+bool api_reject(struct api_response *response, int status, enum result_code code, struct str error)
 {
-    unsigned route = 0;
-
-    while (route < KNOWN_ROUTES && !str_equal(routes[route].path, path))
-        route++;
-    return route;
-}
-
-struct str api_path(unsigned route)
-{
-    return route < KNOWN_ROUTES ? routes[route].path : (struct str){0};
-}
-
-/* --- answers --------------------------------------------------------------------------------- */
-
-void api_reject(struct api_response *answer, int status, enum result_code code, struct str error)
-{
-    *answer = (struct api_response){.status = status, .code = code};
-    hub_write_envelope(&answer->body, code, error, (struct str){0});
-}
-
-/* Refuses with 400 and a message of up to four parts. Its value is false. */
-static bool malformed(struct api_response *answer, struct str part1, struct str part2,
-                      const char *part3, size_t number)
-{
-    char room[400];
-    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-
-    buf_append(&text, part1);
-    buf_append(&text, part2);
-    buf_append(&text, str_from(part3));
-    if (number)
-        buf_append_number(&text, (int64_t)number);
-    api_reject(answer, 400, RESULT_MALFORMED, str_of(&text));
+    *response = (struct api_response){.status = status, .code = code};
+    hub_write_envelope(&response->body, code, error, (struct str){0});
     return false;
 }
 
-static bool bad_field(struct api_response *answer, const struct field_rule *rule, const char *what,
-                      size_t number)
+static bool api_reject_for(struct api_response *response, int status, enum result_code code,
+                           const char *error, unsigned retry_after)
 {
-    return malformed(answer, STR("field "), rule->name, what, number);
+    api_reject(response, status, code, str_from(error));
+    response->retry_after = retry_after;
+    return false;
 }
 
-/* --- checking a body ------------------------------------------------------------------------- */
-
-/* A request's fields: their JSON, and for strings what they mean. */
-struct fields {
-    struct json_field json[FIELD_COUNT];
-    struct str text[FIELD_COUNT];
-    int64_t code;
-};
-
-static bool has(const struct fields *fields, enum field field)
+#ifdef __GNUC__
+__attribute__((format(printf, 4, 5)))
+#endif
+static bool
+api_print(struct api_response *response, int status, enum result_code code, const char *format, ...)
 {
-    return fields->json[field].value.type != JSON_NONE;
+    char text[512];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return api_reject(response, status, code, str_from(text));
 }
 
-/* C0, DEL, and C1 as UTF-8 writes it. */
-static bool has_control(struct str text)
+static bool api_bad_field(struct api_request *request, enum api_field field, const char *problem)
+{
+    return api_print(request->response, 400, RESULT_MALFORMED, "field %s %s",
+                     api_fields[field].name.at, problem);
+}
+
+static void api_succeed(struct api_response *response, struct buf *data)
+{
+    *response = (struct api_response){.status = 200};
+    hub_write_envelope(&response->body, RESULT_SUCCESS, STR("success"), str_of(data));
+    response->body.failed |= data->failed;
+    buf_free(data);
+}
+
+/* --- the body -------------------------------------------------------------------------------- */
+
+static bool api_has(const struct api_request *request, enum api_field field)
+{
+    return request->json[field].value.type != JSON_NONE;
+}
+
+/* True for C0, DEL, and C1 in its UTF-8 form. */
+static bool api_has_control(struct str text)
 {
     for (size_t i = 0; i < text.length; i++) {
         unsigned char c = (unsigned char)text.at[i];
@@ -181,263 +163,226 @@ static bool has_control(struct str text)
     return false;
 }
 
-static bool check_string(struct api *api, struct fields *fields, enum field field, bool optional,
-                         struct api_response *answer)
+/* Checks and decodes a string. An `optional` name may be empty: that removes it. */
+static bool api_check_string(struct api_request *request, enum api_field field, bool optional)
 {
-    const struct field_rule *rule = &rules[field];
-    struct json_value value = fields->json[field].value;
-    size_t begin = api->decoded.length;
+    const struct api_field_rule *rule = &api_fields[field];
+    struct json_value value = request->json[field].value;
+    struct buf *decoded = &request->api->decoded;
+    size_t begin = decoded->length;
     struct str text;
 
     if (value.type != JSON_STRING)
-        return bad_field(answer, rule, " must be a string", 0);
+        return api_bad_field(request, field, "must be a string");
     if (rule->type == TYPE_RAW && rule->max == SIZE_MAX)
-        return true; /* passed on as it is: what it means does not matter here */
-    if (!json_decode_string(value, &api->decoded))
-        return bad_field(answer, rule, " has half of a surrogate pair", 0);
-    text = (struct str){api->decoded.at + begin, api->decoded.length - begin};
+        return true;
+    if (!json_decode_string(value, decoded))
+        return api_bad_field(request, field, "has half of a surrogate pair");
+    text = (struct str){decoded->at + begin, decoded->length - begin};
     if (text.length < rule->min && !optional)
-        return bad_field(answer, rule, " must not be empty", 0);
+        return api_bad_field(request, field, "must not be empty");
     if (text.length > rule->max)
-        return bad_field(answer, rule, " is too long; the limit in bytes is ", rule->max);
-    if (rule->type == TYPE_NAME && has_control(text))
-        return bad_field(answer, rule, " has a control character", 0);
-    fields->text[field] = text;
+        return api_print(request->response, 400, RESULT_MALFORMED,
+                         "field %s is too long; the limit in bytes is %zu", rule->name.at,
+                         rule->max);
+    if (rule->type == TYPE_NAME && api_has_control(text))
+        return api_bad_field(request, field, "has a control character");
+    request->text[field] = text;
     return true;
 }
 
-static bool check_strings(const struct fields *fields, enum field field,
-                          struct api_response *answer)
+static bool api_check_strings(struct api_request *request, enum api_field field)
 {
-    struct str rest = fields->json[field].value.text;
-    struct json_value element;
+    struct json_value value = request->json[field].value, element;
+    struct str rest = value.text;
+    bool good = value.type == JSON_ARRAY;
 
-    if (fields->json[field].value.type != JSON_ARRAY)
-        return bad_field(answer, &rules[field], " must be an array of strings", 0);
-    while (json_next_element(&rest, &element))
-        if (element.type != JSON_STRING)
-            return bad_field(answer, &rules[field], " must be an array of strings", 0);
-    return true;
+    while (good && json_next_element(&rest, &element))
+        good = element.type == JSON_STRING;
+    return good || api_bad_field(request, field, "must be an array of strings");
 }
 
-/* An `optional` name may be empty: that takes it off. */
-static bool check_field(struct api *api, struct fields *fields, enum field field, bool optional,
-                        struct api_response *answer)
+static bool api_check_field(struct api_request *request, enum api_field field, bool optional)
 {
-    struct json_value value = fields->json[field].value;
+    struct json_value value = request->json[field].value;
 
-    switch (rules[field].type) {
+    switch (api_fields[field].type) {
     case TYPE_NAME:
     case TYPE_TEXT:
     case TYPE_RAW:
-        return check_string(api, fields, field, optional, answer);
+        return api_check_string(request, field, optional);
     case TYPE_INTEGER:
-        return json_decode_integer(value, &fields->code) ||
-               bad_field(answer, &rules[field], " must be an integer of 64 bits", 0);
+        return json_decode_integer(value, &request->code) ||
+               api_bad_field(request, field, "must be an integer of 64 bits");
     case TYPE_BOOLEAN:
-        return value.type == JSON_BOOLEAN ||
-               bad_field(answer, &rules[field], " must be true or false", 0);
+        return value.type == JSON_BOOLEAN || api_bad_field(request, field, "must be true or false");
     case TYPE_STRINGS:
-        return check_strings(fields, field, answer);
+        return api_check_strings(request, field);
     case TYPE_ANY:
         break;
     }
     return true;
 }
 
-static bool out_of_memory(struct api_response *answer)
+/* Reads the body into the fields that the route takes. */
+static bool api_read_fields(struct api_request *request, unsigned required, unsigned optional)
 {
-    api_reject(answer, 503, RESULT_UNREACHABLE, STR("out of memory"));
-    return false;
-}
-
-/* Reads a body into fields. False and an answer if something the route needs is not right. */
-static bool read_fields(struct api *api, const struct route *route, struct str body,
-                        struct fields *fields, struct api_response *answer)
-{
-    static const char mark[] = {'\xef', '\xbb', '\xbf'}; /* of the byte order: it says nothing */
+    static const char mark[] = {'\xef', '\xbb', '\xbf'}; /* byte order mark: no meaning in UTF-8 */
+    struct str body = request->call->body, text = body;
+    struct buf *decoded = &request->api->decoded;
     struct json_error error;
-    struct str text = body;
 
     for (int i = 0; i < FIELD_COUNT; i++)
-        fields->json[i].name = rules[i].name;
+        request->json[i].name = api_fields[i].name;
     if (body.length >= sizeof mark && memcmp(body.at, mark, sizeof mark) == 0)
         text = (struct str){body.at + sizeof mark, body.length - sizeof mark};
-    if (!json_parse_object(text, fields->json, FIELD_COUNT, &error))
-        return malformed(answer, STR("the body is not valid JSON: "), str_from(error.reason),
-                         ", at byte ", (size_t)(text.at - body.at) + error.offset + 1);
-    /* what strings mean is never longer than what they are: the views do not move */
-    api->decoded.length = 0;
-    if (!buf_reserve(&api->decoded, body.length)) {
-        buf_free(&api->decoded); /* and with it the failure: the next request is another one */
-        return out_of_memory(answer);
+    if (!json_parse_object(text, request->json, FIELD_COUNT, &error))
+        return api_print(request->response, 400, RESULT_MALFORMED,
+                         "the body is not valid JSON: %s, at byte %zu", error.reason,
+                         (size_t)(text.at - body.at) + error.offset + 1);
+    decoded->length = 0;
+    if (!buf_reserve(decoded, body.length)) {
+        buf_free(decoded); /* clears the failure: it was of this request alone */
+        return api_reject(request->response, 503, RESULT_UNREACHABLE, STR("out of memory"));
     }
     for (int i = 0; i < FIELD_COUNT; i++) {
-        if (!has(fields, (enum field)i)) {
-            if (route->required >> i & 1)
-                return bad_field(answer, &rules[i], " is missing", 0);
-        } else if ((route->required | route->optional) >> i & 1) {
-            if (!check_field(api, fields, (enum field)i, route->optional >> i & 1, answer))
-                return false;
-        } else {
-            fields->json[i].value = (struct json_value){0}; /* unknown to this route */
-        }
+        enum api_field field = (enum api_field)i;
+
+        if (!((required | optional) >> i & 1))
+            request->json[i].value = (struct json_value){0};
+        else if (api_has(request, field) && !api_check_field(request, field, optional >> i & 1))
+            return false;
+        else if (!api_has(request, field) && (required >> i & 1))
+            return api_bad_field(request, field, "is missing");
     }
     return true;
 }
 
 /* --- commands -------------------------------------------------------------------------------- */
 
-static bool make_command(const struct route *route, const struct fields *fields, struct str system,
-                         struct command *command, struct api_response *answer)
+static bool api_make_command(struct api_request *request, enum command_kind kind,
+                             struct command *command)
 {
+    const struct json_field *json = request->json;
+    enum api_field clients = api_has(request, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS;
+
     *command = (struct command){
-        .kind = route->command,
-        .system = system,
-        .client = fields->json[FIELD_CLIENT_ID].value,
-        .clients =
-            fields->json[has(fields, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS].value.text,
-        .group = fields->text[FIELD_GROUP_NAME],
-        .user = fields->text[FIELD_USER_ID],
-        .has_user = has(fields, FIELD_USER_ID),
-        .extend = fields->text[FIELD_EXTEND],
-        .has_extend = has(fields, FIELD_EXTEND),
-        .code = fields->code,
-        .msg = fields->json[FIELD_MSG].value.text,
-        .data = fields->json[FIELD_DATA].value.text,
-        .send_user = fields->json[FIELD_SEND_USER_ID].value.text,
-        .message_id = fields->json[FIELD_MESSAGE_ID].value.text,
+        .kind = kind,
+        .system = request->system,
+        .client = json[FIELD_CLIENT_ID].value,
+        .clients = json[clients].value.text,
+        .group = request->text[FIELD_GROUP_NAME],
+        .user = request->text[FIELD_USER_ID],
+        .has_user = api_has(request, FIELD_USER_ID),
+        .extend = request->text[FIELD_EXTEND],
+        .has_extend = api_has(request, FIELD_EXTEND),
+        .code = request->code,
+        .msg = json[FIELD_MSG].value.text,
+        .data = json[FIELD_DATA].value.text,
+        .send_user = json[FIELD_SEND_USER_ID].value.text,
+        .message_id = json[FIELD_MESSAGE_ID].value.text,
         .close_code = WS_CLOSE_NORMAL,
-        .reason = fields->text[FIELD_REASON],
+        .reason = request->text[FIELD_REASON],
     };
-    if (route->command != COMMAND_CLOSE_CLIENT || !has(fields, FIELD_CODE))
+    if (kind != COMMAND_CLOSE_CLIENT || !api_has(request, FIELD_CODE))
         return true;
-    if (!hub_may_close_with(fields->code))
-        return bad_field(answer, &rules[FIELD_CODE],
-                         " must be 1000, from 3000 to 4399, or from 4500 to 4999", 0);
-    command->close_code = (unsigned)fields->code;
+    if (!hub_may_close_with(request->code))
+        return api_bad_field(request, FIELD_CODE,
+                             "must be 1000, from 3000 to 4399, or from 4500 to 4999");
+    command->close_code = (unsigned)request->code;
     return true;
 }
 
-static void write_list(struct buf *out, const char *begin, const struct result *done)
+/* The `data` of a response to a command that succeeded; empty if there is none. */
+static void api_write_data(struct buf *out, const struct cluster_result *done)
 {
-    buf_append(out, str_from(begin));
-    buf_append(out, str_of(&done->list));
-    buf_append(out, STR("]"));
-}
+    const struct result *result = &done->result;
+    bool sent = done->command == COMMAND_SEND_TO_CLIENTS;
+    bool list = done->command == COMMAND_ONLINE_LIST;
 
-static void write_receipt(struct buf *out, const struct cluster_result *result)
-{
-    buf_append(out, STR("\"messageId\":"));
-    buf_append(out, result->message_id);
-    buf_append(out, STR(",\"matched\":"));
-    buf_append_number(out, (int64_t)result->result.matched);
-    buf_append(out, STR(",\"queued\":"));
-    buf_append_number(out, (int64_t)result->result.queued);
-    buf_append(out, STR(",\"dropped\":"));
-    buf_append_number(out, (int64_t)result->result.dropped);
-}
-
-/* The `data` of a successful answer; empty if there is none. */
-static void write_data(struct buf *out, const struct cluster_result *result)
-{
-    bool failed = result->command == COMMAND_SEND_TO_CLIENTS;
-    bool counts = result->receipt || result->command == COMMAND_ONLINE_LIST;
-
-    if (result->command == COMMAND_CLIENT_INFO)
-        buf_append(out, str_of(&result->result.list));
-    if (!failed && !counts)
+    if (done->command == COMMAND_CLIENT_INFO)
+        buf_append(out, str_of(&result->list));
+    if (!sent && !list && !done->receipt)
         return;
-    buf_append(out, STR("{"));
-    if (failed)
-        write_list(out, "\"failed\":[", &result->result);
-    if (failed && result->receipt)
-        buf_append(out, STR(","));
-    if (result->receipt)
-        write_receipt(out, result);
-    if (result->command == COMMAND_ONLINE_LIST) {
-        buf_append(out, STR("\"count\":"));
-        buf_append_number(out, (int64_t)result->result.count);
-        write_list(out, ",\"list\":[", &result->result);
+    buf_append(out, sent ? STR("{\"failed\":[") : STR("{"));
+    if (list)
+        buf_print(out, "\"count\":%" PRIu64 ",\"list\":[", result->count);
+    buf_append(out, str_of(&result->list));
+    if (sent || list)
+        buf_append(out, STR("]"));
+    if (done->receipt) {
+        buf_append(out, sent ? STR(",\"messageId\":") : STR("\"messageId\":"));
+        buf_append(out, done->message_id);
+        buf_print(out, ",\"matched\":%" PRIu64 ",\"queued\":%" PRIu64 ",\"dropped\":%" PRIu64,
+                  result->matched, result->queued, result->dropped);
     }
-    if (counts && result->incomplete)
+    if ((list || done->receipt) && done->incomplete)
         buf_append(out, STR(",\"incomplete\":true"));
     buf_append(out, STR("}"));
 }
 
-void api_finish_command(const struct cluster_result *result, struct api_response *answer)
+void api_finish_command(const struct cluster_result *done, struct api_response *response)
 {
-    const struct result *done = &result->result;
+    enum result_code code = done->result.code;
     struct buf data = {0};
-    /* a receipt says itself what became of the message, also that a slow client dropped it */
-    bool success = done->code == RESULT_SUCCESS || (result->receipt && done->matched);
+    /* a receipt itself says what became of the message, also that a slow client dropped it */
+    bool success = code == RESULT_SUCCESS ||
+                   (code != RESULT_UNREACHABLE && done->receipt && done->result.matched);
 
-    if (done->code == RESULT_UNREACHABLE || !success) {
-        int status = done->code == RESULT_UNREACHABLE ? 503
-                     : done->code == RESULT_LIMIT     ? 429
-                                                          : 200;
-
-        api_reject(answer, status, done->code, str_from(done->error));
-        return;
+    if (success) {
+        api_write_data(&data, done);
+        api_succeed(response, &data);
+    } else {
+        api_reject(response,
+                   code == RESULT_UNREACHABLE ? 503
+                   : code == RESULT_LIMIT     ? 429
+                                              : 200,
+                   code, str_from(done->result.error));
     }
-    write_data(&data, result);
-    *answer = (struct api_response){.status = 200};
-    hub_write_envelope(&answer->body, RESULT_SUCCESS, STR("success"), str_of(&data));
-    answer->body.failed |= data.failed;
-    buf_free(&data);
 }
 
-static enum api_result run_command(struct api *api, const struct route *route,
-                                   const struct fields *fields, struct str system,
-                                   uint64_t request_id, struct api_response *answer)
+/* Makes a message id, for a receipt that was asked for without one. */
+static bool api_make_id(struct buf *id)
 {
-    struct cluster_result result = {.command = route->command,
-                                    .receipt = json_is_true(fields->json[FIELD_RECEIPT].value)};
-    char room[18] = "\"";
-    struct buf id = {.at = room, .length = 1, .capacity = sizeof room, .limit = sizeof room};
     unsigned char number[8];
+    bool good = crypto_random(number, sizeof number);
+
+    buf_append(id, STR("\""));
+    buf_append_hex(id, (struct str){(const char *)number, sizeof number});
+    buf_append(id, STR("\""));
+    return good;
+}
+
+static enum api_result api_run_command(struct api_request *request, enum command_kind kind)
+{
+    struct api *api = request->api;
+    struct cluster_result done = {.command = kind,
+                                  .receipt = json_is_true(request->json[FIELD_RECEIPT].value)};
+    char space[18];
+    struct buf id = BUF_INIT(space);
     struct command command;
     enum cluster_status status;
 
-    if (!make_command(route, fields, system, &command, answer))
+    if (!api_make_command(request, kind, &command))
         return API_DONE;
-    if (result.receipt && !command.message_id.length) {
-        if (!crypto_random(number, sizeof number)) {
-            api_reject(answer, 503, RESULT_UNREACHABLE, STR("no random bytes to be had"));
+    if (done.receipt && !command.message_id.length) {
+        if (!api_make_id(&id)) {
+            api_reject(request->response, 503, RESULT_UNREACHABLE,
+                       STR("no random bytes to be had"));
             return API_DONE;
         }
-        buf_append_hex(&id, (struct str){(const char *)number, sizeof number});
-        buf_append(&id, STR("\""));
         command.message_id = str_of(&id);
     }
-    result.message_id = command.message_id;
-    status = cluster_apply(api->cluster, api->hub, &command, result.receipt, request_id,
-                           &result.result);
+    done.message_id = command.message_id;
+    status = cluster_apply(api->cluster, api->hub, &command, done.receipt,
+                           request->call->request_id, &done.result);
     if (status == CLUSTER_DONE)
-        api_finish_command(&result, answer);
-    buf_free(&result.result.list);
+        api_finish_command(&done, request->response);
+    buf_free(&done.result.list);
     return status == CLUSTER_DONE ? API_DONE : API_LATER;
 }
 
-/* --- who may call ---------------------------------------------------------------------------- */
-
-static bool check_register_key(const struct api *api, const struct http_request *request,
-                               struct api_response *answer)
-{
-    struct str key = {0};
-
-    if (api->config->registration == REGISTER_OPEN)
-        return true;
-    if (api->config->registration == REGISTER_CLOSED) {
-        api_reject(answer, 403, RESULT_MALFORMED, STR("registration is closed"));
-        return false;
-    }
-    if (http_header(request, STR("Register-Key"), &key) == 1 &&
-        crypto_equal(key, str_from(api->config->register_key)))
-        return true;
-    api_reject(answer, 401, RESULT_NO_TOKEN, STR("Register-Key header missing or wrong"));
-    return false;
-}
+/* --- accounts -------------------------------------------------------------------------------- */
 
 /* In the long run a password can be guessed once a second from everywhere together, and ten times a
  * minute from one address. */
@@ -447,14 +392,19 @@ void api_open(struct api *api)
     api->address_logins = (struct throttle){.burst = 10, .pause = 6000};
 }
 
-static void answer_throttled(struct api_response *answer, int64_t wait)
+static void api_reject_throttled(struct api_response *response, int64_t wait)
 {
-    api_reject(answer, 429, RESULT_LIMIT, STR("too many logins of this system have failed"));
-    answer->retry_after = wait > 1000 ? (unsigned)((wait + 999) / 1000) : 1;
+    api_reject_for(response, 429, RESULT_LIMIT, "too many logins of this system have failed",
+                   wait > 1000 ? (unsigned)((wait + 999) / 1000) : 1);
 }
 
-static void answer_login(const struct api *api, struct str system, uint64_t generation,
-                         int64_t unix_now, struct api_response *answer)
+static void api_reject_busy(struct api_response *response)
+{
+    api_reject_for(response, 429, RESULT_LIMIT, "too many registrations and logins at once", 5);
+}
+
+static void api_send_token(const struct api *api, struct str system, uint64_t generation,
+                           int64_t unix_now, struct api_response *response)
 {
     int64_t ttl = (int64_t)api->config->token_ttl;
     struct buf data = {0};
@@ -465,187 +415,237 @@ static void answer_login(const struct api *api, struct str system, uint64_t gene
     buf_append(&data, STR("\",\"expiresIn\":"));
     buf_append_number(&data, ttl);
     buf_append(&data, STR("}"));
-    *answer = (struct api_response){.status = 200};
-    hub_write_envelope(&answer->body, RESULT_SUCCESS, STR("success"), str_of(&data));
-    answer->body.failed |= data.failed;
-    buf_free(&data);
+    api_succeed(response, &data);
 }
 
-static void answer_crowded(struct api_response *answer)
+static enum api_result api_submit(struct api_request *request, const struct account_request *job)
 {
-    api_reject(answer, 429, RESULT_LIMIT, STR("too many registrations and logins at once"));
-    answer->retry_after = 5;
-}
+    struct api *api = request->api;
 
-static enum api_result submit(struct api *api, const struct account_request *request, int64_t now,
-                              struct api_response *answer)
-{
-    switch (account_submit(api->accounts, request)) {
+    switch (account_submit(api->accounts, job)) {
     case ACCOUNT_SUBMITTED:
-        if (request->kind == ACCOUNT_LOGIN) { /* a failure, until it is known to be none */
-            throttle_fail(&api->system_logins, str_hash(request->name, api->seed), now);
-            throttle_fail(&api->address_logins, str_hash(request->name, request->origin), now);
+        if (job->kind == ACCOUNT_LOGIN) { /* counts as a failure until api_finish knows better */
+            throttle_fail(&api->system_logins, str_hash(job->name, api->seed), request->call->now);
+            throttle_fail(&api->address_logins, str_hash(job->name, job->origin),
+                          request->call->now);
         }
         return API_LATER;
     case ACCOUNT_COALESCED:
         return API_LATER;
     case ACCOUNT_QUEUE_FULL:
-        answer_crowded(answer);
+        api_reject_busy(request->response);
         break;
     case ACCOUNT_THROTTLED: /* until the one that waits has had its turn */
-        answer_throttled(answer, request->delay - api->address_logins.pause);
+        api_reject_throttled(request->response, job->delay - api->address_logins.pause);
         break;
     case ACCOUNT_NO_RESOURCES:
-        api_reject(answer, 503, RESULT_UNREACHABLE, STR("out of memory, or of threads"));
-        answer->retry_after = 5;
+        api_reject_for(request->response, 503, RESULT_UNREACHABLE, "out of memory, or of threads",
+                       5);
         break;
     }
     return API_DONE;
 }
 
-/* Has a password verified: one that was good before at once, others in their turn, and where too
- * many have failed, one when the throttle's next pause is over. */
-static enum api_result log_in(struct api *api, struct account_request *request,
-                              const struct api_call *call, struct api_response *answer)
+/* Verifies a password: one that was right before at once, others in a job. Where too many have
+ * failed, the job is delayed until the throttle's pause is over. */
+static enum api_result api_log_in(struct api_request *request, struct account_request *job)
 {
-    int64_t wait =
-        throttle_wait(&api->system_logins, str_hash(request->name, api->seed), call->now);
-    int64_t here =
-        throttle_wait(&api->address_logins, str_hash(request->name, request->origin), call->now);
-    enum account_recall recollection;
+    struct api *api = request->api;
+    int64_t now = request->call->now;
+    int64_t wait = throttle_wait(&api->system_logins, str_hash(job->name, api->seed), now);
+    int64_t here = throttle_wait(&api->address_logins, str_hash(job->name, job->origin), now);
+    enum account_recall recall;
     uint64_t generation;
 
-    recollection = account_recall_login(api->accounts, request->name, request->password, &generation);
-    if (recollection == ACCOUNT_RECALL_HIT) {
-        answer_login(api, request->name, generation, call->unix_now, answer);
+    recall = account_recall_login(api->accounts, job->name, job->password, &generation);
+    if (recall == ACCOUNT_RECALL_HIT) {
+        api_send_token(api, job->name, generation, request->call->unix_now, request->response);
         return API_DONE;
     }
-    request->likely = recollection == ACCOUNT_RECALL_LIKELY;
-    if (request->likely)
-        return submit(api, request, call->now, answer);
-    if (wait > api->address_logins.pause) { /* too long for a connection to be kept waiting */
-        answer_throttled(answer, wait);
+    job->likely = recall == ACCOUNT_RECALL_LIKELY;
+    if (!job->likely &&
+        wait > api->address_logins.pause) { /* too long to keep a connection waiting */
+        api_reject_throttled(request->response, wait);
         return API_DONE;
     }
-    request->delay = wait > here ? wait : here;
-    return submit(api, request, call->now, answer);
+    if (!job->likely)
+        job->delay = wait > here ? wait : here;
+    return api_submit(request, job);
 }
 
-static enum api_result start_job(struct api *api, const struct route *route,
-                                 const struct fields *fields, const struct api_call *call,
-                                 struct api_response *answer)
+static enum api_result api_start_job(struct api_request *request, enum account_job_kind kind)
 {
-    struct account_request request = {.kind = route->action == ACTION_REGISTER ? ACCOUNT_REGISTER
-                                                                               : ACCOUNT_LOGIN,
-                                      .request_id = call->request_id,
-                                      .origin = str_hash(conn_owner(call->address), api->seed),
-                                      .name = fields->text[FIELD_SYSTEM_ID],
-                                      .password = fields->text[FIELD_PASSWORD]};
-    enum api_result result = request.kind == ACCOUNT_LOGIN
-                                 ? log_in(api, &request, call, answer)
-                                 : submit(api, &request, call->now, answer);
+    struct api *api = request->api;
+    struct account_request job = {
+        .kind = kind,
+        .request_id = request->call->request_id,
+        .origin = str_hash(conn_owner(request->call->address), api->seed),
+        .name = request->text[FIELD_SYSTEM_ID],
+        .password = request->text[FIELD_PASSWORD],
+    };
+    enum api_result result =
+        kind == ACCOUNT_LOGIN ? api_log_in(request, &job) : api_submit(request, &job);
 
     crypto_erase(api->decoded.at, api->decoded.length);
     return result;
 }
 
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
-                struct api_response *answer)
+                struct api_response *response)
 {
     struct str name = {result->name, result->name_length};
-    char text[ACCOUNT_REASON_MAX + 40];
 
-    if (result->kind == ACCOUNT_LOGIN && result->outcome != ACCOUNT_DENIED && !result->joined) {
+    if (result->kind == ACCOUNT_LOGIN && result->outcome != ACCOUNT_DENIED && !result->coalesced) {
         throttle_forgive(&api->system_logins, str_hash(name, api->seed));
         throttle_forgive(&api->address_logins, str_hash(name, result->origin));
     }
     switch (result->outcome) {
+    case ACCOUNT_DONE:
+        if (result->kind == ACCOUNT_LOGIN)
+            api_send_token(api, name, result->generation, unix_now, response);
+        else
+            api_reject(response, 200, RESULT_SUCCESS, STR("success"));
+        break;
     case ACCOUNT_EXISTS:
-        api_reject(answer, 200, RESULT_REGISTERED, STR("systemId is already registered"));
-        return;
+        api_reject(response, 200, RESULT_REGISTERED, STR("systemId is already registered"));
+        break;
     case ACCOUNT_DENIED:
         api->login_failures++;
-        api_reject(answer, 200, RESULT_DENIED, STR("wrong systemId or password"));
-        return;
+        api_reject(response, 200, RESULT_DENIED, STR("wrong systemId or password"));
+        break;
     case ACCOUNT_UNSAVED:
-        snprintf(text, sizeof text, "the account could not be saved: %s", result->reason);
-        api_reject(answer, 503, RESULT_UNREACHABLE, str_from(text));
-        return;
+        api_print(response, 503, RESULT_UNREACHABLE, "the account could not be saved: %s",
+                  result->reason);
+        break;
     case ACCOUNT_UNREACHABLE:
-        api_reject(answer, 503, RESULT_UNREACHABLE, str_from(result->reason));
-        return;
+        api_reject(response, 503, RESULT_UNREACHABLE, str_from(result->reason));
+        break;
     case ACCOUNT_FAILED:
-        api_reject(answer, 503, RESULT_UNREACHABLE, STR("the password could not be hashed"));
-        return;
+        api_reject(response, 503, RESULT_UNREACHABLE, STR("the password could not be hashed"));
+        break;
     case ACCOUNT_EVICTED:
-        answer_crowded(answer);
-        return;
-    case ACCOUNT_DONE:
+        api_reject_busy(response);
         break;
     }
-    if (result->kind == ACCOUNT_LOGIN)
-        answer_login(api, name, result->generation, unix_now, answer);
-    else
-        api_reject(answer, 200, RESULT_SUCCESS, STR("success"));
 }
 
-/* The system that the Token header names, if it is registered and the token is of its account. */
-static bool check_token(struct api *api, const struct http_request *request, int64_t unix_now,
-                        struct buf *system, struct api_response *answer)
+/* --- routes ---------------------------------------------------------------------------------- */
+
+/* A path takes POST and OPTIONS. The action decides what the head must have: to register the
+ * Register-Key, for a command the Token. */
+struct api_route {
+    struct str path;
+    enum { ACTION_REGISTER, ACTION_LOGIN, ACTION_COMMAND } action;
+    enum command_kind command;
+    unsigned required, optional; /* sets of fields */
+};
+
+#define F(field) (1u << FIELD_##field)
+#define MESSAGE (F(CODE) | F(MSG) | F(DATA))
+#define EXTRAS (F(SEND_USER_ID) | F(MESSAGE_ID) | F(RECEIPT))
+#define ACCOUNT (F(SYSTEM_ID) | F(PASSWORD))
+#define COMMAND(path, kind) STR_INIT("/api/" path), ACTION_COMMAND, COMMAND_##kind
+
+static const struct api_route api_routes[] = {
+    {STR_INIT("/api/register"), ACTION_REGISTER, 0, ACCOUNT, 0},
+    {STR_INIT("/api/login"), ACTION_LOGIN, 0, ACCOUNT, 0},
+    {COMMAND("send_to_client", SEND_TO_CLIENT), F(CLIENT_ID) | MESSAGE, EXTRAS},
+    {COMMAND("send_to_clients", SEND_TO_CLIENTS), F(CLIENT_IDS) | MESSAGE, EXTRAS},
+    {COMMAND("send_to_group", SEND_TO_GROUP), F(GROUP_NAME) | MESSAGE, EXTRAS | F(EXCLUDE)},
+    {COMMAND("send_to_user", SEND_TO_USER), F(USER_ID) | MESSAGE, EXTRAS},
+    {COMMAND("send_to_system", SEND_TO_SYSTEM), MESSAGE, EXTRAS},
+    {COMMAND("bind_to_group", BIND), F(CLIENT_ID) | F(GROUP_NAME), F(USER_ID) | F(EXTEND)},
+    {COMMAND("unbind_from_group", UNBIND), F(CLIENT_ID) | F(GROUP_NAME), 0},
+    {COMMAND("get_online_list", ONLINE_LIST), F(GROUP_NAME), 0},
+    {COMMAND("close_client", CLOSE_CLIENT), F(CLIENT_ID), F(CODE) | F(REASON)},
+    {COMMAND("client_info", CLIENT_INFO), F(CLIENT_ID), 0},
+};
+
+#define KNOWN_ROUTES (API_ROUTES - 1)
+_Static_assert(sizeof api_routes / sizeof api_routes[0] == KNOWN_ROUTES, "API_ROUTES counts them");
+
+unsigned api_route(struct str path)
+{
+    unsigned route = 0;
+
+    while (route < KNOWN_ROUTES && !str_equal(api_routes[route].path, path))
+        route++;
+    return route;
+}
+
+struct str api_path(unsigned route)
+{
+    return route < KNOWN_ROUTES ? api_routes[route].path : (struct str){0};
+}
+
+/* --- the head -------------------------------------------------------------------------------- */
+
+static bool api_check_register_key(const struct api *api, const struct http_request *request,
+                                   struct api_response *response)
+{
+    struct str key = {0};
+
+    if (api->config->registration == REGISTER_OPEN)
+        return true;
+    if (api->config->registration == REGISTER_CLOSED)
+        return api_reject(response, 403, RESULT_MALFORMED, STR("registration is closed"));
+    return (http_header(request, STR("Register-Key"), &key) == 1 &&
+            crypto_equal(key, str_from(api->config->register_key))) ||
+           api_reject(response, 401, RESULT_NO_TOKEN, STR("Register-Key header missing or wrong"));
+}
+
+/* Finds the system that the Token header names, if it is registered and the token is of its
+ * account. */
+static bool api_check_token(struct api *api, const struct api_call *call, struct buf *system,
+                            struct api_response *response)
 {
     struct str token = {0};
     uint64_t generation;
 
-    if (http_header(request, STR("Token"), &token) != 1 ||
-        !crypto_check_token(api->keys, &api->tokens, token, unix_now, system, &generation)) {
-        api_reject(answer, 401, RESULT_NO_TOKEN,
-                   token.at ? STR("Token header forged or expired") : STR("Token header missing"));
-        return false;
-    }
+    if (http_header(call->request, STR("Token"), &token) != 1 ||
+        !crypto_check_token(api->keys, &api->tokens, token, call->unix_now, system, &generation))
+        return api_reject(response, 401, RESULT_NO_TOKEN,
+                          token.at ? STR("Token header forged or expired")
+                                   : STR("Token header missing"));
     switch (account_check_generation(api->accounts, str_of(system), generation)) {
     case ACCOUNT_TOKEN_VALID:
-        return true;
+        break;
     case ACCOUNT_TOKEN_REVOKED:
-        api_reject(answer, 401, RESULT_NO_TOKEN,
-                   STR("Token header revoked: the account is a new one, or has a new password"));
-        break;
-    case ACCOUNT_TOKEN_ORPHAN: /* its file was put back or removed */
-        api_reject(answer, 200, RESULT_UNKNOWN_SYSTEM, STR("systemId is not registered"));
-        break;
+        return api_reject(
+            response, 401, RESULT_NO_TOKEN,
+            STR("Token header revoked: the account is a new one, or has a new password"));
+    case ACCOUNT_TOKEN_ORPHAN: /* the accounts' file was restored or removed */
+        return api_reject(response, 200, RESULT_UNKNOWN_SYSTEM, STR("systemId is not registered"));
     case ACCOUNT_TOKEN_UNKNOWN:
-        api_reject(answer, 503, RESULT_UNREACHABLE,
-                   STR("whether the Token was revoked is not known yet"));
-        answer->retry_after = 1;
-        break;
+        return api_reject_for(response, 503, RESULT_UNREACHABLE,
+                              "whether the Token was revoked is not known yet", 1);
     }
-    return false;
+    return true;
 }
 
-/* True if the method is right; else an answer, which for OPTIONS is a good one. */
-static bool check_method(const struct http_request *request, const struct route *route,
-                         struct api_response *answer)
+/* True for POST on a known path. OPTIONS gets a good response, everything else is rejected. */
+static bool api_check_method(const struct http_request *request, const struct api_route *route,
+                             struct api_response *response)
 {
     bool options = str_equal(request->method, STR("OPTIONS"));
 
-    if (!route && !(options && str_equal(request->path, STR("*")))) {
-        api_reject(answer, 404, RESULT_MALFORMED,
-                   http_header_has(request, STR("Upgrade"), STR("websocket"))
-                       ? STR("clients connect to /ws?systemId=…")
-                       : STR("unknown path"));
-        return false;
-    }
+    if (!route && !(options && str_equal(request->path, STR("*"))))
+        return api_reject(response, 404, RESULT_MALFORMED,
+                          http_header_has(request, STR("Upgrade"), STR("websocket"))
+                              ? STR("clients connect to /ws?systemId=…")
+                              : STR("unknown path"));
     if (route && str_equal(request->method, STR("POST")))
         return true;
     if (options)
-        api_reject(answer, 200, RESULT_SUCCESS, STR("success"));
+        api_reject(response, 200, RESULT_SUCCESS, STR("success"));
     else
-        api_reject(answer, 405, RESULT_MALFORMED, STR("this path takes POST"));
-    answer->allow = route ? "POST, OPTIONS" : "GET, POST, OPTIONS";
+        api_reject(response, 405, RESULT_MALFORMED, STR("this path takes POST"));
+    response->allow = route ? "POST, OPTIONS" : "GET, POST, OPTIONS";
     return false;
 }
 
 /* The host of "scheme://host[:port]"; empty if there is none. */
-static struct str origin_host(struct str origin)
+static struct str api_origin_host(struct str origin)
 {
     str_cut(&origin, ':');
     if (origin.length < 2 || memcmp(origin.at, "//", 2) != 0)
@@ -653,10 +653,10 @@ static struct str origin_host(struct str origin)
     return http_host_name((struct str){origin.at + 2, origin.length - 2});
 }
 
-/* True if a browser sends the request for a page of another site. Browsers of today say so in
+/* True if a browser sends the request for a page of another site. Today's browsers say so in
  * Sec-Fetch-Site, older ones send Origin alone, and programs neither. */
-static bool is_foreign(const struct config *config, const struct http_request *request,
-                       struct str *origin)
+static bool api_is_foreign(const struct config *config, const struct http_request *request,
+                           struct str *origin)
 {
     struct str site = {0}, host;
     size_t sites = http_header(request, STR("Sec-Fetch-Site"), &site);
@@ -664,150 +664,131 @@ static bool is_foreign(const struct config *config, const struct http_request *r
 
     if (sites || !origins)
         return http_header_has(request, STR("Sec-Fetch-Site"), STR("cross-site"));
-    host = origin_host(*origin);
+    host = api_origin_host(*origin);
     if (origins == 1 && host.length && str_equal_nocase(host, http_host_name(request->host)))
         return false;
-    return origins > 1 || !config->allowed_origins[0] || !config_allows_origin(config, *origin);
+    return origins > 1 || !config->allowed_origins[0] || !host_origin_is_allowed(str_from(config->allowed_origins), *origin);
 }
 
-/* Appends a header's value, which may have any bytes and any length, as printable ASCII. */
-static void append_printable(struct buf *out, struct str text)
-{
-    for (size_t i = 0; i < text.length && i < 100; i++) {
-        char c = text.at[i] > 0x20 && text.at[i] < 0x7f ? text.at[i] : '?';
+#define PRINTABLE_MAX 100
 
-        buf_append(out, (struct str){&c, 1});
-    }
+/* Writes the beginning of a header's value, which may have any bytes, as printable ASCII. */
+static const char *api_printable(char out[PRINTABLE_MAX + 1], struct str text)
+{
+    size_t i = 0;
+
+    for (; i < text.length && i < PRINTABLE_MAX; i++)
+        out[i] = (char)(text.at[i] > 0x20 && text.at[i] < 0x7f ? text.at[i] : '?');
+    out[i] = '\0';
+    return out;
 }
 
-static bool check_site(const struct api *api, const struct http_request *request,
-                       struct api_response *answer)
+static bool api_check_site(const struct api *api, const struct http_request *request,
+                           struct api_response *response)
 {
-    char room[400];
-    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    char from[PRINTABLE_MAX + 1], host[PRINTABLE_MAX + 1];
     struct str origin = STR("(none)");
 
-    if (!is_foreign(api->config, request, &origin))
-        return true;
-    buf_append(&text, STR("Origin "));
-    append_printable(&text, origin);
-    buf_append(&text, STR(" is foreign to Host "));
-    append_printable(&text, request->host);
-    buf_append(&text, STR(": pages of other sites may not call the API (a proxy passes Host on)"));
-    api_reject(answer, 403, RESULT_MALFORMED, str_of(&text));
-    return false;
+    return !api_is_foreign(api->config, request, &origin) ||
+           api_print(response, 403, RESULT_MALFORMED,
+                     "Origin %s is foreign to Host %s: pages of other sites may not call the "
+                     "API (a proxy passes Host on)",
+                     api_printable(from, origin), api_printable(host, request->host));
 }
 
-static bool check_coding(const struct http_request *request, struct api_response *answer)
+static bool api_check_coding(const struct http_request *request, struct api_response *response)
 {
-    char room[200];
-    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    char text[PRINTABLE_MAX + 1];
     struct str coding = {0};
     size_t codings = http_header(request, STR("Content-Encoding"), &coding);
 
-    if (codings == 0 ||
-        (codings == 1 && (!coding.length || str_equal_nocase(coding, STR("identity")))))
-        return true;
-    buf_append(&text, STR("Content-Encoding "));
-    append_printable(&text, coding);
-    buf_append(&text, STR(" is not understood: send the body as it is"));
-    api_reject(answer, 415, RESULT_MALFORMED, str_of(&text));
-    return false;
+    return codings == 0 ||
+           (codings == 1 && (!coding.length || str_equal_nocase(coding, STR("identity")))) ||
+           api_print(response, 415, RESULT_MALFORMED,
+                     "Content-Encoding %s is not understood: send the body as it is",
+                     api_printable(text, coding));
 }
 
-static bool check_ready(const struct api *api, struct api_response *answer)
+static bool api_check_ready(const struct api *api, struct api_response *response)
 {
-    const char *unready = cluster_not_ready_reason(api->cluster);
+    const char *reason = cluster_not_ready_reason(api->cluster);
 
-    if (!unready)
-        return true;
-    api_reject(answer, 503, RESULT_UNREACHABLE, str_from(unready));
-    answer->retry_after = 1;
-    return false;
+    return !reason || api_reject_for(response, 503, RESULT_UNREACHABLE, reason, 1);
 }
 
-static bool check_rate(struct api *api, struct str system, int64_t now, struct api_response *answer)
+static bool api_check_rate(struct api *api, struct str system, int64_t now,
+                           struct api_response *response)
 {
-    if (buckets_take(&api->rates, system, str_hash(system, api->seed), api->config->api_rate, now))
-        return true;
-    api_reject(answer, 429, RESULT_LIMIT, STR("more API calls a second than api_rate allows"));
-    answer->retry_after = 1;
-    return false;
+    uint32_t hash = str_hash(system, api->seed);
+
+    return buckets_take(&api->rates, system, hash, api->config->api_rate, now) ||
+           api_reject_for(response, 429, RESULT_LIMIT,
+                          "more API calls a second than api_rate allows", 1);
 }
 
-/* On behalf of a `system` that is found out. */
-static bool check(struct api *api, const struct api_call *call, struct buf *system,
-                  struct api_response *answer)
+/* Makes all checks of the head; `system` receives the caller's name. */
+static bool api_check_head(struct api *api, const struct api_call *call, struct buf *system,
+                           struct api_response *response)
 {
     const struct http_request *request = call->request;
-    const struct route *route = call->route < KNOWN_ROUTES ? &routes[call->route] : NULL;
+    const struct api_route *route = call->route < KNOWN_ROUTES ? &api_routes[call->route] : NULL;
 
-    if (!check_method(request, route, answer) || !check_site(api, request, answer) ||
-        !check_ready(api, answer))
+    if (!api_check_method(request, route, response) || !api_check_site(api, request, response) ||
+        !api_check_ready(api, response))
         return false;
-    if (route->action == ACTION_REGISTER && !check_register_key(api, request, answer))
+    if (route->action == ACTION_REGISTER && !api_check_register_key(api, request, response))
         return false;
-    if (route->action == ACTION_COMMAND &&
-        !check_token(api, request, call->unix_now, system, answer))
+    if (route->action == ACTION_COMMAND && !api_check_token(api, call, system, response))
         return false;
-    return check_coding(request, answer) &&
-           (route->action != ACTION_COMMAND || check_rate(api, str_of(system), call->now, answer));
+    return api_check_coding(request, response) &&
+           (route->action != ACTION_COMMAND ||
+            api_check_rate(api, str_of(system), call->now, response));
 }
 
-static struct buf system_room(struct api *api)
+bool api_check(struct api *api, struct api_call *call, struct api_response *response)
 {
-    return (struct buf){
-        .at = api->system, .capacity = sizeof api->system, .limit = sizeof api->system};
-}
-
-bool api_check(struct api *api, struct api_call *call, struct api_response *answer)
-{
-    struct buf system = system_room(api);
-    bool may = check(api, call, &system, answer);
+    struct buf system = BUF_INIT(api->system);
+    bool good = api_check_head(api, call, &system, response);
 
     call->system = str_of(&system);
-    if (!may)
-        answer->system = call->system;
-    return may;
+    if (!good)
+        response->system = call->system;
+    return good;
 }
 
-#define DECODED_KEPT 65536 /* memory kept from one request to the next */
+/* --- handling -------------------------------------------------------------------------------- */
 
-static enum api_result run(struct api *api, const struct route *route, const struct api_call *call,
-                           struct str system, struct api_response *answer)
+#define DECODED_KEPT 65536 /* bytes of memory kept from one request to the next */
+
+static enum api_result api_run(struct api_request *request, const struct api_route *route)
 {
-    struct fields fields = {0};
-    enum api_result result = API_DONE;
-
-    if (read_fields(api, route, call->body, &fields, answer)) {
-        if (route->action == ACTION_COMMAND)
-            result = run_command(api, route, &fields, system, call->request_id, answer);
-        else
-            result = start_job(api, route, &fields, call, answer);
-    }
-    if (api->decoded.capacity > DECODED_KEPT)
-        buf_free(&api->decoded);
-    return result;
+    if (!api_read_fields(request, route->required, route->optional))
+        return API_DONE;
+    if (route->action == ACTION_COMMAND)
+        return api_run_command(request, route->command);
+    return api_start_job(request, route->action == ACTION_LOGIN ? ACCOUNT_LOGIN : ACCOUNT_REGISTER);
 }
 
 enum api_result api_handle(struct api *api, const struct api_call *call,
-                           struct api_response *answer)
+                           struct api_response *response)
 {
-    const struct route *route = &routes[call->route];
-    struct buf room = system_room(api);
-    struct str system = call->system;
+    struct api_request request = {
+        .api = api, .call = call, .system = call->system, .response = response};
+    const struct api_route *route = &api_routes[call->route];
+    struct buf system = BUF_INIT(api->system);
     enum api_result result;
 
-    /* the body came later than the head: the token, and the cluster, may not be what they were */
-    if (!system.length && route->action == ACTION_COMMAND) {
-        if (!check_ready(api, answer) ||
-            !check_token(api, call->request, call->unix_now, &room, answer))
+    /* the body came later than the head: the token may be revoked now, the cluster not ready */
+    if (!call->system.length && route->action == ACTION_COMMAND) {
+        if (!api_check_ready(api, response) || !api_check_token(api, call, &system, response))
             return API_DONE;
-        system = str_of(&room);
+        request.system = str_of(&system);
     }
-    result = run(api, route, call, system, answer);
+    result = api_run(&request, route);
     if (result == API_DONE)
-        answer->system = system;
+        response->system = request.system;
+    if (api->decoded.capacity > DECODED_KEPT)
+        buf_free(&api->decoded);
     return result;
 }
 

@@ -1,6 +1,17 @@
-/* buf.c - views of bytes, a growable buffer, numbers and UTF-8 read safely. */
+/* buf.c - views of bytes, growable buffers, UTF-8, shared bytes.
+ *
+ * A view (str) never owns and never allocates. A buffer (buf) doubles its memory up to its limit; a
+ * failure sticks, so a caller appends as often as it likes and looks at `failed` once.
+ *
+ * UTF-8 is checked by a state of three bytes that can stop after any byte: a message is checked
+ * piece by piece as it comes in, and is rejected at its first bad byte.
+ *
+ * str_hash is keyed: table keys come from peers, and a peer that could predict hashes could put all
+ * its keys into one run of a table. */
 #include "buf.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +30,7 @@ bool str_equal(struct str a, struct str b)
     return a.length == b.length && (a.length == 0 || memcmp(a.at, b.at, a.length) == 0);
 }
 
-static unsigned char lower(char c)
+static unsigned char str_lower(char c)
 {
     return (unsigned char)(c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c);
 }
@@ -29,23 +40,23 @@ bool str_equal_nocase(struct str a, struct str b)
     if (a.length != b.length)
         return false;
     for (size_t i = 0; i < a.length; i++)
-        if (lower(a.at[i]) != lower(b.at[i]))
+        if (str_lower(a.at[i]) != str_lower(b.at[i]))
             return false;
     return true;
 }
 
-static bool is_blank(char c)
+static bool str_is_blank(char c)
 {
     return c == ' ' || c == '\t';
 }
 
 struct str str_trim(struct str text)
 {
-    while (text.length && is_blank(text.at[0])) {
+    while (text.length && str_is_blank(text.at[0])) {
         text.at++;
         text.length--;
     }
-    while (text.length && is_blank(text.at[text.length - 1]))
+    while (text.length && str_is_blank(text.at[text.length - 1]))
         text.length--;
     return text;
 }
@@ -124,7 +135,7 @@ bool str_read_hex(struct str digits, void *out, size_t length)
 
 #define HASH_PRIME 0x7fffffffu
 
-static uint32_t modulo_prime(uint64_t value)
+static uint32_t str_modulo_prime(uint64_t value)
 {
     value = (value & HASH_PRIME) + (value >> 31);
     value = (value & HASH_PRIME) + (value >> 31);
@@ -137,11 +148,11 @@ uint32_t str_hash(struct str text, uint32_t seed)
     uint64_t hash = text.length & HASH_PRIME;
 
     for (size_t i = 0; i < text.length; i++)
-        hash = modulo_prime(hash * point + (unsigned char)text.at[i] + 1);
-    return modulo_prime(hash * point);
+        hash = str_modulo_prime(hash * point + (unsigned char)text.at[i] + 1);
+    return str_modulo_prime(hash * point);
 }
 
-/* The first byte of a character that is not ASCII decides how many follow and, for four of them,
+/* The first byte of a character that is not ASCII says how many follow and, for four such bytes,
  * narrows the range of the second (RFC 3629, section 4). */
 static bool utf8_lead(struct utf8 *state, unsigned char lead)
 {
@@ -155,11 +166,8 @@ static bool utf8_lead(struct utf8 *state, unsigned char lead)
 
 bool utf8_feed(struct utf8 *state, struct str bytes)
 {
-    size_t i = 0;
-
-    while (i < bytes.length) {
+    for (size_t i = 0; i < bytes.length; i++) {
         unsigned char byte = (unsigned char)bytes.at[i];
-        uint64_t eight;
 
         if (state->missing) {
             if (byte < state->low || byte > state->high)
@@ -167,17 +175,8 @@ bool utf8_feed(struct utf8 *state, struct str bytes)
             state->missing--;
             state->low = 0x80;
             state->high = 0xbf;
-            i++;
-        } else if (byte >= 0x80) {
-            if (!utf8_lead(state, byte))
-                return false;
-            i++;
-        } else if (bytes.length - i >= sizeof eight) {
-            memcpy(&eight, bytes.at + i, sizeof eight);
-            /* eight ASCII bytes at a time is where nearly all text is spent */
-            i += eight & 0x8080808080808080u ? 1 : sizeof eight;
-        } else {
-            i++;
+        } else if (byte >= 0x80 && !utf8_lead(state, byte)) {
+            return false;
         }
     }
     return true;
@@ -190,12 +189,12 @@ bool utf8_valid(struct str text)
     return utf8_feed(&state, text) && state.missing == 0;
 }
 
-#define SMALLEST 256 /* bytes: most of what is put together here fits without growing */
+#define BUF_CAPACITY_MIN 256 /* bytes: most texts fit without growing */
 
 bool buf_reserve(struct buf *buf, size_t more)
 {
     size_t limit = buf->limit ? buf->limit : SIZE_MAX / 2;
-    size_t capacity = buf->capacity ? buf->capacity : SMALLEST;
+    size_t capacity = buf->capacity ? buf->capacity : BUF_CAPACITY_MIN;
     char *at;
 
     if (buf->failed || buf->length > limit || more > limit - buf->length) {
@@ -238,6 +237,20 @@ bool buf_append_number(struct buf *buf, int64_t number)
     if (number < 0 && !buf_append(buf, STR("-")))
         return false;
     return buf_append(buf, (struct str){digits + at, sizeof digits - at});
+}
+
+bool buf_print(struct buf *buf, const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    int length;
+
+    va_start(arguments, format);
+    length = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    if (length < 0 || (size_t)length >= sizeof text)
+        buf->failed = true;
+    return buf_append(buf, str_from(text));
 }
 
 bool buf_append_hex(struct buf *buf, struct str bytes)

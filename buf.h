@@ -50,6 +50,12 @@ bool str_equal(struct str a, struct str b);
 /* Like str_equal, but ASCII letters match without regard to case. */
 bool str_equal_nocase(struct str a, struct str b);
 
+/* The view without its first `count` bytes, of which there must be as many. */
+static inline struct str str_skip(struct str text, size_t count)
+{
+    return (struct str){text.at + count, text.length - count};
+}
+
 /* The same view without the spaces and tabs at both ends. */
 struct str str_trim(struct str text);
 
@@ -96,6 +102,13 @@ bool buf_append(struct buf *buf, struct str bytes);
 
 /* Appends a number in decimal. */
 bool buf_append_number(struct buf *buf, int64_t number);
+
+/* Appends formatted text of at most 511 bytes, as printf does. Not for bytes of peers: they may
+ * have a NUL, or be longer. */
+#ifdef __GNUC__
+__attribute__((format(printf, 2, 3)))
+#endif
+bool buf_print(struct buf *buf, const char *format, ...);
 
 /* Appends bytes as lower-case hex digits. */
 bool buf_append_hex(struct buf *buf, struct str bytes);

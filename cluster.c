@@ -1,20 +1,23 @@
-/* cluster.c - makes many hubs look like one: joining, events, readiness, results.
+/* cluster.c - joining, event dispatch, readiness and results of a cluster's node.
  *
- * The loop's thread calls cluster_serve once an iteration. What other threads and the links have
- * left is taken there as events and handed to the module that it concerns: the registry's (who
- * lives, what was recorded), the links' (messages of nodes), the bus's (batches that came,
- * publications that failed, slots that are bound). Batches cost what their sends cost, so they are
- * dealt with entry by entry within the loop's budget; what is left waits here, and is acknowledged
- * to the bus only when it is done, so that RabbitMQ holds the rest.
+ * Flow: the loop calls cluster_serve once an iteration. It takes the events that threads and links
+ * have left and hands each to its module: of the registry (which nodes live, which records were
+ * written), of the links (messages of nodes), of the bus (batches, failed publications, bound
+ * slots). A batch costs what its sends cost, so its entries are applied one by one within the
+ * loop's budget. The rest waits here and is acknowledged to the bus only when it is done: RabbitMQ
+ * keeps what this node cannot take.
  *
- * A node joins the registry, then links to the nodes that live and connects to RabbitMQ, then
- * serves. It is ready as long as it can publish and be heard: /readyz says what is missing. What a
- * session asks before that is refused at once.
+ * Phases: a node joins the registry, links to the live nodes, connects to RabbitMQ, then serves.
+ * Before that every command is answered at once with the reason. A serving node is ready while it
+ * can publish and its publications come back; /readyz says what is missing.
  *
- * Who is dead is the registry's word, but a node that is heard of over its link is not believed to
- * be dead; nor is anybody for node_ttl after this node itself was out of touch. */
+ * Deaths: the registry says which node is dead. That is not believed while the node's link
+ * delivers, nor during node_ttl after this node itself has been out of touch.
+ *
+ * Threads: only the loop's. */
 #include "cluster.h"
 
+#include "cluster_crypto.h"
 #include "cluster_presence.h"
 #include "cluster_receipt.h"
 #include "cluster_route.h"
@@ -26,15 +29,14 @@
 
 #define CLUSTER_START_GRACE 2000  /* milliseconds after joining for links and RabbitMQ */
 #define CLUSTER_STANDSTILL 1500   /* milliseconds between two iterations; a status ends each wait */
-#define CLUSTER_STATUS_EVERY 1000 /* milliseconds; it also keeps the clocks of nodes compared */
+#define CLUSTER_STATUS_EVERY 1000 /* milliseconds; also keeps the nodes' clocks compared */
 
 _Static_assert((int)CLUSTER_ECHO_BUCKETS == (int)BUS_ECHO_BUCKETS, "one histogram");
 
-/* The cluster as the loop has it: the state that all its modules share, and what only this one
- * needs. */
+/* A node: the state that all modules share, and what only this one needs. */
 struct cluster_node {
-    struct cluster cluster; /* first */
-    struct pending *given;  /* the result given last */
+    struct cluster cluster;      /* first */
+    struct pending *last_result; /* returned last; freed by the next call */
     struct cluster_result result;
 };
 
@@ -43,7 +45,7 @@ static struct cluster_node *cluster_node_of(struct cluster *cluster)
     return (struct cluster_node *)cluster;
 }
 
-/* Keeps why something cannot be done, cut to the room there is. */
+/* Copies a reason, cut to the size of its field. */
 static void cluster_copy_reason(char reason[STATE_REASON_MAX], struct str text)
 {
     snprintf(reason, STATE_REASON_MAX, "%.*s", (int)text.length, text.length ? text.at : "");
@@ -65,7 +67,8 @@ const char *cluster_not_ready_reason(const struct cluster *cluster)
     return "joining the cluster: the links to the other nodes are not up yet";
 }
 
-/* A node that is frozen or has just died has no link either: that makes no other one unready. */
+/* True if a live node has had no link for node_ttl: a frozen or just killed node has none either,
+ * and must not make the others unready. */
 static bool cluster_lacks_link(const struct cluster *cluster)
 {
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
@@ -127,7 +130,7 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
     return stats;
 }
 
-/* True if there is a link to each node that lives. */
+/* True if every live node is linked. */
 static bool cluster_is_linked(const struct cluster *cluster)
 {
     for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
@@ -136,8 +139,8 @@ static bool cluster_is_linked(const struct cluster *cluster)
     return cluster->listed;
 }
 
-/* A node that was taken for dead announces its clients when the others can reach them again: they
- * would answer -1003 for a client that they have just been told of. */
+/* After it was taken for dead, a node announces its clients only when the others can reach them
+ * again: they would answer -1003 for a client they were just notified of. */
 static bool cluster_may_announce(struct cluster *cluster)
 {
     if (cluster->now >= cluster->announce_by || cluster_is_linked(cluster))
@@ -145,8 +148,8 @@ static bool cluster_may_announce(struct cluster *cluster)
     return !cluster->announce_by;
 }
 
-/* Begins to serve once the others can be reached, or have been waited for long enough: until then a
- * client of a node without a link is answered -1007, never -1003. */
+/* Starts to serve once all nodes are linked, or after CLUSTER_START_GRACE. Before that a client of
+ * an unlinked node is -1007, never -1003. */
 static void cluster_check_phase(struct cluster *cluster)
 {
     struct log_field fields[] = {{.name = "node", .text = str_from(cluster->text)}, {0}};
@@ -176,7 +179,7 @@ static void cluster_send_all_status(struct cluster *cluster)
     cluster->status_at = cluster->now + CLUSTER_STATUS_EVERY;
 }
 
-/* A node is not there any more: it replies to nothing, and nobody connects to it. */
+/* The node has left or died: fails what it has not replied to, and stops connecting to it. */
 static void cluster_remove_node(struct cluster *cluster, struct peer *peer, enum log_level level,
                                 const char *message)
 {
@@ -213,7 +216,7 @@ static void cluster_take_link_events(struct cluster *cluster)
             peer->ready = false;
             state_track_incarnation(cluster, &peer->id);
             cluster->counters.links++;
-            cluster_send_status(cluster, peer); /* first, so that the other knows our clock */
+            cluster_send_status(cluster, peer); /* first: the other learns our clock */
         } else if (peer) {
             cluster_take_message(cluster, peer, str_of(&event->text));
         }
@@ -248,7 +251,7 @@ static void cluster_take_entry(struct cluster *cluster, const struct wire_batch 
         route_take_publication(cluster, batch, &msg);
 }
 
-/* Deals with the entries of a batch, as far as the budget goes. True if that was all. */
+/* Applies the entries of a batch within the budget. Returns true when all are done. */
 static bool cluster_take_batch(struct cluster *cluster, struct wire_batch *batch)
 {
     struct str entry;
@@ -292,7 +295,7 @@ static void cluster_on_bus_slow(struct cluster *cluster, const struct bus_event 
         log_write(cluster->log, LOG_INFO, "RabbitMQ answers again", NULL);
 }
 
-/* Deals with an event of the bus. False if the budget did not suffice for all of it. */
+/* Handles an event of the bus. Returns false if the budget ran out before its end. */
 static bool cluster_take_bus_event(struct cluster *cluster, struct bus_event *event)
 {
     struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
@@ -386,7 +389,7 @@ static void cluster_join(struct cluster *cluster, const struct node_id *self)
         cluster_fail(cluster, STR("out of memory, or of threads"));
         return;
     }
-    hub_set_hooks(cluster->hub, &cluster->hooks);
+    cluster->hub->hooks = &cluster->hooks;
     links_join(cluster->links, self);
     cluster->phase = CLUSTER_LINKING;
     cluster->redis_up = true;
@@ -402,7 +405,7 @@ static bool cluster_is_listed(const struct registry_event *event, const struct p
     return false;
 }
 
-/* The registry says that a node is dead. It is believed, unless the node is heard of. */
+/* The registry lists a node as dead. Its link decides: a node that is heard of lives. */
 static void cluster_take_dead(struct cluster *cluster, const struct node_id *dead)
 {
     struct peer *peer = links_find(cluster->links, dead);
@@ -421,12 +424,12 @@ static void cluster_take_node(struct cluster *cluster, const struct registry_nod
 
     if (node_equal(&node->id, &cluster->self) ||
         (node_equal_name(&node->id, &cluster->self) && !trusted))
-        return; /* this one, or a life of it before */
+        return; /* this node, or an earlier incarnation of it */
     if (!node->alive && trusted) {
         cluster_take_dead(cluster, &node->id);
         return;
     }
-    /* one that may be dead is connected to as well: it may be the registry that it cannot reach */
+    /* a node that may be dead is connected to as well: only the registry may have lost it */
     peer = links_add(cluster->links, &node->id);
     if (!peer)
         return;
@@ -552,7 +555,7 @@ enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
 {
     if (cluster)
         return route_apply(cluster, command, receipt, request_id, result) ? CLUSTER_DONE
-                                                                           : CLUSTER_LATER;
+                                                                          : CLUSTER_LATER;
     hub_apply(hub, command, result);
     return CLUSTER_DONE;
 }
@@ -564,14 +567,11 @@ const struct cluster_result *cluster_result(struct cluster *cluster)
 
     if (!cluster)
         return NULL;
-    if (node->given)
-        state_free(cluster, node->given);
-    node->given = pending = cluster->results.first;
+    if (node->last_result)
+        state_free(cluster, node->last_result);
+    node->last_result = pending = (struct pending *)fifo_pop(&cluster->results);
     if (!pending)
         return NULL;
-    cluster->results.first = pending->next;
-    if (!pending->next)
-        cluster->results.last = NULL;
     node->result = (struct cluster_result){
         .request_id = pending->origin.id,
         .is_admission = pending->kind == PENDING_ADMIT,
@@ -608,8 +608,8 @@ void cluster_poll(const struct cluster *cluster, struct pollfd *polls)
         links_poll(cluster->links, polls);
 }
 
-/* After a standstill RabbitMQ's events come before the links': what another node sent to a group
- * must not be overtaken by what it sent to a client later. */
+/* After a standstill RabbitMQ's events come before the links': a send to a client must not overtake
+ * what the same node sent to a group before. */
 static void cluster_check_standstill(struct cluster *cluster, int64_t now)
 {
     if (!cluster->opened_at)
@@ -627,7 +627,7 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
         return;
     cluster_check_standstill(cluster, now);
     links_serve(cluster->links, polls, now);
-    /* what came back before a cleanup must be known before its end: see cluster_presence.c */
+    /* echoes before registry events: a cleanup counts its notices, see cluster_presence.c */
     cluster_take_bus_events(cluster);
     cluster_take_registry_events(cluster);
     if (now >= cluster->catch_up_until)
@@ -662,7 +662,7 @@ int64_t cluster_deadline(const struct cluster *cluster)
 
     if (!cluster)
         return INT64_MAX;
-    /* what came up after this iteration's share of the work */
+    /* work that the budget of this iteration left over */
     if (cluster->events || cluster->results.first || (cluster->bus && cluster->changed_count))
         return cluster->now;
     earliest = cluster_earlier(links_deadline(cluster->links), route_deadline(cluster));
@@ -680,7 +680,7 @@ int64_t cluster_deadline(const struct cluster *cluster)
 
 bool cluster_is_idle(const struct cluster *cluster)
 {
-    /* without Redis or RabbitMQ the others will find this node dead, and tell what it could not */
+    /* without Redis or RabbitMQ the other nodes find this one dead, and publish its leaves */
     return !cluster || !cluster->bus || !cluster->redis_up || !cluster->bus_up ||
            (presence_is_idle(cluster) && bus_is_idle(cluster->bus));
 }
@@ -692,13 +692,13 @@ const struct account_store *cluster_accounts(const struct cluster *cluster)
     return cluster ? registry_accounts(cluster->registry) : NULL;
 }
 
-/* Opens the parts. False without memory or threads. */
+/* Opens the modules below. False without memory or threads. */
 static bool cluster_open_parts(struct cluster *cluster, const struct cluster_options *options)
 {
-    struct links_options links = {options->config, options->log, options->keys, options->listener,
+    struct links_options links = {options->config, options->log, cluster->keys, options->listener,
                                   options->wake};
     struct registry_options registry = {
-        .config = options->config, .keys = options->keys, .wake = options->wake};
+        .config = options->config, .keys = cluster->keys, .wake = options->wake};
 
     cluster->links = links_open(&links);
     if (!cluster->links || !receipt_open(cluster) || !presence_open(cluster) ||
@@ -718,7 +718,8 @@ struct cluster *cluster_open(const struct cluster_options *options)
         return NULL;
     cluster->config = options->config;
     cluster->log = options->log;
-    cluster->keys = options->keys;
+    cluster->keyring = *options->keys;
+    cluster->keys = &cluster->keyring;
     cluster->hub = options->hub;
     cluster->shared = options->shared;
     cluster->wake = options->wake;
@@ -726,13 +727,13 @@ struct cluster *cluster_open(const struct cluster_options *options)
                                         presence_change};
     snprintf(cluster->name, sizeof cluster->name, "%s %llu", options->config->redis_prefix,
              (unsigned long long)options->config->redis_db);
-    if (cluster_open_parts(cluster, options))
+    if (cluster_crypto_derive(&cluster->keyring) && cluster_open_parts(cluster, options))
         return cluster;
     cluster_close(cluster);
     return NULL;
 }
 
-/* The others need not wait for the registry to learn that this node has gone. */
+/* Tells the other nodes that this one leaves: they need not wait for its key to expire. */
 static void cluster_send_leave(struct cluster *cluster)
 {
     struct cluster_msg leave = {.kind = MSG_LEAVE};
@@ -755,13 +756,12 @@ static void cluster_free_list(struct cluster *cluster, struct pending_list *list
 static void cluster_free(struct cluster *cluster)
 {
     struct cluster_node *node = cluster_node_of(cluster);
+    struct pending *pending;
 
-    if (node->given)
-        pending_free(node->given);
-    for (struct pending *pending = cluster->results.first, *next; pending; pending = next) {
-        next = pending->next;
+    if (node->last_result)
+        pending_free(node->last_result);
+    while ((pending = (struct pending *)fifo_pop(&cluster->results)))
         pending_free(pending);
-    }
     cluster_free_list(cluster, &cluster->requests);
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
         cluster_free_list(cluster, &cluster->held_back[partition]);
@@ -776,6 +776,7 @@ static void cluster_free(struct cluster *cluster)
     receipt_close(cluster);
     buf_free(&cluster->decoded);
     buf_free(&cluster->written);
+    crypto_erase(&cluster->keyring, sizeof cluster->keyring);
     free(node);
 }
 
@@ -786,7 +787,7 @@ void cluster_close(struct cluster *cluster)
     if (!cluster)
         return;
     clean = cluster->bus && cluster->redis_up && cluster->bus_up && presence_is_idle(cluster) &&
-            bus_is_idle(cluster->bus) && !cluster->hub->clients.count;
+            bus_is_idle(cluster->bus) && !cluster->hub->channels.clients.count;
     bus_close(cluster->bus);
     registry_close(cluster->registry, clean);
     if (clean)

@@ -1,26 +1,24 @@
-/* cluster_bus.c - publications in batches, their echoes, bindings, probes; the bus's thread.
+/* cluster_bus.c - the bus's thread: connect, probe, publish batches, take echoes and deliveries.
  *
  * Data: each lane of each partition is a stream (cluster_stream.h): entries that wait, and batches
- * in flight, oldest first. An entry becomes the event that says it FAILED, so telling needs no
- * memory.
+ * in flight, oldest first. An entry that fails becomes its FAILED event, so that needs no memory.
  *
- * Flow: bus_publish puts an entry on the list `arrived`; the thread moves it to its stream, forms a
- * batch of what waits when there are fewer in flight than the window, and publishes it. A batch of
- * its own that RabbitMQ delivers is the echo: the oldest in flight, or those before it are lost.
- * Notices go while no send of their partition waits, one batch at a time: so one can be published
- * again without passing another.
+ * Flow: bus_publish appends to `arrived`; the thread sorts that into streams, forms a batch when
+ * fewer than the window are in flight, and publishes it. Its delivery is the echo. A stream keeps
+ * its order, so batches before an echoed one are lost. Notices go while no send of their partition
+ * waits, one batch at a time: one can be published again without overtaking another.
  *
- * Bindings: cluster_slots.h. A batch comes back through the binding of one of its slots (its
- * carrier), which stays bound until then, or through the node's own key.
+ * Bindings: a batch comes back through the binding of one of its slots (its carrier), which stays
+ * bound until then, or through the node's own key.
  *
- * Deliveries: the ring `held` has all that are not acknowledged yet. The loop acknowledges those
- * it was given, the thread all others; RabbitMQ hears of it in batches as well.
+ * Acknowledgements: the ring `deliveries` has all that RabbitMQ has not been acknowledged. The loop
+ * acknowledges the batches it was given, the thread all others; RabbitMQ is told in groups.
  *
- * Threads: `lock` guards what both sides use. The thread may hang in a name look-up; bus_close then
+ * Threads: `lock` guards what both sides use. If the thread hangs in a name look-up, bus_close
  * abandons it: it frees the bus when it returns, and touches nothing of the caller's.
  *
- * Time: `clock` advances a second at most for each iteration, so a machine that stood still first
- * reads what has come meanwhile, before it judges RabbitMQ by its age. */
+ * Time: `clock` advances by at most a second an iteration: after a standstill the thread reads what
+ * has come meanwhile before it judges RabbitMQ by age. */
 #include "cluster_bus.h"
 
 #include "cluster_bus_state.h"
@@ -34,24 +32,21 @@
 
 #define SEND_WINDOW 2 /* batches of a stream in flight; measured */
 #define NOTICES_PER_BATCH 64
-#define DELIVERIES_BYTES_MAX                                                                       \
-    (32 << 20)              /* not acknowledged by the loop: then nothing more is read */
-#define ACK_EVERY 16        /* deliveries that are acknowledged together, or */
-#define ACK_BYTES (1 << 20) /* so many bytes of them, or */
-#define ACK_TIME 200        /* after so many milliseconds */
+#define DELIVERIES_BYTES_MAX (32 << 20) /* not acknowledged by the loop: stop reading */
+#define ACK_EVERY 16                    /* deliveries that are acknowledged together, or */
+#define ACK_BYTES (1 << 20)             /* so many bytes, or */
+#define ACK_TIME 200                    /* after so many milliseconds */
 #define SCRATCH_KEPT 262144
-#define TICK 1000      /* milliseconds: probes must go out */
-#define QUICK_TICK 100 /* while something is waited for */
+#define TICK 1000      /* milliseconds: probes are due */
+#define QUICK_TICK 100 /* while something is in flight */
 #define BACKOFF_MAX 3200
-#define PROBE_EVERY 5000 /* milliseconds without an echo */
 #define PROBE_TIME 5000
 #define RECONNECT_AFTER 20000
-#define WARN_FOREIGN 60000 /* milliseconds between two notes */
+#define WARN_FOREIGN 60000 /* milliseconds between two warnings */
 #define WARN_QUEUE 1000
 #define CLOSE_TIME 2000 /* milliseconds that bus_close waits for the thread */
 
-/* --- coming up and going down
-   ----------------------------------------------------------------- */
+/* --- connect and disconnect ------------------------------------------------------------------- */
 
 static void bus_forget_deliveries(struct bus *bus)
 {
@@ -82,7 +77,7 @@ static void bus_disconnect(struct bus *bus)
     bus->retry_at = os_now_ms() + os_backoff(&bus->pause, BACKOFF_MAX);
 }
 
-/* Up once all slots are bound and all probes have come back. */
+/* The bus is up once all slots are bound and all probes are back. */
 static void bus_check_up(struct bus *bus)
 {
     if (bus->up || bus->slots.restoring || bus->probes_missing)
@@ -94,8 +89,8 @@ static void bus_check_up(struct bus *bus)
     bus_post_new(bus, BUS_UP, "");
 }
 
-/* Has the bindings restored. If the queue is there its bindings are too, but for those that were
- * young when RabbitMQ died: the bus is up once those are bound. */
+/* Has all slots bound again. A queue that still exists has its bindings, except those that were
+ * young when RabbitMQ died: only those keep the bus from being up. */
 static void bus_restore_bindings(struct bus *bus, bool kept)
 {
     int64_t since = kept && bus->was_up ? bus->lost_at - SLOTS_RECENT : INT64_MIN;
@@ -115,14 +110,13 @@ static void bus_connect(struct bus *bus)
         bus_disconnect(bus);
         return;
     }
-    bus->generation++;
     for (unsigned i = 0; i < WIRE_PARTITIONS; i++)
         bus->probes[i] = (struct bus_probe){.due = true};
     bus->probes_missing = WIRE_PARTITIONS;
     bus_restore_bindings(bus, kept);
 }
 
-/* --- what comes ------------------------------------------------------------------------------- */
+/* --- receive ---------------------------------------------------------------------------------- */
 
 static void bus_record_echo(struct bus *bus, struct bus_probe *probe, int64_t since)
 {
@@ -136,7 +130,7 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
 {
     struct bus_probe *probe = &bus->probes[head->partition];
 
-    if (head->first_seq != bus->generation || !probe->out)
+    if (head->first_seq < probe->first_seq || !probe->out)
         return;
     probe->out = false;
     bus_record_echo(bus, probe, probe->at_us);
@@ -147,15 +141,14 @@ static void bus_take_probe(struct bus *bus, const struct wire_batch *head)
     }
 }
 
-/* A batch of this node's own has come back. One stream keeps its order: what was before it and has
- * not come back is lost. */
+/* A batch of this node has come back: those before it in its stream are lost. */
 static void bus_take_echo(struct bus *bus, const struct wire_batch *head)
 {
     struct stream *stream = &bus->streams[head->partition][head->lane];
     struct stream_batch *found = stream_find(stream, head->first_seq);
 
     if (!found)
-        return; /* it has FAILED before, or is a repetition */
+        return; /* it has FAILED before, or was published again */
     while (stream->in_flight != found)
         bus_fail_batch(bus, stream, stream->in_flight,
                        "RabbitMQ lost the message: one behind it came back");
@@ -180,7 +173,7 @@ static void bus_count_foreign(struct bus *bus, enum wire_result result)
                    "and all nodes of one cluster the same crypto_key");
 }
 
-/* Takes a delivery: true if it is given to the loop. `event` has its bytes behind it. */
+/* Opens a delivery, whose bytes follow `event`. Returns true if the loop gets it. */
 static bool bus_open_delivery(struct bus *bus, struct bus_event *event, size_t length)
 {
     enum wire_result result;
@@ -222,7 +215,7 @@ static bool bus_take_delivery(struct bus *bus, const struct rabbit_event *delive
     return true;
 }
 
-/* Makes an order queue again that is not there. */
+/* Declares a missing order queue again. */
 static bool bus_remake_order_queue(struct bus *bus, unsigned partition)
 {
     char text[160];
@@ -236,7 +229,7 @@ static bool bus_remake_order_queue(struct bus *bus, unsigned partition)
     return true;
 }
 
-/* No order queue took a batch: nobody has got it. */
+/* No order queue took a batch: nobody gets it. */
 static void bus_take_returned(struct bus *bus, const struct wire_batch *head)
 {
     struct stream *stream = &bus->streams[head->partition][head->lane];
@@ -294,7 +287,7 @@ static void bus_take_bound(struct bus *bus)
     bus_check_up(bus);
 }
 
-/* True if the loop has enough to do: then nothing more is read. */
+/* True if the loop has enough to do: stop reading. */
 static bool bus_pause(struct bus *bus)
 {
     bool paused = bus->deliveries_bytes > DELIVERIES_BYTES_MAX;
@@ -333,9 +326,9 @@ static bool bus_take_events(struct bus *bus)
     return true;
 }
 
-/* --- what goes -------------------------------------------------------------------------------- */
+/* --- publish ---------------------------------------------------------------------------------- */
 
-/* False if nothing can be sent now; then the thread waits until something can. */
+/* Returns false if RabbitMQ takes nothing now; the thread then waits until it does. */
 static bool bus_can_send(struct bus *bus)
 {
     if (!rabbit_publishing(bus->rabbit) && rabbit_writable(bus->rabbit))
@@ -344,12 +337,12 @@ static bool bus_can_send(struct bus *bus)
     return false;
 }
 
-/* Fails what has waited too long. */
+/* Fails the sends that have waited too long. */
 static void bus_drop_expired(struct bus *bus, struct stream *sends)
 {
     int64_t now = os_now_ms();
 
-    while (sends->waiting.first && sends->waiting.first->deadline < now)
+    while (sends->waiting.count && stream_first(&sends->waiting)->deadline < now)
         bus_fail_entry(bus, stream_take(&sends->waiting),
                        "RabbitMQ is slow: the message waited too long, and nobody got it");
 }
@@ -363,21 +356,18 @@ static bool bus_send(struct bus *bus, unsigned partition, enum wire_lane lane,
 
     bus->out.length = 0;
     wire_begin_batch(&bus->out, &bus->keys, &head);
-    for (const struct stream_entry *entry = batch->entries.first; entry; entry = entry->next)
-        wire_append_entry(&bus->out, entry->text);
+    for (const struct fifo_link *link = batch->entries.fifo.first; link; link = link->next)
+        wire_append_entry(&bus->out, ((const struct stream_entry *)link)->text);
     if (!wire_seal_batch(&bus->out, &bus->keys, str_of(&bus->cluster), batch->entries.count)) {
         buf_free(&bus->out);
         return rabbit_fail(bus->rabbit, "out of memory", "free some");
     }
-    pthread_mutex_lock(&bus->lock);
-    bus->stats.bytes_published += bus->out.length;
-    pthread_mutex_unlock(&bus->lock);
     return rabbit_publish(bus->rabbit, partition, batch->carrier < 0, batch->keys, batch->key_count,
                           str_of(&bus->out));
 }
 
-/* Looks for a slot of a batch that is bound to the node's own queue: then the batch comes back
- * under it, and needs no key for that, which would cost RabbitMQ a sixth of its work. */
+/* Looks for a bound slot of a batch: the batch comes back through it and needs no key for that,
+ * which would cost RabbitMQ a sixth of its work. */
 static void bus_choose_carrier(struct bus *bus, struct stream_batch *batch)
 {
     uint64_t slot;
@@ -402,25 +392,29 @@ static bool bus_send_batch(struct bus *bus, unsigned partition, enum wire_lane l
     return bus_send(bus, partition, lane, batch);
 }
 
-/* Publishes a probe through a partition that has been quiet, or behind a batch that may be lost. */
+/* Sends a probe through a partition that is idle, or behind a batch that may be lost. */
 static bool bus_send_probe(struct bus *bus, unsigned partition)
 {
     struct bus_probe *probe = &bus->probes[partition];
-    struct stream_batch empty = {.first_seq = bus->generation, .carrier = -1};
+    struct stream_batch empty = {.carrier = -1};
 
-    if (bus->up && !probe->out &&
-        (bus->clock - probe->echo_at >= PROBE_EVERY || bus_is_overdue(bus, partition)))
+    if (bus_wants_probe(bus, partition))
         probe->due = true;
     if (!probe->due || !bus_can_send(bus))
         return true;
+    empty.first_seq = ++bus->probe_seq;
+    if (!probe->out) {
+        probe->first_seq = empty.first_seq;
+        probe->at = bus->clock;
+        probe->at_us = os_now_us();
+    }
     probe->due = false;
     probe->out = true;
-    probe->at = bus->clock;
-    probe->at_us = os_now_us();
+    probe->last_at = bus->clock;
     return bus_send(bus, partition, LANE_SEND, &empty);
 }
 
-/* Publishes what waits for a partition: sends before notices. */
+/* Publishes what waits in a partition: sends before notices. */
 static bool bus_send_partition(struct bus *bus, unsigned partition)
 {
     struct stream *sends = &bus->streams[partition][LANE_SEND];
@@ -431,14 +425,14 @@ static bool bus_send_partition(struct bus *bus, unsigned partition)
         return false;
     if (!bus->up)
         return true;
-    while (sends->waiting.first && sends->in_flight_count < SEND_WINDOW && bus_can_send(bus))
+    while (sends->waiting.count && sends->in_flight_count < SEND_WINDOW && bus_can_send(bus))
         if (!bus_send_batch(bus, partition, LANE_SEND, stream_form(sends, UINT32_MAX)))
             return false;
-    if (sends->waiting.first)
+    if (sends->waiting.count)
         return true;
     if (notices->in_flight && notices->in_flight->resend && bus_can_send(bus))
         return bus_send_batch(bus, partition, LANE_NOTICE, notices->in_flight);
-    if (!notices->in_flight_count && notices->waiting.first && bus_can_send(bus))
+    if (!notices->in_flight_count && notices->waiting.count && bus_can_send(bus))
         return bus_send_batch(bus, partition, LANE_NOTICE, stream_form(notices, NOTICES_PER_BATCH));
     return true;
 }
@@ -475,7 +469,7 @@ static bool bus_ask_bindings(struct bus *bus)
     }
 }
 
-/* Takes what the loop has acknowledged, and what it was not given, off the ring. */
+/* Removes from the ring what the loop has acknowledged and what it was not given. */
 static void bus_take_acknowledged(struct bus *bus, uint64_t count)
 {
     uint64_t stale = count < bus->stale ? count : bus->stale;
@@ -507,7 +501,7 @@ static bool bus_send_acknowledgements(struct bus *bus)
 
 /* --- the thread ------------------------------------------------------------------------------- */
 
-/* The age of the oldest that has not come back, or -1 if there is none. */
+/* Milliseconds since the oldest batch or probe in flight was published; -1 if there is none. */
 static int64_t bus_age(const struct bus *bus)
 {
     int64_t oldest = INT64_MAX;
@@ -538,7 +532,7 @@ static void bus_set_slow(struct bus *bus, bool slow)
     bus_post_new(bus, slow ? BUS_SLOW : BUS_MOVING, slow ? text : "");
 }
 
-/* False if RabbitMQ has not answered for so long that a new connection is the better chance. */
+/* Returns false if RabbitMQ has been silent so long that a new connection is the better chance. */
 static bool bus_check_age(struct bus *bus)
 {
     int64_t age = bus_age(bus);
@@ -565,7 +559,7 @@ static bool bus_serve(struct bus *bus)
            bus_ask_bindings(bus) && bus_check_age(bus);
 }
 
-/* True if something is waited for that has to be looked after. */
+/* True if something is in flight or not acknowledged. */
 static bool bus_is_busy(const struct bus *bus)
 {
     return bus_age(bus) >= 0 || bus->handled != bus->acked;
@@ -593,7 +587,7 @@ static void bus_wait(struct bus *bus)
     bus->seen_at = now;
 }
 
-/* Takes what the loop has left. False if the thread is to end. */
+/* Takes what the loop has left. Returns false when the thread should end. */
 static bool bus_take_work(struct bus *bus)
 {
     uint64_t acknowledged;
@@ -612,7 +606,7 @@ static bool bus_take_work(struct bus *bus)
     return !stop;
 }
 
-/* Says that the loop has all that had come, if it has asked for that. */
+/* If the loop has asked for it, posts CAUGHT_UP behind all that had come. */
 static void bus_report_caught_up(struct bus *bus)
 {
     bool behind;
@@ -676,19 +670,17 @@ static struct stream_entry *bus_new_entry(const struct bus_publication *publicat
 bool bus_publish(struct bus *bus, const struct bus_publication *publication)
 {
     enum wire_lane lane = publication->lane;
-    bool notice = lane == LANE_NOTICE, good;
     struct stream_entry *entry = bus_new_entry(publication);
+    bool good;
 
     pthread_mutex_lock(&bus->lock);
-    good = entry && (bus->up || notice) && bus->bytes[lane] + stream_cost(entry) <= BUS_BYTES_MAX;
+    good = entry && (bus->up || lane == LANE_NOTICE) &&
+           bus->bytes[lane] + stream_cost(entry) <= BUS_BYTES_MAX;
     if (good) {
         bus->bytes[lane] += stream_cost(entry);
         bus->pending++;
-        bus->stats.notices_waiting += notice;
         stream_append(&bus->arrived, entry);
         bus_wake(bus);
-    } else {
-        bus->stats.notices_dropped += notice;
     }
     pthread_mutex_unlock(&bus->lock);
     if (!good)
@@ -746,8 +738,9 @@ bool bus_is_idle(struct bus *bus)
 struct bus *bus_open(const struct bus_options *options)
 {
     struct bus *bus = calloc(1, sizeof *bus);
-    struct rabbit_options rabbit = {
-        .config = options->config, .partitions = WIRE_PARTITIONS, .room = sizeof(struct bus_event)};
+    struct rabbit_options rabbit = {.config = options->config,
+                                    .partitions = WIRE_PARTITIONS,
+                                    .headroom = sizeof(struct bus_event)};
     char node[NODE_TEXT_MAX];
 
     if (!bus)
@@ -758,7 +751,7 @@ struct bus *bus_open(const struct bus_options *options)
     bus->rpc_timeout = (int64_t)options->config->rpc_timeout;
     bus->seen_at = os_now_ms();
     for (unsigned i = 0; i < WIRE_PARTITIONS * LANE_COUNT; i++)
-        bus->streams[i / LANE_COUNT][i % LANE_COUNT].next_seq = 1; /* 0 is before the first */
+        bus->streams[i / LANE_COUNT][i % LANE_COUNT].next_seq = 1; /* 0: before the first */
     bus->pipe[0] = bus->pipe[1] = -1;
     pthread_mutex_init(&bus->lock, NULL);
     mailbox_open(&bus->events, options->wake);

@@ -1,14 +1,14 @@
-/* cluster_bus_state.c - the bus's events, failures and time.
+/* cluster_bus_state.c - the bus's events and failures.
  *
- * Data: struct bus. `lock` guards what the loop and the thread both use; the thread alone writes
- * the rest. The slots and the figures are under the lock too.
+ * Data: struct bus. `lock` guards what the loop and the thread share, slots and stats among it; the
+ * rest belongs to the thread.
  *
- * Events go through a mailbox, and under the lock: once bus_close has abandoned a thread that
- * hangs, the descriptor that the mailbox writes to may be another file's.
+ * Events: they are posted with the lock held. Once bus_close has abandoned a hanging thread, the
+ * wake descriptor is closed and its number may name another file.
  *
- * Invariants: each publication that bus_publish takes comes to its end once, in bus_complete: by an
- * echo, or in LANE_SEND by a failure. `bytes` and `pending` count those that have not. A batch that
- * leaves the flight releases the binding that it relies on. */
+ * Invariants: each publication that bus_publish takes is completed once, in bus_complete: by an
+ * echo, or in LANE_SEND by a failure. `bytes` and `pending` count the others. A batch that leaves
+ * the flight releases the binding it relies on. */
 #include "cluster_bus_state.h"
 
 #include <poll.h>
@@ -16,7 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BUS_LOST_AFTER 250 /* milliseconds without an echo after which a batch may be lost */
+#define BUS_LOST_AFTER 250   /* milliseconds in flight: a batch or a probe may be lost */
+#define BUS_PROBE_EVERY 5000 /* milliseconds without an echo: probe the partition */
 
 void bus_post(struct bus *bus, struct bus_event *event)
 {
@@ -50,12 +51,10 @@ void bus_complete(struct bus *bus, enum wire_lane lane, size_t bytes, uint32_t c
         bus->stats.published += count;
     else
         bus->stats.failed += count;
-    if (lane == LANE_NOTICE)
-        bus->stats.notices_waiting -= count;
     pthread_mutex_unlock(&bus->lock);
 }
 
-/* Fails an entry of LANE_SEND, which becomes the event that says so. `text` is a literal. */
+/* The entry becomes its FAILED event: stream_new has reserved the memory. */
 void bus_fail_entry(struct bus *bus, struct stream_entry *entry, const char *text)
 {
     struct bus_event event = {.kind = BUS_FAILED,
@@ -145,7 +144,7 @@ void bus_wake(struct bus *bus)
 
 void bus_free(struct bus *bus)
 {
-    struct mail *mail = mailbox_take(&bus->events), *next;
+    struct fifo_link *mail = mailbox_take(&bus->events), *next;
 
     for (; mail; mail = next) {
         next = mail->next;
@@ -178,7 +177,7 @@ void bus_drop_lost(struct bus *bus, unsigned partition, int64_t probed_us)
         notices->resend = true;
 }
 
-bool bus_is_overdue(const struct bus *bus, unsigned partition)
+static bool bus_is_overdue(const struct bus *bus, unsigned partition)
 {
     for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
         const struct stream_batch *batch = bus->streams[partition][lane].in_flight;
@@ -187,4 +186,14 @@ bool bus_is_overdue(const struct bus *bus, unsigned partition)
             return true;
     }
     return false;
+}
+
+bool bus_wants_probe(const struct bus *bus, unsigned partition)
+{
+    const struct bus_probe *probe = &bus->probes[partition];
+
+    if (probe->out)
+        return bus->clock - probe->last_at >= BUS_LOST_AFTER;
+    return bus->up &&
+           (bus->clock - probe->echo_at >= BUS_PROBE_EVERY || bus_is_overdue(bus, partition));
 }

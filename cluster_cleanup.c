@@ -1,18 +1,20 @@
 /* cluster_cleanup.c - the presence records of dead nodes.
  *
- * lease:TEXT says who cleans up a node. It is taken with SET NX and expires soon: a holder that
- * dies delays the cleanup by LEASE_MAX, and one that lives renews it, also while the loop still
- * tells what was removed. So once the lease is gone, all has been told, or its holder is dead.
+ * Lease: lease:TEXT names the node that cleans up. It is set with NX and expires soon: a holder
+ * that dies delays the cleanup by LEASE_MAX; one that lives renews it, also while the loop
+ * publishes. So once the lease is gone, all removed records are published, or its holder is dead.
  *
- * A step reads some records, and removes them in one transaction, which fails if the node's key or
- * the lease has changed since they were read (WATCH). The transaction writes the tombstone too: a
- * node that comes back knows from it that records of its own are gone. HDEL's replies say which
- * records this step removed; those alone are told. When the hash is empty, the node is taken off
- * the list and the lease is given up.
+ * Step: it reads some records, and removes them in one transaction, which WATCH makes fail if the
+ * node's key or the lease has changed. The transaction writes the tombstone too: a node that comes
+ * back learns from it that records are gone. HDEL's replies say which records this step removed;
+ * only those are published. When none is left the node is taken off the list, and the lease given
+ * up.
  *
- * If the reply to a transaction is lost, the mark in the tombstone, which no two steps have in
- * common, says whether it was done. If the node comes back and takes the tombstone away before that
- * can be read, what the step removed is not told. */
+ * Lost reply: the mark in the tombstone is unique to a step, so it says whether the transaction was
+ * done. If the node comes back and deletes the tombstone before that is read, the step's leaves are
+ * not published.
+ *
+ * Threads: the registry's. */
 #include "cluster_cleanup.h"
 
 #include "os.h"
@@ -26,10 +28,9 @@
 #define MARK_MAX (NODE_TEXT_MAX + 24)
 
 enum cleanup_state {
-    CLEANUP_LEASE,  /* asks for the lease */
+    CLEANUP_LEASE,  /* takes the lease */
     CLEANUP_STEP,   /* removes the next records */
-    CLEANUP_UNSURE, /* the reply to a transaction is lost: `removal` is what it would have removed
-                     */
+    CLEANUP_UNSURE, /* the transaction's reply is lost: `removal` is what it would have removed */
     CLEANUP_POSTED, /* waits for cleanup_continue */
     CLEANUP_ENDED
 };
@@ -59,7 +60,7 @@ void cleanup_begin(struct cleanups *cleanups, const struct node_id *dead)
     struct cleanup **end = cleanup_find(cleanups, dead), *cleanup;
 
     if (*end || !(cleanup = calloc(1, sizeof *cleanup)))
-        return; /* without memory: it will be listed as dead again */
+        return; /* without memory: the node will be listed as dead again */
     cleanup->node = *dead;
     node_write(dead, cleanup->text);
     snprintf(cleanup->incarnation, sizeof cleanup->incarnation, "%llu",
@@ -99,7 +100,7 @@ static void cleanup_schedule_renewal(struct cleanup *cleanup, const struct store
     cleanup->renew_at = os_now_ms() + cleanup_lease_ttl(store) / 3;
 }
 
-/* Takes the lease; another node that has it cleans up. */
+/* Takes the lease. If another node has it, that one cleans up. */
 static void cleanup_take_lease(struct cleanup *cleanup, struct store *store)
 {
     struct store_key room;
@@ -114,7 +115,7 @@ static void cleanup_take_lease(struct cleanup *cleanup, struct store *store)
     cleanup->state = str_equal(reply.text, self) ? CLEANUP_STEP : CLEANUP_ENDED;
 }
 
-/* Runs one command on the lease, if it is this node's. */
+/* Runs one command on the lease, if this node holds it. */
 static void cleanup_run_on_lease(struct cleanup *cleanup, struct store *store,
                                  const struct str *words)
 {
@@ -145,7 +146,7 @@ static void cleanup_renew_lease(struct cleanup *cleanup, struct store *store)
                                         {0}});
 }
 
-/* The node is back, or another one has the lease. */
+/* The node is back, or another one holds the lease: gives up. */
 static void cleanup_end(struct cleanup *cleanup, struct store *store)
 {
     struct store_key room;
@@ -158,8 +159,7 @@ static void cleanup_end(struct cleanup *cleanup, struct store *store)
 
 /* --- one step -------------------------------------------------------------------------------- */
 
-/* What was read of a dead node's records: the event REMOVED, if all of them are removed, and behind
- * it their names. */
+/* The event REMOVED for records that were read, as if all were removed; behind them their names. */
 static struct registry_event *cleanup_new_removal(const struct cleanup *cleanup,
                                                   const struct redis_reply *list, size_t count)
 {
@@ -189,7 +189,7 @@ static struct registry_event *cleanup_new_removal(const struct cleanup *cleanup,
     return event;
 }
 
-/* The commands that begin each step, and their replies. Until EXEC or UNWATCH they are watched. */
+/* Sends the reads of a step. Their keys are watched until EXEC or UNWATCH. */
 static bool cleanup_send_reads(const struct cleanup *cleanup, struct store *store)
 {
     struct store_key room[3];
@@ -210,8 +210,8 @@ static bool cleanup_send_reads(const struct cleanup *cleanup, struct store *stor
 
 enum cleanup_finding { FOUND_NOTHING, FOUND_RECORDS, FOUND_EMPTY, FOUND_OVER, FOUND_FAILURE };
 
-/* Reads some records. RECORDS: `removal` has them. NOTHING: some are elsewhere in the hash. EMPTY:
- * there are none. OVER: the node lives, or the lease is another's. */
+/* Reads some records. RECORDS: they are in `removal`. NOTHING: none in this part of the hash.
+ * EMPTY: the hash is empty. OVER: the node lives, or another one holds the lease. */
 static enum cleanup_finding cleanup_read(struct cleanup *cleanup, struct store *store,
                                          struct registry_event **removal)
 {
@@ -234,8 +234,8 @@ static enum cleanup_finding cleanup_read(struct cleanup *cleanup, struct store *
     list = redis_element(&reply, 1);
     count = list.count / 2 < CLEANUP_RECORDS_MAX ? list.count / 2 : CLEANUP_RECORDS_MAX;
     if (count && !(*removal = cleanup_new_removal(cleanup, &list, count)))
-        return FOUND_NOTHING;    /* the next step may have memory */
-    if (2 * count == list.count) /* else the others are read again, from here */
+        return FOUND_NOTHING;    /* perhaps the next step has memory */
+    if (2 * count == list.count) /* else read the rest from the same cursor */
         snprintf(cleanup->cursor, sizeof cleanup->cursor, "%.*s",
                  (int)redis_element(&reply, 0).text.length, redis_element(&reply, 0).text.at);
     return count ? FOUND_RECORDS : FOUND_NOTHING;
@@ -260,8 +260,8 @@ static bool cleanup_send_removal(const struct cleanup *cleanup, struct store *st
     return sent && store_send(store, (struct str[]){STR("EXEC"), {0}});
 }
 
-/* Tells what was removed: those records for which `replies`, behind two others, are 1; all without
- * replies. */
+/* Posts REMOVED with the records whose reply, behind two others, is 1; with all if `replies` is
+ * NULL. */
 static void cleanup_post_removed(struct cleanup *cleanup, struct store *store,
                                  struct registry_event *removal, const struct redis_reply *replies)
 {
@@ -276,7 +276,7 @@ static void cleanup_post_removed(struct cleanup *cleanup, struct store *store,
     if (count)
         mailbox_post(store->events, &removal->mail);
     else
-        free(removal); /* zero would say that all are gone */
+        free(removal); /* a count of 0 would say that none is left */
 }
 
 static void cleanup_remove(struct cleanup *cleanup, struct cleanups *cleanups,
@@ -300,11 +300,11 @@ static void cleanup_remove(struct cleanup *cleanup, struct cleanups *cleanups,
         cleanup->state = CLEANUP_UNSURE;
         cleanup->removal = removal;
     } else {
-        free(removal); /* refused, or something has changed: the next step sees what */
+        free(removal); /* rejected, or a watched key has changed: the next step finds out */
     }
 }
 
-/* No record is left: the node leaves the list, and the lease is given up. */
+/* No record is left: takes the node off the list, and gives up the lease. */
 static void cleanup_finish(struct cleanup *cleanup, struct store *store)
 {
     struct store_key room[2];
@@ -325,7 +325,7 @@ static void cleanup_finish(struct cleanup *cleanup, struct store *store)
     free(event);
 }
 
-/* Was the transaction done whose reply was lost? */
+/* Finds out whether the transaction was done whose reply was lost. */
 static void cleanup_resolve(struct cleanup *cleanup, struct store *store)
 {
     struct store_key room;
@@ -352,7 +352,7 @@ static void cleanup_remove_some(struct cleanup *cleanup, struct cleanups *cleanu
     case FOUND_RECORDS:
         cleanup_remove(cleanup, cleanups, removal);
         break;
-    case FOUND_NOTHING: /* WATCH is ended by the next transaction, or harmless */
+    case FOUND_NOTHING: /* the next transaction ends WATCH */
     case FOUND_FAILURE:
         break;
     case FOUND_EMPTY:
@@ -366,7 +366,7 @@ static void cleanup_remove_some(struct cleanup *cleanup, struct cleanups *cleanu
 
 /* --- all of them ----------------------------------------------------------------------------- */
 
-/* When a cleanup has something to do. */
+/* When a cleanup has something to do; 0 for now. */
 static int64_t cleanup_due(const struct cleanup *cleanup)
 {
     return cleanup->state == CLEANUP_POSTED ? cleanup->renew_at : 0;

@@ -1,22 +1,27 @@
-/* cluster_link.c - the links between the nodes of a cluster.
+/* cluster_link.c - links between nodes.
  *
- * Data: `struct links` has two lists, the peers (other nodes, whether linked or not) and the links
- * (sockets, whether of a known peer or not). A peer names at most one link that is up and one that
- * this node is connecting; an accepted link belongs to nobody before its hello.
- * Flow of a link: connect or accept, TLS handshake, hello of the end that listens, hello of the end
- * that connects, ping of the end that listens. With its ping that end decides: it may have a better
- * link, or not understand the other's version, so the end that connects takes a link for good only
- * then. Nothing but these three passes before a link is up.
- * Two links of one pair: the node that joined later is to connect. The earlier one connects only
- * after PEER_CONNECT_LATER without a link. The later one refuses such a link if its own is up or
- * has only the ping to come, else gives its own up; the earlier one takes every link. So both ends
- * keep the same link. When and where to connect, and with which key, is cluster_peer.c's to say.
- * Invariants: a link in state LINK_DEAD is nobody's and its socket is shut down; links_flush frees
- * it. New links are appended, and links_serve serves the oldest first, so that a flood of new ones
- * delays nobody's handshake.
+ * Data: `struct links` has a list of peers (other nodes, linked or not) and a list of links
+ * (sockets, of a known peer or not). A peer names at most one link that is up and one that this
+ * node is connecting; an accepted link belongs to no peer before its hello.
+ *
+ * Flow: connect or accept, TLS handshake, hello of the listening end, hello of the connecting end,
+ * ping of the listening end. Nothing else passes before the link is up. With its ping the listening
+ * end decides: it may have a better link, or not understand the other's version. So the connecting
+ * end relies on the link only then.
+ *
+ * Two links of a pair: the node that joined later connects; the earlier one only after
+ * PEER_CONNECT_LATER without a link. The later one rejects such a link if its own is up or only
+ * lacks the ping, else ends its own; the earlier one takes every link. So both keep the same link.
+ * cluster_peer.c says when and where to connect, and with which key.
+ *
+ * Invariants: a link in LINK_DEAD belongs to no peer and its socket is shut down; links_flush frees
+ * it. New links are appended and the oldest are served first: a flood of new ones delays nobody's
+ * handshake.
+ *
  * Threads: only the loop's. */
 #include "cluster_link.h"
 
+#include "cluster_crypto.h"
 #include "conn.h"
 #include "ws.h"
 
@@ -31,37 +36,37 @@
 #define READS_PER_ITERATION 16
 #define ACCEPTS_PER_ITERATION 64
 #define HANDSHAKES_PER_ITERATION 8 /* steps of TLS handshakes; one computes for 0.2 ms */
-#define ACCEPT_PAUSE 200           /* milliseconds without accepting when descriptors ran out */
-#define UNAUTHENTICATED_MAX 64     /* accepted links that have not done their TLS handshake */
-#define HANDSHAKE_TIME 2000        /* milliseconds from connecting or accepting to the ping */
+#define ACCEPT_PAUSE 200           /* milliseconds without accepting after EMFILE and the like */
+#define UNAUTHENTICATED_MAX 64     /* accepted links before the end of their TLS handshake */
+#define HANDSHAKE_TIME 2000        /* milliseconds from connect or accept to the ping */
 #define PING_EVERY 1000            /* milliseconds */
-#define SUSPECT_AFTER 2500         /* milliseconds of silence after which nothing is sent */
-#define BROKEN_AFTER 6000          /* milliseconds of silence after which a link is given up */
-#define REJECTION_LOG_PAUSE 10000  /* milliseconds between two lines about refused links */
+#define SUSPECT_AFTER 2500         /* milliseconds of silence: nothing is sent any more */
+#define BROKEN_AFTER 6000          /* milliseconds of silence: the link is ended */
+#define REJECTION_LOG_PAUSE 10000  /* milliseconds between two lines about rejected links */
 #define QUEUE_MAX (64u * 1024 * 1024)
 
 enum link_state {
-    LINK_CONNECTING, /* the connection is not there yet */
-    LINK_SECURING,   /* the TLS handshake goes on */
-    LINK_HELLO,      /* the other's hello is awaited */
-    LINK_CONFIRMING, /* connected from here: the ping is awaited */
+    LINK_CONNECTING, /* connect() is under way */
+    LINK_SECURING,   /* the TLS handshake is under way */
+    LINK_HELLO,      /* waits for the other's hello */
+    LINK_CONFIRMING, /* connected from here: waits for the ping */
     LINK_UP,
     LINK_DEAD
 };
 
 struct link {
-    struct conn conn; /* first: the dirty list leads from here to the link */
+    struct conn conn; /* first: the dirty list leads from it to the link */
     enum link_state state;
     bool connects;        /* this node has connected */
-    bool unauthenticated; /* counted as such */
-    bool wrong_key;       /* the other does not know the key that was offered */
-    bool closed;          /* the other has closed it as it should */
-    struct node_id other; /* accepted: known with its hello */
-    unsigned version;     /* that both understand; known with the other's hello */
+    bool unauthenticated; /* counted in unauthenticated_count */
+    bool wrong_key;       /* the other does not know the key offered */
+    bool closed;          /* the other has closed it properly */
+    struct node_id other; /* accepted: known after its hello */
+    unsigned version;     /* the highest that both understand; known after the hello */
     struct ws_reader reader;
-    struct buf message; /* the pieces of a message so far */
+    struct buf message; /* pieces of a message so far */
     size_t preauth;     /* bytes received before it was up */
-    int64_t deadline;   /* of all before it is up */
+    int64_t deadline;   /* to be up */
     int64_t last_heard, last_sent;
     struct link *next;
 };
@@ -75,17 +80,17 @@ struct links {
     struct peer *peers;
     struct link *links; /* oldest first */
     size_t link_count, unauthenticated_count;
-    unsigned handshakes; /* steps in this iteration */
+    unsigned handshakes; /* steps of this iteration */
     struct conn_shared shared;
-    struct link_event *oldest, *newest;
+    struct fifo events;
     int64_t now;
-    int64_t accept_after; /* no accepting before this time */
+    int64_t accept_after; /* do not accept before */
     int64_t rejections_logged_after, rejections_unlogged;
 };
 
-/* --- small things ---------------------------------------------------------------------------- */
+/* --- logs, events, peers --------------------------------------------------------------------- */
 
-/* Each of `node`, `link` (its address) and `reason` may be NULL. */
+/* Logs a line. `node`, `link` (its address) and `reason` may be NULL. */
 static void links_log(const struct links *links, enum log_level level, const char *message,
                       const struct node_id *node, const struct link *link, const char *reason)
 {
@@ -104,7 +109,7 @@ static void links_log(const struct links *links, enum log_level level, const cha
     log_write(links->options.log, level, message, fields);
 }
 
-/* Leaves an event, and takes `text`. Without memory the message is lost, as on a broken link. */
+/* Posts an event, and takes `text`. Without memory the message is lost, as on a broken link. */
 static void links_post(struct links *links, enum link_event_kind kind, const struct node_id *from,
                        struct buf text)
 {
@@ -115,23 +120,12 @@ static void links_post(struct links *links, enum link_event_kind kind, const str
         return;
     }
     *event = (struct link_event){.kind = kind, .from = *from, .text = text};
-    if (links->newest)
-        links->newest->next = event;
-    else
-        links->oldest = event;
-    links->newest = event;
+    fifo_push(&links->events, &event->fifo);
 }
 
 struct link_event *links_take(struct links *links)
 {
-    struct link_event *event = links->oldest;
-
-    if (!event)
-        return NULL;
-    links->oldest = event->next;
-    if (!links->oldest)
-        links->newest = NULL;
-    return event;
+    return (struct link_event *)fifo_pop(&links->events);
 }
 
 struct peer *links_find(const struct links *links, const struct node_id *id)
@@ -154,16 +148,16 @@ struct peer *links_add(struct links *links, const struct node_id *id)
     return peer_add(&links->peers, id);
 }
 
-/* --- the end of a link ----------------------------------------------------------------------- */
+/* --- end a link ------------------------------------------------------------------------------ */
 
-/* No link has come of an attempt, or of a part of it: `link`, or NULL. */
+/* An address of an attempt gave no link; `link` is NULL if there was not even a socket. */
 static void links_fail(const struct links *links, struct peer *peer, const struct link *link,
                        const char *reason)
 {
-    bool named = peer->resolved != NULL, refused = link && link->wrong_key;
-    bool goes_on = peer_fail(peer, refused, links->options.keys->count, links->now);
+    bool named = peer->resolved != NULL, rejected = link && link->wrong_key;
+    bool goes_on = peer_fail(peer, rejected, links->options.keys->count, links->now);
 
-    if (!peer->failure_logged && !(goes_on && refused))
+    if (!peer->failure_logged && !(goes_on && rejected))
         links_log(links, LOG_WARN, "no link to a node", &peer->id, named ? link : NULL, reason);
     peer->failure_logged = peer->failure_logged || !goes_on;
 }
@@ -192,14 +186,13 @@ static void link_end(struct links *links, struct link *link, const char *reason)
     if (link->unauthenticated)
         links->unauthenticated_count--;
     link->unauthenticated = false;
-    if (link->state != LINK_CONNECTING) /* the other is to see that it is no accident */
+    if (link->state != LINK_CONNECTING) /* tell the other that this is no accident */
         conn_finish(&link->conn);
     link->state = LINK_DEAD;
     conn_kill(&link->conn);
 }
 
-/* Ends a link before it is up. Of accepted ones a stranger can cause any number: some are logged.
- */
+/* Ends a link before it is up. Strangers can cause any number of rejections: few are logged. */
 static void link_reject(struct links *links, struct link *link, enum log_level level,
                         const char *reason)
 {
@@ -239,9 +232,9 @@ static void links_reap(struct links *links)
     }
 }
 
-/* --- writing --------------------------------------------------------------------------------- */
+/* --- write ----------------------------------------------------------------------------------- */
 
-/* Queues one frame; false if the other does not read, or there is no memory. */
+/* Queues one frame. False if the other does not read, or without memory. */
 static bool link_send(struct links *links, struct link *link, enum ws_opcode opcode,
                       struct str payload)
 {
@@ -249,7 +242,7 @@ static bool link_send(struct links *links, struct link *link, enum ws_opcode opc
     struct rcbuf *message;
     bool queued;
 
-    if (link->connects) /* RFC 6455, 5.3; what it is to hide from proxies TLS hides already */
+    if (link->connects) /* RFC 6455, 5.3; TLS already hides what the mask is for */
         crypto_random(mask, sizeof mask);
     message = link->connects ? ws_masked_frame(opcode, payload, mask) : ws_frame(opcode, payload);
     queued = message && conn_queue(&link->conn, message, QUEUE_MAX);
@@ -269,7 +262,7 @@ bool links_send(struct links *links, struct peer *peer, struct str text)
            link_send(links, peer->link, WS_TEXT, text);
 }
 
-/* --- hellos ---------------------------------------------------------------------------------- */
+/* --- hello ----------------------------------------------------------------------------------- */
 
 static bool link_send_hello(struct links *links, struct link *link)
 {
@@ -278,8 +271,7 @@ static bool link_send_hello(struct links *links, struct link *link)
     return link_send(links, link, WS_TEXT, (struct str){text, hello_write(&links->self, text)});
 }
 
-/* The link is up: it takes the place of the one before it, and of the one that is being connected.
- */
+/* The link is up: it replaces the peer's link, and the one being connected. */
 static void link_on_up(struct links *links, struct link *link, struct peer *peer)
 {
     struct link *connecting = peer->connecting;
@@ -301,7 +293,7 @@ static void link_on_up(struct links *links, struct link *link, struct peer *peer
     links_post(links, LINK_EVENT_UP, &peer->id, (struct buf){0});
 }
 
-/* Accepted: the other has said who it is. */
+/* Accepted, and the hello is good: keep this link, or the other one of the pair? */
 static void link_decide(struct links *links, struct link *link)
 {
     struct peer *peer = links_add(links, &link->other);
@@ -341,7 +333,7 @@ static void link_take_hello(struct links *links, struct link *link, struct str t
     if (link->connects && !link_send_hello(links, link)) {
         link_reject(links, link, LOG_WARN, "out of memory");
     } else if (!hello_overlaps(&hello, reason, sizeof reason)) {
-        conn_flush(&link->conn); /* the other logs the reason as well */
+        conn_flush(&link->conn); /* the hello: the other logs the reason too */
         link_reject(links, link, LOG_WARN, reason);
     } else if (link->connects) {
         link->state = LINK_CONFIRMING;
@@ -350,7 +342,7 @@ static void link_take_hello(struct links *links, struct link *link, struct str t
     }
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- read ------------------------------------------------------------------------------------ */
 
 static void link_take_piece(struct links *links, struct link *link, const struct ws_event *event)
 {
@@ -371,7 +363,7 @@ static void link_take_control(struct links *links, struct link *link, const stru
 {
     if (link->state == LINK_CONFIRMING && event->opcode == WS_PING)
         link_on_up(links, link, links_find(links, &link->other));
-    if (link->state != LINK_UP) /* an answer could be asked for again and again */
+    if (link->state != LINK_UP) /* no answer before authentication: it would amplify a flood */
         link_reject(links, link, LOG_WARN,
                     "it breaks the protocol: a control frame before a hello");
     else if (event->opcode == WS_PING)
@@ -401,7 +393,7 @@ static size_t link_take_frame(struct links *links, struct link *link, struct con
     return used;
 }
 
-/* The TLS handshake is done: the other has a key of ours. */
+/* The TLS handshake is done: the other has a key of this node. */
 static void link_on_secured(struct links *links, struct link *link)
 {
     if (link->unauthenticated)
@@ -418,7 +410,7 @@ static void link_on_end(struct links *links, struct link *link)
     const char *detail = conn_failure(&link->conn);
     char reason[300];
 
-    link->wrong_key = conn_has_wrong_key(&link->conn);
+    link->wrong_key = cluster_crypto_has_wrong_key(link->conn.tls);
     if (link->state == LINK_UP) {
         link->closed = !detail && !link->conn.broken;
         link_end(links, link, detail ? detail : "connection broken");
@@ -436,7 +428,7 @@ static void link_on_end(struct links *links, struct link *link)
     }
 }
 
-/* Reads once. False if there is nothing more to read for now. */
+/* Reads once. Returns false if there is nothing more to read now. */
 static bool link_read_once(struct links *links, struct link *link)
 {
     struct conn_bytes bytes;
@@ -470,15 +462,15 @@ static bool link_read_once(struct links *links, struct link *link)
     return true;
 }
 
-/* Reads what is there, so that an end behind it is seen now and not in the next iteration: nobody
- * should take a link for good that has been closed. */
+/* Reads all that is there: an end behind it must be seen now, so that a closed link is not taken
+ * for up. */
 static void link_read(struct links *links, struct link *link)
 {
     for (int i = 0; i < READS_PER_ITERATION && link_read_once(links, link); i++)
         ;
 }
 
-/* --- connecting ------------------------------------------------------------------------------ */
+/* --- connect and accept ---------------------------------------------------------------------- */
 
 static struct link *links_new(struct links *links, int fd, enum link_state state)
 {
@@ -503,7 +495,7 @@ static struct link *links_new(struct links *links, int fd, enum link_state state
     return link;
 }
 
-/* Makes room for one more link without a key: the oldest goes. */
+/* Ends the oldest unauthenticated link: there is room for one more. */
 static void links_end_unauthenticated(struct links *links)
 {
     struct link *link = links->links;
@@ -521,7 +513,7 @@ static void links_accept(struct links *links)
         struct link *link;
 
         if (fd < 0) {
-            /* without a descriptor it would be tried again and again */
+            /* out of descriptors: poll() would report the listener again and again */
             if (errno != EAGAIN && errno != EWOULDBLOCK)
                 links->accept_after = links->now + ACCEPT_PAUSE;
             return;
@@ -543,7 +535,7 @@ static void links_accept(struct links *links)
     }
 }
 
-/* Begins an attempt, or goes on with it. */
+/* Begins an attempt, or tries its next address. */
 static void links_connect(struct links *links, struct peer *peer)
 {
     union lookup_address to;
@@ -566,7 +558,7 @@ static void links_connect(struct links *links, struct peer *peer)
         link_end(links, link, strerror(errno));
 }
 
-/* The connection is there, or is not to be had. */
+/* connect() has ended: well, or with an error. */
 static void link_secure(struct links *links, struct link *link)
 {
     int error = 0;
@@ -578,15 +570,15 @@ static void link_secure(struct links *links, struct link *link)
             key = peer->key;
     if (getsockopt(link->conn.fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0 || error) {
         link_end(links, link, strerror(error ? error : errno));
-    } else if (!conn_secure_client(&link->conn, links->tls, key)) {
+    } else if (!(link->conn.tls = cluster_crypto_connect(links->tls, link->conn.fd, key))) {
         link_end(links, link, "out of memory");
     } else {
         link->state = LINK_SECURING;
-        link_read(links, link); /* begins the handshake */
+        link_read(links, link); /* starts the handshake */
     }
 }
 
-/* --- an iteration ---------------------------------------------------------------------------- */
+/* --- iteration ------------------------------------------------------------------------------- */
 
 size_t links_poll_count(const struct links *links)
 {
@@ -600,8 +592,8 @@ void links_poll(const struct links *links, struct pollfd *polls)
     polls[count++] =
         (struct pollfd){links->now < links->accept_after ? -1 : links->options.listener, POLLIN, 0};
     for (const struct link *link = links->links; link; link = link->next) {
-        bool writes = link->conn.blocked || link->state == LINK_CONNECTING;
-        bool reads = link->state != LINK_CONNECTING && !link->conn.stuck;
+        bool writes = link->conn.want_write || link->state == LINK_CONNECTING;
+        bool reads = link->state != LINK_CONNECTING && !link->conn.tls_wants_write;
 
         polls[count++] = (struct pollfd){link->conn.fd,
                                          (short)((reads ? POLLIN : 0) | (writes ? POLLOUT : 0)), 0};
@@ -610,7 +602,7 @@ void links_poll(const struct links *links, struct pollfd *polls)
 
 static void link_serve(struct links *links, struct link *link, short events)
 {
-    bool stuck = link->conn.stuck;
+    bool stuck = link->conn.tls_wants_write;
 
     if (link->state == LINK_CONNECTING) {
         link_secure(links, link);
@@ -618,7 +610,7 @@ static void link_serve(struct links *links, struct link *link, short events)
     }
     if (link->state == LINK_SECURING && links->handshakes++ >= HANDSHAKES_PER_ITERATION)
         return;
-    if (link->conn.blocked && (events & (POLLOUT | POLLHUP | POLLERR)))
+    if (link->conn.want_write && (events & (POLLOUT | POLLHUP | POLLERR)))
         conn_writable(&link->conn);
     if (stuck || (events & (POLLIN | POLLHUP | POLLERR)))
         link_read(links, link);
@@ -630,8 +622,8 @@ static bool link_is_overdue(const struct links *links, const struct link *link)
                                   : links->now >= link->deadline;
 }
 
-/* Does what is due. After a standstill of this node what it has not read is in the kernel: that is
- * read before the other is judged. */
+/* Does what is due. After a standstill of this node the kernel has what the other sent: it is read
+ * before the other is judged silent. */
 static void link_check(struct links *links, struct link *link)
 {
     if (link_is_overdue(links, link) && link->state != LINK_CONNECTING)
@@ -649,7 +641,7 @@ static void link_check(struct links *links, struct link *link)
         link_send(links, link, WS_PING, (struct str){0});
 }
 
-/* Takes what names were found to stand for, and connects to the peers for which that is due. */
+/* Takes results of look-ups, and connects to the peers that are due. */
 static void links_check_peers(struct links *links)
 {
     struct lookup_result *result;
@@ -707,7 +699,7 @@ int64_t links_deadline(const struct links *links)
     int64_t earliest = links->now < links->accept_after ? links->accept_after : INT64_MAX;
 
     if (conn_any_dirty(&links->shared))
-        return links->now; /* something was queued after the last flush */
+        return links->now; /* queued after the last flush */
     for (const struct link *link = links->links; link; link = link->next) {
         int64_t next = link->state == LINK_UP ? link->last_sent + PING_EVERY : link->deadline;
 
@@ -723,7 +715,7 @@ int64_t links_deadline(const struct links *links)
     return earliest;
 }
 
-/* --- opening and closing --------------------------------------------------------------------- */
+/* --- open and close -------------------------------------------------------------------------- */
 
 void links_join(struct links *links, const struct node_id *self)
 {
@@ -738,7 +730,7 @@ void links_remove(struct links *links, struct peer *peer)
     peer_remove(&links->peers, peer);
     for (int i = 0; i < 2; i++)
         if (ended[i])
-            link_end(links, ended[i], "the node has left"); /* it is nobody's: nothing is said */
+            link_end(links, ended[i], "the node has left"); /* of no peer any more: not logged */
 }
 
 void links_close(struct links *links)
@@ -752,13 +744,12 @@ void links_close(struct links *links)
     for (struct link *link = links->links; link; link = link->next)
         link_end(links, link, "stopping");
     while (conn_next_dirty(&links->shared))
-        ; /* the list must not outlive those on it */
+        ; /* the list must not outlive its connections */
     links_reap(links);
     while ((event = links_take(links))) {
         buf_free(&event->text);
         free(event);
     }
-    conn_shared_free(&links->shared);
     lookup_close(links->lookup);
     tls_context_free(links->tls);
     if (links->options.listener >= 0)
@@ -773,11 +764,11 @@ struct links *links_open(const struct links_options *options)
     if (!links)
         return NULL;
     links->options = *options;
-    links->tls = tls_context_new_psk(options->keys);
+    links->tls = cluster_crypto_new_context(options->keys);
     links->lookup = lookup_open(options->wake);
     if (links->tls && links->lookup)
         return links;
-    links->options.listener = -1; /* it stays the caller's */
+    links->options.listener = -1; /* remains the caller's */
     links_close(links);
     return NULL;
 }

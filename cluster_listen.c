@@ -5,7 +5,9 @@
  * send from. Where the node listens may differ (rpc_listen): a proxy or a container's network may
  * stand between. A name is not looked up: it may stand for another address here (127.0.1.1) than
  * elsewhere, so the node listens at all addresses of this machine. */
-#include "cluster.h"
+#include "cluster_listen.h"
+
+#include "log.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -104,7 +106,10 @@ int cluster_listen(const struct config *config, char host[CONFIG_ADVERTISE_MAX +
     bool is_address = cluster_find_host(config, host);
 
     if (config->rpc_listen_host[0])
-        return listener_bind("[cluster] rpc_listen", config->rpc_listen_host, port, purpose);
-    return listener_bind("[cluster] advertise", is_address ? host : cluster_any_host(), port,
-                         purpose);
+        return listener_bind("[cluster] rpc_listen", config->rpc_listen_host, port, NULL, purpose);
+    return listener_bind(
+        "[cluster] advertise", is_address ? host : cluster_any_host(), port,
+        "advertise must be an address of this machine, or set [cluster] rpc_listen to one at "
+        "which what is sent there arrives",
+        purpose);
 }

@@ -1,12 +1,15 @@
-/* cluster_lookup.c - looks up host names.
+/* cluster_lookup.c - host names to addresses.
  *
- * Data: two lists of results under one lock, those that are asked for and those that are found. A
- * question is a result that has no addresses yet; it moves from the one list to the other.
- * Flow: lookup_ask appends a question and signals; the thread takes the oldest, calls getaddrinfo
- * without the lock, appends the result, and wakes the loop.
- * Threads: the loop's and one of its own, detached. Both hold the look-up; who leaves last frees
- * it. lookup_close sets `closed` under the lock, under which the thread writes to `wake`: so the
- * descriptor may be closed, and its number used again, as soon as lookup_close has returned. */
+ * Data: two FIFOs under one lock, `asked` and `found`. A question is a result without addresses; it
+ * moves from one to the other.
+ *
+ * Flow: lookup_ask pushes a question and signals; the thread pops it, calls getaddrinfo without the
+ * lock, pushes the result and wakes the loop. A resolver is the same for a thread that waits: it
+ * polls the wake pipe of a look-up of its own.
+ *
+ * Threads: the caller's and one of its own, detached. Both hold the look-up; the last one frees it.
+ * The thread writes to `wake` under the lock and not after `closed` is set: once lookup_close has
+ * returned, the descriptor may be closed and its number reused. */
 #include "cluster_lookup.h"
 
 #include "os.h"
@@ -21,16 +24,12 @@
 
 #define HOST_MAX 255
 
-struct lookup_list {
-    struct lookup_result *first, *last;
-};
-
 struct lookup {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    struct lookup_list asked, found;
+    struct fifo asked, found;
     int wake;
-    bool started; /* there is a thread */
+    bool started; /* the thread runs */
     bool closed;
 };
 
@@ -64,35 +63,12 @@ socklen_t lookup_size(const union lookup_address *address)
     return address->any.sa_family == AF_INET6 ? sizeof address->ipv6 : sizeof address->ipv4;
 }
 
-/* --- lists ------------------------------------------------------------------------------------ */
-
-static void lookup_append(struct lookup_list *list, struct lookup_result *result)
-{
-    result->next = NULL;
-    if (list->last)
-        list->last->next = result;
-    else
-        list->first = result;
-    list->last = result;
-}
-
-static struct lookup_result *lookup_shift(struct lookup_list *list)
-{
-    struct lookup_result *result = list->first;
-
-    if (!result)
-        return NULL;
-    list->first = result->next;
-    if (!list->first)
-        list->last = NULL;
-    return result;
-}
-
 static void lookup_free(struct lookup *lookup)
 {
     struct lookup_result *result;
 
-    while ((result = lookup_shift(&lookup->asked)) || (result = lookup_shift(&lookup->found)))
+    while ((result = (struct lookup_result *)fifo_pop(&lookup->asked)) ||
+           (result = (struct lookup_result *)fifo_pop(&lookup->found)))
         free(result);
     pthread_cond_destroy(&lookup->changed);
     pthread_mutex_destroy(&lookup->lock);
@@ -131,7 +107,7 @@ static void *lookup_work(void *argument)
     while (!lookup->closed) {
         bool was_empty;
 
-        result = lookup_shift(&lookup->asked);
+        result = (struct lookup_result *)fifo_pop(&lookup->asked);
         if (!result) {
             pthread_cond_wait(&lookup->changed, &lookup->lock);
             continue;
@@ -140,16 +116,16 @@ static void *lookup_work(void *argument)
         lookup_look_up(result);
         pthread_mutex_lock(&lookup->lock);
         was_empty = !lookup->found.first;
-        lookup_append(&lookup->found, result);
+        fifo_push(&lookup->found, &result->fifo);
         if (was_empty && !lookup->closed)
             os_wake(lookup->wake);
     }
     pthread_mutex_unlock(&lookup->lock);
-    lookup_free(lookup); /* lookup_close has left it to this thread */
+    lookup_free(lookup); /* lookup_close has left it to the thread */
     return NULL;
 }
 
-/* --- the loop --------------------------------------------------------------------------------- */
+/* --- the caller's side ------------------------------------------------------------------------ */
 
 struct lookup *lookup_open(int wake)
 {
@@ -182,7 +158,7 @@ bool lookup_ask(struct lookup *lookup, struct str host)
         pthread_detach(thread);
     }
     pthread_mutex_lock(&lookup->lock);
-    lookup_append(&lookup->asked, question);
+    fifo_push(&lookup->asked, &question->fifo);
     pthread_cond_signal(&lookup->changed);
     pthread_mutex_unlock(&lookup->lock);
     return true;
@@ -193,7 +169,7 @@ struct lookup_result *lookup_take(struct lookup *lookup)
     struct lookup_result *result;
 
     pthread_mutex_lock(&lookup->lock);
-    result = lookup_shift(&lookup->found);
+    result = (struct lookup_result *)fifo_pop(&lookup->found);
     pthread_mutex_unlock(&lookup->lock);
     return result;
 }

@@ -1,17 +1,19 @@
-/* cluster_member.c - this node as one of those in Redis.
+/* cluster_member.c - joining and the heartbeat.
  *
- * Joining: the incarnation comes from Redis's clock. The key "key" says whether the nodes that are
- * running are of this cluster. The node's key is taken with SET NX; if another incarnation has it,
- * its TTL tells whether that one lives: it grows when a living node refreshes it.
+ * Joining: the incarnation is Redis's time. The key "key" says whether the running nodes are of
+ * this cluster. The node's key is set with NX. If another incarnation has it, its TTL tells whether
+ * that one lives: a living node refreshes it, so it grows.
  *
- * A heartbeat: watch and GET the node's key (another incarnation there is a rival, whose key is
- * left alone); in one transaction refresh it, the key "key" and the set of nodes, and look for a
- * tombstone; then list the nodes. It comes every third of node_ttl, and three times early after
- * joining, for nodes that join together list each other before they are listed.
+ * Heartbeat: WATCH and GET the node's key, and leave it alone if it names another incarnation; in
+ * one transaction refresh it, the key "key" and the set of nodes, and look for the tombstone; then
+ * list the nodes. A heartbeat is due every node_ttl / 3. Three early ones follow joining, since
+ * nodes that join together list each other before they are listed.
  *
- * A tombstone says that another node has removed records of this one. It is looked for at every
- * heartbeat, not only when the node's key was gone: the reply that said so may have been lost. The
- * member is REVIVED once the lease is gone, for its holder has told everything by then. */
+ * Tombstone: another node has removed records of this one. Every heartbeat looks for it, not only
+ * one that found the node's key gone: that reply may have been lost. REVIVED is posted once the
+ * lease is gone: by then its holder has published all leaves.
+ *
+ * Threads: the registry's. */
 #include "cluster_member.h"
 
 #include "os.h"
@@ -19,22 +21,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define JOIN_PAUSE 250 /* milliseconds between two attempts to join, or to be in touch again */
+#define JOIN_PAUSE 250 /* milliseconds between two attempts to join, or to reconnect */
 #define NODES_AT_ONCE 64
-#define LEASE_POLL 75 /* milliseconds */
-#define EARLY_BEATS 3 /* after joining, 100, 200 and 400 ms apart */
+#define LEASE_POLL 75 /* milliseconds between two looks at the lease of another node's cleanup */
+#define EARLY_BEATS 3 /* after joining: 100, 200 and 400 ms apart */
 
 /* --- joining --------------------------------------------------------------------------------- */
 
-/* Redis's own clock counts the incarnations: it is the same for all nodes. */
-static bool member_read_clock(struct member *member)
+/* Takes the incarnation from Redis's clock, which is the same for all nodes. */
+static bool member_read_clock(struct cluster_member *member)
 {
     struct store *store = member->store;
     struct redis_reply reply;
     uint64_t seconds = 0, micros = 0;
 
     if (store->self.incarnation)
-        return true; /* of an attempt before this one */
+        return true; /* from an earlier attempt */
     if (!store_call(store, &reply, (struct str[]){STR("TIME"), {0}}) || reply.count != 2 ||
         !str_number(redis_element(&reply, 0).text, UINT64_MAX / 2000, &seconds) ||
         !str_number(redis_element(&reply, 1).text, 999999, &micros))
@@ -46,12 +48,12 @@ static bool member_read_clock(struct member *member)
     return true;
 }
 
-/* Room for this node's line in the key "key". */
+/* Bytes for this node's line in the key "key". */
 struct member_line {
     char at[2 * MEMBER_MAC_TEXT + 24];
 };
 
-static struct str member_write_line(const struct member *member, struct member_line *line)
+static struct str member_write_line(const struct cluster_member *member, struct member_line *line)
 {
     const struct member_macs *proof = member->macs;
     int length = snprintf(line->at, sizeof line->at, "%d %.*s %.*s", WIRE_VERSION,
@@ -60,7 +62,7 @@ static struct str member_write_line(const struct member *member, struct member_l
     return (struct str){line->at, (size_t)length};
 }
 
-const char *member_check_line(const struct member *member, struct str line)
+const char *member_check_line(const struct cluster_member *member, struct str line)
 {
     struct str rest = line, number = str_cut(&rest, ' '), exchange = str_cut(&rest, ' ');
     struct str key = str_cut(&rest, ' ');
@@ -86,8 +88,8 @@ const char *member_check_line(const struct member *member, struct str line)
            "on every node and restart this one";
 }
 
-/* True if the nodes that are there are of this cluster. */
-static bool member_check_key(struct member *member)
+/* True if the running nodes are of this cluster. */
+static bool member_check_key(struct cluster_member *member)
 {
     struct store *store = member->store;
     struct member_line line;
@@ -102,9 +104,9 @@ static bool member_check_key(struct member *member)
     return !problem || store_wait(store, problem);
 }
 
-/* A node of our name is registered. If it lives it will say so again, and then it is a conflict; if
- * it does not, it was this node before a crash. True: it does not. */
-static bool member_wait_for_other(struct member *member, struct str name)
+/* A node of this name is registered. If it lives it refreshes its key: a name conflict. If it does
+ * not, it was this node before a crash: returns true. */
+static bool member_wait_for_other(struct cluster_member *member, struct str name)
 {
     struct store *store = member->store;
     struct redis_reply reply;
@@ -134,7 +136,7 @@ static bool member_wait_for_other(struct member *member, struct str name)
     return store_wait(store, text);
 }
 
-static bool member_register(struct member *member)
+static bool member_register(struct cluster_member *member)
 {
     struct store *store = member->store;
     struct store_key node_room, room;
@@ -157,7 +159,7 @@ static bool member_register(struct member *member)
            store_next(store, &reply);
 }
 
-/* The value of a line NAME:VALUE of INFO. */
+/* The value of the line NAME:VALUE of INFO. */
 static struct str member_info_value(struct str info, struct str name)
 {
     while (info.length) {
@@ -169,7 +171,7 @@ static struct str member_info_value(struct str info, struct str name)
     return (struct str){0};
 }
 
-/* Notes that Redis may lose accounts, where that can be seen: INFO and CONFIG may be forbidden. */
+/* Warns if Redis may lose accounts, as far as can be seen: INFO and CONFIG may be forbidden. */
 static void member_check_durability(struct store *store)
 {
     struct redis *redis = store->redis;
@@ -197,7 +199,7 @@ static void member_check_durability(struct store *store)
                        "set its appendonly to yes"));
 }
 
-static void member_join(struct member *member)
+static void member_join(struct cluster_member *member)
 {
     if (member_register(member)) {
         member->joined = true;
@@ -208,7 +210,7 @@ static void member_join(struct member *member)
 
 /* --- the heartbeat --------------------------------------------------------------------------- */
 
-/* Looks up to NODES_AT_ONCE nodes up: alive is whose name has the node key of this incarnation. */
+/* Sets `alive` of up to NODES_AT_ONCE nodes: the node's key must name the same incarnation. */
 static bool member_read_alive(struct store *store, struct registry_node *nodes, size_t count)
 {
     struct str words[NODES_AT_ONCE + 2] = {STR("MGET")};
@@ -241,7 +243,7 @@ static bool member_list_nodes(struct store *store)
         return false;
     event = store_new_event(REGISTRY_NODES, (reply.count + 1) * sizeof *nodes);
     if (!event)
-        return true; /* the next heartbeat may have memory */
+        return true; /* perhaps the next heartbeat has memory */
     nodes = (struct registry_node *)(event + 1);
     for (size_t i = 0; i < reply.count; i++)
         count += node_read(redis_element(&reply, i).text, &nodes[count].id);
@@ -257,8 +259,8 @@ static bool member_list_nodes(struct store *store)
     return true;
 }
 
-/* Appends the transaction of a heartbeat: what four replies it has is member_refresh's to know. */
-static bool member_send_refresh(struct member *member, struct str node)
+/* Appends the transaction of a heartbeat; member_refresh reads its four replies. */
+static bool member_send_refresh(struct cluster_member *member, struct str node)
 {
     struct store *store = member->store;
     struct store_key room[3];
@@ -275,8 +277,8 @@ static bool member_send_refresh(struct member *member, struct str node)
            store_send(store, (struct str[]){STR("EXEC"), {0}});
 }
 
-/* Refreshes the node's key, unless it is another's. `gone`: Redis did not know this node. */
-static bool member_refresh(struct member *member, bool *gone)
+/* Refreshes the node's key, unless it is another node's. `gone`: Redis had lost it. */
+static bool member_refresh(struct cluster_member *member, bool *gone)
 {
     static const char taken[] = "another node has taken this one's name: give each its own "
                                 "[cluster] advertise and rpc_port";
@@ -294,7 +296,7 @@ static bool member_refresh(struct member *member, bool *gone)
     if (!member_send_refresh(member, node) || !store_skip(store, 6, &reply))
         return false;
     if (reply.type != REDIS_LIST || reply.count != 4)
-        return store_wait(store, taken); /* just now */
+        return store_wait(store, taken); /* between GET and EXEC */
     if (redis_element(&reply, 2).type != REDIS_NUMBER)
         return store_wait(store, "the key of the nodes in Redis is none of wspush's: set another "
                                  "[redis] prefix");
@@ -303,9 +305,8 @@ static bool member_refresh(struct member *member, bool *gone)
     return true;
 }
 
-/* This node was taken for dead: it is back once the one that cleans up after it has let go of the
- * lease. */
-static bool member_revive(struct member *member)
+/* This node was taken for dead. It is back once the cleanup's lease is gone. */
+static bool member_revive(struct cluster_member *member)
 {
     struct store *store = member->store;
     struct store_key room;
@@ -324,8 +325,8 @@ static bool member_revive(struct member *member)
     return true;
 }
 
-/* Says that this node lives, and asks who else does. */
-static bool member_beat(struct member *member)
+/* One heartbeat: refreshes this node, and lists all nodes. */
+static bool member_beat(struct cluster_member *member)
 {
     struct store *store = member->store;
     bool gone = false;
@@ -334,18 +335,19 @@ static bool member_beat(struct member *member)
     if (!member_refresh(member, &gone))
         return false;
     member->beat_at = begun;
-    /* before the nodes are listed: for a time after being out of touch that list is not trusted */
+    /* before the list of nodes: for some time after a reconnect its deaths are not believed */
     if (member->cleaned_up) {
         if (!member_revive(member))
             return false;
-    } else if (!store->in_touch || gone) {
+    } else if (!store->in_touch || gone || store->renewed) {
         store_on_connect(store, REGISTRY_RECONNECTED);
     }
+    store->renewed = false;
     return member_list_nodes(store);
 }
 
-/* How long until the next heartbeat, after one that was good or not. */
-static int64_t member_pause(struct member *member, bool good)
+/* Milliseconds until the next heartbeat. */
+static int64_t member_pause(struct cluster_member *member, bool good)
 {
     int64_t most = (int64_t)member->store->config->node_ttl / 3, pause = most;
 
@@ -358,21 +360,24 @@ static int64_t member_pause(struct member *member, bool good)
     return pause < most ? pause : most;
 }
 
-void member_step(struct member *member)
+void member_step(struct cluster_member *member)
 {
+    struct store *store = member->store;
     bool good;
 
-    if (os_now_ms() < member->next_beat && !member->store->beat_now)
+    if (member->joined && store->in_touch && redis_renew(store->redis))
+        store->renewed = store->beat_now = true;
+    if (os_now_ms() < member->next_beat && !store->beat_now)
         return;
-    member->store->beat_now = false;
+    store->beat_now = false;
     if (!member->joined)
         member_join(member);
     good = member->joined && member_beat(member);
-    member->store->beat_now = false; /* what has just failed is tried again after the pause */
+    store->beat_now = false; /* what has just failed is tried again after the pause */
     member->next_beat = os_now_ms() + member_pause(member, good);
 }
 
-bool member_is_alive(const struct member *member)
+bool member_is_alive(const struct cluster_member *member)
 {
     return member->joined && member->store->in_touch && !member->cleaned_up &&
            os_now_ms() < member->next_beat && !member->store->beat_now;
@@ -390,14 +395,15 @@ static bool member_write_mac(const struct crypto_keys *keys, struct str text,
            buf_append_hex(&hex, (struct str){(const char *)proof, sizeof proof});
 }
 
-bool member_open(struct member *member, struct store *store, const struct crypto_keyring *keys)
+bool member_open(struct cluster_member *member, struct store *store,
+                 const struct crypto_keyring *keys)
 {
     const struct config *config = store->config;
     char room[sizeof config->rabbitmq_exchange + sizeof config->rabbitmq_vhost + 32];
     int length = snprintf(room, sizeof room, "wspush exchange %s%c%s", config->rabbitmq_exchange,
                           '\0', config->rabbitmq_vhost);
 
-    *member = (struct member){.store = store};
+    *member = (struct cluster_member){.store = store};
     snprintf(member->ttl, sizeof member->ttl, "%llu", (unsigned long long)config->node_ttl);
     snprintf(member->key_ttl, sizeof member->key_ttl, "%llu",
              (unsigned long long)config->node_ttl * 2);
@@ -412,7 +418,7 @@ bool member_open(struct member *member, struct store *store, const struct crypto
     return true;
 }
 
-void member_leave(struct member *member)
+void member_leave(struct cluster_member *member)
 {
     struct store *store = member->store;
     struct store_key room[4];
@@ -422,7 +428,7 @@ void member_leave(struct member *member)
     if (!member->joined || !store_call(store, &reply, (struct str[]){STR("GET"), node, {0}}))
         return;
     if (!str_equal(reply.text, str_from(member->incarnation)))
-        node = (struct str){0}; /* a rival's */
+        node = (struct str){0}; /* another node's */
     if (store_send(store, (struct str[]){STR("DEL"),
                                          store_name(store, "records:", store->text, &room[1]),
                                          store_name(store, "tombstone:", store->text, &room[2]),

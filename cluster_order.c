@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ORDER_SENDERS_MAX 1024 /* lives of nodes that are remembered */
+#define ORDER_SENDERS_MAX 1024 /* incarnations that are remembered */
 
-/* Frees the node last heard of before all others: it has long gone. */
+/* Frees the origin that was silent longest: it is dead. */
 static void order_forget_oldest(struct order_senders *senders)
 {
     struct order_sender **at = &senders->first;
@@ -18,7 +18,7 @@ static void order_forget_oldest(struct order_senders *senders)
     senders->count--;
 }
 
-/* The node's entry, moved to the front; a new one if there is none. NULL without memory. */
+/* Finds an origin's entry, or makes it, and moves it to the front. NULL without memory. */
 static struct order_sender *order_touch(struct order_senders *senders, const struct node_id *node)
 {
     struct order_sender **at = &senders->first, *sender;

@@ -1,12 +1,15 @@
-/* cluster_peer.c - the other nodes that this one knows.
+/* cluster_peer.c - the known nodes, and when and where to connect.
  *
- * Data: a list of peers, some tens at most. An attempt to connect to one goes through the addresses
- * of its host (a numeric one is the only one; those of a name are looked up for each attempt), with
- * the first key that this node has; if a node there refused the key, again with the next one. When
- * all have failed, a pause with back-off follows, and the next attempt begins from the front.
- * Two nodes: the one that joined later connects at once, the earlier one only after
- * PEER_CONNECT_LATER without a link, for it may not be reached from there, or the two may have seen
+ * Data: a list of peers, some tens at most.
+ *
+ * Attempt: it tries the addresses of the peer's host in turn (a numeric host has one; a name is
+ * looked up for each attempt) with this node's first key. If a node there did not know the key, it
+ * tries them again with the next key. When all have failed, the next attempt waits for a back-off.
+ *
+ * Who connects: the node that joined later, at once. The earlier one connects after
+ * PEER_CONNECT_LATER without a link: it may not be reachable from there, or the two may have seen
  * each other too late.
+ *
  * Threads: only the loop's. */
 #include "cluster_peer.h"
 
@@ -99,7 +102,7 @@ bool peer_next_address(struct peer *peer, struct lookup *lookup, int64_t now,
     struct str host = {0};
     unsigned port = 0;
 
-    peer->retry_at = now + PEER_LOOK_UP_TIME; /* also when nobody can be asked */
+    peer->retry_at = now + PEER_LOOK_UP_TIME; /* also if the look-up cannot be asked for */
     node_split_name(&peer->id, &host, &port);
     if (peer->resolved) {
         *address = peer->resolved->addresses[peer->address++];
@@ -129,9 +132,9 @@ struct peer *peer_take_result(struct peer *first, struct lookup_result *result, 
     return first;
 }
 
-bool peer_fail(struct peer *peer, bool refused, size_t key_count, int64_t now)
+bool peer_fail(struct peer *peer, bool rejected, size_t key_count, int64_t now)
 {
-    peer->key_rejected = peer->key_rejected || refused;
+    peer->key_rejected = peer->key_rejected || rejected;
     peer->retry_at = now;
     if (peer->resolved && peer->address < peer->resolved->count)
         return true;

@@ -1,10 +1,19 @@
-/* cluster_pending.c - requests in flight. */
+/* cluster_pending.c - requests in flight.
+ *
+ * Lists: almost every request has the same timeout, so a new one belongs at the end of its list;
+ * pending_link walks back over the few with a later deadline. A table finds a request by its id.
+ *
+ * Replies: a request that was sent to nodes has a struct pending_reply for each. Counts are added
+ * as replies come; lists are kept apart and joined at the end, for send_to_clients in the order in
+ * which the ids were given. A command for one client has one reply, which is the result.
+ *
+ * Threads: only the loop's. */
 #include "cluster_pending.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* Puts one where its deadline belongs: at the end, but for the few that have waited before. */
+/* Puts a request where its deadline belongs. */
 static void pending_link(struct pending_list *list, struct pending *pending)
 {
     struct pending *before = list->last;
@@ -107,7 +116,7 @@ static void pending_close(struct pending *pending, struct pending_reply *reply)
     pending->replies_missing--;
 }
 
-/* True if the command was for one node, whose word is the result. */
+/* True if the command was for one node, whose reply is the result. */
 static bool pending_is_for_one(const struct pending *pending)
 {
     switch (pending->command) {
@@ -172,8 +181,8 @@ bool pending_is_done(const struct pending *pending)
     return !pending->replies_missing && !pending->echo_missing;
 }
 
-/* send_to_clients: those that failed, in the order in which they were given. Each node has listed
- * its own in that order too. */
+/* send_to_clients: the ids that failed, in the order given; each node lists its own in that order.
+ */
 static void pending_merge_failed(struct pending *pending)
 {
     struct buf *out = &pending->result.list;
@@ -187,10 +196,10 @@ static void pending_merge_failed(struct pending *pending)
         struct str *rest = &rests[pending->owners[i]];
         size_t length = id.text.length;
 
-        /* a string ends where its quotes say, so what begins with the id is the id */
+        /* an id is a JSON string, so what begins with it is the id */
         if (rest->length < length || memcmp(rest->at, id.text.at, length) != 0)
             continue;
-        length += rest->length > length; /* the comma behind it */
+        length += rest->length > length; /* the comma */
         *rest = (struct str){rest->at + length, rest->length - length};
         if (out->length)
             buf_append(out, STR(","));

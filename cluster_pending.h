@@ -1,66 +1,66 @@
-/* cluster_pending.h - requests in flight: who waits for the result of a command, what has been
- * collected of it, and which nodes have still to reply. Knows no socket and does nothing itself. */
+/* cluster_pending.h - requests in flight: the origin of each, what has been collected, and which
+ * nodes have still to reply. It has no sockets and starts nothing. */
 #ifndef WSPUSH_CLUSTER_PENDING_H
 #define WSPUSH_CLUSTER_PENDING_H
 
 #include "cluster_wire.h"
 #include "table.h"
 
-/* Another node that has to reply. */
+/* A reply that another node owes, or has given. */
 struct pending_reply {
     struct node_id node;
     bool done;
-    uint64_t after_send; /* the request went through RabbitMQ, behind this send of ours; 0: over the
-                            link */
-    struct buf list;     /* what the node replied: as in an result */
+    uint64_t after_send; /* asked through RabbitMQ, behind this send; 0: over the link */
+    struct buf list;     /* of the reply, as in a result */
 };
 
 enum pending_kind {
-    PENDING_COMMAND,   /* nodes have to reply, or a send has to come back */
-    PENDING_BIND,      /* slots have to be bound before the command is applied here */
-    PENDING_HELD_BACK, /* sends before it have to come back before the command is applied here */
+    PENDING_COMMAND,   /* waits for replies, or for the echo of a send */
+    PENDING_BIND,      /* waits for slots; then the command is applied here */
+    PENDING_HELD_BACK, /* waits for echoes of earlier sends; then the command is applied here */
     PENDING_COUNT,     /* a node asks for the count of a send that has not come yet */
-    PENDING_ADMIT /* a system has to be found, and its slot bound, before its client is let in */
+    PENDING_ADMIT      /* waits for Redis to find a system, then for its slot */
 };
 
-/* Who waits: a session of this node, or another node. */
+/* The origin of a request: a session of this node, or another node. */
 struct pending_origin {
     bool is_node;
-    uint64_t id;         /* the session's, or the request's at that node */
+    uint64_t id;         /* the session's request_id, or the request's id at that node */
     struct node_id node; /* if is_node */
-    int64_t expires;     /* it waits until then on our clock; 0: as long as all do */
+    int64_t expires;     /* it waits until then, on this node's clock; 0: rpc_timeout */
 };
 
 #define PENDING_SLOTS_MAX 2
 
 struct pending {
-    struct pending *next, *previous; /* in its list, older first */
+    struct fifo_link fifo;           /* in cluster->results */
+    struct pending *next, *previous; /* in its list, earlier deadlines first */
     enum pending_kind kind;
     uint64_t id;
     int64_t deadline;
     struct pending_origin origin;
 
-    /* what for */
-    struct buf text;       /* BIND, HELD: the message; COMMAND: clientIds as they were given */
+    /* what it is for */
+    struct buf text;       /* BIND, HELD_BACK: the message; COMMAND: clientIds as given */
     struct buf message_id; /* JSON */
     struct str system;     /* ADMIT: a view of `text` */
     enum command_kind command;
     bool receipt;
-    unsigned partition;                /* of the system */
-    uint64_t send_id;                  /* HELD: waits for this send of ours; COUNT: the asker's */
-    uint16_t slots[PENDING_SLOTS_MAX]; /* BIND, ADMIT: kept bound until it is freed */
-    struct pending *slot_next[PENDING_SLOTS_MAX]; /* others that wait for the same slot */
+    unsigned partition; /* of the system */
+    uint64_t send_id;   /* HELD_BACK: waits for this send; COUNT: the origin's send */
+    uint16_t slots[PENDING_SLOTS_MAX];            /* BIND, ADMIT: kept bound until it is freed */
+    struct pending *slot_next[PENDING_SLOTS_MAX]; /* next waiter of the same slot */
     unsigned slot_count;
 
-    /* how far it has come */
-    bool looking_up;   /* ADMIT: Redis has not said yet whether the system is registered */
-    bool echo_missing; /* the send has not come back yet */
-    bool incomplete;   /* somebody stayed silent */
+    /* what is missing */
+    bool looking_up;   /* ADMIT: Redis's answer */
+    bool echo_missing; /* the send's echo */
+    bool incomplete;   /* a node stayed silent */
     struct result result;
-    char error[200];               /* what result.error points to, if another node said it */
-    struct pending_reply *replies; /* replies[0] is this node if `owners` is set */
+    char error[200];               /* copy of another node's error, for result.error */
+    struct pending_reply *replies; /* replies[0] is this node's if `owners` is set */
     size_t reply_count, replies_missing;
-    uint32_t *owners; /* send_to_clients: for each id the part it went to */
+    uint32_t *owners; /* send_to_clients: for each id the index of its owner's reply */
     size_t owner_count;
 };
 
@@ -70,57 +70,57 @@ struct pending_list {
     size_t count;
 };
 
-/* All that is in flight, in whichever list, by number. Zeroed is empty. */
+/* All requests in flight, by id. Zeroed is empty. */
 struct pending_table {
     struct table by_id;
-    uint64_t last_id; /* numbers grow: the larger of two began later */
+    uint64_t last_id; /* ids grow: the larger of two began later */
 };
 
-/* A new one with a number of its own, in its place in a list; NULL without memory. */
+/* A new request with an id of its own, in its place in a list; NULL without memory. */
 struct pending *pending_new(struct pending_table *table, struct pending_list *list,
                             enum pending_kind kind, int64_t deadline);
 
-/* The one of this number, or NULL. */
+/* The request with this id, or NULL. */
 struct pending *pending_find(const struct pending_table *table, uint64_t id);
 
-/* Takes one out of its list and the table; it is the caller's now. */
+/* Removes a request from its list and the table; the caller owns it. */
 void pending_unlink(struct pending_table *table, struct pending_list *list,
                     struct pending *pending);
 
-/* Frees one that is in no list, and all that it has. */
+/* Frees a request that is in no list. */
 void pending_free(struct pending *pending);
 
-/* Adds a part that is not done. NULL without memory. */
+/* Expects a reply of a node. NULL without memory. */
 struct pending_reply *pending_expect(struct pending *pending, const struct node_id *node);
 
-/* The part of this node that is not done yet, or NULL. */
+/* The reply that is expected of a node; NULL if it owes none. */
 struct pending_reply *pending_expected(const struct pending *pending, const struct node_id *node);
 
-/* Adds what a part's node replied: counts, and its list for later. The part is done. */
+/* Takes a node's reply: adds its counts, and keeps its list. */
 void pending_take_reply(struct pending *pending, struct pending_reply *reply,
                         const struct cluster_msg *msg);
 
-/* A node has not replied, and will not: what is collected is incomplete, or for a command that was
- * for it alone, the result is that it cannot be reached. */
+/* A node will not reply: the result is incomplete or, if the command was for that node alone, that
+ * it cannot be reached. */
 void pending_give_up(struct pending *pending, struct pending_reply *reply);
 
-/* send_to_clients: the same, and all ids of the part have failed. */
+/* send_to_clients: the same, and all ids of that reply have failed. */
 void pending_fail_ids(struct pending *pending, size_t index);
 
-/* send_to_clients: appends the ids of one part as an array. */
+/* send_to_clients: appends the ids that belong to one reply as a JSON array. */
 bool pending_write_ids(const struct pending *pending, struct str clients, size_t index,
                        struct buf *out);
 
-/* The result becomes that something cannot be reached. `error` is static. */
+/* The result becomes "unreachable". `error` is static. */
 void pending_fail(struct pending *pending, const char *error);
 
-/* The result becomes this failure. `error` is copied, cut to the room there is. */
+/* The result becomes this failure. `error` is copied, cut to the size of its field. */
 void pending_set_error(struct pending *pending, enum result_code code, struct str error);
 
-/* True if nothing is waited for any more. */
+/* True if nothing is missing. */
 bool pending_is_done(const struct pending *pending);
 
-/* Puts the lists of all replies together into the result's. */
+/* Joins the lists of all replies into the result's. */
 void pending_merge(struct pending *pending);
 
 #endif

@@ -1,26 +1,26 @@
 /* cluster_presence.c - joins and leaves across nodes.
  *
- * The work has an entry for each client and group whose record in Redis is not, or may not be, what
- * it should be. A change finds the entry of the change before it and replaces what is wanted: what
- * came and went before anything was written costs nothing, and of ten changes behind a slow Redis
- * one is written, or two: who left and came back is told of as both, for somebody may have joined
- * in between. An entry without an operation under way stands in the queue, oldest first.
- * presence_pump hands the registry up to PRESENCE_OPS_MAX operations, while Redis and RabbitMQ are
- * there and few notices are on their way; so everything that piles up piles up here, where it
- * cancels out, and what is here is bounded by the clients that are connected and the records that
- * there are.
+ * Entries: there is one for each client and group whose record in Redis is not, or may not be, what
+ * it should be. A change finds the entry of the change before it and replaces what is wanted. So
+ * what came and went before anything was written costs nothing, and of ten changes behind a slow
+ * Redis one is written; two, if the client left and came back, since somebody may have joined in
+ * between. An entry without an operation under way is in the queue, oldest first.
  *
- * The result of an operation says whether it made or removed the record. If so its notice is
- * published, in the lane behind the sends. What is known of the record before that decides the
- * rest: the leave of a record that vanished without a cleanup (Redis lost it) is told all the same,
- * its coming back is not, and one that a broken connection may have written counts as written now.
+ * Flow: presence_pump gives the registry up to PRESENCE_OPS_MAX operations, while Redis and
+ * RabbitMQ are up and few notices are in flight. The backlog stays here, where it cancels out; its
+ * bound is the number of connected clients and of records. The result of an operation says whether
+ * it made or removed the record; if so its notice is published, in the lane behind the sends.
  *
- * When RabbitMQ is away nothing is written either: a node that stops or dies then leaves its
- * records as they were told, and whoever cleans up after it tells the rest.
+ * What is known of a record decides the rest: the leave of a record that Redis lost is published
+ * all the same, its return is not, and a record that a broken connection may have written counts as
+ * written now. While RabbitMQ is down nothing is written: a node that dies then leaves its records
+ * as they were published, and the node that cleans up publishes the leaves.
  *
  * Cleanup: the registry removes some records of a dead node, this module publishes their 1002, and
- * once these have come back the registry goes on. So a cleanup that is cut short loses the notices
- * of one step at most, and never delays sends. */
+ * when all have come back the registry continues. A cleanup that is cut short loses the notices of
+ * one step at most, and never delays sends.
+ *
+ * Threads: only the loop's. */
 #include "cluster_presence.h"
 
 #include "json.h"
@@ -29,32 +29,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PRESENCE_OPS_MAX 1024     /* operations given to the registry */
-#define PRESENCE_NOTICES_MAX 4096 /* notices that have not come back, before no more are begun */
-#define PRESENCE_PAUSE 100 /* milliseconds before the registry is tried again that did nothing */
+#define PRESENCE_OPS_MAX 1024     /* operations at the registry */
+#define PRESENCE_NOTICES_MAX 4096 /* notices in flight, before no more operations are begun */
+#define PRESENCE_PAUSE 100        /* milliseconds after the registry did not do an operation */
 
 enum presence_known {
     PRESENCE_ABSENT,        /* there is no record */
     PRESENCE_PRESENT,       /* there is one, and 1001 was published */
     PRESENCE_MAYBE_WRITTEN, /* there was none, and the connection broke while it was written */
     PRESENCE_MAYBE_CLEANED, /* there was one, and this node was taken for dead */
-    PRESENCE_NOTIFIED       /* the same, but 1001 came behind all 1002 of that */
+    PRESENCE_NOTIFIED       /* the same, but 1001 came back behind all 1002 of the cleanup */
 };
 
 struct presence_entry {
-    struct presence_entry *next, *previous; /* in the queue, */
-    bool queued;                            /* if it is there */
-    uint64_t id;                            /* of its operation */
+    struct presence_entry *next, *previous; /* in the queue, if `queued` */
+    bool queued;
+    uint64_t id; /* of its operation */
     uint32_t hash;
     enum presence_known known;
-    bool wanted;      /* the record should be there */
-    bool rejoins;     /* but is removed first: the client has left and come back */
-    bool told;        /* and the members are to be told of the change */
-    bool busy;        /* an operation is under way, */
-    bool writes;      /* which writes the record, and does not remove it, */
-    bool again;       /* and what is wanted has changed since */
-    uint64_t telling; /* id of its 1001 that has not come back; 0: none */
-    char *bytes;      /* of all the views */
+    bool wanted;        /* the record should be there */
+    bool rejoins;       /* but is removed first: the client has left and come back */
+    bool notify;        /* the members get a notice of the change */
+    bool busy;          /* an operation is under way */
+    bool writes;        /* it writes the record; else it removes it */
+    bool changed;       /* what is wanted has changed since it began */
+    uint64_t notice_id; /* of its 1001 in flight; 0: none */
+    char *bytes;        /* of all the views */
     struct str system, group, id_json, client_json, name;
 };
 
@@ -63,25 +63,25 @@ struct presence_cleanup {
     struct presence_cleanup *next;
     struct node_id dead;
     uint64_t id;
-    size_t waiting; /* notices that have not come back */
+    size_t waiting; /* notices in flight */
 };
 
 struct presence_work {
-    struct table by_name; /* all entries */
-    struct table by_id;   /* those that are busy, */
-    struct table telling; /* and those whose 1001 has not come back */
+    struct table by_name;   /* all entries */
+    struct table by_id;     /* those that are busy */
+    struct table by_notice; /* those whose 1001 is in flight */
     struct presence_entry *first, *last;
     struct presence_cleanup *cleanups;
     size_t busy, queued;
-    size_t notices; /* that have not come back */
+    size_t notices; /* in flight */
     uint64_t last_id;
-    int64_t retry_at; /* no operation is begun before */
+    int64_t retry_at; /* begin no operation before */
     uint32_t seed;
 
-    /* the walk that reports all clients again: */
+    /* the walk over all clients: */
     bool walking;
-    bool notify_all; /* the members get 1001 of each record that this walk writes */
-    bool was_dead;   /* this node was taken for dead: what is not reported yet may be removed */
+    bool notify_all; /* a record that it writes is published */
+    bool was_dead;   /* this node was taken for dead: records not reported yet may be removed */
     struct table_scan scan;
 };
 
@@ -110,7 +110,7 @@ static struct str presence_copy(char **at, struct str text)
     return copy;
 }
 
-/* Gives an entry the names and the JSON of a change. A record's name is the id and the group: views
+/* Copies the names and JSON of a change. A record's name is the id and the group, which are views
  * of the same bytes. */
 static bool presence_describe(struct presence_entry *entry, const struct hub_presence *presence)
 {
@@ -157,7 +157,7 @@ static void presence_unqueue(struct presence_work *work, struct presence_entry *
         work->last = entry->previous;
 }
 
-/* An entry for what was in order until now: the record of who leaves or stays is there. */
+/* A new entry. Until now its record was as it should be: there, unless the client joins. */
 static struct presence_entry *presence_add(struct presence_work *work,
                                            const struct hub_presence *presence, uint32_t hash)
 {
@@ -178,10 +178,10 @@ static struct presence_entry *presence_add(struct presence_work *work,
     return NULL;
 }
 
-/* Call it when something about an entry has ended: removes it if nothing is left to be done. */
+/* Call when an operation or a notice of an entry has ended: frees it if nothing is left to do. */
 static void presence_release(struct presence_work *work, struct presence_entry *entry)
 {
-    if (entry->busy || entry->queued || entry->telling)
+    if (entry->busy || entry->queued || entry->notice_id)
         return;
     table_remove(&work->by_name, entry->hash, entry);
     presence_free_entry(entry);
@@ -193,18 +193,18 @@ static struct presence_entry *presence_find_id(const struct table *table, uint64
     struct presence_entry *entry;
 
     while ((entry = table_next(table, &cursor)))
-        if (entry->id == id || entry->telling == id)
+        if (entry->id == id || entry->notice_id == id)
             return entry;
     return NULL;
 }
 
-/* True if a client came and went unseen: there is nothing to be done. */
+/* True if a client came and went before anything was written. */
 static bool presence_is_cancelled(const struct presence_entry *entry)
 {
     return !entry->wanted && entry->known == PRESENCE_ABSENT;
 }
 
-/* True if the removal of a record is due that is there, may be there or is being written. */
+/* True if a record should be removed that is there, may be there or is being written. */
 static bool presence_is_leaving(const struct presence_entry *entry)
 {
     return !entry->wanted && (entry->known != PRESENCE_ABSENT || (entry->busy && entry->writes));
@@ -243,22 +243,22 @@ void presence_change(void *state, const struct hub_presence *presence)
         cluster->counters.notices_dropped++;
         return;
     }
-    entry->again = entry->busy;
+    entry->changed = entry->busy;
     if (presence->kind != PRESENCE_REFRESH)
         entry->rejoins = presence->kind == PRESENCE_JOIN && presence_is_leaving(entry);
     entry->wanted = presence->kind != PRESENCE_LEAVE;
     if (!entry->busy && !entry->queued)
         presence_queue(work, entry);
     if (presence->kind != PRESENCE_REFRESH || presence->notify)
-        entry->told = presence->notify;
+        entry->notify = presence->notify;
     if (entry->busy || !presence_is_cancelled(entry))
         return;
     presence_unqueue(work, entry);
     presence_release(work, entry);
 }
 
-/* This node may have been cleaned up: its records that were told may be gone, and 1002 told. One
- * that was never told stays what it is: its 1001 has still to come. */
+/* This node may have been cleaned up: records whose 1001 was published may be gone, and 1002
+ * published. One whose 1001 has still to come stays as it is. */
 static void presence_mark_uncertain(struct presence_work *work)
 {
     size_t place = 0;
@@ -266,7 +266,7 @@ static void presence_mark_uncertain(struct presence_work *work)
 
     while ((entry = table_walk(&work->by_name, &place)))
         if (entry->known == PRESENCE_PRESENT)
-            entry->known = entry->telling ? PRESENCE_NOTIFIED : PRESENCE_MAYBE_CLEANED;
+            entry->known = entry->notice_id ? PRESENCE_NOTIFIED : PRESENCE_MAYBE_CLEANED;
 }
 
 static void presence_forget_all(struct presence_work *work)
@@ -278,12 +278,12 @@ static void presence_forget_all(struct presence_work *work)
         presence_free_entry(entry);
     table_free(&work->by_name);
     table_free(&work->by_id);
-    table_free(&work->telling);
+    table_free(&work->by_notice);
     work->first = work->last = NULL;
     work->busy = work->queued = 0;
 }
 
-/* Begins to report all clients again; a walk under way begins again. */
+/* Begins a walk over all clients, or begins it again. */
 static void presence_start_walk(struct presence_work *work)
 {
     work->walking = true;
@@ -301,7 +301,7 @@ void presence_walk(struct cluster *cluster)
 
 void presence_republish(struct cluster *cluster)
 {
-    presence_forget_all(cluster->presence); /* what is under way is done before the clearing */
+    presence_forget_all(cluster->presence); /* operations under way are done before the clearing */
     registry_clear(cluster->registry);
     cluster->presence->notify_all = cluster->presence->was_dead = false;
     presence_start_walk(cluster->presence);
@@ -321,11 +321,11 @@ void presence_revive(struct cluster *cluster)
 
 /* --- notices ---------------------------------------------------------------------------------- */
 
-/* Publishes 1001 or 1002; `id` is that of a cleanup, or 0. False if too much waits. */
+/* Publishes 1001 or 1002. `id`: the notice's, or the cleanup's, or 0. False if too much waits. */
 static bool presence_publish(struct cluster *cluster, const struct presence_entry *entry,
                              bool online, uint64_t id)
 {
-    char room[CRYPTO_ID_TEXT + sizeof "[\"\"]"];
+    char room[HUB_ID_TEXT + sizeof "[\"\"]"];
     struct buf self = {.at = room, .capacity = sizeof room, .limit = sizeof room};
     struct cluster_msg msg = {
         .kind = MSG_SEND,
@@ -340,7 +340,7 @@ static bool presence_publish(struct cluster *cluster, const struct presence_entr
     buf_append(&self, STR("["));
     buf_append(&self, entry->id_json);
     buf_append(&self, STR("]"));
-    if (!online) /* it may be back already: it is not told of itself */
+    if (!online) /* the client may be back already: do not notify it of itself */
         msg.command.clients = str_of(&self);
     if (self.failed ||
         !state_publish(cluster, &msg, LANE_NOTICE, state_slot_of(&msg.command), NULL)) {
@@ -359,25 +359,25 @@ static void presence_notify(struct cluster *cluster, struct presence_entry *entr
 
     if (!presence_publish(cluster, entry, online, id) || !online)
         return;
-    if (entry->telling)
-        table_remove(&work->telling, (uint32_t)entry->telling, entry);
-    entry->telling = table_add(&work->telling, (uint32_t)id, entry) ? id : 0;
+    if (entry->notice_id)
+        table_remove(&work->by_notice, (uint32_t)entry->notice_id, entry);
+    entry->notice_id = table_add(&work->by_notice, (uint32_t)id, entry) ? id : 0;
 }
 
-/* The 1001 of an entry has come back. False if this is none. */
+/* Takes a 1001 that came back. False if no entry has this notice. */
 static bool presence_on_notified(struct presence_work *work, uint64_t id)
 {
-    struct presence_entry *entry = presence_find_id(&work->telling, id);
+    struct presence_entry *entry = presence_find_id(&work->by_notice, id);
 
     if (!entry)
         return false;
-    table_remove(&work->telling, (uint32_t)id, entry);
-    entry->telling = 0;
+    table_remove(&work->by_notice, (uint32_t)id, entry);
+    entry->notice_id = 0;
     presence_release(work, entry);
     return true;
 }
 
-/* A notice of a cleanup has come back; the registry goes on behind the last one of a step. */
+/* Takes a 1002 of a cleanup that came back; after the last of a step the registry continues. */
 static void presence_on_removal_notified(struct cluster *cluster, uint64_t id)
 {
     struct presence_cleanup **at = &cluster->presence->cleanups, *cleanup;
@@ -424,7 +424,7 @@ static bool presence_write_record(const struct presence_entry *entry, struct buf
     return buf_append(out, STR("}"));
 }
 
-/* Hands the operation of an entry to the registry. False without memory. */
+/* Gives the operation of an entry to the registry. False without memory. */
 static bool presence_begin(struct cluster *cluster, struct presence_entry *entry)
 {
     struct presence_work *work = cluster->presence;
@@ -442,7 +442,7 @@ static bool presence_begin(struct cluster *cluster, struct presence_entry *entry
     if (!begun)
         return false;
     entry->busy = true;
-    entry->again = false;
+    entry->changed = false;
     entry->writes = writes;
     work->busy++;
     return true;
@@ -460,15 +460,15 @@ void presence_pump(struct cluster *cluster)
         presence_unqueue(work, entry);
 }
 
-/* Whether the members are to learn of what an operation found. Those of a record that is PRESENT or
- * TOLD were told 1001 and nothing since, wherever the record has been meanwhile. */
+/* True if an operation changed something for the members. A record that is PRESENT or NOTIFIED was
+ * published with 1001 and nothing since, wherever the record has been meanwhile. */
 static bool presence_has_changed(const struct presence_entry *entry, bool changed)
 {
-    bool told = entry->known == PRESENCE_PRESENT || entry->known == PRESENCE_NOTIFIED;
+    bool published = entry->known == PRESENCE_PRESENT || entry->known == PRESENCE_NOTIFIED;
 
     if (entry->writes)
-        return entry->known == PRESENCE_MAYBE_WRITTEN || (changed && !told);
-    return told || (changed && entry->known == PRESENCE_MAYBE_CLEANED);
+        return entry->known == PRESENCE_MAYBE_WRITTEN || (changed && !published);
+    return published || (changed && entry->known == PRESENCE_MAYBE_CLEANED);
 }
 
 static void presence_take_result(struct cluster *cluster, struct presence_entry *entry,
@@ -480,15 +480,15 @@ static void presence_take_result(struct cluster *cluster, struct presence_entry 
         entry->known = PRESENCE_MAYBE_WRITTEN;
     if (change == REGISTRY_UNKNOWN || change == REGISTRY_NOT_DONE) {
         work->retry_at = cluster->now + PRESENCE_PAUSE;
-        entry->again = true;
+        entry->changed = true;
     } else {
-        if (entry->told && presence_has_changed(entry, change == REGISTRY_CHANGED))
+        if (entry->notify && presence_has_changed(entry, change == REGISTRY_CHANGED))
             presence_notify(cluster, entry, entry->writes);
         entry->known = entry->writes ? PRESENCE_PRESENT : PRESENCE_ABSENT;
-        entry->again |= entry->rejoins;
+        entry->changed |= entry->rejoins;
         entry->rejoins &= entry->writes;
     }
-    if (entry->again && !presence_is_cancelled(entry))
+    if (entry->changed && !presence_is_cancelled(entry))
         presence_queue(work, entry);
     presence_release(work, entry);
 }
@@ -510,11 +510,11 @@ void presence_take_written(struct cluster *cluster, const struct registry_event 
     }
 }
 
-/* --- the dead --------------------------------------------------------------------------------- */
+/* --- dead nodes ------------------------------------------------------------------------------- */
 
 enum presence_field { RECORD_SYSTEM, RECORD_GROUP, RECORD_ID, RECORD_CLIENT, RECORD_COUNT };
 
-/* Publishes 1002 for a record of a dead node. What is in Redis may have been written by anybody. */
+/* Publishes 1002 for a record of a dead node. Anybody may have written what is in Redis. */
 static bool presence_notify_removed(struct cluster *cluster, struct str text, uint64_t cleanup)
 {
     struct json_field fields[RECORD_COUNT] = {[RECORD_SYSTEM] = {.name = STR_INIT("system")},
@@ -525,7 +525,7 @@ static bool presence_notify_removed(struct cluster *cluster, struct str text, ui
     struct buf names = {.limit = 2 * 128};
     bool good = json_parse_object(text, fields, RECORD_COUNT, &error) &&
                 fields[RECORD_ID].value.type == JSON_STRING &&
-                fields[RECORD_ID].value.text.length == CRYPTO_ID_TEXT + 2 &&
+                fields[RECORD_ID].value.text.length == HUB_ID_TEXT + 2 &&
                 fields[RECORD_CLIENT].value.type == JSON_OBJECT &&
                 buf_reserve(&names, names.limit) &&
                 json_decode_string(fields[RECORD_SYSTEM].value, &names);
@@ -550,20 +550,20 @@ void presence_take_removed(struct cluster *cluster, const struct registry_event 
     struct presence_work *work = cluster->presence;
     struct presence_cleanup *cleanup;
     uint64_t id = ++work->last_id;
-    size_t told = 0;
+    size_t published = 0;
 
     if (!event->count)
-        return; /* the node has been cleaned up */
+        return; /* no record is left */
     cleanup = calloc(1, sizeof *cleanup);
     for (size_t i = 0; i < event->count; i++)
-        told += presence_notify_removed(cluster, event->records[i], cleanup ? id : 0);
-    if (!cleanup || !told) {
+        published += presence_notify_removed(cluster, event->records[i], cleanup ? id : 0);
+    if (!cleanup || !published) {
         free(cleanup);
         registry_continue(cluster->registry, &event->self);
         return;
     }
     *cleanup = (struct presence_cleanup){
-        .next = work->cleanups, .dead = event->self, .id = id, .waiting = told};
+        .next = work->cleanups, .dead = event->self, .id = id, .waiting = published};
     work->cleanups = cleanup;
 }
 
@@ -576,7 +576,7 @@ int64_t presence_deadline(const struct cluster *cluster)
     return work->first && cluster->now < work->retry_at ? work->retry_at : INT64_MAX;
 }
 
-/* --- how much waits --------------------------------------------------------------------------- */
+/* --- what is waiting -------------------------------------------------------------------------- */
 
 bool presence_is_idle(const struct cluster *cluster)
 {

@@ -1,9 +1,9 @@
 /* cluster_presence.h - joins and leaves across nodes: presence records in Redis, and the notices
- * 1001 and 1002 that go with them.
+ * 1001 and 1002.
  *
- * A record says that a client of this node is in a group. 1001 is published by whoever made the
- * record, 1002 by whoever removed it: this node, or if it is dead the one that cleans up after it.
- * So they alternate, and each comes once. */
+ * A record says that a client of this node is in a group. The node that makes the record publishes
+ * 1001. The node that removes it publishes 1002: this one or, if it is dead, the one that cleans up
+ * after it. So 1001 and 1002 alternate, and each comes once. */
 #ifndef WSPUSH_CLUSTER_PRESENCE_H
 #define WSPUSH_CLUSTER_PRESENCE_H
 
@@ -13,20 +13,20 @@
 bool presence_open(struct cluster *cluster);
 void presence_close(struct cluster *cluster);
 
-/* A hub's hook: a client came, went or is still there. */
+/* Hook of the hub: a client joined, left or is still there. */
 void presence_change(void *cluster, const struct hub_presence *presence);
 
-/* The configured scope has changed: what is recorded is replaced, and nobody is told. */
+/* The configured scope has changed: replaces all records; nothing is published. */
 void presence_republish(struct cluster *cluster);
 
-/* Redis is in touch again and may have lost records: all are written again, and nobody is told. */
+/* Redis is connected again and may have lost records: writes all again; nothing is published. */
 void presence_restore(struct cluster *cluster);
 
-/* This node was taken for dead: those who were told that its clients have gone are told that they
- * are there. */
+/* This node was taken for dead: writes all records again, and publishes 1001 where another node has
+ * published 1002. */
 void presence_revive(struct cluster *cluster);
 
-/* Results of the registry: records were written, or those of a dead node removed. */
+/* Events of the registry: records were written, or those of a dead node removed. */
 void presence_take_written(struct cluster *cluster, const struct registry_event *event);
 void presence_take_removed(struct cluster *cluster, const struct registry_event *event);
 
@@ -34,20 +34,20 @@ void presence_take_removed(struct cluster *cluster, const struct registry_event 
 void presence_take_notice(struct cluster *cluster, const struct wire_batch *batch,
                           const struct cluster_msg *msg);
 
-/* Reports a batch of all clients, if presence_republish, _restore or _revive have begun that. Call
- * it in each iteration. */
+/* Reports a batch of clients again, after presence_republish, _restore or _revive. Call it in each
+ * iteration. */
 void presence_walk(struct cluster *cluster);
 
-/* Gives the registry what waits, as far as it may have it. Call it in each iteration. */
+/* Gives waiting operations to the registry, as many as it may have. Call it in each iteration. */
 void presence_pump(struct cluster *cluster);
 
-/* When presence_pump is to be called at the latest; INT64_MAX for never. */
+/* The time by which presence_walk and presence_pump must be called; INT64_MAX for never. */
 int64_t presence_deadline(const struct cluster *cluster);
 
-/* True if all that happened here has been recorded and told. */
+/* True if all records are written and all notices have come back. */
 bool presence_is_idle(const struct cluster *cluster);
 
-/* Clients in groups whose record is not what it should be, and notices that have not come back. */
+/* Records that are not what they should be, and notices that have not come back. */
 size_t presence_waiting(const struct cluster *cluster);
 
 #endif

@@ -1,11 +1,11 @@
-/* cluster_receipt.c - how many clients a send has reached. */
+/* cluster_receipt.c - receipts: how many clients a send has reached. */
 #include "cluster_receipt.h"
 
 #include "table.h"
 
 #include <stdlib.h>
 
-/* What became of another node's send on this node. */
+/* The count of another node's send. */
 struct receipt {
     uint32_t hash;
     bool used;
@@ -54,7 +54,7 @@ static const struct receipt *receipt_find(const struct cluster *cluster,
     return NULL;
 }
 
-/* Takes the request that waits for a count out of those that wait; NULL if there is none. */
+/* Takes the question that waits for a count; NULL if there is none. */
 static struct pending *receipt_take_waiting(struct cluster *cluster, const struct node_id *origin,
                                             uint64_t id)
 {
@@ -76,7 +76,8 @@ void receipt_add(struct result *sum, const struct result *counts)
     sum->dropped += counts->dropped;
 }
 
-/* Keeps the count of a send for its origin, or gives it to it if it has asked already. */
+/* Replies if the origin has asked already; else keeps the count in the ring, in place of the
+ * oldest. */
 void receipt_keep(struct cluster *cluster, const struct node_id *origin, uint64_t id,
                   const struct result *result)
 {
@@ -96,7 +97,7 @@ void receipt_keep(struct cluster *cluster, const struct node_id *origin, uint64_
     count->used = table_add(&counts->kept, count->hash, count);
 }
 
-/* Tells a node how many clients its send has reached here, now or when it comes. */
+/* Replies with a kept count; else waits for the send, if it can still come here. */
 void receipt_take_question(struct cluster *cluster, const struct peer *peer,
                            const struct cluster_msg *msg)
 {

@@ -1,6 +1,6 @@
-/* cluster_receipt.h - how many clients a send has reached: each node that takes a send counts them,
- * and its origin asks all nodes over the links, under the id of the send. Question and send may
- * come in either order. Keeps the last RECEIPT_COUNTS_KEPT counts. */
+/* cluster_receipt.h - receipts: how many clients a send has reached. Each node that takes a send
+ * counts; its origin asks all nodes over the links, under the send's id. Question and send may come
+ * in either order. The last RECEIPT_COUNTS_KEPT counts are kept. */
 #ifndef WSPUSH_CLUSTER_RECEIPT_H
 #define WSPUSH_CLUSTER_RECEIPT_H
 
@@ -14,7 +14,7 @@ void receipt_close(struct cluster *cluster);
 
 void receipt_add(struct result *sum, const struct result *counts);
 
-/* Another node's send has been applied here: keeps its count, or replies if it was asked for. */
+/* Call when another node's send was applied here: keeps the count, or replies to a question. */
 void receipt_keep(struct cluster *cluster, const struct node_id *origin, uint64_t id,
                   const struct result *result);
 
@@ -22,7 +22,7 @@ void receipt_keep(struct cluster *cluster, const struct node_id *origin, uint64_
 void receipt_take_question(struct cluster *cluster, const struct peer *peer,
                            const struct cluster_msg *msg);
 
-/* A question is not waited for any longer. */
+/* Call when a question has expired: no reply follows. */
 void receipt_forget(struct cluster *cluster, struct pending *pending);
 
 #endif

@@ -1,17 +1,17 @@
-/* cluster_registry.c - what the nodes of a cluster know together, in Redis.
+/* cluster_registry.c - the registry's thread, its jobs, and the accounts in Redis.
  *
- * The loop posts jobs, the thread posts events. The thread's rounds: one pipeline of look-ups, for
- * a client waits for each; one pipeline of operations on records; one step of a cleanup; and before
- * each of them the heartbeat, if it is due (cluster_member, cluster_cleanup). Each of these waits
- * for REDIS_TIMEOUT at most, so no flood of jobs delays a heartbeat, and registry_close has its
- * end after two or three of them.
+ * Flow: the loop posts jobs, the thread posts events. A round of the thread: one pipeline of
+ * look-ups (a client waits for each), one pipeline of operations on records, one step of a cleanup,
+ * and before each of these the heartbeat if it is due (cluster_member.c, cluster_cleanup.c). Each
+ * waits for at most REDIS_TIMEOUT, so no flood of jobs delays a heartbeat, and registry_close ends
+ * after two or three of them.
  *
- * Operations on records are not kept while they cannot be done: NOT_DONE at once. Their pipeline
- * begins with a GET of this node's key. If that is gone, this node may have been taken for dead
- * before or behind the operations: their results are held until the next heartbeat has found out,
- * so that they are posted behind REVIVED.
+ * Records: operations are not kept while they cannot be done; their result is NOT_DONE at once.
+ * Their pipeline begins with a GET of this node's key. If the key is gone, another node may have
+ * removed records before or after these operations: their results are withheld until the next
+ * heartbeat has found out, and so come behind REVIVED.
  *
- * Accounts have a connection of their own, used by the thread of `accounts`. */
+ * Threads: the loop's, the registry's, and the accounts', which has its own connection. */
 #include "cluster_registry.h"
 
 #include "cluster_cleanup.h"
@@ -26,7 +26,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define REASON_MAX 250 /* room for the reason in the answer to a look-up */
+#define REASON_MAX 250 /* bytes for the reason behind a FOUND event */
 
 enum registry_job_kind {
     JOB_LOOK_UP,
@@ -39,11 +39,11 @@ enum registry_job_kind {
 };
 
 struct registry_job {
-    struct mail mail;
+    struct fifo_link mail;
     enum registry_job_kind kind;
     uint64_t id;
     struct node_id node;
-    struct registry_event *answer; /* LOOK_UP */
+    struct registry_event *found; /* LOOK_UP: the event, allocated with the job */
     struct str name, text;
     char bytes[];
 };
@@ -60,16 +60,16 @@ struct registry {
     pthread_mutex_t lock; /* guards `stats` */
     struct registry_stats stats;
 
-    /* the thread's own */
+    /* only the thread's: */
     struct store store;
-    struct member member;
+    struct cluster_member member;
     struct cleanups cleanups;
     struct registry_jobs look_ups, writes;
     struct registry_event *withheld;
     bool stop, leave;
 
-    /* the account worker's own */
-    struct store account_store; /* its connection, and the names of its keys */
+    /* only the accounts' thread's: */
+    struct store account_store; /* its connection; names keys */
     struct account_store accounts;
 };
 
@@ -92,11 +92,11 @@ static struct registry_job *registry_after(const struct registry_job *job)
 
 static void registry_free_job(struct registry_job *job)
 {
-    free(job->answer);
+    free(job->found);
     free(job);
 }
 
-/* Frees the first `count` jobs. */
+/* Frees the first `count` jobs of a queue. */
 static void registry_pop(struct registry_jobs *jobs, size_t count)
 {
     for (; count && jobs->first; count--) {
@@ -119,7 +119,7 @@ static size_t registry_count(const struct registry_jobs *jobs)
     return count;
 }
 
-/* Takes one job. */
+/* Sorts a job into its queue, or does it. */
 static void registry_take_job(struct registry *registry, struct registry_job *job)
 {
     switch (job->kind) {
@@ -150,10 +150,10 @@ static void registry_take_job(struct registry *registry, struct registry_job *jo
 static void registry_post_found(struct registry *registry, struct registry_job *job,
                                 const struct redis_reply *reply)
 {
-    struct registry_event *answer = job->answer;
+    struct registry_event *answer = job->found;
     char *reason = (char *)(answer + 1) + answer->text.length;
 
-    job->answer = NULL;
+    job->found = NULL;
     answer->id = job->id;
     answer->found = reply->type != REDIS_NUMBER ? REGISTRY_UNREACHABLE
                     : reply->number             ? REGISTRY_YES
@@ -200,7 +200,7 @@ static bool registry_send_write(struct store *store, const struct registry_job *
     return store_send(store, (struct str[]){STR("HSET"), records, job->name, job->text, {0}});
 }
 
-/* Sends the first `count` operations behind a GET of this node's key. */
+/* Sends a GET of this node's key and the first `count` operations. */
 static bool registry_send_writes(struct registry *registry, size_t count)
 {
     struct store *store = &registry->store;
@@ -224,7 +224,7 @@ static enum registry_change registry_read_change(struct store *store)
     return reply.type == REDIS_ERROR ? REGISTRY_NOT_DONE : REGISTRY_UNKNOWN;
 }
 
-/* Does the first `count` operations. False: this node's key was gone. */
+/* Does the first `count` operations. Returns false if this node's key was gone. */
 static bool registry_do_writes(struct registry *registry, size_t count,
                                struct registry_event *written)
 {
@@ -257,7 +257,7 @@ static void registry_write_some(struct registry *registry)
         return;
     written = store_new_event(REGISTRY_WRITTEN, count * sizeof(struct registry_result));
     if (!written)
-        return; /* the next round may have memory */
+        return; /* perhaps the next round has memory */
     if (!registry_do_writes(registry, count, written)) {
         registry->withheld = written;
         registry->store.beat_now = true;
@@ -271,7 +271,7 @@ static void registry_write_some(struct registry *registry)
 
 /* --- the thread ------------------------------------------------------------------------------ */
 
-/* What comes before each piece of work: new jobs and the heartbeat. False: it is time to end. */
+/* Call before each piece of work: takes new jobs, does the heartbeat. Returns false to end. */
 static bool registry_begin(struct registry *registry)
 {
     struct registry_job *job = (struct registry_job *)mailbox_take(&registry->mail), *next;
@@ -358,7 +358,7 @@ static enum account_outcome registry_add_account(void *state, struct str name, s
         return ACCOUNT_UNREACHABLE;
     if (reply.number)
         return ACCOUNT_DONE;
-    /* it may be this very one, from an attempt whose reply was lost: no two records are alike */
+    /* no two records are alike: this one may be from an attempt whose reply was lost */
     if (registry_find_account(state, name, &present) == ACCOUNT_DONE &&
         str_equal(str_of(&present), record))
         result = ACCOUNT_DONE;
@@ -406,7 +406,7 @@ struct registry_event *registry_take(struct registry *registry)
 bool registry_look_up(struct registry *registry, uint64_t id, struct str system)
 {
     struct registry_event *answer = store_new_event(REGISTRY_FOUND, system.length + REASON_MAX);
-    struct registry_job job = {.kind = JOB_LOOK_UP, .id = id, .answer = answer};
+    struct registry_job job = {.kind = JOB_LOOK_UP, .id = id, .found = answer};
 
     if (!answer)
         return false;
@@ -486,7 +486,7 @@ struct registry *registry_open(const struct registry_options *options)
     return NULL;
 }
 
-/* Frees what nobody has taken. */
+/* Frees jobs and events that nobody has taken. */
 static void registry_drop(struct registry *registry)
 {
     struct registry_job *job = (struct registry_job *)mailbox_take(&registry->mail), *next;

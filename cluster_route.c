@@ -1,19 +1,21 @@
-/* cluster_route.c - which nodes a command goes to, replies, receipts.
+/* cluster_route.c - which nodes a command goes to, and their replies.
  *
- * For one client: the id names its owner. If that is this node the command is applied here, behind
- * the sends of this node that have not come back yet (held). If it is another node it goes over the
- * link, unless this node has sent something in that system's partition which the owner may not have
- * taken yet: then the request itself goes through RabbitMQ, behind those sends, to the owner alone.
- * Its reply, over the link as always, proves that the owner has taken all of them (peer->passed),
- * and the next request goes over the link again. So frames reach a client in the order in which
- * their calls were answered, however slow RabbitMQ is, and no clock decides about it.
+ * One client: the id names its owner. If this node is the owner, the command is applied here, held
+ * back behind this node's sends that have not come back. If another node is, the command goes over
+ * the link, unless the owner may not have taken all this node has sent in the system's partition:
+ * then the request goes through RabbitMQ, behind those sends, to the owner alone. Its reply, always
+ * over the link, proves that the owner has taken them (peer->passed), and the next request goes
+ * over the link again. So frames reach a client in the order in which their calls were answered,
+ * however slow RabbitMQ is, and no clock decides about it.
  *
- * For a group, a user, a system: it is published, and is a success once it has come back.
+ * A group, a user, a system: the send is published, and a success once it has come back.
  *
- * For many clients: each owner gets its share, and the lists are put together again.
+ * Many clients: each owner gets the ids of its own, and the lists are joined.
  *
- * A request carries its sender's time. The owner does nothing that would come later than its sender
- * waits: the caller was told -1007, and must not be surprised by it seconds later. */
+ * Age: a request carries its origin's time. The owner rejects what comes later than the origin
+ * waits: the caller has been answered -1007, and must not see the effect seconds later.
+ *
+ * Threads: only the loop's. */
 #include "cluster_route.h"
 
 #include "cluster_receipt.h"
@@ -21,12 +23,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The id of a message holds the number of the pending request, the part that it asks, and whether
- * it is a send. */
+/* The id of a message: the pending request's id, the index of the reply it asks for, and whether it
+ * is a send. */
 #define ROUTE_REPLY_SHIFT 48
 #define ROUTE_SEND ((uint64_t)1 << 62)
 
-/* The number of the pending request in the id of a message. */
+/* The pending request's id in the id of a message. */
 static uint64_t route_request_id(uint64_t id)
 {
     return id & (((uint64_t)1 << ROUTE_REPLY_SHIFT) - 1);
@@ -34,7 +36,7 @@ static uint64_t route_request_id(uint64_t id)
 
 /* --- commands for one client of this node ----------------------------------------------------- */
 
-/* Begins a request that keeps the command as a message, to be applied later. */
+/* Begins a request that keeps the command as a message, to apply it later. */
 static struct pending *route_keep_command(struct cluster *cluster, enum pending_kind kind,
                                           const struct command *command, bool receipt,
                                           const struct pending_origin *origin,
@@ -49,7 +51,7 @@ static struct pending *route_keep_command(struct cluster *cluster, enum pending_
     return NULL;
 }
 
-/* Binds a client of this node, once RabbitMQ has the bindings that this needs. */
+/* Binds a client of this node, once RabbitMQ has the slots bound. */
 static bool route_bind_here(struct cluster *cluster, const struct command *command,
                             const struct pending_origin *origin, struct result *result)
 {
@@ -84,7 +86,7 @@ static bool route_apply_here(struct cluster *cluster, const struct command *comm
     return true;
 }
 
-/* True for commands whose place among the frames of a client matters. */
+/* True for commands whose place among the client's frames matters. */
 static bool route_is_ordered(const struct command *command)
 {
     return command->kind != COMMAND_CLIENT_INFO && command->kind != COMMAND_ONLINE_LIST;
@@ -97,7 +99,7 @@ static bool route_must_wait(const struct cluster *cluster, const struct command 
     return route_is_ordered(command) && cluster->echoed[partition] < cluster->sent[partition];
 }
 
-/* Holds a command back until the sends of this node before it have come back. */
+/* Holds a command back until the earlier sends of this node have come back. */
 static bool route_hold_back(struct cluster *cluster, const struct command *command, bool receipt,
                             const struct pending_origin *origin, struct result *result)
 {
@@ -120,9 +122,9 @@ static bool route_apply_local(struct cluster *cluster, const struct command *com
 
 /* --- commands for one client of another node -------------------------------------------------- */
 
-/* Sends a request to a node that is a part of the pending one already: by the link, or to the node
- * alone through RabbitMQ, behind the sends before it. A moment after RabbitMQ was lost nobody knows
- * whether the owner has taken what was sent before; then it is refused. */
+/* Sends a request to a node from which a reply is expected: over the link, or through RabbitMQ
+ * behind the earlier sends. Shortly after RabbitMQ was lost nobody knows what the owner has taken:
+ * then it is rejected. */
 static bool route_request(struct cluster *cluster, struct pending *pending, size_t index,
                           const struct command *command)
 {
@@ -148,7 +150,7 @@ static bool route_request(struct cluster *cluster, struct pending *pending, size
     return state_publish(cluster, &msg, LANE_SEND, 0, &peer->id);
 }
 
-/* The owner of an id: this node (*is_own), or a peer; NULL if neither. */
+/* The owner of an id: this node (*is_own), a peer, or NULL. */
 static struct peer *route_find_owner(const struct cluster *cluster, struct json_value id,
                                      bool *is_own)
 {
@@ -162,8 +164,8 @@ static struct peer *route_find_owner(const struct cluster *cluster, struct json_
     return *is_own ? NULL : links_find_tag(cluster->links, &owner);
 }
 
-/* True if an id may be that of a client which this node cannot see now: also one of a node that
- * joined after the last listing. */
+/* True if the id may be of a client that this node cannot see now, of a node that joined after the
+ * last list for example. */
 static bool route_may_be_online(const struct cluster *cluster, struct json_value id)
 {
     struct node_tag owner;
@@ -200,8 +202,8 @@ static bool route_apply_to_owner(struct cluster *cluster, const struct command *
 
 /* --- send_to_clients -------------------------------------------------------------------------- */
 
-/* The part that an id goes to: that of its owner, else part 0, this node, where it is found not to
- * be online. */
+/* The index of the reply that an id belongs to: its owner's, else 0, this node's, which will find
+ * the client offline. */
 static size_t route_reply_index(struct cluster *cluster, struct pending *pending,
                                 struct json_value id)
 {
@@ -226,7 +228,7 @@ static size_t route_count_elements(struct str array)
     return count;
 }
 
-/* Notes for each id the part that it goes to. */
+/* Finds for each id the index of its reply. */
 static bool route_split(struct cluster *cluster, struct pending *pending,
                         const struct command *command)
 {
@@ -289,8 +291,7 @@ static bool route_apply_to_owners(struct cluster *cluster, const struct command 
 
 /* --- all nodes -------------------------------------------------------------------------------- */
 
-/* Sends a message to all nodes, each of which is a part of the pending request. False without
- * memory. */
+/* Sends a message to all nodes, and expects a reply of each. False without memory. */
 static bool route_ask_all(struct cluster *cluster, struct pending *pending,
                           const struct cluster_msg *msg)
 {
@@ -309,8 +310,7 @@ static bool route_list_online(struct cluster *cluster, const struct command *com
                               const struct pending_origin *origin, struct result *result)
 {
     struct cluster_msg msg = {.kind = MSG_REQUEST, .at = cluster->now, .command = *command};
-    struct pending *pending =
-        state_begin(cluster, PENDING_COMMAND, command, false, origin, result);
+    struct pending *pending = state_begin(cluster, PENDING_COMMAND, command, false, origin, result);
 
     if (!pending)
         return true;
@@ -372,17 +372,17 @@ bool route_apply(struct cluster *cluster, const struct command *command, bool re
     return route_publish(cluster, command, receipt, &origin, result);
 }
 
-/* --- what was held back ----------------------------------------------------------------------- */
+/* --- held back -------------------------------------------------------------------------------- */
 
-/* The sends before a held command have come back: it goes on. */
+/* Applies a command whose earlier sends have come back. */
 static void route_release(struct cluster *cluster, struct pending *pending)
 {
-    struct buf decoded = {0}; /* what is applied may write and read other messages */
+    struct buf decoded = {0}; /* its own: applying it may write and read messages */
     struct pending_origin origin = pending->origin;
     struct cluster_msg msg;
     bool done = true;
 
-    origin.expires = pending->deadline; /* it has waited already */
+    origin.expires = pending->deadline; /* the time it was held back counts */
     if (msg_read(str_of(&pending->text), &decoded, &msg)) {
         msg.command.message_id =
             pending->receipt ? str_of(&pending->message_id) : msg.command.message_id;
@@ -397,7 +397,7 @@ static void route_release(struct cluster *cluster, struct pending *pending)
     if (done)
         state_finish(cluster, pending);
     else
-        state_abandon(cluster, pending); /* another one goes on with it */
+        state_abandon(cluster, pending); /* a new request continues */
 }
 
 static void route_release_held(struct cluster *cluster, unsigned partition)
@@ -408,7 +408,7 @@ static void route_release_held(struct cluster *cluster, unsigned partition)
         route_release(cluster, held->first);
 }
 
-/* A send of this node has come back or failed, and so have all before it in its partition. */
+/* A send has come back or failed, and with it all earlier ones of its partition. */
 static void route_on_echo(struct cluster *cluster, unsigned partition, uint64_t id)
 {
     if (cluster->echoed[partition] < id)
@@ -416,7 +416,7 @@ static void route_on_echo(struct cluster *cluster, unsigned partition, uint64_t 
     route_release_held(cluster, partition);
 }
 
-/* --- what comes through RabbitMQ -------------------------------------------------------------- */
+/* --- publications that come ------------------------------------------------------------------- */
 
 static void route_take_send(struct cluster *cluster, const struct wire_batch *batch,
                             const struct cluster_msg *msg)
@@ -440,14 +440,14 @@ static void route_take_send(struct cluster *cluster, const struct wire_batch *ba
     route_on_echo(cluster, batch->partition, route_request_id(msg->id));
 }
 
-/* A node has not replied for its part: what it was asked may have been done. */
+/* A node will not reply; it may have done what it was asked. */
 static void route_give_up(struct pending *pending, size_t index)
 {
     if (!pending->owners) {
         pending_give_up(pending, &pending->replies[index]);
         return;
     }
-    pending->incomplete = true; /* a receipt's counts lack it */
+    pending->incomplete = true; /* a receipt lacks its counts */
     pending_fail_ids(pending, index);
 }
 
@@ -475,9 +475,9 @@ void route_take_bus_down(struct cluster *cluster)
         route_on_echo(cluster, partition, cluster->sent[partition]);
 }
 
-/* --- what comes from nodes -------------------------------------------------------------------- */
+/* --- messages of nodes ------------------------------------------------------------------------ */
 
-/* A request that has waited longer than its sender waits is not done, and the sender is told. */
+/* Logs a request that came later than its origin waits: it is not done. */
 static void route_log_late(struct cluster *cluster, const struct peer *peer, int64_t age)
 {
     char name[NODE_TEXT_MAX];
@@ -520,7 +520,7 @@ static void route_take_reply(struct cluster *cluster, struct peer *peer,
     struct pending_reply *reply = pending ? pending_expected(pending, &peer->id) : NULL;
 
     if (!reply)
-        return; /* it was given up */
+        return; /* given up already */
     if (reply->after_send > peer->passed[pending->partition])
         peer->passed[pending->partition] = reply->after_send;
     if (pending->owners && msg->result.code != RESULT_SUCCESS)
@@ -547,7 +547,7 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
         peer->ready = msg->ready;
         peer->was_ready |= msg->ready;
         break;
-    case MSG_SEND: /* comes through RabbitMQ alone */
+    case MSG_SEND: /* comes only through RabbitMQ */
     case MSG_LEAVE:
         break;
     }
@@ -563,14 +563,14 @@ void route_take_publication(struct cluster *cluster, const struct wire_batch *ba
         route_take_send(cluster, batch, msg);
     } else if (msg->kind == MSG_REQUEST && str_equal(msg->to, str_from(cluster->text))) {
         peer = links_find(cluster->links, &batch->origin);
-        if (peer && peer->link) /* else nobody could be told, and its age is not known */
+        if (peer && peer->link) /* else there is no way to reply, and no clock to compare */
             route_take_request(cluster, peer, msg);
     }
 }
 
-/* --- what had to be waited for ---------------------------------------------------------------- */
+/* --- slots and systems ------------------------------------------------------------------------ */
 
-/* A slot is bound, or a system found: does what waited for that alone. */
+/* A slot is bound, or a system found: finishes the request if nothing else is missing. */
 static void route_resume(struct cluster *cluster, struct pending *pending)
 {
     struct buf decoded = {0};
@@ -637,7 +637,7 @@ void route_take_found(struct cluster *cluster, struct pending *pending, enum res
     route_resume(cluster, pending);
 }
 
-/* --- the end of timeout ---------------------------------------------------------------------- */
+/* --- timeouts --------------------------------------------------------------------------------- */
 
 void route_give_up_node(struct cluster *cluster, const struct node_id *node)
 {
@@ -654,7 +654,7 @@ void route_give_up_node(struct cluster *cluster, const struct node_id *node)
     }
 }
 
-/* What is still missing is not waited for any longer. */
+/* Ends a request with what is still missing. */
 static void route_expire_one(struct cluster *cluster, struct pending *pending)
 {
     for (size_t index = 0; index < pending->reply_count; index++)

@@ -1,24 +1,23 @@
-/* cluster_state.c - the primitives that routing and presence are made of.
+/* cluster_state.c - the primitives of routing and presence.
  *
- * Slots. A slot is wanted while a channel of it has a member here, or a pending request keeps it.
- * It is bound once RabbitMQ says so; what is asked of the bus is numbered for each slot, so that
- * the answer to a binding that was given up meanwhile is not taken for one to the next. A slot is
- * dropped where its last keeper or channel goes, but never while it is being bound: then it is
- * looked at again when that is done. Channels change in the middle of commands, so the hub's hook
- * only counts, and state_follow_slots does the rest at the end of an iteration.
+ * Slots: a slot is wanted while one of its channels has a member here or a pending request keeps
+ * it, and bound once RabbitMQ says so. Each bus_bind has a version, so that the answer to a binding
+ * given up meanwhile is not taken for the answer to the next one. A slot is dropped with its last
+ * channel or keeper, but never while it is being bound: it is checked again when that is done. The
+ * hub's hook runs in the middle of a command, so it only counts; state_follow_slots does the rest.
  *
- * Requests. Each has a number that grows, which names it in messages and orders it among the sends
- * of its partition. It stands in one list (requests, held, results); the first two are in the order
- * of deadlines. Who waits for it is told exactly once: a node by a reply over the link, a session
- * by an entry in `results`. */
+ * Requests: each has an id that grows. It names the request in messages, and orders it among the
+ * sends of its partition. A request is in one list: `requests` and `held_back` are in order of
+ * deadlines, `results` in order of completion. Its origin is told exactly once: a node by a reply,
+ * a session by an entry in `results`.
+ *
+ * Threads: only the loop's. */
 #include "cluster_state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_REBIND_TIME                                                                          \
-    3000 /* milliseconds after RabbitMQ's return for other nodes to find it                        \
-          */
+#define STATE_REBIND_TIME 3000 /* milliseconds for the other nodes to find RabbitMQ again */
 
 void state_fail(struct result *result, enum result_code code, const char *error)
 {
@@ -33,9 +32,8 @@ int64_t state_timeout(const struct cluster *cluster)
 
 /* --- what can be done now --------------------------------------------------------------------- */
 
-/* Right after RabbitMQ has come back other nodes may not have bound their slots yet: what is
- * published then comes back here and does not reach them. A node that has only just joined has no
- * clients that could miss it. */
+/* After RabbitMQ has come back other nodes may not have bound their slots yet: a publication would
+ * echo and not reach them. A node that joined later than this one has no clients to miss it. */
 const char *state_publishing_reason(const struct cluster *cluster)
 {
     if (!cluster->bus_up)
@@ -64,7 +62,7 @@ void state_track_incarnation(struct cluster *cluster, const struct node_id *node
 
 /* --- the ids of clients of this node ---------------------------------------------------------- */
 
-bool state_seal_id(void *state, uint64_t number, char id[CRYPTO_ID_TEXT])
+bool state_seal_id(void *state, uint64_t number, char id[HUB_ID_TEXT])
 {
     const struct cluster *cluster = state;
 
@@ -86,7 +84,7 @@ bool state_open_id(void *state, struct json_value id, uint64_t *number)
 static bool state_write(struct cluster *cluster, const struct cluster_msg *msg)
 {
     if (cluster->written.capacity > CONN_SCRATCH)
-        buf_free(&cluster->written); /* the largest message of all must not stay */
+        buf_free(&cluster->written); /* do not keep the largest message ever */
     cluster->written.length = 0;
     if (msg_write(&cluster->written, msg))
         return true;
@@ -142,7 +140,7 @@ void state_change_channel(void *state, enum channel_kind kind, struct str system
     struct cluster *cluster = state;
     enum wire_channel channel = kind == CHANNEL_SYSTEM ? WIRE_SYSTEM
                                 : kind == CHANNEL_USER ? WIRE_USER
-                                                        : WIRE_GROUP;
+                                                       : WIRE_GROUP;
     uint16_t number = wire_slot(channel, system, name);
     struct state_slot *slot = &cluster->slots[number];
 
@@ -187,7 +185,7 @@ void state_follow_slots(struct cluster *cluster)
     cluster->changed_count = 0;
 }
 
-/* Which of a request's slots has this number. */
+/* The index of a slot among a request's. */
 static unsigned state_slot_index(const struct pending *pending, uint16_t number)
 {
     return pending->slots[0] == number ? 0 : 1;
@@ -198,7 +196,7 @@ void state_need_slot(struct cluster *cluster, struct pending *pending, uint16_t 
     struct state_slot *slot = &cluster->slots[number];
 
     if (pending->slot_count && pending->slots[0] == number)
-        return; /* a group and a user may share one */
+        return; /* group and user may share a slot */
     pending->slots[pending->slot_count++] = number;
     slot->keepers++;
     state_want_slot(cluster, number);
@@ -286,7 +284,7 @@ static struct pending_list *state_list_of(struct cluster *cluster, const struct 
                                               : &cluster->requests;
 }
 
-/* Takes a request out of those that wait for a slot. */
+/* Removes a request from a slot's waiters. */
 static void state_stop_waiting(struct cluster *cluster, struct pending *pending, uint16_t number)
 {
     struct state_slot *slot = &cluster->slots[number];
@@ -358,8 +356,6 @@ bool state_reject(struct cluster *cluster, struct pending *pending, struct resul
 
 void state_finish(struct cluster *cluster, struct pending *pending)
 {
-    struct pending_list *results = &cluster->results;
-
     pending_unlink(&cluster->pendings, state_list_of(cluster, pending), pending);
     pending_merge(pending);
     if (pending->result.list.failed)
@@ -371,12 +367,7 @@ void state_finish(struct cluster *cluster, struct pending *pending)
     }
     for (unsigned i = 0; i < pending->slot_count; i++)
         state_stop_waiting(cluster, pending, pending->slots[i]);
-    if (results->last)
-        results->last->next = pending;
-    else
-        results->first = pending;
-    results->last = pending;
-    results->count++;
+    fifo_push(&cluster->results, &pending->fifo);
 }
 
 void state_finish_if_done(struct cluster *cluster, struct pending *pending)

@@ -1,4 +1,4 @@
-/* cluster_store.c - what the parts of the registry share: events, the connection, keys. */
+/* cluster_store.c - what the registry's modules share: events, the connection, keys. */
 #include "cluster_store.h"
 
 #include <stdio.h>
@@ -53,7 +53,7 @@ struct str store_name(const struct store *store, const char *what, const char *o
     return (struct str){room->at, (size_t)length};
 }
 
-/* Redis did not do what was asked of it. Its value is false. */
+/* Redis did not do what it was asked. Always false. */
 static bool store_fail(struct store *store)
 {
     store->beat_now |= !redis_is_connected(store->redis);

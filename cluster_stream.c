@@ -1,4 +1,15 @@
-/* cluster_stream.c - the bus's data. */
+/* cluster_stream.c - the bus's data: events, streams, slots.
+ *
+ * Streams: one for each lane of each partition. Entries wait in a FIFO; a batch takes as many as
+ * fit, gives them consecutive seqs, and stays in the list in flight until it comes back or fails.
+ * Its receivers are the distinct keys of its entries.
+ *
+ * Slots: what is wanted changes at any time, and RabbitMQ answers bindings in the order in which it
+ * was asked, so both are rings: `dirty` has each changed slot once, `asked` each unanswered
+ * binding. A slot is `confirmed` only by the answer to the last binding asked for it. After a
+ * reconnect nothing is confirmed, and all that is wanted is asked for again.
+ *
+ * Threads: none; the bus calls these functions with its lock where both its sides do. */
 #include "cluster_stream.h"
 
 #include <poll.h>
@@ -56,29 +67,24 @@ size_t stream_cost(const struct stream_entry *entry)
 
 void stream_append(struct stream_list *list, struct stream_entry *entry)
 {
-    entry->next = NULL;
-    if (list->last)
-        list->last->next = entry;
-    else
-        list->first = entry;
-    list->last = entry;
+    fifo_push(&list->fifo, &entry->fifo);
     list->count++;
+}
+
+struct stream_entry *stream_first(const struct stream_list *list)
+{
+    return (struct stream_entry *)list->fifo.first;
 }
 
 struct stream_entry *stream_take(struct stream_list *list)
 {
-    struct stream_entry *entry = list->first;
+    struct stream_entry *entry = (struct stream_entry *)fifo_pop(&list->fifo);
 
-    if (!entry)
-        return NULL;
-    list->first = entry->next;
-    if (!list->first)
-        list->last = NULL;
-    list->count--;
+    list->count -= entry != NULL;
     return entry;
 }
 
-/* Adds a receiver to a batch. False if it has too many. */
+/* Adds a receiver to a batch. False if it has STREAM_KEYS_MAX. */
 static bool stream_add_key(struct stream_batch *batch, struct str key)
 {
     for (size_t i = 0; i < batch->key_count; i++)
@@ -100,7 +106,7 @@ struct stream_batch *stream_form(struct stream *stream, uint32_t most)
         return NULL;
     batch->first_seq = stream->next_seq;
     batch->carrier = -1;
-    while ((entry = stream->waiting.first) && batch->entries.count < most) {
+    while ((entry = stream_first(&stream->waiting)) && batch->entries.count < most) {
         length += 4 + entry->text.length;
         if ((batch->entries.count && length > STREAM_BATCH_BYTES) ||
             !stream_add_key(batch, entry->key))
@@ -162,7 +168,7 @@ void stream_free(struct stream *stream)
 
 /* --- slots ------------------------------------------------------------------------------------ */
 
-/* Puts a slot into the ring, unless it is there. */
+/* Puts a slot into the ring once. */
 static void slots_mark(struct slots *slots, uint16_t slot)
 {
     if (slots->slots[slot].dirty)
@@ -194,7 +200,7 @@ static uint16_t slots_pop(struct slots *slots)
     return slot;
 }
 
-/* True if a slot is to be unbound and must not be yet. */
+/* True if a slot should be unbound but is relied on. */
 static bool slots_is_kept(const struct slots *slots, uint16_t slot)
 {
     return slots->slots[slot].relied && !slots->slots[slot].wanted;
@@ -214,13 +220,13 @@ bool slots_ask(struct slots *slots, int64_t now, struct slots_binding *binding)
     }
     *binding =
         (struct slots_binding){slot, slots->slots[slot].version, slots->slots[slot].wanted, now};
-    slots->slots[slot].maybe |= binding->bound;
-    slots->slots[slot].sure &= binding->bound;
+    slots->slots[slot].maybe_bound |= binding->bound;
+    slots->slots[slot].confirmed &= binding->bound;
     slots->asked[(slots->asked_first + slots->asked_count++) % SLOTS_ASKED_MAX] = *binding;
     return true;
 }
 
-/* True if there is another question about a slot under way. */
+/* True if a later binding of the slot is unanswered. */
 static bool slots_is_asked(const struct slots *slots, uint16_t slot)
 {
     for (size_t i = 0; i < slots->asked_count; i++)
@@ -231,7 +237,7 @@ static bool slots_is_asked(const struct slots *slots, uint16_t slot)
 
 bool slots_rely(struct slots *slots, uint16_t slot)
 {
-    if (!slots->slots[slot].sure || !slots->slots[slot].wanted)
+    if (!slots->slots[slot].confirmed || !slots->slots[slot].wanted)
         return false;
     slots->slots[slot].relied++;
     return true;
@@ -252,8 +258,8 @@ bool slots_answer(struct slots *slots, struct slots_binding *binding)
     slots->asked_first = (slots->asked_first + 1) % SLOTS_ASKED_MAX;
     slots->asked_count--;
     slot = binding->slot;
-    slots->slots[slot].maybe &= binding->bound;
-    slots->slots[slot].sure = binding->bound && !slots_is_asked(slots, slot);
+    slots->slots[slot].maybe_bound &= binding->bound;
+    slots->slots[slot].confirmed = binding->bound && !slots_is_asked(slots, slot);
     slots->restoring -= slots->slots[slot].restoring;
     slots->slots[slot].restoring = false;
     return true;
@@ -263,10 +269,10 @@ void slots_restore(struct slots *slots, int64_t since)
 {
     slots->asked_count = slots->dirty_count = slots->restoring = 0;
     for (unsigned i = 0; i < WIRE_SLOTS; i++)
-        slots->slots[i].dirty = slots->slots[i].restoring = slots->slots[i].sure = false;
+        slots->slots[i].dirty = slots->slots[i].restoring = slots->slots[i].confirmed = false;
     for (int recent = 1; recent >= 0; recent--) {
         for (unsigned i = 0; i < WIRE_SLOTS; i++) {
-            if ((!slots->slots[i].wanted && !slots->slots[i].maybe) ||
+            if ((!slots->slots[i].wanted && !slots->slots[i].maybe_bound) ||
                 (slots->slots[i].changed_at >= since) != recent)
                 continue;
             slots_mark(slots, (uint16_t)i);

@@ -1,23 +1,24 @@
 /* cluster_wire.c - what nodes say to each other, as bytes.
  *
- * Everything here is a pure function of bytes and keys: no socket, no clock, no state. A message is
- * one flat JSON object, so that a node of another version can skip the members that it does not
- * know; what clients get (msg, data) stands in it byte for byte as the business system sent it.
- * A batch is binary, for it is only a frame around messages: it names its origin, its stream and
- * the number of its first entry, and carries a MAC over all of that, over the entries and over the
- * cluster's name. The MAC is checked before anything behind it is looked at, so what a stranger on
- * the same RabbitMQ writes costs one hash.
+ * Messages: one flat JSON object each, so that a node of another version skips the members it does
+ * not know. What clients get (msg, data) is in it byte for byte as the business system sent it.
  *
- * A client id seals 23 bytes: 7 of a hash of the owner's name, its incarnation, the client's
- * number. The name itself has no room there; who opens an id compares the hash with those of the
+ * Batches: a binary frame around messages. It names its origin, its stream and its first seq, and
+ * has a MAC over that, the entries and the cluster's name. The MAC is checked before anything
+ * behind it is read, so what a stranger publishes on the same RabbitMQ costs one hash.
+ *
+ * Client ids: an id seals 23 bytes: 7 of a hash of the owner's name, the owner's incarnation, the
+ * client's number. The name itself does not fit; the opener compares the hash with those of the
  * nodes it knows. */
 #include "cluster_wire.h"
+
+#include "cluster_crypto.h"
 
 #include <stdio.h>
 #include <string.h>
 
 #define WIRE_CLOSE_CODE_MAX 4999
-#define WIRE_TIME_MAX ((int64_t)1 << 60) /* milliseconds: no clock shows as much */
+#define WIRE_TIME_MAX ((int64_t)1 << 60) /* milliseconds; no clock shows more */
 
 /* --- nodes ------------------------------------------------------------------------------------ */
 
@@ -52,7 +53,7 @@ size_t node_write(const struct node_id *node, char text[NODE_TEXT_MAX])
                             (unsigned long long)node->incarnation);
 }
 
-/* The bytes of addresses and host names. */
+/* True if all bytes may be in an address or a host name. */
 static bool node_is_host(struct str host)
 {
     for (size_t i = 0; i < host.length; i++) {
@@ -75,7 +76,7 @@ bool node_read(struct str text, struct node_id *node)
         !str_number(rest, UINT64_MAX, &read.incarnation))
         return false;
     memcpy(read.name, name.at, name.length);
-    /* a leading zero or a needless bracket would give one node two names */
+    /* a leading zero or a needless bracket would give a node a second name */
     if (strlen(read.name) != name.length || !node_split_name(&read, &host, &port) ||
         !node_is_host(host) || !node_set_name(&again, host, port) ||
         !node_equal_name(&read, &again))
@@ -92,25 +93,6 @@ bool node_equal_name(const struct node_id *a, const struct node_id *b)
 bool node_equal(const struct node_id *a, const struct node_id *b)
 {
     return a->incarnation == b->incarnation && node_equal_name(a, b);
-}
-
-/* --- numbers ---------------------------------------------------------------------------------- */
-
-static void wire_put(unsigned char *at, size_t size, uint64_t number)
-{
-    while (size--) {
-        at[size] = (unsigned char)number;
-        number >>= 8;
-    }
-}
-
-static uint64_t wire_get(const unsigned char *at, size_t size)
-{
-    uint64_t number = 0;
-
-    while (size--)
-        number = number << 8 | *at++;
-    return number;
 }
 
 /* --- client ids ------------------------------------------------------------------------------- */
@@ -132,36 +114,36 @@ bool node_has_tag(const struct node_tag *tag, const struct node_tag *other)
            memcmp(tag->bytes, other->bytes, sizeof tag->bytes) == 0;
 }
 
-_Static_assert(CRYPTO_ID_SIZE == 7 + 8 + 8, "an id seals a tag and a number");
+_Static_assert(CLUSTER_ID_SIZE == 7 + 8 + 8, "an id seals a tag and a number");
 
 bool wire_seal_client(const struct crypto_keyring *keys, const struct node_tag *owner,
-                      uint64_t number, char text[CRYPTO_ID_TEXT])
+                      uint64_t number, char text[HUB_ID_TEXT])
 {
-    unsigned char plain[CRYPTO_ID_SIZE];
+    unsigned char plain[CLUSTER_ID_SIZE];
 
     memcpy(plain, owner->bytes, 7);
-    wire_put(plain + 7, 8, owner->incarnation);
-    wire_put(plain + 15, 8, number);
-    return crypto_seal_id(&keys->keys[0], plain, text);
+    bytes_put_be(plain + 7, 8, owner->incarnation);
+    bytes_put_be(plain + 15, 8, number);
+    return cluster_crypto_seal_id(&keys->keys[0], plain, text);
 }
 
 bool wire_open_client(const struct crypto_keyring *keys, struct json_value id,
                       struct node_tag *owner, uint64_t *number)
 {
-    char room[CRYPTO_ID_TEXT + 1];
+    char room[HUB_ID_TEXT + 1];
     struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-    unsigned char plain[CRYPTO_ID_SIZE];
+    unsigned char plain[CLUSTER_ID_SIZE];
     bool opened = false;
 
     if (!json_decode_string(id, &text))
         return false;
     for (size_t i = 0; i < keys->count && !opened; i++)
-        opened = crypto_open_id(&keys->keys[i], str_of(&text), plain);
+        opened = cluster_crypto_open_id(&keys->keys[i], str_of(&text), plain);
     if (!opened)
         return false;
     memcpy(owner->bytes, plain, 7);
-    owner->incarnation = wire_get(plain + 7, 8);
-    *number = wire_get(plain + 15, 8);
+    owner->incarnation = bytes_get_be(plain + 7, 8);
+    *number = bytes_get_be(plain + 15, 8);
     return true;
 }
 
@@ -280,7 +262,7 @@ static void wire_write_name(struct buf *out, enum wire_member member)
     buf_append(out, STR("\":"));
 }
 
-/* A value that is JSON already; an absent one is left out. */
+/* Writes a value that is JSON already; an absent one is left out. */
 static void wire_write_raw(struct buf *out, enum wire_member member, struct str value)
 {
     if (!value.length)
@@ -359,7 +341,7 @@ bool msg_write(struct buf *out, const struct cluster_msg *msg)
     return buf_append(out, STR("}"));
 }
 
-/* The members of a message while it is read. */
+/* A message while it is read: its members, and whether all were good so far. */
 struct wire_reading {
     struct json_field fields[MEMBER_COUNT];
     struct buf *decoded;
@@ -371,7 +353,7 @@ static struct str wire_read_raw(const struct wire_reading *reading, enum wire_me
     return reading->fields[member].value.text;
 }
 
-/* A value of this type, or nothing, as it stands. */
+/* A value of this type as it stands, or nothing. */
 static struct str wire_read_typed(struct wire_reading *reading, enum wire_member member,
                                   enum json_type type)
 {
@@ -415,7 +397,7 @@ static uint64_t wire_read_count(struct wire_reading *reading, enum wire_member m
     return (uint64_t)wire_read_number(reading, member, 0, INT64_MAX);
 }
 
-/* The index of a text among `names`; `count` if it is none of them. */
+/* The index of a text among `names`; `count` if it is not there. */
 static size_t wire_read_word(struct wire_reading *reading, enum wire_member member,
                              const struct str *names, size_t count)
 {
@@ -459,8 +441,7 @@ static void wire_read_result(struct wire_reading *reading, struct cluster_msg *m
     struct result *result = &msg->result;
     struct str list = wire_read_raw(reading, MEMBER_LIST);
 
-    result->code =
-        (enum result_code)wire_read_number(reading, MEMBER_CODE, RESULT_UNREACHABLE, 0);
+    result->code = (enum result_code)wire_read_number(reading, MEMBER_CODE, RESULT_UNREACHABLE, 0);
     msg->error = wire_read_text(reading, MEMBER_ERROR);
     result->matched = wire_read_count(reading, MEMBER_MATCHED);
     result->queued = wire_read_count(reading, MEMBER_QUEUED);
@@ -479,11 +460,11 @@ bool msg_read(struct str text, struct buf *decoded, struct cluster_msg *msg)
     for (int i = 0; i < MEMBER_COUNT; i++)
         reading.fields[i].name = wire_member_names[i];
     decoded->length = 0;
-    /* what strings mean is never longer than what they are: the views do not move */
+    /* a decoded string is never longer than its JSON: the views do not move */
     if (!json_parse_object(text, reading.fields, MEMBER_COUNT, &error))
         return false;
     if (!buf_reserve(decoded, text.length)) {
-        buf_free(decoded); /* and with it the failure: the next message is another one */
+        buf_free(decoded); /* and its failure: the next message may fit */
         return false;
     }
     *msg = (struct cluster_msg){0};
@@ -525,7 +506,7 @@ bool wire_begin_batch(struct buf *out, const struct crypto_keyring *keys,
     first[WIRE_ORIGIN_AT] = (unsigned char)length;
     last[0] = (unsigned char)head->lane;
     last[1] = (unsigned char)head->partition;
-    wire_put(last + 2, 8, head->first_seq);
+    bytes_put_be(last + 2, 8, head->first_seq);
     buf_append(out, (struct str){(const char *)first, sizeof first});
     buf_append(out, (struct str){origin, length});
     return buf_append(out, (struct str){(const char *)last, sizeof last});
@@ -535,16 +516,16 @@ bool wire_append_entry(struct buf *out, struct str entry)
 {
     unsigned char length[4];
 
-    wire_put(length, sizeof length, entry.length);
+    bytes_put_be(length, sizeof length, entry.length);
     buf_append(out, (struct str){(const char *)length, sizeof length});
     return buf_append(out, entry);
 }
 
-/* The MAC of a batch; `text` is all that stands behind it. */
+/* The MAC of a batch over `text`, all that follows the MAC. */
 static bool wire_make_mac(const struct crypto_keys *keys, struct str cluster, struct str text,
                           unsigned char mac[CRYPTO_HASH_SIZE])
 {
-    unsigned char key[CRYPTO_HASH_SIZE]; /* of this cluster alone */
+    unsigned char key[CRYPTO_HASH_SIZE]; /* only this cluster's */
 
     return crypto_hmac(keys->publication, cluster, key) && crypto_hmac(key, text, mac);
 }
@@ -556,13 +537,13 @@ bool wire_seal_batch(struct buf *out, const struct crypto_keyring *keys, struct 
 
     if (out->failed)
         return false;
-    wire_put(at + WIRE_ORIGIN_AT + 1 + at[WIRE_ORIGIN_AT] + 2 + 8, 4, count);
+    bytes_put_be(at + WIRE_ORIGIN_AT + 1 + at[WIRE_ORIGIN_AT] + 2 + 8, 4, count);
     return wire_make_mac(&keys->keys[0], cluster,
                          (struct str){out->at + WIRE_VERSION_AT, out->length - WIRE_VERSION_AT},
                          at + WIRE_MAC_AT);
 }
 
-/* The keys of a name, or NULL. */
+/* The keys with this name, or NULL. */
 static const struct crypto_keys *wire_find_keys(const struct crypto_keyring *keys,
                                                 const unsigned char *name)
 {
@@ -572,7 +553,7 @@ static const struct crypto_keys *wire_find_keys(const struct crypto_keyring *key
     return NULL;
 }
 
-/* Reads what stands behind the key's name. False if it is malformed. */
+/* Reads the head behind the key's name. False if it is malformed. */
 static bool wire_read_head(struct str rest, struct wire_batch *batch)
 {
     const unsigned char *at = (const unsigned char *)rest.at;
@@ -587,8 +568,8 @@ static bool wire_read_head(struct str rest, struct wire_batch *batch)
     if (lane >= LANE_COUNT || batch->partition >= WIRE_PARTITIONS)
         return false;
     batch->lane = (enum wire_lane)lane;
-    batch->first_seq = wire_get(at + last + 2, 8);
-    batch->count = (uint32_t)wire_get(at + last + 10, 4);
+    batch->first_seq = bytes_get_be(at + last + 2, 8);
+    batch->count = (uint32_t)bytes_get_be(at + last + 10, 4);
     batch->entries = (struct str){rest.at + last + 14, rest.length - last - 14};
     return true;
 }
@@ -600,7 +581,7 @@ bool wire_next_entry(struct wire_batch *batch, struct str *entry)
 
     if (rest->length < 4)
         return false;
-    length = (size_t)wire_get((const unsigned char *)rest->at, 4);
+    length = (size_t)bytes_get_be(rest->at, 4);
     if (length > rest->length - 4)
         return false;
     *entry = (struct str){rest->at + 4, length};
@@ -608,7 +589,7 @@ bool wire_next_entry(struct wire_batch *batch, struct str *entry)
     return true;
 }
 
-/* True if the entries are `count`, and nothing stands behind them. */
+/* True if there are `count` entries, and nothing behind them. */
 static bool wire_has_entries(struct wire_batch batch)
 {
     struct str entry;
@@ -644,7 +625,7 @@ enum wire_result wire_open_batch(struct str bytes, const struct crypto_keyring *
                : WIRE_MALFORMED;
 }
 
-/* --- the first words on a link ---------------------------------------------------------------- */
+/* --- hello ------------------------------------------------------------------------------------ */
 
 #define VERSION_MAX 1000000
 #define HELLO_OLDEST (WIRE_VERSION > 1 ? WIRE_VERSION - 1 : 1)
@@ -694,4 +675,36 @@ bool hello_overlaps(const struct hello *hello, char *reason, size_t room)
     else
         return true;
     return false;
+}
+
+/* --- commands of other nodes ------------------------------------------------------------------ */
+
+#define WIRE_CLOSE_REASON_MAX (WS_CONTROL_MAX - 2)
+
+bool wire_command_is_valid(const struct command *command)
+{
+    switch (command->kind) {
+    case COMMAND_SEND_TO_CLIENT:
+    case COMMAND_SEND_TO_CLIENTS:
+    case COMMAND_SEND_TO_GROUP:
+    case COMMAND_SEND_TO_USER:
+    case COMMAND_SEND_TO_SYSTEM:
+        return command->msg.length && command->data.length;
+    case COMMAND_BIND:
+        return command->group.length;
+    case COMMAND_CLOSE_CLIENT:
+        return hub_may_close_with(command->close_code) &&
+               command->reason.length <= WIRE_CLOSE_REASON_MAX;
+    case COMMAND_UNBIND:
+    case COMMAND_ONLINE_LIST:
+    case COMMAND_CLIENT_INFO:
+        break;
+    }
+    return true;
+}
+
+bool wire_command_is_published(const struct command *command)
+{
+    return command->kind == COMMAND_SEND_TO_GROUP || command->kind == COMMAND_SEND_TO_USER ||
+           command->kind == COMMAND_SEND_TO_SYSTEM;
 }

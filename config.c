@@ -1,76 +1,168 @@
-/* config.c - INI text to `struct config`. */
+/* config.c - INI text and variables of the environment to `struct config`.
+ *
+ * One table, `keys`, has a row for each key: section, name, kind, where its value goes in struct
+ * config, its limits and its default. Reading, defaults, error texts, variable names, and what a
+ * reload compares and logs all follow from that row; config_set_value is the one way in.
+ *
+ * A value is kept as it is used: milliseconds, bytes, an enum. config_write_value gives it back as
+ * text that config_set_value would take, in one spelling: so a change from "1 MiB" to "1048576" is
+ * none. Two configurations are compared, logged and adopted by these texts.
+ *
+ * A bad value is an error with FILE:LINE or the variable's name; a file that is not the right one
+ * may have any bytes, so error texts replace control bytes. Secrets are never repeated in them. */
 #include "config.h"
 
 #include "host.h"
-#include "origin.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-
-enum kind {
-    KIND_TEXT,     /* into char[room] */
-    KIND_BOOLEAN,  /* true or false */
-    KIND_NUMBER,   /* min to max */
-    KIND_SECONDS,  /* min to max seconds, with up to three decimals, kept as milliseconds */
-    KIND_SIZE,     /* bytes, or with KiB, MiB, GiB behind */
-    KIND_WORD,     /* one of `words`, kept as its place */
-    KIND_KEY,      /* exactly 16 bytes */
-    KIND_REGISTER, /* open, closed or key:SECRET */
-    KIND_ADMIN,    /* HOST:PORT, or nothing; host and port are kept apart */
-    KIND_LISTEN    /* HOST, or as above */
-};
-
-struct complaint;
-
-/* A key of the file, where it goes, and what it may be. */
-struct key {
-    struct str section, name;
-    enum kind kind;
-    size_t offset;
-    uint64_t min, max; /* of a number; of a text its least length, and its room; of HOST:PORT
-                          `min` is where the port goes */
-    const char *words; /* separated by spaces */
-    const char *preset;
-    bool (*check)(struct str value, struct complaint *wrong); /* of a text, or NULL */
-};
-
-#define AT(member) offsetof(struct config, member)
-#define ROOM(member) sizeof(((struct config *)0)->member)
-#define TEXT(section, name, member, preset) CHECKED(section, name, member, 0, preset, NULL)
-#define CHECKED(section, name, member, least, preset, check)                                       \
-    {                                                                                              \
-        STR_INIT(section), STR_INIT(name), KIND_TEXT, AT(member), least, ROOM(member), NULL,       \
-            preset, check                                                                          \
-    }
-#define NUMBER(section, name, kind, member, min, max, preset)                                      \
-    {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, NULL, preset, NULL          \
-    }
-#define LISTEN(section, name, kind, host, port, preset)                                            \
-    {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(host), AT(port), ROOM(host), NULL, preset,     \
-            NULL                                                                                   \
-    }
-#define CHOICE(section, name, kind, member, words, preset)                                         \
-    {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(member), 0, 0, words, preset, NULL             \
-    }
 
 #define DAY 86400
 #define MIB (1024 * 1024)
 #define GIB (1024ull * MIB)
 
-static bool config_check_host(struct str value, struct complaint *wrong);
-static bool config_check_networks(struct str value, struct complaint *wrong);
-static bool config_check_origins(struct str value, struct complaint *wrong);
-static bool config_check_advertise(struct str value, struct complaint *wrong);
+enum kind {
+    KIND_TEXT,     /* into char[max] */
+    KIND_NUMBER,   /* min to max */
+    KIND_SECONDS,  /* min to max seconds, with up to three decimals, kept as milliseconds */
+    KIND_SIZE,     /* bytes, or with KiB, MiB, GiB behind */
+    KIND_WORD,     /* one of `words`, kept as its index, in a bool or an enum of `max` bytes */
+    KIND_SECRET,   /* 16 bytes or none */
+    KIND_REGISTER, /* open, closed or key:SECRET */
+    KIND_ADMIN,    /* HOST:PORT, or nothing; host and port are kept apart */
+    KIND_LISTEN    /* HOST, or as above */
+};
+
+/* An error text that grows. */
+struct complaint {
+    char *text;
+    size_t room, length;
+};
+
+struct key {
+    struct str section, name;
+    enum kind kind;
+    size_t offset;      /* in struct config */
+    uint64_t min, max;  /* of a number; of a text its least length, and its size with a NUL */
+    size_t port_offset; /* of KIND_ADMIN and KIND_LISTEN */
+    const char *words;  /* separated by spaces */
+    const char *preset;
+    bool (*check)(struct str value, struct complaint *wrong); /* of a text, or NULL */
+};
+
+#define NO_DETAIL ((struct str){0})
+
+/* Appends to an error: a format, then up to 100 bytes of `detail`, with '?' for control bytes.
+ * Returns false. */
+#ifdef __GNUC__
+__attribute__((format(printf, 3, 4)))
+#endif
+static bool
+config_complain(struct complaint *wrong, struct str detail, const char *format, ...)
+{
+    size_t left = wrong->room - wrong->length, more;
+    va_list arguments;
+
+    va_start(arguments, format);
+    more = (size_t)vsnprintf(wrong->text + wrong->length, left, format, arguments);
+    va_end(arguments);
+    for (size_t i = 0; i < detail.length && i < 100 && more + 1 < left; i++) {
+        unsigned char c = (unsigned char)detail.at[i];
+
+        wrong->text[wrong->length + more++] = c >= 0x20 && c != 0x7f ? (char)c : '?';
+        wrong->text[wrong->length + more] = '\0';
+    }
+    if (left)
+        wrong->length += more < left ? more : left - 1;
+    return false;
+}
+
+static void config_clear(struct complaint *wrong)
+{
+    if (wrong->length)
+        wrong->text[0] = '\0';
+}
+
+static void config_copy_text(struct str text, char *out)
+{
+    if (text.length)
+        memcpy(out, text.at, text.length);
+    out[text.length] = '\0';
+}
+
+/* --- checks of texts -------------------------------------------------------------------------- */
+
+static bool config_check_networks(struct str value, struct complaint *wrong)
+{
+    struct str rest = value;
+    unsigned char address[16];
+    unsigned bits;
+
+    while (host_next_network(&rest, address, &bits))
+        continue;
+    return rest.length == 0 ||
+           config_complain(wrong, str_entry(&rest),
+                           "trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
+                           "fd00::/8, not ");
+}
+
+static bool config_check_host(struct str value, struct complaint *wrong)
+{
+    if (str_equal(value, STR("unix:")))
+        return config_complain(wrong, NO_DETAIL,
+                               "host = unix: needs a path, such as unix:/run/wspush/socket");
+    return true;
+}
+
+static bool config_check_advertise(struct str value, struct complaint *wrong)
+{
+    return value.length == 0 || host_is_reachable(value) ||
+           config_complain(wrong, value,
+                           "advertise must be an address of this machine or a host name, such as "
+                           "10.0.0.11, fd00::11 or push-1.example, not ");
+}
+
+static bool config_check_origins(struct str value, struct complaint *wrong)
+{
+    struct str rest = value, entry = str_entry(&rest);
+    bool good = value.length == 0 || entry.length > 0; /* not just commas */
+
+    while (good && entry.length && (good = host_origin_is_good(entry)))
+        entry = str_entry(&rest);
+    return good ||
+           config_complain(wrong, entry.length ? entry : value,
+                           "allowed_origins must be *, null, or the origins of pages such as "
+                           "https://shop.example or https://*.shop.example:8443, not ");
+}
+
+/* --- the keys --------------------------------------------------------------------------------- */
+
+#define AT(member) offsetof(struct config, member)
+#define ROOM(member) sizeof(((struct config *)0)->member)
+#define KEY(section, name, kind, member, min, max, words, preset, check)                           \
+    {                                                                                              \
+        STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, 0, words, preset, check     \
+    }
+#define TEXT(section, name, member, preset) CHECKED(section, name, member, 0, preset, NULL)
+#define CHECKED(section, name, member, least, preset, check)                                       \
+    KEY(section, name, KIND_TEXT, member, least, ROOM(member), NULL, preset, check)
+#define NUMBER(section, name, kind, member, min, max, preset)                                      \
+    KEY(section, name, kind, member, min, max, NULL, preset, NULL)
+#define CHOICE(section, name, kind, member, words, preset)                                         \
+    KEY(section, name, kind, member, 0, ROOM(member), words, preset, NULL)
+#define LISTEN(section, name, kind, host, port, preset)                                            \
+    {                                                                                              \
+        STR_INIT(section), STR_INIT(name), kind, AT(host), 0, ROOM(host), AT(port), NULL, preset,  \
+            NULL                                                                                   \
+    }
 
 static const struct key keys[] = {
     CHECKED("common", "host", host, 1, "0.0.0.0", config_check_host),
     NUMBER("common", "port", KIND_NUMBER, port, 1, 65535, "7800"),
-    CHOICE("common", "cluster", KIND_BOOLEAN, cluster, "false true", "false"),
-    CHOICE("common", "crypto_key", KIND_KEY, crypto_key, NULL, ""),
-    CHOICE("common", "crypto_key_accepted", KIND_KEY, crypto_key_accepted, NULL, ""),
+    CHOICE("common", "cluster", KIND_WORD, cluster, "false true", "false"),
+    CHOICE("common", "crypto_key", KIND_SECRET, crypto_key, NULL, ""),
+    CHOICE("common", "crypto_key_accepted", KIND_SECRET, crypto_key_accepted, NULL, ""),
     CHECKED("common", "data_dir", data_dir, 1, "data", NULL),
     TEXT("common", "user", user, ""),
     NUMBER("common", "drain", KIND_SECONDS, drain, 0, 3600, "5"),
@@ -107,7 +199,7 @@ static const struct key keys[] = {
     TEXT("tls", "key", tls_key, ""),
 
     LISTEN("admin", "listen", KIND_ADMIN, admin_host, admin_port, "127.0.0.1:7801"),
-    CHOICE("console", "enabled", KIND_BOOLEAN, console, "false true", "true"),
+    CHOICE("console", "enabled", KIND_WORD, console, "false true", "true"),
 
     CHECKED("redis", "host", redis_host, 1, "127.0.0.1", NULL),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
@@ -131,40 +223,21 @@ static const struct key keys[] = {
 
 #define KEY_COUNT (sizeof keys / sizeof keys[0])
 
-/* What is wrong with a value goes here, for the caller to put FILE:LINE before it. */
-struct complaint {
-    char *text;
-    size_t room;
-};
+/* --- values ----------------------------------------------------------------------------------- */
 
-static bool complain(struct complaint *complaint, const char *what, struct str detail)
-{
-    /* it may be any file: control bytes are not printed */
-    size_t length = (size_t)snprintf(complaint->text, complaint->room, "%s", what);
-
-    for (size_t i = 0; i < detail.length && i < 100 && length + 1 < complaint->room; i++) {
-        unsigned char c = (unsigned char)detail.at[i];
-        complaint->text[length++] = c >= 0x20 && c != 0x7f ? (char)c : '?';
-    }
-    if (complaint->room)
-        complaint->text[length < complaint->room ? length : complaint->room - 1] = '\0';
-    return false;
-}
-
-static bool set_text(const struct key *key, struct str value, char *out, struct complaint *wrong)
+static bool config_set_text(const struct key *key, struct str value, char *out,
+                            struct complaint *wrong)
 {
     if (value.length >= key->max)
-        return complain(wrong, "the value is too long: ", key->name);
+        return config_complain(wrong, key->name, "the value is too long: ");
     if (value.length < key->min)
-        return complain(wrong, "a value is needed for ", key->name);
+        return config_complain(wrong, key->name, "a value is needed for ");
     for (size_t i = 0; i < value.length; i++)
         if ((unsigned char)value.at[i] < 0x20)
-            return complain(wrong, "control byte in the value of ", key->name);
+            return config_complain(wrong, key->name, "control byte in the value of ");
     if (key->check && !key->check(value, wrong))
         return false;
-    if (value.length)
-        memcpy(out, value.at, value.length);
-    out[value.length] = '\0';
+    config_copy_text(value, out);
     return true;
 }
 
@@ -174,6 +247,18 @@ static const struct {
 } units[] = {{STR_INIT("GiB"), GIB}, {STR_INIT("MiB"), MIB}, {STR_INIT("KiB"), 1024}};
 
 #define UNIT_COUNT (sizeof units / sizeof units[0])
+
+/* Cuts off an end in any case that something stands before; false: there is none. */
+static bool config_cut_suffix(struct str *text, struct str suffix)
+{
+    size_t length = text->length - suffix.length;
+
+    if (text->length <= suffix.length ||
+        !str_equal_nocase((struct str){text->at + length, suffix.length}, suffix))
+        return false;
+    text->length = length;
+    return true;
+}
 
 /* A limit as people write it. */
 static void config_write_amount(const struct key *key, uint64_t amount, char text[32])
@@ -191,13 +276,18 @@ static void config_write_amount(const struct key *key, uint64_t amount, char tex
                  units[i].name.at);
 }
 
-/* `digits` is the number in `value`, in front of its unit. */
-static bool set_number(const struct key *key, struct str value, struct str digits, uint64_t unit,
-                       uint64_t *out, struct complaint *wrong)
+static bool config_set_number(const struct key *key, struct str value, uint64_t *out,
+                              struct complaint *wrong)
 {
-    uint64_t number = 0;
-    char what[200], least[32], most[32];
+    struct str digits = value;
+    uint64_t number = 0, unit = 1;
+    char least[32], most[32];
 
+    for (size_t i = 0; i < UNIT_COUNT && key->kind == KIND_SIZE && unit == 1; i++)
+        if (config_cut_suffix(&digits, units[i].name)) {
+            unit = units[i].bytes;
+            digits = str_trim(digits);
+        }
     if (str_number(digits, UINT64_MAX / unit, &number) && number * unit >= key->min &&
         number * unit <= key->max) {
         *out = number * unit;
@@ -205,19 +295,17 @@ static bool set_number(const struct key *key, struct str value, struct str digit
     }
     config_write_amount(key, key->min, least);
     config_write_amount(key, key->max, most);
-    snprintf(what, sizeof what, "%s must be a %s from %s to %s%s, not ", key->name.at,
-             key->kind == KIND_SIZE ? "size" : "number", least, most,
-             key->kind == KIND_SIZE ? ", in bytes or with KiB, MiB or GiB" : "");
-    return complain(wrong, what, value);
+    return config_complain(wrong, value, "%s must be a %s from %s to %s%s, not ", key->name.at,
+                           key->kind == KIND_SIZE ? "size" : "number", least, most,
+                           key->kind == KIND_SIZE ? ", in bytes or with KiB, MiB or GiB" : "");
 }
 
 /* "25" or "0.25": whole seconds keep the file readable, parts of them keep tests short. */
-static bool set_seconds(const struct key *key, struct str value, uint64_t *out,
-                        struct complaint *wrong)
+static bool config_set_seconds(const struct key *key, struct str value, uint64_t *out,
+                               struct complaint *wrong)
 {
     struct str rest = value, whole = str_cut(&rest, '.');
     uint64_t seconds = 0, part = 0;
-    char what[160];
     bool good = str_number(whole, key->max, &seconds);
 
     if (good && rest.at)
@@ -227,29 +315,13 @@ static bool set_seconds(const struct key *key, struct str value, uint64_t *out,
     *out = seconds * 1000 + part;
     if (good && *out <= key->max * 1000 && (*out > 0 || key->min == 0))
         return true;
-    snprintf(what, sizeof what, "%.*s must be a number of seconds %s %llu, not ",
-             (int)key->name.length, key->name.at, key->min ? "above 0, up to" : "from 0 to",
-             (unsigned long long)key->max);
-    return complain(wrong, what, value);
+    return config_complain(wrong, value, "%s must be a number of seconds %s %llu, not ",
+                           key->name.at, key->min ? "above 0, up to" : "from 0 to",
+                           (unsigned long long)key->max);
 }
 
-static bool set_size(const struct key *key, struct str value, uint64_t *out,
-                     struct complaint *wrong)
-{
-    for (size_t i = 0; i < UNIT_COUNT; i++) {
-        struct str suffix = units[i].name, number = value;
-
-        if (value.length <= suffix.length)
-            continue;
-        number.length -= suffix.length;
-        if (str_equal_nocase((struct str){value.at + number.length, suffix.length}, suffix))
-            return set_number(key, value, str_trim(number), units[i].bytes, out, wrong);
-    }
-    return set_number(key, value, value, 1, out, wrong);
-}
-
-/* The place of a word in a list, or -1. */
-static int word_index(const char *words, struct str word)
+/* The index of a word in a list, or -1. */
+static int config_word_index(const char *words, struct str word)
 {
     struct str rest = str_from(words);
 
@@ -259,7 +331,7 @@ static int word_index(const char *words, struct str word)
     return -1;
 }
 
-static bool set_register(struct str value, struct config *config, struct complaint *wrong)
+static bool config_set_register(struct str value, struct config *config, struct complaint *wrong)
 {
     struct str secret = value, word = str_cut(&secret, ':');
 
@@ -271,12 +343,11 @@ static bool set_register(struct str value, struct config *config, struct complai
     } else if (str_equal_nocase(word, STR("key")) && secret.length > 0 &&
                secret.length < sizeof config->register_key) {
         config->registration = REGISTER_KEY;
-        memcpy(config->register_key, secret.at, secret.length);
-        config->register_key[secret.length] = '\0';
+        config_copy_text(secret, config->register_key);
     } else {
         /* the value may hold a secret: it is not repeated */
-        return complain(wrong, "register must be open, closed or key:SECRET (1 to 255 bytes)",
-                        (struct str){0});
+        return config_complain(wrong, NO_DETAIL,
+                               "register must be open, closed or key:SECRET (1 to 255 bytes)");
     }
     return true;
 }
@@ -291,120 +362,52 @@ static bool config_set_listen(struct config *config, const struct key *key, stru
     if (value.length && (!host_split(value, &host, &port) || host.length >= key->max ||
                          (key->kind == KIND_ADMIN && !port)))
         return key->kind == KIND_ADMIN
-                   ? complain(wrong, "listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not ",
-                              value)
-                   : complain(wrong,
-                              "rpc_listen must be an address of this machine, with or without "
-                              "a port, such as 0.0.0.0:8800 or [::]:8800, not ",
-                              value);
-    if (host.length)
-        memcpy(out, host.at, host.length);
-    out[host.length] = '\0';
-    memcpy((char *)config + key->min, &port, sizeof port);
+                   ? config_complain(wrong, value,
+                                     "listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not ")
+                   : config_complain(
+                         wrong, value,
+                         "rpc_listen must be an address of this machine, with or without "
+                         "a port, such as 0.0.0.0:8800 or [::]:8800, not ");
+    config_copy_text(host, out);
+    memcpy((char *)config + key->port_offset, &port, sizeof port);
     return true;
 }
 
-/* --- lists ------------------------------------------------------------------------------------ */
-
-static bool config_check_networks(struct str value, struct complaint *wrong)
-{
-    struct str rest = value;
-    unsigned char address[16];
-    unsigned bits;
-
-    while (host_next_network(&rest, address, &bits))
-        continue;
-    return rest.length == 0 ||
-           complain(wrong,
-                    "trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
-                    "fd00::/8, not ",
-                    str_entry(&rest));
-}
-
-static bool config_check_host(struct str value, struct complaint *wrong)
-{
-    if (str_equal(value, STR("unix:")))
-        return complain(wrong, "host = unix: needs a path, such as unix:/run/wspush/socket",
-                        (struct str){0});
-    return true;
-}
-
-static bool config_check_advertise(struct str value, struct complaint *wrong)
-{
-    return value.length == 0 || host_is_reachable(value) ||
-           complain(wrong,
-                    "advertise must be an address of this machine or a host name, such as "
-                    "10.0.0.11, fd00::11 or push-1.example, not ",
-                    value);
-}
-
-static bool config_check_origins(struct str value, struct complaint *wrong)
-{
-    struct str rest = value, entry = str_entry(&rest);
-    bool good = value.length == 0 || entry.length > 0; /* not just commas */
-
-    while (good && entry.length && (good = origin_is_good(entry)))
-        entry = str_entry(&rest);
-    return good || complain(wrong,
-                            "allowed_origins must be *, null, or the origins of pages such as "
-                            "https://shop.example or https://*.shop.example:8443, not ",
-                            entry.length ? entry : value);
-}
-
-bool config_allows_origin(const struct config *config, struct str origin)
-{
-    return origin_is_allowed(str_from(config->allowed_origins), origin);
-}
-
-static bool config_complain_key(const struct key *key, struct complaint *wrong)
-{
-    char what[80];
-
-    snprintf(what, sizeof what, "%.*s must have exactly 16 bytes", (int)key->name.length,
-             key->name.at);
-    return complain(wrong, what, (struct str){0}); /* a secret is not repeated */
-}
-
-static bool set_value(struct config *config, const struct key *key, struct str value,
-                      struct complaint *wrong)
+static bool config_set_value(struct config *config, const struct key *key, struct str value,
+                             struct complaint *wrong)
 {
     void *out = (char *)config + key->offset;
-    int word = key->words ? word_index(key->words, value) : 0;
-    char what[160];
+    int word = key->words ? config_word_index(key->words, value) : 0;
 
-    if (value.length && memchr(value.at, '\0', value.length)) /* a text ends in one */
-        return complain(wrong, "NUL byte in the value of ", key->name);
-    if (word < 0) {
-        snprintf(what, sizeof what, "%.*s must be one of: %s; not ", (int)key->name.length,
-                 key->name.at, key->words);
-        return complain(wrong, what, value);
-    }
+    if (value.length && memchr(value.at, '\0', value.length))
+        return config_complain(wrong, key->name, "NUL byte in the value of ");
+    if (word < 0)
+        return config_complain(wrong, value, "%s must be one of: %s; not ", key->name.at,
+                               key->words);
     switch (key->kind) {
     case KIND_TEXT:
-        return set_text(key, value, out, wrong);
-    case KIND_BOOLEAN:
-        *(bool *)out = word == 1;
-        return true;
+        return config_set_text(key, value, out, wrong);
     case KIND_NUMBER:
-        return set_number(key, value, value, 1, out, wrong);
-    case KIND_SECONDS:
-        return set_seconds(key, value, out, wrong);
     case KIND_SIZE:
-        return set_size(key, value, out, wrong);
+        return config_set_number(key, value, out, wrong);
+    case KIND_SECONDS:
+        return config_set_seconds(key, value, out, wrong);
     case KIND_WORD:
-        memcpy(out, &(unsigned){(unsigned)word}, sizeof(unsigned));
+        if (key->max == sizeof(bool))
+            *(bool *)out = word;
+        else
+            memcpy(out, &word, sizeof word);
         return true;
     case KIND_REGISTER:
-        return set_register(value, config, wrong);
+        return config_set_register(value, config, wrong);
     case KIND_ADMIN:
     case KIND_LISTEN:
         return config_set_listen(config, key, value, wrong);
-    case KIND_KEY:
+    case KIND_SECRET:
         if (value.length != 16 && value.length != 0)
-            return config_complain_key(key, wrong);
-        if (value.length)
-            memcpy(out, value.at, value.length);
-        ((char *)out)[value.length] = '\0';
+            return config_complain(wrong, NO_DETAIL, "%s must have exactly 16 bytes",
+                                   key->name.at); /* a secret is not repeated */
+        config_copy_text(value, out);
         return true;
     }
     return false;
@@ -413,11 +416,11 @@ static bool set_value(struct config *config, const struct key *key, struct str v
 void config_defaults(struct config *config)
 {
     char text[200];
-    struct complaint wrong = {text, sizeof text};
+    struct complaint wrong = {text, sizeof text, 0};
 
     memset(config, 0, sizeof *config);
     for (size_t i = 0; i < KEY_COUNT; i++)
-        set_value(config, &keys[i], str_from(keys[i].preset), &wrong);
+        config_set_value(config, &keys[i], str_from(keys[i].preset), &wrong);
 }
 
 /* --- INI -------------------------------------------------------------------------------------- */
@@ -468,19 +471,6 @@ static struct str config_find_similar(struct str name, struct str section)
     return best;
 }
 
-/* Complains, with a hint at what was meant if something is known that could have been. */
-static bool config_complain_like(struct complaint *wrong, const char *what, struct str name,
-                                 const char *before, const char *meant, const char *behind)
-{
-    size_t length;
-
-    complain(wrong, what, name);
-    length = strlen(wrong->text);
-    if (meant && meant[0])
-        snprintf(wrong->text + length, wrong->room - length, "; %s%s%s", before, meant, behind);
-    return false;
-}
-
 static bool config_complain_unknown(struct complaint *wrong, const char *what, struct str name,
                                     struct str section)
 {
@@ -489,13 +479,16 @@ static bool config_complain_unknown(struct complaint *wrong, const char *what, s
     for (size_t i = 0; i < KEY_COUNT && section.at && !best.at && !owner.at; i++)
         if (str_equal_nocase(keys[i].name, name))
             owner = keys[i].section;
+    config_complain(wrong, name, "%s", what);
     if (owner.at)
-        return config_complain_like(wrong, what, name, "it belongs to [", owner.at, "]");
-    return config_complain_like(wrong, what, name, "did you mean ", best.at, "?");
+        config_complain(wrong, NO_DETAIL, "; it belongs to [%s]", owner.at);
+    else if (best.at)
+        config_complain(wrong, NO_DETAIL, "; did you mean %s?", best.at);
+    return false;
 }
 
 /* The text without its comment, which begins with '#' or ';' behind white space. */
-static struct str strip_comment(struct str text)
+static struct str config_strip_comment(struct str text)
 {
     for (size_t i = 1; i < text.length; i++)
         if ((text.at[i] == '#' || text.at[i] == ';') &&
@@ -513,7 +506,7 @@ static bool config_read_value(struct str text, char room[CONFIG_VALUE_MAX], stru
     size_t length = 0, i = 1;
 
     if (quoted.length == 0 || quoted.at[0] != '"') {
-        *value = strip_comment(text);
+        *value = config_strip_comment(text);
         return true;
     }
     for (; i < quoted.length && quoted.at[i] != '"'; i++) {
@@ -525,24 +518,23 @@ static bool config_read_value(struct str text, char room[CONFIG_VALUE_MAX], stru
     }
     if (i < quoted.length) {
         behind = (struct str){quoted.at + i + 1, quoted.length - i - 1};
-        if (strip_comment(behind).length)
+        if (config_strip_comment(behind).length)
             i = quoted.length;
     }
     *value = (struct str){room, length};
     if (i >= quoted.length)
-        return complain(wrong,
-                        "a value that begins with a double quote must end with one; in it, "
-                        "\\\" and \\\\ stand for \" and \\, and \\ for nothing else",
-                        (struct str){0});
-    return length <= CONFIG_VALUE_MAX || complain(wrong, "the value is too long", (struct str){0});
+        return config_complain(wrong, NO_DETAIL,
+                               "a value that begins with a double quote must end with one; in it, "
+                               "\\\" and \\\\ stand for \" and \\, and \\ for nothing else");
+    return length <= CONFIG_VALUE_MAX || config_complain(wrong, NO_DETAIL, "the value is too long");
 }
 
-static bool find_section(struct str line, struct str *section, struct complaint *wrong)
+static bool config_find_section(struct str line, struct str *section, struct complaint *wrong)
 {
     struct str name = {line.at + 1, line.length - 1};
 
     if (name.length == 0 || name.at[name.length - 1] != ']')
-        return complain(wrong, "a section must end with ]", (struct str){0});
+        return config_complain(wrong, NO_DETAIL, "a section must end with ]");
     name.length--;
     name = str_trim(name);
     for (size_t i = 0; i < KEY_COUNT; i++)
@@ -553,29 +545,29 @@ static bool find_section(struct str line, struct str *section, struct complaint 
     return config_complain_unknown(wrong, "unknown section: ", name, (struct str){0});
 }
 
-static bool parse_line(struct config *config, struct str line, struct str *section,
-                       bool seen[KEY_COUNT], struct complaint *wrong)
+static bool config_parse_line(struct config *config, struct str line, struct str *section,
+                              bool seen[KEY_COUNT], struct complaint *wrong)
 {
-    struct str bare = strip_comment(line), value = line, name;
+    struct str bare = config_strip_comment(line), value = line, name;
     char room[CONFIG_VALUE_MAX];
 
     if (line.at[0] == '[')
-        return find_section(bare, section, wrong);
+        return config_find_section(bare, section, wrong);
     if (memchr(bare.at, '\0', bare.length))
-        return complain(wrong, "NUL byte in the line", (struct str){0});
+        return config_complain(wrong, NO_DETAIL, "NUL byte in the line");
     if (!memchr(bare.at, '=', bare.length))
-        return complain(wrong, "key = value is expected", (struct str){0});
+        return config_complain(wrong, NO_DETAIL, "key = value is expected");
     name = str_trim(str_cut(&value, '='));
     if (!section->at)
-        return complain(wrong, "a [section] is expected before this key: ", name);
+        return config_complain(wrong, name, "a [section] is expected before this key: ");
     for (size_t i = 0; i < KEY_COUNT; i++) {
         if (!str_equal(keys[i].section, *section) || !str_equal_nocase(keys[i].name, name))
             continue;
         if (seen[i])
-            return complain(wrong, "this key was given before: ", name);
+            return config_complain(wrong, name, "this key was given before: ");
         seen[i] = true;
         return config_read_value(value, room, &value, wrong) &&
-               set_value(config, &keys[i], value, wrong);
+               config_set_value(config, &keys[i], value, wrong);
     }
     return config_complain_unknown(wrong, "unknown key: ", name, *section);
 }
@@ -590,17 +582,17 @@ bool config_parse(struct config *config, const char *file, struct str text, char
         rest = (struct str){rest.at + 3, rest.length - 3}; /* some editors write this mark */
     for (unsigned number = 1; rest.at; number++) {
         struct str line = str_cut(&rest, '\n');
-        char what[400];
-        struct complaint wrong = {what, sizeof what};
+        struct complaint wrong = {error, room, 0};
 
         if (line.length && line.at[line.length - 1] == '\r')
             line.length--;
         line = str_trim(line);
-        if (line.length && line.at[0] != '#' && line.at[0] != ';' &&
-            !parse_line(config, line, &section, seen, &wrong)) {
-            snprintf(error, room, "%s:%u: %s", file, number, what);
+        if (line.length == 0 || line.at[0] == '#' || line.at[0] == ';')
+            continue;
+        config_complain(&wrong, NO_DETAIL, "%s:%u: ", file, number);
+        if (!config_parse_line(config, line, &section, seen, &wrong))
             return false;
-        }
+        config_clear(&wrong);
     }
     return true;
 }
@@ -621,13 +613,10 @@ static struct str config_write_variable(const struct key *key, char text[64])
 /* Cuts _FILE off the end. */
 static bool config_cut_file(struct str *name)
 {
-    struct str suffix = STR("_FILE");
-    size_t length = name->length - suffix.length;
-
-    if (name->length <= strlen("WSPUSH_") + suffix.length ||
-        !str_equal((struct str){name->at + length, suffix.length}, suffix))
+    if (name->length <= strlen("WSPUSH__FILE") ||
+        memcmp(name->at + name->length - strlen("_FILE"), "_FILE", strlen("_FILE")) != 0)
         return false;
-    name->length = length;
+    name->length -= strlen("_FILE");
     return true;
 }
 
@@ -663,126 +652,111 @@ static bool config_complain_variable(struct str name, struct complaint *wrong)
         if (distance < least)
             least = distance;
     }
-    return config_complain_like(wrong, "unknown variable of the environment: ", name,
-                                "did you mean ", best, file ? "_FILE?" : "?");
+    config_complain(wrong, name, "unknown variable of the environment: ");
+    if (best[0])
+        config_complain(wrong, NO_DETAIL, "; did you mean %s%s?", best, file ? "_FILE" : "");
+    return false;
 }
 
 bool config_set(struct config *config, struct str name, struct str value, char *error, size_t room)
 {
     struct str stem = name;
     const struct key *key = config_find_variable(name);
-    char what[400];
-    struct complaint wrong = {what, sizeof what};
+    struct complaint wrong = {error, room, 0};
 
     if (!key && config_cut_file(&stem))
         key = config_find_variable(stem);
-    if (key && set_value(config, key, value, &wrong))
-        return true;
-    if (key) {
-        snprintf(error, room, "%.*s: %s", (int)name.length, name.at, what);
+    if (!key)
+        return config_complain_variable(name, &wrong);
+    config_complain(&wrong, NO_DETAIL, "%.*s: ", (int)name.length, name.at);
+    if (!config_set_value(config, key, value, &wrong))
         return false;
-    }
-    config_complain_variable(name, &wrong);
-    snprintf(error, room, "%s", what);
-    return false;
+    config_clear(&wrong);
+    return true;
 }
 
 /* --- two configurations ----------------------------------------------------------------------- */
 
 /* Keys that may change while the server runs. */
-static bool is_live(const struct key *key)
+static bool config_is_live(const struct key *key)
 {
     return str_equal(key->section, STR("limits")) || str_equal(key->section, STR("tls")) ||
            str_equal(key->section, STR("notice")) || key->offset == AT(log_level) ||
            key->offset == AT(allowed_origins);
 }
 
-/* How many bytes a value has in struct config; of a register and an admin it is its first part. */
-static size_t value_size(const struct key *key)
+/* A value as text that config_set_value takes: a text itself, others written to `room`. */
+static const char *config_write_value(const struct config *config, const struct key *key,
+                                      char room[CONFIG_VALUE_MAX])
 {
-    switch (key->kind) {
-    case KIND_TEXT:
-        return (size_t)key->max;
-    case KIND_KEY:
-        return ROOM(crypto_key);
-    case KIND_ADMIN:
-    case KIND_LISTEN:
-        return (size_t)key->max;
-    case KIND_BOOLEAN:
-        return sizeof(bool);
-    case KIND_WORD:
-    case KIND_REGISTER:
-        return sizeof(unsigned);
-    case KIND_NUMBER:
-    case KIND_SECONDS:
-    case KIND_SIZE:
-        break;
-    }
-    return sizeof(uint64_t);
-}
-
-/* Texts are compared to their end, behind which they may differ. */
-static bool is_same(const struct config *a, const struct config *b, const struct key *key)
-{
-    const char *left = (const char *)a + key->offset, *right = (const char *)b + key->offset;
-    bool listen = key->kind == KIND_ADMIN || key->kind == KIND_LISTEN;
-    bool text = key->kind == KIND_TEXT || key->kind == KIND_KEY || listen;
-
-    if (text ? strcmp(left, right) != 0 : memcmp(left, right, value_size(key)) != 0)
-        return false;
-    return (key->kind != KIND_REGISTER || strcmp(a->register_key, b->register_key) == 0) &&
-           (!listen ||
-            memcmp((const char *)a + key->min, (const char *)b + key->min, sizeof(uint64_t)) == 0);
-}
-
-/* The value of a live key as text. */
-static void describe(const struct config *config, const struct key *key,
-                     char text[CONFIG_VALUE_MAX])
-{
-    const char *at = (const char *)config + key->offset;
-    struct str rest = str_from(key->words ? key->words : "");
+    const void *at = (const char *)config + key->offset;
+    struct str rest = str_from(key->words);
     uint64_t number = 0;
     unsigned word = 0;
 
-    if (key->kind == KIND_WORD) {
-        memcpy(&word, at, sizeof word);
+    switch (key->kind) {
+    case KIND_TEXT:
+    case KIND_SECRET:
+        return at;
+    case KIND_REGISTER:
+        snprintf(room, CONFIG_VALUE_MAX, "%d:%s", config->registration, config->register_key);
+        return room;
+    case KIND_ADMIN:
+    case KIND_LISTEN:
+        memcpy(&number, (const char *)config + key->port_offset, sizeof number);
+        snprintf(room, CONFIG_VALUE_MAX, "[%s]:%llu", (const char *)at, (unsigned long long)number);
+        return room;
+    case KIND_WORD:
+        if (key->max == sizeof(bool))
+            word = *(const bool *)at;
+        else
+            memcpy(&word, at, sizeof word);
         for (unsigned i = 0; i < word; i++)
             str_cut(&rest, ' ');
         rest = str_cut(&rest, ' ');
-        snprintf(text, CONFIG_VALUE_MAX, "%.*s", (int)rest.length, rest.at);
-    } else if (key->kind == KIND_TEXT) {
-        snprintf(text, CONFIG_VALUE_MAX, "%s", at);
-    } else {
+        config_copy_text(rest, room);
+        return room;
+    default:
         memcpy(&number, at, sizeof number);
-        snprintf(text, CONFIG_VALUE_MAX, "%llu",
-                 (unsigned long long)(key->kind == KIND_SECONDS ? number / 1000 : number));
-        if (key->kind == KIND_SECONDS && number % 1000)
-            snprintf(text, CONFIG_VALUE_MAX, "%llu.%03u", (unsigned long long)number / 1000,
-                     (unsigned)(number % 1000));
     }
+    if (key->kind == KIND_SECONDS && number % 1000)
+        snprintf(room, CONFIG_VALUE_MAX, "%llu.%03u", (unsigned long long)number / 1000,
+                 (unsigned)(number % 1000));
+    else
+        snprintf(room, CONFIG_VALUE_MAX, "%llu",
+                 (unsigned long long)(key->kind == KIND_SECONDS ? number / 1000 : number));
+    return room;
 }
 
 bool config_next_change(const struct config *from, const struct config *to, size_t *place,
                         struct config_change *change)
 {
-    while (*place < KEY_COUNT && is_same(from, to, &keys[*place]))
-        ++*place;
-    if (*place == KEY_COUNT)
-        return false;
-    *change = (struct config_change){
-        .section = keys[*place].section, .name = keys[*place].name, .live = is_live(&keys[*place])};
-    if (change->live) {
-        describe(from, &keys[*place], change->from);
-        describe(to, &keys[*place], change->to);
+    while (*place < KEY_COUNT) {
+        const struct key *key = &keys[(*place)++];
+
+        change->from = config_write_value(from, key, change->rooms[0]);
+        change->to = config_write_value(to, key, change->rooms[1]);
+        if (strcmp(change->from, change->to) == 0)
+            continue;
+        change->section = key->section;
+        change->name = key->name;
+        change->live = config_is_live(key);
+        if (!change->live) { /* it may be a secret */
+            memset(change->rooms, 0, sizeof change->rooms);
+            change->from = change->to = "";
+        }
+        return true;
     }
-    ++*place;
-    return true;
+    return false;
 }
 
 void config_adopt(struct config *into, const struct config *from)
 {
+    char room[CONFIG_VALUE_MAX], text[200];
+    struct complaint wrong = {text, sizeof text, 0};
+
     for (size_t i = 0; i < KEY_COUNT; i++)
-        if (is_live(&keys[i]))
-            memcpy((char *)into + keys[i].offset, (const char *)from + keys[i].offset,
-                   value_size(&keys[i]));
+        if (config_is_live(&keys[i]))
+            config_set_value(into, &keys[i], str_from(config_write_value(from, &keys[i], room)),
+                             &wrong);
 }

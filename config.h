@@ -1,7 +1,5 @@
-/* config.h - INI text and variables of the environment to `struct config`. Knows no file and no
- * environment: it is given texts and their names. Refuses: unknown sections, keys and variables,
- * keys given twice, ill-typed values and numbers out of range, each with FILE:LINE, or the
- * variable, and what is wrong. */
+/* config.h - INI text and variables of the environment to `struct config`. Pure functions: they are
+ * given texts and names, and open no file. */
 #ifndef WSPUSH_CONFIG_H
 #define WSPUSH_CONFIG_H
 
@@ -12,7 +10,7 @@ enum config_register { REGISTER_OPEN, REGISTER_CLOSED, REGISTER_KEY };
 enum config_notice { NOTICE_GROUP, NOTICE_SYSTEM, NOTICE_OFF };
 enum config_log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
 
-#define CONFIG_ADVERTISE_MAX 100 /* bytes of an address or a host name */
+#define CONFIG_ADVERTISE_MAX 100 /* bytes of an address or a name */
 
 /* Values as they are used: times in milliseconds, sizes in bytes. Texts end in a NUL. */
 struct config {
@@ -88,39 +86,34 @@ struct config {
 /* Sets every key to its default. */
 void config_defaults(struct config *config);
 
-/* Reads INI text over what `config` holds. False: `error` says FILE:LINE: what is wrong, cut to
- * `room` bytes, and `config` is not to be used. */
+/* Reads INI text over what `config` holds. False: `error` is "FILE:LINE: TEXT", cut to `room`
+ * bytes, and `config` must not be used. Errors are unknown sections and keys, keys given twice, and
+ * values of the wrong kind or out of range. */
 bool config_parse(struct config *config, const char *file, struct str text, char *error,
                   size_t room);
 
-/* True if `name` is a variable WSPUSH_SECTION_KEY_FILE: it has the path of a file with the value.
- */
+/* True if `name` is a variable WSPUSH_SECTION_KEY_FILE: it names a file that has the value. */
 bool config_names_file(struct str name);
 
-/* Sets one key, over what `config` holds: `name` begins with WSPUSH_ and is a variable
- * WSPUSH_SECTION_KEY or WSPUSH_SECTION_KEY_FILE. False: as config_parse, with the variable in the
- * place of FILE:LINE. */
+/* Sets one key: `name` is a variable WSPUSH_SECTION_KEY, with or without _FILE, `value` the value.
+ * False: as config_parse, with the variable's name for FILE:LINE. */
 bool config_set(struct config *config, struct str name, struct str value, char *error, size_t room);
 
-#define CONFIG_VALUE_MAX 2048 /* room for each live value, whole */
+#define CONFIG_VALUE_MAX 2048
 
-/* A key that two configurations have different values for. */
+/* A key that has different values in two configurations. */
 struct config_change {
     struct str section, name;
-    bool live;                   /* a running server takes it up: see config_adopt */
-    char from[CONFIG_VALUE_MAX]; /* if live: the values */
-    char to[CONFIG_VALUE_MAX];
+    bool live;             /* a running server takes it up: see config_adopt */
+    const char *from, *to; /* if live: the values. Valid as long as all three structs */
+    char rooms[2][CONFIG_VALUE_MAX];
 };
 
-/* Finds the next key that differs, from place *place on (start with 0). False at the end. */
+/* Finds the next key that differs, from *place on (start with 0). False at the end. */
 bool config_next_change(const struct config *from, const struct config *to, size_t *place,
                         struct config_change *change);
 
 /* Copies the values of all live keys. */
 void config_adopt(struct config *into, const struct config *from);
-
-/* True if `origin`, as a browser sends it, is one of the origins allowed; an empty list allows
- * all. */
-bool config_allows_origin(const struct config *config, struct str origin);
 
 #endif

@@ -11,10 +11,8 @@
 #include <unistd.h>
 
 #define VECTORS 64
-#define RING_LEAST 8      /* slots of a new ring */
-#define RING_SPARE 64     /* slots up to which a ring is kept to be used again */
-#define SPARE_SLOTS 32768 /* slots of all rings that are kept to be used again */
-#define COPIED_MOST 4096  /* bytes of kept input up to which they are copied before the new ones */
+#define RING_MIN 8       /* slots of a new ring: a power of two */
+#define COPIED_MOST 4096 /* bytes of kept input up to which they are copied before the new ones */
 
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
 {
@@ -27,20 +25,9 @@ bool conn_secure(struct conn *conn, const struct tls_context *context)
     return conn->tls;
 }
 
-bool conn_secure_client(struct conn *conn, const struct tls_context *context, size_t key)
-{
-    conn->tls = tls_open_client(context, conn->fd, key);
-    return conn->tls;
-}
-
 bool conn_is_opening(const struct conn *conn)
 {
     return conn->tls && tls_is_opening(conn->tls);
-}
-
-bool conn_has_wrong_key(const struct conn *conn)
-{
-    return conn->tls && tls_has_wrong_key(conn->tls);
 }
 
 const char *conn_failure(const struct conn *conn)
@@ -48,7 +35,7 @@ const char *conn_failure(const struct conn *conn)
     return conn->tls ? tls_reason(conn->tls) : NULL;
 }
 
-static bool is_ipv4(const unsigned char address[16])
+static bool conn_is_ipv4(const unsigned char address[16])
 {
     static const unsigned char mapped[12] = {[10] = 0xff, [11] = 0xff};
 
@@ -57,7 +44,7 @@ static bool is_ipv4(const unsigned char address[16])
 
 struct str conn_owner(const unsigned char address[16])
 {
-    return (struct str){(const char *)address, is_ipv4(address) ? 16 : 8};
+    return (struct str){(const char *)address, conn_is_ipv4(address) ? 16 : 8};
 }
 
 void conn_store_address(unsigned char out[16], const struct sockaddr_storage *from)
@@ -87,20 +74,20 @@ void conn_reset_address(struct conn *conn)
 
 void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
 {
-    bool ipv4 = is_ipv4(conn->address);
+    bool ipv4 = conn_is_ipv4(conn->address);
 
     if (!inet_ntop(ipv4 ? AF_INET : AF_INET6, conn->address + (ipv4 ? 12 : 0), text,
                    CONN_ADDRESS_MAX))
         text[0] = '\0';
 }
 
-static enum conn_status receive_secure(struct conn *conn, char *at, size_t room, size_t *count)
+static enum conn_status conn_receive_secure(struct conn *conn, char *at, size_t room, size_t *count)
 {
     switch (tls_read(conn->tls, at, room, count)) {
     case TLS_DONE:
         return CONN_READY;
     case TLS_WANTS_WRITE:
-        conn->blocked = conn->stuck = true;
+        conn->want_write = conn->tls_wants_write = true;
         return CONN_BLOCKED;
     case TLS_WANTS_READ:
         return CONN_BLOCKED;
@@ -114,7 +101,7 @@ static enum conn_status receive_secure(struct conn *conn, char *at, size_t room,
     return CONN_ENDED;
 }
 
-static enum conn_status receive_plain(struct conn *conn, char *at, size_t room, size_t *count)
+static enum conn_status conn_receive_plain(struct conn *conn, char *at, size_t room, size_t *count)
 {
     ssize_t n;
 
@@ -130,10 +117,10 @@ static enum conn_status receive_plain(struct conn *conn, char *at, size_t room, 
     return CONN_ENDED;
 }
 
-static enum conn_status receive(struct conn *conn, char *at, size_t room, size_t *count)
+static enum conn_status conn_receive(struct conn *conn, char *at, size_t room, size_t *count)
 {
-    enum conn_status status =
-        conn->tls ? receive_secure(conn, at, room, count) : receive_plain(conn, at, room, count);
+    enum conn_status status = conn->tls ? conn_receive_secure(conn, at, room, count)
+                                        : conn_receive_plain(conn, at, room, count);
 
     conn->shared->received += *count;
     return status;
@@ -146,7 +133,7 @@ struct conn_bytes conn_kept(const struct conn *conn)
     return conn->input ? (struct conn_bytes){conn->input->at, conn->input->length} : none;
 }
 
-static void drop_input(struct conn *conn)
+static void conn_drop_input(struct conn *conn)
 {
     if (!conn->input)
         return;
@@ -157,7 +144,7 @@ static void drop_input(struct conn *conn)
 }
 
 /* Reads into the scratch buffer, behind a copy of what was kept. */
-static enum conn_status fill_scratch(struct conn *conn, size_t kept, struct conn_bytes *bytes)
+static enum conn_status conn_fill_scratch(struct conn *conn, size_t kept, struct conn_bytes *bytes)
 {
     char *scratch = conn->shared->scratch;
     size_t count = 0;
@@ -165,16 +152,16 @@ static enum conn_status fill_scratch(struct conn *conn, size_t kept, struct conn
 
     if (kept)
         memcpy(scratch, conn->input->at, kept);
-    status = receive(conn, scratch + kept, CONN_SCRATCH - kept, &count);
+    status = conn_receive(conn, scratch + kept, CONN_SCRATCH - kept, &count);
     if (status == CONN_READY) {
-        drop_input(conn);
+        conn_drop_input(conn);
         *bytes = (struct conn_bytes){scratch, kept + count};
     }
     return status;
 }
 
 /* Room for so many more bytes behind the input kept; false without memory. */
-static bool reserve_input(struct conn *conn, size_t more)
+static bool conn_reserve_input(struct conn *conn, size_t more)
 {
     size_t before = conn->input->capacity;
     bool reserved = buf_reserve(conn->input, more);
@@ -194,12 +181,12 @@ enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *b
         return CONN_ENDED;
     /* little is kept: copying it is cheap, and reads stay large without a large buffer */
     if (bytes->length <= COPIED_MOST)
-        return fill_scratch(conn, bytes->length, bytes);
+        return conn_fill_scratch(conn, bytes->length, bytes);
     /* a record comes whole: the last one may pass the limit, and ends the connection then */
     input->limit = limit < SIZE_MAX - least ? limit + least - 1 : limit;
-    if (input->capacity - input->length < least && !reserve_input(conn, least))
+    if (input->capacity - input->length < least && !conn_reserve_input(conn, least))
         return CONN_ENDED;
-    status = receive(conn, input->at + input->length, input->capacity - input->length, &count);
+    status = conn_receive(conn, input->at + input->length, input->capacity - input->length, &count);
     input->length += count;
     *bytes = (struct conn_bytes){input->at, input->length};
     return status;
@@ -210,7 +197,7 @@ void conn_keep(struct conn *conn, struct conn_bytes rest)
     struct buf *input = conn->input;
 
     if (rest.length == 0 || conn->broken) {
-        drop_input(conn);
+        conn_drop_input(conn);
         return;
     }
     if (input) {
@@ -220,128 +207,97 @@ void conn_keep(struct conn *conn, struct conn_bytes rest)
         return;
     }
     conn->input = input = calloc(1, sizeof *input);
-    if (!input || !reserve_input(conn, rest.length) ||
+    if (!input || !conn_reserve_input(conn, rest.length) ||
         !buf_append(input, (struct str){rest.at, rest.length}))
         conn_kill(conn);
 }
 
-static void mark_dirty(struct conn *conn)
+static void conn_mark_dirty(struct conn *conn)
 {
-    struct conn_shared *shared = conn->shared;
-    struct conn_list *list = conn->answering ? &shared->answers : &shared->pushes;
-
     if (conn->dirty)
         return;
     conn->dirty = true;
-    conn->next_dirty = NULL;
-    if (list->last)
-        list->last->next_dirty = conn;
-    else
-        list->first = conn;
-    list->last = conn;
-}
-
-static struct conn *take_first(struct conn_list *list)
-{
-    struct conn *conn = list->first;
-
-    if (!conn)
-        return NULL;
-    list->first = conn->next_dirty;
-    conn_prefetch(list->first); /* the system call for this one leaves little in the cache */
-    if (!list->first)
-        list->last = NULL;
-    conn->dirty = false;
-    return conn;
+    fifo_push(conn->has_response ? &conn->shared->responses : &conn->shared->pushes,
+              &conn->dirty_link);
 }
 
 struct conn *conn_next_dirty(struct conn_shared *shared)
 {
-    struct conn *conn = take_first(&shared->answers);
+    struct fifo *list = shared->responses.first ? &shared->responses : &shared->pushes;
+    struct conn *conn = (struct conn *)fifo_pop(list);
 
-    return conn ? conn : take_first(&shared->pushes);
+    if (conn)
+        conn->dirty = false;
+    return conn;
 }
 
 bool conn_any_dirty(const struct conn_shared *shared)
 {
-    return shared->answers.first || shared->pushes.first;
+    return shared->responses.first || shared->pushes.first;
 }
 
-/* --- what waits ------------------------------------------------------------------------------ */
+/* --- the queue ------------------------------------------------------------------------------- */
 
-/* An empty ring of at least this capacity, with what `old` holds in order; frees that one. NULL
- * without memory: then `old` is as it was. */
-static struct conn_ring *conn_grow_ring(struct conn *conn, struct conn_ring *old, uint32_t capacity)
+static uint32_t conn_slot(const struct conn_ring *ring, uint32_t index)
 {
-    struct conn_ring *ring = malloc(sizeof *ring + capacity * sizeof ring->slots[0]);
+    return (ring->head + index) & (ring->capacity - 1);
+}
 
+/* Makes space in the ring for one more message. False without memory: then nothing has changed. */
+static bool conn_grow_ring(struct conn *conn)
+{
+    struct conn_ring *old = conn->ring, *ring;
+    uint32_t capacity = old ? old->capacity * 2 : RING_MIN;
+
+    if (old && old->count < old->capacity)
+        return true;
+    ring = malloc(sizeof *ring + capacity * sizeof ring->slots[0]);
     if (!ring)
-        return NULL;
+        return false;
     *ring = (struct conn_ring){.capacity = capacity, .pong = CONN_NO_PONG};
     conn->shared->buffered += capacity * sizeof ring->slots[0];
-    if (!old)
-        return ring;
-    for (; ring->count < old->count; ring->count++) {
-        uint32_t slot = (old->head + ring->count) & (old->capacity - 1);
+    for (; old && ring->count < old->count; ring->count++) {
+        uint32_t slot = conn_slot(old, ring->count);
 
         ring->slots[ring->count] = old->slots[slot];
         if (slot == old->pong)
             ring->pong = ring->count;
     }
-    conn->shared->buffered -= old->capacity * sizeof old->slots[0];
+    if (old)
+        conn->shared->buffered -= old->capacity * sizeof old->slots[0];
     free(old);
-    return ring;
+    conn->ring = ring;
+    return true;
 }
 
-static struct conn_ring *conn_take_ring(struct conn *conn)
+/* Takes the message at one end off the ring, and frees the ring if it was the last. */
+static struct rcbuf *conn_take(struct conn *conn, bool oldest)
 {
-    struct conn_shared *shared = conn->shared;
-    struct conn_ring *ring = shared->spare;
-
-    if (!ring)
-        return conn_grow_ring(conn, NULL, RING_LEAST);
-    shared->spare = ring->next;
-    shared->spare_slots -= ring->capacity;
-    shared->buffered += ring->capacity * sizeof ring->slots[0];
-    return ring;
-}
-
-/* Gives up the ring, which is empty. Small ones are kept: the next burst needs them. */
-static void conn_leave_ring(struct conn *conn)
-{
-    struct conn_shared *shared = conn->shared;
     struct conn_ring *ring = conn->ring;
+    uint32_t slot = conn_slot(ring, oldest ? 0 : ring->count - 1);
+    struct rcbuf *message = ring->slots[slot];
 
-    conn->ring = NULL;
-    shared->buffered -= ring->capacity * sizeof ring->slots[0];
-    if (ring->capacity > RING_SPARE || shared->spare_slots + ring->capacity > SPARE_SLOTS) {
+    if (slot == ring->pong)
+        ring->pong = CONN_NO_PONG;
+    if (oldest)
+        ring->head = conn_slot(ring, 1);
+    if (--ring->count == 0) {
+        conn->shared->buffered -= ring->capacity * sizeof ring->slots[0];
         free(ring);
-        return;
+        conn->ring = NULL;
     }
-    ring->head = 0;
-    ring->pong = CONN_NO_PONG;
-    ring->next = shared->spare;
-    shared->spare = ring;
-    shared->spare_slots += ring->capacity;
+    return message;
 }
 
 /* Puts a message at the end of the queue; false without memory. */
-static bool append(struct conn *conn, struct rcbuf *message)
+static bool conn_append(struct conn *conn, struct rcbuf *message)
 {
-    struct conn_ring *ring = conn->ring;
-
-    if (!conn->first) {
+    if (!conn->first)
         conn->first = message;
-        return true;
-    }
-    if (!ring)
-        ring = conn_take_ring(conn);
-    else if (ring->count == ring->capacity)
-        ring = conn_grow_ring(conn, ring, ring->capacity * 2);
-    if (!ring)
+    else if (conn_grow_ring(conn))
+        conn->ring->slots[conn_slot(conn->ring, conn->ring->count++)] = message;
+    else
         return false;
-    conn->ring = ring;
-    ring->slots[(ring->head + ring->count++) & (ring->capacity - 1)] = message;
     return true;
 }
 
@@ -355,7 +311,7 @@ static void conn_hold(struct conn *conn, struct rcbuf *message)
         conn->shared->buffered += message->length + CONN_MESSAGE_COST;
 }
 
-/* The opposite, but for the bytes that have left, which are counted as they do. */
+/* The opposite, but for the bytes that have left, which are counted when they leave. */
 static void conn_release(struct conn *conn, struct rcbuf *message)
 {
     if (--message->queues == 0)
@@ -372,27 +328,27 @@ size_t conn_cost(const struct conn *conn)
 
 bool conn_queue(struct conn *conn, struct rcbuf *message, size_t limit)
 {
-    if (conn->broken || conn->ending)
+    if (conn->broken || conn->close_queued)
         return true;
     if (conn_cost(conn) >= limit) {
         conn_flush(conn);
         if (conn->broken || conn_cost(conn) >= limit)
             return conn->broken;
     }
-    if (message->length > UINT32_MAX - conn->queued || !append(conn, message)) {
+    if (message->length > UINT32_MAX - conn->queued || !conn_append(conn, message)) {
         conn_kill(conn);
         return true;
     }
     conn_hold(conn, message);
-    conn->shared->owed += message->length + CONN_OWED_EACH;
-    mark_dirty(conn);
+    conn->shared->flush_backlog += message->length + CONN_BACKLOG_EACH;
+    conn_mark_dirty(conn);
     return true;
 }
 
-/* Where a pong waits for a peer who does not read, and has not begun to leave; else NULL. */
+/* Finds a pong that waits for a peer who does not read, and has not begun to leave; else NULL. */
 static struct rcbuf **conn_find_pong(struct conn *conn)
 {
-    if (!conn->blocked)
+    if (!conn->want_write)
         return NULL;
     if (conn->pong_first && conn->sent == 0)
         return &conn->first;
@@ -403,73 +359,46 @@ static struct rcbuf **conn_find_pong(struct conn *conn)
 
 bool conn_queue_pong(struct conn *conn, struct rcbuf *pong, size_t limit)
 {
-    struct rcbuf **place = conn_find_pong(conn);
+    struct rcbuf **old = conn_find_pong(conn);
     struct conn_ring *ring;
 
-    if (place && !conn->broken) {
-        conn->queued -= (*place)->length;
-        conn->shared->waiting -= (*place)->length;
-        conn_release(conn, *place);
-        *place = pong;
+    if (old && !conn->broken) {
+        conn->queued -= (*old)->length;
+        conn->shared->waiting -= (*old)->length;
+        conn_release(conn, *old);
+        *old = pong;
         conn_hold(conn, pong);
         return true;
     }
     if (!conn_queue(conn, pong, limit))
         return false;
     ring = conn->ring;
-    if (ring && ring->slots[(ring->head + ring->count - 1) & (ring->capacity - 1)] == pong)
-        ring->pong = (ring->head + ring->count - 1) & (ring->capacity - 1);
-    else if (!ring)
+    if (!ring)
         conn->pong_first = conn->first == pong;
+    else if (ring->slots[conn_slot(ring, ring->count - 1)] == pong)
+        ring->pong = conn_slot(ring, ring->count - 1);
     return true;
 }
 
 struct rcbuf *conn_next_queued(const struct conn *conn, struct conn_cursor *cursor)
 {
     const struct conn_ring *ring = conn->ring;
-    uint32_t number = cursor->passed++;
+    uint32_t index = cursor->passed++;
 
-    if (number == 0)
+    if (index == 0)
         return conn->first;
-    if (!ring || number > ring->count)
-        return NULL;
-    return ring->slots[(ring->head + number - 1) & (ring->capacity - 1)];
+    return ring && index <= ring->count ? ring->slots[conn_slot(ring, index - 1)] : NULL;
 }
 
-static void drop_first(struct conn *conn)
+static void conn_drop_first(struct conn *conn)
 {
-    struct conn_ring *ring = conn->ring;
-
     conn_release(conn, conn->first);
-    conn->first = NULL;
-    conn->pong_first = false;
-    if (!ring)
-        return;
-    conn->first = ring->slots[ring->head];
-    if (ring->pong == ring->head) {
-        conn->pong_first = true;
-        ring->pong = CONN_NO_PONG;
-    }
-    ring->head = (ring->head + 1) & (ring->capacity - 1);
-    if (--ring->count == 0)
-        conn_leave_ring(conn);
-}
-
-/* Drops the newest message; there is one behind the first. */
-static void conn_drop_last(struct conn *conn)
-{
-    struct conn_ring *ring = conn->ring;
-    uint32_t slot = (ring->head + --ring->count) & (ring->capacity - 1);
-
-    if (slot == ring->pong)
-        ring->pong = CONN_NO_PONG;
-    conn_release(conn, ring->slots[slot]);
-    if (ring->count == 0)
-        conn_leave_ring(conn);
+    conn->pong_first = conn->ring && conn->ring->pong == conn->ring->head;
+    conn->first = conn->ring ? conn_take(conn, true) : NULL;
 }
 
 /* Takes bytes that have left off the front of the queue. */
-static void account_for(struct conn *conn, size_t count)
+static void conn_account_for(struct conn *conn, size_t count)
 {
     conn->queued -= (uint32_t)count;
     conn->shared->waiting -= count;
@@ -477,13 +406,13 @@ static void account_for(struct conn *conn, size_t count)
     count += conn->sent;
     while (conn->first && count >= conn->first->length) {
         count -= conn->first->length;
-        drop_first(conn);
+        conn_drop_first(conn);
     }
     conn->sent = (uint32_t)count;
 }
 
 /* The front of the queue as one record: many small messages share its overhead. */
-static enum tls_status write_record(struct conn *conn, size_t *count)
+static enum tls_status conn_write_record(struct conn *conn, size_t *count)
 {
     char *record = conn->shared->record;
     size_t length = 0, skip = conn->sent;
@@ -505,17 +434,17 @@ static enum tls_status write_record(struct conn *conn, size_t *count)
     return tls_write(conn->tls, record, length, count);
 }
 
-static void flush_secure(struct conn *conn)
+static void conn_flush_secure(struct conn *conn)
 {
-    while (conn->first && !conn->blocked && !conn->broken) {
+    while (conn->first && !conn->want_write && !conn->broken) {
         size_t count = 0;
 
-        switch (write_record(conn, &count)) {
+        switch (conn_write_record(conn, &count)) {
         case TLS_DONE:
-            account_for(conn, count);
+            conn_account_for(conn, count);
             break;
         case TLS_WANTS_WRITE:
-            conn->blocked = true;
+            conn->want_write = true;
             break;
         default: /* the handshake was over before anything was queued: nothing is to be read for */
             conn_kill(conn);
@@ -523,16 +452,14 @@ static void flush_secure(struct conn *conn)
     }
 }
 
-static ssize_t write_some(const struct conn *conn)
+static ssize_t conn_write_some(const struct conn *conn)
 {
     struct iovec vectors[VECTORS];
     struct conn_cursor cursor = {0};
-    struct rcbuf *message = conn->first;
+    struct rcbuf *message;
     size_t skip = conn->sent;
     int count = 0;
 
-    if (!conn->ring) /* cheaper than one vector, and the usual case */
-        return send(conn->fd, message->bytes + skip, message->length - skip, 0);
     while (count < VECTORS && (message = conn_next_queued(conn, &cursor))) {
         vectors[count].iov_base = message->bytes + skip;
         vectors[count++].iov_len = message->length - skip;
@@ -544,16 +471,16 @@ static ssize_t write_some(const struct conn *conn)
 void conn_flush(struct conn *conn)
 {
     if (conn->tls) {
-        flush_secure(conn);
+        conn_flush_secure(conn);
         return;
     }
-    while (conn->first && !conn->blocked && !conn->broken) {
-        ssize_t n = write_some(conn);
+    while (conn->first && !conn->want_write && !conn->broken) {
+        ssize_t n = conn_write_some(conn);
 
         if (n >= 0)
-            account_for(conn, (size_t)n);
+            conn_account_for(conn, (size_t)n);
         else if (errno == EAGAIN || errno == EWOULDBLOCK)
-            conn->blocked = true;
+            conn->want_write = true;
         else if (errno != EINTR)
             conn_kill(conn);
     }
@@ -561,7 +488,7 @@ void conn_flush(struct conn *conn)
 
 void conn_writable(struct conn *conn)
 {
-    conn->blocked = conn->stuck = false;
+    conn->want_write = conn->tls_wants_write = false;
     conn_flush(conn);
 }
 
@@ -577,16 +504,16 @@ void conn_drop_queue(struct conn *conn)
     for (; kept < begun && (message = conn_next_queued(conn, &cursor)); count++)
         kept += message->length;
     while (conn->ring && conn->ring->count + 1 > count)
-        conn_drop_last(conn);
+        conn_release(conn, conn_take(conn, false));
     if (!count && conn->first)
-        drop_first(conn);
+        conn_drop_first(conn);
     conn->shared->waiting -= conn->queued;
     conn->queued = (uint32_t)(kept - (kept ? conn->sent : 0));
     conn->shared->waiting += conn->queued;
 }
 
 /* The input stays: its user may be what broke the connection. */
-static void break_off(struct conn *conn)
+static void conn_break_off(struct conn *conn)
 {
     conn->broken = true;
     conn->sent = 0;
@@ -597,9 +524,9 @@ void conn_kill(struct conn *conn)
 {
     if (conn->broken)
         return;
-    break_off(conn);
+    conn_break_off(conn);
     shutdown(conn->fd, SHUT_RDWR);
-    mark_dirty(conn); /* whoever goes through the dirty ones sees that it broke */
+    conn_mark_dirty(conn); /* whoever goes through the dirty ones sees that it broke */
 }
 
 void conn_finish(struct conn *conn)
@@ -614,20 +541,10 @@ void conn_finish(struct conn *conn)
 
 void conn_close(struct conn *conn)
 {
-    break_off(conn);
-    drop_input(conn);
+    conn_break_off(conn);
+    conn_drop_input(conn);
     tls_close(conn->tls);
     conn->tls = NULL;
     close(conn->fd);
     conn->fd = -1;
-}
-
-void conn_shared_free(struct conn_shared *shared)
-{
-    while (shared->spare) {
-        struct conn_ring *next = shared->spare->next;
-
-        free(shared->spare);
-        shared->spare = next;
-    }
 }

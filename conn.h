@@ -15,12 +15,12 @@
 #include <sys/types.h>
 
 #define CONN_SCRATCH 65536
-#define CONN_OWED_EACH 512
+#define CONN_BACKLOG_EACH 512
 #define CONN_MESSAGE_COST 64 /* bytes that a waiting message costs beside its own, at most */
 
 /* Work that may be done in a share of an iteration (new input; input held from iterations before)
- * before connections with more of it are held until the next one: bytes queued and CONN_OWED_EACH a
- * message, bytes read and taken, and a fixed cost a read and a unit. */
+ * before connections with more of it are held until the next one: bytes queued and
+ * CONN_BACKLOG_EACH a message, bytes read and taken, and a fixed cost a read and a unit. */
 #define CONN_BUDGET (4 * 1024 * 1024)
 #define CONN_READ_COST 1024 /* of each read */
 
@@ -28,30 +28,22 @@ struct client;
 
 /* What waits behind the first message: a ring of pointers. */
 struct conn_ring {
-    struct conn_ring *next; /* among the spare ones */
-    uint32_t head, count;   /* the slot of the oldest, and how many there are */
-    uint32_t capacity;      /* slots: a power of two */
-    uint32_t pong;          /* the slot of a pong that a newer one replaces; CONN_NO_PONG */
+    uint32_t head, count; /* the slot of the oldest, and how many there are */
+    uint32_t capacity;    /* slots: a power of two */
+    uint32_t pong;        /* the slot of a pong that a newer one replaces; CONN_NO_PONG */
     struct rcbuf *slots[];
 };
 
 #define CONN_NO_PONG UINT32_MAX
 
-/* Connections with something to flush, oldest first. */
-struct conn_list {
-    struct conn *first, *last;
-};
-
 /* What the connections of one loop share. Zeroed is valid. */
 struct conn_shared {
-    struct conn_list answers; /* dirty connections that wait for the answer to a request */
-    struct conn_list pushes;  /* the other dirty ones */
-    struct conn_ring *spare;  /* rings to use again, */
-    size_t spare_slots;       /* and how many slots they have together */
-    size_t owed;  /* what was queued since the loop last set this to 0: bytes, and CONN_OWED_EACH
-                     for each message */
-    size_t spent; /* what else was done since then, see CONN_BUDGET, */
-    size_t share; /* and how much of both before the present share of the iteration */
+    struct fifo responses;   /* dirty connections that wait for the answer to a request */
+    struct fifo pushes;      /* the other dirty ones */
+    size_t flush_backlog;    /* what was queued since the loop last set this to 0: bytes, and
+                       CONN_BACKLOG_EACH    for each message */
+    size_t spent;            /* what else was done since then, see CONN_BUDGET, */
+    size_t batch;            /* and how much of both before the present share of the iteration */
     uint64_t received, sent; /* bytes, without those of TLS itself, of all there have been */
     uint64_t waiting;        /* bytes in all queues together */
     uint64_t buffered;       /* memory of messages that wait, of rings, and of input kept */
@@ -62,19 +54,19 @@ struct conn_shared {
 /* One socket. The loop owns it; the hub queues to it and leaves its wishes in the flags. What is
  * touched for each message that is sent stands first, in 64 bytes. */
 struct conn {
+    struct fifo_link dirty_link; /* on one of the shared lists */
     int fd;
-    bool answering : 1;     /* its flush comes before those of pushes */
-    bool dirty : 1;         /* on one of the shared lists */
-    bool blocked : 1;       /* the socket took no more: wait until it is writable */
-    bool stuck : 1;         /* and until then nothing can be read: TLS has to write first */
-    bool broken : 1;        /* reset, or out of memory: nothing goes in or out any more */
-    bool ending : 1;        /* a close frame is queued: nothing follows it */
-    bool pong_first : 1;    /* the first message is a pong that a newer one replaces */
-    uint32_t sent;          /* bytes of the first message that have left */
-    uint32_t queued;        /* bytes that wait, those of the first message included */
-    struct rcbuf *first;  /* mostly the only one, and then no ring is needed */
-    struct conn_ring *ring; /* the others; NULL if there are none */
-    struct conn *next_dirty;
+    bool has_response : 1;    /* its flush comes before those of pushes */
+    bool dirty : 1;           /* on one of the shared lists */
+    bool want_write : 1;      /* the socket took no more: wait until it is writable */
+    bool tls_wants_write : 1; /* and until then nothing can be read: TLS has to write first */
+    bool broken : 1;          /* reset, or out of memory: nothing goes in or out any more */
+    bool close_queued : 1;    /* a close frame is queued: nothing follows it */
+    bool pong_first : 1;      /* the first message is a pong that a newer one replaces */
+    uint32_t sent;            /* bytes of the first message that have left */
+    uint32_t queued;          /* bytes that wait, those of the first message included */
+    struct rcbuf *first;      /* mostly the only one, and then no ring is needed */
+    struct conn_ring *ring;   /* the others; NULL if there are none */
     struct conn_shared *shared;
     struct tls *tls;           /* NULL: plain */
     struct client *client;     /* whom it serves, set and cleared by the hub */
@@ -82,17 +74,6 @@ struct conn {
     unsigned char address[16]; /* the peer's, or its client's (see address.h): IPv6, or IPv4 mapped
                                   into it; set by the owner */
 };
-
-/* Says that this memory is about to be needed: in a walk over thousands it is fetched meanwhile. A
- * hint; compilers that do not know it leave it out. */
-static inline void conn_prefetch(const void *at)
-{
-#ifdef __GNUC__
-    __builtin_prefetch(at, 1);
-#else
-    (void)at;
-#endif
-}
 
 /* A walk through what is queued. Zeroed is before the first message. */
 struct conn_cursor {
@@ -108,14 +89,8 @@ void conn_open(struct conn *conn, int fd, struct conn_shared *shared);
 /* Has a connection that was just opened speak TLS. False: no memory. */
 bool conn_secure(struct conn *conn, const struct tls_context *context);
 
-/* The same for the end that has connected, with the key number `key`: see tls_open_client. */
-bool conn_secure_client(struct conn *conn, const struct tls_context *context, size_t key);
-
 /* True until a connection over TLS has done its handshake, which conn_fill does. */
 bool conn_is_opening(const struct conn *conn);
-
-/* True if the handshake failed because the ends have different pre-shared keys. */
-bool conn_has_wrong_key(const struct conn *conn);
 
 /* Why a connection over TLS has ended; NULL if nothing went wrong, or it is plain. */
 const char *conn_failure(const struct conn *conn);
@@ -152,8 +127,8 @@ enum conn_status {
 /* Reads once. *bytes is everything not used so far, kept or new, and is valid until the next call
  * for any connection of the loop. With CONN_READY, what of it is not used is lost unless it is
  * given to conn_keep before that. A connection that keeps `limit` bytes or more has ended. With TLS
- * the socket may have to become writable before there is more to read: `blocked` and `stuck` say
- * so, and reading is to be tried again behind conn_writable. */
+ * the socket may have to become writable before there is more to read: `want_write` and
+ * `tls_wants_write` say so, and reading is to be tried again behind conn_writable. */
 enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *bytes);
 
 /* The input kept, without reading. */
@@ -164,8 +139,8 @@ struct conn_bytes conn_kept(const struct conn *conn);
 void conn_keep(struct conn *conn, struct conn_bytes rest);
 
 /* Queues a message, taking a reference of its own, unless what waits costs `limit` bytes of memory
- * or more even after a flush (see conn_cost): then false. A broken or ending connection takes it
- * and drops it; one for which there is no memory, or 4 GiB wait, breaks. */
+ * or more even after a flush (see conn_cost): then false. A broken or close_queued connection takes
+ * it and drops it; one for which there is no memory, or 4 GiB wait, breaks. */
 bool conn_queue(struct conn *conn, struct rcbuf *message, size_t limit);
 
 /* The same for a pong. While the socket takes no more, it takes the place of one that waits and has
@@ -177,24 +152,24 @@ bool conn_queue_pong(struct conn *conn, struct rcbuf *pong, size_t limit);
 size_t conn_cost(const struct conn *conn);
 
 /* Begins a share of an iteration: it has a CONN_BUDGET of its own. */
-static inline void conn_begin_share(struct conn_shared *shared)
+static inline void conn_begin_batch(struct conn_shared *shared)
 {
-    shared->share = shared->owed + shared->spent;
+    shared->batch = shared->flush_backlog + shared->spent;
 }
 
 /* True once the present share has used up its budget. */
 static inline bool conn_over_budget(const struct conn_shared *shared)
 {
-    return shared->owed + shared->spent - shared->share >= CONN_BUDGET;
+    return shared->flush_backlog + shared->spent - shared->batch >= CONN_BUDGET;
 }
 
 /* Ends an iteration: its work no longer counts. Returns what was queued in it. */
-static inline size_t conn_end_shares(struct conn_shared *shared)
+static inline size_t conn_end_batches(struct conn_shared *shared)
 {
-    size_t owed = shared->owed;
+    size_t flush_backlog = shared->flush_backlog;
 
-    shared->owed = shared->spent = shared->share = 0;
-    return owed;
+    shared->flush_backlog = shared->spent = shared->batch = 0;
+    return flush_backlog;
 }
 
 /* Writes what is queued as far as the socket takes it. */
@@ -221,8 +196,5 @@ void conn_kill(struct conn *conn);
 
 /* Closes the socket and frees everything; the connection must not be dirty. */
 void conn_close(struct conn *conn);
-
-/* Frees what the connections shared. */
-void conn_shared_free(struct conn_shared *shared);
 
 #endif

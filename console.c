@@ -5,92 +5,72 @@
 
 #include <string.h>
 
-/* The bytes of console.html, as the Makefile writes them down. */
-static const unsigned char page[] = {
+/* The bytes of console.html, as the Makefile writes them, and a NUL for strstr. */
+static const unsigned char console_page[] = {
 #include "build/console.inc"
-};
+    0};
 
-/* Where `mark` stands in `text`, from `begin` on; the length of `text` if it does not. */
-static size_t find(struct str text, size_t begin, struct str mark)
+#define CONSOLE_LENGTH (sizeof console_page - 1)
+
+/* Appends a source of the policy: the hash of the text between two marks, as a browser computes it.
+ */
+static bool console_append_hash(struct buf *out, const char *before, const char *after)
 {
-    for (size_t i = begin; i + mark.length <= text.length; i++)
-        if (memcmp(text.at + i, mark.at, mark.length) == 0)
-            return i;
-    return text.length;
-}
-
-/* Cuts out what stands between two marks, the first of which must be there just once. */
-static bool find_between(struct str text, struct str before, struct str behind, struct str *inner)
-{
-    size_t begin = find(text, 0, before) + before.length;
-    size_t end = find(text, begin, behind);
-
-    if (end >= text.length || find(text, begin, before) != text.length)
-        return false;
-    *inner = (struct str){text.at + begin, end - begin};
-    return true;
-}
-
-/* Appends a source of the policy: the hash of an element's text, as a browser computes it. */
-static bool append_hash(struct buf *out, struct str text)
-{
+    const char *begin = strstr((const char *)console_page, before);
+    const char *end = begin ? strstr(begin, after) : NULL;
     unsigned char hash[CRYPTO_HASH_SIZE];
 
-    if (!crypto_sha256(text, hash))
+    if (!end)
+        return false;
+    begin += strlen(before);
+    if (!crypto_sha256((struct str){begin, (size_t)(end - begin)}, hash))
         return false;
     buf_append(out, STR("'sha256-"));
     crypto_base64(out, (struct str){(const char *)hash, sizeof hash});
-    buf_append(out, STR("'"));
-    return true;
+    return buf_append(out, STR("'"));
 }
 
-static bool write_fields(struct buf *out, struct str etag, struct str style, struct str script)
+static bool console_write_fields(struct buf *out, const char *etag)
 {
     bool good;
 
-    buf_append(out, STR("ETag: "));
-    buf_append(out, etag);
-    /* kept, but asked for each time: it changes when the program does */
-    buf_append(out, STR("\r\nCache-Control: no-cache\r\n"
+    buf_print(out, "ETag: %s\r\n", etag);
+    /* kept, but revalidated each time: the page changes when the program does */
+    buf_append(out, STR("Cache-Control: no-cache\r\n"
                         "X-Content-Type-Options: nosniff\r\n"
                         "Referrer-Policy: no-referrer\r\n"
                         "Content-Security-Policy: default-src 'none'; style-src "));
-    good = append_hash(out, style);
+    good = console_append_hash(out, "<style>", "</style>");
     buf_append(out, STR("; script-src "));
-    good = append_hash(out, script) && good;
+    good = console_append_hash(out, "<script>", "</script>") && good;
     /* 'self' covers ws: and wss: to this origin (CSP 3, section 6.7.2.8) */
     buf_append(out, STR("; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
                         "frame-ancestors 'none'; require-trusted-types-for 'script'; "
                         "trusted-types 'none'\r\n"));
-    return good && buf_append(out, (struct str){"", 1}); /* to be read as a C string */
+    return good && buf_append(out, (struct str){"", 1}); /* a NUL: the fields are a C string */
 }
 
 bool console_open(struct console *console)
 {
-    struct str text = {(const char *)page, sizeof page}, style, script;
-    struct buf fields = {.at = console->fields, .limit = sizeof console->fields};
-    struct buf etag = {.at = console->etag, .limit = sizeof console->etag};
+    struct str text = {(const char *)console_page, CONSOLE_LENGTH};
+    struct buf fields = BUF_INIT(console->fields), etag = BUF_INIT(console->etag);
     unsigned char hash[CRYPTO_HASH_SIZE];
 
-    fields.capacity = fields.limit;
-    etag.capacity = etag.limit;
     *console = (struct console){.page = rcbuf_copy(text)};
-    if (!find_between(text, STR("<style>"), STR("</style>"), &style) ||
-        !find_between(text, STR("<script>"), STR("</script>"), &script) ||
-        !crypto_sha256(text, hash))
+    if (!console->page || !crypto_sha256(text, hash))
         return false;
     buf_append(&etag, STR("\""));
     buf_append_hex(&etag, (struct str){(const char *)hash, 8});
     buf_append(&etag, STR("\""));
-    return console->page && !etag.failed && write_fields(&fields, str_of(&etag), style, script);
+    return buf_append(&etag, (struct str){"", 1}) && console_write_fields(&fields, console->etag);
 }
 
 /* RFC 9110, section 13.1.2. A proxy that compresses makes the tag a weak one. */
-static bool is_known(const struct http_request *request, struct str etag)
+static bool console_is_known(const struct console *console, const struct http_request *request)
 {
-    char room[sizeof "W/" + sizeof((struct console *)0)->etag];
-    struct buf weak = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-    struct str name = STR("If-None-Match");
+    char space[sizeof "W/" + sizeof console->etag];
+    struct buf weak = BUF_INIT(space);
+    struct str name = STR("If-None-Match"), etag = str_from(console->etag);
 
     buf_append(&weak, STR("W/"));
     buf_append(&weak, etag);
@@ -99,15 +79,15 @@ static bool is_known(const struct http_request *request, struct str etag)
 }
 
 struct rcbuf *console_respond(const struct console *console, const struct http_request *request,
-                              struct http_response *answer)
+                              struct http_response *response)
 {
-    bool known = is_known(request, str_from(console->etag));
+    bool known = console_is_known(console, request);
 
-    *answer = (struct http_response){.status = known ? 304 : 200,
-                                     .body = {console->page->bytes, console->page->length},
-                                     .type = "text/html; charset=utf-8",
-                                     .fields = console->fields,
-                                     .head = true};
+    *response = (struct http_response){.status = known ? 304 : 200,
+                                       .body = {console->page->bytes, console->page->length},
+                                       .type = "text/html; charset=utf-8",
+                                       .fields = console->fields,
+                                       .head = true};
     return known || str_equal(request->method, STR("HEAD")) ? NULL : console->page;
 }
 

@@ -1,33 +1,44 @@
-/* host.c - hosts as text. */
+/* host.c - hosts as text: addresses, names, HOST:PORT, networks, origins of pages.
+ *
+ * Pure functions of bytes that do not end in a NUL; nothing is allocated. inet_pton reads addresses
+ * from a bounded copy. Networks are IPv6: IPv4 ones are mapped (::ffff:0:0/96), so that one
+ * comparison serves both. An origin is read into views of its parts, then compared part by part:
+ * RFC 6454, section 5, except that "*." in an allowed one stands for all subdomains. */
 #include "host.h"
 
 #include <arpa/inet.h>
 #include <string.h>
 #include <sys/socket.h>
 
-/* RFC 1123, 2.1, and the underscore that containers' names have. A last label of digits alone would
- * make it an address with a mistake. */
+/* True if there are bytes, and all of them are ASCII letters, digits or one of `others`. */
+static bool host_is_made_of(struct str text, const char *others)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        char c = text.at[i];
+
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+              memchr(others, c, strlen(others))))
+            return false;
+    }
+    return text.length > 0;
+}
+
+/* RFC 1123, section 2.1, and '_', which names of containers have. A last label of digits alone
+ * would make it a mistyped address. */
 static bool host_is_name(struct str name)
 {
-    struct str rest = name;
-    bool good = true, number = false;
+    struct str rest = name, label = {0};
 
-    while (good && rest.at) {
-        struct str label = str_cut(&rest, '.');
-
-        number = true;
-        good = label.length > 0 && label.length <= 63 && label.at[0] != '-' &&
-               label.at[label.length - 1] != '-';
-        for (size_t i = 0; i < label.length && good; i++) {
-            char c = label.at[i];
-            bool digit = c >= '0' && c <= '9';
-
-            number = number && digit;
-            good =
-                digit || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
-        }
+    while (rest.at) {
+        label = str_cut(&rest, '.');
+        if (!host_is_made_of(label, "-_") || label.length > 63 || label.at[0] == '-' ||
+            label.at[label.length - 1] == '-')
+            return false;
     }
-    return good && !number;
+    for (size_t i = 0; i < label.length; i++)
+        if (label.at[i] < '0' || label.at[i] > '9')
+            return true;
+    return false;
 }
 
 static bool host_has(struct str text, char c)
@@ -35,7 +46,7 @@ static bool host_has(struct str text, char c)
     return text.length && memchr(text.at, c, text.length);
 }
 
-/* Copies a host, for inet_pton. */
+/* Copies a host that is short enough to be an address, for inet_pton. */
 static bool host_copy(struct str host, char text[INET6_ADDRSTRLEN])
 {
     if (host.length == 0 || host.length >= INET6_ADDRSTRLEN || host_has(host, '\0'))
@@ -110,4 +121,89 @@ bool host_next_network(struct str *rest, unsigned char address[16], unsigned *bi
     *bits = (unsigned)number + (ipv6 ? 0 : 96);
     *rest = after;
     return true;
+}
+
+/* --- origins (RFC 6454) ---------------------------------------------------------------------- */
+
+/* Views of its parts, the port filled in. */
+struct origin {
+    struct str scheme, host;
+    uint64_t port;   /* 0: none given, and the scheme has no default */
+    bool subdomains; /* of an entry: "*." stands before the host */
+};
+
+/* Reads "scheme://host[:port]"; one slash may end it. */
+static bool host_read_origin(struct str text, struct origin *origin)
+{
+    struct str rest = text, host;
+    bool brackets;
+
+    *origin = (struct origin){.scheme = str_cut(&rest, ':')};
+    if (rest.length < 3 || memcmp(rest.at, "//", 2) != 0)
+        return false;
+    rest = (struct str){rest.at + 2, rest.length - 2};
+    if (rest.at[rest.length - 1] == '/')
+        rest.length--;
+    origin->subdomains = rest.length > 2 && memcmp(rest.at, "*.", 2) == 0;
+    if (origin->subdomains)
+        rest = (struct str){rest.at + 2, rest.length - 2};
+    brackets = rest.length && *rest.at == '[';
+    origin->host = host = str_cut(&rest, brackets ? ']' : ':');
+    if (brackets) {
+        if (origin->subdomains)
+            return false;
+        host = (struct str){host.at + 1, host.length - 1};
+        origin->host.length++;
+        if (!rest.at || (rest.length && *rest.at != ':')) /* what is behind the bracket */
+            return false;
+        rest = rest.length ? (struct str){rest.at + 1, rest.length - 1} : (struct str){0};
+    }
+    if (str_equal_nocase(origin->scheme, STR("http")))
+        origin->port = 80;
+    else if (str_equal_nocase(origin->scheme, STR("https")))
+        origin->port = 443;
+    return host_is_made_of(origin->scheme, "+-.") &&
+           host_is_made_of(host, brackets ? ":." : "-._") &&
+           (!rest.at || (str_number(rest, 65535, &origin->port) && origin->port));
+}
+
+bool host_origin_is_good(struct str entry)
+{
+    struct origin origin;
+
+    if (str_equal(entry, STR("*")) || str_equal_nocase(entry, STR("null")))
+        return true;
+    return host_read_origin(entry, &origin) && !str_equal_nocase(origin.scheme, STR("ws")) &&
+           !str_equal_nocase(origin.scheme, STR("wss"));
+}
+
+static bool host_origin_matches(const struct origin *allowed, const struct origin *origin)
+{
+    struct str host = origin->host;
+
+    if (allowed->subdomains) {
+        if (host.length <= allowed->host.length + 1)
+            return false;
+        host = (struct str){host.at + host.length - allowed->host.length, allowed->host.length};
+        if (host.at[-1] != '.')
+            return false;
+    }
+    return !origin->subdomains && str_equal_nocase(allowed->host, host) &&
+           str_equal_nocase(allowed->scheme, origin->scheme) && allowed->port == origin->port;
+}
+
+bool host_origin_is_allowed(struct str list, struct str origin)
+{
+    struct str rest = list, entry;
+    struct origin allowed, asked;
+    bool known = host_read_origin(origin, &asked);
+
+    if (list.length == 0)
+        return true;
+    while ((entry = str_entry(&rest)).length)
+        if (str_equal(entry, STR("*")) ||
+            (str_equal_nocase(entry, STR("null")) && str_equal(origin, STR("null"))) ||
+            (known && host_read_origin(entry, &allowed) && host_origin_matches(&allowed, &asked)))
+            return true;
+    return false;
 }

@@ -1,129 +1,181 @@
-/* hub.h - the clients, users, groups and systems of this node; turns a command into queued frames.
+/* hub.h - commands, what comes of them, and the frames, closes and notices they cause on this node.
  *
- * A system, a user and a group are all the same thing: an audience, a set of clients with a name
- * inside a system. A frame is encoded once and queued, by reference, to each member.
- * On a node that is alone it tells the members of a group who comes and goes: who comes at once,
- * who has gone when hub_flush_notices is called, so that many who go together are not told of each
- * other. In a cluster it tells that its hooks, which reach the members on other nodes too. Refuses:
- * client ids that are forged or another system's; they look like those of clients that have gone. A
- * client too slow for what it is sent is ended; nobody else is delayed. */
+ * api makes commands, hub applies them, a cluster carries them between nodes. A frame is encoded
+ * once and queued, by reference, on each member of a channel. Members of a group are notified of
+ * joins (code 1001) at once and of leaves (1002) when hub_flush_notices is called, so that clients
+ * that leave together are not notified of each other. In a cluster its hooks notify instead, for
+ * they reach members on other nodes too.
+ * Refuses: client ids that are forged or another system's; they look like those of clients that are
+ * gone. A client that reads too slowly for what it is sent is closed; no other is delayed. */
 #ifndef WSPUSH_HUB_H
 #define WSPUSH_HUB_H
 
-#include "command.h"
+#include "channel.h"
 #include "config.h"
 #include "conn.h"
 #include "crypto.h"
+#include "json.h"
 #include "log.h"
 #include "table.h"
 #include "ws.h"
 
 #define HUB_ID_LENGTH 16 /* of a client id on a node that is alone */
 
-enum channel_kind { CHANNEL_SYSTEM, CHANNEL_USER, CHANNEL_GROUP };
+/* --- commands and results -------------------------------------------------------------------- */
 
-enum presence_kind {
-    PRESENCE_JOIN,   /* a client has come to a channel */
-    PRESENCE_LEAVE,  /* it has left, or gone */
-    PRESENCE_REFRESH /* it is still there, and what is recorded of it may have changed or be lost */
+enum command_kind {
+    COMMAND_SEND_TO_CLIENT,
+    COMMAND_SEND_TO_CLIENTS,
+    COMMAND_SEND_TO_GROUP,
+    COMMAND_SEND_TO_USER,
+    COMMAND_SEND_TO_SYSTEM,
+    COMMAND_BIND,
+    COMMAND_UNBIND,
+    COMMAND_ONLINE_LIST,
+    COMMAND_CLOSE_CLIENT,
+    COMMAND_CLIENT_INFO
 };
 
-/* What has become of a client in a group (or, if the group is empty, in its system). All views are
- * the hub's, and valid during the call. */
+/* A checked command; its maker owns all views. Those marked JSON are values as they were sent, not
+ * decoded; empty means absent. */
+struct command {
+    enum command_kind kind;
+    struct str system;
+
+    struct json_value client; /* client id; JSON */
+    struct str clients;       /* JSON array of client ids: to send to, or to leave out */
+    struct str group, user;
+    struct str extend;
+    bool has_user,
+        has_extend; /* BIND: an empty one takes the old one off, an absent one does not */
+
+    int64_t code;                                /* of the message to push */
+    struct str msg, data, send_user, message_id; /* JSON */
+
+    unsigned close_code;
+    struct str reason;
+};
+
+/* The codes of the contract. */
+enum result_code {
+    RESULT_SUCCESS = 0,
+    RESULT_MALFORMED = -1,
+    RESULT_UNKNOWN_SYSTEM = -1001,
+    RESULT_NO_TOKEN = -1002,
+    RESULT_OFFLINE = -1003,
+    RESULT_REGISTERED = -1004,
+    RESULT_DENIED = -1005,
+    RESULT_LIMIT = -1006,
+    RESULT_UNREACHABLE = -1007,
+    NOTICE_ONLINE = 1001,
+    NOTICE_OFFLINE = 1002
+};
+
+/* What came of a command. */
+struct result {
+    enum result_code code;
+    const char *error; /* in plain English, if code is not success */
+    uint64_t matched;  /* clients the command was for */
+    uint64_t queued;   /* of them: clients the message is on its way to */
+    uint64_t dropped;  /* of them: clients too slow to take it */
+    uint64_t count;    /* entries of `list` */
+    struct buf list;   /* JSON: client ids separated by commas (online, or failed to reach); for
+                          COMMAND_CLIENT_INFO the one object */
+};
+
+/* True for the codes that a client may be closed with: 1000, and 3000 to 4999 but for 4400 to 4499,
+ * which are wspush's own. */
+bool hub_may_close_with(int64_t code);
+
+/* Appends the frame that a send pushes: {"code":…,"msg":…,"data":…} and what belongs behind it. */
+bool hub_write_push(struct buf *out, const struct command *command);
+
+/* Appends the envelope {"code":…,"msg":"…","data":…}; `data` is JSON, empty gives []. */
+bool hub_write_envelope(struct buf *out, int code, struct str msg, struct str data);
+
+/* --- hooks of a cluster ---------------------------------------------------------------------- */
+
+enum presence_kind {
+    PRESENCE_JOIN,   /* a client was added to a channel */
+    PRESENCE_LEAVE,  /* it was removed */
+    PRESENCE_REFRESH /* it is still there; its presence record may have changed or be lost */
+};
+
+/* What became of a client in a group (or, if the group is empty, in its system). The hub owns the
+ * views, which are valid during the call. */
 struct hub_presence {
     enum presence_kind kind;
-    bool notify; /* the members are to be told: 1001 of a join, 1002 of a leave */
+    bool notify; /* send the members 1001 of a join, 1002 of a leave */
     struct str system, group;
     struct str id;          /* the client's; JSON */
     struct str client_json; /* {"clientId":…,"userId":…,"extend":…} and in a group "groupName":… */
 };
 
-/* What a hub asks of the cluster it is part of, and tells it. The calls are made in the middle of a
- * command: they must not call the hub. */
+/* Bytes of a client id in a cluster: base64 without padding. */
+#define HUB_ID_TEXT 68
+
+/* What a hub asks its cluster and reports to it; called in the middle of a command: a hook must not
+ * call the hub. */
 struct hub_hooks {
     void *state;
     /* Writes the id of the client with this number. False if that fails. */
-    bool (*seal_id)(void *state, uint64_t number, char id[CRYPTO_ID_TEXT]);
+    bool (*seal_id)(void *state, uint64_t number, char id[HUB_ID_TEXT]);
     /* Opens an id of this node: JSON, a string. False for every other value. */
     bool (*open_id)(void *state, struct json_value id, uint64_t *number);
-    /* A channel got its first member here, or has lost its last one. */
+    /* A channel got its first member here, or lost its last one. */
     void (*change_channel)(void *state, enum channel_kind kind, struct str system, struct str name,
                            bool exists);
     void (*change_presence)(void *state, const struct hub_presence *presence);
 };
 
-/* The close codes that are counted each; all others together are the last. */
+/* --- the hub --------------------------------------------------------------------------------- */
+
+/* The close codes that are counted each; the last count is that of all others. */
 #define HUB_CLOSE_CODES 10
 extern const uint16_t hub_close_codes[HUB_CLOSE_CODES];
 
-#define HUB_LOST 1006 /* stands for a close code where a connection ended without a close frame */
-
-/* What a hub counts. */
 struct hub_counts {
-    uint64_t sent;    /* messages queued for clients: their ids, pushes and notices, */
-    uint64_t dropped; /* and not queued, for their clients were too slow */
-    uint64_t slow;    /* clients ended for that */
+    uint64_t sent;    /* messages queued for clients: their ids, pushes and notices */
+    uint64_t dropped; /* messages not queued because their clients were too slow */
+    uint64_t slow;    /* clients closed for that */
     uint64_t closes[HUB_CLOSE_CODES + 1];
 };
 
 struct hub {
     const struct config *config;
     const struct log *log;
-    uint32_t seed;
     int64_t now; /* unix seconds; the owner keeps it right */
     struct hub_counts counts;
-    size_t kinds[CHANNEL_GROUP + 1];         /* audiences of each kind */
-    struct table clients;                    /* by number */
-    struct table audiences;                  /* by kind, system and name */
-    struct client *slow;                     /* to be ended once the present command is done */
-    struct audience *to_tell, *last_to_tell; /* those whose members have notices coming, in turn */
-    const struct hub_hooks *hooks;           /* in a cluster, else NULL */
+    size_t kinds[CHANNEL_GROUP + 1]; /* channels of each kind */
+    struct channels channels;
+    const struct hub_hooks *hooks; /* NULL on a node that is alone; set before the first client */
+};
+
+/* How a client ends. */
+enum hub_end {
+    HUB_END_LOST,   /* its connection ended without a close frame */
+    HUB_END_PEER,   /* it sent a close frame and is sent one back */
+    HUB_END_CLOSED, /* this server closes it, behind what is queued */
+    HUB_END_SLOW    /* the same, but what is queued is dropped */
 };
 
 /* Prepares a hub. False if there are no random bytes. */
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log);
 
-/* Makes the hub one of a cluster, before its first client. The hooks must outlive it. */
-void hub_set_hooks(struct hub *hub, const struct hub_hooks *hooks);
-
-/* True if notices to a group (without a name: to the system) are told here: it has members, and no
- * more than max_members. */
-bool hub_may_notify(struct hub *hub, struct str system, struct str group);
-
-#define HUB_REPORT_BATCH 1000 /* memberships */
-
-/* Reports PRESENCE_REFRESH to the cluster for each client in each group (or its system, by the
- * scope). `told`: the members get 1001 again, if they got 1002. One call reports about
- * HUB_REPORT_BATCH of them: returns true while there are more. `scan` is zeroed before the first.
+/* Makes a client of a connection whose handshake is done: queues its id as the first frame, and
+ * notifies the system if that is the configured scope. False without memory: nothing has changed.
  */
-bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool told);
-
-/* Makes a client of a connection whose handshake is done: it gets its id as the first frame, and
- * the system is told if the configuration says so. False if there was no memory: nothing has
- * changed. */
 bool hub_connect(struct hub *hub, struct conn *conn, struct str system);
 
-/* Sends a client its id: the first frame that it gets, and again when it asks. False without
- * memory, or if the client is too slow to take it. */
+/* Ends a client and frees it: takes it out of its channels, whose members are notified, and, unless
+ * it is lost, queues a close frame with the code and, unless it echoes one, the reason. The code of
+ * a lost client is WS_CLOSE_ABNORMAL. */
+void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
+                    struct str reason);
+
+/* Sends a client its id: its first frame, and again when it asks. False without memory, or if the
+ * client is too slow to take it. */
 bool hub_send_id(struct hub *hub, const struct client *client);
-
-/* Tells members who has left, up to `frames` of them or a few more; who has left meanwhile is not
- * told. True if there is more to tell. */
-bool hub_flush_notices(struct hub *hub, size_t frames);
-
-/* The connection of this client has ended without a close frame, and `why` is for the log: it
- * leaves everything, and those who are to know are told. Frees the client. */
-void hub_disconnect(struct hub *hub, struct client *client, const char *why);
-
-/* Ends a client from this side: as hub_disconnect, and its connection gets a close frame behind
- * what is queued. */
-void hub_end(struct hub *hub, struct client *client, unsigned code, struct str reason);
-
-/* The same for one that has sent a close frame, and gets one back. */
-void hub_end_closed(struct hub *hub, struct client *client, unsigned code);
-
-/* Ends a client that is too slow: as hub_end, with 1013, but what is queued is dropped. */
-void hub_end_slow(struct hub *hub, struct client *client);
 
 /* True if a client of this system and id is online here. */
 bool hub_is_online(const struct hub *hub, struct str system, struct json_value id);
@@ -131,8 +183,23 @@ bool hub_is_online(const struct hub *hub, struct str system, struct json_value i
 /* Does what a command says. `result` must be zeroed; its list is the caller's to free. */
 void hub_apply(struct hub *hub, const struct command *command, struct result *result);
 
-/* Queues a message to one connection outside of the hub's own sends (a pong, a refusal); the text
- * is encoded as one frame. False when there is no memory or the queue is full. */
+/* Sends pending notices of leaves, up to `frames` of them or a few more. True if there are more. */
+bool hub_flush_notices(struct hub *hub, size_t frames);
+
+/* True if members of a group (without a name: of the system) are notified here: it has members, and
+ * no more than max_members. */
+bool hub_may_notify(struct hub *hub, struct str system, struct str group);
+
+#define HUB_REFRESH_BATCH 1000 /* subscriptions */
+
+/* Reports PRESENCE_REFRESH to the cluster for each client in each group (or its system, by the
+ * scope). `notify`: the members get 1001 again, if they got 1002. One call reports about
+ * HUB_REFRESH_BATCH of them: returns true while there are more. `scan` is zeroed before the first.
+ */
+bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool notify);
+
+/* Queues one frame on one connection, outside of commands (a pong, a rejection). False without
+ * memory or when the queue is full. */
 bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload);
 
 /* Queues a close frame, behind which nothing more is queued. */

@@ -1,11 +1,19 @@
-/* json.c - RFC 8259, strictly, in one linear pass without recursion. */
+/* json.c - RFC 8259, strictly, in one linear pass without recursion.
+ *
+ * The parser steps over values: scalars are checked and skipped, containers are entered and left.
+ * It needs no stack but one bit per level, whether the container there is an object, which is why
+ * depth is limited to 64. Of the outermost object's members, those that the caller wants are noted
+ * as views from their first byte to their last; everything else is only checked.
+ *
+ * A text is checked as UTF-8 first, so strings need no further look at their bytes. Functions that
+ * take a json_value rely on its text having passed json_parse_object, and do not check it again. */
 #include "json.h"
 
 #include <string.h>
 
 #define ESCAPED_NAME_MAX 64 /* bytes of a wanted name that is written with escapes */
 
-struct parser {
+struct json_parser {
     const char *begin, *at, *end;
     const char *reason;
 
@@ -17,62 +25,51 @@ struct parser {
     struct json_field *field; /* the wanted member whose value is being read, or NULL */
 };
 
-static bool fail(struct parser *p, const char *reason)
+static bool json_fail(struct json_parser *p, const char *reason)
 {
     p->reason = reason;
     return false;
 }
 
-static void skip_space(struct parser *p)
+static void json_skip_space(struct json_parser *p)
 {
     while (p->at < p->end && (*p->at == ' ' || *p->at == '\t' || *p->at == '\n' || *p->at == '\r'))
         p->at++;
 }
 
 /* The byte here, or 0 at the end: no token begins with 0. */
-static char peek(const struct parser *p)
+static char json_peek(const struct json_parser *p)
 {
     return p->at < p->end ? *p->at : '\0';
 }
 
-static int hex_digit(char c)
+/* Steps over the next byte if it is `c`, which is not NUL. */
+static bool json_take(struct json_parser *p, char c)
 {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
+    if (json_peek(p) != c)
+        return false;
+    p->at++;
+    return true;
 }
 
-static bool skip_escape(struct parser *p)
+static bool json_skip_escape(struct json_parser *p)
 {
     size_t digits = 4;
 
     p->at++;
-    switch (peek(p)) {
-    case '"':
-    case '\\':
-    case '/':
-    case 'b':
-    case 'f':
-    case 'n':
-    case 'r':
-    case 't':
+    if (p->at < p->end && memchr("\"\\/bfnrt", *p->at, 8)) {
         p->at++;
         return true;
-    case 'u':
-        for (p->at++; digits > 0; digits--, p->at++)
-            if (hex_digit(peek(p)) < 0)
-                return fail(p, "\\u needs four hex digits");
-        return true;
-    default:
-        return fail(p, "unknown escape in a string");
     }
+    if (!json_take(p, 'u'))
+        return json_fail(p, "unknown escape in a string");
+    for (; digits > 0; digits--, p->at++)
+        if (str_hex_digit(json_peek(p)) < 0)
+            return json_fail(p, "\\u needs four hex digits");
+    return true;
 }
 
-static bool skip_string(struct parser *p)
+static bool json_skip_string(struct json_parser *p)
 {
     p->at++;
     while (p->at < p->end) {
@@ -83,102 +80,87 @@ static bool skip_string(struct parser *p)
             return true;
         }
         if (c < 0x20)
-            return fail(p, "control byte in a string");
+            return json_fail(p, "control byte in a string");
         if (c != '\\')
             p->at++;
-        else if (!skip_escape(p))
+        else if (!json_skip_escape(p))
             return false;
     }
-    return fail(p, "string without an end");
+    return json_fail(p, "string without an end");
 }
 
-static size_t skip_digits(struct parser *p)
+static size_t json_skip_digits(struct json_parser *p)
 {
     const char *from = p->at;
 
-    while (peek(p) >= '0' && peek(p) <= '9')
+    while (json_peek(p) >= '0' && json_peek(p) <= '9')
         p->at++;
     return (size_t)(p->at - from);
 }
 
-static bool skip_number(struct parser *p)
+static bool json_skip_number(struct json_parser *p)
 {
-    if (peek(p) == '-')
-        p->at++;
-    if (peek(p) == '0')
-        p->at++;
-    else if (skip_digits(p) == 0)
-        return fail(p, "digit expected");
-    if (peek(p) == '.') {
-        p->at++;
-        if (skip_digits(p) == 0)
-            return fail(p, "digit expected after the point");
-    }
-    if (peek(p) == 'e' || peek(p) == 'E') {
-        p->at++;
-        if (peek(p) == '+' || peek(p) == '-')
-            p->at++;
-        if (skip_digits(p) == 0)
-            return fail(p, "digit expected in the exponent");
+    json_take(p, '-');
+    if (!json_take(p, '0') && json_skip_digits(p) == 0)
+        return json_fail(p, "digit expected");
+    if (json_take(p, '.') && json_skip_digits(p) == 0)
+        return json_fail(p, "digit expected after the point");
+    if (json_take(p, 'e') || json_take(p, 'E')) {
+        if (!json_take(p, '+'))
+            json_take(p, '-');
+        if (json_skip_digits(p) == 0)
+            return json_fail(p, "digit expected in the exponent");
     }
     return true;
 }
 
-static bool skip_word(struct parser *p, struct str word)
+static bool json_skip_word(struct json_parser *p, struct str word)
 {
     if ((size_t)(p->end - p->at) < word.length || memcmp(p->at, word.at, word.length) != 0)
-        return fail(p, "value expected");
+        return json_fail(p, "value expected");
     p->at += word.length;
     return true;
 }
 
-static bool skip_scalar(struct parser *p)
+static bool json_skip_scalar(struct json_parser *p)
 {
-    switch (peek(p)) {
+    switch (json_peek(p)) {
     case '"':
-        return skip_string(p);
+        return json_skip_string(p);
     case 't':
-        return skip_word(p, STR("true"));
+        return json_skip_word(p, STR("true"));
     case 'f':
-        return skip_word(p, STR("false"));
+        return json_skip_word(p, STR("false"));
     case 'n':
-        return skip_word(p, STR("null"));
+        return json_skip_word(p, STR("null"));
     default:
-        if (peek(p) == '-' || (peek(p) >= '0' && peek(p) <= '9'))
-            return skip_number(p);
-        return fail(p, "value expected");
+        if (json_peek(p) == '-' || (json_peek(p) >= '0' && json_peek(p) <= '9'))
+            return json_skip_number(p);
+        return json_fail(p, "value expected");
     }
 }
 
-static enum json_type type_of(char first)
+/* The type of a value by its first byte. */
+static enum json_type json_type_of(char first)
 {
-    switch (first) {
-    case '{':
-        return JSON_OBJECT;
-    case '[':
-        return JSON_ARRAY;
-    case '"':
-        return JSON_STRING;
-    case 't':
-    case 'f':
-        return JSON_BOOLEAN;
-    case 'n':
-        return JSON_NULL;
-    default:
-        return JSON_NUMBER;
-    }
+    return first == '{'                   ? JSON_OBJECT
+           : first == '['                 ? JSON_ARRAY
+           : first == '"'                 ? JSON_STRING
+           : first == 't' || first == 'f' ? JSON_BOOLEAN
+           : first == 'n'                 ? JSON_NULL
+                                          : JSON_NUMBER;
 }
 
-static uint32_t read_hex4(const char *at)
+static uint32_t json_read_hex4(const char *at)
 {
     uint32_t value = 0;
 
     for (int i = 0; i < 4; i++)
-        value = value << 4 | (uint32_t)hex_digit(at[i]);
+        value = value << 4 | (uint32_t)str_hex_digit(at[i]);
     return value;
 }
 
-static bool append_code_point(struct buf *out, uint32_t point)
+static bool json_append_code_point(struct buf *out, uint32_t point)
 {
     char bytes[4];
     size_t length = point < 0x80 ? 1 : point < 0x800 ? 2 : point < 0x10000 ? 3 : 4;
@@ -190,9 +172,9 @@ static bool append_code_point(struct buf *out, uint32_t point)
     return buf_append(out, (struct str){bytes, length});
 }
 
-/* Decodes the escape at `at` (of a checked string) and returns how many bytes it takes. A
- * surrogate without its other half comes out as itself. */
-static size_t decode_escape(const char *at, const char *end, uint32_t *point)
+/* Decodes the escape at `at`, of a checked string, and returns its length in bytes. A surrogate
+ * without its other half comes out as itself. */
+static size_t json_decode_escape(const char *at, const char *end, uint32_t *point)
 {
     static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
 
@@ -200,9 +182,9 @@ static size_t decode_escape(const char *at, const char *end, uint32_t *point)
         *point = (unsigned char)meant[strchr(plain, at[1]) - plain];
         return 2;
     }
-    *point = read_hex4(at + 2);
+    *point = json_read_hex4(at + 2);
     if (*point >= 0xd800 && *point < 0xdc00 && end - at >= 12 && at[6] == '\\' && at[7] == 'u') {
-        uint32_t low = read_hex4(at + 8);
+        uint32_t low = json_read_hex4(at + 8);
 
         if (low >= 0xdc00 && low < 0xe000) {
             *point = 0x10000 + ((*point - 0xd800) << 10) + (low - 0xdc00);
@@ -213,7 +195,7 @@ static size_t decode_escape(const char *at, const char *end, uint32_t *point)
 }
 
 /* Appends what the bytes between a string's quotes mean. False for half a surrogate pair. */
-static bool decode(struct str inner, struct buf *out)
+static bool json_decode(struct str inner, struct buf *out)
 {
     const char *at = inner.at, *end = inner.at + inner.length;
 
@@ -225,24 +207,24 @@ static bool decode(struct str inner, struct buf *out)
             return buf_append(out, (struct str){at, (size_t)(end - at)});
         if (!buf_append(out, (struct str){at, (size_t)(escape - at)}))
             return false;
-        at = escape + decode_escape(escape, end, &point);
-        if ((point >= 0xd800 && point < 0xe000) || !append_code_point(out, point))
+        at = escape + json_decode_escape(escape, end, &point);
+        if ((point >= 0xd800 && point < 0xe000) || !json_append_code_point(out, point))
             return false;
     }
     return true;
 }
 
-/* A key of the outermost object, without its quotes: finds out whether it is wanted. False if it
- * has been there before. */
-static bool note_member(struct parser *p, struct str name)
+/* Finds out whether a key of the outermost object, without its quotes, is wanted. False if it was
+ * there before. */
+static bool json_note_member(struct json_parser *p, struct str name)
 {
-    char room[ESCAPED_NAME_MAX];
-    struct buf meant = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    char space[ESCAPED_NAME_MAX];
+    struct buf meant = BUF_INIT(space);
 
     p->field = NULL;
     if (memchr(name.at, '\\', name.length)) {
-        if (!decode(name, &meant))
-            return true; /* no name that is wanted */
+        if (!json_decode(name, &meant))
+            return true; /* longer than any wanted name, or no UTF-8 */
         name = str_of(&meant);
     }
     for (size_t i = 0; i < p->field_count; i++)
@@ -252,167 +234,146 @@ static bool note_member(struct parser *p, struct str name)
 }
 
 /* Reads `"key" :`. */
-static bool read_key(struct parser *p)
+static bool json_read_key(struct json_parser *p)
 {
     const char *from = p->at + 1;
 
-    if (peek(p) != '"')
-        return fail(p, "key expected");
-    if (!skip_string(p))
+    if (json_peek(p) != '"')
+        return json_fail(p, "key expected");
+    if (!json_skip_string(p))
         return false;
-    if (p->depth == 1 && !note_member(p, (struct str){from, (size_t)(p->at - from) - 1})) {
+    if (p->depth == 1 && !json_note_member(p, (struct str){from, (size_t)(p->at - from) - 1})) {
         p->at = from;
-        return fail(p, "duplicate key");
+        return json_fail(p, "duplicate key");
     }
-    skip_space(p);
-    if (peek(p) != ':')
-        return fail(p, "colon expected");
-    p->at++;
-    skip_space(p);
+    json_skip_space(p);
+    if (!json_take(p, ':'))
+        return json_fail(p, "colon expected");
+    json_skip_space(p);
     return true;
 }
 
-/* Enters an array or object; *empty if it ends at once and has been left again. */
-static bool open_container(struct parser *p, bool *empty)
+static bool json_in_object(const struct json_parser *p)
+{
+    return p->is_object >> (p->depth - 1) & 1;
+}
+
+/* Enters an array or object. An empty one is left at once, which sets *whole. */
+static bool json_open_container(struct json_parser *p, bool *whole)
 {
     bool object = *p->at == '{';
     uint64_t bit;
 
     if (p->depth == JSON_DEPTH)
-        return fail(p, "nested too deeply");
-    bit = (uint64_t)1 << p->depth;
+        return json_fail(p, "nested too deeply");
+    bit = (uint64_t)1 << p->depth++;
     p->is_object = object ? p->is_object | bit : p->is_object & ~bit;
-    p->depth++;
     p->at++;
-    skip_space(p);
-    *empty = peek(p) == (object ? '}' : ']');
-    if (*empty) {
-        p->at++;
-        p->depth--;
-        return true;
-    }
-    return !object || read_key(p);
+    json_skip_space(p);
+    *whole = json_take(p, object ? '}' : ']');
+    p->depth -= *whole;
+    return *whole || !object || json_read_key(p);
 }
 
-static bool in_object(const struct parser *p)
-{
-    return p->is_object >> (p->depth - 1) & 1;
-}
-
-/* Behind a value: leaves the containers that end here, up to a comma or to the end of all. */
-static bool after_value(struct parser *p, bool *done)
+/* Behind a value: leaves the containers that end here. *done if none is left, else the next value
+ * follows. */
+static bool json_after_value(struct json_parser *p, bool *done)
 {
     for (;;) {
-        if (p->depth == 1 && p->field)
+        if (p->depth == 1 && p->field) {
             p->field->value.text.length = (size_t)(p->at - p->field->value.text.at);
-        if (p->depth == 1)
             p->field = NULL;
-        skip_space(p);
+        }
         *done = p->depth == 0;
         if (*done)
-            return p->at == p->end || fail(p, "more text after the value");
-        if (peek(p) == ',') {
-            p->at++;
-            skip_space(p);
-            return !in_object(p) || read_key(p);
+            return true;
+        json_skip_space(p);
+        if (json_take(p, ',')) {
+            json_skip_space(p);
+            return !json_in_object(p) || json_read_key(p);
         }
-        if (peek(p) != (in_object(p) ? '}' : ']'))
-            return fail(p, in_object(p) ? "comma or } expected" : "comma or ] expected");
-        p->at++;
+        if (!json_take(p, json_in_object(p) ? '}' : ']'))
+            return json_fail(p, json_in_object(p) ? "comma or } expected" : "comma or ] expected");
         p->depth--;
     }
 }
 
-static bool read_document(struct parser *p)
+/* Steps over one value with everything in it. */
+static bool json_skip_value(struct json_parser *p)
 {
     bool done = false;
 
-    skip_space(p);
-    if (peek(p) != '{')
-        return fail(p, "a JSON object is expected");
     while (!done) {
+        char first = json_peek(p);
         bool whole = true;
 
         if (p->depth == 1 && p->field)
-            p->field->value = (struct json_value){type_of(peek(p)), {p->at, 0}};
-        if (peek(p) == '{' || peek(p) == '[') {
-            if (!open_container(p, &whole))
-                return false;
-        } else if (!skip_scalar(p)) {
+            p->field->value = (struct json_value){json_type_of(first), {p->at, 0}};
+        if (first == '{' || first == '[' ? !json_open_container(p, &whole) : !json_skip_scalar(p))
             return false;
-        }
-        if (whole && !after_value(p, &done))
+        if (whole && !json_after_value(p, &done))
             return false;
     }
     return true;
 }
 
-static bool fail_utf8(struct parser *p)
+static bool json_read_document(struct json_parser *p)
+{
+    json_skip_space(p);
+    if (json_peek(p) != '{')
+        return json_fail(p, "a JSON object is expected");
+    if (!json_skip_value(p))
+        return false;
+    json_skip_space(p);
+    return p->at == p->end || json_fail(p, "more text after the value");
+}
+
+static bool json_fail_utf8(struct json_parser *p)
 {
     struct utf8 state = {0};
 
     while (p->at < p->end && utf8_feed(&state, (struct str){p->at, 1}))
         p->at++;
-    return fail(p, "not valid UTF-8");
+    return json_fail(p, "not valid UTF-8");
 }
 
 bool json_parse_object(struct str text, struct json_field *fields, size_t count,
                        struct json_error *error)
 {
-    struct parser p = {.begin = text.at,
-                       .at = text.at,
-                       .end = text.length ? text.at + text.length : text.at,
-                       .fields = fields,
-                       .field_count = count};
+    struct json_parser p = {.begin = text.at,
+                            .at = text.at,
+                            .end = text.length ? text.at + text.length : text.at,
+                            .fields = fields,
+                            .field_count = count};
     bool good;
 
     for (size_t i = 0; i < count; i++)
         fields[i].value = (struct json_value){0};
-    good = utf8_valid(text) ? read_document(&p) : fail_utf8(&p);
+    good = utf8_valid(text) ? json_read_document(&p) : json_fail_utf8(&p);
     if (!good)
         *error = (struct json_error){p.reason, (size_t)(p.at - p.begin)};
     return good;
 }
 
-/* Moves over one value of a text that is known to be good. */
-static void skip_checked(struct parser *p)
-{
-    unsigned depth = 0;
-
-    do {
-        char c = *p->at;
-
-        if (c == '"') {
-            skip_string(p);
-        } else {
-            depth += c == '{' || c == '[';
-            depth -= c == '}' || c == ']';
-            p->at++;
-        }
-    } while (depth > 0);
-    while (p->at < p->end && !strchr(",]} \t\r\n", *p->at))
-        p->at++;
-}
-
 bool json_next_element(struct str *rest, struct json_value *element)
 {
-    struct parser p = {.begin = rest->at, .at = rest->at};
+    struct json_parser p = {.begin = rest->at, .at = rest->at};
     const char *from;
 
     if (rest->length == 0)
         return false;
     p.end = rest->at + rest->length;
     p.at++; /* the bracket, or the comma before this element */
-    skip_space(&p);
-    if (peek(&p) == ']') {
+    json_skip_space(&p);
+    if (json_peek(&p) == ']') {
         *rest = (struct str){0};
         return false;
     }
     from = p.at;
-    skip_checked(&p);
-    *element = (struct json_value){type_of(*from), {from, (size_t)(p.at - from)}};
-    skip_space(&p);
-    *rest = (struct str){p.at, peek(&p) == ',' ? (size_t)(p.end - p.at) : 0};
+    json_skip_value(&p);
+    *element = (struct json_value){json_type_of(*from), {from, (size_t)(p.at - from)}};
+    json_skip_space(&p);
+    *rest = (struct str){p.at, json_peek(&p) == ',' ? (size_t)(p.end - p.at) : 0};
     return true;
 }
 
@@ -420,7 +381,7 @@ bool json_decode_string(struct json_value value, struct buf *out)
 {
     if (value.type != JSON_STRING)
         return false;
-    return decode((struct str){value.text.at + 1, value.text.length - 2}, out);
+    return json_decode((struct str){value.text.at + 1, value.text.length - 2}, out);
 }
 
 bool json_decode_integer(struct json_value value, int64_t *number)
@@ -432,7 +393,7 @@ bool json_decode_integer(struct json_value value, int64_t *number)
     if (value.type != JSON_NUMBER)
         return false;
     if (negative)
-        digits = (struct str){digits.at + 1, digits.length - 1};
+        digits = str_skip(digits, 1);
     if (!str_number(digits, (uint64_t)INT64_MAX + negative, &size))
         return false;
     *number = negative ? (size ? -1 - (int64_t)(size - 1) : 0) : (int64_t)size;
@@ -446,24 +407,19 @@ bool json_is_true(struct json_value value)
 
 bool json_append_quoted(struct buf *out, struct str text)
 {
-    static const char hex[] = "0123456789abcdef";
     size_t from = 0;
 
     buf_append(out, STR("\""));
     for (size_t i = 0; i < text.length; i++) {
         unsigned char c = (unsigned char)text.at[i];
-        char escaped[] = {'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]};
 
         if (c >= 0x20 && c != '"' && c != '\\')
             continue;
         buf_append(out, (struct str){text.at + from, i - from});
-        if (c < 0x20)
-            buf_append(out, (struct str){escaped, sizeof escaped});
-        else
-            buf_append(out, c == '"' ? STR("\\\"") : STR("\\\\"));
+        buf_print(out, c < 0x20 ? "\\u%04x" : "\\%c", c);
         from = i + 1;
     }
     if (from < text.length)
-        buf_append(out, (struct str){text.at + from, text.length - from});
+        buf_append(out, str_skip(text, from));
     return buf_append(out, STR("\""));
 }

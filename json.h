@@ -1,11 +1,10 @@
 /* json.h - RFC 8259, strictly: one linear pass over a text that is checked whole and never copied.
  *
- * The pass notes where the wanted members of the outermost object are; values stay views of the
- * text, so that what was sent can be passed on byte for byte.
- * Needs no memory.
- * Refuses: everything that RFC 8259 does, and a wanted member that is there twice (compared after
- * unescaping; what stands twice further inside is its receiver's business), invalid UTF-8, nesting
- * deeper than JSON_DEPTH. */
+ * The pass notes where the wanted members of the outermost object are. Values stay views of the
+ * text, so they can be passed on byte for byte. No memory is allocated.
+ *
+ * Rejects what RFC 8259 does, invalid UTF-8, nesting deeper than JSON_DEPTH, and a wanted member
+ * that is there twice, compared after unescaping. Other duplicates are the receiver's business. */
 #ifndef WSPUSH_JSON_H
 #define WSPUSH_JSON_H
 
@@ -35,20 +34,19 @@ struct json_field {
     struct json_value value; /* set by json_parse_object; JSON_NONE if there is no such member */
 };
 
-/* What is wrong with a text, and how many bytes in. */
+/* What is wrong with a text, and at which byte, counted from 0. */
 struct json_error {
     const char *reason;
     size_t offset;
 };
 
-/* Checks `text`, which must be one object, and finds `count` members of it by name; other members
- * are checked and ignored. True if the text is good; else false with *error set, and the values
- * mean nothing. */
+/* Checks `text`, which must be one object, and finds `count` members of it by name; others are
+ * checked and ignored. False: *error is set, and the values are meaningless. */
 bool json_parse_object(struct str text, struct json_field *fields, size_t count,
                        struct json_error *error);
 
-/* Takes the next element off an array that json_parse_object has accepted. Start with `rest` =
- * the array's text. False when no element is left. */
+/* Takes the next element off an array that json_parse_object has accepted. Start with `rest` = the
+ * array's text. False if no element is left. */
 bool json_next_element(struct str *rest, struct json_value *element);
 
 /* Appends what a string means to `out`, as UTF-8. False if it is not a string, holds half a

@@ -56,10 +56,9 @@ static int listener_try(const struct addrinfo *address, enum listener_purpose pu
     return -1;
 }
 
-static const char *listener_remedy(const char *key, int error)
+/* `unavailable`: the remedy where the address is not one of this machine. */
+static const char *listener_remedy(int error, const char *unavailable)
 {
-    bool advertised = strcmp(key, "[cluster] advertise") == 0;
-
     switch (error) {
     case EADDRINUSE:
         return "stop what listens there, or choose another port";
@@ -67,15 +66,14 @@ static const char *listener_remedy(const char *key, int error)
         return "ports below 1024 need rights: choose one above, or start as root with [common] "
                "user set, or with CAP_NET_BIND_SERVICE";
     case EADDRNOTAVAIL:
-        return advertised ? "advertise must be an address of this machine, or set [cluster] "
-                            "rpc_listen to one at which what is sent there arrives"
-                          : "give an address of this machine, or 0.0.0.0 for all";
+        return unavailable ? unavailable : "give an address of this machine, or 0.0.0.0 for all";
     default:
         return "choose another address or port";
     }
 }
 
-int listener_bind(const char *key, const char *host, uint64_t port, enum listener_purpose purpose)
+int listener_bind(const char *key, const char *host, uint64_t port, const char *remedy,
+                  enum listener_purpose purpose)
 {
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM}, *list;
     char service[8];
@@ -93,7 +91,7 @@ int listener_bind(const char *key, const char *host, uint64_t port, enum listene
     freeaddrinfo(list);
     if (fd < 0 && (purpose == LISTENER_SERVE || code != EADDRINUSE))
         die("cannot listen on %s port %s (%s): %s: %s", host, service, key, strerror(code),
-            listener_remedy(key, code));
+            listener_remedy(code, remedy));
     return fd;
 }
 
@@ -101,14 +99,14 @@ int listener_open_clients(const struct config *config, enum listener_purpose pur
 {
     if (listener_path(config))
         return -1;
-    return listener_bind("[common] host", config->host, config->port, purpose);
+    return listener_bind("[common] host", config->host, config->port, NULL, purpose);
 }
 
 int listener_open_admin(const struct config *config, enum listener_purpose purpose)
 {
     if (!config->admin_port)
         return -1;
-    return listener_bind("[admin] listen", config->admin_host, config->admin_port, purpose);
+    return listener_bind("[admin] listen", config->admin_host, config->admin_port, NULL, purpose);
 }
 
 static bool listener_is_wildcard(const char *host)
@@ -217,8 +215,8 @@ void listener_test_path(const struct config *config)
 
 /* --- trusted proxies ------------------------------------------------------------------------- */
 
-/* Reads the list; an entry and its separator have two bytes at least. */
-static bool listener_read_proxies(struct listener *listener)
+/* An entry of the list and its separator have two bytes at least. */
+bool listener_open(struct listener *listener)
 {
     struct str rest = str_from(listener->config->trusted_proxies);
     struct listener_network network;
@@ -370,11 +368,6 @@ void listener_forget(struct listener *listener)
 }
 
 /* --- accepting ------------------------------------------------------------------------------- */
-
-bool listener_open(struct listener *listener)
-{
-    return listener_read_proxies(listener);
-}
 
 void listener_stop(struct listener *listener)
 {

@@ -22,9 +22,11 @@
 /* A test binds, for that is what fails, but does not listen: nobody must connect to it. */
 enum listener_purpose { LISTENER_SERVE, LISTENER_TEST };
 
-/* Opens a non-blocking socket at an address of this machine; `key` is the configuration's, for the
- * messages. A test may find the port taken: -1. */
-int listener_bind(const char *key, const char *host, uint64_t port, enum listener_purpose purpose);
+/* Opens a non-blocking socket. For the messages: `key` is the configuration's, and `remedy` says
+ * what to do if `host` is no address of this machine; NULL: the usual. A test may find the port
+ * taken: -1. */
+int listener_bind(const char *key, const char *host, uint64_t port, const char *remedy,
+                  enum listener_purpose purpose);
 
 /* The socket for clients and the API; -1 for host = unix:PATH. */
 int listener_open_clients(const struct config *config, enum listener_purpose purpose);

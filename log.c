@@ -1,13 +1,16 @@
 /* log.c - one line for each event, and `die` for start-up.
  *
- * A line is put together on the stack and leaves in one write(), which must not wait: a pipe that
- * nobody reads would stop the whole server. Two things prevent that. The log is non-blocking where
- * that concerns nobody else (log_open); and poll() is asked first, because stderr may be a socket,
- * or belong to another user, and then stays as it was inherited. A pipe that poll() calls writable
- * has room for PIPE_BUF bytes, the most that a line may have.
- * A line that cannot leave is counted. The next line that can is preceded by one with the count, so
- * that a gap is seen where it is. Disks and terminals may take a part of a line: the next write
- * begins with a line feed then. */
+ * A line is composed on the stack and leaves in one write() that never waits: a pipe that nobody
+ * reads would stop the server. The log is opened non-blocking where that concerns nobody else
+ * (log_open), and poll() is asked first, because stderr may be a socket or belong to another user,
+ * and then stays as it was inherited. A pipe that poll() calls writable takes PIPE_BUF bytes, the
+ * most that a line may have.
+ *
+ * A line that cannot leave is lost and counted. Before the next one that can, a line tells the
+ * count, so that a gap is seen where it is. A disk or terminal may take a part of a line: the next
+ * write then begins with a line feed.
+ *
+ * Text and JSON differ in the table `formats` and in how bytes are escaped. */
 #include "log.h"
 
 #include <errno.h>
@@ -21,43 +24,41 @@
 #include <unistd.h>
 
 #define VALUE_MAX 2000
-#define ESCAPED_MAX 16    /* bytes of the longest character, escaped */
-#define NUMBER_MAX 20     /* and of the longest number */
-#define DIE_PATIENCE 1000 /* milliseconds */
+#define ESCAPED_MAX 16   /* bytes of the longest character, escaped */
+#define NUMBER_MAX 20    /* and of the longest number */
+#define DIE_TIMEOUT 1000 /* milliseconds */
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 
-/* Characters beyond ASCII that terminals obey or do not show: control characters, and what turns
- * the direction or breaks the line. */
-static bool is_hidden(unsigned code)
+/* What stands before, between and behind the parts of a line. */
+static const struct log_format {
+    const char *time, *level, *message, *name, *value, *end;
+} formats[] = {{"", " ", " ", " ", "=", "\n"},
+               {"{\"time\":\"", "\",\"level\":\"", "\",\"message\":", ",\"", "\":", "}\n"}};
+
+/* Characters beyond ASCII that terminals obey or do not show: controls, marks that turn the
+ * direction, line breaks. */
+static bool log_is_hidden(unsigned code)
 {
     return code < 0xa0 || code == 0x61c || (code >= 0x200b && code <= 0x200f) ||
            (code >= 0x2028 && code <= 0x202e) || (code >= 0x2060 && code <= 0x206f) ||
            code == 0xfeff;
 }
 
-/* Appends \u and four digits. */
-static void append_code(struct buf *line, unsigned code)
+/* Appends the bytes of one character as \xHH each, or in JSON its code as \uHHHH. */
+static void log_escape(struct buf *line, struct str bytes, unsigned code, bool json)
 {
     char escaped[7];
 
-    snprintf(escaped, sizeof escaped, "\\u%04x", code & 0xffff);
-    buf_append(line, (struct str){escaped, 6});
-}
-
-/* Appends \x and two digits for each byte. */
-static void append_bytes(struct buf *line, struct str bytes)
-{
-    char escaped[5];
-
-    for (size_t i = 0; i < bytes.length; i++) {
-        snprintf(escaped, sizeof escaped, "\\x%02x", (unsigned char)bytes.at[i] & 0xffu);
-        buf_append(line, (struct str){escaped, 4});
+    for (size_t i = 0; i < (json ? 1 : bytes.length); i++) {
+        snprintf(escaped, sizeof escaped, json ? "\\u%04x" : "\\x%02x",
+                 json ? code & 0xffff : (unsigned char)bytes.at[i] & 0xffu);
+        buf_append(line, str_from(escaped));
     }
 }
 
 /* Appends the character of more than one byte that valid UTF-8 begins with; returns its length. */
-static size_t append_character(struct buf *line, struct str text, bool json)
+static size_t log_append_character(struct buf *line, struct str text, bool json)
 {
     unsigned char first = (unsigned char)text.at[0];
     size_t length = first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
@@ -65,52 +66,46 @@ static size_t append_character(struct buf *line, struct str text, bool json)
 
     for (size_t i = 1; i < length; i++)
         code = code << 6 | ((unsigned char)text.at[i] & 0x3fu);
-    if (!is_hidden(code))
-        buf_append(line, (struct str){text.at, length});
-    else if (json)
-        append_code(line, code);
+    if (log_is_hidden(code))
+        log_escape(line, (struct str){text.at, length}, code, json);
     else
-        append_bytes(line, (struct str){text.at, length});
+        buf_append(line, (struct str){text.at, length});
     return length;
 }
 
-/* Appends the characters of `text` of which the line has room for before `end`. */
-static void append_escaped(struct buf *line, struct str text, bool json, size_t end)
+/* Appends the characters of `text` for which the line has space before `end`. */
+static void log_append_escaped(struct buf *line, struct str text, bool json, size_t end)
 {
     bool utf8 = utf8_valid(text);
 
     for (size_t i = 0; i < text.length && line->length + ESCAPED_MAX <= end; i++) {
         unsigned char c = (unsigned char)text.at[i];
 
-        if (c == '"' || c == '\\') {
+        if (c == '"' || c == '\\')
             buf_append(line, STR("\\"));
+        if (c >= 0x20 && c < 0x7f)
             buf_append(line, (struct str){text.at + i, 1});
-        } else if (c >= 0x20 && c < 0x7f) {
-            buf_append(line, (struct str){text.at + i, 1});
-        } else if (c >= 0x80 && utf8) {
-            i += append_character(line, (struct str){text.at + i, text.length - i}, json) - 1;
-        } else if (json) {
-            append_code(line, c);
-        } else {
-            append_bytes(line, (struct str){text.at + i, 1});
-        }
+        else if (c >= 0x80 && utf8)
+            i += log_append_character(line, (struct str){text.at + i, text.length - i}, json) - 1;
+        else
+            log_escape(line, (struct str){text.at + i, 1}, c, json);
     }
 }
 
-static void append_quoted(struct buf *line, struct str text, bool json, size_t end)
+static void log_append_quoted(struct buf *line, struct str text, bool json, size_t end)
 {
     if (text.length > VALUE_MAX) {
         text.length = VALUE_MAX;
-        /* half a character at the cut would make the whole value invalid */
+        /* a part of a character at the cut would make the whole value invalid UTF-8 */
         while (text.length > VALUE_MAX - 3 && (text.at[text.length] & 0xc0) == 0x80)
             text.length--;
     }
     buf_append(line, STR("\""));
-    append_escaped(line, text, json, end);
+    log_append_escaped(line, text, json, end);
     buf_append(line, STR("\""));
 }
 
-static void append_time(struct buf *line)
+static void log_append_time(struct buf *line)
 {
     struct timespec now;
     struct tm utc;
@@ -126,7 +121,7 @@ static void append_time(struct buf *line)
     buf_append(line, (struct str){text, length});
 }
 
-/* Where the content of a text has to end, so that the fields behind it fit. */
+/* Where a text must end, so that the fields behind it fit into the line. */
 static size_t log_text_end(const struct buf *line, const struct log_field *behind)
 {
     size_t needed = 4; /* a quote, a brace, a line feed */
@@ -136,32 +131,30 @@ static size_t log_text_end(const struct buf *line, const struct log_field *behin
     return needed < line->limit ? line->limit - needed : 0;
 }
 
-static void append_field(struct buf *line, const struct log_field *field, bool json)
-{
-    buf_append(line, json ? STR(",\"") : STR(" "));
-    buf_append(line, str_from(field->name));
-    buf_append(line, json ? STR("\":") : STR("="));
-    if (field->text.at)
-        append_quoted(line, field->text, json, log_text_end(line, field + 1));
-    else
-        buf_append_number(line, field->number);
-}
-
 static void log_compose(const struct log *log, struct buf *line, enum log_level level,
                         const char *message, const struct log_field *fields)
 {
-    buf_append(line, log->json ? STR("{\"time\":\"") : STR(""));
-    append_time(line);
-    buf_append(line, log->json ? STR("\",\"level\":\"") : STR(" "));
+    const struct log_format *format = &formats[log->json];
+
+    buf_append(line, str_from(format->time));
+    log_append_time(line);
+    buf_append(line, str_from(format->level));
     buf_append(line, str_from(level_names[level]));
-    buf_append(line, log->json ? STR("\",\"message\":") : STR(" "));
+    buf_append(line, str_from(format->message));
     if (log->json)
-        append_quoted(line, str_from(message), true, log_text_end(line, fields));
+        log_append_quoted(line, str_from(message), true, log_text_end(line, fields));
     else
         buf_append(line, str_from(message));
-    for (; fields && fields->name; fields++)
-        append_field(line, fields, log->json);
-    buf_append(line, log->json ? STR("}\n") : STR("\n"));
+    for (; fields && fields->name; fields++) {
+        buf_append(line, str_from(format->name));
+        buf_append(line, str_from(fields->name));
+        buf_append(line, str_from(format->value));
+        if (fields->text.at)
+            log_append_quoted(line, fields->text, log->json, log_text_end(line, fields + 1));
+        else
+            buf_append_number(line, fields->number);
+    }
+    buf_append(line, str_from(format->end));
 }
 
 /* Writes what the file takes at once; returns how much. Less than all: errno says why. */
@@ -187,8 +180,8 @@ static bool log_put(const struct log *log, enum log_level level, const char *mes
                     const struct log_field *fields)
 {
     struct log_state none = {0}, *state = log->state ? log->state : &none;
-    char room[LOG_LINE_MAX];
-    struct buf line = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    char bytes[LOG_LINE_MAX];
+    struct buf line = BUF_INIT(bytes);
     size_t skip = !state->torn, left;
 
     buf_append(&line, STR("\n"));
@@ -198,7 +191,7 @@ static bool log_put(const struct log *log, enum log_level level, const char *mes
         return false;
     }
     left = line.length - skip;
-    left -= log_push(fileno(log->file ? log->file : stderr), (struct str){room + skip, left});
+    left -= log_push(fileno(log->file ? log->file : stderr), (struct str){bytes + skip, left});
     if (left)
         state->error = errno;
     if (left < line.length - skip)
@@ -212,14 +205,14 @@ bool log_catch_up(const struct log *log)
     struct log_field fields[] = {{.name = "reason"}, {0}};
     char message[48];
 
-    if (!state || state->told == state->lost)
+    if (!state || state->reported == state->lost)
         return true;
     snprintf(message, sizeof message, "%llu lines were lost",
-             (unsigned long long)(state->lost - state->told));
+             (unsigned long long)(state->lost - state->reported));
     fields[0].text = str_from(strerror(state->error));
     if (!log_put(log, LOG_ERROR, message, fields))
         return false;
-    state->told = state->lost;
+    state->reported = state->lost;
     return true;
 }
 
@@ -253,9 +246,7 @@ int log_open(struct log *log, const char *path)
              (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)))
         fd = open("/dev/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY);
     log->file = fd < 0 ? NULL : fdopen(fd, "a");
-    if (log->file || !path[0])
-        return 0;
-    return errno;
+    return log->file || !path[0] ? 0 : errno;
 }
 
 int log_reopen(const struct log *log, const char *path)
@@ -286,7 +277,7 @@ void die(const char *format, ...)
     va_end(arguments);
     length = strlen(line);
     line[length++] = '\n';
-    poll(&out, 1, DIE_PATIENCE);
+    poll(&out, 1, DIE_TIMEOUT);
     log_push(STDERR_FILENO, (struct str){line, length});
     exit(1);
 }

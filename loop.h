@@ -1,64 +1,47 @@
-/* loop.h - the turn of the loop: one thread that polls, accepts, lets sessions work, flushes, and
- * reaps. Everything a node is made of is opened here.
- * Refuses: connections for which there are no descriptors; they wait in the listener's queue. */
+/* loop.h - the event loop: one thread that polls, accepts connections, lets sessions work, flushes
+ * and reaps them.
+ * Rejects: connections beyond the limits, with a response as long as there are few of them. */
 #ifndef WSPUSH_LOOP_H
 #define WSPUSH_LOOP_H
 
-#include "config.h"
-#include "crypto.h"
-#include "log.h"
+#include "poller.h"
+#include "session.h"
 #include "tls.h"
 
 #include <signal.h>
 
 struct loop;
 
-/* What a loop is opened with; it must outlive the loop. */
+/* What a loop works with. All parts are open, and outlive the loop. */
 struct loop_options {
-    const struct config *config;
-    const struct log *log;
-    const struct crypto_keyring *keys;
-    const char *version;       /* for /metrics */
-    int listener;              /* a listening socket, non-blocking; the loop closes it */
-    int admin_listener;        /* the same for /metrics and the like, or -1 */
-    int wake[2];               /* a pipe, both ends non-blocking: a byte written to [1] wakes */
-    uint64_t max_connections;  /* above 0; descriptors must suffice */
-    uint64_t most_connections; /* what loop_reload may raise that to */
-    int rpc_listener;          /* in a cluster: for the other nodes; the loop closes it */
-    char rpc_host[CONFIG_ADVERTISE_MAX + 1]; /* and the host they find it at */
-    struct tls_context *tls;                 /* NULL: connections are plain; the loop frees it */
+    struct session_context *context; /* the loop keeps the times and the state of stopping */
+    struct conn_shared *shared;
+    struct pollers *pollers;      /* which write to the wake pipe, as the other threads do */
+    struct tls_context *tls;      /* NULL: connections are plain; owned by the loop from now on */
+    int wake;                     /* the reading end of the wake pipe */
     volatile sig_atomic_t *stops; /* counts requests to stop: one drains, two end at once */
-    volatile sig_atomic_t *calls; /* counts requests for which loop_run is to return */
+    volatile sig_atomic_t *calls; /* counts requests for which loop_run returns */
 };
 
-/* Descriptors that a loop needs for so many connections: theirs, those of a few beyond the limit
- * that are told so, and the parking threads' pipes. */
+/* The descriptors that a loop needs for this many connections: theirs, those of a few beyond the
+ * limits that get a response, the admin listener's, and the wake pipes of the pollers. */
 uint64_t loop_descriptors(uint64_t connections);
 
-/* Opens a node. NULL: `error` says why, cut to `room` bytes. */
-struct loop *loop_open(const struct loop_options *options, char *error, size_t room);
+/* Opens a loop. NULL without memory: then the caller still owns `tls`. */
+struct loop *loop_open(const struct loop_options *options);
 
-enum loop_result {
-    LOOP_STOPPED, /* it was asked to stop, and has drained */
-    LOOP_CALLED,  /* `calls` has grown: the caller does what is wanted, and runs it again */
-    LOOP_BROKEN   /* it can never serve: loop_broken says why */
-};
+/* Serves. True: `calls` has grown, so the caller does what is wanted and calls again. False: the
+ * loop was asked to stop and has drained, or the node can never serve (see cluster_fatal_error). */
+bool loop_run(struct loop *loop);
 
-/* Serves until there is a reason not to. */
-enum loop_result loop_run(struct loop *loop);
+/* Call when live keys of the configuration, or the listener's max_connections, have changed. */
+void loop_reload(struct loop *loop);
 
-const char *loop_broken(const struct loop *loop);
+/* Uses `tls`, which the loop owns from now on, for connections to come; they were not plain
+ * before. */
+void loop_renew_tls(struct loop *loop, struct tls_context *tls);
 
-/* To be called when live keys have changed in the `config` that the loop was opened with: takes up
- * what does not take effect by itself, and `max_connections`, at most `most_connections`. */
-void loop_reload(struct loop *loop, uint64_t max_connections);
-
-/* Uses `tls`, which it frees in the end, for connections to come; they were not plain before. */
-void loop_renew(struct loop *loop, struct tls_context *tls);
-
-/* Counts, for /metrics, that the configuration was read again, and whether it could be used. */
-void loop_count_reload(struct loop *loop, bool good);
-
+/* Closes all sessions. The pollers must be closed before, the hub after. */
 void loop_close(struct loop *loop);
 
 #endif

@@ -13,7 +13,6 @@
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <netinet/in.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -28,9 +27,8 @@
 static const uint16_t metrics_handshakes[METRICS_HANDSHAKES] = {101, 400, 403, 405, 426, 429, 503};
 
 static const int metrics_codes[METRICS_CODES] = {
-    RESULT_SUCCESS,  RESULT_MALFORMED, RESULT_UNKNOWN_SYSTEM,
-    RESULT_NO_TOKEN, RESULT_OFFLINE,   RESULT_REGISTERED,
-    RESULT_DENIED,   RESULT_LIMIT,     RESULT_UNREACHABLE};
+    RESULT_SUCCESS,    RESULT_MALFORMED, RESULT_UNKNOWN_SYSTEM, RESULT_NO_TOKEN,   RESULT_OFFLINE,
+    RESULT_REGISTERED, RESULT_DENIED,    RESULT_LIMIT,          RESULT_UNREACHABLE};
 
 /* Upper bounds in microseconds. */
 static const uint32_t metrics_bounds[METRICS_BUCKETS] = {
@@ -110,23 +108,6 @@ static uint64_t metrics_value(const struct metric *metric, const struct metrics_
     return wide;
 }
 
-#ifdef __GNUC__
-__attribute__((format(printf, 2, 3)))
-#endif
-static void
-metrics_print(struct buf *out, const char *format, ...)
-{
-    char text[512];
-    va_list arguments;
-    int length;
-
-    va_start(arguments, format);
-    length = vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    out->failed |= length < 0 || (size_t)length >= sizeof text;
-    buf_append(out, str_from(text));
-}
-
 /* Microseconds as seconds, without zeros at the end. */
 static const char *metrics_seconds(char text[32], uint64_t microseconds)
 {
@@ -144,22 +125,22 @@ static void metrics_write_seconds(struct buf *out, const struct metric *metric,
 {
     char text[32];
 
-    metrics_print(out, "wspush_%s %s\n", metric->name,
-                  metrics_seconds(text, metrics_value(metric, scrape)));
+    buf_print(out, "wspush_%s %s\n", metric->name,
+              metrics_seconds(text, metrics_value(metric, scrape)));
 }
 
 static void metrics_write_version(struct buf *out, const struct metric *metric,
                                   const struct metrics_scrape *scrape)
 {
-    metrics_print(out, "wspush_%s{version=\"%s\"} 1\n", metric->name, scrape->metrics->version);
+    buf_print(out, "wspush_%s{version=\"%s\"} 1\n", metric->name, scrape->metrics->version);
 }
 
 static void metrics_write_reloads(struct buf *out, const struct metric *metric,
                                   const struct metrics_scrape *scrape)
 {
     for (int good = 0; good < 2; good++)
-        metrics_print(out, "wspush_%s{result=\"%s\"} %" PRIu64 "\n", metric->name,
-                      good ? "success" : "failure", scrape->metrics->reloads[good]);
+        buf_print(out, "wspush_%s{result=\"%s\"} %" PRIu64 "\n", metric->name,
+                  good ? "success" : "failure", scrape->metrics->reloads[good]);
 }
 
 /* One sample for each key, and one for the others, whose count stands behind theirs. */
@@ -167,8 +148,8 @@ static void metrics_write_by(struct buf *out, const char *name, const char *labe
                              const uint16_t *keys, size_t count, const uint64_t *counts)
 {
     for (size_t i = 0; i < count; i++)
-        metrics_print(out, "wspush_%s{%s=\"%d\"} %" PRIu64 "\n", name, label, keys[i], counts[i]);
-    metrics_print(out, "wspush_%s{%s=\"other\"} %" PRIu64 "\n", name, label, counts[count]);
+        buf_print(out, "wspush_%s{%s=\"%d\"} %" PRIu64 "\n", name, label, keys[i], counts[i]);
+    buf_print(out, "wspush_%s{%s=\"other\"} %" PRIu64 "\n", name, label, counts[count]);
 }
 
 static void metrics_write_handshakes(struct buf *out, const struct metric *metric,
@@ -198,9 +179,9 @@ static void metrics_write_calls(struct buf *out, const struct metric *metric,
 {
     for (unsigned route = 0; route < API_ROUTES; route++)
         for (unsigned i = 0; i < METRICS_CODES; i++)
-            metrics_print(out, "wspush_%s{route=\"%s\",code=\"%d\"} %" PRIu64 "\n", metric->name,
-                          metrics_path(route), metrics_codes[i],
-                          scrape->metrics->calls[route].codes[i]);
+            buf_print(out, "wspush_%s{route=\"%s\",code=\"%d\"} %" PRIu64 "\n", metric->name,
+                      metrics_path(route), metrics_codes[i],
+                      scrape->metrics->calls[route].codes[i]);
 }
 
 /* Writes one histogram: `count` buckets in microseconds, the last of which has no bound, and the
@@ -215,12 +196,12 @@ static void metrics_write_histogram(struct buf *out, const char *name, const cha
 
     for (size_t i = 0; i < count; i++) {
         total += buckets[i];
-        metrics_print(out, "wspush_%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", name, label, comma,
-                      i < count - 1 ? metrics_seconds(text, bounds[i]) : "+Inf", total);
+        buf_print(out, "wspush_%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", name, label, comma,
+                  i < count - 1 ? metrics_seconds(text, bounds[i]) : "+Inf", total);
     }
-    metrics_print(out, "wspush_%s_sum%s%s%s %s\n", name, open, label, close,
-                  metrics_seconds(text, sum));
-    metrics_print(out, "wspush_%s_count%s%s%s %" PRIu64 "\n", name, open, label, close, total);
+    buf_print(out, "wspush_%s_sum%s%s%s %s\n", name, open, label, close,
+              metrics_seconds(text, sum));
+    buf_print(out, "wspush_%s_count%s%s%s %" PRIu64 "\n", name, open, label, close, total);
 }
 
 static void metrics_write_durations(struct buf *out, const struct metric *metric,
@@ -266,7 +247,7 @@ static const struct metric metrics_table[] = {
     {"log_lines_lost_total", "counter", "Lines that the log did not take at once.",
      SCRAPE(lost_lines), NULL},
     {"connections", "gauge", "Open connections, those of the API included.", OWN(connections)},
-    {"clients", "gauge", "WebSocket clients that are online.", HUB(clients.count)},
+    {"clients", "gauge", "WebSocket clients that are online.", HUB(channels.clients.count)},
     {"systems", "gauge", "Systems with clients here.", HUB(kinds[CHANNEL_SYSTEM])},
     {"groups", "gauge", "Groups with members here.", HUB(kinds[CHANNEL_GROUP])},
     {"users", "gauge", "Users with clients here.", HUB(kinds[CHANNEL_USER])},
@@ -343,13 +324,12 @@ static void metrics_write_table(struct buf *out, const struct metric *table, siz
                                 const struct metrics_scrape *scrape)
 {
     for (const struct metric *metric = table; metric < table + count; metric++) {
-        metrics_print(out, "# HELP wspush_%s %s\n# TYPE wspush_%s %s\n", metric->name, metric->help,
-                      metric->name, metric->type);
+        buf_print(out, "# HELP wspush_%s %s\n# TYPE wspush_%s %s\n", metric->name, metric->help,
+                  metric->name, metric->type);
         if (metric->write)
             metric->write(out, metric, scrape);
         else
-            metrics_print(out, "wspush_%s %" PRIu64 "\n", metric->name,
-                          metrics_value(metric, scrape));
+            buf_print(out, "wspush_%s %" PRIu64 "\n", metric->name, metrics_value(metric, scrape));
     }
 }
 
@@ -393,8 +373,7 @@ static void metrics_write_readiness(const struct metrics *metrics, bool stopping
     const char *reason = metrics_not_ready_reason(metrics, stopping);
 
     response->status = reason ? 503 : 200;
-    metrics_print(&response->body, "%s%s\n", reason ? "not ready: " : "",
-                  reason ? reason : "ready");
+    buf_print(&response->body, "%s%s\n", reason ? "not ready: " : "", reason ? reason : "ready");
 }
 
 /* Rejects DNS rebinding: a page whose own name resolves to this listener has that name in Host. An

@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 #define NAME_CAP 64
+#define SMALL_STACK (128 * 1024)
 
 /* Not in POSIX, and hidden by _XOPEN_SOURCE, but every system has it. */
 int initgroups(const char *user, gid_t group);
@@ -53,15 +54,36 @@ int64_t os_now_ms(void)
     return os_now_us() / 1000;
 }
 
-bool os_thread_start(pthread_t *thread, void *(*work)(void *), void *argument)
+static bool os_thread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                             void *(*work)(void *), void *argument)
 {
     sigset_t all, before;
     bool started;
 
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    started = pthread_create(thread, NULL, work, argument) == 0;
+    started = pthread_create(thread, attributes, work, argument) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return started;
+}
+
+bool os_thread_start(pthread_t *thread, void *(*work)(void *), void *argument)
+{
+    return os_thread_create(thread, NULL, work, argument);
+}
+
+bool os_thread_start_small(pthread_t *thread, void *(*work)(void *), void *argument)
+{
+    pthread_attr_t attributes;
+    bool started;
+
+    if (pthread_attr_init(&attributes) != 0)
+        return false;
+    pthread_attr_setstacksize(&attributes, SMALL_STACK > PTHREAD_STACK_MIN
+                                               ? (size_t)SMALL_STACK
+                                               : (size_t)PTHREAD_STACK_MIN);
+    started = os_thread_create(thread, &attributes, work, argument);
+    pthread_attr_destroy(&attributes);
     return started;
 }
 
@@ -110,30 +132,25 @@ void mailbox_open(struct mailbox *box, int wake)
     pthread_mutex_init(&box->lock, NULL);
 }
 
-void mailbox_post(struct mailbox *box, struct mail *mail)
+void mailbox_post(struct mailbox *box, struct fifo_link *entry)
 {
     bool was_empty;
 
-    mail->next = NULL;
     pthread_mutex_lock(&box->lock);
-    was_empty = box->first == NULL;
-    if (was_empty)
-        box->first = mail;
-    else
-        box->last->next = mail;
-    box->last = mail;
+    was_empty = !box->entries.first;
+    fifo_push(&box->entries, entry);
     pthread_mutex_unlock(&box->lock);
     if (was_empty)
         os_wake(box->wake);
 }
 
-struct mail *mailbox_take(struct mailbox *box)
+struct fifo_link *mailbox_take(struct mailbox *box)
 {
-    struct mail *list;
+    struct fifo_link *list;
 
     pthread_mutex_lock(&box->lock);
-    list = box->first;
-    box->first = box->last = NULL;
+    list = box->entries.first;
+    box->entries = (struct fifo){0};
     pthread_mutex_unlock(&box->lock);
     return list;
 }
@@ -211,7 +228,7 @@ int os_replace_file(const char *directory, const char *name, struct str bytes)
     return error;
 }
 
-static int os_append_to(int fd, struct str bytes, size_t limit, size_t *before)
+static int os_append_to(int fd, struct str bytes, size_t limit)
 {
     struct stat status;
     int error;
@@ -220,20 +237,19 @@ static int os_append_to(int fd, struct str bytes, size_t limit, size_t *before)
         return errno;
     if (status.st_size > (off_t)limit || bytes.length > limit - (size_t)status.st_size)
         return EFBIG;
-    *before = (size_t)status.st_size;
     error = os_write_all(fd, bytes);
     if (error && ftruncate(fd, status.st_size) == 0)
         fsync(fd); /* a sync that failed may have written all bytes */
     return error;
 }
 
-int os_append_file(const char *path, struct str bytes, size_t limit, size_t *before)
+int os_append_file(const char *path, struct str bytes, size_t limit)
 {
     int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC), error;
 
     if (fd < 0)
         return errno;
-    error = os_append_to(fd, bytes, limit, before);
+    error = os_append_to(fd, bytes, limit);
     close(fd);
     return error;
 }

@@ -22,6 +22,10 @@ int64_t os_now_us(void);
  * be had. */
 bool os_thread_start(pthread_t *thread, void *(*work)(void *), void *argument);
 
+/* The same with a stack of 128 KiB, for many threads that only poll(): one of 8 MiB could be backed
+ * by huge pages, which cost 2 MiB of memory each. */
+bool os_thread_start_small(pthread_t *thread, void *(*work)(void *), void *argument);
+
 #define OS_BACKOFF_MIN 100
 
 /* Returns how many milliseconds to wait after a failure. *backoff doubles from OS_BACKOFF_MIN to
@@ -40,26 +44,22 @@ void os_wake(int fd);
 /* Empties the pipe. Call before looking for what the wake-up was about: a later one wakes again. */
 void os_drain(int fd);
 
-/* First member of what is posted to a mailbox. */
-struct mail {
-    struct mail *next;
-};
-
-/* A queue between threads. It has no limit: the sender bounds what it posts. */
+/* A queue between threads; a fifo_link is the first member of its entries. It has no limit: the
+ * sender bounds what it posts. */
 struct mailbox {
     pthread_mutex_t lock;
-    struct mail *first, *last; /* oldest first */
-    int wake;                  /* the writing end of the reader's wake pipe */
+    struct fifo entries;
+    int wake; /* the writing end of the reader's wake pipe */
 };
 
 /* Prepares a mailbox that wakes its reader through `wake`. */
 void mailbox_open(struct mailbox *box, int wake);
 
 /* Posts an entry; whoever takes it owns it. Wakes the reader if the box was empty. */
-void mailbox_post(struct mailbox *box, struct mail *mail);
+void mailbox_post(struct mailbox *box, struct fifo_link *entry);
 
 /* Takes all entries as a list, oldest first; NULL if there is none. */
-struct mail *mailbox_take(struct mailbox *box);
+struct fifo_link *mailbox_take(struct mailbox *box);
 
 /* Call when no thread posts any more and all entries have been taken. */
 void mailbox_close(struct mailbox *box);
@@ -74,10 +74,9 @@ int os_read_file(const char *path, struct buf *out);
  * old one is untouched. `name` has fewer than 64 bytes. */
 int os_replace_file(const char *directory, const char *name, struct str bytes);
 
-/* Appends to a file that exists, and syncs it; *before becomes its length without the bytes. EFBIG
- * if it would exceed `limit` bytes. After an error the file is as it was; a crash may leave a part
- * of the bytes. */
-int os_append_file(const char *path, struct str bytes, size_t limit, size_t *before);
+/* Appends to a file that exists, and syncs it. EFBIG if it would exceed `limit` bytes. After an
+ * error the file is as it was; a crash may leave a part of the bytes. */
+int os_append_file(const char *path, struct str bytes, size_t limit);
 
 /* Cuts a file to its first `length` bytes, and syncs it. */
 int os_truncate_file(const char *path, size_t length);

@@ -16,15 +16,12 @@
 
 #include "os.h"
 
-#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#define STACK_SIZE (128 * 1024)
 #define NO_TOKEN UINT32_MAX
 
 struct poller {
@@ -108,8 +105,8 @@ static void poller_hand_back(struct poller *poller, int count)
         }
     }
     pthread_mutex_unlock(&pollers->lock);
-    if (wake && write(pollers->wake, "p", 1) < 0)
-        return;
+    if (wake)
+        os_wake(pollers->wake);
 }
 
 static void *poller_run(void *argument)
@@ -132,25 +129,6 @@ static void *poller_run(void *argument)
             sched_yield(); /* where both share a processor, the owner goes first */
         }
     }
-}
-
-/* The stack is small: one of 8 MiB could be backed by huge pages, 2 MiB of memory a thread. */
-static bool poller_start(struct poller *poller)
-{
-    pthread_attr_t attributes;
-    sigset_t all, before;
-    int error;
-
-    if (pthread_attr_init(&attributes) != 0)
-        return false;
-    pthread_attr_setstacksize(&attributes,
-                              STACK_SIZE > PTHREAD_STACK_MIN ? STACK_SIZE : PTHREAD_STACK_MIN);
-    sigfillset(&all); /* signals are for the owner's thread */
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    error = pthread_create(&poller->thread, &attributes, poller_run, poller);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attributes);
-    return error == 0;
 }
 
 /* --- slots ----------------------------------------------------------------------------------- */
@@ -184,7 +162,7 @@ static struct poller *poller_new(struct pollers *pollers)
     poller->polls[0].fd = poller->wake[0];
     poller->poll_count = 1;
     pthread_mutex_init(&poller->lock, NULL);
-    if (poller_start(poller))
+    if (os_thread_start_small(&poller->thread, poller_run, poller))
         return poller;
     poller_discard(poller);
     return NULL;
@@ -265,20 +243,15 @@ void poller_arm(struct pollers *pollers, int32_t slot, int fd)
     poller->wake_pending = pollers->wake_pending = true;
 }
 
-static void poller_wake(struct poller *poller)
-{
-    poller->wake_pending = false;
-    if (write(poller->wake[1], "w", 1) < 0)
-        return;
-}
-
 void poller_commit(struct pollers *pollers)
 {
     if (!pollers->wake_pending)
         return;
     for (size_t i = 0; i < pollers->count; i++)
-        if (pollers->list[i]->wake_pending)
-            poller_wake(pollers->list[i]);
+        if (pollers->list[i]->wake_pending) {
+            pollers->list[i]->wake_pending = false;
+            os_wake(pollers->list[i]->wake[1]);
+        }
     pollers->wake_pending = false;
 }
 
@@ -323,7 +296,7 @@ void poller_close(struct pollers *pollers)
         pthread_mutex_lock(&poller->lock);
         poller->stop = true;
         pthread_mutex_unlock(&poller->lock);
-        poller_wake(poller);
+        os_wake(poller->wake[1]);
         pthread_join(poller->thread, NULL);
         poller_discard(poller);
     }

@@ -1,24 +1,25 @@
 /* rabbit.c - one connection to RabbitMQ.
  *
- * rabbit_connect does one thing after the other and waits for each: look-up, TCP, log-in, channels,
- * exchanges, queues, consumer. From then on nothing waits: rabbit_next takes frames as they come
- * and puts contents together itself, since the library's amqp_read_message waits for the rest of
- * one; rabbit_publish sends a frame only when there is room for it. The library waits for ever
- * when a socket is full, so:
+ * Connecting: rabbit_connect takes step after step and waits for each: look-up, TCP, log-in,
+ * channels, exchanges, queues, consumer. From then on nothing waits. rabbit_next takes frames as
+ * they come and joins contents itself, since amqp_read_message waits for the rest of one.
+ * rabbit_publish sends a frame only when there is space: the library waits for ever on a full
+ * socket, so
  *   - a frame of content has at most PIECE bytes, and
- *   - the socket takes more than that whenever poll() says that it takes something (SO_SNDBUF: a
- *     third of it on Linux; SO_SNDLOWAT elsewhere).
- * Channels: publications have one, for their frames may not be mixed with others of a content; the
- * consumer and its bindings have one, so that RabbitMQ does them in order; declarations have one;
- * and the look for the node's queue has one, because RabbitMQ ends it if there is no queue.
+ *   - a socket that poll() calls writable takes more than that (SO_SNDBUF: a third of it on Linux;
+ *     SO_SNDLOWAT elsewhere).
  *
- * Errors: what the library or RabbitMQ says becomes one text with host, port and a remedy. The
- * password is in no text.
+ * Channels: publications have one, since their frames must not mix with other contents; consumer
+ * and bindings have one, so that RabbitMQ does them in order; declarations have one; the look for
+ * the node's queue has one, which RabbitMQ closes if there is no queue.
  *
- * Threads: one uses it; rabbit_stop alone may be called by another. */
+ * Errors: what the library or RabbitMQ says becomes one text with host, port and remedy, and never
+ * the password.
+ *
+ * Threads: one; only rabbit_stop may be called by another. */
 #include "rabbit.h"
 
-/* rabbitmq-c moved its headers in 0.12 and warns of the old names since 0.15. */
+/* rabbitmq-c moved its headers in 0.12, and warns of the old names since 0.15. */
 #if __has_include(<rabbitmq-c/amqp.h>)
 #include <rabbitmq-c/amqp.h>
 #include <rabbitmq-c/tcp_socket.h>
@@ -43,7 +44,7 @@
 
 enum { PUBLISH_CHANNEL = 1, CONSUME_CHANNEL, DECLARE_CHANNEL, LOOK_CHANNEL };
 
-#define HEARTBEAT 10 /* seconds, for RabbitMQ: it gives up a node that is silent for two */
+#define HEARTBEAT 10 /* seconds; RabbitMQ drops a node that is silent for two of them */
 #define FRAME_MAX 131072
 #define PIECE 65536
 #define STEP_TIME 2 /* seconds for each step of connecting */
@@ -59,9 +60,9 @@ struct rabbit_content {
 };
 
 struct rabbit {
-    struct config *config; /* of it, the section rabbitmq and node_ttl */
+    struct config *config; /* a copy: the section rabbitmq, and node_ttl */
     unsigned partitions;
-    size_t room;
+    size_t headroom;
     char name[sizeof((struct config *)0)->rabbitmq_exchange + sizeof RABBIT_LAYOUT + 1];
     char key[NODE_BYTES + 2]; /* the node's own routing key */
     char queue[NAME_MAX_BYTES + 1];
@@ -69,14 +70,14 @@ struct rabbit {
     atomic_bool stop;
 
     amqp_connection_state_t connection; /* NULL: none */
-    bool consumed;                      /* the queue of this name was consumed once */
-    struct rabbit_content contents[2];  /* of returns and of deliveries */
+    bool consumed;                      /* the queue of this name was consumed before */
+    struct rabbit_content contents[2];  /* of returns, and of deliveries */
     struct str rest;                    /* of a publication */
-    unsigned code;                      /* RabbitMQ's of the last error, or 0 */
+    unsigned code;                      /* RabbitMQ's, of the last error; or 0 */
     char error[600];
 };
 
-/* "@" and the node, and ".", the attempt and the layout behind the longest exchange. */
+/* "@" and the node; ".", attempt and layout behind the longest exchange. */
 _Static_assert(sizeof((struct config *)0)->rabbitmq_exchange + NODE_BYTES + 14 <= NAME_MAX_BYTES,
                "the name of a node's queue fits a short string");
 
@@ -112,7 +113,7 @@ static bool rabbit_fail_memory(struct rabbit *rabbit)
     return rabbit_fail(rabbit, "out of memory", "free some");
 }
 
-/* What the library says, in plain words where it has none. */
+/* Says what the library's status means, in plain words where it has none. */
 static bool rabbit_fail_status(struct rabbit *rabbit, int status)
 {
     switch (status) {
@@ -127,7 +128,7 @@ static bool rabbit_fail_status(struct rabbit *rabbit, int status)
     }
 }
 
-/* What helps against an error of RabbitMQ's. */
+/* The remedy for an error code of RabbitMQ. */
 static const char *rabbit_remedy(unsigned code)
 {
     switch (code) {
@@ -147,7 +148,7 @@ static const char *rabbit_remedy(unsigned code)
     }
 }
 
-/* Notes why RabbitMQ ends the connection or a channel; without a remedy, with the code's. */
+/* Keeps why RabbitMQ closed the connection or a channel. Without `remedy` the code has one. */
 static bool rabbit_fail_closed(struct rabbit *rabbit, const amqp_method_t *method,
                                const char *remedy)
 {
@@ -169,7 +170,7 @@ static bool rabbit_fail_closed(struct rabbit *rabbit, const amqp_method_t *metho
     return rabbit_fail(rabbit, text, remedy ? remedy : rabbit_remedy(rabbit->code));
 }
 
-/* False, with the reason noted, unless the reply is a good one. */
+/* True for a good reply; else keeps the reason. */
 static bool rabbit_check(struct rabbit *rabbit, amqp_rpc_reply_t reply, const char *remedy)
 {
     rabbit->code = 0;
@@ -190,9 +191,9 @@ static bool rabbit_check_status(struct rabbit *rabbit, int status)
     return status == AMQP_STATUS_OK || rabbit_fail_status(rabbit, status);
 }
 
-/* --- connecting ------------------------------------------------------------------------------- */
+/* --- connect ---------------------------------------------------------------------------------- */
 
-/* Waits for a connection that is under way; 0, or the error's number. */
+/* Waits for a connect() under way; returns 0 or an errno. */
 static int rabbit_await_tcp(int fd)
 {
     struct pollfd polled = {fd, POLLOUT, 0};
@@ -207,7 +208,7 @@ static int rabbit_await_tcp(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
 }
 
-/* A connected, non-blocking socket, or -1 and errno. */
+/* A connected, non-blocking socket; or -1, with errno. */
 static int rabbit_open_tcp(const struct addrinfo *address)
 {
     int fd = socket(address->ai_family, address->ai_socktype, address->ai_protocol);
@@ -220,7 +221,7 @@ static int rabbit_open_tcp(const struct addrinfo *address)
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
-    setsockopt(fd, SOL_SOCKET, SO_SNDLOWAT, &piece, sizeof piece); /* Linux cannot */
+    setsockopt(fd, SOL_SOCKET, SO_SNDLOWAT, &piece, sizeof piece); /* Linux ignores it */
 #ifdef SO_NOSIGPIPE
     setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
 #endif
@@ -246,7 +247,7 @@ static bool rabbit_fail_tcp(struct rabbit *rabbit, int error)
     }
 }
 
-/* A socket to the first address of the host that takes a connection, or -1. */
+/* A socket to the first address of the host that accepts; or -1. */
 static int rabbit_connect_tcp(struct rabbit *rabbit)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list;
@@ -277,8 +278,7 @@ static bool rabbit_log_in(struct rabbit *rabbit)
 {
     const struct config *config = rabbit->config;
     amqp_field_value_t yes = {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1};
-    /* asked for, so that we hear of it if the queue is deleted or nothing is taken from us; else we
-     * would be deaf and not know */
+    /* else a deleted queue or a blocked publication would go unnoticed */
     amqp_table_entry_t able[] = {{rabbit_text("consumer_cancel_notify"), yes},
                                  {rabbit_text("connection.blocked"), yes}};
     amqp_table_entry_t capabilities = {rabbit_text("capabilities"),
@@ -293,9 +293,9 @@ static bool rabbit_log_in(struct rabbit *rabbit)
                         "correct [rabbitmq] user, password and vhost");
 }
 
-/* Turns the library's heartbeats off. It sends one before it reads, and ends the connection if that
- * fails: what a node that stood still has in its socket from a RabbitMQ that has died would be
- * lost. The bus's probes tell each side that the other lives. */
+/* Turns the library's heartbeats off. It sends one before it reads, and closes the connection if
+ * that fails: then a node that stood still would lose what its socket has from a RabbitMQ that has
+ * died. The bus's probes tell each side that the other lives. */
 static bool rabbit_stop_heartbeats(struct rabbit *rabbit)
 {
     int status = amqp_tune_connection(rabbit->connection, amqp_get_channel_max(rabbit->connection),
@@ -368,7 +368,7 @@ static bool rabbit_bind_now(struct rabbit *rabbit, const char *queue, const char
     return rabbit_check_last(rabbit);
 }
 
-/* The name of a partition's exchange and queue. */
+/* The name of a partition's order exchange and queue. */
 static void rabbit_name_order(const struct rabbit *rabbit, unsigned partition,
                               char name[NAME_MAX_BYTES + 1])
 {
@@ -388,7 +388,7 @@ bool rabbit_declare_order(struct rabbit *rabbit, unsigned partition)
            rabbit_bind_now(rabbit, order, order, order);
 }
 
-/* The next name for the node's queue. */
+/* Takes the next name for the node's queue. */
 static void rabbit_name_queue(struct rabbit *rabbit)
 {
     snprintf(rabbit->queue, sizeof rabbit->queue, "%s.%s.%u", rabbit->name, rabbit->key + 1,
@@ -396,7 +396,7 @@ static void rabbit_name_queue(struct rabbit *rabbit)
     rabbit->consumed = false;
 }
 
-/* True if the node's queue is there, and with it the bindings that it had. */
+/* True if the node's queue still exists, with its bindings. */
 static bool rabbit_has_queue(struct rabbit *rabbit)
 {
     amqp_channel_close_ok_t closed = {0};
@@ -407,14 +407,14 @@ static bool rabbit_has_queue(struct rabbit *rabbit)
                        amqp_empty_table);
     if (rabbit_check_last(rabbit))
         return true;
-    if (rabbit->code) /* 404 ends the channel; it is not used again */
+    if (rabbit->code) /* 404 closes the channel, which is not used again */
         amqp_send_method(rabbit->connection, LOOK_CHANNEL, AMQP_CHANNEL_CLOSE_OK_METHOD, &closed);
     return false;
 }
 
 /* Declares the node's queue. It outlives a connection, so that nothing is lost while the node
- * connects again, but not the node. One that cannot be declared, because its home node is down, has
- * another name the next time. */
+ * reconnects, but not the node. If its home node is down it cannot be declared: the next attempt
+ * uses another name. */
 static bool rabbit_declare_own(struct rabbit *rabbit)
 {
     int32_t expires = (int32_t)(rabbit->config->node_ttl * 2 + 60000);
@@ -436,7 +436,8 @@ static bool rabbit_consume(struct rabbit *rabbit)
     amqp_basic_qos(rabbit->connection, CONSUME_CHANNEL, 0, RABBIT_PREFETCH, 0);
     if (!rabbit_check_last(rabbit))
         return false;
-    /* exclusive: beside what RabbitMQ still takes for our last connection, order would be lost */
+    /* exclusive: beside a consumer that RabbitMQ still takes for our last one, order would be lost
+     */
     amqp_basic_consume(rabbit->connection, CONSUME_CHANNEL, rabbit_text(rabbit->queue),
                        amqp_empty_bytes, 0, 0, 1, amqp_empty_table);
     rabbit->consumed =
@@ -458,9 +459,9 @@ bool rabbit_connect(struct rabbit *rabbit, bool *kept)
     return good && rabbit_declare_own(rabbit) && rabbit_consume(rabbit);
 }
 
-/* --- what comes ------------------------------------------------------------------------------- */
+/* --- receive ---------------------------------------------------------------------------------- */
 
-/* Where the content of a channel is put together. */
+/* The content of a channel, while it is joined. */
 static struct rabbit_content *rabbit_content_of(struct rabbit *rabbit, amqp_channel_t channel)
 {
     return channel == PUBLISH_CHANNEL || channel == CONSUME_CHANNEL
@@ -468,7 +469,7 @@ static struct rabbit_content *rabbit_content_of(struct rabbit *rabbit, amqp_chan
                : NULL;
 }
 
-/* A content has come whole if it has all its bytes. */
+/* Ends a content that has all its bytes. */
 static enum rabbit_event_kind rabbit_end_content(struct rabbit *rabbit,
                                                  struct rabbit_content *content,
                                                  struct rabbit_event *event)
@@ -492,10 +493,10 @@ static enum rabbit_event_kind rabbit_take_header(struct rabbit *rabbit, const am
     content->open = true;
     content->size = (size_t)size;
     if (size <= RABBIT_CONTENT_MAX) {
-        content->memory = malloc(rabbit->room + content->size);
+        content->memory = malloc(rabbit->headroom + content->size);
         if (!content->memory) {
             rabbit_fail_memory(rabbit);
-            return RABBIT_LOST; /* not acknowledged: it comes again */
+            return RABBIT_LOST; /* not acknowledged: RabbitMQ delivers it again */
         }
     }
     return rabbit_end_content(rabbit, content, event);
@@ -510,7 +511,7 @@ static enum rabbit_event_kind rabbit_take_body(struct rabbit *rabbit, const amqp
     if (!content || !content->open || bytes.len > content->size - content->length)
         return RABBIT_NOTHING;
     if (content->memory && bytes.len)
-        memcpy(content->memory + rabbit->room + content->length, bytes.bytes, bytes.len);
+        memcpy(content->memory + rabbit->headroom + content->length, bytes.bytes, bytes.len);
     content->length += bytes.len;
     return rabbit_end_content(rabbit, content, event);
 }
@@ -590,7 +591,7 @@ bool rabbit_connected(const struct rabbit *rabbit)
     return rabbit->connection != NULL;
 }
 
-/* --- what goes -------------------------------------------------------------------------------- */
+/* --- send ------------------------------------------------------------------------------------- */
 
 bool rabbit_writable(const struct rabbit *rabbit)
 {
@@ -650,7 +651,7 @@ bool rabbit_publish(struct rabbit *rabbit, unsigned partition, bool own, const s
         properties._flags = AMQP_BASIC_HEADERS_FLAG;
         properties.headers = (amqp_table_t){1, &copies};
     }
-    if (content.length <= PIECE) /* the library has its frames leave together */
+    if (content.length <= PIECE) /* the library sends its frames together */
         return rabbit_check_status(rabbit,
                                    amqp_basic_publish(rabbit->connection, PUBLISH_CHANNEL,
                                                       method.exchange, method.routing_key, 1, 0,
@@ -687,7 +688,7 @@ bool rabbit_acknowledge(struct rabbit *rabbit, uint64_t count)
                                amqp_basic_ack(rabbit->connection, CONSUME_CHANNEL, count, 1));
 }
 
-/* --- the beginning and the end ---------------------------------------------------------------- */
+/* --- open and close --------------------------------------------------------------------------- */
 
 void rabbit_disconnect(struct rabbit *rabbit)
 {
@@ -729,7 +730,7 @@ struct rabbit *rabbit_open(const struct rabbit_options *options)
     *rabbit->config = *options->config;
     memset(rabbit->config->crypto_key, 0, sizeof rabbit->config->crypto_key);
     rabbit->partitions = options->partitions;
-    rabbit->room = options->room;
+    rabbit->headroom = options->headroom;
     snprintf(rabbit->name, sizeof rabbit->name, "%s." RABBIT_LAYOUT,
              options->config->rabbitmq_exchange);
     snprintf(rabbit->key, sizeof rabbit->key, "@%.*s", (int)options->node.length, options->node.at);

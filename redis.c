@@ -1,15 +1,16 @@
 /* redis.c - one connection to Redis.
  *
- * All waiting has one deadline, REDIS_TIMEOUT after its beginning: for a connection (look-up of
- * the name, TCP to each of its addresses, AUTH, SELECT) and for a pipeline (sending it, all of its
- * replies). A Redis that sends a byte now and then gains no time.
+ * Waiting: there is one deadline, REDIS_TIMEOUT after the beginning, for a connection (look-up, TCP
+ * to each address, AUTH, SELECT) and one for a pipeline (sending, all replies). A Redis that sends
+ * a byte now and then gains no time. hiredis has no deadline for a whole reply, so redis_receive
+ * polls before each read; hiredis formats commands and parses replies.
  *
- * A failure of the connection ends it; so does a refusal that concerns the server and not the
- * command, once the replies that still wait have been read. The next connection is tried after a
- * pause, which doubles as long as connections do not last.
+ * Failures: a failure ends the connection. So does an error reply that concerns the server and not
+ * the command, after the remaining replies have been read. The next connection waits for a back-off
+ * that grows while connections do not last. A connection found closed while idle is no failure:
+ * redis_renew replaces it.
  *
- * hiredis formats commands and parses replies. Its own waiting has no deadline for a whole reply,
- * so redis_receive() polls before each read. */
+ * Threads: one at a time. */
 #include "redis.h"
 
 #include "cluster_lookup.h"
@@ -24,7 +25,9 @@
 #include <string.h>
 #include <sys/time.h>
 
-#define BACKOFF_MAX 1600 /* milliseconds, at most, before connecting again */
+#define BACKOFF_MAX 1600 /* milliseconds before connecting again */
+
+#define RENEW_AFTER 500 /* milliseconds: an older connection is replaced if found closed */
 
 struct redis {
     const struct config *config;
@@ -32,19 +35,19 @@ struct redis {
     redisContext *context;
     redisReply *reply;
     size_t waiting;   /* commands of the pipeline without reply */
-    bool sent;        /* the pipeline */
-    bool ends;        /* a refusal ends the connection, once nothing waits */
-    bool was_lost;    /* the connection had been good, and ended or was found closed */
-    int64_t deadline; /* milliseconds of the steady clock, as all times */
+    bool sent;        /* the pipeline was sent */
+    bool ends;        /* an error reply ends the connection when nothing waits */
+    bool was_lost;    /* a good connection has ended, or was found closed */
+    int64_t deadline; /* os_now_ms, as all times */
     int64_t begun_at; /* when it connected */
     int64_t retry_at, pause;
     char error[500], reason[250];
 };
 
-/* What the first word of a refusal says. */
+/* Remedies, by the first word of an error reply. */
 static const struct redis_error_kind {
     const char *word, *remedy;
-    bool ends; /* it is about this server: another one may be there by now */
+    bool ends; /* it concerns this server: the name may lead to another one */
 } redis_error_kinds[] = {
     {"READONLY", "it is a replica: let [redis] host lead to the primary", true},
     {"LOADING", "wait until it has read its data", true},
@@ -112,7 +115,7 @@ const char *redis_reason(const struct redis *redis)
     return redis->reason;
 }
 
-/* Notes what failed. `subject` is Redis's part of the sentence for anybody. */
+/* Keeps what failed. `subject` begins the sentence for clients. */
 static void redis_set_error(struct redis *redis, const char *subject, const char *what,
                             const char *remedy)
 {
@@ -121,7 +124,7 @@ static void redis_set_error(struct redis *redis, const char *subject, const char
     snprintf(redis->reason, sizeof redis->reason, "%s%.200s", subject, what);
 }
 
-/* Ends the connection: the next one is tried after a pause. */
+/* Ends the connection; the next one waits for the back-off. */
 static void redis_end(struct redis *redis)
 {
     int64_t now = os_now_ms();
@@ -132,7 +135,7 @@ static void redis_end(struct redis *redis)
     redis->retry_at = now + os_backoff(&redis->pause, BACKOFF_MAX);
 }
 
-/* The connection broke while a reply was waited for. */
+/* The connection broke while a reply was expected. */
 static void redis_on_broken(struct redis *redis)
 {
     redisContext *context = redis->context;
@@ -149,8 +152,7 @@ static void redis_on_broken(struct redis *redis)
     redis_end(redis);
 }
 
-/* Notes what Redis said, if it is the first refusal in a pipeline: others may only follow from it
- * (EXECABORT). */
+/* Keeps the first error reply of a pipeline: later ones may only follow from it (EXECABORT). */
 static void redis_take_error(struct redis *redis, struct str text)
 {
     const struct redis_error_kind *refusal = redis_error_kinds;
@@ -160,7 +162,7 @@ static void redis_take_error(struct redis *redis, struct str text)
     while (refusal->word[0] && !str_equal(word, str_from(refusal->word)))
         refusal++;
     if (str_equal(word, STR("MOVED")) || str_equal(word, STR("ASK")))
-        text = word; /* addresses follow */
+        text = word; /* the rest names addresses */
     if (text.length && text.at[text.length - 1] == '.')
         text.length--;
     redis->ends |= refusal->ends;
@@ -174,7 +176,7 @@ static void redis_take_error(struct redis *redis, struct str text)
     redis_set_error(redis, "Redis says: ", said, refusal->remedy);
 }
 
-/* Sends what is left of the pipeline. */
+/* Sends the rest of the pipeline. */
 static bool redis_flush(struct redis *redis)
 {
     int done = 0;
@@ -189,7 +191,7 @@ static bool redis_flush(struct redis *redis)
     return true;
 }
 
-/* Waits for the next reply; NULL if the connection broke, or the time is over. */
+/* Waits for the next reply; NULL if the connection broke, or after the deadline. */
 static redisReply *redis_receive(struct redis *redis)
 {
     struct pollfd readable = {.fd = redis->context->fd, .events = POLLIN};
@@ -272,7 +274,7 @@ static bool redis_write(struct redis *redis, const struct str *words)
     return true;
 }
 
-/* One step of a new connection. `sent`: it shares the deadline of the connection. */
+/* Runs one command of a new connection, within the connection's deadline. */
 static bool redis_set_up(struct redis *redis, const struct str *words)
 {
     struct redis_reply reply;
@@ -285,7 +287,7 @@ static bool redis_set_up(struct redis *redis, const struct str *words)
     return reply.type != REDIS_ERROR;
 }
 
-/* Logs in and chooses the database. */
+/* Authenticates, and selects the database. */
 static bool redis_log_in(struct redis *redis)
 {
     struct str password = str_from(redis->config->redis_password);
@@ -298,7 +300,7 @@ static bool redis_log_in(struct redis *redis)
             redis_set_up(redis, (struct str[]){STR("SELECT"), {number, length}, {0}}));
 }
 
-/* Connects to one address, for its share of the time that is left. */
+/* Connects to one address; `share` addresses divide the time left. */
 static bool redis_connect_to(struct redis *redis, const char *address, size_t share)
 {
     struct timeval timeout = {REDIS_TIMEOUT / 1000, REDIS_TIMEOUT % 1000 * 1000};
@@ -341,6 +343,18 @@ static bool redis_connect(struct redis *redis)
     }
     redis->begun_at = os_now_ms();
     return redis_log_in(redis);
+}
+
+bool redis_renew(struct redis *redis)
+{
+    struct pollfd readable = {.fd = redis->context ? redis->context->fd : -1, .events = POLLIN};
+
+    /* a young connection that ends is a failure: replacing it each time would be a busy loop */
+    if (!redis->context || redis->waiting || os_now_ms() - redis->begun_at < RENEW_AFTER ||
+        poll(&readable, 1, 0) != 1)
+        return false;
+    redis_disconnect(redis);
+    return redis_connect(redis);
 }
 
 bool redis_append(struct redis *redis, const struct str *words)

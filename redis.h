@@ -1,10 +1,10 @@
-/* redis.h - one connection to Redis, used by one thread that may wait. The only user of hiredis.
- * Connects when it is first needed and again after a failure, with back-off and jitter; until then
- * every call fails at once. The name is looked up again for each connection. What Redis says of
- * itself rather than of a command (READONLY, LOADING, MASTERDOWN and their like) ends the
- * connection: the name may lead to another Redis by now.
- * Refuses: to wait longer than REDIS_TIMEOUT for a connection, or for the replies to a pipeline.
- */
+/* redis.h - one connection to Redis, for one thread that may wait. The only user of hiredis.
+ *
+ * It connects when it is first needed, and again after a failure, with back-off and jitter; during
+ * the back-off calls fail at once. Each connection looks the name up again. An error that concerns
+ * the server and not the command (READONLY, LOADING, MASTERDOWN and the like) ends the connection:
+ * the name may lead to another Redis by now.
+ * Rejects: waiting longer than REDIS_TIMEOUT for a connection, or for the replies of a pipeline. */
 #ifndef WSPUSH_REDIS_H
 #define WSPUSH_REDIS_H
 
@@ -14,12 +14,12 @@
 
 struct redis;
 
-/* A connection that is not open yet; `config` must outlive it. NULL without memory. */
+/* A connection that is not open yet. `config` must outlive it. NULL without memory. */
 struct redis *redis_new(const struct config *config);
 
 void redis_free(struct redis *redis);
 
-/* REFUSAL: an error, `text` is what Redis said. */
+/* ERROR: an error reply; `text` is what Redis said. */
 enum redis_type { REDIS_NIL, REDIS_NUMBER, REDIS_TEXT, REDIS_LIST, REDIS_ERROR };
 
 /* A reply, valid until the next call on its connection. Zeroed is nil. */
@@ -33,34 +33,39 @@ struct redis_reply {
 
 #define REDIS_WORDS_MAX 256
 
-/* Runs a command: its name and arguments, at most REDIS_WORDS_MAX, ended by {NULL, 0}. False if
- * Redis could not be reached, was too slow, or refused. */
+/* Runs a command: name and arguments, at most REDIS_WORDS_MAX, ended by {NULL, 0}. False if Redis
+ * could not be reached, was too slow, or replied with an error. */
 bool redis_call(struct redis *redis, const struct str *words, struct redis_reply *reply);
 
-/* The same, but if the connection is found closed, or what Redis says ends it, it is made anew and
- * the command sent again: it may then have been run twice. */
+/* The same, but if the connection is found closed, or the reply ends it, the command is sent again
+ * over a new one: it may then have run twice. */
 bool redis_call_again(struct redis *redis, const struct str *words, struct redis_reply *reply);
 
-/* Appends a command to a pipeline, which the first redis_next sends. False: there is no connection,
- * and nothing of the pipeline was or will be sent. What was not taken of the pipeline before is
- * dropped. */
+/* Appends a command to the pipeline, which the first redis_next sends. Replies of an earlier
+ * pipeline that were not taken are dropped. False if there is no connection: nothing of the
+ * pipeline was or will be sent. */
 bool redis_append(struct redis *redis, const struct str *words);
 
-/* Takes the reply to the oldest command of the pipeline that has none; it may be a REFUSAL. False:
- * the connection broke, so this command and those behind it may have been run or not, and the reply
- * is nil; or there is no such command. */
+/* Call before work that does not depend on what this connection said before (WATCH, MULTI). If the
+ * server has closed the connection while it was idle, replaces it at once, without error or pause.
+ * Returns true if it was replaced: the server may be another one, or may have lost data. */
+bool redis_renew(struct redis *redis);
+
+/* Takes the reply to the pipeline's oldest command without one; it may be an ERROR. False if the
+ * connection broke: this command and those behind it may have run or not. False also if no command
+ * is left. The reply is then nil. */
 bool redis_next(struct redis *redis, struct redis_reply *reply);
 
-/* One element of a list. */
+/* An element of a list. */
 struct redis_reply redis_element(const struct redis_reply *list, size_t index);
 
 /* True if there is a connection, as far as is known. */
 bool redis_is_connected(const struct redis *redis);
 
-/* What went wrong last, in plain English with the remedy; "" if nothing has. */
+/* What failed last, and the remedy; "" if nothing has. */
 const char *redis_error(const struct redis *redis);
 
-/* The same without remedy, host or port, for anybody to read. */
+/* The same without remedy, host or port: clients may see it. */
 const char *redis_reason(const struct redis *redis);
 
 #endif

@@ -3,8 +3,9 @@
 
 #include <stdlib.h>
 
-/* Neighbouring hashes must not become neighbouring places: probing would crawl over runs. */
-static size_t home(const struct table *table, uint32_t hash)
+/* The slot where a search begins. Multiplied, so that hashes in a row do not fill slots in a row:
+ * each search would step over the whole run. */
+static size_t table_home(const struct table *table, uint32_t hash)
 {
     return (size_t)((hash * 0x9e3779b97f4a7c15u) >> 32) & (table->capacity - 1);
 }
@@ -14,7 +15,7 @@ void *table_next(const struct table *table, struct table_cursor *cursor)
     if (table->capacity == 0)
         return NULL;
     for (;;) {
-        size_t at = (home(table, cursor->hash) + cursor->probes) & (table->capacity - 1);
+        size_t at = (table_home(table, cursor->hash) + cursor->probes) & (table->capacity - 1);
 
         if (!table->entries[at])
             return NULL;
@@ -24,10 +25,10 @@ void *table_next(const struct table *table, struct table_cursor *cursor)
     }
 }
 
-void *table_walk(const struct table *table, size_t *place)
+void *table_walk(const struct table *table, size_t *slot)
 {
-    while (*place < table->capacity) {
-        void *entry = table->entries[(*place)++];
+    while (*slot < table->capacity) {
+        void *entry = table->entries[(*slot)++];
 
         if (entry)
             return entry;
@@ -35,8 +36,7 @@ void *table_walk(const struct table *table, size_t *place)
     return NULL;
 }
 
-/* Visits the entries in the order of their homes: a removal moves entries, but never their homes.
- */
+/* In the order of homes: a removal moves entries, but never their homes. */
 void *table_scan_next(const struct table *table, struct table_scan *scan)
 {
     size_t mask = table->capacity - 1, at;
@@ -46,16 +46,16 @@ void *table_scan_next(const struct table *table, struct table_scan *scan)
     for (; scan->home < table->capacity; scan->home++, scan->probes = 0) {
         while (table->entries[at = (scan->home + scan->probes) & mask]) {
             scan->probes++;
-            if (home(table, table->hashes[at]) == scan->home)
+            if (table_home(table, table->hashes[at]) == scan->home)
                 return table->entries[at];
         }
     }
     return NULL;
 }
 
-static void put(struct table *table, uint32_t hash, void *entry)
+static void table_put(struct table *table, uint32_t hash, void *entry)
 {
-    size_t at = home(table, hash);
+    size_t at = table_home(table, hash);
 
     while (table->entries[at])
         at = (at + 1) & (table->capacity - 1);
@@ -63,7 +63,7 @@ static void put(struct table *table, uint32_t hash, void *entry)
     table->hashes[at] = hash;
 }
 
-static bool grow(struct table *table)
+static bool table_grow(struct table *table)
 {
     struct table bigger = {.capacity = table->capacity ? table->capacity * 2 : 16};
 
@@ -75,7 +75,7 @@ static bool grow(struct table *table)
     }
     for (size_t i = 0; i < table->capacity; i++)
         if (table->entries[i])
-            put(&bigger, table->hashes[i], table->entries[i]);
+            table_put(&bigger, table->hashes[i], table->entries[i]);
     bigger.count = table->count;
     table_free(table);
     *table = bigger;
@@ -86,10 +86,10 @@ bool table_add(struct table *table, uint32_t hash, void *entry)
 {
     if (!entry)
         return false;
-    /* at most three places in four are taken, so that a search ends soon */
-    if ((table->count + 1) * 4 > table->capacity * 3 && !grow(table))
+    /* at most three slots in four are taken, so that a search ends soon */
+    if ((table->count + 1) * 4 > table->capacity * 3 && !table_grow(table))
         return false;
-    put(table, hash, entry);
+    table_put(table, hash, entry);
     table->count++;
     return true;
 }
@@ -100,16 +100,16 @@ bool table_remove(struct table *table, uint32_t hash, const void *entry)
 
     if (table->capacity == 0)
         return false;
-    for (hole = home(table, hash); table->entries[hole] != entry; hole = (hole + 1) & mask)
+    for (hole = table_home(table, hash); table->entries[hole] != entry; hole = (hole + 1) & mask)
         if (!table->entries[hole])
             return false;
     if (!entry || table->hashes[hole] != hash)
         return false;
     table->count--;
-    /* Later entries of the run move up into the hole where their home allows it; a hole left open
-     * would end searches too early. */
+    /* later entries of the run move up into the hole if their home allows it: left open, it would
+     * end searches for them too early */
     for (at = (hole + 1) & mask; table->entries[at]; at = (at + 1) & mask) {
-        size_t distance = (at - home(table, table->hashes[at])) & mask;
+        size_t distance = (at - table_home(table, table->hashes[at])) & mask;
 
         if (distance >= ((at - hole) & mask)) {
             table->entries[hole] = table->entries[at];

@@ -1,6 +1,5 @@
-/* table.h - a hash table of pointers: open addressing, linear probing, nothing per entry but the
- * pointer and its hash. The keys stay in the entries, so the caller compares and owns them.
- * Refuses: NULL entries. */
+/* table.h - a hash table of pointers: open addressing, linear probing. It stores each entry's
+ * pointer and hash; the keys stay in the entries, so the caller compares and owns them. */
 #ifndef WSPUSH_TABLE_H
 #define WSPUSH_TABLE_H
 
@@ -15,31 +14,31 @@ struct table {
     size_t capacity, count;
 };
 
-/* Where a search stands; start one with the hash looked for. */
+/* The position of a search; begin with the hash that is looked for. */
 struct table_cursor {
     uint32_t hash;
     size_t probes;
 };
 
-/* The next entry whose hash is the cursor's, or NULL when there is none left. The caller compares
- * keys and asks again while they differ. The table must not change in between. */
+/* The next entry with the cursor's hash, or NULL. The caller compares keys, and calls again while
+ * they differ. The table must not change in between. */
 void *table_next(const struct table *table, struct table_cursor *cursor);
 
-/* Any entry, from place *place on, for a walk over all of them (start with 0); NULL at the end. */
-void *table_walk(const struct table *table, size_t *place);
+/* Walks over all entries: the next one from slot *slot on (start with 0); NULL at the end. The
+ * table must not change meanwhile. */
+void *table_walk(const struct table *table, size_t *slot);
 
-/* Where a walk stands that goes on after the table has changed; zeroed is the beginning. */
+/* The position of a walk that survives changes of the table. Zeroed is the beginning. */
 struct table_scan {
     size_t capacity, home, probes;
 };
 
 /* The next entry of such a walk, or NULL at the end. Set `probes` to 0 after each change: then
- * every entry that stays in the table is visited, some of them twice, all again after the table has
- * grown.
+ * every entry that stays is visited, some twice, and all of them again after the table has grown.
  */
 void *table_scan_next(const struct table *table, struct table_scan *scan);
 
-/* Adds an entry under a hash; it must not be in the table. False when there is no memory. */
+/* Adds an entry, which must not be there yet, under a hash. False without memory, or for NULL. */
 bool table_add(struct table *table, uint32_t hash, void *entry);
 
 /* Removes the entry; false if it is not there under this hash. */

@@ -1,9 +1,9 @@
 /* tls.h - TLS 1.2 and 1.3 (RFC 5246, RFC 8446) over one socket, and the certificate that all
- * connections share; between nodes TLS 1.3 with a pre-shared key instead, both sides. The only user
- * of libssl. The socket is the caller's and non-blocking; nothing here waits or polls.
- * Refuses: older versions, ciphers without forward secrecy, key exchange that is expensive,
- * handshakes of TLS_HANDSHAKE_MAX bytes, compression, renegotiation, keys that want a passphrase,
- * and clients whose ALPN has no http/1.1. */
+ * connections share. The caller owns the socket, which must not block; nothing here waits.
+ *
+ * Not accepted: older versions, ciphers without forward secrecy, expensive key exchange, handshakes
+ * of more than TLS_HANDSHAKE_MAX bytes, compression, renegotiation, keys with a passphrase, clients
+ * whose ALPN lacks http/1.1. */
 #ifndef WSPUSH_TLS_H
 #define WSPUSH_TLS_H
 
@@ -13,37 +13,39 @@
 #define TLS_HANDSHAKE_MAX 8192   /* bytes that a client may need for its handshake */
 #define TLS_TICKET_KEY_AGE 86400 /* seconds for which a ticket key is used */
 
-/* A certificate with its key, and how it is used. */
-struct tls_context;
+/* A certificate with its key, and how it is used. For tls.c and cluster_crypto.c alone. */
+struct tls_context {
+    struct ssl_ctx_st *ssl; /* OpenSSL's SSL_CTX */
+    int64_t renewed_at;     /* unix time of the present ticket key */
+};
+
+/* One connection. For tls.c and cluster_crypto.c alone. */
+struct tls {
+    struct ssl_st *ssl; /* OpenSSL's SSL; its application data is this struct */
+    const char *reason;
+    size_t pending;
+};
 
 /* Loads a chain of certificates, the server's own first, and its private key, both PEM. NULL:
  * `error` says what is wrong with which file, cut to `room` bytes. */
 struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t room);
 
-/* Replaces the key of tickets if it is a day old. Call it now and then, with the unix time. Tickets
- * of before are not accepted any more: their clients do a whole handshake. Without random bytes
- * there are no tickets from then on. */
+/* Replaces the key of tickets if it is a day old. Call now and then, with the unix time. Older
+ * tickets are no longer accepted: their clients do a full handshake. Without random bytes there are
+ * no more tickets. */
 void tls_context_renew(struct tls_context *context, int64_t now);
 
-/* Has no certificate: both ends prove by the key `link` of one of `keys`, which must outlive the
- * context. NULL: no memory, or OpenSSL has no TLS 1.3. */
-struct tls_context *tls_context_new_psk(const struct crypto_keyring *keys);
+/* Sets how records are buffered and retried: part of making a context. */
+void tls_context_set_modes(const struct tls_context *context);
 
 /* Days until the certificate expires; negative if it has. */
 int tls_context_days(const struct tls_context *context);
 
-/* Gives a context up; connections that were opened with it live on. NULL is nothing. */
+/* Frees a context; connections opened with it live on. NULL is allowed. */
 void tls_context_free(struct tls_context *context);
 
-/* One connection. */
-struct tls;
-
-/* Prepares the server's handshake on a socket; it happens as tls_read is called. NULL: no memory.
- */
+/* Prepares the server's handshake on a socket; tls_read does it. NULL: no memory. */
 struct tls *tls_open(const struct tls_context *context, int fd);
-
-/* The same for the client of a context with pre-shared keys, which offers its key number `key`. */
-struct tls *tls_open_client(const struct tls_context *context, int fd, size_t key);
 
 /* True until the handshake is over. */
 bool tls_is_opening(const struct tls *tls);
@@ -56,27 +58,24 @@ enum tls_status {
     TLS_ENDED        /* closed by the peer, or failed: see tls_reason */
 };
 
-/* Reads at most one record's content. With room for TLS_RECORD_MAX bytes or more nothing is left
- * behind that poll() would not tell of. */
+/* Reads at most one record's content. With room for TLS_RECORD_MAX bytes nothing is left behind
+ * that poll() would not report. */
 enum tls_status tls_read(struct tls *tls, char *at, size_t room, size_t *count);
 
-/* Writes up to TLS_RECORD_MAX bytes as one record. When it could not leave, the next call must be
- * given the same bytes first, if not at the same place: see tls_pending. */
+/* Writes up to TLS_RECORD_MAX bytes as one record. If the socket did not take it, the next call
+ * must begin with the same bytes, at any address: see tls_pending. */
 enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t *count);
 
-/* Bytes that were given to tls_write and will be counted once their record has left. */
+/* Bytes that were given to tls_write and are counted once the socket has taken their record. */
 size_t tls_pending(const struct tls *tls);
 
-/* Why the connection ended, in OpenSSL's words; NULL if the peer closed it as it should. */
+/* Why the connection ended, as OpenSSL says it; NULL if the peer closed it properly. */
 const char *tls_reason(const struct tls *tls);
 
-/* True if a handshake with pre-shared keys failed because the ends have different ones. */
-bool tls_has_wrong_key(const struct tls *tls);
-
-/* Tells the peer that nothing more will come, unless the connection has failed. */
+/* Sends close_notify, unless the connection has failed. */
 void tls_finish(struct tls *tls);
 
-/* Frees the connection's state, not its socket. NULL is nothing. */
+/* Frees the connection's state, not its socket. NULL is allowed. */
 void tls_close(struct tls *tls);
 
 #endif

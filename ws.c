@@ -1,12 +1,23 @@
-/* ws.c - RFC 6455: the handshake and the frames. */
+/* ws.c - RFC 6455: the handshake and the frames.
+ *
+ * Both directions are pure functions of bytes. ws_read takes one event at a time off the front of
+ * what was received: a control frame once it is whole, a data frame as soon as its header is, and
+ * then its payload in the pieces in which it comes. So a reader needs no buffer; its state says how
+ * far the present frame and message have come, and carries the mask and the UTF-8 check over to the
+ * next piece. Payload is unmasked in place.
+ *
+ * A frame is judged as early as possible: opcode, reserved bits and mask by its first two bytes,
+ * its length against the limit before any payload. After WS_EVENT_BAD the reader is not used again.
+ *
+ * What is sent is one final frame per message, encoded once into shared bytes. */
 #include "ws.h"
 
 #include "crypto.h"
 
 #include <string.h>
 
-/* Section 4.2.1: the key is base64 of 16 bytes, 22 digits and two signs of padding. */
-static bool is_key(struct str key)
+/* Section 4.2.1: the key is base64 of 16 bytes: 22 digits and two padding characters. */
+static bool ws_is_key(struct str key)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -21,45 +32,37 @@ static bool is_key(struct str key)
 int ws_check_upgrade(const struct http_request *request, struct str *key, const char **error)
 {
     struct str version = {0};
+    size_t versions = http_header(request, STR("Sec-WebSocket-Version"), &version);
+    bool is_13 = str_equal(version, STR("13"));
 
+    *error = NULL;
     if (request->minor == 0 || !str_equal(request->method, STR("GET")) ||
         !http_header_has(request, STR("Connection"), STR("upgrade")) ||
-        !http_header_has(request, STR("Upgrade"), STR("websocket"))) {
+        !http_header_has(request, STR("Upgrade"), STR("websocket")))
         *error = "a WebSocket upgrade is expected here";
-        return 400;
-    }
-    if (request->content_length || request->chunked) {
+    else if (request->content_length || request->chunked)
         *error = "an upgrade request has no body";
-        return 400;
-    }
-    if (http_header(request, STR("Sec-WebSocket-Version"), &version) != 1) {
+    else if (versions != 1)
         *error = "Sec-WebSocket-Version must be there once";
-        return 400;
-    }
-    if (!str_equal(version, STR("13"))) {
-        *error = "Sec-WebSocket-Version must be 13";
-        return 426;
-    }
-    if (http_header(request, STR("Sec-WebSocket-Key"), key) != 1 || !is_key(*key)) {
+    else if (is_13 &&
+             (http_header(request, STR("Sec-WebSocket-Key"), key) != 1 || !ws_is_key(*key)))
         *error = "Sec-WebSocket-Key must be there once, as base64 of 16 bytes";
+    if (*error)
         return 400;
-    }
-    return 0;
+    if (!is_13)
+        *error = "Sec-WebSocket-Version must be 13";
+    return is_13 ? 0 : 426;
 }
 
 struct str ws_offered_protocol(const struct http_request *request)
 {
-    struct str first = {0};
+    struct http_cursor cursor = {0};
+    struct str protocol = {0};
 
-    for (size_t i = 0; i < request->header_count; i++) {
-        struct str list = request->headers[i].value;
-
-        if (!str_equal_nocase(request->headers[i].name, STR("Sec-WebSocket-Protocol")))
-            continue;
-        while (list.at && !first.length)
-            first = str_trim(str_cut(&list, ','));
-    }
-    return first;
+    while (http_next_entry(request, STR("Sec-WebSocket-Protocol"), &cursor, &protocol))
+        if (protocol.length)
+            break;
+    return protocol;
 }
 
 bool ws_write_upgrade(struct buf *out, struct str key, struct str protocol)
@@ -75,40 +78,36 @@ bool ws_write_upgrade(struct buf *out, struct str key, struct str protocol)
     return !out->failed;
 }
 
-struct frame {
+/* A frame's header as far as it is there. */
+struct ws_frame_header {
     bool final, masked;
     unsigned opcode;
     uint64_t length;
-    size_t header;   /* bytes of the header, mask included; 0 if they are not all there */
+    size_t size;     /* bytes of the header, mask included; 0 if they are not all there */
     size_t extended; /* of them: bytes of the extended length */
     unsigned reserved;
 };
 
-static struct frame parse_header(const unsigned char *at, size_t length)
+static struct ws_frame_header ws_parse_header(const unsigned char *at, size_t length)
 {
-    struct frame frame = {0};
-    size_t header;
+    struct ws_frame_header frame = {.final = at[0] & 0x80,
+                                    .masked = at[1] & 0x80,
+                                    .opcode = at[0] & 0x0f,
+                                    .length = at[1] & 0x7f,
+                                    .reserved = at[0] & 0x70};
+    size_t size;
 
-    if (length < 2)
-        return frame;
-    frame.final = at[0] & 0x80;
-    frame.reserved = at[0] & 0x70;
-    frame.opcode = at[0] & 0x0f;
-    frame.masked = at[1] & 0x80;
-    frame.length = at[1] & 0x7f;
     frame.extended = frame.length == 126 ? 2 : frame.length == 127 ? 8 : 0;
-    header = 2 + frame.extended + (frame.masked ? 4 : 0);
-    if (length < header)
+    size = 2 + frame.extended + (frame.masked ? 4 : 0);
+    if (length < size)
         return frame;
     if (frame.extended)
-        frame.length = 0;
-    for (size_t i = 0; i < frame.extended; i++)
-        frame.length = frame.length << 8 | at[2 + i];
-    frame.header = header;
+        frame.length = bytes_get_be(at + 2, frame.extended);
+    frame.size = size;
     return frame;
 }
 
-static size_t refuse(struct ws_event *event, enum ws_close_code code, const char *error)
+static size_t ws_fail(struct ws_event *event, enum ws_close_code code, const char *error)
 {
     event->type = WS_EVENT_BAD;
     event->code = (uint16_t)code;
@@ -116,8 +115,9 @@ static size_t refuse(struct ws_event *event, enum ws_close_code code, const char
     return 0;
 }
 
-/* What the first two bytes already tell: a bad frame is refused before the rest of it comes. */
-static const char *check_start(const struct ws_reader *reader, const struct frame *frame)
+/* Judges a frame by its first two bytes: returns what is wrong with it, or NULL. */
+static const char *ws_check_start(const struct ws_reader *reader,
+                                  const struct ws_frame_header *frame)
 {
     bool control = frame->opcode >= 8;
 
@@ -144,75 +144,61 @@ static const char *check_start(const struct ws_reader *reader, const struct fram
     return NULL;
 }
 
-static bool is_shortest(const struct frame *frame)
+/* Section 5.2: the minimal number of bytes must be used, the highest bit must be 0. */
+static bool ws_is_shortest(const struct ws_frame_header *frame)
 {
-    /* section 5.2: the minimal number of bytes must be used, the highest bit must be 0 */
     if (frame->extended == 2)
         return frame->length > 125;
-    if (frame->extended == 8)
-        return frame->length > 0xffff && frame->length >> 63 == 0;
-    return true;
+    return frame->extended == 0 || (frame->length > 0xffff && frame->length >> 63 == 0);
 }
 
-static void unmask(char *at, size_t length, const uint8_t mask[4], unsigned from)
+/* Section 5.3; `from` is the byte of the mask for the first byte of payload. */
+static void ws_unmask(char *at, size_t length, const uint8_t mask[4], unsigned from)
 {
-    uint8_t turned[8];
-    uint64_t eight, word;
-    size_t i = 0;
-
-    for (unsigned k = 0; k < 8; k++)
-        turned[k] = mask[(from + k) & 3];
-    memcpy(&eight, turned, sizeof eight);
-    for (; i + sizeof eight <= length; i += sizeof eight) {
-        memcpy(&word, at + i, sizeof word);
-        word ^= eight;
-        memcpy(at + i, &word, sizeof word);
-    }
-    for (; i < length; i++)
-        at[i] = (char)(at[i] ^ turned[i & 7]);
+    for (size_t i = 0; i < length; i++)
+        at[i] = (char)(at[i] ^ mask[(from + i) & 3]);
 }
 
 /* Section 7.4: the codes that an endpoint may put on the wire. */
-static bool is_close_code(unsigned code)
+static bool ws_is_close_code(unsigned code)
 {
     return (code >= 1000 && code <= 1014 && code != 1004 && code != 1005 && code != 1006) ||
            (code >= 3000 && code <= 4999);
 }
 
-static size_t read_control(char *at, const struct frame *frame, struct ws_event *event)
+static size_t ws_read_control(char *at, const struct ws_frame_header *frame, struct ws_event *event)
 {
-    char *payload = at + frame->header;
+    char *payload = at + frame->size;
     size_t length = (size_t)frame->length;
 
     if (frame->masked)
-        unmask(payload, length, (const uint8_t *)payload - 4, 0);
+        ws_unmask(payload, length, (const uint8_t *)payload - 4, 0);
     event->type = WS_EVENT_CONTROL;
     event->opcode = (enum ws_opcode)frame->opcode;
     event->payload = (struct str){payload, length};
     if (frame->opcode != WS_CLOSE)
-        return frame->header + length;
-    event->code = WS_CLOSE_NO_CODE;
+        return frame->size + length;
+    event->code = WS_CLOSE_NO_STATUS;
     if (length == 1)
-        return refuse(event, WS_CLOSE_PROTOCOL, "a close frame with half a code");
+        return ws_fail(event, WS_CLOSE_PROTOCOL, "a close frame with half a code");
     if (length >= 2) {
-        event->code =
-            (uint16_t)((unsigned)(unsigned char)payload[0] << 8 | (unsigned char)payload[1]);
+        event->code = (uint16_t)bytes_get_be(payload, 2);
         event->payload = (struct str){payload + 2, length - 2};
-        if (!is_close_code(event->code))
-            return refuse(event, WS_CLOSE_PROTOCOL, "a close code that may not be sent");
+        if (!ws_is_close_code(event->code))
+            return ws_fail(event, WS_CLOSE_PROTOCOL, "a close code that may not be sent");
         if (!utf8_valid(event->payload))
-            return refuse(event, WS_CLOSE_BAD_DATA, "a close reason that is not UTF-8");
+            return ws_fail(event, WS_CLOSE_INVALID_PAYLOAD, "a close reason that is not UTF-8");
     }
-    return frame->header + length;
+    return frame->size + length;
 }
 
-static size_t read_payload(struct ws_reader *reader, char *at, size_t length,
-                           struct ws_event *event)
+static size_t ws_read_payload(struct ws_reader *reader, char *at, size_t length,
+                              struct ws_event *event)
 {
     size_t piece = length < reader->left ? length : reader->left;
 
     if (!reader->from_server)
-        unmask(at, piece, reader->mask, reader->mask_at);
+        ws_unmask(at, piece, reader->mask, reader->mask_at);
     reader->mask_at = (reader->mask_at + piece) & 3;
     reader->left -= (uint32_t)piece;
     event->type = WS_EVENT_DATA;
@@ -221,7 +207,7 @@ static size_t read_payload(struct ws_reader *reader, char *at, size_t length,
     event->last = reader->left == 0 && reader->final;
     if (reader->message == WS_TEXT &&
         (!utf8_feed(&reader->utf8, event->payload) || (event->last && reader->utf8.missing)))
-        return refuse(event, WS_CLOSE_BAD_DATA, "a text message that is not UTF-8");
+        return ws_fail(event, WS_CLOSE_INVALID_PAYLOAD, "a text message that is not UTF-8");
     reader->in_frame = reader->left > 0;
     if (event->last) {
         reader->message = 0;
@@ -233,36 +219,36 @@ static size_t read_payload(struct ws_reader *reader, char *at, size_t length,
 
 size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_event *event)
 {
-    struct frame frame;
+    struct ws_frame_header frame;
     const char *error;
 
     *event = (struct ws_event){.type = WS_EVENT_MORE};
     if (reader->in_frame)
-        return length ? read_payload(reader, at, length, event) : 0;
+        return length ? ws_read_payload(reader, at, length, event) : 0;
     if (length < 2)
         return 0;
-    frame = parse_header((const unsigned char *)at, length);
-    error = check_start(reader, &frame);
+    frame = ws_parse_header((const unsigned char *)at, length);
+    error = ws_check_start(reader, &frame);
     if (error)
-        return refuse(event, WS_CLOSE_PROTOCOL, error);
-    if (!frame.header)
+        return ws_fail(event, WS_CLOSE_PROTOCOL, error);
+    if (!frame.size)
         return 0;
-    if (!is_shortest(&frame))
-        return refuse(event, WS_CLOSE_PROTOCOL, "a length not in its shortest form");
+    if (!ws_is_shortest(&frame))
+        return ws_fail(event, WS_CLOSE_PROTOCOL, "a length not in its shortest form");
     if (frame.opcode >= WS_CLOSE)
-        return length - frame.header < frame.length ? 0 : read_control(at, &frame, event);
+        return length - frame.size < frame.length ? 0 : ws_read_control(at, &frame, event);
     if (frame.length > reader->limit - reader->length)
-        return refuse(event, WS_CLOSE_TOO_BIG, "message too long");
+        return ws_fail(event, WS_CLOSE_TOO_BIG, "message too long");
     reader->length += (uint32_t)frame.length;
     reader->left = (uint32_t)frame.length;
     reader->final = frame.final;
     if (frame.opcode != WS_CONTINUATION)
         reader->message = frame.opcode & 3;
     if (frame.masked)
-        memcpy(reader->mask, at + frame.header - 4, 4);
+        memcpy(reader->mask, at + frame.size - 4, 4);
     reader->mask_at = 0;
     reader->in_frame = true;
-    return frame.header + read_payload(reader, at + frame.header, length - frame.header, event);
+    return frame.size + ws_read_payload(reader, at + frame.size, length - frame.size, event);
 }
 
 size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t length)
@@ -271,63 +257,53 @@ size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t 
 
     out[0] = (char)(0x80 | (unsigned)opcode);
     out[1] = (char)(extended == 8 ? 127 : extended == 2 ? 126 : length);
-    for (size_t i = 0; i < extended; i++)
-        out[2 + i] = (char)(length >> (8 * (extended - 1 - i)) & 0xff);
+    bytes_put_be(out + 2, extended, length);
     return 2 + extended;
 }
 
-size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, struct str reason)
+/* One final frame, masked unless `mask` is NULL. */
+static struct rcbuf *ws_make_frame(enum ws_opcode opcode, struct str payload, const uint8_t *mask)
 {
-    size_t header;
+    char header[WS_HEADER_MAX];
+    size_t length = ws_write_header(header, opcode, payload.length);
+    struct rcbuf *frame = rcbuf_new(length + (mask ? 4 : 0) + payload.length);
+    char *at;
 
-    if (code == WS_CLOSE_NO_CODE)
-        return ws_write_header(out, WS_CLOSE, 0);
-    if (reason.length > WS_CONTROL_MAX - 2)
-        reason.length = WS_CONTROL_MAX - 2;
-    header = ws_write_header(out, WS_CLOSE, 2 + reason.length);
-    out[header] = (char)(code >> 8);
-    out[header + 1] = (char)(code & 0xff);
-    if (reason.length)
-        memcpy(out + header + 2, reason.at, reason.length);
-    return header + 2 + reason.length;
+    if (!frame)
+        return NULL;
+    memcpy(frame->bytes, header, length);
+    at = frame->bytes + length;
+    if (mask) {
+        frame->bytes[1] = (char)(frame->bytes[1] | (char)0x80);
+        memcpy(at, mask, 4);
+        at += 4;
+    }
+    if (payload.length)
+        memcpy(at, payload.at, payload.length);
+    if (mask)
+        ws_unmask(at, payload.length, mask, 0);
+    return frame;
 }
 
 struct rcbuf *ws_frame(enum ws_opcode opcode, struct str payload)
 {
-    char header[WS_HEADER_MAX];
-    size_t length = ws_write_header(header, opcode, payload.length);
-    struct rcbuf *message = rcbuf_new(length + payload.length);
-
-    if (!message)
-        return NULL;
-    memcpy(message->bytes, header, length);
-    if (payload.length)
-        memcpy(message->bytes + length, payload.at, payload.length);
-    return message;
+    return ws_make_frame(opcode, payload, NULL);
 }
 
 struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4])
 {
-    char header[WS_HEADER_MAX];
-    size_t length = ws_write_header(header, opcode, payload.length);
-    struct rcbuf *message = rcbuf_new(length + 4 + payload.length);
-    char *at;
-
-    if (!message)
-        return NULL;
-    header[1] = (char)(header[1] | (char)0x80);
-    memcpy(message->bytes, header, length);
-    at = message->bytes + length;
-    memcpy(at, mask, 4);
-    if (payload.length)
-        memcpy(at + 4, payload.at, payload.length);
-    unmask(at + 4, payload.length, mask, 0);
-    return message;
+    return ws_make_frame(opcode, payload, mask);
 }
 
 struct rcbuf *ws_close_frame(unsigned code, struct str reason)
 {
-    char frame[WS_HEADER_MAX + WS_CONTROL_MAX];
+    char payload[WS_CONTROL_MAX];
+    size_t length = reason.length < WS_CONTROL_MAX - 2 ? reason.length : WS_CONTROL_MAX - 2;
 
-    return rcbuf_copy((struct str){frame, ws_write_close(frame, code, reason)});
+    if (code == WS_CLOSE_NO_STATUS)
+        return ws_frame(WS_CLOSE, (struct str){0});
+    bytes_put_be(payload, 2, code);
+    if (length)
+        memcpy(payload + 2, reason.at, length);
+    return ws_frame(WS_CLOSE, (struct str){payload, 2 + length});
 }

@@ -1,9 +1,10 @@
 /* ws.h - RFC 6455: the handshake, bytes to frames to pieces of messages, messages to frame bytes.
- * No sockets and no buffers: a message is handed over in the pieces in which it came, so a reader
- * holds a few words, however long the message.
- * Refuses: extensions, frames masked where they must not be and unmasked where they must, reserved
- * bits and opcodes, bad UTF-8 at its first bad byte, and a message longer than its limit as soon as
- * a length is announced. */
+ * No sockets and no buffers: a message is handed over in the pieces in which it comes, so a reader
+ * is a few words, however long the message.
+ *
+ * Rejects extensions, a client's frames without a mask and a server's with one, reserved bits and
+ * opcodes, bad UTF-8 at its first bad byte, and a message past its limit once its length is known.
+ */
 #ifndef WSPUSH_WS_H
 #define WSPUSH_WS_H
 
@@ -25,28 +26,30 @@ enum ws_close_code {
     WS_CLOSE_NORMAL = 1000,
     WS_CLOSE_GOING_AWAY = 1001,
     WS_CLOSE_PROTOCOL = 1002,
-    WS_CLOSE_NO_CODE = 1005, /* never on the wire: the peer's close frame gave no code */
-    WS_CLOSE_BAD_DATA = 1007,
+    WS_CLOSE_NO_STATUS = 1005, /* never on the wire: the peer's close frame gave no code */
+    WS_CLOSE_ABNORMAL = 1006,  /* never on the wire: the connection ended without a close frame */
+    WS_CLOSE_INVALID_PAYLOAD = 1007,
     WS_CLOSE_POLICY = 1008,
     WS_CLOSE_TOO_BIG = 1009,
+    WS_CLOSE_INTERNAL_ERROR = 1011,
     WS_CLOSE_TRY_LATER = 1013
 };
 
 #define WS_HEADER_MAX 10   /* of a frame that is sent: no mask */
 #define WS_CONTROL_MAX 125 /* payload of a control frame */
 
-/* Checks that a request is a valid upgrade (section 4.2.1). Returns 0 and its key, or the status
- * to refuse it with, 400 or 426, and *error. */
+/* Checks that a request is a valid upgrade (section 4.2.1). Returns 0 and its key, or the status of
+ * the rejection, 400 or 426, and *error. */
 int ws_check_upgrade(const struct http_request *request, struct str *key, const char **error);
 
-/* The first subprotocol that a request offers, or empty. */
+/* The first subprotocol that a request offers; empty if it offers none. */
 struct str ws_offered_protocol(const struct http_request *request);
 
-/* Appends the answer that accepts an upgrade (section 4.2.2), and `protocol` if it is not empty. */
+/* Appends the response that accepts an upgrade (section 4.2.2), with `protocol` unless it is empty.
+ */
 bool ws_write_upgrade(struct buf *out, struct str key, struct str protocol);
 
-/* Reads the frames of one peer. Zeroed but for `limit` is the start of a client's frames, which
- * must be masked; a server's must not be. */
+/* The state of reading one peer's frames. Zeroed but for `limit` is the start of a client's. */
 struct ws_reader {
     uint32_t limit;  /* greatest length of a message in bytes */
     uint32_t left;   /* payload bytes of the present data frame still to come */
@@ -76,24 +79,22 @@ struct ws_event {
 };
 
 /* Takes one event off the front of `length` bytes, unmasking in place, and returns how many bytes
- * it consumed. With WS_EVENT_MORE the bytes not consumed are fewer than 14 + WS_CONTROL_MAX. After
- * WS_EVENT_BAD the reader must not be used again. */
+ * it consumed. With WS_EVENT_MORE, fewer than 14 + WS_CONTROL_MAX bytes are left unconsumed: call
+ * again when more stand behind them. */
 size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_event *event);
 
 /* Writes the header of an unmasked, final frame; returns its length, at most WS_HEADER_MAX. */
 size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t length);
 
-/* Writes a whole close frame; returns its length. `reason` is cut at 123 bytes, which the caller
- * must not let fall inside a character. WS_CLOSE_NO_CODE gives a frame without code and reason. */
-size_t ws_write_close(char out[WS_HEADER_MAX + WS_CONTROL_MAX], unsigned code, struct str reason);
-
-/* A message that is one final frame around `payload`. NULL when there is no memory. */
+/* One final frame around `payload`, as a server sends it; the caller has the reference. NULL
+ * without memory. */
 struct rcbuf *ws_frame(enum ws_opcode opcode, struct str payload);
 
 /* The same as a client sends it: masked with `mask`, which should be random. */
 struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4]);
 
-/* A message that is a close frame: see ws_write_close. */
+/* A close frame. `reason` is cut at 123 bytes, which the caller must not let fall inside a
+ * character. WS_CLOSE_NO_STATUS gives a frame without code and reason. */
 struct rcbuf *ws_close_frame(unsigned code, struct str reason);
 
 #endif

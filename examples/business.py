@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The smallest business system: serves browser.html, and takes the id of each page that is a client.
+"""The smallest business system: serves browser.html, and binds the id of each page to a group.
 
     WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' python3 business.py 8000
 
-Open http://localhost:8000/ then. Only here is the password known, and who may be in which group decided."""
+Then open http://localhost:8000/. Only this program knows the password and decides who joins which group."""
 import http.server
 import json
 import os
@@ -16,7 +16,7 @@ URL = os.environ.get("WSPUSH_URL", "http://localhost:7800")
 PAGE = pathlib.Path(__file__).with_name("browser.html").read_bytes()
 
 
-TOKEN = ""  # of the last login: good until an answer is 401
+TOKEN = ""  # of the last login: valid until an answer is 401
 
 
 def post(path, body):
@@ -50,14 +50,14 @@ class Business(http.server.BaseHTTPRequestHandler):
         found = self.path.split("?")[0] == "/"
         self.answer(200 if found else 404, PAGE if found else b"")
 
-    def do_POST(self):  # /client: a page hands over its id
+    def do_POST(self):  # /client: a page passes its id on
         try:
             client = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["clientId"]
-            # it would know from its own session who this is
+            # a real one would know from its own login who this is
             bound = call("/api/bind_to_group", {"clientId": client, "userId": "browser",
                                                 "groupName": os.environ.get("WSPUSH_GROUP", "news")})
             self.answer(200 if bound["code"] == 0 else 502)
-        except (OSError, ValueError, KeyError, TypeError):  # it is down, or the request is none of ours
+        except (OSError, ValueError, KeyError, TypeError):  # wspush is down, or the request is not from our page
             self.answer(502)
 
     def log_message(self, *_):

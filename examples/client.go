@@ -1,4 +1,4 @@
-// A client of wspush in Go: prints each push as one line, and comes back when the connection ends.
+// A wspush client in Go: prints each push as one line, and reconnects when the connection ends.
 //
 //	WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' go run .
 package main
@@ -28,17 +28,17 @@ func setting(name, otherwise string) string {
 	return otherwise
 }
 
-// envelope is what every answer and every frame is.
+// envelope is the form of every answer and every frame.
 type envelope struct {
 	Code int64
 	Msg  string
 	Data json.RawMessage
 }
 
-// call and handOver are what the business system would do: it alone knows the password, and keeps its token
-// until an answer is 401.
+// call and handOver are what the business system would do: only it knows the password. It keeps its token until
+// an answer is 401.
 var token string
-var errToken = errors.New("no token, or one that is over")
+var errToken = errors.New("no token, or one that has expired")
 
 func call(path string, body map[string]string, data any) error {
 	text, _ := json.Marshal(body)
@@ -80,7 +80,7 @@ func handOver(clientID string) error {
 	return call("/api/bind_to_group", bind, &nothing)
 }
 
-// stay is a client until its connection ends, and calls ready once its id has been handed over.
+// stay runs one connection until it ends, and calls ready once the id has been passed on.
 func stay(ctx context.Context, ready func()) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -93,7 +93,7 @@ func stay(ctx context.Context, ready func()) error {
 	}
 	defer socket.CloseNow()
 	socket.SetReadLimit(-1) // the server is trusted: a push may be as long as its max_body
-	go func() {             // a connection on which no pong comes is dead
+	go func() {             // a connection without a pong is dead
 		for ctx.Err() == nil {
 			ping, done := context.WithTimeout(ctx, 20*time.Second)
 			if socket.Ping(ping) != nil {
@@ -112,7 +112,7 @@ func stay(ctx context.Context, ready func()) error {
 			Code int64
 			Data struct{ ClientID string }
 		}
-		// the first frame is our id, or why we get none
+		// the first frame has our id, or the reason why we get none
 		if first && json.Unmarshal(text, &frame) == nil && frame.Code == 0 {
 			if err := handOver(frame.Data.ClientID); err != nil {
 				return err
@@ -125,14 +125,14 @@ func stay(ctx context.Context, ready func()) error {
 }
 
 func main() {
-	delay := time.Second // before the next try, doubled with each
+	delay := time.Second // before the next try, doubled each time
 	for {
 		err := stay(context.Background(), func() { delay = time.Second })
 		if websocket.CloseStatus(err) == websocket.StatusPolicyViolation {
 			fmt.Fprintln(os.Stderr, "closed with 1008: the system is not registered")
 			os.Exit(1)
 		}
-		wait := time.Duration(float64(delay) * (0.5 + rand.Float64()/2)) // not all clients at the same moment
+		wait := time.Duration(float64(delay) * (0.5 + rand.Float64()/2)) // so that clients do not all reconnect at once
 		fmt.Fprintf(os.Stderr, "%v; next try in %.1f s\n", err, wait.Seconds())
 		time.Sleep(wait)
 		delay = min(delay*2, 30*time.Second)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A client of wspush in Python: prints each push as one line, and comes back when the connection ends.
+"""A wspush client in Python: prints each push as one line, and reconnects when the connection ends.
 
     pip install websockets && WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' python3 client.py
 """
@@ -20,7 +20,7 @@ SYSTEM = os.environ.get("WSPUSH_SYSTEM", "shop")
 GROUP = os.environ.get("WSPUSH_GROUP", "news")
 
 
-# What the business system would do: it alone knows the password, and keeps its token until an answer is 401.
+# What the business system would do: only it knows the password. It keeps its token until an answer is 401.
 token = ""
 
 
@@ -45,14 +45,14 @@ def hand_over(client_id):
         call("/api/bind_to_group", bind)
 
 
-delay = 1.0  # seconds before the next try, doubled with each
+delay = 1.0  # seconds before the next try, doubled each time
 while True:
-    code = 1006  # as long as nobody has said otherwise
+    code = 1006  # unless a close frame says otherwise
     try:
-        # the library pings the server, and gives up a connection on which no answer comes
+        # the library pings the server, and gives up a connection that does not answer
         with connect(URL.replace("http", "ws", 1) + "/ws?systemId=" + urllib.parse.quote(SYSTEM, safe=""),
                      ping_interval=20, ping_timeout=20, max_size=None) as socket:
-            first = json.loads(socket.recv(timeout=10))  # the first frame is our id, or why we get none
+            first = json.loads(socket.recv(timeout=10))  # the first frame has our id, or the reason why we get none
             if first["code"] == 0:
                 hand_over(first["data"]["clientId"])
                 delay = 1.0
@@ -60,11 +60,11 @@ while True:
                 print(socket.recv(), flush=True)
     except ConnectionClosed as end:
         code = end.rcvd.code if end.rcvd else 1006
-    except OSError as error:  # no connection, or the id could not be handed over
+    except OSError as error:  # no connection, or the id could not be passed on
         print(error, file=sys.stderr)
     if code == 1008:
         sys.exit("closed with 1008: the system is not registered")
-    wait = delay * random.uniform(0.5, 1)  # not all clients at the same moment
+    wait = delay * random.uniform(0.5, 1)  # so that clients do not all reconnect at once
     print("closed with %d, next try in %.1f s" % (code, wait), file=sys.stderr, flush=True)
     time.sleep(wait)
     delay = min(delay * 2, 30)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A client of wspush in bash with curl, jq and websocat: prints each push as one line, and comes back when the
+# A wspush client in bash with curl, jq and websocat: prints each push as one line, and reconnects when the
 # connection ends.
 #
 #     WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' ./client.sh
@@ -9,8 +9,8 @@ export WSPUSH_SYSTEM="${WSPUSH_SYSTEM:-shop}" WSPUSH_PASSWORD
 group=${WSPUSH_GROUP:-news}
 system=$(jq -rn 'env.WSPUSH_SYSTEM | @uri')
 
-# What the business system would do: it alone knows the password, and keeps its token until an answer is -1002
-# (HTTP 401). Neither is on a command line, where other users of the machine could read it.
+# What the business system would do: only it knows the password. It keeps its token until an answer is -1002 (HTTP
+# 401). Neither is on a command line, where other users of the machine could read it.
 token=''
 bind() { # CLIENT-ID: prints the code of the answer
     jq -n --arg id "$1" --arg group "$group" '{clientId: $id, groupName: $group, userId: "shell"}' |
@@ -31,13 +31,13 @@ hand_over() { # CLIENT-ID
 trap 'kill ${link-} 2>/dev/null' EXIT
 trap exit HUP INT TERM
 
-delay=1000 # milliseconds before the next try, doubled with each
+delay=1000 # milliseconds before the next try, doubled each time
 while true; do
-    # -U: nothing is sent but pings; a connection on which no answer to them comes is given up
+    # -U: sends pings only; gives up a connection that does not answer them
     exec {frames}< <(exec websocat -U --no-close --buffer-size 2000000 --ping-interval 15 --ping-timeout 40 \
         "${url/http/ws}/ws?systemId=$system" </dev/null)
     link=$!
-    if read -r -t 10 frame <&"$frames"; then # the first frame is our id, or why we get none
+    if read -r -t 10 frame <&"$frames"; then # the first frame has our id, or the reason why we get none
         case $(jq .code <<<"$frame") in
         0)
             if hand_over "$(jq -r .data.clientId <<<"$frame")"; then
@@ -47,7 +47,7 @@ while true; do
                 done
             fi
             ;;
-        -1001) # as close code 1008, which websocat does not tell
+        -1001) # the same as close code 1008, which websocat does not report
             echo 'closed with 1008: the system is not registered' >&2
             exit 1
             ;;
@@ -55,7 +55,7 @@ while true; do
     fi
     kill "$link" 2>/dev/null
     exec {frames}<&-
-    wait=$((delay / 2 + RANDOM % (delay / 2))) # not all clients at the same moment
+    wait=$((delay / 2 + RANDOM % (delay / 2))) # so that clients do not all reconnect at once
     printf 'closed, next try in %d.%d s\n' $((wait / 1000)) $((wait % 1000 / 100)) >&2
     sleep "$((wait / 1000)).$(printf %03d $((wait % 1000)))"
     delay=$((delay < 15000 ? delay * 2 : 30000))

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# run.sh [NAME...] - the whole suite, or the parts named: unit tests and end-to-end tests, all in
-# the sanitizer build, three parts at a time (many of them mostly wait). Prints one line for each part
-# as it ends, what failed in full, and the count. A part that fails beside others runs once more,
-# alone: that run counts.
+# run.sh [--GROUP] [NAME...] - the whole suite, or the parts of a group (unit, e2e, cluster, conformance, fuzz,
+# bench), or those named; tests/README.md says what a part is. Three parts run at a time (many of them mostly
+# wait). Prints one line for each part as it ends, what failed in full, and the count. A part that fails
+# beside others runs once more, alone: that run counts. With --targets, prints what `make` has to build
+# for these parts instead.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99
 export UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS=halt_on_error=1:exitcode=98
-export PATH="$PWD/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
 AGAIN_MAX=8 # parts that are run again
 
@@ -17,11 +17,13 @@ OUT=$(mktemp -d "${TMPDIR:-/tmp}/wspush-suite.XXXXXX")
 export OUT
 trap 'rm -rf "$OUT"' EXIT
 
-for tool in curl jq openssl websocat redis-server rabbitmq-server nginx chromium chromedriver; do
-    command -v $tool >/dev/null || {
-        echo "$tool is missing: run make test-deps"
-        exit 1
-    }
+list_targets='' group='' names=''
+for word; do
+    case $word in
+    --targets) list_targets=1 ;;
+    --*) group=${word#--} ;;
+    *) names+=" $word" ;;
+    esac
 done
 
 # run_part NUMBER NAME COMMAND...: runs one program that ends with its own count, which is left in
@@ -61,53 +63,94 @@ run_alone() {
     [ -e "$OUT/$1.failed" ] || echo "     $2 failed beside others (load $load) and passed alone"
 }
 
-only="$*"
-for name in $only; do
-    compgen -G "tests/*/$name.sh" >/dev/null || [ -f "tests/unit/$name.c" ] || [ "$name" = bench ] || {
-        echo "there is no part named $name"
-        exit 2
-    }
-done
+# missing_library: prints which library of a cluster build has no header here.
+missing_library() {
+    has_header hiredis/hiredis.h || { echo hiredis && return; }
+    has_header rabbitmq-c/amqp.h || has_header amqp.h || echo rabbitmq-c
+}
 
-# part NAME[ WAY] COMMAND...: puts a part on the list, if it is wanted.
-number=0
+has_header() {
+    echo "#include <$1>" | ${CC:-cc} ${CPPFLAGS-} -E - >/dev/null 2>&1
+}
+MISSING=$(missing_library)
+
+# targets COMMAND...: prints what a part is built of: its own program, the server of an assignment, and what
+# the line `# build:` of a script names.
+targets() {
+    local word
+    for word in "$@"; do
+        case $word in
+        *build/*) echo "build/${word#*build/}" ;;
+        *.sh) sed -n 's/^# build: //p' "$word" | tr ' ' '\n' | sed 's,^,build/,' ;;
+        esac
+    done
+}
+
+# part GROUP NAME[ WAY] COMMAND...: puts a part on the list, if it is wanted. A unit test is named with or
+# without its test_ in the group unit.
+number=0 found=' '
 part() {
-    [ -z "$only" ] || case " $only " in *" ${1%% *} "*) ;; *) return ;; esac
-    number=$((number + 1))
-    printf '%q ' $number "$@" >>"$OUT/list"
-    echo >>"$OUT/list"
+    local of=$1 name=${2%% *} wanted
+    shift
+    [ "${group:-$of}" = "$of" ] || return
+    for wanted in ${names:-"$name"}; do
+        [ "$wanted" = "$name" ] || [ "$group-test_$wanted" = "unit-$name" ] || continue
+        found+="$wanted "
+        if [ -n "$MISSING" ] && [[ " $(targets "$@" | tr '\n' ' ')" == *' build/cluster'* ]]; then
+            set -- "$1" sh -c "echo 'FAIL $MISSING is missing: run make deps CLUSTER=1'; echo '0 passed, 1 failed'; exit 1"
+        fi
+        number=$((number + 1))
+        printf '%q ' $number "$@" >>"$OUT/list"
+        echo >>"$OUT/list"
+        targets "$@" >>"$OUT/targets"
+        return
+    done
+}
+
+# scripts GROUP: the parts of a folder that are not on the list yet.
+scripts() {
+    local source name
+    for source in tests/"$1"/*.sh; do
+        name=$(basename "$source" .sh)
+        [[ " $LONGEST " == *" ${source#tests/} "* ]] || part "$1" "$name" "$source"
+    done
 }
 
 # The longest ones first, so that none of them is left over at the end.
-for name in faults faults_presence faults_bus chaos; do
-    part "$name" tests/cluster/$name.sh
+LONGEST='cluster/faults.sh cluster/faults_presence.sh cluster/faults_bus.sh cluster/chaos.sh e2e/durability.sh'
+for source in $LONGEST; do
+    part "${source%/*}" "$(basename "$source" .sh)" "tests/$source"
 done
-part durability tests/e2e/durability.sh
 for source in tests/unit/test_*.c; do
     name=$(basename "$source" .c)
     case $name in
-    test_cluster_bus | test_cluster_registry) continue ;; # tests/cluster/*.sh have the servers that they need
-    test_cluster* | test_redis) variant=cluster-asan ;; # rooms that only a cluster has
-    *) variant=asan ;;
+    test_cluster_bus | test_cluster_registry) ;; # tests/cluster/*.sh have the servers that they need
+    test_cluster* | test_redis) part unit "$name" "${COVERAGE:-build/cluster-asan}/$name" ;;
+    *) part unit "$name" "${COVERAGE:-build/asan}/$name" ;;
     esac
-    part "$name" "build/$variant/$name"
 done
 for name in test_poller test_account test_os; do
-    part "$name (threads)" "build/tsan/$name"
+    part unit "$name (threads)" "build/tsan/$name"
 done
-for source in tests/e2e/*.sh tests/cluster/*.sh tests/conformance/*.sh; do
-    name=$(basename "$source" .sh)
-    case $name in
-    faults* | chaos | durability) ;; # among the longest ones
-    *) part "$name" "$source" ;;
-    esac
+scripts e2e
+scripts cluster
+scripts conformance
+part fuzz replay tests/fuzz/replay.sh
+part bench bench env BENCH=build/asan/bench tests/bench/bench.sh smoke
+part e2e 'misbehaving_clients (figures)' env WSPUSH=build/release/wspush \
+    tests/e2e/misbehaving_clients.sh slow_reader backlog storms
+part e2e 'idle_connections (TLS)' env TLS=1 tests/e2e/idle_connections.sh
+part e2e 'idle_connections (threads)' env WSPUSH=build/tsan/wspush tests/e2e/idle_connections.sh
+part cluster 'recovery (threads)' env CLUSTER_WSPUSH=build/cluster-tsan/wspush tests/cluster/recovery.sh
+
+for name in $names; do
+    [[ $found == *" $name "* ]] || {
+        echo "there is no part named $name${group:+ in tests/$group}" >&2
+        exit 2
+    }
 done
-part replay tests/fuzz/replay.sh
-part bench tests/bench/bench.sh smoke
-part 'misbehaving_clients (figures)' env WSPUSH=build/release/wspush tests/e2e/misbehaving_clients.sh slow_reader backlog storms
-part 'idle_connections (TLS)' env TLS=1 tests/e2e/idle_connections.sh
-part 'idle_connections (threads)' env WSPUSH=build/tsan/wspush tests/e2e/idle_connections.sh
-part 'recovery (threads)' env CLUSTER_WSPUSH=build/cluster-tsan/wspush tests/cluster/recovery.sh
+[ $number -gt 0 ] || { echo "there is no group named $group" >&2 && exit 2; }
+[ -z "$list_targets" ] || { sort -u "$OUT/targets" | tr '\n' ' ' && exit; }
 
 tr '\n' '\0' <"$OUT/list" | xargs -0 -P 3 --process-slot-var=LANE -I PART bash -c 'run_part PART'
 

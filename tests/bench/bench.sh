@@ -3,6 +3,7 @@
 # tests/bench/bench.c, which is the limit of the machine. Ratios of one round count; the figures themselves
 # are the machine's. A goal that is missed is printed and is no error, but whatever was lost,
 # repeated, out of order or misdelivered is one. smoke tests the generator itself, and times nothing.
+# build: asan/wspush
 MODE=${1:-full}
 [ "$MODE" = smoke ] || WSPUSH=${WSPUSH:-build/release/wspush}
 [ "$MODE" != smoke ] || BENCH=${BENCH:-build/asan/bench}
@@ -10,7 +11,7 @@ MODE=${1:-full}
 . "$(dirname "$0")/../support/lib.sh"
 # shellcheck source=tests/bench/bench_lib.sh
 . tests/bench/bench_lib.sh
-BINARY=$WSPUSH UNPARKED=build/unparked/wspush
+BINARY=$WSPUSH NOPOLLERS=build/nopollers/wspush
 CROWDS=(0 100 300 1000 3000 10000 19000) # quiet clients in the picture
 
 case $MODE in
@@ -132,23 +133,23 @@ once() {
 # --- the picture ------------------------------------------------------------------------------
 
 # What the picture shows, a line for each crowd: clients, p50 and p99 in milliseconds and resident
-# memory in MiB, parked and not.
+# memory in MiB, with pollers and without.
 picture_data() {
     local crowd who
     for crowd in "${CROWDS[@]}"; do
-        for who in wspush unparked; do
+        for who in wspush nopollers; do
             local binary=$BINARY
-            [ $who = wspush ] || binary=$UNPARKED
+            [ $who = wspush ] || binary=$NOPOLLERS
             against "crowd$crowd" $who "$binary" quiet clients=$((crowd ? crowd : 1)) count=200
         done
-        echo "$crowd quiet clients: parked $(figure "crowd$crowd" wspush latency_p50) us, not parked" \
-            "$(figure "crowd$crowd" unparked latency_p50) us"
+        echo "$crowd quiet clients: pollers $(figure "crowd$crowd" wspush latency_p50) us, no pollers" \
+            "$(figure "crowd$crowd" nopollers latency_p50) us"
     done
     {
-        printf 'clients\tp50_ms\tp99_ms\tresident_MiB\tunparked_p50_ms\tunparked_p99_ms\tunparked_resident_MiB\n'
+        printf 'clients\tp50_ms\tp99_ms\tresident_MiB\tnopollers_p50_ms\tnopollers_p99_ms\tnopollers_resident_MiB\n'
         for crowd in "${CROWDS[@]}"; do
             printf '%s' "$crowd"
-            for who in wspush unparked; do
+            for who in wspush nopollers; do
                 printf '\t%s' "$(calc "$(figure "crowd$crowd" $who latency_p50) / 1000")" \
                     "$(calc "$(figure "crowd$crowd" $who latency_p99) / 1000")" \
                     "$(calc "$(figure "crowd$crowd" $who resident) / 1048576")"
@@ -168,7 +169,7 @@ picture() {
 set terminal svg size 960,420 dynamic font 'Helvetica,Arial,sans-serif,13' background '#ffffff'
 set output 'build/bench.svg'
 set datafile separator '\t'
-set multiplot layout 1,2 title 'wspush with quiet clients, parked and not parked' font ',16' offset 0,-0.3
+set multiplot layout 1,2 title 'wspush with quiet clients, with and without pollers' font ',16' offset 0,-0.3
 set logscale x
 set xrange [24:26000]
 set xtics ('0' 30, '100' 100, '300' 300, '1,000' 1000, '3,000' 3000, '10,000' 10000, '19,000' 19000) rotate by -35
@@ -189,17 +190,17 @@ set ylabel 'milliseconds (log scale)' offset 0.5,0
 set logscale y
 set yrange [0.03:*]
 set ytics ('0.03' 0.03, '0.1' 0.1, '0.3' 0.3, '1' 1, '3' 3, '10' 10, '30' 30, '100' 100)
-plot 'build/bench.tsv' skip 1 using (at($1)):2 with linespoints ls 1 title 'parked, median', \
-     '' skip 1 using (at($1)):3 with linespoints ls 2 title 'parked, 99 %', \
-     '' skip 1 using (at($1)):5 with linespoints ls 3 title 'not parked, median', \
-     '' skip 1 using (at($1)):6 with linespoints ls 4 title 'not parked, 99 %'
+plot 'build/bench.tsv' skip 1 using (at($1)):2 with linespoints ls 1 title 'pollers, median', \
+     '' skip 1 using (at($1)):3 with linespoints ls 2 title 'pollers, 99 %', \
+     '' skip 1 using (at($1)):5 with linespoints ls 3 title 'no pollers, median', \
+     '' skip 1 using (at($1)):6 with linespoints ls 4 title 'no pollers, 99 %'
 unset logscale y
 set title 'resident memory of the server'
 set ylabel 'MiB'
 set yrange [0:*]
 set ytics auto
-plot 'build/bench.tsv' skip 1 using (at($1)):4 with linespoints ls 1 title 'parked', \
-     '' skip 1 using (at($1)):7 with linespoints ls 3 title 'not parked'
+plot 'build/bench.tsv' skip 1 using (at($1)):4 with linespoints ls 1 title 'pollers', \
+     '' skip 1 using (at($1)):7 with linespoints ls 3 title 'no pollers'
 unset multiplot
 PLOT
     echo 'the picture is build/bench.svg, its figures build/bench.tsv'

@@ -15,7 +15,6 @@ CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster/wspush}
 . "$(dirname "$0")/../support/cluster_lib.sh"
 # shellcheck source=tests/bench/bench_lib.sh
 . tests/bench/bench_lib.sh
-need redis-server rabbitmq-server epmd
 
 ALONE=build/release/wspush
 NEW=$CLUSTER_WSPUSH OLD=${OLD-}

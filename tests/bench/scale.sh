@@ -6,7 +6,6 @@ set -u
 CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster/wspush}
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
-need "$WEBSOCAT" redis-server rabbitmq-server epmd
 
 SENDERS=16 # connections, spread over the nodes
 SENDS=250  # on each of them

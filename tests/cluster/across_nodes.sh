@@ -1,23 +1,12 @@
 #!/usr/bin/env bash
-# cluster.sh - three nodes as one, with real servers: whatever is asked of one node is as if there
+# across_nodes.sh - three nodes as one, with real servers: whatever is asked of one node is as if there
 # were no other, and clients are reached wherever they are.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
 
-ID_FRAME='{"code":7,"msg":"m","data":1,"messageId":"m1"}'
-RECEIPT="'receipt':true,'messageId':'m1',$MESSAGE"
 NODES=(a b c)
 # the clients that stay are a, b and c on these nodes
-
-# success DATA: prints a good answer.
-success() {
-    echo "200 {\"code\":0,\"msg\":\"success\",\"data\":${1//\'/\"}}"
-}
-
-# receipt COUNT: prints the answer to $RECEIPT that has reached COUNT clients.
-receipt() {
-    success "{'messageId':'m1','matched':$1,'queued':$1,'dropped':0}"
-}
 
 # told CODE NAME USER EXTEND MEMBER...: expects that the members are told of a client, and once.
 told() {

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # bus.sh - cluster_bus.c with a real RabbitMQ: starts one, and runs the unit tests against it.
+# build: cluster-asan/test_cluster_bus
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/support/cluster_lib.sh

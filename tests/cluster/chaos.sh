@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # chaos.sh - shows the checker of the chaos test what it must find, and has the test run for CHAOS_SECONDS (45),
 # with the seed CHAOS_SEED if that is set. `make chaos` runs it longer, and says what it does.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 need redis-server rabbitmq-server epmd python3

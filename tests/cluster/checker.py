@@ -30,7 +30,8 @@ Rules, and what is tolerated, with its reason:
   notices   For each watcher, group and client 1001 and 1002 alternate (who leaves is not told of itself). There are no more 1001 than joins, unless the
             client's node may have been taken for dead. At the settled point who is there has 1001 last, and who has
             left 1002. Tolerated: nothing came of a stay that a fault may have hidden (came and went unseen); a node
-            killed within LEAVE_KILL of a leave may have removed the record without telling; so may the node that
+            killed within LEAVE_KILL of a leave may have removed the record without telling; one killed within
+            JOIN_KILL of a join may have written the record without telling; so may the node that
             tells of a dead one, if it is killed as well; with Redis's data a dead node's records are lost; a killed
             RabbitMQ takes notices along as it takes sends.
   lists     At the settled point each node's list has all sure members, and none who cannot be one.
@@ -49,6 +50,7 @@ GHOST_AFTER = 1.0   # scheduling of the node, and of this test
 LATE_AFTER = 5.0
 ANSWER_MAX = RPC_TIMEOUT + 1.0
 DEAD_FOR = 15.0     # a node is missed for its TTL, and found again a while after the fault's end
+JOIN_KILL = 1.0     # of a record and its 1001, the latter may be lost
 LEAVE_KILL = 1.0    # DESIGN.md: at most once, by who removed the record
 CALM_BEFORE = RPC_TIMEOUT + 1.0  # what a fault has swallowed shows when it should have come back
 CALM_STAY = 2.0     # a stay so long is told of
@@ -413,13 +415,20 @@ def check_alternation(history):
                 found.append(Violation("notices", text + ", which was settled before", None, watcher))
                 continue
             for a, b in zip(codes, codes[1:]):
-                if a == b and subject is not watcher and not may_crash(history, watcher.node, subject.opened, INF):
+                if a == b and subject is not watcher and not may_crash(history, watcher.node, subject.opened, INF) and not (
+                        a == 1002 and died_joining(history, subject, group)):
                     found.append(Violation("notices", "%d twice: %s" % (a, text), None, watcher, subject))
                     break
             joins = len(subject.stays.get(("group", group), ()))
             if codes.count(1001) > joins and not history.may_be_dead(subject.node, subject.opened, INF):
                 found.append(Violation("notices", "%d joins: %s" % (joins, text), None, watcher, subject))
     return found
+
+
+def died_joining(history, subject, group):
+    """Its node was killed right behind a join: the record was written, and its 1001 may have died with the node."""
+    return any(history.killed(subject.node, stay.asked, stay.asked + JOIN_KILL + history.lag)
+               for stay in subject.stays.get(("group", group), ()))
 
 
 def check_last_notice(history, now):
@@ -444,6 +453,7 @@ def judge_last(history, watcher, watching, subject, group):
     stay = subject.stay(("group", group))
     codes = watcher.notices.get((group, subject.id), [])
     leaving = min(stay.leaving, subject.leaving, subject.closed)
+    willed = subject.willed or stay.leaving < min(subject.leaving, subject.closed)  # an unbind before its node died
     told = "watcher %d at node %d of session %d at node %d in %s, %.3f to %.3f: %s" % (
         watcher.key, watcher.node, subject.key, subject.node, group, stay.asked, leaving, codes)
     if leaving == INF:
@@ -451,11 +461,11 @@ def judge_last(history, watcher, watching, subject, group):
     elif stay.gone == INF and subject.closed == INF:
         wrong = False  # it may be there or not
     elif codes:
-        wrong = codes[-1] == 1001 and not is_excused(history, subject, leaving)
+        wrong = codes[-1] == 1001 and not is_excused(history, subject, leaving, willed)
     else:
         noticed = stay.sure + CALM_STAY < leaving and history.calm(stay.asked, stay.sure + CALM_STAY)
         # who joins while the client's node is taken for dead comes behind its 1002
-        wrong = noticed and watching.sure < leaving and not is_excused(history, subject, leaving) and \
+        wrong = noticed and watching.sure < leaving and not is_excused(history, subject, leaving, willed) and \
             not history.may_be_dead(subject.node, watching.asked, leaving)
     told_at = stay.sure if leaving == INF else leaving
     # while its node was taken for dead another one may have told of it
@@ -465,15 +475,15 @@ def judge_last(history, watcher, watching, subject, group):
         if wrong and not may_crash(history, watcher.node, told_since, told_at) else []
 
 
-def is_excused(history, subject, leaving):
+def is_excused(history, subject, leaving, willed):
     """The 1002 of this leave may be lost."""
     if not history.killed(subject.node, leaving - 0.001, INF):
         return False
-    if subject.willed and history.killed(subject.node, leaving - 0.001, leaving + LEAVE_KILL + history.lag):
+    if willed and history.killed(subject.node, leaving - 0.001, leaving + LEAVE_KILL + history.lag):
         return True
     lost = any(fault.kind == "redis" and "lost" in fault.text for fault in history.faults)
     teller = any(fault.kind == "kill" and subject.node not in fault.nodes and fault.begun > leaving for fault in history.faults)
-    return not subject.willed and (lost or teller)
+    return not willed and (lost or teller)
 
 
 # --- lists, answers, ends -------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# fault.sh [FAULT...] - what goes wrong between three nodes, with real servers: in each fault what
+# faults.sh [FAULT...] - what goes wrong between three nodes, with real servers: in each fault what
 # still can be done is done, what cannot is answered with 503 and -1007 in time, and after it all is
 # well again without a restart.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/faults_lib.sh
 . "$(dirname "$0")/../support/faults_lib.sh"
 
-need python3
+need python3 openssl
 NODES=(a b c) # the clients that stay have the names of their nodes
 REAL_WSPUSH=$CLUSTER_WSPUSH
 

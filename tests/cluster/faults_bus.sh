@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # faults_bus.sh [FAULT...] - what goes wrong with RabbitMQ and on the way to it, and with clocks: no success is
 # lost, no order is broken, nothing that was refused comes later, and strangers stay strangers.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/faults_lib.sh
 . "$(dirname "$0")/../support/faults_lib.sh"
 

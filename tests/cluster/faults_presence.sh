@@ -2,6 +2,7 @@
 # faults_presence.sh [FAULT...] - what goes wrong with nodes and Redis: the members of a group are told of each
 # client in turn that it came and that it went, and once; a node that lives never looks dead; and a death
 # delays no send.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/faults_lib.sh
 . "$(dirname "$0")/../support/faults_lib.sh"
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# join.sh - what keeps a node from joining a cluster: where waiting cannot help it does not start and
+# joining.sh - what keeps a node from joining a cluster: where waiting cannot help it does not start and
 # names the remedy; where it can, it waits, says so, and joins without being started again.
+# build: cluster-asan/wspush asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
 
-UNREACHABLE='503 {"code":-1007,"msg":"?*","data":\[\]}'
 ACCOUNT="{'systemId':'shop','password':'secret'}"
 
 # refused NAME PATTERN [BINARY]: the node n, as it is configured, must not start, and say why on

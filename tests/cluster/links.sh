@@ -2,9 +2,11 @@
 # links.sh - links between nodes: over IPv6, by name, through a forwarder; strangers at the port; a
 # crypto_key that is changed, and nodes of the next protocol version that are put in, one after the
 # other, under load.
+# build: cluster-asan/wspush cluster-v2/wspush cluster-v3/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
 
+need openssl websocat
 NEXT=build/cluster-v2/wspush   # of the next protocol version
 LATER=build/cluster-v3/wspush  # and of the one behind it
 OLD_KEY=0123456789abcdef NEW_KEY='another key here'
@@ -81,7 +83,7 @@ forwarder() {
     free_port && inner=$FREE
     configure_node a
     outer=${NODE_RPC[a]}
-    .tools/bin/websocat -b "tcp-l:127.0.0.1:$outer" "tcp:127.0.0.1:$inner" 2>/dev/null &
+    websocat -b "tcp-l:127.0.0.1:$outer" "tcp:127.0.0.1:$inner" 2>/dev/null &
     forwarder=$!
     wait_for listens "$outer"
     start_node a "cluster.rpc_listen=127.0.0.1:$inner"
@@ -156,11 +158,6 @@ load() {
         done
     done
     echo $sends >"$DIR/sends"
-}
-
-# shellcheck disable=SC2317,SC2329 # called by wait_for
-is_ready() {
-    [ "$(readiness "$1")" = ready ]
 }
 
 # replace WHAT NODE [SECTION.KEY=VALUE...]: stops a node and starts it as it is to be now, while the

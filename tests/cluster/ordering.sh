@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# order.sh - what is sent through one node of a cluster, call after call, arrives in that order at
+# ordering.sh - what is sent through one node of a cluster, call after call, arrives in that order at
 # every client on every node, whatever way each call takes: by a link, through RabbitMQ, or none.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# readme.sh - the README's chapter "Cluster", as written: its files are cut out of it, its commands
-# run, and the walk is made through nginx. Only Redis and RabbitMQ are the test's own.
+# readme.sh - runs the chapter "Cluster" of docs/operations.md as written: cuts out its files, runs its commands, and
+# makes the walk through nginx. Only Redis and RabbitMQ are the test's own.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
 
@@ -9,7 +10,7 @@ block() {
     awk -v name="\`$1\`" '
         index($0, name) == 1 { found = 1; next }
         found && /^```/ { if (begun) exit; begun = 1; next }
-        begun { print }' README.md
+        begun { print }' docs/operations.md
 }
 
 launch_rabbit
@@ -32,10 +33,9 @@ done
 # The commands of the chapter, in its folder; ./wspush is the sanitizer build.
 cd "$DIR" || finish
 ln -s "$OLDPWD/$CLUSTER_WSPUSH" wspush
-WEBSOCAT=$OLDPWD/$WEBSOCAT
 for name in node1 node2; do
-    grep -qxF "./wspush -c $name.ini" "$OLDPWD/README.md" ||
-        bad "the README starts $name" 'there is no such line'
+    grep -qxF "./wspush -c $name.ini" "$OLDPWD/docs/operations.md" ||
+        bad "the chapter starts $name" 'there is no such line'
     : >$name.stderr # with the log on stderr,
     : >$name.log    # which is read at once
     ./wspush -c $name.ini >$name.stdout 2>$name.log &
@@ -43,8 +43,8 @@ for name in node1 node2; do
     NODE_LOGGED[$name]=0
     await_node $name 'joined the cluster' 'RabbitMQ is connected' || broken "$name starts" $name.log
 done
-grep -qxF 'nginx -p . -e stderr -c nginx.conf' "$OLDPWD/README.md" ||
-    bad 'the README starts nginx' 'there is no such line'
+grep -qxF 'nginx -p . -e stderr -c nginx.conf' "$OLDPWD/docs/operations.md" ||
+    bad 'the chapter starts nginx' 'there is no such line'
 [ "$(id -u)" != 0 ] || sed -i '1i user root;' nginx.conf # who else would not get into $DIR
 nginx -p . -e stderr -c nginx.conf >nginx.out 2>&1 &
 NGINX=$!

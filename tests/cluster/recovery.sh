@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# repair.sh - what two nodes make of things that are not as they left them, with real servers: a queue
+# recovery.sh - what two nodes make of things that are not as they left them, with real servers: a queue
 # or a connection that somebody has removed, presence records that none of them wrote, a registry that
 # was away, a death at a bad moment.
+# build: cluster-asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # redis_failover.sh - Redis behind a name: after a failover in which the old primary lives on as a
 # replica, the nodes find the new one; until then they say what Redis says.
+# build: cluster-asan/wspush
 . "$(dirname "$0")/../support/cluster_lib.sh"
 
 CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}

@@ -251,9 +251,20 @@ def test_notices():
     history = told([ON], 30.0)
     fault(history, "kill", 30.5, 31.0, (1,))
     expect("a 1002 that its node took along", [], judge(history))
+    for begun, name, wanted in ((30.2, "the 1002 of an unbind that its node took along", []),
+                                (33.0, "not of an unbind long before", ["notices"])):
+        history = told([ON], begun, willed=False)
+        history.sessions[1].stays["group", "g"][0].leaving = history.sessions[1].stays["group", "g"][0].gone = 30.0
+        fault(history, "kill", begun, begun + 1.0, (1,))
+        expect(name, wanted, judge(history))
     history = told([ON], 30.0)
     fault(history, "kill", 33.0, 34.0, (1,))
     expect("not if it was killed later", ["notices"], judge(history))
+    for begun, name, wanted in ((20.6, "1002 twice of who joined as its node was killed", []),
+                                (22.0, "not if it was killed later than that", ["notices"])):
+        history = told([ON, OFF, OFF], begun, willed=False)
+        fault(history, "kill", begun, begun + 1.0, (1,))
+        expect(name, wanted, judge(history))
     history = told([ON], 30.0, willed=False)
     fault(history, "kill", 30.0, 31.0, (1,))
     expect("who died with its node has to be told of", ["notices"], judge(history))

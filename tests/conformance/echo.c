@@ -1,15 +1,12 @@
-/* echo.c - the smallest useful server made of the same parts as wspush: it echoes WebSocket
- * messages.
+/* echo.c - a WebSocket echo server of buf, http, ws and conn: one thread, one poll().
  *
- * It shows how buf, http, ws and conn fit together, and how little else one thread with one poll()
- * needs:
- *   - A connection is in one of four states. Its state alone says who reads its bytes and how long
- *     it may take; what poll() is asked for follows from its queue.
- *   - Back-pressure is one `if`, in wanted(): from a peer that does not take its echoes nothing
- *     more is read.
- *   - Whatever ends a connection only breaks it, wherever that happens. settle() alone closes and
- *     frees, once a turn, when nothing points into a session any more.
- *   - Everything that is queued in a turn leaves at its end, in one system call for a connection.
+ *   - A connection is in one of four states. The state selects the function that reads its bytes
+ * and its timeout; the events for poll() follow from its queue.
+ *   - Back-pressure is one `if`, in wanted(): while echoes wait for a peer, nothing more is read
+ * from it.
+ *   - Any function may break a connection. Only reap() closes and frees, once an iteration, when
+ * nothing points into a session.
+ *   - What is queued in an iteration leaves at its end, in one system call for each connection.
  * Usage: echo PORT. It listens on 127.0.0.1; port 0 is any free one. SIGTERM and SIGINT end it. */
 #include "buf.h"
 #include "conn.h"
@@ -36,14 +33,14 @@
 enum state {
     HEAD,    /* the request for the upgrade is being read */
     OPEN,    /* messages are echoed */
-    CLOSING, /* the last words are queued: a close frame, or the answer to a bad request */
-    WAITING  /* they have left, and the peer is to close its side as well */
+    CLOSING, /* a close frame, or the response to a bad request, is queued */
+    WAITING  /* it has left; the peer has not closed its side yet */
 };
 
 struct server {
-    int listener, wake; /* `wake` is readable once a signal asks for the end; both -1 after that */
+    int listener, wake; /* `wake` is readable after SIGTERM or SIGINT; then both are -1 */
     bool stopping;
-    int64_t now; /* milliseconds, taken once a turn */
+    int64_t now; /* milliseconds, taken once an iteration */
     size_t count;
     struct session *sessions[SESSIONS_MAX];
     struct conn_shared shared;
@@ -53,13 +50,13 @@ struct session {
     struct conn conn;
     struct server *server;
     enum state state;
-    int64_t since; /* when the wait for what is to come next began */
-    bool pinged;   /* a quiet peer has been asked whether it is still there */
+    int64_t since; /* when the timeout of the state began */
+    bool pinged;   /* a ping was sent to a quiet peer */
     struct ws_reader reader;
     struct buf message; /* the pieces so far of an unfinished message */
 };
 
-static void enter(struct session *session, enum state state)
+static void set_state(struct session *session, enum state state)
 {
     session->state = state;
     session->since = session->server->now;
@@ -67,7 +64,7 @@ static void enter(struct session *session, enum state state)
 
 /* --- what is sent ---------------------------------------------------------------------------- */
 
-/* Queues a message and gives it up. Out of memory ends one connection, not the server. */
+/* Queues a message and releases it. NULL, out of memory, ends this connection alone. */
 static void queue(struct session *session, struct rcbuf *message)
 {
     if (message)
@@ -80,18 +77,18 @@ static void queue(struct session *session, struct rcbuf *message)
 static void send_close(struct session *session, unsigned code, struct str reason)
 {
     queue(session, ws_close_frame(code, reason));
-    enter(session, CLOSING);
+    set_state(session, CLOSING);
 }
 
-/* Answers a request that is no valid upgrade. */
-static void refuse(struct session *session, int status, const char *error)
+/* Queues the response to a request that is no valid upgrade. */
+static void reject(struct session *session, int status, const char *error)
 {
     char date[30];
     struct buf body = {0}, bytes = {0};
     struct http_response answer = {.status = status, .close = true};
 
     buf_append(&body, STR("{\"code\":-1,\"msg\":\""));
-    buf_append(&body, str_from(error)); /* one of our own texts: nothing in it needs an escape */
+    buf_append(&body, str_from(error)); /* a constant text without characters to escape */
     buf_append(&body, STR("\",\"data\":[]}"));
     http_date((int64_t)time(NULL), date);
     answer.date = str_from(date);
@@ -103,10 +100,10 @@ static void refuse(struct session *session, int status, const char *error)
     queue(session, body.failed || bytes.failed ? NULL : rcbuf_copy(str_of(&bytes)));
     buf_free(&body);
     buf_free(&bytes);
-    enter(session, CLOSING);
+    set_state(session, CLOSING);
 }
 
-/* --- what is read: one function for each state, which returns how many bytes it used ---------- */
+/* --- reading: one function for each state; each returns how many bytes it used ---------------- */
 
 static size_t read_head(struct session *session, struct conn_bytes bytes)
 {
@@ -122,7 +119,7 @@ static size_t read_head(struct session *session, struct conn_bytes bytes)
     if (result == HTTP_OK)
         status = ws_check_upgrade(&request, &key, &request.error);
     if (status) {
-        refuse(session, status, request.error);
+        reject(session, status, request.error);
         return bytes.length;
     }
     /* extensions and subprotocols are declined by not naming any */
@@ -130,7 +127,7 @@ static size_t read_head(struct session *session, struct conn_bytes bytes)
                        ? rcbuf_copy(str_of(&answer))
                        : NULL);
     buf_free(&answer);
-    enter(session, OPEN);
+    set_state(session, OPEN);
     return request.head_length;
 }
 
@@ -149,7 +146,7 @@ static size_t read_frames(struct session *session, struct conn_bytes bytes)
     struct ws_event event;
     size_t used = ws_read(&session->reader, bytes.at, bytes.length, &event);
 
-    session->pinged = false; /* any byte is as good a sign of life as a pong */
+    session->pinged = false; /* any byte proves that the peer lives, as a pong does */
     if (event.type == WS_EVENT_DATA)
         take_piece(session, &event);
     else if (event.type == WS_EVENT_CONTROL && event.opcode == WS_PING)
@@ -161,8 +158,8 @@ static size_t read_frames(struct session *session, struct conn_bytes bytes)
     return session->state == OPEN ? used : bytes.length;
 }
 
-/* All has been said. What still comes is read and forgotten, because a socket that is closed with
- * bytes unread resets the connection, and the peer may never see our last words. */
+/* Discards what still comes: a socket closed with bytes unread resets the connection, and the peer
+ * may never see the close frame. */
 static size_t read_nothing(struct session *session, struct conn_bytes bytes)
 {
     (void)session;
@@ -171,8 +168,8 @@ static size_t read_nothing(struct session *session, struct conn_bytes bytes)
 
 static const struct {
     size_t (*read)(struct session *session, struct conn_bytes bytes);
-    int64_t patience; /* milliseconds */
-    bool renewed;     /* whatever comes or leaves starts them anew */
+    int64_t timeout; /* milliseconds */
+    bool progress;   /* any byte read or written restarts it */
 } states[] = {
     [HEAD] = {read_head, 10000, false},
     [OPEN] = {read_frames, 30000, true},
@@ -180,21 +177,21 @@ static const struct {
     [WAITING] = {read_nothing, 2000, false},
 };
 
-/* --- one connection's part in a turn ---------------------------------------------------------- */
+/* --- one connection, once an iteration -------------------------------------------------------- */
 
 static short wanted(const struct session *session)
 {
     if (session->conn.queued)
-        return POLLOUT; /* back-pressure: take the echoes first */
+        return POLLOUT; /* back-pressure */
     return POLLIN;
 }
 
 static int64_t deadline(const struct session *session)
 {
-    return session->since + states[session->state].patience;
+    return session->since + states[session->state].timeout;
 }
 
-/* Uses what has come, one unit after the other and from state to state, and keeps the rest. */
+/* Reads unit after unit, across states, and keeps the rest. */
 static void use(struct session *session, struct conn_bytes bytes)
 {
     size_t used = 1;
@@ -207,7 +204,7 @@ static void use(struct session *session, struct conn_bytes bytes)
     conn_keep(&session->conn, bytes);
 }
 
-/* poll() has reported what was wanted, or an error that reading or writing will show. */
+/* Call when poll() reports an event; reading or writing shows an error. */
 static void serve(struct session *session)
 {
     struct conn_bytes bytes = {0};
@@ -222,14 +219,14 @@ static void serve(struct session *session)
         else if (status == CONN_ENDED)
             conn_kill(&session->conn);
     }
-    if (states[session->state].renewed)
+    if (states[session->state].progress)
         session->since = session->server->now;
 }
 
 static void expire(struct session *session)
 {
     if (session->state == HEAD) {
-        refuse(session, 408, "the request did not come in time");
+        reject(session, 408, "the request did not come in time");
     } else if (session->state == OPEN && !session->pinged && !session->conn.queued) {
         queue(session, ws_frame(WS_PING, (struct str){0}));
         session->pinged = true;
@@ -254,7 +251,7 @@ static bool set_nonblocking(int fd)
     return fcntl(fd, F_SETFL, O_NONBLOCK) == 0;
 }
 
-/* Accepts until nobody waits or the house is full; whoever comes then waits in the backlog. */
+/* Accepts all pending connections up to SESSIONS_MAX; others wait in the backlog. */
 static void accept_sessions(struct server *server)
 {
     while (server->count < SESSIONS_MAX) {
@@ -267,13 +264,13 @@ static void accept_sessions(struct server *server)
                 close(fd);
             return;
         }
-        /* echoes leave at once and whole, so there is nothing to gain from holding them back */
+        /* echoes leave whole, at once: Nagle would only delay them */
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         conn_open(&session->conn, fd, &server->shared);
         session->server = server;
         session->reader.limit = MESSAGE_MAX;
         session->message.limit = MESSAGE_MAX;
-        enter(session, HEAD);
+        set_state(session, HEAD);
         server->sessions[server->count++] = session;
     }
 }
@@ -283,7 +280,7 @@ static void begin_to_stop(struct server *server)
     server->stopping = true;
     close(server->listener);
     close(server->wake);
-    server->listener = server->wake = -1; /* which poll() passes over */
+    server->listener = server->wake = -1; /* poll() ignores -1 */
     for (size_t i = 0; i < server->count; i++) {
         if (server->sessions[i]->state == OPEN)
             send_close(server->sessions[i], WS_CLOSE_GOING_AWAY, STR("the server stops"));
@@ -292,8 +289,8 @@ static void begin_to_stop(struct server *server)
     }
 }
 
-/* The only place where connections are closed and sessions freed. */
-static void settle(struct server *server)
+/* The only place that closes connections and frees sessions. */
+static void reap(struct server *server)
 {
     for (size_t i = server->count; i-- > 0;) {
         struct session *session = server->sessions[i];
@@ -304,9 +301,9 @@ static void settle(struct server *server)
             free(session);
             server->sessions[i] = server->sessions[--server->count];
         } else if (session->state == CLOSING && !session->conn.queued) {
-            /* RFC 6455, section 7.1.1: the peer sees the end, and answers it with its own */
+            /* RFC 6455, section 7.1.1: half-close; the peer closes its side in return */
             conn_finish(&session->conn);
-            enter(session, WAITING);
+            set_state(session, WAITING);
         }
     }
 }
@@ -323,7 +320,7 @@ static int time_left(const struct server *server)
     return first > server->now ? (int)(first - server->now) : 0;
 }
 
-static void turn(struct server *server)
+static void run_once(struct server *server)
 {
     struct pollfd polls[2 + SESSIONS_MAX];
     size_t count = server->count;
@@ -336,7 +333,7 @@ static void turn(struct server *server)
         polls[2 + i] = (struct pollfd){.fd = server->sessions[i]->conn.fd,
                                        .events = wanted(server->sessions[i])};
     if (poll(polls, (nfds_t)(2 + count), time_left(server)) < 0)
-        return; /* a signal, which the next turn sees in the pipe */
+        return; /* a signal: the next iteration reads the pipe */
     server->now = milliseconds();
     for (size_t i = 0; i < count; i++) {
         if (polls[2 + i].revents)
@@ -350,7 +347,7 @@ static void turn(struct server *server)
         begin_to_stop(server);
     while ((conn = conn_next_dirty(&server->shared)))
         conn_flush(conn);
-    settle(server);
+    reap(server);
 }
 
 /* --- start and end ---------------------------------------------------------------------------- */
@@ -381,7 +378,7 @@ static void catch_signals(void)
         give_up("pipe");
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
-    action.sa_handler = SIG_IGN; /* a write to a peer that has gone is an error, not the end */
+    action.sa_handler = SIG_IGN; /* a write to a closed connection is an error of write() alone */
     sigaction(SIGPIPE, &action, NULL);
 }
 
@@ -416,8 +413,7 @@ int main(int argc, char **argv)
     server.wake = wake_pipe[0];
     server.now = milliseconds();
     while (!server.stopping || server.count > 0)
-        turn(&server);
+        run_once(&server);
     close(wake_pipe[1]);
-    conn_shared_free(&server.shared);
     return 0;
 }

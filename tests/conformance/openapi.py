@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import copy
 import functools
+import glob
 import hashlib
 import json
 import os
@@ -544,9 +545,11 @@ def check_group(setting, alone, cases):
 
 def check_paths(server):
     routed = set()
-    for source in ("api.c", "session.c"):
-        with open(source, encoding="utf-8") as text:
-            routed |= set(re.findall(r'STR(?:_INIT)?\("(/[a-z_/]+)"\)', text.read()))
+    for source in ["api.c"] + glob.glob("session*.c"):
+        with open(source, encoding="utf-8") as file:
+            text = file.read()
+            routed |= set(re.findall(r'STR(?:_INIT)?\("(/[a-z_/]+[a-z])"\)', text))
+            routed |= {"/api/" + name for name in re.findall(r'COMMAND\("([a-z_]+)"', text)}
     expect("the paths of the code are those of the document", routed == set(DOCUMENT["paths"]),
            routed ^ set(DOCUMENT["paths"]))
     common = {name: DOCUMENT["components"]["responses"][name]

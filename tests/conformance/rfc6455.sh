@@ -1,19 +1,9 @@
 #!/usr/bin/env bash
 # rfc6455.sh - RFC 6455 over a socket: the vectors of rfc6455.c against the echo server, then against
 # wspush, which reads frames by the same ws.c but has a session of its own.
+# build: asan/wspush asan/echo asan/rfc6455
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
-
-ECHO=${ECHO:-build/asan/echo}
-
-# start_echo: starts an echo server; `stop` ends it.
-start_echo() {
-    "$ECHO" 0 >"$DIR/echo" 2>"$DIR/stderr" &
-    SERVER=$!
-    : >"$DIR/stdout"
-    wait_for grep -q '^echo: listening on' "$DIR/echo"
-    PORT=$(sed 's/.*://' "$DIR/echo")
-}
 
 start_echo
 vectors build/asan/rfc6455 echo "$PORT"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # rfc9112.sh - RFC 9112 over a socket: the vectors of rfc9112.c, and bodies as curl chunks them.
+# build: asan/wspush asan/rfc9112
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 

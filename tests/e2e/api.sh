@@ -1,36 +1,12 @@
 #!/usr/bin/env bash
 # api.sh - the HTTP API of a running server, with real clients connected: what is answered and what
 # the clients get is compared byte for byte.
+# build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
-SUCCESS='200 {"code":0,"msg":"success","data":[]}'
-OFFLINE='200 {"code":-1003,"msg":"client not online","data":[]}'
-MESSAGE="'code':7,'msg':'m','data':1" # of a send that pushes $FRAME
-FRAME='{"code":7,"msg":"m","data":1}'
-ID_FRAME='{"code":7,"msg":"m","data":1,"messageId":"m1"}'
-RECEIPT="'receipt':true,'messageId':'m1',$MESSAGE"
 LOGIN="{'systemId':'shop','password':'secret'}"
 BAD='400 {"code":-1,"msg":"' # how the refusal of a malformed request begins
-
-# notice CODE ID [USER [EXTEND]]: prints the frame of a notice in the group $IN, or g; in the system
-# if that is empty.
-notice() {
-    local word=online group=${IN-g}
-    [ "$1" = 1001 ] || word=offline
-    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"%s}}\n' \
-        "$1" $word "$2" "${3-}" "${4-}" "${group:+",\"groupName\":\"$group\""}"
-}
-
-# success DATA: prints a good answer.
-success() {
-    echo "200 {\"code\":0,\"msg\":\"success\",\"data\":${1//\'/\"}}"
-}
-
-# receipt COUNT: prints the answer to $RECEIPT that has reached COUNT clients.
-receipt() {
-    success "{'messageId':'m1','matched':$1,'queued':$1,'dropped':0}"
-}
 
 # online ID...: prints the answer to get_online_list.
 online() {
@@ -38,11 +14,6 @@ online() {
     printf -v ids ",'%s'" "$@"
     [ $# != 0 ] || ids=
     success "{'count':$#,'list':[${ids#,}]}"
-}
-
-# header NAME: prints a field of the last answer.
-header() {
-    sed -n "s/^$1: *\(.*\)\r$/\1/Ip" "$DIR/headers"
 }
 
 # repeat TEXT COUNT: prints a text so many times.
@@ -243,9 +214,8 @@ with a reason alone|,'reason':'only ü'|1000 only ü
 with 3000|,'code':3000|3000 
 with 4999 and the longest reason|,'code':4999,'reason':'$reason'|4999 $reason
 END
-    for name in 0 999 1001 1005 2999 4400 4499 5000 -1 69536 1e3 1000.0 "'1000'" null; do
-        echo "close_client with code $name|close_client|{$TO_A,'code':$name}|${BAD}field code*"
-    done | cases
+    expect_match 'close_client with a code that is not for it' '400 -1 field code *' \
+        "$(refusal close_client "{$TO_A,'code':1001}")"
     expect_match 'close_client with too long a reason' '400 -1 *reason*123*' \
         "$(refusal close_client "{$TO_A,'reason':'r$reason'}")"
 }
@@ -435,135 +405,20 @@ megabyte() {
 
 # --- what is refused --------------------------------------------------------------------------
 
-# Each field of each path, missing and of another type.
-fields() {
-    local path optional body
-    while IFS='|' read -r path optional body; do
-        jq -r --arg path "$path" --arg optional "$optional" --arg bad "$BAD" '
-            . as $body | keys[] as $key | "\($bad)field \($key) " as $bad |
-            (select($optional | split(" ") | index($key) | not) |
-                "\($path): no \($key)|\($path)|\($body | del(.[$key]))|\($bad)is missing*"),
-            (select($key != "data") |
-                "\($path): ill-typed \($key)|\($path)|\($body | .[$key] = [{}])|\($bad)must be*")
-            ' <<<"${body//\'/\"}"
-    done <<END | cases
-register||{'systemId':'s','password':'p'}
-login||{'systemId':'s','password':'p'}
-send_to_client|sendUserId messageId receipt|{$TO_A,$RECEIPT,'sendUserId':''}
-send_to_clients|sendUserId messageId receipt|{'clientIds':[],$RECEIPT,'sendUserId':''}
-send_to_group|sendUserId messageId receipt exclude|{'groupName':'g',$RECEIPT,'sendUserId':'','exclude':[]}
-send_to_user|sendUserId messageId receipt|{'userId':'u',$RECEIPT,'sendUserId':''}
-send_to_system|sendUserId messageId receipt|{$RECEIPT,'sendUserId':''}
-bind_to_group|userId extend|{$TO_A,'groupName':'g','userId':'u','extend':''}
-unbind_from_group||{$TO_A,'groupName':'g'}
-get_online_list||{'groupName':'g'}
-close_client|code reason|{$TO_A,'code':1000,'reason':''}
-client_info||{$TO_A}
-END
-}
-
-limits() {
-    local long bad=$BAD send="send_to_client|{$TO_A,"
-    local bind="bind_to_group|{'clientId':'$D','groupName':'g2'"
-    long=$(repeat x 128)
+# One of each kind: tests/unit/test_api.c has every field of every path, and openapi.py sends them to a server.
+refusals() {
+    local bad=$BAD
     cases <<END
-an empty systemId|register|{'systemId':'','password':'p'}|$bad*systemId*empty*
-a systemId of 129 bytes|register|{'systemId':'x$long','password':'p'}|$bad*systemId*128*
-a control character in systemId|register|{'systemId':'a\\nb','password':'p'}|$bad*systemId*control*
-DEL in systemId|register|{'systemId':'a\\u007f','password':'p'}|$bad*systemId*control*
-a C1 control in systemId|register|{'systemId':'a\\u0085','password':'p'}|$bad*systemId*control*
-half a surrogate pair in systemId|register|{'systemId':'\\ud800','password':'p'}|$bad*systemId*
-an empty password|register|{'systemId':'s','password':''}|$bad*password*empty*
-a password of 257 bytes|register|{'systemId':'s','password':'x$long$long'}|$bad*password*256*
-an empty groupName|get_online_list|{'groupName':''}|$bad*groupName*empty*
-a groupName of 128 bytes|get_online_list|{'groupName':'$long'}|200 *
-a groupName of 129 bytes|get_online_list|{'groupName':'x$long'}|$bad*groupName*128*
-65 characters, but 130 bytes|get_online_list|{'groupName':'$(repeat ü 65)'}|$bad*groupName*128*
-a control character in groupName|get_online_list|{'groupName':'\\t'}|$bad*groupName*control*
-a userId of 128 bytes|$bind,'userId':'$long'}|200 *
-a userId of 129 bytes|$bind,'userId':'x$long'}|$bad*userId*128*
-a control character in userId|send_to_user|{'userId':'\\u0000',$MESSAGE}|$bad*userId*control*
-an extend of 1,024 bytes|$bind,'extend':'$(repeat x 1024)'}|200 *
-an extend of 1,025 bytes|$bind,'extend':'$(repeat x 1025)'}|$bad*extend*1024*
-any character in extend|$bind,'extend':'\\u0000\\n'}|200 *
-a messageId of 64 bytes|$send'messageId':'${long:64}',$MESSAGE}|200 *
-a messageId of 65 bytes|$send'messageId':'x${long:64}',$MESSAGE}|$bad*messageId*64*
-the code 1.0|$send'code':1.0,'msg':'','data':1}|$bad*code*
-the code 1e0|$send'code':1e0,'msg':'','data':1}|$bad*code*
-the code 2^63|$send'code':9223372036854775808,'msg':'','data':1}|$bad*code*
-the code -2^63 - 1|$send'code':-9223372036854775809,'msg':'','data':1}|$bad*code*
-a number in clientIds|send_to_clients|{'clientIds':['a',1],$MESSAGE}|$bad*clientIds*
-null in exclude|send_to_group|{'groupName':'g','exclude':[null],$MESSAGE}|$bad*exclude*
+a field that is missing|send_to_client|{'code':7,'msg':'m','data':1}|${bad}field clientId is missing*
+a field of another type|send_to_client|{$TO_A,'code':1.0,'msg':'m','data':1}|${bad}field code must be*
+a name that is too long|get_online_list|{'groupName':'$(repeat x 129)'}|$bad*groupName*128*
+a control character in a name|register|{'systemId':'a\\nb','password':'p'}|$bad*systemId*control*
+a body that is cut|get_online_list|{'groupName':'g'|${bad}the body is not valid JSON: *byte *
+a key that is there twice|get_online_list|{'groupName':'g','group\\u004eame':'h'}|${bad}the body is not valid JSON: *byte *
+bytes that are no UTF-8|get_online_list|{'groupName':'$(printf '\xed\xa0\x80')'}|${bad}the body is not valid JSON: *byte *
 END
-    expect 'the client has got the one good message' "${ID_FRAME/m1/${long:64}}" "$(frames a 1)"
-}
-
-json() {
-    local body
-    while IFS= read -r body; do
-        echo "the body $body|get_online_list|$body|${BAD}the body is not valid JSON: *byte *"
-    done <<'END' | cases
-
-[]
-'groupName'
-null
-{'groupName':'g'
-{'groupName':'g'}}
-{'groupName':'g'} x
-{'groupName':'g',}
-{'groupName':'g',,'a':1}
-{,'groupName':'g'}
-{'groupName':'g','groupName':'g'}
-{'groupName':'g','group\u004eame':'h'}
-{'groupName':'g','x':[1,]}
-{'groupName':'g','x':[1 2]}
-{'groupName':'g','x':[}]
-{'groupName' 'g'}
-{'groupName':}
-{groupName:'g'}
-{'groupName':g}
-{'groupName':'g','x':NaN}
-{'groupName':'g','x':Infinity}
-{'groupName':'g','x':True}
-{'groupName':'g','x':nul}
-{'groupName':'g','x':01}
-{'groupName':'g','x':+1}
-{'groupName':'g','x':.5}
-{'groupName':'g','x':1.}
-{'groupName':'g','x':1e}
-{'groupName':'g','x':-}
-{'groupName':'g','x':0x1}
-{'groupName':'g','x':'\x41'}
-{'groupName':'g','x':'\u00g0'}
-{'groupName':'g','x':'\u00'}
-{'groupName':'g','x':'open}
-{'groupName':'g' /* c */}
-{'groupName':'g'} // c
-END
-}
-
-json_bytes() {
-    local bytes bad="${BAD}the body is not valid JSON: *byte *"
-    for bytes in '\t' '\x01' '\x1f' '\xff' '\x80' '\xc0\x80' '\xed\xa0\x80' '\xf4\x90\x80\x80' \
-        '\xe2\x82'; do
-        printf "%s in a string|get_online_list|{'groupName':'g','x':'%b'}|%s\n" \
-            "$bytes" "$bytes" "$bad"
-    done | cases
-    cases <<END
-a byte order mark|get_online_list|$(printf '\xef\xbb\xbf'){'groupName':'g'}|200 *
-two of them|get_online_list|$(printf '\xef\xbb\xbf\xef\xbb\xbf'){'groupName':'g'}|$bad
-nesting of 64|get_online_list|{'groupName':'g','x':$(deep 63)}|200 {"code":0,*
-nesting of 65|get_online_list|{'groupName':'g','x':$(deep 64)}|$bad
-white space and escapes|get_online_list| 	{ 'group\\u004eame' :	'\\u0067' , 'x' : [ ] } |200 *
-END
-    printf '{"groupName":\n"g","x":"\r"}' >"$DIR/request"
-    expect_match 'a line end in a string' '400 -1 *JSON*' \
-        "$(refusal get_online_list "@$DIR/request")"
     printf '{"groupName":"g"}\0' >"$DIR/request"
-    expect_match 'a NUL behind the body' '400 -1 *JSON*' \
-        "$(refusal get_online_list "@$DIR/request")"
-    printf '\r\n{"groupName":\n"g"}' >"$DIR/request"
-    expect_match 'line ends between the parts' '200 *' "$(call get_online_list "@$DIR/request")"
+    expect_match 'a NUL behind the body' '400 -1 *JSON*' "$(refusal get_online_list "@$DIR/request")"
 }
 
 # --- HTTP -------------------------------------------------------------------------------------
@@ -920,10 +775,7 @@ close_client
 isolation "$OTHER"
 values
 megabyte
-fields
-limits
-json
-json_bytes
+refusals
 methods
 judgements
 connections

@@ -1,17 +1,12 @@
 #!/usr/bin/env bash
-# budget.sh [PART...] - nobody takes more than a share: of the loop's time, and of its memory. What is about
+# budgets.sh [PART...] - every client and caller has a budget of the loop's time and of its memory. What is about
 # time is a ratio of two measures of the same run, or an order; all else is counted.
+# build: asan/wspush release/load_client
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
 free_port
 ADMIN=127.0.0.1:$FREE
-
-# metric NAME[{LABELS}]: prints its value.
-metric() {
-    curl -s --max-time 20 "http://$ADMIN/metrics" |
-        awk -v name="wspush_$1" '$1 == name { printf "%d\n", $2 }'
-}
 
 at_least() {
     [ "$(metric "$1")" -ge "$2" ]
@@ -19,11 +14,6 @@ at_least() {
 
 becomes() {
     [ "$(metric "$1")" = "$2" ]
-}
-
-# online GROUP: prints how many are.
-online() {
-    post /api/get_online_list "{\"groupName\":\"$1\"}" | jq .data.count
 }
 
 # at_most NAME LIMIT ACTUAL
@@ -74,7 +64,7 @@ send_frame() {
 # One token pipelines sends to its crowd. The answers of another system's calls come in between.
 pipelining() {
     local crowd=1500 sends=300 begin took longest=0 body i hog other
-    serve '[notice]
+    start_with_load '[notice]
 scope = off'
     other=$TOKEN
     ask "open $crowd"
@@ -84,7 +74,7 @@ scope = off'
     done >"$DIR/sends"
     sign_up small
     mkfifo "$DIR/calls" "$DIR/called"
-    build/release/load_client "$PORT" small "$TOKEN" <"$DIR/calls" >"$DIR/called" 2>>"$DIR/held.err" &
+    build/release/load_client "$PORT" small "$TOKEN" <"$DIR/calls" >"$DIR/called" 2>>"$DIR/load.err" &
     CLIENTS+=($!)
     exec {hog}<>"/dev/tcp/127.0.0.1/$PORT" {calls}>"$DIR/calls" {called}<"$DIR/called"
     begin=$(microseconds)
@@ -105,7 +95,7 @@ scope = off'
     TOKEN=$other
     ask "frames $((crowd * sends))"
     expect 'all that was sent has come' "frames $((crowd * sends))" "$REPLY"
-    done_with
+    stop_with_load
 }
 
 # --- notices ----------------------------------------------------------------------------------
@@ -113,7 +103,7 @@ scope = off'
 # Members that leave in one moment are not told of each other: what is sent does not grow with their square.
 leaving() {
     local crowd=900 before sent
-    serve
+    start_with_load
     ask 'open 10'
     ask 'bind stays'
     ask "open $((crowd - 10))"
@@ -126,18 +116,18 @@ leaving() {
     ask "drop $crowd"
     thaw "$SERVER"
     wait_for becomes clients 0
-    expect 'they have left' '0 0' "$(online g) $(online stays)"
+    expect 'they have left' '0 0' "$(online_count g) $(online_count stays)"
     sent=$(($(metric sent_messages_total) - before))
     echo "# $crowd members left in one moment, and were sent $sent messages"
     # they come in a few shares of the loop, and not one by one
     at_most 'who leaves is not told who leaves as well' $((crowd * crowd / 8)) $sent
-    done_with
+    stop_with_load
 }
 
 # Groups with more than max_members members are not told who comes and goes.
 crowded_group() {
     local before
-    serve '[notice]
+    start_with_load '[notice]
 max_members = 20'
     ask 'open 60'
     before=$(metric sent_messages_total)
@@ -154,14 +144,14 @@ max_members = 20'
     wait_for becomes sent_messages_total $((before + 20 * 21 / 2 + 6 * 15))
     expect 'and who leaves is told again from there on' $((20 * 21 / 2 + 6 * 15)) \
         $(($(metric sent_messages_total) - before))
-    done_with
+    stop_with_load
 }
 
 # --- memory -----------------------------------------------------------------------------------
 
 # A client pings and reads nothing. Of the pongs that wait only the newest is kept.
 pings() {
-    serve
+    start_with_load
     upgrade shop
     expect_match 'a client' '129 *clientId*' "$OPCODE $PAYLOAD"
     {
@@ -186,12 +176,12 @@ pings() {
     take_frame
     expect_match 'and so is what came behind it' '129 *clientId*' "$OPCODE $PAYLOAD"
     exec {RAW}>&-
-    done_with
+    stop_with_load
 }
 # All input that is kept has a limit: beyond it the largest is refused, and who asks for little is served.
 half_bodies() {
     local i fd fds=() refused=0 line
-    serve '[limits]
+    start_with_load '[limits]
 max_buffered = 1 MiB
 head_timeout = 60
 idle_timeout = 60'
@@ -213,7 +203,7 @@ idle_timeout = 60'
         exec {fd}>&-
     done
     expect 'those that are refused were told' "$(metric shed_connections_total)" $refused
-    done_with
+    stop_with_load
 }
 
 below() {
@@ -223,7 +213,7 @@ below() {
 # Output as well: of clients that read nothing the one that most waits for is closed.
 unread_pushes() {
     local i
-    serve '[limits]
+    start_with_load '[limits]
 max_buffered = 1 MiB
 [websocket]
 send_queue = 64 MiB'
@@ -240,14 +230,14 @@ send_queue = 64 MiB'
     expect 'a client for which too much waits is closed' '0 1' "$(metric clients) $(metric slow_closes_total)"
     at_most 'and what waited for it is gone' 1048576 "$(metric buffered_bytes)"
     exec {RAW}>&-
-    done_with
+    stop_with_load
 }
 
 # --- a standstill -----------------------------------------------------------------------------
 
 # The server stands still for longer than a client may be silent, while its pong is on the way.
 standstill() {
-    serve '[websocket]
+    start_with_load '[websocket]
 ping = 1
 pong_timeout = 1
 [limits]
@@ -274,18 +264,18 @@ idle_timeout = 2'
     while take_frame && [ "$OPCODE" = 137 ]; do :; done # and now it does not answer
     expect_match 'one that is silent is told why it is closed' '136 *no pong' "$OPCODE $PAYLOAD"
     exec {RAW}>&- {api}>&-
-    done_with
+    stop_with_load
 }
 
 # --- full is told at once ---------------------------------------------------------------------
 
 full() {
     local i answer answered=0
-    serve '[limits]
+    start_with_load '[limits]
 max_connections = 20
 head_timeout = 60'
     ask 'open 20'
-    ask 'knock 10'
+    ask 'silent 10'
     for ((i = 0; i < 10; i++)); do
         answer=$(call "${LIST[@]}" -m 20)
         case $answer in
@@ -297,15 +287,15 @@ head_timeout = 60'
     echo "# $answered of 10 calls beyond max_connections were answered, beside 10 silent connections"
     at_most 'silent connections beyond the limit make room' $answered 5
     expect 'those within it stay' 20 "$(metric clients)"
-    done_with
+    stop_with_load
 }
 
 # --- the end ----------------------------------------------------------------------------------
 
 # One client is told at once, whatever `drain` is.
 few_leave_at_once() {
-    DRAIN=300 serve
-    let_go
+    DRAIN=300 start_with_load
+    stop_load
     client one shop
     kill -TERM "$SERVER"
     expect 'a single client is told to go' '1001 going away' "$(closed one)"
@@ -317,7 +307,7 @@ few_leave_at_once() {
 # For drain_wait it is not ready, but serves.
 drain_wait() {
     DRAIN="300
-drain_wait = 300" serve
+drain_wait = 300" start_with_load
     ask 'open 3'
     kill -TERM "$SERVER"
     wait_for unready
@@ -329,8 +319,8 @@ drain_wait = 300" serve
     kill -TERM "$SERVER"
     ended # at once, for nobody waits 300 s here
     ok 'a second signal ends it'
-    exec {COMMANDS}>&- {HELD}<&-
-    wait "$HOLDER"
+    exec {COMMANDS}>&- {LOAD_OUT}<&-
+    wait "$LOAD"
 }
 
 ready() {
@@ -345,7 +335,7 @@ unready() {
 PARTS=(pipelining leaving crowded_group pings half_bodies unread_pushes standstill full few_leave_at_once
     drain_wait)
 [ $# = 0 ] || PARTS=("$@")
-touch "$DIR/held.err"
+touch "$DIR/load.err"
 for part in "${PARTS[@]}"; do
     "$part"
 done

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # clients.sh - the clients of examples/ against a server that is killed and started again: each gets a
 # push, comes back by itself, and gets the next one. One whose runtime is not there is left out, and that is said.
+# build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 # shellcheck source=tests/support/browser_lib.sh

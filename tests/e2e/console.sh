@@ -2,6 +2,7 @@
 # console.sh - the console: GET / on the wire, and the page in a real browser, from registering to what is pushed.
 # SHOTS=FOLDER saves pictures of it there: in two widths, light and dark, English and Chinese.
 # `tests/e2e/console.sh pictures` makes those of the README instead, in half a minute.
+# build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 # shellcheck source=tests/support/browser_lib.sh

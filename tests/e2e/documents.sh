@@ -1,15 +1,26 @@
 #!/usr/bin/env bash
-# documents.sh [PART...] - what the documents say is so: the README in both languages, CLUSTER.md and HACKING.md.
-# Keys, paths, metrics, options, signals, links, files and messages are looked up where they come from, and
-# what is shown is run. tests/cluster/readme.sh has the chapter on clusters, tests/e2e/clients.sh the clients.
+# documents.sh [PART...] - checks that the documents are true: README.md and docs/, and their Chinese twins.
+# Keys, paths, codes, metrics, options, signals, links, files, functions and messages are looked up where they are
+# defined, and the commands shown are run. readme.sh runs the chapter on clusters, clients.sh the examples.
+# build: asan/wspush cluster-asan/wspush release/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
-READMES=(README.md README.zh-CN.md)
-DOCUMENTS=("${READMES[@]}" CLUSTER.md HACKING.md)
+TWINS=(README.md docs/api.md docs/operations.md docs/comparison.md) # each has a Chinese twin
+DOCUMENTS=(*.md docs/*.md tests/README.md)
 BINARY=$PWD/$WSPUSH
 case $WSPUSH in /*) BINARY=$WSPUSH ;; esac
 CLUSTER_BINARY=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
+
+# twin FILE: its Chinese twin.
+twin() {
+    echo "${1%.md}.zh-CN.md"
+}
+
+# both FILE: the file and its twin.
+both() {
+    echo "$1" "$(twin "$1")"
+}
 
 # same NAME LIST LIST: two lists, one entry a line, must be the same; says which entries are not.
 same() {
@@ -44,20 +55,20 @@ chapter() {
     awk -v number="$2" '/^```/ { inside = !inside } !inside && /^## / { count++ } count == number' "$1"
 }
 
-# number TITLE: of a chapter of README.md.
+# number FILE TITLE: the number of a chapter.
 number() {
-    awk -v title="## $1" '/^```/ { inside = !inside } !inside && /^## / { count++ } $0 == title { print count }' README.md
+    awk -v title="## $2" '/^```/ { inside = !inside } !inside && /^## / { count++ } $0 == title { print count }' "$1"
 }
 
 # --- both languages ---------------------------------------------------------------------------
 
-# comparable FILE: its code, without comments and without pictures, whose words are translated.
+# comparable FILE: its code, without comments and diagrams, whose words are translated.
 comparable() {
     awk '/^```mermaid/ { picture = 1 } !picture { print } /^```$/ { picture = 0 }' <(blocks "$1") |
         sed -E 's/ +[#;] .*$//'
 }
 
-# outline FILE: the levels of its headings, in their order.
+# outline FILE: the levels of its headings, in order.
 outline() {
     awk '/^```/ { inside = !inside } !inside && /^#+ / { print $1 }' "$1"
 }
@@ -68,17 +79,26 @@ columns() {
 }
 
 languages() {
-    same 'both READMEs have the same code' "$(comparable README.md)" "$(comparable README.zh-CN.md)"
-    same 'the same headings' "$(outline README.md)" "$(outline README.zh-CN.md)"
-    same 'tables of the same form' "$(columns README.md)" "$(columns README.zh-CN.md)"
-    same 'as many pictures' "$(blocks README.md mermaid | grep -c '^```m')" "$(blocks README.zh-CN.md mermaid | grep -c '^```m')"
-    expect 'each names the other at its top' '1 1' \
-        "$(head -n 5 README.md | grep -c '(README.zh-CN.md)') $(head -n 5 README.zh-CN.md | grep -c '(README.md)')"
-    none 'Chinese has its own punctuation' "$(awk '/^```/ { inside = !inside; next } !inside' README.zh-CN.md |
-        jq -Rr 'gsub("`[^`]*`"; "`") | select(test("\\p{Han}[,;!?]"))')"
+    local file other
+    for file in "${TWINS[@]}"; do
+        other=$(twin "$file")
+        same "$file: the same code in both languages" "$(comparable "$file"; echo .)" "$(comparable "$other"; echo .)"
+        same "$file: the same headings" "$(outline "$file")" "$(outline "$other")"
+        same "$file: tables of the same form" "$(columns "$file")" "$(columns "$other")"
+        expect "$file: as many diagrams" "$(blocks "$file" mermaid | grep -c '^```m')" "$(blocks "$other" mermaid | grep -c '^```m')"
+        expect "$file: each names the other at its top" '1 1' \
+            "$(head -n 5 "$file" | grep -c "(${other##*/})") $(head -n 5 "$other" | grep -c "(${file##*/})")"
+        same "$file: links to the same files" "$(files_linked "$file")" "$(files_linked "$other")"
+        none "$other: Chinese has its own punctuation" "$(awk '/^```/ { inside = !inside; next } !inside' "$other" |
+            jq -Rr 'gsub("`[^`]*`"; "`") | select(test("\\p{Han}[,;!?]"))')"
+    done
+    expect 'every Chinese document is the twin of one' "${#TWINS[@]}" "$(printf '%s\n' *.zh-CN.md docs/*.zh-CN.md | wc -l)"
     for file in "${DOCUMENTS[@]}"; do
         none "$file: no white space at the end of a line" "$(grep -n '[[:space:]]$' "$file")"
         expect "$file: blocks of code end" 0 $(($(grep -c '^```' "$file") % 2))
+    done
+    for file in $(both README.md); do
+        expect "$file: at most 350 lines" yes "$([ "$(wc -l <"$file")" -le 350 ] && echo yes)"
     done
 }
 
@@ -86,7 +106,7 @@ languages() {
 
 # make's targets, one a line.
 targets() {
-    sed -n 's/^\.PHONY: //p' Makefile | tr ' ' '\n' | grep -vx FORCE
+    cat Makefile tests/*.mk contrib/*.mk 2>"$DIR/none" | sed -n 's/^\.PHONY: //p' | tr ' ' '\n' | grep -vx FORCE
     echo wspush
 }
 
@@ -97,11 +117,11 @@ named_targets() {
 
 makefile() {
     local file
-    for file in "${DOCUMENTS[@]}" BENCHMARKS.md; do
+    for file in "${DOCUMENTS[@]}"; do
         none "$file: targets of make" "$(comm -23 <(named_targets "$file") <(targets | sort -u))"
     done
-    expect 'README.md names targets' yes "$([ "$(named_targets README.md | wc -l)" -gt 12 ] && echo yes)"
-    for file in "${READMES[@]}"; do
+    expect 'contributing.md names targets' yes "$([ "$(named_targets docs/contributing.md | wc -l)" -gt 10 ] && echo yes)"
+    for file in $(both README.md); do
         expect "$file: the two commands" '1 1' "$(blocks "$file" sh |
             grep -c '^sudo apt-get install -y make && make deps run  ') $(
             blocks "$file" sh | grep -c '^make test-deps test  ')"
@@ -113,7 +133,7 @@ keys() {
     awk '/^\[/ { section = $0 } /^[a-z_]+ =/ { print section, $0 }' "$1"
 }
 
-# documented_keys FILE: the same of a README's table.
+# documented_keys FILE: the same of the table in operations.md.
 documented_keys() {
     awk '/^\| \*\*\[/ { section = $2; gsub(/\*/, "", section) }
         /^\| `[a-z_]+ =/ { split($0, parts, "`"); print section, parts[2] }' "$1"
@@ -127,7 +147,7 @@ live_keys() {
 
 configuration() {
     local file
-    for file in "${READMES[@]}"; do
+    for file in $(both docs/operations.md); do
         same "$file: every key, with its default" "$(keys config.ini | sort)" "$(documented_keys "$file" | sort)"
         same "$file: what is read again" "$(live_keys)" "$(awk '/^\| \*\*\[/ { section = $2; gsub(/\*/, "", section) }
             /^\| `[a-z_]+ =.*↻ \|$/ { sub(/`/, "", $2); print section, $2 }' "$file")"
@@ -145,7 +165,7 @@ configuration() {
 signals() {
     local file known
     known=$(sed -n 's/.*counted\[\] = {\(.*\)};/\1/p' wspush.c | tr -d ' ' | tr ',' '\n' | sort)
-    for file in "${READMES[@]}"; do
+    for file in $(both docs/operations.md); do
         same "$file: signals" "$known" "$(grep -E '^\| SIG' "$file" | cut -d '|' -f 2 | grep -o 'SIG[A-Z0-9]*' | sort)"
     done
     for file in "${DOCUMENTS[@]}"; do
@@ -172,27 +192,47 @@ a_cluster_node() {
     kill_process $node TERM
 }
 
+# table_codes FILE: those of its table of codes.
+table_codes() {
+    awk '/^\| code / { inside = 1; next } !/^\|/ { inside = 0 } inside' "$1" | sed -nE 's/^\| (-?[0-9]+) \|.*/\1/p' | sort -n
+}
+
+# close_codes FILE: those of its table of close codes.
+close_codes() {
+    awk '/^\| (close code|关闭码) / { inside = 1; next } !/^\|/ { inside = 0 } inside' "$1" | cut -d '|' -f 2 |
+        grep -oE '[0-9]{4}' | sort -un
+}
+
 served() {
-    local file paths names
+    local file paths names metrics
     free_port
     ADMIN=127.0.0.1:$FREE
     configure
     start
-    paths=$(curl -s "http://$ADMIN/metrics" | grep -o '^wspush_api_requests_total{route="/api/[a-z_]*' |
-        sed 's/.*"//' | sort -u)
+    metrics=$(curl -s "http://$ADMIN/metrics")
+    paths=$(echo "$metrics" | grep -o '^wspush_api_requests_total{route="/api/[a-z_]*' | sed 's/.*"//' | sort -u)
     names=$(a_cluster_node | sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' | sort)
     expect 'metrics are there' 'yes yes' "$(echo "$names" | grep -qx wspush_clients && echo yes) $(
         echo "$names" | grep -qx wspush_cluster_links && echo yes)"
-    for file in "${READMES[@]}"; do
+    for file in $(both README.md) $(both docs/api.md); do
         same "$file: every path of the API" "$paths" "$(sed -n 's#^| \(/api/[a-z_]*\) |.*#\1#p' "$file" | sort)"
+        same "$file: every code" "$(echo "$metrics" | sed -nE 's/^wspush_api_requests_total.*code="(-?[0-9]+)".*/\1/p' | sort -nu)" \
+            "$(table_codes "$file")"
+    done
+    for file in $(both docs/api.md); do
+        # the server sends none of 1005, 1006 and 1011; the last four are the bounds of what close_client may use
+        same "$file: every close code" "$(echo "$metrics" | sed -nE 's/^wspush_closes_total\{code="([0-9]+)".*/\1/p' |
+            grep -vxE '1005|1006|1011'; printf '%s\n' 3000 4399 4500 4999)" "$(close_codes "$file")"
+    done
+    for file in $(both docs/operations.md); do
+        same "$file: every metric" "$names" "$(grep '^| `wspush_' "$file" | cut -d '|' -f 2 | grep -oE 'wspush_[a-z_]+' | sort)"
     done
     for file in "${DOCUMENTS[@]}"; do
         none "$file: paths named" "$(comm -23 <(grep -oE '/api/[a-z_]+[a-z]' "$file" | grep -vx '/api/send' | sort -u) <(echo "$paths"))"
         none "$file: metrics named" "$(comm -23 <(grep -oE 'wspush_[a-z_]+[a-z]' "$file" |
             sed -E 's/_seconds_(bucket|count|sum)$/_seconds/' | sort -u) <(echo "$names"))"
     done
-    same 'both name the same metrics' "$(grep -oE 'wspush_[a-z_]+' README.md)" "$(grep -oE 'wspush_[a-z_]+' README.zh-CN.md)"
-    for file in "${READMES[@]}"; do
+    for file in $(both README.md); do
         walk "$file"
     done
     halt
@@ -278,7 +318,7 @@ welcome() {
     wait_for has_lines "$DIR/printed" 4
     kill "$(cat "$DIR/pid")"
     wait $!
-    for file in "${READMES[@]}"; do
+    for file in $(both README.md); do
         same "$file: what make run prints" "$(tr -d '\r' <"$DIR/printed" | sed "s/$FREE/7800/; s/$admin/7801/")" \
             "$(blocks "$file" text | grep -v '^```' | head -n 4)"
     done
@@ -287,7 +327,7 @@ welcome() {
 # The three lines of the chapter TLS.
 tls_lines() {
     local lines folder=$DIR/tls server
-    lines=$(blocks README.md sh | grep -E '^(openssl|printf|curl --cacert) ')
+    lines=$(blocks docs/operations.md sh | grep -E '^(openssl|printf|curl --cacert) ')
     expect 'TLS: three lines' 3 "$(echo "$lines" | wc -l)"
     mkdir -p "$folder"
     free_port
@@ -320,37 +360,84 @@ links() {
     awk '/^```/ { inside = !inside; next } !inside' "$1" | tr '\n' ' ' | grep -o ']([^)]*)' | sed 's/^](//; s/)$//'
 }
 
+# files_linked FILE: the files that it links to, from the root of the tree; a twin counts as its original.
+files_linked() {
+    local folder
+    folder=$(dirname "$1")
+    links "$1" | grep -v '^#\|^https*:' | sed "s/#.*//; s,^,$folder/,; s/\.zh-CN//" | xargs -r realpath -m --relative-to . |
+        sort
+}
+
+# tree: all files of the tree, one a line.
+tree() {
+    find . -name .git -prune -o -name .tools -prune -o -name build -prune -o -type f -print
+}
+
 linked() {
-    local file link path anchor wrong
-    for file in "${DOCUMENTS[@]}" BENCHMARKS.md; do
-        none "$file: no two headings with one anchor" "$(anchors "$file" | sort | uniq -d)"
+    local file link path anchor wrong folder
+    tree >"$DIR/tree"
+    for file in "${DOCUMENTS[@]}"; do
+        folder=$(dirname "$file")
+        none "$file: no two headings with one anchor" "$(anchors "$file" | grep -v CHANGELOG | sort | uniq -d |
+            grep -vxE 'added|changed|fixed|removed')"
         wrong=$(links "$file" | while read -r link; do
             case $link in https://* | http://*) continue ;; esac
             path=${link%%#*} anchor=''
             [ "$link" = "$path" ] || anchor=${link#*#}
+            [ -z "$path" ] || path=$folder/$path
             [ -e "${path:-$file}" ] || { echo "$link: no such file"; continue; }
             [ -z "$anchor" ] || anchors "${path:-$file}" | grep -qxF -- "$anchor" || echo "$link: no such heading"
         done)
         none "$file: links" "$wrong"
-    done
-    same 'both READMEs link to the same files' "$(links README.md | grep -v '^#' | grep -v README | sort)" \
-        "$(links README.zh-CN.md | grep -v '^#' | grep -v README | sort)"
-    for file in "${DOCUMENTS[@]}" BENCHMARKS.md; do
         # but for those that the chapters write, or `make install`
         none "$file: files named" "$(code "$file" | tr ' ' '\n' |
             grep -xE '(\./)?([a-zA-Z0-9_.*-]+/)*[a-zA-Z0-9_*-]+\.(c|h|sh|md|ini|conf|yaml|html|svg|png|js|py|go)' |
-            sed 's#^\./##' | sort -u | grep -vxE '(node[12]|tls|wspush|configs/config)\.ini' | while read -r path; do
-            compgen -G "$path" >"$DIR/found" || compgen -G "contrib/$path" >"$DIR/found" ||
-                compgen -G "examples/$path" >"$DIR/found" || echo "$path"
+            sed 's#^\./##' | sort -u | grep -vxE '(node[12]|tls|wspush|configs/config)\.ini|(unit/)?test_MODULE\.c' | while read -r path; do
+            case $path in
+            *\**) compgen -G "$path" >"$DIR/found" ;;
+            *) grep -qE "/${path//./\\.}$" "$DIR/tree" ;;
+            esac || echo "$path"
         done)"
     done
+}
+
+# modules: architecture.md lists every module of the source, and no other.
+modules() {
+    same 'architecture.md: every module' "$(printf '%s\n' ./*.c | sed 's,./,,; s/\.c$//' | sort)" \
+        "$(chapter docs/architecture.md "$(number docs/architecture.md Modules)" | sed -n 's/^| \([a-z_, ]*\) |.*/\1/p' |
+            grep -vE '^(module|cluster build only)$' | tr -s ', ' '\n' | sort)"
+}
+
+# words: the documents avoid words that are not the field's, and phrases that are not plain English.
+words() {
+    local file
+    for file in "${DOCUMENTS[@]}" docs/openapi.yaml config.ini contrib/* examples/*.*; do
+        case $file in *.zh-CN.md) continue ;; esac
+        none "$file: words" "$(grep -nowiP "rooms?|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|\
+of (its|their) own|for want of|but for|parking lots?|audiences?|turn of the loop" "$file")"
+    done
+}
+
+# functions: those that architecture.md names, as `name()`, are defined, in the file at the beginning of their line if any.
+functions() {
+    local line name file wrong
+    wrong=$(grep -oE '^\| [a-z_]+\.[ch] .*|`[a-z0-9_]+\(\)`' docs/architecture.md | while read -r line; do
+        file=$(echo "$line" | sed -nE 's/^\| ([a-z_]+\.[ch]) \|.*/\1/p')
+        [ -z "$file" ] || line=$(echo "$line" | cut -d '|' -f 3)
+        for name in $(echo "$line" | grep -oE '`[a-z0-9_]+\(\)`' | tr -d '`()'); do
+            case $name in poll | writev | send | recv | accept | main) continue ;; esac
+            if [ -n "$file" ]; then set -- "$file"; else set -- ./*.[ch]; fi
+            grep -qsE "^[a-z].*[ *]$name\(|^$name\(" "$@" || echo "$name ${file:+in $file}"
+        done
+    done)
+    none 'architecture.md: functions named' "$wrong"
 }
 
 # --- messages, rules, the page ----------------------------------------------------------------
 
 # literals: what the source says, with strings that are written in pieces put together.
 literals() {
-    cat ./*.c | tr '\n' ' ' | sed -E 's/" +"//g'
+    cat ./*.[ch] | tr '\n' ' ' | sed -E 's/" +"//g'
 }
 
 # What the C library says is not in the source.
@@ -358,15 +445,15 @@ system_said='Address already in use|Permission denied'
 
 # symptoms FILE: the messages in the first cells of the table, one a line.
 symptoms() {
-    chapter "$1" "$(number Troubleshooting)" | grep '^| ' | tail -n +2 | cut -d '|' -f 2 | grep -o '`[^`]*`' | tr -d '`'
+    chapter "$1" "$(number docs/operations.md Troubleshooting)" | grep '^| ' | tail -n +2 | cut -d '|' -f 2 | grep -o '`[^`]*`' | tr -d '`'
 }
 
 messages() {
     local message part wrong
     literals >"$DIR/literals"
-    same 'both READMEs quote the same messages' "$(symptoms README.md)" "$(symptoms README.zh-CN.md)"
-    expect 'there are many' yes "$([ "$(symptoms README.md | wc -l)" -gt 25 ] && echo yes)"
-    wrong=$(symptoms README.md | while read -r message; do
+    same 'both languages quote the same messages' "$(symptoms docs/operations.md)" "$(symptoms docs/operations.zh-CN.md)"
+    expect 'there are many' yes "$([ "$(symptoms docs/operations.md | wc -l)" -gt 25 ] && echo yes)"
+    wrong=$(symptoms docs/operations.md | while read -r message; do
         echo "${message//…/$'\n'}" | sed 's/^ *//; s/ *$//' | grep . | grep -vE "$system_said" | while read -r part; do
             grep -qF -- "$part" "$DIR/literals" || echo "$message"
         done
@@ -375,8 +462,8 @@ messages() {
 }
 
 prometheus_files() {
-    awk '/^groups:/ { rules = 1 } /^```/ { rules = 0 } rules' README.md >"$DIR/rules.yaml"
-    awk '/^scrape_configs:/ { scrape = 1 } /^```/ { scrape = 0 } scrape' README.md >"$DIR/scrape.yaml"
+    awk '/^groups:/ { rules = 1 } /^```/ { rules = 0 } rules' docs/operations.md >"$DIR/rules.yaml"
+    awk '/^scrape_configs:/ { scrape = 1 } /^```/ { scrape = 0 } scrape' docs/operations.md >"$DIR/scrape.yaml"
     expect_match 'promtool check rules' '0 *SUCCESS: [1-9]* rules found*' \
         "$(promtool check rules "$DIR/rules.yaml" >"$DIR/said" 2>&1
         echo "$? $(cat "$DIR/said")")"
@@ -384,34 +471,23 @@ prometheus_files() {
         echo "$? $(cat "$DIR/said")")"
 }
 
-shown_clients() {
-    local file language
-    same 'the script that is shown is that of browser.html' \
-        "$(awk '/^<\/script>/ { exit } shown { print } /^<script>/ { shown = 1 }' examples/browser.html)" \
-        "$(blocks README.md js | grep -v '^```')"
-    for file in js:javascript py:python go:go sh:bash; do
-        language=${file#*:} file=examples/client.${file%:*}
-        same "what is shown of $file is all of it" "$(cat "$file")" "$(blocks README.md "$language" | grep -v '^```')"
-    done
-}
-
-# The figure of the binary's size, which grows with what is built in.
+# The size of the binary, which grows with what is built in.
 size() {
     local file said
     if [ "$(uname -m)" != x86_64 ]; then
-        echo 'the size of the binary is that on x86_64: it is not compared'
+        echo 'the documents give the size of the binary on x86_64: it is not compared'
         return
     fi
     strip -o "$DIR/stripped" build/release/wspush
-    for file in "${READMES[@]}"; do
-        said=$(chapter "$file" "$(number Figures)" | grep -oE '\| [0-9]+ kB' | tr -dc 0-9)
-        expect_match "$file: the binary's size, give or take 15 %" 'yes *' "$(wc -c <"$DIR/stripped" |
-            awk -v said="${said:-0}" '{ print ($1 / said > 850 && $1 / said < 1150 ? "yes" : "no"), $1, said }')"
-        expect "$file: it is the same in both places" 1 "$(chapter "$file" 1 | grep -c "$said kB")"
+    said=$(sed -nE 's/^\| stripped binary.*\*\*([0-9]+) kB\*\*.*/\1/p' docs/benchmarks.md)
+    expect_match "benchmarks.md: the binary's size, give or take 15 %" 'yes *' "$(wc -c <"$DIR/stripped" |
+        awk -v said="${said:-0}" '{ print ($1 / said > 850 && $1 / said < 1150 ? "yes" : "no"), $1, said }')"
+    for file in $(both README.md); do
+        expect "$file: it is the same there" 1 "$(grep -c "$said kB" "$file")"
     done
 }
 
-PARTS=(languages makefile configuration signals served welcome tls_lines linked messages prometheus_files shown_clients size)
+PARTS=(languages makefile configuration signals served welcome tls_lines linked modules words functions messages prometheus_files size)
 [ $# = 0 ] || PARTS=("$@")
 for part in "${PARTS[@]}"; do
     "$part"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# kill.sh - accounts survive kill -9 at any instant: what was answered with success is on the disk.
+# durability.sh - accounts survive kill -9 at any instant: what was answered with success is on the disk.
+# build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
@@ -9,9 +10,7 @@ HITS=10    # kills that must have met a registration not answered yet
 SAMPLE=10  # systems that log in at the end
 FEW=5      # systems looked at whose registration was not answered
 
-# with a sanitizer's book-keeping of freed memory, hashing would take five times as long
-QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
-export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK"
+quick_hashes
 
 kill_server() {
     kill -9 "$SERVER"

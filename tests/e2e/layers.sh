@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
-# layers.sh - proves that the rooms know only those below them: each file includes its own header
-# first, no room includes one that is not listed for it, no listed one stands above it, and no
-# header of a library is included outside the one room that may use it, or in any header.
+# layers.sh [names] - proves what the list of modules says. A file includes its own header first; a module
+# includes only those that are listed for it, and these stand above it in the list; the header of a library is
+# included by one module alone, and by no header. A server that is built without CLUSTER=1 has no symbol of the
+# modules that only a cluster has.
+#
+# With `names`: no function is defined in two modules, and the name of each begins with that of its module, or
+# with one of the prefixes that are listed for it.
+# build: release/wspush
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 passed=0 failed=0
 
-# room: what it may include. Lowest first; buf and log are open to all above them.
-layers='
+# MODULE: WHAT IT MAY INCLUDE. Lowest first; buf and log are open to all above them.
+modules='
 buf:
 table:
 limit: table
 timer:
 log:
 json:
-origin:
 host:
-config: host origin
+config: host
 crypto:
 os: crypto
 tls: crypto
@@ -26,10 +30,13 @@ poller: os
 ws: http crypto
 conn: tls
 listener: config conn os host http table
-command: json
-account: crypto os table
-hub: command config conn crypto json table ws
-cluster_wire: command crypto
+account_store: crypto os
+account_queue: account_store os
+account: account_queue account_store os table
+channel: conn table
+hub: channel config conn crypto json table ws
+cluster_crypto: crypto hub tls
+cluster_wire: cluster_crypto crypto hub
 cluster_order: cluster_wire
 cluster_pending: cluster_wire table
 cluster_lookup: os
@@ -43,82 +50,145 @@ cluster_stream: cluster_wire os
 cluster_bus_state: cluster_stream rabbit
 cluster_bus: cluster_bus_state cluster_stream config os
 cluster_peer: cluster_lookup cluster_order cluster_wire os
-cluster_link: cluster_peer cluster_wire config conn ws
+cluster_link: cluster_crypto cluster_peer cluster_wire config conn ws
 cluster_state: cluster_bus cluster_link cluster_order cluster_pending cluster_registry config conn hub
 cluster_receipt: cluster_state table
 cluster_route: cluster_receipt cluster_state
 cluster_presence: cluster_state json table
-cluster: account cluster_presence cluster_receipt cluster_route cluster_state command config crypto hub listener
-cluster_listen: cluster
-api: account limit cluster command config conn crypto http hub json table ws
+cluster: account cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub
+cluster_listen: config listener
+api: account limit cluster config conn crypto host http hub json table ws
 metrics: api cluster conn http hub
-session: account metrics api cluster command config conn console http hub listener ws
-loop: account metrics api cluster config console crypto timer hub listener os poller session table tls
-wspush: account cluster config crypto os listener loop tls
+session_http: account api cluster config conn console host http hub listener metrics os ws
+session: config conn hub session_http ws
+sessions: listener poller session timer
+loop: os poller session sessions tls
+server: account api cluster config console crypto hub listener loop poller session
+wspush: account cluster cluster_listen config crypto listener os server tls
 '
 
-# library room...: the rooms that include the library's headers.
+# MODULE PREFIX...: the types of their own that a module has. cluster_NAME has NAME for a prefix as well.
+prefixes='
+buf str utf8 rcbuf fifo bytes
+log die
+os mailbox
+limit throttle buckets
+wspush main
+account_store account
+account_queue account
+cluster_wire msg node hello
+cluster_lookup resolver
+cluster_stream bus slots
+cluster_bus_state bus
+cluster_link links
+cluster_listen cluster
+'
+
+# LIBRARY MODULE...: who includes the headers of the library.
 libraries='
-openssl crypto tls
-openssl/ssl tls
+openssl crypto tls cluster_crypto
+openssl/ssl tls cluster_crypto
 hiredis redis
 amqp rabbit
 rabbitmq-c rabbit
 '
 
-check() { # check NAME PROBLEM
+# check NAME PROBLEM: counts one test.
+check() {
     if [ -z "$2" ]; then
         passed=$((passed + 1))
         echo "ok   $1"
     else
         failed=$((failed + 1))
-        echo "FAIL $1:$2"
+        echo "FAIL $1: $2"
     fi
 }
 
+# own_headers FILE: prints the modules that a file includes.
 own_headers() {
     sed -n 's/^#include "\([a-z_]*\).h"/\1/p' "$1"
 }
 
-below=' buf log '
-while IFS=: read -r room allowed; do
-    [ -n "$room" ] || continue
-    problem=
-    for file in "$room.c" "$room.h"; do
+# wrong_includes MODULE WHAT-IT-MAY-INCLUDE MODULES-ABOVE-IT: prints what is wrong with its files.
+wrong_includes() {
+    local file used library users
+    for file in "$1.c" "$1.h"; do
         [ -f "$file" ] || continue
         for used in $(own_headers "$file"); do
-            [ "$used" = "$room" ] && continue
-            case " buf log $allowed " in
-            *" $used "*) ;;
-            *) problem="$problem $file includes $used.h, which is not listed for it;" ;;
-            esac
-            case $below in
-            *" $used "*) ;;
-            *) problem="$problem $file includes $used.h, which is not below it;" ;;
-            esac
+            [ "$used" != "$1" ] || continue
+            [[ " buf log $2 " == *" $used "* ]] || echo "$file includes $used.h, which is not listed for it"
+            [[ $3 == *" $used "* ]] || echo "$file includes $used.h, which is not below it"
         done
-        while read -r library only; do
-                        [ -n "$library" ] || continue
-            case " $only " in *" ${file%.c} "*) continue ;; esac
-            used=$(grep -oE "^#include <$library[^>]*>" "$file" | tr '\n' ' ')
-            [ -z "$used" ] || problem="$problem $file includes $used;"
-        done <<<"$libraries"
+        while read -r library users; do
+            [[ " $users " != *" ${file%.c} "* ]] || continue
+            grep -oE "^#include <${library}[^>]*>" "$file" | sed "s/^/$file has /"
+        done <<<"${libraries:1:-1}"
     done
-    if [ "$room" != wspush ]; then
-        first=$(own_headers "$room.c" | head -n 1)
-        [ "$first" = "${room/cluster_listen/cluster}" ] || problem="$problem $room.c does not include its own header first;"
-    fi
-    below="$below$room "
-    check "$room" "$problem"
-done <<EOF
-$layers
-EOF
+    [ "$1" = wspush ] || [ "$(own_headers "$1.c" | head -n 1)" = "$1" ] ||
+        echo "$1.c does not include its own header first"
+}
 
-for file in *.c; do
-    case $below in
-    *" ${file%.c} "*) ;;
-    *) check "$file" ' it is not listed' ;;
-    esac
-done
+includes() {
+    local module allowed below=' buf log ' file
+    while IFS=: read -r module allowed; do
+        check "$module" "$(wrong_includes "$module" "$allowed" "$below")"
+        below+="$module "
+    done <<<"${modules:1:-1}"
+    for file in *.c; do
+        [[ $below == *" ${file%.c} "* ]] || check "$file" 'it is not listed'
+    done
+}
+
+# functions FILE...: prints "FILE NAME" for each function that is defined there: what begins at the margin, has a
+# name before its first parenthesis, and has a body.
+functions() {
+    awk 'FNR == 1 { name = "" }
+        /^[a-zA-Z_].*[(]/ && !/^(typedef|struct [a-z_]+ [{]|enum [a-z_]+ [{])/ {
+            name = $0
+            sub(/[(].*/, "", name)
+            sub(/.*[ *]/, "", name)
+        }
+        /^[^ \t].*;$/ || /^[ \t].*[)];$/ { name = "" }
+        /^[{]/ && name { print FILENAME, name; name = "" }' "$@"
+}
+
+# cluster_modules: prints those that only a build for clusters has.
+cluster_modules() {
+    sed -n 's/^CLUSTER_MODULES = //p' Makefile | tr ' ' '\n'
+}
+
+# The functions of a cluster's modules have names of their own, so that a symbol says where it is from.
+single_node() {
+    local symbols
+    symbols=$(nm build/release/wspush | awk '{ print $NF }' | sed 's/[.].*//')
+    check 'nm knows the functions of the server' "$(grep -qx loop_run <<<"$symbols" || echo 'loop_run is not there')"
+    check 'a server that is alone has no function of a cluster' "$(
+        # shellcheck disable=SC2046 # a list of words
+        functions $(cluster_modules | sed 's/$/.c/') | awk '{ print $2 }' | sort -u | comm -12 - <(sort -u <<<"$symbols") | xargs
+    )"
+    check 'nor anything else of one' "$(grep -iE 'cluster|amqp|^redis' <<<"$symbols" | xargs)"
+}
+
+names() {
+    local file name module allowed
+    check 'every function has a name of its own' \
+        "$(functions ./*.c | awk '{ print $2 }' | sort | uniq -d | xargs)"
+    while IFS=: read -r module _; do
+        allowed=$(sed -n "s/^$module //p" <<<"$prefixes")
+        check "$module: names" "$(functions "$module.c" | while read -r file name; do
+            for prefix in "$module" "${module#cluster_}" $allowed; do
+                case $name in "$prefix" | "$prefix"_*) continue 2 ;; esac
+            done
+            echo "$name"
+        done | xargs)"
+    done <<<"${modules:1:-1}"
+}
+
+if [ "${1-}" = names ]; then
+    names
+else
+    includes
+    single_node
+fi
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
 # limits.sh - floods from one address, and guessed passwords: who is not part of them is served all
 # the while. And: nothing secret is logged or answered, and no line of the log can be forged.
+# build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
-# with a sanitizer's book-keeping of freed memory, hashing would take five times as long
-QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
-export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK"
-
+quick_hashes
 STRANGER=(--interface 127.0.0.2) # an address of its own
 LOGIN="{'systemId':'shop','password':'secret'}"
 
@@ -138,7 +136,7 @@ secrets() {
     done >>"$DIR/answers"
     call "${LIST[@]}" -H "Token: $TOKEN" >>"$DIR/answers"
     client a vault
-    timeout 2 "$WEBSOCAT" -nq "ws://127.0.0.1:$PORT/ws?systemId=vault&token=$TOKEN" </dev/null >/dev/null 2>&1
+    timeout 2 websocat -nq "ws://127.0.0.1:$PORT/ws?systemId=vault&token=$TOKEN" </dev/null >/dev/null 2>&1
     printf '\xff\xff%s' "$TOKEN" | talk >>"$DIR/answers"
     expect_match 'the calls were what they should be' '*success*-1004*Register-Key*-1005*' \
         "$(tr -d '\n' <"$DIR/answers")"
@@ -327,10 +325,6 @@ over_a_socket() {
     wait_for curl -s -o /dev/null --unix-socket "$DIR/socket" http://x/
     curl -s -o /dev/null --unix-socket "$DIR/socket" -H 'X-Forwarded-For: 203.0.113.77' http://x/api/three
     expect 'the peer of a Unix-domain socket is believed' '203.0.113.77 ' "$(whom three)"
-}
-
-header() {
-    grep -i "^$1:" "$DIR/headers" | sed 's/[^:]*: *//; s/\r$//'
 }
 
 configure

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# admin.sh - the admin listener: /metrics, /healthz and /readyz, read by curl, promtool and Prometheus.
+# metrics.sh - the admin listener: /metrics, /healthz and /readyz, read by curl, promtool and Prometheus.
+# build: asan/wspush release/load_client
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
@@ -9,11 +10,6 @@ admin() {
     shift
     curl -s --max-time 10 -o "$DIR/admin" -w '%{http_code} %{content_type}' "$@" "http://$ADMIN$path"
     echo " $(cat "$DIR/admin")"
-}
-
-# metric NAME[{LABELS}]: prints its value.
-metric() {
-    curl -s --max-time 10 "http://$ADMIN/metrics" | awk -v name="wspush_$1" '$1 == name { print $2 }'
 }
 
 # becomes NAME VALUE: waits until a metric has that value.
@@ -57,6 +53,7 @@ paths() {
 }
 
 checked() {
+    need promtool
     curl -s "http://$ADMIN/metrics" >"$DIR/metrics"
     expect 'promtool has nothing to say' '0 ' "$(promtool check metrics <"$DIR/metrics" 2>&1; echo "$? ")"
     expect 'every metric has a help and a type' "$(grep -c '^# HELP' "$DIR/metrics")" \
@@ -141,13 +138,13 @@ closes() {
     becomes slow_closes_total 0
 }
 
-parked() {
-    hold
+polled() {
+    start_load
     ask 'open 100'
     becomes clients 100
     becomes parking_threads 1
     becomes parked_connections 100
-    let_go
+    stop_load
     becomes parked_connections 0
 }
 
@@ -160,7 +157,7 @@ crowded() {
         read -r -t 10 <&"$fd"
         fds+=("$fd")
     done
-    hold
+    start_load
     ask 'open 5'
     becomes clients 5
     expect_match 'one too many' '429 *' "$(curl -s -w '%{http_code} ' -o /dev/null "http://127.0.0.1:$PORT/")"
@@ -169,7 +166,7 @@ crowded() {
     curl -s -o /dev/null "http://127.0.0.1:$PORT/"
     becomes connections_refused_total 2
     expect 'the log says so, once a minute at most' 1 "$(grep -c 'warn connections are rejected: .* max_connections=5 ' "$DIR/log")"
-    let_go
+    stop_load
     becomes clients 0
     expect_match 'which take none from others' '404 *' "$(call none '{}')"
     for fd in "${fds[@]}"; do
@@ -189,7 +186,7 @@ neighbours() {
     for _ in 1 2 3; do
         admin /healthz >/dev/null
     done
-    kill -HUP "$SERVER" # connections are counted anew
+    kill -HUP "$SERVER" # the limits on connections are read again
     becomes 'reloads_total{result="success"}' 1
     echo 'nonsense' >>"$DIR/config.ini"
     kill -HUP "$SERVER"
@@ -208,7 +205,8 @@ healthy() {
     timeout 60 sed '/^ok/q' <&"$1" | grep -c '^ok'
 }
 
-# A listener that answers whoever reaches it does not let everybody stay: who has been silent longest makes room.
+# The admin listener answers anybody who reaches it, so the connections it keeps have a limit: at the limit the one
+# that has been silent longest is closed.
 many_at_once() {
     local fds=() fd gone=0
     for _ in {1..8}; do
@@ -232,6 +230,7 @@ many_at_once() {
 
 # A real Prometheus, which reads what it finds every second.
 scrape() {
+    need prometheus
     local port pid query="up{job=\"wspush\"}"
     free_port
     port=$FREE
@@ -289,7 +288,7 @@ counted
 checked
 scrape
 closes
-parked
+polled
 draining
 configure '[limits]
 max_connections = 5'

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# load.sh [PART...] - peers that do not behave, many at a time, and what runs out: the others notice
+# misbehaving_clients.sh [PART...] - misbehaving peers, many at a time, and resources that run out: the others notice
 # nothing, and the server is afterwards as it was before. Lines with figures begin with a #.
+# build: asan/wspush release/load_client
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
@@ -41,11 +42,6 @@ worked() {
     awk '{ print $14 + $15 }' "/proc/$SERVER/stat"
 }
 
-# online GROUP: prints how many are.
-online() {
-    post /api/get_online_list "{\"groupName\":\"$1\"}" | jq .data.count
-}
-
 # within NAME LEAST MOST ACTUAL
 within() {
     if [ "$4" -ge "$2" ] && [ "$4" -le "$3" ]; then
@@ -63,16 +59,16 @@ figures() {
 
 slow_reader() {
     local before
-    serve '[notice]
+    start_with_load '[notice]
 scope = off'
     ask 'open 999'
     ask 'bind g'
     ask 'flood g 16000 40'
     expect_match 'messages to 999 who read' 'sent 40 * whole 999 wrong 0 *' "$REPLY"
     figures "calls while all 999 read: $REPLY"
-    ask 'stick 1'
+    ask 'stall 1'
     ask 'bind g'
-    expect 'one is there who does not read' 1000 "$(online g)"
+    expect 'one is there who does not read' 1000 "$(online_count g)"
     jq -r '.data.list[]' "$DIR/body" | sort >"$DIR/before"
     before=$(memory VmRSS)
     fresh_peak
@@ -87,13 +83,13 @@ scope = off'
         $(($(memory VmHWM) - before))
     expect_match 'it has got part of it, in order, and is closed with 1013' \
         '* last 1 kept [0-9]* end 1013 slow' "$REPLY"
-    expect 'it is not online any more' 999 "$(online g)"
+    expect 'it is not online any more' 999 "$(online_count g)"
     jq -r '.data.list[]' "$DIR/body" | sort >"$DIR/after"
     expect_match 'the log names it, and nobody else' \
         "*warn*slow*$(comm -23 "$DIR/before" "$DIR/after")*system=\"shop\"*127.0.0.1*" \
         "$(grep slow "$DIR/log")"
     expect 'once' 1 "$(grep -c slow "$DIR/log")"
-    done_with
+    stop_with_load
 }
 
 # --- many sends at once -----------------------------------------------------------------------
@@ -103,7 +99,7 @@ scope = off'
 # one turn would be a hundred MB of waiting messages if the crowd got them in shares alone.
 backlog() {
     local crowd=4000 sends=1000 before body i api
-    serve '[notice]
+    start_with_load '[notice]
 scope = off
 [websocket]
 ping = 60
@@ -134,14 +130,14 @@ idle_timeout = 60'
     figures "KiB resident: $before before, $(memory VmHWM) at most, $(memory VmRSS) after"
     within 'little of which waits in the memory (KiB)' 0 $((24576 + SLACK)) \
         $(($(memory VmHWM) - before))
-    done_with
+    stop_with_load
 }
 
 # --- many who vanish --------------------------------------------------------------------------
 
 vanishing() {
     local before
-    serve '[websocket]
+    start_with_load '[websocket]
 ping = 1.5
 pong_timeout = 3'
     before=$(descriptors)
@@ -150,26 +146,26 @@ pong_timeout = 3'
     ask "frames $((310 * 311 / 2))"
     expect 'a group of 310' "frames $((310 * 311 / 2))" "$REPLY"
     ask 'vanish 300'
-    ask 'mourn'
+    ask 'offline'
     figures "1002 of 300 that vanished, ping 1.5 s, pong_timeout 3 s: $REPLY"
     expect_match 'the ten others are told of each of the 300 once' \
         'told 3000 of 3000 right 310 *' "$REPLY"
     expect_time 'not before pong_timeout' 2900 15000 "$(value first)"
     expect_time 'and after ping + pong_timeout' 2900 15000 "$(value last)"
-    expect 'those who answer stay' 10 "$(online g)"
+    expect 'those who answer stay' 10 "$(online_count g)"
     ask 'ping'
     expect 'and are served' 'pongs 10' "$REPLY"
     wait_for has_descriptors $((before + 10 + 4))
     within 'the descriptors are free again' "$before" $((before + 14)) "$(descriptors)"
-    done_with
+    stop_with_load
 }
 
 # --- many who send slowly ---------------------------------------------------------------------
 
-# dribbled KIND ANSWERED LEAST: checks what became of the 40 of one kind.
-dribbled() {
+# check_drip KIND ANSWERED LEAST: checks what became of the 40 of one kind.
+check_drip() {
     local line
-    line=$(grep -o "$1 ended [0-9]* answered [0-9]* first [0-9]* last [0-9]*" "$DIR/dribble")
+    line=$(grep -o "$1 ended [0-9]* answered [0-9]* first [0-9]* last [0-9]*" "$DIR/drip")
     expect_match "each $1 that comes a byte at a time is ended" "$1 ended 40 answered $2 *" "$line"
     REPLY=$line
     expect_time "$1: at its deadline" "$3" 15000 "$(value first)"
@@ -177,15 +173,15 @@ dribbled() {
 }
 
 slow_senders() {
-    local dribbler begin rounds=0 served=0 longest=0
-    serve '[limits]
+    local dripper begin rounds=0 served=0 longest=0
+    start_with_load '[limits]
 head_timeout = 1
 idle_timeout = 2'
     ask 'open 20'
-    build/release/load_client "$PORT" shop "$TOKEN" <<<'dribble 40' >"$DIR/dribble" 2>>"$DIR/held.err" &
-    dribbler=$!
+    build/release/load_client "$PORT" shop "$TOKEN" <<<'drip 40' >"$DIR/drip" 2>>"$DIR/load.err" &
+    dripper=$!
     begin=$SECONDS
-    while kill -0 $dribbler 2>/dev/null && [ $((SECONDS - begin)) -lt 100 ]; do
+    while kill -0 $dripper 2>/dev/null && [ $((SECONDS - begin)) -lt 100 ]; do
         ask 'ping'
         [ "$REPLY" != 'pongs 20' ] || served=$((served + 1))
         ask 'call 10'
@@ -194,18 +190,18 @@ idle_timeout = 2'
         rounds=$((rounds + 1))
         sleep 0.02
     done
-    wait $dribbler
-    figures "200 that dribble, head_timeout 1 s, idle_timeout 2 s: $(cat "$DIR/dribble")"
+    wait $dripper
+    figures "200 that drip, head_timeout 1 s, idle_timeout 2 s: $(cat "$DIR/drip")"
     figures "others meanwhile: $rounds rounds, longest call $longest us"
-    dribbled head 40 900
-    dribbled body 40 1900
-    dribbled chunk 40 1900
-    dribbled frame 0 1900
-    dribbled pieces 0 1900
+    check_drip head 40 900
+    check_drip body 40 1900
+    check_drip chunk 40 1900
+    check_drip frame 0 1900
+    check_drip pieces 0 1900
     expect 'others are served meanwhile' $((2 * rounds)) $served
     within 'many times' 3 100000 $rounds
     expect_time 'without waiting' 0 2000 $((longest / 1000))
-    done_with
+    stop_with_load
 }
 
 # --- descriptors run out ----------------------------------------------------------------------
@@ -222,7 +218,7 @@ busy() {
 # crowded: 100 connections that say nothing, where there are fewer descriptors.
 crowded() {
     local percent served=''
-    ask 'knock 100'
+    ask 'silent 100'
     sleep 0.5
     figures "$(low_descriptors) descriptors of 64 in use"
     percent=$(busy sleep 2)
@@ -240,7 +236,7 @@ crowded() {
 
 run_out() {
     local before answer all registration
-    serve '[limits]
+    start_with_load '[limits]
 head_timeout = 60
 idle_timeout = 60'
     all=$(prlimit --pid "$SERVER" --nofile --noheadings --raw --output SOFT,HARD)
@@ -257,7 +253,7 @@ idle_timeout = 60'
     read -r -t 100 answer <&"$registration"
     expect_match 'an account cannot be saved then' 'HTTP/1.1 503 *' "$answer"
     ask 'leave 60'
-    ask 'enter'
+    ask 'speak'
     expect 'those who wait are taken when others leave' 'good 40 refused 0' "$REPLY"
     ask 'open 5'
     expect 'and so are clients' 'open 10' "$REPLY"
@@ -267,7 +263,7 @@ idle_timeout = 60'
     expect 'and the account is saved now' '200 {"code":0,"msg":"success","data":[]}' \
         "$(call register "{'systemId':'late','password':'secret'}")"
     prlimit --pid "$SERVER" --nofile="${all/ /:}" # a sanitizer opens files at the end
-    done_with
+    stop_with_load
 }
 
 few_from_the_start() {
@@ -287,7 +283,7 @@ SH
     WSPUSH=$DIR/few
     start
     sign_up shop
-    hold
+    start_load
     ask 'open 5'
     ask 'call 1'
     before=$(descriptors)
@@ -300,28 +296,23 @@ SH
     ask 'leave 100'
     wait_for has_descriptors "$before"
     expect 'no descriptor is lost by that' "$before" "$(descriptors)"
-    ask 'knock 20'
-    ask 'enter'
+    ask 'silent 20'
+    ask 'speak'
     expect 'who comes when they have left is answered' 'good 20 refused 0' "$REPLY"
     ask 'open 1'
     expect 'a client is taken then' 'open 6' "$REPLY"
-    done_with
+    stop_with_load
     WSPUSH=$whole
 }
 
 # --- memory for what all connections keep -------------------------------------------------------
-
-# metric NAME
-metric() {
-    curl -s --max-time 10 "http://$ADMIN/metrics" | awk -v name="wspush_$1" '$1 == name { print $2 }'
-}
 
 # Bodies that do not end: those that keep most are refused, and nobody else.
 shedding() {
     local fd fds=() i line refused=0 waiting=0
     free_port
     local ADMIN=127.0.0.1:$FREE
-    serve '[limits]
+    start_with_load '[limits]
 max_buffered = 1 MiB'
     ask 'open 5'
     expect 'nothing is kept at first' 0 "$(metric buffered_bytes)"
@@ -355,17 +346,17 @@ max_buffered = 1 MiB'
     nothing_is_kept() { [ "$(metric buffered_bytes)" = 0 ]; }
     wait_for nothing_is_kept
     expect 'nothing is kept when they have gone' 0 "$(metric buffered_bytes)"
-    done_with
+    stop_with_load
 }
 
 # --- coming and going -------------------------------------------------------------------------
 
 storms() {
     local before warm threads i lists=''
-    serve '[limits]
+    start_with_load '[limits]
 max_per_ip = 1000'
     ask 'call 1'
-    before=$(($(descriptors) + 2)) # a thread for parked connections has come, and stays
+    before=$(($(descriptors) + 2)) # a poller has started, and stays
     ask 'storm 2000'
     expect 'visits in ten ways' 'visits 2000 answers 1400 bound 800' "$REPLY"
     wait_for has_descriptors "$before"
@@ -383,10 +374,10 @@ max_per_ip = 1000'
     figures "KiB resident: $warm after 2,000 visits, $(memory VmRSS) after 20,000 more"
     within 'the memory is as before (KiB more)' -1000000 $((SLACK / 4)) $(($(memory VmRSS) - warm))
     for i in 0 1 2 3 4 5 6 7; do
-        lists+="$(online "storm$i") "
+        lists+="$(online_count "storm$i") "
     done
     expect 'nobody is online' '0 0 0 0 0 0 0 0 ' "$lists"
-    let_go
+    stop_load
     sleep 0.2
     stop
     expect_match 'no connection is left' '*connections=0 *' "$(grep ' stopping; ' "$DIR/log")"
@@ -490,7 +481,7 @@ read_only() {
 PARTS=(slow_reader backlog vanishing slow_senders run_out few_from_the_start shedding storms file_limit disk_full
     read_only)
 [ $# = 0 ] || PARTS=("$@")
-touch "$DIR/held.err"
+touch "$DIR/load.err"
 for part in "${PARTS[@]}"; do
     "$part"
 done

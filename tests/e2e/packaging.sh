@@ -2,6 +2,7 @@
 # packaging.sh [PART...] - contrib/ and `make install`, `uninstall` and `dist`: each file is given to the program
 # that it is for, and that runs beside a real server. What only Docker could show is not: the
 # Dockerfile is linted, and what its build stage runs is run here.
+# build: asan/wspush release/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
@@ -32,6 +33,7 @@ value() {
 
 # manual: checks both pages as they are installed. mandoc looks for what they refer to in its folder.
 manual() {
+    need mandoc man
     local page
     for page in "$PREFIX"/share/man/man?/*; do
         quiet "${page##*/}: mandoc -Tlint" sh -c "cd '$DIR/man' && mandoc -Tlint -Wstyle ${page##*/}"
@@ -194,6 +196,7 @@ remove_all() {
 # --- make dist, and the build stage of the Dockerfile -------------------------------------------
 
 distribution() {
+    need git busybox
     local clone=$DIR/clone image=$DIR/image name
     if ! [ -e .git ]; then
         echo 'skip make dist: this folder is no clone'
@@ -248,6 +251,7 @@ distribution() {
 # --- Docker -----------------------------------------------------------------------------------
 
 docker() {
+    need busybox
     local check admin
     if [ -x .tools/bin/hadolint ]; then
         quiet 'hadolint' .tools/bin/hadolint contrib/Dockerfile
@@ -269,6 +273,7 @@ docker() {
 # --- systemd ----------------------------------------------------------------------------------
 
 systemd() {
+    need systemd-analyze systemd-sysusers
     local unit=$PREFIX/lib/systemd/system/wspush.service name status
     mkdir -p "$DIR/sysroot" # systemd 262 wants it to be there
     quiet 'systemd-analyze verify' systemd-analyze verify --man=no "$unit"
@@ -306,6 +311,7 @@ has_ended() {
 }
 
 logs() {
+    need logrotate
     local i before
     LOGS=$DIR/var/log/wspush
     mkdir -p "$LOGS" && rm -f "$LOGS"/*
@@ -463,6 +469,7 @@ proxy() {
 # --- scripts ----------------------------------------------------------------------------------
 
 scripts() {
+    need shellcheck
     quiet 'shellcheck' shellcheck -S warning tests/e2e/packaging.sh contrib/deps.sh tests/run.sh
 }
 

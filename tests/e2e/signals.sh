@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# reload.sh - what a server does when it is told to: SIGHUP, SIGUSR1, SIGTERM; what it logs, and what
+# signals.sh - what a server does at SIGHUP, SIGUSR1, SIGTERM; what it logs, and what
 # it tells systemd.
+# build: asan/wspush release/notify_socket release/load_client
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
@@ -32,7 +33,7 @@ more_than() {
 }
 
 READ='info SIGHUP: the configuration has been read again'
-KEPT='error SIGHUP: what cannot be used leaves the old in place'
+KEPT='error SIGHUP: reload failed, keeping the old configuration'
 
 nothing_new() {
     hang_up
@@ -353,7 +354,7 @@ notified() {
 drained() {
     local begin passed steps
     start
-    hold
+    start_load
     ask 'open 400'
     ask 'bind g'
     client last shop
@@ -372,7 +373,7 @@ drained() {
     expect_time 'it takes two seconds, for drain allows more' 1900 15000 $passed
     expect_match 'what was queued came before' '*"code":7,"msg":"bye"*' "$(cat "$DIR/last.out")"
     expect '1001' '1001 going away' "$(closed last)"
-    let_go
+    stop_load
 }
 
 # The second signal does not wait.

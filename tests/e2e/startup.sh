@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# start.sh - the command line, the configuration, and what stops the server from starting.
+# startup.sh - the command line, the configuration, and what stops the server from starting.
+# build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
@@ -71,7 +72,7 @@ test_option() {
     expect_match 'no file in the working directory' '0 *' "$STATUS $OUT$ERR"
 }
 
-# Files of one bad line (the third), and what is said about it.
+# Files of one bad line (the third), and what is said about it: one of each kind, for tests/unit/test_config.c has all.
 bad_files() {
     local section line pattern
     while IFS='|' read -r section line pattern; do
@@ -79,93 +80,19 @@ bad_files() {
         refused "[$section] $line" "bad.ini:3: *$pattern*" -c bad.ini "$FREE"
     done <<'END'
 common|[nonsense]|nonsense
-common|[common|section
-common|colour = red|colour
-websocket|port = 80|port
-common|port|key = value
-common|port = 80 90|port*80 90
-common|port =|port
-common|port = 0|port*1*65535
-common|port = 65536|port*1*65535
-common|port = -1|port
-common|port = 80.5|port
-common|port = eighty|eighty
-common|cluster = yes|cluster*true
-common|crypto_key = 123456789012345|16 bytes
-common|crypto_key = 12345678901234567|16 bytes
-common|drain = soon|drain*soon
-common|drain = 3601|drain*3600
-common|drain = 3600.001|drain*3600
-common|drain = 1.0001|drain
-auth|token_ttl = 0|token_ttl
-auth|token_ttl = 1h|token_ttl
-auth|register = maybe|register*open*closed*key
-auth|register = key:|register
-websocket|ping = 0|ping
-websocket|pong_timeout = 100000|pong_timeout*86400
-websocket|max_message = 8 KB|max_message
-websocket|max_message = 3|max_message
-websocket|send_queue = 1 KiB MiB|send_queue
-limits|max_connections = many|max_connections
-limits|max_per_ip = -1|max_per_ip
-limits|max_body = 1|max_body
-limits|max_body = 99999999999999999999|max_body
-limits|max_head = 10 MiB|max_head
-limits|head_timeout = 0|head_timeout
-limits|idle_timeout =|idle_timeout
-limits|api_rate = fast|api_rate
-limits|max_body = 300 MiB|max_body*from 256 bytes to 256 MiB*KiB, MiB or GiB, not 300 MiB
-websocket|send_queue = 1 GB|send_queue*KiB, MiB or GiB, not 1 GB
 common|prot = 80|prot; did you mean port?
-limits|ping = 3|ping; it belongs to [[]websocket]
+common|port = 65536|port*1*65535
 common|data_dir = "data|double quote
-common|data_dir = "da"ta|double quote
-common|host =|host
-common|data_dir = ""|data_dir
 common|host = unix:|unix:/run/wspush/socket
 common|trusted_proxies = 10.0.0.0/8, localhost|trusted_proxies*10.0.0.0/8*not localhost
 websocket|allowed_origins = shop.example|allowed_origins*https://shop.example*not shop.example
-websocket|allowed_origins = https://a.example/path|allowed_origins*not https://a.example/path
-cluster|advertise = local host|advertise*not local host
-cluster|advertise = ::|advertise*not ::
-cluster|rpc_listen = :8800|rpc_listen*not :8800
-common|crypto_key_accepted = 123|crypto_key_accepted*16 bytes
 cluster|advertise = 0.0.0.0|advertise*not 0.0.0.0
-notice|scope = all|scope*group
-log|level = loud|level*debug
-log|format = xml|format*text*json
 END
-    printf 'port = 80\n' >"$DIR/bad.ini"
-    refused 'a key before any section' 'bad.ini:1: *section*port*' -c bad.ini
-    printf '[common]\nport = 80\n\n; x\nPORT = 81\n' >"$DIR/bad.ini"
-    refused 'a key given twice' 'bad.ini:5: *PORT*' -c bad.ini
     printf '[auth]\nregister = kee:hunter2\n' >"$DIR/bad.ini"
     run -c bad.ini
     expect 'a secret is not repeated' 0 "$(grep -c hunter2 <<<"$ERR$OUT")"
     printf '[common]\ncluster = true\n' >"$DIR/cluster.ini"
     refused 'cluster = true' '*cluster*make CLUSTER=1*' -c cluster.ini "$FREE"
-}
-
-good_file() {
-    printf '\xef\xbb\xbf%s\r\n' '; a mark, CRLF, any case, comments' >"$DIR/good.ini"
-    cat >>"$DIR/good.ini" <<'END'
-[ COMMON ]
-Host=127.0.0.1 # here
-    Port = 7802 ;x
-crypto_key = 01234567#9;bcdef
-[auth]
-register = key:a#b;c
-[Limits]
-max_body = 2mib
-[websocket]
-ping = 0.25
-send_queue = 1 GiB
-allowed_origins = https://a.example:443/ https://*.b.example, null
-[redis]
-password = " # ;\" "
-END
-    run -t -c good.ini
-    expect 'all that a file may look like' '0 good.ini is good' "$STATUS $OUT$ERR"
 }
 
 # Others keep their configuration in a folder of this name.
@@ -297,24 +224,6 @@ environment() {
     expect 'PORT goes before the variable' yes "$([ "$PORT" != "$port" ] && answers && echo yes)"
     halt
     unset WSPUSH_COMMON_PORT WSPUSH_AUTH_REGISTER_FILE
-}
-
-# A value in quotes is what stands between them.
-quotes() {
-    configure
-    sed -i "s,^data_dir = .*,data_dir = \"$DIR/da ta # x;y\" # here," "$DIR/config.ini"
-    start
-    halt
-    expect 'a name with blanks and marks' yes "$([ -d "$DIR/da ta # x;y" ] && echo yes)"
-    configure
-    sed -i 's,^data_dir = .*,data_dir = "data",' "$DIR/config.ini"
-    (cd "$DIR" && exec "$BINARY" -c config.ini "$FREE") >"$DIR/stdout" 2>"$DIR/stderr" &
-    SERVER=$!
-    PORT=$FREE
-    wait_for answers
-    halt
-    expect 'quotes are no part of it' 'data' "$(cd "$DIR" && echo *data*)"
-    rm -r "$DIR/data" "$DIR/da ta # x;y"
 }
 
 # --- running ----------------------------------------------------------------------------------
@@ -516,28 +425,6 @@ rights() {
         '1 wspush: secret.ini: Permission denied: give a readable file with -c' "$? $OUT"
 }
 
-bad_places() {
-    touch "$DIR/file"
-    configure
-    sed "s#^data_dir = .*#data_dir = $DIR/file/data#" "$DIR/config.ini" >"$DIR/bad.ini"
-    refused 'a data_dir that cannot be created' "*data_dir = $DIR/file/data: *name a directory*" \
-        -c bad.ini "$FREE"
-    sed "s#^data_dir = .*#data_dir = $DIR/file#" "$DIR/config.ini" >"$DIR/bad.ini"
-    refused 'a data_dir that is a file' "*data_dir = $DIR/file: *name a directory*" \
-        -c bad.ini "$FREE"
-    sed "s#^file = .*#file = $DIR/none/log#" "$DIR/config.ini" >"$DIR/bad.ini"
-    refused 'a log that cannot be written' "*file = $DIR/none/log: *" -c bad.ini "$FREE"
-    sed 's/^host = .*/host = 192.0.2.1/' "$DIR/config.ini" >"$DIR/bad.ini"
-    refused 'a host of another machine' 'cannot listen on 192.0.2.1 *this machine*' \
-        -c bad.ini "$FREE"
-    printf 'x' >"$DIR/data/key"
-    refused 'a key file of another length' '*data/key is damaged*' -c config.ini "$FREE"
-    rm "$DIR/data/key"
-    printf '# fine\nnonsense\n' >"$DIR/data/accounts"
-    refused 'an accounts file that is damaged' '*data/accounts:2: *' -c config.ini "$FREE"
-    rm "$DIR/data/accounts"
-}
-
 descriptors() {
     configure '[limits]
 max_connections = 1000'
@@ -603,11 +490,6 @@ logs() {
     expect 'level = error: nothing to say' '' "$(cat "$DIR/log")"
 }
 
-# lost: the metric.
-lost() {
-    curl -s --max-time 5 "http://$ADMIN/metrics" | sed -n 's/^wspush_log_lines_lost_total //p'
-}
-
 # flood: calls with more lines of the log than a pipe holds; prints how many were answered.
 flood() {
     curl -s --max-time 20 "http://127.0.0.1:$PORT/api/none?[1-1500]" | grep -o '"code":-1' | wc -l
@@ -625,19 +507,19 @@ stalled_log() {
     exec {held}<>"$DIR/stderr" # its reader
     start
     expect 'nobody reads the log: calls are answered' 1500 "$(flood)"
-    count=$(lost)
+    count=$(metric log_lines_lost_total)
     expect "lines are lost, and counted ($count)" 1 $((count > 500))
     cat <&"$held" >"$DIR/read" &
     reader=$!
     wait_for grep -q ' error [0-9]* lines were lost' "$DIR/read"
-    expect 'once it is read again it says so by itself' "$(lost)" \
+    expect 'once it is read again it says so by itself' "$(metric log_lines_lost_total)" \
         "$(sed -n 's/.* error \([0-9]*\) lines were lost reason="Resource.*/\1/p' "$DIR/read")"
     call none '{}' >/dev/null
     expect 'and goes on' 0 "$(wait_for sh -c "tail -n 3 '$DIR/read' | grep -q 'debug call '"; echo $?)"
     expect 'no line was torn' 0 "$(grep -cv '^2[0-9-]*T[0-9:.]*Z [a-z]* [a-z0-9]' "$DIR/read")"
     kill_process $reader
     expect 'again nobody reads it' 1500 "$(flood)"
-    expect 'more is lost' 1 $(($(lost) > count + 500))
+    expect 'more is lost' 1 $(($(metric log_lines_lost_total) > count + 500))
     kill_process "$SERVER" TERM
     expect 'SIGTERM ends it all the same' 0 $?
     SERVER=''
@@ -646,7 +528,7 @@ stalled_log() {
     sed -i 's#^level = .*#level = debug\nfile = /dev/full#' "$DIR/config.ini"
     start
     expect_match 'the disk of the log is full: calls are answered' '404 *' "$(call none '{}')"
-    expect 'and lines counted' 1 $(($(lost) > 1))
+    expect 'and lines counted' 1 $(($(metric log_lines_lost_total) > 1))
     stop
 }
 
@@ -734,11 +616,9 @@ expect 'a single-node build needs neither library of a cluster' 0 \
 mkdir "$DIR/data"
 test_option
 bad_files
-good_file
 other_place
 whole_test
 environment
-quotes
 unix_socket
 mkdir -p "$DIR/data"
 port_argument
@@ -747,7 +627,6 @@ terminal
 without_streams
 conflicts
 rights
-bad_places
 descriptors
 keys
 logs

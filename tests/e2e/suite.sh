@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# suite.sh - what tests/run.sh does with a part that fails: it is run once more, alone, and that run counts.
+# suite.sh - tests/run.sh: which parts it chooses, what it has `make` build for them, and that a part that fails is
+# run once more, alone, and that run counts.
 # The parts here are small scripts in a tree of their own.
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
@@ -32,7 +33,6 @@ suite() {
 
 mkdir -p "$DIR/tree/tests/e2e"
 cp tests/run.sh "$DIR/tree/tests/"
-ln -s "$PWD/.tools" "$DIR/tree/.tools"
 
 stub limits 1
 stub durability 0
@@ -62,4 +62,30 @@ done
 suite "${MANY[@]}"
 expect 'nor are many: that is not the load' '1 9 passed, 18 failed 1' \
     "$STATUS $(tail -n 1 "$DIR/said") $(wc -l <"$DIR/limits.runs")"
+
+suite limits nothing
+expect 'a name that no part has' '2 there is no part named nothing' "$STATUS $(cat "$DIR/said")"
+suite --unit limits
+expect 'a part of another group' '2 there is no part named limits in tests/unit' "$STATUS $(cat "$DIR/said")"
+stub limits 0
+suite --e2e limits
+expect 'a part of this group' '0 3 passed, 0 failed' "$STATUS $(tail -n 1 "$DIR/said")"
+
+mkdir -p "$DIR/tree/tests/unit" "$DIR/tree/tests/cluster"
+touch "$DIR/tree/tests/unit/test_json.c"
+printf '# build: cluster-asan/wspush asan/wspush\n' >"$DIR/tree/tests/cluster/links.sh"
+suite --targets json
+expect 'a unit test is not called json but in its group' 2 "$STATUS"
+suite --targets --unit json
+expect 'there it is, and alone is built' '0 build/asan/test_json ' "$STATUS $(cat "$DIR/said")"
+suite --targets links
+expect 'what a script says is built' '0 build/asan/wspush build/cluster-asan/wspush ' "$STATUS $(cat "$DIR/said")"
+export CC=false # finds no header
+suite --targets --unit json
+expect 'that needs no library of a cluster' '0 build/asan/test_json ' "$STATUS $(cat "$DIR/said")"
+suite links
+expect_match 'a part that lacks one says so and fails' '1 *FAIL hiredis is missing: run make deps CLUSTER=1*0 passed, 1 failed' \
+    "$STATUS $(cat "$DIR/said")"
+suite --targets links
+expect 'nothing is built for it' '0 ' "$STATUS $(cat "$DIR/said")"
 finish

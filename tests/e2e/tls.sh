@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # tls.sh - https and wss, from outside: with curl, websocat and OpenSSL's own client, against
 # certificates made here.
+# build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 [ "$SCHEME" = https ] || secure
@@ -176,7 +177,7 @@ renewal() {
     kill -HUP "$SERVER"
     wait_for grep -q 'SIGHUP.*leaves the old' "$DIR/log"
     expect_match 'a key that does not fit is refused, and said so' \
-        '*error SIGHUP: what cannot be used leaves the old in place error=*key values mismatch*' \
+        '*error SIGHUP: reload failed, keeping the old configuration error=*key values mismatch*' \
         "$(grep SIGHUP "$DIR/log")"
     expect 'the old one stays' CN=tls "$(served)"
     expect 'and so does all else' 0 "$(grep -c 'SIGHUP: changed' "$DIR/log")"

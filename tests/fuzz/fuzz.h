@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a fuzzer, or fuzz_replay.c, calls with each input. */
+/* What a fuzzer, or replay.c, calls with each input. */
 int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length);
 
 static inline void fuzz_require(bool condition, const char *file, int line, const char *text)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fuzz_run.sh SECONDS [TARGET...] - fuzzes all targets, or those named, one after the other for so
+# fuzz.sh SECONDS [TARGET...] - fuzzes all targets, or those named, one after the other for so
 # long each. Starts from tests/fuzz/corpus/TARGET/; what it learns goes to build/fuzz/corpus/TARGET/, an
 # input that breaks something to build/fuzz/found/, and each fuzzer's own report to
 # build/fuzz/TARGET.log.

@@ -87,7 +87,7 @@ static void require_object(struct str text)
     REQUIRE(json_parse_object(text, NULL, 0, &error));
 }
 
-static bool seal_id(void *state, uint64_t number, char id[CRYPTO_ID_TEXT])
+static bool seal_id(void *state, uint64_t number, char id[HUB_ID_TEXT])
 {
     (void)state;
     return wire_seal_client(&keys, &tag, number, id);
@@ -114,7 +114,7 @@ static void change_channel(void *state, enum channel_kind kind, struct str syste
 static void change_presence(void *state, const struct hub_presence *presence)
 {
     (void)state;
-    REQUIRE(presence->id.length == CRYPTO_ID_TEXT + 2 && presence->system.length);
+    REQUIRE(presence->id.length == HUB_ID_TEXT + 2 && presence->system.length);
     require_object(presence->client_json);
 }
 
@@ -168,7 +168,7 @@ static void open_place(struct place *place, enum config_notice scope)
     config.scope = scope;
     memset(place, 0, sizeof *place);
     REQUIRE(hub_open(&place->hub, &config, &log));
-    hub_set_hooks(&place->hub, &hooks);
+    place->hub.hooks = &hooks;
     for (size_t i = 0; i < CLIENTS; i++) {
         conn_open(&place->conns[i], -1, &place->shared);
         REQUIRE(hub_connect(&place->hub, &place->conns[i], STR("shop")));
@@ -179,8 +179,9 @@ static void close_place(struct place *place)
 {
     for (size_t i = 0; i < CLIENTS; i++)
         if (place->conns[i].client)
-            hub_disconnect(&place->hub, place->conns[i].client, "test");
-    REQUIRE(place->hub.clients.count == 0 && place->hub.audiences.count == 0);
+            hub_end_client(&place->hub, place->conns[i].client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
+                           STR("test"));
+    REQUIRE(place->hub.channels.clients.count == 0 && place->hub.channels.names.count == 0);
     for (size_t i = 0; i < WIRE_SLOTS; i++)
         REQUIRE(channels[i] == 0);
     hub_close(&place->hub);
@@ -188,7 +189,6 @@ static void close_place(struct place *place)
         ;
     for (size_t i = 0; i < CLIENTS; i++)
         conn_close(&place->conns[i]);
-    conn_shared_free(&place->shared);
 }
 
 static void require_outcome(const struct command *command, const struct result *result)

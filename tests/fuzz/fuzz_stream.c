@@ -72,7 +72,7 @@ static FILE *nowhere;
 
 bool __wrap_crypto_random(void *out, size_t length);
 enum account_submission __wrap_account_submit(struct accounts *all,
-                                               const struct account_request *request);
+                                              const struct account_request *request);
 ssize_t __real_recv(int fd, void *at, size_t room, int flags);
 ssize_t __wrap_recv(int fd, void *at, size_t room, int flags);
 ssize_t __real_send(int fd, const void *at, size_t length, int flags);
@@ -97,7 +97,7 @@ bool __wrap_crypto_random(void *out, size_t length)
 
 /* No worker runs: the input says when a result comes, and which. */
 enum account_submission __wrap_account_submit(struct accounts *all,
-                                               const struct account_request *request)
+                                              const struct account_request *request)
 {
     struct account_result *job = &present->guests[(uint32_t)request->request_id % GUESTS].job;
     struct str name = request->name, password = request->password;
@@ -410,7 +410,8 @@ static void require_queue(const struct run *run, const struct guest *guest)
     if (state == SESSION_OPEN || state == SESSION_CLOSING)
         REQUIRE(input < 14 + WS_CONTROL_MAX);
     else
-        REQUIRE(input <= 2 || guest->session.receiving || conn->queued || state == SESSION_WAIT);
+        REQUIRE(input <= 2 || state == SESSION_HTTP_HEAD || state == SESSION_HTTP_BODY ||
+                conn->queued || state == SESSION_WAIT);
 }
 
 /* Each entry of a table is found under its hash, and there are as many as it says. */
@@ -463,12 +464,13 @@ static void require_order(const struct run *run)
         deadline = session_timer(&run->context, session);
         REQUIRE((deadline == INT64_MAX) == (session->state == SESSION_WAIT));
     }
-    REQUIRE(run->hub.clients.count == clients && !run->hub.slow && !run->hub.to_tell);
+    REQUIRE(run->hub.channels.clients.count == clients && !run->hub.channels.slow &&
+            !run->hub.channels.notified.first);
     REQUIRE(memory > (double)run->shared.buffered - 0.5 &&
             memory < (double)run->shared.buffered + 0.5);
-    REQUIRE(!run->hub.audiences.count == !clients);
-    require_table(&run->hub.clients);
-    require_table(&run->hub.audiences);
+    REQUIRE(!run->hub.channels.names.count == !clients);
+    require_table(&run->hub.channels.clients);
+    require_table(&run->hub.channels.names);
     require_table(&run->api.rates);
 }
 
@@ -487,7 +489,7 @@ static bool serve(struct run *run, struct guest *guest)
     const struct wire *wire = &guest->wire;
     bool reads = guest->open && session_wants_input(session) &&
                  (wire->in.length > wire->taken || wire->in_ended || wire->reset);
-    bool writes = guest->open && session->conn.blocked && (wire->window || wire->reset) &&
+    bool writes = guest->open && session->conn.want_write && (wire->window || wire->reset) &&
                   session->state != SESSION_DEAD;
 
     if (writes)
@@ -501,7 +503,7 @@ static bool serve(struct run *run, struct guest *guest)
 
 static void begin_share(struct run *run)
 {
-    conn_begin_share(&run->shared);
+    conn_begin_batch(&run->shared);
     run->shared.spent += run->spent;
 }
 
@@ -558,7 +560,7 @@ static void turn(struct run *run)
         for (size_t i = 0; i < GUESTS; i++)
             moved |= go_on(run, &run->guests[i]);
         moved |= hub_flush_notices(&run->hub, run->spent ? 1 : SIZE_MAX);
-        conn_end_shares(&run->shared);
+        conn_end_batches(&run->shared);
         flush(run, &moved);
         reap(run);
     }
@@ -734,7 +736,7 @@ static void answer_late(struct run *run, struct guest *guest, unsigned how)
         return;
     REQUIRE(result.request_id == session_request_id(&guest->session));
     result.outcome = (enum account_outcome)(how % 7);
-    result.error = ENOSPC;
+    snprintf(result.reason, sizeof result.reason, "no space");
     api_finish(&run->api, &result, run->context.unix_now, &answer);
     session_respond(&run->context, &guest->session, &answer);
     settle(run, guest);
@@ -935,10 +937,9 @@ static void close_run(struct run *run)
     turn(run);
     for (size_t i = 0; i < GUESTS; i++)
         REQUIRE(!run->guests[i].open);
-    REQUIRE(!conn_next_dirty(&run->shared) && run->hub.audiences.count == 0);
+    REQUIRE(!conn_next_dirty(&run->shared) && run->hub.channels.names.count == 0);
     hub_close(&run->hub);
     api_free(&run->api);
-    conn_shared_free(&run->shared);
     present = NULL;
 }
 

@@ -1,5 +1,6 @@
 /* fuzz_token.c - tokens, client ids and the names of nodes: whatever is opened is exactly what was
  * sealed, and nothing else opens. */
+#include "cluster_crypto.h"
 #include "cluster_wire.h"
 
 #include "fuzz.h"
@@ -18,6 +19,7 @@ static void prepare(void)
     done = true;
     REQUIRE(crypto_add_key(&keys, STR("0123456789abcdef"), false));
     REQUIRE(crypto_add_key(&other_keys, STR("0123456789abcdeg"), false));
+    REQUIRE(cluster_crypto_derive(&keys) && cluster_crypto_derive(&other_keys));
 }
 
 /* --- tokens ---------------------------------------------------------------------------------- */
@@ -98,11 +100,11 @@ static void try_signing(struct fuzz *fuzz)
 
 /* --- client ids ------------------------------------------------------------------------------ */
 
-static void require_same_id(const unsigned char plain[CRYPTO_ID_SIZE], struct str text)
+static void require_same_id(const unsigned char plain[CLUSTER_ID_SIZE], struct str text)
 {
-    char again[CRYPTO_ID_TEXT];
+    char again[HUB_ID_TEXT];
 
-    REQUIRE(crypto_seal_id(keys.keys, plain, again));
+    REQUIRE(cluster_crypto_seal_id(keys.keys, plain, again));
     REQUIRE(str_equal((struct str){again, sizeof again}, text));
 }
 
@@ -125,41 +127,41 @@ static void try_id_of_request(struct str text)
 
 static void try_id(struct str text)
 {
-    unsigned char plain[CRYPTO_ID_SIZE];
+    unsigned char plain[CLUSTER_ID_SIZE];
     struct str id = exact_copy(text);
 
-    if (crypto_open_id(keys.keys, id, plain))
+    if (cluster_crypto_open_id(keys.keys, id, plain))
         require_same_id(plain, id);
-    REQUIRE(!crypto_open_id(other_keys.keys, id, plain));
+    REQUIRE(!cluster_crypto_open_id(other_keys.keys, id, plain));
     try_id_of_request(text);
     free_copy(id);
 }
 
 static void try_sealing(struct fuzz *fuzz)
 {
-    unsigned char plain[CRYPTO_ID_SIZE] = {1}, opened[CRYPTO_ID_SIZE];
-    unsigned at = fuzz_byte(fuzz) % CRYPTO_ID_TEXT, change = fuzz_byte(fuzz) % 255 + 1;
+    unsigned char plain[CLUSTER_ID_SIZE] = {1}, opened[CLUSTER_ID_SIZE];
+    unsigned at = fuzz_byte(fuzz) % HUB_ID_TEXT, change = fuzz_byte(fuzz) % 255 + 1;
     struct str bytes = fuzz_take(fuzz, sizeof plain);
     struct json_value json = {JSON_STRING, {0}};
-    char text[CRYPTO_ID_TEXT + 2] = "\"";
+    char text[HUB_ID_TEXT + 2] = "\"";
     struct node_tag owner;
     uint64_t number = 0;
 
     if (bytes.length)
         memcpy(plain, bytes.at, bytes.length);
-    REQUIRE(crypto_seal_id(keys.keys, plain, text + 1));
-    REQUIRE(crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+    REQUIRE(cluster_crypto_seal_id(keys.keys, plain, text + 1));
+    REQUIRE(cluster_crypto_open_id(keys.keys, (struct str){text + 1, HUB_ID_TEXT}, opened));
     REQUIRE(memcmp(plain, opened, sizeof plain) == 0);
-    text[CRYPTO_ID_TEXT + 1] = '"';
+    text[HUB_ID_TEXT + 1] = '"';
     json.text = (struct str){text, sizeof text};
     REQUIRE(wire_open_client(&keys, json, &owner, &number));
     REQUIRE(memcmp(owner.bytes, plain, 7) == 0 && (number & 0xff) == plain[22]);
     REQUIRE(!wire_open_client(&other_keys, json, &owner, &number));
-    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT - 1}, opened));
-    text[CRYPTO_ID_TEXT + 1] = text[1];
-    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT + 1}, opened));
+    REQUIRE(!cluster_crypto_open_id(keys.keys, (struct str){text + 1, HUB_ID_TEXT - 1}, opened));
+    text[HUB_ID_TEXT + 1] = text[1];
+    REQUIRE(!cluster_crypto_open_id(keys.keys, (struct str){text + 1, HUB_ID_TEXT + 1}, opened));
     text[1 + at] = (char)(text[1 + at] ^ (int)change);
-    REQUIRE(!crypto_open_id(keys.keys, (struct str){text + 1, CRYPTO_ID_TEXT}, opened));
+    REQUIRE(!cluster_crypto_open_id(keys.keys, (struct str){text + 1, HUB_ID_TEXT}, opened));
 }
 
 /* --- names of nodes, digits ------------------------------------------------------------------ */

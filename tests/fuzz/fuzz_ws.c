@@ -43,7 +43,7 @@ static void tell_control(struct story *story, const struct ws_event *event)
     REQUIRE(event->opcode >= WS_CLOSE && event->opcode <= WS_PONG);
     REQUIRE(event->payload.length <= WS_CONTROL_MAX);
     if (event->opcode == WS_CLOSE) {
-        REQUIRE(event->code == WS_CLOSE_NO_CODE ? !event->payload.length
+        REQUIRE(event->code == WS_CLOSE_NO_STATUS ? !event->payload.length
                                                 : may_be_sent(event->code));
         REQUIRE(utf8_valid(event->payload));
         tell(story, "code ", event->code, (struct str){0});
@@ -191,7 +191,7 @@ static void try_close(struct fuzz *fuzz)
     REQUIRE(message && message->length <= WS_HEADER_MAX + WS_CONTROL_MAX);
     used = ws_read(&reader, message->bytes, message->length, &event);
     reason.length = reason.length < WS_CONTROL_MAX - 2 ? reason.length : WS_CONTROL_MAX - 2;
-    if (code == WS_CLOSE_NO_CODE) {
+    if (code == WS_CLOSE_NO_STATUS) {
         REQUIRE(event.type == WS_EVENT_CONTROL && event.code == code && !event.payload.length);
     } else if (may_be_sent(code) && utf8_valid(reason)) {
         REQUIRE(event.type == WS_EVENT_CONTROL && event.opcode == WS_CLOSE);

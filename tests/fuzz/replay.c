@@ -1,4 +1,4 @@
-/* fuzz_replay.c - gives a fuzz target the files of its corpus without a fuzzer: each as it is, cut
+/* replay.c - gives a fuzz target the files of its corpus without a fuzzer: each as it is, cut
  * short, and with a few bytes changed, in the same way in every run. A broken invariant aborts, so
  * only what holds is counted. */
 #include "fuzz.h"

@@ -59,6 +59,7 @@ driver_value() {
 
 # browser_start: starts chromedriver. All that it and the browser write is below $DIR/browser.
 browser_start() {
+    need chromium chromedriver
     free_port
     DRIVER_PORT=$FREE
     mkdir -p "$DIR/browser"

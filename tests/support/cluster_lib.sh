@@ -12,14 +12,8 @@ REDIS='' REDIS_PORT='' REDIS_PASSWORD=''
 RABBIT='' RABBIT_PORT='' RABBIT_DIST_PORT='' EPMD='' EPMD_PORT=''
 declare -A NODE NODE_PORT NODE_RPC NODE_ADMIN NODE_LOGGED # by name; NODE has the processes of those that run
 
-# with a sanitizer's book-keeping of freed memory, hashing would take five times as long
-QUICK=malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0
-export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}$QUICK"
-
-SUCCESS='200 {"code":0,"msg":"success","data":[]}'
-OFFLINE='200 {"code":-1003,"msg":"client not online","data":[]}'
-MESSAGE="'code':7,'msg':'m','data':1" # of a send that pushes $FRAME
-FRAME='{"code":7,"msg":"m","data":1}'
+quick_hashes
+UNREACHABLE='503 {"code":-1007,"msg":"?*","data":\[\]}'
 NOTICE='^{"code":100[12],"msg":"client o[nf]*line","data"' # how a notice begins
 declare -A IDS PROCESS # of clients, by name
 
@@ -28,6 +22,7 @@ declare -A IDS PROCESS # of clients, by name
 # start_redis: starts it with what it has written before, on the same port. With a REDIS_PASSWORD
 # it asks for one.
 start_redis() {
+    need redis-server redis-cli
     mkdir -p "$DIR/redis"
     for _ in 1 2 3; do
         [ -n "$REDIS_PORT" ] || { free_port && REDIS_PORT=$FREE; }
@@ -110,6 +105,7 @@ rabbit_run() {
 # launch_rabbit: starts it with what it has written before, on the same ports. It takes seconds.
 launch_rabbit() {
     local base=$DIR/rabbit
+    need rabbitmq-server epmd
     mkdir -p "$base"
     echo '[].' >"$base/plugins"
     if [ -z "$EPMD" ]; then
@@ -249,10 +245,14 @@ readiness() {
     curl -s --max-time 5 "http://127.0.0.1:${NODE_ADMIN[$1]}/readyz"
 }
 
+# shellcheck disable=SC2317,SC2329 # called by wait_for
+is_ready() {
+    [ "$(readiness "$1")" = ready ]
+}
+
 # figure NODE NAME: prints a metric of a node.
 figure() {
-    curl -s --max-time 5 "http://127.0.0.1:${NODE_ADMIN[$1]}/metrics" |
-        awk -v name="wspush_$2" '$1 == name { print $2 }'
+    metric "$2" "127.0.0.1:${NODE_ADMIN[$1]}"
 }
 
 # at NAME: directs calls and clients at a node.
@@ -275,15 +275,6 @@ join() {
     IDS[$2]=$ID PROCESS[$2]=$CLIENT
     echo 1 >"$DIR/$2.messages" # its id
     echo 0 >"$DIR/$2.notices"
-}
-
-# notice CODE ID [USER [EXTEND]]: prints the frame of a notice in the group $IN, or g; in the system
-# if that is empty.
-notice() {
-    local word=online group=${IN-g}
-    [ "$1" = 1001 ] || word=offline
-    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"%s}}\n' \
-        "$1" $word "$2" "${3-}" "${4-}" "${group:+",\"groupName\":\"$group\""}"
 }
 
 # received messages|notices|flows NAME: prints all of the kind that a client has received.

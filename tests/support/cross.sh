@@ -64,6 +64,11 @@ build() {
     fi
 }
 
+# modules LIST: prints a list of the Makefile.
+modules() {
+    sed -n "s/^$1 = //p" Makefile | tr ' ' '\n'
+}
+
 # --- what is asked for ----------------------------------------------------------------------------
 
 asked=$(make -n -B wspush CFLAGS= | grep -oE -- ' -(D|U|std)[^ ]*' | sort -u | tr -d '\n')
@@ -78,7 +83,7 @@ UNITS=()
 for source in tests/unit/test_*.c; do
     name=$(basename "$source" .c)
     case $name in
-    test_task | test_peer) ;; # rooms that only a cluster has
+    test_cluster* | test_redis) ;; # modules that only a cluster has
     *) UNITS+=("$name") ;;
     esac
 done
@@ -101,7 +106,7 @@ machine() {
         return
     fi
     echo "     $("$triplet-gcc" --version | head -n 1); $("$3" --version | head -n 1)"
-    build "$variant" CC="$triplet-gcc" OPENSSL_LIBS="-L$root/lib/$triplet -lssl -lcrypto" \
+    build "$variant" CC="$triplet-gcc" AR="$triplet-ar" OPENSSL_LIBS="-L$root/lib/$triplet -lssl -lcrypto" \
         OPENSSL_CFLAGS="-isystem $root/include -isystem $root/include/$triplet" \
         "build/$variant/wspush" "${UNITS[@]/#/build/$variant/}" || return
     for name in "${UNITS[@]}"; do
@@ -119,13 +124,16 @@ machine s390x s390x-linux-gnu qemu-s390x
 
 # --- another C library ----------------------------------------------------------------------------
 
-# musl: there are no libraries for it here, nor the kernel's headers. Rooms that use a library are left
+# musl: there are no libraries for it here, nor the kernel's headers. Modules that use a library are left
 # out, and so are the tests that need one of them.
 musl() {
-    local rooms without name units=() objects=()
+    local modules without name units=() objects=()
 
-    rooms=$(grep -LE '^#include <(openssl|hiredis|amqp)' ./*.c | sed 's,^\./\(.*\)\.c$,\1,')
-    without=$(grep -lE '^#include <(openssl|hiredis|amqp)' ./*.c | sed 's,^\./\(.*\)\.c$,\1,' | paste -sd '|')
+    # shellcheck disable=SC2046 # lists of words
+    {
+        modules=$(grep -L '^#include <openssl' $(modules MODULES | sed 's/$/.c/') | sed 's/\.c$//')
+        without=$(grep -l '^#include <openssl' $(modules MODULES | sed 's/$/.c/') | sed 's/\.c$//' | paste -sd '|')
+    }
     for name in "${UNITS[@]}"; do
         if grep -q '^#include <openssl' "tests/unit/$name.c"; then
             echo "skip $name with musl: it needs OpenSSL itself"
@@ -133,20 +141,19 @@ musl() {
             units+=("$name")
         fi
     done
-    for name in $rooms "${units[@]/#/tests/unit/}"; do
+    for name in $modules "${units[@]/#/tests/unit/}"; do
         objects+=("build/musl/$name.o")
     done
     build "musl (without ${without//|/, })" CC=musl-gcc OPENSSL_CFLAGS= "${objects[@]}" || return
-    rm -f build/musl/rooms.a
-    for name in $rooms; do
-        case $name in cluster | wspush) ;; *) ar qc build/musl/rooms.a "build/musl/$name.o" ;; esac
+    rm -f build/musl/libwspush.a
+    for name in $modules; do
+        ar rcs build/musl/libwspush.a "build/musl/$name.o"
     done
-    ranlib build/musl/rooms.a
     for name in "${units[@]}"; do
-        if musl-gcc -static -pthread -o "build/musl/$name" "build/musl/tests/unit/$name.o" build/musl/rooms.a 2>"$OUT/link"; then
+        if musl-gcc -static -pthread -o "build/musl/$name" "build/musl/tests/unit/$name.o" build/musl/libwspush.a 2>"$OUT/link"; then
             part "$name with musl" "${EXPECTED[$name]}" "build/musl/$name"
         else
-            result "$name with musl needs one of the rooms that are left out" \
+            result "$name with musl needs one of the modules that are left out" \
                 "$(grep 'undefined reference' "$OUT/link" | grep -vE "\`(($without)_|__real_)" | head -n 3)"
         fi
     done
@@ -163,7 +170,7 @@ fi
 # systems: zig brings the headers of these systems. Those of the three libraries are this machine's, in folders
 # that show nothing else of it. What is compiled is not linked, nor run.
 systems() {
-    local zig=.tools/zig/ziglang/zig system file objects=() arch
+    local zig=.tools/zig/ziglang/zig system name file objects=() arch
     if [ ! -x "$zig" ]; then
         result 'other systems' 'zig is missing: run make cross-deps'
         return
@@ -179,8 +186,11 @@ systems() {
     echo "     zig $("$zig" version)"
     for system in freebsd:x86_64 netbsd:x86_64 openbsd:x86_64 macos:aarch64; do
         objects=()
-        for file in *.c; do
-            objects+=("build/${system%:*}/${file%.c}.o")
+        for name in wspush $(modules MODULES); do
+            objects+=("build/${system%:*}/$name.o" "build/cluster-${system%:*}/$name.o")
+        done
+        for name in $(modules CLUSTER_MODULES); do
+            objects+=("build/cluster-${system%:*}/$name.o")
         done
         build "${system%:*} (compiled only)" CC="$zig cc -target ${system#*:}-${system%:*}" \
             OPENSSL_CFLAGS="-isystem $OUT/include -isystem $OUT/arch" "${objects[@]}"

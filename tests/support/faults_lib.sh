@@ -10,7 +10,6 @@
 # the library of detour.c is loaded before that of the sanitizer
 export ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0"
 
-UNREACHABLE='503 {"code":-1007,"msg":"?*","data":\[\]}'
 ACCOUNT="'password':'secret'}"
 PATIENCE=3000 # milliseconds that an answer may take
 TTL=3000
@@ -288,11 +287,6 @@ all_ready() {
     for node in "$@"; do
         expect "$WHAT: $node is ready" 0 "$(wait_for is_ready "$node"; echo $?)"
     done
-}
-
-# shellcheck disable=SC2317,SC2329 # called by wait_for
-is_ready() {
-    [ "$(readiness "$1")" = ready ]
 }
 
 # --- ways -------------------------------------------------------------------------------------

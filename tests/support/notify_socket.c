@@ -1,5 +1,5 @@
-/* hear.c SOCKET - stands for systemd: receives datagrams at a socket of the file system and prints
- * each, its lines separated by spaces, on a line of its own, until it is killed. */
+/* notify_socket.c SOCKET - stands for systemd: receives datagrams at a socket of the file system
+ * and prints each, its lines separated by spaces, on a line of its own, until it is killed. */
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>

@@ -1,4 +1,5 @@
-/* detour.c - leads the link between two nodes over a way that can be cut. It is two things in one:
+/* tcp_proxy.c - a connection that can be held, cut or redirected, and a clock that can be put back.
+ * Two things in one:
  *
  *   with -DDETOUR_LIBRARY -shared -fPIC   a library for LD_PRELOAD: connect() to 127.0.0.1 port
  *                                         FROM goes to port TO instead if DETOUR has FROM:TO in its
@@ -7,7 +8,7 @@
  *                                         (int64_t), as after a pause of a virtual machine
  *   else                                  a program:
  *
- *   detour LISTEN TARGET
+ *   tcp_proxy LISTEN TARGET
  *
  * takes connections at 127.0.0.1 port LISTEN, makes one to port TARGET for each, and passes bytes
  * on. It reads commands from stdin, a line each, and answers each with its first word and with how
@@ -111,7 +112,7 @@ struct pair {
     FILE *record;
 };
 
-struct way {
+struct proxy {
     struct pair pairs[PAIRS_MAX];
     size_t count;
     struct sockaddr_in target;
@@ -122,7 +123,7 @@ struct way {
 
 static void give_up(const char *what)
 {
-    fprintf(stderr, "detour: %s: %s\n", what, strerror(errno));
+    fprintf(stderr, "tcp_proxy: %s: %s\n", what, strerror(errno));
     exit(1);
 }
 
@@ -144,32 +145,32 @@ static void reset(int fd)
     close(fd);
 }
 
-static void end_pair(struct way *way, size_t index)
+static void end_pair(struct proxy *proxy, size_t index)
 {
-    struct pair *pair = &way->pairs[index];
+    struct pair *pair = &proxy->pairs[index];
 
     reset(pair->near);
     reset(pair->far);
     if (pair->record)
         fclose(pair->record);
-    *pair = way->pairs[--way->count];
+    *pair = proxy->pairs[--proxy->count];
 }
 
-static void take_connection(struct way *way)
+static void take_connection(struct proxy *proxy)
 {
-    int near = accept(way->listener, NULL, NULL), far;
+    int near = accept(proxy->listener, NULL, NULL), far;
 
     if (near < 0)
         return;
-    far = way->is_cut || way->count == PAIRS_MAX ? -1 : socket(AF_INET, SOCK_STREAM, 0);
-    if (far < 0 || connect(far, (struct sockaddr *)&way->target, sizeof way->target) != 0) {
+    far = proxy->is_cut || proxy->count == PAIRS_MAX ? -1 : socket(AF_INET, SOCK_STREAM, 0);
+    if (far < 0 || connect(far, (struct sockaddr *)&proxy->target, sizeof proxy->target) != 0) {
         reset(near);
         if (far >= 0)
             close(far);
         return;
     }
-    way->pairs[way->count++] =
-        (struct pair){near, far, way->record ? fopen(way->record, "ab") : NULL};
+    proxy->pairs[proxy->count++] =
+        (struct pair){near, far, proxy->record ? fopen(proxy->record, "ab") : NULL};
 }
 
 /* Passes on what has come; false at the end of the connection. */
@@ -192,7 +193,7 @@ static bool pass(int from, int to, FILE *record)
     return true;
 }
 
-static void obey(struct way *way, char *command)
+static void obey(struct proxy *proxy, char *command)
 {
     char *argument = strchr(command, ' ');
 
@@ -200,78 +201,78 @@ static void obey(struct way *way, char *command)
     if (argument)
         *argument++ = '\0';
     if (argument && strcmp(command, "to") == 0) {
-        way->target = loopback(argument);
+        proxy->target = loopback(argument);
     } else if (argument) {
-        free(way->record);
-        way->record = strdup(argument);
+        free(proxy->record);
+        proxy->record = strdup(argument);
     }
     if (strcmp(command, "pass") == 0 || strcmp(command, "hold") == 0 ||
         strcmp(command, "cut") == 0) {
-        way->holds = command[0] == 'h';
-        way->is_cut = command[0] == 'c';
+        proxy->holds = command[0] == 'h';
+        proxy->is_cut = command[0] == 'c';
     }
-    printf("%s %zu\n", command, way->count);
+    printf("%s %zu\n", command, proxy->count);
     fflush(stdout);
-    while (way->is_cut && way->count)
-        end_pair(way, 0);
+    while (proxy->is_cut && proxy->count)
+        end_pair(proxy, 0);
 }
 
-/* One turn: commands, new connections, bytes. False at the end of the input. */
-static bool turn(struct way *way)
+/* One iteration: commands, new connections, bytes. False at the end of the input. */
+static bool run_once(struct proxy *proxy)
 {
     struct pollfd polls[2 + 2 * PAIRS_MAX];
     char command[5000];
-    size_t count = way->holds ? 0 : way->count;
+    size_t count = proxy->holds ? 0 : proxy->count;
 
     polls[0] = (struct pollfd){STDIN_FILENO, POLLIN, 0};
-    polls[1] = (struct pollfd){way->listener, way->holds ? 0 : POLLIN, 0};
+    polls[1] = (struct pollfd){proxy->listener, proxy->holds ? 0 : POLLIN, 0};
     for (size_t i = 0; i < count; i++) {
-        polls[2 + 2 * i] = (struct pollfd){way->pairs[i].near, POLLIN, 0};
-        polls[3 + 2 * i] = (struct pollfd){way->pairs[i].far, POLLIN, 0};
+        polls[2 + 2 * i] = (struct pollfd){proxy->pairs[i].near, POLLIN, 0};
+        polls[3 + 2 * i] = (struct pollfd){proxy->pairs[i].far, POLLIN, 0};
     }
     if (poll(polls, 2 + 2 * (nfds_t)count, -1) < 0)
         give_up("poll");
     for (size_t i = count; i-- > 0;) { /* the last first: ending one moves the last one there */
-        struct pair *pair = &way->pairs[i];
+        struct pair *pair = &proxy->pairs[i];
 
         if ((polls[2 + 2 * i].revents && !pass(pair->near, pair->far, pair->record)) ||
             (polls[3 + 2 * i].revents && !pass(pair->far, pair->near, NULL)))
-            end_pair(way, i);
+            end_pair(proxy, i);
     }
     if (polls[1].revents)
-        take_connection(way);
+        take_connection(proxy);
     if (polls[0].revents) {
         if (!fgets(command, sizeof command, stdin))
             return false;
-        obey(way, command);
+        obey(proxy, command);
     }
     return true;
 }
 
 int main(int count, char **arguments)
 {
-    static struct way way;
+    static struct proxy proxy;
     struct sockaddr_in here;
     int one = 1;
 
     if (count != 3) {
-        fputs("usage: detour LISTEN TARGET\n", stderr);
+        fputs("usage: tcp_proxy LISTEN TARGET\n", stderr);
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
     setvbuf(stdin, NULL, _IONBF, 0); /* what poll() says must be all that there is */
     here = loopback(arguments[1]);
-    way.target = loopback(arguments[2]);
-    way.listener = socket(AF_INET, SOCK_STREAM, 0);
-    if (way.listener < 0)
+    proxy.target = loopback(arguments[2]);
+    proxy.listener = socket(AF_INET, SOCK_STREAM, 0);
+    if (proxy.listener < 0)
         give_up("socket");
-    setsockopt(way.listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (bind(way.listener, (struct sockaddr *)&here, sizeof here) != 0 ||
-        listen(way.listener, 64) != 0)
+    setsockopt(proxy.listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(proxy.listener, (struct sockaddr *)&here, sizeof here) != 0 ||
+        listen(proxy.listener, 64) != 0)
         give_up("listen");
-    while (turn(&way))
+    while (run_once(&proxy))
         ;
-    free(way.record);
+    free(proxy.record);
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #define WSPUSH_TEST_CLUSTER_FAKE_H
 
 #include "cluster.h"
+#include "cluster_crypto.h"
 #include "cluster_presence.h"
 #include "cluster_route.h"
 #include "cluster_state.h"
@@ -60,7 +61,7 @@ static struct fake {
     struct peer *peers;
     struct fake_message messages[FAKE_MAX];
     size_t message_count, message_taken;
-    struct link_event *link_first, *link_last;
+    struct fifo link_events;
 
     struct fake_operation operations[FAKE_MAX];
     size_t operation_count;
@@ -337,15 +338,8 @@ int64_t links_deadline(const struct links *links)
 
 struct link_event *links_take(struct links *links)
 {
-    struct link_event *event = fake.link_first;
-
     (void)links;
-    if (!event)
-        return NULL;
-    fake.link_first = event->next;
-    if (!event->next)
-        fake.link_last = NULL;
-    return event;
+    return (struct link_event *)fifo_pop(&fake.link_events);
 }
 
 void links_close(struct links *links)
@@ -366,11 +360,7 @@ static inline void fake_link_event(enum link_event_kind kind, const struct node_
     event->from = *from;
     if (text.length)
         CHECK(buf_append(&event->text, text));
-    if (fake.link_last)
-        fake.link_last->next = event;
-    else
-        fake.link_first = event;
-    fake.link_last = event;
+    fifo_push(&fake.link_events, &event->fifo);
 }
 
 /* --- the registry ----------------------------------------------------------------------------- */
@@ -473,7 +463,7 @@ void registry_close(struct registry *registry, bool clean)
 /* One iteration of the loop, as far as it concerns the cluster. */
 static inline void fake_serve(void)
 {
-    conn_begin_share(&node.shared);
+    conn_begin_batch(&node.shared);
     cluster_serve(fake.cluster, NULL, fake.now);
     cluster_flush(fake.cluster);
     flush();
@@ -572,6 +562,7 @@ static inline void fake_open(void)
     fake.binds_at_once = true;
     node.config.rpc_timeout = FAKE_TIMEOUT;
     node.config.node_ttl = FAKE_TTL;
+    CHECK(cluster_crypto_derive(&node.keys));
     fake.cluster = cluster_open(&options);
     CHECK(fake.cluster && strcmp(fake.self.name, "10.0.0.1:8800") == 0);
     node.api.cluster = fake.cluster;
@@ -801,7 +792,7 @@ static inline bool fake_no_result(void)
 struct fake_guest {
     struct conn conn;
     struct far_end far;
-    char id[CRYPTO_ID_TEXT + 3]; /* as JSON */
+    char id[HUB_ID_TEXT + 3]; /* as JSON */
 };
 
 static struct fake_guest guests[FAKE_GUESTS];
@@ -816,9 +807,9 @@ static inline void fake_arrive(size_t who, const char *system)
     CHECK(hub_connect(&node.hub, &guest->conn, str_from(system)));
     flush();
     memset(guest->id, 0, sizeof guest->id);
-    if (CHECK(far_next(&guest->far, &frame) && frame.payload.length > CRYPTO_ID_TEXT + 5))
-        memcpy(guest->id, frame.payload.at + frame.payload.length - 5 - CRYPTO_ID_TEXT + 1,
-               CRYPTO_ID_TEXT + 2);
+    if (CHECK(far_next(&guest->far, &frame) && frame.payload.length > HUB_ID_TEXT + 5))
+        memcpy(guest->id, frame.payload.at + frame.payload.length - 5 - HUB_ID_TEXT + 1,
+               HUB_ID_TEXT + 2);
     fake_serve();
     fake_serve();
 }
@@ -828,7 +819,7 @@ static inline void fake_depart(size_t who)
     struct fake_guest *guest = &guests[who];
 
     if (guest->conn.client)
-        hub_disconnect(&node.hub, guest->conn.client, "test");
+        hub_end_client(&node.hub, guest->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("test"));
     flush();
     conn_kill(&guest->conn);
     flush();
@@ -845,10 +836,10 @@ static inline struct json_value fake_id(size_t who)
 static inline struct json_value fake_foreign_id(const struct node_id *owner, uint64_t number)
 {
     struct node_tag tag;
-    char id[CRYPTO_ID_TEXT];
+    char id[HUB_ID_TEXT];
 
     CHECK(node_make_tag(owner, &tag) && wire_seal_client(&node.keys, &tag, number, id));
-    return (struct json_value){JSON_STRING, str_from(say("\"%.*s\"", CRYPTO_ID_TEXT, id))};
+    return (struct json_value){JSON_STRING, str_from(say("\"%.*s\"", HUB_ID_TEXT, id))};
 }
 
 /* --- commands --------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
-/* node.h - what the tests of hub, api and session share: the parts of a node without its loop, and
- * the far ends of its connections, with a reader of the frames that arrive there. */
+/* node.h - for the tests of hub, api and session: the parts of a node without a loop, the far ends
+ * of its connections, and a reader of the frames that arrive there. */
 #ifndef WSPUSH_TEST_NODE_H
 #define WSPUSH_TEST_NODE_H
 
@@ -26,9 +26,9 @@
 #include <unistd.h>
 
 #define UNIX_NOW 1700000000
-#define PATIENCE 10000 /* milliseconds after which a test gives up */
+#define TIMEOUT 10000 /* milliseconds after which a test gives up */
 
-/* printf into a room of its own; the last 64 texts stay. */
+/* Formats a text; the last 64 stay valid. */
 #ifdef __GNUC__
 __attribute__((format(printf, 1, 2)))
 #endif
@@ -46,7 +46,7 @@ say(const char *format, ...)
     return room;
 }
 
-/* Compares, and shows what differs. */
+/* Compares, and prints both if they differ. */
 static inline bool same(struct str got, struct str expected)
 {
     if (str_equal(got, expected))
@@ -73,11 +73,11 @@ static inline bool contains(struct str text, const char *part)
 struct far_end {
     int fd;
     struct buf received;
-    size_t taken; /* bytes of it that the test has looked at */
-    bool ended;   /* nothing more comes */
+    size_t taken; /* bytes of it that the test has read */
+    bool ended;   /* the near end has closed */
 };
 
-/* Makes a pair of non-blocking sockets; the value is the near one. */
+/* Makes a pair of non-blocking sockets; returns the near one. */
 static inline int far_open(struct far_end *far)
 {
     int ends[2] = {-1, -1};
@@ -97,7 +97,7 @@ static inline void far_close(struct far_end *far)
     buf_free(&far->received);
 }
 
-/* Takes in what has arrived; the value is how much of it the test has not looked at. */
+/* Receives what has arrived; returns what the test has not read yet. */
 static inline struct str far_receive(struct far_end *far)
 {
     static char room[65536];
@@ -187,13 +187,13 @@ static inline bool got_close(struct far_end *far, unsigned code, const char *rea
     return got_frame(far, 8, (struct str){payload, 2 + length});
 }
 
-/* True if all that has arrived has been looked at. */
+/* True if the test has read all that has arrived. */
 static inline bool got_nothing(struct far_end *far)
 {
     return same(far_receive(far), (struct str){0});
 }
 
-/* Forgets what has arrived. */
+/* Drops what has arrived. */
 static inline void far_forget(struct far_end *far)
 {
     far->taken = far_receive(far).length;
@@ -202,7 +202,7 @@ static inline void far_forget(struct far_end *far)
 /* --- the node -------------------------------------------------------------------------------- */
 
 struct node {
-    struct config config; /* the defaults; a test changes what it is about */
+    struct config config; /* the defaults, which a test may change */
     struct log log;
     struct crypto_keyring keys;
     struct hub hub;
@@ -229,7 +229,7 @@ static inline void node_open(void)
     setvbuf(node.log.file, NULL, _IONBF, 0);
     for (int i = 0; i < 2; i++)
         fcntl(node.wake[i], F_SETFL, O_NONBLOCK);
-    /* one iteration: what hashing costs is not tested here */
+    /* one iteration of PBKDF2: tests here need no strong hashes */
     node.accounts = account_open(node.folder, node.wake[1], 1, error, sizeof error);
     CHECK(same(str_from(node.accounts ? "" : error), (struct str){0}));
     node.keys.count = 0;
@@ -243,16 +243,15 @@ static inline void node_open(void)
                             .seed = 1};
 }
 
-/* Frees everything; by now every client must have left, and everything of it. */
+/* Frees everything; checks that no client and nothing of one is left. */
 static inline void node_close(void)
 {
-    CHECK(node.hub.clients.count == 0 && node.hub.audiences.count == 0 && !node.hub.slow);
-    CHECK(!node.hub.to_tell && !node.hub.last_to_tell);
+    CHECK(node.hub.channels.clients.count == 0 && node.hub.channels.names.count == 0 && !node.hub.channels.slow);
+    CHECK(!node.hub.channels.notified.first);
     CHECK(!conn_next_dirty(&node.shared));
     hub_close(&node.hub);
     api_free(&node.api);
     account_close(node.accounts);
-    conn_shared_free(&node.shared);
     fclose(node.log.file);
     close(node.wake[0]);
     close(node.wake[1]);
@@ -267,14 +266,14 @@ static inline bool node_await(struct account_result *result)
     char bytes[64];
     bool done = account_take_result(node.accounts, result);
 
-    while (!done && poll(&wake, 1, PATIENCE) > 0) {
+    while (!done && poll(&wake, 1, TIMEOUT) > 0) {
         CHECK(read(node.wake[0], bytes, sizeof bytes) > 0);
         done = account_take_result(node.accounts, result);
     }
     return CHECK(done);
 }
 
-/* Registers a system, beside the API. */
+/* Registers a system, past the API. */
 static inline void node_register(struct str system, struct str password)
 {
     struct account_request request = {
@@ -285,7 +284,7 @@ static inline void node_register(struct str system, struct str password)
     CHECK(node_await(&result) && result.outcome == ACCOUNT_DONE);
 }
 
-/* The generation of a system, from the salt in its line of the file. */
+/* The generation of a system, derived from the salt in the accounts file. */
 static inline uint64_t node_generation(struct str system)
 {
     struct buf text = {0};
@@ -323,7 +322,7 @@ static inline bool node_logged(const char *text)
     return contains((struct str){room, length}, text);
 }
 
-/* Two names with one hash under this seed, which is to be a fixed one; NULL if there are none. */
+/* Finds two names with the same hash under this seed (a fixed one); NULL if there are none. */
 static inline void find_collision(uint32_t seed, const char *found[2])
 {
     static char names[200000][8];
@@ -344,18 +343,18 @@ static inline void find_collision(uint32_t seed, const char *found[2])
 
 /* --- clients of the hub, without a session --------------------------------------------------- */
 
-struct visitor {
+struct test_client {
     struct conn conn;
     struct far_end far;
     char id[HUB_ID_LENGTH + 1];
 };
 
-static inline struct str id_of(const struct visitor *visitor)
+static inline struct str id_of(const struct test_client *visitor)
 {
     return str_from(visitor->id);
 }
 
-/* An id as a request has it. Good until some more have been made. */
+/* An id as a JSON string; valid until eight more were made. */
 static inline struct json_value quoted(struct str id)
 {
     static char rooms[8][64];
@@ -366,7 +365,7 @@ static inline struct json_value quoted(struct str id)
     return (struct json_value){JSON_STRING, str_from(room)};
 }
 
-/* Sends what is queued to connections that are no session's. */
+/* Flushes connections without a session. */
 static inline void send_queued(void)
 {
     struct conn *conn;
@@ -375,16 +374,16 @@ static inline void send_queued(void)
         conn_flush(conn);
 }
 
-/* Tells who has left, and sends what is queued. */
+/* Sends pending notices, and flushes. */
 static inline void flush(void)
 {
     while (hub_flush_notices(&node.hub, SIZE_MAX))
-        ; /* who is found to be slow leaves, too */
+        ; /* clients found slow leave, which makes notices */
     send_queued();
 }
 
-/* Notes the id in the first frame. */
-static inline bool got_hello(struct far_end *far, char id[HUB_ID_LENGTH + 1])
+/* Reads the id from the first frame. */
+static inline bool got_id_frame(struct far_end *far, char id[HUB_ID_LENGTH + 1])
 {
     static const char before[] = "{\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"";
     struct far_frame frame = {0};
@@ -397,7 +396,7 @@ static inline bool got_hello(struct far_end *far, char id[HUB_ID_LENGTH + 1])
 }
 
 /* Connects a client from 127.0.0.1 and reads its id. */
-static inline void arrive(struct visitor *visitor, struct str system)
+static inline void arrive(struct test_client *visitor, struct str system)
 {
     static const unsigned char local[16] = {
         [10] = 0xff, [11] = 0xff, [12] = 127, [13] = 0, [14] = 0, [15] = 1};
@@ -406,18 +405,18 @@ static inline void arrive(struct visitor *visitor, struct str system)
     memcpy(visitor->conn.address, local, sizeof local);
     CHECK(hub_connect(&node.hub, &visitor->conn, system));
     flush();
-    CHECK(got_hello(&visitor->far, visitor->id));
+    CHECK(got_id_frame(&visitor->far, visitor->id));
 }
 
-/* The connection ends, if it has not yet. */
-static inline void leave(struct visitor *visitor)
+/* Ends the client, if it has not ended. */
+static inline void leave(struct test_client *visitor)
 {
     if (visitor->conn.client)
-        hub_disconnect(&node.hub, visitor->conn.client, "test");
+        hub_end_client(&node.hub, visitor->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("test"));
     flush();
 }
 
-static inline void depart(struct visitor *visitor)
+static inline void depart(struct test_client *visitor)
 {
     leave(visitor);
     conn_kill(&visitor->conn);

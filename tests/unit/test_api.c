@@ -6,7 +6,7 @@
 #include "os.h"
 
 /* a and b are of the system shop, c of another. */
-static struct visitor visitors[3];
+static struct test_client visitors[3];
 
 static int64_t now, unix_now; /* of the next call */
 static bool nobody_waits;     /* late answers are not waited for */
@@ -207,7 +207,7 @@ static void close_house(void)
 }
 
 /* Calls may have closed one. */
-static void bring_back(struct visitor *visitor)
+static void bring_back(struct test_client *visitor)
 {
     if (!visitor->conn.client) {
         depart(visitor);
@@ -1108,25 +1108,25 @@ static void failed_jobs_are_answered(void)
     static const struct {
         enum account_job_kind kind;
         enum account_outcome outcome;
-        int error, status;
+        int status;
         int64_t code;
         const char *msg;
     } rows[] = {
-        {ACCOUNT_REGISTER, ACCOUNT_DONE, 0, 200, 0, "success"},
-        {ACCOUNT_REGISTER, ACCOUNT_EXISTS, 0, 200, -1004, "already registered"},
-        {ACCOUNT_REGISTER, ACCOUNT_UNSAVED, 5, 503, -1007, "could not be saved: "},
-        {ACCOUNT_REGISTER, ACCOUNT_FAILED, 0, 503, -1007, "hashed"},
-        {ACCOUNT_LOGIN, ACCOUNT_DENIED, 0, 200, -1005, "wrong systemId or password"},
-        {ACCOUNT_LOGIN, ACCOUNT_FAILED, 0, 503, -1007, "hashed"},
-        {ACCOUNT_LOGIN, ACCOUNT_EVICTED, 0, 429, -1006, "too many registrations and logins"},
-        {ACCOUNT_REGISTER, ACCOUNT_EVICTED, 0, 429, -1006, "too many registrations and logins"},
+        {ACCOUNT_REGISTER, ACCOUNT_DONE, 200, 0, "success"},
+        {ACCOUNT_REGISTER, ACCOUNT_EXISTS, 200, -1004, "already registered"},
+        {ACCOUNT_REGISTER, ACCOUNT_UNSAVED, 503, -1007, "could not be saved: disk full"},
+        {ACCOUNT_REGISTER, ACCOUNT_FAILED, 503, -1007, "hashed"},
+        {ACCOUNT_LOGIN, ACCOUNT_DENIED, 200, -1005, "wrong systemId or password"},
+        {ACCOUNT_LOGIN, ACCOUNT_FAILED, 503, -1007, "hashed"},
+        {ACCOUNT_LOGIN, ACCOUNT_EVICTED, 429, -1006, "too many registrations and logins"},
+        {ACCOUNT_REGISTER, ACCOUNT_EVICTED, 429, -1006, "too many registrations and logins"},
     };
 
     open_house();
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct account_result result = {.kind = rows[i].kind,
                                         .outcome = rows[i].outcome,
-                                        .error = rows[i].error,
+                                        .reason = "disk full",
                                         .name_length = 1,
                                         .name = "s"};
         struct api_response got;
@@ -1527,7 +1527,7 @@ static void slow_clients_are_counted(void)
     node.config.send_queue = 1;
     for (int receipt = 0; receipt < 2; receipt++) {
         bring_back(&visitors[0]);
-        visitors[0].conn.blocked = true; /* as if the socket took no more */
+        visitors[0].conn.want_write = true; /* as if the socket took no more */
         CHECK(calls("/api/send_to_client", "{\"clientId\":\"@\"," MESSAGE "}", 200, 0));
         if (receipt)
             CHECK(answers_data("/api/send_to_client",

@@ -23,7 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PATIENCE 30000 /* milliseconds after which a test gives up */
+#define TIMEOUT 30000 /* milliseconds after which a test gives up */
 #define NODES 3
 
 static unsigned rabbit_port;
@@ -289,7 +289,7 @@ static void pump_all(int wait)
 /* Waits until a count of a node's is as large as that. */
 static bool await(const size_t *count, size_t least)
 {
-    int64_t until = os_now_ms() + PATIENCE;
+    int64_t until = os_now_ms() + TIMEOUT;
 
     while (*count < least && os_now_ms() < until)
         pump_all(100);
@@ -375,7 +375,7 @@ static bool publish_text(struct node *node, enum wire_lane lane, unsigned partit
                                                             .partition = partition,
                                                             .slot = (uint16_t)slot,
                                                             .text = text,
-                                                            .deadline = os_now_ms() + PATIENCE});
+                                                            .deadline = os_now_ms() + TIMEOUT});
 }
 
 /* Publishes a text that is a number. */
@@ -452,7 +452,7 @@ static void each_publication_comes_back_and_to_who_is_bound(void)
     CHECK(times(&nodes[1], "1") == 1 && times(&nodes[2], "for 2") == 1);
     CHECK(bus_is_idle(nodes[0].bus));
     CHECK(stats_of(&nodes[0]).published == 3 && stats_of(&nodes[0]).failed == 0);
-    CHECK(stats_of(&nodes[0]).bytes_published > 0 && stats_of(&nodes[0]).echo_sum > 0);
+    CHECK(stats_of(&nodes[0]).echo_sum > 0);
     finish();
 }
 
@@ -575,7 +575,7 @@ static void notices_leave_behind_sends_and_in_small_batches(void)
             first_notice = i; /* of the second batch */
     }
     CHECK(last_send < 1999 && first_notice < SIZE_MAX);
-    CHECK(stats_of(&nodes[0]).notices_waiting == 0);
+    CHECK(bus_is_idle(nodes[0].bus));
     finish();
 }
 
@@ -612,7 +612,6 @@ static void notices_wait_while_there_is_no_rabbitmq(void)
            publish_text(&nodes[0], LANE_NOTICE, 0, 1, 1, (struct str){text, sizeof text}))
         count++;
     CHECK(count > most * 9 / 10 && count <= most);
-    CHECK(stats_of(&nodes[0]).notices_dropped == 1 && stats_of(&nodes[0]).notices_waiting == count);
     CHECK(!bus_is_idle(nodes[0].bus));
     finish();
 }
@@ -651,7 +650,7 @@ static void what_is_in_flight_when_the_connection_breaks(void)
             CHECK(times(&nodes[0], text) >= 1 && times(&nodes[1], text) >= 1);
     }
     CHECK(times(&nodes[0], "300") == 1 && bus_is_idle(nodes[0].bus));
-    CHECK(stats_of(&nodes[0]).failed == 10 && stats_of(&nodes[0]).notices_waiting == 0);
+    CHECK(stats_of(&nodes[0]).failed == 10);
     /* repetitions have the numbers of what they repeat */
     for (size_t i = 0; i < nodes[1].got_count; i++)
         for (size_t j = 0; j < i; j++)
@@ -729,27 +728,56 @@ static void an_order_queue_that_is_gone_is_made_again(void)
     finish();
 }
 
+/* Takes a binding off the queue of node 0, or puts it back. */
+static void raw_set_binding(const char *key, bool bound)
+{
+    char queue[200], direct[64];
+    amqp_connection_state_t raw = raw_open();
+
+    snprintf(direct, sizeof direct, "%s.1", exchange);
+    snprintf(queue, sizeof queue, "%s.%s/%llu.0", direct, nodes[0].id.name,
+             (unsigned long long)nodes[0].id.incarnation);
+    if (bound)
+        amqp_queue_bind(raw, 1, raw_text(queue), raw_text(direct), raw_text(key), amqp_empty_table);
+    else
+        amqp_queue_unbind(raw, 1, raw_text(queue), raw_text(direct), raw_text(key),
+                          amqp_empty_table);
+    raw_close(raw);
+}
+
 /* A batch that RabbitMQ loses behind the order queue, here for want of the binding that it relies
  * on, is found out by a probe behind it, and holds nothing up. */
 static void a_lost_batch_does_not_hold_its_stream(void)
 {
-    char queue[200], direct[64];
-    amqp_connection_state_t raw;
-
     begin(1);
     bind_slot(&nodes[0], 9);
-    snprintf(direct, sizeof direct, "%s.1", exchange);
-    snprintf(queue, sizeof queue, "%s.%s/%llu.0", direct, nodes[0].id.name,
-             (unsigned long long)nodes[0].id.incarnation);
-    raw = raw_open();
-    amqp_queue_unbind(raw, 1, raw_text(queue), raw_text(direct), raw_text("9"), amqp_empty_table);
-    raw_close(raw);
+    raw_set_binding("9", false);
     for (unsigned i = 1; i <= 5; i++)
         CHECK(publish(&nodes[0], LANE_SEND, 5, 9, i));
     CHECK(await(&nodes[0].counts[BUS_FAILED], 5) && nodes[0].failed_sum == 15);
     CHECK(strstr(nodes[0].texts[BUS_FAILED], "lost the message"));
     CHECK(publish(&nodes[0], LANE_SEND, 5, 10, 6) && await(&nodes[0].got_count, 1));
     CHECK(nodes[0].counts[BUS_DOWN] == 0 && times(&nodes[0], "6") == 1);
+    finish();
+}
+
+/* The same when the probe behind it is lost as well: another one follows, and the connection stays.
+ */
+static void a_lost_probe_is_followed_by_another(void)
+{
+    char key[NODE_TEXT_MAX + 1];
+
+    begin(1);
+    snprintf(key, sizeof key, "@%s/%llu", nodes[0].id.name,
+             (unsigned long long)nodes[0].id.incarnation);
+    raw_set_binding(key, false);
+    CHECK(publish(&nodes[0], LANE_SEND, 5, 9, 1));
+    linger(700); /* the batch is lost, and probes behind it */
+    raw_set_binding(key, true);
+    CHECK(await(&nodes[0].counts[BUS_FAILED], 1));
+    CHECK(strstr(nodes[0].texts[BUS_FAILED], "lost the message"));
+    CHECK(publish(&nodes[0], LANE_SEND, 5, 9, 2) && await(&nodes[0].got_count, 1));
+    CHECK(nodes[0].counts[BUS_DOWN] == 0 && times(&nodes[0], "2") == 1);
     finish();
 }
 
@@ -988,6 +1016,7 @@ int main(void)
              what_is_in_flight_when_the_connection_breaks);
     test_run("a_rabbitmq_that_hangs", a_rabbitmq_that_hangs);
     test_run("a_lost_batch_does_not_hold_its_stream", a_lost_batch_does_not_hold_its_stream);
+    test_run("a_lost_probe_is_followed_by_another", a_lost_probe_is_followed_by_another);
     test_run("an_order_queue_that_is_gone_is_made_again",
              an_order_queue_that_is_gone_is_made_again);
     test_run("probes_find_what_is_gone", probes_find_what_is_gone);

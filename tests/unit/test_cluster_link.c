@@ -3,6 +3,7 @@
  * to each other, and try what no node would. */
 #include "cluster_link.h"
 
+#include "cluster_crypto.h"
 #include "conn.h"
 #include "ws.h"
 
@@ -210,6 +211,7 @@ static struct host *open_host_with(const char *key, const char *accepted, uint64
     setvbuf(host->log.file, NULL, _IONBF, 0);
     CHECK(crypto_add_key(&host->keys, str_from(key), false));
     CHECK(!accepted || crypto_add_key(&host->keys, str_from(accepted), false));
+    CHECK(cluster_crypto_derive(&host->keys));
     host->self = node_at(port, incarnation);
     host->links = links_open(&options);
     CHECK(host->links != NULL);
@@ -894,7 +896,7 @@ static void far_take(struct far *far, int fd, bool connects, size_t key)
     *far = (struct far){.connects = connects,
                         .reader = {.limit = LINK_MESSAGE_MAX, .from_server = connects}};
     conn_open(&far->conn, fd, &far_shared);
-    CHECK(connects ? conn_secure_client(&far->conn, tls, key) : conn_secure(&far->conn, tls));
+    CHECK(connects ? (far->conn.tls = cluster_crypto_connect(tls, fd, key)) != NULL : conn_secure(&far->conn, tls));
 }
 
 static int call_port(uint16_t port)
@@ -2418,11 +2420,12 @@ static void hellos_are_read_as_written(void)
 int main(void)
 {
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (pipe(wake) != 0 || !crypto_add_key(&keys, STR(KEY), false))
+    if (pipe(wake) != 0 || !crypto_add_key(&keys, STR(KEY), false) ||
+        !cluster_crypto_derive(&keys))
         return 1;
     fcntl(wake[0], F_SETFL, O_NONBLOCK);
     fcntl(wake[1], F_SETFL, O_NONBLOCK);
-    tls = tls_context_new_psk(&keys);
+    tls = cluster_crypto_new_context(&keys);
     test_run("the_later_one_connects", the_later_one_connects);
     test_run("one_of_two_of_the_same_time_connects", one_of_two_of_the_same_time_connects);
     test_run("nobody_connects_to_itself", nobody_connects_to_itself);
@@ -2486,7 +2489,6 @@ int main(void)
     test_run("closing_frees_everything", closing_frees_everything);
     test_run("hellos_are_read_as_written", hellos_are_read_as_written);
     tls_context_free(tls);
-    conn_shared_free(&far_shared);
     close(wake[0]);
     close(wake[1]);
     return test_finish();

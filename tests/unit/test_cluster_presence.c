@@ -799,12 +799,13 @@ static void all_is_restored_when_redis_is_back(void)
 static bool has_no_operation(size_t who)
 {
     for (size_t i = 0; i < fake.operation_count; i++)
-        if (memcmp(fake.operations[i].name.at, guests[who].id, CRYPTO_ID_TEXT + 2) == 0)
+        if (memcmp(fake.operations[i].name.at, guests[who].id, HUB_ID_TEXT + 2) == 0)
             return false;
     return true;
 }
 
-/* A walk takes several iterations. Who leaves before it is reported may have been told of already. */
+/* A walk takes several iterations. Who leaves before it is reported may have been told of already.
+ */
 static void a_walk_comes_in_batches(void)
 {
     size_t left = 0;

@@ -100,8 +100,7 @@ static void counts_are_told_in_either_order(void)
     asked.slot = UINT64_MAX >> 1;
     fake_say(1, &asked);
     fake_serve();
-    CHECK(fake_replied(1, 10, 0) && fake_reading.msg.result.matched == 0 &&
-          fake_replied(1, 11, 0));
+    CHECK(fake_replied(1, 10, 0) && fake_reading.msg.result.matched == 0 && fake_replied(1, 11, 0));
     fake_depart(0);
     fake_settle();
     fake_end();

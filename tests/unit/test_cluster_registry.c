@@ -215,6 +215,7 @@ static enum registry_change write_one(struct node *node, const char *name, const
 
 static pthread_mutex_t lose_lock = PTHREAD_MUTEX_INITIALIZER;
 static size_t lose;             /* the reply to a transaction of so many commands is lost, */
+static bool lose_number;        /* the next number is lost, */
 static const struct redis *cut; /* and its connection is broken, until it is used again */
 
 bool __wrap_redis_next(struct redis *redis, struct redis_reply *into);
@@ -229,7 +230,9 @@ bool __wrap_redis_next(struct redis *redis, struct redis_reply *into)
     bool good = __real_redis_next(redis, into);
 
     pthread_mutex_lock(&lose_lock);
-    if (good && lose && into->type == REDIS_LIST && into->count == lose) {
+    if (good && ((lose && into->type == REDIS_LIST && into->count == lose) ||
+                 (lose_number && into->type == REDIS_NUMBER))) {
+        lose_number = false;
         lose = 0;
         cut = redis;
         *into = (struct redis_reply){0};
@@ -407,7 +410,7 @@ static void a_line_is_judged_whole(void)
 {
     struct node a;
     struct store store = {0};
-    struct member member;
+    struct cluster_member member;
     char line[200], *copy;
     size_t length;
 
@@ -597,13 +600,35 @@ static void a_connection_that_breaks_is_made_again(void)
     prepare(&a, LONG);
     join(&a, 1, text);
     CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
-    CHECK(tell("CLIENT KILL TYPE normal SKIPME yes"));
+    pthread_mutex_lock(&lose_lock);
+    lose_number = true;
+    pthread_mutex_unlock(&lose_lock);
     CHECK(registry_write(a.registry, 1000, STR("s"), STR("x")));
-    CHECK(registry_write(a.registry, 1001, STR("t"), STR("x")));
     event = await(&a, REGISTRY_WRITTEN);
     CHECK(event && event->results[0].change == REGISTRY_UNKNOWN);
     CHECK(await(&a, REGISTRY_RECONNECTED));
     CHECK(write_one(&a, "u", "x") == REGISTRY_CHANGED);
+    leave(&a, true);
+}
+
+/* Redis closes connections that are idle (its `timeout`, or an operator): no work fails for that,
+ * and nobody is warned. */
+static void an_idle_connection_is_replaced(void)
+{
+    struct node a;
+    char text[NODE_TEXT_MAX];
+    struct registry_event *event;
+
+    prepare(&a, LONG);
+    join(&a, 1, text);
+    while (a.lists < 4)
+        CHECK(await(&a, REGISTRY_NODES)); /* the next heartbeat is far away */
+    CHECK(tell("CLIENT KILL TYPE normal SKIPME yes"));
+    CHECK(registry_write(a.registry, 1000, STR("s"), STR("x")));
+    event = take_other(&a);
+    CHECK(event && event->kind == REGISTRY_RECONNECTED); /* it may be another Redis */
+    event = take_other(&a);
+    CHECK(event && event->kind == REGISTRY_WRITTEN && event->results[0].change == REGISTRY_CHANGED);
     leave(&a, true);
 }
 
@@ -933,6 +958,7 @@ int main(void)
     run("a flood does not delay the heartbeat", a_flood_does_not_delay_the_heartbeat);
     run("a replica is told of", a_replica_is_told_of);
     run("a connection that breaks is made again", a_connection_that_breaks_is_made_again);
+    run("an idle connection is replaced", an_idle_connection_is_replaced);
     run("a Redis that forgets is told of", a_redis_that_forgets_is_told_of);
     run("each record is removed once", each_record_is_removed_once);
     run("a lost reply loses no record", a_lost_reply_loses_no_record);

@@ -641,8 +641,7 @@ static void binds_of_other_nodes_have_their_senders_time(void)
     fake.now += 500; /* now the first one's sender has gone */
     fake_bound(binding_of(g));
     fake_serve();
-    CHECK(fake_replied(0, 1, -1007) && fake_replied(0, 2, 0) &&
-          node.hub.kinds[CHANNEL_GROUP] == 1);
+    CHECK(fake_replied(0, 1, -1007) && fake_replied(0, 2, 0) && node.hub.kinds[CHANNEL_GROUP] == 1);
     fake.binds_at_once = true;
     fake_depart(0);
     fake_settle();

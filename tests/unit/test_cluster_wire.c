@@ -2,6 +2,7 @@
  * is read: node ids, sealed client ids, slots, messages, batches. */
 #include "cluster_wire.h"
 
+#include "cluster_crypto.h"
 #include "test.h"
 
 #include <string.h>
@@ -218,6 +219,7 @@ static struct crypto_keyring keys_of(const char *first, const char *second)
     CHECK(crypto_add_key(&keys, str_from(first), false));
     if (second)
         CHECK(crypto_add_key(&keys, str_from(second), false));
+    CHECK(cluster_crypto_derive(&keys));
     return keys;
 }
 
@@ -225,11 +227,11 @@ static struct crypto_keyring keys_of(const char *first, const char *second)
 #define NEW_KEY "fedcba9876543210"
 
 /* An id as JSON, in the room. */
-static struct json_value quoted_id(char room[CRYPTO_ID_TEXT + 2], const char id[CRYPTO_ID_TEXT])
+static struct json_value quoted_id(char room[HUB_ID_TEXT + 2], const char id[HUB_ID_TEXT])
 {
-    room[0] = room[CRYPTO_ID_TEXT + 1] = '"';
-    memcpy(room + 1, id, CRYPTO_ID_TEXT);
-    return (struct json_value){JSON_STRING, {room, CRYPTO_ID_TEXT + 2}};
+    room[0] = room[HUB_ID_TEXT + 1] = '"';
+    memcpy(room + 1, id, HUB_ID_TEXT);
+    return (struct json_value){JSON_STRING, {room, HUB_ID_TEXT + 2}};
 }
 
 static void tags_tell_nodes_apart(void)
@@ -253,7 +255,7 @@ static void client_ids_name_their_owner(void)
     struct crypto_keyring keys = keys_of(OLD_KEY, NULL), others = keys_of(NEW_KEY, NULL);
     struct node_id node = {"[::1]:8800", UINT64_MAX - 1};
     struct node_tag tag, owner;
-    char id[CRYPTO_ID_TEXT], again[CRYPTO_ID_TEXT], room[CRYPTO_ID_TEXT + 2];
+    char id[HUB_ID_TEXT], again[HUB_ID_TEXT], room[HUB_ID_TEXT + 2];
     uint64_t number;
 
     CHECK(node_make_tag(&node, &tag));
@@ -282,7 +284,7 @@ static void ids_are_opened_under_both_keys(void)
                                      {false, true, true, true}};
     struct node_id node = {"a:1", 1};
     struct node_tag tag, owner;
-    char id[CRYPTO_ID_TEXT], room[CRYPTO_ID_TEXT + 2];
+    char id[HUB_ID_TEXT], room[HUB_ID_TEXT + 2];
     uint64_t number;
 
     CHECK(node_make_tag(&node, &tag));
@@ -299,7 +301,7 @@ static void what_is_no_id_is_not_opened(void)
     struct crypto_keyring keys = keys_of(OLD_KEY, NEW_KEY), empty = {.count = 0};
     struct node_id node = {"a:1", 1};
     struct node_tag tag, owner;
-    char id[CRYPTO_ID_TEXT], room[CRYPTO_ID_TEXT + 2], text[256];
+    char id[HUB_ID_TEXT], room[HUB_ID_TEXT + 2], text[256];
     static const struct {
         const char *before;
         int length; /* of the id */
@@ -317,7 +319,7 @@ static void what_is_no_id_is_not_opened(void)
                                                       [12] = JSON_OBJECT,
                                                       [13] = JSON_BOOLEAN};
     uint64_t number = 0;
-    char whole[CRYPTO_ID_TEXT + 1] = "";
+    char whole[HUB_ID_TEXT + 1] = "";
 
     CHECK(node_make_tag(&node, &tag) && wire_seal_client(&keys, &tag, 7, id));
     memcpy(whole, id, sizeof id);
@@ -471,8 +473,7 @@ static bool survives(const struct cluster_msg *msg)
     bool good = CHECK(msg_write(&text, msg)) && CHECK(reads(&reading, str_of(&text)));
 
     if (good)
-        good =
-            CHECK(same_msg(&reading.msg, msg)) && CHECK(same_result(&reading.msg, &msg->result));
+        good = CHECK(same_msg(&reading.msg, msg)) && CHECK(same_result(&reading.msg, &msg->result));
     if (!good)
         printf("  that was %.*s\n", (int)text.length, text.at ? text.at : "");
     end_reading(&reading);
@@ -613,11 +614,11 @@ static void replies_survive(void)
         struct cluster_msg msg = {.kind = MSG_REPLY,
                                   .id = i,
                                   .result = {.code = (enum result_code)rows[i].code,
-                                              .error = rows[i].error,
-                                              .matched = rows[i].counts[0],
-                                              .queued = rows[i].counts[1],
-                                              .dropped = rows[i].counts[2],
-                                              .count = rows[i].counts[3]}};
+                                             .error = rows[i].error,
+                                             .matched = rows[i].counts[0],
+                                             .queued = rows[i].counts[1],
+                                             .dropped = rows[i].counts[2],
+                                             .count = rows[i].counts[3]}};
 
         buf_append(&msg.result.list, str_from(rows[i].list_text));
         CHECK(survives(&msg));
@@ -661,9 +662,8 @@ static void messages_are_written(void)
     CHECK(holds(&out,
                 "{\"message\":\"request\",\"id\":1,\"at\":2,\"command\":\"send_to_client\","
                 "\"system\":\"s\",\"client\":\"c\",\"code\":3,\"msg\":\"m\",\"data\":[ 1.0 ]}"));
-    msg = (struct cluster_msg){.kind = MSG_REPLY,
-                               .id = 1,
-                               .result = {.code = RESULT_OFFLINE, .error = "e", .matched = 2}};
+    msg = (struct cluster_msg){
+        .kind = MSG_REPLY, .id = 1, .result = {.code = RESULT_OFFLINE, .error = "e", .matched = 2}};
     CHECK(msg_write(&out, &msg));
     CHECK(holds(&out, "{\"message\":\"reply\",\"id\":1,\"code\":-1003,\"error\":\"e\","
                       "\"matched\":2,\"list\":[]}"));
@@ -956,9 +956,7 @@ static void mutate(struct buf *text, uint32_t *state)
 static void messages_at_random_do_no_harm(void)
 {
     struct cluster_msg messages[16] = {
-        {.kind = MSG_REPLY,
-         .id = 9,
-         .result = {.code = RESULT_OFFLINE, .error = "e", .count = 1}},
+        {.kind = MSG_REPLY, .id = 9, .result = {.code = RESULT_OFFLINE, .error = "e", .count = 1}},
         {.kind = MSG_COUNT, .id = 1, .slot = 3},
         {.kind = MSG_STATUS, .ready = true}};
     size_t count = 3, taken = 0, refused = 0;
@@ -1270,6 +1268,63 @@ static void a_batch_without_room_is_not_sealed(void)
     buf_free(&whole);
 }
 
+/* --- commands of other nodes ----------------------------------------------------------------- */
+
+static void commands_that_clients_could_not_read_are_invalid(void)
+{
+    static const char reason[124];
+    const struct command whole = {.kind = COMMAND_CLOSE_CLIENT,
+                                  .group = STR("g"),
+                                  .msg = STR("\"\""),
+                                  .data = STR("0"),
+                                  .close_code = 1000,
+                                  .reason = {reason, 123}};
+    static const struct {
+        unsigned code;
+        bool good;
+    } rows[] = {{0, false},   {999, false},  {1001, false}, {1005, false}, {2999, false},
+                {3000, true}, {4399, true},  {4400, false}, {4499, false}, {4500, true},
+                {4999, true}, {5000, false}, {1000, true}};
+
+    for (int kind = 0; kind <= COMMAND_CLIENT_INFO; kind++) {
+        struct command command = whole, bare = {.kind = (enum command_kind)kind};
+        bool sends = kind <= COMMAND_SEND_TO_SYSTEM;
+
+        command.kind = (enum command_kind)kind;
+        CHECK(wire_command_is_valid(&command));
+        CHECK(
+            wire_command_is_valid(&bare) ==
+            (kind == COMMAND_UNBIND || kind == COMMAND_ONLINE_LIST || kind == COMMAND_CLIENT_INFO));
+        command.msg = (struct str){0};
+        CHECK(wire_command_is_valid(&command) != sends);
+        command.msg = whole.msg;
+        command.data = (struct str){0};
+        CHECK(wire_command_is_valid(&command) != sends);
+        command.data = whole.data;
+        command.group = (struct str){0};
+        CHECK(wire_command_is_valid(&command) == (kind != COMMAND_BIND));
+    }
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct command command = whole;
+
+        command.close_code = rows[i].code;
+        CHECK(wire_command_is_valid(&command) == rows[i].good);
+        command.reason.length++;
+        CHECK(!wire_command_is_valid(&command));
+    }
+}
+
+static void only_three_kinds_are_published(void)
+{
+    for (int kind = 0; kind <= COMMAND_CLIENT_INFO; kind++) {
+        struct command command = {.kind = (enum command_kind)kind};
+
+        CHECK(wire_command_is_published(&command) ==
+              (kind == COMMAND_SEND_TO_GROUP || kind == COMMAND_SEND_TO_USER ||
+               kind == COMMAND_SEND_TO_SYSTEM));
+    }
+}
+
 int main(void)
 {
     test_run("names_are_made_and_split", names_are_made_and_split);
@@ -1307,5 +1362,8 @@ int main(void)
     test_run("versions_beside_are_understood", versions_beside_are_understood);
     test_run("malformed_batches_are_refused", malformed_batches_are_refused);
     test_run("a_batch_without_room_is_not_sealed", a_batch_without_room_is_not_sealed);
+    test_run("commands_that_clients_could_not_read_are_invalid",
+             commands_that_clients_could_not_read_are_invalid);
+    test_run("only_three_kinds_are_published", only_three_kinds_are_published);
     return test_finish();
 }

@@ -750,10 +750,11 @@ static void origins_are_checked(void)
     CHECK(parse_key("websocket", "allowed_origins", STR("https://*.b.example:8443/, null"), &config,
                     error));
     CHECK(strcmp(config.allowed_origins, "https://*.b.example:8443/, null") == 0);
-    CHECK(config_allows_origin(&config, STR("https://a.b.example:8443")));
-    CHECK(!config_allows_origin(&config, STR("https://a.b.example")));
+    CHECK(
+        host_origin_is_allowed(str_from(config.allowed_origins), STR("https://a.b.example:8443")));
+    CHECK(!host_origin_is_allowed(str_from(config.allowed_origins), STR("https://a.b.example")));
     config_defaults(&config);
-    CHECK(config_allows_origin(&config, STR("https://a.b.example")));
+    CHECK(host_origin_is_allowed(str_from(config.allowed_origins), STR("https://a.b.example")));
 }
 
 static void links_listen_with_or_without_a_port(void)
@@ -1179,8 +1180,8 @@ static bool is_the_change(size_t i, const struct config_change *change, bool bac
         !str_equal(change->name, str_from(all_keys[i].key)) || change->live != !!from)
         return false;
     if (!from) /* what is not told is nowhere: it may be a secret */
-        return is_empty(change->from, sizeof change->from) &&
-               is_empty(change->to, sizeof change->to);
+        return !change->from[0] && !change->to[0] &&
+               is_empty(change->rooms[0], sizeof change->rooms);
     return strcmp(change->from, back ? to : from) == 0 && strcmp(change->to, back ? from : to) == 0;
 }
 
@@ -1212,6 +1213,7 @@ static void each_change_is_reported(void)
 static void live_keys_are_adopted(void)
 {
     struct config into, other, expected;
+    struct config_change change;
     char error[500];
 
     for (size_t i = 0; i < COUNT(all_keys); i++)
@@ -1221,7 +1223,7 @@ static void live_keys_are_adopted(void)
             config_defaults(back ? &other : &into);
             memcpy(&expected, all_keys[i].from ? &other : &into, sizeof expected);
             config_adopt(&into, &other);
-            if (!CHECK(memcmp(&into, &expected, sizeof into) == 0))
+            if (!CHECK(!config_next_change(&into, &expected, &(size_t){0}, &change)))
                 printf("  that was %s %s\n", all_keys[i].section, all_keys[i].key);
         }
 }
@@ -1267,6 +1269,7 @@ static void texts_are_compared_to_their_end(void)
     after.admin_host[20] = 'x';
     CHECK(!config_next_change(&before, &after, &place, &change));
     memset(after.allowed_origins, 'o', sizeof after.allowed_origins - 1);
+    memcpy(after.allowed_origins, "https://", 8);
     place = 0;
     CHECK(config_next_change(&before, &after, &place, &change) && change.live);
     CHECK(strcmp(change.to, after.allowed_origins) == 0 && change.from[0] == '\0');
@@ -1277,7 +1280,8 @@ static void texts_are_compared_to_their_end(void)
     place = 0;
     CHECK(config_next_change(&before, &after, &place, &change));
     config_adopt(&before, &after);
-    CHECK(memcmp(&before, &after, sizeof before) == 0);
+    place = 0;
+    CHECK(!config_next_change(&before, &after, &place, &change));
 }
 
 /* The secret of a registration by key may change though its kind does not. */
@@ -1291,7 +1295,7 @@ static void another_secret_is_a_change(void)
     CHECK(parse_key("auth", "register", STR("key:one"), &before, error));
     CHECK(parse_key("auth", "register", STR("key:two"), &after, error));
     CHECK(config_next_change(&before, &after, &place, &change) && !change.live);
-    CHECK(is_empty(change.from, sizeof change.from) && is_empty(change.to, sizeof change.to));
+    CHECK(is_empty(change.rooms[0], sizeof change.rooms));
     CHECK(!config_next_change(&before, &after, &place, &change));
 }
 

@@ -47,7 +47,6 @@ static void close_wires(struct wires *wires)
             close(wires->peers[i]);
     }
     CHECK(conn_next_dirty(&wires->shared) == NULL);
-    conn_shared_free(&wires->shared);
 }
 
 static void close_peer(struct wires *wires, int i)
@@ -422,41 +421,7 @@ static void queues_share_a_message(void)
     close_wires(&wires);
 }
 
-static size_t spare_rings(const struct wires *wires)
-{
-    size_t count = 0;
-
-    for (const struct conn_ring *ring = wires->shared.spare; ring; ring = ring->next)
-        count++;
-    return count;
-}
-
-/* The first message in a queue needs no ring, those behind it share one. */
-static void rings_are_used_again(void)
-{
-    struct wires wires;
-    struct rcbuf *message = rcbuf_copy(STR("four"));
-
-    open_wires(&wires);
-    for (int round = 0; round < 5; round++) {
-        for (int i = 0; i < 2 * WIRES; i++)
-            CHECK(conn_queue(&wires.conns[i / 2], message, NO_LIMIT));
-        CHECK(spare_rings(&wires) == 0);
-        conn_flush(&wires.conns[1]);
-        CHECK(spare_rings(&wires) == 1);
-        CHECK(conn_queue(&wires.conns[0], message, 4)); /* behind a flush inside */
-        CHECK(spare_rings(&wires) == 2);
-        CHECK(conn_queue(&wires.conns[0], message, NO_LIMIT));
-        CHECK(spare_rings(&wires) == 1);
-        conn_flush(&wires.conns[0]);
-        conn_drop_queue(&wires.conns[2]);
-        CHECK(spare_rings(&wires) == WIRES && wires.shared.spare_slots == WIRES * 8);
-    }
-    rcbuf_release(message);
-    close_wires(&wires);
-}
-
-/* A ring turns, grows in the middle of its turn, and keeps the order; a large one is not kept. */
+/* A ring turns, grows in the middle of its turn, and keeps the order. */
 static void a_ring_grows_in_order(void)
 {
     struct wires wires;
@@ -488,8 +453,6 @@ static void a_ring_grows_in_order(void)
         out = in;
     }
     CHECK(wires.shared.buffered == 0 && wires.shared.waiting == 0);
-    for (const struct conn_ring *ring = wires.shared.spare; ring; ring = ring->next)
-        CHECK(ring->capacity <= 64);
     close_wires(&wires);
 }
 
@@ -537,7 +500,7 @@ static void only_the_newest_pong_waits(void)
         CHECK(conn->queued == strlen(rows[i].queued)); /* who reads has each ping answered */
         conn_flush(conn);
         CHECK(peer_has(&wires, 0, str_from(rows[i].queued)));
-        conn->blocked = true; /* and who does not, the newest */
+        conn->want_write = true; /* and who does not, the newest */
         queue_all(conn, rows[i].queued);
         CHECK(conn->queued == strlen(rows[i].left));
         CHECK(conn_cost(conn) == strlen(rows[i].left) * (1 + CONN_MESSAGE_COST));
@@ -566,7 +529,7 @@ static void a_pong_that_has_begun_stays(void)
     conn->sent = 1; /* as if the socket had taken no more */
     conn->queued--;
     wires.shared.waiting--;
-    conn->blocked = true;
+    conn->want_write = true;
     queue_all(conn, "bc");
     CHECK(conn->first == pong && conn->queued == 8 + 1);
     conn_writable(conn);
@@ -608,14 +571,14 @@ static void shares_have_budgets(void)
     CHECK(!conn_over_budget(&shared));
     shared.spent = CONN_BUDGET - 1;
     CHECK(!conn_over_budget(&shared));
-    shared.owed = 1;
+    shared.flush_backlog = 1;
     CHECK(conn_over_budget(&shared));
-    conn_begin_share(&shared);
+    conn_begin_batch(&shared);
     CHECK(!conn_over_budget(&shared));
-    shared.owed += CONN_BUDGET;
+    shared.flush_backlog += CONN_BUDGET;
     CHECK(conn_over_budget(&shared));
-    CHECK(conn_end_shares(&shared) == CONN_BUDGET + 1);
-    CHECK(!conn_over_budget(&shared) && !shared.owed && !shared.spent && !shared.share);
+    CHECK(conn_end_batches(&shared) == CONN_BUDGET + 1);
+    CHECK(!conn_over_budget(&shared) && !shared.flush_backlog && !shared.spent && !shared.batch);
 }
 
 /* Queues a message of the stream's next `length` bytes. */
@@ -669,7 +632,7 @@ static void leaves_whole_and_in_order(void)
             queued += length;
         }
         conn_writable(conn);
-        blocked += conn->blocked;
+        blocked += conn->want_write;
         good = good && conn->queued <= queued - received && !conn->broken &&
                receive_stream(wires.peers[0], &received, 1 + (unsigned)rand_r(&seed) % 5000);
     }
@@ -687,7 +650,7 @@ static void fill_socket(struct conn *conn)
     struct rcbuf *message = rcbuf_new(1000);
 
     memset(message->bytes, 'f', message->length);
-    while (!conn->blocked && !conn->broken) {
+    while (!conn->want_write && !conn->broken) {
         conn_queue(conn, message, NO_LIMIT);
         conn_flush(conn);
     }
@@ -748,9 +711,9 @@ static void waits_while_blocked(void)
     size_t waiting;
 
     open_wires(&wires);
-    CHECK(!conn->blocked);
+    CHECK(!conn->want_write);
     fill_socket(conn);
-    CHECK(conn->blocked);
+    CHECK(conn->want_write);
     while (recv(wires.peers[0], bytes, sizeof bytes, 0) > 0)
         ;
     waiting = conn->queued;
@@ -759,7 +722,7 @@ static void waits_while_blocked(void)
     CHECK(conn->queued == waiting && peer_has(&wires, 0, STR("")));
     CHECK(drain(&wires, 0) == 0);
     conn_writable(conn);
-    CHECK(!conn->blocked && conn->queued == 0);
+    CHECK(!conn->want_write && conn->queued == 0);
     CHECK(drain(&wires, 0) == waiting);
     close_wires(&wires);
 }
@@ -775,7 +738,7 @@ static void drops_all_but_what_has_begun(void)
     for (size_t more = 0; more < 2; more++) {
         conn_queue(conn, big, NO_LIMIT);
         conn_flush(conn);
-        CHECK(conn->blocked && conn->sent > 0);
+        CHECK(conn->want_write && conn->sent > 0);
         conn_queue(conn, other, NO_LIMIT);
         conn_queue(conn, big, NO_LIMIT);
         conn_drop_queue(conn);
@@ -861,7 +824,7 @@ static void swallows_what_nobody_will_read(void)
 
     open_wires(&wires);
     conn_queue(&wires.conns[0], message, NO_LIMIT);
-    wires.conns[0].ending = true;
+    wires.conns[0].close_queued = true;
     conn_kill(&wires.conns[1]);
     for (int i = 0; i < 2; i++)
         for (size_t limit = 0; limit < 10; limit += 9)
@@ -881,7 +844,7 @@ static void dirty_ones_come_in_order(void)
     struct wires wires;
     struct rcbuf *message = rcbuf_copy(STR("x"));
     static const struct {
-        bool answering[WIRES];
+        bool has_response[WIRES];
         int queued[5], order[WIRES];
     } rows[] = {
         {{false, false, false}, {0, 1, 2, 0, 1}, {0, 1, 2}},
@@ -895,7 +858,7 @@ static void dirty_ones_come_in_order(void)
     CHECK(conn_next_dirty(&wires.shared) == NULL);
     for (size_t row = 0; row < sizeof rows / sizeof *rows; row++) {
         for (int i = 0; i < WIRES; i++)
-            wires.conns[i].answering = rows[row].answering[i];
+            wires.conns[i].has_response = rows[row].has_response[i];
         for (int i = 0; i < 5; i++)
             CHECK(conn_queue(&wires.conns[rows[row].queued[i]], message, NO_LIMIT));
         for (int i = 0; i < WIRES; i++)
@@ -913,7 +876,7 @@ static void changing_places_loses_nobody(void)
 
     open_wires(&wires);
     conn_queue(&wires.conns[0], message, NO_LIMIT);
-    wires.conns[0].answering = true; /* it keeps the place it has */
+    wires.conns[0].has_response = true; /* it keeps the place it has */
     conn_queue(&wires.conns[0], message, NO_LIMIT);
     CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
@@ -1161,7 +1124,6 @@ static void closing_leaves_nothing_behind(void)
     CHECK(recv(wires.peers[0], &(char){0}, 1, 0) <= 0);
     rcbuf_release(message);
     close_wires(&wires);
-    CHECK(wires.shared.spare == NULL);
 }
 
 int main(void)
@@ -1180,7 +1142,6 @@ int main(void)
     test_run("names the peer", names_the_peer);
     test_run("messages are counted", messages_are_counted);
     test_run("queues share a message", queues_share_a_message);
-    test_run("rings are used again", rings_are_used_again);
     test_run("a ring grows in order", a_ring_grows_in_order);
     test_run("only the newest pong waits", only_the_newest_pong_waits);
     test_run("a pong that has begun stays", a_pong_that_has_begun_stays);

@@ -282,8 +282,8 @@ static void accept_fixture(const char *trusted)
 {
     open_with(trusted, 2);
     listener.max_connections = 3;
-    listener.clients = listener_bind("test", "127.0.0.1", 0, LISTENER_SERVE);
-    listener.admin = listener_bind("test", "127.0.0.1", 0, LISTENER_SERVE);
+    listener.clients = listener_bind("test", "127.0.0.1", 0, NULL, LISTENER_SERVE);
+    listener.admin = listener_bind("test", "127.0.0.1", 0, NULL, LISTENER_SERVE);
 }
 
 /* Connects and accepts; `over_limit` is what is expected. */

@@ -4,6 +4,7 @@
 
 #include "node.h"
 
+#include <time.h>
 
 static struct metrics metrics;
 static struct log_state log_state;
@@ -199,7 +200,7 @@ static void every_number_has_its_name(void)
 
 static void clients_are_counted_as_they_are(void)
 {
-    static struct visitor visitors[3];
+    static struct test_client visitors[3];
 
     open_office();
     for (size_t i = 0; i < COUNT(visitors); i++)

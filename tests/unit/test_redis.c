@@ -20,6 +20,7 @@
 #define SILENCE "silence"
 #define TRICKLE "trickle" /* the beginning of a reply, a byte now and then */
 #define CLOSE "close"
+#define HANG_UP "hang up" /* at once, without a command */
 
 struct fake {
     int listener;
@@ -95,9 +96,11 @@ static bool hear(int fd, struct fake *fake)
 
 static void serve(int fd, struct fake *fake, const char *const *script)
 {
-    for (size_t i = 0; hear(fd, fake) && i < REPLIES && script[i]; i++) {
+    for (size_t i = 0; i < REPLIES; i++) {
         const char *reply = script[i];
 
+        if ((reply && strcmp(reply, HANG_UP) == 0) || !hear(fd, fake) || !reply)
+            break;
         if (strcmp(reply, TRICKLE) == 0)
             trickle(fd, fake);
         else if (strcmp(reply, CLOSE) == 0)
@@ -430,6 +433,35 @@ static void a_connection_that_breaks_is_made_again(void)
     }
 }
 
+/* A connection that is closed while it is idle is replaced in silence, but for one that is young.
+ */
+static void an_idle_connection_is_renewed(void)
+{
+    struct fake fake = {.script = {{":1\r\n", HANG_UP}, {":2\r\n", ":3\r\n", HANG_UP}}};
+    struct config config;
+    struct redis *redis;
+    struct redis_reply reply;
+
+    listen_at(&fake, "127.0.0.1", 0);
+    config = config_for("127.0.0.1", &fake);
+    redis = redis_new(&config);
+    CHECK(!redis_renew(redis) && redis_call(redis, GET, &reply));
+    CHECK(!redis_renew(redis)); /* it is young */
+    poll(NULL, 0, 600);
+    CHECK(redis_renew(redis) && redis_is_connected(redis) && !redis_error(redis)[0]);
+    CHECK(redis_call(redis, GET, &reply) && reply.number == 2);
+    poll(NULL, 0, 600);
+    CHECK(!redis_renew(redis)); /* it is open */
+    CHECK(redis_call(redis, GET, &reply) && reply.number == 3);
+    shutdown(fake.listener, SHUT_RDWR);
+    poll(NULL, 0, 600);
+    CHECK(!redis_renew(redis) && !redis_is_connected(redis)); /* there is nobody any more */
+    CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Connection refused") == 0);
+    CHECK(!redis_call(redis, GET, &reply) && accepted(&fake) == 2);
+    redis_free(redis);
+    end(&fake);
+}
+
 /* Neither silence nor a byte now and then is waited for for ever. */
 static void a_server_that_does_not_answer_is_left(void)
 {
@@ -570,6 +602,7 @@ int main(void)
     test_run("a server that cannot serve is left", a_server_that_cannot_serve_is_left);
     test_run("a pipeline is read to its end", a_pipeline_is_read_to_its_end);
     test_run("a connection that breaks is made again", a_connection_that_breaks_is_made_again);
+    test_run("an idle connection is renewed", an_idle_connection_is_renewed);
     test_run("a server that does not answer is left", a_server_that_does_not_answer_is_left);
     test_run("a connection logs in", a_connection_logs_in);
     test_run("a port without a server is told", a_port_without_a_server_is_told);

@@ -7,7 +7,7 @@
 #include "node.h"
 
 #include "os.h"
-#include "loop.h"
+#include "server.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -79,12 +79,11 @@ static struct {
     struct config config;
     struct log log;
     struct crypto_keyring keys;
-    struct loop_options options;
-    struct loop *loop;
+    struct server server;
     pthread_t thread;
     volatile sig_atomic_t stops, calls;
     uint16_t port;
-} server;
+} process;
 
 static char folder[200];
 static struct buf accounts; /* the file of accounts with which each life begins */
@@ -113,7 +112,7 @@ static size_t lines_of(struct str text)
 static void *serve(void *argument)
 {
     (void)argument;
-    CHECK(loop_run(server.loop) == LOOP_STOPPED);
+    CHECK(!loop_run(process.server.loop));
     return NULL;
 }
 
@@ -128,43 +127,39 @@ static int listen_somewhere(void)
     CHECK(bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 64) == 0 &&
           getsockname(fd, (struct sockaddr *)&address, &length) == 0);
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    server.port = ntohs(address.sin_port);
+    process.port = ntohs(address.sin_port);
     return fd;
 }
 
-static void server_open(void)
+static void node_start(void)
 {
     char error[200] = "";
 
-    memset(&server, 0, sizeof server);
-    config_defaults(&server.config);
-    server.config.drain = 0;
-    server.config.send_queue = 256 * 1024;
-    server.config.max_per_ip = 1000; /* for what counting them allocates */
-    server.config.api_rate = 1000000;
-    snprintf(server.config.data_dir, sizeof server.config.data_dir, "%s", folder);
-    server.log = (struct log){.file = tmpfile(), .level = LOG_INFO};
-    CHECK(server.log.file && crypto_add_key(&server.keys, STR("0123456789abcdef"), false));
-    server.options = (struct loop_options){.config = &server.config,
-                                           .log = &server.log,
-                                           .keys = &server.keys,
-                                           .listener = listen_somewhere(),
-                                           .max_connections = 100,
-                                           .most_connections = 100,
-                                           .version = "test",
-                                           .admin_listener = -1,
-                                           .rpc_listener = -1,
-                                           .stops = &server.stops,
-                                           .calls = &server.calls};
-    CHECK(pipe(server.options.wake) == 0);
-    for (int i = 0; i < 2; i++)
-        fcntl(server.options.wake[i], F_SETFL, O_NONBLOCK);
-    server.loop = loop_open(&server.options, error, sizeof error);
-    if (!server.loop) {
+    memset(&process, 0, sizeof process);
+    config_defaults(&process.config);
+    process.config.drain = 0;
+    process.config.send_queue = 256 * 1024;
+    process.config.max_per_ip = 1000; /* for what counting them allocates */
+    process.config.api_rate = 1000000;
+    snprintf(process.config.data_dir, sizeof process.config.data_dir, "%s", folder);
+    process.log = (struct log){.file = tmpfile(), .level = LOG_INFO};
+    CHECK(process.log.file && crypto_add_key(&process.keys, STR("0123456789abcdef"), false));
+    process.server = (struct server){
+        .config = &process.config,
+        .log = &process.log,
+        .keys = &process.keys,
+        .version = "test",
+        .most_connections = 100,
+        .listener = {.clients = listen_somewhere(), .admin = -1, .max_connections = 100},
+        .links = -1,
+        .stops = &process.stops,
+        .calls = &process.calls};
+    CHECK(os_wake_pipe(process.server.wake));
+    if (!server_open(&process.server, error, sizeof error)) {
         printf("  %s\n", error);
         abort();
     }
-    CHECK(pthread_create(&server.thread, NULL, serve, NULL) == 0);
+    CHECK(pthread_create(&process.thread, NULL, serve, NULL) == 0);
 }
 
 static int64_t now(void)
@@ -176,18 +171,18 @@ static int64_t now(void)
 }
 
 /* Everybody has gone: the loop must see that, and not wait for somebody until its grace is over. */
-static void server_close(void)
+static void node_stop(void)
 {
     int64_t begin = now();
 
-    server.stops = 1;
-    CHECK(write(server.options.wake[1], "s", 1) == 1);
-    pthread_join(server.thread, NULL);
+    process.stops = 1;
+    CHECK(write(process.server.wake[1], "s", 1) == 1);
+    pthread_join(process.thread, NULL);
     CHECK(now() - begin < 1900); /* its grace is 2000 */
-    loop_close(server.loop);
+    server_close(&process.server);
     for (int i = 0; i < 2; i++)
-        close(server.options.wake[i]);
-    fclose(server.log.file);
+        close(process.server.wake[i]);
+    fclose(process.log.file);
 }
 
 /* --- those connected to it ------------------------------------------------------------------- */
@@ -218,7 +213,7 @@ static void hang_up(struct peer *peer)
 
 static void dial(struct peer *peer, int receive_size)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(server.port)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(process.port)};
     int one = 1;
 
     hang_up(peer);
@@ -254,7 +249,7 @@ static void transmit(struct peer *peer, struct str bytes)
 
         if (n > 0)
             bytes = (struct str){bytes.at + n, bytes.length - (size_t)n};
-        else if (errno != EAGAIN || !CHECK(poll(&ready, 1, PATIENCE) > 0))
+        else if (errno != EAGAIN || !CHECK(poll(&ready, 1, TIMEOUT) > 0))
             return; /* it has ended, as reading will tell */
     }
 }
@@ -271,7 +266,7 @@ static void note_frame(struct peer *peer, const struct far_frame *frame)
     text[length] = '\0';
     if (frame->opcode == WS_CLOSE) {
         peer->close_code = length < 2
-                               ? (unsigned)WS_CLOSE_NO_CODE
+                               ? (unsigned)WS_CLOSE_NO_STATUS
                                : (unsigned)(unsigned char)text[0] << 8 | (unsigned char)text[1];
     } else if (frame->opcode == WS_PONG) {
         peer->control_pongs++;
@@ -300,7 +295,7 @@ static bool await(struct peer *peer, const unsigned *number, unsigned least)
     int64_t begin = now();
     struct far_frame frame = {0};
 
-    while (now() - begin < PATIENCE) {
+    while (now() - begin < TIMEOUT) {
         while (!peer->close_code && far_next(&peer->far, &frame))
             note_frame(peer, &frame);
         if (*number >= least || !is_there(peer))
@@ -323,7 +318,7 @@ static struct reply take_reply(struct peer *peer)
 {
     int64_t begin = now();
 
-    while (now() - begin < PATIENCE) {
+    while (now() - begin < TIMEOUT) {
         struct str text = {peer->far.received.at + peer->far.taken,
                            peer->far.received.length - peer->far.taken};
         const char *end = NULL, *length;
@@ -938,7 +933,7 @@ static bool lead_a_life(long number, bool on, bool crowded)
     life.hit = life.bound = false;
     life.code = 0;
     put_accounts();
-    server_open();
+    node_start();
     settle_in();
     for (size_t i = 0; crowded && i < COUNT(crowd); i++) {
         crowd[i].far.fd = -1;
@@ -962,7 +957,7 @@ static bool lead_a_life(long number, bool on, bool crowded)
     hang_up(&life.caller);
     hang_up(&life.asker);
     hang_up(&life.witness);
-    server_close();
+    node_stop();
     if (!test_good)
         printf("  when allocation %ld failed, in step %zu\n", number, step);
     return life.hit;
@@ -1002,14 +997,14 @@ static void all_fail_in_a_crowd(void)
 /* Twelve accounts are as many as fit into the table before it grows. */
 static void make_accounts(void)
 {
-    server_open();
+    node_start();
     for (int i = 0; i < 12; i++)
         CHECK(ask(&life.asker, "register",
                   json(i ? say("{'systemId':'other%d','password':'p'}", i)
                          : "{'systemId':'shop','password':'p'}"))
                   .code == 0);
     hang_up(&life.asker);
-    server_close();
+    node_stop();
     CHECK(os_read_file(say("%s/accounts", folder), &accounts) == 0);
 }
 

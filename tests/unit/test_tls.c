@@ -150,7 +150,6 @@ static void close_wire(struct wire *wire)
     while (conn_next_dirty(wire->shared))
         ;
     conn_close(&wire->conn);
-    conn_shared_free(wire->shared);
     free(wire->shared);
     buf_free(&wire->got);
     if (wire->far >= 0)
@@ -187,7 +186,7 @@ static enum conn_status serve(struct wire *wire)
     enum conn_status status;
 
     counting = spare > 0;
-    if (wire->conn.blocked)
+    if (wire->conn.want_write)
         conn_writable(&wire->conn);
     conn_flush(&wire->conn);
     status = conn_fill(&wire->conn, NO_LIMIT, &bytes);
@@ -373,7 +372,7 @@ static void a_dropped_queue_ends_with_a_whole_record(void)
         for (int i = 0; i < 40; i++)
             queue(&wire, length, 'a');
         conn_flush(&wire.conn);
-        CHECK(wire.conn.blocked && tls_pending(wire.conn.tls) > 0);
+        CHECK(wire.conn.want_write && tls_pending(wire.conn.tls) > 0);
         conn_drop_queue(&wire.conn);
         CHECK(wire.conn.queued >= tls_pending(wire.conn.tls));
         CHECK(wire.conn.queued < 40 * length && wire.shared->waiting == wire.conn.queued);
@@ -505,12 +504,12 @@ static void a_handshake_waits_until_it_can_be_written(void)
     SSL_do_handshake(wire.client);
     CHECK(carry_there(&wire));
     CHECK(serve(&wire) == CONN_BLOCKED);
-    CHECK(wire.conn.blocked && wire.conn.stuck);
+    CHECK(wire.conn.want_write && wire.conn.tls_wants_write);
     while (filled > 0 && (n = recv(wire.far, junk, (size_t)filled, 0)) > 0)
         filled -= n;
     CHECK(filled == 0);
     CHECK(settle(&wire, &got) == CONN_BLOCKED);
-    CHECK(SSL_is_init_finished(wire.client) && !wire.conn.stuck);
+    CHECK(SSL_is_init_finished(wire.client) && !wire.conn.tls_wants_write);
     queue(&wire, 10, 'a');
     CHECK(settle(&wire, &got) == CONN_BLOCKED);
     CHECK(is_rows(&got, "a", (const size_t[]){10}));
@@ -978,204 +977,6 @@ static void each_allocation_may_fail(void)
     tls_context_free(context);
 }
 
-/* --- pre-shared keys ------------------------------------------------------------------------- */
-
-/* Both ends are ours. */
-struct pair {
-    struct conn_shared *shared;
-    struct conn client, server;
-};
-
-static struct crypto_keyring ring_of(const char *first, const char *second)
-{
-    struct crypto_keyring keys = {.count = 0};
-
-    CHECK(crypto_add_key(&keys, str_from(first), false));
-    CHECK(!second || crypto_add_key(&keys, str_from(second), false));
-    return keys;
-}
-
-/* Turns one end; what it reads is appended to `got`. */
-static enum conn_status turn_end(struct conn *conn, struct buf *got)
-{
-    struct conn_bytes bytes;
-    enum conn_status status;
-
-    if (conn->blocked)
-        conn_writable(conn);
-    if (!conn_is_opening(conn))
-        conn_flush(conn);
-    status = conn_fill(conn, NO_LIMIT, &bytes);
-    if (status == CONN_READY && got)
-        buf_append(got, (struct str){bytes.at, bytes.length});
-    return status;
-}
-
-/* Opens both ends, and does the handshake as far as it comes. True if it is done. */
-static bool open_pair(struct pair *pair, const struct tls_context *server,
-                      const struct tls_context *client, size_t key)
-{
-    enum conn_status ends[2] = {CONN_BLOCKED, CONN_BLOCKED};
-    int fds[2];
-    char byte;
-
-    *pair = (struct pair){.shared = calloc(1, sizeof *pair->shared)};
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
-    for (int i = 0; i < 2; i++)
-        fcntl(fds[i], F_SETFL, O_NONBLOCK);
-    conn_open(&pair->client, fds[0], pair->shared);
-    conn_open(&pair->server, fds[1], pair->shared);
-    CHECK(conn_secure(&pair->server, server) && conn_secure_client(&pair->client, client, key));
-    for (int turn = 0; turn < 20; turn++) {
-        if (ends[0] == CONN_BLOCKED)
-            ends[0] = turn_end(&pair->client, NULL);
-        if (ends[1] == CONN_BLOCKED)
-            ends[1] = turn_end(&pair->server, NULL);
-        if (!conn_is_opening(&pair->server) && ends[1] == CONN_BLOCKED)
-            CHECK(recv(pair->client.fd, &byte, 1, MSG_PEEK) < 0); /* not even a ticket comes */
-    }
-    return ends[0] == CONN_BLOCKED && ends[1] == CONN_BLOCKED && !conn_is_opening(&pair->client) &&
-           !conn_is_opening(&pair->server);
-}
-
-static void close_pair(struct pair *pair)
-{
-    while (conn_next_dirty(pair->shared))
-        ;
-    conn_close(&pair->client);
-    conn_close(&pair->server);
-    conn_shared_free(pair->shared);
-    free(pair->shared);
-}
-
-static void a_shared_key_secures_both_ways(void)
-{
-    struct crypto_keyring keys = ring_of("0123456789abcdef", NULL);
-    struct tls_context *context = tls_context_new_psk(&keys);
-    struct buf there = {0}, back = {0};
-    struct pair pair;
-
-    CHECK(open_pair(&pair, context, context, 0));
-    CHECK(!conn_failure(&pair.client) && !conn_has_wrong_key(&pair.client));
-    for (int i = 0; i < 2; i++) {
-        struct rcbuf *message = rcbuf_new(i ? 300000 : 200000);
-
-        memset(message->bytes, i ? 's' : 'c', message->length);
-        CHECK(conn_queue(i ? &pair.server : &pair.client, message, NO_LIMIT));
-        rcbuf_release(message);
-    }
-    for (int turn = 0; turn < TURNS_MAX && (there.length < 200000 || back.length < 300000);
-         turn++) {
-        turn_end(&pair.client, &back);
-        turn_end(&pair.server, &there);
-    }
-    CHECK(is_rows(&there, "c", (const size_t[]){200000}));
-    CHECK(is_rows(&back, "s", (const size_t[]){300000}));
-    conn_finish(&pair.client);
-    CHECK(turn_end(&pair.server, NULL) == CONN_ENDED && !conn_failure(&pair.server));
-    buf_free(&there);
-    buf_free(&back);
-    close_pair(&pair);
-    tls_context_free(context);
-}
-
-/* The name of the key that is offered tells which one of the server's is meant. */
-static void a_server_has_a_ring_of_keys(void)
-{
-    static const char *const rings[][2] = {
-        {"0123456789abcdef", NULL},
-        {"0123456789abcdef", "another key here"},
-        {"another key here", "0123456789abcdef"},
-        {"another key here", NULL},
-    };
-
-    for (size_t i = 0; i < COUNT(rings); i++)
-        for (size_t j = 0; j < COUNT(rings); j++) {
-            struct crypto_keyring server_keys = ring_of(rings[i][0], rings[i][1]);
-            struct crypto_keyring client_keys = ring_of(rings[j][0], rings[j][1]);
-            struct tls_context *server = tls_context_new_psk(&server_keys);
-            struct tls_context *client = tls_context_new_psk(&client_keys);
-
-            for (size_t key = 0; key < client_keys.count; key++) {
-                bool known = strcmp(rings[j][key], rings[i][0]) == 0 ||
-                             (rings[i][1] && strcmp(rings[j][key], rings[i][1]) == 0);
-                struct pair pair;
-
-                CHECK(open_pair(&pair, server, client, key) == known);
-                CHECK(conn_has_wrong_key(&pair.server) == !known);
-                if (!CHECK(conn_has_wrong_key(&pair.client) == !known))
-                    printf("  %s\n", conn_failure(&pair.client));
-                close_pair(&pair);
-            }
-            tls_context_free(server);
-            tls_context_free(client);
-        }
-}
-
-/* The name is no secret: who knows it but not the key is refused, at either end. */
-static void a_name_is_no_key(void)
-{
-    struct crypto_keyring keys = ring_of("0123456789abcdef", NULL), forged = keys;
-    struct tls_context *context = tls_context_new_psk(&keys), *other = tls_context_new_psk(&forged);
-    struct pair pair;
-
-    for (size_t i = 0; i < CRYPTO_HASH_SIZE; i++) {
-        forged.keys[0].link[i] ^= 1;
-        CHECK(!open_pair(&pair, context, other, 0));
-        CHECK(conn_is_opening(&pair.client) && conn_failure(&pair.client));
-        close_pair(&pair);
-        CHECK(!open_pair(&pair, other, context, 0));
-        CHECK(conn_is_opening(&pair.server) && conn_failure(&pair.server));
-        close_pair(&pair);
-        forged.keys[0].link[i] ^= 1;
-    }
-    CHECK(open_pair(&pair, context, other, 0));
-    close_pair(&pair);
-    tls_context_free(context);
-    tls_context_free(other);
-}
-
-/* Nothing but the key is good: no certificate, no older version, no key without an exchange. */
-static void nothing_else_is_good_for_a_key(void)
-{
-    struct crypto_keyring keys = ring_of("0123456789abcdef", NULL);
-    struct tls_context *context = tls_context_new_psk(&keys), *with_cert = load(CERT, KEY);
-    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
-    struct pair pair;
-
-    CHECK(!open_pair(&pair, with_cert, context, 0) && !conn_has_wrong_key(&pair.client));
-    CHECK(conn_is_opening(&pair.client) && conn_failure(&pair.client));
-    close_pair(&pair);
-    for (size_t i = 0; i < COUNT(versions); i++) {
-        struct wire wire;
-
-        open_wire(&wire, context);
-        SSL_set_min_proto_version(wire.client, versions[i]);
-        SSL_set_max_proto_version(wire.client, versions[i]);
-        CHECK(settle(&wire, NULL) == CONN_ENDED && !SSL_is_init_finished(wire.client));
-        CHECK(conn_failure(&wire.conn) && !SSL_get0_peer_certificate(wire.client));
-        close_wire(&wire);
-    }
-    tls_context_free(context);
-    tls_context_free(with_cert);
-}
-
-static void a_key_is_not_spoken_of_in_plain(void)
-{
-    struct crypto_keyring keys = ring_of("0123456789abcdef", NULL);
-    struct tls_context *context = tls_context_new_psk(&keys);
-    struct wire wire;
-    struct conn_bytes bytes;
-    char byte;
-
-    open_wire(&wire, context);
-    CHECK(send(wire.far, "GET /peer HTTP/1.1\r\n\r\n", 22, 0) == 22);
-    CHECK(conn_fill(&wire.conn, NO_LIMIT, &bytes) == CONN_PLAIN);
-    CHECK(recv(wire.far, &byte, 1, 0) < 0);
-    close_wire(&wire);
-    tls_context_free(context);
-}
-
 static void nothing_is_nothing(void)
 {
     tls_close(NULL);
@@ -1220,11 +1021,6 @@ int main(void)
     test_run("unusable files are named", unusable_files_are_named);
     test_run("days are counted", days_are_counted);
     test_run("each allocation may fail", each_allocation_may_fail);
-    test_run("a shared key secures both ways", a_shared_key_secures_both_ways);
-    test_run("a server has a ring of keys", a_server_has_a_ring_of_keys);
-    test_run("a name is no key", a_name_is_no_key);
-    test_run("nothing else is good for a key", nothing_else_is_good_for_a_key);
-    test_run("a key is not spoken of in plain", a_key_is_not_spoken_of_in_plain);
     test_run("nothing is nothing", nothing_is_nothing);
     for (const char *const *name =
              (const char *const[]){CERT, KEY, "other.pem", "otherkey.pem", "locked.pem",

@@ -649,26 +649,31 @@ static void writes_headers(void)
     }
 }
 
+static bool is_message(struct rcbuf *message, struct str bytes)
+{
+    bool good = message && str_equal((struct str){message->bytes, message->length}, bytes);
+
+    rcbuf_release(message);
+    return good;
+}
+
 static void writes_closes(void)
 {
-    char reason[124], out[WS_HEADER_MAX + WS_CONTROL_MAX];
-    size_t length;
+    char reason[124];
 
     memset(reason, 'r', sizeof reason);
-    length = ws_write_close(out, WS_CLOSE_NORMAL, (struct str){0});
-    CHECK(str_equal((struct str){out, length}, STR("\x88\x02\x03\xe8")));
-    length = ws_write_close(out, WS_CLOSE_PROTOCOL, STR("why"));
-    CHECK(str_equal((struct str){out, length}, STR("\x88\x05\x03\xeawhy")));
-    length = ws_write_close(out, 4999, STR("\xc3\xa4"));
-    CHECK(str_equal((struct str){out, length}, STR("\x88\x04\x13\x87\xc3\xa4")));
-    length = ws_write_close(out, WS_CLOSE_NO_CODE, STR("is not written"));
-    CHECK(str_equal((struct str){out, length}, STR("\x88\0")));
+    CHECK(is_message(ws_close_frame(WS_CLOSE_NORMAL, (struct str){0}), STR("\x88\x02\x03\xe8")));
+    CHECK(is_message(ws_close_frame(WS_CLOSE_PROTOCOL, STR("why")), STR("\x88\x05\x03\xeawhy")));
+    CHECK(is_message(ws_close_frame(4999, STR("\xc3\xa4")), STR("\x88\x04\x13\x87\xc3\xa4")));
+    CHECK(is_message(ws_close_frame(WS_CLOSE_NO_STATUS, STR("is not written")), STR("\x88\0")));
     for (size_t n = 122; n <= sizeof reason; n++) {
+        struct rcbuf *frame = ws_close_frame(3000, (struct str){reason, n});
         size_t written = n < 123 ? n : 123;
 
-        length = ws_write_close(out, 3000, (struct str){reason, n});
-        CHECK(length == 4 + written && out[1] == (char)(2 + written));
-        CHECK(memcmp(out + 2, "\x0b\xb8", 2) == 0 && memcmp(out + 4, reason, written) == 0);
+        CHECK(frame && frame->length == 4 + written && frame->bytes[1] == (char)(2 + written));
+        CHECK(memcmp(frame->bytes + 2, "\x0b\xb8", 2) == 0 &&
+              memcmp(frame->bytes + 4, reason, written) == 0);
+        rcbuf_release(frame);
     }
 }
 
@@ -779,14 +784,6 @@ static void reads_what_a_server_writes(void)
         buf_free(&story);
     }
     from_server = false;
-}
-
-static bool is_message(struct rcbuf *message, struct str bytes)
-{
-    bool good = message && str_equal((struct str){message->bytes, message->length}, bytes);
-
-    rcbuf_release(message);
-    return good;
 }
 
 /* 5.3, and 5.7 for the second. */

@@ -1,11 +1,11 @@
-/* test_origin.c - tests which origins a list may have, and which pages it lets in. */
-#include "origin.h"
+/* test_host.c - tests which origins a list may have, and which pages it lets in. */
+#include "host.h"
 #include "test.h"
 
 static bool is_good(const char *entry)
 {
     struct str copy = exact_copy(str_from(entry));
-    bool good = origin_is_good(copy);
+    bool good = host_origin_is_good(copy);
 
     free_copy(copy);
     return good;
@@ -81,7 +81,7 @@ static void entries_are_origins(void)
     for (size_t i = 0; i < COUNT(bad); i++)
         if (!CHECK(!is_good(bad[i])))
             printf("  %s\n", bad[i]);
-    CHECK(!origin_is_good(STR("https://shop.example\0")));
+    CHECK(!host_origin_is_good(STR("https://shop.example\0")));
 }
 
 static const struct {
@@ -169,7 +169,7 @@ static void lists_allow_origins(void)
         struct str list = exact_copy(str_from(cases[i].list));
         struct str origin = exact_copy(cases[i].origin);
 
-        if (!CHECK(origin_is_allowed(list, origin) == cases[i].allowed))
+        if (!CHECK(host_origin_is_allowed(list, origin) == cases[i].allowed))
             printf("  in case %s: %.*s\n", cases[i].list, (int)origin.length, origin.at);
         free_copy(list);
         free_copy(origin);
@@ -185,7 +185,7 @@ static void every_part_of_an_origin_is_read_safely(void)
         for (size_t to = from; to < sizeof whole; to++) {
             struct str part = exact_copy((struct str){whole + from, to - from});
 
-            CHECK(!origin_is_allowed(STR("https://a.example http://*.[a null"), part));
+            CHECK(!host_origin_is_allowed(STR("https://a.example http://*.[a null"), part));
             free_copy(part);
         }
 }

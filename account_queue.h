@@ -1,0 +1,104 @@
+/* account_queue.h - jobs that wait for the worker of account.c, shared out fairly among origins.
+ *
+ * Holds no lock: the caller does. */
+#ifndef WSPUSH_ACCOUNT_QUEUE_H
+#define WSPUSH_ACCOUNT_QUEUE_H
+
+#include "account_store.h"
+
+#define ACCOUNT_PASSWORD_MAX 256
+#define ACCOUNT_SERVED_MAX 256 /* jobs whose origins are remembered */
+
+enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN };
+
+struct account_result {
+    uint64_t request_id; /* the caller's */
+    uint32_t origin;     /* as submitted */
+    bool coalesced;      /* the outcome is that of another login with the same password */
+    enum account_job_kind kind;
+    enum account_outcome outcome;
+    char reason[ACCOUNT_REASON_MAX]; /* with ACCOUNT_UNSAVED and ACCOUNT_UNREACHABLE */
+    uint64_t generation;             /* of the account, if DONE */
+    size_t name_length;
+    char name[ACCOUNT_NAME_MAX];
+};
+
+struct account_request {
+    enum account_job_kind kind;
+    uint64_t request_id;
+    uint32_t origin;           /* a hash of the client's address: jobs are shared out by it */
+    struct str name, password; /* copied */
+    int64_t delay;             /* of a throttled login: milliseconds before it may start */
+    bool likely;               /* a login that is ACCOUNT_RECALL_LIKELY goes before others */
+};
+
+struct account_job {
+    struct fifo_link link;         /* first */
+    struct account_job *coalesced; /* the next of those that wait for the same outcome */
+    struct account_result result;
+    int64_t due;        /* os_now_ms() at which it may start; 0: now */
+    bool was_throttled; /* the same password was throttled before */
+    size_t password_length;
+    char password[ACCOUNT_PASSWORD_MAX];
+};
+
+/* Zeroed but for its limit it is empty. */
+struct account_queue {
+    struct fifo jobs;
+    size_t count, limit;
+};
+
+/* The origins of the jobs done last, a ring. Zeroed is empty. */
+struct account_served {
+    uint32_t origins[ACCOUNT_SERVED_MAX];
+    size_t count; /* of all time */
+};
+
+/* Makes a job of a request, whose name and password must not be too long. `delay` becomes `due`.
+ * NULL without memory. */
+struct account_job *account_job_new(const struct account_request *request);
+
+/* Erases and frees a job. */
+void account_job_free(struct account_job *job);
+
+static inline struct str account_job_name(const struct account_job *job)
+{
+    return (struct str){job->result.name, job->result.name_length};
+}
+
+static inline struct str account_job_password(const struct account_job *job)
+{
+    return (struct str){job->password, job->password_length};
+}
+
+/* True if both are of the same origin and name. */
+bool account_job_same_target(const struct account_job *a, const struct account_job *b);
+
+/* The first job and the one behind a job; NULL: none. */
+static inline struct account_job *account_queue_first(const struct account_queue *queue)
+{
+    return (struct account_job *)queue->jobs.first;
+}
+
+static inline struct account_job *account_queue_next(const struct account_job *job)
+{
+    return (struct account_job *)job->link.next;
+}
+
+/* Appends a job. False if the queue is full. */
+bool account_queue_push(struct account_queue *queue, struct account_job *job);
+
+/* Takes out the job after `before`, the first one if that is NULL. NULL: there is none. */
+struct account_job *account_queue_pop(struct account_queue *queue, struct account_job *before);
+
+/* Takes the oldest job that is due of the origin that was served least recently, and notes that it
+ * is served now. NULL: none is due. */
+struct account_job *account_queue_pop_fair(struct account_queue *queue,
+                                           struct account_served *served, int64_t now);
+
+/* Of a full queue, takes the newest job of the origin that has most jobs (of equals, the one served
+ * most recently) to make a slot for a job of `origin`. NULL: that would not have fewer. */
+struct account_job *account_queue_evict(struct account_queue *queue,
+                                        const struct account_served *served, uint32_t origin);
+
+#endif

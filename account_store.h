@@ -1,0 +1,73 @@
+/* account_store.h - where accounts are kept: an account's record as text, the interface of a store,
+ * and the store of a single node, a file. A cluster has a store in Redis behind the same interface.
+ *
+ * A store is used by the worker thread of account.c alone, and may wait. */
+#ifndef WSPUSH_ACCOUNT_STORE_H
+#define WSPUSH_ACCOUNT_STORE_H
+
+#include "crypto.h"
+
+#include <limits.h>
+
+#define ACCOUNT_NAME_MAX 128
+#define ACCOUNT_REASON_MAX 250
+
+enum account_outcome {
+    ACCOUNT_DONE,        /* registered and stored, or the password is right */
+    ACCOUNT_EXISTS,      /* the name is taken */
+    ACCOUNT_DENIED,      /* unknown name or wrong password: a client must not learn which */
+    ACCOUNT_UNSAVED,     /* the file could not be written, nothing has changed: see `reason` */
+    ACCOUNT_UNREACHABLE, /* the store cannot be reached, or refuses: see `reason` */
+    ACCOUNT_EVICTED,     /* not done: the queue was full, and another origin took the slot */
+    ACCOUNT_FAILED       /* OpenSSL failed, or there was no memory */
+};
+
+/* What a store has of an account besides its name. Compared as bytes. */
+struct account_record {
+    unsigned iterations; /* 0: there is no such account */
+    unsigned char salt[CRYPTO_SALT_SIZE], hash[CRYPTO_HASH_SIZE];
+};
+
+_Static_assert(sizeof(struct account_record) == 4 + CRYPTO_SALT_SIZE + CRYPTO_HASH_SIZE,
+               "no padding");
+
+/* Appends "pbkdf2-sha256 ITERATIONS SALT HASH", numbers in hex but the first. */
+bool account_record_append(struct buf *out, const struct account_record *record);
+
+/* Takes such a text and the space behind it off the front of `rest`. Returns NULL, or what is wrong
+ * with it. */
+const char *account_record_read(struct str *rest, struct account_record *record);
+
+/* The first 8 bytes of the salt's SHA-256. A password that is set again has another salt, so old
+ * tokens end. Tokens show this number, which is why it is not the salt itself. */
+uint64_t account_record_generation(const struct account_record *record);
+
+struct account_store {
+    void *state;
+    /* Appends the record of `name`. DONE, DENIED (there is none), UNREACHABLE or FAILED. NULL: all
+     * accounts are known from the start, none is looked up. */
+    enum account_outcome (*find)(void *state, struct str name, struct buf *record);
+    /* Adds a record unless there is one. DONE, EXISTS, UNSAVED, UNREACHABLE or FAILED. */
+    enum account_outcome (*add)(void *state, struct str name, struct str record);
+    /* Why the last of these was UNSAVED or UNREACHABLE, for clients to read; valid until the next
+     * call. */
+    const char *(*reason)(void *state);
+};
+
+/* The file DIRECTORY/accounts. */
+struct account_file {
+    struct account_store store; /* its `state` is this struct, which must not move */
+    char directory[PATH_MAX], path[PATH_MAX + 16];
+    bool exists;
+    char reason[ACCOUNT_REASON_MAX];
+};
+
+/* Reads the file, if there is one, and calls `load` for each account; `load` returns NULL or what
+ * is wrong with it. A last line that a crash has torn is moved to DIRECTORY/accounts.torn, and
+ * `error` says so; else `error` is empty. False: `error` says what is wrong, as FILE:LINE: TEXT. */
+bool account_file_open(struct account_file *file, const char *directory,
+                       const char *(*load)(void *argument, struct str name,
+                                           const struct account_record *record),
+                       void *argument, char *error, size_t room);
+
+#endif

@@ -1,0 +1,153 @@
+/* channel.h - the clients of this node and the channels they are subscribed to: lookups, delivery,
+ * pending notices.
+ *
+ * A system, a user and a group are all a channel: a set of clients with a name inside a system. A
+ * channel exists while it has a subscriber. Bytes to deliver come encoded: this module knows no
+ * frames, no JSON and no client ids as text.
+ * Refuses: nothing; callers check names and limits. */
+#ifndef WSPUSH_CHANNEL_H
+#define WSPUSH_CHANNEL_H
+
+#include "buf.h"
+#include "conn.h"
+#include "table.h"
+
+enum channel_kind { CHANNEL_SYSTEM, CHANNEL_USER, CHANNEL_GROUP };
+
+/* A client's end of a subscription: the channel, and where the client stands among its members. */
+struct subscription {
+    struct channel *channel;
+    uint32_t index;
+};
+
+/* A channel's end of it: the client, and where the channel stands among its subscriptions. */
+struct channel_member {
+    struct client *client;
+    uint32_t position;
+};
+
+struct channel {
+    struct fifo_link link;  /* in channels.notified */
+    struct channel *system; /* NULL for a system itself */
+    struct channel_member *members;
+    uint32_t count, hash;
+    enum channel_kind kind;
+    bool is_notified;    /* stands in channels.notified */
+    bool is_crowded;     /* the hub has logged that it has more than max_members */
+    struct fifo notices; /* pending, oldest first */
+    size_t name_length;
+    char name[];
+};
+
+struct client {
+    struct conn *conn;
+    struct subscription *subscriptions; /* the system, then the user if there is one, then groups */
+    uint32_t subscription_count;
+    bool is_excluded; /* from the send under way, or reached by it already */
+    bool is_slow;     /* on channels.slow */
+    uint8_t id_length;
+    uint64_t number;
+    struct client *next_slow;
+    int64_t connected_at; /* unix seconds */
+    struct rcbuf *extend; /* NULL is empty */
+    char id[];            /* as its peer and API callers know it */
+};
+
+/* All clients and channels of a node. Zeroed but for the seed is empty. */
+struct channels {
+    uint32_t seed;        /* keys the hashes of names: random */
+    struct table clients; /* by number */
+    struct table names;   /* channels by kind, system and name */
+    struct fifo
+        notified;        /* channels with pending notices, in turn; some may have ceased to exist */
+    struct client *slow; /* clients that a delivery found to be slow: see channel_next_slow */
+};
+
+/* A delivery: the limit of each client's queue in bytes, and what became of it: clients that it was
+ * for, and how many of them took it or were too slow. */
+struct delivery {
+    size_t limit;
+    uint64_t matched, queued, dropped;
+};
+
+static inline struct str channel_name(const struct channel *channel)
+{
+    return (struct str){channel->name, channel->name_length};
+}
+
+static inline struct str channel_client_id(const struct client *client)
+{
+    return (struct str){client->id, client->id_length};
+}
+
+/* The system that a channel is in or is. */
+static inline const struct channel *channel_system(const struct channel *channel)
+{
+    return channel->system ? channel->system : channel;
+}
+
+static inline struct str channel_extend(const struct client *client)
+{
+    const struct rcbuf *extend = client->extend;
+
+    return extend ? (struct str){extend->bytes, extend->length} : (struct str){0};
+}
+
+/* The channel of this name, NULL if there is none; `system` is NULL for a system. */
+struct channel *channel_find(const struct channels *channels, enum channel_kind kind,
+                             const struct channel *system, struct str name);
+
+/* The client with this number, or NULL. */
+struct client *channel_find_client(const struct channels *channels, uint64_t number);
+
+/* Makes a client with this number, which no other has, and an id of at most 255 bytes, and
+ * subscribes it to its system. NULL without memory: nothing has changed. */
+struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
+                                  uint64_t number, struct str id);
+
+/* Frees a client, which must have no subscription left. */
+void channel_remove_client(struct channels *channels, struct client *client);
+
+/* Subscribes a client to the channel of this name in its system, which is made if need be; *is_new
+ * tells whether it was not subscribed yet. NULL without memory: nothing has changed. */
+struct channel *channel_subscribe(struct channels *channels, struct client *client,
+                                  enum channel_kind kind, struct str name, bool *is_new);
+
+/* Takes a client off the channel at this position of its subscriptions; the last subscription and
+ * the last member move into the gaps. The channel may be empty now: then call channel_drop. */
+struct channel *channel_unsubscribe(struct client *client, uint32_t position);
+
+/* Removes a channel without members; its notices are dropped. */
+void channel_drop(struct channels *channels, struct channel *channel);
+
+/* Where a channel stands among a client's subscriptions, or their number. */
+uint32_t channel_position(const struct client *client, const struct channel *channel);
+
+/* The channel of a client's user, or NULL. */
+const struct channel *channel_user(const struct client *client);
+
+/* Moves the last subscription, a user's, behind the system's. */
+void channel_move_user(struct client *client);
+
+/* Queues bytes on a client's connection, or on all of a channel's members but the excluded ones,
+ * and adds to *sum. One whose queue costs the limit or more is slow: it gets nothing. */
+void channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
+                     struct delivery *sum);
+void channel_deliver_to_all(struct channels *channels, const struct channel *channel,
+                            struct rcbuf *bytes, struct delivery *sum);
+
+/* Takes a client off the list of slow ones; NULL at the end. Deliveries only list them: closing one
+ * changes the channels that they walk. */
+struct client *channel_next_slow(struct channels *channels);
+
+/* Keeps bytes to be delivered to a channel's members later; without memory they are dropped. */
+void channel_push_notice(struct channels *channels, struct channel *channel, struct rcbuf *bytes);
+
+/* Takes the oldest notice of the channel whose turn it is, which goes to the end of the line if it
+ * has more. The reference is the caller's then. NULL if there is none. */
+struct rcbuf *channel_next_notice(struct channels *channels, struct channel **channel);
+
+/* Frees all clients and channels; connections are left alone. */
+void channel_close(struct channels *channels);
+
+#endif

@@ -1,0 +1,51 @@
+# install.mk - `make install` and `make uninstall`, below DESTDIR.
+
+#: make install     install under PREFIX (/usr/local) and SYSCONFDIR (/etc), below DESTDIR; make uninstall
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+LOCALSTATEDIR ?= /var
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/wspush
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+
+# Without CLUSTER=1, install what was built last.
+ifneq ($(filter install,$(MAKECMDGOALS)),)
+CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
+endif
+
+# Below DOCDIR they have the folders that they have here, so that links between them hold.
+DOCUMENTS = $(sort $(wildcard *.md docs/*.md docs/*.yaml docs/img/* examples/*.*)) LICENSE config.ini \
+            $(addprefix contrib/,nginx.conf Dockerfile Dockerfile.dockerignore wspush.service wspush.logrotate)
+SETTINGS = $(SYSCONFDIR)/wspush/wspush.ini $(SYSCONFDIR)/logrotate.d/wspush
+INSTALLED = $(PREFIX)/bin/wspush $(MANDIR)/man1/wspush.1 $(MANDIR)/man5/wspush.ini.5 \
+            $(UNITDIR)/wspush.service $(SYSUSERSDIR)/wspush.conf \
+            $(addprefix $(DOCDIR)/,$(DOCUMENTS))
+
+# $(call put,FILE,PLACE) installs a file of contrib/ with the chosen paths in it.
+put = rm -f $(DESTDIR)$(2) && $(PLACES) contrib/$(1) >$(DESTDIR)$(2) && chmod 644 $(DESTDIR)$(2)
+PLACES = sed -e 's|/usr/local|$(PREFIX)|g' -e 's|/etc/|$(SYSCONFDIR)/|g' -e 's|/var/|$(LOCALSTATEDIR)/|g'
+# $(call keep,FILE) succeeds, and says so, if the file exists: settings are never overwritten.
+keep = { [ -e $(DESTDIR)$(1) ] || [ -h $(DESTDIR)$(1) ]; } && echo 'kept as it is: $(DESTDIR)$(1)'
+
+install: wspush
+	umask 022 && mkdir -p $(addprefix $(DESTDIR),$(sort $(dir $(INSTALLED) $(SETTINGS))))
+	install -m 755 wspush $(DESTDIR)$(PREFIX)/bin/wspush
+	for file in $(DOCUMENTS); do install -m 644 $$file $(DESTDIR)$(DOCDIR)/$$file || exit 1; done
+	$(call put,wspush.1,$(MANDIR)/man1/wspush.1)
+	$(call put,wspush.ini.5,$(MANDIR)/man5/wspush.ini.5)
+	$(call put,wspush.service,$(UNITDIR)/wspush.service)
+	$(call put,wspush.sysusers,$(SYSUSERSDIR)/wspush.conf)
+	@$(call keep,$(SYSCONFDIR)/logrotate.d/wspush) || { $(call put,wspush.logrotate,$(SYSCONFDIR)/logrotate.d/wspush); }
+	@$(call keep,$(SYSCONFDIR)/wspush/wspush.ini) || { umask 027 && \
+	    sed -e 's|^data_dir = .*|data_dir = $(LOCALSTATEDIR)/lib/wspush|' \
+	        -e 's|^file =.*|file = $(LOCALSTATEDIR)/log/wspush/wspush.log|' config.ini \
+	        >$(DESTDIR)$(SYSCONFDIR)/wspush/wspush.ini; }
+	@[ -n '$(DESTDIR)' ] || printf '%s\n' 'With systemd, as root:' '  systemd-sysusers' \
+	    '  chgrp wspush $(SYSCONFDIR)/wspush/wspush.ini' '  systemctl daemon-reload' \
+	    '  systemctl enable --now wspush'
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	-@rmdir $(addprefix $(DESTDIR)$(DOCDIR),/docs/img /docs /examples /contrib) $(DESTDIR)$(DOCDIR) 2>/dev/null || :
+	@echo 'left where they are: $(SETTINGS), and the data and logs in $(LOCALSTATEDIR)'

@@ -1,0 +1,131 @@
+/* server.c - a node: builds the parts, connects them, and takes them down.
+ *
+ * All parts stand in one struct and know each other by pointers that are set here; none is global,
+ * so that a test can open two servers. They are opened from the bottom up: console, pollers, hub,
+ * listener; then the cluster, which joins in the background; then the accounts, which are in the
+ * cluster's store if there is one; the loop last. They are closed in the opposite order, threads
+ * first: after that nothing writes to the wake pipe. What was not opened is zero, and closing it
+ * does nothing. */
+#include "server.h"
+
+#include "account.h"
+#include "cluster.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static bool server_open_parts(struct server *server)
+{
+    if (server->config->console && !console_open(&server->console))
+        return false;
+    server->pollers =
+        poller_open(server->wake[1], 1 + (size_t)(server->most_connections / POLLER_SLOTS));
+    return server->pollers && hub_open(&server->hub, server->config, server->log) &&
+           crypto_random(&server->api.seed, sizeof server->api.seed) &&
+           crypto_random(&server->listener.seed, sizeof server->listener.seed) &&
+           listener_open(&server->listener);
+}
+
+static bool server_open_cluster(struct server *server)
+{
+    struct cluster_options options = {.config = server->config,
+                                      .log = server->log,
+                                      .keys = server->keys,
+                                      .hub = &server->hub,
+                                      .shared = &server->shared,
+                                      .host = str_from(server->host),
+                                      .port = (unsigned)server->config->rpc_port,
+                                      .listener = server->links,
+                                      .wake = server->wake[1]};
+
+    if (!server->config->cluster)
+        return true;
+    server->context.cluster = server->api.cluster = cluster_open(&options);
+    server->context.metrics.cluster = server->context.cluster;
+    return server->context.cluster != NULL;
+}
+
+static bool server_open_accounts(struct server *server, char *error, size_t room)
+{
+    const struct account_store *store = cluster_accounts(server->context.cluster);
+    struct accounts *accounts;
+
+    accounts = store ? account_open_store(store, server->wake[1], ACCOUNT_ITERATIONS, error, room)
+                     : account_open(server->config->data_dir, server->wake[1], ACCOUNT_ITERATIONS,
+                                    error, room);
+    server->context.accounts = server->api.accounts = accounts;
+    if (accounts && error[0])
+        log_write(server->log, LOG_WARN, "accounts: a crash had torn the last line",
+                  (struct log_field[]){{.name = "repair", .text = str_from(error)}, {0}});
+    return accounts != NULL;
+}
+
+static bool server_open_loop(struct server *server)
+{
+    struct loop_options options = {.context = &server->context,
+                                   .shared = &server->shared,
+                                   .pollers = server->pollers,
+                                   .tls = server->tls,
+                                   .wake = server->wake[0],
+                                   .stops = server->stops,
+                                   .calls = server->calls};
+
+    server->loop = loop_open(&options);
+    return server->loop != NULL;
+}
+
+/* Tells the parts of each other. */
+static void server_connect(struct server *server)
+{
+    server->scope = server->config->scope;
+    server->api = (struct api){.config = server->config, .keys = server->keys, .hub = &server->hub};
+    api_open(&server->api);
+    server->listener.config = server->config;
+    server->listener.log = server->log;
+    server->context =
+        (struct session_context){.config = server->config,
+                                 .log = server->log,
+                                 .hub = &server->hub,
+                                 .api = &server->api,
+                                 .listener = &server->listener,
+                                 .console = server->config->console ? &server->console : NULL,
+                                 .metrics = {.hub = &server->hub,
+                                             .api = &server->api,
+                                             .shared = &server->shared,
+                                             .log = server->log,
+                                             .version = server->version,
+                                             .started = (int64_t)time(NULL)}};
+}
+
+bool server_open(struct server *server, char *error, size_t room)
+{
+    snprintf(error, room, "out of memory, or of threads");
+    server_connect(server);
+    if (server_open_parts(server) && server_open_cluster(server) &&
+        server_open_accounts(server, error, room) && server_open_loop(server))
+        return true;
+    server_close(server);
+    return false;
+}
+
+void server_reload(struct server *server)
+{
+    loop_reload(server->loop);
+    if (server->scope != server->config->scope)
+        cluster_republish(server->context.cluster);
+    server->scope = server->config->scope;
+}
+
+void server_close(struct server *server)
+{
+    poller_close(server->pollers);
+    account_close(server->context.accounts);
+    cluster_close(server->context.cluster);
+    if (server->loop)
+        loop_close(server->loop);
+    listener_close(&server->listener);
+    hub_close(&server->hub);
+    api_free(&server->api);
+    console_close(&server->console);
+}

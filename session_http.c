@@ -1,0 +1,596 @@
+/* session_http.c - the HTTP half of a session: requests to responses, upgrades, admission.
+ *
+ * Each state that reads requests has a function that takes what it can off the input:
+ * session_take_first (nothing of a request was there), session_take_head, session_take_body. They
+ * parse the head again each time, because a request consists of views of the bytes, which move.
+ *
+ * session_judge_head decides by the head alone whom a request is for: the admin listener, /ws, a
+ * page, or the API. Only a call that the API lets pass has its body read; every other request is
+ * answered at once, and what is sent of its body is skipped (HTTP_IDLE) or ends the connection.
+ * session_make_call has the call made, which may end in WAIT; session_send_http is where every
+ * response leaves, and where the state after it is chosen: HTTP_IDLE or, if it is the connection's
+ * last, DRAIN.
+ *
+ * An upgrade leaves HTTP for good: the peer becomes a client of the hub once its system is known,
+ * which in a cluster may take a question to the store (session_admit). */
+#include "session_http.h"
+
+#include "host.h"
+#include "os.h"
+
+#include <string.h>
+
+#define SKIP_MAX 65536 /* bytes of an unwanted body for which a connection stays */
+
+uint64_t session_request_id(const struct session *session)
+{
+    return (uint64_t)session->generation << 32 | session->index;
+}
+
+void session_enter(struct session_context *context, struct session *session,
+                   enum session_state state)
+{
+    session->state = state;
+    session->since = context->now;
+}
+
+void session_log(const struct session_context *context, const struct session *session,
+                 enum log_level level, const char *message, struct log_field *fields)
+{
+    char address[CONN_ADDRESS_MAX];
+
+    if (context->log->level > level)
+        return;
+    conn_address(&session->conn, address);
+    fields[0] = (struct log_field){.name = "remote", .text = str_from(address)};
+    log_write(context->log, level, message, fields);
+}
+
+/* --- responses ------------------------------------------------------------------------------- */
+
+/* Queues `bytes`, which are freed. */
+static void session_queue(struct session *session, struct buf *bytes)
+{
+    struct rcbuf *copy = bytes->failed ? NULL : rcbuf_copy(str_of(bytes));
+
+    buf_free(bytes);
+    if (copy)
+        conn_queue(&session->conn, copy, SIZE_MAX);
+    else
+        conn_kill(&session->conn);
+    rcbuf_release(copy);
+}
+
+/* Sends a response; `page`, if there is one, follows its head and is not copied. */
+static void session_send_http(struct session_context *context, struct session *session,
+                              struct http_response *http, struct rcbuf *page,
+                              struct response_flags flags)
+{
+    struct buf bytes = {0};
+
+    http->date = str_from(context->date);
+    http->close = flags.close || context->stopping;
+    http->keep_alive = flags.keep_alive;
+    if (context->config->idle_timeout >=
+        2000) /* a second less: else a request may meet our close */
+        http->timeout = (unsigned)(context->config->idle_timeout / 1000 - 1);
+    http->head |= flags.head;
+    http_write_response(&bytes, http);
+    session_queue(session, &bytes);
+    if (page)
+        conn_queue(&session->conn, page, SIZE_MAX);
+    memset(&session->input, 0, sizeof session->input);
+    if (session->by_proxy) /* the next request may be another client's */
+        conn_reset_address(&session->conn);
+    session_enter(context, session, http->close ? SESSION_DRAIN : SESSION_HTTP_IDLE);
+}
+
+/* Sends a response of the API and frees it. */
+static void session_send(struct session_context *context, struct session *session,
+                         struct api_response *response, struct response_flags flags)
+{
+    struct http_response http = {.status = response->status,
+                                 .body = str_of(&response->body),
+                                 .type = response->type,
+                                 .allow = response->allow,
+                                 .fields = response->fields,
+                                 .retry_after = response->retry_after};
+
+    if (response->body.failed)
+        conn_kill(&session->conn);
+    session_send_http(context, session, &http, NULL, flags);
+    buf_free(&response->body);
+}
+
+static struct session_call session_begin_call(unsigned route, struct response_flags flags)
+{
+    return (struct session_call){
+        .route = (uint16_t)route, .flags = flags, .began = (uint32_t)os_now_us()};
+}
+
+void session_send_call(struct session_context *context, struct session *session,
+                       struct session_call call, struct str path, struct api_response *response)
+{
+    uint32_t microseconds = (uint32_t)os_now_us() - call.began;
+    struct log_field fields[] = {{0},
+                                 {.name = "path", .text = path},
+                                 {.name = "status", .number = response->status},
+                                 {.name = "code", .number = response->code},
+                                 {.name = "microseconds", .number = microseconds},
+                                 {0},
+                                 {0}};
+
+    metrics_count_call(&context->metrics, call.route, response->code, microseconds);
+    if (response->system.length)
+        fields[5] = (struct log_field){.name = "system", .text = response->system};
+    session_log(context, session, LOG_DEBUG, "call", fields);
+    session_send(context, session, response, call.flags);
+}
+
+/* A limit that is exceeded is the operator's business, malformed bytes are their sender's. */
+void session_reject(struct session_context *context, struct session *session,
+                    const struct http_request *request, int status, const char *error)
+{
+    struct log_field fields[] = {{0},
+                                 {.name = "status", .number = status},
+                                 {.name = "reason", .text = str_from(error)},
+                                 {0}};
+    struct response_flags flags = {.close = true};
+    struct api_response response;
+
+    session_log(context, session, status == 413 || status == 431 ? LOG_INFO : LOG_DEBUG,
+                "request rejected", fields);
+    api_reject(&response, status, RESULT_MALFORMED, str_from(error));
+    if (request)
+        session_send_call(context, session, session_begin_call(api_route(request->path), flags),
+                          request->path, &response);
+    else
+        session_send(context, session, &response, flags);
+}
+
+static struct response_flags session_flags(const struct http_request *request)
+{
+    return (struct response_flags){.close = !request->keep_alive,
+                                   .head = str_equal(request->method, STR("HEAD")),
+                                   .keep_alive = request->minor == 0};
+}
+
+void session_send_envelope(struct session_context *context, struct session *session,
+                           struct api_response response, const char *msg,
+                           struct response_flags flags)
+{
+    hub_write_envelope(&response.body, response.code, str_from(msg), (struct str){0});
+    session_send(context, session, &response, flags);
+}
+
+/* Responds to a method that a path does not take, which is good for OPTIONS; returns the status. */
+static int session_reject_method(struct session_context *context, struct session *session,
+                                 const struct http_request *request, const char *allow,
+                                 struct response_flags flags)
+{
+    bool options = str_equal(request->method, STR("OPTIONS"));
+    struct api_response response = {.status = options ? 200 : 405,
+                                    .code = options ? RESULT_SUCCESS : RESULT_MALFORMED,
+                                    .allow = allow};
+
+    session_send_envelope(context, session, response, options ? "success" : "this path takes GET",
+                          flags);
+    return response.status;
+}
+
+static void session_reject_limit(struct session_context *context, struct session *session,
+                                 struct response_flags flags)
+{
+    flags.close = true;
+    session_send_envelope(context, session,
+                          (struct api_response){.status = 429,
+                                                .code = RESULT_LIMIT,
+                                                .retry_after = SESSION_RETRY_AFTER},
+                          "too many connections: max_connections or max_per_ip is reached", flags);
+}
+
+/* Responds to the paths that need no token: / (the console) and /healthz; and to OPTIONS /, with
+ * which proxies probe, page or no page. False: it is none of them. */
+static bool session_serve_page(struct session_context *context, struct session *session,
+                               const struct http_request *request, struct response_flags flags)
+{
+    bool root = str_equal(request->path, STR("/")),
+         health = str_equal(request->path, STR("/healthz"));
+    bool page = context->console && root;
+    bool probe = root && str_equal(request->method, STR("OPTIONS"));
+    struct http_response http;
+    struct rcbuf *body;
+
+    if ((!health && !page && !probe) || http_header_has(request, STR("Upgrade"), STR("websocket")))
+        return false;
+    if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
+        session_reject_method(context, session, request,
+                              health || page ? "GET, HEAD, OPTIONS" : "OPTIONS", flags);
+    } else if (health) {
+        session_send_envelope(context, session, (struct api_response){.status = 200}, "success",
+                              flags);
+    } else {
+        body = console_respond(context->console, request, &http);
+        session_send_http(context, session, &http, body, flags);
+    }
+    return true;
+}
+
+/* --- upgrades -------------------------------------------------------------------------------- */
+
+static void session_log_rejection(const struct session_context *context,
+                                  const struct session *session, struct str reason, unsigned code)
+{
+    struct log_field fields[] = {
+        {0}, {.name = "code", .number = code}, {.name = "reason", .text = reason}, {0}};
+
+    session_log(context, session, LOG_INFO, "client rejected", fields);
+}
+
+/* Tells an upgraded peer why it does not become a client, and closes. */
+static void session_reject_client(struct session_context *context, struct session *session,
+                                  enum result_code code, struct str why)
+{
+    bool later = code == RESULT_UNREACHABLE;
+    unsigned close_code = later ? WS_CLOSE_TRY_LATER : WS_CLOSE_POLICY;
+    struct buf text = {0};
+
+    session_log_rejection(context, session, why, close_code);
+    hub_write_envelope(&text, code, why, (struct str){0});
+    if (text.failed || !hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text)))
+        conn_kill(&session->conn);
+    buf_free(&text);
+    hub_send_close(context->hub, &session->conn, close_code,
+                   later ? STR("try again later") : STR("unknown system"));
+}
+
+/* Admits a client of this system, or asks the cluster whether it may be. */
+static void session_ask_admission(struct session_context *context, struct session *session,
+                                  struct str system)
+{
+    enum cluster_admission admission = CLUSTER_UNKNOWN;
+
+    if (system.length)
+        admission =
+            cluster_admit(context->cluster, context->accounts, system, session_request_id(session));
+    session_admit(context, session, admission, system, "out of memory");
+}
+
+/* A form writes a space as '+': asks for the name with spaces where the one as written is unknown.
+ * False if it has no '+'. */
+static bool session_admit_with_spaces(struct session_context *context, struct session *session,
+                                      struct str system)
+{
+    char name[ACCOUNT_NAME_MAX];
+    bool differs = false;
+
+    if (system.length > sizeof name)
+        return false;
+    for (size_t i = 0; i < system.length; i++) {
+        differs |= system.at[i] == '+';
+        name[i] = system.at[i];
+        if (name[i] == '+')
+            name[i] = ' ';
+    }
+    if (differs)
+        session_ask_admission(context, session, (struct str){name, system.length});
+    return differs;
+}
+
+void session_admit(struct session_context *context, struct session *session,
+                   enum cluster_admission admission, struct str system, const char *why)
+{
+    if (session->state != SESSION_OPEN || session->conn.client || session->conn.close_queued)
+        return; /* it has ended while it waited */
+    switch (admission) {
+    case CLUSTER_ADMITTED:
+        if (!hub_connect(context->hub, &session->conn, system))
+            conn_kill(&session->conn);
+        break;
+    case CLUSTER_UNKNOWN:
+        if (!session_admit_with_spaces(context, session, system))
+            session_reject_client(context, session, RESULT_UNKNOWN_SYSTEM,
+                                  system.length ? STR("systemId is not registered")
+                                                : STR("systemId is missing or malformed"));
+        break;
+    case CLUSTER_UNREACHABLE:
+        session_reject_client(context, session, RESULT_UNREACHABLE, str_from(why));
+        break;
+    case CLUSTER_ASKED:
+        break; /* a result follows; until then nothing is sent */
+    }
+}
+
+static void session_upgrade(struct session_context *context, struct session *session,
+                            const struct http_request *request, struct str key)
+{
+    char room[ACCOUNT_NAME_MAX];
+    struct buf bytes = {0}, name = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+
+    ws_write_upgrade(&bytes, key, ws_offered_protocol(request));
+    session_queue(session, &bytes);
+    conn_flush(&session->conn); /* some clients lose a frame that comes in the same segment */
+    metrics_count_handshake(&context->metrics, 101);
+    session->conn.has_response = false;
+    session->state = SESSION_OPEN;
+    session->since = SESSION_NEVER;
+    session->input.reader = (struct ws_reader){.limit = (uint32_t)context->config->max_message};
+    session->last_ping = context->now;
+    /* a name that is too long for the room is not registered */
+    if (!http_query(request->query, STR("systemId"), &name))
+        name.length = 0;
+    session_ask_admission(context, session, str_of(&name));
+}
+
+/* True if a request's Origin is missing or allowed; logs if not. */
+static bool session_allows_origin(const struct session_context *context,
+                                  const struct session *session, const struct http_request *request)
+{
+    struct str origin = {0};
+    size_t origins = http_header(request, STR("Origin"), &origin);
+    struct log_field fields[] = {
+        {0}, {.name = "origin", .text = origin.length ? origin : STR("")}, {0}};
+
+    if (!origins || (origins == 1 &&
+                     host_origin_is_allowed(str_from(context->config->allowed_origins), origin)))
+        return true;
+    session_log(context, session, LOG_INFO,
+                "client rejected: its Origin is not among allowed_origins", fields);
+    return false;
+}
+
+/* Counts the client of a proxy, from its upgrade on. False: its address has too many. */
+static bool session_count_client(struct session_context *context, struct session *session)
+{
+    const unsigned char *address = session->conn.address;
+
+    if (!session->by_proxy || listener_trusts(context->listener, address) ||
+        listener_count(context->listener, address))
+        return true;
+    listener_uncount(context->listener, address);
+    context->metrics.refused++;
+    session_log_rejection(context, session, STR("max_per_ip is reached"), 429);
+    return false;
+}
+
+/* Judges the head of GET /ws. True: upgrade, with this key. Else *response says why not. */
+static bool session_check_upgrade(struct session_context *context, struct session *session,
+                                  const struct http_request *request, struct str *key,
+                                  struct api_response *response)
+{
+    const char *unready =
+        context->stopping ? "the server is stopping" : cluster_not_ready_reason(context->cluster);
+    const char *error = NULL;
+    int status;
+
+    if (unready) {
+        api_reject(response, 503, RESULT_UNREACHABLE, str_from(unready));
+        response->retry_after = !context->stopping; /* a proxy may try another node */
+        return false;
+    }
+    status = ws_check_upgrade(request, key, &error);
+    if (!status && !session_allows_origin(context, session, request)) {
+        status = 403;
+        error = "this Origin is not among allowed_origins";
+    }
+    if (!status)
+        return true;
+    api_reject(response, status, RESULT_MALFORMED, str_from(error));
+    if (status == 426)
+        response->fields = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
+                           "Connection: Upgrade\r\n";
+    return false;
+}
+
+static void session_serve_ws(struct session_context *context, struct session *session,
+                             const struct http_request *request, struct response_flags flags)
+{
+    struct api_response response;
+    struct str key = {0};
+    int status = 429;
+
+    if (session->over_limit) {
+        session_reject_limit(context, session, flags);
+    } else if (!str_equal(request->method, STR("GET"))) {
+        status = session_reject_method(context, session, request, "GET, OPTIONS", flags);
+    } else if (!session_check_upgrade(context, session, request, &key, &response)) {
+        status = response.status;
+        session_send(context, session, &response, flags);
+    } else if (session_count_client(context, session)) {
+        session_upgrade(context, session, request, key);
+        return;
+    } else {
+        session_reject_limit(context, session, flags);
+    }
+    metrics_count_handshake(&context->metrics, status);
+}
+
+/* --- HTTP: one function for each state ------------------------------------------------------- */
+
+/* Responds to a request that is judged by its head alone. False: it is a call that may be made,
+ * and its body is to be read. */
+static bool session_serve_head(struct session_context *context, struct session *session,
+                               struct api_call *call, struct response_flags flags)
+{
+    const struct http_request *request = call->request;
+    struct session_call counted = session_begin_call(call->route, flags);
+    struct api_response response;
+
+    if (session->is_admin) {
+        metrics_respond(&context->metrics, context->leaving, request, &response);
+        session_send(context, session, &response, flags);
+    } else if (str_equal(request->path, STR("/ws"))) {
+        session_serve_ws(context, session, request, flags);
+    } else if (session->over_limit) {
+        session_reject_limit(context, session, flags);
+    } else if (!session_serve_page(context, session, request, flags)) {
+        if (api_check(context->api, call, &response))
+            return false;
+        session_send_call(context, session, counted, request->path, &response);
+    }
+    return true;
+}
+
+/* Judges a request whose head is whole. False: it has its response. The connection stays if the
+ * body, which is not read then, is short and sure to come. */
+static bool session_judge_head(struct session_context *context, struct session *session,
+                               struct api_call *call)
+{
+    const struct http_request *request = call->request;
+    struct response_flags flags = session_flags(request);
+
+    flags.close |= request->chunked || request->content_length > SKIP_MAX ||
+                   (request->expect_continue && request->content_length);
+    if (!session_serve_head(context, session, call, flags))
+        return true;
+    if (session->state == SESSION_HTTP_IDLE)
+        session->input.skip = (uint32_t)request->content_length;
+    return false;
+}
+
+/* Makes a call with its whole body. */
+static void session_make_call(struct session_context *context, struct session *session,
+                              const struct api_call *call)
+{
+    struct session_call counted = session_begin_call(call->route, session_flags(call->request));
+    struct api_response response;
+
+    if (api_handle(context->api, call, &response) == API_DONE) {
+        session_send_call(context, session, counted, call->request->path, &response);
+        return;
+    }
+    session->input.call = counted;
+    session_enter(context, session, SESSION_WAIT);
+}
+
+/* Takes the body behind the head, and makes the call if it is whole. Returns how many bytes the
+ * request used, 0 if its body is not whole. */
+static size_t session_take_content(struct session_context *context, struct session *session,
+                                   struct api_call *call, struct conn_bytes *bytes)
+{
+    const struct http_request *request = call->request;
+    size_t head = request->head_length, length = bytes->length - head;
+    size_t limit = (size_t)context->config->max_body;
+    struct http_chunks *chunks = &session->input.chunks;
+    enum http_result result = HTTP_BAD;
+    int status = 413;
+
+    if (request->chunked) {
+        result = http_read_chunks(chunks, bytes->at + head, &length, limit, &status);
+        bytes->length = head + length;
+        call->body = (struct str){bytes->at + head, chunks->length};
+    } else if (request->content_length <= limit) {
+        call->body = (struct str){bytes->at + head, (size_t)request->content_length};
+        result = length >= call->body.length ? HTTP_OK : HTTP_MORE;
+    }
+    if (result == HTTP_MORE)
+        return 0;
+    if (result == HTTP_OK) {
+        session_make_call(context, session, call);
+        return head + call->body.length;
+    }
+    session_reject(context, session, request, status,
+                   status == 413 ? "the body is longer than max_body"
+                                 : "malformed chunked body, or a trailer with a field of the head");
+    return bytes->length;
+}
+
+/* Reads a head into *request and *call. Returns false, and how many bytes were used, if it is not
+ * whole or was rejected. */
+static bool session_parse(struct session_context *context, struct session *session,
+                          struct conn_bytes *bytes, struct http_request *request,
+                          struct api_call *call, size_t *used)
+{
+    *used = 0;
+    switch (http_parse_request((struct str){bytes->at, bytes->length},
+                               (size_t)context->config->max_head, request)) {
+    case HTTP_MORE:
+        return false;
+    case HTTP_BAD:
+        session_reject(context, session, NULL, request->status, request->error);
+        *used = bytes->length;
+        return false;
+    case HTTP_OK:
+        break;
+    }
+    *call = (struct api_call){.request = request,
+                              .route = api_route(request->path),
+                              .request_id = session_request_id(session),
+                              .address = session->conn.address,
+                              .now = context->now,
+                              .unix_now = context->unix_now};
+    return true;
+}
+
+static size_t session_take_body(struct session_context *context, struct session *session,
+                                struct conn_bytes *bytes)
+{
+    struct http_request request;
+    struct api_call call;
+    size_t used;
+
+    if (!session_parse(context, session, bytes, &request, &call, &used))
+        return used;
+    return session_take_content(context, session, &call, bytes);
+}
+
+static size_t session_take_head(struct session_context *context, struct session *session,
+                                struct conn_bytes *bytes)
+{
+    struct http_request request;
+    struct api_call call;
+    struct buf interim = {0};
+    size_t used;
+    bool begun;
+
+    if (!session_parse(context, session, bytes, &request, &call, &used))
+        return used;
+    begun = bytes->length > request.head_length;
+    if (session->by_proxy)
+        listener_find_client(context->listener, &request, session->conn.address);
+    if (!session_judge_head(context, session, &call))
+        return request.head_length;
+    session_enter(context, session, SESSION_HTTP_BODY);
+    used = session_take_content(context, session, &call, bytes);
+    if (used == 0 && request.expect_continue && !begun) {
+        buf_append(&interim, STR("HTTP/1.1 100 Continue\r\n\r\n"));
+        session_queue(session, &interim);
+    }
+    return used;
+}
+
+/* True for what RFC 9112, section 2.2, forgives in front of a request, and no more. */
+static bool session_is_line_end(const struct conn_bytes *bytes)
+{
+    return bytes->at[0] == '\r' &&
+           (bytes->length == 1 || (bytes->length == 2 && bytes->at[1] == '\n'));
+}
+
+/* HTTP_NEW, HTTP_IDLE: the first bytes of a request. */
+static size_t session_take_first(struct session_context *context, struct session *session,
+                                 struct conn_bytes *bytes)
+{
+    size_t skipped = bytes->length < session->input.skip ? bytes->length : session->input.skip;
+
+    if (session->conn.queued > SESSION_OUTPUT_ENOUGH)
+        return 0;
+    session->input.skip -= (uint32_t)skipped;
+    if (skipped)
+        return skipped;
+    if (session_is_line_end(bytes))
+        return 0;
+    if (session->state == SESSION_HTTP_IDLE)
+        session->since = context->now; /* the first request's time runs from the accept */
+    session->state = SESSION_HTTP_HEAD;
+    return session_take_head(context, session, bytes);
+}
+
+size_t session_take_http(struct session_context *context, struct session *session,
+                         struct conn_bytes *bytes)
+{
+    if (session->state == SESSION_HTTP_HEAD)
+        return session_take_head(context, session, bytes);
+    if (session->state == SESSION_HTTP_BODY)
+        return session_take_body(context, session, bytes);
+    return session_take_first(context, session, bytes);
+}
