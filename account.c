@@ -662,11 +662,11 @@ void account_close(struct accounts *accounts)
 }
 
 static struct accounts *account_new(const struct account_store *store, int wake,
-                                    unsigned iterations, char *error, size_t room)
+                                    unsigned iterations, char *error, size_t size)
 {
     struct accounts *accounts = calloc(1, sizeof *accounts);
 
-    snprintf(error, room, "out of memory");
+    snprintf(error, size, "out of memory");
     if (!accounts)
         return NULL;
     pthread_mutex_init(&accounts->lock, NULL);
@@ -702,19 +702,19 @@ static const char *account_load(void *argument, struct str name,
 }
 
 struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
-                              size_t room)
+                              size_t size)
 {
-    struct accounts *accounts = account_new(NULL, wake, iterations, error, room);
+    struct accounts *accounts = account_new(NULL, wake, iterations, error, size);
 
     if (accounts &&
-        account_file_open(&accounts->file, directory, account_load, accounts, error, room))
+        account_file_open(&accounts->file, directory, account_load, accounts, error, size))
         return accounts;
     account_close(accounts);
     return NULL;
 }
 
 struct accounts *account_open_store(const struct account_store *store, int wake,
-                                    unsigned iterations, char *error, size_t room)
+                                    unsigned iterations, char *error, size_t size)
 {
-    return account_new(store, wake, iterations, error, room);
+    return account_new(store, wake, iterations, error, size);
 }

@@ -19,14 +19,14 @@
 struct accounts;
 
 /* Opens the accounts in an existing directory. Results are announced at `wake` (os_wake). New
- * passwords are hashed with `iterations`. NULL: `error` says what is wrong, cut to `room` bytes.
+ * passwords are hashed with `iterations`. NULL: `error` says what is wrong, cut to `size` bytes.
  * Else `error` is empty, or says that a torn last line was moved out of the file. */
 struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
-                              size_t room);
+                              size_t size);
 
 /* Opens the accounts of a store that nodes share; it must outlive them. */
 struct accounts *account_open_store(const struct account_store *store, int wake,
-                                    unsigned iterations, char *error, size_t room);
+                                    unsigned iterations, char *error, size_t size);
 
 /* True if a system of this name is registered here; false with a shared store. */
 bool account_exists(struct accounts *accounts, struct str name);

@@ -1,8 +1,8 @@
 /* account_store.c - where accounts are kept: records as text, and the store in a file.
  *
  * The file has a line for each account, METHOD ITERATIONS SALT HASH NAME; the name is last, for it
- * may have spaces. Lines that begin with '#' and empty ones are comments, which people may write
- * and which stay. A new account is one appended line, on the disk before its success is reported.
+ * may have spaces. Lines that begin with '#' and empty ones are comments, which may be
+ * edited and stay. A new account is one appended line, on the disk before its success is reported.
  *
  * A crash may leave a part of the last line. What looks like its name may then be a part of one,
  * so a last line without its line feed is no account: it was never reported as success. Start-up
@@ -65,14 +65,14 @@ uint64_t account_record_generation(const struct account_record *record)
 
 /* Moves what is behind the first `whole` bytes of the text out of the file. */
 static bool account_file_move_torn(const struct account_file *file, struct str text, size_t whole,
-                                   char *error, size_t room)
+                                   char *error, size_t size)
 {
     struct str torn = {text.at + whole, text.length - whole};
     int code = os_replace_file(file->directory, TORN_NAME, torn);
 
     if (!code)
         code = os_truncate_file(file->path, whole);
-    snprintf(error, room,
+    snprintf(error, size,
              code ? "%s: the last line is torn, and cannot be moved to " TORN_NAME ": %s"
                   : "%s: the last line was torn, and has been moved to " TORN_NAME,
              file->path, strerror(code));
@@ -82,7 +82,7 @@ static bool account_file_move_torn(const struct account_file *file, struct str t
 static bool account_file_load(const struct account_file *file, struct str rest,
                               const char *(*load)(void *, struct str,
                                                   const struct account_record *),
-                              void *argument, char *error, size_t room)
+                              void *argument, char *error, size_t size)
 {
     for (unsigned number = 1; rest.length; number++) {
         struct str name = str_cut(&rest, '\n');
@@ -97,7 +97,7 @@ static bool account_file_load(const struct account_file *file, struct str rest,
         if (!wrong)
             wrong = load(argument, name, &record);
         if (wrong) {
-            snprintf(error, room, "%s:%u: %s", file->path, number, wrong);
+            snprintf(error, size, "%s:%u: %s", file->path, number, wrong);
             return false;
         }
     }
@@ -134,7 +134,7 @@ static const char *account_file_reason(void *state)
 
 bool account_file_open(struct account_file *file, const char *directory,
                        const char *(*load)(void *, struct str, const struct account_record *),
-                       void *argument, char *error, size_t room)
+                       void *argument, char *error, size_t size)
 {
     struct buf text = {.limit = FILE_LIMIT};
     size_t whole;
@@ -150,11 +150,11 @@ bool account_file_open(struct account_file *file, const char *directory,
     while (whole && text.at[whole - 1] != '\n')
         whole--;
     if (code && code != ENOENT)
-        snprintf(error, room, "%s: %s", file->path, strerror(code));
+        snprintf(error, size, "%s: %s", file->path, strerror(code));
     else
-        good = account_file_load(file, (struct str){text.at, whole}, load, argument, error, room) &&
+        good = account_file_load(file, (struct str){text.at, whole}, load, argument, error, size) &&
                (whole == text.length ||
-                account_file_move_torn(file, str_of(&text), whole, error, room));
+                account_file_move_torn(file, str_of(&text), whole, error, size));
     file->exists = code == 0;
     buf_free(&text);
     return good;

@@ -68,6 +68,6 @@ struct account_file {
 bool account_file_open(struct account_file *file, const char *directory,
                        const char *(*load)(void *argument, struct str name,
                                            const struct account_record *record),
-                       void *argument, char *error, size_t room);
+                       void *argument, char *error, size_t size);
 
 #endif

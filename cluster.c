@@ -680,9 +680,13 @@ int64_t cluster_deadline(const struct cluster *cluster)
 
 bool cluster_is_idle(const struct cluster *cluster)
 {
-    /* without Redis or RabbitMQ the other nodes find this one dead, and publish its leaves */
-    return !cluster || !cluster->bus || !cluster->redis_up || !cluster->bus_up ||
-           (presence_is_idle(cluster) && bus_is_idle(cluster->bus));
+    if (!cluster || !cluster->bus)
+        return true;
+    /* without Redis or RabbitMQ the other nodes find this one dead, and publish the leaves of all
+     * records that are still there */
+    if (!cluster->redis_up || !cluster->bus_up)
+        return !presence_is_unfinished(cluster);
+    return presence_is_idle(cluster) && bus_is_idle(cluster->bus);
 }
 
 /* --- opening and closing ---------------------------------------------------------------------- */

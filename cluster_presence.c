@@ -53,6 +53,7 @@ struct presence_entry {
     bool busy;          /* an operation is under way */
     bool writes;        /* it writes the record; else it removes it */
     bool changed;       /* what is wanted has changed since it began */
+    bool in_doubt;      /* whether its record was removed is not known: the reply was lost */
     uint64_t notice_id; /* of its 1001 in flight; 0: none */
     char *bytes;        /* of all the views */
     struct str system, group, id_json, client_json, name;
@@ -72,7 +73,7 @@ struct presence_work {
     struct table by_notice; /* those whose 1001 is in flight */
     struct presence_entry *first, *last;
     struct presence_cleanup *cleanups;
-    size_t busy, queued;
+    size_t busy, queued, in_doubt;
     size_t notices; /* in flight */
     uint64_t last_id;
     int64_t retry_at; /* begin no operation before */
@@ -94,8 +95,9 @@ bool presence_open(struct cluster *cluster)
 
 /* --- entries ---------------------------------------------------------------------------------- */
 
-static void presence_free_entry(struct presence_entry *entry)
+static void presence_free_entry(struct presence_work *work, struct presence_entry *entry)
 {
+    work->in_doubt -= entry->in_doubt;
     free(entry->bytes);
     free(entry);
 }
@@ -174,7 +176,7 @@ static struct presence_entry *presence_add(struct presence_work *work,
         }
     }
     if (entry)
-        presence_free_entry(entry);
+        presence_free_entry(work, entry);
     return NULL;
 }
 
@@ -184,7 +186,7 @@ static void presence_release(struct presence_work *work, struct presence_entry *
     if (entry->busy || entry->queued || entry->notice_id)
         return;
     table_remove(&work->by_name, entry->hash, entry);
-    presence_free_entry(entry);
+    presence_free_entry(work, entry);
 }
 
 static struct presence_entry *presence_find_id(const struct table *table, uint64_t id)
@@ -275,7 +277,7 @@ static void presence_forget_all(struct presence_work *work)
     struct presence_entry *entry;
 
     while ((entry = table_walk(&work->by_name, &place)))
-        presence_free_entry(entry);
+        presence_free_entry(work, entry);
     table_free(&work->by_name);
     table_free(&work->by_id);
     table_free(&work->by_notice);
@@ -478,6 +480,11 @@ static void presence_take_result(struct cluster *cluster, struct presence_entry 
 
     if (change == REGISTRY_UNKNOWN && entry->writes && entry->known == PRESENCE_ABSENT)
         entry->known = PRESENCE_MAYBE_WRITTEN;
+    if (change != REGISTRY_NOT_DONE) {
+        work->in_doubt -= entry->in_doubt;
+        entry->in_doubt = change == REGISTRY_UNKNOWN && !entry->writes;
+        work->in_doubt += entry->in_doubt;
+    }
     if (change == REGISTRY_UNKNOWN || change == REGISTRY_NOT_DONE) {
         work->retry_at = cluster->now + PRESENCE_PAUSE;
         entry->changed = true;
@@ -581,6 +588,13 @@ int64_t presence_deadline(const struct cluster *cluster)
 bool presence_is_idle(const struct cluster *cluster)
 {
     return presence_waiting(cluster) == 0 && !cluster->presence->walking;
+}
+
+bool presence_is_unfinished(const struct cluster *cluster)
+{
+    const struct presence_work *work = cluster->presence;
+
+    return work->busy || work->in_doubt || work->notices;
 }
 
 size_t presence_waiting(const struct cluster *cluster)

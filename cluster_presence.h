@@ -47,6 +47,10 @@ int64_t presence_deadline(const struct cluster *cluster);
 /* True if all records are written and all notices have come back. */
 bool presence_is_idle(const struct cluster *cluster);
 
+/* True if records were, or may have been, removed whose 1002 has not come back: no other node can
+ * publish it any more. */
+bool presence_is_unfinished(const struct cluster *cluster);
+
 /* Records that are not what they should be, and notices that have not come back. */
 size_t presence_waiting(const struct cluster *cluster);
 

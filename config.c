@@ -37,7 +37,7 @@ enum kind {
 /* An error text that grows. */
 struct complaint {
     char *text;
-    size_t room, length;
+    size_t size, length;
 };
 
 struct key {
@@ -61,7 +61,7 @@ __attribute__((format(printf, 3, 4)))
 static bool
 config_complain(struct complaint *wrong, struct str detail, const char *format, ...)
 {
-    size_t left = wrong->room - wrong->length, more;
+    size_t left = wrong->size - wrong->length, more;
     va_list arguments;
 
     va_start(arguments, format);
@@ -139,21 +139,21 @@ static bool config_check_origins(struct str value, struct complaint *wrong)
 /* --- the keys --------------------------------------------------------------------------------- */
 
 #define AT(member) offsetof(struct config, member)
-#define ROOM(member) sizeof(((struct config *)0)->member)
+#define SIZE(member) sizeof(((struct config *)0)->member)
 #define KEY(section, name, kind, member, min, max, words, preset, check)                           \
     {                                                                                              \
         STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, 0, words, preset, check     \
     }
 #define TEXT(section, name, member, preset) CHECKED(section, name, member, 0, preset, NULL)
 #define CHECKED(section, name, member, least, preset, check)                                       \
-    KEY(section, name, KIND_TEXT, member, least, ROOM(member), NULL, preset, check)
+    KEY(section, name, KIND_TEXT, member, least, SIZE(member), NULL, preset, check)
 #define NUMBER(section, name, kind, member, min, max, preset)                                      \
     KEY(section, name, kind, member, min, max, NULL, preset, NULL)
 #define CHOICE(section, name, kind, member, words, preset)                                         \
-    KEY(section, name, kind, member, 0, ROOM(member), words, preset, NULL)
+    KEY(section, name, kind, member, 0, SIZE(member), words, preset, NULL)
 #define LISTEN(section, name, kind, host, port, preset)                                            \
     {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(host), 0, ROOM(host), AT(port), NULL, preset,  \
+        STR_INIT(section), STR_INIT(name), kind, AT(host), 0, SIZE(host), AT(port), NULL, preset,  \
             NULL                                                                                   \
     }
 
@@ -260,7 +260,7 @@ static bool config_cut_suffix(struct str *text, struct str suffix)
     return true;
 }
 
-/* A limit as people write it. */
+/* Writes a limit in its greatest unit. */
 static void config_write_amount(const struct key *key, uint64_t amount, char text[32])
 {
     size_t i = 0;
@@ -497,9 +497,9 @@ static struct str config_strip_comment(struct str text)
     return str_trim(text);
 }
 
-/* Reads what stands behind the '=': without quotes up to a comment, in quotes as it is. `room` has
- * the value if quotes are taken off. */
-static bool config_read_value(struct str text, char room[CONFIG_VALUE_MAX], struct str *value,
+/* Reads what stands behind the '=': without quotes up to a comment, in quotes as it is. `buffer`
+ * has the value if quotes are taken off. */
+static bool config_read_value(struct str text, char buffer[CONFIG_VALUE_MAX], struct str *value,
                               struct complaint *wrong)
 {
     struct str quoted = str_trim(text), behind;
@@ -514,14 +514,14 @@ static bool config_read_value(struct str text, char room[CONFIG_VALUE_MAX], stru
             (++i == quoted.length || (quoted.at[i] != '"' && quoted.at[i] != '\\')))
             i = quoted.length; /* refused below */
         else if (length++ < CONFIG_VALUE_MAX)
-            room[length - 1] = quoted.at[i];
+            buffer[length - 1] = quoted.at[i];
     }
     if (i < quoted.length) {
         behind = (struct str){quoted.at + i + 1, quoted.length - i - 1};
         if (config_strip_comment(behind).length)
             i = quoted.length;
     }
-    *value = (struct str){room, length};
+    *value = (struct str){buffer, length};
     if (i >= quoted.length)
         return config_complain(wrong, NO_DETAIL,
                                "a value that begins with a double quote must end with one; in it, "
@@ -549,7 +549,7 @@ static bool config_parse_line(struct config *config, struct str line, struct str
                               bool seen[KEY_COUNT], struct complaint *wrong)
 {
     struct str bare = config_strip_comment(line), value = line, name;
-    char room[CONFIG_VALUE_MAX];
+    char buffer[CONFIG_VALUE_MAX];
 
     if (line.at[0] == '[')
         return config_find_section(bare, section, wrong);
@@ -566,14 +566,14 @@ static bool config_parse_line(struct config *config, struct str line, struct str
         if (seen[i])
             return config_complain(wrong, name, "this key was given before: ");
         seen[i] = true;
-        return config_read_value(value, room, &value, wrong) &&
+        return config_read_value(value, buffer, &value, wrong) &&
                config_set_value(config, &keys[i], value, wrong);
     }
     return config_complain_unknown(wrong, "unknown key: ", name, *section);
 }
 
 bool config_parse(struct config *config, const char *file, struct str text, char *error,
-                  size_t room)
+                  size_t size)
 {
     bool seen[KEY_COUNT] = {false};
     struct str rest = text, section = {0};
@@ -582,7 +582,7 @@ bool config_parse(struct config *config, const char *file, struct str text, char
         rest = (struct str){rest.at + 3, rest.length - 3}; /* some editors write this mark */
     for (unsigned number = 1; rest.at; number++) {
         struct str line = str_cut(&rest, '\n');
-        struct complaint wrong = {error, room, 0};
+        struct complaint wrong = {error, size, 0};
 
         if (line.length && line.at[line.length - 1] == '\r')
             line.length--;
@@ -658,11 +658,11 @@ static bool config_complain_variable(struct str name, struct complaint *wrong)
     return false;
 }
 
-bool config_set(struct config *config, struct str name, struct str value, char *error, size_t room)
+bool config_set(struct config *config, struct str name, struct str value, char *error, size_t size)
 {
     struct str stem = name;
     const struct key *key = config_find_variable(name);
-    struct complaint wrong = {error, room, 0};
+    struct complaint wrong = {error, size, 0};
 
     if (!key && config_cut_file(&stem))
         key = config_find_variable(stem);
@@ -685,9 +685,9 @@ static bool config_is_live(const struct key *key)
            key->offset == AT(allowed_origins);
 }
 
-/* A value as text that config_set_value takes: a text itself, others written to `room`. */
+/* A value as text that config_set_value takes: a text itself, others written to `buffer`. */
 static const char *config_write_value(const struct config *config, const struct key *key,
-                                      char room[CONFIG_VALUE_MAX])
+                                      char buffer[CONFIG_VALUE_MAX])
 {
     const void *at = (const char *)config + key->offset;
     struct str rest = str_from(key->words);
@@ -699,13 +699,14 @@ static const char *config_write_value(const struct config *config, const struct 
     case KIND_SECRET:
         return at;
     case KIND_REGISTER:
-        snprintf(room, CONFIG_VALUE_MAX, "%d:%s", config->registration, config->register_key);
-        return room;
+        snprintf(buffer, CONFIG_VALUE_MAX, "%d:%s", config->registration, config->register_key);
+        return buffer;
     case KIND_ADMIN:
     case KIND_LISTEN:
         memcpy(&number, (const char *)config + key->port_offset, sizeof number);
-        snprintf(room, CONFIG_VALUE_MAX, "[%s]:%llu", (const char *)at, (unsigned long long)number);
-        return room;
+        snprintf(buffer, CONFIG_VALUE_MAX, "[%s]:%llu", (const char *)at,
+                 (unsigned long long)number);
+        return buffer;
     case KIND_WORD:
         if (key->max == sizeof(bool))
             word = *(const bool *)at;
@@ -714,18 +715,18 @@ static const char *config_write_value(const struct config *config, const struct 
         for (unsigned i = 0; i < word; i++)
             str_cut(&rest, ' ');
         rest = str_cut(&rest, ' ');
-        config_copy_text(rest, room);
-        return room;
+        config_copy_text(rest, buffer);
+        return buffer;
     default:
         memcpy(&number, at, sizeof number);
     }
     if (key->kind == KIND_SECONDS && number % 1000)
-        snprintf(room, CONFIG_VALUE_MAX, "%llu.%03u", (unsigned long long)number / 1000,
+        snprintf(buffer, CONFIG_VALUE_MAX, "%llu.%03u", (unsigned long long)number / 1000,
                  (unsigned)(number % 1000));
     else
-        snprintf(room, CONFIG_VALUE_MAX, "%llu",
+        snprintf(buffer, CONFIG_VALUE_MAX, "%llu",
                  (unsigned long long)(key->kind == KIND_SECONDS ? number / 1000 : number));
-    return room;
+    return buffer;
 }
 
 bool config_next_change(const struct config *from, const struct config *to, size_t *place,
@@ -734,15 +735,15 @@ bool config_next_change(const struct config *from, const struct config *to, size
     while (*place < KEY_COUNT) {
         const struct key *key = &keys[(*place)++];
 
-        change->from = config_write_value(from, key, change->rooms[0]);
-        change->to = config_write_value(to, key, change->rooms[1]);
+        change->from = config_write_value(from, key, change->texts[0]);
+        change->to = config_write_value(to, key, change->texts[1]);
         if (strcmp(change->from, change->to) == 0)
             continue;
         change->section = key->section;
         change->name = key->name;
         change->live = config_is_live(key);
         if (!change->live) { /* it may be a secret */
-            memset(change->rooms, 0, sizeof change->rooms);
+            memset(change->texts, 0, sizeof change->texts);
             change->from = change->to = "";
         }
         return true;
@@ -752,11 +753,11 @@ bool config_next_change(const struct config *from, const struct config *to, size
 
 void config_adopt(struct config *into, const struct config *from)
 {
-    char room[CONFIG_VALUE_MAX], text[200];
+    char buffer[CONFIG_VALUE_MAX], text[200];
     struct complaint wrong = {text, sizeof text, 0};
 
     for (size_t i = 0; i < KEY_COUNT; i++)
         if (config_is_live(&keys[i]))
-            config_set_value(into, &keys[i], str_from(config_write_value(from, &keys[i], room)),
+            config_set_value(into, &keys[i], str_from(config_write_value(from, &keys[i], buffer)),
                              &wrong);
 }

@@ -86,18 +86,18 @@ struct config {
 /* Sets every key to its default. */
 void config_defaults(struct config *config);
 
-/* Reads INI text over what `config` holds. False: `error` is "FILE:LINE: TEXT", cut to `room`
+/* Reads INI text over what `config` holds. False: `error` is "FILE:LINE: TEXT", cut to `size`
  * bytes, and `config` must not be used. Errors are unknown sections and keys, keys given twice, and
  * values of the wrong kind or out of range. */
 bool config_parse(struct config *config, const char *file, struct str text, char *error,
-                  size_t room);
+                  size_t size);
 
 /* True if `name` is a variable WSPUSH_SECTION_KEY_FILE: it names a file that has the value. */
 bool config_names_file(struct str name);
 
 /* Sets one key: `name` is a variable WSPUSH_SECTION_KEY, with or without _FILE, `value` the value.
  * False: as config_parse, with the variable's name for FILE:LINE. */
-bool config_set(struct config *config, struct str name, struct str value, char *error, size_t room);
+bool config_set(struct config *config, struct str name, struct str value, char *error, size_t size);
 
 #define CONFIG_VALUE_MAX 2048
 
@@ -106,7 +106,7 @@ struct config_change {
     struct str section, name;
     bool live;             /* a running server takes it up: see config_adopt */
     const char *from, *to; /* if live: the values. Valid as long as all three structs */
-    char rooms[2][CONFIG_VALUE_MAX];
+    char texts[2][CONFIG_VALUE_MAX];
 };
 
 /* Finds the next key that differs, from *place on (start with 0). False at the end. */

@@ -1,4 +1,18 @@
-/* conn.c - one socket, plain or TLS: capped input, a queue of shared messages out, flush, kill. */
+/* conn.c - one socket, plain or TLS: limited input, a send queue of shared messages, flush, kill.
+ *
+ * Input: a read goes to the shared scratch buffer, behind a copy of what was kept before, as long
+ * as that is little. The user of the input keeps what it could not use (conn_keep). A long message
+ * that comes in many pieces is read straight into the connection's own buffer instead, and not
+ * moved.
+ *
+ * Output: messages are shared bytes, in a queue whose first entry is in struct conn and whose
+ * others are in a ring that exists while there are any. So a push to an idle client allocates
+ * nothing. A flush writes up to 64 messages per writev, or packs them into TLS records, until the
+ * socket takes no more; then want_write is set and POLLOUT continues. A queue's cost counts memory,
+ * not payload alone; shared->buffered counts each message once, however many queues hold it.
+ *
+ * Invariant: a connection with new output, or one that broke, is in one of the two dirty lists,
+ * from which the loop flushes. Only the loop's thread touches a connection. */
 #include "conn.h"
 
 #include <arpa/inet.h>
@@ -11,8 +25,8 @@
 #include <unistd.h>
 
 #define VECTORS 64
-#define RING_MIN 8       /* slots of a new ring: a power of two */
-#define COPIED_MOST 4096 /* bytes of kept input up to which they are copied before the new ones */
+#define RING_MIN 8    /* slots of a new ring: a power of two */
+#define COPY_MAX 4096 /* bytes of kept input up to which they are copied to the scratch buffer */
 
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
 {
@@ -81,9 +95,9 @@ void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
         text[0] = '\0';
 }
 
-static enum conn_status conn_receive_secure(struct conn *conn, char *at, size_t room, size_t *count)
+static enum conn_status conn_receive_secure(struct conn *conn, char *at, size_t size, size_t *count)
 {
-    switch (tls_read(conn->tls, at, room, count)) {
+    switch (tls_read(conn->tls, at, size, count)) {
     case TLS_DONE:
         return CONN_READY;
     case TLS_WANTS_WRITE:
@@ -101,12 +115,12 @@ static enum conn_status conn_receive_secure(struct conn *conn, char *at, size_t 
     return CONN_ENDED;
 }
 
-static enum conn_status conn_receive_plain(struct conn *conn, char *at, size_t room, size_t *count)
+static enum conn_status conn_receive_plain(struct conn *conn, char *at, size_t size, size_t *count)
 {
     ssize_t n;
 
     do
-        n = recv(conn->fd, at, room, 0);
+        n = recv(conn->fd, at, size, 0);
     while (n < 0 && errno == EINTR);
     if (n > 0) {
         *count = (size_t)n;
@@ -117,10 +131,10 @@ static enum conn_status conn_receive_plain(struct conn *conn, char *at, size_t r
     return CONN_ENDED;
 }
 
-static enum conn_status conn_receive(struct conn *conn, char *at, size_t room, size_t *count)
+static enum conn_status conn_receive(struct conn *conn, char *at, size_t size, size_t *count)
 {
-    enum conn_status status = conn->tls ? conn_receive_secure(conn, at, room, count)
-                                        : conn_receive_plain(conn, at, room, count);
+    enum conn_status status = conn->tls ? conn_receive_secure(conn, at, size, count)
+                                        : conn_receive_plain(conn, at, size, count);
 
     conn->shared->received += *count;
     return status;
@@ -143,7 +157,7 @@ static void conn_drop_input(struct conn *conn)
     conn->input = NULL;
 }
 
-/* Reads into the scratch buffer, behind a copy of what was kept. */
+/* Reads into the scratch buffer, behind a copy of the `kept` bytes. */
 static enum conn_status conn_fill_scratch(struct conn *conn, size_t kept, struct conn_bytes *bytes)
 {
     char *scratch = conn->shared->scratch;
@@ -160,7 +174,7 @@ static enum conn_status conn_fill_scratch(struct conn *conn, size_t kept, struct
     return status;
 }
 
-/* Room for so many more bytes behind the input kept; false without memory. */
+/* Makes space for `more` bytes behind the kept input; false without memory. */
 static bool conn_reserve_input(struct conn *conn, size_t more)
 {
     size_t before = conn->input->capacity;
@@ -179,10 +193,10 @@ enum conn_status conn_fill(struct conn *conn, size_t limit, struct conn_bytes *b
     *bytes = conn_kept(conn);
     if (conn->broken || bytes->length >= limit)
         return CONN_ENDED;
-    /* little is kept: copying it is cheap, and reads stay large without a large buffer */
-    if (bytes->length <= COPIED_MOST)
+    /* copying a little is cheap, and reads stay large without a large buffer */
+    if (bytes->length <= COPY_MAX)
         return conn_fill_scratch(conn, bytes->length, bytes);
-    /* a record comes whole: the last one may pass the limit, and ends the connection then */
+    /* TLS hands over whole records: the last one may pass the limit, which ends the connection */
     input->limit = limit < SIZE_MAX - least ? limit + least - 1 : limit;
     if (input->capacity - input->length < least && !conn_reserve_input(conn, least))
         return CONN_ENDED;
@@ -201,7 +215,7 @@ void conn_keep(struct conn *conn, struct conn_bytes rest)
         return;
     }
     if (input) {
-        if (rest.at != input->at) /* a large body comes in many pieces: it is not moved for each */
+        if (rest.at != input->at) /* a body that comes in many pieces is not moved for each */
             memmove(input->at, rest.at, rest.length);
         input->length = rest.length;
         return;
@@ -311,7 +325,7 @@ static void conn_hold(struct conn *conn, struct rcbuf *message)
         conn->shared->buffered += message->length + CONN_MESSAGE_COST;
 }
 
-/* The opposite, but for the bytes that have left, which are counted when they leave. */
+/* The opposite, but for `queued` and `waiting`, which are counted as bytes leave. */
 static void conn_release(struct conn *conn, struct rcbuf *message)
 {
     if (--message->queues == 0)
@@ -345,7 +359,8 @@ bool conn_queue(struct conn *conn, struct rcbuf *message, size_t limit)
     return true;
 }
 
-/* Finds a pong that waits for a peer who does not read, and has not begun to leave; else NULL. */
+/* Finds a pong that is queued for a peer that does not read, and has not begun to leave; or NULL.
+ */
 static struct rcbuf **conn_find_pong(struct conn *conn)
 {
     if (!conn->want_write)
@@ -397,7 +412,7 @@ static void conn_drop_first(struct conn *conn)
     conn->first = conn->ring ? conn_take(conn, true) : NULL;
 }
 
-/* Takes bytes that have left off the front of the queue. */
+/* Takes `count` bytes, which have left, off the front of the queue. */
 static void conn_account_for(struct conn *conn, size_t count)
 {
     conn->queued -= (uint32_t)count;
@@ -411,7 +426,7 @@ static void conn_account_for(struct conn *conn, size_t count)
     conn->sent = (uint32_t)count;
 }
 
-/* The front of the queue as one record: many small messages share its overhead. */
+/* Writes the front of the queue as one TLS record: many small messages share its overhead. */
 static enum tls_status conn_write_record(struct conn *conn, size_t *count)
 {
     char *record = conn->shared->record;
@@ -446,7 +461,7 @@ static void conn_flush_secure(struct conn *conn)
         case TLS_WANTS_WRITE:
             conn->want_write = true;
             break;
-        default: /* the handshake was over before anything was queued: nothing is to be read for */
+        default: /* nothing is queued before the handshake is done, so TLS never waits for input */
             conn_kill(conn);
         }
     }
@@ -512,7 +527,7 @@ void conn_drop_queue(struct conn *conn)
     conn->shared->waiting += conn->queued;
 }
 
-/* The input stays: its user may be what broke the connection. */
+/* The input stays: the caller may be in the middle of using it. */
 static void conn_break_off(struct conn *conn)
 {
     conn->broken = true;
@@ -526,7 +541,7 @@ void conn_kill(struct conn *conn)
         return;
     conn_break_off(conn);
     shutdown(conn->fd, SHUT_RDWR);
-    conn_mark_dirty(conn); /* whoever goes through the dirty ones sees that it broke */
+    conn_mark_dirty(conn); /* the loop sees that it broke */
 }
 
 void conn_finish(struct conn *conn)

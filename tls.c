@@ -105,7 +105,7 @@ static int tls_find_disorder(SSL_CTX *ssl)
     return 0;
 }
 
-static bool tls_load(SSL_CTX *ssl, const char *cert, const char *key, char *error, size_t room)
+static bool tls_load(SSL_CTX *ssl, const char *cert, const char *key, char *error, size_t size)
 {
     const char *file = cert;
     bool good = SSL_CTX_use_certificate_chain_file(ssl, cert) == 1;
@@ -117,26 +117,26 @@ static bool tls_load(SSL_CTX *ssl, const char *cert, const char *key, char *erro
                SSL_CTX_check_private_key(ssl) == 1;
     }
     if (!good) {
-        snprintf(error, room, "%s: %s", file, tls_first_reason());
+        snprintf(error, size, "%s: %s", file, tls_first_reason());
         return false;
     }
     wrong = tls_find_disorder(ssl);
     if (wrong)
-        snprintf(error, room, "%s: certificate %d has not issued the one before it", cert, wrong);
+        snprintf(error, size, "%s: certificate %d has not issued the one before it", cert, wrong);
     return !wrong;
 }
 
-struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t room)
+struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t size)
 {
     struct tls_context *context = calloc(1, sizeof *context);
 
-    snprintf(error, room, "out of memory");
+    snprintf(error, size, "out of memory");
     if (!context)
         return NULL;
     ERR_clear_error();
     context->ssl = SSL_CTX_new(TLS_server_method());
     if (context->ssl && tls_configure(context->ssl) &&
-        tls_load(context->ssl, cert, key, error, room)) {
+        tls_load(context->ssl, cert, key, error, size)) {
         tls_context_set_modes(context);
         return context;
     }
@@ -183,7 +183,7 @@ bool tls_is_opening(const struct tls *tls)
 }
 
 /* A callback of the BIO: fails a read with which a handshake would exceed TLS_HANDSHAKE_MAX. */
-static long tls_limit_handshake(BIO *bio, int operation, const char *at, size_t room, int argument,
+static long tls_limit_handshake(BIO *bio, int operation, const char *at, size_t size, int argument,
                                 long number, int result, size_t *count)
 {
     struct tls *tls = (void *)BIO_get_callback_arg(bio);
@@ -193,7 +193,7 @@ static long tls_limit_handshake(BIO *bio, int operation, const char *at, size_t 
     (void)number;
     (void)count;
     if (operation != BIO_CB_READ || !tls_is_opening(tls) ||
-        BIO_number_read(bio) + room <= TLS_HANDSHAKE_MAX)
+        BIO_number_read(bio) + size <= TLS_HANDSHAKE_MAX)
         return result;
     tls->reason = "the handshake is too long";
     return 0;
@@ -237,11 +237,11 @@ static enum tls_status tls_explain(struct tls *tls)
     }
 }
 
-enum tls_status tls_read(struct tls *tls, char *at, size_t room, size_t *count)
+enum tls_status tls_read(struct tls *tls, char *at, size_t size, size_t *count)
 {
     *count = 0;
     ERR_clear_error();
-    return SSL_read_ex(tls->ssl, at, room, count) == 1 ? TLS_DONE : tls_explain(tls);
+    return SSL_read_ex(tls->ssl, at, size, count) == 1 ? TLS_DONE : tls_explain(tls);
 }
 
 enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t *count)

@@ -27,8 +27,8 @@ struct tls {
 };
 
 /* Loads a chain of certificates, the server's own first, and its private key, both PEM. NULL:
- * `error` says what is wrong with which file, cut to `room` bytes. */
-struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t room);
+ * `error` says what is wrong with which file, cut to `size` bytes. */
+struct tls_context *tls_context_new(const char *cert, const char *key, char *error, size_t size);
 
 /* Replaces the key of tickets if it is a day old. Call now and then, with the unix time. Older
  * tickets are no longer accepted: their clients do a full handshake. Without random bytes there are
@@ -58,9 +58,9 @@ enum tls_status {
     TLS_ENDED        /* closed by the peer, or failed: see tls_reason */
 };
 
-/* Reads at most one record's content. With room for TLS_RECORD_MAX bytes nothing is left behind
+/* Reads at most one record's content. With size for TLS_RECORD_MAX bytes nothing is left behind
  * that poll() would not report. */
-enum tls_status tls_read(struct tls *tls, char *at, size_t room, size_t *count);
+enum tls_status tls_read(struct tls *tls, char *at, size_t size, size_t *count);
 
 /* Writes up to TLS_RECORD_MAX bytes as one record. If the socket did not take it, the next call
  * must begin with the same bytes, at any address: see tls_pending. */

@@ -196,6 +196,39 @@ replace() {
     done
 }
 
+# incarnation NODE: prints it.
+incarnation() {
+    redis SMEMBERS wspush:nodes | sed -n "s|^127.0.0.1:${NODE_RPC[$1]}/||p"
+}
+
+# With a silent Redis both wait for its clock, and get it in the same moment. A node that was not listed when the
+# other one joined must be found at once, not with the next heartbeat (a third of node_ttl).
+together() {
+    local begin apart
+    for _ in 1 2 3 4 5; do
+        configure_node a cluster.node_ttl=30
+        configure_node b cluster.node_ttl=30
+        freeze_redis
+        launch_node a
+        launch_node b
+        wait_for node_says a 'is listening'
+        wait_for node_says b 'is listening'
+        sleep 0.2
+        thaw_redis
+        await_node a 'joined the cluster' 'RabbitMQ is connected' &&
+            await_node b 'joined the cluster' 'RabbitMQ is connected'
+        begin=${EPOCHREALTIME/[.,]/}
+        reach 'nodes that join together' a b
+        expect_time 'nodes that join together: they are linked at once' 0 3000 \
+            $(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
+        apart=$(($(incarnation a) - $(incarnation b)))
+        stop_node a
+        stop_node b
+        [ "${apart#-}" -gt 5 ] || break
+    done
+    expect 'nodes that join together: within 5 ms' 0 "$((${apart#-} > 5))"
+}
+
 three_nodes() {
     local node
     for node in a b c; do
@@ -274,6 +307,7 @@ forwarder
 start_node a
 strangers
 stop_node a
+together
 three_nodes
 at a
 rotation

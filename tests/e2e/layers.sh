@@ -76,6 +76,7 @@ limit throttle buckets
 wspush main
 account_store account
 account_queue account
+session_http session
 cluster_wire msg node hello
 cluster_lookup resolver
 cluster_stream bus slots

@@ -260,7 +260,7 @@ server {
     expect 'calls of the API are not counted' '200 200 200 200 200 ' \
         "$(for i in 1 2 3 4 5; do PORT=$AT call "${LIST[@]}" >/dev/null; echo -n "$(status) "; done)"
     expect 'the log says so' 2 \
-        "$(grep -c 'info client turned away remote="127.0.0.[12]" code=429 reason="max_per_ip is reached"' "$DIR/log")"
+        "$(grep -c 'info client rejected remote="127.0.0.[12]" code=429 reason="max_per_ip is reached"' "$DIR/log")"
     release
     wait_for again "${STRANGER[@]}"
     expect 'a place that is free again is given again' 0 $?

@@ -109,9 +109,9 @@ counted() {
     expect 'a body that is too long is in the log' 1 \
         "$(grep -c 'debug call path="/api/send_to_client" status=413 code=-1 ' "$DIR/log")"
     expect 'as a limit, at the level that is the default' 1 \
-        "$(grep -c 'info request refused remote="127.0.0.1" status=413 reason="the body is longer than max_body"' "$DIR/log")"
+        "$(grep -c 'info request rejected remote="127.0.0.1" status=413 reason="the body is longer than max_body"' "$DIR/log")"
     expect 'and so is what is no request' 2 \
-        "$(grep -c 'debug request refused remote="127.0.0.1" status=400 reason="' "$DIR/log")"
+        "$(grep -c 'debug request rejected remote="127.0.0.1" status=400 reason="' "$DIR/log")"
     becomes 'api_requests_total{route="other",code="-1"}' 3 # with the two above
     becomes 'api_request_duration_seconds_count{route="/api/login"}' 3
     becomes 'api_request_duration_seconds_bucket{route="/api/login",le="+Inf"}' 3

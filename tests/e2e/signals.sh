@@ -143,7 +143,7 @@ origins() {
     hang_up
     expect 'allowed_origins' '403 101' "$(upgrade https://a.example) $(upgrade https://b.example)"
     expect_match 'who is refused is in the log, escaped' \
-        '*info client turned away: its Origin is not among allowed_origins remote="127.0.0.1" origin="https://a.example\\"\\xff"' \
+        '*info client rejected: its Origin is not among allowed_origins remote="127.0.0.1" origin="https://a.example\\"\\xff"' \
         "$(upgrade $'https://a.example"\xff' >/dev/null; grep 'not among' "$DIR/log" | tail -n 1)"
     change websocket allowed_origins 'https://b.example:443/ https://*.c.example:8443, null'
     hang_up
@@ -295,8 +295,8 @@ text_log() {
     expect_match 'one that was lost' '* info client lost *code=1006 reason="closed by the peer" seconds=*' "$(grep code=1006 "$DIR/log")"
     expect_match 'one that closed by itself' '* info client closed *code=1000 reason="closed by the client" seconds=*' \
         "$(grep 'closed by the client' "$DIR/log")"
-    expect_match 'one that was not let in' '* info client turned away remote="127.0.0.1" code=1008 reason="systemId is not registered"' \
-        "$(grep 'turned away' "$DIR/log")"
+    expect_match 'one that was not let in' '* info client rejected remote="127.0.0.1" code=1008 reason="systemId is not registered"' \
+        "$(grep "client rejected" "$DIR/log")"
     expect_match 'one that the server sent away' '* info client closed *code=1001 reason="going away" seconds=*' "$(grep 'going away' "$DIR/log")"
 }
 

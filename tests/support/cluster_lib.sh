@@ -84,14 +84,15 @@ rabbit_tool() {
     command -v "$1"
 }
 
-# rabbit_run NAME [ARGUMENT...]: becomes a script of RabbitMQ, which sees nothing of the system's.
+# rabbit_run NAME [ARGUMENT...]: becomes a script of RabbitMQ, which sees nothing of the system's. A test with more
+# nodes of RabbitMQ names one in $RABBIT_NODE.
 rabbit_run() {
-    local tool base=$DIR/rabbit loopback='-kernel inet_dist_use_interface {127,0,0,1}'
+    local tool base=$DIR/${RABBIT_NODE:-rabbit} loopback='-kernel inet_dist_use_interface {127,0,0,1}'
     tool=$(rabbit_tool "$1")
     shift
     exec env -i PATH="$PATH" LANG=C.UTF-8 HOME="$base" \
         ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$EPMD_PORT" \
-        RABBITMQ_NODENAME=test@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 \
+        RABBITMQ_NODENAME="${RABBIT_NODE:-rabbit}@localhost" RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 \
         RABBITMQ_NODE_PORT="$RABBIT_PORT" RABBITMQ_DIST_PORT="$RABBIT_DIST_PORT" \
         RABBITMQ_MNESIA_BASE="$base/mnesia" RABBITMQ_LOG_BASE="$base/log" \
         RABBITMQ_CONF_ENV_FILE="$base/none.env" RABBITMQ_CONFIG_FILE="$base/none" \

@@ -528,6 +528,33 @@ static void it_is_cleaned_up_when_something_is_untold(void)
     }
 }
 
+/* A record may be removed, and the reply lost: nobody else can publish its 1002, so the node waits
+ * for Redis, and then for the notice. */
+static void it_waits_for_what_only_it_can_tell(void)
+{
+    fake_start(1);
+    fake_arrive(0, "shop");
+    fake_put_into(0, "g");
+    fake_settle();
+    fake_depart(0);
+    fake_serve();
+    fake_registry_event(REGISTRY_WAITING, "no reply");
+    CHECK(!cluster_is_idle(fake.cluster));
+    fake_written(REGISTRY_UNKNOWN);
+    CHECK(!cluster_is_idle(fake.cluster));
+    fake_registry_event(REGISTRY_RECONNECTED, "");
+    fake_wait(100);
+    fake_written(REGISTRY_UNCHANGED);
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
+    CHECK(!cluster_is_idle(fake.cluster)); /* its 1002 was published, and may be lost */
+    fake_bus_event(BUS_UP, STR(""));
+    fake_return_all();
+    fake_settle();
+    CHECK(cluster_is_idle(fake.cluster));
+    fake_end();
+}
+
 /* --- scarce memory ---------------------------------------------------------------------------- */
 
 void *__real_malloc(size_t size);
@@ -759,6 +786,7 @@ int main(void)
     test_run("figures_are_counted", figures_are_counted);
     test_run("ids_belong_to_one_life", ids_belong_to_one_life);
     test_run("it_leaves_when_all_is_told", it_leaves_when_all_is_told);
+    test_run("it_waits_for_what_only_it_can_tell", it_waits_for_what_only_it_can_tell);
     test_run("it_is_cleaned_up_when_something_is_untold",
              it_is_cleaned_up_when_something_is_untold);
     test_run("without_memory_all_are_told_once", without_memory_all_are_told_once);

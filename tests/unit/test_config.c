@@ -1181,7 +1181,7 @@ static bool is_the_change(size_t i, const struct config_change *change, bool bac
         return false;
     if (!from) /* what is not told is nowhere: it may be a secret */
         return !change->from[0] && !change->to[0] &&
-               is_empty(change->rooms[0], sizeof change->rooms);
+               is_empty(change->texts[0], sizeof change->texts);
     return strcmp(change->from, back ? to : from) == 0 && strcmp(change->to, back ? from : to) == 0;
 }
 
@@ -1295,7 +1295,7 @@ static void another_secret_is_a_change(void)
     CHECK(parse_key("auth", "register", STR("key:one"), &before, error));
     CHECK(parse_key("auth", "register", STR("key:two"), &after, error));
     CHECK(config_next_change(&before, &after, &place, &change) && !change.live);
-    CHECK(is_empty(change.rooms[0], sizeof change.rooms));
+    CHECK(is_empty(change.texts[0], sizeof change.texts));
     CHECK(!config_next_change(&before, &after, &place, &change));
 }
 
