@@ -1,7 +1,7 @@
 /* api.h - an HTTP request to a checked command to a JSON response.
  *
- * Every call is answered with the envelope {"code":…,"msg":…,"data":…}; what the contract (API.md)
- * does not allow is rejected with a message that names the field or the limit. */
+ * Every call is answered with the envelope {"code":…,"msg":…,"data":…}; what the contract
+ * (docs/api.md) does not allow is rejected with a message that names the field or the limit. */
 #ifndef WSPUSH_API_H
 #define WSPUSH_API_H
 

@@ -56,7 +56,7 @@ static bool session_ends_quietly(const struct session *session, const char *reas
 static void session_end(struct session_context *context, struct session *session,
                         const char *reason)
 {
-    struct log_field fields[] = {{0},
+    struct log_field fields[] = {{.name = "remote"},
                                  {.name = "reason", .text = str_from(reason)},
                                  {.name = "milliseconds", .number = context->now - session->opened},
                                  {0}};
@@ -250,7 +250,8 @@ static void session_read_end(struct session_context *context, struct session *se
 bool session_wants_input(const struct session *session)
 {
     return session->state != SESSION_WAIT && session->state != SESSION_FLUSH &&
-           session->state != SESSION_DEAD && !session->conn.tls_wants_write && !session->over_budget &&
+           session->state != SESSION_DEAD && !session->conn.tls_wants_write &&
+           !session->over_budget &&
            (session->state > SESSION_HTTP_BODY || session->conn.queued <= SESSION_OUTPUT_ENOUGH);
 }
 

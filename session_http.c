@@ -42,7 +42,9 @@ void session_log(const struct session_context *context, const struct session *se
     if (context->log->level > level)
         return;
     conn_address(&session->conn, address);
-    fields[0] = (struct log_field){.name = "remote", .text = str_from(address)};
+    for (struct log_field *field = fields; field->name; field++)
+        if (strcmp(field->name, "remote") == 0)
+            field->text = str_from(address);
     log_write(context->log, level, message, fields);
 }
 
@@ -112,11 +114,11 @@ void session_send_call(struct session_context *context, struct session *session,
                        struct session_call call, struct str path, struct api_response *response)
 {
     uint32_t microseconds = (uint32_t)os_now_us() - call.began;
-    struct log_field fields[] = {{0},
-                                 {.name = "path", .text = path},
+    struct log_field fields[] = {{.name = "path", .text = path},
                                  {.name = "status", .number = response->status},
                                  {.name = "code", .number = response->code},
                                  {.name = "microseconds", .number = microseconds},
+                                 {.name = "remote"},
                                  {0},
                                  {0}};
 
@@ -131,7 +133,7 @@ void session_send_call(struct session_context *context, struct session *session,
 void session_reject(struct session_context *context, struct session *session,
                     const struct http_request *request, int status, const char *error)
 {
-    struct log_field fields[] = {{0},
+    struct log_field fields[] = {{.name = "remote"},
                                  {.name = "status", .number = status},
                                  {.name = "reason", .text = str_from(error)},
                                  {0}};
@@ -221,8 +223,10 @@ static bool session_serve_page(struct session_context *context, struct session *
 static void session_log_rejection(const struct session_context *context,
                                   const struct session *session, struct str reason, unsigned code)
 {
-    struct log_field fields[] = {
-        {0}, {.name = "code", .number = code}, {.name = "reason", .text = reason}, {0}};
+    struct log_field fields[] = {{.name = "remote"},
+                                 {.name = "code", .number = code},
+                                 {.name = "reason", .text = reason},
+                                 {0}};
 
     session_log(context, session, LOG_INFO, "client rejected", fields);
 }
@@ -329,7 +333,7 @@ static bool session_allows_origin(const struct session_context *context,
     struct str origin = {0};
     size_t origins = http_header(request, STR("Origin"), &origin);
     struct log_field fields[] = {
-        {0}, {.name = "origin", .text = origin.length ? origin : STR("")}, {0}};
+        {.name = "remote"}, {.name = "origin", .text = origin.length ? origin : STR("")}, {0}};
 
     if (!origins || (origins == 1 &&
                      host_origin_is_allowed(str_from(context->config->allowed_origins), origin)))

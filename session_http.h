@@ -118,7 +118,7 @@ uint64_t session_request_id(const struct session *session);
 void session_enter(struct session_context *context, struct session *session,
                    enum session_state state);
 
-/* Logs `fields`, of which the first becomes the peer's address. */
+/* Logs `fields`; that of the name "remote" gets the peer's address. */
 void session_log(const struct session_context *context, const struct session *session,
                  enum log_level level, const char *message, struct log_field *fields);
 

@@ -396,75 +396,27 @@ static void unknown_fields_are_ignored(void)
     close_house();
 }
 
-static void duplicate_fields_are_refused(void)
-{
-    open_house();
-    for (size_t i = 0; i < COUNT(routes); i++) {
-        for (size_t field = 0; field < COUNT(fields); field++) {
-            const char *name = fields[field].name;
-            struct twist twist = {.more = say(",\"%s\":%s", name, fields[field].good)};
-            struct twist escaped = {.more = say(",\"\\u00%02x%s\":1", (unsigned)name[0], name + 1)};
-
-            if (!has_word(routes[i].required, name))
-                continue;
-            CHECK(is_refused(&routes[i], make_body(&routes[i], twist), "duplicate key"));
-            CHECK(is_refused(&routes[i], make_body(&routes[i], escaped), "duplicate key"));
-        }
-        /* what no call knows is not looked at, nor what is inside of data */
-        CHECK(is_taken(
-            &routes[i],
-            make_body(&routes[i], (struct twist){.more = ",\"z\":{\"z\":1,\"z\":2},\"z\":1"})));
-    }
-    close_house();
-}
-
+/* What is JSON is tested with json.c. A byte order mark may stand in front, once. */
 static void bodies_that_are_no_object_are_refused(void)
 {
-    static const char *const rows[] = {
-        "",
-        " ",
-        "null",
-        "[]",
-        "\"a\"",
-        "1",
-        "{",
-        "{}}",
-        "{\"a\":1,}",
-        "{a:1}",
-        "{'a':1}",
-        "{\"a\":01}",
-        "{\"a\"}",
-        "{\"a\":}",
-        "{} {}",
-        "{\"a\":+1}",
-        "{\"a\":NaN}",
-        "{\"a\":\"\t\"}",
-        "{\"a\":\"\xff\"}",
-        "{\"a\":\"\\x\"}",
-        "{\"a\":\"\xed\xa0\x80\"}",
-        "\xef\xbb{}",
-        "\xef\xbb\xbf",
-        "\xef\xbb\xbf\xef\xbb\xbf{}",
-        "{}\xef\xbb\xbf",
-    };
-    struct buf deep = {0};
+    static const char *const rows[] = {"",
+                                       "[]",
+                                       "{",
+                                       "{\"a\":\"\xff\"}",
+                                       "{\"systemId\":\"s\",\"system\\u0049d\":\"s\"}",
+                                       "\xef\xbb{}",
+                                       "\xef\xbb\xbf",
+                                       "\xef\xbb\xbf\xef\xbb\xbf{}",
+                                       "{}\xef\xbb\xbf"};
 
     open_house();
     for (size_t i = 0; i < COUNT(routes); i++)
         for (size_t row = 0; row < COUNT(rows); row++)
             CHECK(is_refused(&routes[i], rows[row], "not valid JSON"));
-    for (size_t depth = 64; depth <= 65; depth++) { /* the object itself is one level */
-        deep.length = 0;
-        buf_append(&deep, STR("{\"code\":1,\"msg\":\"m\",\"data\":"));
-        for (size_t i = 1; i < depth; i++)
-            buf_append(&deep, STR("["));
-        for (size_t i = 1; i < depth; i++)
-            buf_append(&deep, STR("]"));
-        buf_append(&deep, STR("}"));
-        perform((struct call){.path = "/api/send_to_system", .body = str_of(&deep)});
-        CHECK(depth == 64 ? is_answered(200, 0) : is_answered(400, -1));
-    }
-    buf_free(&deep);
+    CHECK(calls("/api/send_to_system", "{\"code\":-9223372036854775808,\"msg\":\"m\",\"data\":1}",
+                200, 0));
+    CHECK(refuses("/api/send_to_system", "{\"code\":1.0,\"msg\":\"m\",\"data\":1}",
+                  "field code must be an integer of 64 bits"));
     close_house();
 }
 
@@ -626,44 +578,6 @@ static void half_a_surrogate_pair_is_no_text(void)
         CHECK(is_refused(route_of(rows[i].path),
                          long_body(route_of(rows[i].path), rows[i].field, "\\ud800", 1, ""),
                          rows[i].field));
-    close_house();
-}
-
-static void codes_are_integers_of_64_bits(void)
-{
-    static const struct {
-        const char *code;
-        bool good;
-    } rows[] = {
-        {"0", true},
-        {"-1", true},
-        {"9223372036854775807", true},
-        {"-9223372036854775808", true},
-        {"9223372036854775808", false},
-        {"-9223372036854775809", false},
-        {"18446744073709551616", false},
-        {"99999999999999999999999", false},
-        {"1.0", false},
-        {"1e3", false},
-        {"1E0", false},
-        {"-0.0", false},
-        {"\"1\"", false},
-        {"null", false},
-        {"true", false},
-    };
-
-    open_house();
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        const char *body = say("{\"code\":%s,\"msg\":\"m\",\"data\":1}", rows[i].code);
-
-        if (rows[i].good) {
-            CHECK(calls("/api/send_to_system", body, 200, 0));
-            CHECK(got_text(&visitors[0].far, body));
-        } else {
-            CHECK(refuses("/api/send_to_system", body, "field code must be an integer of 64 bits"));
-        }
-        CHECK(got_nothing(&visitors[0].far));
-    }
     close_house();
 }
 
@@ -888,34 +802,6 @@ static void tokens_are_checked(void)
             else
                 CHECK(is_answered(401, -1002) && contains(answer.msg, "Token"));
         }
-    close_house();
-}
-
-/* A change of any one character of a token is seen. */
-static void forged_tokens_are_refused(void)
-{
-    static char line[800];
-    const char *good;
-    size_t begin = strlen("Token: "), length;
-
-    open_house();
-    good = token_of("shop");
-    length = strlen(good) - 2;
-    memcpy(line, good, length + 3);
-    for (size_t i = begin; i < length; i++) {
-        char before = line[i];
-
-        line[i] = before == 'a' ? 'b' : 'a';
-        perform((struct call){.path = "/api/get_online_list", .headers = line});
-        CHECK(is_answered(401, -1002) && contains(answer.msg, "forged or expired"));
-        line[i] = before;
-    }
-    perform((struct call){
-        .path = "/api/get_online_list", .headers = line, .body = STR("{\"groupName\":\"g\"}")});
-    CHECK(is_answered(200, 0));
-    unix_now += 60;
-    perform((struct call){.path = "/api/get_online_list", .headers = line});
-    CHECK(is_answered(401, -1002));
     close_house();
 }
 
@@ -1777,12 +1663,10 @@ int main(void)
     test_run("required_fields_are_required", required_fields_are_required);
     test_run("ill_typed_fields_are_refused", ill_typed_fields_are_refused);
     test_run("unknown_fields_are_ignored", unknown_fields_are_ignored);
-    test_run("duplicate_fields_are_refused", duplicate_fields_are_refused);
     test_run("bodies_that_are_no_object_are_refused", bodies_that_are_no_object_are_refused);
     test_run("texts_may_be_as_long_as_their_limit", texts_may_be_as_long_as_their_limit);
     test_run("control_characters_in_names_are_refused", control_characters_in_names_are_refused);
     test_run("half_a_surrogate_pair_is_no_text", half_a_surrogate_pair_is_no_text);
-    test_run("codes_are_integers_of_64_bits", codes_are_integers_of_64_bits);
     test_run("routes_take_post_alone", routes_take_post_alone);
     test_run("pages_of_other_sites_are_refused", pages_of_other_sites_are_refused);
     test_run("a_refusal_names_both_sites", a_refusal_names_both_sites);
@@ -1790,7 +1674,6 @@ int main(void)
     test_run("bodies_may_come_later", bodies_may_come_later);
     test_run("other_paths_are_unknown", other_paths_are_unknown);
     test_run("tokens_are_checked", tokens_are_checked);
-    test_run("forged_tokens_are_refused", forged_tokens_are_refused);
     test_run("a_token_may_outlive_its_account", a_token_may_outlive_its_account);
     test_run("a_token_is_for_its_system", a_token_is_for_its_system);
     test_run("calls_are_limited_by_rate", calls_are_limited_by_rate);

@@ -987,28 +987,6 @@ static void quoted_text_is_appended(void)
     buf_free(&empty);
 }
 
-/* 150,000 keys, also inside, also one and the same, take no time. */
-static void many_keys_take_no_time(void)
-{
-    static const char *const begins[] = {"", "\\u0061"};
-
-    for (size_t i = 0; i < 8; i++) {
-        struct json_field field = {.name = STR("data")};
-        struct json_error error;
-        struct buf text = {0};
-        char key[64];
-
-        buf_append(&text, i % 2 ? STR("{\"data\":{") : STR("{"));
-        for (unsigned k = 0; k < 150000; k++) {
-            snprintf(key, sizeof key, ",\"%s%05x\":0", begins[i / 2 % 2], i / 4 ? k : 0);
-            buf_append(&text, str_from(key + (k == 0)));
-        }
-        buf_append(&text, i % 2 ? STR("}}") : STR("}"));
-        CHECK(json_parse_object(str_of(&text), &field, 1, &error));
-        buf_free(&text);
-    }
-}
-
 /* `piece` again and again, to 1 MiB, between the two halves of a document. */
 static void repeated(const struct str frame[2], struct str piece, bool good)
 {
@@ -1080,7 +1058,6 @@ int main(void)
     test_run("truth_is_told", truth_is_told);
     test_run("quoting_and_decoding_give_the_same", quoting_and_decoding_give_the_same);
     test_run("quoted_text_is_appended", quoted_text_is_appended);
-    test_run("many_keys_take_no_time", many_keys_take_no_time);
     test_run("long_texts_take_no_time", long_texts_take_no_time);
     return test_finish();
 }

@@ -3125,12 +3125,14 @@ static void messages_from_clients_are_counted(void)
 static void calls_are_counted_and_logged(void)
 {
     static const char *const lines[] = {
-        "debug call remote=\"127.0.0.1\" path=\"/nothing\" status=404 code=-1 microseconds=",
-        "debug call remote=\"127.0.0.1\" path=\"/api/get_online_list\" status=200 code=0 microseconds=",
-        "debug call remote=\"127.0.0.1\" path=\"/api/login\" status=200 code=-1005 microseconds=",
-        "debug call remote=\"127.0.0.1\" path=\"/no%22\" status=404 code=-1 microseconds=",
+        "debug call path=\"/nothing\" status=404 code=-1 microseconds=",
+        "debug call path=\"/api/get_online_list\" status=200 code=0 microseconds=",
+        "debug call path=\"/api/login\" status=200 code=-1005 microseconds=",
+        "debug call path=\"/no%22\" status=404 code=-1 microseconds=",
     };
-    static const char *const ends[] = {"\n", " system=\"shop\"\n", " system=\"a\"\n", "\n"};
+    static const char *const ends[] = {
+        " remote=\"127.0.0.1\"\n", " remote=\"127.0.0.1\" system=\"shop\"\n",
+        " remote=\"127.0.0.1\" system=\"a\"\n", " remote=\"127.0.0.1\"\n"};
     unsigned list = api_route(STR("/api/get_online_list")), login = api_route(STR("/api/login"));
     int64_t before = os_now_us();
     struct guest *guest;
