@@ -36,6 +36,7 @@ struct peer {
     bool alive;                       /* says the registry */
     bool ready;                       /* has all its bindings, */
     bool was_ready;                   /* or had them once: it may have clients */
+    int64_t status_at;                /* when its last status came */
     struct order_clock clock;         /* ages of its messages */
     uint64_t passed[WIRE_PARTITIONS]; /* the last of this node's sends that it has taken there */
     struct peer *next;

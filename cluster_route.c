@@ -122,6 +122,17 @@ static bool route_apply_local(struct cluster *cluster, const struct command *com
 
 /* --- commands for one client of another node -------------------------------------------------- */
 
+/* True if a request may go over the link while this node is without RabbitMQ: the owner has taken
+ * all it gets of the earlier sends. Either it has lost RabbitMQ as well, which it reports behind
+ * all that had come; or it was heard of a while after the loss, so it has not stood still
+ * meanwhile. */
+static bool route_may_pass(const struct cluster *cluster, const struct peer *peer)
+{
+    int64_t later = cluster->bus_since + state_timeout(cluster);
+
+    return cluster->now >= later && (!peer->ready || peer->status_at >= later);
+}
+
 /* Sends a request to a node from which a reply is expected: over the link, or through RabbitMQ
  * behind the earlier sends. Shortly after RabbitMQ was lost nobody knows what the owner has taken:
  * then it is rejected. */
@@ -141,8 +152,7 @@ static bool route_request(struct cluster *cluster, struct pending *pending, size
     if (!route_is_ordered(command) || peer->passed[partition] >= cluster->sent[partition])
         return state_send(cluster, peer, &msg);
     if (!cluster->bus_up)
-        return cluster->now - cluster->bus_since >= state_timeout(cluster) &&
-               state_send(cluster, peer, &msg);
+        return route_may_pass(cluster, peer) && state_send(cluster, peer, &msg);
     if (state_publishing_reason(cluster))
         return false;
     msg.to = (struct str){to, node_write(&peer->id, to)};
@@ -544,6 +554,7 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
         break;
     case MSG_STATUS:
         order_age(&peer->clock, msg->at, cluster->now);
+        peer->status_at = cluster->now;
         peer->ready = msg->ready;
         peer->was_ready |= msg->ready;
         break;

@@ -507,14 +507,19 @@ static inline void fake_say(size_t which, const struct cluster_msg *msg)
     buf_free(&text);
 }
 
-/* The link to a node comes up, and it says that it is ready. */
+/* Another node reports whether it is ready. */
+static inline void fake_report(size_t which, bool ready)
+{
+    fake_say(which, &(struct cluster_msg){.kind = MSG_STATUS, .at = fake.now, .ready = ready});
+    fake_serve();
+}
+
+/* The link to a node comes up, and it reports that it is ready. */
 static inline void fake_link_up(size_t which)
 {
-    struct cluster_msg status = {.kind = MSG_STATUS, .at = fake.now, .ready = true};
-
     fake_peer(which)->link = (struct link *)&fake_link;
     fake_link_event(LINK_EVENT_UP, &fake_nodes[which], (struct str){0});
-    fake_say(which, &status);
+    fake_say(which, &(struct cluster_msg){.kind = MSG_STATUS, .at = fake.now, .ready = true});
 }
 
 static inline void fake_link_down(size_t which)
@@ -582,11 +587,8 @@ static inline void fake_join(size_t count)
     fake_bus_event(BUS_UP, (struct str){0});
     fake_serve();
     fake_wait(60000);
-    for (size_t i = 0; i < count; i++) {
-        struct cluster_msg status = {.kind = MSG_STATUS, .at = fake.now, .ready = true};
-
-        fake_say(i, &status);
-    }
+    for (size_t i = 0; i < count; i++)
+        fake_report(i, true);
     fake_list(count);
     fake_serve();
     CHECK(!cluster_not_ready_reason(fake.cluster) && !cluster_degraded_reason(fake.cluster));

@@ -293,7 +293,28 @@ static void a_request_may_fail_on_its_way(void)
     fake_wait(FAKE_TIMEOUT - 1);
     CHECK(fake_done(fake_to_client(client, "4"), false, 4) && fake_sent_nothing());
     fake_wait(1);
-    CHECK(fake_later(fake_to_client(client, "5"), 5) && request_to(1, COMMAND_SEND_TO_CLIENT));
+    CHECK(fake_done(fake_to_client(client, "5"), false, 5) && fake_sent_nothing());
+    /* and not before the owner is heard of: it may stand still, with RabbitMQ's messages unread */
+    fake_report(1, true);
+    CHECK(fake_later(fake_to_client(client, "6"), 6) && request_to(1, COMMAND_SEND_TO_CLIENT));
+    fake_end();
+}
+
+/* An owner that has lost RabbitMQ too gets no more of the sends before. */
+static void a_request_passes_what_rabbitmq_lost(void)
+{
+    struct json_value client;
+
+    fake_start(2);
+    client = fake_foreign_id(&fake_nodes[1], 7);
+    CHECK(fake_later(fake_send("1"), 1));
+    fake_fail(0, "broken");
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_report(1, false);
+    CHECK(fake_fails(1, -1007, "broken"));
+    CHECK(fake_done(fake_to_client(client, "2"), false, 2) && fake_sent_nothing());
+    fake_wait(FAKE_TIMEOUT);
+    CHECK(fake_later(fake_to_client(client, "3"), 3) && request_to(1, COMMAND_SEND_TO_CLIENT));
     fake_end();
 }
 
@@ -882,6 +903,7 @@ int main(void)
     test_run("a_request_goes_behind_the_sends_before_it",
              a_request_goes_behind_the_sends_before_it);
     test_run("a_request_may_fail_on_its_way", a_request_may_fail_on_its_way);
+    test_run("a_request_passes_what_rabbitmq_lost", a_request_passes_what_rabbitmq_lost);
     test_run("local_commands_are_held_back", local_commands_are_held_back);
     test_run("what_was_held_too_long_is_not_done", what_was_held_too_long_is_not_done);
     test_run("failed_sends_hold_nothing_back", failed_sends_hold_nothing_back);
