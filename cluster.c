@@ -682,9 +682,7 @@ bool cluster_is_idle(const struct cluster *cluster)
 {
     if (!cluster || !cluster->bus)
         return true;
-    /* without Redis or RabbitMQ the other nodes find this one dead, and publish the leaves of all
-     * records that are still there */
-    if (!cluster->redis_up || !cluster->bus_up)
+    if (!cluster->redis_up || !cluster->bus_up) /* the others will find records, and remove them */
         return !presence_is_unfinished(cluster);
     return presence_is_idle(cluster) && bus_is_idle(cluster->bus);
 }
