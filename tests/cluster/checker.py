@@ -19,7 +19,9 @@ Rules, and what is tolerated, with its reason:
   stray     Only who may be a member gets a frame, byte for byte as it was sent. A call that was refused (-1003) sends
             nothing.
   order     What several sessions of one system got of publications (group, user, system) they got in one order. What
-            one session got of calls answered 0 one after the other by one life of a node, it got in that order.
+            one session got of calls answered 0 one after the other by one life of a node, it got in that order; but
+            while RabbitMQ is lost for longer than RPC_TIMEOUT, a call for one client goes over the link, and before
+            what RabbitMQ had for the client's node when it was lost, within CRASH_AFTER of the answer.
   ghost     Unknown (-1007, or no answer) means: now, or never. A send to one client comes at most GHOST_AFTER behind
             the answer, even if the receiving node was frozen meanwhile: its asker has given up and may have sent
             again. (If that node's clock stood still as well, nothing there tells how old it is.) A publication may be late while a fault lasts (RabbitMQ has it, and no asker can call it back), but
@@ -394,12 +396,21 @@ def check_order_client(history):
             if not send:
                 continue
             before = latest.get((send.node, send.life))
-            if before and send.code == 0 and send.ended < before.begun and session.id not in send.failed:
+            if before and send.code == 0 and send.ended < before.begun and session.id not in send.failed and not (
+                    was_overtaken(history, send, before)):
                 found.append(Violation("order", "session %d at node %d got it behind %d, which was called %.3f s after it was answered"
                                        % (session.key, session.node, before.number, before.begun - send.ended), send, session, None, before))
             if not before or send.begun > before.begun:
                 latest[send.node, send.life] = send
     return found
+
+
+def was_overtaken(history, send, later):
+    """RabbitMQ was lost with a publication for the client's node, and the later call went over the link meanwhile."""
+    return send.kind in PUBLISHED and later.kind == "client" and any(
+        (fault.kind == "isolate" or fault.kind == "rabbit" and any(word in fault.text for word in ("killed", "cut", "hold", "deaf"))) and
+        fault.begun <= send.ended + CRASH_AFTER and
+        fault.begun + RPC_TIMEOUT <= later.ended and later.begun <= fault.recovered for fault in history.faults)
 
 
 # --- notices --------------------------------------------------------------------------------------

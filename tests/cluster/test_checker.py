@@ -214,6 +214,14 @@ def test_order():
     history.sends[13].ended = history.sends[14].ended
     b.frames[2:4] = [(13.1, 14), (13.2, 13)]
     expect("calls at the same time may", [], judge(history))
+    for text, begun, name, wanted in (("rabbit cut for 3", 12.1, "a call may overtake what a lost RabbitMQ still has", []),
+                                      ("rabbit lag 50", 12.1, "not a slow one", ["order"]),
+                                      ("rabbit cut for 3", 14.0, "not at once", ["order"])):
+        history, _, b, _ = world()
+        history.sends[14].begun, history.sends[14].ended = 15.0, 15.1
+        b.frames[2:5] = [(15.1, 14), (16.0, 13), (16.1, 15)]
+        fault(history, "rabbit", begun, 17.0, text=text)
+        expect(name, wanted, [v for v in judge(history) if v.rule == "order"])
     history, a, b, _ = world()
     a.frames.remove((11.1, 12))
     b.frames.remove((10.2, 11))
