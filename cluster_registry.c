@@ -224,7 +224,15 @@ static enum registry_change registry_read_change(struct store *store)
     return reply.type == REDIS_ERROR ? REGISTRY_NOT_DONE : REGISTRY_UNKNOWN;
 }
 
-/* Does the first `count` operations. Returns false if this node's key was gone. */
+/* True if replies came so late that this node may have been cleaned up since they were sent: the
+ * process stood still. */
+static bool registry_is_late(const struct registry *registry)
+{
+    return registry->store.in_touch && !member_is_alive(&registry->member);
+}
+
+/* Does the first `count` operations. Returns false if this node was, or may have been, cleaned up:
+ * then the results are withheld until a heartbeat has told, and REVIVED comes before them. */
 static bool registry_do_writes(struct registry *registry, size_t count,
                                struct registry_event *written)
 {
@@ -244,7 +252,7 @@ static bool registry_do_writes(struct registry *registry, size_t count,
             results[written->count++] = (struct registry_result){job->id, change};
     }
     written->results = results;
-    return !gone;
+    return !gone && !(sent && registry_is_late(registry));
 }
 
 /* One pipeline of operations on records. */

@@ -9,6 +9,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <unistd.h>
 
@@ -218,6 +219,8 @@ static size_t lose;             /* the reply to a transaction of so many command
 static bool lose_number;        /* the next number is lost, */
 static const struct redis *cut; /* and its connection is broken, until it is used again */
 
+static atomic_bool hold_number; /* a reply that is a number is not read yet */
+
 bool __wrap_redis_next(struct redis *redis, struct redis_reply *into);
 bool __real_redis_next(struct redis *redis, struct redis_reply *into);
 bool __wrap_redis_append(struct redis *redis, const struct str *words);
@@ -229,6 +232,10 @@ bool __wrap_redis_next(struct redis *redis, struct redis_reply *into)
 {
     bool good = __real_redis_next(redis, into);
 
+    for (int i = 0; i < 20000 && redis != probe && good && into->type == REDIS_NUMBER &&
+                    atomic_load(&hold_number);
+         i++)
+        poll(NULL, 0, 1);
     pthread_mutex_lock(&lose_lock);
     if (good && ((lose && into->type == REDIS_LIST && into->count == lose) ||
                  (lose_number && into->type == REDIS_NUMBER))) {
@@ -916,6 +923,30 @@ static void results_wait_for_the_truth(void)
     }
 }
 
+/* So are those whose replies it read late: it stood still, and was cleaned up meanwhile. */
+static void results_read_late_wait_for_the_truth(void)
+{
+    struct node a;
+    char text[NODE_TEXT_MAX];
+    struct registry_event *event;
+
+    prepare(&a, SHORT);
+    join(&a, 1, text);
+    atomic_store(&hold_number, true);
+    CHECK(registry_write(a.registry, 5, STR("r"), STR("x")));
+    for (int i = 0; i < 20000 && NUMBER("HLEN t:records:%s", text) != 1; i++)
+        poll(NULL, 0, 1);
+    CHECK(tell("SET t:tombstone:%s other", text));
+    poll(NULL, 0, SHORT);
+    atomic_store(&hold_number, false);
+    event = take_other(&a);
+    CHECK(event && event->kind == REGISTRY_REVIVED);
+    event = take_other(&a);
+    CHECK(event && event->kind == REGISTRY_WRITTEN && event->count == 1 &&
+          event->results[0].change == REGISTRY_CHANGED);
+    leave(&a, true);
+}
+
 /* The heartbeat that made the node's key again had its reply lost: the tombstone is still found. */
 static void a_tombstone_is_found_by_a_later_heartbeat(void)
 {
@@ -968,6 +999,7 @@ int main(void)
     run("a node that was cleaned up waits and is revived",
         a_node_that_was_cleaned_up_waits_and_is_revived);
     run("results wait for the truth", results_wait_for_the_truth);
+    run("results read late wait for the truth", results_read_late_wait_for_the_truth);
     run("a tombstone is found by a later heartbeat", a_tombstone_is_found_by_a_later_heartbeat);
     run("a silent Redis holds nobody up", a_silent_redis_holds_nobody_up);
     redis_free(probe);
