@@ -31,7 +31,7 @@ done
 run_part() {
     local files=$OUT/$1 name=$2 begin=$SECONDS status count good failed
     shift 2
-    timeout 400 "$@" >"$files.out" 2>"$files.err" </dev/null
+    timeout 900 "$@" >"$files.out" 2>"$files.err" </dev/null
     status=$?
     count=$(tail -n 1 "$files.out" | grep -E '^[0-9]+ passed, [0-9]+ failed$')
     good=${count%% *}
