@@ -335,20 +335,15 @@ static bool cluster_take_bus_event(struct cluster *cluster, struct bus_event *ev
 
 static void cluster_take_bus_events(struct cluster *cluster)
 {
-    struct bus_event *event = cluster->bus ? bus_take(cluster->bus) : NULL;
+    struct bus_event *event = cluster->bus ? bus_take(cluster->bus) : NULL, *next;
 
-    if (cluster->last_event)
-        cluster->last_event->mail.next = event ? &event->mail : NULL;
-    else
-        cluster->events = event;
-    for (; event; event = (struct bus_event *)event->mail.next)
-        cluster->last_event = event;
-    while ((event = cluster->events) && cluster_take_bus_event(cluster, event)) {
-        cluster->events = (struct bus_event *)event->mail.next;
-        if (!cluster->events)
-            cluster->last_event = NULL;
-        free(event);
+    for (; event; event = next) {
+        next = (struct bus_event *)event->mail.next;
+        fifo_push(&cluster->events, &event->mail);
     }
+    while ((event = (struct bus_event *)cluster->events.first) &&
+           cluster_take_bus_event(cluster, event))
+        free(fifo_pop(&cluster->events));
 }
 
 /* --- admission -------------------------------------------------------------------------------- */
@@ -663,7 +658,7 @@ int64_t cluster_deadline(const struct cluster *cluster)
     if (!cluster)
         return INT64_MAX;
     /* work that the budget of this iteration left over */
-    if (cluster->events || cluster->results.first || (cluster->bus && cluster->changed_count))
+    if (cluster->events.first || cluster->results.first || (cluster->bus && cluster->changed_count))
         return cluster->now;
     earliest = cluster_earlier(links_deadline(cluster->links), route_deadline(cluster));
     earliest = cluster_earlier(earliest, presence_deadline(cluster));
@@ -767,10 +762,8 @@ static void cluster_free(struct cluster *cluster)
     cluster_free_list(cluster, &cluster->requests);
     for (unsigned partition = 0; partition < WIRE_PARTITIONS; partition++)
         cluster_free_list(cluster, &cluster->held_back[partition]);
-    for (struct bus_event *event = cluster->events, *next; event; event = next) {
-        next = (struct bus_event *)event->mail.next;
-        free(event);
-    }
+    while (cluster->events.first)
+        free(fifo_pop(&cluster->events));
     table_free(&cluster->pendings.by_id);
     state_forget_systems(cluster);
     order_free(&cluster->sender_seqs);

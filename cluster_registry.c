@@ -48,10 +48,6 @@ struct registry_job {
     char bytes[];
 };
 
-struct registry_jobs {
-    struct registry_job *first, *last;
-};
-
 struct registry {
     struct mailbox mail, events;
     int pipe[2]; /* wakes the thread */
@@ -64,7 +60,7 @@ struct registry {
     struct store store;
     struct cluster_member member;
     struct cleanups cleanups;
-    struct registry_jobs look_ups, writes;
+    struct fifo look_ups, writes; /* struct registry_job */
     struct registry_event *withheld;
     bool stop, leave;
 
@@ -75,46 +71,17 @@ struct registry {
 
 /* --- jobs ------------------------------------------------------------------------------------ */
 
-static void registry_push(struct registry_jobs *jobs, struct registry_job *job)
-{
-    job->mail.next = NULL;
-    if (jobs->last)
-        jobs->last->mail.next = &job->mail;
-    else
-        jobs->first = job;
-    jobs->last = job;
-}
-
-static struct registry_job *registry_after(const struct registry_job *job)
-{
-    return (struct registry_job *)job->mail.next;
-}
-
 static void registry_free_job(struct registry_job *job)
 {
     free(job->found);
     free(job);
 }
 
-/* Frees the first `count` jobs of a queue. */
-static void registry_pop(struct registry_jobs *jobs, size_t count)
-{
-    for (; count && jobs->first; count--) {
-        struct registry_job *job = jobs->first;
-
-        jobs->first = registry_after(job);
-        registry_free_job(job);
-    }
-    if (!jobs->first)
-        jobs->last = NULL;
-}
-
-static size_t registry_count(const struct registry_jobs *jobs)
+static size_t registry_count(const struct fifo *jobs)
 {
     size_t count = 0;
 
-    for (struct registry_job *job = jobs->first; job && count < REGISTRY_OPS_MAX;
-         job = registry_after(job))
+    for (struct fifo_link *job = jobs->first; job && count < REGISTRY_OPS_MAX; job = job->next)
         count++;
     return count;
 }
@@ -124,11 +91,11 @@ static void registry_take_job(struct registry *registry, struct registry_job *jo
 {
     switch (job->kind) {
     case JOB_LOOK_UP:
-        registry_push(&registry->look_ups, job);
+        fifo_push(&registry->look_ups, &job->mail);
         return;
     case JOB_WRITE:
     case JOB_CLEAR:
-        registry_push(&registry->writes, job);
+        fifo_push(&registry->writes, &job->mail);
         return;
     case JOB_CLEAN_UP:
         cleanup_begin(&registry->cleanups, &job->node);
@@ -143,6 +110,16 @@ static void registry_take_job(struct registry *registry, struct registry_job *jo
         break;
     }
     registry_free_job(job);
+}
+
+static void registry_take_jobs(struct registry *registry)
+{
+    struct fifo_link *mail = mailbox_take(&registry->mail), *next;
+
+    for (; mail; mail = next) {
+        next = mail->next;
+        registry_take_job(registry, (struct registry_job *)mail);
+    }
 }
 
 /* --- look-ups -------------------------------------------------------------------------------- */
@@ -171,21 +148,21 @@ static void registry_look_up_some(struct registry *registry)
     struct store *store = &registry->store;
     struct store_key room;
     struct str accounts = store_name(store, "accounts", "", &room);
-    struct registry_job *job = registry->look_ups.first;
+    struct fifo_link *next = registry->look_ups.first;
     size_t count = registry_count(&registry->look_ups);
     bool sent = true;
 
-    for (size_t i = 0; sent && i < count; i++, job = registry_after(job))
-        sent = store_send_two(store, STR("HEXISTS"), accounts, job->name);
-    job = registry->look_ups.first;
-    for (size_t i = 0; i < count; i++, job = registry_after(job)) {
+    for (size_t i = 0; sent && i < count; i++, next = next->next)
+        sent = store_send_two(store, STR("HEXISTS"), accounts, ((struct registry_job *)next)->name);
+    for (; count; count--) {
+        struct registry_job *job = (struct registry_job *)fifo_pop(&registry->look_ups);
         struct redis_reply reply = {0};
 
         if (sent)
             store_next(store, &reply);
         registry_post_found(registry, job, &reply);
+        registry_free_job(job);
     }
-    registry_pop(&registry->look_ups, count);
 }
 
 /* --- records --------------------------------------------------------------------------------- */
@@ -206,12 +183,12 @@ static bool registry_send_writes(struct registry *registry, size_t count)
     struct store *store = &registry->store;
     struct store_key node_room, room;
     struct str records = store_name(store, "records:", store->text, &room);
-    struct registry_job *job = registry->writes.first;
+    struct fifo_link *job = registry->writes.first;
     bool sent =
         store_send_one(store, STR("GET"), store_name(store, "node:", store->self.name, &node_room));
 
-    for (; sent && count; count--, job = registry_after(job))
-        sent = registry_send_write(store, job, records);
+    for (; sent && count; count--, job = job->next)
+        sent = registry_send_write(store, (struct registry_job *)job, records);
     return sent;
 }
 
@@ -231,8 +208,9 @@ static bool registry_is_late(const struct registry *registry)
     return registry->store.in_touch && !member_is_alive(&registry->member);
 }
 
-/* Does the first `count` operations. Returns false if this node was, or may have been, cleaned up:
- * then the results are withheld until a heartbeat has told, and REVIVED comes before them. */
+/* Does the first `count` operations and frees them. Returns false if this node was, or may have
+ * been, cleaned up: then the results are withheld until a heartbeat has told, and REVIVED comes
+ * before them. */
 static bool registry_do_writes(struct registry *registry, size_t count,
                                struct registry_event *written)
 {
@@ -242,14 +220,15 @@ static bool registry_do_writes(struct registry *registry, size_t count,
                 registry_send_writes(registry, count);
     bool gone = sent && store_next(&registry->store, &reply) &&
                 !str_equal(reply.text, str_from(registry->member.incarnation));
-    struct registry_job *job = registry->writes.first;
 
-    for (size_t i = 0; i < count; i++, job = registry_after(job)) {
+    for (; count; count--) {
+        struct registry_job *job = (struct registry_job *)fifo_pop(&registry->writes);
         enum registry_change change =
             sent ? registry_read_change(&registry->store) : REGISTRY_NOT_DONE;
 
         if (job->kind == JOB_WRITE)
             results[written->count++] = (struct registry_result){job->id, change};
+        registry_free_job(job);
     }
     written->results = results;
     return !gone && !(sent && registry_is_late(registry));
@@ -274,7 +253,6 @@ static void registry_write_some(struct registry *registry)
     } else {
         free(written);
     }
-    registry_pop(&registry->writes, count);
 }
 
 /* --- the thread ------------------------------------------------------------------------------ */
@@ -282,12 +260,7 @@ static void registry_write_some(struct registry *registry)
 /* Call before each piece of work: takes new jobs, does the heartbeat. Returns false to end. */
 static bool registry_begin(struct registry *registry)
 {
-    struct registry_job *job = (struct registry_job *)mailbox_take(&registry->mail), *next;
-
-    for (; job; job = next) {
-        next = registry_after(job);
-        registry_take_job(registry, job);
-    }
+    registry_take_jobs(registry);
     if (registry->stop)
         return false;
     member_step(&registry->member);
@@ -497,15 +470,12 @@ struct registry *registry_open(const struct registry_options *options)
 /* Frees jobs and events that nobody has taken. */
 static void registry_drop(struct registry *registry)
 {
-    struct registry_job *job = (struct registry_job *)mailbox_take(&registry->mail), *next;
     struct registry_event *event = registry_take(registry), *later;
+    struct fifo_link *job;
 
-    for (; job; job = next) {
-        next = registry_after(job);
-        registry_free_job(job);
-    }
-    registry_pop(&registry->look_ups, SIZE_MAX);
-    registry_pop(&registry->writes, SIZE_MAX);
+    registry_take_jobs(registry);
+    while ((job = fifo_pop(&registry->look_ups)) || (job = fifo_pop(&registry->writes)))
+        registry_free_job((struct registry_job *)job);
     for (; event; event = later) {
         later = (struct registry_event *)event->mail.next;
         free(event);

@@ -79,7 +79,7 @@ struct cluster {
     char bus_reason[STATE_REASON_MAX];
     int64_t bus_since;      /* when it last connected or disconnected */
     int64_t catch_up_until; /* after a standstill: until then links wait for RabbitMQ's backlog */
-    struct bus_event *events, *last_event; /* taken from the bus, not handled yet */
+    struct fifo events;     /* struct bus_event: taken from the bus, not handled yet */
 
     uint64_t sent[WIRE_PARTITIONS];   /* id of the last send published there */
     uint64_t echoed[WIRE_PARTITIONS]; /* id of the last send that came back or failed */

@@ -8,7 +8,6 @@
 
 need python3 openssl
 NODES=(a b c) # the clients that stay have the names of their nodes
-REAL_WSPUSH=$CLUSTER_WSPUSH
 
 # --- what must go on --------------------------------------------------------------------------
 
@@ -133,12 +132,12 @@ redis_killed() {
         expect_match "$WHAT: the system is found by $node again" '*"clientId":*' \
             "$(first_frame "$node" depot)"
     done
-    told 1001 d '' a b c
+    told 1001 d '' '' a b c
     expect "$WHAT: d is told 1001 of itself, in both groups" \
         "$({ notice 1001 "${IDS[d]}"; IN='while Redis was gone' notice 1001 "${IDS[d]}"; } | sort)" \
         "$(notices d 2 | sort)"
     kill "${PROCESS[d]}"
-    told 1002 d '' a b c
+    told 1002 d '' '' a b c
     all_well
     calm "${NODES[@]}"
 }
@@ -203,7 +202,7 @@ rabbit_killed() {
     done
     sleep 1.5
     stop_flows
-    told 1001 d '' a b c d
+    told 1001 d '' '' a b c d
     for name in a b c; do
         answered "$name"
         all_arrived "$name" a b c
@@ -215,7 +214,7 @@ rabbit_killed() {
     done
     same_order a b c
     kill "${PROCESS[d]}"
-    told 1002 d '' a b c
+    told 1002 d '' '' a b c
     all_well
     calm "${NODES[@]}"
 }
@@ -261,7 +260,7 @@ node_killed() {
     local WHAT='a node killed' begin node name old
     join c d
     bind c d g >/dev/null
-    told 1001 d '' a b c d
+    told 1001 d '' '' a b c d
     mark
     flow a a 0.05 send_to_group "{'groupName':'g','code':CODE,'msg':'flow','data':1}"
     kill_node c
@@ -307,7 +306,7 @@ node_killed() {
     done
     join c c
     bind a c g u1 >/dev/null
-    told 1001 c u1 a b c
+    told 1001 c u1 '' a b c
     all_well
 }
 
@@ -329,10 +328,10 @@ node_restarted() {
     for node in a b; do
         expect "$WHAT: what $node answers for its client" '' "$(cat "$DIR/$node.c.answers")"
     done
-    told 1002 c u1 a b
+    told 1002 c u1 '' a b
     join c c
     bind b c g u1 >/dev/null
-    told 1001 c u1 a b c
+    told 1001 c u1 '' a b c
     all_well
     calm "${NODES[@]}"
 }
@@ -352,7 +351,7 @@ node_frozen() {
         ANSWERS+=($!)
     done
     lists incomplete a b -- a b
-    told 1002 c u1 a b
+    told 1002 c u1 '' a b
     wait "${ANSWERS[@]}"
     for node in a b; do
         expect "$WHAT: what $node answers for its client" '' "$(cat "$DIR/$node.c.answers")"
@@ -360,7 +359,7 @@ node_frozen() {
     done
     sleep "${1:-1}"
     thaw_node c
-    told 1001 c u1 a b c
+    told 1001 c u1 '' a b c
     lists members a b c -- "${NODES[@]}"
     stop_flows
     for node in "${NODES[@]}"; do
@@ -447,43 +446,17 @@ services_frozen() {
 
 # --- two nodes cut off from each other --------------------------------------------------------
 
-DETOUR_IN='' DETOUR_OUT='' DETOUR_PORT=''
-
-# build_detour: the library and the program.
-build_detour() {
-    local flags='-std=c11 -D_POSIX_C_SOURCE=200809L -O1'
-    # shellcheck disable=SC2086 # several flags
-    ${CC:-cc} $flags -o "$DIR/detour" tests/support/tcp_proxy.c &&
-        ${CC:-cc} $flags -DDETOUR_LIBRARY -shared -fPIC -o "$DIR/detour.so" tests/support/tcp_proxy.c ||
-        broken 'detour.c is compiled' /dev/null
-}
-
-# start_detour PORT: starts the way to that port, with another one at its beginning: $DETOUR_PORT.
-start_detour() {
-    free_port && DETOUR_PORT=$FREE
-    mkfifo "$DIR/detour.in" "$DIR/detour.out"
-    "$DIR/detour" "$DETOUR_PORT" "$1" <"$DIR/detour.in" >"$DIR/detour.out" &
-    CLIENTS+=($!)
-    exec {DETOUR_IN}>"$DIR/detour.in" {DETOUR_OUT}<"$DIR/detour.out"
-    wait_for listens "$DETOUR_PORT"
-}
-
-# detour COMMAND...: gives the way a command; $ANSWER is how many links it had.
-detour() {
-    echo "$*" >&"$DETOUR_IN"
-    read -r -t 5 -u "$DETOUR_OUT" ANSWER
-    ANSWER=${ANSWER#* }
-}
-
-# restart_detoured NAME FROM:TO: as restart_node, but the node's links to the one port go to the other.
-restart_detoured() {
-    local CLUSTER_WSPUSH=$DIR/detoured
-    cat >"$DIR/detoured" <<SH
-#!/bin/sh
-exec env DETOUR=$2 LD_PRELOAD=$DIR/detour.so ${REAL_WSPUSH} "\$@"
-SH
-    chmod +x "$DIR/detoured"
+# restart_redirected NAME FROM:TO: as restart_node, but the node's links to the one port go to the other.
+restart_redirected() {
+    local CLUSTER_WSPUSH
+    preload "PRELOAD_PORTS=$2"
     restart_node "$1"
+}
+
+# ways COMMAND: for both directions.
+ways() {
+    way ab "$1"
+    way ba "$1"
 }
 
 # apart PREFIX: what is to be seen while a and b are cut off from each other.
@@ -521,8 +494,7 @@ apart() {
 # together: the way is open again.
 together() {
     local node
-    detour pass
-    way ab pass
+    ways pass
     for node in a b; do
         expect "$WHAT: $node finds the other again" 1 "$(wait_for complete $node && echo 1)"
     done
@@ -543,8 +515,7 @@ link_cut() {
     local WHAT='a link cut'
     mark
     group_flows
-    detour cut
-    way ab cut
+    ways cut
     apart
     sleep $((TTL / 1000 + 1))
     quiet
@@ -561,8 +532,7 @@ link_frozen() {
     local WHAT='a link frozen'
     mark
     each_one "${NODES[@]}" # so that nothing has to wait for RabbitMQ, which would bring it around the link
-    detour hold
-    way ab hold
+    ways hold
     timely 'a request in flight' "$UNREACHABLE" \
         on b call send_to_client "{'clientId':'${IDS[a]}','code':0,'msg':'late','data':1}"
     apart
@@ -601,12 +571,12 @@ password_refused() {
     say 'RabbitMQ is connected' a b c d
     join d d
     expect "$WHAT: the node that has found it so binds" "$SUCCESS" "$(bind a d g u1)"
-    told 1001 d u1 a b c d
+    told 1001 d u1 '' a b c d
     wait_for settled
     groups a b c d
     calm d
     stop_node d
-    told 1002 d u1 a b c
+    told 1002 d u1 '' a b c
     all_well
     calm "${NODES[@]}"
 }
@@ -647,57 +617,52 @@ wrong_key() {
     all_well
 }
 
-# --- strangers at the rpc port ----------------------------------------------------------------
+# --- foreign connections at the rpc port -----------------------------------------------------
 
-# visit FILE: sends it to the rpc port of a; what comes back until it is closed is in $DIR/visit, and its
+# send_raw FILE: sends it to the rpc port of a; what comes back until it is closed is in $DIR/raw, and its
 # length and how many milliseconds that took in $LENGTH and $TOOK.
-visit() {
+send_raw() {
     local fd begin reader
     exec {fd}<>"/dev/tcp/127.0.0.1/${NODE_RPC[a]}"
-    timeout 60 cat <&"$fd" >"$DIR/visit" 2>/dev/null &
+    timeout 60 cat <&"$fd" >"$DIR/raw" 2>/dev/null &
     reader=$!
     now && begin=$NOW
     cat "$1" >&"$fd" 2>/dev/null
     wait $reader
     exec {fd}>&-
     now
-    TOOK=$((NOW - begin)) LENGTH=$(wc -c <"$DIR/visit")
+    TOOK=$((NOW - begin)) LENGTH=$(wc -c <"$DIR/raw")
 }
 
-# turned_away NAME MILLISECONDS: sends its input, and expects that nothing is answered, and that the
+# rejected NAME MILLISECONDS: sends its input, and expects that nothing is answered, and that the
 # connection is closed in time.
-turned_away() {
-    cat >"$DIR/visitor"
-    visit "$DIR/visitor"
+rejected() {
+    cat >"$DIR/raw.in"
+    send_raw "$DIR/raw.in"
     late "$TOOK" "$2" || TOOK=in\ time
     expect "$WHAT: $1: closed, without an answer" '0 bytes, in time' "$LENGTH bytes, $TOOK"
 }
 
-strangers() {
-    local WHAT='strangers' fds=() fd i begin links
+# More kinds of bytes are in tests/unit/test_cluster_link.c and links.sh.
+foreign_connections() {
+    local WHAT='foreign connections' fds=() fd i begin links
     mark
-    head -c 1500 /dev/urandom | turned_away 'random bytes' $PATIENCE
-    head -c 100000 /dev/urandom | turned_away 'many random bytes' $PATIENCE
-    lines 'GET / HTTP/1.1' 'Host: x' | turned_away 'HTTP' 1000
-    lines 'GET /ws?systemId=shop HTTP/1.1' "${UPGRADE[@]}" | turned_away 'a client' 1000
-    request login "{'systemId':'shop',$ACCOUNT" | turned_away 'a call' 1000
-    lines 'GET /peer HTTP/1.1' 'Host: x' | turned_away 'no upgrade' 1000
-    { echo 'GET /peer HTTP/1.1' && head -c 5000 /dev/zero | tr '\0' x; } |
-        turned_away 'a long head' 1000
-    printf 'GET /peer HTTP/1.1\r\nHost: x' | turned_away 'half a head' $PATIENCE
-    turned_away 'silence' $PATIENCE </dev/null
-    printf '\x16\x03\x01\x02' | turned_away 'a piece of a TLS record' $PATIENCE
+    head -c 1500 /dev/urandom | rejected 'random bytes' $PATIENCE
+    lines 'GET / HTTP/1.1' 'Host: x' | rejected 'HTTP' 1000
+    printf 'GET /peer HTTP/1.1\r\nHost: x' | rejected 'half a head' $PATIENCE
+    rejected 'silence' $PATIENCE </dev/null
+    printf '\x16\x03\x01\x02' | rejected 'a piece of a TLS record' $PATIENCE
     expect "$WHAT: TLS without the key: no certificate, no handshake" '0 1' "$(
-        openssl s_client -connect "127.0.0.1:${NODE_RPC[a]}" -tls1_3 </dev/null >"$DIR/visit" 2>&1
-        echo "$(grep -c 'BEGIN CERTIFICATE' "$DIR/visit") $(grep -c 'alert handshake failure' "$DIR/visit")")"
+        openssl s_client -connect "127.0.0.1:${NODE_RPC[a]}" -tls1_3 </dev/null >"$DIR/raw" 2>&1
+        echo "$(grep -c 'BEGIN CERTIFICATE' "$DIR/raw") $(grep -c 'alert handshake failure' "$DIR/raw")")"
 
-    detour record "$DIR/handshake"
-    detour cut
-    detour pass
+    way ba cut
+    way ba record "$DIR/handshake"
+    way ba pass
     wait_for complete a
     wait_for has_bytes "$DIR/handshake" 400
     links=$(figure a cluster_links_total)
-    visit "$DIR/handshake"
+    send_raw "$DIR/handshake"
     late "$TOOK" $PATIENCE || TOOK='in time'
     expect "$WHAT: a handshake played back: closed, and no link" "in time $links" \
         "$TOOK $(figure a cluster_links_total)"
@@ -710,17 +675,17 @@ strangers() {
     each_one "${NODES[@]}"
     for fd in "${fds[@]}"; do
         timeout 60 cat <&"$fd" 2>/dev/null
-    done | wc -c >"$DIR/visit"
+    done | wc -c >"$DIR/raw"
     now
     late $((NOW - begin)) $PATIENCE || NOW='in time'
     expect "$WHAT: 100 idle connections: closed, without an answer" '0 in time' \
-        "$(cat "$DIR/visit") $NOW"
+        "$(cat "$DIR/raw") $NOW"
     for fd in "${fds[@]}"; do
         exec {fd}>&-
     done
     for node in "${NODES[@]}"; do
         expect "$WHAT: $node loses no link by them" '' \
-            "$(warnings "$node" | grep -v -e 'warn refused a link' -e 'has broken.*Connection reset')" # by the detour
+            "$(warnings "$node" | grep -v -e 'warn refused a link' -e 'has broken.*Connection reset')" # cut above
     done
     all_well
     calm "${NODES[@]}"
@@ -736,12 +701,10 @@ start_redis
 for node in "${NODES[@]}"; do
     configure_node "$node"
 done
-build_detour
-start_detour "${NODE_RPC[a]}" # the way of b to a, which it takes as the later one
-open_ways "ab:${NODE_RPC[b]}"
+open_ways "ab:${NODE_RPC[b]}" "ba:${NODE_RPC[a]}" # b takes the second: it joins later
 await_rabbit
-restart_detoured a "${NODE_RPC[b]}:${WAY[ab]}"
-restart_detoured b "${NODE_RPC[a]}:$DETOUR_PORT"
+restart_redirected a "${NODE_RPC[b]}:${WAY[ab]}"
+restart_redirected b "${NODE_RPC[a]}:${WAY[ba]}"
 restart_node c
 on a sign_up depot
 on a sign_up attic
@@ -756,7 +719,7 @@ notices b 2 >/dev/null
 notices c 1 >/dev/null
 if [ $# = 0 ]; then
     set -- redis_killed rabbit_killed node_killed node_restarted node_frozen services_frozen link_cut \
-        link_frozen link_frozen_long password_refused wrong_key strangers
+        link_frozen link_frozen_long password_refused wrong_key foreign_connections
 fi
 run_faults "$@"
 finish

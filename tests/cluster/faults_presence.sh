@@ -132,7 +132,7 @@ churn_without_rabbit() {
 
 # --- deaths -----------------------------------------------------------------------------------
 
-# Left while its node was frozen, which was buried meanwhile.
+# Left while its node was frozen, whose leaves were published meanwhile.
 left_in_freeze() {
     local WHAT='a client left while its node was frozen' name
     join c x
@@ -153,9 +153,9 @@ left_in_freeze() {
     expect_codes 'of the one that stayed, which leaves' a y '1001 1002 1001 1002'
 }
 
-# The node that buried a frozen one is stopped; then that one dies.
-burier_stopped() {
-    local WHAT='a node died again, and the one that buried it first has stopped' teller='' other
+# The node that cleaned up after a frozen one is stopped; then that one dies.
+cleaner_stopped() {
+    local WHAT='a node died again, and the one that cleaned up after it first has stopped' teller='' other
     join c z
     bind a z g >/dev/null
     expect_codes 'of its client' a z 1001
@@ -260,9 +260,9 @@ gone() {
     received notices "$1" | tail -n +$((${BEFORE[$1]} + 1)) | grep -c '"code":1002'
 }
 
-# The burier dies in the middle.
+# The node that cleans up dies in the middle.
 two_steps() {
-    local WHAT='a node died, then the one that buried it' teller other key name
+    local WHAT='a node died, then the one that cleaned up after it' teller other key name
     remember
     crowd g
     for name in a b; do
@@ -326,7 +326,7 @@ launch_rabbit
 start_redis
 open_ways "redis:$REDIS_PORT" "rabbit:$RABBIT_PORT"
 await_rabbit
-for node in "${NODES[@]}"; do # those that are to bury may be slow, and b without RabbitMQ
+for node in "${NODES[@]}"; do # those that clean up may be slow, and b without RabbitMQ
     start_node "$node" redis.port="$([ $node = c ] && echo "$REDIS_PORT" || echo "${WAY[redis]}")" \
         rabbitmq.port="$([ $node = b ] && echo "${WAY[rabbit]}" || echo "$RABBIT_PORT")" \
         cluster.node_ttl=$((TTL / 1000))
@@ -338,7 +338,7 @@ for node in "${NODES[@]}"; do
     bind "$node" "$node" g >/dev/null
 done
 if [ $# = 0 ]; then
-    set -- storm same_user churn_without_rabbit left_in_freeze burier_stopped term_without_redis killed_behind_1001 two_steps flood
+    set -- storm same_user churn_without_rabbit left_in_freeze cleaner_stopped term_without_redis killed_behind_1001 two_steps flood
 fi
 run_faults "$@"
 finish

@@ -50,8 +50,8 @@ serves() {
     expect "$1: bind" "$SUCCESS" \
         "$(on "$2" call bind_to_group "{'clientId':'$ID','groupName':'g'}")"
     expect "$1: send_to_group" "$SUCCESS" \
-        "$(on "$2" call send_to_group "{'groupName':'g','code':7,'msg':'m','data':1}")"
-    expect_match "$1: it arrives" '*"code":1001,*'$'\n''{"code":7,"msg":"m","data":1}' \
+        "$(on "$2" call send_to_group "{'groupName':'g',$MESSAGE}")"
+    expect_match "$1: it arrives" '*"code":1001,*'$'\n'"$FRAME" \
         "$(frames "of $2" 2)"
     expect "$1: it is ready" ready "$(readiness "$2")"
     expect "$1: as metrics say" '1 1 1' "$(figure "$2" ready) $(figure "$2" redis_up) $(figure "$2" rabbitmq_up)"
@@ -149,7 +149,7 @@ no_rabbit() {
     expect_match 'no RabbitMQ: a client would be deaf to its system' '{"code":-1007,"msg":"RabbitMQ *' \
         "$(head -n 1 "$DIR/early.out")"
     expect_match 'no RabbitMQ: send_to_group' "$UNREACHABLE" "$(in_time 3000 on a call send_to_group \
-        "{'groupName':'g','code':7,'msg':'m','data':1}")"
+        "{'groupName':'g',$MESSAGE}")"
     sleep 2
     expect_match 'no RabbitMQ: it is not ready' \
         'not ready: RabbitMQ at 127.0.0.1 port *: connection refused: *' "$(readiness a)"

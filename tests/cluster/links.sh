@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# links.sh - links between nodes: over IPv6, by name, through a forwarder; strangers at the port; a
+# links.sh - links between nodes: over IPv6, by name, through a forwarder; foreign connections at the port; a
 # crypto_key that is changed, and nodes of the next protocol version that are put in, one after the
 # other, under load.
 # build: cluster-asan/wspush cluster-v2/wspush cluster-v3/wspush
@@ -114,7 +114,7 @@ refused() {
     expect "$1" 0 "$(wait_for node_says a "warn refused a link address=\"127.0.0.1\" reason=\"$2"; echo $?)"
 }
 
-strangers() {
+foreign_connections() {
     local PORT=${NODE_RPC[a]} answer
     answer=$(lines 'GET /peer HTTP/1.1' "${UPGRADE[@]}" | talk)
     refused 'a node without a version is told of' \
@@ -136,7 +136,7 @@ strangers() {
         exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
     done
     start_node b
-    expect 'beside 80 silent strangers: a node links' 0 "$(linked b "127.0.0.1:$PORT"; echo $?)"
+    expect 'beside 80 silent connections: a node links' 0 "$(linked b "127.0.0.1:$PORT"; echo $?)"
     stop_node b
 }
 
@@ -305,7 +305,7 @@ ipv6
 host_name
 forwarder
 start_node a
-strangers
+foreign_connections
 stop_node a
 together
 three_nodes

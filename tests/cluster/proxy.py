@@ -2,13 +2,15 @@
 """proxy.py - TCP ways that can be cut, held and slowed.
 
 Each argument is a way: NAME:LISTEN:TARGET, two ports of 127.0.0.1. Prints `ready` once all listen, then reads
-commands from stdin, a line each; it ends with its input.
+commands from stdin, a line each, and answers each with `done`; it ends with its input.
 
   pass NAME       bytes go through
   hold NAME       nothing goes through, in both directions; new connections wait: a black hole
   deaf NAME       nothing comes back from the target; the other direction goes on
   cut NAME        resets all connections and every new one
   lag NAME MS     bytes go through MS later, in order
+  to NAME PORT    leads to another target, from the next connection on
+  record NAME FILE    what comes for the target is appended to FILE from here on
 
 Nobody here speaks half-closed TCP, so the end of one side ends both, behind what was sent before it.
 """
@@ -54,6 +56,8 @@ class Side(asyncio.Protocol):
         self.pump()
 
     def data_received(self, data):
+        if self.way.record and not self.back:
+            self.way.record.write(data)
         self.queue.append((asyncio.get_running_loop().time() + self.way.lag, data))
         self.bytes += len(data)
         self.pump()
@@ -109,10 +113,18 @@ class Side(asyncio.Protocol):
 class Way:
     def __init__(self, name, listen, target):
         self.name, self.listen, self.target = name, int(listen), int(target)
-        self.mode, self.lag, self.sides = "pass", 0.0, set()
+        self.mode, self.lag, self.sides, self.record = "pass", 0.0, set(), None
 
-    def set(self, mode, lag="0"):
-        self.mode, self.lag = mode, float(lag) / 1000
+    def obey(self, command, argument="0"):
+        if command == "to":
+            self.target = int(argument)
+        elif command == "record":
+            self.record = open(argument, "ab", buffering=0)
+        else:
+            self.set(command, float(argument) / 1000)
+
+    def set(self, mode, lag):
+        self.mode, self.lag = mode, lag
         for side in list(self.sides):
             if mode == "cut":
                 side.reset()
@@ -131,8 +143,9 @@ async def main():
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := (await reader.readline()).decode().split():
-        mode, name, *lag = line
-        ways[name].set(mode, *lag)
+        command, name, *argument = line
+        ways[name].obey(command, *argument)
+        print("done", flush=True)
 
 
 if __name__ == "__main__":

@@ -76,24 +76,24 @@ forged_records() {
     all_get 'forged records'
 }
 
-# The lease of a burial does not last; the tombstone does.
+# The lease of a cleanup does not last; the tombstone does.
 long_freeze() {
     local before
     before=$(seen x 1001)
     freeze_node b
-    expect 'a frozen node is buried' 1 "$(comes x 1002 1)"
+    expect 'the leaves of a frozen node are published' 1 "$(comes x 1002 1)"
     redis --scan --pattern 'wspush:lease:*' | while read -r key; do
         redis DEL "$key" >/dev/null
     done
     thaw_node b
-    expect 'it finds its tombstone, and its client is announced' $((before + 1)) \
+    expect 'it finds its tombstone, and publishes its client again' $((before + 1)) \
         "$(comes x 1001 $((before + 1)))"
     expect_match 'not before it can be reached' '*"count":2,*' \
         "$(call get_online_list "{'groupName':'g'}")"
     all_get 'a long freeze'
 }
 
-# A node that comes back to the registry does not bury those that have not yet.
+# A node that is back at the registry does not clean up after those that are not yet.
 common_outage() {
     local before now
     before=$(seen x 1002)
@@ -105,21 +105,21 @@ common_outage() {
     sleep 1.5
     now=$(seen x 1002)
     thaw_node b
-    expect 'nobody is buried right after Redis has come back' "$before" "$now"
+    expect 'nobody is cleaned up after right when Redis is back' "$before" "$now"
     wait_for node_says b 'Redis is back'
     sleep 1
     all_get 'Redis and a node were away'
 }
 
 # A registry that says that b is dead is wrong as long as b is heard of.
-newcomer() {
+new_node() {
     local before key
     before=$(seen x 1002)
     key="wspush:node:127.0.0.1:${NODE_RPC[b]}"
     redis SET "$key" 1 PX 600000 >/dev/null
     start_node c
     sleep 5
-    expect 'a newcomer does not bury one that lives' "$before" "$(seen x 1002)"
+    expect 'a new node does not clean up after one that lives' "$before" "$(seen x 1002)"
     expect 'and reaches its client' "$SUCCESS" \
         "$(on c call send_to_client "{'clientId':'$Y',$MESSAGE}")"
     redis DEL "$key" >/dev/null
@@ -178,7 +178,7 @@ deleted_queue
 forged_records
 long_freeze
 common_outage
-newcomer
+new_node
 untold_leave
 restart_node b
 changed_scope

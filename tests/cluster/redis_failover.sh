@@ -2,12 +2,11 @@
 # redis_failover.sh - Redis behind a name: after a failover in which the old primary lives on as a
 # replica, the nodes find the new one; until then they say what Redis says.
 # build: cluster-asan/wspush
-. "$(dirname "$0")/../support/cluster_lib.sh"
+. "$(dirname "$0")/../support/faults_lib.sh"
 
-CLUSTER_WSPUSH=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
 READONLY="503 {\"code\":-1007,\"msg\":\"Redis says: READONLY You can't write against a read only replica\",\"data\":[]}"
 LOADING='503 {"code":-1007,"msg":"Redis says: LOADING Redis is loading the dataset in memory","data":[]}'
-REPLICA='' REPLICA_PORT='' WAY_PORT=''
+REPLICA='' REPLICA_PORT=''
 
 # start_replica: a second Redis, which follows the first.
 start_replica() {
@@ -28,24 +27,6 @@ follows() {
     replica INFO replication | grep -q 'master_link_status:up'
 }
 
-# start_way: the port that stands for the name. `way PORT` has it lead elsewhere; connections that
-# are there stay where they are.
-start_way() {
-    free_port && WAY_PORT=$FREE
-    ${CC:-cc} -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -o "$DIR/detour" tests/support/tcp_proxy.c ||
-        broken 'detour.c is compiled' /dev/null
-    mkfifo "$DIR/way.in" "$DIR/way.out"
-    "$DIR/detour" "$WAY_PORT" "$REDIS_PORT" <"$DIR/way.in" >"$DIR/way.out" &
-    CLIENTS+=($!)
-    exec {WAY_IN}>"$DIR/way.in" {WAY_OUT}<"$DIR/way.out"
-    wait_for listens "$WAY_PORT"
-}
-
-way() {
-    echo "to $1" >&"$WAY_IN"
-    read -r -t 5 -u "$WAY_OUT" _
-}
-
 sign() { # sign NODE register|login SYSTEM
     on "$1" call "$2" "{'systemId':'$3','password':'secret'}"
 }
@@ -63,10 +44,10 @@ back_in_touch() { # back_in_touch NODE COUNT
 
 start_redis
 start_replica
-start_way
+open_ways "redis:$REDIS_PORT" # the port that stands for the name
 free_port && RABBIT_PORT=$FREE # nobody listens: RabbitMQ has no part in this
 for node in a b; do
-    configure_node $node redis.port="$WAY_PORT"
+    configure_node $node redis.port="${WAY[redis]}"
     launch_node $node
     await_node $node 'joined the cluster' || broken "the node $node joins" "$DIR/$node.log"
 done
@@ -76,7 +57,7 @@ expect_match 'before: b knows it' '200 *"token"*' "$(sign b login before)"
 # the name leads to the new primary; the nodes' connections are still with the old one
 wait_for replica EXISTS wspush:accounts
 replica REPLICAOF NO ONE >/dev/null
-way "$REPLICA_PORT"
+way redis to "$REPLICA_PORT"
 redis REPLICAOF 127.0.0.1 "$REPLICA_PORT" >/dev/null
 for node in a b; do
     expect "failover: $node registers" "$SUCCESS" "$(sign $node register "after-$node")"

@@ -46,7 +46,7 @@ def judge_but_live(history):
 
 
 def world():
-    """Two members and a stranger, at two nodes; three sends that all members got, one to a single client."""
+    """Two members and a client of no group, at two nodes; three sends that all members got, one to a single client."""
     history = History()
     a, b, c = session(history, 1), session(history, 2, node=1), session(history, 3, group=False)
     for i in range(3):

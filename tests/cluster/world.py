@@ -1,9 +1,9 @@
 """world.py - what the chaos test runs: Redis, RabbitMQ, nodes, and ways between all of them that can be cut.
 
 All of it listens on 127.0.0.1, on free ports from `base` on, keeps its files in one folder, and is ended by
-process id. Nodes reach Redis and RabbitMQ over ways of their own, and each other through DETOUR of
-tests/support/tcp_proxy.c, which is loaded before the node: so a link between two nodes has a way of its own as well, and a
-node's clock can be put back (DETOUR_CLOCK)."""
+process id. Nodes reach Redis and RabbitMQ over ways of their own, and each other through
+tests/support/preload.c, which is loaded before the node: so a link between two nodes has a way of its own as well, and
+a node's clock can be set back."""
 import asyncio
 import contextlib
 import glob
@@ -231,9 +231,9 @@ class Node(Process):
         env["TSAN_OPTIONS"] = "halt_on_error=1"
         if self.world.shim:
             env["LD_PRELOAD"] = self.world.shim
-            env["DETOUR"] = ",".join("%d:%d" % (other.rpc, self.ways["n%d" % other.number])
+            env["PRELOAD_PORTS"] = ",".join("%d:%d" % (other.rpc, self.ways["n%d" % other.number])
                                      for other in self.world.nodes if other is not self)
-            env["DETOUR_CLOCK"] = self.clock
+            env["PRELOAD_CLOCK"] = self.clock
         self.life += 1
         self.spawn([self.world.binary, "-c", self.folder + "/config.ini"], self.folder + "/stdout", env,
                    self.folder + "/stderr")
@@ -280,9 +280,9 @@ class World:
 
     def build_shim(self):
         compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-        shim = self.folder + "/detour.so"
-        words = [*(compiler or "cc").split(), "-std=c11", "-D_XOPEN_SOURCE=700", "-DDETOUR_LIBRARY", "-shared", "-fPIC",
-                 "-o", shim, os.path.join(HERE, "../support/tcp_proxy.c")]
+        shim = self.folder + "/preload.so"
+        words = [*(compiler or "cc").split(), "-std=c11", "-D_XOPEN_SOURCE=700", "-shared", "-fPIC", "-o", shim,
+                 os.path.join(HERE, "../support/preload.c")]
         return shim if compiler and subprocess.run(words, check=False).returncode == 0 else None
 
     def open_ways(self):
@@ -304,7 +304,8 @@ class World:
         for name in names:
             what, *lag = mode.split()
             self.proxy.stdin.write(" ".join([what, name, *lag]).encode() + b"\n")
-        self.proxy.stdin.flush()
+            self.proxy.stdin.flush()
+            self.proxy.stdout.readline()
 
     async def start(self):
         for tool in ("redis-server", "epmd", "erl"):

@@ -1,12 +1,12 @@
 /* rfc6455.c - RFC 6455 over a socket, by vectors named after its sections.
  *
- * Usage: rfc6455 echo PORT, against tests/conformance/echo.c; rfc6455 wspush PORT TARGET, against wspush, where
- * TARGET is that of an upgrade. Both must take messages of 16 MiB. wspush gives no messages back,
- * so there the same vectors show everything but the echoes. Each vector is sent whole, seven bytes
- * at a time and byte by byte, and ends with the server's end of the connection, which this client
- * never ends itself. A vector that fails the connection ends with the frame that does: the server
- * has nothing more to wait for. The frames are written and read by this file's own few lines, not
- * by ws.c. */
+ * Usage: rfc6455 echo PORT, against tests/conformance/echo.c; rfc6455 wspush PORT TARGET, against
+ * wspush, where TARGET is that of an upgrade. Both must take messages of 16 MiB. wspush gives no
+ * messages back, so there the same vectors show everything but the echoes. Each vector is sent
+ * whole, seven bytes at a time and byte by byte, and ends with the server's end of the connection,
+ * which this client never ends itself. A vector that fails the connection ends with the frame that
+ * does: the server has nothing more to wait for. The frames are written and read by this file's own
+ * few lines, not by ws.c. */
 #include "wire.h"
 
 #define MESSAGE_MAX (16u << 20)
@@ -323,7 +323,6 @@ static const struct vector vectors[] = {
     {"5.2 RSV1 set", {FRAME(0xc1, "x")}, "close 1002\n"},
     {"5.2 RSV2 set", {FRAME(0xa1, "x")}, "close 1002\n"},
     {"5.2 RSV3 set", {FRAME(0x91, "x")}, "close 1002\n"},
-    {"5.2 all RSV bits set", {FRAME(0xf1, "x")}, "close 1002\n"},
     {"5.2 RSV1 set in a binary message", {FRAME(0xc2, "x")}, "close 1002\n"},
     {"5.2 RSV1 set in the first fragment", {FRAME(0x41, "x")}, "close 1002\n"},
     {"5.2 RSV1 set in a continuation", {BEGIN("a"), FRAME(0xc0, "b")}, "close 1002\n"},
@@ -332,29 +331,20 @@ static const struct vector vectors[] = {
     {"5.2 RSV1 set in a close", {FRAME(0xc8, "\x03\xe8")}, "close 1002\n"},
     {"5.2 RSV1 set behind a ping", {PING("a"), FRAME(0xc1, "b")}, "pong a\nclose 1002\n"},
     {"5.2 reserved opcode 3", {FRAME(0x83, "")}, "close 1002\n"},
-    {"5.2 reserved opcode 4", {FRAME(0x84, "x")}, "close 1002\n"},
-    {"5.2 reserved opcode 5", {FRAME(0x85, "x")}, "close 1002\n"},
-    {"5.2 reserved opcode 6", {FRAME(0x86, "x")}, "close 1002\n"},
     {"5.2 reserved opcode 7", {FRAME(0x87, "x")}, "close 1002\n"},
     {"5.2 reserved opcode 3, not final", {FRAME(0x03, "x")}, "close 1002\n"},
     {"5.2 reserved control opcode 11", {FRAME(0x8b, "")}, "close 1002\n"},
-    {"5.2 reserved control opcode 12", {FRAME(0x8c, "x")}, "close 1002\n"},
-    {"5.2 reserved control opcode 13", {FRAME(0x8d, "x")}, "close 1002\n"},
-    {"5.2 reserved control opcode 14", {FRAME(0x8e, "x")}, "close 1002\n"},
     {"5.2 reserved control opcode 15", {FRAME(0x8f, "x")}, "close 1002\n"},
     {"5.2 reserved opcode in a message", {BEGIN("a"), FRAME(0x83, "b")}, "close 1002\n"},
     {"5.2 reserved control opcode in a message", {BEGIN("a"), FRAME(0x8b, "b")}, "close 1002\n"},
     {"5.2 reserved opcode behind a message", {TEXT("a"), FRAME(0x83, "")}, "text a\nclose 1002\n"},
     /* 5.2: the length; a bad one is refused by the header alone */
     {"5.2 length 0 in 16 bits", {LENGTH(0x81, "", 2, 0)}, "close 1002\n"},
-    {"5.2 length 5 in 16 bits", {LENGTH(0x81, "hello", 2, 5)}, "close 1002\n"},
     {"5.2 length 125 in 16 bits", {LENGTH(0x82, "", 2, 125)}, "close 1002\n"},
     {"5.2 length 0 in 64 bits", {LENGTH(0x82, "", 8, 0)}, "close 1002\n"},
-    {"5.2 length 5 in 64 bits", {LENGTH(0x81, "hello", 8, 5)}, "close 1002\n"},
     {"5.2 length 126 in 64 bits", {LENGTH(0x81, "", 8, 126)}, "close 1002\n"},
     {"5.2 length 65535 in 64 bits", {LENGTH(0x82, "", 8, 65535)}, "close 1002\n"},
     {"5.2 length with its top bit set", {LENGTH(0x82, "", 8, 0x8000000000000001u)}, "close 1002\n"},
-    {"5.2 length of ones", {LENGTH(0x82, "", 8, 0xffffffffffffffffu)}, "close 1002\n"},
     {"5.2 continuation in too long a form", {BEGIN("a"), LENGTH(0x80, "", 2, 1)}, "close 1002\n"},
     {"5.2 greatest length", {LENGTH(0x82, "", 8, 0x7fffffffffffffffu)}, "close 1009\n"},
     {"5.2 length of 4 GiB and one", {LENGTH(0x81, "", 8, 0x100000001u)}, "close 1009\n"},
@@ -394,9 +384,7 @@ static const struct vector vectors[] = {
     {"5.5 pong in fragments", {FRAME(0x0a, "a")}, "close 1002\n"},
     {"5.5 close in fragments", {FRAME(0x08, "\x03\xe8")}, "close 1002\n"},
     {"5.5 ping of 126 bytes", {LENGTH(0x89, "", 2, 126)}, "close 1002\n"},
-    {"5.5 pong of 126 bytes", {LENGTH(0x8a, "", 2, 126)}, "close 1002\n"},
     {"5.5 close of 126 bytes", {LENGTH(0x88, "", 2, 126)}, "close 1002\n"},
-    {"5.5 ping of 65536 bytes", {LENGTH(0x89, "", 8, 65536)}, "close 1002\n"},
     {"5.5 ping of 5 bytes in 16 bits", {LENGTH(0x89, "hello", 2, 5)}, "close 1002\n"},
     {"5.5 ping of 126 bytes in a message", {BEGIN("a"), LENGTH(0x89, "", 2, 126)}, "close 1002\n"},
     /* 5.5.1: close */
@@ -502,62 +490,36 @@ static const struct {
     struct str text;
 } valid[] = {
     {"U+0000", STR_INIT("a\0b")},
-    {"U+007F", STR_INIT("\x7f")},
     {"U+0080", STR_INIT("\xc2\x80")},
-    {"U+07FF", STR_INIT("\xdf\xbf")},
     {"U+0800", STR_INIT("\xe0\xa0\x80")},
-    {"U+D7FF", STR_INIT("\xed\x9f\xbf")},
     {"U+E000", STR_INIT("\xee\x80\x80")},
     {"U+FFFD", STR_INIT("\xef\xbf\xbd")},
-    {"U+FFFE", STR_INIT("\xef\xbf\xbe")},
-    {"U+FFFF", STR_INIT("\xef\xbf\xbf")},
     {"U+10000", STR_INIT("\xf0\x90\x80\x80")},
-    {"U+1FFFF", STR_INIT("\xf0\x9f\xbf\xbf")},
     {"U+10FFFF", STR_INIT("\xf4\x8f\xbf\xbf")},
     {"byte order mark", STR_INIT("\xef\xbb\xbf"
                                  "a")},
-    {"Greek", STR_INIT("\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5")},
     {"mixed", STR_INIT("Hello-\xc2\xb5@\xc3\x9f\xf0\x9f\x98\x80\xe2\x82\xac-UTF-8!!")},
 };
 
-/* `before` may begin a text; `bad` may not follow it. */
+/* `before` may begin a text; `bad` may not follow it. One of each kind: test_buf.c has all. */
 static const struct {
     const char *name;
     struct str before, bad;
 } invalid[] = {
     {"lone continuation 80", STR_INIT(""), STR_INIT("\x80")},
-    {"lone continuation BF", STR_INIT("a"), STR_INIT("\xbf")},
-    {"continuation too many", STR_INIT("\xc3\xa9"), STR_INIT("\xa9")},
     {"continuation too many behind four", STR_INIT("\xf0\x9f\x98\x80"), STR_INIT("\x80")},
     {"C0 begins nothing", STR_INIT(""), STR_INIT("\xc0")},
-    {"C1 begins nothing", STR_INIT("abcdefgh"), STR_INIT("\xc1")},
     {"F5 begins nothing", STR_INIT(""), STR_INIT("\xf5")},
-    {"F6 begins nothing", STR_INIT(""), STR_INIT("\xf6")},
-    {"F7 begins nothing", STR_INIT(""), STR_INIT("\xf7")},
-    {"F8 begins nothing", STR_INIT(""), STR_INIT("\xf8")},
-    {"FB begins nothing", STR_INIT(""), STR_INIT("\xfb")},
-    {"FC begins nothing", STR_INIT(""), STR_INIT("\xfc")},
-    {"FE begins nothing", STR_INIT("a"), STR_INIT("\xfe")},
     {"FF begins nothing", STR_INIT("\xe2\x82\xac"), STR_INIT("\xff")},
-    {"overlong U+002F in three", STR_INIT("\xe0"), STR_INIT("\x80")},
     {"overlong U+07FF", STR_INIT("\xe0"), STR_INIT("\x9f")},
-    {"overlong U+002F in four", STR_INIT("\xf0"), STR_INIT("\x80")},
     {"overlong U+FFFF", STR_INIT("\xf0"), STR_INIT("\x8f")},
     {"surrogate U+D800", STR_INIT("\xed"), STR_INIT("\xa0")},
-    {"surrogate U+DFFF", STR_INIT("\xed"), STR_INIT("\xbf")},
     {"surrogate behind Greek", STR_INIT("\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed"),
      STR_INIT("\xa0")},
     {"U+110000", STR_INIT("\xf4"), STR_INIT("\x90")},
-    {"U+13FFFF", STR_INIT("\xf4"), STR_INIT("\xbf")},
     {"two bytes cut by a letter", STR_INIT("\xc3"), STR_INIT("(")},
-    {"two bytes cut by another lead", STR_INIT("\xc3"), STR_INIT("\xc3")},
-    {"three bytes cut after one", STR_INIT("\xe2"), STR_INIT("(")},
     {"three bytes cut after two", STR_INIT("\xe2\x82"), STR_INIT("(")},
-    {"three bytes cut by another lead", STR_INIT("\xe2\x82"), STR_INIT("\xe2")},
-    {"four bytes cut after one", STR_INIT("\xf0"), STR_INIT("a")},
-    {"four bytes cut after two", STR_INIT("\xf0\x9f"), STR_INIT("a")},
     {"four bytes cut after three", STR_INIT("\xf0\x9f\x98"), STR_INIT("a")},
-    {"four bytes cut by FF", STR_INIT("\xf1\x80\x80"), STR_INIT("\xff")},
 };
 
 /* Texts that may not end where they do. */

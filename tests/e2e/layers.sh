@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
-# layers.sh [names] - proves what the list of modules says. A file includes its own header first; a module
+# layers.sh - proves what the list of modules says. A file includes its own header first; a module
 # includes only those that are listed for it, and these stand above it in the list; the header of a library is
 # included by one module alone, and by no header. A server that is built without CLUSTER=1 has no symbol of the
-# modules that only a cluster has.
-#
-# With `names`: no function is defined in two modules, and the name of each begins with that of its module, or
-# with one of the prefixes that are listed for it.
+# modules that only a cluster has. No function is defined in two modules, and the name of each begins with that of
+# its module, or with one of the prefixes that are listed for it.
 # build: release/wspush
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -185,11 +183,8 @@ names() {
     done <<<"${modules:1:-1}"
 }
 
-if [ "${1-}" = names ]; then
-    names
-else
-    includes
-    single_node
-fi
+includes
+names
+single_node
 echo "$passed passed, $failed failed"
 [ $failed = 0 ]

@@ -358,20 +358,20 @@ max_per_ip = 1000'
     ask 'call 1'
     before=$(($(descriptors) + 2)) # a poller has started, and stays
     ask 'storm 2000'
-    expect 'visits in ten ways' 'visits 2000 answers 1400 bound 800' "$REPLY"
+    expect 'connections that come and go, in ten ways' 'connections 2000 answers 1400 bound 800' "$REPLY"
     wait_for has_descriptors "$before"
     threads=$(find "/proc/$SERVER/task" -mindepth 1 -maxdepth 1 | wc -l)
     warm=$(memory VmRSS)
     SECONDS=0
     ask 'storm 20000'
-    figures "20,000 visits took $SECONDS s"
-    expect 'and ten times as many' 'visits 20000 answers 14000 bound 8000' "$REPLY"
+    figures "20,000 of them took $SECONDS s"
+    expect 'and ten times as many' 'connections 20000 answers 14000 bound 8000' "$REPLY"
     wait_for has_descriptors "$before"
     expect 'all descriptors are closed' "$before" "$(descriptors)"
     expect 'there are no more threads' "$threads" \
         "$(find "/proc/$SERVER/task" -mindepth 1 -maxdepth 1 | wc -l)"
     figures "descriptors: $((before - 2)) at the start, $(descriptors) at the end"
-    figures "KiB resident: $warm after 2,000 visits, $(memory VmRSS) after 20,000 more"
+    figures "KiB resident: $warm after 2,000, $(memory VmRSS) after 20,000 more"
     within 'the memory is as before (KiB more)' -1000000 $((SLACK / 4)) $(($(memory VmRSS) - warm))
     for i in 0 1 2 3 4 5 6 7; do
         lists+="$(online_count "storm$i") "

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# startup.sh - the command line, the configuration, and what stops the server from starting.
+# startup.sh - the command line, the configuration, and what stops the server from starting. Formats and levels of the
+# log are in signals.sh.
 # build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
@@ -465,31 +466,6 @@ keys() {
     stop
 }
 
-logs() {
-    configure
-    sed -i 's/^level = .*/level = debug\nformat = json/' "$DIR/config.ini"
-    rm -f "$DIR/log"
-    start
-    client a shop
-    kill "$CLIENT"
-    client b 'no%22\%0a%ff'
-    stop
-    expect 'format = json: each line is an object' "$(wc -l <"$DIR/log")" \
-        "$(jq -c 'select((.time | test("^[0-9-]+T[0-9:.]+Z$")) and .level and .message)' \
-            "$DIR/log" | wc -l)"
-    expect 'level = debug: all of it' 'debug info' "$(jq -r .level "$DIR/log" | sort -u | xargs)"
-    sed -i 's/^level = .*/level = info/' "$DIR/config.ini"
-    rm "$DIR/log"
-    start
-    stop
-    expect 'level = info: without debug' info "$(jq -r .level "$DIR/log" | sort -u | xargs)"
-    sed -i 's/^level = .*/level = error/; s/^format = .*/format = text/' "$DIR/config.ini"
-    rm "$DIR/log"
-    start
-    stop
-    expect 'level = error: nothing to say' '' "$(cat "$DIR/log")"
-}
-
 # flood: calls with more lines of the log than a pipe holds; prints how many were answered.
 flood() {
     curl -s --max-time 20 "http://127.0.0.1:$PORT/api/none?[1-1500]" | grep -o '"code":-1' | wc -l
@@ -629,7 +605,6 @@ conflicts
 rights
 descriptors
 keys
-logs
 stalled_log
 other_user
 finish

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# websocket.sh - what WebSocket clients see of a running server, from the upgrade to its last close frame.
+# websocket.sh - what WebSocket clients see of a running server, from the upgrade to its last close frame. Frames of
+# every kind are in tests/conformance/rfc6455.c; slow readers and clients that vanish in misbehaving_clients.sh; Origin
+# and the end in signals.sh.
 # build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
@@ -110,21 +112,6 @@ bad_upgrades() {
     expect '426 says which version' 1 "$(grep -ci '^Sec-WebSocket-Version: 13' "$DIR/headers")"
 }
 
-origins() {
-    local get='GET /ws?systemId=shop HTTP/1.1' origin
-    for origin in https://c.example http://a.example https://a.example:444 https://a.example.c \
-        null; do
-        expect_match "the origin $origin" '403 -1 *allowed_origins*' \
-            "$(upgrade_outcome "$get" "${UPGRADE[@]}" "Origin: $origin")"
-    done
-    for origin in 'Origin: https://a.example' 'Origin: https://b.example:8443' 'X: no browser'; do
-        expect "allowed: $origin" 101 "$({
-            lines "$get" "${UPGRADE[@]}" "$origin"
-            goodbye
-        } | talk | decode | head -n 1)"
-    done
-}
-
 # --- frames -----------------------------------------------------------------------------------
 
 # said: prints what comes back for the frames in its input, but for what every upgrade brings.
@@ -142,9 +129,6 @@ client_frames() {
     expect 'nothing else is' '8 1000' "$({
         frame 81 PING && frame 81 'ping ' && frame 81 pin && frame 82 ping && frame 81 '' && goodbye
     } | said)"
-    expect 'a ping frame is answered with its payload' $'10 abc\n8 1000' \
-        "$({ frame 89 abc && frame 8a unasked && goodbye; } | said)"
-    expect 'also one without' $'10\n8 1000' "$({ frame 89 && goodbye; } | said)"
     expect 'the text id is answered with the first frame' "$HELLO
 1 pong
 $HELLO
@@ -158,7 +142,6 @@ a text of 8,193 bytes|8 1009|frame 81 x$long
 a binary message of 8,193 bytes|8 1009|frame 82 x$long
 8,193 bytes in two frames|8 1009|frame 01 $long; frame 80 x
 END
-    expect 'a close frame without a code' 8 "$(frame 88 | said)"
     expect 'a close code of the client' '8 4321' "$(frame 88 $'\x10\xe1bye' | said)"
     client talker shop
     echo ping >"$DIR/talker.in"
@@ -197,39 +180,6 @@ $HELLO
     } | drip | decode | sed '1,2d' | uniq)"
 }
 
-vanishing() {
-    local begin gone watcher notice='{"code":1002,"msg":"client offline","data":{"clientId":"ID",'
-    client watcher shop
-    watcher=$ID
-    call bind_to_group "{'clientId':'$watcher','groupName':'g'}" >/dev/null
-    client vanishing shop
-    gone=$ID
-    call bind_to_group "{'clientId':'$gone','groupName':'g','userId':'u','extend':'e'}" >/dev/null
-    frames watcher 2 >/dev/null
-    sleep 2.4
-    expect 'clients that answer the pings stay' 2 \
-        "$(call "${LIST[@]}" >/dev/null && jq .data.count "$DIR/body")"
-    begin=$EPOCHREALTIME
-    echo ping >"$DIR/vanishing.in"
-    wait_for grep -qx pong "$DIR/vanishing.out" # nothing older is the last that the server hears of it
-    kill -STOP "$CLIENT"
-    expect 'a client that vanishes is told to its group' \
-        "${notice/ID/$gone}\"userId\":\"u\",\"extend\":\"e\",\"groupName\":\"g\"}}" \
-        "$(frames watcher 1)"
-    begin=$(since "$begin")
-    expect_time "after ping + pong_timeout" 1600 5000 "$begin"
-    expect_match 'and is not online any more' '200 -1003 *' \
-        "$(refusal client_info "{'clientId':'$gone'}")"
-    kill -CONT "$CLIENT"
-}
-
-# --- a slow reader ----------------------------------------------------------------------------
-
-# message SIZE: prints the fields of a message with that much data.
-message() {
-    echo "\"code\":1,\"msg\":\"\",\"data\":\"$(letters "$1")\""
-}
-
 # A client that is closed by a call and never says a word.
 silent_end() {
     local fd part
@@ -245,63 +195,9 @@ silent_end() {
     exec {fd}>&-
 }
 
-slow_reader() {
-    local fast slow sent=0 lost=0
-    client fast shop
-    fast=$ID
-    client slow shop
-    slow=$ID
-    for ID in "$fast" "$slow"; do
-        call bind_to_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
-    done
-    frames fast 2 >/dev/null
-    kill -STOP "$CLIENT"
-    echo "{\"groupName\":\"g\",\"receipt\":true,$(message 1000000)}" >"$DIR/request"
-    while [ $sent -lt 60 ] && [ "$lost" = 0 ]; do
-        call send_to_group "@$DIR/request" >/dev/null
-        lost=$(jq .data.dropped "$DIR/body")
-        sent=$((sent + 1))
-        frames fast 1 >>"$DIR/frames"
-    done
-    kill -CONT "$CLIENT"
-    expect 'each message has reached the one who reads' "$sent" \
-        "$(jq -r 'select(.code == 1).data | length' "$DIR/frames" | grep -cx 1000000)"
-    expect 'the receipt counts the one who does not' '{"matched":2,"queued":1,"dropped":1}' \
-        "$(jq -c '.data | del(.messageId)' "$DIR/body")"
-    wait_for grep -q "$slow" "$DIR/fast.out"
-    expect 'the group is told' '{"code":1002,"msg":"client offline"}' \
-        "$(grep "$slow" "$DIR/fast.out" | tail -n 1 | jq -c 'del(.data)')"
-    expect_match 'the log names it' "*warn*slow*$slow*system=\"shop\"*127.0.0.1*" \
-        "$(grep "$slow" "$DIR/log")"
-    expect_match 'it is not online any more' '200 -1003 *' \
-        "$(refusal client_info "{'clientId':'$slow'}")"
-    expect 'it is closed with 1013' '1013 slow' "$(closed slow)"
-    expect_match 'the other one is still there' '200 {"code":0,*' \
-        "$(call client_info "{'clientId':'$fast'}")"
-}
-
 # --- the end ----------------------------------------------------------------------------------
 
-# A few clients, and a message on its way to all of them: they need not wait for each other.
-drain() {
-    local i begin
-    for i in 0 1 2 3 4 5 6 7 8 9; do
-        client "d$i" shop
-    done
-    echo "{$(message 200000)}" >"$DIR/request"
-    call send_to_system "@$DIR/request" >/dev/null
-    begin=$EPOCHREALTIME
-    kill -TERM "$SERVER"
-    ended
-    begin=$(since "$begin")
-    expect_time 'ten do not take as long as drain allows' 0 4000 "$begin"
-    expect 'each one gets what was on its way' 10 "$(grep -c x "$DIR"/d?.out | grep -c ':1$')"
-    for i in 0 1 2 3 4 5 6 7 8 9; do
-        expect "client $i is closed with 1001" '1001 going away' "$(closed "d$i")"
-    done
-}
-
-# Before that it is told to balancers for a while that this node is going; who comes is served.
+# Before the drain, balancers are told for a while that this node is going; new clients are served.
 drain_wait() {
     local code
     client before shop
@@ -322,19 +218,6 @@ drain_wait() {
         END { print told, late == told }' "$DIR/log")"
 }
 
-second_signal() {
-    local begin
-    client last shop
-    kill -TERM "$SERVER"
-    # shellcheck disable=SC2329 # called by wait_for
-    refused() { ! answers; }
-    wait_for refused
-    begin=$EPOCHREALTIME
-    kill -TERM "$SERVER"
-    ended
-    expect_time 'a second SIGTERM ends at once' 0 3000 "$(since "$begin")"
-}
-
 configure
 start
 sign_up 'my ü&/'
@@ -346,13 +229,11 @@ client_frames
 stop
 
 configure '[websocket]
-max_message = 100
-allowed_origins = https://a.example, https://b.example:8443'
+max_message = 100'
 start
 expect_match 'a token is still good after a restart' '200 {"code":0,*' \
     "$(call "${LIST[@]}")"
 max_message
-origins
 stop
 
 configure '[websocket]
@@ -360,33 +241,18 @@ ping = 0.3
 pong_timeout = 1.7'
 start
 silence
-vanishing
-stop
-
-configure '[websocket]
-send_queue = 64 KiB'
-start
-silent_end &
-slow_reader
-wait $!
 stop
 
 configure
-sed -i 's/^drain = .*/drain = 30/' "$DIR/config.ini"
 start
-drain
+silent_end
+stop
+
 free_port
 ADMIN=127.0.0.1:$FREE
-configure
-sed -i 's/^drain = .*/&\ndrain_wait = 4/' "$DIR/config.ini"
+DRAIN='30
+drain_wait = 4' configure
 rm "$DIR/log"
 start
 drain_wait
-ADMIN=''
-configure
-sed -i 's/^drain = .*/drain = 30/' "$DIR/config.ini"
-start
-expect_match 'a system is still registered after restarts' '200 -1004 *' \
-    "$(refusal register "{'systemId':'shop','password':'x'}")"
-second_signal
 finish

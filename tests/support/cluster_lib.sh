@@ -1,7 +1,8 @@
 # cluster_lib.sh - what the tests of a cluster share: Redis, RabbitMQ, nginx and nodes of the test's
 # own; to be sourced by bash scripts in the place of lib.sh, which it brings along.
 #
-# Everything listens on free loopback ports, keeps its files in $DIR, and is ended by `finish`.
+# Everything listens on free loopback ports, keeps its files in $DIR, and is ended by `finish`. $WHAT is what a test is
+# about, in the names of checks here.
 # shellcheck shell=bash disable=SC2034
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,6 +17,7 @@ quick_hashes
 UNREACHABLE='503 {"code":-1007,"msg":"?*","data":\[\]}'
 NOTICE='^{"code":100[12],"msg":"client o[nf]*line","data"' # how a notice begins
 declare -A IDS PROCESS # of clients, by name
+WHAT=''
 
 # --- Redis ------------------------------------------------------------------------------------
 
@@ -309,6 +311,25 @@ messages() {
 
 notices() {
     unread notices "$@"
+}
+
+# told CODE NAME USER EXTEND MEMBER...: expects that the members are told of a client, and once.
+told() {
+    local code=$1 name=$2 user=$3 extend=$4 member
+    shift 4
+    for member in "$@"; do
+        expect "$WHAT: $member is told $code of $name" \
+            "$(notice "$code" "${IDS[$name]}" "$user" "$extend")" "$(notices "$member" 1)"
+    done
+}
+
+# quiet NAME...: expects that nothing has come that has not been looked at.
+quiet() {
+    local name
+    sleep 0.5
+    for name in "$@"; do
+        expect "${WHAT:+$WHAT: }$name has got nothing else" '' "$(messages "$name" 0 && notices "$name" 0)"
+    done
 }
 
 # online NODE [GROUP]: prints what a node answers to get_online_list, with the ids in order.

@@ -1,4 +1,4 @@
-# fault_lib.sh - what the tests of faults share: answers that must be there in time, lines of the log since a
+# faults_lib.sh - what the tests of faults share: answers that must be there in time, lines of the log since a
 # mark, and flows of requests whose answers are compared with what clients received; to be sourced by bash
 # scripts in the place of cluster_lib.sh, which it brings along.
 #
@@ -7,7 +7,7 @@
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/cluster_lib.sh"
 
-# the library of detour.c is loaded before that of the sanitizer
+# the library of preload.c is loaded before that of the sanitizer
 export ASAN_OPTIONS="$ASAN_OPTIONS:verify_asan_link_order=0"
 
 ACCOUNT="'password':'secret'}"
@@ -19,25 +19,6 @@ declare -A MARK # of the logs, by node
 # incomplete NAME...: the same if some node could not be asked.
 incomplete() {
     members "$@" | jq -c '.data.incomplete = true'
-}
-
-# told CODE NAME USER MEMBER...: expects that the members are told of a client, and once.
-told() {
-    local code=$1 name=$2 user=$3 member
-    shift 3
-    for member in "$@"; do
-        expect "$WHAT: $member is told $code of $name" "$(notice "$code" "${IDS[$name]}" "$user")" \
-            "$(notices "$member" 1)"
-    done
-}
-
-# quiet NAME...: nothing has come that has not been looked at.
-quiet() {
-    local name
-    sleep 0.5
-    for name in "$@"; do
-        expect "$WHAT: $name has got nothing else" '' "$(messages "$name" 0 && notices "$name" 0)"
-    done
 }
 
 # --- time -------------------------------------------------------------------------------------
@@ -280,7 +261,6 @@ group_flows() {
     done
 }
 
-
 # all_ready NODE...
 all_ready() {
     local node
@@ -292,26 +272,38 @@ all_ready() {
 # --- ways -------------------------------------------------------------------------------------
 
 declare -A WAY # the port where a way begins, by name
-WAYS=''
+WAYS='' WAYS_SAID=''
 
 # open_ways NAME:PORT...: opens ways to these ports; see tests/cluster/proxy.py.
 open_ways() {
-    local way words=()
+    local way said='' words=()
     for way in "$@"; do
         free_port && WAY[${way%:*}]=$FREE
         words+=("${way%:*}:$FREE:${way##*:}")
     done
-    mkfifo "$DIR/ways.in"
+    mkfifo "$DIR/ways.in" "$DIR/ways.out"
     python3 -B tests/cluster/proxy.py "${words[@]}" <"$DIR/ways.in" >"$DIR/ways.out" &
     CLIENTS+=($!)
-    exec {WAYS}>"$DIR/ways.in"
-    wait_for grep -q ready "$DIR/ways.out" || broken 'the ways open' "$DIR/ways.out"
+    exec {WAYS}>"$DIR/ways.in" {WAYS_SAID}<"$DIR/ways.out"
+    read -r -t 20 -u "$WAYS_SAID" said
+    [ "$said" = ready ] || broken 'the ways open' /dev/null
 }
 
-# way NAME MODE [MS]
+# way NAME COMMAND [ARGUMENT]
 way() {
     echo "$2 $1 ${3-}" >&"$WAYS"
-    sleep 0.1
+    read -r -t 20 -u "$WAYS_SAID" _
+}
+
+# preload SETTING=VALUE: from here on nodes start with tests/support/preload.c and this setting.
+REAL_WSPUSH=$CLUSTER_WSPUSH
+preload() {
+    [ -e "$DIR/preload.so" ] ||
+        ${CC:-cc} -std=c11 -D_POSIX_C_SOURCE=200809L -O1 -shared -fPIC -o "$DIR/preload.so" tests/support/preload.c ||
+        broken 'preload.c is compiled' /dev/null
+    CLUSTER_WSPUSH=$DIR/preloaded
+    printf '#!/bin/sh\nexec env %s LD_PRELOAD=%s %s "$@"\n' "$1" "$DIR/preload.so" "$REAL_WSPUSH" >"$CLUSTER_WSPUSH"
+    chmod +x "$CLUSTER_WSPUSH"
 }
 
 # run_faults NAME...: the functions of these names, one after the other.

@@ -24,7 +24,7 @@
  *   leave N     closes the first N of those                          silent TOTAL
  *   speak       each of the others sends a request                   good N refused N
  *   call N      N requests on a connection that stays                answers N longest US
- *   storm N     N connections that come and go, in ten ways          visits N answers N bound N
+ *   storm N     N connections that come and go, in ten ways     connections N answers N bound N
  *
  * US are microseconds, MS milliseconds. Each wait is bounded by TIMEOUT. Between commands the
  * clients read what comes and answer pings. Any error of a system call ends the program with 1; the
@@ -57,7 +57,7 @@
 #define WINDOW 8        /* messages of a flood that the slowest reader may be behind */
 #define DRIP 50         /* milliseconds between two bytes of one that dribbles */
 #define SILENT_MAX 1000
-#define VISITS 100         /* at a time */
+#define BRIEF_MAX 100      /* at a time */
 #define FLOOD_FROM 1000000 /* the code of a flood's first message */
 
 struct client {
@@ -88,7 +88,7 @@ struct load {
     int64_t vanished_at, first, last; /* when they did, and when the notices came */
     int silent[SILENT_MAX];
     size_t silent_count;
-    size_t visits;  /* so far */
+    size_t briefs;  /* so far */
     int64_t polled; /* when all clients were last polled */
 };
 
@@ -102,7 +102,7 @@ static int64_t now_us(void)
 
 static void give_up(const char *what)
 {
-    fprintf(stderr, "hold: %s: %s\n", what, strerror(errno));
+    fprintf(stderr, "load_client: %s: %s\n", what, strerror(errno));
     exit(1);
 }
 
@@ -857,50 +857,50 @@ static void call(struct load *load, size_t number)
 
 /* --- connections that come and go ------------------------------------------------------------ */
 
-enum visit_kind {
-    VISIT_ASK,         /* asks, reads the answer, closes */
-    VISIT_ASK_LAST,    /* asks, reads to the end */
-    VISIT_ASK_RESET,   /* asks, resets */
-    VISIT_SILENT,      /* closes */
-    VISIT_HALF_HEAD,   /* sends half a head, resets */
-    VISIT_STRANGER,    /* a client of no system, says goodbye at once, reads to the end */
-    VISIT_LEAVE,       /* a client that is bound, closes */
-    VISIT_RESET,       /* a client that is bound, resets */
-    VISIT_GOODBYE,     /* a client that is bound, sends a close frame, reads to the end */
-    VISIT_HALF_CLOSED, /* a client that is bound, closes its side, reads to the end */
-    VISIT_KINDS
+enum brief_kind {
+    BRIEF_ASK,         /* asks, reads the answer, closes */
+    BRIEF_ASK_LAST,    /* asks, reads to the end */
+    BRIEF_ASK_RESET,   /* asks, resets */
+    BRIEF_SILENT,      /* closes */
+    BRIEF_HALF_HEAD,   /* sends half a head, resets */
+    BRIEF_UNKNOWN,     /* a client of no system, closes at once, reads to the end */
+    BRIEF_LEAVE,       /* a client that is bound, closes */
+    BRIEF_RESET,       /* a client that is bound, resets */
+    BRIEF_CLOSE_FRAME, /* a client that is bound, sends a close frame, reads to the end */
+    BRIEF_HALF_CLOSED, /* a client that is bound, closes its side, reads to the end */
+    BRIEF_KINDS
 };
 
-struct visit {
+struct brief {
     struct client client;
-    enum visit_kind kind;
+    enum brief_kind kind;
     char group[16];
 };
 
-static void begin_visit(struct load *load, struct visit *visit)
+static void begin_brief(struct load *load, struct brief *brief)
 {
     static const char ask[] = "OPTIONS /api/login HTTP/1.1\r\nHost: x\r\n\r\n",
                       last[] = "OPTIONS / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    size_t number = load->visits++;
+    size_t number = load->briefs++;
     int fd = connect_from(load, number);
 
-    *visit = (struct visit){.client = {.fd = fd}, .kind = number % VISIT_KINDS};
-    snprintf(visit->group, sizeof visit->group, "storm%zu", number / VISIT_KINDS % 8);
-    switch (visit->kind) {
-    case VISIT_ASK:
-    case VISIT_ASK_RESET:
+    *brief = (struct brief){.client = {.fd = fd}, .kind = number % BRIEF_KINDS};
+    snprintf(brief->group, sizeof brief->group, "storm%zu", number / BRIEF_KINDS % 8);
+    switch (brief->kind) {
+    case BRIEF_ASK:
+    case BRIEF_ASK_RESET:
         send_all(fd, ask, sizeof ask - 1);
         break;
-    case VISIT_ASK_LAST:
+    case BRIEF_ASK_LAST:
         send_all(fd, last, sizeof last - 1);
         break;
-    case VISIT_SILENT:
+    case BRIEF_SILENT:
         break;
-    case VISIT_HALF_HEAD:
+    case BRIEF_HALF_HEAD:
         send_all(fd, ask, sizeof ask / 2);
         break;
-    case VISIT_STRANGER:
-        send_upgrade(fd, "stranger");
+    case BRIEF_UNKNOWN:
+        send_upgrade(fd, "unknown");
         send_frame(fd, 8, "", 0);
         break;
     default:
@@ -923,33 +923,33 @@ static bool read_to_end(int fd)
 }
 
 /* Reads its answer; true if there was one. Clients are bound. */
-static bool read_visit(struct load *load, struct visit *visit, size_t *bound)
+static bool read_brief(struct load *load, struct brief *brief, size_t *bound)
 {
-    if (visit->kind > VISIT_STRANGER) {
-        await_id(load, &visit->client);
-        *bound += bind_client(load, api(load), visit->client.id, visit->group);
+    if (brief->kind > BRIEF_UNKNOWN) {
+        await_id(load, &brief->client);
+        *bound += bind_client(load, api(load), brief->client.id, brief->group);
         return true;
     }
-    if (visit->kind == VISIT_ASK)
-        return read_answer(visit->client.fd);
-    if (visit->kind == VISIT_ASK_LAST || visit->kind == VISIT_STRANGER)
-        return read_to_end(visit->client.fd);
+    if (brief->kind == BRIEF_ASK)
+        return read_answer(brief->client.fd);
+    if (brief->kind == BRIEF_ASK_LAST || brief->kind == BRIEF_UNKNOWN)
+        return read_to_end(brief->client.fd);
     return false;
 }
 
-static void end_visit(struct visit *visit)
+static void end_brief(struct brief *brief)
 {
-    int fd = visit->client.fd;
+    int fd = brief->client.fd;
 
-    keep(&visit->client, NULL, 0);
-    if (visit->kind == VISIT_GOODBYE)
+    keep(&brief->client, NULL, 0);
+    if (brief->kind == BRIEF_CLOSE_FRAME)
         send_frame(fd, 8, "\x03\xe8", 2);
-    if (visit->kind == VISIT_HALF_CLOSED)
+    if (brief->kind == BRIEF_HALF_CLOSED)
         shutdown(fd, SHUT_WR);
-    if (visit->kind >= VISIT_GOODBYE)
+    if (brief->kind >= BRIEF_CLOSE_FRAME)
         read_to_end(fd);
-    if (visit->kind == VISIT_ASK_RESET || visit->kind == VISIT_HALF_HEAD ||
-        visit->kind == VISIT_RESET)
+    if (brief->kind == BRIEF_ASK_RESET || brief->kind == BRIEF_HALF_HEAD ||
+        brief->kind == BRIEF_RESET)
         reset(fd);
     else
         close(fd);
@@ -957,21 +957,21 @@ static void end_visit(struct visit *visit)
 
 static void storm(struct load *load, size_t number)
 {
-    static struct visit visits[VISITS];
+    static struct brief briefs[BRIEF_MAX];
     size_t answers = 0, bound = 0, total = 0;
 
     while (total < number) {
-        size_t count = number - total < VISITS ? number - total : VISITS;
+        size_t count = number - total < BRIEF_MAX ? number - total : BRIEF_MAX;
 
         for (size_t i = 0; i < count; i++)
-            begin_visit(load, &visits[i]);
+            begin_brief(load, &briefs[i]);
         for (size_t i = 0; i < count; i++)
-            answers += read_visit(load, &visits[i], &bound);
+            answers += read_brief(load, &briefs[i], &bound);
         for (size_t i = 0; i < count; i++)
-            end_visit(&visits[i]);
+            end_brief(&briefs[i]);
         total += count;
     }
-    printf("visits %zu answers %zu bound %zu\n", total, answers, bound);
+    printf("connections %zu answers %zu bound %zu\n", total, answers, bound);
 }
 
 /* --- commands -------------------------------------------------------------------------------- */
@@ -1097,7 +1097,7 @@ int main(int count, char **arguments)
     char line[256];
 
     if (count != 4) {
-        fprintf(stderr, "usage: hold PORT SYSTEM TOKEN\n");
+        fprintf(stderr, "usage: load_client PORT SYSTEM TOKEN\n");
         return 2;
     }
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {

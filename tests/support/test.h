@@ -74,6 +74,39 @@ static inline void test_run(const char *name, void (*test)(void))
     fflush(stdout);
 }
 
+/* Tests between a set-up and a tear-down, which get the test's number for them. */
+struct test {
+    const char *name;
+    void (*run)(void);
+    int fixture;
+};
+
+#define TEST(name, fixture)                                                                        \
+    {                                                                                              \
+#name, name, fixture                                                                       \
+    }
+
+static struct test_current {
+    const struct test *test;
+    void (*begin)(int fixture), (*end)(int fixture);
+} test_current;
+
+static inline void test_run_current(void)
+{
+    test_current.begin(test_current.test->fixture);
+    test_current.test->run();
+    test_current.end(test_current.test->fixture);
+}
+
+static inline void test_run_all(const struct test *tests, size_t count, void (*begin)(int fixture),
+                                void (*end)(int fixture))
+{
+    for (size_t i = 0; i < count; i++) {
+        test_current = (struct test_current){&tests[i], begin, end};
+        test_run(tests[i].name, test_run_current);
+    }
+}
+
 /* Prints the count; its value is the exit status of the test program. */
 static inline int test_finish(void)
 {

@@ -12,7 +12,7 @@
 #include "node.h"
 
 #define FAKE_MAX 8192
-#define FAKE_GUESTS 8
+#define FAKE_CLIENTS 8
 #define FAKE_TIMEOUT 2000 /* rpc_timeout */
 #define FAKE_TTL 10000    /* node_ttl */
 
@@ -56,7 +56,7 @@ static struct fake {
     size_t binding_count;
     uint64_t acknowledged;
     bool bus_is_full, binds_at_once, bus_is_behind;
-    struct bus_event *bus_first, *bus_last;
+    struct fifo bus_events;
 
     struct peer *peers;
     struct fake_message messages[FAKE_MAX];
@@ -69,7 +69,7 @@ static struct fake {
     size_t look_up_count;
     struct node_id cleaned_up[64], gone_on[64];
     size_t cleaned_count, gone_on_count, cleared;
-    struct registry_event *registry_first, *registry_last;
+    struct fifo registry_events;
     bool registry_is_full, closed_clean;
 } fake;
 
@@ -91,6 +91,14 @@ static inline struct str fake_keep(struct str text)
     copy = exact_copy(text);
     fake_spares = false;
     return copy;
+}
+
+static inline struct fifo_link *fake_take_all(struct fifo *fifo)
+{
+    struct fifo_link *first = fifo->first;
+
+    *fifo = (struct fifo){0};
+    return first;
 }
 
 /* --- the bus ---------------------------------------------------------------------------------- */
@@ -115,11 +123,7 @@ static inline struct bus_event *fake_bus_event(enum bus_event_kind kind, struct 
     event->text = (struct str){(char *)(event + 1), text.length};
     if (text.length)
         memcpy((char *)(event + 1), text.at, text.length);
-    if (fake.bus_last)
-        fake.bus_last->mail.next = &event->mail;
-    else
-        fake.bus_first = event;
-    fake.bus_last = event;
+    fifo_push(&fake.bus_events, &event->mail);
     return event;
 }
 
@@ -180,11 +184,8 @@ void bus_bind(struct bus *bus, uint16_t slot, uint32_t version, bool bound)
 
 struct bus_event *bus_take(struct bus *bus)
 {
-    struct bus_event *first = fake.bus_first;
-
     CHECK(bus == (struct bus *)&fake_link);
-    fake.bus_first = fake.bus_last = NULL;
-    return first;
+    return (struct bus_event *)fake_take_all(&fake.bus_events);
 }
 
 void bus_catch_up(struct bus *bus)
@@ -379,11 +380,8 @@ const struct account_store *registry_accounts(struct registry *registry)
 
 struct registry_event *registry_take(struct registry *registry)
 {
-    struct registry_event *first = fake.registry_first;
-
     (void)registry;
-    fake.registry_first = fake.registry_last = NULL;
-    return first;
+    return (struct registry_event *)fake_take_all(&fake.registry_events);
 }
 
 static inline struct registry_event *fake_registry_event(enum registry_event_kind kind,
@@ -397,11 +395,7 @@ static inline struct registry_event *fake_registry_event(enum registry_event_kin
     event->kind = kind;
     memcpy(event + 1, text, length);
     event->text = (struct str){(char *)(event + 1), length};
-    if (fake.registry_last)
-        fake.registry_last->mail.next = &event->mail;
-    else
-        fake.registry_first = event;
-    fake.registry_last = event;
+    fifo_push(&fake.registry_events, &event->mail);
     return event;
 }
 
@@ -507,11 +501,16 @@ static inline void fake_say(size_t which, const struct cluster_msg *msg)
     buf_free(&text);
 }
 
+static inline void fake_tell(size_t which, const struct cluster_msg *msg)
+{
+    fake_say(which, msg);
+    fake_serve();
+}
+
 /* Another node reports whether it is ready. */
 static inline void fake_report(size_t which, bool ready)
 {
-    fake_say(which, &(struct cluster_msg){.kind = MSG_STATUS, .at = fake.now, .ready = ready});
-    fake_serve();
+    fake_tell(which, &(struct cluster_msg){.kind = MSG_STATUS, .at = fake.now, .ready = ready});
 }
 
 /* The link to a node comes up, and it reports that it is ready. */
@@ -526,6 +525,18 @@ static inline void fake_link_down(size_t which)
 {
     fake_peer(which)->link = NULL;
     fake_link_event(LINK_EVENT_DOWN, &fake_nodes[which], (struct str){0});
+}
+
+static inline void fake_lose_link(size_t which)
+{
+    fake_link_down(which);
+    fake_serve();
+}
+
+static inline void fake_lose_bus(void)
+{
+    fake_bus_event(BUS_DOWN, STR("gone"));
+    fake_serve();
 }
 
 /* Forgets what was sent, published, bound and written so far. */
@@ -601,32 +612,75 @@ static inline void fake_start(size_t count)
     fake_join(count);
 }
 
-/* Closes everything; clients must have left. */
+/* --- clients ---------------------------------------------------------------------------------- */
+
+struct fake_client {
+    struct conn conn;
+    struct far_end far;
+    char id[HUB_ID_TEXT + 3]; /* as JSON */
+    bool is_open;
+};
+
+static struct fake_client clients[FAKE_CLIENTS];
+
+/* A client connects to this node; its slot is bound in time. */
+static inline void fake_arrive(size_t who, const char *system)
+{
+    struct fake_client *client = &clients[who];
+    struct far_frame frame = {0};
+
+    conn_open(&client->conn, far_open(&client->far), &node.shared);
+    CHECK(hub_connect(&node.hub, &client->conn, str_from(system)));
+    flush();
+    client->is_open = true;
+    memset(client->id, 0, sizeof client->id);
+    if (CHECK(far_next(&client->far, &frame) && frame.payload.length > HUB_ID_TEXT + 5))
+        memcpy(client->id, frame.payload.at + frame.payload.length - 5 - HUB_ID_TEXT + 1,
+               HUB_ID_TEXT + 2);
+    fake_serve();
+    fake_serve();
+}
+
+static inline void fake_depart(size_t who)
+{
+    struct fake_client *client = &clients[who];
+
+    if (client->conn.client)
+        hub_end_client(&node.hub, client->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
+                       STR("test"));
+    flush();
+    conn_kill(&client->conn);
+    flush();
+    conn_close(&client->conn);
+    far_close(&client->far);
+    client->is_open = false;
+}
+
+/* Ends all clients and closes everything. */
 static inline void fake_end(void)
 {
+    for (size_t who = 0; who < FAKE_CLIENTS; who++)
+        if (clients[who].is_open)
+            fake_depart(who);
     cluster_close(fake.cluster);
     node.hub.hooks = NULL;
     node.api.cluster = NULL;
     fake_forget();
-    for (struct bus_event *event = fake.bus_first, *next; event; event = next) {
-        next = (struct bus_event *)event->mail.next;
-        free(event);
-    }
+    while (fake.bus_events.first)
+        free(fifo_pop(&fake.bus_events));
     for (struct link_event *event; (event = links_take(NULL));) {
         buf_free(&event->text);
         free(event);
     }
-    for (struct registry_event *event = fake.registry_first, *next; event; event = next) {
-        next = (struct registry_event *)event->mail.next;
-        free(event);
-    }
+    while (fake.registry_events.first)
+        free(fifo_pop(&fake.registry_events));
     node_close();
 }
 
 /* --- what comes through the bus --------------------------------------------------------------- */
 
-/* A publication comes back to this node. */
-static inline void fake_return(size_t which)
+/* A publication comes back to this node, which sees it in its next iteration. */
+static inline void fake_echo(size_t which)
 {
     struct fake_publication *kept = &fake.publications[which];
 
@@ -636,12 +690,18 @@ static inline void fake_return(size_t which)
     fake_batch(&fake.self, kept->with.lane, kept->with.partition, kept->number, kept->with.text);
 }
 
+static inline void fake_return(size_t which)
+{
+    fake_echo(which);
+    fake_serve();
+}
+
 /* All that has not come back does. */
 static inline void fake_return_all(void)
 {
     for (size_t i = 0; i < fake.publication_count; i++)
         if (!fake.publications[i].done)
-            fake_return(i);
+            fake_echo(i);
     fake_serve();
 }
 
@@ -739,8 +799,7 @@ static inline struct cluster_msg fake_reply_to(uint64_t id, int code, const char
 /* Another node replies, and it is dealt with. */
 static inline void fake_say_reply(size_t which, struct cluster_msg reply)
 {
-    fake_say(which, &reply);
-    fake_serve();
+    fake_tell(which, &reply);
 }
 
 /* True if the next thing sent to a node is a reply to this request with this code. */
@@ -754,12 +813,6 @@ static inline bool fake_replied(size_t which, uint64_t id, int code)
            msg ? (int)msg->result.code : 1, msg ? (int)msg->error.length : 0,
            msg && msg->error.length ? msg->error.at : "");
     return false;
-}
-
-/* Frees what reading needed: call it before main returns. */
-static inline void fake_free_reading(void)
-{
-    buf_free(&fake_reading.decoded);
 }
 
 /* --- results ---------------------------------------------------------------------------------- */
@@ -789,49 +842,11 @@ static inline bool fake_no_result(void)
     return !result;
 }
 
-/* --- clients ---------------------------------------------------------------------------------- */
-
-struct fake_guest {
-    struct conn conn;
-    struct far_end far;
-    char id[HUB_ID_TEXT + 3]; /* as JSON */
-};
-
-static struct fake_guest guests[FAKE_GUESTS];
-
-/* A client connects to this node; its slot is bound in time. */
-static inline void fake_arrive(size_t who, const char *system)
-{
-    struct fake_guest *guest = &guests[who];
-    struct far_frame frame = {0};
-
-    conn_open(&guest->conn, far_open(&guest->far), &node.shared);
-    CHECK(hub_connect(&node.hub, &guest->conn, str_from(system)));
-    flush();
-    memset(guest->id, 0, sizeof guest->id);
-    if (CHECK(far_next(&guest->far, &frame) && frame.payload.length > HUB_ID_TEXT + 5))
-        memcpy(guest->id, frame.payload.at + frame.payload.length - 5 - HUB_ID_TEXT + 1,
-               HUB_ID_TEXT + 2);
-    fake_serve();
-    fake_serve();
-}
-
-static inline void fake_depart(size_t who)
-{
-    struct fake_guest *guest = &guests[who];
-
-    if (guest->conn.client)
-        hub_end_client(&node.hub, guest->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("test"));
-    flush();
-    conn_kill(&guest->conn);
-    flush();
-    conn_close(&guest->conn);
-    far_close(&guest->far);
-}
+/* --- commands --------------------------------------------------------------------------------- */
 
 static inline struct json_value fake_id(size_t who)
 {
-    return (struct json_value){JSON_STRING, str_from(guests[who].id)};
+    return (struct json_value){JSON_STRING, str_from(clients[who].id)};
 }
 
 /* The id of a client of another node. */
@@ -843,8 +858,6 @@ static inline struct json_value fake_foreign_id(const struct node_id *owner, uin
     CHECK(node_make_tag(owner, &tag) && wire_seal_client(&node.keys, &tag, number, id));
     return (struct json_value){JSON_STRING, str_from(say("\"%.*s\"", HUB_ID_TEXT, id))};
 }
-
-/* --- commands --------------------------------------------------------------------------------- */
 
 static inline struct command fake_command(enum command_kind kind)
 {
@@ -938,6 +951,23 @@ static inline const char *fake_pushed(const char *data)
     return say("{\"code\":0,\"msg\":\"m\",\"data\":%s}", data);
 }
 
+/* True if this is what a client of this node has next: the frame of a send; or nothing. */
+static inline bool fake_got(size_t who, const char *data)
+{
+    return got_text(&clients[who].far, fake_pushed(data));
+}
+
+static inline bool fake_got_nothing(size_t who)
+{
+    return got_nothing(&clients[who].far);
+}
+
+/* True if a command is done at once, with this result. */
+static inline bool fake_done_with(struct command command, uint64_t request_id, int code)
+{
+    return fake_done(command, false, request_id) && (int)fake_applied.code == code;
+}
+
 /* The results of all operations that have none. */
 static inline void fake_written(enum registry_change change)
 {
@@ -963,6 +993,40 @@ static inline void fake_settle(void)
     }
     CHECK(presence_is_idle(fake.cluster));
     fake_forget();
+}
+
+/* A client of this node is in the group "g", and all that follows from it is done and read. */
+static inline void fake_add_member(size_t who)
+{
+    fake_arrive(who, "shop");
+    fake_put_into(who, "g");
+    fake_settle();
+    far_forget(&clients[who].far);
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+#define FAKE_CLOSED (-1) /* the test opens its own node */
+
+static inline void fake_test_begin(int others)
+{
+    if (others != FAKE_CLOSED)
+        fake_start((size_t)others);
+}
+
+static inline void fake_test_end(int others)
+{
+    if (others != FAKE_CLOSED)
+        fake_end();
+}
+
+/* Runs tests of a node that has joined beside `fixture` other nodes; returns the exit status. */
+static inline int fake_run(const struct test *tests, size_t count)
+{
+    test_run_all(tests, count, fake_test_begin, fake_test_end);
+    buf_free(&fake_applied.list);
+    buf_free(&fake_reading.decoded);
+    return test_finish();
 }
 
 #endif

@@ -230,7 +230,7 @@ struct node {
 
 static struct node nodes[NODES];
 static char exchange[32];
-static unsigned tests;
+static unsigned exchanges;
 static uint64_t incarnations = 1000;
 
 static void take_batch(struct node *node, const struct bus_event *event)
@@ -340,7 +340,7 @@ static void open_bus(struct node *node)
  * through the relay. */
 static void begin(int count)
 {
-    snprintf(exchange, sizeof exchange, "t%ld.%u", (long)getpid(), ++tests);
+    snprintf(exchange, sizeof exchange, "t%ld.%u", (long)getpid(), ++exchanges);
     atomic_store(&relay.hold, false);
     for (int i = 0; i < count; i++) {
         set_node(&nodes[i], i == 0 ? relay.port : rabbit_port, 7);
@@ -360,8 +360,9 @@ static void close_node(struct node *node)
     close(node->wake[1]);
 }
 
-static void finish(void)
+static void finish(int count)
 {
+    (void)count;
     atomic_store(&relay.hold, false);
     for (int i = 0; i < NODES; i++)
         close_node(&nodes[i]);
@@ -434,7 +435,6 @@ static size_t times(const struct node *node, const char *text)
 
 static void each_publication_comes_back_and_to_who_is_bound(void)
 {
-    begin(3);
     bind_slot(&nodes[1], 5);
     CHECK(publish(&nodes[0], LANE_SEND, 3, 5, 1));
     CHECK(publish(&nodes[0], LANE_SEND, 3, 6, 2));
@@ -453,12 +453,10 @@ static void each_publication_comes_back_and_to_who_is_bound(void)
     CHECK(bus_is_idle(nodes[0].bus));
     CHECK(stats_of(&nodes[0]).published == 3 && stats_of(&nodes[0]).failed == 0);
     CHECK(stats_of(&nodes[0]).echo_sum > 0);
-    finish();
 }
 
 static void what_is_unbound_comes_no_more(void)
 {
-    begin(2);
     bind_slot(&nodes[1], 5);
     CHECK(publish(&nodes[0], LANE_SEND, 3, 5, 1) && await(&nodes[1].got_count, 1));
     bus_bind(nodes[1].bus, 5, 2, false);
@@ -466,7 +464,6 @@ static void what_is_unbound_comes_no_more(void)
     CHECK(publish(&nodes[0], LANE_SEND, 3, 5, 2) && await(&nodes[0].got_count, 2));
     CHECK(publish(&nodes[0], LANE_SEND, 3, 6, 3) && await(&nodes[1].got_count, 2));
     CHECK(times(&nodes[1], "1") == 1 && times(&nodes[1], "3") == 1);
-    finish();
 }
 
 /* Two nodes publish at once; all see one order in each partition. */
@@ -474,7 +471,6 @@ static void all_nodes_see_one_order(void)
 {
     size_t total = 4000;
 
-    begin(3);
     for (int i = 0; i < NODES; i++)
         bind_slot(&nodes[i], 9);
     for (unsigned i = 0; i < total / 2; i++) {
@@ -501,13 +497,11 @@ static void all_nodes_see_one_order(void)
                 break;
         }
     }
-    finish();
 }
 
 /* A node binds and unbinds the slot that it publishes under: all comes back. */
 static void what_is_published_while_its_slot_is_bound_and_unbound_comes_back(void)
 {
-    begin(1);
     for (unsigned i = 0; i < 4000; i++) {
         if (i % 7 == 0)
             bus_bind(nodes[0].bus, 9, i, i % 2 == 0);
@@ -517,18 +511,15 @@ static void what_is_published_while_its_slot_is_bound_and_unbound_comes_back(voi
     }
     CHECK(await(&nodes[0].got_count, 4000) && rises(&nodes[0], false));
     CHECK(nodes[0].counts[BUS_FAILED] == 0 && stats_of(&nodes[0]).published == 4000);
-    finish();
 }
 
 static void what_waits_leaves_in_batches(void)
 {
-    begin(1);
     for (unsigned i = 0; i < 20000; i++)
         CHECK(publish(&nodes[0], LANE_SEND, i % 16, i % 200, i));
     CHECK(await(&nodes[0].got_count, 20000) && rises(&nodes[0], false));
     CHECK(nodes[0].batches < 10000);
     CHECK(nodes[0].counts[BUS_FAILED] == 0 && bus_is_idle(nodes[0].bus));
-    finish();
 }
 
 /* One of 15 MiB between small ones, in its partition and another. */
@@ -552,7 +543,7 @@ static void a_large_one_goes_alone(void)
     CHECK(times(&nodes[1], "LLLLLLLLLLLLLLL") == 1);
     CHECK(!publish_text(&nodes[0], LANE_SEND, 0, 9, 1, (struct str){large, BUS_MESSAGE_MAX}));
     free(large);
-    finish();
+    finish(0);
 }
 
 /* --- notices ---------------------------------------------------------------------------------- */
@@ -561,7 +552,6 @@ static void notices_leave_behind_sends_and_in_small_batches(void)
 {
     size_t last_send = 0, first_notice = SIZE_MAX;
 
-    begin(1);
     for (unsigned i = 0; i < 1000; i++)
         CHECK(publish(&nodes[0], LANE_NOTICE, 4, 1, i));
     for (unsigned i = 0; i < 1000; i++)
@@ -576,13 +566,11 @@ static void notices_leave_behind_sends_and_in_small_batches(void)
     }
     CHECK(last_send < 1999 && first_notice < SIZE_MAX);
     CHECK(bus_is_idle(nodes[0].bus));
-    finish();
 }
 
 /* While two batches of sends are in flight a third waits, and a notice behind it. */
 static void a_notice_waits_while_a_send_waits(void)
 {
-    begin(2);
     bind_slot(&nodes[1], 9);
     atomic_store(&relay.hold, true);
     for (unsigned i = 1; i <= 2; i++)
@@ -593,7 +581,6 @@ static void a_notice_waits_while_a_send_waits(void)
     atomic_store(&relay.hold, false);
     CHECK(await(&nodes[1].got_count, 4) && strcmp(nodes[1].got[3].text, "4") == 0);
     CHECK(await(&nodes[0].got_count, 4));
-    finish();
 }
 
 static void notices_wait_while_there_is_no_rabbitmq(void)
@@ -601,7 +588,7 @@ static void notices_wait_while_there_is_no_rabbitmq(void)
     static char text[65536];
     size_t count = 0, most = BUS_BYTES_MAX / sizeof text;
 
-    snprintf(exchange, sizeof exchange, "t%ld.%u", (long)getpid(), ++tests);
+    snprintf(exchange, sizeof exchange, "t%ld.%u", (long)getpid(), ++exchanges);
     set_node(&nodes[0], 1, 7); /* nobody listens there */
     open_bus(&nodes[0]);
     CHECK(await(&nodes[0].counts[BUS_DOWN], 1));
@@ -613,7 +600,7 @@ static void notices_wait_while_there_is_no_rabbitmq(void)
         count++;
     CHECK(count > most * 9 / 10 && count <= most);
     CHECK(!bus_is_idle(nodes[0].bus));
-    finish();
+    finish(0);
 }
 
 /* --- what is lost ----------------------------------------------------------------------------- */
@@ -622,7 +609,6 @@ static void notices_wait_while_there_is_no_rabbitmq(void)
  * before newer ones. */
 static void what_is_in_flight_when_the_connection_breaks(void)
 {
-    begin(2);
     bind_slot(&nodes[1], 9);
     atomic_store(&relay.hold, true);
     for (unsigned i = 1; i <= 10; i++)
@@ -657,13 +643,11 @@ static void what_is_in_flight_when_the_connection_breaks(void)
             if (nodes[1].got[i].stream == nodes[1].got[j].stream)
                 CHECK((nodes[1].got[i].number == nodes[1].got[j].number) ==
                       (strcmp(nodes[1].got[i].text, nodes[1].got[j].text) == 0));
-    finish();
 }
 
 /* Notices that RabbitMQ has not got when the connection breaks are published again. */
 static void notices_that_did_not_reach_rabbitmq_come(void)
 {
-    begin(2);
     bind_slot(&nodes[1], 9);
     atomic_store(&relay.deaf, true);
     for (unsigned i = 1; i <= 100; i++)
@@ -674,13 +658,11 @@ static void notices_that_did_not_reach_rabbitmq_come(void)
     CHECK(await(&nodes[0].counts[BUS_UP], 2));
     CHECK(await(&nodes[0].got_count, 100) && await(&nodes[1].got_count, 100));
     CHECK(rises(&nodes[0], false) && rises(&nodes[1], false) && bus_is_idle(nodes[0].bus));
-    finish();
 }
 
 /* While it hangs: what waits fails at its deadline, and the bus says that it is slow. */
 static void a_rabbitmq_that_hangs(void)
 {
-    begin(1);
     nodes[0].config.rpc_timeout = 300;
     close_node(&nodes[0]);
     CHECK(os_wake_pipe(nodes[0].wake));
@@ -701,7 +683,6 @@ static void a_rabbitmq_that_hangs(void)
     CHECK(await(&nodes[0].counts[BUS_MOVING], 1));
     CHECK(await(&nodes[0].got_count, 10 - nodes[0].counts[BUS_FAILED]) && rises(&nodes[0], false));
     CHECK(nodes[0].counts[BUS_DOWN] == 0);
-    finish();
 }
 
 /* No order queue: at once a failure, at once a new queue, and no notice is lost. */
@@ -709,7 +690,6 @@ static void an_order_queue_that_is_gone_is_made_again(void)
 {
     char name[64];
 
-    begin(2);
     bind_slot(&nodes[1], 9);
     snprintf(name, sizeof name, "%s.1.order.5", exchange);
     raw_delete_queue(name);
@@ -725,7 +705,6 @@ static void an_order_queue_that_is_gone_is_made_again(void)
     CHECK(await(&nodes[1].got_count, 11) && await(&nodes[0].got_count, 11));
     CHECK(rises(&nodes[1], true) && nodes[0].counts[BUS_FAILED] == 1);
     CHECK(nodes[0].counts[BUS_DOWN] == 0 && bus_is_idle(nodes[0].bus));
-    finish();
 }
 
 /* Takes a binding off the queue of node 0, or puts it back. */
@@ -749,7 +728,6 @@ static void raw_set_binding(const char *key, bool bound)
  * on, is found out by a probe behind it, and holds nothing up. */
 static void a_lost_batch_does_not_hold_its_stream(void)
 {
-    begin(1);
     bind_slot(&nodes[0], 9);
     raw_set_binding("9", false);
     for (unsigned i = 1; i <= 5; i++)
@@ -758,7 +736,6 @@ static void a_lost_batch_does_not_hold_its_stream(void)
     CHECK(strstr(nodes[0].texts[BUS_FAILED], "lost the message"));
     CHECK(publish(&nodes[0], LANE_SEND, 5, 10, 6) && await(&nodes[0].got_count, 1));
     CHECK(nodes[0].counts[BUS_DOWN] == 0 && times(&nodes[0], "6") == 1);
-    finish();
 }
 
 /* The same when the probe behind it is lost as well: another one follows, and the connection stays.
@@ -767,7 +744,6 @@ static void a_lost_probe_is_followed_by_another(void)
 {
     char key[NODE_TEXT_MAX + 1];
 
-    begin(1);
     snprintf(key, sizeof key, "@%s/%llu", nodes[0].id.name,
              (unsigned long long)nodes[0].id.incarnation);
     raw_set_binding(key, false);
@@ -778,7 +754,6 @@ static void a_lost_probe_is_followed_by_another(void)
     CHECK(strstr(nodes[0].texts[BUS_FAILED], "lost the message"));
     CHECK(publish(&nodes[0], LANE_SEND, 5, 9, 2) && await(&nodes[0].got_count, 1));
     CHECK(nodes[0].counts[BUS_DOWN] == 0 && times(&nodes[0], "2") == 1);
-    finish();
 }
 
 /* The same before anybody sends: a probe finds it out. */
@@ -786,7 +761,6 @@ static void probes_find_what_is_gone(void)
 {
     char name[64];
 
-    begin(1);
     snprintf(name, sizeof name, "%s.1.order.7", exchange);
     raw_delete_queue(name);
     CHECK(await(&nodes[0].counts[BUS_WARNING], 1) &&
@@ -799,14 +773,12 @@ static void probes_find_what_is_gone(void)
     CHECK(await(&nodes[0].counts[BUS_DOWN], 1) && strstr(nodes[0].texts[BUS_DOWN], "a probe of"));
     CHECK(await(&nodes[0].counts[BUS_UP], 2));
     CHECK(publish(&nodes[0], LANE_SEND, 7, 9, 2) && await(&nodes[0].got_count, 2));
-    finish();
 }
 
 static void a_nodes_queue_that_is_gone_is_made_again(void)
 {
     char name[200], text[NODE_TEXT_MAX];
 
-    begin(2);
     for (unsigned slot = 0; slot < 500; slot++)
         bus_bind(nodes[1].bus, (uint16_t)slot, 1, true);
     CHECK(await(&nodes[1].counts[BUS_BOUND], 500));
@@ -817,16 +789,15 @@ static void a_nodes_queue_that_is_gone_is_made_again(void)
     for (unsigned slot = 0; slot < 500; slot += 7)
         CHECK(publish(&nodes[0], LANE_SEND, slot % 16, slot, slot));
     CHECK(await(&nodes[1].got_count, 72));
-    finish();
 }
 
-/* --- strangers -------------------------------------------------------------------------------- */
+/* --- foreign batches
+ * -------------------------------------------------------------------------------- */
 
-static void strangers_are_dropped_and_told_of(void)
+static void foreign_batches_are_dropped_and_logged(void)
 {
     char name[64];
 
-    begin(2);
     bind_slot(&nodes[0], 9);
     set_node(&nodes[2], rabbit_port, 8); /* another crypto_key, the same exchange */
     open_bus(&nodes[2]);
@@ -843,7 +814,6 @@ static void strangers_are_dropped_and_told_of(void)
     CHECK(await(&nodes[0].counts[BUS_WARNING], 1) && nodes[0].counts[BUS_WARNING] == 1);
     CHECK(strstr(nodes[0].texts[BUS_WARNING], "exchange or vhost of its own"));
     CHECK(nodes[0].counts[BUS_DOWN] == 0);
-    finish();
 }
 
 /* A loop that acknowledges nothing gets no more than it can hold, and the rest when it does. */
@@ -852,7 +822,6 @@ static void what_is_not_acknowledged_is_bounded(void)
     static char text[1 << 20];
     size_t count;
 
-    begin(2);
     bind_slot(&nodes[0], 9);
     nodes[0].lazy = true;
     for (unsigned i = 0; i < 60; i++) {
@@ -865,7 +834,6 @@ static void what_is_not_acknowledged_is_bounded(void)
     nodes[0].lazy = false;
     bus_acknowledge(nodes[0].bus, count);
     CHECK(await(&nodes[0].got_count, 60) && rises(&nodes[0], false));
-    finish();
 }
 
 /* --- reasons ---------------------------------------------------------------------------------- */
@@ -889,27 +857,27 @@ static void reasons_say_what_helps(void)
     CHECK(says("ACCESS_REFUSED") &&
           strstr(nodes[0].texts[BUS_DOWN], "correct [rabbitmq] user, password and vhost"));
     CHECK(!strstr(nodes[0].texts[BUS_DOWN], "wrong"));
-    finish();
+    finish(0);
     set_node(&nodes[0], rabbit_port, 7);
     memcpy(nodes[0].config.rabbitmq_host, "nobody.invalid", 15);
     CHECK(says("nobody.invalid port ") && strstr(nodes[0].texts[BUS_DOWN], "[rabbitmq] host"));
-    finish();
+    finish(0);
     set_node(&nodes[0], rabbit_port, 7);
     snprintf(name, sizeof name, "%s.1", exchange);
     raw_declare_exchange(name, "topic");
     CHECK(says("delete it, or choose another [rabbitmq] exchange"));
-    finish();
+    finish(0);
     begin(0);
     set_node(&nodes[0], rabbit_port, 7);
     memcpy(nodes[0].config.rabbitmq_user, "poor", 5); /* bus.sh makes it, without permissions */
     memcpy(nodes[0].config.rabbitmq_password, "poor", 5);
     CHECK(says("ACCESS_REFUSED") && strstr(nodes[0].texts[BUS_DOWN], "set_permissions"));
     CHECK(!strstr(nodes[0].texts[BUS_DOWN], "delete"));
-    finish();
+    finish(0);
     atomic_store(&relay.hold, true); /* it takes the connection and says nothing */
     set_node(&nodes[0], relay.port, 7);
     CHECK(says("no answer within 2 s"));
-    finish();
+    finish(0);
 }
 
 /* --- the end ---------------------------------------------------------------------------------- */
@@ -957,7 +925,7 @@ static void the_end_does_not_wait_for_a_name(void)
     CHECK(publish(&nodes[0], LANE_NOTICE, 1, 1, 1));
     while (!atomic_load(&lookup_began))
         poll(NULL, 0, 5);
-    finish();
+    finish(0);
     free(keys);
     free(cluster);
     CHECK(!atomic_load(&lookup_ended));
@@ -984,9 +952,35 @@ static void a_rabbitmq_that_reads_nothing_blocks_nothing(void)
     CHECK(await(&nodes[0].counts[BUS_SLOW], 1));
     close_node(&nodes[0]);
     atomic_store(&relay.deaf, false);
-    finish();
+    finish(0);
     free(large);
 }
+
+/* With so many nodes of a cluster of its own. */
+static const struct test all_tests[] = {
+    TEST(each_publication_comes_back_and_to_who_is_bound, 3),
+    TEST(what_is_unbound_comes_no_more, 2),
+    TEST(all_nodes_see_one_order, 3),
+    TEST(what_is_published_while_its_slot_is_bound_and_unbound_comes_back, 1),
+    TEST(what_waits_leaves_in_batches, 1),
+    TEST(a_large_one_goes_alone, 0),
+    TEST(notices_leave_behind_sends_and_in_small_batches, 1),
+    TEST(a_notice_waits_while_a_send_waits, 2),
+    TEST(notices_that_did_not_reach_rabbitmq_come, 2),
+    TEST(notices_wait_while_there_is_no_rabbitmq, 0),
+    TEST(what_is_in_flight_when_the_connection_breaks, 2),
+    TEST(a_rabbitmq_that_hangs, 1),
+    TEST(a_lost_batch_does_not_hold_its_stream, 1),
+    TEST(a_lost_probe_is_followed_by_another, 1),
+    TEST(an_order_queue_that_is_gone_is_made_again, 2),
+    TEST(probes_find_what_is_gone, 1),
+    TEST(a_nodes_queue_that_is_gone_is_made_again, 2),
+    TEST(foreign_batches_are_dropped_and_logged, 2),
+    TEST(what_is_not_acknowledged_is_bounded, 2),
+    TEST(reasons_say_what_helps, 0),
+    TEST(the_end_does_not_wait_for_a_name, 0),
+    TEST(a_rabbitmq_that_reads_nothing_blocks_nothing, 0),
+};
 
 int main(void)
 {
@@ -999,34 +993,7 @@ int main(void)
     }
     rabbit_port = (unsigned)number;
     relay_open();
-    test_run("each_publication_comes_back_and_to_who_is_bound",
-             each_publication_comes_back_and_to_who_is_bound);
-    test_run("what_is_unbound_comes_no_more", what_is_unbound_comes_no_more);
-    test_run("all_nodes_see_one_order", all_nodes_see_one_order);
-    test_run("what_is_published_while_its_slot_is_bound_and_unbound_comes_back",
-             what_is_published_while_its_slot_is_bound_and_unbound_comes_back);
-    test_run("what_waits_leaves_in_batches", what_waits_leaves_in_batches);
-    test_run("a_large_one_goes_alone", a_large_one_goes_alone);
-    test_run("notices_leave_behind_sends_and_in_small_batches",
-             notices_leave_behind_sends_and_in_small_batches);
-    test_run("a_notice_waits_while_a_send_waits", a_notice_waits_while_a_send_waits);
-    test_run("notices_that_did_not_reach_rabbitmq_come", notices_that_did_not_reach_rabbitmq_come);
-    test_run("notices_wait_while_there_is_no_rabbitmq", notices_wait_while_there_is_no_rabbitmq);
-    test_run("what_is_in_flight_when_the_connection_breaks",
-             what_is_in_flight_when_the_connection_breaks);
-    test_run("a_rabbitmq_that_hangs", a_rabbitmq_that_hangs);
-    test_run("a_lost_batch_does_not_hold_its_stream", a_lost_batch_does_not_hold_its_stream);
-    test_run("a_lost_probe_is_followed_by_another", a_lost_probe_is_followed_by_another);
-    test_run("an_order_queue_that_is_gone_is_made_again",
-             an_order_queue_that_is_gone_is_made_again);
-    test_run("probes_find_what_is_gone", probes_find_what_is_gone);
-    test_run("a_nodes_queue_that_is_gone_is_made_again", a_nodes_queue_that_is_gone_is_made_again);
-    test_run("strangers_are_dropped_and_told_of", strangers_are_dropped_and_told_of);
-    test_run("what_is_not_acknowledged_is_bounded", what_is_not_acknowledged_is_bounded);
-    test_run("reasons_say_what_helps", reasons_say_what_helps);
-    test_run("the_end_does_not_wait_for_a_name", the_end_does_not_wait_for_a_name);
-    test_run("a_rabbitmq_that_reads_nothing_blocks_nothing",
-             a_rabbitmq_that_reads_nothing_blocks_nothing);
+    test_run_all(all_tests, COUNT(all_tests), begin, finish);
     atomic_store(&relay.stop, true);
     pthread_join(relay.thread, NULL);
     for (int i = 0; i < NODES; i++)

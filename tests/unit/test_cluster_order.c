@@ -27,7 +27,7 @@ static void a_number_is_taken_once_and_in_order(void)
     for (uint64_t number = 0; number <= 7; number++)
         CHECK(order_take(&senders, &a, LANE_SEND, 0, number) == ORDER_REPETITION);
     CHECK(order_take(&senders, &a, LANE_SEND, 0, 8) == ORDER_NEW);
-    /* nodes and lives of a node count for themselves */
+    /* nodes and incarnations of a node count for themselves */
     CHECK(order_take(&senders, &b, LANE_SEND, 0, 1) == ORDER_NEW);
     CHECK(order_take(&senders, &later, LANE_SEND, 0, 1) == ORDER_NEW);
     CHECK(order_take(&senders, &a, LANE_SEND, 0, 8) == ORDER_REPETITION);

@@ -37,8 +37,12 @@ static void end(struct pending *pending)
     pending_free(pending);
 }
 
-static void finish(void)
+/* Frees all that a test has left in the list. */
+static void finish(int unused)
 {
+    (void)unused;
+    while (list.first)
+        end(list.first);
     CHECK(!list.first && !list.last && table.by_id.count == 0);
     table_free(&table.by_id);
     table = (struct pending_table){0};
@@ -51,6 +55,11 @@ static struct cluster_msg answer(int code, const char *error, const char *list_t
                                 .result.code = (enum result_code)code,
                                 .error = str_from(error),
                                 .list = str_from(list_text)};
+}
+
+static void begin_nothing(int unused)
+{
+    (void)unused;
 }
 
 /* Adds a part and has its node say this. */
@@ -87,8 +96,6 @@ static void a_new_one_is_empty(void)
           !pending->owners);
     CHECK(pending->result.code == RESULT_SUCCESS && !pending->result.error &&
           pending_is_done(pending));
-    end(pending);
-    finish();
 }
 
 /* The list is in the order in which they came, whichever is taken out. */
@@ -124,7 +131,6 @@ static void all_are_listed_and_found(void)
     }
     CHECK(!pending_find(&table, 0) && !pending_find(&table, 1) &&
           !pending_find(&table, UINT64_MAX));
-    finish();
 }
 
 /* One that has waited before stands before those that have longer, and behind its equals. */
@@ -140,9 +146,6 @@ static void the_list_is_in_the_order_of_deadlines(void)
     for (i = 0, pending = list.first; pending; before = pending, pending = pending->next, i++)
         CHECK(i < COUNT(expected) && pending->id == expected[i] && pending->previous == before);
     CHECK(i == COUNT(expected) && list.last == before && list.count == i);
-    while (list.first)
-        end(list.first);
-    finish();
 }
 
 /* Numbers are not used twice, and those that differ only above 32 bits are told apart. */
@@ -160,7 +163,6 @@ static void numbers_are_told_apart(void)
     end(one);
     CHECK(!pending_find(&table, 7) && pending_find(&table, (1ull << 32) + 7) == other);
     end(other);
-    finish();
 }
 
 /* What it has is freed with it: a sanitizer sees what is left. */
@@ -174,12 +176,6 @@ static void all_of_it_is_freed(void)
     buf_append(&pending->message_id, STR("\"m\""));
     buf_append(&pending->result.list, STR("\"l\""));
     pending->owners = malloc(sizeof *pending->owners);
-    end(pending);
-    pending_free(begin(COMMAND_BIND)); /* not taken out: the table is freed below */
-    list.first = list.last = NULL;
-    table_free(&table.by_id);
-    table = (struct pending_table){0};
-    list = (struct pending_list){0};
 }
 
 /* --- replies -----------------------------------------------------------------------------------
@@ -209,8 +205,6 @@ static void parts_are_open_until_they_are_done(void)
           !pending_is_done(pending));
     pending_take_reply(pending, pending_expected(pending, &nodes[2]), &said);
     CHECK(pending->replies_missing == 0 && pending_is_done(pending) && pending->reply_count == 3);
-    end(pending);
-    finish();
 }
 
 /* One node may have to say two things: they are done one after the other. */
@@ -224,8 +218,6 @@ static void a_node_may_have_two_parts(void)
     CHECK(pending_expected(pending, &nodes[0]) && !pending_is_done(pending));
     pending_take_reply(pending, pending_expected(pending, &nodes[0]), &said);
     CHECK(!pending_expected(pending, &nodes[0]) && pending_is_done(pending));
-    end(pending);
-    finish();
 }
 
 static void nothing_else_may_be_missing(void)
@@ -239,8 +231,6 @@ static void nothing_else_may_be_missing(void)
     CHECK(pending_expect(pending, &nodes[0]) && !pending_is_done(pending));
     pending_give_up(pending, &pending->replies[0]);
     CHECK(pending_is_done(pending));
-    end(pending);
-    finish();
 }
 
 /* --- what they say --------------------------------------------------------------------------- */
@@ -263,9 +253,7 @@ static void counts_are_added(void)
         CHECK(pending->result.dropped == 96 && pending->result.count == 127);
         CHECK(pending->result.code == RESULT_SUCCESS && !pending->result.error &&
               !pending->incomplete);
-        end(pending);
     }
-    finish();
 }
 
 /* What one node cannot do makes the sum incomplete, and nothing worse. */
@@ -281,9 +269,7 @@ static void a_failure_of_many_is_incomplete(void)
               !pending->result.error);
         say_part(pending, &nodes[2], answer(0, "", "\"c\""));
         CHECK(pending->incomplete && pending->result.code == RESULT_SUCCESS);
-        end(pending);
     }
-    finish();
 }
 
 static void the_word_of_one_is_the_outcome(void)
@@ -303,15 +289,13 @@ static void the_word_of_one_is_the_outcome(void)
         said.result.matched = 1;
         said.result.dropped = 1;
         say_part(pending, &nodes[0], said);
-        free(error); /* the letter's text goes, what it said stays */
+        free(error); /* the message's text goes, what it said stays */
         CHECK((int)pending->result.code == words[i % COUNT(words)].code && !pending->incomplete);
         CHECK(strcmp(pending->result.error, words[i % COUNT(words)].error) == 0);
         CHECK(pending->result.matched == 1 && pending->result.dropped == 1);
         pending_merge(pending);
         CHECK(has_list(pending, "{\"a\":1}"));
-        end(pending);
     }
-    finish();
 }
 
 /* An error that is too long is cut, and ends in a NUL. */
@@ -328,9 +312,7 @@ static void errors_are_cut(void)
         say_part(pending, &nodes[0], said);
         CHECK(strlen(pending->result.error) == (length < 199 ? length : 199));
         CHECK(memcmp(pending->result.error, text, strlen(pending->result.error)) == 0);
-        end(pending);
     }
-    finish();
 }
 
 static void who_stays_silent_is_given_up(void)
@@ -342,7 +324,6 @@ static void who_stays_silent_is_given_up(void)
         pending_give_up(pending, &pending->replies[0]);
         CHECK(pending->result.code == RESULT_UNREACHABLE && pending_is_done(pending));
         CHECK(strcmp(pending->result.error, "the client's node cannot be reached") == 0);
-        end(pending);
     }
     for (size_t i = 0; i < COUNT(for_many); i++) {
         struct pending *pending = begin(for_many[i]);
@@ -352,9 +333,7 @@ static void who_stays_silent_is_given_up(void)
         CHECK(pending->result.code == RESULT_SUCCESS && !pending->result.error &&
               pending->incomplete);
         CHECK(pending_is_done(pending));
-        end(pending);
     }
-    finish();
 }
 
 static void it_can_fail(void)
@@ -364,8 +343,6 @@ static void it_can_fail(void)
     pending_fail(pending, "RabbitMQ did not bind in time");
     CHECK(pending->result.code == RESULT_UNREACHABLE && !pending->incomplete);
     CHECK(strcmp(pending->result.error, "RabbitMQ did not bind in time") == 0);
-    end(pending);
-    finish();
 }
 
 /* --- lists ----------------------------------------------------------------------------------- */
@@ -393,9 +370,7 @@ static void lists_are_joined(void)
         pending_merge(pending);
         if (!CHECK(has_list(pending, rows[i].expected)))
             printf("  that was row %zu\n", i);
-        end(pending);
     }
-    finish();
 }
 
 /* The replies keep their place in the list, whoever answers first; and who says nothing is not in
@@ -413,8 +388,6 @@ static void lists_are_joined_in_the_order_of_the_parts(void)
     pending_give_up(pending, pending_expected(pending, &nodes[1]));
     pending_merge(pending);
     CHECK(has_list(pending, "\"a\",\"c\"") && pending->incomplete);
-    end(pending);
-    finish();
 }
 
 /* A list for which there was no memory is not passed off as whole. */
@@ -427,23 +400,39 @@ static void a_list_that_failed_is_told(void)
     pending->replies[0].list.failed = true;
     pending_merge(pending);
     CHECK(pending->result.list.failed);
-    end(pending);
-    finish();
 }
 
-/* Ids given to send_to_clients, whose part each is, and which the replies say have failed. */
-static struct pending *failures(const char *given, const char *owners, const char *const failed[3])
+/* Ids given to send_to_clients, and whose part each is. */
+static struct pending *begin_ids(const char *ids, const char *owners)
 {
     struct pending *pending = begin(COMMAND_SEND_TO_CLIENTS);
     size_t count = strlen(owners);
 
-    buf_append(&pending->text, str_from(given));
+    buf_append(&pending->text, str_from(ids));
     pending->owners = malloc((count ? count : 1) * sizeof *pending->owners);
     if (!pending->owners)
         abort();
     pending->owner_count = count;
     for (size_t i = 0; i < count; i++)
         pending->owners[i] = (uint32_t)(owners[i] - '0');
+    return pending;
+}
+
+/* The same in three parts, none of which has replied. */
+static struct pending *shared_out(const char *ids, const char *owners)
+{
+    struct pending *pending = begin_ids(ids, owners);
+
+    for (size_t i = 0; i < 3; i++)
+        CHECK(pending_expect(pending, &nodes[i]));
+    return pending;
+}
+
+/* The same with what each part's reply says has failed. */
+static struct pending *failures(const char *ids, const char *owners, const char *const failed[3])
+{
+    struct pending *pending = begin_ids(ids, owners);
+
     for (size_t i = 0; i < 3; i++)
         say_part(pending, &nodes[i], answer(0, "", failed[i]));
     return pending;
@@ -486,9 +475,7 @@ static void failures_are_in_the_order_given(void)
         pending_merge(pending);
         if (!CHECK(has_list(pending, rows[i].expected)))
             printf("  that was row %zu\n", i);
-        end(pending);
     }
-    finish();
 }
 
 /* Of many ids at random those that fail come out in the order given, each once. */
@@ -528,37 +515,24 @@ static void many_failures_are_merged(void)
         pending = failures(given.at, owners, texts);
         pending_merge(pending);
         CHECK(has_list(pending, expected.at));
-        end(pending);
         buf_free(&given);
         buf_free(&expected);
         for (int i = 0; i < 3; i++)
             buf_free(&failed[i]);
     }
-    finish();
 }
 
 /* A node that was given up has listed nothing: the others' stand. */
 static void a_silent_node_lists_nothing(void)
 {
-    struct pending *pending = begin(COMMAND_SEND_TO_CLIENTS);
+    struct pending *pending = shared_out("[\"a\",\"b\",\"c\"]", "012");
     struct cluster_msg a = answer(0, "", "\"a\""), c = answer(0, "", "\"c\"");
 
-    buf_append(&pending->text, STR("[\"a\",\"b\",\"c\"]"));
-    pending->owners = calloc(3, sizeof *pending->owners);
-    if (!pending->owners)
-        abort();
-    pending->owner_count = 3;
-    for (uint32_t i = 0; i < 3; i++) {
-        pending->owners[i] = i;
-        CHECK(pending_expect(pending, &nodes[i]));
-    }
     pending_take_reply(pending, &pending->replies[2], &c);
     pending_give_up(pending, &pending->replies[1]);
     pending_take_reply(pending, &pending->replies[0], &a);
     pending_merge(pending);
     CHECK(has_list(pending, "\"a\",\"c\"") && pending->incomplete);
-    end(pending);
-    finish();
 }
 
 /* A list of failures for which there was no memory is not passed off as whole either. */
@@ -571,56 +545,35 @@ static void a_list_of_failures_that_failed_is_told(void)
     pending->replies[1].list.failed = true;
     pending_merge(pending);
     CHECK(pending->result.list.failed);
-    end(pending);
-    finish();
 }
 
 /* --- shares of send_to_clients --------------------------------------------------------------- */
 
-/* Three replies of five ids, none of which has replied. */
-static struct pending *shared_out(const char *given)
-{
-    struct pending *pending = begin(COMMAND_SEND_TO_CLIENTS);
-
-    buf_append(&pending->text, str_from(given));
-    pending->owners = calloc(5, sizeof *pending->owners);
-    if (!pending->owners)
-        abort();
-    pending->owner_count = 5;
-    for (uint32_t i = 0; i < 5; i++)
-        pending->owners[i] = i % 3 == 2 ? 0 : i % 3;
-    for (size_t i = 0; i < 3; i++)
-        CHECK(pending_expect(pending, &nodes[i]));
-    return pending;
-}
-
 static void each_part_gets_its_ids(void)
 {
     static const char *const expected[] = {"[\"a\",\"c\",1]", "[\"b\",{\"x\":[\"a\"]}]", "[]"};
-    const char *given = "[\"a\" , \"b\",\"c\",\n1,{\"x\":[\"a\"]}]";
-    struct pending *pending = shared_out(given);
+    const char *ids = "[\"a\" , \"b\",\"c\",\n1,{\"x\":[\"a\"]}]";
+    struct pending *pending = shared_out(ids, "01001");
 
     for (size_t part = 0; part < 3; part++) {
         struct buf out = {0};
 
-        CHECK(pending_write_ids(pending, str_from(given), part, &out));
+        CHECK(pending_write_ids(pending, str_from(ids), part, &out));
         CHECK(str_equal(str_of(&out), str_from(expected[part])));
         buf_free(&out);
         for (size_t room = 1; room < strlen(expected[part]); room++) {
             struct buf little = {.limit = room};
 
-            CHECK(!pending_write_ids(pending, str_from(given), part, &little));
+            CHECK(!pending_write_ids(pending, str_from(ids), part, &little));
             buf_free(&little);
         }
     }
-    end(pending);
-    finish();
 }
 
 /* A node out of reach: all of its ids have failed, and that is known, not incomplete. */
 static void a_part_can_fail(void)
 {
-    struct pending *pending = shared_out("[\"a\",\"b\",\"c\",\"d\",\"e\"]");
+    struct pending *pending = shared_out("[\"a\",\"b\",\"c\",\"d\",\"e\"]", "01001");
     struct cluster_msg said = answer(0, "", "\"c\"");
 
     pending_fail_ids(pending, 1);
@@ -630,35 +583,36 @@ static void a_part_can_fail(void)
     CHECK(pending_is_done(pending));
     pending_merge(pending);
     CHECK(has_list(pending, "\"b\",\"c\",\"e\"") && pending->result.code == RESULT_SUCCESS);
-    end(pending);
-    finish();
 }
+
+static const struct test tests[] = {
+    TEST(a_new_one_is_empty, 0),
+    TEST(all_are_listed_and_found, 0),
+    TEST(the_list_is_in_the_order_of_deadlines, 0),
+    TEST(numbers_are_told_apart, 0),
+    TEST(all_of_it_is_freed, 0),
+    TEST(parts_are_open_until_they_are_done, 0),
+    TEST(a_node_may_have_two_parts, 0),
+    TEST(nothing_else_may_be_missing, 0),
+    TEST(counts_are_added, 0),
+    TEST(a_failure_of_many_is_incomplete, 0),
+    TEST(the_word_of_one_is_the_outcome, 0),
+    TEST(errors_are_cut, 0),
+    TEST(who_stays_silent_is_given_up, 0),
+    TEST(it_can_fail, 0),
+    TEST(lists_are_joined, 0),
+    TEST(lists_are_joined_in_the_order_of_the_parts, 0),
+    TEST(a_list_that_failed_is_told, 0),
+    TEST(failures_are_in_the_order_given, 0),
+    TEST(many_failures_are_merged, 0),
+    TEST(a_silent_node_lists_nothing, 0),
+    TEST(a_list_of_failures_that_failed_is_told, 0),
+    TEST(each_part_gets_its_ids, 0),
+    TEST(a_part_can_fail, 0),
+};
 
 int main(void)
 {
-    test_run("a_new_one_is_empty", a_new_one_is_empty);
-    test_run("all_are_listed_and_found", all_are_listed_and_found);
-    test_run("the_list_is_in_the_order_of_deadlines", the_list_is_in_the_order_of_deadlines);
-    test_run("numbers_are_told_apart", numbers_are_told_apart);
-    test_run("all_of_it_is_freed", all_of_it_is_freed);
-    test_run("parts_are_open_until_they_are_done", parts_are_open_until_they_are_done);
-    test_run("a_node_may_have_two_parts", a_node_may_have_two_parts);
-    test_run("nothing_else_may_be_missing", nothing_else_may_be_missing);
-    test_run("counts_are_added", counts_are_added);
-    test_run("a_failure_of_many_is_incomplete", a_failure_of_many_is_incomplete);
-    test_run("the_word_of_one_is_the_outcome", the_word_of_one_is_the_outcome);
-    test_run("errors_are_cut", errors_are_cut);
-    test_run("who_stays_silent_is_given_up", who_stays_silent_is_given_up);
-    test_run("it_can_fail", it_can_fail);
-    test_run("lists_are_joined", lists_are_joined);
-    test_run("lists_are_joined_in_the_order_of_the_parts",
-             lists_are_joined_in_the_order_of_the_parts);
-    test_run("a_list_that_failed_is_told", a_list_that_failed_is_told);
-    test_run("failures_are_in_the_order_given", failures_are_in_the_order_given);
-    test_run("many_failures_are_merged", many_failures_are_merged);
-    test_run("a_silent_node_lists_nothing", a_silent_node_lists_nothing);
-    test_run("a_list_of_failures_that_failed_is_told", a_list_of_failures_that_failed_is_told);
-    test_run("each_part_gets_its_ids", each_part_gets_its_ids);
-    test_run("a_part_can_fail", a_part_can_fail);
+    test_run_all(tests, COUNT(tests), begin_nothing, finish);
     return test_finish();
 }

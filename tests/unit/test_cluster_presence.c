@@ -364,7 +364,6 @@ static void records_and_notices_say_who_it_was(void)
                                     .client_json = str_from(json)};
     const struct cluster_msg *msg;
 
-    fake_start(0);
     presence_change(fake.cluster, &presence);
     fake_serve();
     CHECK(fake.operation_count == 1);
@@ -401,7 +400,6 @@ static void records_and_notices_say_who_it_was(void)
     CHECK(fake.publications[2].with.slot == wire_slot(WIRE_SYSTEM, presence.system, STR("")));
     fake_return_all();
     CHECK(presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* The last description is what is written and told, though it came while the record was written. */
@@ -414,7 +412,6 @@ static void the_last_description_counts(void)
                                     .id = str_from(client_id),
                                     .client_json = STR("{\"v\":1}")};
 
-    fake_start(0);
     presence_change(fake.cluster, &presence);
     presence.kind = PRESENCE_REFRESH;
     presence.notify = false;
@@ -431,13 +428,11 @@ static void the_last_description_counts(void)
     fake_written(REGISTRY_UNCHANGED);
     fake_return_all();
     CHECK(fake.publication_count == 1 && presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* Of 100 changes behind a slow Redis the last one is written: one operation for each entry. */
 static void many_changes_are_one_operation(void)
 {
-    fake_start(0);
     change(0, "g", PRESENCE_JOIN, true);
     fake_serve();
     for (int i = 0; i < 100; i++)
@@ -453,14 +448,12 @@ static void many_changes_are_one_operation(void)
     fake_written(REGISTRY_UNCHANGED);
     fake_return_all();
     CHECK(fake.publication_count == 1 + 150 && presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* --- bounds ----------------------------------------------------------------------------------- */
 
 static void operations_are_bounded(void)
 {
-    fake_start(0);
     for (size_t i = 0; i < 3000; i++)
         change(0, say("%zu", i), PRESENCE_JOIN, false);
     fake_serve();
@@ -475,7 +468,6 @@ static void operations_are_bounded(void)
     CHECK(fake.operation_count == 3000);
     fake_written(REGISTRY_CHANGED);
     CHECK(presence_is_idle(fake.cluster) && fake.publication_count == 0);
-    fake_end();
 }
 
 /* While many notices are on their way none are added: what waits cancels out meanwhile. */
@@ -483,7 +475,6 @@ static void notices_are_bounded(void)
 {
     size_t told;
 
-    fake_start(0);
     for (size_t i = 0; i < 7000; i++)
         change(0, say("%zu", i), PRESENCE_JOIN, true);
     for (int round = 0; round < 10; round++) {
@@ -497,14 +488,12 @@ static void notices_are_bounded(void)
         change(0, say("%zu", i), PRESENCE_LEAVE, true);
     fake_return_all();
     CHECK(presence_is_idle(fake.cluster) && fake.publication_count == told);
-    fake_end();
 }
 
 /* --- when there is nobody to write or tell to ------------------------------------------------- */
 
 static void nothing_is_begun_without_redis_or_rabbitmq(void)
 {
-    fake_start(0);
     fake_registry_event(REGISTRY_WAITING, "no route");
     fake_serve();
     change(0, "g", PRESENCE_JOIN, true);
@@ -526,13 +515,11 @@ static void nothing_is_begun_without_redis_or_rabbitmq(void)
     fake_written(REGISTRY_CHANGED);
     fake_return_all();
     CHECK(presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* A registry that did nothing is tried again a tenth of a second later, not at once. */
 static void what_was_not_done_waits(void)
 {
-    fake_start(0);
     change(0, "g", PRESENCE_JOIN, true);
     fake_serve();
     fake_written(REGISTRY_NOT_DONE);
@@ -545,13 +532,11 @@ static void what_was_not_done_waits(void)
     CHECK(fake.operation_count == 2 && presence_deadline(fake.cluster) == INT64_MAX);
     fake_written(REGISTRY_CHANGED);
     fake_return_all();
-    fake_end();
 }
 
 /* Without memory in the registry it is tried again, and nothing is lost. */
 static void a_full_registry_loses_nothing(void)
 {
-    fake_start(0);
     fake.registry_is_full = true;
     change(0, "g", PRESENCE_JOIN, true);
     change(1, "g", PRESENCE_JOIN, true);
@@ -563,18 +548,15 @@ static void a_full_registry_loses_nothing(void)
     fake_written(REGISTRY_CHANGED);
     fake_return_all();
     CHECK(fake.publication_count == 2 && presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 static void a_notice_that_is_refused_is_counted(void)
 {
-    fake_start(0);
     change(0, "g", PRESENCE_JOIN, true);
     fake_serve();
     fake.bus_is_full = true;
     fake_written(REGISTRY_CHANGED);
     CHECK(cluster_stats(fake.cluster).notices_dropped == 1 && presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* --- the dead --------------------------------------------------------------------------------- */
@@ -600,7 +582,6 @@ static void a_cleanup_goes_on_behind_its_notices(void)
     static const struct str records[] = {RECORD("a"), RECORD(""), RECORD("\\u0067\\u00e9")};
     const struct cluster_msg *msg;
 
-    fake_start(0);
     removed(&fake_nodes[0], records, 3);
     fake_serve();
     CHECK(fake.publication_count == 3 && fake.gone_on_count == 0);
@@ -613,19 +594,16 @@ static void a_cleanup_goes_on_behind_its_notices(void)
         CHECK(same(msg->command.group, i == 0 ? STR("a") : i == 1 ? STR("") : STR("g\xc3\xa9")));
         CHECK(msg->command.kind == (i == 1 ? COMMAND_SEND_TO_SYSTEM : COMMAND_SEND_TO_GROUP));
     }
-    fake_return(0);
+    fake_echo(0);
     fake_return(1);
-    fake_serve();
     CHECK(fake.gone_on_count == 0 && !presence_is_idle(fake.cluster));
     fake_return(2);
-    fake_serve();
     CHECK(fake.gone_on_count == 1 && node_equal(&fake.gone_on[0], &fake_nodes[0]));
     CHECK(presence_is_idle(fake.cluster));
     /* and then it is done */
     removed(&fake_nodes[0], NULL, 0);
     fake_serve();
     CHECK(fake.gone_on_count == 1 && fake.publication_count == 3);
-    fake_end();
 }
 
 /* Two cleanups, and notices of this node's own between theirs, do not touch each other. */
@@ -633,7 +611,6 @@ static void cleanups_do_not_touch_each_other(void)
 {
     static const struct str records[] = {RECORD("a"), RECORD("b")};
 
-    fake_start(0);
     removed(&fake_nodes[0], records, 2);
     removed(&fake_nodes[1], records, 1);
     change(0, "g", PRESENCE_JOIN, true);
@@ -641,19 +618,15 @@ static void cleanups_do_not_touch_each_other(void)
     fake_written(REGISTRY_CHANGED);
     CHECK(fake.publication_count == 4);
     fake_return(0);
-    fake_serve();
     CHECK(fake.gone_on_count == 0);
     removed(&fake_nodes[1], records, 2);
     fake_return(1);
-    fake_serve();
     CHECK(fake.gone_on_count == 1 && node_equal(&fake.gone_on[0], &fake_nodes[0]));
     fake_return(2);
-    fake_serve();
     CHECK(fake.gone_on_count == 2 && node_equal(&fake.gone_on[1], &fake_nodes[1]));
     fake_return_all();
     CHECK(fake.gone_on_count == 3 && node_equal(&fake.gone_on[2], &fake_nodes[1]));
     CHECK(presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* Redis may hold anything: it is dropped and logged, and the cleanup goes on. */
@@ -682,7 +655,6 @@ static void malformed_records_are_dropped(void)
     };
     struct str good[] = {RECORD("g"), STR("nonsense"), RECORD("h")};
 
-    fake_start(0);
     for (size_t i = 0; i < COUNT(records); i++) {
         struct str copy = exact_copy(records[i]);
 
@@ -704,7 +676,6 @@ static void malformed_records_are_dropped(void)
     fake_serve();
     CHECK(fake.gone_on_count == COUNT(records) + 2);
     CHECK(cluster_stats(fake.cluster).notices_dropped == 2);
-    fake_end();
 }
 
 /* The notices of a cleanup come back after RabbitMQ has: the cleanup goes on then. */
@@ -712,11 +683,9 @@ static void a_cleanup_survives_a_loss_of_rabbitmq(void)
 {
     static const struct str records[] = {RECORD("a")};
 
-    fake_start(0);
     removed(&fake_nodes[0], records, 1);
     fake_serve();
-    fake_bus_event(BUS_DOWN, STR("gone"));
-    fake_serve();
+    fake_lose_bus();
     CHECK(fake.gone_on_count == 0);
     fake_bus_event(BUS_UP, STR(""));
     fake_return_all();
@@ -726,7 +695,6 @@ static void a_cleanup_survives_a_loss_of_rabbitmq(void)
                fake.publications[0].with.text);
     fake_serve();
     CHECK(fake.gone_on_count == 1 && presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* --- with a hub ------------------------------------------------------------------------------- */
@@ -735,44 +703,41 @@ static const char *notice(unsigned code, size_t who, const char *group)
 {
     return say("{\"code\":%u,\"msg\":\"client %s\",\"data\":{\"clientId\":%s,\"userId\":\"\","
                "\"extend\":\"\",\"groupName\":\"%s\"}}",
-               code, code == 1001 ? "online" : "offline", guests[who].id, group);
+               code, code == 1001 ? "online" : "offline", clients[who].id, group);
 }
 
 static void members_are_told_once(void)
 {
-    fake_start(1);
     for (size_t i = 0; i < 3; i++)
         fake_arrive(i, "shop");
     fake_put_into(0, "g");
     fake_settle();
-    CHECK(got_text(&guests[0].far, notice(1001, 0, "g")) && got_nothing(&guests[0].far));
+    CHECK(got_text(&clients[0].far, notice(1001, 0, "g")) && fake_got_nothing(0));
     fake_put_into(1, "g");
-    CHECK(got_nothing(&guests[0].far)); /* not before it is recorded */
+    CHECK(fake_got_nothing(0)); /* not before it is recorded */
     fake_settle();
     for (size_t i = 0; i < 2; i++)
-        CHECK(got_text(&guests[i].far, notice(1001, 1, "g")) && got_nothing(&guests[i].far));
-    CHECK(got_nothing(&guests[2].far));
+        CHECK(got_text(&clients[i].far, notice(1001, 1, "g")) && fake_got_nothing(i));
+    CHECK(fake_got_nothing(2));
     fake_depart(1);
     fake_settle();
-    CHECK(got_text(&guests[0].far, notice(1002, 1, "g")) && got_nothing(&guests[0].far));
+    CHECK(got_text(&clients[0].far, notice(1002, 1, "g")) && fake_got_nothing(0));
     fake_depart(0);
     fake_depart(2);
     fake_settle();
     CHECK(fake.cleared == 0);
-    fake_end();
 }
 
 /* A restart of Redis: all records are written again, and nobody is told. */
 static void all_is_restored_when_redis_is_back(void)
 {
-    fake_start(0);
     for (size_t i = 0; i < 3; i++) {
         fake_arrive(i, "shop");
         fake_put_into(i, "g");
     }
     fake_settle();
     for (size_t i = 0; i < 3; i++)
-        far_forget(&guests[i].far);
+        far_forget(&clients[i].far);
     fake_registry_event(REGISTRY_RECONNECTED, "");
     fake_serve();
     CHECK(fake.operation_count == 3 && fake.cleared == 0);
@@ -789,17 +754,13 @@ static void all_is_restored_when_redis_is_back(void)
     fake_written(REGISTRY_UNCHANGED);
     CHECK(fake.publication_count == 2);
     fake_return_all();
-    for (size_t i = 0; i < 3; i++)
-        fake_depart(i);
-    fake_settle();
-    fake_end();
 }
 
-/* True if no operation is for a record of this guest. */
+/* True if no operation is for a record of this client. */
 static bool has_no_operation(size_t who)
 {
     for (size_t i = 0; i < fake.operation_count; i++)
-        if (memcmp(fake.operations[i].name.at, guests[who].id, HUB_ID_TEXT + 2) == 0)
+        if (memcmp(fake.operations[i].name.at, clients[who].id, HUB_ID_TEXT + 2) == 0)
             return false;
     return true;
 }
@@ -810,8 +771,7 @@ static void a_walk_comes_in_batches(void)
 {
     size_t left = 0;
 
-    fake_start(0);
-    for (size_t who = 0; who < FAKE_GUESTS; who++) {
+    for (size_t who = 0; who < FAKE_CLIENTS; who++) {
         fake_arrive(who, "shop");
         for (int i = 0; i < 200; i++)
             fake_put_into(who, say("g%d", i));
@@ -820,26 +780,24 @@ static void a_walk_comes_in_batches(void)
     fake_registry_event(REGISTRY_REVIVED, "");
     fake_serve();
     CHECK(!presence_is_idle(fake.cluster) && presence_deadline(fake.cluster) == fake.now);
-    while (left < FAKE_GUESTS && !has_no_operation(left))
+    while (left < FAKE_CLIENTS && !has_no_operation(left))
         left++;
-    if (CHECK(left < FAKE_GUESTS))
+    if (CHECK(left < FAKE_CLIENTS))
         fake_depart(left);
     for (int round = 0; round < 5 && !presence_is_idle(fake.cluster); round++)
         fake_written(REGISTRY_UNCHANGED);
-    CHECK(presence_is_idle(fake.cluster) && fake.operation_count >= FAKE_GUESTS * 200);
+    CHECK(presence_is_idle(fake.cluster) && fake.operation_count >= FAKE_CLIENTS * 200);
     CHECK(fake.publication_count == 0);
-    for (size_t who = 0; who < FAKE_GUESTS; who++)
+    for (size_t who = 0; who < FAKE_CLIENTS; who++)
         if (who != left)
             fake_depart(who);
     fake_settle();
-    fake_end();
 }
 
 /* Another scope: the records of the old one go, those of the new one are written, all in silence;
  * what comes of older operations does not matter any more. */
 static void a_new_scope_replaces_all_records(void)
 {
-    fake_start(0);
     fake_arrive(0, "shop");
     fake_put_into(0, "g");
     fake_serve();
@@ -858,7 +816,6 @@ static void a_new_scope_replaces_all_records(void)
     CHECK(fake.publication_count == 1); /* the system's 1002 */
     fake_return_all();
     CHECK(presence_is_idle(fake.cluster));
-    fake_end();
 }
 
 /* Notices of other nodes reach the members here, but for a crowd and what is none. */
@@ -867,19 +824,18 @@ static void notices_of_other_nodes_are_told(void)
     struct cluster_msg msg = {.kind = MSG_SEND, .command = fake_send("{}")}, other;
     uint64_t number = 0;
 
-    fake_start(1);
     for (size_t i = 0; i < 2; i++) {
         fake_arrive(i, "shop");
         fake_put_into(i, "g");
     }
     fake_settle();
     for (size_t i = 0; i < 2; i++)
-        far_forget(&guests[i].far);
+        far_forget(&clients[i].far);
     msg.command.code = 1001;
     fake_publish(0, LANE_NOTICE, ++number, &msg);
     fake_serve();
     for (size_t i = 0; i < 2; i++)
-        CHECK(got_text(&guests[i].far, "{\"code\":1001,\"msg\":\"m\",\"data\":{}}"));
+        CHECK(got_text(&clients[i].far, "{\"code\":1001,\"msg\":\"m\",\"data\":{}}"));
     node.config.max_members = 1;
     fake_publish(0, LANE_NOTICE, ++number, &msg);
     node.config.max_members = 1;
@@ -900,12 +856,8 @@ static void notices_of_other_nodes_are_told(void)
     fake_publish(0, LANE_NOTICE, ++number, &other);
     fake_serve();
     for (size_t i = 0; i < 2; i++)
-        CHECK(got_nothing(&guests[i].far) && guests[i].conn.client);
+        CHECK(fake_got_nothing(i) && clients[i].conn.client);
     CHECK(presence_is_idle(fake.cluster));
-    for (size_t i = 0; i < 2; i++)
-        fake_depart(i);
-    fake_settle();
-    fake_end();
 }
 
 /* Whatever is left when the node closes is freed: a sanitizer sees what is not. */
@@ -926,33 +878,33 @@ static void closing_frees_what_is_left(void)
     CHECK(!fake.closed_clean);
 }
 
+static const struct test tests[] = {
+    TEST(transitions, FAKE_CLOSED),
+    TEST(notices_alternate_whatever_redis_does, FAKE_CLOSED),
+    TEST(notices_alternate_around_a_cleanup, FAKE_CLOSED),
+    TEST(records_converge_in_any_case, FAKE_CLOSED),
+    TEST(records_and_notices_say_who_it_was, 0),
+    TEST(the_last_description_counts, 0),
+    TEST(many_changes_are_one_operation, 0),
+    TEST(operations_are_bounded, 0),
+    TEST(notices_are_bounded, 0),
+    TEST(nothing_is_begun_without_redis_or_rabbitmq, 0),
+    TEST(what_was_not_done_waits, 0),
+    TEST(a_full_registry_loses_nothing, 0),
+    TEST(a_notice_that_is_refused_is_counted, 0),
+    TEST(a_cleanup_goes_on_behind_its_notices, 0),
+    TEST(cleanups_do_not_touch_each_other, 0),
+    TEST(malformed_records_are_dropped, 0),
+    TEST(a_cleanup_survives_a_loss_of_rabbitmq, 0),
+    TEST(members_are_told_once, 1),
+    TEST(all_is_restored_when_redis_is_back, 0),
+    TEST(a_walk_comes_in_batches, 0),
+    TEST(a_new_scope_replaces_all_records, 0),
+    TEST(notices_of_other_nodes_are_told, 1),
+    TEST(closing_frees_what_is_left, FAKE_CLOSED),
+};
+
 int main(void)
 {
-    test_run("transitions", transitions);
-    test_run("notices_alternate_whatever_redis_does", notices_alternate_whatever_redis_does);
-    test_run("notices_alternate_around_a_cleanup", notices_alternate_around_a_cleanup);
-    test_run("records_converge_in_any_case", records_converge_in_any_case);
-    test_run("records_and_notices_say_who_it_was", records_and_notices_say_who_it_was);
-    test_run("the_last_description_counts", the_last_description_counts);
-    test_run("many_changes_are_one_operation", many_changes_are_one_operation);
-    test_run("operations_are_bounded", operations_are_bounded);
-    test_run("notices_are_bounded", notices_are_bounded);
-    test_run("nothing_is_begun_without_redis_or_rabbitmq",
-             nothing_is_begun_without_redis_or_rabbitmq);
-    test_run("what_was_not_done_waits", what_was_not_done_waits);
-    test_run("a_full_registry_loses_nothing", a_full_registry_loses_nothing);
-    test_run("a_notice_that_is_refused_is_counted", a_notice_that_is_refused_is_counted);
-    test_run("a_cleanup_goes_on_behind_its_notices", a_cleanup_goes_on_behind_its_notices);
-    test_run("cleanups_do_not_touch_each_other", cleanups_do_not_touch_each_other);
-    test_run("malformed_records_are_dropped", malformed_records_are_dropped);
-    test_run("a_cleanup_survives_a_loss_of_rabbitmq", a_cleanup_survives_a_loss_of_rabbitmq);
-    test_run("members_are_told_once", members_are_told_once);
-    test_run("all_is_restored_when_redis_is_back", all_is_restored_when_redis_is_back);
-    test_run("a_walk_comes_in_batches", a_walk_comes_in_batches);
-    test_run("a_new_scope_replaces_all_records", a_new_scope_replaces_all_records);
-    test_run("notices_of_other_nodes_are_told", notices_of_other_nodes_are_told);
-    test_run("closing_frees_what_is_left", closing_frees_what_is_left);
-    buf_free(&fake_applied.list);
-    fake_free_reading();
-    return test_finish();
+    return fake_run(tests, COUNT(tests));
 }

@@ -14,10 +14,7 @@ static void a_receipt_sums_up_all_nodes(void)
     const struct cluster_msg *msg;
     uint64_t id;
 
-    fake_start(3);
-    fake_arrive(0, "shop");
-    fake_put_into(0, "g");
-    fake_settle();
+    fake_add_member(0);
     CHECK(!fake_done(fake_send("1"), true, 1));
     id = fake.publications[0].with.id;
     CHECK(fake_read(fake.publications[0].with.text)->counted && fake_reading.msg.id == id);
@@ -53,7 +50,6 @@ static void a_receipt_sums_up_all_nodes(void)
     fake_depart(0);
     fake_return_all();
     fake_settle();
-    fake_end();
 }
 
 /* The question may come before the send or behind it. */
@@ -62,20 +58,15 @@ static void counts_are_told_in_either_order(void)
     const uint16_t g = wire_slot(WIRE_GROUP, STR("shop"), STR("g"));
     struct cluster_msg sent = {.kind = MSG_SEND, .id = 7, .counted = true}, asked;
 
-    fake_start(2);
     sent.command = fake_send("1");
-    fake_arrive(0, "shop");
-    fake_put_into(0, "g");
-    fake_settle();
+    fake_add_member(0);
     /* behind it: at once, and each node's numbers are its own */
     fake_publish(0, LANE_SEND, 1, &sent);
     asked = count_of(7, g);
-    fake_say(0, &asked);
-    fake_serve();
+    fake_tell(0, &asked);
     CHECK(fake_replied(0, 7, 0) && fake_reading.msg.result.matched == 1 && fake_sent_nothing());
     /* before it: when it has come */
-    fake_say(1, &asked);
-    fake_serve();
+    fake_tell(1, &asked);
     CHECK(fake_sent_nothing());
     sent.id = 7 + ((uint64_t)1 << 32); /* whose hash is the same */
     fake_publish(1, LANE_SEND, 1, &sent);
@@ -87,8 +78,7 @@ static void counts_are_told_in_either_order(void)
     CHECK(fake_replied(1, 7, 0) && fake_reading.msg.result.matched == 1 && fake_sent_nothing());
     /* it does not come */
     asked = count_of(9, g);
-    fake_say(1, &asked);
-    fake_serve();
+    fake_tell(1, &asked);
     fake_wait(FAKE_TIMEOUT - 1);
     CHECK(fake_sent_nothing());
     fake_wait(1);
@@ -98,12 +88,8 @@ static void counts_are_told_in_either_order(void)
     fake_say(1, &asked);
     asked.id = 11;
     asked.slot = UINT64_MAX >> 1;
-    fake_say(1, &asked);
-    fake_serve();
+    fake_tell(1, &asked);
     CHECK(fake_replied(1, 10, 0) && fake_reading.msg.result.matched == 0 && fake_replied(1, 11, 0));
-    fake_depart(0);
-    fake_settle();
-    fake_end();
 }
 
 /* The last 1,024 counts are kept; one that was given is not kept for long. */
@@ -112,26 +98,19 @@ static void counts_are_bounded(void)
     const uint16_t other = wire_slot(WIRE_GROUP, STR("shop"), STR("h"));
     struct cluster_msg sent = {.kind = MSG_SEND, .counted = true}, asked;
 
-    fake_start(2);
     sent.command = fake_send("1");
-    fake_arrive(0, "shop");
-    fake_put_into(0, "g");
-    fake_settle();
+    fake_add_member(0);
     for (uint64_t id = 1; id <= 1025; id++) {
         sent.id = id;
         fake_publish(0, LANE_SEND, id, &sent);
         fake_serve();
-        far_forget(&guests[0].far);
+        far_forget(&clients[0].far);
     }
     for (uint64_t id = 1; id <= 1025; id++) {
         asked = count_of(id, other); /* one that is not known is no member's */
-        fake_say(0, &asked);
-        fake_serve();
+        fake_tell(0, &asked);
         CHECK(fake_replied(0, id, 0) && fake_reading.msg.result.matched == (id > 1));
     }
-    fake_depart(0);
-    fake_settle();
-    fake_end();
 }
 
 /* A node that asks the same twice harms itself alone. */
@@ -141,11 +120,8 @@ static void a_count_asked_for_twice_is_told(void)
     struct cluster_msg sent = {.kind = MSG_SEND, .id = 7, .counted = true};
     struct cluster_msg asked = count_of(7, g);
 
-    fake_start(1);
     sent.command = fake_send("1");
-    fake_arrive(0, "shop");
-    fake_put_into(0, "g");
-    fake_settle();
+    fake_add_member(0);
     for (int i = 0; i < 40; i++) {
         fake_say(0, &asked);
         fake_wait(i % 2);
@@ -153,25 +129,22 @@ static void a_count_asked_for_twice_is_told(void)
     fake_wait(FAKE_TIMEOUT - 20);
     for (int i = 0; i < 20; i++) {
         fake_wait(1);
-        fake_say(0, &asked);
-        fake_serve();
+        fake_tell(0, &asked);
     }
     fake_publish(0, LANE_SEND, 1, &sent);
     fake_serve();
     fake_wait(FAKE_TIMEOUT);
     CHECK(fake.cluster->pendings.by_id.count == 0);
-    fake_depart(0);
-    fake_settle();
-    fake_end();
 }
+
+static const struct test tests[] = {
+    TEST(a_receipt_sums_up_all_nodes, 3),
+    TEST(counts_are_told_in_either_order, 2),
+    TEST(counts_are_bounded, 2),
+    TEST(a_count_asked_for_twice_is_told, 1),
+};
 
 int main(void)
 {
-    test_run("a_receipt_sums_up_all_nodes", a_receipt_sums_up_all_nodes);
-    test_run("counts_are_told_in_either_order", counts_are_told_in_either_order);
-    test_run("counts_are_bounded", counts_are_bounded);
-    test_run("a_count_asked_for_twice_is_told", a_count_asked_for_twice_is_told);
-    buf_free(&fake_applied.list);
-    fake_free_reading();
-    return test_finish();
+    return fake_run(tests, COUNT(tests));
 }

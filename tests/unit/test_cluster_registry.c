@@ -63,7 +63,8 @@ struct node {
     int wake[2];
     struct registry_event *next;  /* that have been taken and not looked at */
     struct registry_event *event; /* the last one looked at */
-    size_t lists, notes;          /* NODES and NOTED looked at */
+    size_t lists, notes;          /* NODES and WARNING looked at */
+    char text[NODE_TEXT_MAX];     /* its id, once it has joined */
 };
 
 static void add_key(struct crypto_keyring *keys, int seed)
@@ -162,15 +163,28 @@ static int listed(const struct registry_event *event, const char *text)
     return -1;
 }
 
-/* Starts a node, and waits until it has joined; its text is in `text`. */
-static void join(struct node *node, unsigned port, char text[NODE_TEXT_MAX])
+/* Starts a node, and waits until it has joined. */
+static void join(struct node *node, unsigned port)
 {
     struct registry_event *event;
 
     launch(node, port);
     event = await(node, REGISTRY_JOINED);
     if (CHECK(event))
-        node_write(&event->self, text);
+        node_write(&event->self, node->text);
+}
+
+static void start(struct node *node, uint64_t ttl, unsigned port)
+{
+    prepare(node, ttl);
+    join(node, port);
+}
+
+/* Waits for the last of the lists that follow quickly on each other: the next heartbeat is far. */
+static void await_rest(struct node *node)
+{
+    while (node->lists < 4)
+        CHECK(await(node, REGISTRY_NODES));
 }
 
 static void leave(struct node *node, bool clean)
@@ -268,31 +282,30 @@ bool __wrap_redis_is_connected(const struct redis *redis)
     return !was_cut && __real_redis_is_connected(redis);
 }
 
+static struct node joined; /* see `tests` */
+
 /* --- joining --------------------------------------------------------------------------------- */
 
 static void a_node_joins_and_leaves(void)
 {
     struct node a;
-    char text[NODE_TEXT_MAX];
     struct registry_stats stats;
     struct registry_event *event;
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     event = await(&a, REGISTRY_NODES);
-    CHECK(event && event->count == 1 && listed(event, text) == 1);
+    CHECK(event && event->count == 1 && listed(event, a.text) == 1);
     do
         registry_read_stats(a.registry, &stats);
     while (!stats.beat_at && take(&a, IN_TIME));
     CHECK(stats.beat_at > 0 && stats.beat_at <= os_now_ms());
-    CHECK(NUMBER("SISMEMBER t:nodes %s", text) == 1 && NUMBER("PTTL t:node:127.0.0.1:1") > 0);
+    CHECK(NUMBER("SISMEMBER t:nodes %s", a.text) == 1 && NUMBER("PTTL t:node:127.0.0.1:1") > 0);
     CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
     leave(&a, false);
-    CHECK(NUMBER("EXISTS t:nodes t:node:127.0.0.1:1 t:records:%s", text) == 3);
+    CHECK(NUMBER("EXISTS t:nodes t:node:127.0.0.1:1 t:records:%s", a.text) == 3);
     CHECK(tell("FLUSHDB"));
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
     leave(&a, true);
     CHECK(NUMBER("DBSIZE") == 1 && NUMBER("EXISTS t:key") == 1);
@@ -302,19 +315,18 @@ static void a_node_joins_and_leaves(void)
 static void nodes_that_join_together_see_each_other(void)
 {
     struct node a, b;
-    char a_text[NODE_TEXT_MAX], b_text[NODE_TEXT_MAX];
     struct registry_event *event;
 
     prepare(&a, 6 * IN_TIME);
     prepare(&b, 6 * IN_TIME);
-    join(&a, 1, a_text);
+    join(&a, 1);
     event = await(&a, REGISTRY_NODES);
     CHECK(event && event->count == 1);
-    join(&b, 2, b_text);
-    CHECK(listed(await(&b, REGISTRY_NODES), a_text) == 1);
+    join(&b, 2);
+    CHECK(listed(await(&b, REGISTRY_NODES), a.text) == 1);
     do
         event = await(&a, REGISTRY_NODES);
-    while (event && listed(event, b_text) < 0);
+    while (event && listed(event, b.text) < 0);
     CHECK(event);
     leave(&a, true);
     leave(&b, true);
@@ -323,36 +335,28 @@ static void nodes_that_join_together_see_each_other(void)
 static void a_living_node_keeps_its_name(void)
 {
     struct node a, b;
-    char text[NODE_TEXT_MAX];
 
     prepare(&a, SHORT);
     prepare(&b, SHORT);
-    join(&a, 1, text);
+    join(&a, 1);
     launch(&b, 1);
     CHECK(text_is(take_other(&b), "a node with the name 127.0.0.1:1 is registered"));
     CHECK(text_is(await(&b, REGISTRY_NAME_CONFLICT), "a living node has the name 127.0.0.1:1"));
     leave(&b, false);
     leave(&a, false); /* as if it were killed */
-    prepare(&b, SHORT);
-    join(&b, 1, text);
+    start(&b, SHORT, 1);
     leave(&b, true);
 }
 
 /* A node whose name another has taken says so, and lets the other be. */
 static void a_name_that_was_taken_is_left_alone(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
-
-    prepare(&a, SHORT);
-    join(&a, 1, text);
     CHECK(tell("SET t:node:127.0.0.1:1 77"));
-    CHECK(text_is(await(&a, REGISTRY_WAITING), "another node has taken this one's name"));
-    CHECK(write_one(&a, "r", "x") == REGISTRY_NOT_DONE);
+    CHECK(text_is(await(&joined, REGISTRY_WAITING), "another node has taken this one's name"));
+    CHECK(write_one(&joined, "r", "x") == REGISTRY_NOT_DONE);
     CHECK(tell("GET t:node:127.0.0.1:1") && str_equal(reply.text, STR("77")));
     CHECK(tell("DEL t:node:127.0.0.1:1"));
-    CHECK(await(&a, REGISTRY_RECONNECTED));
-    leave(&a, true);
+    CHECK(await(&joined, REGISTRY_RECONNECTED));
 }
 
 /* What a node that would join a cluster with another key, another exchange or another version says;
@@ -371,13 +375,11 @@ static void check_refusal(struct node *b, const char *text)
     leave(b, true);
 }
 
-static void strangers_do_not_join(void)
+static void nodes_of_another_cluster_do_not_join(void)
 {
     struct node a, b;
-    char text[NODE_TEXT_MAX];
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     prepare(&b, LONG);
     check_refusal(&b, NULL);
     prepare(&b, LONG);
@@ -388,9 +390,10 @@ static void strangers_do_not_join(void)
     check_refusal(&b, NULL);
     CHECK(tell("DEL t:key"));
     leave(&a, true);
-    prepare(&a, LONG);
+    prepare(&a, 6 * IN_TIME);
     add_key(&a.keys, 2);
-    join(&a, 1, text);
+    join(&a, 1);
+    await_rest(&a); /* a heartbeat would write the key again */
     prepare(&b, LONG);
     snprintf(b.config.rabbitmq_exchange, sizeof b.config.rabbitmq_exchange, "other");
     check_refusal(&b, "have another [rabbitmq] exchange or vhost");
@@ -402,7 +405,7 @@ static void strangers_do_not_join(void)
     snprintf(b.config.rabbitmq_exchange, sizeof b.config.rabbitmq_exchange, "other");
     launch(&b, 1); /* another environment: nothing is shared, not even the name */
     CHECK(await(&b, REGISTRY_JOINED));
-    CHECK(listed(await(&b, REGISTRY_NODES), text) < 0);
+    CHECK(listed(await(&b, REGISTRY_NODES), a.text) < 0);
     leave(&b, true);
     CHECK(tell("SET t:key 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"));
     prepare(&b, LONG);
@@ -452,15 +455,12 @@ static void a_line_is_judged_whole(void)
 static void a_redis_that_may_lose_accounts_is_told_of(void)
 {
     struct node a;
-    char text[NODE_TEXT_MAX];
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     CHECK(await(&a, REGISTRY_NODES) && a.notes == 0);
     leave(&a, true);
     CHECK(tell("CONFIG SET maxmemory-policy volatile-lru") && tell("CONFIG SET appendonly no"));
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     CHECK(text_is(take(&a, IN_TIME), "set its maxmemory-policy to noeviction"));
     CHECK(a.event && a.event->kind == REGISTRY_WARNING);
     CHECK(text_is(take(&a, IN_TIME), "set its appendonly to yes"));
@@ -468,8 +468,7 @@ static void a_redis_that_may_lose_accounts_is_told_of(void)
     CHECK(tell("CONFIG SET maxmemory-policy noeviction"));
     CHECK(redis_call(
         probe, (struct str[]){STR("CONFIG"), STR("SET"), STR("save"), STR("3600 1"), {0}}, &reply));
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     CHECK(await(&a, REGISTRY_NODES) && a.notes == 0);
     leave(&a, true);
     CHECK(redis_call(probe, (struct str[]){STR("CONFIG"), STR("SET"), STR("save"), STR(""), {0}},
@@ -481,14 +480,9 @@ static void a_redis_that_may_lose_accounts_is_told_of(void)
 
 static void systems_are_looked_up(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
-    const struct account_store *accounts;
     struct buf record = {0};
+    const struct account_store *accounts = registry_accounts(joined.registry);
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
-    accounts = registry_accounts(a.registry);
     CHECK(accounts->find(accounts->state, STR("a b"), &record) == ACCOUNT_DENIED);
     CHECK(accounts->add(accounts->state, STR("a b"), STR("one")) == ACCOUNT_DONE);
     CHECK(accounts->add(accounts->state, STR("a b"), STR("two")) == ACCOUNT_EXISTS);
@@ -496,9 +490,9 @@ static void systems_are_looked_up(void)
     CHECK(accounts->find(accounts->state, STR("a b"), &record) == ACCOUNT_DONE);
     CHECK(str_equal(str_of(&record), STR("one")));
     for (uint64_t i = 0; i < 600; i++)
-        CHECK(registry_look_up(a.registry, i, i % 3 ? STR("a") : STR("a b")));
+        CHECK(registry_look_up(joined.registry, i, i % 3 ? STR("a") : STR("a b")));
     for (uint64_t i = 0; i < 600; i++) {
-        struct registry_event *event = take_other(&a);
+        struct registry_event *event = take_other(&joined);
 
         if (!CHECK(event && event->kind == REGISTRY_FOUND && event->id == i &&
                    event->found == (i % 3 ? REGISTRY_NO : REGISTRY_YES) &&
@@ -506,53 +500,46 @@ static void systems_are_looked_up(void)
             break;
     }
     buf_free(&record);
-    leave(&a, true);
 }
 
 static void each_operation_has_its_result(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
     struct registry_event *event;
     uint64_t id = 0;
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
-    CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
-    CHECK(write_one(&a, "r", "y") == REGISTRY_UNCHANGED);
-    CHECK(tell("HGET t:records:%s r", text) && str_equal(reply.text, STR("y")));
-    CHECK(write_one(&a, "s", "") == REGISTRY_UNCHANGED);
-    CHECK(write_one(&a, "r", "") == REGISTRY_CHANGED);
+    CHECK(write_one(&joined, "r", "x") == REGISTRY_CHANGED);
+    CHECK(write_one(&joined, "r", "y") == REGISTRY_UNCHANGED);
+    CHECK(tell("HGET t:records:%s r", joined.text) && str_equal(reply.text, STR("y")));
+    CHECK(write_one(&joined, "s", "") == REGISTRY_UNCHANGED);
+    CHECK(write_one(&joined, "r", "") == REGISTRY_CHANGED);
     for (uint64_t i = 0; i < 700; i++)
-        CHECK(registry_write(a.registry, i, i % 7 == 6 ? STR("no") : STR("n"),
+        CHECK(registry_write(joined.registry, i, i % 7 == 6 ? STR("no") : STR("n"),
                              i % 2 ? (struct str){0} : STR("x")));
-    while (id < 700 && CHECK((event = await(&a, REGISTRY_WRITTEN)) != NULL)) {
+    while (id < 700 && CHECK((event = await(&joined, REGISTRY_WRITTEN)) != NULL)) {
         CHECK(event->count <= REGISTRY_OPS_MAX);
         for (size_t i = 0; i < event->count; i++, id++)
             CHECK(event->results[i].id == id && event->results[i].change <= REGISTRY_UNCHANGED);
     }
-    CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED && NUMBER("EXISTS t:records:%s", text) == 1);
-    registry_clear(a.registry);
-    CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED && NUMBER("HLEN t:records:%s", text) == 1);
-    leave(&a, true);
+    CHECK(write_one(&joined, "r", "x") == REGISTRY_CHANGED &&
+          NUMBER("EXISTS t:records:%s", joined.text) == 1);
+    registry_clear(joined.registry);
+    CHECK(write_one(&joined, "r", "x") == REGISTRY_CHANGED &&
+          NUMBER("HLEN t:records:%s", joined.text) == 1);
 }
 
 /* A flood of operations: the node's key never expires, and a look-up does not wait for its end. */
 static void a_flood_does_not_delay_the_heartbeat(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX], name[24];
+    char name[24];
     size_t written = 0, missing = 0, before = 0, total = 60000;
     struct registry_event *event;
 
-    prepare(&a, 3000);
-    join(&a, 1, text);
     for (size_t i = 0; i < total; i++) {
         snprintf(name, sizeof name, "record %zu", i % 500);
-        CHECK(registry_write(a.registry, i, str_from(name), i % 2 ? STR("") : STR("text")));
+        CHECK(registry_write(joined.registry, i, str_from(name), i % 2 ? STR("") : STR("text")));
     }
-    CHECK(registry_look_up(a.registry, 7, STR("shop")));
-    while (written < total && (event = take(&a, IN_TIME))) {
+    CHECK(registry_look_up(joined.registry, 7, STR("shop")));
+    while (written < total && (event = take(&joined, IN_TIME))) {
         if (event->kind == REGISTRY_FOUND)
             before = total - written;
         if (event->kind != REGISTRY_WRITTEN)
@@ -563,7 +550,6 @@ static void a_flood_does_not_delay_the_heartbeat(void)
         missing += NUMBER("EXISTS t:node:127.0.0.1:1") != 1;
     }
     CHECK(written == total && missing == 0 && before > total / 2);
-    leave(&a, true);
 }
 
 /* --- out of touch ---------------------------------------------------------------------------- */
@@ -571,98 +557,74 @@ static void a_flood_does_not_delay_the_heartbeat(void)
 /* Redis is a replica now, as after a failover: everything says so, and goes on when it is none. */
 static void a_replica_is_told_of(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
-    const struct account_store *accounts;
     struct registry_event *event;
+    const struct account_store *accounts = registry_accounts(joined.registry);
 
-    prepare(&a, SHORT);
-    join(&a, 1, text);
-    accounts = registry_accounts(a.registry);
     CHECK(tell("REPLICAOF 127.0.0.1 1"));
     CHECK(accounts->add(accounts->state, STR("a"), STR("one")) == ACCOUNT_UNREACHABLE);
     CHECK(strcmp(accounts->reason(accounts->state),
                  "Redis says: READONLY You can't write against a read only replica") == 0);
-    CHECK(text_is(await(&a, REGISTRY_WAITING), "READONLY You can't write against a read only"));
-    CHECK(write_one(&a, "r", "x") == REGISTRY_NOT_DONE);
+    CHECK(
+        text_is(await(&joined, REGISTRY_WAITING), "READONLY You can't write against a read only"));
+    CHECK(write_one(&joined, "r", "x") == REGISTRY_NOT_DONE);
     CHECK(tell("CONFIG SET replica-serve-stale-data no"));
-    CHECK(text_is(await(&a, REGISTRY_WAITING), "MASTERDOWN Link with MASTER is down"));
-    CHECK(registry_look_up(a.registry, 1, STR("a")));
-    event = await(&a, REGISTRY_FOUND);
+    CHECK(text_is(await(&joined, REGISTRY_WAITING), "MASTERDOWN Link with MASTER is down"));
+    CHECK(registry_look_up(joined.registry, 1, STR("a")));
+    event = await(&joined, REGISTRY_FOUND);
     CHECK(event && event->found == REGISTRY_UNREACHABLE && event->reason.length > 40 &&
           memcmp(event->reason.at, "Redis says: MASTERDOWN ", 23) == 0);
     CHECK(tell("CONFIG SET replica-serve-stale-data yes") && tell("REPLICAOF NO ONE"));
-    CHECK(await(&a, REGISTRY_RECONNECTED));
-    CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
+    CHECK(await(&joined, REGISTRY_RECONNECTED));
+    CHECK(write_one(&joined, "r", "x") == REGISTRY_CHANGED);
     CHECK(accounts->add(accounts->state, STR("a"), STR("one")) == ACCOUNT_DONE);
-    leave(&a, true);
 }
 
 static void a_connection_that_breaks_is_made_again(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
     struct registry_event *event;
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
-    CHECK(write_one(&a, "r", "x") == REGISTRY_CHANGED);
+    CHECK(write_one(&joined, "r", "x") == REGISTRY_CHANGED);
     pthread_mutex_lock(&lose_lock);
     lose_number = true;
     pthread_mutex_unlock(&lose_lock);
-    CHECK(registry_write(a.registry, 1000, STR("s"), STR("x")));
-    event = await(&a, REGISTRY_WRITTEN);
+    CHECK(registry_write(joined.registry, 1000, STR("s"), STR("x")));
+    event = await(&joined, REGISTRY_WRITTEN);
     CHECK(event && event->results[0].change == REGISTRY_UNKNOWN);
-    CHECK(await(&a, REGISTRY_RECONNECTED));
-    CHECK(write_one(&a, "u", "x") == REGISTRY_CHANGED);
-    leave(&a, true);
+    CHECK(await(&joined, REGISTRY_RECONNECTED));
+    CHECK(write_one(&joined, "u", "x") == REGISTRY_CHANGED);
 }
 
 /* Redis closes connections that are idle (its `timeout`, or an operator): no work fails for that,
  * and nobody is warned. */
 static void an_idle_connection_is_replaced(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
     struct registry_event *event;
 
-    prepare(&a, LONG);
-    join(&a, 1, text);
-    while (a.lists < 4)
-        CHECK(await(&a, REGISTRY_NODES)); /* the next heartbeat is far away */
+    await_rest(&joined);
     CHECK(tell("CLIENT KILL TYPE normal SKIPME yes"));
-    CHECK(registry_write(a.registry, 1000, STR("s"), STR("x")));
-    event = take_other(&a);
+    CHECK(registry_write(joined.registry, 1000, STR("s"), STR("x")));
+    event = take_other(&joined);
     CHECK(event && event->kind == REGISTRY_RECONNECTED); /* it may be another Redis */
-    event = take_other(&a);
+    event = take_other(&joined);
     CHECK(event && event->kind == REGISTRY_WRITTEN && event->results[0].change == REGISTRY_CHANGED);
-    leave(&a, true);
 }
 
 /* What Redis has forgotten is made again, and the loop is told. */
 static void a_redis_that_forgets_is_told_of(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
-
-    prepare(&a, SHORT);
-    join(&a, 1, text);
-    CHECK(tell("FLUSHDB") && await(&a, REGISTRY_RECONNECTED));
-    CHECK(NUMBER("SISMEMBER t:nodes %s", text) == 1);
+    CHECK(tell("FLUSHDB") && await(&joined, REGISTRY_RECONNECTED));
+    CHECK(NUMBER("SISMEMBER t:nodes %s", joined.text) == 1);
     CHECK(NUMBER("EXISTS t:node:127.0.0.1:1 t:key") == 2);
-    leave(&a, true);
 }
 
 /* A Redis that is silent: operations are answered, and closing does not wait for it. */
 static void a_silent_redis_holds_nobody_up(void)
 {
     struct node a;
-    char text[NODE_TEXT_MAX];
     int64_t begun;
     enum registry_change change;
 
-    prepare(&a, SHORT);
-    join(&a, 1, text);
+    start(&a, SHORT, 1);
     begun = os_now_ms();
     CHECK(tell("CLIENT PAUSE 30000 ALL"));
     CHECK(text_is(await(&a, REGISTRY_WAITING), "it does not answer in time"));
@@ -712,15 +674,13 @@ static void note_removed(const struct registry_event *event, unsigned char *told
 static void two_clean_up(size_t records, size_t lost, size_t *removals)
 {
     struct node nodes[2];
-    char text[NODE_TEXT_MAX];
     struct node_id dead = dead_id();
     unsigned char *told = calloc(records + 1, 1);
     bool over = false;
 
     make_dead(records);
     for (unsigned i = 0; i < 2; i++) {
-        prepare(&nodes[i], LONG);
-        join(&nodes[i], i + 1, text);
+        start(&nodes[i], LONG, i + 1);
         CHECK(listed(await(&nodes[i], REGISTRY_NODES), DEAD) == 0);
     }
     pthread_mutex_lock(&lose_lock);
@@ -793,14 +753,12 @@ static struct registry_event *clean_up_until_removed(struct node *node, const st
 static void a_node_that_comes_back_is_not_cleaned_up(void)
 {
     struct node a;
-    char text[NODE_TEXT_MAX];
     struct node_id dead = dead_id();
     struct registry_event *event;
     int64_t left;
 
     make_dead(250);
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     registry_clean_up(a.registry, &dead);
     event = await(&a, REGISTRY_REMOVED);
     CHECK(event && event->count == 100);
@@ -826,14 +784,12 @@ static void a_node_that_comes_back_is_not_cleaned_up(void)
 static void a_lease_ends_with_its_holder(void)
 {
     struct node a;
-    char text[NODE_TEXT_MAX];
     struct node_id dead = dead_id();
     struct registry_event *event;
 
     make_dead(1);
     CHECK(tell("SET t:lease:" DEAD " other"));
-    prepare(&a, LONG);
-    join(&a, 1, text);
+    start(&a, LONG, 1);
     for (int i = 0; i < 30; i++) {
         registry_clean_up(a.registry, &dead);
         CHECK(write_one(&a, "r", "x") <= REGISTRY_UNCHANGED);
@@ -850,12 +806,10 @@ static void a_lease_ends_with_its_holder(void)
 static void a_lease_is_held_while_the_loop_tells(void)
 {
     struct node a;
-    char text[NODE_TEXT_MAX];
     struct node_id dead = dead_id();
 
     make_dead(150);
-    prepare(&a, SHORT);
-    join(&a, 1, text);
+    start(&a, SHORT, 1);
     registry_clean_up(a.registry, &dead);
     CHECK(await(&a, REGISTRY_REMOVED));
     for (int64_t begun = os_now_ms(); os_now_ms() - begun < 2 * SHORT;) {
@@ -877,41 +831,34 @@ static void a_lease_is_held_while_the_loop_tells(void)
  */
 static void a_node_that_was_cleaned_up_waits_and_is_revived(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
     struct registry_event *event;
 
-    prepare(&a, SHORT);
-    join(&a, 1, text);
-    CHECK(tell("SET t:lease:%s other", text) && tell("SET t:tombstone:%s other", text));
-    for (int i = 0; i < 1000 && write_one(&a, "r", "x") != REGISTRY_NOT_DONE; i++)
+    CHECK(tell("SET t:lease:%s other", joined.text) &&
+          tell("SET t:tombstone:%s other", joined.text));
+    for (int i = 0; i < 1000 && write_one(&joined, "r", "x") != REGISTRY_NOT_DONE; i++)
         poll(NULL, 0, 10);
-    CHECK(write_one(&a, "r", "") == REGISTRY_NOT_DONE);
-    CHECK(await(&a, REGISTRY_NODES)); /* it goes on living */
-    CHECK(NUMBER("EXISTS t:tombstone:%s", text) == 1);
-    CHECK(tell("DEL t:lease:%s", text));
-    event = take_other(&a);
+    CHECK(write_one(&joined, "r", "") == REGISTRY_NOT_DONE);
+    CHECK(await(&joined, REGISTRY_NODES)); /* it goes on living */
+    CHECK(NUMBER("EXISTS t:tombstone:%s", joined.text) == 1);
+    CHECK(tell("DEL t:lease:%s", joined.text));
+    event = take_other(&joined);
     CHECK(event && event->kind == REGISTRY_REVIVED);
-    CHECK(NUMBER("EXISTS t:tombstone:%s", text) == 0);
-    CHECK(write_one(&a, "s", "x") == REGISTRY_CHANGED);
-    leave(&a, true);
+    CHECK(NUMBER("EXISTS t:tombstone:%s", joined.text) == 0);
+    CHECK(write_one(&joined, "s", "x") == REGISTRY_CHANGED);
 }
 
 /* Records that a node writes when it may have been cleaned up are told of behind that. */
 static void results_wait_for_the_truth(void)
 {
     struct node a;
-    char text[NODE_TEXT_MAX];
     struct registry_event *event;
 
     for (int cleaned_up = 0; cleaned_up < 2; cleaned_up++) {
-        prepare(&a, LONG);
-        join(&a, 1, text);
-        while (a.lists < 4)
-            CHECK(await(&a, REGISTRY_NODES)); /* the next heartbeat is far away */
+        start(&a, LONG, 1);
+        await_rest(&a);
         CHECK(tell("DEL t:node:127.0.0.1:1"));
         if (cleaned_up)
-            CHECK(tell("SET t:tombstone:%s other", text));
+            CHECK(tell("SET t:tombstone:%s other", a.text));
         CHECK(registry_write(a.registry, 5, STR("r"), STR("x")));
         event = take_other(&a);
         CHECK(event && event->kind == (cleaned_up ? REGISTRY_REVIVED : REGISTRY_RECONNECTED));
@@ -926,45 +873,70 @@ static void results_wait_for_the_truth(void)
 /* So are those whose replies it read late: it stood still, and was cleaned up meanwhile. */
 static void results_read_late_wait_for_the_truth(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
     struct registry_event *event;
 
-    prepare(&a, SHORT);
-    join(&a, 1, text);
     atomic_store(&hold_number, true);
-    CHECK(registry_write(a.registry, 5, STR("r"), STR("x")));
-    for (int i = 0; i < 20000 && NUMBER("HLEN t:records:%s", text) != 1; i++)
+    CHECK(registry_write(joined.registry, 5, STR("r"), STR("x")));
+    for (int i = 0; i < 20000 && NUMBER("HLEN t:records:%s", joined.text) != 1; i++)
         poll(NULL, 0, 1);
-    CHECK(tell("SET t:tombstone:%s other", text));
+    CHECK(tell("SET t:tombstone:%s other", joined.text));
     poll(NULL, 0, SHORT);
     atomic_store(&hold_number, false);
-    event = take_other(&a);
+    event = take_other(&joined);
     CHECK(event && event->kind == REGISTRY_REVIVED);
-    event = take_other(&a);
+    event = take_other(&joined);
     CHECK(event && event->kind == REGISTRY_WRITTEN && event->count == 1 &&
           event->results[0].change == REGISTRY_CHANGED);
-    leave(&a, true);
 }
 
 /* The heartbeat that made the node's key again had its reply lost: the tombstone is still found. */
 static void a_tombstone_is_found_by_a_later_heartbeat(void)
 {
-    struct node a;
-    char text[NODE_TEXT_MAX];
-
-    prepare(&a, SHORT);
-    join(&a, 1, text);
-    CHECK(tell("SET t:tombstone:%s other", text)); /* its key and place on the list are there */
-    CHECK(await(&a, REGISTRY_REVIVED));
-    leave(&a, true);
+    CHECK(tell("SET t:tombstone:%s other",
+               joined.text)); /* its key and place on the list are there */
+    CHECK(await(&joined, REGISTRY_REVIVED));
 }
 
-static void run(const char *name, void (*test)(void))
+/* Each test begins with an empty Redis, and with a node `joined` if it has a TTL. */
+static const struct test tests[] = {
+    TEST(a_node_joins_and_leaves, 0),
+    TEST(nodes_that_join_together_see_each_other, 0),
+    TEST(a_living_node_keeps_its_name, 0),
+    TEST(a_name_that_was_taken_is_left_alone, SHORT),
+    TEST(nodes_of_another_cluster_do_not_join, 0),
+    TEST(a_line_is_judged_whole, 0),
+    TEST(a_redis_that_may_lose_accounts_is_told_of, 0),
+    TEST(systems_are_looked_up, LONG),
+    TEST(each_operation_has_its_result, LONG),
+    TEST(a_flood_does_not_delay_the_heartbeat, 3000),
+    TEST(a_replica_is_told_of, SHORT),
+    TEST(a_connection_that_breaks_is_made_again, LONG),
+    TEST(an_idle_connection_is_replaced, LONG),
+    TEST(a_redis_that_forgets_is_told_of, SHORT),
+    TEST(each_record_is_removed_once, 0),
+    TEST(a_lost_reply_loses_no_record, 0),
+    TEST(a_node_that_comes_back_is_not_cleaned_up, 0),
+    TEST(a_lease_ends_with_its_holder, 0),
+    TEST(a_lease_is_held_while_the_loop_tells, 0),
+    TEST(a_node_that_was_cleaned_up_waits_and_is_revived, SHORT),
+    TEST(results_wait_for_the_truth, 0),
+    TEST(results_read_late_wait_for_the_truth, SHORT),
+    TEST(a_tombstone_is_found_by_a_later_heartbeat, SHORT),
+    TEST(a_silent_redis_holds_nobody_up, 0),
+};
+
+static void begin(int ttl)
 {
     if (!tell("FLUSHDB"))
         abort();
-    test_run(name, test);
+    if (ttl)
+        start(&joined, (uint64_t)ttl, 1);
+}
+
+static void finish(int ttl)
+{
+    if (ttl)
+        leave(&joined, true);
 }
 
 int main(void)
@@ -977,31 +949,7 @@ int main(void)
     snprintf(probe_config.redis_host, sizeof probe_config.redis_host, "127.0.0.1");
     probe_config.redis_port = strtoul(port, NULL, 10);
     probe = redis_new(&probe_config);
-    run("a node joins and leaves", a_node_joins_and_leaves);
-    run("nodes that join together see each other", nodes_that_join_together_see_each_other);
-    run("a living node keeps its name", a_living_node_keeps_its_name);
-    run("a name that was taken is left alone", a_name_that_was_taken_is_left_alone);
-    run("strangers do not join", strangers_do_not_join);
-    run("a line is judged whole", a_line_is_judged_whole);
-    run("a Redis that may lose accounts is told of", a_redis_that_may_lose_accounts_is_told_of);
-    run("systems are looked up", systems_are_looked_up);
-    run("each operation has its result", each_operation_has_its_result);
-    run("a flood does not delay the heartbeat", a_flood_does_not_delay_the_heartbeat);
-    run("a replica is told of", a_replica_is_told_of);
-    run("a connection that breaks is made again", a_connection_that_breaks_is_made_again);
-    run("an idle connection is replaced", an_idle_connection_is_replaced);
-    run("a Redis that forgets is told of", a_redis_that_forgets_is_told_of);
-    run("each record is removed once", each_record_is_removed_once);
-    run("a lost reply loses no record", a_lost_reply_loses_no_record);
-    run("a node that comes back is not cleaned up", a_node_that_comes_back_is_not_cleaned_up);
-    run("a lease ends with its holder", a_lease_ends_with_its_holder);
-    run("a lease is held while the loop tells", a_lease_is_held_while_the_loop_tells);
-    run("a node that was cleaned up waits and is revived",
-        a_node_that_was_cleaned_up_waits_and_is_revived);
-    run("results wait for the truth", results_wait_for_the_truth);
-    run("results read late wait for the truth", results_read_late_wait_for_the_truth);
-    run("a tombstone is found by a later heartbeat", a_tombstone_is_found_by_a_later_heartbeat);
-    run("a silent Redis holds nobody up", a_silent_redis_holds_nobody_up);
+    test_run_all(tests, COUNT(tests), begin, finish);
     redis_free(probe);
     return test_finish();
 }

@@ -40,10 +40,8 @@ static const char *twin_of(const char *group)
 static void a_slot_is_bound_while_it_has_channels(void)
 {
     const char *twin = twin_of("g");
-    size_t asked;
+    size_t asked = fake.binding_count;
 
-    fake_start(0);
-    asked = fake.binding_count;
     channel("g", true);
     CHECK(fake.binding_count == asked); /* in the middle of a command */
     channel("g", false);
@@ -66,13 +64,11 @@ static void a_slot_is_bound_while_it_has_channels(void)
     channel("g", false);
     fake_serve();
     CHECK(fake.binding_count == asked + 2 && cluster_stats(fake.cluster).slots_unbound == 0);
-    fake_end();
 }
 
 /* The three kinds of channels have slots of their own. */
 static void each_kind_has_its_slot(void)
 {
-    fake_start(0);
     state_change_channel(fake.cluster, CHANNEL_SYSTEM, STR("shop"), STR("shop"), true);
     state_change_channel(fake.cluster, CHANNEL_USER, STR("shop"), STR("g"), true);
     channel("g", true);
@@ -92,7 +88,6 @@ static void each_kind_has_its_slot(void)
                                               ? wire_slot(WIRE_USER, STR("shop"), STR("u"))
                                               : wire_slot(WIRE_SYSTEM, STR("shop"), STR(""))));
     }
-    fake_end();
 }
 
 /* While a slot is being bound it is not let go: the answer to the one is not that to the next. */
@@ -102,7 +97,6 @@ static void answers_are_told_apart(void)
     struct state_slot *slot;
     struct fake_binding *first;
 
-    fake_start(0);
     fake.binds_at_once = false;
     slot = &fake.cluster->slots[g];
     channel("g", true);
@@ -132,7 +126,6 @@ static void answers_are_told_apart(void)
     CHECK(slot->bound && cluster_stats(fake.cluster).slots_unbound == 0);
     CHECK(!state_take_bound(fake.cluster, g, slot->version)); /* it was bound already */
     CHECK(cluster_stats(fake.cluster).slots_unbound == 0);
-    fake_end();
 }
 
 /* A request that needs slots. */
@@ -195,7 +188,6 @@ static void keepers_keep_a_slot_bound(void)
     const uint16_t g = slot_of("g"), h = slot_of("h");
     struct pending *both, *one;
 
-    fake_start(0);
     fake.binds_at_once = false;
     both = need("g", "h");
     one = need("g", twin_of("g")); /* which is the same: it counts once */
@@ -217,7 +209,6 @@ static void keepers_keep_a_slot_bound(void)
     state_abandon(fake.cluster, one);
     state_follow_slots(fake.cluster);
     CHECK(fake.cluster->slots[g].bound);
-    fake_end();
 }
 
 /* At random: what is wanted is what is needed, once RabbitMQ has answered. */
@@ -228,7 +219,6 @@ static void slots_follow_the_model(void)
     struct pending *kept[8] = {NULL};
     uint32_t state = 4711;
 
-    fake_start(0);
     fake.binds_at_once = false;
     for (int step = 0; step < 4000 && test_good; step++) {
         uint32_t draw = next_random(&state);
@@ -278,7 +268,6 @@ static void slots_follow_the_model(void)
     for (size_t k = 0; k < 8; k++)
         if (kept[k])
             state_abandon(fake.cluster, kept[k]);
-    fake_end();
 }
 
 /* --- what can be done now --------------------------------------------------------------------- */
@@ -288,10 +277,8 @@ static void publishing_waits_for_the_others(void)
 {
     struct cluster_msg status = {.kind = MSG_STATUS, .ready = false};
 
-    fake_start(2);
     CHECK(!state_publishing_reason(fake.cluster));
-    fake_bus_event(BUS_DOWN, STR("gone"));
-    fake_serve();
+    fake_lose_bus();
     CHECK(contains(str_from(state_publishing_reason(fake.cluster)), "cannot be reached"));
     status.at = fake.now;
     fake_say(0, &status);
@@ -300,12 +287,10 @@ static void publishing_waits_for_the_others(void)
     CHECK(contains(str_from(state_publishing_reason(fake.cluster)), "not all nodes"));
     CHECK(cluster_degraded_reason(fake.cluster) != NULL);
     status.ready = true;
-    fake_say(0, &status);
-    fake_serve();
+    fake_tell(0, &status);
     CHECK(!state_publishing_reason(fake.cluster));
     status.ready = false;
-    fake_say(1, &status);
-    fake_serve();
+    fake_tell(1, &status);
     CHECK(state_publishing_reason(fake.cluster) != NULL);
     fake_wait(2999);
     CHECK(state_publishing_reason(fake.cluster) != NULL);
@@ -325,7 +310,6 @@ static void publishing_waits_for_the_others(void)
     fake_bus_event(BUS_MOVING, STR(""));
     fake_serve();
     CHECK(!state_publishing_reason(fake.cluster) && !cluster_degraded_reason(fake.cluster));
-    fake_end();
 }
 
 static void all_is_known_when_all_were_listed(void)
@@ -371,7 +355,6 @@ static void requests_stand_in_their_list(void)
     unsigned partition = wire_partition(STR("shop"));
     struct pending *held, *command;
 
-    fake_start(0);
     held = begin(PENDING_HELD_BACK, &origin);
     command = begin(PENDING_COMMAND, &origin);
     CHECK(fake.cluster->held_back[partition].first == held &&
@@ -391,7 +374,6 @@ static void requests_stand_in_their_list(void)
     CHECK(command->deadline == fake.now + FAKE_TIMEOUT);
     state_abandon(fake.cluster, command);
     CHECK(!fake.cluster->requests.first && fake_no_result());
-    fake_end();
 }
 
 /* Each is told once: a session by a result, in the order in which they end, a node by a reply. */
@@ -403,7 +385,6 @@ static void who_waits_is_told_once(void)
     const struct cluster_msg *msg;
     struct pending *first, *second, *third;
 
-    fake_start(2);
     first = begin(PENDING_COMMAND, &session);
     session.id = 6;
     second = begin(PENDING_HELD_BACK, &session);
@@ -435,21 +416,17 @@ static void who_waits_is_told_once(void)
     other.node = fake_nodes[2];
     state_finish(fake.cluster, begin(PENDING_COMMAND, &other));
     CHECK(fake_sent_nothing() && fake.cluster->pendings.by_id.count == 0);
-    fake_end();
 }
 
 /* A list for which there was no memory is a failure. */
 static void a_list_without_memory_fails(void)
 {
     struct pending_origin session = {.id = 5};
-    struct pending *pending;
+    struct pending *pending = begin(PENDING_COMMAND, &session);
 
-    fake_start(0);
-    pending = begin(PENDING_COMMAND, &session);
     pending->result.list.failed = true;
     state_finish(fake.cluster, pending);
     CHECK(fake_fails(5, -1007, "out of memory"));
-    fake_end();
 }
 
 /* --- messages --------------------------------------------------------------------------------- */
@@ -484,7 +461,6 @@ static void a_large_message_leaves_no_large_buffer(void)
 
 static void systems_are_remembered(void)
 {
-    fake_start(0);
     CHECK(!state_knows_system(fake.cluster, STR("shop")));
     for (int i = 0; i < 1000; i++) {
         state_add_system(fake.cluster, str_from(say("%d", i)));
@@ -498,25 +474,25 @@ static void systems_are_remembered(void)
     state_add_system(fake.cluster, STR("a\0b"));
     CHECK(state_knows_system(fake.cluster, STR("a\0b")) &&
           !state_knows_system(fake.cluster, STR("a")));
-    fake_end();
 }
+
+static const struct test tests[] = {
+    TEST(a_slot_is_bound_while_it_has_channels, 0),
+    TEST(each_kind_has_its_slot, 0),
+    TEST(answers_are_told_apart, 0),
+    TEST(waiters_are_a_list, FAKE_CLOSED),
+    TEST(keepers_keep_a_slot_bound, 0),
+    TEST(slots_follow_the_model, 0),
+    TEST(publishing_waits_for_the_others, 2),
+    TEST(all_is_known_when_all_were_listed, FAKE_CLOSED),
+    TEST(requests_stand_in_their_list, 0),
+    TEST(who_waits_is_told_once, 2),
+    TEST(a_list_without_memory_fails, 0),
+    TEST(a_large_message_leaves_no_large_buffer, FAKE_CLOSED),
+    TEST(systems_are_remembered, 0),
+};
 
 int main(void)
 {
-    test_run("a_slot_is_bound_while_it_has_channels", a_slot_is_bound_while_it_has_channels);
-    test_run("each_kind_has_its_slot", each_kind_has_its_slot);
-    test_run("answers_are_told_apart", answers_are_told_apart);
-    test_run("waiters_are_a_list", waiters_are_a_list);
-    test_run("keepers_keep_a_slot_bound", keepers_keep_a_slot_bound);
-    test_run("slots_follow_the_model", slots_follow_the_model);
-    test_run("publishing_waits_for_the_others", publishing_waits_for_the_others);
-    test_run("all_is_known_when_all_were_listed", all_is_known_when_all_were_listed);
-    test_run("requests_stand_in_their_list", requests_stand_in_their_list);
-    test_run("who_waits_is_told_once", who_waits_is_told_once);
-    test_run("a_list_without_memory_fails", a_list_without_memory_fails);
-    test_run("a_large_message_leaves_no_large_buffer", a_large_message_leaves_no_large_buffer);
-    test_run("systems_are_remembered", systems_are_remembered);
-    buf_free(&fake_applied.list);
-    fake_free_reading();
-    return test_finish();
+    return fake_run(tests, COUNT(tests));
 }

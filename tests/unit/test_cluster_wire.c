@@ -295,7 +295,7 @@ static void ids_are_opened_under_both_keys(void)
         }
 }
 
-/* Each byte changed, each length, each other kind of value: none opens. */
+/* Other lengths, spellings and kinds of value; test_cluster_crypto.c changes each byte. */
 static void what_is_no_id_is_not_opened(void)
 {
     struct crypto_keyring keys = keys_of(OLD_KEY, NEW_KEY), empty = {.count = 0};
@@ -323,19 +323,6 @@ static void what_is_no_id_is_not_opened(void)
 
     CHECK(node_make_tag(&node, &tag) && wire_seal_client(&keys, &tag, 7, id));
     memcpy(whole, id, sizeof id);
-    for (size_t at = 0; at < sizeof id; at++) {
-        for (unsigned change = 1; change < 256; change++) {
-            struct json_value value = quoted_id(room, id);
-
-            room[1 + at] = (char)(room[1 + at] ^ (int)change);
-            if (room[1 + at] == '"' || room[1 + at] == '\\' || (unsigned char)room[1 + at] < 32)
-                continue; /* no JSON */
-            CHECK(!wire_open_client(&keys, value, &owner, &number));
-        }
-        snprintf(text, sizeof text, "\"%.*s\"", (int)at, whole);
-        CHECK(!wire_open_client(&keys, (struct json_value){JSON_STRING, str_from(text)}, &owner,
-                                &number));
-    }
     for (size_t i = 0; i < COUNT(rows); i++) {
         enum json_type type = types[i] ? types[i] : JSON_STRING;
         struct str copy;
@@ -727,33 +714,25 @@ static void messages_may_be_written_otherwise(void)
 #define REQUEST "{\"message\":\"request\",\"command\":\"bind\""
 #define REPLY "{\"message\":\"reply\""
 
+/* What is no JSON object is in test_json.c, messages changed at random in fuzz_command.c. */
 static void malformed_messages_are_refused(void)
 {
     static const char *const texts[] = {
         "",
         "[]",
         "{}",
-        "null",
-        "\"message\"",
         "{\"message\":\"leave\"",
-        "{\"message\":\"leave\"}}",
-        "{\"message\":\"leave\"}{\"message\":\"leave\"}",
-        "{\"message\":\"leave\",}",
         "{\"message\":\"leave\",\"message\":\"leave\"}",
         "{\"message\":\"leave\",\"\\u006dessage\":\"leave\"}",
-        "{\"message\":\"\xff\"}",
         /* no msg, or none that is known */
         "{\"id\":1,\"command\":\"bind\"}",
         "{\"message\":\"\"}",
-        "{\"message\":\"Leave\"}",
         "{\"message\":\"leave \"}",
         "{\"message\":\"leav\"}",
         "{\"message\":\"leave\\u0000\"}",
         "{\"message\":null}",
         "{\"message\":1}",
-        "{\"message\":true}",
         "{\"message\":[\"leave\"]}",
-        "{\"message\":{\"message\":\"leave\"}}",
         "{\"Message\":\"leave\"}",
         /* commands */
         "{\"message\":\"request\"}",
@@ -764,12 +743,9 @@ static void malformed_messages_are_refused(void)
         "{\"message\":\"request\",\"command\":1}",
         "{\"message\":\"request\",\"command\":null}",
         REQUEST ",\"system\":1}",
-        REQUEST ",\"system\":null}",
-        REQUEST ",\"system\":[]}",
         REQUEST ",\"group\":{}}",
         REQUEST ",\"user\":true}",
         REQUEST ",\"extend\":null}",
-        REQUEST ",\"extend\":0}",
         REQUEST ",\"reason\":[]}",
         REQUEST ",\"clients\":\"\"}",
         REQUEST ",\"clients\":{}}",
@@ -777,23 +753,17 @@ static void malformed_messages_are_refused(void)
         REQUEST ",\"to\":1}",
         /* half surrogates, which no UTF-8 can say */
         REQUEST ",\"system\":\"\\ud800\"}",
-        REQUEST ",\"group\":\"\\udc00\"}",
         REQUEST ",\"user\":\"\\ud83dx\"}",
-        REQUEST ",\"extend\":\"\\ude00\\ud83d\"}",
-        REQUEST ",\"reason\":\"\\ud83d\\u0041\"}",
         REQUEST ",\"to\":\"\\ud83d\"}",
         REPLY ",\"list\":[],\"error\":\"\\ud83d\"}",
         /* numbers */
         REQUEST ",\"id\":\"1\"}",
         REQUEST ",\"id\":null}",
-        REQUEST ",\"id\":true}",
         REQUEST ",\"id\":1.0}",
         REQUEST ",\"id\":1e3}",
         REQUEST ",\"id\":9223372036854775808}",
         REQUEST ",\"id\":-9223372036854775809}",
-        REQUEST ",\"id\":99999999999999999999999999}",
         REQUEST ",\"at\":\"\"}",
-        REQUEST ",\"at\":9223372036854775808}",
         REQUEST ",\"slot\":{}}",
         REQUEST ",\"code\":\"1\"}",
         REQUEST ",\"code\":9223372036854775808}",
@@ -811,21 +781,7 @@ static void malformed_messages_are_refused(void)
         REPLY ",\"list\":[],\"dropped\":[]}",
         REPLY ",\"list\":[],\"total\":null}",
         REPLY ",\"list\":[],\"matched\":9223372036854775808}",
-    };
-
-    for (size_t i = 0; i < COUNT(texts); i++) {
-        struct reading reading;
-
-        if (!CHECK(!reads(&reading, str_from(texts[i]))))
-            printf("  that was %s\n", texts[i]);
-        end_reading(&reading);
-    }
-}
-
-/* What is a JSON value, but none that a node writes. */
-static void messages_that_no_node_writes_are_refused(void)
-{
-    static const char *const texts[] = {
+        /* JSON that no node writes */
         REQUEST ",\"counted\":1}",
         REQUEST ",\"counted\":\"true\"}",
         "{\"message\":\"status\",\"ready\":\"true\"}",
@@ -910,105 +866,6 @@ static void long_strings_are_decoded(void)
     CHECK(survives(&msg));
     for (size_t i = 0; i < 4; i++)
         buf_free(&texts[i]);
-}
-
-static bool is_json(struct str text)
-{
-    struct json_error error;
-
-    return json_parse_object(text, NULL, 0, &error);
-}
-
-/* Changes a text in one to four places: bytes changed, dropped, doubled, or pieces moved about. */
-static void mutate(struct buf *text, uint32_t *state)
-{
-    static const char alphabet[] = "{}[]\",:\\u0123456789deltrsn-+. \x80\xc3\xff";
-
-    for (unsigned changes = 1 + next_random(state) % 4; changes; changes--) {
-        size_t at = text->length ? next_random(state) % text->length : 0;
-        size_t length = 1 + next_random(state) % 8;
-        unsigned what = next_random(state) % 5;
-
-        if (!text->length)
-            return;
-        if (length > text->length - at)
-            length = text->length - at;
-        if (what == 0) {
-            text->at[at] = (char)next_random(state);
-        } else if (what == 1) {
-            text->at[at] = alphabet[next_random(state) % (sizeof alphabet - 1)];
-        } else if (what == 2) {
-            memmove(text->at + at, text->at + at + length, text->length - at - length);
-            text->length -= length;
-        } else if (what == 3 && buf_reserve(text, length)) {
-            memmove(text->at + at + length, text->at + at, text->length - at);
-            text->length += length;
-        } else {
-            size_t to = next_random(state) % (text->length - length + 1);
-
-            memmove(text->at + to, text->at + at, length);
-        }
-    }
-}
-
-/* Whatever it is that comes, reading neither crashes nor takes what is no JSON; and what it takes
- * is a msg that can be written and read again. */
-static void messages_at_random_do_no_harm(void)
-{
-    struct cluster_msg messages[16] = {
-        {.kind = MSG_REPLY, .id = 9, .result = {.code = RESULT_OFFLINE, .error = "e", .count = 1}},
-        {.kind = MSG_COUNT, .id = 1, .slot = 3},
-        {.kind = MSG_STATUS, .ready = true}};
-    size_t count = 3, taken = 0, refused = 0;
-    uint32_t state = 20261122;
-
-    buf_append(&messages[0].result.list, STR("\"a\",\"b\""));
-    for (int kind = COMMAND_SEND_TO_CLIENT; kind <= COMMAND_CLIENT_INFO; kind++)
-        messages[count++] = (struct cluster_msg){.kind = kind % 2 ? MSG_REQUEST : MSG_SEND,
-                                                 .id = 1,
-                                                 .to = STR("10.0.0.1:8800/1"),
-                                                 .counted = true,
-                                                 .command = full_command((enum command_kind)kind)};
-    for (int round = 0; round < 60000 && test_good; round++) {
-        struct buf text = {0}, again = {0};
-        struct reading reading, second;
-
-        CHECK(msg_write(&text, &messages[next_random(&state) % count]));
-        mutate(&text, &state);
-        if (reads(&reading, str_of(&text))) {
-            taken++;
-            CHECK(is_json(reading.text));
-            buf_append(&reading.msg.result.list, reading.msg.list);
-            CHECK(msg_write(&again, &reading.msg));
-            if (!CHECK(reads(&second, str_of(&again)) && same_msg(&second.msg, &reading.msg)))
-                printf("  that was %.*s\n", (int)text.length, text.at);
-            end_reading(&second);
-            buf_free(&reading.msg.result.list);
-        } else {
-            refused++;
-        }
-        end_reading(&reading);
-        buf_free(&text);
-        buf_free(&again);
-    }
-    CHECK(taken > 1000 && refused > 1000);
-    buf_free(&messages[0].result.list);
-}
-
-/* Cut anywhere it is no msg. */
-static void messages_that_are_cut_are_refused(void)
-{
-    struct cluster_msg msg = {.kind = MSG_REQUEST, .id = 1, .command = full_command(COMMAND_BIND)};
-    struct buf text = {0};
-
-    CHECK(msg_write(&text, &msg));
-    for (size_t length = 0; length < text.length; length++) {
-        struct reading reading;
-
-        CHECK(!reads(&reading, (struct str){text.at, length}));
-        end_reading(&reading);
-    }
-    buf_free(&text);
 }
 
 /* --- batches ---------------------------------------------------------------------------------- */
@@ -1138,8 +995,8 @@ static void changed_batches_are_refused(void)
     buf_free(&bytes);
 }
 
-/* Two environments on one RabbitMQ: another name, or another key, and it is a stranger's. */
-static void batches_of_strangers_are_refused(void)
+/* Two environments on one RabbitMQ: another name, or another key, and it is foreign. */
+static void foreign_batches_are_refused(void)
 {
     struct crypto_keyring keys = keys_of(OLD_KEY, NULL), others = keys_of(NEW_KEY, NULL);
     struct crypto_keyring both = keys_of(NEW_KEY, OLD_KEY), none = {.count = 0};
@@ -1349,16 +1206,13 @@ int main(void)
     test_run("too_little_room_for_a_message_is_told", too_little_room_for_a_message_is_told);
     test_run("messages_may_be_written_otherwise", messages_may_be_written_otherwise);
     test_run("malformed_messages_are_refused", malformed_messages_are_refused);
-    test_run("messages_that_no_node_writes_are_refused", messages_that_no_node_writes_are_refused);
     test_run("what_was_decoded_before_is_dropped", what_was_decoded_before_is_dropped);
     test_run("long_strings_are_decoded", long_strings_are_decoded);
-    test_run("messages_at_random_do_no_harm", messages_at_random_do_no_harm);
-    test_run("messages_that_are_cut_are_refused", messages_that_are_cut_are_refused);
     test_run("batches_survive", batches_survive);
     test_run("batches_are_written", batches_are_written);
     test_run("large_entries_survive", large_entries_survive);
     test_run("changed_batches_are_refused", changed_batches_are_refused);
-    test_run("batches_of_strangers_are_refused", batches_of_strangers_are_refused);
+    test_run("foreign_batches_are_refused", foreign_batches_are_refused);
     test_run("versions_beside_are_understood", versions_beside_are_understood);
     test_run("malformed_batches_are_refused", malformed_batches_are_refused);
     test_run("a_batch_without_room_is_not_sealed", a_batch_without_room_is_not_sealed);

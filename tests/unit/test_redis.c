@@ -218,18 +218,41 @@ int __wrap_getaddrinfo(const char *host, const char *service, const struct addri
 
 static struct config config_for(const char *host, const struct fake *fake)
 {
-    struct config config = {.redis_port = fake->port};
+    struct config made = {.redis_port = fake->port};
 
-    snprintf(config.redis_host, sizeof config.redis_host, "%s", host);
-    return config;
+    snprintf(made.redis_host, sizeof made.redis_host, "%s", host);
+    return made;
+}
+
+static struct config config;
+static struct redis *redis;
+static struct redis_reply reply;
+
+/* Starts a fake Redis, and has `redis` for it, by the name `host`. */
+static void fake_open(struct fake *fake, const char *host)
+{
+    listen_at(fake, "127.0.0.1", 0);
+    config = config_for(host, fake);
+    redis = redis_new(&config);
+}
+
+static void fake_close(struct fake *fake)
+{
+    redis_free(redis);
+    end(fake);
 }
 
 #define GET ((struct str[]){STR("GET"), STR("k"), {0}})
 
-/* Calls until the back-off lets it; at most some seconds. */
-static bool call_in_time(struct redis *redis, struct redis_reply *reply)
+static bool call(void)
 {
-    for (int i = 0; i < 400 && !redis_call(redis, GET, reply); i++)
+    return redis_call(redis, GET, &reply);
+}
+
+/* Calls until the back-off lets it; at most some seconds. */
+static bool call_in_time(void)
+{
+    for (int i = 0; i < 400 && !call(); i++)
         poll(NULL, 0, 10);
     return redis_is_connected(redis);
 }
@@ -248,32 +271,26 @@ static bool says(const char *text, const char *part)
 
 static void replies_have_their_type(void)
 {
-    struct redis_reply reply, element;
+    struct redis_reply element;
 
     for (int by_byte = 0; by_byte < 2; by_byte++) {
         struct fake fake = {.by_byte = by_byte,
                             .script = {{"$-1\r\n", ":-42\r\n", "$3\r\na\nb\r\n", "+OK\r\n",
                                         "*3\r\n$1\r\nx\r\n:7\r\n$-1\r\n", "*-1\r\n", "*0\r\n"}}};
-        struct config config;
-        struct redis *redis;
 
-        listen_at(&fake, "127.0.0.1", 0);
-        config = config_for("127.0.0.1", &fake);
-        redis = redis_new(&config);
-        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_NIL);
-        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_NUMBER && reply.number == -42);
-        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_TEXT &&
-              str_equal(reply.text, STR("a\nb")));
-        CHECK(redis_call(redis, GET, &reply) && str_equal(reply.text, STR("OK")));
-        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_LIST && reply.count == 3);
+        fake_open(&fake, "127.0.0.1");
+        CHECK(call() && reply.type == REDIS_NIL);
+        CHECK(call() && reply.type == REDIS_NUMBER && reply.number == -42);
+        CHECK(call() && reply.type == REDIS_TEXT && str_equal(reply.text, STR("a\nb")));
+        CHECK(call() && str_equal(reply.text, STR("OK")));
+        CHECK(call() && reply.type == REDIS_LIST && reply.count == 3);
         element = redis_element(&reply, 0);
         CHECK(str_equal(element.text, STR("x")) && redis_element(&reply, 1).number == 7);
         CHECK(redis_element(&reply, 2).type == REDIS_NIL);
-        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_NIL);
-        CHECK(redis_call(redis, GET, &reply) && reply.type == REDIS_LIST && reply.count == 0);
+        CHECK(call() && reply.type == REDIS_NIL);
+        CHECK(call() && reply.type == REDIS_LIST && reply.count == 0);
         CHECK(redis_error(redis)[0] == '\0' && redis_reason(redis)[0] == '\0');
-        redis_free(redis);
-        end(&fake);
+        fake_close(&fake);
         CHECK(accepted(&fake) == 1);
     }
 }
@@ -282,13 +299,8 @@ static void replies_have_their_type(void)
 static void each_command_of_a_pipeline_has_its_result(void)
 {
     struct fake fake = {.script = {{":1\r\n", "-WRONGTYPE no hash\r\n", ":0\r\n", ":5\r\n"}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
-    listen_at(&fake, "127.0.0.1", 0);
-    config = config_for("127.0.0.1", &fake);
-    redis = redis_new(&config);
+    fake_open(&fake, "127.0.0.1");
     CHECK(!redis_next(redis, &reply));
     for (int i = 0; i < 3; i++)
         CHECK(redis_append(redis, GET));
@@ -298,27 +310,20 @@ static void each_command_of_a_pipeline_has_its_result(void)
     CHECK(says(redis_error(redis), "WRONGTYPE no hash") && redis_is_connected(redis));
     CHECK(redis_next(redis, &reply) && reply.type == REDIS_NUMBER && reply.number == 0);
     CHECK(!redis_next(redis, &reply) && reply.type == REDIS_NIL);
-    CHECK(redis_call(redis, GET, &reply) && reply.number == 5 && !redis_error(redis)[0]);
-    redis_free(redis);
-    end(&fake);
+    CHECK(call() && reply.number == 5 && !redis_error(redis)[0]);
+    fake_close(&fake);
 }
 
 static void replies_that_are_not_taken_are_dropped(void)
 {
     struct fake fake = {.script = {{":1\r\n", ":2\r\n", ":3\r\n", ":4\r\n"}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
-    listen_at(&fake, "127.0.0.1", 0);
-    config = config_for("127.0.0.1", &fake);
-    redis = redis_new(&config);
+    fake_open(&fake, "127.0.0.1");
     for (int i = 0; i < 3; i++)
         CHECK(redis_append(redis, GET));
     CHECK(redis_next(redis, &reply) && reply.number == 1);
-    CHECK(redis_call(redis, GET, &reply) && reply.number == 4);
-    redis_free(redis);
-    end(&fake);
+    CHECK(call() && reply.number == 4);
+    fake_close(&fake);
 }
 
 static const struct refusal {
@@ -352,7 +357,7 @@ static const struct refusal {
 };
 
 /* Whether this is what is said by then. */
-static void check_refusal(struct redis *redis, const struct refusal *refusal)
+static void check_refusal(const struct refusal *refusal)
 {
     if (!CHECK(strncmp(redis_error(redis), "Redis at 127.0.0.1 port ", 24) == 0 &&
                says(redis_error(redis), refusal->error)) ||
@@ -366,19 +371,13 @@ static void a_server_that_cannot_serve_is_left(void)
 {
     for (size_t i = 0; i < COUNT(refusals); i++) {
         struct fake fake = {.script = {{":1\r\n", refusals[i].reply, ":2\r\n"}, {":2\r\n"}}};
-        struct config config;
-        struct redis *redis;
-        struct redis_reply reply;
 
-        listen_at(&fake, "127.0.0.1", 0);
-        config = config_for("127.0.0.1", &fake);
-        redis = redis_new(&config);
-        CHECK(redis_call(redis, GET, &reply));
-        CHECK(!redis_call(redis, GET, &reply) && reply.type == REDIS_ERROR);
-        check_refusal(redis, &refusals[i]);
-        CHECK(call_in_time(redis, &reply) && reply.number == 2);
-        redis_free(redis);
-        end(&fake);
+        fake_open(&fake, "127.0.0.1");
+        CHECK(call());
+        CHECK(!call() && reply.type == REDIS_ERROR);
+        check_refusal(&refusals[i]);
+        CHECK(call_in_time() && reply.number == 2);
+        fake_close(&fake);
         CHECK(accepted(&fake) == (refusals[i].ends ? 2 : 1));
     }
 }
@@ -387,13 +386,8 @@ static void a_server_that_cannot_serve_is_left(void)
 static void a_pipeline_is_read_to_its_end(void)
 {
     struct fake fake = {.script = {{"-READONLY x\r\n", ":1\r\n", "-READONLY y\r\n"}, {":9\r\n"}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
-    listen_at(&fake, "127.0.0.1", 0);
-    config = config_for("127.0.0.1", &fake);
-    redis = redis_new(&config);
+    fake_open(&fake, "127.0.0.1");
     for (int i = 0; i < 3; i++)
         CHECK(redis_append(redis, GET));
     CHECK(redis_next(redis, &reply) && reply.type == REDIS_ERROR && !redis_is_connected(redis));
@@ -401,9 +395,8 @@ static void a_pipeline_is_read_to_its_end(void)
     CHECK(redis_next(redis, &reply) && str_equal(reply.text, STR("READONLY y")));
     CHECK(!redis_append(redis, GET));              /* there is a pause */
     CHECK(says(redis_error(redis), "READONLY x")); /* what came first */
-    CHECK(call_in_time(redis, &reply) && reply.number == 9);
-    redis_free(redis);
-    end(&fake);
+    CHECK(call_in_time() && reply.number == 9);
+    fake_close(&fake);
 }
 
 static void a_connection_that_breaks_is_made_again(void)
@@ -412,24 +405,18 @@ static void a_connection_that_breaks_is_made_again(void)
 
     for (size_t i = 0; i < COUNT(broken); i++) {
         struct fake fake = {.script = {{":1\r\n", broken[i]}, {":2\r\n", CLOSE}, {":3\r\n"}}};
-        struct config config;
-        struct redis *redis;
-        struct redis_reply reply;
 
         fake.script[0][2] = i == 3 ? SILENCE : NULL;
-        listen_at(&fake, "127.0.0.1", 0);
-        config = config_for("127.0.0.1", &fake);
-        redis = redis_new(&config);
+        fake_open(&fake, "127.0.0.1");
         CHECK(redis_append(redis, GET) && redis_append(redis, GET) && redis_append(redis, GET));
         CHECK(redis_next(redis, &reply) && reply.number == 1);
         CHECK(!redis_next(redis, &reply) && !redis_next(redis, &reply));
         CHECK(!redis_is_connected(redis));
         CHECK(strncmp(redis_reason(redis), "the connection to Redis broke: ", 31) == 0);
-        CHECK(!redis_call(redis, GET, &reply) && accepted(&fake) == 1); /* there is a pause */
-        CHECK(call_in_time(redis, &reply) && reply.number == 2);
+        CHECK(!call() && accepted(&fake) == 1); /* there is a pause */
+        CHECK(call_in_time() && reply.number == 2);
         CHECK(redis_call_again(redis, GET, &reply) && reply.number == 3);
-        redis_free(redis);
-        end(&fake);
+        fake_close(&fake);
     }
 }
 
@@ -438,28 +425,22 @@ static void a_connection_that_breaks_is_made_again(void)
 static void an_idle_connection_is_renewed(void)
 {
     struct fake fake = {.script = {{":1\r\n", HANG_UP}, {":2\r\n", ":3\r\n", HANG_UP}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
-    listen_at(&fake, "127.0.0.1", 0);
-    config = config_for("127.0.0.1", &fake);
-    redis = redis_new(&config);
-    CHECK(!redis_renew(redis) && redis_call(redis, GET, &reply));
+    fake_open(&fake, "127.0.0.1");
+    CHECK(!redis_renew(redis) && call());
     CHECK(!redis_renew(redis)); /* it is young */
     poll(NULL, 0, 600);
     CHECK(redis_renew(redis) && redis_is_connected(redis) && !redis_error(redis)[0]);
-    CHECK(redis_call(redis, GET, &reply) && reply.number == 2);
+    CHECK(call() && reply.number == 2);
     poll(NULL, 0, 600);
     CHECK(!redis_renew(redis)); /* it is open */
-    CHECK(redis_call(redis, GET, &reply) && reply.number == 3);
+    CHECK(call() && reply.number == 3);
     shutdown(fake.listener, SHUT_RDWR);
     poll(NULL, 0, 600);
     CHECK(!redis_renew(redis) && !redis_is_connected(redis)); /* there is nobody any more */
     CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Connection refused") == 0);
-    CHECK(!redis_call(redis, GET, &reply) && accepted(&fake) == 2);
-    redis_free(redis);
-    end(&fake);
+    CHECK(!call() && accepted(&fake) == 2);
+    fake_close(&fake);
 }
 
 /* Neither silence nor a byte now and then is waited for for ever. */
@@ -469,22 +450,16 @@ static void a_server_that_does_not_answer_is_left(void)
 
     for (size_t i = 0; i < COUNT(slow); i++) {
         struct fake fake = {.script = {{":1\r\n", slow[i]}}};
-        struct config config;
-        struct redis *redis;
-        struct redis_reply reply;
 
-        listen_at(&fake, "127.0.0.1", 0);
-        config = config_for("127.0.0.1", &fake);
-        redis = redis_new(&config);
-        CHECK(redis_call(redis, GET, &reply));
+        fake_open(&fake, "127.0.0.1");
+        CHECK(call());
         CHECK(!redis_call_again(redis, GET, &reply)); /* and is not asked again */
         CHECK(strcmp(redis_reason(redis), "Redis does not answer in time") == 0);
         CHECK(says(redis_error(redis), ": it does not answer in time: is it running"));
         pthread_mutex_lock(&fake.lock);
         CHECK(!fake.trickled);
         pthread_mutex_unlock(&fake.lock);
-        redis_free(redis);
-        end(&fake);
+        fake_close(&fake);
         CHECK(accepted(&fake) == 1);
     }
 }
@@ -495,27 +470,23 @@ static void a_connection_logs_in(void)
     struct fake fake = {.script = {{"-WRONGPASS invalid username-password pair\r\n"},
                                    {"+OK\r\n", "-ERR DB index is out of range\r\n"},
                                    {"+OK\r\n", "+OK\r\n", ":1\r\n"}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
     listen_at(&fake, "127.0.0.1", 0);
     config = config_for("127.0.0.1", &fake);
     snprintf(config.redis_password, sizeof config.redis_password, "open sesame");
     config.redis_db = 3;
     redis = redis_new(&config);
-    CHECK(!redis_call(redis, GET, &reply) && !redis_is_connected(redis));
+    CHECK(!call() && !redis_is_connected(redis));
     CHECK(strcmp(redis_reason(redis), "Redis says: WRONGPASS invalid username-password pair") == 0);
     CHECK(!says(redis_error(redis), "sesame") &&
           says(redis_error(redis), ": correct [redis] pass"));
     for (int i = 0; i < 400 && accepted(&fake) < 2; i++) {
-        CHECK(!redis_call(redis, GET, &reply));
+        CHECK(!call());
         poll(NULL, 0, 5);
     }
     CHECK(says(redis_error(redis), "DB index is out of range"));
-    CHECK(call_in_time(redis, &reply) && reply.number == 1);
-    redis_free(redis);
-    end(&fake);
+    CHECK(call_in_time() && reply.number == 1);
+    fake_close(&fake);
     CHECK(strcmp(fake.heard, "AUTH open sesame\nAUTH open sesame\nSELECT 3\nAUTH open "
                              "sesame\nSELECT 3\nGET k\n") == 0);
 }
@@ -523,15 +494,12 @@ static void a_connection_logs_in(void)
 static void a_port_without_a_server_is_told(void)
 {
     struct fake fake = {.script = {{":1\r\n"}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
     listen_at(&fake, "127.0.0.1", 0);
     end(&fake);
     config = config_for("127.0.0.1", &fake);
     redis = redis_new(&config);
-    CHECK(!redis_call(redis, GET, &reply));
+    CHECK(!call());
     CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Connection refused") == 0);
     CHECK(
         says(redis_error(redis), ": Connection refused: start it there, or correct [redis] host"));
@@ -542,9 +510,6 @@ static void a_port_without_a_server_is_told(void)
 static void the_name_is_looked_up_for_each_connection(void)
 {
     struct fake old = {.script = {{":1\r\n", "-READONLY x\r\n"}}}, new = {.script = {{":2\r\n"}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
     listen_at(&old, "127.0.0.1", 0);
     listen_at(&new, "127.0.0.2", old.port);
@@ -565,26 +530,21 @@ static void the_name_is_looked_up_for_each_connection(void)
 static void a_look_up_that_hangs_is_left(void)
 {
     struct fake fake = {.script = {{":1\r\n"}}};
-    struct config config;
-    struct redis *redis;
-    struct redis_reply reply;
 
-    listen_at(&fake, "127.0.0.1", 0);
-    config = config_for("redis.test", &fake);
-    redis = redis_new(&config);
+    fake_open(&fake, "redis.test");
     set_name("127.0.0.1", true);
     look_ups = 0;
-    CHECK(!redis_call(redis, GET, &reply));
+    CHECK(!call());
     CHECK(strcmp(redis_reason(redis),
                  "Redis cannot be reached: its name is not resolved in time") == 0);
     poll(NULL, 0, 150); /* its pause is over */
-    CHECK(!redis_call(redis, GET, &reply) && accepted(&fake) == 0);
+    CHECK(!call() && accepted(&fake) == 0);
     set_name("127.0.0.1", false);
-    CHECK(call_in_time(redis, &reply) && look_ups == 1);
+    CHECK(call_in_time() && look_ups == 1);
     redis_free(redis);
     redis = redis_new(&config);
     set_name("127.0.0.1", true);
-    CHECK(!redis_call(redis, GET, &reply));
+    CHECK(!call());
     redis_free(redis);
     CHECK(is_hanging());
     set_name("127.0.0.1", false);
