@@ -231,15 +231,18 @@ static void conn_mark_dirty(struct conn *conn)
     if (conn->dirty)
         return;
     conn->dirty = true;
+    conn->shared->push_count += !conn->has_response;
     fifo_push(conn->has_response ? &conn->shared->responses : &conn->shared->pushes,
               &conn->dirty_link);
 }
 
 struct conn *conn_next_dirty(struct conn_shared *shared)
 {
-    struct fifo *list = shared->responses.first ? &shared->responses : &shared->pushes;
-    struct conn *conn = (struct conn *)fifo_pop(list);
+    bool push = shared->push_count > 0 &&
+                (shared->push_count <= CONN_FEW_PUSHES || !shared->responses.first);
+    struct conn *conn = (struct conn *)fifo_pop(push ? &shared->pushes : &shared->responses);
 
+    shared->push_count -= push;
     if (conn)
         conn->dirty = false;
     return conn;

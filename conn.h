@@ -38,8 +38,9 @@ struct conn_ring {
 /* What the connections of one loop share. Zeroed is valid. */
 struct conn_shared {
     /* dirty connections: something is queued, or they broke */
-    struct fifo responses;   /* those whose peer waits for a response; flushed first */
-    struct fifo pushes;      /* the others */
+    struct fifo responses;   /* those whose peer waits for a response */
+    struct fifo pushes;      /* the others, */
+    size_t push_count;       /* and how many */
     size_t flush_backlog;    /* queued in this iteration, see CONN_BUDGET */
     size_t spent;            /* other work in this iteration */
     size_t batch;            /* the sum of both when the present batch began */
@@ -182,7 +183,12 @@ void conn_finish(struct conn *conn);
 /* Drops the queue, but for the rest of messages that have begun to leave. */
 void conn_drop_queue(struct conn *conn);
 
-/* Takes the next connection off the dirty lists, responses first; NULL if they are empty. */
+/* Up to so many pushes leave before responses; short ones delay these by less than a millisecond.
+ */
+#define CONN_FEW_PUSHES 64
+
+/* Takes the next connection off the dirty lists; NULL if they are empty. Responses come first, but
+ * while no more than CONN_FEW_PUSHES connections wait for pushes, these do. */
 struct conn *conn_next_dirty(struct conn_shared *shared);
 
 /* True while a connection is on the dirty lists. */

@@ -1,16 +1,16 @@
 /* listener.c - the sockets that accept connections, and the limits of connections.
  *
- * Three parts. Start: opens sockets as the configuration says, by TCP or at a path, or ends the
- * process with a message that names the key and the remedy. Ports below 1024 need the rights of
- * root, which are given up after that; a path is opened behind that, for it must be removable.
+ * Start: opens sockets by TCP or at a path, or ends the process with a message that names the key
+ * and the remedy. Ports below 1024 need the rights of root, which are given up after that; a path
+ * is opened behind that, for it must be removable.
  *
- * Accepting: the loop asks for one connection at a time and says how many are open. A connection
- * beyond a limit is accepted all the same and marked, so that the loop can answer it. When
- * descriptors or memory run out, accepting pauses; the kernel's queue keeps who waits.
+ * Accepting: a connection beyond a limit is accepted all the same and marked, so that the loop can
+ * answer it. When descriptors or memory run out, accepting pauses; the kernel's queue keeps who
+ * waits.
  *
- * Whose a connection is: a table of tallies by address (all of IPv4, 64 bits of IPv6), kept only
- * while max_per_ip is set. A trusted proxy's connections are not counted; the session counts the
- * client that X-Forwarded-For names.
+ * Counting: a table of tallies by address (all of IPv4, 64 bits of IPv6), kept only while
+ * max_per_ip is set. A trusted proxy's connections are not counted; the session counts the client
+ * that X-Forwarded-For names.
  *
  * Invariant: a tally exists only with one connection or more; without memory for a tally the
  * connection is let in uncounted, and uncounting it does nothing. One thread, the loop's. */
@@ -95,20 +95,6 @@ int listener_bind(const char *key, const char *host, uint64_t port, const char *
     return fd;
 }
 
-int listener_open_clients(const struct config *config, enum listener_purpose purpose)
-{
-    if (listener_path(config))
-        return -1;
-    return listener_bind("[common] host", config->host, config->port, NULL, purpose);
-}
-
-int listener_open_admin(const struct config *config, enum listener_purpose purpose)
-{
-    if (!config->admin_port)
-        return -1;
-    return listener_bind("[admin] listen", config->admin_host, config->admin_port, NULL, purpose);
-}
-
 static bool listener_is_wildcard(const char *host)
 {
     return strcmp(host, "0.0.0.0") == 0 || strcmp(host, "::") == 0;
@@ -167,7 +153,8 @@ _Noreturn static void listener_reject_path(const char *path, int error)
                             : "choose a path in a directory where [common] user may write");
 }
 
-int listener_open_path(const struct config *config, struct listener_file *file)
+int listener_open_path(const struct config *config, enum listener_purpose purpose,
+                       struct listener_file *file)
 {
     const char *path = listener_path(config);
     struct sockaddr_un address;
@@ -176,13 +163,19 @@ int listener_open_path(const struct config *config, struct listener_file *file)
                              .ai_addr = (struct sockaddr *)&address,
                              .ai_addrlen = sizeof address};
     struct stat status;
-    int fd;
+    bool exists = listener_check_path(path, &address);
+    int fd, error;
 
-    if (listener_check_path(path, &address)) {
-        if (listener_is_taken(&address))
-            listener_reject_path(path, EADDRINUSE);
-        unlink(path);
+    if (purpose == LISTENER_TEST) {
+        error = os_check_create(path);
+        if (error)
+            listener_reject_path(path, error);
+        return -1;
     }
+    if (exists && listener_is_taken(&address))
+        listener_reject_path(path, EADDRINUSE);
+    if (exists)
+        unlink(path);
     fd = listener_try(&entry, LISTENER_SERVE);
     if (fd < 0 || chmod(path, 0666) != 0 || stat(path, &status) != 0)
         listener_reject_path(path, errno);
@@ -197,20 +190,6 @@ void listener_remove_path(const struct config *config, const struct listener_fil
 
     if (stat(path, &status) == 0 && status.st_dev == file->device && status.st_ino == file->inode)
         unlink(path);
-}
-
-void listener_test_path(const struct config *config)
-{
-    const char *path = listener_path(config);
-    struct sockaddr_un address;
-    int error;
-
-    if (!path)
-        return;
-    listener_check_path(path, &address);
-    error = os_check_create(path);
-    if (error)
-        listener_reject_path(path, error);
 }
 
 /* --- trusted proxies ------------------------------------------------------------------------- */
@@ -276,31 +255,26 @@ static struct str listener_cut_last(struct str *list)
     return str_trim(entry);
 }
 
-/* Walks the list of one field. False: the walk is over. */
-static bool listener_walk(const struct listener *listener, struct str list,
+void listener_find_client(const struct listener *listener, const struct http_request *request,
                           unsigned char address[16])
 {
     unsigned char found[16];
 
-    while (list.length) {
-        struct str entry = listener_cut_last(&list);
+    for (size_t i = request->header_count; i-- > 0;) {
+        struct str list = request->headers[i].value;
 
-        if (!entry.length)
+        if (!str_equal_nocase(request->headers[i].name, STR("X-Forwarded-For")))
             continue;
-        if (!listener_trusts(listener, address) || !listener_parse(entry, found))
-            return false;
-        memcpy(address, found, sizeof found);
-    }
-    return true;
-}
+        while (list.length) {
+            struct str entry = listener_cut_last(&list);
 
-void listener_find_client(const struct listener *listener, const struct http_request *request,
-                          unsigned char address[16])
-{
-    for (size_t i = request->header_count; i-- > 0;)
-        if (str_equal_nocase(request->headers[i].name, STR("X-Forwarded-For")) &&
-            !listener_walk(listener, request->headers[i].value, address))
-            return;
+            if (!entry.length)
+                continue;
+            if (!listener_trusts(listener, address) || !listener_parse(entry, found))
+                return;
+            memcpy(address, found, sizeof found);
+        }
+    }
 }
 
 /* --- connections of one address -------------------------------------------------------------- */
@@ -336,10 +310,9 @@ bool listener_count(struct listener *listener, const unsigned char address[16])
     tally = listener_find_tally(listener, address);
     if (!tally) {
         tally = calloc(1, sizeof *tally);
-        if (!tally)
-            return true;
-        memcpy(tally->address, address, 16);
-        if (!table_add(&listener->tallies, listener_hash(listener, address), tally)) {
+        if (tally)
+            memcpy(tally->address, address, 16);
+        if (!tally || !table_add(&listener->tallies, listener_hash(listener, address), tally)) {
             free(tally);
             return true;
         }
@@ -421,8 +394,19 @@ static void listener_log_limit(struct listener *listener, size_t open, int64_t n
               "connections are rejected: max_connections or max_per_ip is reached", fields);
 }
 
-static bool listener_take(struct listener *listener, int socket, size_t open, int64_t now,
-                          struct listener_connection *connection)
+static void listener_check_limits(struct listener *listener, size_t open, int64_t now,
+                                  struct listener_connection *connection)
+{
+    connection->by_proxy = listener_trusts(listener, connection->address);
+    connection->over_limit =
+        (!connection->by_proxy && !listener_count(listener, connection->address)) ||
+        open >= listener->max_connections;
+    if (connection->over_limit)
+        listener_log_limit(listener, open, now);
+}
+
+bool listener_accept(struct listener *listener, int socket, size_t open, int64_t now,
+                     struct listener_connection *connection)
 {
     struct sockaddr_storage from = {0};
     socklen_t length = sizeof from;
@@ -443,25 +427,7 @@ static bool listener_take(struct listener *listener, int socket, size_t open, in
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     *connection = (struct listener_connection){.fd = fd};
     conn_store_address(connection->address, &from);
+    if (socket == listener->clients)
+        listener_check_limits(listener, open, now, connection);
     return true;
-}
-
-bool listener_accept(struct listener *listener, size_t open, int64_t now,
-                     struct listener_connection *connection)
-{
-    if (!listener_take(listener, listener->clients, open, now, connection))
-        return false;
-    connection->by_proxy = listener_trusts(listener, connection->address);
-    connection->over_limit =
-        (!connection->by_proxy && !listener_count(listener, connection->address)) ||
-        open >= listener->max_connections;
-    if (connection->over_limit)
-        listener_log_limit(listener, open, now);
-    return true;
-}
-
-bool listener_accept_admin(struct listener *listener, size_t open, int64_t now,
-                           struct listener_connection *connection)
-{
-    return listener_take(listener, listener->admin, open, now, connection);
 }

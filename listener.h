@@ -28,12 +28,6 @@ enum listener_purpose { LISTENER_SERVE, LISTENER_TEST };
 int listener_bind(const char *key, const char *host, uint64_t port, const char *remedy,
                   enum listener_purpose purpose);
 
-/* The socket for clients and the API; -1 for host = unix:PATH. */
-int listener_open_clients(const struct config *config, enum listener_purpose purpose);
-
-/* The socket for /metrics and the like; -1 if there is none. */
-int listener_open_admin(const struct config *config, enum listener_purpose purpose);
-
 /* True if two sockets cannot listen at the same port of these two hosts. */
 bool listener_overlaps(const char *host, const char *other);
 
@@ -46,16 +40,14 @@ struct listener_file {
     ino_t inode;
 };
 
-/* As listener_open_clients, for host = unix:PATH. The socket belongs to the current user and is
+/* Opens a non-blocking socket for host = unix:PATH. It belongs to the current user and is
  * open to everybody who may enter its directory (mode 0666). One that a server left behind is
- * replaced. */
-int listener_open_path(const struct config *config, struct listener_file *file);
+ * replaced. A test opens nothing: -1. */
+int listener_open_path(const struct config *config, enum listener_purpose purpose,
+                       struct listener_file *file);
 
 /* Removes the socket, unless another server has put its own there. */
 void listener_remove_path(const struct config *config, const struct listener_file *file);
-
-/* Rejects what listener_open_path would, but for a path that is taken. Call for every `host`. */
-void listener_test_path(const struct config *config);
 
 /* --- in the loop ----------------------------------------------------------------------------- */
 
@@ -98,14 +90,12 @@ struct listener_connection {
     bool over_limit;           /* it is one more than max_connections or max_per_ip allows */
 };
 
-/* Accepts one connection from the clients' socket, of which `open` connections are open; counts it
- * for its address unless it comes from a proxy. False: there is none, or accepting pauses. */
-bool listener_accept(struct listener *listener, size_t open, int64_t now,
+/* Accepts one connection from `socket`, which is one of the listener's; `open` connections of
+ * clients are open. One from the clients' socket is counted for its address unless it comes from a
+ * proxy; of the admin socket nothing is counted or limited. False: there is none, or accepting
+ * pauses. */
+bool listener_accept(struct listener *listener, int socket, size_t open, int64_t now,
                      struct listener_connection *connection);
-
-/* The same from the admin socket; nothing is counted or limited. */
-bool listener_accept_admin(struct listener *listener, size_t open, int64_t now,
-                           struct listener_connection *connection);
 
 /* Stops accepting for LISTENER_PAUSE, at `open` connections; `error` is the errno. */
 void listener_pause(struct listener *listener, int error, size_t open, int64_t now);

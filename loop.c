@@ -173,7 +173,8 @@ static void loop_accept_clients(struct loop *loop)
     struct listener_connection accepted;
 
     for (int i = 0; i < ACCEPTS_PER_ITERATION; i++) {
-        if (!listener_accept(loop->listener, loop_open_count(loop), loop->context->now, &accepted))
+        if (!listener_accept(loop->listener, loop->listener->clients, loop_open_count(loop),
+                             loop->context->now, &accepted))
             return;
         loop_take_client(loop, &accepted);
     }
@@ -187,8 +188,8 @@ static void loop_accept_admin(struct loop *loop)
 
     if (loop->sessions.admins.count == SESSIONS_ADMINS_MAX)
         sessions_evict(&loop->sessions, &loop->sessions.admins);
-    else if (listener_accept_admin(loop->listener, loop_open_count(loop), loop->context->now,
-                                   &accepted))
+    else if (listener_accept(loop->listener, loop->listener->admin, loop_open_count(loop),
+                             loop->context->now, &accepted))
         session = loop_begin(loop, &accepted);
     if (!session)
         return;
@@ -314,14 +315,6 @@ static void loop_take_cluster_results(struct loop *loop)
     }
 }
 
-/* The pipe is emptied before what it told of is taken: what comes later wakes the loop again. */
-static void loop_take_wakeups(struct loop *loop)
-{
-    os_drain(loop->options.wake);
-    loop_take_ready(loop);
-    loop_take_account_results(loop);
-}
-
 /* --- timers and notices ---------------------------------------------------------------------- */
 
 /* A client was pinged: pings those of the same poller, so that their pongs wake it together. */
@@ -371,10 +364,11 @@ static void loop_shed(struct loop *loop)
 
 /* --- flushing, reaping, handing over --------------------------------------------------------- */
 
-/* Writes what is queued, one call per connection, responses first. Of pushes to a large crowd a
- * batch leaves now; the others wait for the next iterations, and what is sent to them until then
- * shares their call, so that no request waits until thousands have been written to. The batch grows
- * with what is queued: some thirty short messages, or one of 16 KiB, wait for each at the most. */
+/* Writes what is queued, one call per connection: a few pushes, else the responses, first. Of
+ * pushes to a large crowd a batch leaves now; the others wait for the next iterations, and what is
+ * sent to them until then shares their call, so that no request waits until thousands have been
+ * written to. The batch grows with what is queued: some thirty short messages, or one of 16 KiB,
+ * wait for each at the most. */
 static void loop_flush(struct loop *loop)
 {
     size_t batch = conn_end_batches(loop->shared) / BACKLOG_PER_PUSH, pushes = 0;
@@ -555,11 +549,6 @@ static size_t loop_build_polls(struct loop *loop)
     return POLL_SESSIONS + active + cluster_poll_count(loop->context->cluster);
 }
 
-static int64_t loop_earlier(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
 static int loop_timeout(const struct loop *loop)
 {
     const struct timer *first = timer_first(&loop->sessions.timers);
@@ -568,12 +557,12 @@ static int loop_timeout(const struct loop *loop)
     if (conn_any_dirty(loop->shared) || loop->sessions.held.count || loop->ready_left ||
         loop->notices_left)
         return 0;
-    if (first)
-        until = loop_earlier(until, first->at);
-    if (loop->context->leaving)
-        until = loop_earlier(until, now + DRAIN_TICK);
-    if (listener_is_paused(loop->listener, now))
-        until = loop_earlier(until, now + LISTENER_PAUSE);
+    if (first && until > first->at)
+        until = first->at;
+    if (loop->context->leaving && until > now + DRAIN_TICK)
+        until = now + DRAIN_TICK;
+    if (listener_is_paused(loop->listener, now) && until > now + LISTENER_PAUSE)
+        until = now + LISTENER_PAUSE;
     if (until > now + LOG_PAUSE && !log_catch_up(loop->context->log))
         until = now + LOG_PAUSE;
     return until <= now ? 0 : until - now > INT32_MAX ? -1 : (int)(until - now);
@@ -595,8 +584,11 @@ static void loop_iterate(struct loop *loop)
     loop_take_time(loop);
     loop->handshakes = 0;
 
-    if (loop->polls[POLL_WAKE].revents || loop->ready_left)
-        loop_take_wakeups(loop);
+    if (loop->polls[POLL_WAKE].revents || loop->ready_left) {
+        os_drain(loop->options.wake);
+        loop_take_ready(loop);
+        loop_take_account_results(loop);
+    }
     conn_begin_batch(loop->shared);
     cluster_serve(context->cluster, loop->polls + POLL_SESSIONS + polled, context->now);
     loop_serve_ready(loop, polled);
@@ -638,26 +630,24 @@ bool loop_run(struct loop *loop)
 
 struct loop *loop_open(const struct loop_options *options)
 {
-    struct loop *loop = calloc(1, sizeof *loop);
+    struct loop *loop = malloc(sizeof *loop);
 
-    if (!loop)
-        return NULL;
-    loop->options = *options;
-    loop->context = options->context;
-    loop->shared = options->shared;
-    loop->listener = options->context->listener;
-    loop->sessions = (struct sessions){
-        .context = options->context, .shared = options->shared, .pollers = options->pollers};
+    if (loop)
+        *loop = (struct loop){.options = *options,
+                              .context = options->context,
+                              .shared = options->shared,
+                              .listener = options->context->listener,
+                              .sessions = {.context = options->context,
+                                           .shared = options->shared,
+                                           .pollers = options->pollers}};
     return loop;
 }
 
-void loop_reload(struct loop *loop)
+void loop_reload(struct loop *loop, struct tls_context *tls)
 {
     sessions_refresh(&loop->sessions);
-}
-
-void loop_renew_tls(struct loop *loop, struct tls_context *tls)
-{
+    if (!tls)
+        return;
     tls_context_free(loop->options.tls);
     loop->options.tls = tls;
 }

@@ -34,12 +34,9 @@ struct loop *loop_open(const struct loop_options *options);
  * loop was asked to stop and has drained, or the node can never serve (see cluster_fatal_error). */
 bool loop_run(struct loop *loop);
 
-/* Call when live keys of the configuration, or the listener's max_connections, have changed. */
-void loop_reload(struct loop *loop);
-
-/* Uses `tls`, which the loop owns from now on, for connections to come; they were not plain
- * before. */
-void loop_renew_tls(struct loop *loop, struct tls_context *tls);
+/* Call when live keys of the configuration, or the listener's max_connections, have changed. Uses
+ * `tls`, which the loop owns from now on, for connections to come; NULL leaves them as they are. */
+void loop_reload(struct loop *loop, struct tls_context *tls);
 
 /* Closes all sessions. The pollers must be closed before, the hub after. */
 void loop_close(struct loop *loop);

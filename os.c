@@ -1,11 +1,8 @@
 /* os.c - the operating system: clock, threads, wake pipes, mailboxes, files, privileges, sd_notify.
  *
- * Wake pipes. A thread that sleeps in poll() has a pipe with two non-blocking ends; others write a
- * byte to wake it. The reader first empties the pipe and then looks for work, so a byte that comes
- * in between wakes it again. A full pipe loses bytes, but never a wake-up.
- *
- * Mailboxes. A list under a mutex, for any number of senders and one reader, which takes the whole
- * list at once. Only the first entry of a list writes a byte.
+ * Wake pipes. The reader, which sleeps in poll(), first empties the pipe and then looks for work,
+ * so a byte that comes in between wakes it again. A full pipe loses bytes, but never a wake-up.
+ * Mailboxes. A list under a mutex; only the first entry of a list writes a byte.
  *
  * Files. Nothing is reported as done before fsync() has returned. A file that is replaced is
  * written beside the old one, synced and renamed, then the directory is synced: a rename is on disk
@@ -20,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stddef.h>
@@ -54,37 +52,35 @@ int64_t os_now_ms(void)
     return os_now_us() / 1000;
 }
 
-static bool os_thread_create(pthread_t *thread, const pthread_attr_t *attributes,
-                             void *(*work)(void *), void *argument)
+/* `stack`: its size in bytes; 0: the system's default. */
+static bool os_thread_create(pthread_t *thread, size_t stack, void *(*work)(void *), void *argument)
 {
+    pthread_attr_t attributes;
     sigset_t all, before;
     bool started;
 
+    if (pthread_attr_init(&attributes) != 0)
+        return false;
+    if (stack)
+        pthread_attr_setstacksize(&attributes, stack);
     sigfillset(&all);
     pthread_sigmask(SIG_BLOCK, &all, &before);
-    started = pthread_create(thread, attributes, work, argument) == 0;
+    started = pthread_create(thread, &attributes, work, argument) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
     return started;
 }
 
 bool os_thread_start(pthread_t *thread, void *(*work)(void *), void *argument)
 {
-    return os_thread_create(thread, NULL, work, argument);
+    return os_thread_create(thread, 0, work, argument);
 }
 
 bool os_thread_start_small(pthread_t *thread, void *(*work)(void *), void *argument)
 {
-    pthread_attr_t attributes;
-    bool started;
+    size_t least = (size_t)PTHREAD_STACK_MIN;
 
-    if (pthread_attr_init(&attributes) != 0)
-        return false;
-    pthread_attr_setstacksize(&attributes, SMALL_STACK > PTHREAD_STACK_MIN
-                                               ? (size_t)SMALL_STACK
-                                               : (size_t)PTHREAD_STACK_MIN);
-    started = os_thread_create(thread, &attributes, work, argument);
-    pthread_attr_destroy(&attributes);
-    return started;
+    return os_thread_create(thread, SMALL_STACK > least ? SMALL_STACK : least, work, argument);
 }
 
 int64_t os_backoff(int64_t *backoff, int64_t max)
@@ -228,28 +224,22 @@ int os_replace_file(const char *directory, const char *name, struct str bytes)
     return error;
 }
 
-static int os_append_to(int fd, struct str bytes, size_t limit)
-{
-    struct stat status;
-    int error;
-
-    if (fstat(fd, &status) != 0)
-        return errno;
-    if (status.st_size > (off_t)limit || bytes.length > limit - (size_t)status.st_size)
-        return EFBIG;
-    error = os_write_all(fd, bytes);
-    if (error && ftruncate(fd, status.st_size) == 0)
-        fsync(fd); /* a sync that failed may have written all bytes */
-    return error;
-}
-
 int os_append_file(const char *path, struct str bytes, size_t limit)
 {
     int fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC), error;
+    struct stat status;
 
     if (fd < 0)
         return errno;
-    error = os_append_to(fd, bytes, limit);
+    if (fstat(fd, &status) != 0) {
+        error = errno;
+    } else if (status.st_size > (off_t)limit || bytes.length > limit - (size_t)status.st_size) {
+        error = EFBIG;
+    } else {
+        error = os_write_all(fd, bytes);
+        if (error && ftruncate(fd, status.st_size) == 0)
+            fsync(fd); /* a sync that failed may have written all bytes */
+    }
     close(fd);
     return error;
 }
@@ -258,11 +248,10 @@ int os_truncate_file(const char *path, size_t length)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
 
-    if (fd < 0)
-        return errno;
-    if (ftruncate(fd, (off_t)length) != 0 || fsync(fd) != 0)
+    if (fd < 0 || ftruncate(fd, (off_t)length) != 0 || fsync(fd) != 0)
         error = errno;
-    close(fd);
+    if (fd >= 0)
+        close(fd);
     return error;
 }
 
@@ -287,18 +276,11 @@ int os_make_directory(const char *path)
 
 int os_check_create(const char *path)
 {
-    char folder[PATH_MAX];
-    size_t length = strlen(path);
+    char copy[PATH_MAX];
 
-    if (length >= sizeof folder)
+    if ((size_t)snprintf(copy, sizeof copy, "%s", path) >= sizeof copy)
         return ENAMETOOLONG;
-    while (length > 1 && path[length - 1] == '/')
-        length--;
-    while (length > 0 && path[length - 1] != '/')
-        length--;
-    memcpy(folder, path, length);
-    folder[length] = '\0';
-    return access(length ? folder : ".", W_OK | X_OK) == 0 ? 0 : errno;
+    return access(dirname(copy), W_OK | X_OK) == 0 ? 0 : errno;
 }
 
 int os_check_append(const char *path)

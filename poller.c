@@ -43,23 +43,28 @@ struct poller {
 };
 
 struct pollers {
-    struct poller **list;
     size_t count, max;
     size_t first_free; /* no poller before this one has a free slot */
     bool wake_pending; /* of at least one of them */
     int wake;
 
     pthread_mutex_t lock; /* guards the next two */
-    int32_t *ready;       /* room for every slot there is */
+    int32_t *ready;       /* room for every slot there can be */
     size_t ready_count;
+
+    struct poller *list[]; /* room for `max` */
 };
 
 struct pollers *poller_open(int wake, size_t max_pollers)
 {
-    struct pollers *pollers = calloc(1, sizeof *pollers);
+    struct pollers *pollers = calloc(1, sizeof *pollers + max_pollers * sizeof pollers->list[0]);
 
-    if (!pollers)
+    if (pollers)
+        pollers->ready = malloc((1 + max_pollers) * POLLER_SLOTS * sizeof *pollers->ready);
+    if (!pollers || !pollers->ready) {
+        free(pollers);
         return NULL;
+    }
     pollers->wake = wake;
     pollers->max = max_pollers;
     pthread_mutex_init(&pollers->lock, NULL);
@@ -145,45 +150,24 @@ static struct poller *poller_new(struct pollers *pollers)
 {
     struct poller *poller = calloc(1, sizeof *poller);
 
-    if (!poller)
-        return NULL;
-    if (!os_wake_pipe(poller->wake)) {
+    if (!poller || !os_wake_pipe(poller->wake)) {
         free(poller);
         return NULL;
     }
     poller->pollers = pollers;
     poller->number = (uint32_t)pollers->count;
+    poller->polls[0] = (struct pollfd){.fd = poller->wake[0], .events = POLLIN};
+    poller->poll_count = 1;
     for (int i = 0; i < POLLER_SLOTS; i++) {
         poller->tokens[i] = NO_TOKEN;
         poller->arming[i] = -1;
+        poller->polls[1 + i] = (struct pollfd){.fd = -1, .events = POLLIN};
     }
-    for (int i = 0; i <= POLLER_SLOTS; i++)
-        poller->polls[i] = (struct pollfd){.fd = -1, .events = POLLIN};
-    poller->polls[0].fd = poller->wake[0];
-    poller->poll_count = 1;
     pthread_mutex_init(&poller->lock, NULL);
     if (os_thread_start_small(&poller->thread, poller_run, poller))
         return poller;
     poller_discard(poller);
     return NULL;
-}
-
-/* Makes room for one more poller, and for all its slots to be ready at once. */
-static bool poller_reserve(struct pollers *pollers)
-{
-    size_t count = pollers->count + 1;
-    struct poller **list = realloc(pollers->list, count * sizeof(struct poller *));
-    int32_t *ready;
-
-    if (!list)
-        return false;
-    pollers->list = list;
-    pthread_mutex_lock(&pollers->lock);
-    ready = realloc(pollers->ready, count * POLLER_SLOTS * sizeof *ready);
-    if (ready)
-        pollers->ready = ready;
-    pthread_mutex_unlock(&pollers->lock);
-    return ready;
 }
 
 /* A poller with a free slot, started if need be; NULL if there can be none. */
@@ -194,9 +178,7 @@ static struct poller *poller_with_room(struct pollers *pollers)
     for (; pollers->first_free < pollers->count; pollers->first_free++)
         if (pollers->list[pollers->first_free]->used < POLLER_SLOTS)
             return pollers->list[pollers->first_free];
-    if (pollers->count == pollers->max || !poller_reserve(pollers))
-        return NULL;
-    poller = poller_new(pollers);
+    poller = pollers->count < pollers->max ? poller_new(pollers) : NULL;
     if (poller)
         pollers->list[pollers->count++] = poller;
     return poller;
@@ -301,7 +283,6 @@ void poller_close(struct pollers *pollers)
         poller_discard(poller);
     }
     pthread_mutex_destroy(&pollers->lock);
-    free(pollers->list);
     free(pollers->ready);
     free(pollers);
 }

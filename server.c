@@ -38,12 +38,11 @@ static bool server_open_cluster(struct server *server)
                                       .port = (unsigned)server->config->rpc_port,
                                       .listener = server->links,
                                       .wake = server->wake[1]};
+    struct cluster *cluster = server->config->cluster ? cluster_open(&options) : NULL;
 
-    if (!server->config->cluster)
-        return true;
-    server->context.cluster = server->api.cluster = cluster_open(&options);
-    server->context.metrics.cluster = server->context.cluster;
-    return server->context.cluster != NULL;
+    server->context.cluster = server->api.cluster = cluster;
+    server->context.metrics.cluster = cluster;
+    return cluster || !server->config->cluster;
 }
 
 static bool server_open_accounts(struct server *server, char *error, size_t room)
@@ -63,19 +62,16 @@ static bool server_open_accounts(struct server *server, char *error, size_t room
 
 static bool server_open_loop(struct server *server)
 {
-    struct loop_options options = {.context = &server->context,
-                                   .shared = &server->shared,
-                                   .pollers = server->pollers,
-                                   .tls = server->tls,
-                                   .wake = server->wake[0],
-                                   .stops = server->stops,
-                                   .calls = server->calls};
-
-    server->loop = loop_open(&options);
-    return server->loop != NULL;
+    server->loop = loop_open(&(struct loop_options){.context = &server->context,
+                                                    .shared = &server->shared,
+                                                    .pollers = server->pollers,
+                                                    .tls = server->tls,
+                                                    .wake = server->wake[0],
+                                                    .stops = server->stops,
+                                                    .calls = server->calls});
+    return server->loop;
 }
 
-/* Tells the parts of each other. */
 static void server_connect(struct server *server)
 {
     server->scope = server->config->scope;
@@ -109,9 +105,9 @@ bool server_open(struct server *server, char *error, size_t room)
     return false;
 }
 
-void server_reload(struct server *server)
+void server_reload(struct server *server, struct tls_context *tls)
 {
-    loop_reload(server->loop);
+    loop_reload(server->loop, tls);
     if (server->scope != server->config->scope)
         cluster_republish(server->context.cluster);
     server->scope = server->config->scope;

@@ -45,8 +45,8 @@ struct server {
 bool server_open(struct server *server, char *error, size_t room);
 
 /* Call when live keys have changed in `config`, or listener.max_connections: takes up what does not
- * take effect by itself. */
-void server_reload(struct server *server);
+ * take effect by itself. For `tls` see loop_reload. */
+void server_reload(struct server *server, struct tls_context *tls);
 
 void server_close(struct server *server);
 

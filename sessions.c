@@ -21,15 +21,6 @@ void sessions_list_add(struct sessions_list *list, const struct session *session
     list->at[list->count++] = session->index;
 }
 
-static bool sessions_list_reserve(struct sessions_list *list, size_t room)
-{
-    uint32_t *at = realloc(list->at, room * sizeof *at);
-
-    if (at)
-        list->at = at;
-    return at;
-}
-
 static void sessions_list_remove(struct sessions_list *list, const struct session *session)
 {
     for (size_t i = 0; i < list->count; i++)
@@ -41,15 +32,17 @@ static bool sessions_grow(struct sessions *sessions)
 {
     size_t room = sessions->room ? sessions->room * 2 : 64;
     struct session **by_index = realloc(sessions->by_index, room * sizeof(struct session *));
-    struct sessions_list *lists[] = {&sessions->free, &sessions->active,   &sessions->held,
-                                     &sessions->dead, &sessions->rejected, &sessions->admins};
 
     if (!by_index)
         return false;
     sessions->by_index = by_index;
-    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
-        if (!sessions_list_reserve(lists[i], 2 * room))
+    for (size_t i = 0; i < sizeof sessions->lists / sizeof sessions->lists[0]; i++) {
+        uint32_t *at = realloc(sessions->lists[i].at, 2 * room * sizeof *at);
+
+        if (!at)
             return false;
+        sessions->lists[i].at = at;
+    }
     if (!timer_reserve(&sessions->timers, room))
         return false;
     for (size_t index = room; index-- > sessions->room;) {
@@ -88,7 +81,8 @@ struct session *sessions_find(const struct sessions *sessions, uint64_t request_
     return session && session_request_id(session) == request_id ? session : NULL;
 }
 
-void sessions_set_timer(struct sessions *sessions, const struct session *session)
+/* Sets a session's timer to what it waits for, or leaves it if it is set for an earlier time. */
+static void sessions_set_timer(struct sessions *sessions, const struct session *session)
 {
     int64_t at = session_timer(sessions->context, session);
 
@@ -224,10 +218,6 @@ void sessions_close(struct sessions *sessions)
         }
     timer_free(&sessions->timers);
     free(sessions->by_index);
-    free(sessions->free.at);
-    free(sessions->active.at);
-    free(sessions->held.at);
-    free(sessions->dead.at);
-    free(sessions->rejected.at);
-    free(sessions->admins.at);
+    for (size_t i = 0; i < sizeof sessions->lists / sizeof sessions->lists[0]; i++)
+        free(sessions->lists[i].at);
 }

@@ -27,13 +27,19 @@ struct sessions {
     struct session **by_index; /* NULL: free */
     size_t room, count;        /* indices, and how many are in use */
     uint32_t generation;
-    struct timers timers;        /* by index */
-    struct sessions_list free;   /* indices not in use */
-    struct sessions_list active; /* sessions that the loop polls itself */
-    struct sessions_list held; /* with unused input, because the budget is used up; oldest first */
-    struct sessions_list dead; /* to be reaped */
-    /* of kinds with few places: a new one evicts the one that has been silent longest */
-    struct sessions_list rejected, admins;
+    struct timers timers; /* by index */
+    union {
+        struct {
+            struct sessions_list free;   /* indices not in use */
+            struct sessions_list active; /* sessions that the loop polls itself */
+            struct sessions_list held;   /* with unused input, because the budget is used up; oldest
+                                            first */
+            struct sessions_list dead;   /* to be reaped */
+            /* of kinds with few places: a new one evicts the one that has been silent longest */
+            struct sessions_list rejected, admins;
+        };
+        struct sessions_list lists[6]; /* all of these */
+    };
 };
 
 /* Makes a session of what was accepted, in the list of active ones. NULL without memory: the
@@ -42,9 +48,6 @@ struct session *sessions_add(struct sessions *sessions, const struct listener_co
 
 /* The session with this request id, or NULL: it has gone. */
 struct session *sessions_find(const struct sessions *sessions, uint64_t request_id);
-
-/* Sets a session's timer to what it waits for, or leaves it if it is set for an earlier time. */
-void sessions_set_timer(struct sessions *sessions, const struct session *session);
 
 /* Call after any work on a session: runs its post-flush hook if nothing waits to be flushed, sets
  * its timer, and queues it for being held or reaped. */

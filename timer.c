@@ -6,14 +6,9 @@
 
 bool timer_reserve(struct timers *timers, size_t ids)
 {
-    struct timer *heap;
+    struct timer *heap = realloc(timers->heap, ids * sizeof *heap);
     uint32_t *position;
 
-    if (ids <= timers->ids)
-        return true;
-    if (ids > UINT32_MAX / sizeof *heap)
-        return false;
-    heap = realloc(timers->heap, ids * sizeof *heap);
     if (!heap)
         return false;
     timers->heap = heap;
@@ -54,31 +49,25 @@ static void timer_sift(struct timers *timers, size_t index, struct timer timer)
     timer_put(timers, index, timer);
 }
 
-void timer_set(struct timers *timers, uint32_t id, int64_t at)
-{
-    size_t index = timers->position[id] ? timers->position[id] - 1 : timers->count++;
-
-    timer_sift(timers, index, (struct timer){at, id});
-}
-
 void timer_advance(struct timers *timers, uint32_t id, int64_t at)
 {
     uint32_t position = timers->position[id];
 
-    if (!position || at < timers->heap[position - 1].at)
-        timer_set(timers, id, at);
+    if (position && timers->heap[position - 1].at <= at)
+        return;
+    if (!position)
+        position = (uint32_t)++timers->count;
+    timer_sift(timers, position - 1, (struct timer){at, id});
 }
 
 void timer_clear(struct timers *timers, uint32_t id)
 {
-    size_t index;
+    size_t index = timers->position[id];
 
-    if (id >= timers->ids || !timers->position[id])
+    if (!index--)
         return;
-    index = timers->position[id] - 1;
     timers->position[id] = 0;
-    timers->count--;
-    if (index < timers->count)
+    if (index < --timers->count)
         timer_sift(timers, index, timers->heap[timers->count]);
 }
 

@@ -23,16 +23,14 @@ struct timers {
     size_t count, ids;  /* timers set; ids reserved */
 };
 
-/* Makes room for the ids 0 to `ids` - 1. False without memory: nothing has changed then. */
+/* Makes room for the ids 0 to `ids` - 1, which are more than before. False without memory: nothing
+ * has changed then. */
 bool timer_reserve(struct timers *timers, size_t ids);
 
-/* Sets or moves the timer of an id, which must be reserved. Cannot fail. */
-void timer_set(struct timers *timers, uint32_t id, int64_t at);
-
-/* Like timer_set, but never moves a timer to a later time. */
+/* Sets the timer of an id, which must be reserved, or moves it to an earlier time. Cannot fail. */
 void timer_advance(struct timers *timers, uint32_t id, int64_t at);
 
-/* Removes the timer of an id, if it is set. */
+/* Removes the timer of an id, which must be reserved, if it is set. */
 void timer_clear(struct timers *timers, uint32_t id);
 
 /* The earliest timer, valid until the next change; NULL if none is set. */

@@ -78,8 +78,8 @@ static const char wspush_usage[] =
 struct options {
     const char *file;
     bool named, test;
-    uint64_t port; /* 0: not given */
     bool absent;   /* the file does not exist, and need not */
+    uint64_t port; /* 0: not given */
 };
 
 /* The process: what was asked for, and what was made of it. */
@@ -89,7 +89,6 @@ struct program {
     struct log log;
     struct log_state log_state;
     struct crypto_keyring keys;
-    uint64_t descriptors; /* that may be open */
     struct listener_file socket;
     struct server server;
 };
@@ -132,8 +131,10 @@ static void wspush_parse_options(int count, char **arguments, struct options *op
         die("PORT must be a number from 1 to 65535, not %s", arguments[optind]);
     if (optind + 1 < count)
         wspush_print(stderr, wspush_usage);
-    if (!options->named && access(DEFAULT_FILE, F_OK) != 0 && access(OTHER_FILE, F_OK) == 0)
-        options->file = OTHER_FILE;
+    if (!options->named && access(DEFAULT_FILE, F_OK) != 0) {
+        options->absent = access(OTHER_FILE, F_OK) != 0;
+        options->file = options->absent ? DEFAULT_FILE : OTHER_FILE;
+    }
 }
 
 /* Writes why something cannot be done; returns false. */
@@ -209,21 +210,24 @@ static bool wspush_check_ports(const struct options *options, const struct confi
     return true;
 }
 
-/* Reads the file, the environment, the command line, in this order. False: `error`, of `room`
- * bytes, says what is wrong and what helps. */
-static bool wspush_load_config(const struct options *options, struct config *config, bool *absent,
+/* Reads the file, the environment, the command line, in this order. False: `error` says what is
+ * wrong and what helps. */
+static bool wspush_load_config(const struct options *options, struct config *config,
                                char error[ERROR_MAX])
 {
     struct buf text = {.limit = CONFIG_MAX};
-    bool good;
     int code = os_read_file(options->file, &text);
+    bool good;
 
     config_defaults(config);
-    *absent = code == ENOENT;
-    if (code && (code != ENOENT || options->named))
+    if (code == ENOENT && options->absent)
+        code = 0;
+    if (code == ENOENT && !options->named)
+        return wspush_fail(error, "%s is not there any more", options->file);
+    if (code)
         return wspush_fail(error, "%s: %s: give a readable file with -c", options->file,
                            strerror(code));
-    good = code || config_parse(config, options->file, str_of(&text), error, ERROR_MAX);
+    good = config_parse(config, options->file, str_of(&text), error, ERROR_MAX);
     crypto_erase(text.at, text.length);
     buf_free(&text);
     for (char **variable = environ; good && *variable; variable++)
@@ -234,24 +238,23 @@ static bool wspush_load_config(const struct options *options, struct config *con
            (!config->cluster || cluster_check_config(config, error, ERROR_MAX));
 }
 
-_Noreturn static void wspush_reject_log(const struct config *config, int error)
-{
-    die("[log] file = %s: %s: name a file that can be written%s%s, or none for stderr",
-        config->log_file, strerror(error), config->user[0] ? " by [common] user = " : "",
-        config->user);
-}
-
+/* Opens the log; a test only looks whether that could be done. */
 static void wspush_open_log(struct program *program)
 {
     const struct config *config = &program->config;
-    int error;
+    int error = 0;
 
     program->log = (struct log){.level = config->log_level,
                                 .json = config->log_format == LOG_FORMAT_JSON,
                                 .state = &program->log_state};
-    error = log_open(&program->log, config->log_file);
+    if (!program->options.test)
+        error = log_open(&program->log, config->log_file);
+    else if (config->log_file[0])
+        error = os_check_append(config->log_file);
     if (error)
-        wspush_reject_log(config, error);
+        die("[log] file = %s: %s: name a file that can be written%s%s, or none for stderr",
+            config->log_file, strerror(error), config->user[0] ? " by [common] user = " : "",
+            config->user);
 }
 
 /* --- limits, certificate --------------------------------------------------------------------- */
@@ -262,17 +265,20 @@ static uint64_t wspush_descriptors(const struct config *config, uint64_t connect
            (config->cluster ? CLUSTER_DESCRIPTORS : 0);
 }
 
-/* The most connections for which there are descriptors. */
-static uint64_t wspush_most_connections(const struct config *config, uint64_t descriptors)
+/* Finds out for how many connections there are descriptors. */
+static void wspush_count_descriptors(struct program *program)
 {
-    uint64_t connections = descriptors < MOST_CONNECTIONS ? descriptors : MOST_CONNECTIONS;
+    uint64_t all = os_raise_descriptors(), least = wspush_descriptors(&program->config, 1);
+    uint64_t connections = all < MOST_CONNECTIONS ? all : MOST_CONNECTIONS;
 
-    if (descriptors < wspush_descriptors(config, 1))
+    if (!all)
+        die("getrlimit: %s", strerror(errno));
+    if (all < least)
         die("only %llu descriptors may be open, %llu are the least: raise ulimit -n",
-            (unsigned long long)descriptors, (unsigned long long)wspush_descriptors(config, 1));
-    while (wspush_descriptors(config, connections) > descriptors)
+            (unsigned long long)all, (unsigned long long)least);
+    while (wspush_descriptors(&program->config, connections) > all)
         connections -= connections / 1000 + 1;
-    return connections;
+    program->server.most_connections = connections;
 }
 
 /* The limit of connections if `wanted` are configured (0: as many as there can be). False: `error`
@@ -280,7 +286,7 @@ static uint64_t wspush_most_connections(const struct config *config, uint64_t de
 static bool wspush_limit_connections(const struct program *program, uint64_t wanted,
                                      uint64_t *connections, char error[ERROR_MAX])
 {
-    uint64_t most = wspush_most_connections(&program->config, program->descriptors);
+    uint64_t most = program->server.most_connections;
 
     *connections = wanted ? wanted : most;
     if (*connections <= most)
@@ -289,9 +295,9 @@ static bool wspush_limit_connections(const struct program *program, uint64_t wan
         error,
         "[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
         "raise ulimit -n (LimitNOFILE= in systemd), or lower max_connections to %llu",
-        (unsigned long long)*connections,
-        (unsigned long long)wspush_descriptors(&program->config, *connections),
-        (unsigned long long)program->descriptors, (unsigned long long)most);
+        (unsigned long long)wanted,
+        (unsigned long long)wspush_descriptors(&program->config, wanted),
+        (unsigned long long)os_raise_descriptors(), (unsigned long long)most);
 }
 
 /* Loads the certificate; *tls becomes NULL if none is configured. False: `error` says why not. */
@@ -336,48 +342,47 @@ static const struct passwd *wspush_find_user(const struct config *config)
     return user;
 }
 
-static void wspush_become_user(const struct passwd *user)
-{
-    int error = user ? os_become_user(user) : 0;
-
-    if (error)
-        die("cannot become user %s: %s", user->pw_name, strerror(error));
-}
-
 _Noreturn static void wspush_reject_data(const struct config *config, int error)
 {
     die("[common] data_dir = %s: %s: name a directory that can be created or written",
         config->data_dir, strerror(error));
 }
 
-_Noreturn static void wspush_reject_lock(const struct config *config, int error)
+/* Makes data_dir, which the user must own. A test only looks whether that could be done. True if
+ * the user can lock it now. */
+static bool wspush_make_data(const struct config *config, const struct passwd *user, bool test)
 {
-    die("%s/" LOCK_FILE ": %s: data_dir and the files in it must belong to %s: chown -R them",
-        config->data_dir, strerror(error), config->user[0] ? config->user : "who runs wspush");
-}
+    uid_t owner = user ? user->pw_uid : 0;
+    int error =
+        test ? os_check_directory(config->data_dir, &owner) : os_make_directory(config->data_dir);
+    bool is_ready = !error && (!user || owner == user->pw_uid);
 
-/* Becomes the configured user; makes data_dir first, which that user must own, and locks it. A node
- * of a cluster keeps nothing there. */
-static void wspush_prepare_data(const struct config *config)
-{
-    const struct passwd *user = wspush_find_user(config);
-    int error = config->cluster ? 0 : os_make_directory(config->data_dir);
-
-    if (!config->cluster && !error && user &&
-        chown(config->data_dir, user->pw_uid, user->pw_gid) != 0)
+    if (test && error == ENOENT)
+        error = os_check_create(config->data_dir);
+    if (!test && !error && user && chown(config->data_dir, user->pw_uid, user->pw_gid) != 0)
         error = errno;
     if (error)
         wspush_reject_data(config, error);
-    wspush_become_user(user);
-    if (config->cluster)
-        return;
-    error = os_lock_file(config->data_dir, LOCK_FILE);
+    return is_ready;
+}
+
+/* Locks data_dir; call as the user. A test only looks whether that could be done. */
+static void wspush_lock_data(const struct config *config, bool test)
+{
+    char path[sizeof config->data_dir + sizeof LOCK_FILE];
+    int error;
+
+    if (test && access(config->data_dir, W_OK | X_OK) != 0)
+        wspush_reject_data(config, errno);
+    snprintf(path, sizeof path, "%s/" LOCK_FILE, config->data_dir);
+    error = test ? os_check_append(path) : os_lock_file(config->data_dir, LOCK_FILE);
     if (error == EAGAIN)
         die("[common] data_dir = %s is in use by another wspush: stop it, or give this one "
             "another data_dir",
             config->data_dir);
     if (error)
-        wspush_reject_lock(config, error);
+        die("%s: %s: data_dir and the files in it must belong to %s: chown -R them", path,
+            strerror(error), config->user[0] ? config->user : "who runs wspush");
 }
 
 /* SIGHUP reads the configuration and the certificate as the user that wspush has become: fails now
@@ -387,28 +392,30 @@ static void wspush_check_reload(const struct program *program)
     static struct config again;
     struct tls_context *tls;
     char error[ERROR_MAX];
-    bool absent;
 
     if (!program->config.user[0])
         return;
-    if (!wspush_load_config(&program->options, &again, &absent, error) ||
+    if (!wspush_load_config(&program->options, &again, error) ||
         !wspush_load_tls(&again, &tls, error))
         die("as [common] user = %s, which SIGHUP reads it as: %s", program->config.user, error);
     tls_context_free(tls);
     crypto_erase(&again, sizeof again);
 }
 
-/* Reads the key file of data_dir. False: there is none. */
-static bool wspush_read_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
+/* Takes crypto_key from the configuration, or from data_dir, where it makes one if there is none; a
+ * test makes none. */
+static void wspush_load_key(const struct config *config, char key[CRYPTO_KEY_SIZE], bool test)
 {
     char path[sizeof config->data_dir + sizeof KEY_FILE];
     struct buf kept = {.limit = 8192};
     int error;
 
+    if (config->crypto_key[0]) {
+        memcpy(key, config->crypto_key, CRYPTO_KEY_SIZE);
+        return;
+    }
     snprintf(path, sizeof path, "%s/" KEY_FILE, config->data_dir);
     error = os_read_file(path, &kept);
-    if (error && error != ENOENT)
-        die("%s: %s: data_dir must be writable", path, strerror(error));
     if (!error && kept.length != CRYPTO_KEY_SIZE)
         die("%s is damaged: put the key back, or remove the file for a new key (tokens in use "
             "become invalid)",
@@ -417,25 +424,14 @@ static bool wspush_read_key(const struct config *config, char key[CRYPTO_KEY_SIZ
         memcpy(key, kept.at, CRYPTO_KEY_SIZE);
     crypto_erase(kept.at, kept.length);
     buf_free(&kept);
-    return !error;
-}
-
-/* Takes crypto_key from the configuration, or from data_dir, where it makes one if need be. */
-static void wspush_load_key(const struct config *config, char key[CRYPTO_KEY_SIZE])
-{
-    int error;
-
-    if (config->crypto_key[0]) {
-        memcpy(key, config->crypto_key, CRYPTO_KEY_SIZE);
+    if (error == ENOENT && test)
         return;
-    }
-    if (wspush_read_key(config, key))
-        return;
-    if (!crypto_random(key, CRYPTO_KEY_SIZE))
+    if (error == ENOENT && !crypto_random(key, CRYPTO_KEY_SIZE))
         die("no random bytes to be had from OpenSSL");
-    error = os_replace_file(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
+    if (error == ENOENT)
+        error = os_replace_file(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
     if (error)
-        die("%s/" KEY_FILE ": %s: data_dir must be writable", config->data_dir, strerror(error));
+        die("%s: %s: data_dir must be writable", path, strerror(error));
 }
 
 /* Derives the keys. Only a key that a person has chosen is stretched, which takes time. */
@@ -445,7 +441,7 @@ static void wspush_make_keys(const struct config *config, struct crypto_keyring 
     struct str accepted = str_from(config->crypto_key_accepted);
     bool good;
 
-    wspush_load_key(config, key);
+    wspush_load_key(config, key, false);
     good = crypto_add_key(keys, (struct str){key, sizeof key}, config->crypto_key[0]) &&
            (accepted.length == 0 || crypto_add_key(keys, accepted, true));
     crypto_erase(key, sizeof key);
@@ -534,13 +530,9 @@ static bool wspush_reload(struct program *program, struct config *fresh, char er
 {
     struct tls_context *tls;
     uint64_t connections;
-    bool absent;
 
-    if (!wspush_load_config(&program->options, fresh, &absent, error))
-        return false;
-    if (absent && !program->options.absent)
-        return wspush_fail(error, "%s is not there any more", program->options.file);
-    if (!wspush_limit_connections(program, fresh->max_connections, &connections, error))
+    if (!wspush_load_config(&program->options, fresh, error) ||
+        !wspush_limit_connections(program, fresh->max_connections, &connections, error))
         return false;
     wspush_keep_tls_or_plain(program, fresh);
     if (!wspush_load_tls(fresh, &tls, error))
@@ -550,10 +542,9 @@ static bool wspush_reload(struct program *program, struct config *fresh, char er
     wspush_log_changes(program, fresh);
     config_adopt(&program->config, fresh);
     program->server.listener.max_connections = connections;
-    server_reload(&program->server);
+    server_reload(&program->server, tls);
     if (!tls)
         return true;
-    loop_renew_tls(program->server.loop, tls);
     log_write(&program->log, LOG_INFO, "SIGHUP: the certificate has been loaded",
               (struct log_field[]){{.name = "cert", .text = str_from(fresh->tls_cert)},
                                    {.name = "days_left", .number = tls_context_days(tls)},
@@ -655,14 +646,6 @@ static void wspush_welcome(const struct config *config, const char *absent)
     fflush(stdout);
 }
 
-static void wspush_open_listeners(const struct config *config, struct server *server,
-                                  enum listener_purpose purpose)
-{
-    server->listener.clients = listener_open_clients(config, purpose);
-    server->listener.admin = listener_open_admin(config, purpose);
-    server->links = config->cluster ? cluster_listen(config, server->host, purpose) : -1;
-}
-
 /* Reads and checks all that the command line and the file say. */
 static void wspush_prepare(struct program *program)
 {
@@ -670,22 +653,68 @@ static void wspush_prepare(struct program *program)
     struct server *server = &program->server;
     char error[ERROR_MAX];
 
-    if (!wspush_load_config(&program->options, &program->config, &program->options.absent, error))
+    if (!wspush_load_config(&program->options, &program->config, error))
         die("%s", error);
     if (!config->tls_cert[0] && !config->cluster)
         crypto_skip_error_texts();
-    program->descriptors = os_raise_descriptors();
-    if (!program->descriptors)
-        die("getrlimit: %s", strerror(errno));
-    server->most_connections = wspush_most_connections(config, program->descriptors);
+    wspush_count_descriptors(program);
     if (!wspush_limit_connections(program, config->max_connections,
                                   &server->listener.max_connections, error) ||
         !wspush_load_tls(config, &server->tls, error))
         die("%s", error);
 }
 
-/* Opens all that the server is given, and the server. What the user must be able to open again, or
- * to remove, is opened only when this process has become the user. */
+/* A test: rejects what a start would reject of the files in data_dir. */
+static void wspush_test_data(const struct config *config)
+{
+    char key[CRYPTO_KEY_SIZE], error[ERROR_MAX];
+    struct accounts *accounts;
+
+    wspush_load_key(config, key, true);
+    crypto_erase(key, sizeof key);
+    accounts = account_open(config->data_dir, -1, ACCOUNT_ITERATIONS, error, sizeof error);
+    if (!accounts)
+        die("%s", error);
+    account_close(accounts);
+}
+
+/* Opens the listeners; becomes the user; opens what that user must be able to open again, or to
+ * remove. A test rejects what a start would reject, but for ports that are taken, and changes
+ * nothing. */
+static void wspush_open_files(struct program *program, bool test)
+{
+    const struct config *config = &program->config;
+    struct server *server = &program->server;
+    enum listener_purpose purpose = test ? LISTENER_TEST : LISTENER_SERVE;
+    const struct passwd *user;
+    bool has_data;
+    int error;
+
+    server->listener.clients = server->listener.admin = server->links = -1;
+    if (!listener_path(config))
+        server->listener.clients =
+            listener_bind("[common] host", config->host, config->port, NULL, purpose);
+    if (config->admin_port)
+        server->listener.admin =
+            listener_bind("[admin] listen", config->admin_host, config->admin_port, NULL, purpose);
+    if (config->cluster)
+        server->links = cluster_listen(config, server->host, purpose);
+    user = wspush_find_user(config);
+    has_data = !config->cluster && wspush_make_data(config, user, test);
+    error = user ? os_become_user(user) : 0;
+    if (error)
+        die("cannot become user %s: %s", user->pw_name, strerror(error));
+    if (has_data)
+        wspush_lock_data(config, test);
+    if (has_data && test)
+        wspush_test_data(config);
+    wspush_check_reload(program);
+    wspush_open_log(program);
+    if (listener_path(config))
+        server->listener.clients = listener_open_path(config, purpose, &program->socket);
+}
+
+/* Opens all that the server is given, and the server. */
 static void wspush_open(struct program *program)
 {
     const struct config *config = &program->config;
@@ -694,12 +723,7 @@ static void wspush_open(struct program *program)
 
     if (config->crypto_key[0]) /* before a port is open at which clients would wait */
         wspush_make_keys(config, &program->keys);
-    wspush_open_listeners(config, server, LISTENER_SERVE);
-    wspush_prepare_data(config);
-    wspush_check_reload(program);
-    wspush_open_log(program);
-    if (listener_path(config))
-        server->listener.clients = listener_open_path(config, &program->socket);
+    wspush_open_files(program, false);
     if (!program->keys.count)
         wspush_make_keys(config, &program->keys);
     if (!os_wake_pipe(server->wake))
@@ -708,61 +732,6 @@ static void wspush_open(struct program *program)
     wspush_catch_signals();
     if (!server_open(server, error, sizeof error))
         die("%s", error);
-}
-
-/* --- a test ---------------------------------------------------------------------------------- */
-
-/* Rejects what a start would reject of data_dir; looks into it only if a start has made it the
- * user's. */
-static void wspush_test_data(const struct config *config, const struct passwd *user)
-{
-    char path[sizeof config->data_dir + sizeof LOCK_FILE], key[CRYPTO_KEY_SIZE], error[1400];
-    struct accounts *accounts;
-    uid_t owner;
-    int code = os_check_directory(config->data_dir, &owner);
-
-    if (code == ENOENT || (!code && user && owner != user->pw_uid))
-        return;
-    if (!code && access(config->data_dir, W_OK | X_OK) != 0)
-        code = errno;
-    if (code)
-        wspush_reject_data(config, code);
-    snprintf(path, sizeof path, "%s/" LOCK_FILE, config->data_dir);
-    code = os_check_append(path);
-    if (code)
-        wspush_reject_lock(config, code);
-    if (!config->crypto_key[0])
-        wspush_read_key(config, key);
-    accounts = account_open(config->data_dir, -1, ACCOUNT_ITERATIONS, error, sizeof error);
-    if (!accounts)
-        die("%s", error);
-    account_close(accounts);
-    crypto_erase(key, sizeof key);
-}
-
-/* -t: rejects what a start would reject, but for ports that are taken; changes nothing. */
-static void wspush_test(struct program *program)
-{
-    const struct config *config = &program->config;
-    const struct passwd *user = wspush_find_user(config);
-    uid_t owner;
-    int error = config->cluster ? 0 : os_check_directory(config->data_dir, &owner);
-
-    if (error == ENOENT) /* a start makes it */
-        error = os_check_create(config->data_dir);
-    if (error)
-        wspush_reject_data(config, error);
-    wspush_open_listeners(config, &program->server, LISTENER_TEST);
-    wspush_become_user(user);
-    if (!config->cluster)
-        wspush_test_data(config, user);
-    wspush_check_reload(program);
-    listener_test_path(config);
-    error = config->log_file[0] ? os_check_append(config->log_file) : 0;
-    if (error)
-        wspush_reject_log(config, error);
-    printf(program->options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
-           program->options.file);
 }
 
 int main(int count, char **arguments)
@@ -779,7 +748,9 @@ int main(int count, char **arguments)
     wspush_parse_options(count, arguments, &program.options);
     wspush_prepare(&program);
     if (program.options.test) {
-        wspush_test(&program);
+        wspush_open_files(&program, true);
+        printf(program.options.absent ? "no %s: the defaults are good\n" : "%s is good\n",
+               program.options.file);
         tls_context_free(program.server.tls);
         return 0;
     }

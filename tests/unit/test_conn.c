@@ -850,8 +850,8 @@ static void dirty_ones_come_in_order(void)
         {{false, false, false}, {0, 1, 2, 0, 1}, {0, 1, 2}},
         {{false, false, false}, {2, 0, 2, 2, 1}, {2, 0, 1}},
         {{true, true, true}, {2, 0, 2, 2, 1}, {2, 0, 1}},
-        {{false, true, false}, {0, 2, 1, 1, 2}, {1, 0, 2}},
-        {{true, false, true}, {1, 2, 0, 1, 2}, {2, 0, 1}},
+        {{false, true, false}, {0, 1, 2, 1, 2}, {0, 2, 1}},
+        {{true, false, true}, {2, 1, 0, 1, 2}, {1, 2, 0}},
     };
 
     open_wires(&wires);
@@ -869,6 +869,33 @@ static void dirty_ones_come_in_order(void)
     close_wires(&wires);
 }
 
+/* One response, queued first, and some pushes. */
+static void few_pushes_leave_before_responses(void)
+{
+    static struct conn conns[CONN_FEW_PUSHES + 2];
+    static struct conn_shared shared;
+    struct rcbuf *message = rcbuf_copy(STR("x"));
+
+    for (size_t pushes = CONN_FEW_PUSHES; pushes <= CONN_FEW_PUSHES + 1; pushes++) {
+        size_t before = pushes <= CONN_FEW_PUSHES ? pushes : 0;
+
+        for (size_t i = 0; i <= pushes; i++) {
+            conn_open(&conns[i], -1, &shared);
+            conns[i].has_response = i == 0;
+            CHECK(conn_queue(&conns[i], message, NO_LIMIT));
+        }
+        for (size_t i = 1; i <= before; i++)
+            CHECK(conn_next_dirty(&shared) == &conns[i]);
+        CHECK(conn_next_dirty(&shared) == &conns[0]);
+        for (size_t i = before + 1; i <= pushes; i++)
+            CHECK(conn_next_dirty(&shared) == &conns[i]);
+        CHECK(conn_next_dirty(&shared) == NULL && shared.push_count == 0);
+        for (size_t i = 0; i <= pushes; i++)
+            conn_close(&conns[i]);
+    }
+    rcbuf_release(message);
+}
+
 static void changing_places_loses_nobody(void)
 {
     struct wires wires;
@@ -880,12 +907,12 @@ static void changing_places_loses_nobody(void)
     conn_queue(&wires.conns[0], message, NO_LIMIT);
     CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
-    conn_queue(&wires.conns[1], message, NO_LIMIT);
     conn_queue(&wires.conns[0], message, NO_LIMIT);
-    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
-    conn_queue(&wires.conns[0], message, NO_LIMIT); /* queued to while the list is gone through */
-    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
+    conn_queue(&wires.conns[1], message, NO_LIMIT);
     CHECK(conn_next_dirty(&wires.shared) == &wires.conns[1]);
+    conn_queue(&wires.conns[1], message, NO_LIMIT); /* queued to while the list is gone through */
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[1]);
+    CHECK(conn_next_dirty(&wires.shared) == &wires.conns[0]);
     CHECK(conn_next_dirty(&wires.shared) == NULL);
     rcbuf_release(message);
     close_wires(&wires);
@@ -1156,6 +1183,7 @@ int main(void)
     test_run("a kill drops what has begun too", a_kill_drops_what_has_begun_too);
     test_run("swallows what nobody will read", swallows_what_nobody_will_read);
     test_run("dirty ones come in order", dirty_ones_come_in_order);
+    test_run("few pushes leave before responses", few_pushes_leave_before_responses);
     test_run("changing places loses nobody", changing_places_loses_nobody);
     test_run("a peer that is gone breaks it", a_peer_that_is_gone_breaks_it);
     test_run("finishing ends the way out alone", finishing_ends_the_way_out_alone);

@@ -104,7 +104,7 @@ static bool finds(const char *peer, const char *const fields[3], const char *exp
     return memcmp(address, wanted, 16) == 0;
 }
 
-static void the_last_one_who_is_no_proxy_is_the_client(void)
+static void the_last_address_that_is_no_proxy_is_the_client(void)
 {
     static const struct {
         const char *peer, *fields[3], *client;
@@ -131,7 +131,7 @@ static void the_last_one_who_is_no_proxy_is_the_client(void)
         {"10.0.0.1", {"203.0.113.5", "10.0.0.2", "garbage"}, "10.0.0.1"},
         {"10.0.0.1", {"203.0.113.5", "garbage", "10.0.0.2"}, "10.0.0.2"},
         {"10.0.0.1", {"203.0.113.5", "", ","}, "203.0.113.5"},
-        /* whoever is no proxy is not believed */
+        /* X-Forwarded-For of other peers is ignored */
         {"203.0.113.9", {"203.0.113.5"}, "203.0.113.9"},
         {"203.0.113.9", {"10.0.0.2"}, "203.0.113.9"},
         {"127.0.0.1", {"203.0.113.5"}, "127.0.0.1"},
@@ -210,7 +210,6 @@ static void what_is_no_address_ends_the_walk(void)
     listener_close(&listener);
 }
 
-/* A NUL is no end. */
 static void a_nul_is_no_end(void)
 {
     struct http_request request = {
@@ -245,10 +244,10 @@ static void connections_are_counted(void)
 {
     open_with("", 2);
     CHECK(counts("203.0.113.5") && counts("203.0.113.5") && !counts("203.0.113.5"));
-    CHECK(counts("203.0.113.6")); /* of IPv4 each address is somebody's, */
+    CHECK(counts("203.0.113.6")); /* IPv4: each address counts by itself, */
     CHECK(counts("::ffff:203.0.113.6") && !counts("203.0.113.6"));
     CHECK(counts("2001:db8::1") && counts("2001:db8::2:3:4:5") && !counts("2001:db8::1"));
-    CHECK(counts("2001:db8:0:1::1")); /* of IPv6 each network of 64 bits */
+    CHECK(counts("2001:db8:0:1::1")); /* IPv6: each network of 64 bits */
     uncount("203.0.113.5");
     CHECK(!counts("203.0.113.5"));
     uncount("203.0.113.5");
@@ -291,7 +290,7 @@ static bool accepts(size_t open, bool by_proxy, bool over_limit)
 {
     struct listener_connection connection = {.fd = -1};
     int peer = connect_to(listener.clients);
-    bool good = listener_accept(&listener, open, 1000, &connection) &&
+    bool good = listener_accept(&listener, listener.clients, open, 1000, &connection) &&
                 connection.by_proxy == by_proxy && connection.over_limit == over_limit &&
                 connection.address[12] == 127;
 
@@ -325,21 +324,22 @@ static void accepting_pauses_and_stops(void)
     int peer;
 
     accept_fixture("");
-    CHECK(!listener_accept(&listener, 0, 1000, &connection)); /* nobody is there */
+    CHECK(
+        !listener_accept(&listener, listener.clients, 0, 1000, &connection)); /* nobody is there */
     CHECK(!listener_is_paused(&listener, 1000));
     peer = connect_to(listener.clients);
     listener_pause(&listener, EMFILE, 0, 1000);
     CHECK(listener_is_paused(&listener, 1000 + LISTENER_PAUSE - 1));
-    CHECK(!listener_accept(&listener, 0, 1000 + LISTENER_PAUSE - 1, &connection));
-    CHECK(!listener_accept_admin(&listener, 0, 1000, &connection));
+    CHECK(!listener_accept(&listener, listener.clients, 0, 1000 + LISTENER_PAUSE - 1, &connection));
+    CHECK(!listener_accept(&listener, listener.admin, 0, 1000, &connection));
     CHECK(!listener_is_paused(&listener, 1000 + LISTENER_PAUSE));
-    CHECK(listener_accept(&listener, 0, 1000 + LISTENER_PAUSE, &connection));
+    CHECK(listener_accept(&listener, listener.clients, 0, 1000 + LISTENER_PAUSE, &connection));
     close(connection.fd);
     close(peer);
     listener_stop(&listener);
-    CHECK(!listener_accept(&listener, 0, 5000, &connection));
+    CHECK(!listener_accept(&listener, listener.clients, 0, 5000, &connection));
     peer = connect_to(listener.admin);
-    CHECK(listener_accept_admin(&listener, 99, 5000, &connection));
+    CHECK(listener_accept(&listener, listener.admin, 99, 5000, &connection));
     CHECK(!connection.over_limit && !connection.by_proxy);
     close(connection.fd);
     close(peer);
@@ -357,8 +357,8 @@ int main(void)
     quiet = (struct log){.file = tmpfile()};
     test_run("networks are trusted", networks_are_trusted);
     test_run("all networks are kept", all_networks_are_kept);
-    test_run("the last one who is no proxy is the client",
-             the_last_one_who_is_no_proxy_is_the_client);
+    test_run("the last address that is no proxy is the client",
+             the_last_address_that_is_no_proxy_is_the_client);
     test_run("what is no address ends the walk", what_is_no_address_ends_the_walk);
     test_run("a NUL is no end", a_nul_is_no_end);
     test_run("connections are counted", connections_are_counted);

@@ -137,7 +137,7 @@ static void reading_keeps_the_limit(void)
     unlink(path_of("some"));
 }
 
-static void what_cannot_be_read_is_told(void)
+static void read_errors_are_returned(void)
 {
     struct buf out = {0};
 
@@ -275,7 +275,7 @@ static void files_are_appended_to(void)
 }
 
 /* Appending makes no file: one that is missing is an account file that somebody has moved. */
-static void what_cannot_be_appended_to_is_told(void)
+static void append_errors_are_returned(void)
 {
     CHECK(os_append_file(path_of("missing"), STR("x"), 100) == ENOENT);
     CHECK(os_append_file(path_of("missing/some"), STR("x"), 100) == ENOENT);
@@ -284,7 +284,7 @@ static void what_cannot_be_appended_to_is_told(void)
     CHECK(names_left() == 0);
 }
 
-static void files_are_cut(void)
+static void files_are_truncated(void)
 {
     put_file("accounts", STR("one\ntwo\n"), 0600);
     CHECK(os_truncate_file(path_of("accounts"), 8) == 0 &&
@@ -374,7 +374,7 @@ static void end_process(pid_t child, const int told[2])
     CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-static void a_lock_keeps_others_out_until_the_end(void)
+static void a_lock_excludes_other_processes_until_exit(void)
 {
     int first[2], second[2], third[2], got = -1;
     pid_t child = lock_elsewhere(first, &got), other;
@@ -394,7 +394,7 @@ static void a_lock_keeps_others_out_until_the_end(void)
     unlink(path_of("lock"));
 }
 
-static void what_cannot_be_locked_is_told(void)
+static void lock_errors_are_returned(void)
 {
     char long_name[5000];
 
@@ -408,7 +408,7 @@ static void what_cannot_be_locked_is_told(void)
 }
 
 /* What can be known without writing; for root everything may be written. */
-static void tests_say_what_could_be_written(void)
+static void checks_say_what_could_be_written(void)
 {
     uid_t owner = (uid_t)-1;
 
@@ -583,7 +583,7 @@ static bool took(int from, int to)
     return good && expected == to;
 }
 
-static void all_is_taken_oldest_first(void)
+static void entries_are_taken_oldest_first(void)
 {
     open_box();
     CHECK(!mailbox_take(&box));
@@ -847,7 +847,7 @@ static int next_descriptor(void)
 }
 
 /* No socket, no reader, not a socket, a full one: os_notify neither blocks nor leaks. */
-static void no_receiver_is_waited_for(void)
+static void notify_never_waits(void)
 {
     int before = next_descriptor(), fd;
 
@@ -867,7 +867,7 @@ static void no_receiver_is_waited_for(void)
     CHECK(next_descriptor() == before);
 }
 
-static void reloading_tells_the_time(void)
+static void reloading_sends_the_time(void)
 {
     char text[200] = "";
     long long before, sent;
@@ -890,57 +890,45 @@ static void nothing_is_left(void)
     CHECK(names_left() == 0 && rmdir(root) == 0);
 }
 
-static void the_clock_is_steady_and_in_microseconds(void)
-{
-    struct timespec before, after;
-    int64_t now;
-
-    clock_gettime(CLOCK_MONOTONIC, &before);
-    now = os_now_us();
-    clock_gettime(CLOCK_MONOTONIC, &after);
-    CHECK(now >= (int64_t)before.tv_sec * 1000000 + before.tv_nsec / 1000);
-    CHECK(now <= (int64_t)after.tv_sec * 1000000 + after.tv_nsec / 1000);
-}
-
 int main(void)
 {
     snprintf(root, sizeof root, "/tmp/wspush-test-os-XXXXXX");
     if (!mkdtemp(root))
         return 1;
-    test_run("the_clock_is_steady_and_in_microseconds", the_clock_is_steady_and_in_microseconds);
-    test_run("files_are_read_whole", files_are_read_whole);
-    test_run("reading_keeps_the_limit", reading_keeps_the_limit);
-    test_run("what_cannot_be_read_is_told", what_cannot_be_read_is_told);
-    test_run("files_are_replaced", files_are_replaced);
-    test_run("replaced_files_are_for_the_owner", replaced_files_are_for_the_owner);
-    test_run("the_old_file_is_never_written", the_old_file_is_never_written);
-    test_run("names_are_shorter_than_64", names_are_shorter_than_64);
-    test_run("a_failed_replace_changes_nothing", a_failed_replace_changes_nothing);
-    test_run("a_full_disk_leaves_the_old_file", a_full_disk_leaves_the_old_file);
-    test_run("files_are_appended_to", files_are_appended_to);
-    test_run("what_cannot_be_appended_to_is_told", what_cannot_be_appended_to_is_told);
-    test_run("files_are_cut", files_are_cut);
-    test_run("a_full_disk_leaves_no_part_of_a_line", a_full_disk_leaves_no_part_of_a_line);
-    test_run("directories_are_made", directories_are_made);
-    test_run("a_lock_keeps_others_out_until_the_end", a_lock_keeps_others_out_until_the_end);
-    test_run("what_cannot_be_locked_is_told", what_cannot_be_locked_is_told);
-    test_run("tests_say_what_could_be_written", tests_say_what_could_be_written);
-    test_run("the_clock_counts_monotonic_time", the_clock_counts_monotonic_time);
-    test_run("threads_get_no_signals", threads_get_no_signals);
-    test_run("backoff_grows_to_its_limit_and_varies", backoff_grows_to_its_limit_and_varies);
-    test_run("wake_pipes_do_not_block", wake_pipes_do_not_block);
-    test_run("all_is_taken_oldest_first", all_is_taken_oldest_first);
-    test_run("the_reader_is_woken_once_for_new_entries", the_reader_is_woken_once_for_new_entries);
-    test_run("a_full_pipe_loses_no_entry", a_full_pipe_loses_no_entry);
-    test_run("threads_post_and_one_reads", threads_post_and_one_reads);
-    test_run("descriptors_are_raised_to_the_limit", descriptors_are_raised_to_the_limit);
-    test_run("closed_streams_are_opened", closed_streams_are_opened);
-    test_run("only_root_becomes_another_user", only_root_becomes_another_user);
-    test_run("notifications_go_to_a_path", notifications_go_to_a_path);
-    test_run("notifications_go_to_an_abstract_name", notifications_go_to_an_abstract_name);
-    test_run("other_addresses_get_no_notification", other_addresses_get_no_notification);
-    test_run("no_receiver_is_waited_for", no_receiver_is_waited_for);
-    test_run("reloading_tells_the_time", reloading_tells_the_time);
-    test_run("nothing_is_left", nothing_is_left);
+    test_run("files are read whole", files_are_read_whole);
+    test_run("reading keeps the limit", reading_keeps_the_limit);
+    test_run("read errors are returned", read_errors_are_returned);
+    test_run("files are replaced", files_are_replaced);
+    test_run("replaced files are for the owner", replaced_files_are_for_the_owner);
+    test_run("the old file is never written", the_old_file_is_never_written);
+    test_run("names are shorter than 64", names_are_shorter_than_64);
+    test_run("a failed replace changes nothing", a_failed_replace_changes_nothing);
+    test_run("a full disk leaves the old file", a_full_disk_leaves_the_old_file);
+    test_run("files are appended to", files_are_appended_to);
+    test_run("append errors are returned", append_errors_are_returned);
+    test_run("files are truncated", files_are_truncated);
+    test_run("a full disk leaves no part of a line", a_full_disk_leaves_no_part_of_a_line);
+    test_run("directories are made", directories_are_made);
+    test_run("a lock excludes other processes until exit",
+             a_lock_excludes_other_processes_until_exit);
+    test_run("lock errors are returned", lock_errors_are_returned);
+    test_run("checks say what could be written", checks_say_what_could_be_written);
+    test_run("the clock counts monotonic time", the_clock_counts_monotonic_time);
+    test_run("threads get no signals", threads_get_no_signals);
+    test_run("backoff grows to its limit and varies", backoff_grows_to_its_limit_and_varies);
+    test_run("wake pipes do not block", wake_pipes_do_not_block);
+    test_run("entries are taken oldest first", entries_are_taken_oldest_first);
+    test_run("the reader is woken once for new entries", the_reader_is_woken_once_for_new_entries);
+    test_run("a full pipe loses no entry", a_full_pipe_loses_no_entry);
+    test_run("threads post and one reads", threads_post_and_one_reads);
+    test_run("descriptors are raised to the limit", descriptors_are_raised_to_the_limit);
+    test_run("closed streams are opened", closed_streams_are_opened);
+    test_run("only root becomes another user", only_root_becomes_another_user);
+    test_run("notifications go to a path", notifications_go_to_a_path);
+    test_run("notifications go to an abstract name", notifications_go_to_an_abstract_name);
+    test_run("other addresses get no notification", other_addresses_get_no_notification);
+    test_run("notify never waits", notify_never_waits);
+    test_run("reloading sends the time", reloading_sends_the_time);
+    test_run("nothing is left", nothing_is_left);
     return test_finish();
 }

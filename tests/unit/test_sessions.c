@@ -1,4 +1,5 @@
-/* test_sessions.c - sessions.c: who is found under which id, who is evicted, who is reaped when. */
+/* test_sessions.c - sessions.c: which session an id finds, which is evicted, and when one is
+ * reaped. */
 #include "sessions.h"
 
 #include "node.h"
@@ -83,7 +84,7 @@ static void an_id_is_found_while_its_session_lives(void)
     fixture_close();
 }
 
-static void who_stands_elsewhere_is_reaped_later(void)
+static void one_that_is_polled_or_held_is_reaped_later(void)
 {
     struct session *session;
 
@@ -107,7 +108,7 @@ static void who_stands_elsewhere_is_reaped_later(void)
     fixture_close();
 }
 
-static void the_most_silent_is_evicted(void)
+static void the_one_silent_longest_is_evicted(void)
 {
     static const int64_t seen[] = {30, 10, 20};
     struct session *list[COUNT(seen)];
@@ -152,8 +153,9 @@ static void a_refresh_counts_again_and_sets_earlier_timers(void)
 int main(void)
 {
     test_run("an id is found while its session lives", an_id_is_found_while_its_session_lives);
-    test_run("who stands elsewhere is reaped later", who_stands_elsewhere_is_reaped_later);
-    test_run("the most silent is evicted", the_most_silent_is_evicted);
+    test_run("one that is polled or held is reaped later",
+             one_that_is_polled_or_held_is_reaped_later);
+    test_run("the one silent longest is evicted", the_one_silent_longest_is_evicted);
     test_run("a refresh counts again and sets earlier timers",
              a_refresh_counts_again_and_sets_earlier_timers);
     return test_finish();
