@@ -1,21 +1,17 @@
 /* account.c - systems, their passwords, their tokens' generations; jobs in a worker thread.
  *
  * Accounts. A hash table by name, under `lock`. On a single node it has all accounts: those of the
- * file at start-up, and new ones once they are on disk. With a shared store it is a cache. An entry
- * then is refreshed when it is older than REFRESH_MS. A token whose generation differs from the
- * entry may be newer than the entry: the store is asked once for each such generation.
+ * file at start-up, and new ones once they are on disk. With a shared store it is a cache, whose
+ * entries are refreshed when they are older than REFRESH_MS. A token whose generation differs from
+ * the entry may be newer than it: the store is asked once for each such generation.
  *
  * Jobs. The loop submits logins and registrations; one worker thread, started with the first job,
  * does them one at a time. Hashing and the store are used outside the lock. A finished job goes to
- * `done` and the loop is woken. Refreshes and logins that need no hashing have a queue of their
- * own, which comes first.
+ * `done` and the loop is woken. Refreshes, and logins that need no hashing, have a queue that comes
+ * first; the others share the worker out fairly among origins (account_queue.c).
  *
- * The queues share the worker out fairly among origins (account_queue.c). The same login from the
- * same origin is hashed once, for all requests that wait for it.
- *
- * Secrets. Passwords are erased when their job is done. What stays of a good login is an HMAC of
- * record, name and password under a random key of this process. An unknown name costs the same
- * hashing as a known one. */
+ * Secrets. Passwords are erased when their job is done; of a good login an HMAC under a random key
+ * of this process stays. An unknown name costs the same hashing as a known one. */
 #include "account.h"
 
 #include "os.h"
@@ -45,9 +41,6 @@ struct account {
     char name[];
 };
 
-/* Refreshes have no result. Their queue has the logins too that most likely need no hashing. */
-enum { REFRESH = ACCOUNT_LOGIN + 1, KINDS };
-
 struct accounts {
     const struct account_store *store;
     struct account_file file; /* unless the store is shared */
@@ -62,10 +55,10 @@ struct accounts {
     pthread_cond_t changed;
     struct table table; /* of struct account */
     size_t evict_at;    /* table_walk's place, for the next entry to leave the cache */
-    struct account_queue queues[KINDS];
+    struct account_queue queues[ACCOUNT_REFRESH + 1]; /* the last has likely logins too */
     struct fifo done;
     size_t coalesced;
-    enum account_job_kind last_kind; /* of the job started last, refreshes aside */
+    bool logs_in; /* the job started last, refreshes aside, is a login */
     struct account_served served;
     uint64_t throttled[THROTTLED_MAX];
     bool stop;
@@ -124,27 +117,29 @@ static struct account *account_find(const struct accounts *accounts, struct str 
     return NULL;
 }
 
+/* Copies the entry of this name, but for the name. False: no such account is known here. */
+static bool account_read(struct accounts *accounts, struct str name, struct account *copy)
+{
+    const struct account *account;
+
+    pthread_mutex_lock(&accounts->lock);
+    account = account_find(accounts, name);
+    *copy = account ? *account : (struct account){0};
+    pthread_mutex_unlock(&accounts->lock);
+    return copy->record.iterations > 0;
+}
+
 static void account_remove(struct accounts *accounts, struct account *account)
 {
     table_remove(&accounts->table, account_hash(accounts, account), account);
     free(account);
 }
 
-static void account_evict(struct accounts *accounts)
-{
-    struct account *account = table_walk(&accounts->table, &accounts->evict_at);
-
-    if (!account) {
-        accounts->evict_at = 0;
-        account = table_walk(&accounts->table, &accounts->evict_at);
-    }
-    account_remove(accounts, account);
-}
-
-/* The entry of this name, a new one without a record if there was none; NULL without memory. */
+/* The entry of this name, a new one without a record if there was none; NULL without memory. A full
+ * cache loses the next entry in the order of the table. */
 static struct account *account_find_or_add(struct accounts *accounts, struct str name)
 {
-    struct account *account = account_find(accounts, name);
+    struct account *account = account_find(accounts, name), *evicted = NULL;
 
     if (account)
         return account;
@@ -153,8 +148,11 @@ static struct account *account_find_or_add(struct accounts *accounts, struct str
         return NULL;
     account->name_length = name.length;
     memcpy(account->name, name.at, name.length);
-    if (accounts->store->find && accounts->table.count >= ACCOUNT_CACHE_MAX)
-        account_evict(accounts);
+    if (accounts->store->find && accounts->table.count >= ACCOUNT_CACHE_MAX) {
+        while (!(evicted = table_walk(&accounts->table, &accounts->evict_at)))
+            accounts->evict_at = 0;
+        account_remove(accounts, evicted);
+    }
     if (table_add(&accounts->table, account_hash(accounts, account), account))
         return account;
     free(account);
@@ -185,19 +183,11 @@ static void account_learn(struct accounts *accounts, struct str name,
     pthread_mutex_unlock(&accounts->lock);
 }
 
-static bool account_is_registered(const struct account *account)
-{
-    return account && account->record.iterations;
-}
-
 bool account_exists(struct accounts *accounts, struct str name)
 {
-    bool exists;
+    struct account account;
 
-    pthread_mutex_lock(&accounts->lock);
-    exists = !accounts->store->find && account_is_registered(account_find(accounts, name));
-    pthread_mutex_unlock(&accounts->lock);
-    return exists;
+    return !accounts->store->find && account_read(accounts, name, &account);
 }
 
 /* --- good logins ----------------------------------------------------------------------------- */
@@ -219,34 +209,25 @@ static bool account_make_mac(const struct accounts *accounts, const struct accou
     return good;
 }
 
-/* True if this password was good for the account as it is known here; its record is copied. */
-static bool account_recall_record(struct accounts *accounts, struct str name, struct str password,
-                                  struct account_record *record)
+/* True if this password was good for the account as it is known here, which is copied. */
+static bool account_recall(struct accounts *accounts, struct str name, struct str password,
+                           struct account *known)
 {
-    unsigned char kept[MAC_SIZE], mac[CRYPTO_HASH_SIZE];
-    const struct account *account;
-    bool known;
+    unsigned char mac[CRYPTO_HASH_SIZE];
 
-    pthread_mutex_lock(&accounts->lock);
-    account = account_find(accounts, name);
-    known = account && account->has_mac;
-    if (known) {
-        *record = account->record;
-        memcpy(kept, account->mac, sizeof kept);
-    }
-    pthread_mutex_unlock(&accounts->lock);
-    return known && account_make_mac(accounts, record, name, password, mac) &&
-           crypto_equal((struct str){(const char *)mac, sizeof kept}, CRYPTO_BYTES(kept));
+    return account_read(accounts, name, known) && known->has_mac &&
+           account_make_mac(accounts, &known->record, name, password, mac) &&
+           crypto_equal((struct str){(const char *)mac, MAC_SIZE}, CRYPTO_BYTES(known->mac));
 }
 
 enum account_recall account_recall_login(struct accounts *accounts, struct str name,
                                          struct str password, uint64_t *generation)
 {
-    struct account_record record;
+    struct account known;
 
-    if (!account_recall_record(accounts, name, password, &record))
+    if (!account_recall(accounts, name, password, &known))
         return ACCOUNT_RECALL_MISS;
-    *generation = account_record_generation(&record);
+    *generation = known.generation;
     return accounts->store->find ? ACCOUNT_RECALL_LIKELY : ACCOUNT_RECALL_HIT;
 }
 
@@ -274,21 +255,16 @@ static enum account_outcome account_look_up(struct accounts *accounts, struct st
                                             struct account_record *record)
 {
     const struct account_store *store = accounts->store;
-    enum account_outcome outcome = ACCOUNT_DENIED;
+    enum account_outcome outcome;
+    struct account known;
     struct buf text = {0};
     struct str rest;
 
     if (!store->find) {
-        const struct account *account;
-
-        pthread_mutex_lock(&accounts->lock);
-        account = account_find(accounts, name);
-        if (account_is_registered(account)) {
-            *record = account->record;
-            outcome = ACCOUNT_DONE;
-        }
-        pthread_mutex_unlock(&accounts->lock);
-        return outcome;
+        if (!account_read(accounts, name, &known))
+            return ACCOUNT_DENIED;
+        *record = known.record;
+        return ACCOUNT_DONE;
     }
     outcome = store->find(store->state, name, &text);
     rest = str_of(&text);
@@ -343,18 +319,17 @@ static enum account_outcome account_register(struct accounts *accounts, struct a
 static enum account_outcome account_log_in(struct accounts *accounts, struct account_job *job)
 {
     struct str name = account_job_name(job), password = account_job_password(job);
-    struct account_record record = {.iterations = accounts->iterations}, known;
-    unsigned char hash[CRYPTO_HASH_SIZE];
+    struct account_record record = {.iterations = accounts->iterations};
     enum account_outcome found = account_look_up(accounts, name, &record);
+    unsigned char hash[CRYPTO_HASH_SIZE];
+    struct account known;
 
     if (found != ACCOUNT_DONE && found != ACCOUNT_DENIED)
         return found;
-    if (found == ACCOUNT_DONE) {
-        job->result.generation = account_record_generation(&record);
-        if (account_recall_record(accounts, name, password, &known) &&
-            memcmp(&known, &record, sizeof record) == 0)
-            return ACCOUNT_DONE;
-    }
+    job->result.generation = account_record_generation(&record);
+    if (found == ACCOUNT_DONE && account_recall(accounts, name, password, &known) &&
+        memcmp(&known.record, &record, sizeof record) == 0)
+        return ACCOUNT_DONE;
     /* for an unknown name as well: the time must not tell which names are known */
     if (!crypto_hash_password(password, record.salt, record.iterations, hash))
         return ACCOUNT_FAILED;
@@ -378,19 +353,14 @@ static void account_refresh(struct accounts *accounts, const struct account_job 
 /* The next job to start; logins and registrations alternate. NULL: none is due. */
 static struct account_job *account_choose_job(struct accounts *accounts)
 {
-    int64_t now = os_now_ms();
-    enum account_job_kind other =
-        accounts->last_kind == ACCOUNT_LOGIN ? ACCOUNT_REGISTER : ACCOUNT_LOGIN;
-    struct account_job *job = account_queue_pop(&accounts->queues[REFRESH], NULL);
+    struct account_job *job = account_queue_pop(&accounts->queues[ACCOUNT_REFRESH], NULL);
 
-    if (job)
-        return job;
-    job = account_queue_pop_fair(&accounts->queues[other], &accounts->served, now);
-    if (!job)
-        job =
-            account_queue_pop_fair(&accounts->queues[accounts->last_kind], &accounts->served, now);
-    if (job)
-        accounts->last_kind = job->result.kind;
+    for (int tries = 0; !job && tries < 2; tries++) {
+        accounts->logs_in = !accounts->logs_in;
+        job = account_queue_pop_fair(
+            &accounts->queues[accounts->logs_in ? ACCOUNT_LOGIN : ACCOUNT_REGISTER],
+            &accounts->served, os_now_ms());
+    }
     return job;
 }
 
@@ -398,18 +368,17 @@ static struct account_job *account_choose_job(struct accounts *accounts)
  * for a second at most. */
 static void account_wait(struct accounts *accounts)
 {
-    int64_t now = os_now_ms(), wait = INT64_MAX;
+    const struct account_job *job = account_queue_first(&accounts->queues[ACCOUNT_LOGIN]);
+    int64_t now = os_now_ms(), wait = 1000;
     struct timespec until;
 
-    for (const struct account_job *job = account_queue_first(&accounts->queues[ACCOUNT_LOGIN]); job;
-         job = account_queue_next(job))
-        if (job->due - now < wait)
-            wait = job->due - now;
-    if (wait == INT64_MAX) {
+    if (!job) {
         pthread_cond_wait(&accounts->changed, &accounts->lock);
         return;
     }
-    wait = wait > 1000 ? 1000 : wait;
+    for (; job; job = account_queue_next(job))
+        if (job->due - now < wait)
+            wait = job->due - now;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += (long)(wait * 1000000 + 1000000);
     until.tv_sec += until.tv_nsec / 1000000000;
@@ -417,11 +386,13 @@ static void account_wait(struct accounts *accounts)
     pthread_cond_timedwait(&accounts->changed, &accounts->lock, &until);
 }
 
+/* Unlocks while the job is done. */
 static void account_do_job(struct accounts *accounts, struct account_job *job)
 {
     const struct account_store *store = accounts->store;
     enum account_outcome outcome = ACCOUNT_DONE;
 
+    pthread_mutex_unlock(&accounts->lock);
     if (job->result.kind == ACCOUNT_REGISTER)
         outcome = account_register(accounts, job);
     else if (job->result.kind == ACCOUNT_LOGIN)
@@ -431,11 +402,10 @@ static void account_do_job(struct accounts *accounts, struct account_job *job)
     if (outcome == ACCOUNT_UNREACHABLE || outcome == ACCOUNT_UNSAVED)
         snprintf(job->result.reason, sizeof job->result.reason, "%s", store->reason(store->state));
     pthread_mutex_lock(&accounts->lock);
-    if ((int)job->result.kind == REFRESH)
+    if (job->result.kind == ACCOUNT_REFRESH)
         account_job_free(job);
     else
         account_finish(accounts, job, outcome);
-    pthread_mutex_unlock(&accounts->lock);
 }
 
 static void *account_run_worker(void *argument)
@@ -443,15 +413,13 @@ static void *account_run_worker(void *argument)
     struct accounts *accounts = argument;
     struct account_job *job;
 
-    do {
-        job = NULL;
-        pthread_mutex_lock(&accounts->lock);
-        while (!accounts->stop && !(job = account_choose_job(accounts)))
-            account_wait(accounts);
-        pthread_mutex_unlock(&accounts->lock);
-        if (job)
+    pthread_mutex_lock(&accounts->lock);
+    while (!accounts->stop)
+        if ((job = account_choose_job(accounts)))
             account_do_job(accounts, job);
-    } while (job);
+        else
+            account_wait(accounts);
+    pthread_mutex_unlock(&accounts->lock);
     return NULL;
 }
 
@@ -526,18 +494,21 @@ static enum account_submission account_enqueue(struct accounts *accounts, struct
                                                bool likely)
 {
     enum account_job_kind kind = job->result.kind;
-    struct account_queue *queue = &accounts->queues[likely ? REFRESH : kind];
+    struct account_queue *queue = &accounts->queues[likely ? ACCOUNT_REFRESH : kind];
     struct account_job *victim = NULL;
 
     if (kind == ACCOUNT_LOGIN && !likely && account_coalesce(accounts, job))
         return ACCOUNT_COALESCED;
     if (job->due && !likely && !account_may_wait(accounts, job))
         return ACCOUNT_THROTTLED;
-    if (queue->count >= queue->limit && !likely &&
-        (victim = account_queue_evict(queue, &accounts->served, job->result.origin)))
+    if (!account_queue_push(queue, job)) {
+        if (!likely)
+            victim = account_queue_evict(queue, &accounts->served, job->result.origin);
+        if (!victim)
+            return ACCOUNT_QUEUE_FULL;
         account_finish(accounts, victim, ACCOUNT_EVICTED);
-    if (!account_queue_push(queue, job))
-        return ACCOUNT_QUEUE_FULL;
+        account_queue_push(queue, job);
+    }
     pthread_cond_signal(&accounts->changed);
     return ACCOUNT_SUBMITTED;
 }
@@ -545,8 +516,7 @@ static enum account_submission account_enqueue(struct accounts *accounts, struct
 /* Has the worker look an entry of the cache up again. */
 static void account_ask_store(struct accounts *accounts, struct str name)
 {
-    struct account_request request = {
-        .kind = (enum account_job_kind)REFRESH, .name = name, .password = STR("")};
+    struct account_request request = {.kind = ACCOUNT_REFRESH, .name = name, .password = STR("")};
     struct account_job *job = account_start_worker(accounts) ? account_job_new(&request) : NULL;
 
     if (job && account_enqueue(accounts, job, true) != ACCOUNT_SUBMITTED)
@@ -575,69 +545,61 @@ enum account_submission account_submit(struct accounts *accounts,
 
 /* --- generations ----------------------------------------------------------------------------- */
 
+static enum account_token_status account_compare(const struct account *account, uint64_t generation)
+{
+    if (!account->record.iterations)
+        return ACCOUNT_TOKEN_ORPHAN;
+    return account->generation == generation ? ACCOUNT_TOKEN_VALID : ACCOUNT_TOKEN_REVOKED;
+}
+
 /* Checks against the cache; holds the lock. */
 static enum account_token_status account_check_cache(struct accounts *accounts, struct str name,
                                                      uint64_t generation)
 {
     struct account *account = account_find_or_add(accounts, name);
+    enum account_token_status status = ACCOUNT_TOKEN_VALID;
     int64_t now = os_now_ms();
-    bool differs, new_dispute;
 
     if (!account)
-        return ACCOUNT_TOKEN_VALID;
-    differs = account->looked_up_at &&
-              (generation != account->generation || !account_is_registered(account));
-    new_dispute = differs && account->disputed != generation;
-    if (new_dispute) {
+        return status;
+    if (account->looked_up_at)
+        status = account_compare(account, generation);
+    if (status != ACCOUNT_TOKEN_VALID && account->disputed != generation) {
         account->disputed = generation;
         account->refuted = now - account->looked_up_at < FRESH_MS;
+        if (!account->refuted)
+            account->refresh_at = now;
     }
-    if ((new_dispute && !account->refuted) || now >= account->refresh_at) {
+    if (now >= account->refresh_at) {
         account->refresh_at = now + REFRESH_MS;
         account_ask_store(accounts, name);
     }
-    if (!differs)
-        return ACCOUNT_TOKEN_VALID;
-    if (!account->refuted)
-        return ACCOUNT_TOKEN_UNKNOWN;
-    return account_is_registered(account) ? ACCOUNT_TOKEN_REVOKED : ACCOUNT_TOKEN_ORPHAN;
+    return status == ACCOUNT_TOKEN_VALID || account->refuted ? status : ACCOUNT_TOKEN_UNKNOWN;
 }
 
 enum account_token_status account_check_generation(struct accounts *accounts, struct str name,
                                                    uint64_t generation)
 {
     enum account_token_status status;
-    const struct account *account;
+    struct account known;
 
+    if (!accounts->store->find) {
+        account_read(accounts, name, &known);
+        return account_compare(&known, generation);
+    }
     pthread_mutex_lock(&accounts->lock);
-    if (accounts->store->find)
-        status = account_check_cache(accounts, name, generation);
-    else if (!account_is_registered(account = account_find(accounts, name)))
-        status = ACCOUNT_TOKEN_ORPHAN;
-    else
-        status = account->generation == generation ? ACCOUNT_TOKEN_VALID : ACCOUNT_TOKEN_REVOKED;
+    status = account_check_cache(accounts, name, generation);
     pthread_mutex_unlock(&accounts->lock);
     return status;
 }
 
 /* --- opening and closing --------------------------------------------------------------------- */
 
-/* Frees the jobs of a queue, and those coalesced with them. */
-static void account_free_queue(struct account_queue *queue)
-{
-    struct account_job *job, *next;
-
-    while ((job = account_queue_pop(queue, NULL)))
-        for (; job; job = next) {
-            next = job->coalesced;
-            account_job_free(job);
-        }
-}
-
 void account_close(struct accounts *accounts)
 {
     struct account_result result;
     struct account *account;
+    struct account_job *job;
     size_t place = 0;
 
     if (!accounts)
@@ -648,8 +610,9 @@ void account_close(struct accounts *accounts)
     pthread_mutex_unlock(&accounts->lock);
     if (accounts->has_worker)
         pthread_join(accounts->worker, NULL);
-    for (int kind = 0; kind < KINDS; kind++)
-        account_free_queue(&accounts->queues[kind]);
+    for (int kind = ACCOUNT_REGISTER; kind <= ACCOUNT_REFRESH; kind++)
+        while ((job = account_queue_pop(&accounts->queues[kind], NULL)))
+            account_finish(accounts, job, ACCOUNT_EVICTED);
     while (account_take_result(accounts, &result))
         ;
     while ((account = table_walk(&accounts->table, &place)))
@@ -661,7 +624,7 @@ void account_close(struct accounts *accounts)
     free(accounts);
 }
 
-static struct accounts *account_new(const struct account_store *store, int wake,
+struct accounts *account_open_store(const struct account_store *store, int wake,
                                     unsigned iterations, char *error, size_t size)
 {
     struct accounts *accounts = calloc(1, sizeof *accounts);
@@ -676,7 +639,7 @@ static struct accounts *account_new(const struct account_store *store, int wake,
     accounts->iterations = iterations;
     accounts->queues[ACCOUNT_REGISTER].limit = ACCOUNT_REGISTRATIONS_MAX;
     accounts->queues[ACCOUNT_LOGIN].limit = ACCOUNT_LOGINS_MAX;
-    accounts->queues[REFRESH].limit = ACCOUNT_CACHE_MAX;
+    accounts->queues[ACCOUNT_REFRESH].limit = ACCOUNT_CACHE_MAX;
     if (crypto_random(&accounts->seed, sizeof accounts->seed) &&
         crypto_random(accounts->key, sizeof accounts->key)) {
         error[0] = '\0';
@@ -704,17 +667,11 @@ static const char *account_load(void *argument, struct str name,
 struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
                               size_t size)
 {
-    struct accounts *accounts = account_new(NULL, wake, iterations, error, size);
+    struct accounts *accounts = account_open_store(NULL, wake, iterations, error, size);
 
     if (accounts &&
         account_file_open(&accounts->file, directory, account_load, accounts, error, size))
         return accounts;
     account_close(accounts);
     return NULL;
-}
-
-struct accounts *account_open_store(const struct account_store *store, int wake,
-                                    unsigned iterations, char *error, size_t size)
-{
-    return account_new(store, wake, iterations, error, size);
 }

@@ -24,7 +24,8 @@ struct accounts;
 struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
                               size_t size);
 
-/* Opens the accounts of a store that nodes share; it must outlive them. */
+/* Opens the accounts of a store that nodes share; it must outlive them. NULL for a store: part of
+ * account_open. */
 struct accounts *account_open_store(const struct account_store *store, int wake,
                                     unsigned iterations, char *error, size_t size);
 

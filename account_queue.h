@@ -9,13 +9,13 @@
 #define ACCOUNT_PASSWORD_MAX 256
 #define ACCOUNT_SERVED_MAX 256 /* jobs whose origins are remembered */
 
-enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN };
+enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN, ACCOUNT_REFRESH };
 
 struct account_result {
-    uint64_t request_id; /* the caller's */
-    uint32_t origin;     /* as submitted */
-    bool coalesced;      /* the outcome is that of another login with the same password */
-    enum account_job_kind kind;
+    uint64_t request_id;        /* the caller's */
+    uint32_t origin;            /* as submitted */
+    bool coalesced;             /* the outcome is that of another login with the same password */
+    enum account_job_kind kind; /* a refresh has no result */
     enum account_outcome outcome;
     char reason[ACCOUNT_REASON_MAX]; /* with ACCOUNT_UNSAVED and ACCOUNT_UNREACHABLE */
     uint64_t generation;             /* of the account, if DONE */

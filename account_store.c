@@ -67,8 +67,7 @@ uint64_t account_record_generation(const struct account_record *record)
 static bool account_file_move_torn(const struct account_file *file, struct str text, size_t whole,
                                    char *error, size_t size)
 {
-    struct str torn = {text.at + whole, text.length - whole};
-    int code = os_replace_file(file->directory, TORN_NAME, torn);
+    int code = os_replace_file(file->directory, TORN_NAME, str_skip(text, whole));
 
     if (!code)
         code = os_truncate_file(file->path, whole);
@@ -108,13 +107,12 @@ static enum account_outcome account_file_add(void *state, struct str name, struc
 {
     struct account_file *file = state;
     struct buf line = {0};
-    int code = 0;
+    int code;
 
     buf_append(&line, record);
     buf_append(&line, STR(" "));
     buf_append(&line, name);
-    if (!buf_append(&line, STR("\n")))
-        code = ENOMEM;
+    code = buf_append(&line, STR("\n")) ? 0 : ENOMEM;
     if (!code && !file->exists) {
         code = os_replace_file(file->directory, FILE_NAME, STR(FILE_HEADER));
         file->exists = !code;

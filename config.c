@@ -21,34 +21,28 @@
 #define DAY 86400
 #define MIB (1024 * 1024)
 #define GIB (1024ull * MIB)
+#define COMPLAINT_MAX 800 /* bytes: two formats, and two details of up to 100 */
 
 enum kind {
     KIND_TEXT,     /* into char[max] */
     KIND_NUMBER,   /* min to max */
     KIND_SECONDS,  /* min to max seconds, with up to three decimals, kept as milliseconds */
     KIND_SIZE,     /* bytes, or with KiB, MiB, GiB behind */
-    KIND_WORD,     /* one of `words`, kept as its index, in a bool or an enum of `max` bytes */
+    KIND_WORD,     /* one of `words`, kept as its index, in an int or an enum */
     KIND_SECRET,   /* 16 bytes or none */
     KIND_REGISTER, /* open, closed or key:SECRET */
-    KIND_ADMIN,    /* HOST:PORT, or nothing; host and port are kept apart */
-    KIND_LISTEN    /* HOST, or as above */
-};
-
-/* An error text that grows. */
-struct complaint {
-    char *text;
-    size_t size, length;
+    KIND_LISTEN    /* HOST:PORT, nothing, or if `min` is 0 HOST; host and port are kept apart */
 };
 
 struct key {
     struct str section, name;
     enum kind kind;
-    size_t offset;      /* in struct config */
-    uint64_t min, max;  /* of a number; of a text its least length, and its size with a NUL */
-    size_t port_offset; /* of KIND_ADMIN and KIND_LISTEN */
-    const char *words;  /* separated by spaces */
+    size_t offset;     /* in struct config */
+    uint64_t min, max; /* of a number; of a text its least length, and its size with a NUL */
     const char *preset;
-    bool (*check)(struct str value, struct complaint *wrong); /* of a text, or NULL */
+    const char *expected; /* words separated by spaces; or what an error says a value must be */
+    struct str (*find_bad)(struct str value); /* of a text, or NULL */
+    size_t port_offset;                       /* of KIND_LISTEN */
 };
 
 #define NO_DETAIL ((struct str){0})
@@ -59,29 +53,21 @@ struct key {
 __attribute__((format(printf, 3, 4)))
 #endif
 static bool
-config_complain(struct complaint *wrong, struct str detail, const char *format, ...)
+config_complain(struct buf *wrong, struct str detail, const char *format, ...)
 {
-    size_t left = wrong->size - wrong->length, more;
+    char text[COMPLAINT_MAX / 2];
     va_list arguments;
 
     va_start(arguments, format);
-    more = (size_t)vsnprintf(wrong->text + wrong->length, left, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    for (size_t i = 0; i < detail.length && i < 100 && more + 1 < left; i++) {
+    buf_append(wrong, str_from(text));
+    for (size_t i = 0; i < detail.length && i < 100; i++) {
         unsigned char c = (unsigned char)detail.at[i];
 
-        wrong->text[wrong->length + more++] = c >= 0x20 && c != 0x7f ? (char)c : '?';
-        wrong->text[wrong->length + more] = '\0';
+        buf_append(wrong, c >= 0x20 && c != 0x7f ? (struct str){detail.at + i, 1} : STR("?"));
     }
-    if (left)
-        wrong->length += more < left ? more : left - 1;
     return false;
-}
-
-static void config_clear(struct complaint *wrong)
-{
-    if (wrong->length)
-        wrong->text[0] = '\0';
 }
 
 static void config_copy_text(struct str text, char *out)
@@ -93,81 +79,65 @@ static void config_copy_text(struct str text, char *out)
 
 /* --- checks of texts -------------------------------------------------------------------------- */
 
-static bool config_check_networks(struct str value, struct complaint *wrong)
+/* Each returns the part of a value that is wrong; an empty one: none is. */
+
+static struct str config_find_bad_network(struct str value)
 {
-    struct str rest = value;
     unsigned char address[16];
     unsigned bits;
 
-    while (host_next_network(&rest, address, &bits))
+    while (host_next_network(&value, address, &bits))
         continue;
-    return rest.length == 0 ||
-           config_complain(wrong, str_entry(&rest),
-                           "trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
-                           "fd00::/8, not ");
+    return str_entry(&value);
 }
 
-static bool config_check_host(struct str value, struct complaint *wrong)
-{
-    if (str_equal(value, STR("unix:")))
-        return config_complain(wrong, NO_DETAIL,
-                               "host = unix: needs a path, such as unix:/run/wspush/socket");
-    return true;
-}
-
-static bool config_check_advertise(struct str value, struct complaint *wrong)
-{
-    return value.length == 0 || host_is_reachable(value) ||
-           config_complain(wrong, value,
-                           "advertise must be an address of this machine or a host name, such as "
-                           "10.0.0.11, fd00::11 or push-1.example, not ");
-}
-
-static bool config_check_origins(struct str value, struct complaint *wrong)
+static struct str config_find_bad_origin(struct str value)
 {
     struct str rest = value, entry = str_entry(&rest);
-    bool good = value.length == 0 || entry.length > 0; /* not just commas */
 
-    while (good && entry.length && (good = host_origin_is_good(entry)))
+    if (!entry.length) /* just commas, or nothing */
+        return value;
+    while (entry.length && host_origin_is_good(entry))
         entry = str_entry(&rest);
-    return good ||
-           config_complain(wrong, entry.length ? entry : value,
-                           "allowed_origins must be *, null, or the origins of pages such as "
-                           "https://shop.example or https://*.shop.example:8443, not ");
+    return entry;
+}
+
+static struct str config_find_bad_address(struct str value)
+{
+    return host_is_reachable(value) ? (struct str){0} : value;
 }
 
 /* --- the keys --------------------------------------------------------------------------------- */
 
 #define AT(member) offsetof(struct config, member)
 #define SIZE(member) sizeof(((struct config *)0)->member)
-#define KEY(section, name, kind, member, min, max, words, preset, check)                           \
+#define KEY(section, name, kind, member, min, max, preset, words, check, port)                     \
     {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, 0, words, preset, check     \
+        STR_INIT(section), STR_INIT(name), kind, AT(member), min, max, preset, words, check, port  \
     }
-#define TEXT(section, name, member, preset) CHECKED(section, name, member, 0, preset, NULL)
-#define CHECKED(section, name, member, least, preset, check)                                       \
-    KEY(section, name, KIND_TEXT, member, least, SIZE(member), NULL, preset, check)
+#define CHECKED(section, name, member, least, preset, check, expected)                             \
+    KEY(section, name, KIND_TEXT, member, least, SIZE(member), preset, expected, check, 0)
+#define TEXT(section, name, member, least, preset)                                                 \
+    CHECKED(section, name, member, least, preset, NULL, NULL)
 #define NUMBER(section, name, kind, member, min, max, preset)                                      \
-    KEY(section, name, kind, member, min, max, NULL, preset, NULL)
+    KEY(section, name, kind, member, min, max, preset, NULL, NULL, 0)
 #define CHOICE(section, name, kind, member, words, preset)                                         \
-    KEY(section, name, kind, member, 0, SIZE(member), words, preset, NULL)
-#define LISTEN(section, name, kind, host, port, preset)                                            \
-    {                                                                                              \
-        STR_INIT(section), STR_INIT(name), kind, AT(host), 0, SIZE(host), AT(port), NULL, preset,  \
-            NULL                                                                                   \
-    }
+    KEY(section, name, kind, member, 0, 0, preset, words, NULL, 0)
+#define LISTEN(section, name, host, port, least, preset, expected)                                 \
+    KEY(section, name, KIND_LISTEN, host, least, SIZE(host), preset, expected, NULL, AT(port))
 
 static const struct key keys[] = {
-    CHECKED("common", "host", host, 1, "0.0.0.0", config_check_host),
+    TEXT("common", "host", host, 1, "0.0.0.0"),
     NUMBER("common", "port", KIND_NUMBER, port, 1, 65535, "7800"),
     CHOICE("common", "cluster", KIND_WORD, cluster, "false true", "false"),
     CHOICE("common", "crypto_key", KIND_SECRET, crypto_key, NULL, ""),
     CHOICE("common", "crypto_key_accepted", KIND_SECRET, crypto_key_accepted, NULL, ""),
-    CHECKED("common", "data_dir", data_dir, 1, "data", NULL),
-    TEXT("common", "user", user, ""),
+    TEXT("common", "data_dir", data_dir, 1, "data"),
+    TEXT("common", "user", user, 0, ""),
     NUMBER("common", "drain", KIND_SECONDS, drain, 0, 3600, "5"),
     NUMBER("common", "drain_wait", KIND_SECONDS, drain_wait, 0, 3600, "0"),
-    CHECKED("common", "trusted_proxies", trusted_proxies, 0, "", config_check_networks),
+    CHECKED("common", "trusted_proxies", trusted_proxies, 0, "", config_find_bad_network,
+            "addresses and networks such as 10.0.0.0/8 or fd00::/8"),
 
     NUMBER("auth", "token_ttl", KIND_NUMBER, token_ttl, 1, 3650 * DAY, "172800"),
     CHOICE("auth", "register", KIND_REGISTER, registration, NULL, "open"),
@@ -176,7 +146,9 @@ static const struct key keys[] = {
     NUMBER("websocket", "pong_timeout", KIND_SECONDS, pong_timeout, 1, DAY, "10"),
     NUMBER("websocket", "max_message", KIND_SIZE, max_message, 4, 64 * MIB, "8192"),
     NUMBER("websocket", "send_queue", KIND_SIZE, send_queue, 1024, GIB, "1 MiB"),
-    CHECKED("websocket", "allowed_origins", allowed_origins, 0, "", config_check_origins),
+    CHECKED("websocket", "allowed_origins", allowed_origins, 0, "", config_find_bad_origin,
+            "*, null, or the origins of pages such as https://shop.example or "
+            "https://*.shop.example:8443"),
 
     NUMBER("limits", "max_connections", KIND_NUMBER, max_connections, 0, 10000000, "0"),
     NUMBER("limits", "max_per_ip", KIND_NUMBER, max_per_ip, 0, 10000000, "0"),
@@ -192,31 +164,36 @@ static const struct key keys[] = {
     NUMBER("notice", "max_members", KIND_NUMBER, max_members, 0, 10000000, "1000"),
 
     CHOICE("log", "level", KIND_WORD, log_level, "debug info warn error", "info"),
-    TEXT("log", "file", log_file, ""),
+    TEXT("log", "file", log_file, 0, ""),
     CHOICE("log", "format", KIND_WORD, log_format, "text json", "text"),
 
-    TEXT("tls", "cert", tls_cert, ""),
-    TEXT("tls", "key", tls_key, ""),
+    TEXT("tls", "cert", tls_cert, 0, ""),
+    TEXT("tls", "key", tls_key, 0, ""),
 
-    LISTEN("admin", "listen", KIND_ADMIN, admin_host, admin_port, "127.0.0.1:7801"),
+    LISTEN("admin", "listen", admin_host, admin_port, 1, "127.0.0.1:7801",
+           "ADDRESS:PORT, such as 127.0.0.1:7801"),
     CHOICE("console", "enabled", KIND_WORD, console, "false true", "true"),
 
-    CHECKED("redis", "host", redis_host, 1, "127.0.0.1", NULL),
+    TEXT("redis", "host", redis_host, 1, "127.0.0.1"),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
-    TEXT("redis", "password", redis_password, ""),
+    TEXT("redis", "password", redis_password, 0, ""),
     NUMBER("redis", "db", KIND_NUMBER, redis_db, 0, 1000000, "0"),
-    TEXT("redis", "prefix", redis_prefix, "wspush:"),
+    TEXT("redis", "prefix", redis_prefix, 0, "wspush:"),
 
-    CHECKED("rabbitmq", "host", rabbitmq_host, 1, "127.0.0.1", NULL),
+    TEXT("rabbitmq", "host", rabbitmq_host, 1, "127.0.0.1"),
     NUMBER("rabbitmq", "port", KIND_NUMBER, rabbitmq_port, 1, 65535, "5672"),
-    TEXT("rabbitmq", "user", rabbitmq_user, "guest"),
-    TEXT("rabbitmq", "password", rabbitmq_password, "guest"),
-    TEXT("rabbitmq", "vhost", rabbitmq_vhost, "/"),
-    CHECKED("rabbitmq", "exchange", rabbitmq_exchange, 1, "wspush", NULL),
+    TEXT("rabbitmq", "user", rabbitmq_user, 0, "guest"),
+    TEXT("rabbitmq", "password", rabbitmq_password, 0, "guest"),
+    TEXT("rabbitmq", "vhost", rabbitmq_vhost, 0, "/"),
+    TEXT("rabbitmq", "exchange", rabbitmq_exchange, 1, "wspush"),
 
-    CHECKED("cluster", "advertise", advertise, 0, "", config_check_advertise),
+    CHECKED("cluster", "advertise", advertise, 0, "", config_find_bad_address,
+            "an address of this machine or a host name, such as 10.0.0.11, fd00::11 or "
+            "push-1.example"),
     NUMBER("cluster", "rpc_port", KIND_NUMBER, rpc_port, 0, 65535, "0"),
-    LISTEN("cluster", "rpc_listen", KIND_LISTEN, rpc_listen_host, rpc_listen_port, ""),
+    LISTEN("cluster", "rpc_listen", rpc_listen_host, rpc_listen_port, 0, "",
+           "an address of this machine, with or without a port, such as 0.0.0.0:8800 or "
+           "[::]:8800"),
     NUMBER("cluster", "node_ttl", KIND_SECONDS, node_ttl, 1, 3600, "15"),
     NUMBER("cluster", "rpc_timeout", KIND_NUMBER, rpc_timeout, 10, 2900, "2000"),
 };
@@ -225,9 +202,15 @@ static const struct key keys[] = {
 
 /* --- values ----------------------------------------------------------------------------------- */
 
-static bool config_set_text(const struct key *key, struct str value, char *out,
-                            struct complaint *wrong)
+static bool config_complain_expected(struct buf *wrong, const struct key *key, struct str bad)
 {
+    return config_complain(wrong, bad, "%s must be %s, not ", key->name.at, key->expected);
+}
+
+static bool config_set_text(const struct key *key, struct str value, char *out, struct buf *wrong)
+{
+    struct str bad = key->find_bad ? key->find_bad(value) : (struct str){0};
+
     if (value.length >= key->max)
         return config_complain(wrong, key->name, "the value is too long: ");
     if (value.length < key->min)
@@ -235,8 +218,11 @@ static bool config_set_text(const struct key *key, struct str value, char *out,
     for (size_t i = 0; i < value.length; i++)
         if ((unsigned char)value.at[i] < 0x20)
             return config_complain(wrong, key->name, "control byte in the value of ");
-    if (key->check && !key->check(value, wrong))
-        return false;
+    if (bad.length)
+        return config_complain_expected(wrong, key, bad);
+    if (key->offset == AT(host) && str_equal(value, STR("unix:")))
+        return config_complain(wrong, NO_DETAIL,
+                               "host = unix: needs a path, such as unix:/run/wspush/socket");
     config_copy_text(value, out);
     return true;
 }
@@ -277,7 +263,7 @@ static void config_write_amount(const struct key *key, uint64_t amount, char tex
 }
 
 static bool config_set_number(const struct key *key, struct str value, uint64_t *out,
-                              struct complaint *wrong)
+                              struct buf *wrong)
 {
     struct str digits = value;
     uint64_t number = 0, unit = 1;
@@ -302,15 +288,14 @@ static bool config_set_number(const struct key *key, struct str value, uint64_t 
 
 /* "25" or "0.25": whole seconds keep the file readable, parts of them keep tests short. */
 static bool config_set_seconds(const struct key *key, struct str value, uint64_t *out,
-                               struct complaint *wrong)
+                               struct buf *wrong)
 {
     struct str rest = value, whole = str_cut(&rest, '.');
     uint64_t seconds = 0, part = 0;
-    bool good = str_number(whole, key->max, &seconds);
+    bool good = str_number(whole, key->max, &seconds) &&
+                (!rest.at || (rest.length <= 3 && str_number(rest, 999, &part)));
 
-    if (good && rest.at)
-        good = rest.length <= 3 && str_number(rest, 999, &part);
-    for (size_t i = rest.length; good && rest.at && i < 3; i++)
+    for (size_t i = rest.length; i < 3; i++)
         part *= 10;
     *out = seconds * 1000 + part;
     if (good && *out <= key->max * 1000 && (*out > 0 || key->min == 0))
@@ -331,59 +316,46 @@ static int config_word_index(const char *words, struct str word)
     return -1;
 }
 
-static bool config_set_register(struct str value, struct config *config, struct complaint *wrong)
+static bool config_set_register(struct str value, struct config *config, struct buf *wrong)
 {
     struct str secret = value, word = str_cut(&secret, ':');
+    int choice = config_word_index("open closed", value);
 
-    config->register_key[0] = '\0';
-    if (str_equal_nocase(value, STR("open"))) {
-        config->registration = REGISTER_OPEN;
-    } else if (str_equal_nocase(value, STR("closed"))) {
-        config->registration = REGISTER_CLOSED;
-    } else if (str_equal_nocase(word, STR("key")) && secret.length > 0 &&
-               secret.length < sizeof config->register_key) {
-        config->registration = REGISTER_KEY;
-        config_copy_text(secret, config->register_key);
-    } else {
-        /* the value may hold a secret: it is not repeated */
-        return config_complain(wrong, NO_DETAIL,
-                               "register must be open, closed or key:SECRET (1 to 255 bytes)");
+    if (choice < 0) {
+        if (!str_equal_nocase(word, STR("key")) || secret.length == 0 ||
+            secret.length >= sizeof config->register_key) /* a secret is not repeated */
+            return config_complain(wrong, NO_DETAIL,
+                                   "register must be open, closed or key:SECRET (1 to 255 bytes)");
+        choice = REGISTER_KEY;
     }
+    config->registration = (enum config_register)choice;
+    config_copy_text(choice == REGISTER_KEY ? secret : (struct str){0}, config->register_key);
     return true;
 }
 
 static bool config_set_listen(struct config *config, const struct key *key, struct str value,
-                              struct complaint *wrong)
+                              struct buf *wrong)
 {
     char *out = (char *)config + key->offset;
     struct str host = {0};
     uint64_t port = 0;
 
-    if (value.length && (!host_split(value, &host, &port) || host.length >= key->max ||
-                         (key->kind == KIND_ADMIN && !port)))
-        return key->kind == KIND_ADMIN
-                   ? config_complain(wrong, value,
-                                     "listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not ")
-                   : config_complain(
-                         wrong, value,
-                         "rpc_listen must be an address of this machine, with or without "
-                         "a port, such as 0.0.0.0:8800 or [::]:8800, not ");
+    if (value.length &&
+        (!host_split(value, &host, &port) || host.length >= key->max || port < key->min))
+        return config_complain_expected(wrong, key, value);
     config_copy_text(host, out);
-    memcpy((char *)config + key->port_offset, &port, sizeof port);
+    *(uint64_t *)((char *)config + key->port_offset) = port;
     return true;
 }
 
 static bool config_set_value(struct config *config, const struct key *key, struct str value,
-                             struct complaint *wrong)
+                             struct buf *wrong)
 {
     void *out = (char *)config + key->offset;
-    int word = key->words ? config_word_index(key->words, value) : 0;
+    int word;
 
     if (value.length && memchr(value.at, '\0', value.length))
         return config_complain(wrong, key->name, "NUL byte in the value of ");
-    if (word < 0)
-        return config_complain(wrong, value, "%s must be one of: %s; not ", key->name.at,
-                               key->words);
     switch (key->kind) {
     case KIND_TEXT:
         return config_set_text(key, value, out, wrong);
@@ -393,14 +365,14 @@ static bool config_set_value(struct config *config, const struct key *key, struc
     case KIND_SECONDS:
         return config_set_seconds(key, value, out, wrong);
     case KIND_WORD:
-        if (key->max == sizeof(bool))
-            *(bool *)out = word;
-        else
-            memcpy(out, &word, sizeof word);
+        word = config_word_index(key->expected, value);
+        if (word < 0)
+            return config_complain(wrong, value, "%s must be one of: %s; not ", key->name.at,
+                                   key->expected);
+        *(int *)out = word;
         return true;
     case KIND_REGISTER:
         return config_set_register(value, config, wrong);
-    case KIND_ADMIN:
     case KIND_LISTEN:
         return config_set_listen(config, key, value, wrong);
     case KIND_SECRET:
@@ -415,12 +387,9 @@ static bool config_set_value(struct config *config, const struct key *key, struc
 
 void config_defaults(struct config *config)
 {
-    char text[200];
-    struct complaint wrong = {text, sizeof text, 0};
-
     memset(config, 0, sizeof *config);
-    for (size_t i = 0; i < KEY_COUNT; i++)
-        config_set_value(config, &keys[i], str_from(keys[i].preset), &wrong);
+    for (size_t i = 0; i < KEY_COUNT; i++) /* presets are good: no complaint is written */
+        config_set_value(config, &keys[i], str_from(keys[i].preset), NULL);
 }
 
 /* --- INI -------------------------------------------------------------------------------------- */
@@ -451,39 +420,31 @@ static size_t config_edit_distance(struct str a, struct str b)
     return row[b.length];
 }
 
-/* The name that is the most like `name`: a key of `section`, or a section if that is {NULL, 0}.
- * {NULL, 0} if none is like it. */
-static struct str config_find_similar(struct str name, struct str section)
+/* Complains of a name that is no key of `section`, or no section if that is {NULL, 0}: tells the
+ * one that is the most like it, else the section that has such a key. */
+static bool config_complain_unknown(struct buf *wrong, const char *what, struct str name,
+                                    struct str section)
 {
-    struct str best = {0};
+    const char *best = NULL, *owner = NULL;
     size_t least = 3;
 
     for (size_t i = 0; i < KEY_COUNT; i++) {
         struct str other = section.at ? keys[i].name : keys[i].section;
         size_t distance = config_edit_distance(name, other);
 
+        if (section.at && !owner && distance == 0)
+            owner = keys[i].section.at;
         if ((!section.at || str_equal(keys[i].section, section)) && distance < least &&
             distance * 3 <= other.length + 2) {
             least = distance;
-            best = other;
+            best = other.at;
         }
     }
-    return best;
-}
-
-static bool config_complain_unknown(struct complaint *wrong, const char *what, struct str name,
-                                    struct str section)
-{
-    struct str best = config_find_similar(name, section), owner = {0};
-
-    for (size_t i = 0; i < KEY_COUNT && section.at && !best.at && !owner.at; i++)
-        if (str_equal_nocase(keys[i].name, name))
-            owner = keys[i].section;
     config_complain(wrong, name, "%s", what);
-    if (owner.at)
-        config_complain(wrong, NO_DETAIL, "; it belongs to [%s]", owner.at);
-    else if (best.at)
-        config_complain(wrong, NO_DETAIL, "; did you mean %s?", best.at);
+    if (best)
+        config_complain(wrong, NO_DETAIL, "; did you mean %s?", best);
+    else if (owner)
+        config_complain(wrong, NO_DETAIL, "; it belongs to [%s]", owner);
     return false;
 }
 
@@ -500,36 +461,34 @@ static struct str config_strip_comment(struct str text)
 /* Reads what stands behind the '=': without quotes up to a comment, in quotes as it is. `buffer`
  * has the value if quotes are taken off. */
 static bool config_read_value(struct str text, char buffer[CONFIG_VALUE_MAX], struct str *value,
-                              struct complaint *wrong)
+                              struct buf *wrong)
 {
-    struct str quoted = str_trim(text), behind;
-    size_t length = 0, i = 1;
+    struct str rest = str_trim(text);
+    struct buf out = {.at = buffer, .capacity = CONFIG_VALUE_MAX, .limit = CONFIG_VALUE_MAX};
 
-    if (quoted.length == 0 || quoted.at[0] != '"') {
+    if (rest.length == 0 || rest.at[0] != '"') {
         *value = config_strip_comment(text);
         return true;
     }
-    for (; i < quoted.length && quoted.at[i] != '"'; i++) {
-        if (quoted.at[i] == '\\' &&
-            (++i == quoted.length || (quoted.at[i] != '"' && quoted.at[i] != '\\')))
-            i = quoted.length; /* refused below */
-        else if (length++ < CONFIG_VALUE_MAX)
-            buffer[length - 1] = quoted.at[i];
+    for (rest = str_skip(rest, 1); rest.length && rest.at[0] != '"'; rest = str_skip(rest, 1)) {
+        if (rest.at[0] == '\\') {
+            rest = str_skip(rest, 1);
+            if (rest.length == 0 || (rest.at[0] != '"' && rest.at[0] != '\\')) {
+                rest.length = 0; /* refused below */
+                break;
+            }
+        }
+        buf_append(&out, (struct str){rest.at, 1});
     }
-    if (i < quoted.length) {
-        behind = (struct str){quoted.at + i + 1, quoted.length - i - 1};
-        if (config_strip_comment(behind).length)
-            i = quoted.length;
-    }
-    *value = (struct str){buffer, length};
-    if (i >= quoted.length)
+    *value = str_of(&out);
+    if (rest.length == 0 || config_strip_comment(str_skip(rest, 1)).length)
         return config_complain(wrong, NO_DETAIL,
                                "a value that begins with a double quote must end with one; in it, "
                                "\\\" and \\\\ stand for \" and \\, and \\ for nothing else");
-    return length <= CONFIG_VALUE_MAX || config_complain(wrong, NO_DETAIL, "the value is too long");
+    return !out.failed || config_complain(wrong, NO_DETAIL, "the value is too long");
 }
 
-static bool config_find_section(struct str line, struct str *section, struct complaint *wrong)
+static bool config_find_section(struct str line, struct str *section, struct buf *wrong)
 {
     struct str name = {line.at + 1, line.length - 1};
 
@@ -546,7 +505,7 @@ static bool config_find_section(struct str line, struct str *section, struct com
 }
 
 static bool config_parse_line(struct config *config, struct str line, struct str *section,
-                              bool seen[KEY_COUNT], struct complaint *wrong)
+                              bool seen[KEY_COUNT], struct buf *wrong)
 {
     struct str bare = config_strip_comment(line), value = line, name;
     char buffer[CONFIG_VALUE_MAX];
@@ -577,22 +536,22 @@ bool config_parse(struct config *config, const char *file, struct str text, char
 {
     bool seen[KEY_COUNT] = {false};
     struct str rest = text, section = {0};
+    char bytes[COMPLAINT_MAX];
+    struct buf wrong = BUF_INIT(bytes);
 
     if (rest.length >= 3 && memcmp(rest.at, "\xef\xbb\xbf", 3) == 0)
-        rest = (struct str){rest.at + 3, rest.length - 3}; /* some editors write this mark */
+        rest = str_skip(rest, 3); /* some editors write this mark */
     for (unsigned number = 1; rest.at; number++) {
         struct str line = str_cut(&rest, '\n');
-        struct complaint wrong = {error, size, 0};
 
         if (line.length && line.at[line.length - 1] == '\r')
             line.length--;
         line = str_trim(line);
-        if (line.length == 0 || line.at[0] == '#' || line.at[0] == ';')
-            continue;
-        config_complain(&wrong, NO_DETAIL, "%s:%u: ", file, number);
-        if (!config_parse_line(config, line, &section, seen, &wrong))
+        if (line.length && line.at[0] != '#' && line.at[0] != ';' &&
+            !config_parse_line(config, line, &section, seen, &wrong)) {
+            snprintf(error, size, "%s:%u: %.*s", file, number, (int)wrong.length, bytes);
             return false;
-        config_clear(&wrong);
+        }
     }
     return true;
 }
@@ -637,7 +596,7 @@ bool config_names_file(struct str name)
     return config_cut_file(&stem) && config_find_variable(stem);
 }
 
-static bool config_complain_variable(struct str name, struct complaint *wrong)
+static void config_complain_variable(struct str name, struct buf *wrong)
 {
     struct str stem = name, tail = {name.at + strlen("WSPUSH_"), name.length - strlen("WSPUSH_")};
     bool file = config_cut_file(&stem);
@@ -655,24 +614,24 @@ static bool config_complain_variable(struct str name, struct complaint *wrong)
     config_complain(wrong, name, "unknown variable of the environment: ");
     if (best[0])
         config_complain(wrong, NO_DETAIL, "; did you mean %s%s?", best, file ? "_FILE" : "");
-    return false;
 }
 
 bool config_set(struct config *config, struct str name, struct str value, char *error, size_t size)
 {
     struct str stem = name;
     const struct key *key = config_find_variable(name);
-    struct complaint wrong = {error, size, 0};
+    char bytes[COMPLAINT_MAX];
+    struct buf wrong = BUF_INIT(bytes);
 
     if (!key && config_cut_file(&stem))
         key = config_find_variable(stem);
     if (!key)
-        return config_complain_variable(name, &wrong);
-    config_complain(&wrong, NO_DETAIL, "%.*s: ", (int)name.length, name.at);
-    if (!config_set_value(config, key, value, &wrong))
-        return false;
-    config_clear(&wrong);
-    return true;
+        config_complain_variable(name, &wrong);
+    else if (config_set_value(config, key, value, &wrong))
+        return true;
+    snprintf(error, size, "%.*s%s%.*s", key ? (int)name.length : 0, name.at, key ? ": " : "",
+             (int)wrong.length, bytes);
+    return false;
 }
 
 /* --- two configurations ----------------------------------------------------------------------- */
@@ -685,48 +644,40 @@ static bool config_is_live(const struct key *key)
            key->offset == AT(allowed_origins);
 }
 
-/* A value as text that config_set_value takes: a text itself, others written to `buffer`. */
-static const char *config_write_value(const struct config *config, const struct key *key,
-                                      char buffer[CONFIG_VALUE_MAX])
+/* Writes a live key's value as config_set_value takes it, and others so that different values have
+ * different texts. */
+static void config_write_value(const struct config *config, const struct key *key,
+                               char out[CONFIG_VALUE_MAX])
 {
     const void *at = (const char *)config + key->offset;
-    struct str rest = str_from(key->words);
-    uint64_t number = 0;
-    unsigned word = 0;
+    struct str rest = str_from(key->expected);
+    bool in_seconds = key->kind == KIND_SECONDS;
+    unsigned long long number;
+    int length;
 
     switch (key->kind) {
     case KIND_TEXT:
     case KIND_SECRET:
-        return at;
+        snprintf(out, CONFIG_VALUE_MAX, "%s", (const char *)at);
+        break;
     case KIND_REGISTER:
-        snprintf(buffer, CONFIG_VALUE_MAX, "%d:%s", config->registration, config->register_key);
-        return buffer;
-    case KIND_ADMIN:
+        snprintf(out, CONFIG_VALUE_MAX, "%d:%s", config->registration, config->register_key);
+        break;
     case KIND_LISTEN:
-        memcpy(&number, (const char *)config + key->port_offset, sizeof number);
-        snprintf(buffer, CONFIG_VALUE_MAX, "[%s]:%llu", (const char *)at,
-                 (unsigned long long)number);
-        return buffer;
+        number = *(const uint64_t *)((const char *)config + key->port_offset);
+        snprintf(out, CONFIG_VALUE_MAX, "[%s]:%llu", (const char *)at, number);
+        break;
     case KIND_WORD:
-        if (key->max == sizeof(bool))
-            word = *(const bool *)at;
-        else
-            memcpy(&word, at, sizeof word);
-        for (unsigned i = 0; i < word; i++)
+        for (int word = *(const int *)at; word > 0; word--)
             str_cut(&rest, ' ');
-        rest = str_cut(&rest, ' ');
-        config_copy_text(rest, buffer);
-        return buffer;
+        config_copy_text(str_cut(&rest, ' '), out);
+        break;
     default:
-        memcpy(&number, at, sizeof number);
+        number = *(const uint64_t *)at;
+        length = snprintf(out, 32, "%llu", in_seconds ? number / 1000 : number);
+        if (in_seconds && number % 1000)
+            snprintf(out + length, 8, ".%03llu", number % 1000);
     }
-    if (key->kind == KIND_SECONDS && number % 1000)
-        snprintf(buffer, CONFIG_VALUE_MAX, "%llu.%03u", (unsigned long long)number / 1000,
-                 (unsigned)(number % 1000));
-    else
-        snprintf(buffer, CONFIG_VALUE_MAX, "%llu",
-                 (unsigned long long)(key->kind == KIND_SECONDS ? number / 1000 : number));
-    return buffer;
 }
 
 bool config_next_change(const struct config *from, const struct config *to, size_t *place,
@@ -735,16 +686,16 @@ bool config_next_change(const struct config *from, const struct config *to, size
     while (*place < KEY_COUNT) {
         const struct key *key = &keys[(*place)++];
 
-        change->from = config_write_value(from, key, change->texts[0]);
-        change->to = config_write_value(to, key, change->texts[1]);
+        config_write_value(from, key, change->from);
+        config_write_value(to, key, change->to);
         if (strcmp(change->from, change->to) == 0)
             continue;
         change->section = key->section;
         change->name = key->name;
         change->live = config_is_live(key);
-        if (!change->live) { /* it may be a secret */
-            memset(change->texts, 0, sizeof change->texts);
-            change->from = change->to = "";
+        if (!change->live) { /* they may be secrets */
+            memset(change->from, 0, sizeof change->from);
+            memset(change->to, 0, sizeof change->to);
         }
         return true;
     }
@@ -753,11 +704,11 @@ bool config_next_change(const struct config *from, const struct config *to, size
 
 void config_adopt(struct config *into, const struct config *from)
 {
-    char buffer[CONFIG_VALUE_MAX], text[200];
-    struct complaint wrong = {text, sizeof text, 0};
+    char text[CONFIG_VALUE_MAX];
 
     for (size_t i = 0; i < KEY_COUNT; i++)
-        if (config_is_live(&keys[i]))
-            config_set_value(into, &keys[i], str_from(config_write_value(from, &keys[i], buffer)),
-                             &wrong);
+        if (config_is_live(&keys[i])) {
+            config_write_value(from, &keys[i], text);
+            config_set_value(into, &keys[i], str_from(text), NULL);
+        }
 }

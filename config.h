@@ -17,7 +17,7 @@ struct config {
     /* common */
     char host[256];
     uint64_t port;
-    bool cluster;
+    int cluster;                  /* 0 or 1 */
     char crypto_key[17];          /* 16 bytes, or empty: a random key kept in data_dir */
     char crypto_key_accepted[17]; /* a second one, which is accepted and not used; or empty */
     char data_dir[1024];
@@ -61,7 +61,7 @@ struct config {
     uint64_t admin_port;
 
     /* console */
-    bool console;
+    int console; /* 0 or 1 */
 
     /* redis */
     char redis_host[256];
@@ -104,9 +104,8 @@ bool config_set(struct config *config, struct str name, struct str value, char *
 /* A key that has different values in two configurations. */
 struct config_change {
     struct str section, name;
-    bool live;             /* a running server takes it up: see config_adopt */
-    const char *from, *to; /* if live: the values. Valid as long as all three structs */
-    char texts[2][CONFIG_VALUE_MAX];
+    bool live;                                         /* see config_adopt */
+    char from[CONFIG_VALUE_MAX], to[CONFIG_VALUE_MAX]; /* the values if live, else empty */
 };
 
 /* Finds the next key that differs, from *place on (start with 0). False at the end. */

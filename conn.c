@@ -46,7 +46,7 @@ bool conn_is_opening(const struct conn *conn)
 
 const char *conn_failure(const struct conn *conn)
 {
-    return conn->tls ? tls_reason(conn->tls) : NULL;
+    return conn->tls ? conn->tls->reason : NULL;
 }
 
 static bool conn_is_ipv4(const unsigned char address[16])
@@ -518,7 +518,7 @@ void conn_drop_queue(struct conn *conn)
     const struct rcbuf *message;
 
     if (conn->tls && !conn->broken)
-        begun += tls_pending(conn->tls);
+        begun += conn->tls->pending;
     for (; kept < begun && (message = conn_next_queued(conn, &cursor)); count++)
         kept += message->length;
     while (conn->ring && conn->ring->count + 1 > count)

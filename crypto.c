@@ -74,18 +74,11 @@ bool crypto_websocket_accept(struct buf *out, struct str key)
     return crypto_base64(out, CRYPTO_BYTES(digest));
 }
 
-static bool crypto_hmac_sha256(struct str key, struct str text, unsigned char out[CRYPTO_HASH_SIZE])
-{
-    unsigned length = CRYPTO_HASH_SIZE;
-
-    return key.length <= INT_MAX && HMAC(EVP_sha256(), key.at, (int)key.length,
-                                         (const unsigned char *)text.at, text.length, out, &length);
-}
-
 bool crypto_hmac(const unsigned char key[CRYPTO_HASH_SIZE], struct str text,
                  unsigned char out[CRYPTO_HASH_SIZE])
 {
-    return crypto_hmac_sha256((struct str){(const char *)key, CRYPTO_HASH_SIZE}, text, out);
+    return HMAC(EVP_sha256(), key, CRYPTO_HASH_SIZE, (const unsigned char *)text.at, text.length,
+                out, NULL);
 }
 
 bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],
@@ -116,6 +109,7 @@ bool crypto_derive(const struct crypto_keys *keys, struct str label, void *out, 
 bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool stretch)
 {
     static const unsigned char salt[CRYPTO_SALT_SIZE] = "wspush key salt";
+    static const unsigned char name[CRYPTO_HASH_SIZE] = "wspush"; /* HMAC pads a key with zeros */
     struct crypto_keys *to = &keys->keys[keys->count];
     unsigned char stretched[CRYPTO_HASH_SIZE];
     bool good = keys->count < CRYPTO_KEYS_MAX;
@@ -124,7 +118,7 @@ bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool str
         good = crypto_hash_password(crypto_key, salt, STRETCH_ITERATIONS, stretched);
         crypto_key = CRYPTO_BYTES(stretched);
     }
-    good = good && crypto_hmac_sha256(STR("wspush"), crypto_key, to->secret) && /* HKDF-Extract */
+    good = good && crypto_hmac(name, crypto_key, to->secret) && /* HKDF-Extract */
            crypto_derive(to, STR("token"), to->token, sizeof to->token);
     crypto_erase(stretched, sizeof stretched);
     keys->count += good;
@@ -132,14 +126,6 @@ bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool str
 }
 
 /* --- tokens ---------------------------------------------------------------------------------- */
-
-static void crypto_append_number(struct buf *out, uint64_t number)
-{
-    unsigned char bytes[8];
-
-    bytes_put_be(bytes, sizeof bytes, number);
-    buf_append_hex(out, CRYPTO_BYTES(bytes));
-}
 
 static bool crypto_read_number(struct str digits, uint64_t *number)
 {
@@ -157,13 +143,9 @@ bool crypto_sign_token(const struct crypto_keys *keys, struct str system, uint64
     size_t begin = out->length;
     unsigned char signature[CRYPTO_HASH_SIZE];
 
-    crypto_append_number(out, (uint64_t)expires);
-    buf_append(out, STR("."));
-    crypto_append_number(out, generation);
-    buf_append(out, STR("."));
+    buf_print(out, "%016llx.%016llx.", (unsigned long long)expires, (unsigned long long)generation);
     buf_append_hex(out, system);
-    if (out->failed ||
-        !crypto_hmac(keys->token, (struct str){out->at + begin, out->length - begin}, signature))
+    if (out->failed || !crypto_hmac(keys->token, str_skip(str_of(out), begin), signature))
         return false;
     buf_append(out, STR("."));
     return buf_append_hex(out, CRYPTO_BYTES(signature));

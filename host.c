@@ -85,12 +85,12 @@ bool host_split(struct str text, struct str *host, uint64_t *port)
 
     *port = 0;
     if (text.length && text.at[0] == '[') {
-        rest = (struct str){text.at + 1, text.length - 1};
+        rest = str_skip(text, 1);
         *host = str_cut(&rest, ']');
         if (!rest.at || !host_has(*host, ':') || (rest.length && rest.at[0] != ':'))
             return false;
         has_port = rest.length > 0;
-        rest = (struct str){rest.at + has_port, rest.length - has_port};
+        rest = str_skip(rest, has_port);
     } else {
         *host = str_cut(&rest, ':');
         if (host_has(rest, ':')) {
@@ -141,22 +141,20 @@ static bool host_read_origin(struct str text, struct origin *origin)
     *origin = (struct origin){.scheme = str_cut(&rest, ':')};
     if (rest.length < 3 || memcmp(rest.at, "//", 2) != 0)
         return false;
-    rest = (struct str){rest.at + 2, rest.length - 2};
+    rest = str_skip(rest, 2);
     if (rest.at[rest.length - 1] == '/')
         rest.length--;
     origin->subdomains = rest.length > 2 && memcmp(rest.at, "*.", 2) == 0;
     if (origin->subdomains)
-        rest = (struct str){rest.at + 2, rest.length - 2};
+        rest = str_skip(rest, 2);
     brackets = rest.length && *rest.at == '[';
     origin->host = host = str_cut(&rest, brackets ? ']' : ':');
     if (brackets) {
-        if (origin->subdomains)
-            return false;
-        host = (struct str){host.at + 1, host.length - 1};
+        host = str_skip(host, 1);
         origin->host.length++;
-        if (!rest.at || (rest.length && *rest.at != ':')) /* what is behind the bracket */
+        if (origin->subdomains || !rest.at || (rest.length && *rest.at != ':'))
             return false;
-        rest = rest.length ? (struct str){rest.at + 1, rest.length - 1} : (struct str){0};
+        rest = rest.length ? str_skip(rest, 1) : (struct str){0};
     }
     if (str_equal_nocase(origin->scheme, STR("http")))
         origin->port = 80;

@@ -48,13 +48,10 @@ static bool log_is_hidden(unsigned code)
 /* Appends the bytes of one character as \xHH each, or in JSON its code as \uHHHH. */
 static void log_escape(struct buf *line, struct str bytes, unsigned code, bool json)
 {
-    char escaped[7];
-
-    for (size_t i = 0; i < (json ? 1 : bytes.length); i++) {
-        snprintf(escaped, sizeof escaped, json ? "\\u%04x" : "\\x%02x",
-                 json ? code & 0xffff : (unsigned char)bytes.at[i] & 0xffu);
-        buf_append(line, str_from(escaped));
-    }
+    if (json)
+        buf_print(line, "\\u%04x", code & 0xffff);
+    for (size_t i = 0; !json && i < bytes.length; i++)
+        buf_print(line, "\\x%02x", (unsigned char)bytes.at[i] & 0xffu);
 }
 
 /* Appends the character of more than one byte that valid UTF-8 begins with; returns its length. */
@@ -110,15 +107,12 @@ static void log_append_time(struct buf *line)
     struct timespec now;
     struct tm utc;
     char text[40];
-    size_t length;
 
     clock_gettime(CLOCK_REALTIME, &now);
     if (!gmtime_r(&now.tv_sec, &utc))
         return;
-    length = strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S.", &utc);
-    length += (size_t)snprintf(text + length, sizeof text - length, "%03dZ",
-                               (int)(now.tv_nsec / 1000000));
-    buf_append(line, (struct str){text, length});
+    strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &utc);
+    buf_print(line, "%s.%03dZ", text, (int)(now.tv_nsec / 1000000));
 }
 
 /* Where a text must end, so that the fields behind it fit into the line. */
@@ -182,21 +176,20 @@ static bool log_put(const struct log *log, enum log_level level, const char *mes
     struct log_state none = {0}, *state = log->state ? log->state : &none;
     char bytes[LOG_LINE_MAX];
     struct buf line = BUF_INIT(bytes);
-    size_t skip = !state->torn, left;
+    size_t count;
 
-    buf_append(&line, STR("\n"));
+    if (state->torn)
+        buf_append(&line, STR("\n"));
     log_compose(log, &line, level, message, fields);
-    if (line.failed) {
-        state->error = EMSGSIZE;
-        return false;
+    errno = EMSGSIZE;
+    count = line.failed ? 0 : log_push(fileno(log->file ? log->file : stderr), str_of(&line));
+    if (count && count == line.length) {
+        state->torn = false;
+        return true;
     }
-    left = line.length - skip;
-    left -= log_push(fileno(log->file ? log->file : stderr), (struct str){bytes + skip, left});
-    if (left)
-        state->error = errno;
-    if (left < line.length - skip)
-        state->torn = left > 0;
-    return !left;
+    state->error = errno;
+    state->torn = state->torn || count;
+    return false;
 }
 
 bool log_catch_up(const struct log *log)

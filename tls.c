@@ -107,17 +107,12 @@ static int tls_find_disorder(SSL_CTX *ssl)
 
 static bool tls_load(SSL_CTX *ssl, const char *cert, const char *key, char *error, size_t size)
 {
-    const char *file = cert;
-    bool good = SSL_CTX_use_certificate_chain_file(ssl, cert) == 1;
+    bool has_cert = SSL_CTX_use_certificate_chain_file(ssl, cert) == 1;
     int wrong;
 
-    if (good) {
-        file = key;
-        good = SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) == 1 &&
-               SSL_CTX_check_private_key(ssl) == 1;
-    }
-    if (!good) {
-        snprintf(error, size, "%s: %s", file, tls_first_reason());
+    if (!has_cert || SSL_CTX_use_PrivateKey_file(ssl, key, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(ssl) != 1) {
+        snprintf(error, size, "%s: %s", has_cert ? key : cert, tls_first_reason());
         return false;
     }
     wrong = tls_find_disorder(ssl);
@@ -219,6 +214,8 @@ struct tls *tls_open(const struct tls_context *context, int fd)
 /* What it means that a call read or wrote nothing. */
 static enum tls_status tls_explain(struct tls *tls)
 {
+    const char *reason;
+
     switch (SSL_get_error(tls->ssl, 0)) {
     case SSL_ERROR_WANT_READ:
         return TLS_WANTS_READ;
@@ -227,14 +224,14 @@ static enum tls_status tls_explain(struct tls *tls)
     case SSL_ERROR_ZERO_RETURN:
         return TLS_ENDED;
     case SSL_ERROR_SYSCALL:
-        if (!tls->reason)
-            tls->reason = errno ? strerror(errno) : "closed without notice";
-        return TLS_ENDED;
+        reason = errno ? strerror(errno) : "closed without notice";
+        break;
     default:
-        if (!tls->reason)
-            tls->reason = tls_first_reason();
-        return ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP : TLS_ENDED;
+        reason = tls_first_reason();
     }
+    if (!tls->reason)
+        tls->reason = reason;
+    return ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST ? TLS_PLAIN_HTTP : TLS_ENDED;
 }
 
 enum tls_status tls_read(struct tls *tls, char *at, size_t size, size_t *count)
@@ -254,16 +251,6 @@ enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t
         status = tls_explain(tls);
     tls->pending = status == TLS_DONE ? 0 : length;
     return status;
-}
-
-size_t tls_pending(const struct tls *tls)
-{
-    return tls->pending;
-}
-
-const char *tls_reason(const struct tls *tls)
-{
-    return tls->reason;
 }
 
 void tls_finish(struct tls *tls)

@@ -19,11 +19,11 @@ struct tls_context {
     int64_t renewed_at;     /* unix time of the present ticket key */
 };
 
-/* One connection. For tls.c and cluster_crypto.c alone. */
+/* One connection; others only read. */
 struct tls {
     struct ssl_st *ssl; /* OpenSSL's SSL; its application data is this struct */
-    const char *reason;
-    size_t pending;
+    const char *reason; /* why it ended, as OpenSSL says it; NULL if the peer closed it properly */
+    size_t pending; /* bytes given to tls_write, counted once the socket has taken their record */
 };
 
 /* Loads a chain of certificates, the server's own first, and its private key, both PEM. NULL:
@@ -55,7 +55,7 @@ enum tls_status {
     TLS_WANTS_READ,  /* come again once the socket is readable, */
     TLS_WANTS_WRITE, /* or writable */
     TLS_PLAIN_HTTP,  /* the peer's first bytes are a plain HTTP request; nothing has been sent */
-    TLS_ENDED        /* closed by the peer, or failed: see tls_reason */
+    TLS_ENDED        /* closed by the peer, or failed: see `reason` */
 };
 
 /* Reads at most one record's content. With size for TLS_RECORD_MAX bytes nothing is left behind
@@ -63,14 +63,8 @@ enum tls_status {
 enum tls_status tls_read(struct tls *tls, char *at, size_t size, size_t *count);
 
 /* Writes up to TLS_RECORD_MAX bytes as one record. If the socket did not take it, the next call
- * must begin with the same bytes, at any address: see tls_pending. */
+ * must begin with the same bytes, at any address: see `pending`. */
 enum tls_status tls_write(struct tls *tls, const char *at, size_t length, size_t *count);
-
-/* Bytes that were given to tls_write and are counted once the socket has taken their record. */
-size_t tls_pending(const struct tls *tls);
-
-/* Why the connection ended, as OpenSSL says it; NULL if the peer closed it properly. */
-const char *tls_reason(const struct tls *tls);
 
 /* Sends close_notify, unless the connection has failed. */
 void tls_finish(struct tls *tls);

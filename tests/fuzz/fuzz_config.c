@@ -1,6 +1,5 @@
-/* fuzz_config.c - config.c and origin.c: what it accepts is within the bounds that config.ini
- * documents and comes back when it is written as INI again; what it refuses is told in the room
- * given. */
+/* fuzz_config.c - config.c and host.c: what they accept is within the limits that config.ini
+ * documents, and is the same when it is written as INI again; an error fits into the size given. */
 #include "config.h"
 #include "host.h"
 
@@ -10,9 +9,8 @@
 
 /* How a value is written. */
 enum form {
-    FORM_TEXT,    /* char[max], at least `min` bytes long unless empty */
-    FORM_BOOLEAN, /* as below, a number from min to max */
-    FORM_NUMBER,
+    FORM_TEXT,   /* char[max], at least `min` bytes long unless empty */
+    FORM_NUMBER, /* as those below, from min to max */
     FORM_MILLISECONDS,
     FORM_WORD, /* one of `words` */
     FORM_REGISTER,
@@ -28,32 +26,24 @@ struct entry {
 };
 
 #define AT(member) offsetof(struct config, member)
+#define ENTRY(section, name, form, member, min, max, ...)                                          \
+    {                                                                                              \
+        section, name, form, AT(member), min, max,                                                 \
+        {                                                                                          \
+            __VA_ARGS__                                                                            \
+        }                                                                                          \
+    }
 #define TEXT(section, name, member)                                                                \
-    {                                                                                              \
-        section, name, FORM_TEXT, AT(member), 0, sizeof(((struct config *)0)->member),             \
-        {                                                                                          \
-            NULL                                                                                   \
-        }                                                                                          \
-    }
+    ENTRY(section, name, FORM_TEXT, member, 0, sizeof(((struct config *)0)->member), NULL)
 #define NUMBER(section, name, member, min, max)                                                    \
-    {                                                                                              \
-        section, name, FORM_NUMBER, AT(member), min, max,                                          \
-        {                                                                                          \
-            NULL                                                                                   \
-        }                                                                                          \
-    }
+    ENTRY(section, name, FORM_NUMBER, member, min, max, NULL)
 #define SECONDS(section, name, member, min, max)                                                   \
-    {                                                                                              \
-        section, name, FORM_MILLISECONDS, AT(member), min, (max)*1000,                             \
-        {                                                                                          \
-            NULL                                                                                   \
-        }                                                                                          \
-    }
+    ENTRY(section, name, FORM_MILLISECONDS, member, min, (max)*1000, NULL)
 
 static const struct entry entries[] = {
     TEXT("common", "host", host),
     NUMBER("common", "port", port, 1, 65535),
-    {"common", "cluster", FORM_BOOLEAN, AT(cluster), 0, 1, {"false", "true"}},
+    {"common", "cluster", FORM_WORD, AT(cluster), 0, 1, {"false", "true"}},
     TEXT("common", "crypto_key", crypto_key),
     TEXT("common", "crypto_key_accepted", crypto_key_accepted),
     TEXT("common", "data_dir", data_dir),
@@ -85,7 +75,7 @@ static const struct entry entries[] = {
     TEXT("tls", "cert", tls_cert),
     TEXT("tls", "key", tls_key),
     {"admin", "listen", FORM_ADMIN, AT(admin_port), 0, 65535, {NULL}},
-    {"console", "enabled", FORM_BOOLEAN, AT(console), 0, 1, {"false", "true"}},
+    {"console", "enabled", FORM_WORD, AT(console), 0, 1, {"false", "true"}},
     TEXT("redis", "host", redis_host),
     NUMBER("redis", "port", redis_port, 1, 65535),
     TEXT("redis", "password", redis_password),
@@ -114,8 +104,6 @@ static uint64_t number_of(const struct config *config, const struct entry *entry
     uint64_t number;
     unsigned word;
 
-    if (entry->form == FORM_BOOLEAN)
-        return *(const bool *)text_of(config, entry);
     memcpy(&word, text_of(config, entry), sizeof word);
     if (entry->form == FORM_WORD || entry->form == FORM_REGISTER)
         return word;
@@ -258,7 +246,7 @@ static uint64_t line_of(const char *error)
     return number;
 }
 
-/* A refusal names a line of the text, and is the same one, if cut, in less room. */
+/* An error names a line of the text, and is the same, cut, in a smaller size. */
 static void require_error(struct str text, const char *error)
 {
     static struct config config;
@@ -268,14 +256,14 @@ static void require_error(struct str text, const char *error)
     for (size_t i = 0; i < text.length; i++)
         lines += text.at[i] == '\n';
     REQUIRE(line >= 1 && line <= lines);
-    for (size_t room = 1; room <= length; room += 1 + length / 3) {
-        char *little = malloc(room);
+    for (size_t size = 1; size <= length; size += 1 + length / 3) {
+        char *little = malloc(size);
 
         if (!little)
             abort();
         config_defaults(&config);
-        REQUIRE(!config_parse(&config, "f", text, little, room));
-        REQUIRE(strlen(little) == room - 1 && memcmp(little, error, room - 1) == 0);
+        REQUIRE(!config_parse(&config, "f", text, little, size));
+        REQUIRE(strlen(little) == size - 1 && memcmp(little, error, size - 1) == 0);
         free(little);
     }
 }

@@ -1,46 +1,36 @@
-/* test_config.c - tests what the configuration takes, what it refuses, and the words it does so in.
- */
+/* test_config.c - which values the configuration accepts, which it refuses, and its error texts. */
 #include "config.h"
-#include "host.h"
 #include "test.h"
 
-#include <arpa/inet.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #define NUMBER(member) offsetof(struct config, member)
+#define MIB 1048576ull
+#define ABOVE_0 "number of seconds above 0, up to "
+#define TO_10000000 "number from 0 to 10000000"
 
-/* Parses over the defaults, from memory of just the text's size, so that a step past its end is
- * seen by a sanitizer. Returns true, or false with the complaint in `error`. */
+/* Parses over the defaults, from memory of exactly the text's size. Returns true, or false with the
+ * error. */
 static bool parse(struct str text, struct config *config, char error[500])
 {
-    char *copy = malloc(text.length ? text.length : 1);
+    struct str copy = exact_copy(text);
     bool good;
 
-    if (!copy)
-        abort();
-    if (text.length)
-        memcpy(copy, text.at, text.length);
     config_defaults(config);
     error[0] = '\0';
-    good = config_parse(config, "f.ini", (struct str){copy, text.length}, error, 500);
-    free(copy);
+    good = config_parse(config, "f.ini", copy, error, 500);
+    free_copy(copy);
     return good;
 }
 
-/* "[section]\nkey = value\n", parsed. */
+/* Parses "[section]\nkey = value\n". */
 static bool parse_key(const char *section, const char *key, struct str value, struct config *config,
                       char error[500])
 {
     struct buf text = {0};
     bool good;
 
-    buf_append(&text, STR("["));
-    buf_append(&text, str_from(section));
-    buf_append(&text, STR("]\n"));
-    buf_append(&text, str_from(key));
-    buf_append(&text, STR(" = "));
+    buf_print(&text, "[%s]\n%s = ", section, key);
     buf_append(&text, value);
     buf_append(&text, STR("\n"));
     good = parse(str_of(&text), config, error);
@@ -71,6 +61,25 @@ static void check_refused(struct str text, const char *complaint)
 
     if (!CHECK(!parse(text, &config, error)) || !CHECK(strcmp(error, complaint) == 0))
         printf("  %s\n  instead of: %s\n", error, complaint);
+}
+
+/* Puts each entry of a list separated by '|' between `before` and `behind`; the error must be
+ * `complaint` and the entry. */
+static void check_each_refused(const char *section, const char *key, const char *list,
+                               const char *before, const char *behind, const char *complaint)
+{
+    struct str rest = str_from(list);
+
+    while (rest.at) {
+        struct str entry = str_cut(&rest, '|');
+        char text[300], expected[400];
+
+        snprintf(text, sizeof text, "[%s]\n%s = %s%.*s%s", section, key, before, (int)entry.length,
+                 entry.at, behind);
+        snprintf(expected, sizeof expected, "f.ini:2: %s%.*s", complaint, (int)entry.length,
+                 entry.at);
+        check_refused(str_from(text), expected);
+    }
 }
 
 static void check_defaults(const struct config *config)
@@ -119,62 +128,16 @@ static void defaults_are_those_of_the_contract(void)
     check_defaults(&config);
 }
 
-static void every_key_is_read(void)
+/* The same names in other sections are other keys. */
+static void keys_of_other_sections_are_other_keys(void)
 {
     struct config config;
 
-    check_good(STR("[common]\nhost = ::1\nport = 9000\ncluster = true\n"
-                   "crypto_key = 0123456789abcdef\ndata_dir = /var/lib/wspush\nuser = nobody\n"
-                   "drain = 0.5\n"
-                   "[auth]\ntoken_ttl = 60\nregister = key:S3cret: with spaces\n"
-                   "[websocket]\nping = 30\npong_timeout = 7\nmax_message = 16 KiB\n"
-                   "send_queue = 2 MiB\nallowed_origins = https://a.example https://b.example\n"),
+    check_good(STR("[redis]\nhost = r\nport = 1\n[rabbitmq]\nhost = q\nport = 2\nuser = u\n"),
                &config);
-    CHECK(strcmp(config.host, "::1") == 0 && config.port == 9000 && config.cluster);
-    CHECK(strcmp(config.crypto_key, "0123456789abcdef") == 0);
-    CHECK(strcmp(config.data_dir, "/var/lib/wspush") == 0 && strcmp(config.user, "nobody") == 0);
-    CHECK(config.drain == 500 && config.token_ttl == 60 && config.registration == REGISTER_KEY);
-    CHECK(strcmp(config.register_key, "S3cret: with spaces") == 0);
-    CHECK(config.ping == 30000 && config.pong_timeout == 7000 && config.max_message == 16384);
-    CHECK(config.send_queue == 2097152);
-    CHECK(strcmp(config.allowed_origins, "https://a.example https://b.example") == 0);
-
-    check_good(STR("[limits]\nmax_connections = 500\nmax_per_ip = 20\nmax_body = 64 KiB\n"
-                   "max_head = 4096\nhead_timeout = 3\nidle_timeout = 600\napi_rate = 100\n"
-                   "[notice]\nscope = system\n"
-                   "[log]\nlevel = warn\nfile = /var/log/wspush.log\nformat = json\n"),
-               &config);
-    CHECK(config.max_connections == 500 && config.max_per_ip == 20 && config.max_body == 65536);
-    CHECK(config.max_head == 4096 && config.head_timeout == 3000 && config.idle_timeout == 600000);
-    CHECK(config.api_rate == 100 && config.scope == NOTICE_SYSTEM);
-    CHECK(config.log_level == LOG_WARN && config.log_format == LOG_FORMAT_JSON);
-    CHECK(strcmp(config.log_file, "/var/log/wspush.log") == 0);
-}
-
-static void every_key_of_a_cluster_is_read(void)
-{
-    struct config config;
-
-    check_good(STR("[redis]\nhost = redis.example\nport = 6380\npassword = p # q\ndb = 7\n"
-                   "prefix = other:\n"
-                   "[rabbitmq]\nhost = rabbit.example\nport = 5673\nuser = u\npassword = s=c\n"
-                   "vhost = /v\nexchange = e.x\n"
-                   "[cluster]\nadvertise = 10.1.2.3\nrpc_port = 9800\nnode_ttl = 2.5\n"
-                   "rpc_timeout = 1500\n"),
-               &config);
-    CHECK(strcmp(config.redis_host, "redis.example") == 0 && config.redis_port == 6380);
-    CHECK(strcmp(config.redis_password, "p") == 0 && config.redis_db == 7);
-    CHECK(strcmp(config.redis_prefix, "other:") == 0);
-    CHECK(strcmp(config.rabbitmq_host, "rabbit.example") == 0 && config.rabbitmq_port == 5673);
-    CHECK(strcmp(config.rabbitmq_user, "u") == 0 && strcmp(config.rabbitmq_password, "s=c") == 0);
-    CHECK(strcmp(config.rabbitmq_vhost, "/v") == 0);
-    CHECK(strcmp(config.rabbitmq_exchange, "e.x") == 0);
-    CHECK(strcmp(config.advertise, "10.1.2.3") == 0 && config.rpc_port == 9800);
-    CHECK(config.node_ttl == 2500 && config.rpc_timeout == 1500);
-    /* the same names in other sections are other keys */
     CHECK(config.port == 7800 && strcmp(config.host, "0.0.0.0") == 0 && config.user[0] == '\0');
-    check_good(STR("[common]\nhost = h\nport = 1\nuser = n\n"), &config);
-    CHECK(strcmp(config.redis_host, "127.0.0.1") == 0 && config.rabbitmq_port == 5672);
+    CHECK(strcmp(config.redis_host, "r") == 0 && config.redis_port == 1);
+    CHECK(strcmp(config.rabbitmq_host, "q") == 0 && config.rabbitmq_port == 2);
 }
 
 static void admin_listens_at_an_address(void)
@@ -187,40 +150,17 @@ static void admin_listens_at_an_address(void)
                 {STR_INIT("[admin]\nlisten = [::1]:7801"), "::1", 7801},
                 {STR_INIT("[admin]\nlisten = localhost:65535"), "localhost", 65535},
                 {STR_INIT("[admin]\nlisten ="), "", 0}};
-    static const char *const bad[] = {"7801",  ":7801",    "127.0.0.1", "127.0.0.1:", "a:65536",
-                                      "a:0",   "::1:7801", "a:-1",      "[]:80",      "[::1]",
-                                      "a: 80", "off",      "a:80,b:80"};
-    char room[300], text[320];
     struct config config;
 
-    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+    for (size_t i = 0; i < COUNT(good); i++) {
         check_good(good[i].value, &config);
         CHECK(strcmp(config.admin_host, good[i].host) == 0 && config.admin_port == good[i].port);
     }
-    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        snprintf(text, sizeof text, "[admin]\nlisten = %s", bad[i]);
-        snprintf(room, sizeof room,
-                 "f.ini:2: listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not %s", bad[i]);
-        check_refused(str_from(text), room);
-    }
-    check_good(STR("[console]\nenabled = false"), &config);
-    CHECK(!config.console);
-}
-
-/* A key belongs to its section. */
-static void keys_of_a_cluster_have_their_section(void)
-{
-    check_refused(STR("[redis]\nexchange = e"),
-                  "f.ini:2: unknown key: exchange; it belongs to [rabbitmq]");
-    check_refused(STR("[redis]\nuser = e"), "f.ini:2: unknown key: user; it belongs to [common]");
-    check_refused(STR("[rabbitmq]\ndb = 1"), "f.ini:2: unknown key: db; it belongs to [redis]");
-    check_refused(STR("[cluster]\nport = 1"), "f.ini:2: unknown key: port; it belongs to [common]");
-    check_refused(STR("[cluster]\ncluster = true"),
-                  "f.ini:2: unknown key: cluster; it belongs to [common]");
-    check_refused(STR("[common]\nrpc_port = 1"),
-                  "f.ini:2: unknown key: rpc_port; it belongs to [cluster]");
-    check_refused(STR("[redis]\nport = 1\n[rabbitmq]\nport = 1\n[redis]\nport = 2"),
-                  "f.ini:6: this key was given before: port");
+    check_each_refused(
+        "admin", "listen",
+        "7801|:7801|127.0.0.1|127.0.0.1:|a:65536|a:0|::1:7801|a:-1|[]:80|[::1]|a: 80|"
+        "off|a:80,b:80",
+        "", "", "listen must be ADDRESS:PORT, such as 127.0.0.1:7801, not ");
 }
 
 /* What the keys before did not say stays what it was. */
@@ -238,77 +178,47 @@ static void parsing_goes_over_what_is_there(void)
     CHECK(config.user[0] == '\0' && config.port == 2);
 }
 
-#define UNITS ", in bytes or with KiB, MiB or GiB, not "
-
-/* A number's key; the least and greatest value it takes, as written and as kept; the nearest ones
- * that it does not take; and how the complaint goes on. */
+/* A number's key, its least and greatest value as kept, and how the error names them. */
 static const struct {
     const char *section, *key;
     size_t offset;
-    const char *least, *greatest;
-    uint64_t least_kept, greatest_kept;
-    const char *below, *above, *complaint;
+    uint64_t least, greatest;
+    const char *range;
 } numbers[] = {
-    {"common", "port", NUMBER(port), "1", "65535", 1, 65535, "0", "65536",
-     "must be a number from 1 to 65535, not "},
-    {"common", "drain", NUMBER(drain), "0", "3600", 0, 3600000, "-1", "3600.001",
-     "must be a number of seconds from 0 to 3600, not "},
-    {"common", "drain_wait", NUMBER(drain_wait), "0", "3600", 0, 3600000, "-1", "3601",
-     "must be a number of seconds from 0 to 3600, not "},
-    {"auth", "token_ttl", NUMBER(token_ttl), "1", "315360000", 1, 315360000, "0", "315360001",
-     "must be a number from 1 to 315360000, not "},
-    {"websocket", "ping", NUMBER(ping), "0.001", "86400", 1, 86400000, "0", "86400.001",
-     "must be a number of seconds above 0, up to 86400, not "},
-    {"websocket", "pong_timeout", NUMBER(pong_timeout), "0.001", "86400", 1, 86400000, "0.000",
-     "86401", "must be a number of seconds above 0, up to 86400, not "},
-    {"websocket", "max_message", NUMBER(max_message), "4", "67108864", 4, 67108864, "3", "67108865",
-     "must be a size from 4 bytes to 64 MiB" UNITS},
-    {"websocket", "send_queue", NUMBER(send_queue), "1024", "1073741824", 1024, 1073741824, "1023",
-     "1073741825", "must be a size from 1 KiB to 1 GiB" UNITS},
-    {"limits", "max_connections", NUMBER(max_connections), "0", "10000000", 0, 10000000, "-1",
-     "10000001", "must be a number from 0 to 10000000, not "},
-    {"limits", "max_per_ip", NUMBER(max_per_ip), "0", "10000000", 0, 10000000, "-1", "10000001",
-     "must be a number from 0 to 10000000, not "},
-    {"limits", "max_body", NUMBER(max_body), "256", "268435456", 256, 268435456, "255", "268435457",
-     "must be a size from 256 bytes to 256 MiB" UNITS},
-    {"limits", "max_head", NUMBER(max_head), "256", "1048576", 256, 1048576, "255", "1048577",
-     "must be a size from 256 bytes to 1 MiB" UNITS},
-    {"limits", "max_buffered", NUMBER(max_buffered), "1048576", "1099511627776", 1048576,
-     1099511627776, "1048575", "1025 GiB", "must be a size from 1 MiB to 1024 GiB" UNITS},
-    {"limits", "max_groups", NUMBER(max_groups), "1", "10000000", 1, 10000000, "0", "10000001",
-     "must be a number from 1 to 10000000, not "},
-    {"notice", "max_members", NUMBER(max_members), "0", "10000000", 0, 10000000, "-1", "10000001",
-     "must be a number from 0 to 10000000, not "},
-    {"limits", "head_timeout", NUMBER(head_timeout), "0.001", "86400", 1, 86400000, "0.0",
-     "99999999999999999999", "must be a number of seconds above 0, up to 86400, not "},
-    {"limits", "idle_timeout", NUMBER(idle_timeout), "0.001", "86400", 1, 86400000, "0", "86400.9",
-     "must be a number of seconds above 0, up to 86400, not "},
-    {"limits", "api_rate", NUMBER(api_rate), "0", "10000000", 0, 10000000, "-1", "10000001",
-     "must be a number from 0 to 10000000, not "},
-    {"redis", "port", NUMBER(redis_port), "1", "65535", 1, 65535, "0", "65536",
-     "must be a number from 1 to 65535, not "},
-    {"redis", "db", NUMBER(redis_db), "0", "1000000", 0, 1000000, "-1", "1000001",
-     "must be a number from 0 to 1000000, not "},
-    {"rabbitmq", "port", NUMBER(rabbitmq_port), "1", "65535", 1, 65535, "0", "65536",
-     "must be a number from 1 to 65535, not "},
-    {"cluster", "rpc_port", NUMBER(rpc_port), "0", "65535", 0, 65535, "-1", "65536",
-     "must be a number from 0 to 65535, not "},
-    {"cluster", "node_ttl", NUMBER(node_ttl), "0.001", "3600", 1, 3600000, "0", "3600.001",
-     "must be a number of seconds above 0, up to 3600, not "},
-    {"cluster", "rpc_timeout", NUMBER(rpc_timeout), "10", "2900", 10, 2900, "9", "2901",
-     "must be a number from 10 to 2900, not "},
+    {"common", "port", NUMBER(port), 1, 65535, "number from 1 to 65535"},
+    {"common", "drain", NUMBER(drain), 0, 3600000, "number of seconds from 0 to 3600"},
+    {"common", "drain_wait", NUMBER(drain_wait), 0, 3600000, "number of seconds from 0 to 3600"},
+    {"auth", "token_ttl", NUMBER(token_ttl), 1, 315360000, "number from 1 to 315360000"},
+    {"websocket", "ping", NUMBER(ping), 1, 86400000, ABOVE_0 "86400"},
+    {"websocket", "pong_timeout", NUMBER(pong_timeout), 1, 86400000, ABOVE_0 "86400"},
+    {"websocket", "max_message", NUMBER(max_message), 4, 64 * MIB, "size from 4 bytes to 64 MiB"},
+    {"websocket", "send_queue", NUMBER(send_queue), 1024, 1024 * MIB, "size from 1 KiB to 1 GiB"},
+    {"limits", "max_connections", NUMBER(max_connections), 0, 10000000, TO_10000000},
+    {"limits", "max_per_ip", NUMBER(max_per_ip), 0, 10000000, TO_10000000},
+    {"limits", "max_body", NUMBER(max_body), 256, 256 * MIB, "size from 256 bytes to 256 MiB"},
+    {"limits", "max_head", NUMBER(max_head), 256, MIB, "size from 256 bytes to 1 MiB"},
+    {"limits", "max_buffered", NUMBER(max_buffered), MIB, MIB *MIB, "size from 1 MiB to 1024 GiB"},
+    {"limits", "max_groups", NUMBER(max_groups), 1, 10000000, "number from 1 to 10000000"},
+    {"notice", "max_members", NUMBER(max_members), 0, 10000000, TO_10000000},
+    {"limits", "head_timeout", NUMBER(head_timeout), 1, 86400000, ABOVE_0 "86400"},
+    {"limits", "idle_timeout", NUMBER(idle_timeout), 1, 86400000, ABOVE_0 "86400"},
+    {"limits", "api_rate", NUMBER(api_rate), 0, 10000000, TO_10000000},
+    {"redis", "port", NUMBER(redis_port), 1, 65535, "number from 1 to 65535"},
+    {"redis", "db", NUMBER(redis_db), 0, 1000000, "number from 0 to 1000000"},
+    {"rabbitmq", "port", NUMBER(rabbitmq_port), 1, 65535, "number from 1 to 65535"},
+    {"cluster", "rpc_port", NUMBER(rpc_port), 0, 65535, "number from 0 to 65535"},
+    {"cluster", "node_ttl", NUMBER(node_ttl), 1, 3600000, ABOVE_0 "3600"},
+    {"cluster", "rpc_timeout", NUMBER(rpc_timeout), 10, 2900, "number from 10 to 2900"},
 };
 
-static void check_number_refused(size_t i, const char *value)
+static void check_number_refused(size_t i, const char *list)
 {
-    struct config config;
-    char error[500], expected[300];
+    char complaint[200];
 
-    snprintf(expected, sizeof expected, "f.ini:2: %s %s%s", numbers[i].key, numbers[i].complaint,
-             value);
-    if (!CHECK(!parse_key(numbers[i].section, numbers[i].key, str_from(value), &config, error)) ||
-        !CHECK(strcmp(error, expected) == 0))
-        printf("  %s\n  instead of: %s\n", error, expected);
+    snprintf(complaint, sizeof complaint, "%s must be a %s%s, not ", numbers[i].key,
+             numbers[i].range,
+             numbers[i].range[0] == 's' ? ", in bytes or with KiB, MiB or GiB" : "");
+    check_each_refused(numbers[i].section, numbers[i].key, list, "", "", complaint);
 }
 
 static void check_number(size_t i, const char *value, uint64_t kept)
@@ -321,46 +231,38 @@ static void check_number(size_t i, const char *value, uint64_t kept)
         printf("  %s = %s: %s\n", numbers[i].key, value, error);
 }
 
+static void write_number(size_t i, uint64_t kept, char text[32])
+{
+    if (strstr(numbers[i].range, "seconds"))
+        snprintf(text, 32, "%u.%03u", (unsigned)(kept / 1000), (unsigned)(kept % 1000));
+    else
+        snprintf(text, 32, "%llu", (unsigned long long)kept);
+}
+
 static void numbers_keep_their_range(void)
 {
+    char text[32];
+
     for (size_t i = 0; i < COUNT(numbers); i++) {
-        check_number(i, numbers[i].least, numbers[i].least_kept);
-        check_number(i, numbers[i].greatest, numbers[i].greatest_kept);
-        check_number_refused(i, numbers[i].below);
-        check_number_refused(i, numbers[i].above);
+        write_number(i, numbers[i].least, text);
+        check_number(i, text, numbers[i].least);
+        write_number(i, numbers[i].greatest, text);
+        check_number(i, text, numbers[i].greatest);
+        write_number(i, numbers[i].greatest + 1, text);
+        check_number_refused(i, text);
+        if (numbers[i].least)
+            write_number(i, numbers[i].least - 1, text);
+        check_number_refused(i, numbers[i].least ? text : "-1");
     }
 }
 
 static void what_is_no_number_is_refused(void)
 {
-    static const char *const values[] = {
-        "",
-        "x",
-        "-1",
-        "+1",
-        "1 0",
-        "0x10",
-        "1e3",
-        "1k",
-        "1 KB",
-        "1s",
-        "1,5",
-        "1.2.3",
-        ".",
-        ".5",
-        "5.",
-        "1.0005",
-        "one",
-        "1 ms",
-        "true",
-        "1 -",
-        "18446744073709551617",
-        "99999999999999999999999999",
-    };
-
     for (size_t i = 0; i < COUNT(numbers); i++)
-        for (size_t j = 0; j < COUNT(values); j++)
-            check_number_refused(i, values[j]);
+        check_number_refused(i,
+                             "|x|-1|+1|1 0|0x10|1e3|1k|1 KB|1s|1,5|1.2.3|.|.5|5.|1.0005|one|1 ms|"
+                             "true|1 -|99999999999999999999|18446744073709551617|"
+                             "99999999999999999999999999");
 }
 
 /* Which entry of `numbers` a key has. */
@@ -404,30 +306,14 @@ static void sizes_have_units(void)
         {"send_queue", "1024 MiB", 1073741824}, {"send_queue", "1 GiB", 1073741824},
         {"max_buffered", "2gib", 2147483648},
     };
-    /* what was written is said, and not the part of it that is no number */
-    static const char *const bad[] = {"KiB",
-                                      "MiB",
-                                      "GiB",
-                                      "257 MiB",
-                                      "300 MiB",
-                                      "0 MiB",
-                                      "1.5 MiB",
-                                      "-1 KiB",
-                                      "x MiB",
-                                      "1 KiB KiB",
-                                      "1 GiB",
-                                      "1 MB",
-                                      "1 GB",
-                                      "1 Mi B",
-                                      "1M",
-                                      "18014398509481985 KiB",
-                                      "17592186044417 MiB",
-                                      "17179869185 GiB"};
 
     for (size_t i = 0; i < COUNT(good); i++)
         check_number(number_of(good[i].key), good[i].value, good[i].kept);
-    for (size_t i = 0; i < COUNT(bad); i++)
-        check_number_refused(number_of("max_body"), bad[i]);
+    check_number_refused(
+        number_of("max_body"),
+        "KiB|MiB|GiB|257 MiB|300 MiB|0 MiB|1.5 MiB|-1 KiB|x MiB|1 KiB KiB|1 GiB|1 MB|"
+        "1 GB|1 Mi B|1M|18014398509481985 KiB|17592186044417 MiB|17179869185 GiB");
+    check_number_refused(number_of("max_buffered"), "1025 GiB");
     check_number_refused(number_of("port"), "1 KiB");
     check_number_refused(number_of("api_rate"), "1 KiB");
     check_number_refused(number_of("ping"), "1 KiB");
@@ -494,29 +380,19 @@ static void texts_fit_or_are_refused(void)
 
 static void words_are_chosen_from(void)
 {
-    static const struct {
-        const char *text, *complaint;
-    } cases[] = {
-        {"[common]\ncluster = yes", "f.ini:2: cluster must be one of: false true; not yes"},
-        {"[common]\ncluster = 1", "f.ini:2: cluster must be one of: false true; not 1"},
-        {"[common]\ncluster =", "f.ini:2: cluster must be one of: false true; not "},
-        {"[common]\ncluster = false true",
-         "f.ini:2: cluster must be one of: false true; not false true"},
-        {"[notice]\nscope = none", "f.ini:2: scope must be one of: group system off; not none"},
-        {"[notice]\nscope = groups", "f.ini:2: scope must be one of: group system off; not groups"},
-        {"[log]\nlevel = warning",
-         "f.ini:2: level must be one of: debug info warn error; not warning"},
-        {"[log]\nlevel = 1", "f.ini:2: level must be one of: debug info warn error; not 1"},
-        {"[log]\nformat = xml", "f.ini:2: format must be one of: text json; not xml"},
-        {"[log]\nformat = tex", "f.ini:2: format must be one of: text json; not tex"},
-    };
     static const char *const scopes[] = {"group", "SYSTEM", "Off"};
     static const char *const levels[] = {"debug", "info", "warn", "error"};
     struct config config;
     char error[500];
 
-    for (size_t i = 0; i < COUNT(cases); i++)
-        check_refused(str_from(cases[i].text), cases[i].complaint);
+    check_each_refused("common", "cluster", "yes|1||false true", "", "",
+                       "cluster must be one of: false true; not ");
+    check_each_refused("notice", "scope", "none|groups", "", "",
+                       "scope must be one of: group system off; not ");
+    check_each_refused("log", "level", "warning|1", "", "",
+                       "level must be one of: debug info warn error; not ");
+    check_each_refused("log", "format", "xml|tex", "", "",
+                       "format must be one of: text json; not ");
     for (unsigned i = 0; i < 3; i++)
         CHECK(parse_key("notice", "scope", str_from(scopes[i]), &config, error) &&
               (unsigned)config.scope == i);
@@ -525,8 +401,12 @@ static void words_are_chosen_from(void)
               config.log_level == (enum log_level)i);
     CHECK(parse_key("log", "format", STR("TEXT"), &config, error) &&
           config.log_format == LOG_FORMAT_TEXT);
+    CHECK(parse_key("log", "format", STR("json"), &config, error) &&
+          config.log_format == LOG_FORMAT_JSON);
     CHECK(parse_key("common", "cluster", STR("True"), &config, error) && config.cluster);
     CHECK(parse_key("common", "cluster", STR("FALSE"), &config, error) && !config.cluster);
+    check_good(STR("[console]\nenabled = false"), &config);
+    CHECK(!config.console);
 }
 
 static void registration_is_open_closed_or_by_key(void)
@@ -559,23 +439,25 @@ static void registration_is_open_closed_or_by_key(void)
 /* No complaint repeats what could be a secret. */
 static void secrets_are_not_repeated(void)
 {
-    static const char *const keys[] = {"0", "0123456789abcde", "0123456789abcdefg",
-                                       "0123456789abcdef 0123456789abcdef"};
-    static const char *const registers[] = {"",        "key",          "key:",     "keys:hunter2",
-                                            "hunter2", "open hunter2", ":hunter2", "key hunter2"};
+    struct str keys = STR("0|0123456789abcde|0123456789abcdefg|0123456789abcdef 0123456789abcdef");
+    struct str registers = STR("|key|key:|keys:hunter2|hunter2|open hunter2|:hunter2|key hunter2");
     char text[700];
 
-    for (size_t i = 0; i < COUNT(keys); i++) {
-        snprintf(text, sizeof text, "[common]\ncrypto_key = %s", keys[i]);
+    while (keys.at) {
+        struct str key = str_cut(&keys, '|');
+
+        snprintf(text, sizeof text, "[common]\ncrypto_key = %.*s", (int)key.length, key.at);
         check_refused(str_from(text), "f.ini:2: crypto_key must have exactly 16 bytes");
-        snprintf(text, sizeof text, "[common]\ncrypto_key_accepted = %s", keys[i]);
-        check_refused(str_from(text), "f.ini:2: crypto_key_accepted must have exactly 16 bytes");
     }
-    for (size_t i = 0; i < COUNT(registers); i++) {
-        snprintf(text, sizeof text, "[auth]\nregister = %s", registers[i]);
+    while (registers.at) {
+        struct str value = str_cut(&registers, '|');
+
+        snprintf(text, sizeof text, "[auth]\nregister = %.*s", (int)value.length, value.at);
         check_refused(str_from(text),
                       "f.ini:2: register must be open, closed or key:SECRET (1 to 255 bytes)");
     }
+    check_refused(STR("[common]\ncrypto_key_accepted = 0"),
+                  "f.ini:2: crypto_key_accepted must have exactly 16 bytes");
     snprintf(text, sizeof text, "[auth]\nregister = key:%0256d", 0);
     check_refused(str_from(text),
                   "f.ini:2: register must be open, closed or key:SECRET (1 to 255 bytes)");
@@ -603,44 +485,74 @@ static void a_crypto_key_has_16_bytes(void)
           strcmp(config.crypto_key_accepted, "0123456789abcdef") == 0);
 }
 
-static void lines_are_told_by_number(void)
+/* An error has the line's number and short, printable text: the file may be any file, and a NUL in
+ * it must not cut a value short. */
+static void errors_name_the_line_and_what_is_wrong(void)
 {
     static const struct {
         struct str text;
-        const char *complaint;
+        const char *error;
     } cases[] = {
-        {STR_INIT("x"), "f.ini:1: key = value is expected"},
-        {STR_INIT("[common]\n\n# c\n ; c\nport"), "f.ini:5: key = value is expected"},
-        {STR_INIT("port = 1"), "f.ini:1: a [section] is expected before this key: port"},
-        {STR_INIT("\xef\xbb\xbf\nport = 1"),
-         "f.ini:2: a [section] is expected before this key: port"},
-        {STR_INIT("= 1"), "f.ini:1: a [section] is expected before this key: "},
-        {STR_INIT("[nothing]"), "f.ini:1: unknown section: nothing"},
-        {STR_INIT("[common]\r\n\r\n[]\r\n"), "f.ini:3: unknown section: "},
-        {STR_INIT("[com mon]"), "f.ini:1: unknown section: com mon; did you mean common?"},
-        {STR_INIT("[[common]]"), "f.ini:1: unknown section: [common]; did you mean common?"},
-        {STR_INIT("[common"), "f.ini:1: a section must end with ]"},
-        {STR_INIT("["), "f.ini:1: a section must end with ]"},
-        {STR_INIT("[common] port = 1"), "f.ini:1: a section must end with ]"},
-        {STR_INIT("[common]\nprot = 1"), "f.ini:2: unknown key: prot; did you mean port?"},
-        {STR_INIT("[common]\nports = 1"), "f.ini:2: unknown key: ports; did you mean port?"},
-        {STR_INIT("[common]\n= 1"), "f.ini:2: unknown key: "},
-        {STR_INIT("[common]\ncommon.port = 1"), "f.ini:2: unknown key: common.port"},
-        {STR_INIT("[auth]\nport = 1"), "f.ini:2: unknown key: port; it belongs to [common]"},
-        {STR_INIT("[common]\nport: 1"), "f.ini:2: key = value is expected"},
-        {STR_INIT("[common]\nport = 1\nPORT = 1"), "f.ini:3: this key was given before: PORT"},
+        {STR_INIT("x"), "1: key = value is expected"},
+        {STR_INIT("[common]\n\n# c\n ; c\nport"), "5: key = value is expected"},
+        {STR_INIT("[common]\nport: 1"), "2: key = value is expected"},
+        {STR_INIT("port = 1"), "1: a [section] is expected before this key: port"},
+        {STR_INIT("\xef\xbb\xbf\nport = 1"), "2: a [section] is expected before this key: port"},
+        {STR_INIT("= 1"), "1: a [section] is expected before this key: "},
+        {STR_INIT("[common"), "1: a section must end with ]"},
+        {STR_INIT("["), "1: a section must end with ]"},
+        {STR_INIT("[common] port = 1"), "1: a section must end with ]"},
+        {STR_INIT("[nothing]"), "1: unknown section: nothing"},
+        {STR_INIT("[common]\r\n\r\n[]\r\n"), "3: unknown section: "},
+        {STR_INIT("[com mon]"), "1: unknown section: com mon; did you mean common?"},
+        {STR_INIT("[[common]]"), "1: unknown section: [common]; did you mean common?"},
+        {STR_INIT("[WEBSOCKETS]"), "1: unknown section: WEBSOCKETS; did you mean websocket?"},
+        {STR_INIT("[rabbit]"), "1: unknown section: rabbit; did you mean rabbitmq?"},
+        {STR_INIT("[\x1b]"), "1: unknown section: ?"},
+        {STR_INIT("[common]\n= 1"), "2: unknown key: "},
+        {STR_INIT("[common]\ncommon.port = 1"), "2: unknown key: common.port"},
+        {STR_INIT("[common]\na\x1b[2J\x07\x7f\tb = 1"), "2: unknown key: a?[2J???b"},
+        {STR_INIT("[common]\n\xe4\xb8\xad = 1"), "2: unknown key: \xe4\xb8\xad"},
+        {STR_INIT("[common]\nports = 1"), "2: unknown key: ports; did you mean port?"},
+        {STR_INIT("[common]\nPrt = 1"), "2: unknown key: Prt; did you mean port?"},
+        {STR_INIT("[common]\ncrypto-key = 1"),
+         "2: unknown key: crypto-key; did you mean crypto_key?"},
+        {STR_INIT("[limits]\nmax_conections = 1"),
+         "2: unknown key: max_conections; did you mean max_connections?"},
+        {STR_INIT("[limits]\nmax_bodies = 1"), "2: unknown key: max_bodies"},
+        {STR_INIT("[redis]\nd = 1"), "2: unknown key: d; did you mean db?"},
+        {STR_INIT("[redis]\nx = 1"), "2: unknown key: x"},
+        {STR_INIT("[redis]\nno = 1"), "2: unknown key: no"},
+        {STR_INIT("[log]\nscope = off"), "2: unknown key: scope; it belongs to [notice]"},
+        {STR_INIT("[redis]\nuser = e"), "2: unknown key: user; it belongs to [common]"},
+        {STR_INIT("[common]\nrpc_port = 1"), "2: unknown key: rpc_port; it belongs to [cluster]"},
+        {STR_INIT("[common]\nport = 1\nPORT = 1"), "3: this key was given before: PORT"},
         {STR_INIT("[common]\nport=1\n[log]\n[Common]\nport=2"),
-         "f.ini:5: this key was given before: port"},
+         "5: this key was given before: port"},
         {STR_INIT("[common]\nport = x\nport = 1"),
-         "f.ini:2: port must be a number from 1 to 65535, not x"},
-        {STR_INIT("[common]\nport = = 1"),
-         "f.ini:2: port must be a number from 1 to 65535, not = 1"},
+         "2: port must be a number from 1 to 65535, not x"},
+        {STR_INIT("[common]\nport = = 1"), "2: port must be a number from 1 to 65535, not = 1"},
         {STR_INIT("[common]\nport = 1# no comment"),
-         "f.ini:2: port must be a number from 1 to 65535, not 1# no comment"},
+         "2: port must be a number from 1 to 65535, not 1# no comment"},
+        {STR_INIT("[common]\nport = \x1b"), "2: port must be a number from 1 to 65535, not ?"},
+        {STR_INIT("[common]\ncrypto_key = \0"
+                  "123456789abcdef"),
+         "2: NUL byte in the line"},
+        {STR_INIT("[auth]\nregister = key:a\0b"), "2: NUL byte in the line"},
+        {STR_INIT("\x7f"
+                  "ELF\0\0\0\0"),
+         "1: NUL byte in the line"},
     };
+    char text[3000] = "[common]\n", expected[200];
 
-    for (size_t i = 0; i < COUNT(cases); i++)
-        check_refused(cases[i].text, cases[i].complaint);
+    for (size_t i = 0; i < COUNT(cases); i++) {
+        snprintf(expected, sizeof expected, "f.ini:%s", cases[i].error);
+        check_refused(cases[i].text, expected);
+    }
+    memset(text + 9, 'k', 2900);
+    memcpy(text + 2909, " = 1", 5);
+    snprintf(expected, sizeof expected, "f.ini:2: unknown key: %.*s", 100, text + 9);
+    check_refused(str_from(text), expected);
 }
 
 /* The same settings, however they are written down. */
@@ -683,78 +595,41 @@ static void values_may_hold_the_marks_of_comments(void)
     CHECK(strcmp(config.data_dir, "#b") == 0 && strcmp(config.user, ";u") == 0);
 }
 
-/* It may be any file: a binary one must not write control bytes to a terminal, nor a NUL cut a
- * value short. */
-static void complaints_are_printable_and_short(void)
-{
-    char text[3000] = "[common]\n", expected[200];
-
-    check_refused(STR("[common]\na\x1b[2J\x07\x7f\tb = 1"), "f.ini:2: unknown key: a?[2J???b");
-    check_refused(STR("[\x1b]"), "f.ini:1: unknown section: ?");
-    check_refused(STR("[common]\nport = \x1b"),
-                  "f.ini:2: port must be a number from 1 to 65535, not ?");
-    check_refused(STR("[common]\n\xe4\xb8\xad = 1"), "f.ini:2: unknown key: \xe4\xb8\xad");
-    check_refused(STR("[common]\ncrypto_key = \0"
-                      "123456789abcdef"),
-                  "f.ini:2: NUL byte in the line");
-    check_refused(STR("[auth]\nregister = key:\0"), "f.ini:2: NUL byte in the line");
-    check_refused(STR("[auth]\nregister = key:a\0b"), "f.ini:2: NUL byte in the line");
-    check_refused(STR("\x7f"
-                      "ELF\0\0\0\0"),
-                  "f.ini:1: NUL byte in the line");
-    memset(text + 9, 'k', 2900);
-    memcpy(text + 2909, " = 1", 5);
-    snprintf(expected, sizeof expected, "f.ini:2: unknown key: %.*s", 100, text + 9);
-    check_refused(str_from(text), expected);
-}
-
-static void complaints_are_cut_to_the_room(void)
+static void complaints_are_cut_to_the_size(void)
 {
     static const char whole[] = "dir/some.ini:1: unknown section: x";
 
-    for (size_t room = 0; room < sizeof whole + 10; room++) {
+    for (size_t size = 0; size < sizeof whole + 10; size++) {
         char error[sizeof whole + 20];
         struct config config;
-        size_t length = room <= sizeof whole - 1 ? room - 1 : sizeof whole - 1;
+        size_t length = size <= sizeof whole - 1 ? size - 1 : sizeof whole - 1;
 
         memset(error, '#', sizeof error);
         config_defaults(&config);
-        CHECK(!config_parse(&config, "dir/some.ini", STR("[x]"), error, room));
-        for (size_t i = room; i < sizeof error; i++)
+        CHECK(!config_parse(&config, "dir/some.ini", STR("[x]"), error, size));
+        for (size_t i = size; i < sizeof error; i++)
             CHECK(error[i] == '#');
-        if (room > 0)
+        if (size > 0)
             CHECK(memcmp(error, whole, length) == 0 && error[length] == '\0');
     }
 }
 
 static void origins_are_checked(void)
 {
-    static const char *const bad[] = {
-        "shop.example", "https://",       "https://shop.example/path", "wss://shop.example",
-        "https://*",    "https://shop.*", "https://shop.example:0"};
-    char value[200], expected[300];
     struct config config;
     char error[500];
 
-    for (size_t i = 0; i < COUNT(bad); i++) {
-        snprintf(value, sizeof value, "https://a.example, %s null", bad[i]);
-        snprintf(expected, sizeof expected,
-                 "f.ini:2: allowed_origins must be *, null, or the origins of pages such as "
-                 "https://shop.example or https://*.shop.example:8443, not %s",
-                 bad[i]);
-        if (!CHECK(!parse_key("websocket", "allowed_origins", str_from(value), &config, error)) ||
-            !CHECK(strcmp(error, expected) == 0))
-            printf("  %s\n", error);
-    }
+    check_each_refused(
+        "websocket", "allowed_origins",
+        "shop.example|https://|https://shop.example/path|wss://shop.example|https://*|"
+        "https://shop.*|https://shop.example:0",
+        "https://a.example, ", " null",
+        "allowed_origins must be *, null, or the origins of pages such as "
+        "https://shop.example or https://*.shop.example:8443, not ");
     CHECK(!parse_key("websocket", "allowed_origins", STR(", ,"), &config, error));
     CHECK(parse_key("websocket", "allowed_origins", STR("https://*.b.example:8443/, null"), &config,
                     error));
     CHECK(strcmp(config.allowed_origins, "https://*.b.example:8443/, null") == 0);
-    CHECK(
-        host_origin_is_allowed(str_from(config.allowed_origins), STR("https://a.b.example:8443")));
-    CHECK(!host_origin_is_allowed(str_from(config.allowed_origins), STR("https://a.b.example")));
-    config_defaults(&config);
-    CHECK(host_origin_is_allowed(str_from(config.allowed_origins), STR("https://a.b.example")));
 }
 
 static void links_listen_with_or_without_a_port(void)
@@ -770,10 +645,6 @@ static void links_listen_with_or_without_a_port(void)
                 {STR_INIT("[cluster]\nrpc_listen = [fd00::1]:7801"), "fd00::1", 7801},
                 {STR_INIT("[cluster]\nrpc_listen = push-1"), "push-1", 0},
                 {STR_INIT("[cluster]\nrpc_listen ="), "", 0}};
-    static const char *const bad[] = {":80",        "[::1",           "[::1]80",   "[10.0.0.1]:80",
-                                      "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:", "1:2:3",
-                                      "[]",         "[]:1",           "]"};
-    char error[500];
     struct config config;
 
     for (size_t i = 0; i < COUNT(good); i++) {
@@ -781,30 +652,24 @@ static void links_listen_with_or_without_a_port(void)
         CHECK(strcmp(config.rpc_listen_host, good[i].host) == 0 &&
               config.rpc_listen_port == good[i].port);
     }
-    for (size_t i = 0; i < COUNT(bad); i++) {
-        if (!CHECK(!parse_key("cluster", "rpc_listen", str_from(bad[i]), &config, error)) ||
-            !CHECK(strncmp(error, "f.ini:2: rpc_listen must be an address", 38) == 0))
-            printf("  %s: %s\n", bad[i], error);
-    }
+    check_each_refused(
+        "cluster", "rpc_listen",
+        ":80|[::1|[::1]80|[10.0.0.1]:80|10.0.0.1:0|10.0.0.1:65536|10.0.0.1:|1:2:3|[]|"
+        "[]:1|]",
+        "", "",
+        "rpc_listen must be an address of this machine, with or without a port, such "
+        "as 0.0.0.0:8800 or [::]:8800, not ");
 }
 
 static void addresses_are_of_one_machine(void)
 {
-    static const char *const bad[] = {"0.0.0.0", "0.1.2.3", "224.0.0.1", "10.0.0",   "10.0.0.1:1",
-                                      "::",      "ff02::1", "[::1]",     "two names"};
-    char expected[300];
     struct config config;
-    char error[500];
 
-    for (size_t i = 0; i < COUNT(bad); i++) {
-        snprintf(expected, sizeof expected,
-                 "f.ini:2: advertise must be an address of this machine or a host name, such as "
-                 "10.0.0.11, fd00::11 or push-1.example, not %s",
-                 bad[i]);
-        CHECK(!parse_key("cluster", "advertise", str_from(bad[i]), &config, error));
-        if (!CHECK(strcmp(error, expected) == 0))
-            printf("  %s\n", error);
-    }
+    check_each_refused("cluster", "advertise",
+                       "0.0.0.0|0.1.2.3|224.0.0.1|10.0.0|10.0.0.1:1|::|ff02::1|[::1]|two names", "",
+                       "",
+                       "advertise must be an address of this machine or a host name, such as "
+                       "10.0.0.11, fd00::11 or push-1.example, not ");
     check_good(STR("[cluster]\nadvertise = 223.255.255.255\n"), &config);
     check_good(STR("[cluster]\nadvertise = Push-1.example\n"), &config);
     check_good(STR("[cluster]\nadvertise = fd00::11\n"), &config);
@@ -892,30 +757,6 @@ static void quoted_values_fit_or_are_refused(void)
     }
 }
 
-static void names_that_are_nearly_right_are_told(void)
-{
-    static const struct {
-        const char *text, *complaint;
-    } cases[] = {
-        {"[comon]", "f.ini:1: unknown section: comon; did you mean common?"},
-        {"[WEBSOCKETS]", "f.ini:1: unknown section: WEBSOCKETS; did you mean websocket?"},
-        {"[rabbit]", "f.ini:1: unknown section: rabbit; did you mean rabbitmq?"},
-        {"[http]", "f.ini:1: unknown section: http"},
-        {"[common]\nPrt = 1", "f.ini:2: unknown key: Prt; did you mean port?"},
-        {"[common]\ncrypto-key = 1", "f.ini:2: unknown key: crypto-key; did you mean crypto_key?"},
-        {"[limits]\nmax_conections = 1",
-         "f.ini:2: unknown key: max_conections; did you mean max_connections?"},
-        {"[limits]\nmax_bodies = 1", "f.ini:2: unknown key: max_bodies"},
-        {"[redis]\nd = 1", "f.ini:2: unknown key: d; did you mean db?"},
-        {"[redis]\nx = 1", "f.ini:2: unknown key: x"},
-        {"[redis]\nno = 1", "f.ini:2: unknown key: no"},
-        {"[log]\nscope = off", "f.ini:2: unknown key: scope; it belongs to [notice]"},
-    };
-
-    for (size_t i = 0; i < COUNT(cases); i++)
-        check_refused(str_from(cases[i].text), cases[i].complaint);
-}
-
 /* --- the environment -------------------------------------------------------------------------- */
 
 static bool set(struct config *config, const char *name, struct str value, char error[500])
@@ -1001,96 +842,20 @@ static void variables_are_refused_by_name(void)
             printf("  %s\n  instead of: %s\n", error, cases[i].complaint);
 }
 
-/* --- networks --------------------------------------------------------------------------------- */
-
-/* One network of a list: how many bits of which address count. */
-static void check_network(const char *list, const char *address, unsigned bits)
-{
-    char *copy = exact_bytes(str_from(list));
-    struct str rest = {copy, strlen(list)};
-    unsigned char found[16] = {0}, expected[16] = "\0\0\0\0\0\0\0\0\0\0\xff\xff";
-    unsigned number = 0;
-    bool ipv6 = strchr(address, ':') != NULL;
-
-    CHECK(inet_pton(ipv6 ? AF_INET6 : AF_INET, address, ipv6 ? expected : expected + 12) == 1);
-    if (!CHECK(host_next_network(&rest, found, &number)) ||
-        !CHECK(memcmp(found, expected, 16) == 0 && number == bits) ||
-        !CHECK(!host_next_network(&rest, found, &number) && rest.length == 0))
-        printf("  %s: %u\n", list, number);
-    free(copy);
-}
-
-static void networks_are_addresses_and_bits(void)
-{
-    check_network("10.1.2.3", "10.1.2.3", 128);
-    check_network("10.0.0.0/8", "10.0.0.0", 104);
-    check_network("0.0.0.0/0", "0.0.0.0", 96);
-    check_network("255.255.255.255/32", "255.255.255.255", 128);
-    check_network("::1", "::1", 128);
-    check_network("fd00::/8", "fd00::", 8);
-    check_network("::/0", "::", 0);
-    check_network("2001:db8:1:2:3:4:5:6/128", "2001:db8:1:2:3:4:5:6", 128);
-    check_network("::ffff:10.0.0.0/104", "::ffff:10.0.0.0", 104);
-    check_network(" ,, 10.1.2.3 , ", "10.1.2.3", 128);
-}
-
-static void networks_come_in_turn(void)
-{
-    static const unsigned expected[] = {104, 8, 128, 120};
-    char *copy = exact_bytes(STR("10.0.0.0/8 fd00::/8,  ::1,192.0.2.0/24"));
-    struct str rest = {copy, 38};
-    unsigned char address[16];
-    unsigned bits = 0;
-
-    for (size_t i = 0; i < COUNT(expected); i++)
-        CHECK(host_next_network(&rest, address, &bits) && bits == expected[i]);
-    CHECK(memcmp(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\0", 16) == 0);
-    CHECK(!host_next_network(&rest, address, &bits) && rest.length == 0);
-    free(copy);
-    rest = (struct str){NULL, 0};
-    CHECK(!host_next_network(&rest, address, &bits));
-}
-
 static void what_is_no_network_is_refused(void)
 {
-    static const char *const bad[] = {"x",
-                                      "localhost",
-                                      "10.0.0",
-                                      "10.0.0.0.0",
-                                      "10.0.0.256",
-                                      "10.0.0.0/",
-                                      "/8",
-                                      "10.0.0.0/33",
-                                      "10.0.0.0/-1",
-                                      "10.0.0.0/+8",
-                                      "10.0.0.0/8/",
-                                      "10.0.0.0/8/8",
-                                      "10.0.0.1:",
-                                      "::1/129",
-                                      "[::1]",
-                                      "fe80::1%lo",
-                                      "1::2::3",
-                                      "::/",
-                                      "unix:",
-                                      "10.0.0.0/x",
-                                      "10.0.0.0;::1",
-                                      "*",
-                                      "10.0.0.0/255.0.0.0",
-                                      "2001:0db8:0001:0002:0003:0004:0005:0006:0007:0008:0009"};
-    char value[200], expected[300];
     struct config config;
     char error[500];
 
-    for (size_t i = 0; i < COUNT(bad); i++) {
-        snprintf(value, sizeof value, "10.0.0.0/8, %s ::1", bad[i]);
-        snprintf(expected, sizeof expected,
-                 "f.ini:2: trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
-                 "fd00::/8, not %s",
-                 bad[i]);
-        if (!CHECK(!parse_key("common", "trusted_proxies", str_from(value), &config, error)) ||
-            !CHECK(strcmp(error, expected) == 0))
-            printf("  %s\n", error);
-    }
+    check_each_refused(
+        "common", "trusted_proxies",
+        "x|localhost|10.0.0|10.0.0.0.0|10.0.0.256|10.0.0.0/|/8|10.0.0.0/33|10.0.0.0/-1|"
+        "10.0.0.0/+8|10.0.0.0/8/|10.0.0.0/8/8|10.0.0.1:|::1/129|[::1]|fe80::1%lo|"
+        "1::2::3|::/|unix:|10.0.0.0/x|10.0.0.0;::1|*|10.0.0.0/255.0.0.0|"
+        "2001:0db8:0001:0002:0003:0004:0005:0006:0007:0008:0009",
+        "10.0.0.0/8, ", " ::1",
+        "trusted_proxies must be addresses and networks such as 10.0.0.0/8 or "
+        "fd00::/8, not ");
     CHECK(parse_key("common", "trusted_proxies", STR("10.0.0.0/8, ::1"), &config, error));
     CHECK(strcmp(config.trusted_proxies, "10.0.0.0/8, ::1") == 0);
     CHECK(parse_key("common", "trusted_proxies", STR(""), &config, error));
@@ -1181,7 +946,7 @@ static bool is_the_change(size_t i, const struct config_change *change, bool bac
         return false;
     if (!from) /* what is not told is nowhere: it may be a secret */
         return !change->from[0] && !change->to[0] &&
-               is_empty(change->texts[0], sizeof change->texts);
+               is_empty(change->from, 2 * sizeof change->from);
     return strcmp(change->from, back ? to : from) == 0 && strcmp(change->to, back ? from : to) == 0;
 }
 
@@ -1295,18 +1060,16 @@ static void another_secret_is_a_change(void)
     CHECK(parse_key("auth", "register", STR("key:one"), &before, error));
     CHECK(parse_key("auth", "register", STR("key:two"), &after, error));
     CHECK(config_next_change(&before, &after, &place, &change) && !change.live);
-    CHECK(is_empty(change.texts[0], sizeof change.texts));
+    CHECK(is_empty(change.from, sizeof change.from));
     CHECK(!config_next_change(&before, &after, &place, &change));
 }
 
 int main(void)
 {
     test_run("defaults_are_those_of_the_contract", defaults_are_those_of_the_contract);
-    test_run("every_key_is_read", every_key_is_read);
-    test_run("every_key_of_a_cluster_is_read", every_key_of_a_cluster_is_read);
+    test_run("keys_of_other_sections_are_other_keys", keys_of_other_sections_are_other_keys);
     test_run("links_listen_with_or_without_a_port", links_listen_with_or_without_a_port);
     test_run("admin_listens_at_an_address", admin_listens_at_an_address);
-    test_run("keys_of_a_cluster_have_their_section", keys_of_a_cluster_have_their_section);
     test_run("parsing_goes_over_what_is_there", parsing_goes_over_what_is_there);
     test_run("numbers_keep_their_range", numbers_keep_their_range);
     test_run("what_is_no_number_is_refused", what_is_no_number_is_refused);
@@ -1317,21 +1080,17 @@ int main(void)
     test_run("registration_is_open_closed_or_by_key", registration_is_open_closed_or_by_key);
     test_run("secrets_are_not_repeated", secrets_are_not_repeated);
     test_run("a_crypto_key_has_16_bytes", a_crypto_key_has_16_bytes);
-    test_run("lines_are_told_by_number", lines_are_told_by_number);
+    test_run("errors_name_the_line_and_what_is_wrong", errors_name_the_line_and_what_is_wrong);
     test_run("white_space_case_and_comments_do_not_matter",
              white_space_case_and_comments_do_not_matter);
     test_run("values_may_hold_the_marks_of_comments", values_may_hold_the_marks_of_comments);
-    test_run("complaints_are_printable_and_short", complaints_are_printable_and_short);
-    test_run("complaints_are_cut_to_the_room", complaints_are_cut_to_the_room);
+    test_run("complaints_are_cut_to_the_size", complaints_are_cut_to_the_size);
     test_run("origins_are_checked", origins_are_checked);
     test_run("addresses_are_of_one_machine", addresses_are_of_one_machine);
     test_run("values_may_stand_in_quotes", values_may_stand_in_quotes);
     test_run("quoted_values_fit_or_are_refused", quoted_values_fit_or_are_refused);
-    test_run("names_that_are_nearly_right_are_told", names_that_are_nearly_right_are_told);
     test_run("variables_set_keys", variables_set_keys);
     test_run("variables_are_refused_by_name", variables_are_refused_by_name);
-    test_run("networks_are_addresses_and_bits", networks_are_addresses_and_bits);
-    test_run("networks_come_in_turn", networks_come_in_turn);
     test_run("what_is_no_network_is_refused", what_is_no_network_is_refused);
     test_run("each_change_is_reported", each_change_is_reported);
     test_run("live_keys_are_adopted", live_keys_are_adopted);

@@ -1,86 +1,43 @@
-/* test_host.c - tests which origins a list may have, and which pages it lets in. */
+/* test_host.c - tests which origins a list may have and which pages it allows, and networks. */
 #include "host.h"
 #include "test.h"
 
-static bool is_good(const char *entry)
-{
-    struct str copy = exact_copy(str_from(entry));
-    bool good = host_origin_is_good(copy);
+#include <arpa/inet.h>
+#include <sys/socket.h>
 
-    free_copy(copy);
-    return good;
+static void check_origins(struct str list, bool good)
+{
+    while (list.at) {
+        struct str entry = exact_copy(str_cut(&list, '|'));
+
+        if (!CHECK(host_origin_is_good(entry) == good))
+            printf("  %.*s\n", (int)entry.length, entry.at);
+        free_copy(entry);
+    }
 }
 
 static void entries_are_origins(void)
 {
-    static const char *const good[] = {"*",
-                                       "null",
-                                       "NULL",
-                                       "https://shop.example",
-                                       "HTTPS://Shop.Example",
-                                       "https://shop.example:443",
-                                       "https://shop.example:8443",
-                                       "https://shop.example:8443/",
-                                       "https://shop.example/",
-                                       "https://*.example",
-                                       "https://*.shop.example:8443/",
-                                       "http://localhost:5173",
-                                       "http://10.0.0.1",
-                                       "http://[::1]:8080",
-                                       "http://[fd00::1]",
-                                       "chrome-extension://abcdefghijklmnop",
-                                       "capacitor://localhost",
-                                       "https://xn--bcher-kva.example",
-                                       "https://a_b.example"};
-    static const char *const bad[] = {"",
-                                      "shop.example",
-                                      "shop.example:443",
-                                      "//shop.example",
-                                      "://shop.example",
-                                      "https:shop.example",
-                                      "https:/shop.example",
-                                      "https//shop.example",
-                                      "https://",
-                                      "https:///",
-                                      "https:////",
-                                      "https://shop.example//",
-                                      "https://shop.example/path",
-                                      "https://shop.example/?",
-                                      "https://shop.example?x",
-                                      "https://shop.example#x",
-                                      "https://user@shop.example",
-                                      "https://shop.example:",
-                                      "https://shop.example:0",
-                                      "https://shop.example:65536",
-                                      "https://shop.example:x",
-                                      "https://shop.example:80:80",
-                                      "https://*",
-                                      "https://*.",
-                                      "https://*shop.example",
-                                      "https://shop.*.example",
-                                      "https://*.*.example",
-                                      "*.example",
-                                      "*://shop.example",
-                                      "**",
-                                      "http://[::1",
-                                      "http://[]",
-                                      "http://[::1]x",
-                                      "http://[::1]:",
-                                      "http://*.[::1]",
-                                      "http://::1",
-                                      "ws://shop.example",
-                                      "WSS://shop.example",
-                                      "https://b\xc3\xbc"
-                                      "cher.example",
-                                      "https://shop.example\t",
-                                      "\"https://shop.example\""};
-
-    for (size_t i = 0; i < COUNT(good); i++)
-        if (!CHECK(is_good(good[i])))
-            printf("  %s\n", good[i]);
-    for (size_t i = 0; i < COUNT(bad); i++)
-        if (!CHECK(!is_good(bad[i])))
-            printf("  %s\n", bad[i]);
+    check_origins(
+        STR("*|null|NULL|https://shop.example|HTTPS://Shop.Example|https://shop.example:443|"
+            "https://shop.example:8443|https://shop.example:8443/|https://shop.example/|"
+            "https://*.example|https://*.shop.example:8443/|http://localhost:5173|http://10.0.0.1|"
+            "http://[::1]:8080|http://[fd00::1]|chrome-extension://abcdefghijklmnop|"
+            "capacitor://localhost|https://xn--bcher-kva.example|https://a_b.example"),
+        true);
+    check_origins(
+        STR("|shop.example|shop.example:443|//shop.example|://shop.example|https:shop.example|"
+            "https:/shop.example|https//shop.example|https://|https:///|https:////|"
+            "https://shop.example//|https://shop.example/path|https://shop.example/?|"
+            "https://shop.example?x|https://shop.example#x|https://user@shop.example|"
+            "https://shop.example:|https://shop.example:0|https://shop.example:65536|"
+            "https://shop.example:x|https://shop.example:80:80|https://*|https://*.|"
+            "https://*shop.example|https://shop.*.example|https://*.*.example|*.example|"
+            "*://shop.example|**|http://[::1|http://[]|http://[::1]x|http://[::1]:|http://*.[::1]|"
+            "http://::1|ws://shop.example|WSS://shop.example|https://b\xc3\xbc"
+            "cher.example|"
+            "https://shop.example\t|\"https://shop.example\""),
+        false);
     CHECK(!host_origin_is_good(STR("https://shop.example\0")));
 }
 
@@ -190,10 +147,60 @@ static void every_part_of_an_origin_is_read_safely(void)
         }
 }
 
+/* One network of a list: how many bits of which address count. */
+static void check_network(const char *list, const char *address, unsigned bits)
+{
+    char *copy = exact_bytes(str_from(list));
+    struct str rest = {copy, strlen(list)};
+    unsigned char found[16] = {0}, expected[16] = "\0\0\0\0\0\0\0\0\0\0\xff\xff";
+    unsigned number = 0;
+    bool ipv6 = strchr(address, ':') != NULL;
+
+    CHECK(inet_pton(ipv6 ? AF_INET6 : AF_INET, address, ipv6 ? expected : expected + 12) == 1);
+    if (!CHECK(host_next_network(&rest, found, &number)) ||
+        !CHECK(memcmp(found, expected, 16) == 0 && number == bits) ||
+        !CHECK(!host_next_network(&rest, found, &number) && rest.length == 0))
+        printf("  %s: %u\n", list, number);
+    free(copy);
+}
+
+static void networks_are_addresses_and_bits(void)
+{
+    check_network("10.1.2.3", "10.1.2.3", 128);
+    check_network("10.0.0.0/8", "10.0.0.0", 104);
+    check_network("0.0.0.0/0", "0.0.0.0", 96);
+    check_network("255.255.255.255/32", "255.255.255.255", 128);
+    check_network("::1", "::1", 128);
+    check_network("fd00::/8", "fd00::", 8);
+    check_network("::/0", "::", 0);
+    check_network("2001:db8:1:2:3:4:5:6/128", "2001:db8:1:2:3:4:5:6", 128);
+    check_network("::ffff:10.0.0.0/104", "::ffff:10.0.0.0", 104);
+    check_network(" ,, 10.1.2.3 , ", "10.1.2.3", 128);
+}
+
+static void networks_come_in_turn(void)
+{
+    static const unsigned expected[] = {104, 8, 128, 120};
+    char *copy = exact_bytes(STR("10.0.0.0/8 fd00::/8,  ::1,192.0.2.0/24"));
+    struct str rest = {copy, 38};
+    unsigned char address[16];
+    unsigned bits = 0;
+
+    for (size_t i = 0; i < COUNT(expected); i++)
+        CHECK(host_next_network(&rest, address, &bits) && bits == expected[i]);
+    CHECK(memcmp(address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\0", 16) == 0);
+    CHECK(!host_next_network(&rest, address, &bits) && rest.length == 0);
+    free(copy);
+    rest = (struct str){NULL, 0};
+    CHECK(!host_next_network(&rest, address, &bits));
+}
+
 int main(void)
 {
     test_run("entries_are_origins", entries_are_origins);
     test_run("lists_allow_origins", lists_allow_origins);
     test_run("every_part_of_an_origin_is_read_safely", every_part_of_an_origin_is_read_safely);
+    test_run("networks_are_addresses_and_bits", networks_are_addresses_and_bits);
+    test_run("networks_come_in_turn", networks_come_in_turn);
     return test_finish();
 }
