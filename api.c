@@ -49,9 +49,9 @@ enum api_field {
 };
 
 enum api_field_type {
-    TYPE_NAME,    /* a string of `min` to `max` bytes without control characters */
-    TYPE_TEXT,    /* a string of `min` to `max` bytes */
-    TYPE_RAW,     /* a string, passed on as it is */
+    TYPE_NAME,    /* a string of up to `max` bytes without control characters */
+    TYPE_TEXT,    /* a string of up to `max` bytes */
+    TYPE_RAW,     /* the same, passed on as it is; with a `max` of 0 it has no limit */
     TYPE_ANY,     /* any value, passed on as it is */
     TYPE_INTEGER, /* of 64 bits */
     TYPE_BOOLEAN,
@@ -61,28 +61,28 @@ enum api_field_type {
 struct api_field_rule {
     struct str name;
     enum api_field_type type;
-    size_t min, max;
+    size_t max;
 };
 
 #define MESSAGE_ID_MAX 64
 #define REASON_MAX (WS_CONTROL_MAX - 2)
 
 static const struct api_field_rule api_fields[FIELD_COUNT] = {
-    [FIELD_SYSTEM_ID] = {STR_INIT("systemId"), TYPE_NAME, 1, ACCOUNT_NAME_MAX},
-    [FIELD_PASSWORD] = {STR_INIT("password"), TYPE_TEXT, 1, ACCOUNT_PASSWORD_MAX},
-    [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_RAW, 0, SIZE_MAX},
-    [FIELD_CLIENT_IDS] = {STR_INIT("clientIds"), TYPE_STRINGS, 0, 0},
-    [FIELD_GROUP_NAME] = {STR_INIT("groupName"), TYPE_NAME, 1, 128},
-    [FIELD_USER_ID] = {STR_INIT("userId"), TYPE_NAME, 1, 128},
-    [FIELD_EXTEND] = {STR_INIT("extend"), TYPE_TEXT, 0, 1024},
-    [FIELD_CODE] = {STR_INIT("code"), TYPE_INTEGER, 0, 0},
-    [FIELD_MSG] = {STR_INIT("msg"), TYPE_RAW, 0, SIZE_MAX},
-    [FIELD_DATA] = {STR_INIT("data"), TYPE_ANY, 0, 0},
-    [FIELD_SEND_USER_ID] = {STR_INIT("sendUserId"), TYPE_RAW, 0, SIZE_MAX},
-    [FIELD_MESSAGE_ID] = {STR_INIT("messageId"), TYPE_RAW, 0, MESSAGE_ID_MAX},
-    [FIELD_RECEIPT] = {STR_INIT("receipt"), TYPE_BOOLEAN, 0, 0},
-    [FIELD_EXCLUDE] = {STR_INIT("exclude"), TYPE_STRINGS, 0, 0},
-    [FIELD_REASON] = {STR_INIT("reason"), TYPE_TEXT, 0, REASON_MAX},
+    [FIELD_SYSTEM_ID] = {STR_INIT("systemId"), TYPE_NAME, ACCOUNT_NAME_MAX},
+    [FIELD_PASSWORD] = {STR_INIT("password"), TYPE_TEXT, ACCOUNT_PASSWORD_MAX},
+    [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_RAW, 0},
+    [FIELD_CLIENT_IDS] = {STR_INIT("clientIds"), TYPE_STRINGS, 0},
+    [FIELD_GROUP_NAME] = {STR_INIT("groupName"), TYPE_NAME, 128},
+    [FIELD_USER_ID] = {STR_INIT("userId"), TYPE_NAME, 128},
+    [FIELD_EXTEND] = {STR_INIT("extend"), TYPE_TEXT, 1024},
+    [FIELD_CODE] = {STR_INIT("code"), TYPE_INTEGER, 0},
+    [FIELD_MSG] = {STR_INIT("msg"), TYPE_RAW, 0},
+    [FIELD_DATA] = {STR_INIT("data"), TYPE_ANY, 0},
+    [FIELD_SEND_USER_ID] = {STR_INIT("sendUserId"), TYPE_RAW, 0},
+    [FIELD_MESSAGE_ID] = {STR_INIT("messageId"), TYPE_RAW, MESSAGE_ID_MAX},
+    [FIELD_RECEIPT] = {STR_INIT("receipt"), TYPE_BOOLEAN, 0},
+    [FIELD_EXCLUDE] = {STR_INIT("exclude"), TYPE_STRINGS, 0},
+    [FIELD_REASON] = {STR_INIT("reason"), TYPE_TEXT, REASON_MAX},
 };
 
 /* A call while it is handled. */
@@ -98,17 +98,17 @@ struct api_request {
 
 /* --- responses ------------------------------------------------------------------------------- */
 
-bool api_reject(struct api_response *response, int status, enum result_code code, struct str error)
+bool api_reject(struct api_response *response, int status, enum result_code code, const char *error)
 {
     *response = (struct api_response){.status = status, .code = code};
-    hub_write_envelope(&response->body, code, error, (struct str){0});
+    hub_write_envelope(&response->body, code, str_from(error), (struct str){0});
     return false;
 }
 
 static bool api_reject_for(struct api_response *response, int status, enum result_code code,
                            const char *error, unsigned retry_after)
 {
-    api_reject(response, status, code, str_from(error));
+    api_reject(response, status, code, error);
     response->retry_after = retry_after;
     return false;
 }
@@ -125,7 +125,7 @@ api_print(struct api_response *response, int status, enum result_code code, cons
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    return api_reject(response, status, code, str_from(text));
+    return api_reject(response, status, code, text);
 }
 
 static bool api_bad_field(struct api_request *request, enum api_field field, const char *problem)
@@ -149,21 +149,19 @@ static bool api_has(const struct api_request *request, enum api_field field)
     return request->json[field].value.type != JSON_NONE;
 }
 
-/* True for C0, DEL, and C1 in its UTF-8 form. */
+/* True for C0, DEL, and C1, whose UTF-8 form has two bytes. */
 static bool api_has_control(struct str text)
 {
     for (size_t i = 0; i < text.length; i++) {
         unsigned char c = (unsigned char)text.at[i];
 
-        if (c < 0x20 || c == 0x7f)
-            return true;
-        if (c == 0xc2 && i + 1 < text.length && (unsigned char)text.at[i + 1] < 0xa0)
+        if (c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)text.at[i + 1] < 0xa0))
             return true;
     }
     return false;
 }
 
-/* Checks and decodes a string. An `optional` name may be empty: that removes it. */
+/* Checks and decodes a string. An `optional` one may be empty: an empty name removes it. */
 static bool api_check_string(struct api_request *request, enum api_field field, bool optional)
 {
     const struct api_field_rule *rule = &api_fields[field];
@@ -174,12 +172,12 @@ static bool api_check_string(struct api_request *request, enum api_field field, 
 
     if (value.type != JSON_STRING)
         return api_bad_field(request, field, "must be a string");
-    if (rule->type == TYPE_RAW && rule->max == SIZE_MAX)
+    if (!rule->max)
         return true;
     if (!json_decode_string(value, decoded))
         return api_bad_field(request, field, "has half of a surrogate pair");
     text = (struct str){decoded->at + begin, decoded->length - begin};
-    if (text.length < rule->min && !optional)
+    if (!text.length && !optional)
         return api_bad_field(request, field, "must not be empty");
     if (text.length > rule->max)
         return api_print(request->response, 400, RESULT_MALFORMED,
@@ -191,15 +189,14 @@ static bool api_check_string(struct api_request *request, enum api_field field, 
     return true;
 }
 
-static bool api_check_strings(struct api_request *request, enum api_field field)
+static bool api_are_strings(struct json_value array)
 {
-    struct json_value value = request->json[field].value, element;
-    struct str rest = value.text;
-    bool good = value.type == JSON_ARRAY;
+    struct json_value element;
+    bool good = array.type == JSON_ARRAY;
 
-    while (good && json_next_element(&rest, &element))
+    while (good && json_next_element(&array.text, &element))
         good = element.type == JSON_STRING;
-    return good || api_bad_field(request, field, "must be an array of strings");
+    return good;
 }
 
 static bool api_check_field(struct api_request *request, enum api_field field, bool optional)
@@ -207,21 +204,19 @@ static bool api_check_field(struct api_request *request, enum api_field field, b
     struct json_value value = request->json[field].value;
 
     switch (api_fields[field].type) {
-    case TYPE_NAME:
-    case TYPE_TEXT:
-    case TYPE_RAW:
-        return api_check_string(request, field, optional);
+    case TYPE_ANY:
+        return true;
     case TYPE_INTEGER:
         return json_decode_integer(value, &request->code) ||
                api_bad_field(request, field, "must be an integer of 64 bits");
     case TYPE_BOOLEAN:
         return value.type == JSON_BOOLEAN || api_bad_field(request, field, "must be true or false");
     case TYPE_STRINGS:
-        return api_check_strings(request, field);
-    case TYPE_ANY:
-        break;
+        return api_are_strings(value) ||
+               api_bad_field(request, field, "must be an array of strings");
+    default:
+        return api_check_string(request, field, optional);
     }
-    return true;
 }
 
 /* Reads the body into the fields that the route takes. */
@@ -235,25 +230,23 @@ static bool api_read_fields(struct api_request *request, unsigned required, unsi
     for (int i = 0; i < FIELD_COUNT; i++)
         request->json[i].name = api_fields[i].name;
     if (body.length >= sizeof mark && memcmp(body.at, mark, sizeof mark) == 0)
-        text = (struct str){body.at + sizeof mark, body.length - sizeof mark};
+        text = str_skip(body, sizeof mark);
     if (!json_parse_object(text, request->json, FIELD_COUNT, &error))
         return api_print(request->response, 400, RESULT_MALFORMED,
                          "the body is not valid JSON: %s, at byte %zu", error.reason,
-                         (size_t)(text.at - body.at) + error.offset + 1);
+                         body.length - text.length + error.offset + 1);
     decoded->length = 0;
     if (!buf_reserve(decoded, body.length)) {
         buf_free(decoded); /* clears the failure: it was of this request alone */
-        return api_reject(request->response, 503, RESULT_UNREACHABLE, STR("out of memory"));
+        return api_reject(request->response, 503, RESULT_UNREACHABLE, "out of memory");
     }
-    for (int i = 0; i < FIELD_COUNT; i++) {
-        enum api_field field = (enum api_field)i;
-
+    for (enum api_field i = 0; i < FIELD_COUNT; i++) {
         if (!((required | optional) >> i & 1))
             request->json[i].value = (struct json_value){0};
-        else if (api_has(request, field) && !api_check_field(request, field, optional >> i & 1))
+        else if (api_has(request, i) && !api_check_field(request, i, optional >> i & 1))
             return false;
-        else if (!api_has(request, field) && (required >> i & 1))
-            return api_bad_field(request, field, "is missing");
+        else if (!api_has(request, i) && (required >> i & 1))
+            return api_bad_field(request, i, "is missing");
     }
     return true;
 }
@@ -286,11 +279,10 @@ static bool api_make_command(struct api_request *request, enum command_kind kind
     };
     if (kind != COMMAND_CLOSE_CLIENT || !api_has(request, FIELD_CODE))
         return true;
-    if (!hub_may_close_with(request->code))
-        return api_bad_field(request, FIELD_CODE,
-                             "must be 1000, from 3000 to 4399, or from 4500 to 4999");
     command->close_code = (unsigned)request->code;
-    return true;
+    return hub_may_close_with(request->code) ||
+           api_bad_field(request, FIELD_CODE,
+                         "must be 1000, from 3000 to 4399, or from 4500 to 4999");
 }
 
 /* The `data` of a response to a command that succeeded; empty if there is none. */
@@ -328,17 +320,14 @@ void api_finish_command(const struct cluster_result *done, struct api_response *
     /* a receipt itself says what became of the message, also that a slow client dropped it */
     bool success = code == RESULT_SUCCESS ||
                    (code != RESULT_UNREACHABLE && done->receipt && done->result.matched);
+    int status = code == RESULT_UNREACHABLE ? 503 : code == RESULT_LIMIT ? 429 : 200;
 
-    if (success) {
-        api_write_data(&data, done);
-        api_succeed(response, &data);
-    } else {
-        api_reject(response,
-                   code == RESULT_UNREACHABLE ? 503
-                   : code == RESULT_LIMIT     ? 429
-                                              : 200,
-                   code, str_from(done->result.error));
+    if (!success) {
+        api_reject(response, status, code, done->result.error);
+        return;
     }
+    api_write_data(&data, done);
+    api_succeed(response, &data);
 }
 
 /* Makes a message id, for a receipt that was asked for without one. */
@@ -367,8 +356,7 @@ static enum api_result api_run_command(struct api_request *request, enum command
         return API_DONE;
     if (done.receipt && !command.message_id.length) {
         if (!api_make_id(&id)) {
-            api_reject(request->response, 503, RESULT_UNREACHABLE,
-                       STR("no random bytes to be had"));
+            api_reject(request->response, 503, RESULT_UNREACHABLE, "no random bytes to be had");
             return API_DONE;
         }
         command.message_id = str_of(&id);
@@ -398,9 +386,27 @@ static void api_reject_throttled(struct api_response *response, int64_t wait)
                    wait > 1000 ? (unsigned)((wait + 999) / 1000) : 1);
 }
 
-static void api_reject_busy(struct api_response *response)
+/* The response to a job that failed. */
+static void api_reject_job(struct api_response *response, enum account_outcome outcome,
+                           const char *reason)
 {
-    api_reject_for(response, 429, RESULT_LIMIT, "too many registrations and logins at once", 5);
+    static const struct {
+        int status;
+        enum result_code code;
+        const char *error;
+    } errors[] = {
+        [ACCOUNT_EXISTS] = {200, RESULT_REGISTERED, "systemId is already registered"},
+        [ACCOUNT_DENIED] = {200, RESULT_DENIED, "wrong systemId or password"},
+        [ACCOUNT_UNSAVED] = {503, RESULT_UNREACHABLE, "the account could not be saved: "},
+        [ACCOUNT_UNREACHABLE] = {503, RESULT_UNREACHABLE, ""},
+        [ACCOUNT_FAILED] = {503, RESULT_UNREACHABLE, "the password could not be hashed"},
+        [ACCOUNT_EVICTED] = {429, RESULT_LIMIT, "too many registrations and logins at once"},
+    };
+    bool reasoned = outcome == ACCOUNT_UNSAVED || outcome == ACCOUNT_UNREACHABLE;
+
+    api_print(response, errors[outcome].status, errors[outcome].code, "%s%s", errors[outcome].error,
+              reasoned ? reason : "");
+    response->retry_after = outcome == ACCOUNT_EVICTED ? 5 : 0;
 }
 
 static void api_send_token(const struct api *api, struct str system, uint64_t generation,
@@ -433,7 +439,7 @@ static enum api_result api_submit(struct api_request *request, const struct acco
     case ACCOUNT_COALESCED:
         return API_LATER;
     case ACCOUNT_QUEUE_FULL:
-        api_reject_busy(request->response);
+        api_reject_job(request->response, ACCOUNT_EVICTED, NULL);
         break;
     case ACCOUNT_THROTTLED: /* until the one that waits has had its turn */
         api_reject_throttled(request->response, job->delay - api->address_logins.pause);
@@ -454,22 +460,23 @@ static enum api_result api_log_in(struct api_request *request, struct account_re
     int64_t now = request->call->now;
     int64_t wait = throttle_wait(&api->system_logins, str_hash(job->name, api->seed), now);
     int64_t here = throttle_wait(&api->address_logins, str_hash(job->name, job->origin), now);
-    enum account_recall recall;
     uint64_t generation;
 
-    recall = account_recall_login(api->accounts, job->name, job->password, &generation);
-    if (recall == ACCOUNT_RECALL_HIT) {
+    switch (account_recall_login(api->accounts, job->name, job->password, &generation)) {
+    case ACCOUNT_RECALL_HIT:
         api_send_token(api, job->name, generation, request->call->unix_now, request->response);
         return API_DONE;
+    case ACCOUNT_RECALL_LIKELY:
+        job->likely = true;
+        return api_submit(request, job);
+    default:
+        break;
     }
-    job->likely = recall == ACCOUNT_RECALL_LIKELY;
-    if (!job->likely &&
-        wait > api->address_logins.pause) { /* too long to keep a connection waiting */
+    if (wait > api->address_logins.pause) { /* too long to keep a connection waiting */
         api_reject_throttled(request->response, wait);
         return API_DONE;
     }
-    if (!job->likely)
-        job->delay = wait > here ? wait : here;
+    job->delay = wait > here ? wait : here;
     return api_submit(request, job);
 }
 
@@ -499,34 +506,13 @@ void api_finish(struct api *api, const struct account_result *result, int64_t un
         throttle_forgive(&api->system_logins, str_hash(name, api->seed));
         throttle_forgive(&api->address_logins, str_hash(name, result->origin));
     }
-    switch (result->outcome) {
-    case ACCOUNT_DONE:
-        if (result->kind == ACCOUNT_LOGIN)
-            api_send_token(api, name, result->generation, unix_now, response);
-        else
-            api_reject(response, 200, RESULT_SUCCESS, STR("success"));
-        break;
-    case ACCOUNT_EXISTS:
-        api_reject(response, 200, RESULT_REGISTERED, STR("systemId is already registered"));
-        break;
-    case ACCOUNT_DENIED:
-        api->login_failures++;
-        api_reject(response, 200, RESULT_DENIED, STR("wrong systemId or password"));
-        break;
-    case ACCOUNT_UNSAVED:
-        api_print(response, 503, RESULT_UNREACHABLE, "the account could not be saved: %s",
-                  result->reason);
-        break;
-    case ACCOUNT_UNREACHABLE:
-        api_reject(response, 503, RESULT_UNREACHABLE, str_from(result->reason));
-        break;
-    case ACCOUNT_FAILED:
-        api_reject(response, 503, RESULT_UNREACHABLE, STR("the password could not be hashed"));
-        break;
-    case ACCOUNT_EVICTED:
-        api_reject_busy(response);
-        break;
-    }
+    api->login_failures += result->outcome == ACCOUNT_DENIED;
+    if (result->outcome != ACCOUNT_DONE)
+        api_reject_job(response, result->outcome, result->reason);
+    else if (result->kind == ACCOUNT_LOGIN)
+        api_send_token(api, name, result->generation, unix_now, response);
+    else
+        api_reject(response, 200, RESULT_SUCCESS, "success");
 }
 
 /* --- routes ---------------------------------------------------------------------------------- */
@@ -588,10 +574,10 @@ static bool api_check_register_key(const struct api *api, const struct http_requ
     if (api->config->registration == REGISTER_OPEN)
         return true;
     if (api->config->registration == REGISTER_CLOSED)
-        return api_reject(response, 403, RESULT_MALFORMED, STR("registration is closed"));
+        return api_reject(response, 403, RESULT_MALFORMED, "registration is closed");
     return (http_header(request, STR("Register-Key"), &key) == 1 &&
             crypto_equal(key, str_from(api->config->register_key))) ||
-           api_reject(response, 401, RESULT_NO_TOKEN, STR("Register-Key header missing or wrong"));
+           api_reject(response, 401, RESULT_NO_TOKEN, "Register-Key header missing or wrong");
 }
 
 /* Finds the system that the Token header names, if it is registered and the token is of its
@@ -605,22 +591,19 @@ static bool api_check_token(struct api *api, const struct api_call *call, struct
     if (http_header(call->request, STR("Token"), &token) != 1 ||
         !crypto_check_token(api->keys, &api->tokens, token, call->unix_now, system, &generation))
         return api_reject(response, 401, RESULT_NO_TOKEN,
-                          token.at ? STR("Token header forged or expired")
-                                   : STR("Token header missing"));
+                          token.at ? "Token header forged or expired" : "Token header missing");
     switch (account_check_generation(api->accounts, str_of(system), generation)) {
-    case ACCOUNT_TOKEN_VALID:
-        break;
     case ACCOUNT_TOKEN_REVOKED:
-        return api_reject(
-            response, 401, RESULT_NO_TOKEN,
-            STR("Token header revoked: the account is a new one, or has a new password"));
+        return api_reject(response, 401, RESULT_NO_TOKEN,
+                          "Token header revoked: the account is a new one, or has a new password");
     case ACCOUNT_TOKEN_ORPHAN: /* the accounts' file was restored or removed */
-        return api_reject(response, 200, RESULT_UNKNOWN_SYSTEM, STR("systemId is not registered"));
+        return api_reject(response, 200, RESULT_UNKNOWN_SYSTEM, "systemId is not registered");
     case ACCOUNT_TOKEN_UNKNOWN:
         return api_reject_for(response, 503, RESULT_UNREACHABLE,
                               "whether the Token was revoked is not known yet", 1);
+    default:
+        return true;
     }
-    return true;
 }
 
 /* True for POST on a known path. OPTIONS gets a good response, everything else is rejected. */
@@ -632,14 +615,14 @@ static bool api_check_method(const struct http_request *request, const struct ap
     if (!route && !(options && str_equal(request->path, STR("*"))))
         return api_reject(response, 404, RESULT_MALFORMED,
                           http_header_has(request, STR("Upgrade"), STR("websocket"))
-                              ? STR("clients connect to /ws?systemId=…")
-                              : STR("unknown path"));
+                              ? "clients connect to /ws?systemId=…"
+                              : "unknown path");
     if (route && str_equal(request->method, STR("POST")))
         return true;
     if (options)
-        api_reject(response, 200, RESULT_SUCCESS, STR("success"));
+        api_reject(response, 200, RESULT_SUCCESS, "success");
     else
-        api_reject(response, 405, RESULT_MALFORMED, STR("this path takes POST"));
+        api_reject(response, 405, RESULT_MALFORMED, "this path takes POST");
     response->allow = route ? "POST, OPTIONS" : "GET, POST, OPTIONS";
     return false;
 }
@@ -650,7 +633,7 @@ static struct str api_origin_host(struct str origin)
     str_cut(&origin, ':');
     if (origin.length < 2 || memcmp(origin.at, "//", 2) != 0)
         return (struct str){0};
-    return http_host_name((struct str){origin.at + 2, origin.length - 2});
+    return http_host_name(str_skip(origin, 2));
 }
 
 /* True if a browser sends the request for a page of another site. Today's browsers say so in
@@ -667,7 +650,8 @@ static bool api_is_foreign(const struct config *config, const struct http_reques
     host = api_origin_host(*origin);
     if (origins == 1 && host.length && str_equal_nocase(host, http_host_name(request->host)))
         return false;
-    return origins > 1 || !config->allowed_origins[0] || !host_origin_is_allowed(str_from(config->allowed_origins), *origin);
+    return origins > 1 || !config->allowed_origins[0] ||
+           !host_origin_is_allowed(str_from(config->allowed_origins), *origin);
 }
 
 #define PRINTABLE_MAX 100
@@ -760,15 +744,6 @@ bool api_check(struct api *api, struct api_call *call, struct api_response *resp
 
 #define DECODED_KEPT 65536 /* bytes of memory kept from one request to the next */
 
-static enum api_result api_run(struct api_request *request, const struct api_route *route)
-{
-    if (!api_read_fields(request, route->required, route->optional))
-        return API_DONE;
-    if (route->action == ACTION_COMMAND)
-        return api_run_command(request, route->command);
-    return api_start_job(request, route->action == ACTION_LOGIN ? ACCOUNT_LOGIN : ACCOUNT_REGISTER);
-}
-
 enum api_result api_handle(struct api *api, const struct api_call *call,
                            struct api_response *response)
 {
@@ -784,7 +759,13 @@ enum api_result api_handle(struct api *api, const struct api_call *call,
             return API_DONE;
         request.system = str_of(&system);
     }
-    result = api_run(&request, route);
+    if (!api_read_fields(&request, route->required, route->optional))
+        result = API_DONE;
+    else if (route->action == ACTION_COMMAND)
+        result = api_run_command(&request, route->command);
+    else
+        result = api_start_job(&request,
+                               route->action == ACTION_LOGIN ? ACCOUNT_LOGIN : ACCOUNT_REGISTER);
     if (result == API_DONE)
         response->system = request.system;
     if (api->decoded.capacity > DECODED_KEPT)

@@ -7,7 +7,6 @@
 
 #include "account.h"
 #include "cluster.h"
-#include "hub.h"
 #include "config.h"
 #include "crypto.h"
 #include "http.h"
@@ -92,7 +91,8 @@ void api_finish_command(const struct cluster_result *done, struct api_response *
 
 /* Fills a response with an envelope; for other modules too. Always false, for callers to pass on.
  */
-bool api_reject(struct api_response *response, int status, enum result_code code, struct str error);
+bool api_reject(struct api_response *response, int status, enum result_code code,
+                const char *error);
 
 /* Sets the limits of failed logins. */
 void api_open(struct api *api);

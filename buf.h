@@ -113,9 +113,6 @@ bool buf_print(struct buf *buf, const char *format, ...);
 /* Appends bytes as lower-case hex digits. */
 bool buf_append_hex(struct buf *buf, struct str bytes);
 
-/* Drops the first `count` bytes (at most all) and moves the rest to the front. */
-void buf_consume(struct buf *buf, size_t count);
-
 /* Frees the memory; the buffer is empty and usable again, with its limit. */
 void buf_free(struct buf *buf);
 
@@ -174,15 +171,6 @@ static inline void fifo_push(struct fifo *fifo, struct fifo_link *link)
     else
         fifo->first = link;
     fifo->last = link;
-}
-
-/* The same at the front. */
-static inline void fifo_push_front(struct fifo *fifo, struct fifo_link *link)
-{
-    link->next = fifo->first;
-    fifo->first = link;
-    if (!fifo->last)
-        fifo->last = link;
 }
 
 /* Takes the first entry off; NULL if the FIFO is empty. */

@@ -25,7 +25,8 @@
 #include <unistd.h>
 
 #define VECTORS 64
-#define RING_MIN 8    /* slots of a new ring: a power of two */
+#define PONG_MAX 0x3ffffffu /* the last place in the queue that conn->pong can name */
+#define RING_MIN 8          /* slots of a new ring: a power of two */
 #define COPY_MAX 4096 /* bytes of kept input up to which they are copied to the scratch buffer */
 
 void conn_open(struct conn *conn, int fd, struct conn_shared *shared)
@@ -109,10 +110,9 @@ static enum conn_status conn_receive_secure(struct conn *conn, char *at, size_t 
         tls_close(conn->tls);
         conn->tls = NULL;
         return CONN_PLAIN;
-    case TLS_ENDED:
-        break;
+    default:
+        return CONN_ENDED;
     }
-    return CONN_ENDED;
 }
 
 static enum conn_status conn_receive_plain(struct conn *conn, char *at, size_t size, size_t *count)
@@ -122,13 +122,10 @@ static enum conn_status conn_receive_plain(struct conn *conn, char *at, size_t s
     do
         n = recv(conn->fd, at, size, 0);
     while (n < 0 && errno == EINTR);
-    if (n > 0) {
-        *count = (size_t)n;
-        return CONN_READY;
-    }
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return CONN_BLOCKED;
-    return CONN_ENDED;
+    *count = n > 0 ? (size_t)n : 0;
+    return n > 0 ? CONN_READY : CONN_ENDED;
 }
 
 static enum conn_status conn_receive(struct conn *conn, char *at, size_t size, size_t *count)
@@ -142,9 +139,9 @@ static enum conn_status conn_receive(struct conn *conn, char *at, size_t size, s
 
 struct conn_bytes conn_kept(const struct conn *conn)
 {
-    struct conn_bytes none = {0};
+    const struct buf *input = conn->input;
 
-    return conn->input ? (struct conn_bytes){conn->input->at, conn->input->length} : none;
+    return input ? (struct conn_bytes){input->at, input->length} : (struct conn_bytes){0};
 }
 
 static void conn_drop_input(struct conn *conn)
@@ -271,17 +268,10 @@ static bool conn_grow_ring(struct conn *conn)
     ring = malloc(sizeof *ring + capacity * sizeof ring->slots[0]);
     if (!ring)
         return false;
-    *ring = (struct conn_ring){.capacity = capacity, .pong = CONN_NO_PONG};
-    conn->shared->buffered += capacity * sizeof ring->slots[0];
-    for (; old && ring->count < old->count; ring->count++) {
-        uint32_t slot = conn_slot(old, ring->count);
-
-        ring->slots[ring->count] = old->slots[slot];
-        if (slot == old->pong)
-            ring->pong = ring->count;
-    }
-    if (old)
-        conn->shared->buffered -= old->capacity * sizeof old->slots[0];
+    *ring = (struct conn_ring){.capacity = capacity};
+    for (; old && ring->count < old->count; ring->count++)
+        ring->slots[ring->count] = old->slots[conn_slot(old, ring->count)];
+    conn->shared->buffered += (capacity - (old ? old->capacity : 0)) * sizeof ring->slots[0];
     free(old);
     conn->ring = ring;
     return true;
@@ -294,8 +284,6 @@ static struct rcbuf *conn_take(struct conn *conn, bool oldest)
     uint32_t slot = conn_slot(ring, oldest ? 0 : ring->count - 1);
     struct rcbuf *message = ring->slots[slot];
 
-    if (slot == ring->pong)
-        ring->pong = CONN_NO_PONG;
     if (oldest)
         ring->head = conn_slot(ring, 1);
     if (--ring->count == 0) {
@@ -336,11 +324,15 @@ static void conn_release(struct conn *conn, struct rcbuf *message)
     rcbuf_release(message);
 }
 
+/* The messages in the queue. */
+static uint32_t conn_count(const struct conn *conn)
+{
+    return conn->ring ? conn->ring->count + 1 : conn->first != NULL;
+}
+
 size_t conn_cost(const struct conn *conn)
 {
-    size_t count = conn->ring ? conn->ring->count + 1 : conn->first != NULL;
-
-    return conn->queued + count * CONN_MESSAGE_COST;
+    return conn->queued + (size_t)conn_count(conn) * CONN_MESSAGE_COST;
 }
 
 bool conn_queue(struct conn *conn, struct rcbuf *message, size_t limit)
@@ -362,25 +354,15 @@ bool conn_queue(struct conn *conn, struct rcbuf *message, size_t limit)
     return true;
 }
 
-/* Finds a pong that is queued for a peer that does not read, and has not begun to leave; or NULL.
- */
-static struct rcbuf **conn_find_pong(struct conn *conn)
-{
-    if (!conn->want_write)
-        return NULL;
-    if (conn->pong_first && conn->sent == 0)
-        return &conn->first;
-    if (conn->ring && conn->ring->pong != CONN_NO_PONG)
-        return &conn->ring->slots[conn->ring->pong];
-    return NULL;
-}
-
 bool conn_queue_pong(struct conn *conn, struct rcbuf *pong, size_t limit)
 {
-    struct rcbuf **old = conn_find_pong(conn);
-    struct conn_ring *ring;
+    bool begun = conn->pong == 1 && conn->sent > 0;
+    struct rcbuf **old;
+    uint32_t count;
 
-    if (old && !conn->broken) {
+    if (conn->want_write && conn->pong && !begun) { /* so the connection is not broken */
+        old = conn->pong == 1 ? &conn->first
+                              : &conn->ring->slots[conn_slot(conn->ring, conn->pong - 2)];
         conn->queued -= (*old)->length;
         conn->shared->waiting -= (*old)->length;
         conn_release(conn, *old);
@@ -390,11 +372,9 @@ bool conn_queue_pong(struct conn *conn, struct rcbuf *pong, size_t limit)
     }
     if (!conn_queue(conn, pong, limit))
         return false;
-    ring = conn->ring;
-    if (!ring)
-        conn->pong_first = conn->first == pong;
-    else if (ring->slots[conn_slot(ring, ring->count - 1)] == pong)
-        ring->pong = conn_slot(ring, ring->count - 1);
+    count = conn_count(conn);
+    if (!conn->broken && !conn->close_queued)
+        conn->pong = count <= PONG_MAX ? count & PONG_MAX : 0;
     return true;
 }
 
@@ -411,7 +391,8 @@ struct rcbuf *conn_next_queued(const struct conn *conn, struct conn_cursor *curs
 static void conn_drop_first(struct conn *conn)
 {
     conn_release(conn, conn->first);
-    conn->pong_first = conn->ring && conn->ring->pong == conn->ring->head;
+    if (conn->pong)
+        conn->pong--;
     conn->first = conn->ring ? conn_take(conn, true) : NULL;
 }
 
@@ -430,16 +411,15 @@ static void conn_account_for(struct conn *conn, size_t count)
 }
 
 /* Writes the front of the queue as one TLS record: many small messages share its overhead. */
-static enum tls_status conn_write_record(struct conn *conn, size_t *count)
+static enum conn_status conn_write_record(struct conn *conn, size_t *count)
 {
     char *record = conn->shared->record;
     size_t length = 0, skip = conn->sent;
     struct conn_cursor cursor = {0};
     const struct rcbuf *message;
+    enum tls_status status;
 
-    conn->pong_first = false; /* what is in a record that could not leave must not change */
-    if (conn->ring)
-        conn->ring->pong = CONN_NO_PONG;
+    conn->pong = 0; /* what is in a record that could not leave must not change */
     while (length < TLS_RECORD_MAX && (message = conn_next_queued(conn, &cursor))) {
         size_t piece = message->length - skip;
 
@@ -449,57 +429,43 @@ static enum tls_status conn_write_record(struct conn *conn, size_t *count)
         length += piece;
         skip = 0;
     }
-    return tls_write(conn->tls, record, length, count);
+    status = tls_write(conn->tls, record, length, count);
+    /* nothing is queued before the handshake is done, so TLS never waits for input */
+    return status == TLS_DONE ? CONN_READY : status == TLS_WANTS_WRITE ? CONN_BLOCKED : CONN_ENDED;
 }
 
-static void conn_flush_secure(struct conn *conn)
-{
-    while (conn->first && !conn->want_write && !conn->broken) {
-        size_t count = 0;
-
-        switch (conn_write_record(conn, &count)) {
-        case TLS_DONE:
-            conn_account_for(conn, count);
-            break;
-        case TLS_WANTS_WRITE:
-            conn->want_write = true;
-            break;
-        default: /* nothing is queued before the handshake is done, so TLS never waits for input */
-            conn_kill(conn);
-        }
-    }
-}
-
-static ssize_t conn_write_some(const struct conn *conn)
+static enum conn_status conn_write_some(const struct conn *conn, size_t *count)
 {
     struct iovec vectors[VECTORS];
     struct conn_cursor cursor = {0};
     struct rcbuf *message;
     size_t skip = conn->sent;
-    int count = 0;
+    int used = 0;
+    ssize_t n;
 
-    while (count < VECTORS && (message = conn_next_queued(conn, &cursor))) {
-        vectors[count].iov_base = message->bytes + skip;
-        vectors[count++].iov_len = message->length - skip;
+    while (used < VECTORS && (message = conn_next_queued(conn, &cursor))) {
+        vectors[used++] = (struct iovec){message->bytes + skip, message->length - skip};
         skip = 0;
     }
-    return writev(conn->fd, vectors, count);
+    n = writev(conn->fd, vectors, used);
+    *count = n > 0 ? (size_t)n : 0;
+    if (n >= 0 || errno == EINTR)
+        return CONN_READY;
+    return errno == EAGAIN || errno == EWOULDBLOCK ? CONN_BLOCKED : CONN_ENDED;
 }
 
 void conn_flush(struct conn *conn)
 {
-    if (conn->tls) {
-        conn_flush_secure(conn);
-        return;
-    }
     while (conn->first && !conn->want_write && !conn->broken) {
-        ssize_t n = conn_write_some(conn);
+        size_t count = 0;
+        enum conn_status status =
+            conn->tls ? conn_write_record(conn, &count) : conn_write_some(conn, &count);
 
-        if (n >= 0)
-            conn_account_for(conn, (size_t)n);
-        else if (errno == EAGAIN || errno == EWOULDBLOCK)
+        if (status == CONN_READY)
+            conn_account_for(conn, count);
+        else if (status == CONN_BLOCKED)
             conn->want_write = true;
-        else if (errno != EINTR)
+        else
             conn_kill(conn);
     }
 }
@@ -521,10 +487,12 @@ void conn_drop_queue(struct conn *conn)
         begun += conn->tls->pending;
     for (; kept < begun && (message = conn_next_queued(conn, &cursor)); count++)
         kept += message->length;
-    while (conn->ring && conn->ring->count + 1 > count)
+    while (conn->ring && conn_count(conn) > count)
         conn_release(conn, conn_take(conn, false));
     if (!count && conn->first)
         conn_drop_first(conn);
+    if (conn->pong > count)
+        conn->pong = 0;
     conn->shared->waiting -= conn->queued;
     conn->queued = (uint32_t)(kept - (kept ? conn->sent : 0));
     conn->shared->waiting += conn->queued;

@@ -29,11 +29,8 @@ struct client;
 struct conn_ring {
     uint32_t head, count; /* the slot of the oldest message; messages */
     uint32_t capacity;    /* slots: a power of two */
-    uint32_t pong;        /* the slot of a pong that a newer one may replace, or CONN_NO_PONG */
     struct rcbuf *slots[];
 };
-
-#define CONN_NO_PONG UINT32_MAX
 
 /* What the connections of one loop share. Zeroed is valid. */
 struct conn_shared {
@@ -62,7 +59,8 @@ struct conn {
     bool tls_wants_write : 1; /* TLS has to write before anything can be read */
     bool broken : 1;          /* reset, or out of memory: nothing goes in or out any more */
     bool close_queued : 1;    /* a close frame is queued: nothing follows it */
-    bool pong_first : 1;      /* the first message is a pong that a newer one may replace */
+    unsigned pong : 26;       /* the place in the queue, from 1, of a pong that a newer one may
+                                 replace; 0: none */
     uint32_t sent;            /* bytes of the first message that have left */
     uint32_t queued;          /* bytes that have not left, over all messages */
     struct rcbuf *first;      /* the oldest message; mostly the only one: then there is no ring */

@@ -24,20 +24,32 @@ static enum http_result http_bad(struct http_request *request, int status, const
     return HTTP_BAD;
 }
 
+static bool http_is_digit(char c)
+{
+    return c >= '0' && c <= '9';
+}
+
 /* True for letters, digits, and the bytes of `others`. */
 static bool http_is_one_of(char c, const char *others)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || http_is_digit(c) ||
            (c && strchr(others, c));
 }
 
-/* RFC 9110, section 5.6.2: methods and field names. */
+/* The length of the token that `text` begins with (RFC 9110, section 5.6.2); 0: of none. */
+static size_t http_token_length(struct str text)
+{
+    size_t i = 0;
+
+    while (i < text.length && http_is_one_of(text.at[i], "!#$%&'*+-.^_`|~"))
+        i++;
+    return i;
+}
+
+/* True for methods and field names. */
 static bool http_is_token(struct str text)
 {
-    for (size_t i = 0; i < text.length; i++)
-        if (!http_is_one_of(text.at[i], "!#$%&'*+-.^_`|~"))
-            return false;
-    return text.length > 0;
+    return text.length > 0 && http_token_length(text) == text.length;
 }
 
 /* Cuts the next line off. CR and LF must stand together, and a line may have no NUL or other
@@ -49,14 +61,12 @@ static enum http_result http_next_line(struct str *rest, struct str *line)
 
         if ((c >= 0x20 && c != 0x7f) || c == '\t')
             continue;
-        if (c != '\r')
-            return HTTP_BAD;
-        if (i + 1 == rest->length)
+        if (c == '\r' && i + 1 == rest->length)
             return HTTP_MORE;
-        if (rest->at[i + 1] != '\n')
+        if (c != '\r' || rest->at[i + 1] != '\n')
             return HTTP_BAD;
         *line = (struct str){rest->at, i};
-        *rest = (struct str){rest->at + i + 2, rest->length - i - 2};
+        *rest = str_skip(*rest, i + 2);
         return HTTP_OK;
     }
     return HTTP_MORE;
@@ -74,7 +84,7 @@ static bool http_is_host(struct str text)
         return false;
     if (i < text.length && text.at[i++] != ':')
         return false;
-    while (i < text.length && text.at[i] >= '0' && text.at[i] <= '9')
+    while (i < text.length && http_is_digit(text.at[i]))
         i++;
     return i == text.length;
 }
@@ -83,7 +93,7 @@ struct str http_host_name(struct str host)
 {
     size_t end = host.length;
 
-    while (end > 0 && host.at[end - 1] >= '0' && host.at[end - 1] <= '9')
+    while (end > 0 && http_is_digit(host.at[end - 1]))
         end--;
     return end > 0 && host.at[end - 1] == ':' ? (struct str){host.at, end - 1} : host;
 }
@@ -110,11 +120,11 @@ static struct str http_cut_authority(struct str *target)
 static enum http_result http_parse_version(struct http_request *request, struct str version)
 {
     if (version.length != 8 || memcmp(version.at, "HTTP/", 5) != 0 || version.at[6] != '.' ||
-        version.at[5] < '0' || version.at[5] > '9' || version.at[7] < '0' || version.at[7] > '9')
+        !http_is_digit(version.at[5]) || !http_is_digit(version.at[7]))
         return http_bad(request, 400, "malformed request line");
     if (version.at[5] != '1')
         return http_bad(request, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
-    request->minor = version.at[7] == '0' ? 0 : 1;
+    request->minor = version.at[7] > '0';
     return HTTP_OK;
 }
 
@@ -138,9 +148,8 @@ static enum http_result http_parse_request_line(struct http_request *request, st
     request->path = str_cut(&request->query, '?');
     if (request->host.length && !request->path.length)
         request->path = STR("/"); /* RFC 9110, section 4.2.3: http://a?x=1 */
-    if (request->path.length && request->path.at[0] == '/')
-        return HTTP_OK;
-    if (str_equal(target, STR("*")) && str_equal(request->method, STR("OPTIONS")))
+    if ((request->path.length && request->path.at[0] == '/') ||
+        (str_equal(target, STR("*")) && str_equal(request->method, STR("OPTIONS"))))
         return HTTP_OK;
     return http_bad(request, 400, "the request target must begin with /");
 }
@@ -213,19 +222,15 @@ bool http_header_has(const struct http_request *request, struct str name, struct
 /* RFC 9112, sections 6.1 and 6.3: a body ends where chunked, the last coding, and once, says so. */
 static enum http_result http_parse_codings(struct http_request *request)
 {
-    size_t chunked = 0, others = 0;
+    size_t chunked = 0, codings = 0;
     struct http_cursor cursor = {0};
-    struct str coding;
-    bool last = false;
+    struct str coding = {0};
 
-    while (http_next_entry(request, STR("Transfer-Encoding"), &cursor, &coding)) {
-        last = str_equal_nocase(coding, STR("chunked"));
-        chunked += last;
-        others += !last;
-    }
-    if (!last || chunked > 1)
+    for (; http_next_entry(request, STR("Transfer-Encoding"), &cursor, &coding); codings++)
+        chunked += str_equal_nocase(coding, STR("chunked"));
+    if (chunked != 1 || !str_equal_nocase(coding, STR("chunked")))
         return http_bad(request, 400, "Transfer-Encoding must end with chunked, and have it once");
-    if (others)
+    if (codings > 1)
         return http_bad(request, 501, "the only Transfer-Encoding understood is chunked");
     request->chunked = true;
     return HTTP_OK;
@@ -312,22 +317,18 @@ enum http_result http_parse_request(struct str bytes, size_t max_head, struct ht
 
 static bool http_append_decoded(struct str text, struct buf *out)
 {
-    for (size_t i = 0; i < text.length; i++) {
-        char c = text.at[i];
+    buf_append(out, str_cut(&text, '%'));
+    while (text.at) {
+        int high = text.length >= 2 ? str_hex_digit(text.at[0]) : -1;
+        int low = high >= 0 ? str_hex_digit(text.at[1]) : -1;
 
-        if (c == '%') {
-            int high = i + 2 < text.length ? str_hex_digit(text.at[i + 1]) : -1;
-            int low = high >= 0 ? str_hex_digit(text.at[i + 2]) : -1;
-
-            if (low < 0)
-                return false;
-            c = (char)(high * 16 + low);
-            i += 2;
-        }
-        if (!buf_append(out, (struct str){&c, 1}))
+        if (low < 0)
             return false;
+        buf_append(out, (struct str){&(char){(char)(high * 16 + low)}, 1});
+        text = str_skip(text, 2);
+        buf_append(out, str_cut(&text, '%'));
     }
-    return true;
+    return !out->failed;
 }
 
 bool http_query(struct str query, struct str name, struct buf *out)
@@ -344,33 +345,15 @@ bool http_query(struct str query, struct str name, struct buf *out)
 #define CHUNK_LINE_MAX 256
 #define TRAILER_MAX 4096
 
-static void http_skip_blanks(struct str *rest)
+/* The length of the quoted string that `text` begins with; 0: it has no end. */
+static size_t http_quoted_length(struct str text)
 {
-    while (rest->length && (rest->at[0] == ' ' || rest->at[0] == '\t'))
-        *rest = str_skip(*rest, 1);
-}
-
-static bool http_skip_token(struct str *rest)
-{
-    size_t i = 0;
-
-    while (i < rest->length && http_is_token((struct str){rest->at + i, 1}))
-        i++;
-    *rest = str_skip(*rest, i);
-    return i > 0;
-}
-
-static bool http_skip_quoted(struct str *rest)
-{
-    for (size_t i = 1; i < rest->length; i++) {
-        if (rest->at[i] == '\\') {
-            i++;
-        } else if (rest->at[i] == '"') {
-            *rest = str_skip(*rest, i + 1);
-            return true;
-        }
+    for (size_t i = 1; i < text.length; i++) {
+        if (text.at[i] == '"')
+            return i + 1;
+        i += text.at[i] == '\\';
     }
-    return false;
+    return 0;
 }
 
 /* True if `rest` is extensions of a chunk, or nothing. They are ignored, but must be well-formed:
@@ -378,20 +361,23 @@ static bool http_skip_quoted(struct str *rest)
 static bool http_are_extensions(struct str rest)
 {
     while (rest.length) {
+        size_t length;
+
         if (rest.at[0] != ';')
             return false;
-        rest = str_skip(rest, 1);
-        http_skip_blanks(&rest);
-        if (!http_skip_token(&rest))
+        rest = str_trim(str_skip(rest, 1));
+        length = http_token_length(rest);
+        if (length == 0)
             return false;
-        http_skip_blanks(&rest);
+        rest = str_trim(str_skip(rest, length));
         if (!rest.length || rest.at[0] != '=')
             continue;
-        rest = str_skip(rest, 1);
-        http_skip_blanks(&rest);
-        if (rest.length && rest.at[0] == '"' ? !http_skip_quoted(&rest) : !http_skip_token(&rest))
+        rest = str_trim(str_skip(rest, 1));
+        length =
+            rest.length && rest.at[0] == '"' ? http_quoted_length(rest) : http_token_length(rest);
+        if (length == 0)
             return false;
-        http_skip_blanks(&rest);
+        rest = str_trim(str_skip(rest, length));
     }
     return true;
 }
@@ -427,41 +413,36 @@ static bool http_may_trail(struct str name)
     return true;
 }
 
-/* Reads the line that ends a trailer, or one of its fields, which are ignored. */
-static enum http_result http_read_trailer(struct http_chunks *chunks, struct str line, bool *done)
-{
-    struct http_header field;
-
-    *done = line.length == 0;
-    if (line.length >= chunks->trailer_left)
-        return HTTP_BAD;
-    chunks->trailer_left -= (uint32_t)line.length;
-    return *done || (!http_parse_field(line, &field) && http_may_trail(field.name)) ? HTTP_OK
-                                                                                    : HTTP_BAD;
-}
-
-static enum http_result http_read_chunk_line(struct http_chunks *chunks, struct str *rest,
-                                             bool *done)
+/* Reads a line that is a chunk's size, the end of its data, a field of the trailer, which is
+ * ignored, or the trailer's end. */
+static enum http_result http_read_chunk_line(struct http_chunks *chunks, struct str *rest)
 {
     size_t limit = chunks->state == CHUNK_TRAILER ? chunks->trailer_left : CHUNK_LINE_MAX;
+    struct http_header field;
     struct str line;
     enum http_result result = http_next_line(rest, &line);
+    bool good;
 
     if (result == HTTP_MORE)
         return rest->length > limit + 1 ? HTTP_BAD : HTTP_MORE; /* its CR may be there */
     if (result == HTTP_BAD || line.length > limit)
         return HTTP_BAD;
-    if (chunks->state == CHUNK_TRAILER)
-        return http_read_trailer(chunks, line, done);
     if (chunks->state == CHUNK_DATA_END) {
+        good = line.length == 0;
         chunks->state = CHUNK_SIZE;
-        return line.length == 0 ? HTTP_OK : HTTP_BAD;
+    } else if (chunks->state == CHUNK_SIZE) {
+        good = http_parse_chunk_size(line, &chunks->left);
+        chunks->state = chunks->left ? CHUNK_DATA : CHUNK_TRAILER;
+        chunks->trailer_left = TRAILER_MAX;
+    } else if (line.length) {
+        good = line.length < chunks->trailer_left && !http_parse_field(line, &field) &&
+               http_may_trail(field.name);
+        chunks->trailer_left -= (uint32_t)line.length;
+    } else {
+        good = true;
+        chunks->state = CHUNK_DONE;
     }
-    if (!http_parse_chunk_size(line, &chunks->left))
-        return HTTP_BAD;
-    chunks->state = chunks->left ? CHUNK_DATA : CHUNK_TRAILER;
-    chunks->trailer_left = TRAILER_MAX;
-    return HTTP_OK;
+    return good ? HTTP_OK : HTTP_BAD;
 }
 
 /* Moves what is there of the chunk's data to the end of the content. */
@@ -485,14 +466,13 @@ enum http_result http_read_chunks(struct http_chunks *chunks, char *at, size_t *
 {
     struct str rest = {at + chunks->length, *length - chunks->length};
     enum http_result result = HTTP_OK;
-    bool done = false;
 
     *status = chunks->length > max_body ? 413 : 400; /* the limit may be lower than it was */
     if (chunks->length > max_body)
         return HTTP_BAD;
-    while (result == HTTP_OK && !done) {
+    while (result == HTTP_OK && chunks->state != CHUNK_DONE) {
         if (chunks->state != CHUNK_DATA) {
-            result = http_read_chunk_line(chunks, &rest, &done);
+            result = http_read_chunk_line(chunks, &rest);
         } else if (chunks->left > max_body - chunks->length) {
             *status = 413;
             return HTTP_BAD;
@@ -547,16 +527,6 @@ static void http_write_field(struct buf *out, struct str name, struct str value)
     buf_append(out, STR("\r\n"));
 }
 
-/* The same with a number; 0: none. */
-static void http_write_number(struct buf *out, struct str name, uint64_t number)
-{
-    char space[20];
-    struct buf text = BUF_INIT(space);
-
-    buf_append_number(&text, (int64_t)number);
-    http_write_field(out, name, number ? str_of(&text) : (struct str){0});
-}
-
 void http_write_response(struct buf *out, const struct http_response *response)
 {
     struct str type =
@@ -565,19 +535,19 @@ void http_write_response(struct buf *out, const struct http_response *response)
     http_write_field(out, STR("HTTP/1.1 "), http_reason_phrase(response->status));
     http_write_field(out, STR("Date: "), response->date);
     http_write_field(out, STR("Allow: "), str_from(response->allow));
-    http_write_number(out, STR("Retry-After: "), response->retry_after);
+    if (response->retry_after)
+        buf_print(out, "Retry-After: %u\r\n", response->retry_after);
     if (response->close)
         buf_append(out, STR("Connection: close\r\n"));
     else if (response->keep_alive)
         buf_append(out, STR("Connection: keep-alive\r\n"));
-    if (!response->close)
-        http_write_number(out, STR("Keep-Alive: timeout="), response->timeout);
+    if (!response->close && response->timeout)
+        buf_print(out, "Keep-Alive: timeout=%u\r\n", response->timeout);
     if (response->status == 401)
         buf_append(out, STR("WWW-Authenticate: Token\r\n"));
     http_write_field(out, STR("Content-Type: "), type);
-    buf_append(out, STR("Content-Length: "));
-    buf_append_number(out, (int64_t)response->body.length);
-    buf_append(out, response->type ? STR("\r\n") : STR("\r\n" HTTP_UNCACHED));
+    buf_print(out, "Content-Length: %zu\r\n", response->body.length);
+    buf_append(out, response->type ? (struct str){0} : STR(HTTP_UNCACHED));
     buf_append(out, str_from(response->fields));
     buf_append(out, STR("\r\n"));
     if (!response->head)

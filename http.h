@@ -74,7 +74,7 @@ bool http_query(struct str query, struct str name, struct buf *out);
 
 /* How far a chunked body has been read. Zeroed is the start. */
 struct http_chunks {
-    enum { CHUNK_SIZE, CHUNK_DATA, CHUNK_DATA_END, CHUNK_TRAILER } state;
+    enum { CHUNK_SIZE, CHUNK_DATA, CHUNK_DATA_END, CHUNK_TRAILER, CHUNK_DONE } state;
     uint32_t left;         /* bytes of the chunk still to come */
     uint32_t length;       /* bytes of content, moved together at the body's beginning */
     uint32_t trailer_left; /* bytes the trailer may still have */

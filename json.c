@@ -14,7 +14,7 @@
 #define ESCAPED_NAME_MAX 64 /* bytes of a wanted name that is written with escapes */
 
 struct json_parser {
-    const char *begin, *at, *end;
+    const char *at, *end;
     const char *reason;
 
     unsigned depth;
@@ -55,15 +55,14 @@ static bool json_take(struct json_parser *p, char c)
 static bool json_skip_escape(struct json_parser *p)
 {
     size_t digits = 4;
+    char c;
 
     p->at++;
-    if (p->at < p->end && memchr("\"\\/bfnrt", *p->at, 8)) {
-        p->at++;
-        return true;
-    }
-    if (!json_take(p, 'u'))
+    c = json_peek(p);
+    if (!c || !strchr("\"\\/bfnrtu", c))
         return json_fail(p, "unknown escape in a string");
-    for (; digits > 0; digits--, p->at++)
+    p->at++;
+    for (; c == 'u' && digits > 0; digits--, p->at++)
         if (str_hex_digit(json_peek(p)) < 0)
             return json_fail(p, "\\u needs four hex digits");
     return true;
@@ -72,21 +71,15 @@ static bool json_skip_escape(struct json_parser *p)
 static bool json_skip_string(struct json_parser *p)
 {
     p->at++;
-    while (p->at < p->end) {
-        unsigned char c = (unsigned char)*p->at;
-
-        if (c == '"') {
-            p->at++;
-            return true;
-        }
-        if (c < 0x20)
+    while (p->at < p->end && *p->at != '"') {
+        if ((unsigned char)*p->at < 0x20)
             return json_fail(p, "control byte in a string");
-        if (c != '\\')
+        if (*p->at != '\\')
             p->at++;
         else if (!json_skip_escape(p))
             return false;
     }
-    return json_fail(p, "string without an end");
+    return json_take(p, '"') || json_fail(p, "string without an end");
 }
 
 static size_t json_skip_digits(struct json_parser *p)
@@ -100,9 +93,10 @@ static size_t json_skip_digits(struct json_parser *p)
 
 static bool json_skip_number(struct json_parser *p)
 {
-    json_take(p, '-');
+    bool negative = json_take(p, '-');
+
     if (!json_take(p, '0') && json_skip_digits(p) == 0)
-        return json_fail(p, "digit expected");
+        return json_fail(p, negative ? "digit expected" : "value expected");
     if (json_take(p, '.') && json_skip_digits(p) == 0)
         return json_fail(p, "digit expected after the point");
     if (json_take(p, 'e') || json_take(p, 'E')) {
@@ -122,24 +116,6 @@ static bool json_skip_word(struct json_parser *p, struct str word)
     return true;
 }
 
-static bool json_skip_scalar(struct json_parser *p)
-{
-    switch (json_peek(p)) {
-    case '"':
-        return json_skip_string(p);
-    case 't':
-        return json_skip_word(p, STR("true"));
-    case 'f':
-        return json_skip_word(p, STR("false"));
-    case 'n':
-        return json_skip_word(p, STR("null"));
-    default:
-        if (json_peek(p) == '-' || (json_peek(p) >= '0' && json_peek(p) <= '9'))
-            return json_skip_number(p);
-        return json_fail(p, "value expected");
-    }
-}
-
 /* The type of a value by its first byte. */
 static enum json_type json_type_of(char first)
 {
@@ -149,6 +125,20 @@ static enum json_type json_type_of(char first)
            : first == 't' || first == 'f' ? JSON_BOOLEAN
            : first == 'n'                 ? JSON_NULL
                                           : JSON_NUMBER;
+}
+
+static bool json_skip_scalar(struct json_parser *p)
+{
+    switch (json_type_of(json_peek(p))) {
+    case JSON_STRING:
+        return json_skip_string(p);
+    case JSON_BOOLEAN:
+        return json_skip_word(p, *p->at == 't' ? STR("true") : STR("false"));
+    case JSON_NULL:
+        return json_skip_word(p, STR("null"));
+    default:
+        return json_skip_number(p);
+    }
 }
 
 static uint32_t json_read_hex4(const char *at)
@@ -340,36 +330,32 @@ static bool json_fail_utf8(struct json_parser *p)
 bool json_parse_object(struct str text, struct json_field *fields, size_t count,
                        struct json_error *error)
 {
-    struct json_parser p = {.begin = text.at,
-                            .at = text.at,
+    struct json_parser p = {.at = text.at,
                             .end = text.length ? text.at + text.length : text.at,
                             .fields = fields,
                             .field_count = count};
-    bool good;
 
     for (size_t i = 0; i < count; i++)
         fields[i].value = (struct json_value){0};
-    good = utf8_valid(text) ? json_read_document(&p) : json_fail_utf8(&p);
-    if (!good)
-        *error = (struct json_error){p.reason, (size_t)(p.at - p.begin)};
-    return good;
+    if (utf8_valid(text) ? json_read_document(&p) : json_fail_utf8(&p))
+        return true;
+    *error = (struct json_error){p.reason, (size_t)(p.at - text.at)};
+    return false;
 }
 
 bool json_next_element(struct str *rest, struct json_value *element)
 {
-    struct json_parser p = {.begin = rest->at, .at = rest->at};
+    struct json_parser p = {0};
     const char *from;
 
     if (rest->length == 0)
         return false;
-    p.end = rest->at + rest->length;
-    p.at++; /* the bracket, or the comma before this element */
+    p = (struct json_parser){.at = rest->at + 1, /* the bracket, or the comma before this element */
+                             .end = rest->at + rest->length};
     json_skip_space(&p);
-    if (json_peek(&p) == ']') {
-        *rest = (struct str){0};
-        return false;
-    }
     from = p.at;
+    if (json_take(&p, ']'))
+        return false;
     json_skip_value(&p);
     *element = (struct json_value){json_type_of(*from), {from, (size_t)(p.at - from)}};
     json_skip_space(&p);

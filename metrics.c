@@ -1,10 +1,7 @@
 /* metrics.c - what the admin listener serves: metrics, health and readiness.
  *
- * All metrics are one table, in the order of the output: name, type, help, and where the value is.
- * Most are one number that some module counts in a plain member: the table has the module's struct,
- * the member's offset and its size. Metrics with labels have a function that writes their samples.
- * What no module keeps as a member (CPU time, readiness, the cluster's statistics) is put into a
- * `struct metrics_scrape` when a request for /metrics comes, and read from there by the same table.
+ * Most metrics are one number that some module counts in a plain member. They are read and written
+ * when a request for /metrics comes, section by section, in the order of the output.
  *
  * Names, help texts and order are an interface: dashboards and alerts depend on them. Everything is
  * read on the loop's thread, which is the one that counts. */
@@ -58,54 +55,23 @@ void metrics_count_call(struct metrics *metrics, unsigned route, enum result_cod
     calls->microseconds += microseconds;
 }
 
-/* --- the table ------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------- */
 
-/* The structs that have the values. */
-enum metrics_source {
-    METRICS_SCRAPE,
-    METRICS_OWN,
-    METRICS_HUB,
-    METRICS_API,
-    METRICS_CONN,
-    METRICS_SOURCES
-};
-
-/* One request for /metrics, and the values that no module keeps as a member. */
-struct metrics_scrape {
-    const void *sources[METRICS_SOURCES];
-    const struct metrics *metrics;
-    uint64_t ready, lost_lines;
-    uint64_t cpu; /* microseconds, user and system */
-#ifdef WSPUSH_CLUSTER
-    struct cluster_stats stats;
-    uint64_t heartbeat_age; /* microseconds */
-#endif
-};
-
-struct metric {
-    const char *name, *type, *help;
-    enum metrics_source source;
-    size_t offset, size; /* of the member there */
-    /* writes the samples; NULL: one, an integer */
-    void (*write)(struct buf *out, const struct metric *metric,
-                  const struct metrics_scrape *scrape);
-};
-
-/* The member's value: a size_t, a uint64_t, or a bool. */
-static uint64_t metrics_value(const struct metric *metric, const struct metrics_scrape *scrape)
+static void metrics_begin(struct buf *out, const char *name, const char *type, const char *help)
 {
-    const char *at = (const char *)scrape->sources[metric->source] + metric->offset;
-    uint64_t wide;
-    uint32_t narrow;
+    buf_print(out, "# HELP wspush_%s %s\n# TYPE wspush_%s %s\n", name, help, name, type);
+}
 
-    if (metric->size == sizeof(bool))
-        return *(const bool *)at;
-    if (metric->size == sizeof narrow) {
-        memcpy(&narrow, at, sizeof narrow);
-        return narrow;
-    }
-    memcpy(&wide, at, sizeof wide);
-    return wide;
+static void metrics_gauge(struct buf *out, const char *name, const char *help, uint64_t value)
+{
+    metrics_begin(out, name, "gauge", help);
+    buf_print(out, "wspush_%s %" PRIu64 "\n", name, value);
+}
+
+static void metrics_counter(struct buf *out, const char *name, const char *help, uint64_t value)
+{
+    metrics_begin(out, name, "counter", help);
+    buf_print(out, "wspush_%s %" PRIu64 "\n", name, value);
 }
 
 /* Microseconds as seconds, without zeros at the end. */
@@ -120,68 +86,20 @@ static const char *metrics_seconds(char text[32], uint64_t microseconds)
     return text;
 }
 
-static void metrics_write_seconds(struct buf *out, const struct metric *metric,
-                                  const struct metrics_scrape *scrape)
+static void metrics_write_seconds(struct buf *out, const char *name, uint64_t microseconds)
 {
     char text[32];
 
-    buf_print(out, "wspush_%s %s\n", metric->name,
-              metrics_seconds(text, metrics_value(metric, scrape)));
+    buf_print(out, "wspush_%s %s\n", name, metrics_seconds(text, microseconds));
 }
 
-static void metrics_write_version(struct buf *out, const struct metric *metric,
-                                  const struct metrics_scrape *scrape)
-{
-    buf_print(out, "wspush_%s{version=\"%s\"} 1\n", metric->name, scrape->metrics->version);
-}
-
-static void metrics_write_reloads(struct buf *out, const struct metric *metric,
-                                  const struct metrics_scrape *scrape)
-{
-    for (int good = 0; good < 2; good++)
-        buf_print(out, "wspush_%s{result=\"%s\"} %" PRIu64 "\n", metric->name,
-                  good ? "success" : "failure", scrape->metrics->reloads[good]);
-}
-
-/* One sample for each key, and one for the others, whose count stands behind theirs. */
+/* One sample for each key, and one for all others, whose count stands behind theirs. */
 static void metrics_write_by(struct buf *out, const char *name, const char *label,
                              const uint16_t *keys, size_t count, const uint64_t *counts)
 {
     for (size_t i = 0; i < count; i++)
         buf_print(out, "wspush_%s{%s=\"%d\"} %" PRIu64 "\n", name, label, keys[i], counts[i]);
     buf_print(out, "wspush_%s{%s=\"other\"} %" PRIu64 "\n", name, label, counts[count]);
-}
-
-static void metrics_write_handshakes(struct buf *out, const struct metric *metric,
-                                     const struct metrics_scrape *scrape)
-{
-    metrics_write_by(out, metric->name, "status", metrics_handshakes, METRICS_HANDSHAKES,
-                     scrape->metrics->handshakes);
-}
-
-static void metrics_write_closes(struct buf *out, const struct metric *metric,
-                                 const struct metrics_scrape *scrape)
-{
-    metrics_write_by(out, metric->name, "code", hub_close_codes, HUB_CLOSE_CODES,
-                     scrape->metrics->hub->counts.closes);
-}
-
-/* The path of a number, NUL-terminated, for a label. */
-static const char *metrics_path(unsigned route)
-{
-    struct str path = api_path(route);
-
-    return path.length ? path.at : "other";
-}
-
-static void metrics_write_calls(struct buf *out, const struct metric *metric,
-                                const struct metrics_scrape *scrape)
-{
-    for (unsigned route = 0; route < API_ROUTES; route++)
-        for (unsigned i = 0; i < METRICS_CODES; i++)
-            buf_print(out, "wspush_%s{route=\"%s\",code=\"%d\"} %" PRIu64 "\n", metric->name,
-                      metrics_path(route), metrics_codes[i],
-                      scrape->metrics->calls[route].codes[i]);
 }
 
 /* Writes one histogram: `count` buckets in microseconds, the last of which has no bound, and the
@@ -204,168 +122,168 @@ static void metrics_write_histogram(struct buf *out, const char *name, const cha
     buf_print(out, "wspush_%s_count%s%s%s %" PRIu64 "\n", name, open, label, close, total);
 }
 
-static void metrics_write_durations(struct buf *out, const struct metric *metric,
-                                    const struct metrics_scrape *scrape)
-{
-    char label[64];
+/* --- metrics --------------------------------------------------------------------------------- */
 
-    for (unsigned route = 0; route < API_ROUTES; route++) {
-        const struct metrics_calls *calls = &scrape->metrics->calls[route];
-
-        snprintf(label, sizeof label, "route=\"%s\"", metrics_path(route));
-        metrics_write_histogram(out, metric->name, label, metrics_bounds, calls->buckets,
-                                METRICS_BUCKETS + 1, calls->microseconds);
-    }
-}
-
-#ifdef WSPUSH_CLUSTER
-static void metrics_write_echoes(struct buf *out, const struct metric *metric,
-                                 const struct metrics_scrape *scrape)
-{
-    const struct cluster_stats *stats = &scrape->stats;
-
-    metrics_write_histogram(out, metric->name, "", stats->echo_bounds, stats->echoes,
-                            CLUSTER_ECHO_BUCKETS, stats->echo_sum);
-}
-#endif
-
-#define MEMBER(source, type, member)                                                               \
-    METRICS_##source, offsetof(struct type, member), sizeof(((struct type *)0)->member)
-#define SCRAPE(member) MEMBER(SCRAPE, metrics_scrape, member)
-#define OWN(member) MEMBER(OWN, metrics, member), NULL
-#define HUB(member) MEMBER(HUB, hub, member), NULL
-#define CONN(member) MEMBER(CONN, conn_shared, member), NULL
-#define WRITE(verb) METRICS_SCRAPE, 0, 0, metrics_write_##verb
-
-static const struct metric metrics_table[] = {
-    {"build_info", "gauge", "What is running.", WRITE(version)},
-    {"start_time_seconds", "gauge", "Unix time of the start.", OWN(started)},
-    {"cpu_seconds_total", "counter", "CPU time used, user and system.", SCRAPE(cpu),
-     metrics_write_seconds},
-    {"ready", "gauge", "1 if /readyz says so.", SCRAPE(ready), NULL},
-    {"reloads_total", "counter", "SIGHUPs, by whether the file could be used.", WRITE(reloads)},
-    {"log_lines_lost_total", "counter", "Lines that the log did not take at once.",
-     SCRAPE(lost_lines), NULL},
-    {"connections", "gauge", "Open connections, those of the API included.", OWN(connections)},
-    {"clients", "gauge", "WebSocket clients that are online.", HUB(channels.clients.count)},
-    {"systems", "gauge", "Systems with clients here.", HUB(kinds[CHANNEL_SYSTEM])},
-    {"groups", "gauge", "Groups with members here.", HUB(kinds[CHANNEL_GROUP])},
-    {"users", "gauge", "Users with clients here.", HUB(kinds[CHANNEL_USER])},
-    {"parked_connections", "gauge", "Quiet connections watched by threads.", OWN(parked)},
-    {"parking_threads", "gauge", "Threads that watch quiet connections.", OWN(threads)},
-    {"connections_accepted_total", "counter", "Connections accepted.", OWN(accepted)},
-    {"connections_refused_total", "counter", "Connections beyond max_connections or max_per_ip.",
-     OWN(refused)},
-    {"handshakes_total", "counter", "Requests to /ws, by status of the answer.", WRITE(handshakes)},
-    {"closes_total", "counter",
-     "WebSocket connections ended, by close code; 1006: without a close frame.", WRITE(closes)},
-    {"slow_closes_total", "counter",
-     "Clients closed because they read slower than they were sent to.", HUB(counts.slow)},
-    {"received_messages_total", "counter", "Messages from clients.", OWN(received_messages)},
-    {"sent_messages_total", "counter",
-     "Messages queued for clients: their ids, pushes and notices.", HUB(counts.sent)},
-    {"dropped_messages_total", "counter", "Messages not queued because the client was too slow.",
-     HUB(counts.dropped)},
-    {"received_bytes_total", "counter", "Bytes received, API included, TLS not.", CONN(received)},
-    {"sent_bytes_total", "counter", "Bytes sent, API included, TLS not.", CONN(sent)},
-    {"queued_bytes", "gauge", "Bytes that wait to be sent.", CONN(waiting)},
-    {"buffered_bytes", "gauge", "Memory of input that is kept and output that waits.",
-     CONN(buffered)},
-    {"shed_connections_total", "counter", "Connections ended because max_buffered was reached.",
-     OWN(shed)},
-    {"api_requests_total", "counter", "Calls of the API, by path and by `code` of the answer.",
-     WRITE(calls)},
-    {"login_failures_total", "counter", "Logins with a wrong name or password.",
-     MEMBER(API, api, login_failures), NULL},
-    {"api_request_duration_seconds", "histogram", "From a whole request to its answer, by path.",
-     WRITE(durations)},
-};
-
-#ifdef WSPUSH_CLUSTER
-#define STAT(member) SCRAPE(stats.member), NULL
-
-/* These follow on a node that is in a cluster. */
-static const struct metric metrics_cluster_table[] = {
-    {"cluster_nodes", "gauge", "Other nodes that are known.", STAT(nodes)},
-    {"cluster_links", "gauge", "Links to other nodes that are up.", STAT(links)},
-    {"cluster_links_total", "counter", "Links that have come up.", STAT(linked)},
-    {"cluster_held_back", "gauge", "Commands that wait for sends before them to come back.",
-     STAT(held_back)},
-    {"cluster_late_requests_total", "counter",
-     "Requests of other nodes that came too late and were not done.", STAT(late)},
-    {"cluster_presence_waiting", "gauge",
-     "Presence records and notices that are not written and told yet.", STAT(presence_waiting)},
-    {"cluster_notices_dropped_total", "counter", "Notices that were dropped: too many waited.",
-     STAT(notices_dropped)},
-    {"cluster_slots_unbound", "gauge", "Hash slots with members that RabbitMQ has not bound yet.",
-     STAT(slots_unbound)},
-    {"redis_up", "gauge", "1 if Redis can be reached.", STAT(redis_up)},
-    {"redis_reconnects_total", "counter", "Times Redis has come back.", STAT(redis_reconnects)},
-    {"redis_heartbeat_age_seconds", "gauge", "Since Redis last took a heartbeat of this node.",
-     SCRAPE(heartbeat_age), metrics_write_seconds},
-    {"rabbitmq_up", "gauge", "1 if RabbitMQ is connected.", STAT(rabbitmq_up)},
-    {"rabbitmq_connects_total", "counter", "Times RabbitMQ has been connected.",
-     STAT(rabbitmq_connects)},
-    {"rabbitmq_publishes_total", "counter", "Publications given to RabbitMQ.", STAT(publishes)},
-    {"rabbitmq_confirms_total", "counter", "Publications that came back through RabbitMQ.",
-     STAT(confirms)},
-    {"rabbitmq_refusals_total", "counter",
-     "Publications that failed, or could not be made in time.", STAT(refusals)},
-    {"rabbitmq_returned_total", "counter", "Publications that no order queue took.",
-     STAT(returned)},
-    {"rabbitmq_strange_total", "counter",
-     "Messages of strangers that were dropped for their MAC or version.", STAT(foreign)},
-    {"rabbitmq_echo_seconds", "histogram", "From a publication to its return through RabbitMQ.",
-     WRITE(echoes)},
-};
-#endif
-
-static void metrics_write_table(struct buf *out, const struct metric *table, size_t count,
-                                const struct metrics_scrape *scrape)
-{
-    for (const struct metric *metric = table; metric < table + count; metric++) {
-        buf_print(out, "# HELP wspush_%s %s\n# TYPE wspush_%s %s\n", metric->name, metric->help,
-                  metric->name, metric->type);
-        if (metric->write)
-            metric->write(out, metric, scrape);
-        else
-            buf_print(out, "wspush_%s %" PRIu64 "\n", metric->name, metrics_value(metric, scrape));
-    }
-}
-
-static void metrics_write(struct buf *out, const struct metrics *metrics, bool stopping)
-{
-    struct rusage used = {0};
-    struct metrics_scrape scrape = {.sources = {[METRICS_OWN] = metrics,
-                                                [METRICS_HUB] = metrics->hub,
-                                                [METRICS_API] = metrics->api,
-                                                [METRICS_CONN] = metrics->shared},
-                                    .metrics = metrics,
-                                    .ready = !metrics_not_ready_reason(metrics, stopping),
-                                    .lost_lines = log_lost(metrics->log)};
-
-    scrape.sources[METRICS_SCRAPE] = &scrape;
-    getrusage(RUSAGE_SELF, &used);
-    scrape.cpu = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * MICROSECONDS +
-                 (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
-    metrics_write_table(out, metrics_table, sizeof metrics_table / sizeof metrics_table[0],
-                        &scrape);
-#ifdef WSPUSH_CLUSTER
-    if (!metrics->cluster)
-        return;
-    scrape.stats = cluster_stats(metrics->cluster);
-    scrape.heartbeat_age = (uint64_t)scrape.stats.heartbeat_age * 1000;
-    metrics_write_table(out, metrics_cluster_table,
-                        sizeof metrics_cluster_table / sizeof metrics_cluster_table[0], &scrape);
-#endif
-}
-
-/* --- responses ------------------------------------------------------------------------------- */
-
-const char *metrics_not_ready_reason(const struct metrics *metrics, bool stopping)
+/* Why this node is not ready for clients and calls; NULL if it is. */
+static const char *metrics_not_ready_reason(const struct metrics *metrics, bool stopping)
 {
     return stopping ? "draining" : cluster_degraded_reason(metrics->cluster);
 }
+
+static void metrics_write_process(struct buf *out, const struct metrics *metrics, bool stopping)
+{
+    struct rusage used = {0};
+    uint64_t cpu;
+
+    getrusage(RUSAGE_SELF, &used);
+    cpu = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * MICROSECONDS +
+          (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    metrics_begin(out, "build_info", "gauge", "What is running.");
+    buf_print(out, "wspush_build_info{version=\"%s\"} 1\n", metrics->version);
+    metrics_gauge(out, "start_time_seconds", "Unix time of the start.", (uint64_t)metrics->started);
+    metrics_begin(out, "cpu_seconds_total", "counter", "CPU time used, user and system.");
+    metrics_write_seconds(out, "cpu_seconds_total", cpu);
+    metrics_gauge(out, "ready", "1 if /readyz says so.",
+                  !metrics_not_ready_reason(metrics, stopping));
+    metrics_begin(out, "reloads_total", "counter", "SIGHUPs, by whether the file could be used.");
+    for (int good = 0; good < 2; good++)
+        buf_print(out, "wspush_reloads_total{result=\"%s\"} %" PRIu64 "\n",
+                  good ? "success" : "failure", metrics->reloads[good]);
+    metrics_counter(out, "log_lines_lost_total", "Lines that the log did not take at once.",
+                    log_lost(metrics->log));
+}
+
+static void metrics_write_connections(struct buf *out, const struct metrics *metrics)
+{
+    const struct hub *hub = metrics->hub;
+
+    metrics_gauge(out, "connections", "Open connections, those of the API included.",
+                  metrics->connections);
+    metrics_gauge(out, "clients", "WebSocket clients that are online.",
+                  hub->channels.clients.count);
+    metrics_gauge(out, "systems", "Systems with clients here.", hub->kinds[CHANNEL_SYSTEM]);
+    metrics_gauge(out, "groups", "Groups with members here.", hub->kinds[CHANNEL_GROUP]);
+    metrics_gauge(out, "users", "Users with clients here.", hub->kinds[CHANNEL_USER]);
+    metrics_gauge(out, "parked_connections", "Quiet connections watched by threads.",
+                  metrics->parked);
+    metrics_gauge(out, "parking_threads", "Threads that watch quiet connections.",
+                  metrics->threads);
+    metrics_counter(out, "connections_accepted_total", "Connections accepted.", metrics->accepted);
+    metrics_counter(out, "connections_refused_total",
+                    "Connections beyond max_connections or max_per_ip.", metrics->refused);
+    metrics_begin(out, "handshakes_total", "counter", "Requests to /ws, by status of the answer.");
+    metrics_write_by(out, "handshakes_total", "status", metrics_handshakes, METRICS_HANDSHAKES,
+                     metrics->handshakes);
+    metrics_begin(out, "closes_total", "counter",
+                  "WebSocket connections ended, by close code; 1006: without a close frame.");
+    metrics_write_by(out, "closes_total", "code", hub_close_codes, HUB_CLOSE_CODES,
+                     hub->counts.closes);
+    metrics_counter(out, "slow_closes_total",
+                    "Clients closed because they read slower than they were sent to.",
+                    hub->counts.slow);
+}
+
+static void metrics_write_traffic(struct buf *out, const struct metrics *metrics)
+{
+    const struct hub *hub = metrics->hub;
+    const struct conn_shared *shared = metrics->shared;
+
+    metrics_counter(out, "received_messages_total", "Messages from clients.",
+                    metrics->received_messages);
+    metrics_counter(out, "sent_messages_total",
+                    "Messages queued for clients: their ids, pushes and notices.",
+                    hub->counts.sent);
+    metrics_counter(out, "dropped_messages_total",
+                    "Messages not queued because the client was too slow.", hub->counts.dropped);
+    metrics_counter(out, "received_bytes_total", "Bytes received, API included, TLS not.",
+                    shared->received);
+    metrics_counter(out, "sent_bytes_total", "Bytes sent, API included, TLS not.", shared->sent);
+    metrics_gauge(out, "queued_bytes", "Bytes that wait to be sent.", shared->waiting);
+    metrics_gauge(out, "buffered_bytes", "Memory of input that is kept and output that waits.",
+                  shared->buffered);
+    metrics_counter(out, "shed_connections_total",
+                    "Connections ended because max_buffered was reached.", metrics->shed);
+}
+
+/* The path of a number, NUL-terminated, for a label. */
+static const char *metrics_path(unsigned route)
+{
+    struct str path = api_path(route);
+
+    return path.length ? path.at : "other";
+}
+
+static void metrics_write_api(struct buf *out, const struct metrics *metrics)
+{
+    char label[64];
+
+    metrics_begin(out, "api_requests_total", "counter",
+                  "Calls of the API, by path and by `code` of the answer.");
+    for (unsigned route = 0; route < API_ROUTES; route++)
+        for (unsigned i = 0; i < METRICS_CODES; i++)
+            buf_print(out, "wspush_api_requests_total{route=\"%s\",code=\"%d\"} %" PRIu64 "\n",
+                      metrics_path(route), metrics_codes[i], metrics->calls[route].codes[i]);
+    metrics_counter(out, "login_failures_total", "Logins with a wrong name or password.",
+                    metrics->api->login_failures);
+    metrics_begin(out, "api_request_duration_seconds", "histogram",
+                  "From a whole request to its answer, by path.");
+    for (unsigned route = 0; route < API_ROUTES; route++) {
+        const struct metrics_calls *calls = &metrics->calls[route];
+
+        snprintf(label, sizeof label, "route=\"%s\"", metrics_path(route));
+        metrics_write_histogram(out, "api_request_duration_seconds", label, metrics_bounds,
+                                calls->buckets, METRICS_BUCKETS + 1, calls->microseconds);
+    }
+}
+
+#ifdef WSPUSH_CLUSTER
+/* These follow on a node that is in a cluster. */
+static void metrics_write_cluster(struct buf *out, const struct metrics *metrics)
+{
+    struct cluster_stats stats = cluster_stats(metrics->cluster);
+
+    metrics_gauge(out, "cluster_nodes", "Other nodes that are known.", stats.nodes);
+    metrics_gauge(out, "cluster_links", "Links to other nodes that are up.", stats.links);
+    metrics_counter(out, "cluster_links_total", "Links that have come up.", stats.linked);
+    metrics_gauge(out, "cluster_held_back",
+                  "Commands that wait for sends before them to come back.", stats.held_back);
+    metrics_counter(out, "cluster_late_requests_total",
+                    "Requests of other nodes that came too late and were not done.", stats.late);
+    metrics_gauge(out, "cluster_presence_waiting",
+                  "Presence records and notices that are not written and told yet.",
+                  stats.presence_waiting);
+    metrics_counter(out, "cluster_notices_dropped_total",
+                    "Notices that were dropped: too many waited.", stats.notices_dropped);
+    metrics_gauge(out, "cluster_slots_unbound",
+                  "Hash slots with members that RabbitMQ has not bound yet.", stats.slots_unbound);
+    metrics_gauge(out, "redis_up", "1 if Redis can be reached.", stats.redis_up);
+    metrics_counter(out, "redis_reconnects_total", "Times Redis has come back.",
+                    stats.redis_reconnects);
+    metrics_begin(out, "redis_heartbeat_age_seconds", "gauge",
+                  "Since Redis last took a heartbeat of this node.");
+    metrics_write_seconds(out, "redis_heartbeat_age_seconds", (uint64_t)stats.heartbeat_age * 1000);
+    metrics_gauge(out, "rabbitmq_up", "1 if RabbitMQ is connected.", stats.rabbitmq_up);
+    metrics_counter(out, "rabbitmq_connects_total", "Times RabbitMQ has been connected.",
+                    stats.rabbitmq_connects);
+    metrics_counter(out, "rabbitmq_publishes_total", "Publications given to RabbitMQ.",
+                    stats.publishes);
+    metrics_counter(out, "rabbitmq_confirms_total", "Publications that came back through RabbitMQ.",
+                    stats.confirms);
+    metrics_counter(out, "rabbitmq_refusals_total",
+                    "Publications that failed, or could not be made in time.", stats.refusals);
+    metrics_counter(out, "rabbitmq_returned_total", "Publications that no order queue took.",
+                    stats.returned);
+    metrics_counter(out, "rabbitmq_strange_total",
+                    "Messages of strangers that were dropped for their MAC or version.",
+                    stats.foreign);
+    metrics_begin(out, "rabbitmq_echo_seconds", "histogram",
+                  "From a publication to its return through RabbitMQ.");
+    metrics_write_histogram(out, "rabbitmq_echo_seconds", "", stats.echo_bounds, stats.echoes,
+                            CLUSTER_ECHO_BUCKETS, stats.echo_sum);
+}
+#endif
+
+/* --- responses ------------------------------------------------------------------------------- */
 
 static void metrics_write_readiness(const struct metrics *metrics, bool stopping,
                                     struct api_response *response)
@@ -413,7 +331,14 @@ void metrics_respond(const struct metrics *metrics, bool stopping,
         buf_append(body, STR("this listener takes GET\n"));
     } else if (str_equal(request->path, STR("/metrics"))) {
         response->type = PROMETHEUS_TEXT;
-        metrics_write(body, metrics, stopping);
+        metrics_write_process(body, metrics, stopping);
+        metrics_write_connections(body, metrics);
+        metrics_write_traffic(body, metrics);
+        metrics_write_api(body, metrics);
+#ifdef WSPUSH_CLUSTER
+        if (metrics->cluster)
+            metrics_write_cluster(body, metrics);
+#endif
     } else if (str_equal(request->path, STR("/healthz"))) {
         buf_append(body, STR("ok\n"));
     } else if (str_equal(request->path, STR("/readyz"))) {

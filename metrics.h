@@ -51,9 +51,6 @@ void metrics_count_handshake(struct metrics *metrics, int status);
 void metrics_count_call(struct metrics *metrics, unsigned route, enum result_code code,
                         uint64_t microseconds);
 
-/* Why this node is not ready for clients and calls; NULL if it is. */
-const char *metrics_not_ready_reason(const struct metrics *metrics, bool stopping);
-
 /* Makes the response to a request that came to the admin listener. The caller frees its body. */
 void metrics_respond(const struct metrics *metrics, bool stopping,
                      const struct http_request *request, struct api_response *response);

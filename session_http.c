@@ -142,7 +142,7 @@ void session_reject(struct session_context *context, struct session *session,
 
     session_log(context, session, status == 413 || status == 431 ? LOG_INFO : LOG_DEBUG,
                 "request rejected", fields);
-    api_reject(&response, status, RESULT_MALFORMED, str_from(error));
+    api_reject(&response, status, RESULT_MALFORMED, error);
     if (request)
         session_send_call(context, session, session_begin_call(api_route(request->path), flags),
                           request->path, &response);
@@ -368,7 +368,7 @@ static bool session_check_upgrade(struct session_context *context, struct sessio
     int status;
 
     if (unready) {
-        api_reject(response, 503, RESULT_UNREACHABLE, str_from(unready));
+        api_reject(response, 503, RESULT_UNREACHABLE, unready);
         response->retry_after = !context->stopping; /* a proxy may try another node */
         return false;
     }
@@ -379,7 +379,7 @@ static bool session_check_upgrade(struct session_context *context, struct sessio
     }
     if (!status)
         return true;
-    api_reject(response, status, RESULT_MALFORMED, str_from(error));
+    api_reject(response, status, RESULT_MALFORMED, error);
     if (status == 426)
         response->fields = "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n"
                            "Connection: Upgrade\r\n";

@@ -20,13 +20,11 @@
 static bool ws_is_key(struct str key)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t i = 0;
 
-    if (key.length != 24 || key.at[22] != '=' || key.at[23] != '=')
-        return false;
-    for (size_t i = 0; i < 22; i++)
-        if (!memchr(digits, key.at[i], 64))
-            return false;
-    return true;
+    while (i < key.length && memchr(digits, key.at[i], 64))
+        i++;
+    return i == 22 && str_equal(str_skip(key, i), STR("=="));
 }
 
 int ws_check_upgrade(const struct http_request *request, struct str *key, const char **error)
@@ -78,14 +76,13 @@ bool ws_write_upgrade(struct buf *out, struct str key, struct str protocol)
     return !out->failed;
 }
 
-/* A frame's header as far as it is there. */
+/* A frame's header. */
 struct ws_frame_header {
     bool final, masked;
-    unsigned opcode;
-    uint64_t length;
-    size_t size;     /* bytes of the header, mask included; 0 if they are not all there */
-    size_t extended; /* of them: bytes of the extended length */
-    unsigned reserved;
+    unsigned opcode, reserved;
+    uint64_t length; /* before the extended length is there: 126 or 127 */
+    size_t extended; /* bytes of the extended length */
+    size_t size;     /* bytes of the header, mask included */
 };
 
 static struct ws_frame_header ws_parse_header(const unsigned char *at, size_t length)
@@ -93,17 +90,13 @@ static struct ws_frame_header ws_parse_header(const unsigned char *at, size_t le
     struct ws_frame_header frame = {.final = at[0] & 0x80,
                                     .masked = at[1] & 0x80,
                                     .opcode = at[0] & 0x0f,
-                                    .length = at[1] & 0x7f,
-                                    .reserved = at[0] & 0x70};
-    size_t size;
+                                    .reserved = at[0] & 0x70,
+                                    .length = at[1] & 0x7f};
 
     frame.extended = frame.length == 126 ? 2 : frame.length == 127 ? 8 : 0;
-    size = 2 + frame.extended + (frame.masked ? 4 : 0);
-    if (length < size)
-        return frame;
-    if (frame.extended)
+    frame.size = 2 + frame.extended + (frame.masked ? 4 : 0);
+    if (frame.extended && length >= frame.size)
         frame.length = bytes_get_be(at + 2, frame.extended);
-    frame.size = size;
     return frame;
 }
 
@@ -119,24 +112,17 @@ static size_t ws_fail(struct ws_event *event, enum ws_close_code code, const cha
 static const char *ws_check_start(const struct ws_reader *reader,
                                   const struct ws_frame_header *frame)
 {
-    bool control = frame->opcode >= 8;
-
     if (frame->reserved)
         return "a reserved bit is set";
     if (frame->masked == reader->from_server)
         return reader->from_server ? "a server's frames must not be masked"
                                    : "a client's frames must be masked";
-    if (control) {
-        if (frame->opcode > WS_PONG)
-            return "unknown opcode";
-        if (!frame->final)
-            return "a control frame is fragmented";
-        if (frame->length > WS_CONTROL_MAX || frame->extended)
-            return "a control frame is longer than 125 bytes";
-        return NULL;
-    }
-    if (frame->opcode > WS_BINARY)
+    if (frame->opcode > WS_PONG || (frame->opcode > WS_BINARY && frame->opcode < WS_CLOSE))
         return "unknown opcode";
+    if (frame->opcode >= WS_CLOSE)
+        return !frame->final     ? "a control frame is fragmented"
+               : frame->extended ? "a control frame is longer than 125 bytes"
+                                 : NULL;
     if (frame->opcode == WS_CONTINUATION && !reader->message)
         return "nothing to continue";
     if (frame->opcode != WS_CONTINUATION && reader->message)
@@ -147,9 +133,8 @@ static const char *ws_check_start(const struct ws_reader *reader,
 /* Section 5.2: the minimal number of bytes must be used, the highest bit must be 0. */
 static bool ws_is_shortest(const struct ws_frame_header *frame)
 {
-    if (frame->extended == 2)
-        return frame->length > 125;
-    return frame->extended == 0 || (frame->length > 0xffff && frame->length >> 63 == 0);
+    return frame->extended == 0 ||
+           (frame->length > (frame->extended == 2 ? 125 : 0xffff) && frame->length >> 63 == 0);
 }
 
 /* Section 5.3; `from` is the byte of the mask for the first byte of payload. */
@@ -176,19 +161,17 @@ static size_t ws_read_control(char *at, const struct ws_frame_header *frame, str
     event->type = WS_EVENT_CONTROL;
     event->opcode = (enum ws_opcode)frame->opcode;
     event->payload = (struct str){payload, length};
-    if (frame->opcode != WS_CLOSE)
+    event->code = frame->opcode == WS_CLOSE ? WS_CLOSE_NO_STATUS : 0;
+    if (frame->opcode != WS_CLOSE || length == 0)
         return frame->size + length;
-    event->code = WS_CLOSE_NO_STATUS;
     if (length == 1)
         return ws_fail(event, WS_CLOSE_PROTOCOL, "a close frame with half a code");
-    if (length >= 2) {
-        event->code = (uint16_t)bytes_get_be(payload, 2);
-        event->payload = (struct str){payload + 2, length - 2};
-        if (!ws_is_close_code(event->code))
-            return ws_fail(event, WS_CLOSE_PROTOCOL, "a close code that may not be sent");
-        if (!utf8_valid(event->payload))
-            return ws_fail(event, WS_CLOSE_INVALID_PAYLOAD, "a close reason that is not UTF-8");
-    }
+    event->code = (uint16_t)bytes_get_be(payload, 2);
+    event->payload = str_skip(event->payload, 2);
+    if (!ws_is_close_code(event->code))
+        return ws_fail(event, WS_CLOSE_PROTOCOL, "a close code that may not be sent");
+    if (!utf8_valid(event->payload))
+        return ws_fail(event, WS_CLOSE_INVALID_PAYLOAD, "a close reason that is not UTF-8");
     return frame->size + length;
 }
 
@@ -231,7 +214,7 @@ size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_even
     error = ws_check_start(reader, &frame);
     if (error)
         return ws_fail(event, WS_CLOSE_PROTOCOL, error);
-    if (!frame.size)
+    if (length < frame.size)
         return 0;
     if (!ws_is_shortest(&frame))
         return ws_fail(event, WS_CLOSE_PROTOCOL, "a length not in its shortest form");
@@ -261,8 +244,7 @@ size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t 
     return 2 + extended;
 }
 
-/* One final frame, masked unless `mask` is NULL. */
-static struct rcbuf *ws_make_frame(enum ws_opcode opcode, struct str payload, const uint8_t *mask)
+struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4])
 {
     char header[WS_HEADER_MAX];
     size_t length = ws_write_header(header, opcode, payload.length);
@@ -287,12 +269,7 @@ static struct rcbuf *ws_make_frame(enum ws_opcode opcode, struct str payload, co
 
 struct rcbuf *ws_frame(enum ws_opcode opcode, struct str payload)
 {
-    return ws_make_frame(opcode, payload, NULL);
-}
-
-struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4])
-{
-    return ws_make_frame(opcode, payload, mask);
+    return ws_masked_frame(opcode, payload, NULL);
 }
 
 struct rcbuf *ws_close_frame(unsigned code, struct str reason)

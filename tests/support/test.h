@@ -52,6 +52,14 @@ static inline void free_copy(struct str text)
     free((void *)(uintptr_t)text.at);
 }
 
+/* Drops the first `count` bytes, at most all. */
+static inline void buf_consume(struct buf *buf, size_t count)
+{
+    buf->length -= count < buf->length ? count : buf->length;
+    if (buf->length)
+        memmove(buf->at, buf->at + count, buf->length);
+}
+
 /* The next of a row of numbers that is the same in every run; *state must not begin with 0. */
 static inline uint32_t next_random(uint32_t *state)
 {

@@ -126,7 +126,7 @@ static struct rcbuf *ask(const char *head, struct http_response *answer)
 
 /* The same to somebody who knows the page by a tag, which stands between two texts. */
 static struct rcbuf *ask_known(const char *before, const char *tag, const char *behind,
-                                 struct http_response *answer)
+                               struct http_response *answer)
 {
     char head[300];
 
