@@ -1,23 +1,18 @@
 /* channel.c - the clients of this node and the channels they are subscribed to.
  *
- * A subscription is an edge between a client and a channel, and stands at both ends: in the
- * client's array of subscriptions and in the channel's array of members. Each end holds the other's
- * index,
+ * A subscription stands in two arrays, its client's subscriptions and its channel's members. Each
+ * entry holds the index of the other,
  *
  *     channel->members[client->subscriptions[p].index] == {client, p}
  *
- * so that unsubscribing is O(1) from either end: the last entry of each array moves into the gap,
- * and its other end is told. Whether a client is subscribed to a channel is found by a scan of the
- * shorter array: among n subscriptions in all that costs at most about the square root of n, and on
- * average a few entries.
+ * so unsubscribing is O(1): the last entry of each array moves into the gap. Whether a client is
+ * subscribed is found by a scan of the shorter array: at most about the square root of all
+ * subscriptions. A client's first subscription is its system's; its user's is second.
  *
- * Arrays grow by doubling whenever their count is 0 or a power of two, so that no capacity is kept.
- * A client's first subscription is its system's, for as long as it lives; its user's is second.
- *
- * Delivery walks the members of one channel and queues the same bytes on each connection. Nobody is
- * unsubscribed during a walk: slow clients are put on a list, and the hub closes them afterwards.
- * A channel that ceases to exist while it has notices pending stays allocated until its turn comes,
- * so that the line needs no links backwards. Only the loop's thread calls this module. */
+ * Delivery walks a channel's members and queues the same bytes on each connection. Nobody is
+ * unsubscribed during a walk: slow clients are listed, and the hub closes them afterwards. A
+ * channel that is dropped with notices pending is freed when its turn comes, so that the line needs
+ * no links backwards. Only the loop's thread calls this module. */
 #include "channel.h"
 
 #include <stdlib.h>
@@ -29,7 +24,8 @@ struct channel_notice {
     struct rcbuf *bytes;
 };
 
-/* Makes room for one more entry behind `count`. NULL, and the array stays, without memory. */
+/* Makes room for one more entry behind `count`: doubles an array that is full at 0 or a power of
+ * two, so no capacity is kept. NULL, and the array stays, without memory. */
 static void *channel_grow(void *array, uint32_t count, size_t size)
 {
     if (count & (count - 1))
@@ -82,17 +78,12 @@ static struct rcbuf *channel_pop_notice(struct channel *channel)
     return bytes;
 }
 
-static void channel_drop_notices(struct channel *channel)
+static void channel_free(struct channel *channel)
 {
     struct rcbuf *bytes;
 
     while ((bytes = channel_pop_notice(channel)))
         rcbuf_release(bytes);
-}
-
-static void channel_free(struct channel *channel)
-{
-    channel_drop_notices(channel);
     free(channel->members);
     free(channel);
 }
@@ -108,10 +99,10 @@ static struct channel *channel_make(struct channels *channels, enum channel_kind
     channel = calloc(1, sizeof *channel + name.length);
     if (!channel)
         return NULL;
-    channel->kind = kind;
-    channel->system = system;
-    channel->hash = channel_hash(channels, kind, system, name);
-    channel->name_length = name.length;
+    *channel = (struct channel){.kind = kind,
+                                .system = system,
+                                .hash = channel_hash(channels, kind, system, name),
+                                .name_length = name.length};
     if (name.length)
         memcpy(channel->name, name.at, name.length);
     if (table_add(&channels->names, channel->hash, channel))
@@ -123,9 +114,7 @@ static struct channel *channel_make(struct channels *channels, enum channel_kind
 void channel_drop(struct channels *channels, struct channel *channel)
 {
     table_remove(&channels->names, channel->hash, channel);
-    if (channel->is_notified)
-        channel_drop_notices(channel);
-    else
+    if (!channel->notices.first)
         channel_free(channel);
 }
 
@@ -145,7 +134,7 @@ uint32_t channel_position(const struct client *client, const struct channel *cha
     return i < channel->count ? channel->members[i].position : client->subscription_count;
 }
 
-/* Puts a subscription at a position of the client's array. */
+/* Puts a subscription at a position of the client's array, and tells its other end. */
 static void channel_place(struct client *client, struct subscription subscription,
                           uint32_t position)
 {
@@ -201,12 +190,12 @@ struct channel *channel_unsubscribe(struct client *client, uint32_t position)
     return channel;
 }
 
-const struct channel *channel_user(const struct client *client)
+struct str channel_user(const struct client *client)
 {
     const struct channel *second =
         client->subscription_count > 1 ? client->subscriptions[1].channel : NULL;
 
-    return second && second->kind == CHANNEL_USER ? second : NULL;
+    return second && second->kind == CHANNEL_USER ? channel_name(second) : (struct str){0};
 }
 
 void channel_move_user(struct client *client)
@@ -228,52 +217,43 @@ static void channel_free_client(struct client *client)
     free(client);
 }
 
-struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
-                                  uint64_t number, struct str id)
-{
-    struct client *client = calloc(1, sizeof *client + id.length);
-    struct channel *channel;
-    bool is_new;
-
-    if (!client)
-        return NULL;
-    client->conn = conn;
-    client->number = number;
-    client->id_length = (uint8_t)id.length;
-    memcpy(client->id, id.at, id.length);
-    if (channel_subscribe(channels, client, CHANNEL_SYSTEM, system, &is_new)) {
-        if (table_add(&channels->clients, (uint32_t)number, client))
-            return client;
-        channel = channel_unsubscribe(client, 0);
-        if (channel->count == 0)
-            channel_drop(channels, channel);
-    }
-    channel_free_client(client);
-    return NULL;
-}
-
 void channel_remove_client(struct channels *channels, struct client *client)
 {
     table_remove(&channels->clients, (uint32_t)client->number, client);
     channel_free_client(client);
 }
 
+struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
+                                  uint64_t number, struct str id)
+{
+    struct client *client = calloc(1, sizeof *client + id.length);
+
+    if (!client)
+        return NULL;
+    *client = (struct client){.conn = conn, .number = number, .id_length = (uint8_t)id.length};
+    memcpy(client->id, id.at, id.length);
+    if (table_add(&channels->clients, (uint32_t)number, client) &&
+        channel_subscribe(channels, client, CHANNEL_SYSTEM, system, &(bool){false}))
+        return client;
+    channel_remove_client(channels, client);
+    return NULL;
+}
+
 /* --- delivery -------------------------------------------------------------------------------- */
 
-void channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
+bool channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
                      struct delivery *sum)
 {
+    bool queued = !client->is_slow && conn_queue(client->conn, bytes, sum->limit);
+
     sum->matched++;
-    if (!client->is_slow && conn_queue(client->conn, bytes, sum->limit)) {
-        sum->queued++;
-        return;
+    sum->queued += queued;
+    if (!queued && !client->is_slow) {
+        client->is_slow = true;
+        client->next_slow = channels->slow;
+        channels->slow = client;
     }
-    sum->dropped++;
-    if (client->is_slow)
-        return;
-    client->is_slow = true;
-    client->next_slow = channels->slow;
-    channels->slow = client;
+    return queued;
 }
 
 void channel_deliver_to_all(struct channels *channels, const struct channel *channel,
@@ -303,10 +283,9 @@ void channel_push_notice(struct channels *channels, struct channel *channel, str
         return;
     notice->bytes = bytes;
     bytes->references++;
-    fifo_push(&channel->notices, &notice->link);
-    if (!channel->is_notified)
+    if (!channel->notices.first)
         fifo_push(&channels->notified, &channel->link);
-    channel->is_notified = true;
+    fifo_push(&channel->notices, &notice->link);
 }
 
 struct rcbuf *channel_next_notice(struct channels *channels, struct channel **channel)
@@ -314,13 +293,14 @@ struct rcbuf *channel_next_notice(struct channels *channels, struct channel **ch
     struct rcbuf *bytes;
 
     while ((*channel = (struct channel *)fifo_pop(&channels->notified))) {
+        if ((*channel)->count == 0) {
+            channel_free(*channel); /* it was dropped meanwhile */
+            continue;
+        }
         bytes = channel_pop_notice(*channel);
-        (*channel)->is_notified = (*channel)->notices.first != NULL;
-        if ((*channel)->is_notified)
+        if ((*channel)->notices.first)
             fifo_push(&channels->notified, &(*channel)->link);
-        if (bytes)
-            return bytes;
-        channel_free(*channel); /* it has ceased to exist meanwhile */
+        return bytes;
     }
     return NULL;
 }

@@ -27,12 +27,11 @@ struct channel_member {
 };
 
 struct channel {
-    struct fifo_link link;  /* in channels.notified */
+    struct fifo_link link;  /* in channels.notified, while it has notices */
     struct channel *system; /* NULL for a system itself */
     struct channel_member *members;
     uint32_t count, hash;
     enum channel_kind kind;
-    bool is_notified;    /* stands in channels.notified */
     bool is_crowded;     /* the hub has logged that it has more than max_members */
     struct fifo notices; /* pending, oldest first */
     size_t name_length;
@@ -58,16 +57,15 @@ struct channels {
     uint32_t seed;        /* keys the hashes of names: random */
     struct table clients; /* by number */
     struct table names;   /* channels by kind, system and name */
-    struct fifo
-        notified;        /* channels with pending notices, in turn; some may have ceased to exist */
-    struct client *slow; /* clients that a delivery found to be slow: see channel_next_slow */
+    struct fifo notified; /* channels with pending notices, in turn; some without members */
+    struct client *slow;  /* clients that a delivery found to be slow: see channel_next_slow */
 };
 
-/* A delivery: the limit of each client's queue in bytes, and what became of it: clients that it was
- * for, and how many of them took it or were too slow. */
+/* A delivery: the limit of each client's queue in bytes, the clients that it was for, and how many
+ * of them took it; the others were too slow. */
 struct delivery {
     size_t limit;
-    uint64_t matched, queued, dropped;
+    uint64_t matched, queued;
 };
 
 static inline struct str channel_name(const struct channel *channel)
@@ -117,21 +115,21 @@ struct channel *channel_subscribe(struct channels *channels, struct client *clie
  * the last member move into the gaps. The channel may be empty now: then call channel_drop. */
 struct channel *channel_unsubscribe(struct client *client, uint32_t position);
 
-/* Removes a channel without members; its notices are dropped. */
+/* Removes a channel without members; its notices are never sent. */
 void channel_drop(struct channels *channels, struct channel *channel);
 
 /* Where a channel stands among a client's subscriptions, or their number. */
 uint32_t channel_position(const struct client *client, const struct channel *channel);
 
-/* The channel of a client's user, or NULL. */
-const struct channel *channel_user(const struct client *client);
+/* The name of a client's user; empty if it has none. */
+struct str channel_user(const struct client *client);
 
 /* Moves the last subscription, a user's, behind the system's. */
 void channel_move_user(struct client *client);
 
 /* Queues bytes on a client's connection, or on all of a channel's members but the excluded ones,
- * and adds to *sum. One whose queue costs the limit or more is slow: it gets nothing. */
-void channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
+ * and adds to *sum. One whose queue costs the limit or more is slow: it gets nothing (false). */
+bool channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
                      struct delivery *sum);
 void channel_deliver_to_all(struct channels *channels, const struct channel *channel,
                             struct rcbuf *bytes, struct delivery *sum);

@@ -2,20 +2,21 @@
  *
  * hub_apply dispatches a command. A send encodes one frame, which is queued by reference on the
  * client or on each member of a channel. Clients found to be too slow are listed during delivery
- * and closed at the end of the command (hub_close_slow_clients), since that changes the channels.
+ * and closed at the end of the command, since that changes the channels.
  *
  * A client's id is its random number: as 16 hex digits on a node that is alone, sealed by the
  * cluster's hook otherwise. An id that cannot be opened, or is another system's, is answered like
  * that of a client that is gone.
  *
  * Presence: members of the channels in scope (groups, systems or none, as configured) are notified
- * of joins and of unbinds at once. A client that ends leaves its channels at once, and one pending
- * notice is kept for each; hub_flush_notices sends a bounded number of frames an iteration, to
- * those who are members then, so that n clients that leave together cost O(n), not n². In a cluster
- * all of these are reported to the hooks, and nothing is sent here.
- *
- * hub_end_client is the only way for a client to end. Only the loop's thread calls this module. */
+ * of joins and of unbinds at once. A client that ends leaves its channels at once, with one pending
+ * notice for each; hub_flush_notices sends a bounded number of frames an iteration, to the members
+ * of then, so that n clients that leave together cost O(n), not n². A cluster's hooks are told
+ * instead. hub_end_client is the only way for a client to end. Only the loop's thread calls this
+ * module. */
 #include "hub.h"
+
+#include <inttypes.h>
 
 /* --- results, and their JSON ----------------------------------------------------------------- */
 
@@ -86,18 +87,11 @@ static struct rcbuf *hub_encode_envelope(int code, struct str msg, struct buf *d
 
 /* --- ids ------------------------------------------------------------------------------------- */
 
-static void hub_append_id(struct buf *out, const struct client *client)
-{
-    buf_append(out, STR("\""));
-    buf_append(out, channel_client_id(client));
-    buf_append(out, STR("\""));
-}
-
 static bool hub_read_id(const struct hub *hub, struct json_value id, uint64_t *number)
 {
     char room[HUB_ID_LENGTH];
-    struct buf text = {.at = room, .capacity = sizeof room, .limit = sizeof room};
-    unsigned char bytes[8];
+    struct buf text = BUF_INIT(room);
+    unsigned char bytes[HUB_ID_LENGTH / 2];
 
     if (hub->hooks)
         return hub->hooks->open_id(hub->hooks->state, id, number);
@@ -187,7 +181,7 @@ bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, 
 static void hub_count_delivery(struct hub *hub, const struct delivery *sum)
 {
     hub->counts.sent += sum->queued;
-    hub->counts.dropped += sum->dropped;
+    hub->counts.dropped += sum->matched - sum->queued;
 }
 
 /* --- presence -------------------------------------------------------------------------------- */
@@ -197,58 +191,12 @@ static void hub_count_delivery(struct hub *hub, const struct delivery *sum)
 /* Appends {"clientId":…,"userId":…,"extend":… and leaves the object open. */
 static void hub_append_client(struct buf *out, const struct client *client)
 {
-    const struct channel *user = channel_user(client);
-
     buf_append(out, STR(HUB_CLIENT_BEGIN));
-    hub_append_id(out, client);
+    json_append_quoted(out, channel_client_id(client));
     buf_append(out, STR(",\"userId\":"));
-    json_append_quoted(out, user ? channel_name(user) : (struct str){0});
+    json_append_quoted(out, channel_user(client));
     buf_append(out, STR(",\"extend\":"));
     json_append_quoted(out, channel_extend(client));
-}
-
-/* Appends `about`, an object left open by hub_append_client, with the name of a group. */
-static void hub_append_subject(struct buf *out, const struct channel *channel, struct str about)
-{
-    buf_append(out, about);
-    if (channel->kind == CHANNEL_GROUP) {
-        buf_append(out, STR(",\"groupName\":"));
-        json_append_quoted(out, channel_name(channel));
-    }
-    buf_append(out, STR("}"));
-}
-
-/* The frame of 1001 or 1002. NULL without memory. */
-static struct rcbuf *hub_encode_notice(const struct channel *channel, struct str about,
-                                       enum presence_kind kind)
-{
-    struct buf data = {0};
-
-    hub_append_subject(&data, channel, about);
-    if (kind == PRESENCE_JOIN)
-        return hub_encode_envelope(NOTICE_ONLINE, STR("client online"), &data);
-    return hub_encode_envelope(NOTICE_OFFLINE, STR("client offline"), &data);
-}
-
-/* Reports a client's presence in a channel to the cluster; without memory it is not reported. */
-static void hub_report_presence(const struct hub *hub, const struct channel *channel,
-                                const struct client *client, struct str about,
-                                enum presence_kind kind, bool notify)
-{
-    struct buf json = {0};
-    struct hub_presence presence = {.kind = kind,
-                                    .notify = notify,
-                                    .system = channel_name(channel_system(channel)),
-                                    .group =
-                                        channel->system ? channel_name(channel) : (struct str){0}};
-
-    hub_append_subject(&json, channel, about);
-    if (!json.failed) {
-        presence.client_json = str_of(&json);
-        presence.id = (struct str){json.at + sizeof HUB_CLIENT_BEGIN - 1, client->id_length + 2};
-        hub->hooks->change_presence(hub->hooks->state, &presence);
-    }
-    buf_free(&json);
 }
 
 /* True for the channels whose members are notified by the configured scope. */
@@ -270,11 +218,10 @@ static bool hub_is_notified(const struct hub *hub, struct channel *channel)
 
     if (!hub->config->max_members || channel->count <= hub->config->max_members)
         return true;
-    if (!channel->is_crowded) {
-        if (!channel->system)
-            fields[1] = fields[2], fields[2].name = NULL;
+    if (!channel->system)
+        fields[1] = fields[2], fields[2].name = NULL;
+    if (!channel->is_crowded)
         log_write(hub->log, LOG_INFO, "notices are off: more members than max_members", fields);
-    }
     channel->is_crowded = true;
     return false;
 }
@@ -288,44 +235,69 @@ bool hub_may_notify(struct hub *hub, struct str system, struct str group)
     return channel && hub_is_notified(hub, channel);
 }
 
-/* Notifies a channel's members of a client that joined or left; in a cluster the hook does. With
- * `about`, what hub_append_client wrote before the client was removed, they are notified later. */
+/* Reports a client's presence in a channel, which `json` describes, to the cluster. */
+static void hub_report_presence(const struct hub *hub, const struct channel *channel,
+                                const struct client *client, struct str json,
+                                enum presence_kind kind, bool notify)
+{
+    struct hub_presence presence = {
+        .kind = kind,
+        .notify = notify,
+        .system = channel_name(channel_system(channel)),
+        .group = channel->system ? channel_name(channel) : (struct str){0},
+        .id = {json.at + sizeof HUB_CLIENT_BEGIN - 1, client->id_length + 2},
+        .client_json = json};
+
+    hub->hooks->change_presence(hub->hooks->state, &presence);
+}
+
+/* Notifies the members of a channel in scope of a client's presence; in a cluster the hook does,
+ * and is told if they are not to be notified. With `about`, what hub_append_client wrote before the
+ * client was removed, members here are notified later. */
 static void hub_notify(struct hub *hub, struct channel *channel, const struct client *client,
-                       const struct buf *about, enum presence_kind kind)
+                       const struct buf *about, enum presence_kind kind, bool notify)
 {
     struct delivery sum = {.limit = hub_queue_limit(hub)};
-    bool notify = hub_is_notified(hub, channel);
+    struct buf data = {.failed = about && about->failed};
     struct rcbuf *frame = NULL;
-    struct buf now = {0};
+    bool joins = kind == PRESENCE_JOIN;
 
-    if (!about)
-        hub_append_client(&now, client);
-    if (hub->hooks && !now.failed)
-        hub_report_presence(hub, channel, client, str_of(about ? about : &now), kind, notify);
-    else if (notify && channel->count && !now.failed)
-        frame = hub_encode_notice(channel, str_of(about ? about : &now), kind);
+    if (!hub_is_in_scope(hub, channel))
+        return;
+    notify = notify && hub_is_notified(hub, channel);
+    if (!hub->hooks && (!notify || !channel->count))
+        return;
+    if (about)
+        buf_append(&data, str_of(about));
+    else
+        hub_append_client(&data, client);
+    if (channel->kind == CHANNEL_GROUP) {
+        buf_append(&data, STR(",\"groupName\":"));
+        json_append_quoted(&data, channel_name(channel));
+    }
+    buf_append(&data, STR("}"));
+    if (!hub->hooks)
+        frame = hub_encode_envelope(joins ? NOTICE_ONLINE : NOTICE_OFFLINE,
+                                    joins ? STR("client online") : STR("client offline"), &data);
+    else if (!data.failed)
+        hub_report_presence(hub, channel, client, str_of(&data), kind, notify);
     if (frame && about)
         channel_push_notice(&hub->channels, channel, frame);
     else if (frame)
         channel_deliver_to_all(&hub->channels, channel, frame, &sum);
     hub_count_delivery(hub, &sum);
     rcbuf_release(frame);
-    buf_free(&now);
+    buf_free(&data);
 }
 
 /* Reports PRESENCE_REFRESH of a client in all its channels in scope. */
-static void hub_refresh_client(const struct hub *hub, const struct client *client, bool notify)
+static void hub_refresh_client(struct hub *hub, const struct client *client, bool notify)
 {
     struct buf about = {0};
 
     hub_append_client(&about, client);
-    for (uint32_t i = 0; i < client->subscription_count && !about.failed; i++) {
-        struct channel *channel = client->subscriptions[i].channel;
-
-        if (hub_is_in_scope(hub, channel))
-            hub_report_presence(hub, channel, client, str_of(&about), PRESENCE_REFRESH,
-                                notify && hub_is_notified(hub, channel));
-    }
+    for (uint32_t i = 0; i < client->subscription_count; i++)
+        hub_notify(hub, client->subscriptions[i].channel, client, &about, PRESENCE_REFRESH, notify);
     buf_free(&about);
 }
 
@@ -408,8 +380,7 @@ static void hub_remove_client(struct hub *hub, struct client *client)
     while (client->subscription_count) { /* the system, which is first, goes last */
         struct channel *channel = channel_unsubscribe(client, client->subscription_count - 1);
 
-        if (hub_is_in_scope(hub, channel) && !about.failed)
-            hub_notify(hub, channel, client, &about, PRESENCE_LEAVE);
+        hub_notify(hub, channel, client, &about, PRESENCE_LEAVE, true);
         hub_drop_if_empty(hub, channel);
     }
     buf_free(&about);
@@ -448,40 +419,14 @@ bool hub_open(struct hub *hub, const struct config *config, const struct log *lo
     return crypto_random(&hub->channels.seed, sizeof hub->channels.seed);
 }
 
-/* A client with an id, in its system. NULL if that fails. */
-static struct client *hub_new_client(struct hub *hub, struct conn *conn, struct str system)
-{
-    const struct hub_hooks *hooks = hub->hooks;
-    char text[HUB_ID_TEXT];
-    struct buf id = {.at = text, .capacity = sizeof text, .limit = sizeof text};
-    unsigned char bytes[8];
-    uint64_t number = 0;
-    struct client *client;
-
-    while (number == 0 || channel_find_client(&hub->channels, number))
-        if (!crypto_random(&number, sizeof number))
-            return NULL;
-    bytes_put_be(bytes, sizeof bytes, number);
-    if (!hooks)
-        buf_append_hex(&id, (struct str){(const char *)bytes, sizeof bytes});
-    else if (hooks->seal_id(hooks->state, number, text))
-        id.length = sizeof text;
-    else
-        return NULL;
-    client = channel_add_client(&hub->channels, conn, system, number, str_of(&id));
-    if (client && client->subscriptions[0].channel->count == 1)
-        hub_change_channel(hub, client->subscriptions[0].channel, true);
-    return client;
-}
-
 bool hub_send_id(struct hub *hub, const struct client *client)
 {
     struct buf data = {0};
     struct rcbuf *frame;
     bool queued;
 
-    buf_append(&data, STR("{\"clientId\":"));
-    hub_append_id(&data, client);
+    buf_append(&data, STR(HUB_CLIENT_BEGIN));
+    json_append_quoted(&data, channel_client_id(client));
     buf_append(&data, STR("}"));
     frame = hub_encode_envelope(RESULT_SUCCESS, STR("success"), &data);
     queued = frame && conn_queue(client->conn, frame, hub_queue_limit(hub));
@@ -492,18 +437,34 @@ bool hub_send_id(struct hub *hub, const struct client *client)
 
 bool hub_connect(struct hub *hub, struct conn *conn, struct str system)
 {
-    struct client *client = hub_new_client(hub, conn, system);
+    char text[HUB_ID_TEXT];
+    struct buf id = BUF_INIT(text);
+    uint64_t number = 0;
+    struct channel *channel;
+    struct client *client;
 
+    while (number == 0 || channel_find_client(&hub->channels, number))
+        if (!crypto_random(&number, sizeof number))
+            return false;
+    if (!hub->hooks)
+        buf_print(&id, "%016" PRIx64, number);
+    else if (hub->hooks->seal_id(hub->hooks->state, number, text))
+        id.length = sizeof text;
+    else
+        return false;
+    client = channel_add_client(&hub->channels, conn, system, number, str_of(&id));
     if (!client)
         return false;
     client->connected_at = hub->now;
     conn->client = client;
+    channel = client->subscriptions[0].channel;
+    if (channel->count == 1)
+        hub_change_channel(hub, channel, true);
     if (!hub_send_id(hub, client)) {
         hub_end_client(hub, client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("out of memory"));
         return false;
     }
-    if (hub->config->scope == NOTICE_SYSTEM)
-        hub_notify(hub, client->subscriptions[0].channel, client, NULL, PRESENCE_JOIN);
+    hub_notify(hub, channel, client, NULL, PRESENCE_JOIN, true);
     hub_close_slow_clients(hub);
     return true;
 }
@@ -529,17 +490,6 @@ void hub_close(struct hub *hub)
 }
 
 /* --- commands: sends ------------------------------------------------------------------------- */
-
-/* The client that a command names, or NULL with the result set. */
-static struct client *hub_target(const struct hub *hub, const struct command *command,
-                                 struct result *result)
-{
-    struct client *client = hub_find_client(hub, command->system, command->client);
-
-    if (!client)
-        hub_fail(result, RESULT_OFFLINE, "client not online");
-    return client;
-}
 
 /* Marks, or unmarks, the clients that a send leaves out. */
 static void hub_exclude(const struct hub *hub, const struct command *command, bool is_excluded)
@@ -574,58 +524,44 @@ static void hub_send_to_clients(struct hub *hub, const struct command *command, 
         return;
     while (json_next_element(&rest, &id)) {
         struct client *client = hub_find_client(hub, command->system, id);
-        uint64_t dropped = sum->dropped;
 
         if (client && client->is_excluded)
             continue; /* its id stands here twice */
-        if (client) {
-            channel_deliver(&hub->channels, client, frame, sum);
-            client->is_excluded = true;
-        }
-        if (!client || sum->dropped > dropped)
+        if (!client || !channel_deliver(&hub->channels, client, frame, sum))
             buf_append(hub_next_entry(result), id.text);
+        if (client)
+            client->is_excluded = true;
     }
     hub_exclude(hub, command, false);
 }
 
-static void hub_send_to_channel(struct hub *hub, const struct command *command, struct rcbuf *frame,
-                                struct delivery *sum)
+/* Sends a message to one client or, if that is NULL, to those that the command says. */
+static void hub_send(struct hub *hub, const struct command *command, struct client *client,
+                     struct result *result)
 {
-    const struct channel *channel = hub_find_target(hub, command);
-
-    hub_exclude(hub, command, true);
-    if (channel)
-        channel_deliver_to_all(&hub->channels, channel, frame, sum);
-    hub_exclude(hub, command, false);
-}
-
-static void hub_send(struct hub *hub, const struct command *command, struct result *result)
-{
-    bool is_for_one = command->kind == COMMAND_SEND_TO_CLIENT;
-    struct client *client = is_for_one ? hub_target(hub, command, result) : NULL;
+    const struct channel *channel = client ? NULL : hub_find_target(hub, command);
     struct delivery sum = {.limit = hub_queue_limit(hub)};
     struct buf text = {0};
     struct rcbuf *frame;
 
-    if (is_for_one && !client)
-        return;
     hub_write_push(&text, command);
     frame = hub_encode(&text);
-    if (!frame)
+    if (!frame) {
         hub_fail(result, RESULT_UNREACHABLE, "out of memory");
-    else if (client)
-        channel_deliver(&hub->channels, client, frame, &sum);
-    else if (command->kind == COMMAND_SEND_TO_CLIENTS)
-        hub_send_to_clients(hub, command, frame, &sum, result);
-    else
-        hub_send_to_channel(hub, command, frame, &sum);
-    if (client && sum.dropped)
+    } else if (client && !channel_deliver(&hub->channels, client, frame, &sum)) {
         hub_fail(result, RESULT_OFFLINE, "client not online: it was closed for being slow");
+    } else if (command->kind == COMMAND_SEND_TO_CLIENTS) {
+        hub_send_to_clients(hub, command, frame, &sum, result);
+    } else if (channel) {
+        hub_exclude(hub, command, true);
+        channel_deliver_to_all(&hub->channels, channel, frame, &sum);
+        hub_exclude(hub, command, false);
+    }
     rcbuf_release(frame);
     hub_count_delivery(hub, &sum);
     result->matched = sum.matched;
     result->queued = sum.queued;
-    result->dropped = sum.dropped;
+    result->dropped = sum.matched - sum.queued;
 }
 
 /* --- commands: groups, users, clients -------------------------------------------------------- */
@@ -633,12 +569,11 @@ static void hub_send(struct hub *hub, const struct command *command, struct resu
 /* Sets a client's user; an empty name takes it off. False without memory. */
 static bool hub_set_user(struct hub *hub, struct client *client, struct str user)
 {
-    const struct channel *before = channel_user(client);
-    bool is_new = true;
+    bool had_one = channel_user(client).length > 0, is_new = true;
 
     if (user.length && !hub_subscribe(hub, client, CHANNEL_USER, user, &is_new))
         return false;
-    if (is_new && before)
+    if (is_new && had_one)
         hub_drop_if_empty(hub, channel_unsubscribe(client, 1)); /* the new one moves there */
     else if (is_new && user.length)
         channel_move_user(client);
@@ -671,24 +606,24 @@ static struct channel *hub_bind_all(struct hub *hub, struct client *client,
 /* True if a bind gives the client another user or extend than it has. */
 static bool hub_bind_changes(const struct client *client, const struct command *command)
 {
-    const struct channel *user = channel_user(client);
-
-    return (command->has_user &&
-            !str_equal(user ? channel_name(user) : (struct str){0}, command->user)) ||
+    return (command->has_user && !str_equal(channel_user(client), command->user)) ||
            (command->has_extend && !str_equal(channel_extend(client), command->extend));
 }
 
-static void hub_bind(struct hub *hub, const struct command *command, struct result *result)
+/* Where a client's subscriptions of groups begin: behind its system's and its user's. */
+static uint32_t hub_first_group(const struct client *client)
 {
-    struct client *client = hub_target(hub, command, result);
-    struct channel *group = client ? hub_find_target(hub, command) : NULL;
-    bool changes = client && hub_bind_changes(client, command), is_new;
+    return channel_user(client).length ? 2 : 1;
+}
 
-    if (!client)
-        return;
-    is_new = !group || channel_position(client, group) == client->subscription_count;
-    if (is_new && client->subscription_count - 1 - (channel_user(client) != NULL) >=
-                      hub->config->max_groups) {
+static void hub_bind(struct hub *hub, const struct command *command, struct client *client,
+                     struct result *result)
+{
+    struct channel *group = hub_find_target(hub, command);
+    bool is_new = !group || channel_position(client, group) == client->subscription_count;
+    bool changes = hub_bind_changes(client, command);
+
+    if (is_new && client->subscription_count - hub_first_group(client) >= hub->config->max_groups) {
         hub_fail(result, RESULT_LIMIT, "the client is in max_groups groups already");
         return;
     }
@@ -697,24 +632,22 @@ static void hub_bind(struct hub *hub, const struct command *command, struct resu
         hub_fail(result, RESULT_UNREACHABLE, "out of memory");
         return;
     }
-    if (is_new && hub->config->scope == NOTICE_GROUP)
-        hub_notify(hub, group, client, NULL, PRESENCE_JOIN);
+    if (is_new)
+        hub_notify(hub, group, client, NULL, PRESENCE_JOIN, true);
     if (hub->hooks && changes)
         hub_refresh_client(hub, client, false);
 }
 
 /* To leave a group that the client is not in is success. */
-static void hub_unbind(struct hub *hub, const struct command *command, struct result *result)
+static void hub_unbind(struct hub *hub, const struct command *command, struct client *client)
 {
-    struct client *client = hub_target(hub, command, result);
-    struct channel *group = client ? hub_find_target(hub, command) : NULL;
+    struct channel *group = hub_find_target(hub, command);
     uint32_t position = group ? channel_position(client, group) : 0;
 
     if (!group || position == client->subscription_count)
         return;
     channel_unsubscribe(client, position);
-    if (hub->config->scope == NOTICE_GROUP)
-        hub_notify(hub, group, client, NULL, PRESENCE_LEAVE);
+    hub_notify(hub, group, client, NULL, PRESENCE_LEAVE, true);
     hub_drop_if_empty(hub, group);
 }
 
@@ -723,29 +656,18 @@ static void hub_list_online(struct hub *hub, const struct command *command, stru
     const struct channel *group = hub_find_target(hub, command);
 
     for (uint32_t i = 0; group && i < group->count; i++)
-        hub_append_id(hub_next_entry(result), group->members[i].client);
+        json_append_quoted(hub_next_entry(result), channel_client_id(group->members[i].client));
 }
 
-static void hub_describe_client(struct hub *hub, const struct command *command,
-                                struct result *result)
+static void hub_describe_client(const struct client *client, struct buf *out)
 {
-    const struct client *client = hub_target(hub, command, result);
-    struct buf *out = &result->list;
     char address[CONN_ADDRESS_MAX];
-    struct str separator = {0};
 
-    if (!client)
-        return;
     hub_append_client(out, client);
     buf_append(out, STR(",\"groups\":["));
-    for (uint32_t i = 0; i < client->subscription_count; i++) {
-        const struct channel *channel = client->subscriptions[i].channel;
-
-        if (channel->kind == CHANNEL_GROUP) {
-            buf_append(out, separator);
-            json_append_quoted(out, channel_name(channel));
-            separator = STR(",");
-        }
+    for (uint32_t first = hub_first_group(client), i = first; i < client->subscription_count; i++) {
+        buf_append(out, i > first ? STR(",") : STR(""));
+        json_append_quoted(out, channel_name(client->subscriptions[i].channel));
     }
     buf_append(out, STR("],\"connectedAt\":"));
     buf_append_number(out, client->connected_at);
@@ -755,29 +677,42 @@ static void hub_describe_client(struct hub *hub, const struct command *command,
     buf_append(out, STR("}"));
 }
 
-static void hub_close_client(struct hub *hub, const struct command *command, struct result *result)
+/* Does what a command says to the client that it names. */
+static void hub_apply_to_client(struct hub *hub, const struct command *command,
+                                struct result *result)
 {
-    struct client *client = hub_target(hub, command, result);
+    struct client *client = hub_find_client(hub, command->system, command->client);
 
-    if (client)
+    if (!client)
+        hub_fail(result, RESULT_OFFLINE, "client not online");
+    else if (command->kind == COMMAND_BIND)
+        hub_bind(hub, command, client, result);
+    else if (command->kind == COMMAND_UNBIND)
+        hub_unbind(hub, command, client);
+    else if (command->kind == COMMAND_CLIENT_INFO)
+        hub_describe_client(client, &result->list);
+    else if (command->kind == COMMAND_CLOSE_CLIENT)
         hub_end_client(hub, client, HUB_END_CLOSED, command->close_code, command->reason);
+    else
+        hub_send(hub, command, client, result);
 }
 
 void hub_apply(struct hub *hub, const struct command *command, struct result *result)
 {
-    static void (*const apply[])(struct hub *, const struct command *,
-                                 struct result *) = {[COMMAND_SEND_TO_CLIENT] = hub_send,
-                                                     [COMMAND_SEND_TO_CLIENTS] = hub_send,
-                                                     [COMMAND_SEND_TO_GROUP] = hub_send,
-                                                     [COMMAND_SEND_TO_USER] = hub_send,
-                                                     [COMMAND_SEND_TO_SYSTEM] = hub_send,
-                                                     [COMMAND_BIND] = hub_bind,
-                                                     [COMMAND_UNBIND] = hub_unbind,
-                                                     [COMMAND_ONLINE_LIST] = hub_list_online,
-                                                     [COMMAND_CLOSE_CLIENT] = hub_close_client,
-                                                     [COMMAND_CLIENT_INFO] = hub_describe_client};
-
-    apply[command->kind](hub, command, result);
+    switch (command->kind) {
+    case COMMAND_SEND_TO_CLIENT:
+    case COMMAND_BIND:
+    case COMMAND_UNBIND:
+    case COMMAND_CLOSE_CLIENT:
+    case COMMAND_CLIENT_INFO:
+        hub_apply_to_client(hub, command, result);
+        break;
+    case COMMAND_ONLINE_LIST:
+        hub_list_online(hub, command, result);
+        break;
+    default:
+        hub_send(hub, command, NULL, result);
+    }
     hub_close_slow_clients(hub);
     if (result->list.failed)
         hub_fail(result, RESULT_UNREACHABLE, "out of memory");

@@ -4,18 +4,15 @@
  *                HTTP_HEAD --> OPEN --> CLOSING --> DRAIN --> LINGER --> DEAD
  *
  * A request may skip BODY (its head is enough to reject it) and WAIT (it is answered at once), and
- * any state may go to DRAIN (our last bytes), FLUSH (the peer has closed, responses still leave) or
- * DEAD. session_consume hands input to the function of the state, one unit at a time (a request, a
- * piece of a message), until nothing whole is left or the budget of the iteration is used up; what
- * is left is kept by the connection. Requests wait while SESSION_OUTPUT_ENOUGH bytes of responses
- * do, and session_flushed goes on with them.
+ * any state may go to DRAIN, FLUSH or DEAD. session_consume takes one unit at a time (a request, a
+ * piece of a message) until nothing whole is left or the budget of the iteration is used up; the
+ * connection keeps the rest. Requests wait while SESSION_OUTPUT_ENOUGH bytes of responses do, and
+ * session_flushed goes on with them.
  *
- * `since` is when the present wait began: session_timer derives from it, and from the state, when
- * the connection is overdue. A head and a body have a time of their own each; so has a message. A
- * client is judged by its pongs. Before anything is judged overdue, what the kernel has is read.
- *
- * The client of a session is the hub's: it is ended there, which queues the close frame, and
- * session_flushed sees that. Only the loop's thread calls this module, and only the loop frees. */
+ * session_timer derives from the state and from `since`, when the present wait began, when a
+ * connection is overdue: a head, a body and a message have a time of their own each, and a client
+ * is judged by its pongs. The hub ends clients and queues their close frames, which session_flushed
+ * sees. Only the loop's thread calls this module, and only the loop frees. */
 #include "session.h"
 
 #include <string.h>
@@ -36,23 +33,8 @@ void session_open(struct session *session, int fd, struct conn_shared *shared, i
 
 /* --- ends ------------------------------------------------------------------------------------ */
 
-/* True if the end of a connection is not worth a line at level info: a client has one, which the
- * hub writes, and an HTTP connection may end between two requests. */
-static bool session_ends_quietly(const struct session *session, const char *reason)
-{
-    switch (session->state) {
-    case SESSION_HTTP_NEW:
-        return strcmp(reason, CLOSED_BY_PEER) == 0;
-    case SESSION_HTTP_HEAD:
-    case SESSION_HTTP_BODY:
-    case SESSION_WAIT:
-        return false;
-    default:
-        return true;
-    }
-}
-
-/* Ends a session, whatever its state, and the client it serves. */
+/* Ends a session, whatever its state, and the client it serves. Logs that at level debug where it
+ * is usual: between two requests, and for a client, for which the hub has a line. */
 static void session_end(struct session_context *context, struct session *session,
                         const char *reason)
 {
@@ -60,13 +42,15 @@ static void session_end(struct session_context *context, struct session *session
                                  {.name = "reason", .text = str_from(reason)},
                                  {.name = "milliseconds", .number = context->now - session->opened},
                                  {0}};
+    bool usual = session->state == SESSION_HTTP_NEW
+                     ? strcmp(reason, CLOSED_BY_PEER) == 0
+                     : session->state == SESSION_HTTP_IDLE || session->state > SESSION_WAIT;
 
     if (session->state == SESSION_DEAD)
         return;
     if (session_is_websocket(session)) /* the hub's line has its seconds */
         fields[2].name = NULL;
-    session_log(context, session, session_ends_quietly(session, reason) ? LOG_DEBUG : LOG_INFO,
-                "connection closed", fields);
+    session_log(context, session, usual ? LOG_DEBUG : LOG_INFO, "connection closed", fields);
     if (session->conn.client)
         hub_end_client(context->hub, session->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
                        str_from(reason));
@@ -101,12 +85,13 @@ static void session_close_slow(struct session_context *context, struct session *
 static void session_take_text(struct session_context *context, struct session *session,
                               const struct ws_event *event)
 {
-    struct str text = {session->text, session->text_length};
+    char *room = session->input.text;
+    struct str text = {room, session->text_length};
     bool queued = true;
 
-    for (size_t i = 0; i < event->payload.length && text.length <= sizeof session->text; i++)
-        if (text.length++ < sizeof session->text)
-            session->text[text.length - 1] = event->payload.at[i];
+    for (size_t i = 0; i < event->payload.length && text.length <= SESSION_TEXT_MAX; i++)
+        if (text.length++ < SESSION_TEXT_MAX)
+            room[text.length - 1] = event->payload.at[i];
     session->text_length = event->last ? 0 : (uint8_t)text.length;
     if (!event->last || event->opcode != WS_TEXT)
         return;
@@ -136,28 +121,23 @@ static size_t session_take_frame(struct session_context *context, struct session
 {
     struct ws_event event;
     size_t used = ws_read(&session->input.reader, bytes->at, bytes->length, &event);
-    bool open = session->state == SESSION_OPEN;
 
-    switch (event.type) {
-    case WS_EVENT_MORE:
-        break;
-    case WS_EVENT_DATA:
-        if (session->conn.client)
-            session_take_text(context, session, &event);
-        if (event.last && open)
-            session->since = SESSION_NEVER; /* the next message has its own time */
-        context->metrics.received_messages += event.last;
-        break;
-    case WS_EVENT_CONTROL:
-        if (!session->input.reader.message && open)
-            session->since = SESSION_NEVER;
-        session_take_control(context, session, &event);
-        break;
-    case WS_EVENT_BAD:
+    if (event.type == WS_EVENT_MORE)
+        return used;
+    if (event.type == WS_EVENT_BAD) {
         session_close(context, session, HUB_END_CLOSED, event.code, str_from(event.error));
         session_enter(context, session, SESSION_DRAIN);
         return bytes->length;
     }
+    if (!session->input.reader.message && session->state == SESSION_OPEN)
+        session->since = SESSION_NEVER; /* the next message has its own time */
+    if (event.type == WS_EVENT_CONTROL) {
+        session_take_control(context, session, &event);
+        return used;
+    }
+    if (session->conn.client)
+        session_take_text(context, session, &event);
+    context->metrics.received_messages += event.last;
     return used;
 }
 
@@ -167,20 +147,13 @@ static size_t session_take_frame(struct session_context *context, struct session
 static size_t session_take(struct session_context *context, struct session *session,
                            struct conn_bytes *bytes)
 {
-    switch (session->state) {
-    case SESSION_OPEN:
-    case SESSION_CLOSING:
-        return session_take_frame(context, session, bytes);
-    case SESSION_WAIT:
-        return 0; /* requests that are pipelined wait as well */
-    case SESSION_DRAIN:
-    case SESSION_FLUSH:
-    case SESSION_LINGER:
-    case SESSION_DEAD:
-        return bytes->length;
-    default:
+    if (session->state < SESSION_WAIT)
         return session_take_http(context, session, bytes);
-    }
+    if (session->state == SESSION_WAIT)
+        return 0; /* requests that are pipelined wait as well */
+    if (session->state <= SESSION_CLOSING)
+        return session_take_frame(context, session, bytes);
+    return bytes->length;
 }
 
 /* Takes whole units until the budget is used up, and keeps the rest. */
@@ -325,9 +298,7 @@ void session_writable(struct session_context *context, struct session *session)
 void session_respond(struct session_context *context, struct session *session,
                      struct api_response *response)
 {
-    struct session_call call = session->input.call;
-
-    session_send_call(context, session, call, api_path(call.route), response);
+    session_send_call(context, session, api_path(session->input.call.route), response);
     session_resume(context, session);
 }
 
@@ -338,12 +309,16 @@ static int64_t session_earlier(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+static int64_t session_after(int64_t since, uint64_t milliseconds)
+{
+    return since == SESSION_NEVER ? SESSION_NEVER : since + (int64_t)milliseconds;
+}
+
 /* When a client is given up that has not answered a ping. */
 static int64_t session_pong_timer(const struct config *config, const struct session *session)
 {
-    if (!session->ping_pending)
-        return SESSION_NEVER;
-    return session->last_seen + (int64_t)(config->ping + config->pong_timeout);
+    return session_after(session->ping_pending ? session->last_seen : SESSION_NEVER,
+                         config->ping + config->pong_timeout);
 }
 
 /* When a session is overdue. */
@@ -352,25 +327,19 @@ static int64_t session_overdue_timer(const struct config *config, const struct s
     switch (session->state) {
     case SESSION_HTTP_NEW:
     case SESSION_HTTP_HEAD:
-        return session->since + (int64_t)config->head_timeout;
+        return session_after(session->since, config->head_timeout);
     case SESSION_HTTP_IDLE:
     case SESSION_HTTP_BODY:
-        return session->since + (int64_t)config->idle_timeout;
+        return session_after(session->since, config->idle_timeout);
     case SESSION_OPEN:
-        if (session->since == SESSION_NEVER)
-            return session_pong_timer(config, session);
         return session_earlier(session_pong_timer(config, session),
-                               session->since + (int64_t)config->idle_timeout);
-    case SESSION_CLOSING:
-    case SESSION_DRAIN:
-    case SESSION_FLUSH:
-    case SESSION_LINGER:
-        return session->since + LINGER;
+                               session_after(session->since, config->idle_timeout));
     case SESSION_WAIT:
     case SESSION_DEAD:
-        break;
+        return SESSION_NEVER;
+    default:
+        return session_after(session->since, LINGER);
     }
-    return SESSION_NEVER;
 }
 
 int64_t session_timer(const struct session_context *context, const struct session *session)
@@ -379,7 +348,7 @@ int64_t session_timer(const struct session_context *context, const struct sessio
 
     if (session->state != SESSION_OPEN)
         return overdue;
-    return session_earlier(overdue, session->last_ping + (int64_t)context->config->ping);
+    return session_earlier(overdue, session_after(session->last_ping, context->config->ping));
 }
 
 static void session_ping(struct session_context *context, struct session *session)
@@ -406,10 +375,9 @@ static bool session_is_overdue(const struct session_context *context, const stru
 /* Reads what the kernel has of a session that is overdue. False: it no longer is. */
 static bool session_stays_overdue(struct session_context *context, struct session *session)
 {
-    uint64_t received;
-
     for (int i = 0; i < OVERDUE_READS; i++) {
-        received = session->conn.shared->received;
+        uint64_t received = session->conn.shared->received;
+
         session_read(context, session);
         if (!session_is_overdue(context, session))
             return false;
@@ -423,6 +391,7 @@ static bool session_stays_overdue(struct session_context *context, struct sessio
 static void session_end_overdue(struct session_context *context, struct session *session)
 {
     bool head = session->state == SESSION_HTTP_HEAD;
+    bool silent = session_pong_timer(context->config, session) <= context->now;
 
     if (head || session->state == SESSION_HTTP_BODY) {
         session_reject(context, session, NULL, 408,
@@ -430,11 +399,9 @@ static void session_end_overdue(struct session_context *context, struct session 
                             : "the body did not come within idle_timeout");
         conn_keep(&session->conn, (struct conn_bytes){0});
     } else if (session->conn.client) {
-        if (session_pong_timer(context->config, session) <= context->now)
-            session_close(context, session, HUB_END_CLOSED, WS_CLOSE_GOING_AWAY, STR("no pong"));
-        else
-            session_close(context, session, HUB_END_CLOSED, WS_CLOSE_POLICY,
-                          STR("the message did not come in time"));
+        session_close(context, session, HUB_END_CLOSED,
+                      silent ? WS_CLOSE_GOING_AWAY : WS_CLOSE_POLICY,
+                      silent ? STR("no pong") : STR("the message did not come in time"));
         session_enter(context, session, SESSION_CLOSING);
     } else {
         session_end(context, session, "deadline passed");
@@ -477,9 +444,9 @@ void session_shed(struct session_context *context, struct session *session)
         session_close_slow(context, session);
     } else if ((session->state == SESSION_HTTP_HEAD || session->state == SESSION_HTTP_BODY) &&
                !session->conn.queued) {
+        session->input.call.flags = (struct response_flags){.close = true};
         session_send_envelope(context, session, response,
-                              "all connections together keep more than max_buffered",
-                              (struct response_flags){.close = true});
+                              "all connections together keep more than max_buffered");
         conn_keep(&session->conn, (struct conn_bytes){0});
     } else {
         session_end(context, session, "max_buffered is reached");

@@ -1,15 +1,13 @@
 /* session_http.c - the HTTP half of a session: requests to responses, upgrades, admission.
  *
- * Each state that reads requests has a function that takes what it can off the input:
- * session_take_first (nothing of a request was there), session_take_head, session_take_body. They
- * parse the head again each time, because a request consists of views of the bytes, which move.
+ * session_take_http takes what it can of a request off the input. The head is parsed again each
+ * time, because a request consists of views of the bytes, which move.
  *
- * session_judge_head decides by the head alone whom a request is for: the admin listener, /ws, a
+ * session_serve_head decides by the head alone whom a request is for: the admin listener, /ws, a
  * page, or the API. Only a call that the API lets pass has its body read; every other request is
  * answered at once, and what is sent of its body is skipped (HTTP_IDLE) or ends the connection.
- * session_make_call has the call made, which may end in WAIT; session_send_http is where every
- * response leaves, and where the state after it is chosen: HTTP_IDLE or, if it is the connection's
- * last, DRAIN.
+ * session_send_http is where every response leaves, and where the state after it is chosen:
+ * HTTP_IDLE or, if it is the connection's last, DRAIN.
  *
  * An upgrade leaves HTTP for good: the peer becomes a client of the hub once its system is known,
  * which in a cluster may take a question to the store (session_admit). */
@@ -65,9 +63,9 @@ static void session_queue(struct session *session, struct buf *bytes)
 
 /* Sends a response; `page`, if there is one, follows its head and is not copied. */
 static void session_send_http(struct session_context *context, struct session *session,
-                              struct http_response *http, struct rcbuf *page,
-                              struct response_flags flags)
+                              struct http_response *http, struct rcbuf *page)
 {
+    struct response_flags flags = session->input.call.flags;
     struct buf bytes = {0};
 
     http->date = str_from(context->date);
@@ -89,7 +87,7 @@ static void session_send_http(struct session_context *context, struct session *s
 
 /* Sends a response of the API and frees it. */
 static void session_send(struct session_context *context, struct session *session,
-                         struct api_response *response, struct response_flags flags)
+                         struct api_response *response)
 {
     struct http_response http = {.status = response->status,
                                  .body = str_of(&response->body),
@@ -100,20 +98,14 @@ static void session_send(struct session_context *context, struct session *sessio
 
     if (response->body.failed)
         conn_kill(&session->conn);
-    session_send_http(context, session, &http, NULL, flags);
+    session_send_http(context, session, &http, NULL);
     buf_free(&response->body);
 }
 
-static struct session_call session_begin_call(unsigned route, struct response_flags flags)
+void session_send_call(struct session_context *context, struct session *session, struct str path,
+                       struct api_response *response)
 {
-    return (struct session_call){
-        .route = (uint16_t)route, .flags = flags, .began = (uint32_t)os_now_us()};
-}
-
-void session_send_call(struct session_context *context, struct session *session,
-                       struct session_call call, struct str path, struct api_response *response)
-{
-    uint32_t microseconds = (uint32_t)os_now_us() - call.began;
+    uint32_t microseconds = (uint32_t)os_now_us() - session->input.call.began;
     struct log_field fields[] = {{.name = "path", .text = path},
                                  {.name = "status", .number = response->status},
                                  {.name = "code", .number = response->code},
@@ -122,11 +114,11 @@ void session_send_call(struct session_context *context, struct session *session,
                                  {0},
                                  {0}};
 
-    metrics_count_call(&context->metrics, call.route, response->code, microseconds);
+    metrics_count_call(&context->metrics, session->input.call.route, response->code, microseconds);
     if (response->system.length)
         fields[5] = (struct log_field){.name = "system", .text = response->system};
     session_log(context, session, LOG_DEBUG, "call", fields);
-    session_send(context, session, response, call.flags);
+    session_send(context, session, response);
 }
 
 /* A limit that is exceeded is the operator's business, malformed bytes are their sender's. */
@@ -137,64 +129,52 @@ void session_reject(struct session_context *context, struct session *session,
                                  {.name = "status", .number = status},
                                  {.name = "reason", .text = str_from(error)},
                                  {0}};
-    struct response_flags flags = {.close = true};
     struct api_response response;
 
+    session->input.call.flags = (struct response_flags){.close = true};
     session_log(context, session, status == 413 || status == 431 ? LOG_INFO : LOG_DEBUG,
                 "request rejected", fields);
     api_reject(&response, status, RESULT_MALFORMED, error);
     if (request)
-        session_send_call(context, session, session_begin_call(api_route(request->path), flags),
-                          request->path, &response);
+        session_send_call(context, session, request->path, &response);
     else
-        session_send(context, session, &response, flags);
-}
-
-static struct response_flags session_flags(const struct http_request *request)
-{
-    return (struct response_flags){.close = !request->keep_alive,
-                                   .head = str_equal(request->method, STR("HEAD")),
-                                   .keep_alive = request->minor == 0};
+        session_send(context, session, &response);
 }
 
 void session_send_envelope(struct session_context *context, struct session *session,
-                           struct api_response response, const char *msg,
-                           struct response_flags flags)
+                           struct api_response response, const char *msg)
 {
     hub_write_envelope(&response.body, response.code, str_from(msg), (struct str){0});
-    session_send(context, session, &response, flags);
+    session_send(context, session, &response);
 }
 
 /* Responds to a method that a path does not take, which is good for OPTIONS; returns the status. */
 static int session_reject_method(struct session_context *context, struct session *session,
-                                 const struct http_request *request, const char *allow,
-                                 struct response_flags flags)
+                                 const struct http_request *request, const char *allow)
 {
     bool options = str_equal(request->method, STR("OPTIONS"));
     struct api_response response = {.status = options ? 200 : 405,
                                     .code = options ? RESULT_SUCCESS : RESULT_MALFORMED,
                                     .allow = allow};
 
-    session_send_envelope(context, session, response, options ? "success" : "this path takes GET",
-                          flags);
+    session_send_envelope(context, session, response, options ? "success" : "this path takes GET");
     return response.status;
 }
 
-static void session_reject_limit(struct session_context *context, struct session *session,
-                                 struct response_flags flags)
+static void session_reject_limit(struct session_context *context, struct session *session)
 {
-    flags.close = true;
-    session_send_envelope(context, session,
-                          (struct api_response){.status = 429,
-                                                .code = RESULT_LIMIT,
-                                                .retry_after = SESSION_RETRY_AFTER},
-                          "too many connections: max_connections or max_per_ip is reached", flags);
+    struct api_response response = {
+        .status = 429, .code = RESULT_LIMIT, .retry_after = SESSION_RETRY_AFTER};
+
+    session->input.call.flags.close = true;
+    session_send_envelope(context, session, response,
+                          "too many connections: max_connections or max_per_ip is reached");
 }
 
 /* Responds to the paths that need no token: / (the console) and /healthz; and to OPTIONS /, with
  * which proxies probe, page or no page. False: it is none of them. */
 static bool session_serve_page(struct session_context *context, struct session *session,
-                               const struct http_request *request, struct response_flags flags)
+                               const struct http_request *request)
 {
     bool root = str_equal(request->path, STR("/")),
          health = str_equal(request->path, STR("/healthz"));
@@ -207,13 +187,12 @@ static bool session_serve_page(struct session_context *context, struct session *
         return false;
     if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
         session_reject_method(context, session, request,
-                              health || page ? "GET, HEAD, OPTIONS" : "OPTIONS", flags);
+                              health || page ? "GET, HEAD, OPTIONS" : "OPTIONS");
     } else if (health) {
-        session_send_envelope(context, session, (struct api_response){.status = 200}, "success",
-                              flags);
+        session_send_envelope(context, session, (struct api_response){.status = 200}, "success");
     } else {
         body = console_respond(context->console, request, &http);
-        session_send_http(context, session, &http, body, flags);
+        session_send_http(context, session, &http, body);
     }
     return true;
 }
@@ -272,9 +251,7 @@ static bool session_admit_with_spaces(struct session_context *context, struct se
         return false;
     for (size_t i = 0; i < system.length; i++) {
         differs |= system.at[i] == '+';
-        name[i] = system.at[i];
-        if (name[i] == '+')
-            name[i] = ' ';
+        name[i] = system.at[i] == '+' ? ' ' : system.at[i];
     }
     if (differs)
         session_ask_admission(context, session, (struct str){name, system.length});
@@ -309,7 +286,7 @@ static void session_upgrade(struct session_context *context, struct session *ses
                             const struct http_request *request, struct str key)
 {
     char room[ACCOUNT_NAME_MAX];
-    struct buf bytes = {0}, name = {.at = room, .capacity = sizeof room, .limit = sizeof room};
+    struct buf bytes = {0}, name = BUF_INIT(room);
 
     ws_write_upgrade(&bytes, key, ws_offered_protocol(request));
     session_queue(session, &bytes);
@@ -318,6 +295,7 @@ static void session_upgrade(struct session_context *context, struct session *ses
     session->conn.has_response = false;
     session->state = SESSION_OPEN;
     session->since = SESSION_NEVER;
+    memset(&session->input, 0, sizeof session->input);
     session->input.reader = (struct ws_reader){.limit = (uint32_t)context->config->max_message};
     session->last_ping = context->now;
     /* a name that is too long for the room is not registered */
@@ -387,24 +365,24 @@ static bool session_check_upgrade(struct session_context *context, struct sessio
 }
 
 static void session_serve_ws(struct session_context *context, struct session *session,
-                             const struct http_request *request, struct response_flags flags)
+                             const struct http_request *request)
 {
     struct api_response response;
     struct str key = {0};
     int status = 429;
 
     if (session->over_limit) {
-        session_reject_limit(context, session, flags);
+        session_reject_limit(context, session);
     } else if (!str_equal(request->method, STR("GET"))) {
-        status = session_reject_method(context, session, request, "GET, OPTIONS", flags);
+        status = session_reject_method(context, session, request, "GET, OPTIONS");
     } else if (!session_check_upgrade(context, session, request, &key, &response)) {
         status = response.status;
-        session_send(context, session, &response, flags);
+        session_send(context, session, &response);
     } else if (session_count_client(context, session)) {
         session_upgrade(context, session, request, key);
         return;
     } else {
-        session_reject_limit(context, session, flags);
+        session_reject_limit(context, session);
     }
     metrics_count_handshake(&context->metrics, status);
 }
@@ -412,59 +390,46 @@ static void session_serve_ws(struct session_context *context, struct session *se
 /* --- HTTP: one function for each state ------------------------------------------------------- */
 
 /* Responds to a request that is judged by its head alone. False: it is a call that may be made,
- * and its body is to be read. */
+ * and its body is to be read. The connection stays if the body, which is not read, is short and
+ * sure to come. */
 static bool session_serve_head(struct session_context *context, struct session *session,
-                               struct api_call *call, struct response_flags flags)
-{
-    const struct http_request *request = call->request;
-    struct session_call counted = session_begin_call(call->route, flags);
-    struct api_response response;
-
-    if (session->is_admin) {
-        metrics_respond(&context->metrics, context->leaving, request, &response);
-        session_send(context, session, &response, flags);
-    } else if (str_equal(request->path, STR("/ws"))) {
-        session_serve_ws(context, session, request, flags);
-    } else if (session->over_limit) {
-        session_reject_limit(context, session, flags);
-    } else if (!session_serve_page(context, session, request, flags)) {
-        if (api_check(context->api, call, &response))
-            return false;
-        session_send_call(context, session, counted, request->path, &response);
-    }
-    return true;
-}
-
-/* Judges a request whose head is whole. False: it has its response. The connection stays if the
- * body, which is not read then, is short and sure to come. */
-static bool session_judge_head(struct session_context *context, struct session *session,
                                struct api_call *call)
 {
     const struct http_request *request = call->request;
-    struct response_flags flags = session_flags(request);
+    struct response_flags *flags = &session->input.call.flags;
+    struct api_response response;
 
-    flags.close |= request->chunked || request->content_length > SKIP_MAX ||
-                   (request->expect_continue && request->content_length);
-    if (!session_serve_head(context, session, call, flags))
-        return true;
+    flags->close |= request->chunked || request->content_length > SKIP_MAX ||
+                    (request->expect_continue && request->content_length);
+    if (session->is_admin) {
+        metrics_respond(&context->metrics, context->leaving, request, &response);
+        session_send(context, session, &response);
+    } else if (str_equal(request->path, STR("/ws"))) {
+        session_serve_ws(context, session, request);
+    } else if (session->over_limit) {
+        session_reject_limit(context, session);
+    } else if (!session_serve_page(context, session, request)) {
+        if (api_check(context->api, call, &response)) {
+            flags->close = !request->keep_alive;
+            return false;
+        }
+        session_send_call(context, session, request->path, &response);
+    }
     if (session->state == SESSION_HTTP_IDLE)
         session->input.skip = (uint32_t)request->content_length;
-    return false;
+    return true;
 }
 
 /* Makes a call with its whole body. */
 static void session_make_call(struct session_context *context, struct session *session,
                               const struct api_call *call)
 {
-    struct session_call counted = session_begin_call(call->route, session_flags(call->request));
     struct api_response response;
 
-    if (api_handle(context->api, call, &response) == API_DONE) {
-        session_send_call(context, session, counted, call->request->path, &response);
-        return;
-    }
-    session->input.call = counted;
-    session_enter(context, session, SESSION_WAIT);
+    if (api_handle(context->api, call, &response) == API_DONE)
+        session_send_call(context, session, call->request->path, &response);
+    else
+        session_enter(context, session, SESSION_WAIT);
 }
 
 /* Takes the body behind the head, and makes the call if it is whole. Returns how many bytes the
@@ -499,60 +464,41 @@ static size_t session_take_content(struct session_context *context, struct sessi
     return bytes->length;
 }
 
-/* Reads a head into *request and *call. Returns false, and how many bytes were used, if it is not
- * whole or was rejected. */
-static bool session_parse(struct session_context *context, struct session *session,
-                          struct conn_bytes *bytes, struct http_request *request,
-                          struct api_call *call, size_t *used)
-{
-    *used = 0;
-    switch (http_parse_request((struct str){bytes->at, bytes->length},
-                               (size_t)context->config->max_head, request)) {
-    case HTTP_MORE:
-        return false;
-    case HTTP_BAD:
-        session_reject(context, session, NULL, request->status, request->error);
-        *used = bytes->length;
-        return false;
-    case HTTP_OK:
-        break;
-    }
-    *call = (struct api_call){.request = request,
-                              .route = api_route(request->path),
-                              .request_id = session_request_id(session),
-                              .address = session->conn.address,
-                              .now = context->now,
-                              .unix_now = context->unix_now};
-    return true;
-}
-
-static size_t session_take_body(struct session_context *context, struct session *session,
-                                struct conn_bytes *bytes)
+/* HTTP_HEAD, HTTP_BODY: a request whose first bytes are there. */
+static size_t session_take_request(struct session_context *context, struct session *session,
+                                   struct conn_bytes *bytes)
 {
     struct http_request request;
-    struct api_call call;
-    size_t used;
-
-    if (!session_parse(context, session, bytes, &request, &call, &used))
-        return used;
-    return session_take_content(context, session, &call, bytes);
-}
-
-static size_t session_take_head(struct session_context *context, struct session *session,
-                                struct conn_bytes *bytes)
-{
-    struct http_request request;
-    struct api_call call;
+    enum http_result result = http_parse_request((struct str){bytes->at, bytes->length},
+                                                 (size_t)context->config->max_head, &request);
+    struct api_call call = {.request = &request,
+                            .request_id = session_request_id(session),
+                            .address = session->conn.address,
+                            .now = context->now,
+                            .unix_now = context->unix_now};
     struct buf interim = {0};
     size_t used;
     bool begun;
 
-    if (!session_parse(context, session, bytes, &request, &call, &used))
-        return used;
+    if (result == HTTP_MORE)
+        return 0;
+    if (result == HTTP_BAD) {
+        session_reject(context, session, NULL, request.status, request.error);
+        return bytes->length;
+    }
+    call.route = api_route(request.path);
+    session->input.call =
+        (struct session_call){.route = (uint16_t)call.route,
+                              .began = (uint32_t)os_now_us(),
+                              .flags = {.close = !request.keep_alive,
+                                        .head = str_equal(request.method, STR("HEAD")),
+                                        .keep_alive = request.minor == 0}};
+    if (session->state == SESSION_HTTP_BODY)
+        return session_take_content(context, session, &call, bytes);
     begun = bytes->length > request.head_length;
     if (session->by_proxy)
         listener_find_client(context->listener, &request, session->conn.address);
-    if (!session_judge_head(context, session, &call))
+    if (session_serve_head(context, session, &call))
         return request.head_length;
     session_enter(context, session, SESSION_HTTP_BODY);
     used = session_take_content(context, session, &call, bytes);
@@ -563,38 +509,24 @@ static size_t session_take_head(struct session_context *context, struct session 
     return used;
 }
 
-/* True for what RFC 9112, section 2.2, forgives in front of a request, and no more. */
-static bool session_is_line_end(const struct conn_bytes *bytes)
-{
-    return bytes->at[0] == '\r' &&
-           (bytes->length == 1 || (bytes->length == 2 && bytes->at[1] == '\n'));
-}
-
-/* HTTP_NEW, HTTP_IDLE: the first bytes of a request. */
-static size_t session_take_first(struct session_context *context, struct session *session,
-                                 struct conn_bytes *bytes)
+size_t session_take_http(struct session_context *context, struct session *session,
+                         struct conn_bytes *bytes)
 {
     size_t skipped = bytes->length < session->input.skip ? bytes->length : session->input.skip;
 
+    if (session->state == SESSION_HTTP_HEAD || session->state == SESSION_HTTP_BODY)
+        return session_take_request(context, session, bytes);
     if (session->conn.queued > SESSION_OUTPUT_ENOUGH)
         return 0;
     session->input.skip -= (uint32_t)skipped;
     if (skipped)
         return skipped;
-    if (session_is_line_end(bytes))
+    /* a line end in front of a request is forgiven (RFC 9112, section 2.2): it begins none */
+    if (bytes->at[0] == '\r' &&
+        (bytes->length == 1 || (bytes->length == 2 && bytes->at[1] == '\n')))
         return 0;
     if (session->state == SESSION_HTTP_IDLE)
         session->since = context->now; /* the first request's time runs from the accept */
     session->state = SESSION_HTTP_HEAD;
-    return session_take_head(context, session, bytes);
-}
-
-size_t session_take_http(struct session_context *context, struct session *session,
-                         struct conn_bytes *bytes)
-{
-    if (session->state == SESSION_HTTP_HEAD)
-        return session_take_head(context, session, bytes);
-    if (session->state == SESSION_HTTP_BODY)
-        return session_take_body(context, session, bytes);
-    return session_take_first(context, session, bytes);
+    return session_take_request(context, session, bytes);
 }

@@ -60,7 +60,7 @@ struct session_context {
     struct metrics metrics;
 };
 
-/* A call of the API, from its head on, and how its response is sent. */
+/* The present request, from its head on, and how its response is sent. */
 struct session_call {
     uint16_t route;
     struct response_flags flags;
@@ -70,6 +70,7 @@ struct session_call {
 #define SESSION_OUTPUT_ENOUGH (256 * 1024) /* bytes of responses that wait before requests do */
 #define SESSION_RETRY_AFTER 5              /* seconds, in rejections for a limit */
 #define SESSION_NEVER INT64_MAX
+#define SESSION_TEXT_MAX 4 /* bytes of a message that may be a command */
 
 struct session {
     struct conn conn;
@@ -79,14 +80,14 @@ struct session {
     bool is_admin : 1;     /* set at the accept: it came to the admin listener */
     bool over_budget : 1;  /* input is kept for session_continue, which clears this */
     bool ping_pending : 1; /* OPEN: set by a ping, cleared by any input */
-    /* the loop's own, as are the last three members: sessions do not look at them */
+    /* the loop's own, as are poller_slot and the last two members: sessions do not look at them */
     bool active : 1;           /* polled by the loop */
     bool polled_elsewhere : 1; /* read interest is with a poller */
     bool on_dead_list : 1;
     bool on_held_list : 1; /* waits for session_continue */
 
-    uint8_t text_length; /* OPEN: bytes of the present message, no further than past `text`, */
-    char text[4];        /* and the first of them */
+    uint8_t text_length; /* OPEN: bytes of the present message, no further than past input.text */
+    int32_t poller_slot; /* -1: none */
     int64_t since;       /* when the present wait began; OPEN: when the unfinished message did, or
                             SESSION_NEVER */
     int64_t last_seen;   /* when the peer last sent something */
@@ -95,14 +96,20 @@ struct session {
         int64_t last_ping; /* from it on: when it was last pinged */
     };
     union {
-        struct http_chunks chunks; /* HTTP_BODY */
-        uint32_t skip;             /* HTTP_IDLE: bytes still to be dropped */
-        struct session_call call;  /* WAIT */
-        struct ws_reader reader;   /* from an upgrade on */
+        struct {
+            struct session_call call; /* up to WAIT; zeroed by its response */
+            union {
+                struct http_chunks chunks; /* HTTP_BODY */
+                uint32_t skip;             /* HTTP_IDLE: bytes still to be dropped */
+            };
+        };
+        struct { /* from an upgrade on */
+            struct ws_reader reader;
+            char text[SESSION_TEXT_MAX]; /* the first bytes of the present message */
+        };
     } input;
     uint32_t index;      /* where it stands, */
     uint32_t generation; /* and which of those that stood there it is */
-    int32_t poller_slot; /* -1: none */
 };
 
 /* True from an upgrade on: only then the flushes of its connection are not responses. */
@@ -136,12 +143,11 @@ void session_reject(struct session_context *context, struct session *session,
 /* Sends an envelope without data; the status, the code and header fields are those of `response`.
  */
 void session_send_envelope(struct session_context *context, struct session *session,
-                           struct api_response response, const char *msg,
-                           struct response_flags flags);
+                           struct api_response response, const char *msg);
 
 /* Counts, logs and sends the response to a call of the API, and frees it. */
-void session_send_call(struct session_context *context, struct session *session,
-                       struct session_call call, struct str path, struct api_response *response);
+void session_send_call(struct session_context *context, struct session *session, struct str path,
+                       struct api_response *response);
 
 /* Admits a WebSocket client that was waiting for that, or rejects it; `why` is the error if the
  * admission is CLUSTER_UNREACHABLE. */

@@ -120,7 +120,7 @@ static void change_presence(void *state, const struct hub_presence *presence)
 
 static const struct hub_hooks hooks = {NULL, seal_id, open_id, change_channel, change_presence};
 
-struct place {
+struct fuzz_node {
     struct hub hub;
     struct conn_shared shared;
     struct conn conns[CLIENTS];
@@ -160,35 +160,35 @@ static void require_frames(const struct conn *conn)
     }
 }
 
-static void open_place(struct place *place, enum config_notice scope)
+static void open_node(struct fuzz_node *node, enum config_notice scope)
 {
     static const struct log log = {.level = (enum log_level)(LOG_ERROR + 1)};
 
     next_number = 0;
     config.scope = scope;
-    memset(place, 0, sizeof *place);
-    REQUIRE(hub_open(&place->hub, &config, &log));
-    place->hub.hooks = &hooks;
+    memset(node, 0, sizeof *node);
+    REQUIRE(hub_open(&node->hub, &config, &log));
+    node->hub.hooks = &hooks;
     for (size_t i = 0; i < CLIENTS; i++) {
-        conn_open(&place->conns[i], -1, &place->shared);
-        REQUIRE(hub_connect(&place->hub, &place->conns[i], STR("shop")));
+        conn_open(&node->conns[i], -1, &node->shared);
+        REQUIRE(hub_connect(&node->hub, &node->conns[i], STR("shop")));
     }
 }
 
-static void close_place(struct place *place)
+static void close_node(struct fuzz_node *node)
 {
     for (size_t i = 0; i < CLIENTS; i++)
-        if (place->conns[i].client)
-            hub_end_client(&place->hub, place->conns[i].client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
+        if (node->conns[i].client)
+            hub_end_client(&node->hub, node->conns[i].client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
                            STR("test"));
-    REQUIRE(place->hub.channels.clients.count == 0 && place->hub.channels.names.count == 0);
+    REQUIRE(node->hub.channels.clients.count == 0 && node->hub.channels.names.count == 0);
     for (size_t i = 0; i < WIRE_SLOTS; i++)
         REQUIRE(channels[i] == 0);
-    hub_close(&place->hub);
-    while (conn_next_dirty(&place->shared))
+    hub_close(&node->hub);
+    while (conn_next_dirty(&node->shared))
         ;
     for (size_t i = 0; i < CLIENTS; i++)
-        conn_close(&place->conns[i]);
+        conn_close(&node->conns[i]);
 }
 
 static void require_outcome(const struct command *command, const struct result *result)
@@ -211,23 +211,23 @@ static void require_outcome(const struct command *command, const struct result *
 
 static void try_command(const struct command *command, enum config_notice scope)
 {
-    static struct place place;
+    static struct fuzz_node node;
 
-    open_place(&place, scope);
+    open_node(&node, scope);
     for (int i = 0; i < 2; i++) { /* the second time finds what the first has left */
         struct result result = {0};
 
-        hub_apply(&place.hub, command, &result);
+        hub_apply(&node.hub, command, &result);
         require_outcome(command, &result);
         buf_free(&result.list);
-        hub_refresh_presence(&place.hub, &(struct table_scan){0}, i);
+        hub_refresh_presence(&node.hub, &(struct table_scan){0}, i);
     }
     for (size_t i = 0; i < CLIENTS; i++)
-        require_frames(&place.conns[i]);
-    close_place(&place);
+        require_frames(&node.conns[i]);
+    close_node(&node);
 }
 
-/* --- messages that come----------------------------------------------------------------------- */
+/* --- messages received ---------------------------------------------------------------------- */
 
 static void require_views(const struct cluster_msg *msg, struct str text, struct str decoded)
 {
@@ -261,7 +261,7 @@ static void try_msg(struct str bytes)
     free_copy(text);
 }
 
-/* --- messages that are made------------------------------------------------------------------- */
+/* --- messages made here --------------------------------------------------------------------- */
 
 /* Some valid UTF-8, which goes to `room`, quoted or not; the room is large enough not to move. */
 static struct str make_text(struct fuzz *fuzz, struct buf *room, bool quoted)

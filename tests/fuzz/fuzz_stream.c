@@ -2,9 +2,9 @@
  * conn, session, http, ws, api and hub, while time passes, windows close, and peers vanish.
  *
  * The socket calls of conn.c end here (see WRAP_stream in the Makefile). Each input is run twice,
- * with the bytes cut in different ways: both runs must send the same. What is sent must be answers
- * with one envelope each and frames that a client can read; queues must keep to their caps; and in
- * the end nothing may be left. */
+ * with the bytes cut in different ways: both runs must send the same. What is sent must be
+ * responses with one envelope each and frames that a client can read; queues must keep to their
+ * caps; and in the end nothing may be left. */
 #include "session.h"
 
 #include "fuzz.h"
@@ -16,7 +16,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define GUESTS 4
+#define PEERS 4
 #define FIRST_FD 1000000 /* no real descriptor is as large */
 #define START 1000000
 #define UNIX_NOW 1700000000
@@ -34,7 +34,7 @@ struct wire {
     bool cut; /* not all that was sent may have come out */
 };
 
-struct guest {
+struct peer {
     struct session session;
     struct wire wire;
     struct account_result job; /* that it waits for */
@@ -46,14 +46,14 @@ struct guest {
 struct run {
     uint32_t read_split, write_split;
     unsigned char next_number;
-    unsigned interrupted;    /* calls since one was interrupted */
-    unsigned repeated;       /* calls that were made again */
-    bool continued;          /* 100 Continue has been sent */
-    bool limited;            /* a window has been closed, or a connection reset */
-    bool timed;              /* something was sent that depends on how input is cut into turns */
-    size_t spent;            /* work of others in each share of an iteration */
-    struct buf told[GUESTS]; /* what each has been sent, but for that and 100 Continue */
-    struct guest guests[GUESTS];
+    unsigned interrupted; /* calls since one was interrupted */
+    unsigned repeated;    /* calls that were made again */
+    bool continued;       /* 100 Continue has been sent */
+    bool limited;         /* a window has been closed, or a connection reset */
+    bool timed;           /* something was sent that depends on how input is cut into iterations */
+    size_t spent;         /* work of others in each share of an iteration */
+    struct buf received[PEERS]; /* what each has been sent, but for that and 100 Continue */
+    struct peer peers[PEERS];
     struct hub hub;
     struct api api;
     struct conn_shared shared;
@@ -62,11 +62,11 @@ struct run {
     struct log log;
 };
 
-static struct run *present;
+static struct run *current;
 static struct crypto_keyring keys;
 static struct accounts *accounts;
 static uint64_t generation; /* of all accounts: they have one salt */
-static FILE *nowhere;
+static FILE *null_file;
 
 /* --- what is called instead ------------------------------------------------------------------ */
 
@@ -91,7 +91,7 @@ _Static_assert(sizeof(1 ? account_submit : __wrap_account_submit), "called alike
 /* Client ids are the same in every run. */
 bool __wrap_crypto_random(void *out, size_t length)
 {
-    memset(out, present ? ++present->next_number : 1, length);
+    memset(out, current ? ++current->next_number : 1, length);
     return true;
 }
 
@@ -99,7 +99,7 @@ bool __wrap_crypto_random(void *out, size_t length)
 enum account_submission __wrap_account_submit(struct accounts *all,
                                               const struct account_request *request)
 {
-    struct account_result *job = &present->guests[(uint32_t)request->request_id % GUESTS].job;
+    struct account_result *job = &current->peers[(uint32_t)request->request_id % PEERS].job;
     struct str name = request->name, password = request->password;
 
     REQUIRE(all == accounts &&
@@ -121,7 +121,7 @@ enum account_submission __wrap_account_submit(struct accounts *all,
 
 static struct wire *wire_of(int fd)
 {
-    struct wire *wire = fd >= FIRST_FD ? &present->guests[fd - FIRST_FD].wire : NULL;
+    struct wire *wire = fd >= FIRST_FD ? &current->peers[fd - FIRST_FD].wire : NULL;
 
     REQUIRE(!wire || !wire->closed);
     return wire;
@@ -144,7 +144,7 @@ static size_t next_part(uint32_t *split, size_t left)
 /* In the second run some calls are interrupted. */
 static bool interrupts(void)
 {
-    return present->read_split && ++present->interrupted % 7 == 0;
+    return current->read_split && ++current->interrupted % 7 == 0;
 }
 
 ssize_t __wrap_recv(int fd, void *at, size_t room, int flags)
@@ -161,9 +161,9 @@ ssize_t __wrap_recv(int fd, void *at, size_t room, int flags)
         return fail_with(EINTR);
     if (!count)
         return wire->in_ended ? 0 : fail_with(EAGAIN);
-    if (present->read_split && present->interrupted % 10 == 9)
+    if (current->read_split && current->interrupted % 10 == 9)
         return fail_with(EAGAIN); /* poll() may have been wrong */
-    count = next_part(&present->read_split, count < room ? count : room);
+    count = next_part(&current->read_split, count < room ? count : room);
     memcpy(at, wire->in.at + wire->taken, count);
     wire->taken += count;
     return (ssize_t)count;
@@ -187,7 +187,7 @@ ssize_t __wrap_writev(int fd, const struct iovec *vectors, int count)
     if (!wire->window)
         return fail_with(EAGAIN);
     room = total < wire->window ? total : wire->window;
-    room = next_part(&present->write_split, room);
+    room = next_part(&current->write_split, room);
     total = room;
     for (int i = 0; i < count && room; i++) {
         size_t piece = vectors[i].iov_len < room ? vectors[i].iov_len : room;
@@ -214,7 +214,7 @@ int __wrap_shutdown(int fd, int how)
     if (!wire)
         return __real_shutdown(fd, how);
     wire->shut = true;
-    wire->cut |= how == SHUT_RDWR && present->limited;
+    wire->cut |= how == SHUT_RDWR && current->limited;
     return 0;
 }
 
@@ -270,8 +270,8 @@ static void require_frames(struct str bytes, bool cut)
     free(copy);
 }
 
-/* The head of an answer: its length, 0 if it is not whole, and how long the body is. */
-static size_t read_answer_head(struct str bytes, bool *upgraded, uint64_t *body)
+/* The head of a response: its length, 0 if it is not whole, and how long the body is. */
+static size_t read_response_head(struct str bytes, bool *upgraded, uint64_t *body)
 {
     struct str rest = bytes, line = str_cut(&rest, '\n');
     uint64_t status = 0;
@@ -297,8 +297,8 @@ static size_t read_answer_head(struct str bytes, bool *upgraded, uint64_t *body)
     return (size_t)(rest.at - bytes.at);
 }
 
-/* True of pongs, of which one takes the place of another, and of notices that somebody has left,
- * which others get who are still there at the end of a turn. */
+/* True for pongs, of which one replaces another, and for notices of leaves,
+ * which go to the members at the end of an iteration. */
 static bool is_timed(struct str frame)
 {
     struct str payload = behind(frame, (frame.at[1] & 127) == 126 ? 4 : 2);
@@ -324,8 +324,8 @@ static size_t frame_length(struct str bytes)
     return length < bytes.length - header ? header + length : bytes.length;
 }
 
-/* Adds to what a client was told those frames that do not depend on turns. */
-static void tell_frames(struct run *run, struct buf *told, struct str rest)
+/* Adds to what a client was sent those frames that do not depend on iterations. */
+static void keep_frames(struct run *run, struct buf *received, struct str rest)
 {
     while (rest.length) {
         size_t length = frame_length(rest);
@@ -333,32 +333,32 @@ static void tell_frames(struct run *run, struct buf *told, struct str rest)
         if (length >= 4 && is_timed((struct str){rest.at, length}))
             run->timed = true;
         else
-            buf_append(told, (struct str){rest.at, length});
+            buf_append(received, (struct str){rest.at, length});
         rest = behind(rest, length);
     }
 }
 
-/* Checks all that a connection was sent and adds it to what its guest was told. */
-static void take_output(struct run *run, struct guest *guest)
+/* Checks all that a connection was sent and adds it to what its peer was sent. */
+static void take_output(struct run *run, struct peer *peer)
 {
-    struct str rest = str_of(&guest->wire.out);
-    struct buf *told = &run->told[guest - run->guests];
-    bool upgraded = false, cut = guest->wire.cut, told_to_go_on = false;
+    struct str rest = str_of(&peer->wire.out);
+    struct buf *received = &run->received[peer - run->peers];
+    bool upgraded = false, cut = peer->wire.cut, after_continue = false;
 
-    buf_append(told, STR("|"));
+    buf_append(received, STR("|"));
     while (rest.length && !upgraded) {
         uint64_t body = 0;
         size_t head;
-        struct str answer = rest;
+        struct str response = rest;
 
         if (begins_with(rest, STR(CONTINUE)) || begins_with(STR(CONTINUE), rest)) {
-            REQUIRE(!told_to_go_on && (cut || rest.length >= sizeof CONTINUE - 1));
+            REQUIRE(!after_continue && (cut || rest.length >= sizeof CONTINUE - 1));
             rest = behind(rest, rest.length < sizeof CONTINUE ? rest.length : sizeof CONTINUE - 1);
-            run->continued = told_to_go_on = true;
+            run->continued = after_continue = true;
             continue;
         }
-        told_to_go_on = false; /* once for each request */
-        head = read_answer_head(rest, &upgraded, &body);
+        after_continue = false; /* once for each request */
+        head = read_response_head(rest, &upgraded, &body);
         REQUIRE(head || cut);
         rest = behind(rest, head ? head : rest.length);
         if (head && !upgraded && rest.length && rest.at[0] == '{') { /* none behind HEAD */
@@ -367,45 +367,45 @@ static void take_output(struct run *run, struct guest *guest)
                 require_envelope((struct str){rest.at, (size_t)body});
             rest = behind(rest, rest.length < body ? rest.length : (size_t)body);
         }
-        buf_append(told, (struct str){answer.at, answer.length - rest.length});
+        buf_append(received, (struct str){response.at, response.length - rest.length});
     }
     if (upgraded)
         require_frames(rest, cut);
-    tell_frames(run, told, rest);
+    keep_frames(run, received, rest);
 }
 
 /* --- what may be queued ---------------------------------------------------------------------- */
 
 /* What may wait before a message that is queued, with what each costs; a longer pong may have taken
  * the place of a shorter one since. */
-static size_t cap_of(const struct run *run, const struct rcbuf *message)
+static size_t queue_limit(const struct run *run, const struct rcbuf *message)
 {
-    bool answer = begins_with((struct str){message->bytes, message->length}, STR("HTTP/1.1 "));
+    bool response = begins_with((struct str){message->bytes, message->length}, STR("HTTP/1.1 "));
 
-    if (answer)
+    if (response)
         return SIZE_MAX;
     if ((message->bytes[0] & 15) == WS_CLOSE)
         return SIZE_MAX;
     return (size_t)run->config.send_queue - 1 + WS_CONTROL_MAX;
 }
 
-static void require_queue(const struct run *run, const struct guest *guest)
+static void require_queue(const struct run *run, const struct peer *peer)
 {
-    const struct conn *conn = &guest->session.conn;
-    enum session_state state = guest->session.state;
+    const struct conn *conn = &peer->session.conn;
+    enum session_state state = peer->session.state;
     size_t waiting = 0, cost = 0, input = conn->input ? conn->input->length : 0;
     struct conn_cursor cursor = {0};
     const struct rcbuf *message;
 
     while ((message = conn_next_queued(conn, &cursor))) {
-        REQUIRE(cost <= cap_of(run, message) && message->references > 0);
+        REQUIRE(cost <= queue_limit(run, message) && message->references > 0);
         REQUIRE(waiting <= OUTPUT_ENOUGH + sizeof CONTINUE);
         REQUIRE(message->queues > 0 && message->queues <= message->references);
         waiting += message->length - (waiting ? 0 : conn->sent);
         cost = waiting + (cursor.passed * CONN_MESSAGE_COST);
     }
     REQUIRE(waiting == conn->queued && cost == conn_cost(conn) && (conn->first || !conn->ring));
-    REQUIRE(!guest->session.over_budget);
+    REQUIRE(!peer->session.over_budget);
     REQUIRE(input < run->config.max_head + run->config.max_body + 8192 + CONN_SCRATCH);
     if (state == SESSION_OPEN || state == SESSION_CLOSING)
         REQUIRE(input < 14 + WS_CONTROL_MAX);
@@ -450,14 +450,14 @@ static void require_order(const struct run *run)
     size_t clients = 0;
     double memory = 0;
 
-    for (size_t i = 0; i < GUESTS; i++) {
-        const struct session *session = &run->guests[i].session;
+    for (size_t i = 0; i < PEERS; i++) {
+        const struct session *session = &run->peers[i].session;
         int64_t deadline;
 
-        if (!run->guests[i].open)
+        if (!run->peers[i].open)
             continue;
         REQUIRE(session->state != SESSION_DEAD && !session->conn.dirty);
-        require_queue(run, &run->guests[i]);
+        require_queue(run, &run->peers[i]);
         memory += memory_of(&session->conn);
         clients += session->conn.client != NULL;
         REQUIRE(!session->conn.client || session->state == SESSION_OPEN);
@@ -474,22 +474,22 @@ static void require_order(const struct run *run)
     require_table(&run->api.rates);
 }
 
-/* --- the turn -------------------------------------------------------------------------------- */
+/* --- an iteration ---------------------------------------------------------------------------- */
 
-static void settle(struct run *run, struct guest *guest)
+static void update(struct run *run, struct peer *peer)
 {
-    if (guest->session.state != SESSION_DEAD && !guest->session.conn.dirty)
-        session_flushed(&run->context, &guest->session);
+    if (peer->session.state != SESSION_DEAD && !peer->session.conn.dirty)
+        session_flushed(&run->context, &peer->session);
 }
 
 /* Does what poll() would wake the loop for; false if that is nothing. */
-static bool serve(struct run *run, struct guest *guest)
+static bool serve(struct run *run, struct peer *peer)
 {
-    struct session *session = &guest->session;
-    const struct wire *wire = &guest->wire;
-    bool reads = guest->open && session_wants_input(session) &&
+    struct session *session = &peer->session;
+    const struct wire *wire = &peer->wire;
+    bool reads = peer->open && session_wants_input(session) &&
                  (wire->in.length > wire->taken || wire->in_ended || wire->reset);
-    bool writes = guest->open && session->conn.want_write && (wire->window || wire->reset) &&
+    bool writes = peer->open && session->conn.want_write && (wire->window || wire->reset) &&
                   session->state != SESSION_DEAD;
 
     if (writes)
@@ -497,23 +497,23 @@ static bool serve(struct run *run, struct guest *guest)
     if (reads)
         session_read(&run->context, session);
     if (reads || writes)
-        settle(run, guest);
+        update(run, peer);
     return reads || writes;
 }
 
-static void begin_share(struct run *run)
+static void begin_batch(struct run *run)
 {
     conn_begin_batch(&run->shared);
     run->shared.spent += run->spent;
 }
 
 /* Goes on with input that waits for that; false if there is none. */
-static bool go_on(struct run *run, struct guest *guest)
+static bool continue_held(struct run *run, struct peer *peer)
 {
-    if (!guest->open || !guest->session.over_budget)
+    if (!peer->open || !peer->session.over_budget)
         return false;
-    session_continue(&run->context, &guest->session);
-    settle(run, guest);
+    session_continue(&run->context, &peer->session);
+    update(run, peer);
     return true;
 }
 
@@ -524,41 +524,41 @@ static void flush(struct run *run, bool *moved)
     while ((conn = conn_next_dirty(&run->shared))) {
         *moved = true;
         conn_flush(conn);
-        settle(run, (struct guest *)conn); /* its first member's first member */
+        update(run, (struct peer *)conn); /* its first member's first member */
     }
 }
 
 static void reap(struct run *run)
 {
-    for (size_t i = 0; i < GUESTS; i++) {
-        struct guest *guest = &run->guests[i];
+    for (size_t i = 0; i < PEERS; i++) {
+        struct peer *peer = &run->peers[i];
 
-        if (!guest->open || guest->session.state != SESSION_DEAD)
+        if (!peer->open || peer->session.state != SESSION_DEAD)
             continue;
-        take_output(run, guest);
-        conn_close(&guest->session.conn);
-        REQUIRE(guest->wire.closed);
-        buf_free(&guest->wire.in);
-        buf_free(&guest->wire.out);
-        guest->open = false;
+        take_output(run, peer);
+        conn_close(&peer->session.conn);
+        REQUIRE(peer->wire.closed);
+        buf_free(&peer->wire.in);
+        buf_free(&peer->wire.out);
+        peer->open = false;
     }
 }
 
 /* Turns until nothing moves. */
-static void turn(struct run *run)
+static void iterate(struct run *run)
 {
     bool moved = true;
-    int turns = 0;
+    int iterations = 0;
 
     while (moved) {
-        REQUIRE(++turns < 1000000);
+        REQUIRE(++iterations < 1000000);
         moved = false;
-        begin_share(run);
-        for (size_t i = 0; i < GUESTS; i++)
-            moved |= serve(run, &run->guests[i]);
-        begin_share(run);
-        for (size_t i = 0; i < GUESTS; i++)
-            moved |= go_on(run, &run->guests[i]);
+        begin_batch(run);
+        for (size_t i = 0; i < PEERS; i++)
+            moved |= serve(run, &run->peers[i]);
+        begin_batch(run);
+        for (size_t i = 0; i < PEERS; i++)
+            moved |= continue_held(run, &run->peers[i]);
         moved |= hub_flush_notices(&run->hub, run->spent ? 1 : SIZE_MAX);
         conn_end_batches(&run->shared);
         flush(run, &moved);
@@ -567,32 +567,32 @@ static void turn(struct run *run)
     require_order(run);
 }
 
-/* The connection of a guest, a new one if it has none. */
-static struct guest *come(struct run *run, size_t place)
+/* The connection of a peer, a new one if it has none. */
+static struct peer *connect_peer(struct run *run, size_t place)
 {
-    struct guest *guest = &run->guests[place];
+    struct peer *peer = &run->peers[place];
 
-    if (guest->open)
-        return guest;
-    *guest = (struct guest){.open = true, .wire.window = NO_WINDOW};
-    session_open(&guest->session, FIRST_FD + (int)place, &run->shared, run->context.now);
-    guest->session.index = (uint32_t)place;
-    guest->session.generation = 1;
-    return guest;
+    if (peer->open)
+        return peer;
+    *peer = (struct peer){.open = true, .wire.window = NO_WINDOW};
+    session_open(&peer->session, FIRST_FD + (int)place, &run->shared, run->context.now);
+    peer->session.index = (uint32_t)place;
+    peer->session.generation = 1;
+    return peer;
 }
 
 /* --- what peers do --------------------------------------------------------------------------- */
 
-static void say(struct guest *guest, struct str bytes)
+static void send_text(struct peer *peer, struct str bytes)
 {
-    buf_append(&guest->wire.in, bytes);
+    buf_append(&peer->wire.in, bytes);
 }
 
 #ifdef __GNUC__
 __attribute__((format(printf, 2, 3)))
 #endif
 static void
-say_line(struct guest *guest, const char *format, ...)
+send_line(struct peer *peer, const char *format, ...)
 {
     char line[512];
     va_list arguments;
@@ -600,8 +600,8 @@ say_line(struct guest *guest, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    say(guest, str_from(line));
-    say(guest, STR("\r\n"));
+    send_text(peer, str_from(line));
+    send_text(peer, STR("\r\n"));
 }
 
 /* A length: up to 239 bytes, or many more. */
@@ -612,23 +612,23 @@ static struct str take_text(struct fuzz *fuzz)
     return fuzz_take(fuzz, length < 240 ? length : (length - 239) * 512);
 }
 
-static void say_many(struct guest *guest, char byte, unsigned count)
+static void send_many(struct peer *peer, char byte, unsigned count)
 {
     while (count-- > 0)
-        say(guest, (struct str){&byte, 1});
+        send_text(peer, (struct str){&byte, 1});
 }
 
 /* Learns the id that the first frame to a client has. */
-static void learn_id(struct guest *guest)
+static void learn_id(struct peer *peer)
 {
     const struct str before = STR("\"clientId\":\"");
-    struct str out = str_of(&guest->wire.out);
+    struct str out = str_of(&peer->wire.out);
 
-    if (guest->id[0] || !guest->session.conn.client)
+    if (peer->id[0] || !peer->session.conn.client)
         return;
     for (; out.length >= before.length + HUB_ID_LENGTH; out = behind(out, 1))
         if (begins_with(out, before)) {
-            memcpy(guest->id, out.at + before.length, HUB_ID_LENGTH);
+            memcpy(peer->id, out.at + before.length, HUB_ID_LENGTH);
             return;
         }
 }
@@ -639,16 +639,16 @@ static void write_body(struct run *run, struct buf *out, struct str text)
     for (size_t i = 0; i < text.length; i++) {
         unsigned char c = (unsigned char)text.at[i];
 
-        if (c == 0 || c > GUESTS) {
+        if (c == 0 || c > PEERS) {
             buf_append(out, (struct str){text.at + i, 1});
             continue;
         }
-        learn_id(&run->guests[c - 1]);
-        buf_append(out, str_from(run->guests[c - 1].id));
+        learn_id(&run->peers[c - 1]);
+        buf_append(out, str_from(run->peers[c - 1].id));
     }
 }
 
-static void say_token(struct guest *guest, unsigned manner)
+static void send_token(struct peer *peer, unsigned manner)
 {
     static const struct str systems[] = {STR_INIT("shop"), STR_INIT("bank"), STR_INIT("shop"),
                                          STR_INIT("none")};
@@ -656,12 +656,12 @@ static void say_token(struct guest *guest, unsigned manner)
 
     crypto_sign_token(keys.keys, systems[manner & 3], manner & 4 ? generation + 1 : generation,
                       UNIX_NOW + ((manner & 3) == 2 ? -1 : 60), &token);
-    say_line(guest, "Token: %.*s", (int)token.length, token.at);
+    send_line(peer, "Token: %.*s", (int)token.length, token.at);
     buf_free(&token);
 }
 
 /* A request to the API; `manner` is how it is made. */
-static void call(struct run *run, struct guest *guest, struct fuzz *fuzz)
+static void call(struct run *run, struct peer *peer, struct fuzz *fuzz)
 {
     static const char *const names[] = {
         "send_to_client", "send_to_clients", "send_to_group",     "send_to_user",
@@ -672,41 +672,41 @@ static void call(struct run *run, struct guest *guest, struct fuzz *fuzz)
     struct buf body = {0};
 
     write_body(run, &body, take_text(fuzz));
-    say_line(guest, "%s /api/%s HTTP/1.%d", (manner & 0xc0) == 0xc0 ? "OPTIONS" : "POST",
-             names[name], !(manner & 4));
-    say_line(guest, "Host: h");
+    send_line(peer, "%s /api/%s HTTP/1.%d", (manner & 0xc0) == 0xc0 ? "OPTIONS" : "POST",
+              names[name], !(manner & 4));
+    send_line(peer, "Host: h");
     if ((manner & 0x18) != 0x18)
-        say_token(guest, manner);
+        send_token(peer, manner);
     if (manner & 8)
-        say_line(guest, "Register-Key: sesame");
+        send_line(peer, "Register-Key: sesame");
     if (manner & 16)
-        say_line(guest, "Connection: %s", manner & 4 ? "keep-alive" : "close");
+        send_line(peer, "Connection: %s", manner & 4 ? "keep-alive" : "close");
     if (manner & 64)
-        say_line(guest, "Expect: 100-continue");
+        send_line(peer, "Expect: 100-continue");
     if (manner & 32)
-        say_line(guest, "Transfer-Encoding: chunked\r\n\r\n%zx", body.length);
+        send_line(peer, "Transfer-Encoding: chunked\r\n\r\n%zx", body.length);
     else
-        say_line(guest, "Content-Length: %zu\r\n", body.length);
+        send_line(peer, "Content-Length: %zu\r\n", body.length);
     if (body.length || !(manner & 32))
-        say(guest, str_of(&body));
+        send_text(peer, str_of(&body));
     if (manner & 32)
-        say(guest, body.length ? STR("\r\n0\r\n\r\n") : STR("\r\n"));
+        send_text(peer, body.length ? STR("\r\n0\r\n\r\n") : STR("\r\n"));
     buf_free(&body);
 }
 
-static void upgrade(struct guest *guest, unsigned how)
+static void upgrade(struct peer *peer, unsigned how)
 {
     static const char *const queries[] = {"?systemId=shop", "?systemId=bank", "?systemId=none", "",
                                           "?systemId=%73hop"};
 
-    say_line(guest, "GET /ws%s HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade",
-             queries[how % COUNT(queries)]);
+    send_line(peer, "GET /ws%s HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade",
+              queries[how % COUNT(queries)]);
     if (how & 64)
-        say_line(guest, "Origin: https://%s.example", how & 32 ? "a" : "b");
-    say_line(guest, "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n");
+        send_line(peer, "Origin: https://%s.example", how & 32 ? "a" : "b");
+    send_line(peer, "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n");
 }
 
-static void say_frame(struct guest *guest, struct fuzz *fuzz)
+static void send_frame(struct peer *peer, struct fuzz *fuzz)
 {
     unsigned kind = fuzz_byte(fuzz);
     static const uint8_t mask[4] = {0, 0x11, 0x80, 0xff};
@@ -714,32 +714,32 @@ static void say_frame(struct guest *guest, struct fuzz *fuzz)
 
     REQUIRE(message != NULL);
     message->bytes[0] = (char)(message->bytes[0] ^ (int)(kind & 0xf0));
-    say(guest, (struct str){message->bytes, message->length});
+    send_text(peer, (struct str){message->bytes, message->length});
     rcbuf_release(message);
 }
 
-static void open_window(struct run *run, struct guest *guest, unsigned width)
+static void set_window(struct run *run, struct peer *peer, unsigned width)
 {
-    guest->wire.window = width == 255 ? NO_WINDOW : width * width;
+    peer->wire.window = width == 255 ? NO_WINDOW : width * width;
     if (width == 255)
         return;
     run->limited = true;
-    guest->wire.cut = true;
+    peer->wire.cut = true;
 }
 
-static void answer_late(struct run *run, struct guest *guest, unsigned how)
+static void respond_late(struct run *run, struct peer *peer, unsigned how)
 {
-    struct account_result result = guest->job;
-    struct api_response answer;
+    struct account_result result = peer->job;
+    struct api_response response;
 
-    if (!guest->open || guest->session.state != SESSION_WAIT)
+    if (!peer->open || peer->session.state != SESSION_WAIT)
         return;
-    REQUIRE(result.request_id == session_request_id(&guest->session));
+    REQUIRE(result.request_id == session_request_id(&peer->session));
     result.outcome = (enum account_outcome)(how % 7);
     snprintf(result.reason, sizeof result.reason, "no space");
-    api_finish(&run->api, &result, run->context.unix_now, &answer);
-    session_respond(&run->context, &guest->session, &answer);
-    settle(run, guest);
+    api_finish(&run->api, &result, run->context.unix_now, &response);
+    session_respond(&run->context, &peer->session, &response);
+    update(run, peer);
 }
 
 static void pass_time(struct run *run, unsigned how)
@@ -747,15 +747,15 @@ static void pass_time(struct run *run, unsigned how)
     static const int64_t times[] = {1, 100, 1000, 5000, 10000, 25000, 35000, 75000};
 
     run->context.now += times[how % COUNT(times)];
-    for (size_t i = 0; i < GUESTS; i++) {
-        struct session *session = &run->guests[i].session;
+    for (size_t i = 0; i < PEERS; i++) {
+        struct session *session = &run->peers[i].session;
 
-        if (!run->guests[i].open)
+        if (!run->peers[i].open)
             continue;
         if (how & 128)
             session_ping_early(&run->context, session);
         session_expire(&run->context, session);
-        settle(run, &run->guests[i]);
+        update(run, &run->peers[i]);
         /* what was due has been done: the loop would spin otherwise */
         REQUIRE(session->state == SESSION_DEAD ||
                 session_timer(&run->context, session) > run->context.now);
@@ -765,84 +765,84 @@ static void pass_time(struct run *run, unsigned how)
 static void stop(struct run *run)
 {
     run->context.stopping = true;
-    for (size_t i = 0; i < GUESTS; i++)
-        if (run->guests[i].open && run->guests[i].session.state != SESSION_DEAD) {
-            session_stop(&run->context, &run->guests[i].session);
-            settle(run, &run->guests[i]);
+    for (size_t i = 0; i < PEERS; i++)
+        if (run->peers[i].open && run->peers[i].session.state != SESSION_DEAD) {
+            session_stop(&run->context, &run->peers[i].session);
+            update(run, &run->peers[i]);
         }
 }
 
-static void reset(struct run *run, struct guest *guest)
+static void reset(struct run *run, struct peer *peer)
 {
-    guest->wire.reset = guest->wire.cut = run->limited = true;
+    peer->wire.reset = peer->wire.cut = run->limited = true;
 }
 
 static void act(struct run *run, struct fuzz *fuzz)
 {
     unsigned what = fuzz_byte(fuzz);
-    struct guest *guest = come(run, what % GUESTS);
+    struct peer *peer = connect_peer(run, what % PEERS);
     struct fuzz again;
 
-    switch (what / GUESTS % 13) {
+    switch (what / PEERS % 13) {
     case 0:
-        say(guest, take_text(fuzz));
+        send_text(peer, take_text(fuzz));
         break;
     case 1:
-        call(run, guest, fuzz);
+        call(run, peer, fuzz);
         break;
     case 2: /* many times the same */
         what = fuzz_byte(fuzz);
         for (again = *fuzz; what > 0 && run->repeated < REPEATED_MOST; what--) {
             *fuzz = again;
-            call(run, guest, fuzz);
+            call(run, peer, fuzz);
             run->repeated++;
         }
         break;
     case 3:
-        upgrade(guest, fuzz_byte(fuzz));
+        upgrade(peer, fuzz_byte(fuzz));
         break;
     case 4:
-        say_frame(guest, fuzz);
+        send_frame(peer, fuzz);
         break;
     case 5:
-        turn(run); /* what has come is dealt with before time passes */
+        iterate(run); /* what has come is dealt with before time passes */
         pass_time(run, fuzz_byte(fuzz));
         break;
     case 6:
-        open_window(run, guest, fuzz_byte(fuzz));
+        set_window(run, peer, fuzz_byte(fuzz));
         break;
     case 7:
-        guest->wire.in_ended = true;
+        peer->wire.in_ended = true;
         break;
     case 8:
-        reset(run, guest);
+        reset(run, peer);
         break;
     case 9:
-        turn(run);
-        answer_late(run, guest, fuzz_byte(fuzz));
+        iterate(run);
+        respond_late(run, peer, fuzz_byte(fuzz));
         break;
     case 10:
-        turn(run);
+        iterate(run);
         stop(run);
         break;
     case 11:
-        guest->session.over_limit = true;
+        peer->session.over_limit = true;
         break;
     case 12:
         what = fuzz_byte(fuzz);
-        say_many(guest, (char)what, fuzz_byte(fuzz) * 64);
+        send_many(peer, (char)what, fuzz_byte(fuzz) * 64);
     }
-    turn(run);
+    iterate(run);
 }
 
 /* --- a run ----------------------------------------------------------------------------------- */
 
-/* Without a split all that has come is read at once; else in pieces, each turn has one unit of it,
- * and notices go out one by one. */
+/* Without a split all that has come is read at once; else in pieces, each iteration has one unit of
+ * it, and notices go out one by one. */
 static void open_run(struct run *run, unsigned flags, uint32_t split)
 {
     memset(run, 0, sizeof *run);
-    present = run;
+    current = run;
     run->spent = split ? CONN_BUDGET : 0;
     run->read_split = split;
     run->write_split = split;
@@ -857,7 +857,7 @@ static void open_run(struct run *run, unsigned flags, uint32_t split)
     run->config.max_message = 256;
     run->config.max_body = 12000;
     run->config.max_head = 1024;
-    run->log = (struct log){.file = nowhere, .level = flags & 64 ? LOG_DEBUG : LOG_WARN};
+    run->log = (struct log){.file = null_file, .level = flags & 64 ? LOG_DEBUG : LOG_WARN};
     run->api = (struct api){
         .config = &run->config, .keys = &keys, .hub = &run->hub, .accounts = accounts, .seed = 1};
     run->context = (struct session_context){.config = &run->config,
@@ -893,7 +893,7 @@ static void require_member(struct run *run, struct str system, struct str group,
     buf_free(&name);
 }
 
-static void require_memberships(struct run *run, struct str system, struct guest *guest)
+static void require_memberships(struct run *run, struct str system, struct peer *peer)
 {
     char id[HUB_ID_LENGTH + 3];
     struct json_field groups = {.name = STR_INIT("groups")};
@@ -902,8 +902,8 @@ static void require_memberships(struct run *run, struct str system, struct guest
     struct json_value group;
     struct json_error error;
 
-    learn_id(guest);
-    snprintf(id, sizeof id, "\"%s\"", guest->id);
+    learn_id(peer);
+    snprintf(id, sizeof id, "\"%s\"", peer->id);
     command.client = (struct json_value){JSON_STRING, str_from(id)};
     hub_apply(&run->hub, &command, &outcome);
     if (outcome.code == RESULT_SUCCESS) {
@@ -911,7 +911,7 @@ static void require_memberships(struct run *run, struct str system, struct guest
 
         REQUIRE(json_parse_object(list, &groups, 1, &error));
         while (json_next_element(&groups.value.text, &group))
-            require_member(run, system, group.text, guest->id);
+            require_member(run, system, group.text, peer->id);
     }
     buf_free(&outcome.list);
 }
@@ -919,28 +919,28 @@ static void require_memberships(struct run *run, struct str system, struct guest
 /* Every peer vanishes, and with it all that was kept for it. */
 static void close_run(struct run *run)
 {
-    for (size_t i = 0; i < GUESTS; i++)
-        if (run->guests[i].open && run->guests[i].session.conn.client) {
-            require_memberships(run, STR("shop"), &run->guests[i]);
-            require_memberships(run, STR("bank"), &run->guests[i]);
+    for (size_t i = 0; i < PEERS; i++)
+        if (run->peers[i].open && run->peers[i].session.conn.client) {
+            require_memberships(run, STR("shop"), &run->peers[i]);
+            require_memberships(run, STR("bank"), &run->peers[i]);
         }
-    for (size_t i = 0; i < GUESTS; i++) {
-        struct guest *guest = &run->guests[i];
+    for (size_t i = 0; i < PEERS; i++) {
+        struct peer *peer = &run->peers[i];
 
-        if (!guest->open)
+        if (!peer->open)
             continue;
-        take_output(run, guest);
-        buf_free(&guest->wire.out);
-        guest->wire.reset = guest->wire.cut = true;
-        answer_late(run, guest, 0);
+        take_output(run, peer);
+        buf_free(&peer->wire.out);
+        peer->wire.reset = peer->wire.cut = true;
+        respond_late(run, peer, 0);
     }
-    turn(run);
-    for (size_t i = 0; i < GUESTS; i++)
-        REQUIRE(!run->guests[i].open);
+    iterate(run);
+    for (size_t i = 0; i < PEERS; i++)
+        REQUIRE(!run->peers[i].open);
     REQUIRE(!conn_next_dirty(&run->shared) && run->hub.channels.names.count == 0);
     hub_close(&run->hub);
     api_free(&run->api);
-    present = NULL;
+    current = NULL;
 }
 
 static void run_input(struct run *run, struct fuzz fuzz, unsigned flags, uint32_t split)
@@ -973,8 +973,8 @@ static void prepare(void)
             crypto_sha256((struct str){(const char *)bytes, sizeof bytes}, hash));
     for (int i = 0; i < 8; i++)
         generation = generation << 8 | hash[i];
-    nowhere = fopen("/dev/null", "w");
-    REQUIRE(nowhere != NULL && setvbuf(nowhere, NULL, _IONBF, 0) == 0);
+    null_file = fopen("/dev/null", "w");
+    REQUIRE(null_file != NULL && setvbuf(null_file, NULL, _IONBF, 0) == 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
@@ -993,10 +993,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *at, size_t length)
      * of a window is lost to others */
     same =
         !whole.limited || (!whole.continued && !pieces.continued && !whole.timed && !pieces.timed);
-    for (size_t i = 0; i < GUESTS; i++) {
-        REQUIRE(!same || str_equal(str_of(&whole.told[i]), str_of(&pieces.told[i])));
-        buf_free(&whole.told[i]);
-        buf_free(&pieces.told[i]);
+    for (size_t i = 0; i < PEERS; i++) {
+        REQUIRE(!same || str_equal(str_of(&whole.received[i]), str_of(&pieces.received[i])));
+        buf_free(&whole.received[i]);
+        buf_free(&pieces.received[i]);
     }
     return 0;
 }

@@ -1,32 +1,33 @@
-/* test_session.c - session.c: what one connection says to whatever comes over it, in whatever
- * pieces, and when it is ended. */
+/* test_session.c - session.c, session_http.c: what one connection sends for what it receives, in
+ * whatever pieces, and when it ends. */
 #include "session.h"
 
 #include "node.h"
 
-#define GUESTS 3
+#define PEERS 3
 #define START 1000000 /* milliseconds at which a test begins */
 #define ODD_NAME "\xc3\xa9 +&"
 
 /* A session and the far end of its connection. */
-struct guest {
+struct peer {
     struct session session;
     struct far_end far;
-    char id[HUB_ID_LENGTH + 1]; /* of its client */
+    char id[HUB_ID_TEXT + 1]; /* of its client */
 };
 
-static struct guest guests[GUESTS];
-static size_t guest_count;
+static struct peer peers[PEERS];
+static size_t peer_count;
 static struct session_context context;
 static bool worker_is_slow; /* results of account jobs do not come */
 static size_t spent_before; /* work of others in each share of an iteration */
 
-/* --- the turn, as the loop does it ----------------------------------------------------------- */
+/* --- the iterate, as the loop does it -----------------------------------------------------------
+ */
 
-static void settle(struct guest *guest)
+static void update(struct peer *peer)
 {
-    if (guest->session.state != SESSION_DEAD && !guest->session.conn.dirty)
-        session_flushed(&context, &guest->session);
+    if (peer->session.state != SESSION_DEAD && !peer->session.conn.dirty)
+        session_flushed(&context, &peer->session);
 }
 
 /* True if part of a request or of a message is here. */
@@ -38,9 +39,9 @@ static bool is_receiving(const struct session *session)
 }
 
 /* Does what poll() would wake the loop for; false if that is nothing. */
-static bool serve(struct guest *guest)
+static bool serve(struct peer *peer)
 {
-    struct session *session = &guest->session;
+    struct session *session = &peer->session;
     bool reads = session_wants_input(session);
     struct pollfd poll_fd = {session->conn.fd, 0, 0};
 
@@ -51,48 +52,48 @@ static bool serve(struct guest *guest)
         session_writable(&context, session);
     if (poll_fd.revents & (POLLIN | POLLHUP | POLLERR))
         session_read(&context, session);
-    settle(guest);
+    update(peer);
     return true;
 }
 
-static bool take_result(struct guest *guest)
+static bool take_result(struct peer *peer)
 {
     struct account_result result;
-    struct api_response answer;
+    struct api_response response;
 
-    if (guest->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
+    if (peer->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
         return false;
-    CHECK(result.request_id == session_request_id(&guest->session));
-    api_finish(&node.api, &result, context.unix_now, &answer);
-    answer.system = (struct str){result.name, result.name_length};
-    session_respond(&context, &guest->session, &answer);
-    settle(guest);
+    CHECK(result.request_id == session_request_id(&peer->session));
+    api_finish(&node.api, &result, context.unix_now, &response);
+    response.system = (struct str){result.name, result.name_length};
+    session_respond(&context, &peer->session, &response);
+    update(peer);
     return true;
 }
 
-static void begin_share(void)
+static void begin_batch(void)
 {
     conn_begin_batch(&node.shared);
     node.shared.spent += spent_before;
 }
 
-/* One turn; false if nothing has moved. */
-static bool turn(void)
+/* One iterate; false if nothing has moved. */
+static bool iterate(void)
 {
     struct conn *conn;
     bool moved = false;
 
-    begin_share();
-    for (size_t i = 0; i < guest_count; i++) {
-        bool served = serve(&guests[i]);
+    begin_batch();
+    for (size_t i = 0; i < peer_count; i++) {
+        bool served = serve(&peers[i]);
 
-        moved = take_result(&guests[i]) || served || moved;
+        moved = take_result(&peers[i]) || served || moved;
     }
-    for (size_t i = 0; i < guest_count; i++)
-        if (guests[i].session.over_budget) {
-            begin_share();
-            session_continue(&context, &guests[i].session);
-            settle(&guests[i]);
+    for (size_t i = 0; i < peer_count; i++)
+        if (peers[i].session.over_budget) {
+            begin_batch();
+            session_continue(&context, &peers[i].session);
+            update(&peers[i]);
             moved = true;
         }
     moved = hub_flush_notices(&node.hub, SIZE_MAX) || moved;
@@ -100,7 +101,7 @@ static bool turn(void)
     while ((conn = conn_next_dirty(&node.shared))) {
         moved = true;
         conn_flush(conn);
-        settle((struct guest *)conn); /* its first member's first member */
+        update((struct peer *)conn); /* its first member's first member */
     }
     return moved;
 }
@@ -108,12 +109,12 @@ static bool turn(void)
 /* Turns until nothing moves. A session that waits for nothing holds no input then. */
 static void run(void)
 {
-    int turns = 0;
+    int iterations = 0;
 
-    while (turn() && CHECK(++turns < 100000))
+    while (iterate() && CHECK(++iterations < 100000))
         ;
-    for (size_t i = 0; i < guest_count; i++) {
-        const struct session *session = &guests[i].session;
+    for (size_t i = 0; i < peer_count; i++) {
+        const struct session *session = &peers[i].session;
 
         /* or one line end in front of a request */
         CHECK(!session->conn.input || session->conn.input->length <= 2 || is_receiving(session) ||
@@ -126,34 +127,34 @@ static void run(void)
 static void pass(int64_t milliseconds)
 {
     context.now += milliseconds;
-    for (size_t i = 0; i < guest_count; i++) {
-        session_expire(&context, &guests[i].session);
-        settle(&guests[i]);
+    for (size_t i = 0; i < peer_count; i++) {
+        session_expire(&context, &peers[i].session);
+        update(&peers[i]);
         /* what was due has been done: the loop would do it again at once */
-        CHECK(guests[i].session.state == SESSION_DEAD ||
-              session_timer(&context, &guests[i].session) > context.now);
+        CHECK(peers[i].session.state == SESSION_DEAD ||
+              session_timer(&context, &peers[i].session) > context.now);
     }
     run();
 }
 
 /* True if a client has been sent this close frame and nothing else, and its own is waited for. */
-static bool was_ended(struct guest *guest, unsigned code, const char *reason)
+static bool was_ended(struct peer *peer, unsigned code, const char *reason)
 {
-    return got_close(&guest->far, code, reason) && got_nothing(&guest->far) &&
-           guest->session.state == SESSION_CLOSING && !guest->session.conn.client;
+    return got_close(&peer->far, code, reason) && got_nothing(&peer->far) &&
+           peer->session.state == SESSION_CLOSING && !peer->session.conn.client;
 }
 
-static int64_t deadline_of(const struct guest *guest)
+static int64_t timer_of(const struct peer *peer)
 {
-    return session_timer(&context, &guest->session) - START;
+    return session_timer(&context, &peer->session) - START;
 }
 
 /* --- coming, sending, going ------------------------------------------------------------------ */
 
-static void open_house(void)
+static void set_up(void)
 {
     node_open();
-    guest_count = 0;
+    peer_count = 0;
     worker_is_slow = false;
     spent_before = 0;
     context = (struct session_context){.config = &node.config,
@@ -172,87 +173,87 @@ static void open_house(void)
     node_register(STR("shop"), STR("secret"));
 }
 
-static struct guest *receive_guest(void)
+static struct peer *connect_peer(void)
 {
-    struct guest *guest = &guests[guest_count++];
+    struct peer *peer = &peers[peer_count++];
 
-    session_open(&guest->session, far_open(&guest->far), &node.shared, context.now);
-    guest->session.index = (uint32_t)guest_count;
-    guest->session.generation = 7;
+    session_open(&peer->session, far_open(&peer->far), &node.shared, context.now);
+    peer->session.index = (uint32_t)peer_count;
+    peer->session.generation = 7;
     run();
-    return guest;
+    return peer;
 }
 
-/* The far ends close: nobody stays. */
-static void clear_house(void)
+/* The far ends close, and all sessions end. */
+static void end_peers(void)
 {
-    for (size_t i = 0; i < guest_count; i++) {
-        shutdown(guests[i].far.fd, SHUT_RDWR);
-        far_receive(&guests[i].far);
+    for (size_t i = 0; i < peer_count; i++) {
+        shutdown(peers[i].far.fd, SHUT_RDWR);
+        far_receive(&peers[i].far);
     }
     worker_is_slow = false;
     run();
-    for (size_t i = 0; i < guest_count; i++) {
-        CHECK(guests[i].session.state == SESSION_DEAD);
-        conn_close(&guests[i].session.conn);
-        far_close(&guests[i].far);
+    for (size_t i = 0; i < peer_count; i++) {
+        CHECK(peers[i].session.state == SESSION_DEAD);
+        conn_close(&peers[i].session.conn);
+        far_close(&peers[i].far);
     }
-    guest_count = 0;
+    peer_count = 0;
 }
 
-static void close_house(void)
+static void tear_down(void)
 {
-    clear_house();
+    end_peers();
     node_close();
 }
 
 /* Sends in pieces of this size, each of which is dealt with before the next; 0 is all at once. */
-static void send_pieces(struct guest *guest, struct str bytes, size_t size)
+static void send_pieces(struct peer *peer, struct str bytes, size_t size)
 {
     do {
         size_t length = size && size < bytes.length ? size : bytes.length;
 
-        CHECK(far_send(&guest->far, (struct str){bytes.at, length}));
+        CHECK(far_send(&peer->far, (struct str){bytes.at, length}));
         bytes.at += length;
         bytes.length -= length;
         run();
     } while (bytes.length);
 }
 
-static void say_to(struct guest *guest, const char *text)
+static void send_text(struct peer *peer, const char *text)
 {
-    send_pieces(guest, str_from(text), 0);
+    send_pieces(peer, str_from(text), 0);
 }
 
 /* True if what has come begins with this text, which has been looked at then. */
-static bool got_bytes(struct guest *guest, const char *text)
+static bool got_bytes(struct peer *peer, const char *text)
 {
-    struct str bytes = far_receive(&guest->far);
+    struct str bytes = far_receive(&peer->far);
     size_t length = strlen(text);
 
-    guest->far.taken = length < bytes.length ? length : bytes.length;
-    return same((struct str){bytes.at, guest->far.taken}, str_from(text));
+    peer->far.taken = length < bytes.length ? length : bytes.length;
+    return same((struct str){bytes.at, peer->far.taken}, str_from(text));
 }
 
 /* True if exactly this has come. */
-static bool got_all(struct guest *guest, const char *text)
+static bool got_all(struct peer *peer, const char *text)
 {
-    return got_bytes(guest, text) && got_nothing(&guest->far);
+    return got_bytes(peer, text) && got_nothing(&peer->far);
 }
 
-static bool sees_end(struct guest *guest)
+static bool sees_end(struct peer *peer)
 {
-    return got_nothing(&guest->far) && guest->far.ended;
+    return got_nothing(&peer->far) && peer->far.ended;
 }
 
-/* True if the far end has been told that nothing more comes, and the session ends with it. */
-static bool ends_politely(struct guest *guest)
+/* True if the near end has shut down its side, and the session ends when the far end does. */
+static bool ends_politely(struct peer *peer)
 {
-    if (!sees_end(guest) || guest->session.state != SESSION_LINGER)
+    if (!sees_end(peer) || peer->session.state != SESSION_LINGER)
         return false;
-    shutdown(guest->far.fd, SHUT_WR);
+    shutdown(peer->far.fd, SHUT_WR);
     run();
-    return guest->session.state == SESSION_DEAD;
+    return peer->session.state == SESSION_DEAD;
 }
 
 /* --- HTTP ------------------------------------------------------------------------------------ */
@@ -291,8 +292,8 @@ static const char *post(const char *path, const char *headers, const char *body)
                token_line(), headers, strlen(body), body);
 }
 
-/* An answer's bytes. */
-static const char *answer(const char *status, const char *fields, const char *body)
+/* An response's bytes. */
+static const char *response(const char *status, const char *fields, const char *body)
 {
     return say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%s%sContent-Type: "
                "application/json; charset=utf-8\r\nContent-Length: %zu\r\n%s\r\n%s",
@@ -303,12 +304,12 @@ static const char *answer(const char *status, const char *fields, const char *bo
 
 static const char *not_found(void)
 {
-    return answer("404 Not Found", "", NOT_FOUND);
+    return response("404 Not Found", "", NOT_FOUND);
 }
 
-static const char *refusal(const char *status, const char *fields, const char *msg)
+static const char *rejection(const char *status, const char *fields, const char *msg)
 {
-    return answer(status, fields, say("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", msg));
+    return response(status, fields, say("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", msg));
 }
 
 static const char *upgrade(const char *query, const char *headers)
@@ -316,44 +317,24 @@ static const char *upgrade(const char *query, const char *headers)
     return say("GET /ws%s HTTP/1.1\r\nHost: h\r\n%s\r\n", query, headers);
 }
 
-/* Somebody connects, upgrades, and is a client of shop. */
-static struct guest *receive_client(void)
+/* A peer connects, upgrades, and is a client of shop. */
+static struct peer *connect_client(void)
 {
-    struct guest *guest = receive_guest();
+    struct peer *peer = connect_peer();
 
-    say_to(guest, upgrade("?systemId=shop", WEBSOCKET VERSION KEY));
-    CHECK(got_bytes(guest, UPGRADED));
-    CHECK(got_id_frame(&guest->far, guest->id) && got_nothing(&guest->far));
-    CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.client);
-    CHECK(!guest->session.conn.has_response && !guest->session.conn.input);
-    return guest;
+    send_text(peer, upgrade("?systemId=shop", WEBSOCKET VERSION KEY));
+    CHECK(got_bytes(peer, UPGRADED));
+    CHECK(got_id_frame(&peer->far, peer->id) && got_nothing(&peer->far));
+    CHECK(peer->session.state == SESSION_OPEN && peer->session.conn.client);
+    CHECK(!peer->session.conn.has_response && !peer->session.conn.input);
+    return peer;
 }
 
-static void a_connection_serves_many_requests(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_guest();
-    for (int i = 0; i < 3; i++) {
-        say_to(guest, GET_NOTHING);
-        CHECK(got_all(guest, not_found()));
-        say_to(guest, post("/api/get_online_list", "", "{\"groupName\":\"g\"}"));
-        CHECK(got_all(guest, answer("200 OK", "",
-                                    "{\"code\":0,\"msg\":\"success\","
-                                    "\"data\":{\"count\":0,\"list\":[]}}")));
-        say_to(guest, post("/api/login", "", "{}"));
-        CHECK(got_all(guest, refusal("400 Bad Request", "", "field systemId is missing")));
-        CHECK(guest->session.state == SESSION_HTTP_IDLE && !guest->session.conn.input);
-    }
-    close_house();
-}
-
-static void the_version_says_whether_it_stays(void)
+static void version_and_connection_header_decide_keep_alive(void)
 {
     static const struct {
         const char *version, *headers;
-        const char *told; /* in the answer */
+        const char *told; /* in the response */
         bool stays;
     } rows[] = {
         {"1.1", "Host: h\r\n", "", true},
@@ -365,21 +346,21 @@ static void the_version_says_whether_it_stays(void)
         {"1.0", "Connection: keep-alive, close\r\n", "Connection: close\r\n", false},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
 
-        say_to(guest, say("GET /nothing HTTP/%s\r\n%s\r\n", rows[i].version, rows[i].headers));
-        CHECK(got_all(guest, answer("404 Not Found", rows[i].told, NOT_FOUND)));
-        CHECK(guest->far.ended != rows[i].stays);
-        say_to(guest, GET_NOTHING);
+        send_text(peer, say("GET /nothing HTTP/%s\r\n%s\r\n", rows[i].version, rows[i].headers));
+        CHECK(got_all(peer, response("404 Not Found", rows[i].told, NOT_FOUND)));
+        CHECK(peer->far.ended != rows[i].stays);
+        send_text(peer, GET_NOTHING);
         if (rows[i].stays)
-            CHECK(got_all(guest, not_found()));
+            CHECK(got_all(peer, not_found()));
         else
-            CHECK(ends_politely(guest));
-        clear_house();
+            CHECK(ends_politely(peer));
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
 static void head_and_options_are_answered(void)
@@ -397,35 +378,35 @@ static void head_and_options_are_answered(void)
         {"OPTIONS", "/api/login", "200 OK", "Allow: POST, OPTIONS\r\n", SUCCESS},
         {"OPTIONS", "*", "200 OK", "Allow: GET, POST, OPTIONS\r\n", SUCCESS},
     };
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_guest();
+    set_up();
+    peer = connect_peer();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        const char *expected = answer(rows[i].status, rows[i].allow, rows[i].body);
+        const char *expected = response(rows[i].status, rows[i].allow, rows[i].body);
 
-        say_to(guest, say("%s %s HTTP/1.1\r\nHost: h\r\n\r\n", rows[i].method, rows[i].target));
-        if (rows[i].method[0] == 'H') /* its length is told, its bytes are not sent */
+        send_text(peer, say("%s %s HTTP/1.1\r\nHost: h\r\n\r\n", rows[i].method, rows[i].target));
+        if (rows[i].method[0] == 'H') /* the length of the body, without the body */
             expected = say("%.*s", (int)(strlen(expected) - strlen(rows[i].body)), expected);
-        CHECK(got_all(guest, expected));
+        CHECK(got_all(peer, expected));
     }
-    close_house();
+    tear_down();
 }
 
-/* Requests of all kinds in one stream, and their answers. */
+/* Requests of all kinds in one stream, and their responses. */
 static void write_stream(struct buf *stream, struct buf *answers)
 {
     static const char login[] = "{\"systemId\":\"shop\",\"password\":\"secret\"}";
     const struct {
-        const char *request, *answer;
+        const char *request, *response;
     } rows[] = {
         {post("/api/send_to_system", "", "{\"code\":1,\"msg\":\"m\",\"data\":1}"),
-         answer("200 OK", "", SUCCESS)},
+         response("200 OK", "", SUCCESS)},
         {say("POST /api/get_online_list HTTP/1.1\r\nHost: h\r\n%sTransfer-Encoding: chunked\r\n\r\n"
              "5;x=y\r\n{\"gro\r\nC\r\nupName\":\"g\"}\r\n0\r\nT: x\r\n\r\n",
              token_line()),
-         answer("200 OK", "",
-                "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}")},
+         response("200 OK", "",
+                  "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}")},
         {"\r\nHEAD /nothing HTTP/1.1\r\nhost:h\r\n\r\n",
          say("%.*s", (int)(strlen(not_found()) - strlen(NOT_FOUND)), not_found())},
         {say("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n%s", strlen(login),
@@ -433,53 +414,53 @@ static void write_stream(struct buf *stream, struct buf *answers)
          NULL},
         {"POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: 33\r\n\r\n"
          "{\"systemId\":\"x\",\"password\":\"y\"}  ",
-         answer("200 OK", "",
-                "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")},
+         response("200 OK", "",
+                  "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")},
         {"POST /api/register HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 34\r\n\r\n"
          "{\"systemId\":\"shop\",\"password\":\"y\"}",
-         answer("200 OK", "Connection: keep-alive\r\n",
-                "{\"code\":-1004,\"msg\":\"systemId is already registered\",\"data\":[]}")},
+         response("200 OK", "Connection: keep-alive\r\n",
+                  "{\"code\":-1004,\"msg\":\"systemId is already registered\",\"data\":[]}")},
     };
     struct buf token = {0};
 
     for (size_t i = 0; i < COUNT(rows); i++)
         buf_append(stream, str_from(rows[i].request));
     for (size_t i = 0; i < 3; i++)
-        buf_append(answers, str_from(rows[i].answer));
+        buf_append(answers, str_from(rows[i].response));
     crypto_sign_token(node.keys.keys, STR("shop"), node_generation(STR("shop")),
                       UNIX_NOW + (int64_t)node.config.token_ttl, &token);
     buf_append(answers,
-               str_from(answer("200 OK", "",
-                               say("{\"code\":0,\"msg\":\"success\",\"data\":{\"token\":\"%.*s\","
-                                   "\"expiresIn\":172800}}",
-                                   (int)token.length, token.at))));
+               str_from(response("200 OK", "",
+                                 say("{\"code\":0,\"msg\":\"success\",\"data\":{\"token\":\"%.*s\","
+                                     "\"expiresIn\":172800}}",
+                                     (int)token.length, token.at))));
     buf_free(&token);
     for (size_t i = 4; i < COUNT(rows); i++)
-        buf_append(answers, str_from(rows[i].answer));
+        buf_append(answers, str_from(rows[i].response));
     buf_append(stream,
                STR(GET_NOTHING "GET /nothing HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
                                "what follows is dropped"));
     buf_append(answers, str_from(not_found()));
-    buf_append(answers, str_from(answer("404 Not Found", "Connection: close\r\n", NOT_FOUND)));
+    buf_append(answers, str_from(response("404 Not Found", "Connection: close\r\n", NOT_FOUND)));
 }
 
-/* Feeds `first` bytes and then pieces of `size`; the answers must be the same. */
+/* Feeds `first` bytes and then pieces of `size`; the responses must be the same. */
 static bool stream_is_answered(struct str stream, size_t first, size_t size, struct str answers)
 {
-    struct guest *guest = receive_guest();
+    struct peer *peer = connect_peer();
     bool good;
 
     if (first)
-        send_pieces(guest, (struct str){stream.at, first}, 0);
-    send_pieces(guest, (struct str){stream.at + first, stream.length - first}, size);
-    good = same(far_receive(&guest->far), answers) && guest->far.ended;
+        send_pieces(peer, (struct str){stream.at, first}, 0);
+    send_pieces(peer, (struct str){stream.at + first, stream.length - first}, size);
+    good = same(far_receive(&peer->far), answers) && peer->far.ended;
     if (!good)
         printf("  that was with %zu bytes, then pieces of %zu\n", first, size);
-    clear_house();
+    end_peers();
     return good;
 }
 
-/* The head of an answer for the console's page. */
+/* The head of an response for the console's page. */
 static const char *page_head(const struct console *console, const char *status, const char *fields)
 {
     return say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%sContent-Type: text/html; "
@@ -488,13 +469,13 @@ static const char *page_head(const struct console *console, const char *status, 
                console->fields);
 }
 
-static bool got_page(struct guest *guest, const struct console *console)
+static bool got_page(struct peer *peer, const struct console *console)
 {
-    struct str bytes = far_receive(&guest->far);
+    struct str bytes = far_receive(&peer->far);
     struct str page = {console->page->bytes, console->page->length};
 
-    guest->far.taken = page.length < bytes.length ? page.length : bytes.length;
-    return str_equal((struct str){bytes.at, guest->far.taken}, page);
+    peer->far.taken = page.length < bytes.length ? page.length : bytes.length;
+    return str_equal((struct str){bytes.at, peer->far.taken}, page);
 }
 
 static void the_console_is_a_page(void)
@@ -502,158 +483,88 @@ static void the_console_is_a_page(void)
     static const char others[] = "{\"code\":-1,\"msg\":\"this path takes GET\",\"data\":[]}";
     const char *allow = "Allow: GET, HEAD, OPTIONS\r\n";
     struct console console;
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
+    set_up();
     CHECK(console_open(&console));
     context.console = &console;
-    guest = receive_guest();
+    peer = connect_peer();
     for (size_t size = 0; size < 3; size++) {
-        send_pieces(guest,
+        send_pieces(peer,
                     STR("GET / HTTP/1.1\r\nHost: h\r\n\r\nHEAD /?x HTTP/1.1\r\nHost: h\r\n\r\n"
                         "GET /?x HTTP/1.1\r\nHost: h\r\n\r\n" GET_NOTHING),
                     size * 7);
-        CHECK(got_bytes(guest, page_head(&console, "200 OK", "")) && got_page(guest, &console));
-        CHECK(got_bytes(guest, page_head(&console, "200 OK", "")));
-        CHECK(got_bytes(guest, page_head(&console, "200 OK", "")) && got_page(guest, &console));
-        CHECK(got_all(guest, not_found()));
+        CHECK(got_bytes(peer, page_head(&console, "200 OK", "")) && got_page(peer, &console));
+        CHECK(got_bytes(peer, page_head(&console, "200 OK", "")));
+        CHECK(got_bytes(peer, page_head(&console, "200 OK", "")) && got_page(peer, &console));
+        CHECK(got_all(peer, not_found()));
     }
     CHECK(console.page->references == 1); /* nothing is kept of it */
-    say_to(guest, say("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s\r\n\r\n", console.etag));
-    CHECK(got_all(guest, page_head(&console, "304 Not Modified", "")));
-    say_to(guest, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
-    CHECK(got_all(guest, answer("405 Method Not Allowed", allow, others)));
-    say_to(guest, "OPTIONS / HTTP/1.1\r\nHost: h\r\n\r\n");
-    CHECK(got_all(guest, answer("200 OK", allow, SUCCESS)));
-    say_to(guest, "GET / HTTP/1.0\r\n\r\n");
-    CHECK(got_bytes(guest, page_head(&console, "200 OK", "Connection: close\r\n")));
-    CHECK(got_page(guest, &console) && ends_politely(guest));
+    send_text(peer, say("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s\r\n\r\n", console.etag));
+    CHECK(got_all(peer, page_head(&console, "304 Not Modified", "")));
+    send_text(peer, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
+    CHECK(got_all(peer, response("405 Method Not Allowed", allow, others)));
+    send_text(peer, "OPTIONS / HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(peer, response("200 OK", allow, SUCCESS)));
+    send_text(peer, "GET / HTTP/1.0\r\n\r\n");
+    CHECK(got_bytes(peer, page_head(&console, "200 OK", "Connection: close\r\n")));
+    CHECK(got_page(peer, &console) && ends_politely(peer));
     context.console = NULL;
-    guest = receive_guest();
-    say_to(guest, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
-    CHECK(got_all(guest, not_found()));
-    close_house();
+    peer = connect_peer();
+    send_text(peer, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(peer, not_found()));
+    tear_down();
     console_close(&console);
 }
 
-static void a_stream_is_answered_in_order_however_cut(void)
+static void pipelined_requests_are_answered_in_order(void)
 {
     struct buf stream = {0}, answers = {0};
 
-    open_house();
+    set_up();
     write_stream(&stream, &answers);
     CHECK(stream_is_answered(str_of(&stream), 0, 0, str_of(&answers)));
     CHECK(stream_is_answered(str_of(&stream), 0, 1, str_of(&answers)));
     CHECK(stream_is_answered(str_of(&stream), 0, 7, str_of(&answers)));
     for (size_t cut = 1; cut < stream.length && test_good; cut++)
         CHECK(stream_is_answered(str_of(&stream), cut, 0, str_of(&answers)));
-    spent_before = CONN_BUDGET; /* each turn has one request */
+    spent_before = CONN_BUDGET; /* each iterate has one request */
     CHECK(stream_is_answered(str_of(&stream), 0, 0, str_of(&answers)));
     for (size_t cut = 1; cut < stream.length && test_good; cut++)
         CHECK(stream_is_answered(str_of(&stream), cut, 0, str_of(&answers)));
     buf_free(&stream);
     buf_free(&answers);
-    close_house();
+    tear_down();
 }
 
-/* Requests and their answers, in an order of their own, up to what one read takes. */
-static size_t write_many(struct buf *requests, struct buf *answers)
+/* While an account job runs nothing more is read or answered, and no timer runs. */
+static void requests_behind_a_login_wait(void)
 {
-    static const char *const lines[] = {"GET /nothing", "GET /api/login", "OPTIONS /api/login"};
-    const char *const replies[] = {
-        not_found(), answer("405 Method Not Allowed", "Allow: POST, OPTIONS\r\n", TAKES_POST),
-        answer("200 OK", "Allow: POST, OPTIONS\r\n", SUCCESS)};
-    uint32_t state = 5;
-    size_t count = 0;
+    struct peer *peer;
 
-    for (; requests->length < CONN_SCRATCH - 100; count++) {
-        size_t which = next_random(&state) % COUNT(lines);
-
-        buf_append(requests, str_from(lines[which]));
-        buf_append(requests, STR(" HTTP/1.1\r\nHost: h\r\n\r\n"));
-        buf_append(answers, str_from(replies[which]));
-    }
-    return count;
-}
-
-/* What one read brings may be more than a turn's budget: the rest has other turns, in which more is
- * not read, and others are served. */
-static void a_batch_beyond_the_budget_takes_turns(void)
-{
-    struct buf requests = {0}, answers = {0}, got = {0};
-    struct guest *guest, *other;
-    int turns = 0, held = 0;
-    size_t count;
-
-    open_house();
-    spent_before = CONN_BUDGET / 4 * 3; /* by others */
-    guest = receive_guest();
-    other = receive_guest();
-    count = write_many(&requests, &answers);
-    CHECK(far_send(&guest->far, str_of(&requests)) && far_send(&guest->far, STR(GET_NOTHING)));
-    buf_append(&answers, str_from(not_found()));
-    for (bool moved = true; moved && CHECK(turns < 1000); turns++) {
-        CHECK(far_send(&other->far, STR(GET_NOTHING)));
-        moved = turn();
-        CHECK(got_all(other, not_found()));
-        moved = moved && got.length < answers.length;
-        CHECK(session_wants_input(&guest->session) != guest->session.over_budget);
-        CHECK(!guest->session.over_budget || guest->session.conn.input);
-        held += guest->session.over_budget;
-        buf_append(&got, far_receive(&guest->far));
-        guest->far.taken = guest->far.received.length;
-    }
-    CHECK(same(str_of(&got), str_of(&answers)) && !guest->session.conn.input);
-    CHECK(held >= 2 && count > 1000);
-    buf_free(&requests);
-    buf_free(&answers);
-    buf_free(&got);
-    close_house();
-}
-
-/* While an account job runs nothing more is read or answered, and no deadline passes. */
-static void what_follows_a_login_waits_for_it(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_guest();
+    set_up();
+    peer = connect_peer();
     worker_is_slow = true;
-    say_to(guest, say("%s%s%s", post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
-                      GET_NOTHING, "GET /part"));
-    CHECK(guest->session.state == SESSION_WAIT && guest->session.conn.input);
-    CHECK(!session_wants_input(&guest->session));
-    say_to(guest, "ial HTTP/1.1\r\nHost: h\r\n\r\n");
-    CHECK(session_timer(&context, &guest->session) == INT64_MAX);
+    send_text(peer, say("%s%s%s", post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
+                        GET_NOTHING, "GET /part"));
+    CHECK(peer->session.state == SESSION_WAIT && peer->session.conn.input);
+    CHECK(!session_wants_input(&peer->session));
+    send_text(peer, "ial HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(session_timer(&context, &peer->session) == INT64_MAX);
     pass(1000000);
-    CHECK(got_nothing(&guest->far) && !guest->far.ended);
+    CHECK(got_nothing(&peer->far) && !peer->far.ended);
     worker_is_slow = false;
     run();
-    CHECK(got_all(guest,
-                  say("%s%s%s",
-                      answer("200 OK", "",
-                             "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}"),
-                      not_found(), not_found())));
-    CHECK(guest->session.state == SESSION_HTTP_IDLE && !guest->session.conn.input);
-    close_house();
+    CHECK(got_all(
+        peer, say("%s%s%s",
+                  response("200 OK", "",
+                           "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}"),
+                  not_found(), not_found())));
+    CHECK(peer->session.state == SESSION_HTTP_IDLE && !peer->session.conn.input);
+    tear_down();
 }
 
-static void a_late_answer_keeps_its_manner(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_guest();
-    say_to(guest,
-           post("/api/login", "Connection: close\r\n", "{\"systemId\":\"a\",\"password\":\"b\"}"));
-    CHECK(got_all(guest,
-                  answer("200 OK", "Connection: close\r\n",
-                         "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")));
-    CHECK(ends_politely(guest));
-    close_house();
-}
-
-static void a_body_is_called_for_once(void)
+static void continue_is_sent_once(void)
 {
     static const struct {
         const char *version, *headers; /* Content-Length is 2, unless it is chunked */
@@ -668,30 +579,30 @@ static void a_body_is_called_for_once(void)
          false},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
         const char *fields = rows[i].version[2] == '0' ? "Connection: keep-alive\r\n" : "";
         const char *head =
             say("POST /api/login HTTP/%s\r\nHost: h\r\n%s\r\n", rows[i].version, rows[i].headers);
 
         for (int times = 0; times < 2; times++) {
-            send_pieces(guest, str_from(head), times ? 1 : 0);
-            CHECK(got_all(guest, rows[i].called ? CONTINUE : ""));
-            send_pieces(guest, str_from(rows[i].body), 1);
-            CHECK(got_all(guest, refusal("400 Bad Request", fields, "field systemId is missing")));
+            send_pieces(peer, str_from(head), times ? 1 : 0);
+            CHECK(got_all(peer, rows[i].called ? CONTINUE : ""));
+            send_pieces(peer, str_from(rows[i].body), 1);
+            CHECK(got_all(peer, rejection("400 Bad Request", fields, "field systemId is missing")));
         }
-        say_to(guest, say("%s%s", head, rows[i].body)); /* it came uncalled */
-        CHECK(got_all(guest, refusal("400 Bad Request", fields, "field systemId is missing")));
+        send_text(peer, say("%s%s", head, rows[i].body)); /* it came uncalled */
+        CHECK(got_all(peer, rejection("400 Bad Request", fields, "field systemId is missing")));
         for (int begun = 1; begun < (int)strlen(rows[i].body); begun++) {
-            say_to(guest, say("%s%.*s", head, begun, rows[i].body));
-            CHECK(got_nothing(&guest->far));
-            clear_house();
-            guest = receive_guest();
+            send_text(peer, say("%s%.*s", head, begun, rows[i].body));
+            CHECK(got_nothing(&peer->far));
+            end_peers();
+            peer = connect_peer();
         }
-        clear_house();
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
 #define MAX_BODY 1000
@@ -701,8 +612,8 @@ static void a_body_is_called_for_once(void)
 #define TOO_LONG "413 Content Too Large", "the body is longer than max_body"
 #define BAD_CHUNK "400 Bad Request", "malformed chunked body, or a trailer with a field of the head"
 
-/* What cannot be served is refused, and the connection ends with the refusal. */
-static void what_is_refused_is_the_last(void)
+/* What cannot be served is refused, and the connection ends with the rejection. */
+static void a_rejection_closes_the_connection(void)
 {
     static char long_chunk[MAX_BODY + 200];
     const struct {
@@ -716,39 +627,33 @@ static void what_is_refused_is_the_last(void)
         {CHUNKED "G\r\n", BAD_CHUNK},
         {CHUNKED "1\r\nab\r\n", BAD_CHUNK},
         {"GET / HTTP/1.1\r\n\r\n", "400 Bad Request", "Host is missing"},
-        {"GET /  HTTP/1.1\r\n", "400 Bad Request", "malformed request line"},
         {"GET / HTTP/2.0\r\n", "505 HTTP Version Not Supported",
          "only HTTP/1.0 and HTTP/1.1 are spoken here"},
-        {"GET / HTTP/1.1\nHost: h\n\n", "400 Bad Request",
-         "a byte that no request may have, or a line not ended by CRLF"},
-        {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
-         "400 Bad Request", "Content-Length beside Transfer-Encoding"},
-        {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
-         "501 Not Implemented", "the only Transfer-Encoding understood is chunked"},
         {"POST / HTTP/1.1\r\nHost: h\r\nExpect: more\r\n\r\n", "417 Expectation Failed",
          "the only expectation understood is 100-continue"},
     };
 
-    open_house();
+    set_up();
     node.config.max_body = MAX_BODY;
     snprintf(long_chunk, sizeof long_chunk, CHUNKED "3e8\r\n%*s\r\n1\r\n", MAX_BODY, "");
     for (size_t i = 0; i < 2 * COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
 
-        send_pieces(guest, str_from(rows[i / 2].request), i % 2);
-        CHECK(got_bytes(guest,
-                        refusal(rows[i / 2].status, "Connection: close\r\n", rows[i / 2].msg)));
-        say_to(guest, GET_NOTHING); /* dropped */
-        if (!CHECK(ends_politely(guest)))
+        send_pieces(peer, str_from(rows[i / 2].request), i % 2);
+        CHECK(got_bytes(peer,
+                        rejection(rows[i / 2].status, "Connection: close\r\n", rows[i / 2].msg)));
+        send_text(peer, GET_NOTHING); /* dropped */
+        if (!CHECK(ends_politely(peer)))
             printf("  that was row %zu\n", i / 2);
-        clear_house();
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-/* Who may not call is told so by the head. A short body is skipped, and what follows it is served;
- * a long one, or one that may not come, makes the answer the connection's last. None is kept. */
-static void heads_are_judged_before_bodies(void)
+/* A call that may not be made is rejected by its head. A short body is skipped, the next request
+ * served; a long one, or one that may not come, makes the response the connection's last. None is
+ * kept. */
+static void heads_are_checked_before_bodies(void)
 {
     static const char foreign[] =
         "Origin http://x is foreign to Host h: pages of other sites may not "
@@ -795,38 +700,37 @@ static void heads_are_judged_before_bodies(void)
     struct console console;
 
     memset(bytes, 'x', sizeof bytes);
-    open_house();
+    set_up();
     CHECK(console_open(&console));
     context.console = &console;
     node.config.registration = REGISTER_CLOSED;
     for (size_t i = 0; i < COUNT(rows) * COUNT(bodies) * 2; i++) {
         size_t row = i / 2 % COUNT(rows), body = i / 2 / COUNT(rows);
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
         bool stays = bodies[body].stays && !rows[row].over_limit;
         const char *told = say("%s%s", rows[row].fields, stays ? "" : "Connection: close\r\n");
         const char *text =
             say("{\"code\":%d,\"msg\":\"%s\",\"data\":[]}", rows[row].code, rows[row].msg);
 
-        guest->session.over_limit = rows[row].over_limit;
+        peer->session.over_limit = rows[row].over_limit;
         send_pieces(
-            guest,
-            str_from(say("%s\r\nHost: h\r\n%s\r\n\r\n", rows[row].head, bodies[body].fields)),
+            peer, str_from(say("%s\r\nHost: h\r\n%s\r\n\r\n", rows[row].head, bodies[body].fields)),
             i % 2);
-        if (!CHECK(got_all(guest, answer(rows[row].status, told, text))))
+        if (!CHECK(got_all(peer, response(rows[row].status, told, text))))
             printf("  that was row %zu, body %zu\n", row, body);
         if (bodies[body].sent)
-            send_pieces(guest, (struct str){bytes, bodies[body].sent}, i % 2 ? 4099 : 65536);
-        CHECK(!guest->session.conn.input && got_nothing(&guest->far));
-        say_to(guest, GET_NOTHING);
-        CHECK(stays ? got_all(guest, not_found()) : ends_politely(guest));
-        clear_house();
+            send_pieces(peer, (struct str){bytes, bodies[body].sent}, i % 2 ? 4099 : 65536);
+        CHECK(!peer->session.conn.input && got_nothing(&peer->far));
+        send_text(peer, GET_NOTHING);
+        CHECK(stays ? got_all(peer, not_found()) : ends_politely(peer));
+        end_peers();
     }
-    close_house();
+    tear_down();
     console_close(&console);
 }
 
 /* Probes of balancers, with and without Host, with and without a page. */
-static void probes_are_answered(void)
+static void health_probes_are_answered(void)
 {
     static const struct {
         const char *request;
@@ -845,88 +749,88 @@ static void probes_are_answered(void)
     };
     struct console console;
 
-    open_house();
+    set_up();
     CHECK(console_open(&console));
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
-        const char *expected = answer("200 OK", rows[i].fields, SUCCESS);
+        struct peer *peer = connect_peer();
+        const char *expected = response("200 OK", rows[i].fields, SUCCESS);
 
         context.console = rows[i].needs_page ? &console : NULL;
-        say_to(guest, say("%s\r\n\r\n", rows[i].request));
+        send_text(peer, say("%s\r\n\r\n", rows[i].request));
         if (rows[i].head)
             expected = say("%.*s", (int)(strlen(expected) - strlen(SUCCESS)), expected);
-        if (!CHECK(got_all(guest, expected)))
+        if (!CHECK(got_all(peer, expected)))
             printf("  that was row %zu\n", i);
-        clear_house();
+        end_peers();
     }
     CHECK(context.metrics.calls[0].microseconds == 0);
-    close_house();
+    tear_down();
     console_close(&console);
 }
 
-/* Who asks for a WebSocket elsewhere than at /ws is told where it is, page or no page. */
-static void clients_are_told_the_path(void)
+/* A rejected upgrade at another path names /ws, page or no page. */
+static void upgrades_elsewhere_name_the_path(void)
 {
     static const char *const paths[] = {"/", "/?systemId=shop", "/ws/", "/websocket", "/healthz"};
     struct console console;
 
-    open_house();
+    set_up();
     CHECK(console_open(&console));
     for (size_t i = 0; i < COUNT(paths) * 2; i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
 
         context.console = i % 2 ? &console : NULL;
-        say_to(guest,
-               say("GET %s HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n", paths[i / 2]));
-        CHECK(got_all(guest, refusal("404 Not Found", "", "clients connect to /ws?systemId=…")));
-        say_to(guest,
-               say("GET %s HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-                   paths[i / 2]));
-        CHECK(contains(far_receive(&guest->far),
+        send_text(peer,
+                  say("GET %s HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n", paths[i / 2]));
+        CHECK(got_all(peer, rejection("404 Not Found", "", "clients connect to /ws?systemId=…")));
+        send_text(peer,
+                  say("GET %s HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+                      paths[i / 2]));
+        CHECK(contains(far_receive(&peer->far),
                        i / 2 == 4 || (i / 2 < 2 && i % 2) ? "200 OK" : "\"unknown path\""));
-        clear_house();
+        end_peers();
     }
-    close_house();
+    tear_down();
     console_close(&console);
 }
 
 /* A line end behind a body asks for nothing: no time runs for it, and the next request is whole. */
-static void a_line_end_asks_for_nothing(void)
+static void a_line_end_begins_no_request(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
+    set_up();
     for (int size = 0; size < 2; size++) {
         context.now = START;
-        guest = receive_guest();
-        send_pieces(guest, str_from(say("%s\r\n", post("/api/login", "", "{}"))), (size_t)size);
-        CHECK(got_all(guest, refusal("400 Bad Request", "", "field systemId is missing")));
-        CHECK(!is_receiving(&guest->session) && deadline_of(guest) == 75000);
+        peer = connect_peer();
+        send_pieces(peer, str_from(say("%s\r\n", post("/api/login", "", "{}"))), (size_t)size);
+        CHECK(got_all(peer, rejection("400 Bad Request", "", "field systemId is missing")));
+        CHECK(!is_receiving(&peer->session) && timer_of(peer) == 75000);
         pass(20000);
-        CHECK(got_nothing(&guest->far) && !guest->far.ended);
-        say_to(guest, "GET /noth");
-        CHECK(deadline_of(guest) == 20000 + 10000);
-        say_to(guest, "ing HTTP/1.1\r\nHost: h\r\n\r\n\r");
-        CHECK(got_all(guest, not_found()) && deadline_of(guest) == 20000 + 75000);
+        CHECK(got_nothing(&peer->far) && !peer->far.ended);
+        send_text(peer, "GET /noth");
+        CHECK(timer_of(peer) == 20000 + 10000);
+        send_text(peer, "ing HTTP/1.1\r\nHost: h\r\n\r\n\r");
+        CHECK(got_all(peer, not_found()) && timer_of(peer) == 20000 + 75000);
         pass(20000);
-        say_to(guest, "\n");
-        CHECK(deadline_of(guest) == 20000 + 75000);
+        send_text(peer, "\n");
+        CHECK(timer_of(peer) == 20000 + 75000);
         pass(55000);
-        CHECK(sees_end(guest) && guest->session.state == SESSION_DEAD);
-        clear_house();
+        CHECK(sees_end(peer) && peer->session.state == SESSION_DEAD);
+        end_peers();
     }
     /* one is forgiven, as ever */
-    guest = receive_guest();
-    say_to(guest, GET_NOTHING "\r\n");
-    CHECK(got_all(guest, not_found()));
-    say_to(guest, "\r\n");
-    CHECK(got_all(guest,
-                  refusal("400 Bad Request", "Connection: close\r\n", "malformed request line")));
-    close_house();
+    peer = connect_peer();
+    send_text(peer, GET_NOTHING "\r\n");
+    CHECK(got_all(peer, not_found()));
+    send_text(peer, "\r\n");
+    CHECK(got_all(peer,
+                  rejection("400 Bad Request", "Connection: close\r\n", "malformed request line")));
+    tear_down();
 }
 
-/* The time told is a second less than the time kept. */
-static void idle_time_is_told(void)
+/* The timeout sent is a second less than the timeout kept. */
+static void keep_alive_timeout_is_sent(void)
 {
     static const struct {
         uint64_t timeout;
@@ -937,25 +841,25 @@ static void idle_time_is_told(void)
                 {75999, "Keep-Alive: timeout=74\r\n"},
                 {86400000, "Keep-Alive: timeout=86399\r\n"}};
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
 
         node.config.idle_timeout = rows[i].timeout;
-        say_to(guest, GET_NOTHING);
+        send_text(peer, GET_NOTHING);
         CHECK(
-            got_all(guest, say("HTTP/1.1 404 Not Found\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s"
-                               "Content-Type: application/json; charset=utf-8\r\n"
-                               "Content-Length: %zu\r\n%s\r\n%s",
-                               rows[i].told, strlen(NOT_FOUND), HTTP_UNCACHED, NOT_FOUND)));
-        clear_house();
+            got_all(peer, say("HTTP/1.1 404 Not Found\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s"
+                              "Content-Type: application/json; charset=utf-8\r\n"
+                              "Content-Length: %zu\r\n%s\r\n%s",
+                              rows[i].told, strlen(NOT_FOUND), HTTP_UNCACHED, NOT_FOUND)));
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
 /* A limit that was gone past is in the log as it is by default, by its name; what is no request is
  * there for those who look. */
-static void refusals_at_limits_are_logged(void)
+static void rejections_at_limits_are_logged(void)
 {
     static const struct {
         const char *request, *logged;
@@ -972,14 +876,14 @@ static void refusals_at_limits_are_logged(void)
     };
 
     for (size_t i = 0; i < COUNT(rows); i++) {
-        open_house();
+        set_up();
         node.config.max_body = MAX_BODY;
         node.log.level = rows[i].logged[0] == 'd' ? LOG_DEBUG : LOG_INFO;
         if (strstr(rows[i].request, "0123456789"))
             node.config.max_head = 40;
-        say_to(receive_guest(), rows[i].request);
+        send_text(connect_peer(), rows[i].request);
         CHECK(node_logged(rows[i].logged));
-        close_house();
+        tear_down();
     }
 }
 
@@ -989,114 +893,46 @@ static void a_call_in_pieces_counts_once(void)
 {
     static const char body[] = "{\"groupName\":\"g\"}";
     const char *list = "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}";
-    struct guest *guest, *other;
+    struct peer *peer, *other;
     const char *head;
 
-    open_house();
+    set_up();
     node.config.api_rate = 3;
-    guest = receive_guest();
+    peer = connect_peer();
     for (int i = 0; i < 3; i++) {
-        send_pieces(guest, str_from(post("/api/get_online_list", "", body)), 1);
-        CHECK(got_all(guest, answer("200 OK", "", list)));
+        send_pieces(peer, str_from(post("/api/get_online_list", "", body)), 1);
+        CHECK(got_all(peer, response("200 OK", "", list)));
     }
     /* the rate is used up: that is said before the body comes */
     head = post("/api/get_online_list", "", body);
-    send_pieces(guest, (struct str){head, strlen(head) - strlen(body)}, 0);
-    CHECK(got_all(guest, answer("429 Too Many Requests", "Retry-After: 1\r\n",
-                                "{\"code\":-1006,\"msg\":\"more API calls a second than api_rate "
-                                "allows\",\"data\":[]}")));
-    say_to(guest, body);
+    send_pieces(peer, (struct str){head, strlen(head) - strlen(body)}, 0);
+    CHECK(got_all(peer, response("429 Too Many Requests", "Retry-After: 1\r\n",
+                                 "{\"code\":-1006,\"msg\":\"more API calls a second than api_rate "
+                                 "allows\",\"data\":[]}")));
+    send_text(peer, body);
     context.now += 1000;
     /* another system calls between a head and its body */
     node_register(STR("other"), STR("secret"));
-    send_pieces(guest, (struct str){head, strlen(head) - strlen(body)}, 0);
-    other = receive_guest();
-    say_to(other, GET_NOTHING);
+    send_pieces(peer, (struct str){head, strlen(head) - strlen(body)}, 0);
+    other = connect_peer();
+    send_text(other, GET_NOTHING);
     CHECK(got_all(other, not_found()));
     memset(node.api.system, 'x', sizeof node.api.system);
-    CHECK(got_nothing(&guest->far));
-    say_to(guest, body);
-    CHECK(got_all(guest, answer("200 OK", "", list)));
+    CHECK(got_nothing(&peer->far));
+    send_text(peer, body);
+    CHECK(got_all(peer, response("200 OK", "", list)));
     /* the token ends meanwhile */
-    send_pieces(guest, (struct str){head, strlen(head) - strlen(body)}, 0);
+    send_pieces(peer, (struct str){head, strlen(head) - strlen(body)}, 0);
     context.unix_now += 61;
-    say_to(guest, body);
-    CHECK(got_all(guest, answer("401 Unauthorized", "",
-                                "{\"code\":-1002,\"msg\":\"Token header forged or expired\","
-                                "\"data\":[]}")));
-    close_house();
+    send_text(peer, body);
+    CHECK(got_all(peer, response("401 Unauthorized", "",
+                                 "{\"code\":-1002,\"msg\":\"Token header forged or expired\","
+                                 "\"data\":[]}")));
+    tear_down();
 }
 
-/* Exactly at their limits bodies and heads are served, in one piece and in many. */
-static void limits_are_inclusive(void)
-{
-    static char head[2000], body[MAX_BODY + 1], request[8000];
-    struct guest *guest;
-
-    open_house();
-    node.config.max_body = MAX_BODY;
-    memset(body, ' ', MAX_BODY);
-    memcpy(body, "{\"groupName\":\"g\"}", 17);
-    snprintf(head, sizeof head, "POST /api/get_online_list HTTP/1.1\r\nHost: h\r\n%s",
-             token_line());
-    guest = receive_guest();
-    for (size_t size = 0; size < 300; size += 99) {
-        const char *expected = answer(
-            "200 OK", "", "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}");
-
-        snprintf(request, sizeof request, "%sContent-Length: %d\r\n\r\n%s", head, MAX_BODY, body);
-        send_pieces(guest, str_from(request), size);
-        CHECK(got_all(guest, expected));
-        snprintf(
-            request, sizeof request,
-            "%sTransfer-Encoding: chunked\r\n\r\n1F4\r\n%.500s\r\n001f4\r\n%.500s\r\n0\r\n\r\n",
-            head, body, body + 500);
-        send_pieces(guest, str_from(request), size);
-        CHECK(got_all(guest, expected));
-    }
-    close_house();
-}
-
-/* A body of 1 MiB, the default limit, in one chunk or none, comes in pieces and is pushed on. */
-static void a_long_body_is_taken(void)
-{
-    const size_t length = 1 << 20;
-    struct buf body = {0};
-    struct guest *guest, *client;
-
-    open_house();
-    client = receive_client();
-    guest = receive_guest();
-    buf_append(&body, STR("{\"code\":1,\"msg\":\"m\",\"data\":\""));
-    CHECK(node.config.max_body == length && buf_reserve(&body, length));
-    memset(body.at + body.length, 'x', length - body.length);
-    memcpy(body.at + length - 2, "\"}", 2);
-    body.length = length;
-    for (int chunked = 0; chunked < 2; chunked++) {
-        struct buf request = {0};
-
-        buf_append(
-            &request,
-            str_from(say("POST /api/send_to_system HTTP/1.1\r\nHost: h\r\n%s%s\r\n", token_line(),
-                         chunked ? "Transfer-Encoding: chunked\r\n\r\n100000"
-                                 : "Content-Length: 1048576\r\n")));
-        buf_append(&request, str_of(&body));
-        buf_append(&request, chunked ? STR("\r\n0\r\n\r\n") : STR(""));
-        send_pieces(guest, str_of(&request), 50000);
-        CHECK(got_all(guest, answer("200 OK", "", SUCCESS)) && !guest->session.conn.input);
-        while (client->session.conn.first && !client->session.conn.broken) {
-            far_receive(&client->far);
-            run();
-        }
-        CHECK(got_frame(&client->far, 1, str_of(&body)) && got_nothing(&client->far));
-        buf_free(&request);
-    }
-    buf_free(&body);
-    close_house();
-}
-
-/* A limit that becomes lower than what has come of a body, or of a head, refuses it with an answer,
- * whether the next bytes come or not; one that is raised lets it in. */
+/* A limit that becomes lower than what has come of a body, or of a head, refuses it with an
+ * response, whether the next bytes come or not; one that is raised lets it in. */
 static void limits_change_in_the_middle(void)
 {
     static const struct {
@@ -1121,167 +957,65 @@ static void limits_change_in_the_middle(void)
          "the request's head is longer than max_head"},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
         static char bytes[100000];
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
 
         config_defaults(&node.config);
         memset(bytes, ' ', sizeof bytes);
-        say_to(guest, say(LOGIN "%s", rows[i].head));
-        send_pieces(guest, (struct str){bytes, rows[i].sent}, 0);
-        CHECK(got_nothing(&guest->far) && is_receiving(&guest->session));
+        send_text(peer, say(LOGIN "%s", rows[i].head));
+        send_pieces(peer, (struct str){bytes, rows[i].sent}, 0);
+        CHECK(got_nothing(&peer->far) && is_receiving(&peer->session));
         node.config.max_body = rows[i].max_body;
         node.config.max_head = rows[i].max_head;
-        say_to(guest, rows[i].msg ? "x" : "\r\n");
+        send_text(peer, rows[i].msg ? "x" : "\r\n");
         if (rows[i].msg)
-            CHECK(got_all(guest, refusal(rows[i].status, "Connection: close\r\n", rows[i].msg)) &&
-                  ends_politely(guest));
+            CHECK(got_all(peer, rejection(rows[i].status, "Connection: close\r\n", rows[i].msg)) &&
+                  ends_politely(peer));
         else
-            CHECK(got_nothing(&guest->far) && guest->session.state == SESSION_HTTP_BODY);
-        clear_house();
+            CHECK(got_nothing(&peer->far) && peer->session.state == SESSION_HTTP_BODY);
+        end_peers();
     }
-    close_house();
-}
-
-/* Memory is held for what is unfinished, and for nothing else. */
-static void an_idle_session_owns_no_input(void)
-{
-    static const char *const requests[] = {
-        GET_NOTHING,
-        "POST /api/login HTTP/1.1\r\nHost: h\r\n"
-        "Content-Length: 2\r\n\r\n{}",
-        "POST /api/login HTTP/1.1\r\nHost: h\r\n"
-        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"};
-    struct guest *guest;
-
-    open_house();
-    guest = receive_guest();
-    for (size_t i = 0; i < COUNT(requests); i++) {
-        size_t length = strlen(requests[i]);
-
-        CHECK(!guest->session.conn.input);
-        for (size_t cut = 1; cut < length; cut += 5) {
-            send_pieces(guest, (struct str){requests[i], cut}, 0);
-            CHECK(guest->session.conn.input);
-            say_to(guest, requests[i] + cut);
-            CHECK(!guest->session.conn.input);
-        }
-        far_forget(&guest->far);
-    }
-    close_house();
-}
-
-#define BATCHES 15
-#define BATCH 200 /* requests that one read takes */
-
-static void write_batch(int batch, struct buf *requests, struct buf *answers)
-{
-    for (int i = 0; i < BATCH; i++) {
-        int number = batch * BATCH + i;
-
-        buf_append(requests, str_from(post("/api/send_to_system", "",
-                                           say("{\"code\":1,\"msg\":\"m\",\"data\":1,\"receipt\":"
-                                               "true,\"messageId\":\"%d\"}",
-                                               number))));
-        buf_append(answers,
-                   str_from(answer("200 OK", "",
-                                   say("{\"code\":0,\"msg\":\"success\",\"data\":{\"messageId\":"
-                                       "\"%d\",\"matched\":0,\"queued\":0,\"dropped\":0}}",
-                                       number))));
-    }
-    CHECK(requests->length < CONN_SCRATCH);
-}
-
-/* A client that sends and sends and does not read is not read from either; nothing is lost. */
-static void answers_that_wait_hold_back_requests(void)
-{
-    struct buf requests[BATCHES] = {{0}}, answers = {0};
-    int next = 0, held = 0, little = 4096;
-    struct guest *guest;
-
-    open_house();
-    guest = receive_guest();
-    CHECK(setsockopt(guest->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
-    for (int i = 0; i < BATCHES; i++)
-        write_batch(i, &requests[i], &answers);
-    while (guest->far.received.length < answers.length && !guest->far.ended && test_good) {
-        if (session_wants_input(&guest->session) && next < BATCHES) {
-            CHECK(far_send(&guest->far, str_of(&requests[next++])));
-        } else {
-            held += guest->session.conn.input != NULL;
-            far_receive(&guest->far);
-        }
-        run();
-        CHECK(guest->session.conn.queued <= 256 * 1024 + 1000);
-    }
-    CHECK(held > 0 && next == BATCHES);
-    CHECK(same(far_receive(&guest->far), str_of(&answers)));
-    for (int i = 0; i < BATCHES; i++)
-        buf_free(&requests[i]);
-    buf_free(&answers);
-    close_house();
+    tear_down();
 }
 
 /* TLS may have to write before it can read: what has come cannot be looked at until it has. */
-static void nothing_is_read_while_writing_comes_first(void)
+static void nothing_is_read_while_tls_must_write(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_guest();
-    guest->session.conn.want_write = guest->session.conn.tls_wants_write = true;
-    CHECK(!session_wants_input(&guest->session));
-    session_writable(&context, &guest->session);
-    CHECK(session_wants_input(&guest->session));
-    say_to(guest, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(got_bytes(guest, "HTTP/1.1 404 "));
-    close_house();
+    set_up();
+    peer = connect_peer();
+    peer->session.conn.want_write = peer->session.conn.tls_wants_write = true;
+    CHECK(!session_wants_input(&peer->session));
+    session_writable(&context, &peer->session);
+    CHECK(session_wants_input(&peer->session));
+    send_text(peer, "GET /x HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(got_bytes(peer, "HTTP/1.1 404 "));
+    tear_down();
 }
 
-/* Who has asked and will send no more still gets the answers. */
+/* A peer that has closed its side still gets its responses. */
 static void a_half_closed_connection_is_answered(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_guest();
-    CHECK(far_send(&guest->far,
+    set_up();
+    peer = connect_peer();
+    CHECK(far_send(&peer->far,
                    str_from(say("%s%s%s", GET_NOTHING,
                                 post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
                                 GET_NOTHING))));
-    shutdown(guest->far.fd, SHUT_WR);
+    shutdown(peer->far.fd, SHUT_WR);
     run();
-    CHECK(got_bytes(guest, not_found()));
-    CHECK(got_bytes(guest, answer("200 OK", "",
-                                  "{\"code\":-1005,\"msg\":\"wrong systemId or password\","
-                                  "\"data\":[]}")));
-    CHECK(got_all(guest, not_found()) && guest->far.ended);
-    CHECK(guest->session.state == SESSION_DEAD);
-    close_house();
-}
-
-static void one_connection_too_many_is_refused(void)
-{
-    static const char *const requests[] = {GET_NOTHING, "POST /nothing HTTP/1.0\r\n\r\n", GET_SHOP};
-
-    open_house();
-    for (size_t i = 0; i < COUNT(requests); i++) {
-        struct guest *guest = receive_guest();
-
-        guest->session.over_limit = true;
-        run();
-        CHECK(got_nothing(&guest->far) && !guest->far.ended);
-        say_to(guest, requests[i]);
-        CHECK(got_bytes(
-            guest,
-            answer(
-                "429 Too Many Requests", "Retry-After: 5\r\nConnection: close\r\n",
-                "{\"code\":-1006,\"msg\":\"too many connections: max_connections or max_per_ip is reached\",\"data\":[]}")));
-        CHECK(ends_politely(guest));
-        clear_house();
-    }
-    close_house();
+    CHECK(got_bytes(peer, not_found()));
+    CHECK(got_bytes(peer, response("200 OK", "",
+                                   "{\"code\":-1005,\"msg\":\"wrong systemId or password\","
+                                   "\"data\":[]}")));
+    CHECK(got_all(peer, not_found()) && peer->far.ended);
+    CHECK(peer->session.state == SESSION_DEAD);
+    tear_down();
 }
 
 /* --- upgrades -------------------------------------------------------------------------------- */
@@ -1306,19 +1040,19 @@ static void append_frame(struct buf *out, unsigned first, struct str payload)
     }
 }
 
-static void send_frame(struct guest *guest, unsigned first, struct str payload)
+static void send_frame(struct peer *peer, unsigned first, struct str payload)
 {
     struct buf frame = {0};
 
     append_frame(&frame, first, payload);
-    send_pieces(guest, str_of(&frame), 0);
+    send_pieces(peer, str_of(&frame), 0);
     buf_free(&frame);
 }
 
 /* Both are in one group from now on; what has come to them is forgotten. */
-static void befriend(struct guest *one, struct guest *other)
+static void join_group(struct peer *one, struct peer *other)
 {
-    struct guest *both[] = {one, other};
+    struct peer *both[] = {one, other};
 
     for (size_t i = 0; i < 2; i++) {
         struct command command = {.kind = COMMAND_BIND,
@@ -1335,7 +1069,7 @@ static void befriend(struct guest *one, struct guest *other)
     far_forget(&other->far);
 }
 
-static bool saw_leave(struct guest *witness, const struct guest *gone)
+static bool saw_leave(struct peer *witness, const struct peer *gone)
 {
     return got_text(&witness->far, say("{\"code\":1002,\"msg\":\"client offline\",\"data\":"
                                        "{\"clientId\":\"%s\",\"userId\":\"\",\"extend\":\"\","
@@ -1344,117 +1078,76 @@ static bool saw_leave(struct guest *witness, const struct guest *gone)
            got_nothing(&witness->far);
 }
 
-static void systems_are_found_by_their_name(void)
-{
-    static const char *const queries[] = {"?systemId=shop", "?systemId=%73h%6F%70",
-                                          "?a=b&systemId=shop&c", "?systemId=shop&systemId=x",
-                                          "?systemId=%c3%a9%20+%26"};
-
-    open_house();
-    node_register(STR(ODD_NAME), STR("x"));
-    for (size_t i = 0; i < COUNT(queries); i++) {
-        struct guest *guest = receive_guest();
-
-        say_to(guest, upgrade(queries[i], WEBSOCKET VERSION KEY));
-        CHECK(got_bytes(guest, UPGRADED) && got_id_frame(&guest->far, guest->id));
-        CHECK(guest->session.state == SESSION_OPEN && node.hub.channels.clients.count == 1);
-        clear_house();
-    }
-    close_house();
-}
-
 /* A form writes a space as '+', a program may mean it: the name as written goes first. */
-static void a_plus_is_a_space_where_nothing_else_is_known(void)
+static void system_names_are_decoded(void)
 {
     static const struct {
         const char *query, *system; /* NULL: unknown */
     } rows[] = {
-        {"a+b", "a b"},       {"a%20b", "a b"}, {"c+d", "c+d"}, {"c%20d", "c d"}, {"c%2Bd", "c+d"},
-        {"+e+%20f", " e  f"}, {"c++d", NULL},   {"+", NULL},    {"a+b+", NULL},
+        {"a+b", "a b"},
+        {"c+d", "c+d"},
+        {"c%20d", "c d"},
+        {"c%2Bd", "c+d"},
+        {"+e+%20f", " e  f"},
+        {"c++d", NULL},
+        {"a+b+", NULL},
+        {"%73h%6F%70&systemId=x", "shop"},
+        {"%c3%a9%20+%26", ODD_NAME},
     };
-    static const char *const names[] = {"a b", "c+d", "c d", " e  f"};
+    static const char *const names[] = {"a b", "c+d", "c d", " e  f", ODD_NAME};
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(names); i++)
         node_register(str_from(names[i]), STR("x"));
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
         struct result outcome = {0};
         struct command command = {.kind = COMMAND_CLIENT_INFO};
 
-        say_to(guest, upgrade(say("?systemId=%s", rows[i].query), WEBSOCKET VERSION KEY));
-        CHECK(got_bytes(guest, UPGRADED));
+        send_text(peer, upgrade(say("?systemId=%s", rows[i].query), WEBSOCKET VERSION KEY));
+        CHECK(got_bytes(peer, UPGRADED));
         if (rows[i].system) {
-            CHECK(got_id_frame(&guest->far, guest->id));
+            CHECK(got_id_frame(&peer->far, peer->id));
             command.system = str_from(rows[i].system);
-            command.client = quoted(str_from(guest->id));
+            command.client = quoted(str_from(peer->id));
             hub_apply(&node.hub, &command, &outcome);
             CHECK(outcome.code == RESULT_SUCCESS);
             buf_free(&outcome.list);
         } else {
-            CHECK(got_text(&guest->far, "{\"code\":-1001,\"msg\":\"systemId is not registered\","
-                                        "\"data\":[]}"));
-            CHECK(got_close(&guest->far, 1008, "unknown system"));
+            CHECK(got_text(&peer->far, "{\"code\":-1001,\"msg\":\"systemId is not registered\","
+                                       "\"data\":[]}"));
+            CHECK(got_close(&peer->far, 1008, "unknown system"));
         }
-        clear_house();
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
 /* The first frame leaves in a call of its own: some clients lose what comes with the 101. */
-static void the_first_frame_does_not_come_with_the_answer(void)
+static void the_first_frame_follows_the_upgrade_response(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_guest();
-    CHECK(far_send(&guest->far, STR(GET_SHOP)));
-    session_read(&context, &guest->session);
-    CHECK(got_all(guest, UPGRADED) && guest->session.conn.first);
+    set_up();
+    peer = connect_peer();
+    CHECK(far_send(&peer->far, STR(GET_SHOP)));
+    session_read(&context, &peer->session);
+    CHECK(got_all(peer, UPGRADED) && peer->session.conn.first);
     run();
-    CHECK(got_id_frame(&guest->far, guest->id) && got_nothing(&guest->far));
-    close_house();
+    CHECK(got_id_frame(&peer->far, peer->id) && got_nothing(&peer->far));
+    tear_down();
 }
 
-/* Of subprotocols the first is accepted. */
-static void a_subprotocol_is_accepted(void)
-{
-    static const struct {
-        const char *headers, *told;
-    } rows[] = {
-        {"Sec-WebSocket-Protocol: chat\r\n", "Sec-WebSocket-Protocol: chat\r\n"},
-        {"sec-websocket-protocol: b , a\r\n", "Sec-WebSocket-Protocol: b\r\n"},
-        {"Sec-WebSocket-Protocol:\r\n", ""},
-    };
-
-    open_house();
-    for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
-        const char *head = UPGRADED;
-
-        say_to(guest,
-               upgrade("?systemId=shop", say("%s%s", rows[i].headers, WEBSOCKET VERSION KEY)));
-        CHECK(got_bytes(guest, say("%.*s%s\r\n", (int)strlen(head) - 2, head, rows[i].told)));
-        CHECK(got_id_frame(&guest->far, guest->id) && got_nothing(&guest->far));
-        clear_house();
-    }
-    close_house();
-}
-
-/* A browser cannot read an HTTP error: who names no system is told so over the WebSocket. */
-static void unknown_systems_are_told_and_closed(void)
+/* A browser cannot read an HTTP error: an unknown system is rejected over the WebSocket. */
+static void unknown_systems_are_closed(void)
 {
     const char *const queries[] = {
         "",
-        "?",
-        "?systemId",
         "?systemId=",
         "?systemId=Shop",
         "?systemId=shop%",
-        "?systemId=shop%2",
         "?systemId=%zz",
         "?systemId=shop%00",
-        "?systemId=shopx",
         "?systemid=shop",
         "?x=systemId=shop",
         say("?systemId=%0128d", 0),
@@ -1462,29 +1155,29 @@ static void unknown_systems_are_told_and_closed(void)
     };
     struct buf frame = {0};
 
-    open_house();
+    set_up();
     append_frame(&frame, 0x81, STR("ping"));
     for (size_t i = 0; i < 2 * COUNT(queries); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
         struct far_frame got = {0};
 
-        /* with a frame behind it, to which there is nobody to listen */
-        say_to(guest, say("%s%.*s", upgrade(queries[i / 2], WEBSOCKET VERSION KEY),
-                          i % 2 ? (int)frame.length : 0, frame.at));
-        CHECK(got_bytes(guest, UPGRADED) && far_next(&guest->far, &got) && got.opcode == 1);
+        /* with a frame behind it, which is ignored */
+        send_text(peer, say("%s%.*s", upgrade(queries[i / 2], WEBSOCKET VERSION KEY),
+                            i % 2 ? (int)frame.length : 0, frame.at));
+        CHECK(got_bytes(peer, UPGRADED) && far_next(&peer->far, &got) && got.opcode == 1);
         CHECK(contains(got.payload, "{\"code\":-1001,\"msg\":\"systemId is ") &&
               contains(got.payload, "\",\"data\":[]}"));
-        CHECK(got_close(&guest->far, 1008, "unknown system") && got_nothing(&guest->far));
-        CHECK(guest->session.state == SESSION_CLOSING && node.hub.channels.clients.count == 0);
-        send_frame(guest, 0x88, STR("\x03\xf0"));
-        CHECK(ends_politely(guest));
-        clear_house();
+        CHECK(got_close(&peer->far, 1008, "unknown system") && got_nothing(&peer->far));
+        CHECK(peer->session.state == SESSION_CLOSING && node.hub.channels.clients.count == 0);
+        send_frame(peer, 0x88, STR("\x03\xf0"));
+        CHECK(ends_politely(peer));
+        end_peers();
     }
     buf_free(&frame);
-    close_house();
+    tear_down();
 }
 
-static void bad_upgrades_are_refused(void)
+static void bad_upgrades_are_rejected(void)
 {
     static const struct {
         const char *headers, *status, *fields, *msg;
@@ -1497,22 +1190,23 @@ static void bad_upgrades_are_refused(void)
          "Sec-WebSocket-Version must be 13"},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
         const char *body = say("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", rows[i].msg);
         bool has_body = strstr(rows[i].headers, "Content-Length") != NULL;
 
-        say_to(guest, say("%s%s", upgrade("?systemId=shop", rows[i].headers), has_body ? "x" : ""));
-        CHECK(got_all(guest, say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n" KEEP_ALIVE
-                                 "Content-Type: application/json; charset=utf-8\r\n"
-                                 "Content-Length: %zu\r\n" HTTP_UNCACHED "%s\r\n%s",
-                                 rows[i].status, strlen(body), rows[i].fields, body)));
-        say_to(guest, GET_NOTHING); /* the request was whole: the connection goes on */
-        CHECK(got_all(guest, not_found()));
-        clear_house();
+        send_text(peer,
+                  say("%s%s", upgrade("?systemId=shop", rows[i].headers), has_body ? "x" : ""));
+        CHECK(got_all(peer, say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n" KEEP_ALIVE
+                                "Content-Type: application/json; charset=utf-8\r\n"
+                                "Content-Length: %zu\r\n" HTTP_UNCACHED "%s\r\n%s",
+                                rows[i].status, strlen(body), rows[i].fields, body)));
+        send_text(peer, GET_NOTHING); /* the request was whole: the connection goes on */
+        CHECK(got_all(peer, not_found()));
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
 static void origins_may_be_restricted(void)
@@ -1525,39 +1219,34 @@ static void origins_may_be_restricted(void)
         {"", "Origin: https://evil.example\r\n", true},
         {"https://a.example", "", true},
         {"https://a.example", "Origin: https://a.example\r\n", true},
-        {"https://a.example", "Origin: https://A.EXAMPLE\r\n", true},
-        {"https://a.example", "Origin: http://a.example\r\n", false},
-        {"https://a.example", "Origin: https://a.example:444\r\n", false},
-        {"https://a.example", "Origin: https://a.example.evil\r\n", false},
         {"https://a.example", "Origin: null\r\n", false},
         {"https://a.example", "Origin:\r\n", false},
         {"https://b.example, http://c.example:8080", "Origin: http://c.example:8080\r\n", true},
-        {"https://b.example, http://c.example:8080", "Origin: http://c.example\r\n", false},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
 
         strcpy(node.config.allowed_origins, rows[i].allowed);
-        say_to(guest, upgrade("?systemId=shop", say(WEBSOCKET VERSION KEY "%s", rows[i].origin)));
+        send_text(peer, upgrade("?systemId=shop", say(WEBSOCKET VERSION KEY "%s", rows[i].origin)));
         if (rows[i].good)
-            CHECK(got_bytes(guest, UPGRADED) && got_id_frame(&guest->far, guest->id));
+            CHECK(got_bytes(peer, UPGRADED) && got_id_frame(&peer->far, peer->id));
         else
             CHECK(got_all(
-                guest, refusal("403 Forbidden", "", "this Origin is not among allowed_origins")));
-        clear_house();
+                peer, rejection("403 Forbidden", "", "this Origin is not among allowed_origins")));
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-/* An upgrade, frames, and the end, in one stream; how it is cut makes no difference. */
-static void cut_a_websocket_stream(size_t spent)
+/* An upgrade, frames, and the end, in one stream; how it is cut makes no difference, nor whether an
+ * iteration takes all of it or one frame. */
+static void a_websocket_stream_may_be_cut_anywhere(void)
 {
     struct buf stream = {0};
 
-    open_house();
-    spent_before = spent;
+    set_up();
     buf_append(&stream, STR(GET_NOTHING));
     buf_append(&stream, str_from(upgrade("?systemId=shop", WEBSOCKET VERSION KEY)));
     append_frame(&stream, 0x81, STR("ping"));
@@ -1571,65 +1260,24 @@ static void cut_a_websocket_stream(size_t spent)
                  STR("\x0f\xa0"
                      "bye"));
     buf_append(&stream, STR("what follows is dropped"));
-    for (size_t cut = 0; cut < stream.length && test_good; cut++) {
-        struct guest *guest = receive_guest();
+    for (size_t i = 0; i < 2 * stream.length && test_good; i++) {
+        struct peer *peer = connect_peer();
+        size_t cut = i / 2;
 
+        spent_before = i % 2 ? CONN_BUDGET : 0;
         if (cut)
-            send_pieces(guest, (struct str){stream.at, cut}, 0);
-        send_pieces(guest, (struct str){stream.at + cut, stream.length - cut}, cut == 0);
-        CHECK(got_bytes(guest, not_found()) && got_bytes(guest, UPGRADED));
-        CHECK(got_id_frame(&guest->far, guest->id) && got_text(&guest->far, "pong"));
-        CHECK(got_frame(&guest->far, 10, STR("are you there")) && got_text(&guest->far, "pong"));
-        CHECK(got_close(&guest->far, 4000, "") && guest->far.received.length);
-        if (!CHECK(ends_politely(guest)))
+            send_pieces(peer, (struct str){stream.at, cut}, 0);
+        send_pieces(peer, (struct str){stream.at + cut, stream.length - cut}, cut == 0);
+        CHECK(got_bytes(peer, not_found()) && got_bytes(peer, UPGRADED));
+        CHECK(got_id_frame(&peer->far, peer->id) && got_text(&peer->far, "pong"));
+        CHECK(got_frame(&peer->far, 10, STR("are you there")) && got_text(&peer->far, "pong"));
+        CHECK(got_close(&peer->far, 4000, "") && peer->far.received.length);
+        if (!CHECK(ends_politely(peer)))
             printf("  that was cut at %zu\n", cut);
-        clear_house();
+        end_peers();
     }
     buf_free(&stream);
-    close_house();
-}
-
-static void a_websocket_stream_may_be_cut_anywhere(void)
-{
-    cut_a_websocket_stream(0);
-}
-
-static void a_websocket_stream_may_take_a_turn_for_each_frame(void)
-{
-    cut_a_websocket_stream(CONN_BUDGET);
-}
-
-/* What one read brings of frames may be more than a turn's budget as well. */
-static void frames_beyond_the_budget_take_turns(void)
-{
-    struct buf frames = {0};
-    struct guest *guest;
-    uint32_t state = 9;
-    int held = 0;
-    size_t count = 0;
-
-    open_house();
-    guest = receive_client();
-    spent_before = CONN_BUDGET / 4 * 3; /* by others */
-    for (; frames.length < CONN_SCRATCH - 100; count++)
-        append_frame(&frames, 0x81, next_random(&state) % 2 ? STR("ping") : STR("id"));
-    CHECK(far_send(&guest->far, str_of(&frames)));
-    while (turn()) {
-        CHECK(session_wants_input(&guest->session) != guest->session.over_budget);
-        far_receive(&guest->far);
-        held += guest->session.over_budget;
-    }
-    state = 9;
-    for (size_t i = 0; i < count && test_good; i++) {
-        char id[HUB_ID_LENGTH + 1];
-
-        CHECK(next_random(&state) % 2 ? got_text(&guest->far, "pong")
-                                      : got_id_frame(&guest->far, id) && !strcmp(id, guest->id));
-    }
-    CHECK(got_nothing(&guest->far) && held >= 2 && !guest->session.conn.input);
-    CHECK(guest->session.state == SESSION_OPEN && !is_receiving(&guest->session));
-    buf_free(&frames);
-    close_house();
+    tear_down();
 }
 
 /* --- frames ---------------------------------------------------------------------------------- */
@@ -1650,12 +1298,9 @@ static void the_texts_ping_and_id_are_answered(void)
         {{{0x01, "p"}, {0x80, "ing"}}, "t"},
         {{{0x01, ""}, {0x00, "pi"}, {0x00, ""}, {0x00, "ng"}, {0x80, ""}}, "t"},
         {{{0x01, "pi"}, {0x89, "x"}, {0x80, "ng"}}, "ct"},
-        {{{0x02, "pi"}, {0x80, "ng"}}, ""},
         {{{0x81, "pin"}}, ""},
         {{{0x81, "pingp"}}, ""},
-        {{{0x81, "pingping"}}, ""},
         {{{0x81, "Ping"}}, ""},
-        {{{0x81, "xping"}}, ""},
         {{{0x81, ""}}, ""},
         {{{0x81, "pin"}, {0x81, "g"}}, ""},
         {{{0x82, "pi"}, {0x81, "ng"}}, ""},
@@ -1663,107 +1308,38 @@ static void the_texts_ping_and_id_are_answered(void)
         {{{0x81, "pinx"}, {0x82, "ping"}, {0x81, "ping"}}, "t"},
         {{{0x89, "x"}, {0x8a, "x"}, {0x81, "ping"}, {0x89, "x"}}, "ctc"},
         {{{0x81, "id"}}, "i"},
-        {{{0x82, "id"}}, ""},
         {{{0x01, "i"}, {0x80, "d"}}, "i"},
         {{{0x01, ""}, {0x00, "i"}, {0x89, "x"}, {0x00, ""}, {0x00, "d"}, {0x80, ""}}, "ci"},
-        {{{0x02, "i"}, {0x80, "d"}}, ""},
         {{{0x81, "i"}}, ""},
         {{{0x81, "idx"}}, ""},
-        {{{0x81, "idid"}}, ""},
-        {{{0x81, "iid"}}, ""},
-        {{{0x81, "ID"}}, ""},
-        {{{0x81, "xid"}}, ""},
-        {{{0x81, "pid"}}, ""},
-        {{{0x81, "ing"}}, ""},
-        {{{0x81, "pingid"}}, ""},
-        {{{0x81, "idping"}}, ""},
         {{{0x81, "i"}, {0x81, "d"}}, ""},
         {{{0x81, "id"}, {0x81, "ping"}, {0x81, "id"}, {0x81, "id"}}, "itii"},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < 2 * COUNT(rows); i++) {
-        struct guest *guest = receive_client();
+        struct peer *peer = connect_client();
         struct buf bytes = {0};
         const char *expected = rows[i / 2].answers;
-        char id[HUB_ID_LENGTH + 1];
+        char id[HUB_ID_TEXT + 1];
 
         for (const struct text_frame *frame = rows[i / 2].frames; frame->payload; frame++)
             append_frame(&bytes, frame->first, str_from(frame->payload));
-        send_pieces(guest, str_of(&bytes), i % 2);
+        send_pieces(peer, str_of(&bytes), i % 2);
         for (; *expected; expected++)
-            CHECK(*expected == 't'   ? got_text(&guest->far, "pong")
-                  : *expected == 'c' ? got_frame(&guest->far, 10, STR("x"))
-                                     : got_id_frame(&guest->far, id) && !strcmp(id, guest->id));
-        if (!CHECK(got_nothing(&guest->far) && !guest->session.conn.input))
+            CHECK(*expected == 't'   ? got_text(&peer->far, "pong")
+                  : *expected == 'c' ? got_frame(&peer->far, 10, STR("x"))
+                                     : got_id_frame(&peer->far, id) && !strcmp(id, peer->id));
+        if (!CHECK(got_nothing(&peer->far) && !peer->session.conn.input))
             printf("  that was row %zu\n", i / 2);
         buf_free(&bytes);
-        clear_house();
+        end_peers();
     }
-    close_house();
-}
-
-/* The end of a text is that of its message, not a byte in it. */
-static void a_nul_ends_no_text(void)
-{
-    static const struct str texts[] = {STR_INIT("ping\0"), STR_INIT("ping\0id"),
-                                       STR_INIT("\0"),     STR_INIT("id\0"),
-                                       STR_INIT("\0id"),   STR_INIT("p\0ing")};
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    for (size_t i = 0; i < COUNT(texts); i++)
-        send_frame(guest, 0x81, texts[i]);
-    CHECK(got_nothing(&guest->far));
-    send_frame(guest, 0x81, STR("ping"));
-    CHECK(got_text(&guest->far, "pong"));
-    close_house();
-}
-
-static void messages_are_taken_up_to_the_limit(void)
-{
-    static const struct {
-        size_t lengths[3]; /* of its frames; 0 ends them */
-        bool good;
-    } rows[] = {
-        {{8192}, true},
-        {{8193}, false},
-        {{1, 1, 8190}, true},
-        {{1, 1, 8191}, false},
-    };
-    static char text[65536];
-
-    open_house();
-    memset(text, 'x', sizeof text);
-    for (size_t i = 0; i < 4 * COUNT(rows); i++) {
-        struct guest *guest = receive_client();
-        const size_t *lengths = rows[i / 4].lengths;
-        struct buf bytes = {0};
-
-        for (size_t frame = 0; frame < 3 && lengths[frame]; frame++) {
-            bool last = frame == 2 || !lengths[frame + 1];
-
-            append_frame(&bytes,
-                         (last ? 0x80u : 0) | (frame       ? 0
-                                               : i % 4 < 2 ? 1u
-                                                           : 2u),
-                         (struct str){text, lengths[frame]});
-        }
-        append_frame(&bytes, 0x81, STR("ping"));
-        send_pieces(guest, str_of(&bytes), i % 2 ? 1000 : 0);
-        if (rows[i / 4].good)
-            CHECK(got_text(&guest->far, "pong") && got_nothing(&guest->far));
-        else
-            CHECK(got_close(&guest->far, 1009, "message too long") && ends_politely(guest));
-        buf_free(&bytes);
-        clear_house();
-    }
-    close_house();
+    tear_down();
 }
 
 /* A breach ends the client at once: a close frame with the code, and nothing is read any more. */
-static void breaches_of_the_protocol_are_closed(void)
+static void protocol_errors_close(void)
 {
     static const struct {
         struct str bytes;
@@ -1774,23 +1350,24 @@ static void breaches_of_the_protocol_are_closed(void)
         {STR_INIT("\x01\x80\0\0\0\0\x81\x80"), 1002, "a new message before the last one's end"},
         {STR_INIT("\x88\x82\0\0\0\0\x03\xed"), 1002, "a close code that may not be sent"},
         {STR_INIT("\x81\x81\0\0\0\0\xc3"), 1007, "a text message that is not UTF-8"},
+        {STR_INIT("\x82\xfe\x20\x01\0\0\0\0"), 1009, "message too long"},
     };
-    struct guest *guest, *witness;
+    struct peer *peer, *witness;
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < 2 * COUNT(rows); i++) {
-        witness = receive_client();
-        guest = receive_client();
-        befriend(guest, witness);
-        send_pieces(guest, rows[i / 2].bytes, i % 2);
-        CHECK(!guest->session.conn.client && saw_leave(witness, guest));
-        send_frame(guest, 0x81, STR("ping"));
-        CHECK(got_close(&guest->far, rows[i / 2].code, rows[i / 2].reason));
-        CHECK(deadline_of(guest) == 5000 && ends_politely(guest));
-        clear_house();
+        witness = connect_client();
+        peer = connect_client();
+        join_group(peer, witness);
+        send_pieces(peer, rows[i / 2].bytes, i % 2);
+        CHECK(!peer->session.conn.client && saw_leave(witness, peer));
+        send_frame(peer, 0x81, STR("ping"));
+        CHECK(got_close(&peer->far, rows[i / 2].code, rows[i / 2].reason));
+        CHECK(timer_of(peer) == 5000 && ends_politely(peer));
+        end_peers();
     }
     CHECK(node_logged("code=1007 reason=\"a text message that is not UTF-8\""));
-    close_house();
+    tear_down();
 }
 
 /* --- the end of a client --------------------------------------------------------------------- */
@@ -1806,26 +1383,26 @@ static void the_client_may_close(void)
         {STR_INIT("\x0b\xb8"), STR_INIT("\x0b\xb8")},
         {STR_INIT("\x13\x87\xc3\xa9"), STR_INIT("\x13\x87")},
     };
-    struct guest *guest, *witness;
+    struct peer *peer, *witness;
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        witness = receive_client();
-        guest = receive_client();
-        befriend(guest, witness);
-        send_frame(guest, 0x88, rows[i].sent);
-        CHECK(saw_leave(witness, guest) && node.hub.channels.clients.count == 1);
-        CHECK(got_frame(&guest->far, 8, rows[i].answered) && ends_politely(guest));
-        clear_house();
+        witness = connect_client();
+        peer = connect_client();
+        join_group(peer, witness);
+        send_frame(peer, 0x88, rows[i].sent);
+        CHECK(saw_leave(witness, peer) && node.hub.channels.clients.count == 1);
+        CHECK(got_frame(&peer->far, 8, rows[i].answered) && ends_politely(peer));
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-static void close_by_command(const struct guest *guest)
+static void close_by_command(const struct peer *peer)
 {
     struct command command = {.kind = COMMAND_CLOSE_CLIENT,
                               .system = STR("shop"),
-                              .client = quoted(str_from(guest->id)),
+                              .client = quoted(str_from(peer->id)),
                               .close_code = 4000,
                               .reason = STR("enough")};
     struct result outcome = {0};
@@ -1838,591 +1415,430 @@ static void close_by_command(const struct guest *guest)
 /* The server closes: what the client still sends is not acted on; its close frame ends it. */
 static void the_server_may_close(void)
 {
-    struct guest *guest, *witness;
+    struct peer *peer, *witness;
 
-    open_house();
-    witness = receive_client();
-    guest = receive_client();
-    befriend(guest, witness);
-    close_by_command(guest);
-    CHECK(got_close(&guest->far, 4000, "enough") && got_nothing(&guest->far));
-    CHECK(saw_leave(witness, guest) && guest->session.state == SESSION_CLOSING);
-    send_frame(guest, 0x81, STR("ping"));
-    send_frame(guest, 0x89, STR("x"));
-    CHECK(got_nothing(&guest->far) && !guest->far.ended);
-    CHECK(guest->session.state == SESSION_CLOSING && deadline_of(guest) == 5000);
-    send_frame(guest, 0x88, STR("\x0f\xa0"));
-    CHECK(ends_politely(guest));
-    close_house();
+    set_up();
+    witness = connect_client();
+    peer = connect_client();
+    join_group(peer, witness);
+    close_by_command(peer);
+    CHECK(got_close(&peer->far, 4000, "enough") && got_nothing(&peer->far));
+    CHECK(saw_leave(witness, peer) && peer->session.state == SESSION_CLOSING);
+    send_frame(peer, 0x81, STR("ping"));
+    send_frame(peer, 0x89, STR("x"));
+    CHECK(got_nothing(&peer->far) && !peer->far.ended);
+    CHECK(peer->session.state == SESSION_CLOSING && timer_of(peer) == 5000);
+    send_frame(peer, 0x88, STR("\x0f\xa0"));
+    CHECK(ends_politely(peer));
+    peer = connect_client(); /* a breach ends the wait as well */
+    close_by_command(peer);
+    CHECK(got_close(&peer->far, 4000, "enough"));
+    send_text(peer, "\x81\x01x");
+    CHECK(ends_politely(peer));
+    tear_down();
 }
 
-static void a_client_that_never_closes_is_ended(void)
+static void a_lost_client_leaves_its_group(void)
 {
-    struct guest *guest;
+    struct peer *peer, *witness;
 
-    open_house();
-    guest = receive_client();
-    close_by_command(guest);
-    CHECK(got_close(&guest->far, 4000, "enough"));
-    pass(4999);
-    CHECK(guest->session.state == SESSION_CLOSING && !guest->far.ended);
-    pass(1);
-    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
-    close_house();
-}
-
-/* A breach while our close frame is on its way ends the wait for theirs. */
-static void a_breach_while_closing_ends_it(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    close_by_command(guest);
-    CHECK(got_close(&guest->far, 4000, "enough"));
-    say_to(guest, "\x81\x01x");
-    CHECK(ends_politely(guest));
-    close_house();
-}
-
-static void a_connection_that_ends_is_told_at_once(void)
-{
-    struct guest *guest, *witness;
-
-    open_house();
-    witness = receive_client();
+    set_up();
+    witness = connect_client();
     for (int half = 0; half < 2; half++) {
-        guest_count = 1;
-        guest = receive_client();
-        befriend(guest, witness);
-        send_pieces(guest, STR("\x81\xfe"), 0); /* in the middle of a frame */
-        shutdown(guest->far.fd, half ? SHUT_WR : SHUT_RDWR);
+        peer_count = 1;
+        peer = connect_client();
+        join_group(peer, witness);
+        send_pieces(peer, STR("\x81\xfe"), 0); /* in the middle of a frame */
+        shutdown(peer->far.fd, half ? SHUT_WR : SHUT_RDWR);
         run();
-        CHECK(guest->session.state == SESSION_DEAD && !guest->session.conn.client);
-        CHECK(saw_leave(witness, guest));
-        conn_close(&guest->session.conn);
-        far_close(&guest->far);
+        CHECK(peer->session.state == SESSION_DEAD && !peer->session.conn.client);
+        CHECK(saw_leave(witness, peer));
+        conn_close(&peer->session.conn);
+        far_close(&peer->far);
     }
-    guest_count = 1;
-    close_house();
+    peer_count = 1;
+    tear_down();
 }
 
-static void have_little_room(struct guest *guest)
+static void shrink_buffer(struct peer *peer)
 {
     int little = 4096;
 
-    CHECK(setsockopt(guest->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
+    CHECK(setsockopt(peer->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &little, sizeof little) == 0);
 }
 
-/* Who asks for more answers than it reads is slow. */
-static void a_client_that_does_not_read_its_answers_is_slow(void)
+/* A client that causes more frames than it reads is slow. */
+static void a_client_that_reads_no_pongs_is_slow(void)
 {
     static const char *const texts[] = {"ping", "id"};
 
-    open_house();
+    set_up();
     node.config.send_queue = 1000;
     for (size_t i = 0; i < COUNT(texts); i++) {
-        struct guest *guest = receive_client();
+        struct peer *peer = connect_client();
         struct far_frame frame = {0};
         int sent = 0, answers = 0;
 
-        have_little_room(guest);
-        for (; sent < 20000 && guest->session.state == SESSION_OPEN; sent++)
-            send_frame(guest, 0x81, str_from(texts[i]));
-        CHECK(sent < 20000 && !guest->session.conn.client && node.hub.channels.clients.count == 0);
+        shrink_buffer(peer);
+        for (; sent < 20000 && peer->session.state == SESSION_OPEN; sent++)
+            send_frame(peer, 0x81, str_from(texts[i]));
+        CHECK(sent < 20000 && !peer->session.conn.client && node.hub.channels.clients.count == 0);
         do
             run();
-        while (far_next(&guest->far, &frame) && frame.opcode != 8 && ++answers);
+        while (far_next(&peer->far, &frame) && frame.opcode != 8 && ++answers);
         CHECK(answers > 0 && answers < sent && same(frame.payload, STR("\x03\xf5slow")));
-        CHECK(guest->session.state == SESSION_CLOSING && node_logged("reads slower"));
-        clear_house();
+        CHECK(peer->session.state == SESSION_CLOSING && node_logged("reads slower"));
+        end_peers();
     }
-    close_house();
-}
-
-/* Of pings whose pongs wait only the newest is answered: they never make a client slow. */
-static void pongs_do_not_pile_up(void)
-{
-    struct far_frame frame = {0};
-    struct guest *guest;
-    int sent = 0, last = -1, pongs = 0;
-
-    open_house();
-    node.config.send_queue = 1000;
-    guest = receive_client();
-    have_little_room(guest);
-    for (; sent < 5000; sent++) {
-        send_frame(guest, 0x89, str_from(say("%d", sent)));
-        CHECK(guest->session.conn.queued <= 2 * (2 + 4));
-    }
-    CHECK(guest->session.conn.want_write && guest->session.state == SESSION_OPEN);
-    do {
-        run();
-        while (far_next(&guest->far, &frame)) {
-            uint64_t number = 0;
-
-            CHECK(frame.opcode == 10 && str_number(frame.payload, 5000, &number));
-            CHECK((int)number > last);
-            last = (int)number;
-            pongs++;
-        }
-    } while (guest->session.conn.first);
-    CHECK(last == sent - 1 && pongs < sent);
-    close_house();
+    tear_down();
 }
 
 /* --- deadlines ------------------------------------------------------------------------------- */
 
-/* Who does not ask, is closed; who does not finish asking, is told. */
-static void requests_have_deadlines(void)
+/* Scripts of what happens to a peer and what must be true of it then, a word each: +N lets N ms
+ * pass, ~N passes them and pings early, =N is when its timer is due, sayN sends one of the texts;
+ * begin, end, empty, half, h0 to h2 and pong send frames or parts. All other words name a state or
+ * what has come. */
+static const struct {
+    const char *script;
+    const char *texts[3]; /* of an HTTP peer; none: a client */
+} scripts[] = {
+    /* a head, a body and a pause have a time of their own each; single bytes win none */
+    {"=10000 +9999 new +1 dead", {""}},
+    {"+3000 say0 +3000 say1 +3000 say1 =10000 +999 quiet +1 late-head =15000 say1 +5000 dead",
+     {"GET /", "x"}},
+    {"+4000 say0 =10000 +5000 say1 =84000 +60000 say2 =84000 +14999 quiet +1 late-body lingers",
+     {"POST /api/login HTTP/1.1\r\n", "Host: h\r\nContent-Length: 100\r\n\r\n{", "x"}},
+    {"+5000 say0 404 =80000 +70000 say1 =85000 say2 404 +74999 idle +1 dead",
+     {GET_NOTHING, "G", &GET_NOTHING[1]}},
+    /* a client is pinged after 25 s and ended 10 s later, unless a byte comes */
+    {"=25000 +24999 quiet +1 ping +0 quiet =35000 +9999 open +1 no-pong =40000 +5000 dead", {0}},
+    {"+25000 ping empty =50000 +25000 ping pong =75000 +25000 ping pong =100000", {0}},
+    /* a message has a time of its own, whatever is pinged, and is named as the reason */
+    {"+10000 begin +24000 pong +24000 pong +24000 pong =85000 end =107000", {0}},
+    {"begin +24000 quiet pong +24000 ping pong +24000 pong +2999 ping open +1 late-message", {0}},
+    {"half +24000 half +24000 half +24000 half +24000 half open", {0}},
+    {"+25000 ping h0 =50000 +25000 ping h1 =75000 +25000 ping h2 =100000 +24999 open +1 late-message",
+     {0}},
+    {"begin +75000 late-message", {0}},
+    {"+25000 ping begin +25000 ping pong +25000 ping pong ~20000 ping =100000 +5000 late-message",
+     {0}},
+    /* early pings, from a quarter of the interval on, neither delay the end nor hasten it */
+    {"~6249 quiet ~1 ping ~0 quiet =31250", {0}},
+    {"~7000 ping =32000 +25000 ping =35000 +3000 no-pong", {0}},
+    {"+25000 ping ~7000 ping =35000 +2999 open +1 no-pong", {0}},
+    {"~60000 ping =70000 +9999 open +1 no-pong", {0}},
+    /* after a standstill of the process a client is asked once more, unless it was asked before */
+    {"+80000 ping =90000 +9999 open +1 no-pong", {0}},
+    {"+1000 pong +79000 ping =90000 +9999 pong =105000 +1 open", {0}},
+    {"+25000 ping pong +60000 ping =95000 +10000 no-pong", {0}},
+    {"+25000 ping =35000 +100000 no-pong", {0}},
+};
+
+static bool is_in_state(struct peer *peer, const char *word)
 {
-    struct guest *guest;
+    static const char *const names[] = {[SESSION_HTTP_NEW] = "new",
+                                        [SESSION_HTTP_IDLE] = "idle",
+                                        [SESSION_OPEN] = "open",
+                                        [SESSION_LINGER] = "lingers",
+                                        [SESSION_DEAD] = "dead"};
+    const char *name = names[peer->session.state];
 
-    open_house();
-    guest = receive_guest();
-    CHECK(deadline_of(guest) == 10000);
-    pass(9999);
-    CHECK(guest->session.state == SESSION_HTTP_NEW);
-    pass(1);
-    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
-    clear_house();
+    return name && strcmp(name, word) == 0;
+}
 
-    context.now = START;
-    guest = receive_guest();
-    pass(3000);
-    say_to(guest, "GET /");
-    for (int i = 0; i < 6; i++) { /* a byte now and then wins no time */
-        pass(1000);
-        say_to(guest, "x");
+/* Checks what a word says. */
+static bool is_true(struct peer *peer, const char *word)
+{
+    static const struct {
+        const char *word;
+        unsigned code;
+        const char *text;
+    } ends[] = {{"late-head", 408, "the request's head did not come within head_timeout"},
+                {"late-body", 408, "the body did not come within idle_timeout"},
+                {"late-message", 1008, "the message did not come in time"},
+                {"no-pong", 1001, "no pong"}};
+
+    if (word[0] == '=')
+        return timer_of(peer) == atol(word + 1);
+    if (strcmp(word, "quiet") == 0)
+        return got_nothing(&peer->far) && !peer->far.ended;
+    if (strcmp(word, "404") == 0)
+        return got_all(peer, not_found());
+    if (strcmp(word, "ping") == 0)
+        return got_frame(&peer->far, 9, STR("wspush")) && got_nothing(&peer->far);
+    if (is_in_state(peer, word))
+        return true;
+    for (size_t i = 0; i < COUNT(ends); i++)
+        if (strcmp(word, ends[i].word) == 0)
+            return ends[i].code == 408
+                       ? got_all(peer, rejection("408 Request Timeout", "Connection: close\r\n",
+                                                 ends[i].text))
+                       : was_ended(peer, ends[i].code, ends[i].text);
+    return false;
+}
+
+/* Does or checks one word; false if it is not true. */
+static bool play_word(struct peer *peer, const char *word, const char *const texts[])
+{
+    static const struct {
+        const char *word, *text;
+        unsigned first;
+    } frames[] = {
+        {"begin", "begun", 0x01}, {"end", "ended", 0x80}, {"empty", "", 0x82}, {"pong", "", 0x8a}};
+
+    for (size_t i = 0; i < COUNT(frames); i++)
+        if (strcmp(word, frames[i].word) == 0) {
+            send_frame(peer, frames[i].first, str_from(frames[i].text));
+            return true;
+        }
+    if (word[0] == '+')
+        pass(atol(word + 1));
+    if (word[0] == '~') {
+        context.now += atol(word + 1);
+        session_ping_early(&context, &peer->session);
+        run();
     }
-    CHECK(deadline_of(guest) == 10000);
-    pass(999);
-    CHECK(got_nothing(&guest->far) && !guest->far.ended);
-    pass(1);
-    CHECK(got_bytes(guest, refusal("408 Request Timeout", "Connection: close\r\n",
-                                   "the request's head did not come within head_timeout")));
-    CHECK(deadline_of(guest) == 15000);
-    say_to(guest, "dropped");
-    CHECK(sees_end(guest));
-    pass(5000);
-    CHECK(guest->session.state == SESSION_DEAD && guest->session.conn.broken);
-    close_house();
+    if (strncmp(word, "say", 3) == 0)
+        send_text(peer, texts[word[3] - '0']);
+    if (strcmp(word, "half") == 0) /* the end of a message, unless it is the first, and a new one */
+        send_text(peer, peer->session.input.reader.message ? "m\x81\x82mmmmm" : "\x81\x82mmmmm");
+    if (word[0] == 'h' && word[1] < 'a') /* the header of a frame of four bytes, byte by byte */
+        send_pieces(peer, (struct str){&"\x82\x84\0"[word[1] - '0'], 1}, 0);
+    return strchr("+~sh", word[0]) || is_true(peer, word);
 }
 
-static void bodies_have_a_deadline_of_their_own(void)
+static void timers_follow_their_scripts(void)
 {
-    struct guest *guest;
+    set_up();
+    for (size_t i = 0; i < COUNT(scripts); i++) {
+        struct peer *peer;
+        struct str rest = str_from(scripts[i].script), word;
 
-    open_house();
-    guest = receive_guest();
-    pass(4000);
-    say_to(guest, "POST /api/login HTTP/1.1\r\n");
-    CHECK(deadline_of(guest) == 10000);
-    pass(5000);
-    say_to(guest, "Host: h\r\nContent-Length: 100\r\n\r\n{");
-    CHECK(deadline_of(guest) == 9000 + 75000);
-    pass(60000);
-    say_to(guest, "x");
-    CHECK(deadline_of(guest) == 9000 + 75000);
-    pass(14999);
-    CHECK(got_nothing(&guest->far));
-    pass(1);
-    CHECK(got_bytes(guest, refusal("408 Request Timeout", "Connection: close\r\n",
-                                   "the body did not come within idle_timeout")));
-    CHECK(ends_politely(guest));
-    close_house();
-}
+        context.now = START;
+        peer = scripts[i].texts[0] ? connect_peer() : connect_client();
+        while ((word = str_entry(&rest)).length) {
+            const char *text = say("%.*s", (int)word.length, word.at);
 
-static void an_idle_connection_is_closed(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_guest();
-    for (int i = 1; i <= 3; i++) {
-        pass(5000);
-        say_to(guest, GET_NOTHING);
-        CHECK(got_all(guest, not_found()));
-        CHECK(deadline_of(guest) == i * 5000 + 75000);
+            if (!CHECK(play_word(peer, text, scripts[i].texts)))
+                printf("  that was %s in: %s\n", text, scripts[i].script);
+        }
+        end_peers();
     }
-    pass(70000);
-    say_to(guest, "G"); /* the next request has its own time */
-    CHECK(deadline_of(guest) == 85000 + 10000);
-    say_to(guest, &GET_NOTHING[1]);
-    CHECK(got_all(guest, not_found()));
-    pass(74999);
-    CHECK(guest->session.state == SESSION_HTTP_IDLE);
-    pass(1);
-    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
-    close_house();
+    tear_down();
 }
 
-/* Pinged after 25 s; without a sign of life ended after 35, and the others are told at once. */
-static void silent_clients_are_pinged_and_ended(void)
-{
-    struct guest *guest, *witness;
-
-    open_house();
-    witness = receive_client();
-    guest = receive_client();
-    befriend(guest, witness);
-    CHECK(deadline_of(guest) == 25000);
-    pass(24999);
-    CHECK(got_nothing(&guest->far) && got_nothing(&witness->far));
-    pass(1);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
-    CHECK(got_frame(&witness->far, 9, STR("wspush")));
-    CHECK(deadline_of(guest) == 35000);
-    send_frame(witness, 0x8a, STR(""));
-    pass(9999);
-    CHECK(guest->session.state == SESSION_OPEN);
-    pass(1);
-    CHECK(was_ended(guest, 1001, "no pong") && deadline_of(guest) == 40000);
-    CHECK(saw_leave(witness, guest) && witness->session.state == SESSION_OPEN);
-    CHECK(deadline_of(witness) == 50000);
-    pass(5000); /* no close frame comes from it, either */
-    CHECK(guest->session.state == SESSION_DEAD && sees_end(guest));
-    close_house();
-}
-
-/* Any byte is a sign of life; one that begins a frame also begins the wait for its end. */
-static void any_byte_is_a_sign_of_life(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    for (int i = 1; i <= 4; i++) {
-        pass(25000);
-        CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
-        pass(0); /* it is pinged once */
-        CHECK(got_nothing(&guest->far) && deadline_of(guest) == i * 25000 + 10000);
-        if (i == 1)
-            send_frame(guest, 0x82, STR(""));
-        else /* the header of a frame of four bytes, byte by byte */
-            send_pieces(guest, (struct str){&"\x82\x84\0"[i - 2], 1}, 0);
-        CHECK(deadline_of(guest) == (i + 1) * 25000);
-    }
-    CHECK(guest->session.conn.input->length == 3);
-    pass(24999);
-    CHECK(deadline_of(guest) == 50000 + 75000 && guest->session.state == SESSION_OPEN);
-    send_pieces(guest, STR("\0"), 0);
-    pass(1); /* 75 seconds for one frame are enough */
-    CHECK(was_ended(guest, 1008, "the message did not come in time"));
-    close_house();
-}
-
-static void unfinished_messages_have_a_deadline(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    pass(10000);
-    send_frame(guest, 0x01, STR("begun"));
-    CHECK(!guest->session.conn.input);
-    for (int i = 0; i < 8; i++) {
-        pass(9000);
-        send_frame(guest, 0x8a, STR(""));
-    }
-    CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 85000);
-    send_frame(guest, 0x80, STR("ended"));
-    CHECK(deadline_of(guest) == 82000 + 25000);
-    send_frame(guest, 0x01, STR("begun"));
-    pass(30000);
-    send_frame(guest, 0x8a, STR(""));
-    pass(30000);
-    send_frame(guest, 0x8a, STR(""));
-    pass(14999);
-    CHECK(guest->session.state == SESSION_OPEN);
-    far_forget(&guest->far);
-    pass(1);
-    CHECK(was_ended(guest, 1008, "the message did not come in time"));
-    close_house();
-}
-
-/* Each piece ends one message and begins another: that is no unfinished message. */
-static void messages_cut_anywhere_are_in_time(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    send_pieces(guest, STR("\x81\x82\0\0\0\0h"), 0);
-    for (int i = 0; i < 12; i++) {
-        pass(9000);
-        send_pieces(guest, STR("i\x81\x82\0\0\0\0h"), 0);
-    }
-    CHECK(guest->session.state == SESSION_OPEN);
-    close_house();
-}
-
-/* Answers that fill the socket's buffer: so many requests in one write. */
+/* Requests in one write whose responses fill the socket's buffer. */
 #define MANY_REQUESTS 2000
 
-static void ask_for_much(struct guest *guest)
+static void ask_for_much(struct peer *peer)
 {
     struct buf requests = {0};
     int small = 4096;
 
-    setsockopt(guest->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    setsockopt(peer->session.conn.fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
     for (int i = 0; i < MANY_REQUESTS; i++)
         buf_append(&requests, STR(GET_NOTHING));
-    send_pieces(guest, str_of(&requests), 0);
+    send_pieces(peer, str_of(&requests), 0);
     buf_free(&requests);
-    CHECK(guest->session.conn.queued > 0);
+    CHECK(peer->session.conn.queued > 0 && peer->session.conn.queued <= 256 * 1024 + 1000);
+    CHECK(peer->session.conn.input && !session_wants_input(&peer->session));
 }
 
 /* Reads on until the end, so many milliseconds after each piece; returns how much has come. */
-static size_t read_slowly(struct guest *guest, int64_t milliseconds)
+static size_t read_slowly(struct peer *peer, int64_t milliseconds)
 {
     size_t all = 0, length = 1;
 
     while (length > 0) {
-        length = far_receive(&guest->far).length;
-        guest->far.taken = length;
+        length = far_receive(&peer->far).length;
+        peer->far.taken = length;
         all += length;
         pass(milliseconds);
     }
     return all;
 }
 
-static void answers_are_written_to_who_reads_slowly(void)
+static void slow_readers_get_all_responses(void)
 {
-    const char *one = answer("404 Not Found", "", NOT_FOUND);
+    const char *one = response("404 Not Found", "", NOT_FOUND);
     size_t length = strlen(one);
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_guest();
-    ask_for_much(guest);
-    CHECK(read_slowly(guest, 60000) == MANY_REQUESTS * length);
-    clear_house();
+    set_up();
+    peer = connect_peer();
+    ask_for_much(peer);
+    CHECK(read_slowly(peer, 60000) == MANY_REQUESTS * length);
+    end_peers();
 
     context.now = START;
-    guest = receive_guest();
-    ask_for_much(guest);
-    shutdown(guest->far.fd, SHUT_WR);
+    peer = connect_peer();
+    ask_for_much(peer);
+    shutdown(peer->far.fd, SHUT_WR);
     run();
-    CHECK(read_slowly(guest, 4000) == MANY_REQUESTS * length);
-    CHECK(guest->far.ended && guest->session.state == SESSION_DEAD);
-    close_house();
-}
-
-static void stopping_takes_no_new_client(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_guest();
-    context.stopping = true;
-    say_to(guest, upgrade("?systemId=shop", WEBSOCKET VERSION KEY));
-    CHECK(got_bytes(guest, "HTTP/1.1 503 Service Unavailable\r\n"));
-    CHECK(guest->session.state == SESSION_LINGER);
-    close_house();
-}
-
-static void pings_may_come_early(void)
-{
-    struct guest *guest, *visitor;
-
-    open_house();
-    guest = receive_client();
-    visitor = receive_guest();
-    context.now += 6249;
-    session_ping_early(&context, &guest->session);
-    run();
-    CHECK(got_nothing(&guest->far));
-    context.now += 1;
-    session_ping_early(&context, &guest->session);
-    session_ping_early(&context, &guest->session);
-    session_ping_early(&context, &visitor->session);
-    run();
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
-    CHECK(got_nothing(&visitor->far) && deadline_of(guest) == 6250 + 25000);
-    close_house();
+    CHECK(read_slowly(peer, 4000) == MANY_REQUESTS * length);
+    CHECK(peer->far.ended && peer->session.state == SESSION_DEAD);
+    tear_down();
 }
 
 static void expiring_says_whether_it_pinged(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_client();
-    CHECK(!session_expire(&context, &guest->session));
+    set_up();
+    peer = connect_client();
+    CHECK(!session_expire(&context, &peer->session));
     context.now += 25000;
-    CHECK(session_expire(&context, &guest->session));
-    CHECK(!session_expire(&context, &guest->session));
+    CHECK(session_expire(&context, &peer->session));
+    CHECK(!session_expire(&context, &peer->session));
     context.now += 10000;
-    CHECK(!session_expire(&context, &guest->session) && !guest->session.conn.client);
-    settle(guest);
+    CHECK(!session_expire(&context, &peer->session) && !peer->session.conn.client);
+    update(peer);
     run();
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && was_ended(guest, 1001, "no pong"));
-    CHECK(!session_expire(&context, &guest->session));
+    CHECK(got_frame(&peer->far, 9, STR("wspush")) && was_ended(peer, 1001, "no pong"));
+    CHECK(!session_expire(&context, &peer->session));
     context.now += 5000;
-    CHECK(!session_expire(&context, &guest->session));
-    CHECK(guest->session.state == SESSION_DEAD);
-    CHECK(session_timer(&context, &guest->session) == INT64_MAX);
-    CHECK(!session_expire(&context, &guest->session));
-    close_house();
+    CHECK(!session_expire(&context, &peer->session));
+    CHECK(peer->session.state == SESSION_DEAD);
+    CHECK(session_timer(&context, &peer->session) == INT64_MAX);
+    CHECK(!session_expire(&context, &peer->session));
+    tear_down();
 }
 
 /* --- max_buffered ---------------------------------------------------------------------------- */
 
-static void shed(struct guest *guest)
+static void shed(struct peer *peer)
 {
-    session_shed(&context, &guest->session);
-    settle(guest);
+    session_shed(&context, &peer->session);
+    update(peer);
     run();
 }
 
-/* Who keeps most is told why it is ended, as far as it can be. */
-static void who_keeps_most_is_ended(void)
+/* Shedding sends the reason where a response or a close frame can still be sent. */
+static void shedding_tells_why(void)
 {
     static const char *const parts[] = {"POST /api/login HTTP/1.1\r\nHost: h\r\nX: ",
                                         "POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: "
                                         "100\r\n\r\n{"};
-    struct guest *guest, *witness;
+    struct peer *peer, *witness;
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(parts); i++) {
-        guest = receive_guest();
-        say_to(guest, parts[i]);
-        CHECK(guest->session.conn.input);
-        session_shed(&context, &guest->session);
-        CHECK(!guest->session.conn.input); /* at once: who looks for the next to end counts it */
-        settle(guest);
+        peer = connect_peer();
+        send_text(peer, parts[i]);
+        CHECK(peer->session.conn.input);
+        session_shed(&context, &peer->session);
+        CHECK(!peer->session.conn.input); /* at once: the search for the next to end counts it */
+        update(peer);
         run();
-        CHECK(got_bytes(guest,
-                        answer("503 Service Unavailable", "Retry-After: 5\r\nConnection: close\r\n",
-                               "{\"code\":-1007,\"msg\":\"all connections together keep more "
-                               "than max_buffered\",\"data\":[]}")));
-        CHECK(!guest->session.conn.input && node.shared.buffered == 0 && ends_politely(guest));
-        clear_house();
+        CHECK(got_bytes(
+            peer, response("503 Service Unavailable", "Retry-After: 5\r\nConnection: close\r\n",
+                           "{\"code\":-1007,\"msg\":\"all connections together keep more "
+                           "than max_buffered\",\"data\":[]}")));
+        CHECK(!peer->session.conn.input && node.shared.buffered == 0 && ends_politely(peer));
+        end_peers();
     }
-    guest = receive_guest(); /* between two requests there is nothing to tell */
-    shed(guest);
-    CHECK(sees_end(guest) && guest->session.state == SESSION_DEAD);
-    clear_house();
-    guest = receive_guest(); /* nor is there where answers wait: they would have to go first */
-    have_little_room(guest);
+    peer = connect_peer(); /* between two requests there is nothing to tell */
+    shed(peer);
+    CHECK(sees_end(peer) && peer->session.state == SESSION_DEAD);
+    end_peers();
+    peer = connect_peer(); /* nor where responses wait: they would have to go first */
+    shrink_buffer(peer);
     for (int i = 0; i < 100; i++)
-        say_to(guest, GET_NOTHING);
-    say_to(guest, "GET /");
-    CHECK(is_receiving(&guest->session) && guest->session.conn.queued && node.shared.buffered > 0);
-    shed(guest);
-    CHECK(guest->session.state == SESSION_DEAD);
-    clear_house();
-    witness = receive_client();
-    guest = receive_client();
-    befriend(guest, witness);
-    send_pieces(guest, STR("\x81\xfe\xff"), 0);
-    CHECK(guest->session.conn.input);
-    shed(guest);
-    CHECK(was_ended(guest, 1013, "slow") && saw_leave(witness, guest));
-    close_house();
+        send_text(peer, GET_NOTHING);
+    send_text(peer, "GET /");
+    CHECK(is_receiving(&peer->session) && peer->session.conn.queued && node.shared.buffered > 0);
+    shed(peer);
+    CHECK(peer->session.state == SESSION_DEAD);
+    end_peers();
+    witness = connect_client();
+    peer = connect_client();
+    join_group(peer, witness);
+    send_pieces(peer, STR("\x81\xfe\xff"), 0);
+    CHECK(peer->session.conn.input);
+    shed(peer);
+    CHECK(was_ended(peer, 1013, "slow") && saw_leave(witness, peer));
+    tear_down();
     CHECK(node.shared.buffered == 0);
 }
 
 /* --- stopping -------------------------------------------------------------------------------- */
 
-static void stop(struct guest *guest)
+static void stop(struct peer *peer)
 {
     context.stopping = true;
-    session_stop(&context, &guest->session);
-    settle(guest);
+    session_stop(&context, &peer->session);
+    update(peer);
     run();
 }
 
 static void stopping_ends_a_client(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_client();
-    stop(guest);
-    CHECK(got_close(&guest->far, 1001, "going away") && got_nothing(&guest->far));
-    CHECK(guest->session.state == SESSION_CLOSING && node.hub.channels.clients.count == 0);
-    stop(guest); /* once is enough */
-    CHECK(got_nothing(&guest->far));
-    send_frame(guest, 0x88, STR("\x03\xe9"));
-    CHECK(ends_politely(guest));
-    close_house();
+    set_up();
+    peer = connect_client();
+    stop(peer);
+    CHECK(got_close(&peer->far, 1001, "going away") && got_nothing(&peer->far));
+    CHECK(peer->session.state == SESSION_CLOSING && node.hub.channels.clients.count == 0);
+    stop(peer); /* once is enough */
+    CHECK(got_nothing(&peer->far));
+    send_frame(peer, 0x88, STR("\x03\xe9"));
+    CHECK(ends_politely(peer));
+    tear_down();
 }
 
-static void stopping_closes_what_is_idle(void)
+static void stopping_closes_idle_connections(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
+    set_up();
     for (int asked = 0; asked < 2; asked++) {
         context.stopping = false;
-        guest = receive_guest();
+        peer = connect_peer();
         if (asked)
-            say_to(guest, GET_NOTHING);
-        far_forget(&guest->far);
-        stop(guest);
-        CHECK(ends_politely(guest));
-        clear_house();
+            send_text(peer, GET_NOTHING);
+        far_forget(&peer->far);
+        stop(peer);
+        CHECK(ends_politely(peer));
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-/* A request that has begun is answered, and its answer is the last. */
-static void stopping_waits_for_answers(void)
+/* A request that has begun is answered, and its response is the last. */
+static void stopping_waits_for_responses(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_guest();
-    say_to(guest, "GET /nothing HTTP/1.1\r\n");
-    stop(guest);
-    CHECK(guest->session.state == SESSION_HTTP_HEAD && !guest->far.ended);
-    say_to(guest, "Host: h\r\n\r\n" GET_NOTHING);
-    CHECK(got_all(guest, answer("404 Not Found", "Connection: close\r\n", NOT_FOUND)));
-    CHECK(ends_politely(guest));
-    clear_house();
+    set_up();
+    peer = connect_peer();
+    send_text(peer, "GET /nothing HTTP/1.1\r\n");
+    stop(peer);
+    CHECK(peer->session.state == SESSION_HTTP_HEAD && !peer->far.ended);
+    send_text(peer, "Host: h\r\n\r\n" GET_NOTHING);
+    CHECK(got_all(peer, response("404 Not Found", "Connection: close\r\n", NOT_FOUND)));
+    CHECK(ends_politely(peer));
+    end_peers();
 
     context.stopping = false;
-    guest = receive_guest();
+    peer = connect_peer();
     worker_is_slow = true;
-    say_to(guest, post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"));
-    stop(guest);
-    CHECK(guest->session.state == SESSION_WAIT && !guest->far.ended);
+    send_text(peer, post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"));
+    stop(peer);
+    CHECK(peer->session.state == SESSION_WAIT && !peer->far.ended);
     worker_is_slow = false;
     run();
-    CHECK(got_all(guest,
-                  answer("200 OK", "Connection: close\r\n",
-                         "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")));
-    CHECK(ends_politely(guest));
-    close_house();
+    CHECK(got_all(peer,
+                  response("200 OK", "Connection: close\r\n",
+                           "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}")));
+    CHECK(ends_politely(peer));
+    tear_down();
 }
 
 /* --- between connections --------------------------------------------------------------------- */
 
-/* What is posted over one connection arrives at another. */
-static void a_post_is_pushed(void)
-{
-    struct guest *guest, *client;
-
-    open_house();
-    client = receive_client();
-    guest = receive_guest();
-    say_to(guest, post("/api/bind_to_group", "",
-                       say("{\"clientId\":\"%s\",\"groupName\":\"g\"}", client->id)));
-    CHECK(got_all(guest, answer("200 OK", "", SUCCESS)));
-    far_forget(&client->far);
-    say_to(guest, post("/api/send_to_group", "",
-                       "{\"groupName\":\"g\",\"code\":1,\"msg\":\"m\",\"data\": 1e400 }"));
-    CHECK(got_all(guest, answer("200 OK", "", SUCCESS)));
-    CHECK(got_text(&client->far, "{\"code\":1,\"msg\":\"m\",\"data\":1e400}"));
-    say_to(guest, post("/api/close_client", "", say("{\"clientId\":\"%s\"}", client->id)));
-    CHECK(got_all(guest, answer("200 OK", "", SUCCESS)));
-    CHECK(got_close(&client->far, 1000, "") && client->session.state == SESSION_CLOSING);
-    close_house();
-}
-
-static void tickets_name_slot_and_generation(void)
+static void request_ids_hold_index_and_generation(void)
 {
     struct session session = {.index = 5, .generation = 0xfedcba98};
 
@@ -2431,230 +1847,57 @@ static void tickets_name_slot_and_generation(void)
 
 /* --- pings and silence ----------------------------------------------------------------------- */
 
-/* When the whole process has stood still, a client that had no chance to answer is asked first. */
-static void after_a_standstill_the_ping_goes_first(void)
-{
-    static const int64_t heard[] = {0, 1000, 20000, 24999};
-
-    open_house();
-    for (size_t i = 0; i < COUNT(heard); i++) {
-        for (int answers = 0; answers < 2; answers++) {
-            struct guest *guest;
-
-            context.now = START;
-            guest = receive_client();
-            pass(heard[i]);
-            if (heard[i])
-                send_frame(guest, 0x8a, STR(""));
-            context.now = START + 80000;
-            CHECK(session_expire(&context, &guest->session));
-            settle(guest);
-            run();
-            CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
-            CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 90000);
-            pass(9999);
-            CHECK(guest->session.state == SESSION_OPEN && got_nothing(&guest->far));
-            if (answers) {
-                send_frame(guest, 0x8a, STR(""));
-                CHECK(deadline_of(guest) == 105000);
-            }
-            pass(1);
-            CHECK(answers ? guest->session.state == SESSION_OPEN
-                          : was_ended(guest, 1001, "no pong"));
-            clear_house();
-        }
-    }
-    close_house();
-}
-
-/* So it is when earlier pings have been answered. */
-static void an_answered_ping_does_not_count_after_a_standstill(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")));
-    send_frame(guest, 0x8a, STR(""));
-    pass(60000);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
-    CHECK(guest->session.state == SESSION_OPEN && deadline_of(guest) == 95000);
-    pass(10000);
-    CHECK(was_ended(guest, 1001, "no pong"));
-    close_house();
-}
-
-/* A ping that is unanswered when the process stands still was asking enough. */
-static void an_unanswered_ping_is_not_repeated_after_a_standstill(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
-    pass(100000);
-    CHECK(was_ended(guest, 1001, "no pong"));
-    close_house();
-}
-
-/* Further pings do not put off the end, neither when they are due before it nor early ones. */
-static void pings_do_not_put_off_the_end(void)
-{
-    struct guest *guest;
-    int pings = 0;
-
-    open_house();
-    node.config.ping = 5000;
-    guest = receive_client();
-    for (int second = 1; second <= 14; second++) {
-        pass(1000);
-        CHECK(guest->session.state == SESSION_OPEN);
-        while (far_receive(&guest->far).length) {
-            CHECK(got_frame(&guest->far, 9, STR("wspush")));
-            pings++;
-        }
-    }
-    CHECK(pings == 2 && deadline_of(guest) == 15000);
-    pass(1000);
-    CHECK(was_ended(guest, 1001, "no pong"));
-    clear_house();
-
-    config_defaults(&node.config);
-    context.now = START;
-    guest = receive_client();
-    pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
-    context.now += 7000;
-    session_ping_early(&context, &guest->session);
-    run();
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
-    pass(2999);
-    CHECK(guest->session.state == SESSION_OPEN);
-    pass(1);
-    CHECK(was_ended(guest, 1001, "no pong"));
-    close_house();
-}
-
-/* Who is pinged early has no less time: silence is counted from when it was heard last. */
-static void an_early_ping_takes_no_time_away(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    context.now += 7000;
-    session_ping_early(&context, &guest->session);
-    run();
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 7000 + 25000);
-    pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 35000);
-    pass(3000);
-    CHECK(was_ended(guest, 1001, "no pong"));
-    clear_house();
-    /* nor after a standstill */
-    context.now = START;
-    guest = receive_client();
-    context.now += 60000;
-    session_ping_early(&context, &guest->session);
-    run();
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && deadline_of(guest) == 70000);
-    pass(9999);
-    CHECK(guest->session.state == SESSION_OPEN);
-    pass(1);
-    CHECK(was_ended(guest, 1001, "no pong"));
-    close_house();
-}
-
-/* An unfinished message has its own deadline, which no ping is to delay. */
-static void a_standstill_does_not_prolong_a_message(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    send_frame(guest, 0x01, STR("begun"));
-    pass(75000);
-    CHECK(was_ended(guest, 1008, "the message did not come in time"));
-    close_house();
-}
-
-/* What ends it is said, also when a ping is unanswered by then. */
-static void a_late_message_is_no_missing_pong(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_client();
-    pass(25000);
-    send_frame(guest, 0x01, STR("begun"));
-    for (int i = 0; i < 2; i++) {
-        pass(25000);
-        send_frame(guest, 0x8a, STR("wspush"));
-    }
-    context.now += 20000;
-    session_ping_early(&context, &guest->session);
-    run();
-    for (int i = 0; i < 4; i++)
-        CHECK(got_frame(&guest->far, 9, STR("wspush")));
-    CHECK(deadline_of(guest) == 100000);
-    pass(5000);
-    CHECK(was_ended(guest, 1008, "the message did not come in time"));
-    close_house();
-}
-
 #define NO_OBJECT "the body is not valid JSON: a JSON object is expected, at byte 1"
 
 /* What the kernel has of a client or of a request counts, however late this process looks. */
-static void what_has_come_by_then_is_in_time(void)
+static void received_bytes_count_before_a_timeout(void)
 {
     static char body[150000];
-    struct guest *guest;
+    struct peer *peer;
     struct buf bytes = {0};
 
-    open_house();
-    guest = receive_client(); /* a pong */
+    set_up();
+    peer = connect_client(); /* a pong */
     pass(25000);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")));
+    CHECK(got_frame(&peer->far, 9, STR("wspush")));
     append_frame(&bytes, 0x8a, STR("wspush"));
-    CHECK(far_send(&guest->far, str_of(&bytes)));
+    CHECK(far_send(&peer->far, str_of(&bytes)));
     pass(1000000);
-    CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.client);
-    CHECK(got_frame(&guest->far, 9, STR("wspush")) && got_nothing(&guest->far));
-    CHECK(deadline_of(guest) == 1025000 + 25000);
-    clear_house();
+    CHECK(peer->session.state == SESSION_OPEN && peer->session.conn.client);
+    CHECK(got_frame(&peer->far, 9, STR("wspush")) && got_nothing(&peer->far));
+    CHECK(timer_of(peer) == 1025000 + 25000);
+    end_peers();
     buf_free(&bytes);
 
-    guest = receive_client(); /* the end of a message */
-    send_frame(guest, 0x01, STR("pi"));
+    peer = connect_client(); /* the end of a message */
+    send_frame(peer, 0x01, STR("pi"));
     append_frame(&bytes, 0x80, STR("ng"));
-    CHECK(far_send(&guest->far, str_of(&bytes)));
+    CHECK(far_send(&peer->far, str_of(&bytes)));
     pass(80000);
-    CHECK(got_text(&guest->far, "pong") && got_frame(&guest->far, 9, STR("wspush")));
-    CHECK(got_nothing(&guest->far) && guest->session.conn.client);
-    clear_house();
+    CHECK(got_text(&peer->far, "pong") && got_frame(&peer->far, 9, STR("wspush")));
+    CHECK(got_nothing(&peer->far) && peer->session.conn.client);
+    end_peers();
     buf_free(&bytes);
 
     for (int whole = 0; whole < 2; whole++) { /* the rest of a body, which takes several reads */
         memset(body, 'x', sizeof body);
-        guest = receive_guest();
-        say_to(guest, say("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\nx",
-                          sizeof body + 1));
-        CHECK(guest->session.state == SESSION_HTTP_BODY);
-        CHECK(far_send(&guest->far, (struct str){body, sizeof body - !whole}));
+        peer = connect_peer();
+        send_text(peer, say("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\nx",
+                            sizeof body + 1));
+        CHECK(peer->session.state == SESSION_HTTP_BODY);
+        CHECK(far_send(&peer->far, (struct str){body, sizeof body - !whole}));
         pass(80000);
-        CHECK(got_all(guest, whole ? refusal("400 Bad Request", "", NO_OBJECT)
-                                   : refusal("408 Request Timeout", "Connection: close\r\n",
-                                             "the body did not come within idle_timeout")));
-        CHECK(whole ? guest->session.state == SESSION_HTTP_IDLE : ends_politely(guest));
-        clear_house();
+        CHECK(got_all(peer, whole ? rejection("400 Bad Request", "", NO_OBJECT)
+                                  : rejection("408 Request Timeout", "Connection: close\r\n",
+                                              "the body did not come within idle_timeout")));
+        CHECK(whole ? peer->session.state == SESSION_HTTP_IDLE : ends_politely(peer));
+        end_peers();
     }
-    guest = receive_guest(); /* the first request of a connection */
-    CHECK(far_send(&guest->far, STR(GET_NOTHING)));
+    peer = connect_peer(); /* the first request of a connection */
+    CHECK(far_send(&peer->far, STR(GET_NOTHING)));
     pass(80000);
-    CHECK(got_all(guest, not_found()) && guest->session.state == SESSION_HTTP_IDLE);
-    close_house();
+    CHECK(got_all(peer, not_found()) && peer->session.state == SESSION_HTTP_IDLE);
+    tear_down();
 }
 
 /* --- admission ------------------------------------------------------------------------------- */
@@ -2664,54 +1907,55 @@ static const enum cluster_admission admissions[] = {CLUSTER_ADMITTED, CLUSTER_UN
 
 /* A session that has been upgraded, and whose client has not been let in: on a node that is alone
  * nobody waits for that, so the client is taken out again. */
-static struct guest *receive_waiting(void)
+static struct peer *connect_waiting(void)
 {
-    struct guest *guest = receive_client();
+    struct peer *peer = connect_client();
 
-    hub_end_client(&node.hub, guest->session.conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
+    hub_end_client(&node.hub, peer->session.conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
                    STR("test"));
     run();
-    CHECK(guest->session.state == SESSION_OPEN && !guest->session.conn.client);
-    CHECK(!guest->session.conn.close_queued && got_nothing(&guest->far) &&
+    CHECK(peer->session.state == SESSION_OPEN && !peer->session.conn.client);
+    CHECK(!peer->session.conn.close_queued && got_nothing(&peer->far) &&
           !node.hub.channels.clients.count);
-    return guest;
+    return peer;
 }
 
-static void admit(struct guest *guest, enum cluster_admission admission, const char *system)
+static void admit(struct peer *peer, enum cluster_admission admission, const char *system)
 {
-    session_admit(&context, &guest->session, admission, str_from(system), "Redis said so");
-    settle(guest);
+    session_admit(&context, &peer->session, admission, str_from(system), "Redis said so");
+    update(peer);
     run();
 }
 
-static void who_is_admitted_is_a_client(void)
+static void an_admitted_peer_is_a_client(void)
 {
-    struct guest *guest, *other;
+    struct peer *peer, *other;
 
-    open_house();
-    guest = receive_waiting();
-    /* what it says meanwhile is nothing to anybody, but a sign of life */
-    send_frame(guest, 0x81, STR("ping"));
-    send_frame(guest, 0x89, STR("are you there"));
-    send_frame(guest, 0x01, STR("pi"));
-    CHECK(got_nothing(&guest->far) && guest->session.state == SESSION_OPEN);
-    admit(guest, CLUSTER_ADMITTED, "shop");
-    CHECK(got_id_frame(&guest->far, guest->id) && got_nothing(&guest->far));
-    CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.client);
-    CHECK(hub_is_online(&node.hub, STR("shop"), quoted(str_from(guest->id))));
-    send_frame(guest, 0x80, STR("")); /* the end of the message that it had begun */
-    send_frame(guest, 0x81, STR("ping"));
-    send_frame(guest, 0x89, STR("x"));
-    CHECK(got_text(&guest->far, "pong") && got_frame(&guest->far, 10, STR("x")));
-    CHECK(got_nothing(&guest->far));
-    other = receive_client();
-    befriend(guest, other);
-    send_frame(guest, 0x88, STR("\x03\xe8"));
-    CHECK(saw_leave(other, guest) && got_close(&guest->far, 1000, ""));
-    close_house();
+    set_up();
+    peer = connect_waiting();
+    /* its frames meanwhile are ignored, but show that it is alive */
+    send_frame(peer, 0x81, STR("ping"));
+    send_frame(peer, 0x89, STR("are you there"));
+    send_frame(peer, 0x01, STR("pi"));
+    admit(peer, CLUSTER_ASKED, "shop"); /* a result follows: it goes on waiting */
+    CHECK(got_nothing(&peer->far) && peer->session.state == SESSION_OPEN);
+    admit(peer, CLUSTER_ADMITTED, "shop");
+    CHECK(got_id_frame(&peer->far, peer->id) && got_nothing(&peer->far));
+    CHECK(peer->session.state == SESSION_OPEN && peer->session.conn.client);
+    CHECK(hub_is_online(&node.hub, STR("shop"), quoted(str_from(peer->id))));
+    send_frame(peer, 0x80, STR("")); /* the end of the message that it had begun */
+    send_frame(peer, 0x81, STR("ping"));
+    send_frame(peer, 0x89, STR("x"));
+    CHECK(got_text(&peer->far, "pong") && got_frame(&peer->far, 10, STR("x")));
+    CHECK(got_nothing(&peer->far));
+    other = connect_client();
+    join_group(peer, other);
+    send_frame(peer, 0x88, STR("\x03\xe8"));
+    CHECK(saw_leave(other, peer) && got_close(&peer->far, 1000, ""));
+    tear_down();
 }
 
-static void who_is_not_admitted_is_told_and_closed(void)
+static void a_peer_not_admitted_is_closed(void)
 {
     static const struct {
         enum cluster_admission admission;
@@ -2728,123 +1972,92 @@ static void who_is_not_admitted_is_told_and_closed(void)
         {CLUSTER_UNREACHABLE, "shop", NULL, 1013, "try again later"},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_waiting();
+        struct peer *peer = connect_waiting();
         struct far_frame frame = {0};
 
-        admit(guest, rows[i].admission, rows[i].system);
+        admit(peer, rows[i].admission, rows[i].system);
         if (rows[i].text)
-            CHECK(got_text(&guest->far, rows[i].text));
+            CHECK(got_text(&peer->far, rows[i].text));
         else
-            CHECK(far_next(&guest->far, &frame) && frame.opcode == 1 &&
+            CHECK(far_next(&peer->far, &frame) && frame.opcode == 1 &&
                   contains(frame.payload, "{\"code\":-1007,\"msg\":\"") &&
                   contains(frame.payload, "\",\"data\":[]}"));
-        CHECK(got_close(&guest->far, rows[i].code, rows[i].reason) && got_nothing(&guest->far));
-        CHECK(guest->session.state == SESSION_CLOSING && !guest->session.conn.client);
-        CHECK(node.hub.channels.clients.count == 0 && deadline_of(guest) == 5000);
+        CHECK(got_close(&peer->far, rows[i].code, rows[i].reason) && got_nothing(&peer->far));
+        CHECK(peer->session.state == SESSION_CLOSING && !peer->session.conn.client);
+        CHECK(node.hub.channels.clients.count == 0 && timer_of(peer) == 5000);
         for (size_t k = 0; k < COUNT(admissions); k++)
-            admit(guest, admissions[k], "shop"); /* it has been told */
-        CHECK(got_nothing(&guest->far) && node.hub.channels.clients.count == 0);
-        send_frame(guest, 0x88, STR("\x03\xf0"));
-        if (!CHECK(ends_politely(guest)))
+            admit(peer, admissions[k], "shop"); /* it has been rejected already */
+        CHECK(got_nothing(&peer->far) && node.hub.channels.clients.count == 0);
+        send_frame(peer, 0x88, STR("\x03\xf0"));
+        if (!CHECK(ends_politely(peer)))
             printf("  that was row %zu\n", i);
-        clear_house();
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-static void who_is_asked_about_goes_on_waiting(void)
-{
-    struct guest *guest;
-
-    open_house();
-    guest = receive_waiting();
-    admit(guest, CLUSTER_ASKED, "shop");
-    CHECK(got_nothing(&guest->far) && guest->session.state == SESSION_OPEN);
-    CHECK(!guest->session.conn.client && !guest->session.conn.close_queued && !guest->far.ended);
-    admit(guest, CLUSTER_ADMITTED, "shop");
-    CHECK(got_id_frame(&guest->far, guest->id) && guest->session.conn.client);
-    close_house();
-}
-
-enum place {
-    AT_HTTP,
-    AT_PART_OF_HTTP,
-    AT_WAIT,
-    AT_OPEN,
-    AT_ENDING,
-    AT_CLOSING,
-    AT_DRAIN,
-    AT_DEAD,
-    PLACES
-};
+enum place { AT_HTTP, AT_WAIT, AT_OPEN, AT_ENDING, AT_CLOSING, AT_DEAD, PLACES };
 
 /* A session that waits for no admission, in one of the states there are. */
-static struct guest *receive_at(enum place place)
+static struct peer *connect_at(enum place place)
 {
-    struct guest *guest = place == AT_OPEN || place == AT_ENDING || place == AT_CLOSING
-                              ? receive_client()
-                              : receive_guest();
+    struct peer *peer = place == AT_OPEN || place == AT_ENDING || place == AT_CLOSING
+                            ? connect_client()
+                            : connect_peer();
 
-    if (place == AT_PART_OF_HTTP)
-        say_to(guest, "GET /noth");
     if (place == AT_WAIT) {
         worker_is_slow = true;
-        say_to(guest, post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"));
-        CHECK(guest->session.state == SESSION_WAIT);
+        send_text(peer, post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"));
+        CHECK(peer->session.state == SESSION_WAIT);
     }
     if (place == AT_ENDING) {
-        hub_end_client(&node.hub, guest->session.conn.client, HUB_END_CLOSED, 1000, STR("end"));
-        CHECK(guest->session.state == SESSION_OPEN && guest->session.conn.close_queued);
+        hub_end_client(&node.hub, peer->session.conn.client, HUB_END_CLOSED, 1000, STR("end"));
+        CHECK(peer->session.state == SESSION_OPEN && peer->session.conn.close_queued);
     }
     if (place == AT_CLOSING) {
-        hub_end_client(&node.hub, guest->session.conn.client, HUB_END_CLOSED, 1000, STR("end"));
+        hub_end_client(&node.hub, peer->session.conn.client, HUB_END_CLOSED, 1000, STR("end"));
         run();
-        CHECK(got_close(&guest->far, 1000, "end") && guest->session.state == SESSION_CLOSING);
-    }
-    if (place == AT_DRAIN) {
-        say_to(guest, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-        CHECK(guest->session.state == SESSION_LINGER);
-        far_forget(&guest->far);
+        CHECK(got_close(&peer->far, 1000, "end") && peer->session.state == SESSION_CLOSING);
     }
     if (place == AT_DEAD) {
-        shutdown(guest->far.fd, SHUT_WR);
+        shutdown(peer->far.fd, SHUT_WR);
         run();
-        CHECK(guest->session.state == SESSION_DEAD);
+        CHECK(peer->session.state == SESSION_DEAD);
     }
-    return guest;
+    return peer;
 }
 
-/* The answer to what a session has asked may come when it asks no more: nothing is said. */
-static void an_admission_that_comes_too_late_is_nothing(void)
+/* The response to what a session has asked may come when it asks no more: nothing is said. */
+static void a_late_admission_is_ignored(void)
 {
-    open_house();
+    set_up();
     for (int place = AT_HTTP; place < PLACES; place++)
         for (size_t i = 0; i < COUNT(admissions); i++) {
-            struct guest *guest = receive_at((enum place)place);
-            struct session before = guest->session;
+            struct peer *peer = connect_at((enum place)place);
+            struct session before = peer->session;
             size_t clients = node.hub.channels.clients.count;
 
-            session_admit(&context, &guest->session, admissions[i], STR("shop"), "");
-            CHECK(guest->session.state == before.state &&
+            session_admit(&context, &peer->session, admissions[i], STR("shop"), "");
+            CHECK(peer->session.state == before.state &&
                   node.hub.channels.clients.count == clients);
-            CHECK(guest->session.conn.client == before.conn.client);
-            CHECK(guest->session.conn.queued == before.conn.queued);
-            CHECK(guest->session.conn.close_queued == before.conn.close_queued);
-            CHECK(guest->session.conn.broken == before.conn.broken);
+            CHECK(peer->session.conn.client == before.conn.client);
+            CHECK(peer->session.conn.queued == before.conn.queued);
+            CHECK(peer->session.conn.close_queued == before.conn.close_queued);
+            CHECK(peer->session.conn.broken == before.conn.broken);
             run();
             if (place == AT_ENDING)
-                CHECK(got_close(&guest->far, 1000, "end"));
-            if (!CHECK(got_nothing(&guest->far)))
+                CHECK(got_close(&peer->far, 1000, "end"));
+            if (!CHECK(got_nothing(&peer->far)))
                 printf("  that was place %d, admission %zu\n", place, i);
-            clear_house();
+            end_peers();
         }
-    close_house();
+    tear_down();
 }
 
-/* Who waits may close, break the protocol or vanish like anybody else. */
-static void who_waits_may_go(void)
+/* A peer that waits may close, break the protocol or disconnect. */
+static void a_waiting_peer_may_close(void)
 {
     static const struct {
         const char *frame;
@@ -2857,72 +2070,72 @@ static void who_waits_may_go(void)
         {NULL, 0, SESSION_DEAD},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct guest *guest = receive_waiting();
+        struct peer *peer = connect_waiting();
 
         if (rows[i].frame)
-            send_pieces(guest, (struct str){rows[i].frame, rows[i].length}, 0);
+            send_pieces(peer, (struct str){rows[i].frame, rows[i].length}, 0);
         else
-            shutdown(guest->far.fd, SHUT_WR);
+            shutdown(peer->far.fd, SHUT_WR);
         run();
-        CHECK(guest->session.state == rows[i].state);
-        admit(guest, CLUSTER_ADMITTED, "shop");
-        CHECK(guest->session.state == rows[i].state && node.hub.channels.clients.count == 0);
-        clear_house();
+        CHECK(peer->session.state == rows[i].state);
+        admit(peer, CLUSTER_ADMITTED, "shop");
+        CHECK(peer->session.state == rows[i].state && node.hub.channels.clients.count == 0);
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-/* The server stops while somebody waits: nobody is let in any more, whatever the answer is. */
-static void stopping_lets_nobody_in(void)
+/* The server stops while a peer waits: it is not admitted, whatever the result. */
+static void stopping_admits_no_client(void)
 {
-    open_house();
+    set_up();
     for (size_t i = 0; i < COUNT(admissions); i++) {
-        struct guest *guest = receive_waiting();
+        struct peer *peer = connect_waiting();
 
-        stop(guest);
-        admit(guest, admissions[i], "shop");
+        stop(peer);
+        admit(peer, admissions[i], "shop");
         if (!CHECK(node.hub.channels.clients.count == 0) ||
-            !CHECK(admissions[i] == CLUSTER_ASKED || guest->session.state != SESSION_OPEN))
+            !CHECK(admissions[i] == CLUSTER_ASKED || peer->session.state != SESSION_OPEN))
             printf("  that was admission %zu\n", i);
         context.stopping = false;
-        clear_house();
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-/* Who has waited longer than a ping's interval is given up only once a ping, which it did get, is
- * unanswered. */
-static void who_has_waited_long_is_pinged_first(void)
+/* A client that waited longer than a ping's interval is closed only for a ping it has not answered.
+ */
+static void a_long_wait_for_admission_is_pinged_first(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_waiting();
+    set_up();
+    peer = connect_waiting();
     pass(25000);
-    admit(guest, CLUSTER_ADMITTED, "shop");
-    far_forget(&guest->far);
-    for (int i = 0; i < 60 && guest->session.state == SESSION_OPEN; i++) {
+    admit(peer, CLUSTER_ADMITTED, "shop");
+    far_forget(&peer->far);
+    for (int i = 0; i < 60 && peer->session.state == SESSION_OPEN; i++) {
         struct far_frame frame = {0};
 
         pass(1000);
-        if (far_next(&guest->far, &frame) && frame.opcode == 9)
+        if (far_next(&peer->far, &frame) && frame.opcode == 9)
             break;
-        if (!CHECK(guest->session.state == SESSION_OPEN))
+        if (!CHECK(peer->session.state == SESSION_OPEN))
             printf("  given up %d s after it was let in, and never pinged\n", i + 1);
     }
-    close_house();
+    tear_down();
 }
 
 /* --- the admin listener ---------------------------------------------------------------------- */
 
-static struct guest *receive_admin(void)
+static struct peer *connect_admin(void)
 {
-    struct guest *guest = receive_guest();
+    struct peer *peer = connect_peer();
 
-    guest->session.is_admin = true;
-    return guest;
+    peer->session.is_admin = true;
+    return peer;
 }
 
 static const char *plain(const char *status, const char *fields, const char *body)
@@ -2935,19 +2148,19 @@ static const char *plain(const char *status, const char *fields, const char *bod
 }
 
 /* It is HTTP like any other, also in many pieces, but no path of the API, no page and no client. */
-static void the_admin_listener_has_paths_of_its_own(void)
+static void the_admin_listener_has_its_own_paths(void)
 {
     static const char none[] = "there are /metrics, /healthz and /readyz\n";
     const char *ok = plain("200 OK", "", "ok\n");
     struct console console;
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
+    set_up();
     CHECK(console_open(&console));
     context.console = &console;
-    guest = receive_admin();
+    peer = connect_admin();
     for (size_t size = 0; size < 8; size += 7) {
-        send_pieces(guest,
+        send_pieces(peer,
                     STR("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
                         "GET /readyz?x HTTP/1.1\r\nHost: localhost\r\n\r\n"
                         "HEAD /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -2956,79 +2169,51 @@ static void the_admin_listener_has_paths_of_its_own(void)
                         "GET /ws?systemId=shop HTTP/1.1\r\nHost: [::1]:1\r\n" WEBSOCKET VERSION KEY
                         "\r\n"),
                     size);
-        CHECK(got_bytes(guest, ok) && got_bytes(guest, plain("200 OK", "", "ready\n")));
-        CHECK(got_bytes(guest, say("%.*s", (int)(strlen(ok) - 3), ok)));
-        CHECK(got_bytes(guest, plain("405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n",
-                                     "this listener takes GET\n")));
-        CHECK(got_bytes(guest, plain("404 Not Found", "", none)));
-        CHECK(got_all(guest, plain("404 Not Found", "", none)));
+        CHECK(got_bytes(peer, ok) && got_bytes(peer, plain("200 OK", "", "ready\n")));
+        CHECK(got_bytes(peer, say("%.*s", (int)(strlen(ok) - 3), ok)));
+        CHECK(got_bytes(peer, plain("405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n",
+                                    "this listener takes GET\n")));
+        CHECK(got_bytes(peer, plain("404 Not Found", "", none)));
+        CHECK(got_all(peer, plain("404 Not Found", "", none)));
     }
-    say_to(guest, post("/api/login", "", "{\"systemId\":\"shop\",\"password\":\"secret\"}"));
-    CHECK(got_all(guest, plain("403 Forbidden", "", "Host must be an address or localhost\n")));
-    say_to(guest,
-           "POST /api/login HTTP/1.1\r\nHost: 127.0.0.1:7801\r\nContent-Length: 2\r\n\r\n{}");
-    CHECK(got_all(guest, plain("405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n",
-                               "this listener takes GET\n")));
-    CHECK(guest->session.state == SESSION_HTTP_IDLE && node.hub.channels.clients.count == 0);
+    send_text(peer, post("/api/login", "", "{\"systemId\":\"shop\",\"password\":\"secret\"}"));
+    CHECK(got_all(peer, plain("403 Forbidden", "", "Host must be an address or localhost\n")));
+    send_text(peer,
+              "POST /api/login HTTP/1.1\r\nHost: 127.0.0.1:7801\r\nContent-Length: 2\r\n\r\n{}");
+    CHECK(got_all(peer, plain("405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n",
+                              "this listener takes GET\n")));
+    CHECK(peer->session.state == SESSION_HTTP_IDLE && node.hub.channels.clients.count == 0);
     for (size_t i = 0; i <= METRICS_HANDSHAKES; i++)
         CHECK(context.metrics.handshakes[i] == 0);
     for (unsigned route = 0; route < API_ROUTES; route++)
         CHECK(context.metrics.calls[route].microseconds == 0);
-    say_to(guest, "BAD\r\n\r\n");
-    CHECK(contains(far_receive(&guest->far), "HTTP/1.1 400 Bad Request"));
-    close_house();
+    send_text(peer, "BAD\r\n\r\n");
+    CHECK(contains(far_receive(&peer->far), "HTTP/1.1 400 Bad Request"));
+    tear_down();
     console_close(&console);
 }
 
-/* Many requests whose answers nobody reads: they wait, and so do the requests. */
-static void metrics_are_not_piled_up(void)
-{
-    struct guest *guest;
-    struct buf requests = {0};
-    size_t most = 0;
-
-    open_house();
-    guest = receive_admin();
-    for (int i = 0; i < 300; i++)
-        buf_append(&requests, STR("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-    CHECK(far_send(&guest->far, str_of(&requests)));
-    for (size_t length = 0, i = 0; i < 2000; i++) {
-        run();
-        most = guest->session.conn.queued > most ? guest->session.conn.queued : most;
-        far_forget(&guest->far);
-        length = far_receive(&guest->far).length;
-        if (!length && !guest->session.conn.queued)
-            break;
-    }
-    CHECK(most > 100000 && most < 400000);
-    CHECK(guest->session.state == SESSION_HTTP_IDLE && !guest->session.conn.queued);
-    say_to(guest, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    CHECK(got_all(guest, plain("200 OK", "", "ok\n")));
-    buf_free(&requests);
-    close_house();
-}
-
 /* A node that is about to stop says so, and serves as before: balancers need time to look
- * elsewhere. While it stops each answer is its connection's last. */
-static void an_admin_sees_the_node_stop(void)
+ * elsewhere. While it stops each response is its connection's last. */
+static void readyz_shows_draining(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
+    set_up();
     context.leaving = true;
-    receive_client();
-    guest = receive_guest();
-    say_to(guest, GET_NOTHING);
-    CHECK(got_all(guest, not_found()));
-    guest = receive_admin();
-    say_to(guest, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    CHECK(got_all(guest, plain("503 Service Unavailable", "", "not ready: draining\n")));
+    connect_client();
+    peer = connect_peer();
+    send_text(peer, GET_NOTHING);
+    CHECK(got_all(peer, not_found()));
+    peer = connect_admin();
+    send_text(peer, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    CHECK(got_all(peer, plain("503 Service Unavailable", "", "not ready: draining\n")));
     context.stopping = true;
-    say_to(guest, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    send_text(peer, "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     CHECK(got_bytes(
-        guest, plain("503 Service Unavailable", "Connection: close\r\n", "not ready: draining\n")));
-    CHECK(ends_politely(guest));
-    close_house();
+        peer, plain("503 Service Unavailable", "Connection: close\r\n", "not ready: draining\n")));
+    CHECK(ends_politely(peer));
+    tear_down();
 }
 
 /* --- what is counted, and logged ------------------------------------------------------------- */
@@ -3057,7 +2242,7 @@ static bool is_logged(const char *text)
     return same(str_from(logged()), str_from(text));
 }
 
-/* Every answer to a request for /ws is counted by its status, and no other answer is. */
+/* Every response to a request for /ws is counted by its status, and no other response is. */
 static void handshakes_are_counted(void)
 {
     static const struct {
@@ -3079,49 +2264,49 @@ static void handshakes_are_counted(void)
     };
     uint64_t expected[METRICS_HANDSHAKES + 1] = {0};
 
-    open_house();
+    set_up();
     strcpy(node.config.allowed_origins, "https://a.example");
     for (size_t i = 0; i < COUNT(rows) + 2; i++) { /* and one too many, and one too late */
-        struct guest *guest = receive_guest();
+        struct peer *peer = connect_peer();
         size_t place = i < COUNT(rows) ? rows[i].place : 5 + i - COUNT(rows);
 
-        guest->session.over_limit = place == 5;
+        peer->session.over_limit = place == 5;
         context.stopping = place == 6;
-        say_to(guest, i < COUNT(rows) ? rows[i].request : GET_SHOP);
+        send_text(peer, i < COUNT(rows) ? rows[i].request : GET_SHOP);
         if (place <= METRICS_HANDSHAKES)
             expected[place]++;
         if (!CHECK(memcmp(context.metrics.handshakes, expected, sizeof expected) == 0))
             printf("  that was row %zu\n", i);
-        CHECK(session_is_websocket(&guest->session) == (place == 0));
-        clear_house();
+        CHECK(session_is_websocket(&peer->session) == (place == 0));
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
 /* Messages count once, however many frames and pieces they have; control frames do not. */
 static void messages_from_clients_are_counted(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_client();
-    send_frame(guest, 0x81, STR("one"));
+    set_up();
+    peer = connect_client();
+    send_frame(peer, 0x81, STR("one"));
     CHECK(context.metrics.received_messages == 1);
-    send_frame(guest, 0x01, STR("tw"));
-    send_frame(guest, 0x89, STR("a ping between"));
+    send_frame(peer, 0x01, STR("tw"));
+    send_frame(peer, 0x89, STR("a ping between"));
     CHECK(context.metrics.received_messages == 1);
-    send_frame(guest, 0x80, STR("o"));
+    send_frame(peer, 0x80, STR("o"));
     CHECK(context.metrics.received_messages == 2);
-    send_pieces(guest, STR("\x82\x83\0\0\0\0abc"), 1);
+    send_pieces(peer, STR("\x82\x83\0\0\0\0abc"), 1);
     CHECK(context.metrics.received_messages == 3);
-    send_frame(guest, 0x81, STR("ping"));
+    send_frame(peer, 0x81, STR("ping"));
     CHECK(context.metrics.received_messages == 4);
-    send_frame(guest, 0x88, STR("\x03\xe8"));
+    send_frame(peer, 0x88, STR("\x03\xe8"));
     CHECK(context.metrics.received_messages == 4);
-    close_house();
+    tear_down();
 }
 
-/* Calls are counted and logged with their answers, late ones too, and nothing else is. */
+/* Calls are counted and logged with their responses, late ones too, and nothing else is. */
 static void calls_are_counted_and_logged(void)
 {
     static const char *const lines[] = {
@@ -3135,21 +2320,21 @@ static void calls_are_counted_and_logged(void)
         " remote=\"127.0.0.1\" system=\"a\"\n", " remote=\"127.0.0.1\"\n"};
     unsigned list = api_route(STR("/api/get_online_list")), login = api_route(STR("/api/login"));
     int64_t before = os_now_us();
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
+    set_up();
     node.log.level = LOG_DEBUG;
-    guest = receive_guest();
-    memcpy(guest->session.conn.address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
+    peer = connect_peer();
+    memcpy(peer->session.conn.address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
     logged();
     for (size_t i = 0; i < COUNT(lines); i++) {
         const char *got, *rest;
 
-        say_to(guest, i == 0   ? GET_NOTHING
-                      : i == 1 ? post("/api/get_online_list", "", "{\"groupName\":\"g\"}")
-                      : i == 2 ? post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}")
-                               : "GET /no%22 HTTP/1.1\r\nHost: h\r\n\r\n");
-        far_forget(&guest->far);
+        send_text(peer, i == 0   ? GET_NOTHING
+                        : i == 1 ? post("/api/get_online_list", "", "{\"groupName\":\"g\"}")
+                        : i == 2 ? post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}")
+                                 : "GET /no%22 HTTP/1.1\r\nHost: h\r\n\r\n");
+        far_forget(&peer->far);
         got = logged();
         rest = got + (strlen(got) < strlen(lines[i]) ? 0 : strlen(lines[i]));
         if (!CHECK(strncmp(got, lines[i], strlen(lines[i])) == 0) ||
@@ -3161,16 +2346,16 @@ static void calls_are_counted_and_logged(void)
     CHECK(context.metrics.calls[login].codes[6] == 1 && node.api.login_failures == 1);
     CHECK(context.metrics.calls[login].microseconds > 0 &&
           context.metrics.calls[login].microseconds <= (uint64_t)(os_now_us() - before));
-    say_to(guest, GET_SHOP);
+    send_text(peer, GET_SHOP);
     CHECK(is_logged(""));
     node.log.level = LOG_INFO;
-    guest = receive_guest();
-    say_to(guest, GET_NOTHING);
+    peer = connect_peer();
+    send_text(peer, GET_NOTHING);
     CHECK(is_logged("") && context.metrics.calls[API_ROUTES - 1].codes[1] == 3);
-    guest->session.over_limit = true; /* is answered before it is a call */
-    say_to(guest, GET_NOTHING);
+    peer->session.over_limit = true; /* its response comes before it is a call */
+    send_text(peer, GET_NOTHING);
     CHECK(context.metrics.calls[API_ROUTES - 1].codes[METRICS_CODES - 2] == 0);
-    close_house();
+    tear_down();
 }
 
 /* How a connection ends, and what is said of it at which level. */
@@ -3186,26 +2371,26 @@ enum ending {
     ADMIN_HANGS_UP
 };
 
-static void bring_about(struct guest *guest, enum ending ending)
+static void bring_about(struct peer *peer, enum ending ending)
 {
     switch (ending) {
     case CLOSE_FRAME:
-        send_frame(guest, 0x88, STR("\x03\xe8"));
+        send_frame(peer, 0x88, STR("\x03\xe8"));
         break;
     case TIME_OUT:
         pass(10000);
         break;
     case IDLE:
         pass(3000);
-        say_to(guest, "GET /ws HTTP/1.1\r\nHost: h\r\n\r\n"); /* which is no call */
+        send_text(peer, "GET /ws HTTP/1.1\r\nHost: h\r\n\r\n"); /* which is no call */
         pass(75000);
         break;
     case REFUSED:
-        say_to(guest, "GET\r\n\r\n");
+        send_text(peer, "GET\r\n\r\n");
         pass(5000);
         break;
     case NO_CLOSE:
-        close_by_command(guest);
+        close_by_command(peer);
         pass(5000);
         return;
     case NO_PONG:
@@ -3214,28 +2399,28 @@ static void bring_about(struct guest *guest, enum ending ending)
         pass(5000);
         return;
     case BREAK_OFF:
-        say_to(guest, "GET /part");
+        send_text(peer, "GET /part");
         break;
     case ADMIN_HANGS_UP:
-        guest->session.is_admin = true;
+        peer->session.is_admin = true;
         break;
     case HANG_UP:
         break;
     }
-    shutdown(guest->far.fd, SHUT_RDWR);
+    shutdown(peer->far.fd, SHUT_RDWR);
     run();
 }
 
-/* A text with the guest's id in the place of "ID". */
-static const char *with_id(const char *text, const struct guest *guest)
+/* A text with the peer's id in the place of "ID". */
+static const char *with_id(const char *text, const struct peer *peer)
 {
     const char *at = strstr(text, "ID");
 
-    return at ? say("%.*s%s%s", (int)(at - text), text, guest->id, at + 2) : text;
+    return at ? say("%.*s%s%s", (int)(at - text), text, peer->id, at + 2) : text;
 }
 
-/* One line tells the end of a client, and one for who went in the middle of something, at info;
- * what is usual is told at debug. */
+/* One line at info for the end of a client, and for a connection that ends within a request; one at
+ * debug for what is usual. */
 static void ends_are_logged(void)
 {
     static const struct {
@@ -3275,43 +2460,43 @@ static void ends_are_logged(void)
          "debug connection closed remote=\"::\" reason=\"deadline passed\"\n"},
     };
 
-    open_house();
+    set_up();
     for (size_t i = 0; i < 2 * COUNT(rows); i++) {
-        struct guest *guest = rows[i / 2].client ? receive_client() : receive_guest();
+        struct peer *peer = rows[i / 2].client ? connect_client() : connect_peer();
         enum ending ending = rows[i / 2].ending;
         bool first = ending == CLOSE_FRAME || ending == NO_CLOSE || ending == NO_PONG;
         const char *debug = i % 2 ? rows[i / 2].debug : "", *info;
 
         node.log.level = i % 2 ? LOG_DEBUG : LOG_INFO;
         logged();
-        info = with_id(rows[i / 2].info, guest);
-        bring_about(guest, ending);
+        info = with_id(rows[i / 2].info, peer);
+        bring_about(peer, ending);
         /* a client that was closed has left before its connection ends; one that is lost, with it
          */
         CHECK(is_logged(say("%s%s", first ? info : debug, first ? debug : info)));
         context.now = START;
-        clear_house();
+        end_peers();
     }
-    close_house();
+    tear_down();
 }
 
-/* Who is not let in has a line for that. */
-static void who_is_turned_away_is_logged(void)
+/* A rejected client has a line. */
+static void an_unknown_system_is_logged(void)
 {
-    struct guest *guest;
+    struct peer *peer;
 
-    open_house();
-    guest = receive_guest();
+    set_up();
+    peer = connect_peer();
     logged();
-    say_to(guest, upgrade("?systemId=nobody", WEBSOCKET VERSION KEY));
+    send_text(peer, upgrade("?systemId=nobody", WEBSOCKET VERSION KEY));
     CHECK(is_logged("info client rejected remote=\"::\" code=1008 reason=\"systemId is not "
                     "registered\"\n"));
-    clear_house();
+    end_peers();
     CHECK(is_logged(""));
-    close_house();
+    tear_down();
 }
 
-/* There may be a million of them. */
+/* Sessions may be many: each byte counts. */
 static void a_session_is_small(void)
 {
 #ifdef __x86_64__
@@ -3320,103 +2505,61 @@ static void a_session_is_small(void)
     CHECK(sizeof(struct session) <= 152);
 }
 
+#define RUN(test) test_run(#test, test)
+
 int main(void)
 {
-    test_run("a_connection_serves_many_requests", a_connection_serves_many_requests);
-    test_run("the_version_says_whether_it_stays", the_version_says_whether_it_stays);
-    test_run("head_and_options_are_answered", head_and_options_are_answered);
-    test_run("the_console_is_a_page", the_console_is_a_page);
-    test_run("a_stream_is_answered_in_order_however_cut",
-             a_stream_is_answered_in_order_however_cut);
-    test_run("a_batch_beyond_the_budget_takes_turns", a_batch_beyond_the_budget_takes_turns);
-    test_run("what_follows_a_login_waits_for_it", what_follows_a_login_waits_for_it);
-    test_run("a_late_answer_keeps_its_manner", a_late_answer_keeps_its_manner);
-    test_run("a_body_is_called_for_once", a_body_is_called_for_once);
-    test_run("heads_are_judged_before_bodies", heads_are_judged_before_bodies);
-    test_run("refusals_at_limits_are_logged", refusals_at_limits_are_logged);
-    test_run("probes_are_answered", probes_are_answered);
-    test_run("clients_are_told_the_path", clients_are_told_the_path);
-    test_run("a_line_end_asks_for_nothing", a_line_end_asks_for_nothing);
-    test_run("idle_time_is_told", idle_time_is_told);
-    test_run("a_call_in_pieces_counts_once", a_call_in_pieces_counts_once);
-    test_run("what_is_refused_is_the_last", what_is_refused_is_the_last);
-    test_run("limits_are_inclusive", limits_are_inclusive);
-    test_run("a_long_body_is_taken", a_long_body_is_taken);
-    test_run("limits_change_in_the_middle", limits_change_in_the_middle);
-    test_run("an_idle_session_owns_no_input", an_idle_session_owns_no_input);
-    test_run("answers_that_wait_hold_back_requests", answers_that_wait_hold_back_requests);
-    test_run("nothing_is_read_while_writing_comes_first",
-             nothing_is_read_while_writing_comes_first);
-    test_run("a_half_closed_connection_is_answered", a_half_closed_connection_is_answered);
-    test_run("one_connection_too_many_is_refused", one_connection_too_many_is_refused);
-    test_run("systems_are_found_by_their_name", systems_are_found_by_their_name);
-    test_run("a_plus_is_a_space_where_nothing_else_is_known",
-             a_plus_is_a_space_where_nothing_else_is_known);
-    test_run("the_first_frame_does_not_come_with_the_answer",
-             the_first_frame_does_not_come_with_the_answer);
-    test_run("a_subprotocol_is_accepted", a_subprotocol_is_accepted);
-    test_run("unknown_systems_are_told_and_closed", unknown_systems_are_told_and_closed);
-    test_run("bad_upgrades_are_refused", bad_upgrades_are_refused);
-    test_run("origins_may_be_restricted", origins_may_be_restricted);
-    test_run("a_websocket_stream_may_be_cut_anywhere", a_websocket_stream_may_be_cut_anywhere);
-    test_run("a_websocket_stream_may_take_a_turn_for_each_frame",
-             a_websocket_stream_may_take_a_turn_for_each_frame);
-    test_run("frames_beyond_the_budget_take_turns", frames_beyond_the_budget_take_turns);
-    test_run("the_texts_ping_and_id_are_answered", the_texts_ping_and_id_are_answered);
-    test_run("a_nul_ends_no_text", a_nul_ends_no_text);
-    test_run("messages_are_taken_up_to_the_limit", messages_are_taken_up_to_the_limit);
-    test_run("breaches_of_the_protocol_are_closed", breaches_of_the_protocol_are_closed);
-    test_run("the_client_may_close", the_client_may_close);
-    test_run("the_server_may_close", the_server_may_close);
-    test_run("a_client_that_never_closes_is_ended", a_client_that_never_closes_is_ended);
-    test_run("a_breach_while_closing_ends_it", a_breach_while_closing_ends_it);
-    test_run("a_connection_that_ends_is_told_at_once", a_connection_that_ends_is_told_at_once);
-    test_run("a_client_that_does_not_read_its_answers_is_slow",
-             a_client_that_does_not_read_its_answers_is_slow);
-    test_run("pongs_do_not_pile_up", pongs_do_not_pile_up);
-    test_run("requests_have_deadlines", requests_have_deadlines);
-    test_run("bodies_have_a_deadline_of_their_own", bodies_have_a_deadline_of_their_own);
-    test_run("an_idle_connection_is_closed", an_idle_connection_is_closed);
-    test_run("silent_clients_are_pinged_and_ended", silent_clients_are_pinged_and_ended);
-    test_run("any_byte_is_a_sign_of_life", any_byte_is_a_sign_of_life);
-    test_run("unfinished_messages_have_a_deadline", unfinished_messages_have_a_deadline);
-    test_run("messages_cut_anywhere_are_in_time", messages_cut_anywhere_are_in_time);
-    test_run("answers_are_written_to_who_reads_slowly", answers_are_written_to_who_reads_slowly);
-    test_run("stopping_takes_no_new_client", stopping_takes_no_new_client);
-    test_run("pings_may_come_early", pings_may_come_early);
-    test_run("expiring_says_whether_it_pinged", expiring_says_whether_it_pinged);
-    test_run("who_keeps_most_is_ended", who_keeps_most_is_ended);
-    test_run("stopping_ends_a_client", stopping_ends_a_client);
-    test_run("stopping_closes_what_is_idle", stopping_closes_what_is_idle);
-    test_run("stopping_waits_for_answers", stopping_waits_for_answers);
-    test_run("a_post_is_pushed", a_post_is_pushed);
-    test_run("tickets_name_slot_and_generation", tickets_name_slot_and_generation);
-    test_run("after_a_standstill_the_ping_goes_first", after_a_standstill_the_ping_goes_first);
-    test_run("an_answered_ping_does_not_count_after_a_standstill",
-             an_answered_ping_does_not_count_after_a_standstill);
-    test_run("an_unanswered_ping_is_not_repeated_after_a_standstill",
-             an_unanswered_ping_is_not_repeated_after_a_standstill);
-    test_run("pings_do_not_put_off_the_end", pings_do_not_put_off_the_end);
-    test_run("an_early_ping_takes_no_time_away", an_early_ping_takes_no_time_away);
-    test_run("a_standstill_does_not_prolong_a_message", a_standstill_does_not_prolong_a_message);
-    test_run("a_late_message_is_no_missing_pong", a_late_message_is_no_missing_pong);
-    test_run("what_has_come_by_then_is_in_time", what_has_come_by_then_is_in_time);
-    test_run("who_is_admitted_is_a_client", who_is_admitted_is_a_client);
-    test_run("who_is_not_admitted_is_told_and_closed", who_is_not_admitted_is_told_and_closed);
-    test_run("who_is_asked_about_goes_on_waiting", who_is_asked_about_goes_on_waiting);
-    test_run("an_admission_that_comes_too_late_is_nothing",
-             an_admission_that_comes_too_late_is_nothing);
-    test_run("who_waits_may_go", who_waits_may_go);
-    test_run("stopping_lets_nobody_in", stopping_lets_nobody_in);
-    test_run("who_has_waited_long_is_pinged_first", who_has_waited_long_is_pinged_first);
-    test_run("the_admin_listener_has_paths_of_its_own", the_admin_listener_has_paths_of_its_own);
-    test_run("metrics_are_not_piled_up", metrics_are_not_piled_up);
-    test_run("an_admin_sees_the_node_stop", an_admin_sees_the_node_stop);
-    test_run("handshakes_are_counted", handshakes_are_counted);
-    test_run("messages_from_clients_are_counted", messages_from_clients_are_counted);
-    test_run("calls_are_counted_and_logged", calls_are_counted_and_logged);
-    test_run("ends_are_logged", ends_are_logged);
-    test_run("who_is_turned_away_is_logged", who_is_turned_away_is_logged);
-    test_run("a_session_is_small", a_session_is_small);
+    RUN(timers_follow_their_scripts);
+    RUN(a_websocket_stream_may_be_cut_anywhere);
+    RUN(version_and_connection_header_decide_keep_alive);
+    RUN(head_and_options_are_answered);
+    RUN(the_console_is_a_page);
+    RUN(pipelined_requests_are_answered_in_order);
+    RUN(requests_behind_a_login_wait);
+    RUN(continue_is_sent_once);
+    RUN(heads_are_checked_before_bodies);
+    RUN(rejections_at_limits_are_logged);
+    RUN(health_probes_are_answered);
+    RUN(upgrades_elsewhere_name_the_path);
+    RUN(a_line_end_begins_no_request);
+    RUN(keep_alive_timeout_is_sent);
+    RUN(a_call_in_pieces_counts_once);
+    RUN(a_rejection_closes_the_connection);
+    RUN(limits_change_in_the_middle);
+    RUN(nothing_is_read_while_tls_must_write);
+    RUN(a_half_closed_connection_is_answered);
+    RUN(system_names_are_decoded);
+    RUN(the_first_frame_follows_the_upgrade_response);
+    RUN(unknown_systems_are_closed);
+    RUN(bad_upgrades_are_rejected);
+    RUN(origins_may_be_restricted);
+    RUN(the_texts_ping_and_id_are_answered);
+    RUN(protocol_errors_close);
+    RUN(the_client_may_close);
+    RUN(the_server_may_close);
+    RUN(a_lost_client_leaves_its_group);
+    RUN(a_client_that_reads_no_pongs_is_slow);
+    RUN(slow_readers_get_all_responses);
+    RUN(expiring_says_whether_it_pinged);
+    RUN(shedding_tells_why);
+    RUN(stopping_ends_a_client);
+    RUN(stopping_closes_idle_connections);
+    RUN(stopping_waits_for_responses);
+    RUN(request_ids_hold_index_and_generation);
+    RUN(received_bytes_count_before_a_timeout);
+    RUN(an_admitted_peer_is_a_client);
+    RUN(a_peer_not_admitted_is_closed);
+    RUN(a_late_admission_is_ignored);
+    RUN(a_waiting_peer_may_close);
+    RUN(stopping_admits_no_client);
+    RUN(a_long_wait_for_admission_is_pinged_first);
+    RUN(the_admin_listener_has_its_own_paths);
+    RUN(readyz_shows_draining);
+    RUN(handshakes_are_counted);
+    RUN(messages_from_clients_are_counted);
+    RUN(calls_are_counted_and_logged);
+    RUN(ends_are_logged);
+    RUN(an_unknown_system_is_logged);
+    RUN(a_session_is_small);
     return test_finish();
 }
