@@ -33,8 +33,8 @@ Rules, and what is tolerated, with its reason:
             client's node may have been taken for dead. At the settled point who is there has 1001 last, and who has
             left 1002. Tolerated: nothing came of a stay that a fault may have hidden (came and went unseen); a node
             killed within LEAVE_KILL of a leave may have removed the record without telling; one killed within
-            JOIN_KILL of a join may have written the record without telling; one that stops while Redis stays away for
-            DRAIN_GRACE may not learn that it removed a record; so may the node that
+            JOIN_KILL of a join may have written the record without telling; one that stops while Redis or RabbitMQ
+            stays away for DRAIN_GRACE may not learn that it removed a record, or not publish that; so may the node that
             tells of a dead one, if it is killed as well; with Redis's data a dead node's records are lost; a killed
             RabbitMQ takes notices along as it takes sends.
   lists     At the settled point each node's list has all sure members, and none who cannot be one.
@@ -53,7 +53,7 @@ GHOST_AFTER = 1.0   # scheduling of the node, and of this test
 LATE_AFTER = 5.0
 ANSWER_MAX = RPC_TIMEOUT + 1.0
 DEAD_FOR = 15.0     # a node is missed for its TTL, and found again a while after the fault's end
-DRAIN_GRACE = 2.0   # a node that stops waits so long for Redis
+DRAIN_GRACE = 2.0   # a node that stops waits so long for Redis and RabbitMQ
 JOIN_KILL = 1.0     # of a record and its 1001, the latter may be lost
 LEAVE_KILL = 1.0    # DESIGN.md: at most once, by who removed the record
 CALM_BEFORE = RPC_TIMEOUT + 1.0  # what a fault has swallowed shows when it should have come back
@@ -491,7 +491,7 @@ def judge_last(history, watcher, watching, subject, group):
 def is_excused(history, subject, leaving, willed):
     """The 1002 of this leave may be lost."""
     if any(fault.kind == "term" and subject.node in fault.nodes and fault.begun <= leaving + 1.0 and
-           any(way.kind == "redis" and way.begun <= leaving + 1.0 and way.ended >= fault.begun + DRAIN_GRACE for way in history.faults)
+           any(way.kind in ("redis", "rabbit", "isolate") and way.begun <= leaving + 1.0 and way.ended >= fault.begun + DRAIN_GRACE for way in history.faults)
            for fault in history.faults):
         return True
     if not history.killed(subject.node, leaving - 0.001, INF):

@@ -265,10 +265,11 @@ def test_notices():
         history.sessions[1].stays["group", "g"][0].leaving = history.sessions[1].stays["group", "g"][0].gone = 30.0
         fault(history, "kill", begun, begun + 1.0, (1,))
         expect(name, wanted, judge(history))
-    for ended, name, wanted in ((32.5, "a node that stops while Redis stays away", []),
-                                (31.0, "it waits for a Redis that comes back", ["notices"])):
+    for kind, ended, name, wanted in (("redis", 32.5, "a node that stops while Redis stays away", []),
+                                      ("rabbit", 32.5, "while RabbitMQ does", []),
+                                      ("redis", 31.0, "it waits for a Redis that comes back", ["notices"])):
         history = told([ON], 30.0)
-        fault(history, "redis", 29.9, ended)
+        fault(history, kind, 29.9, ended)
         fault(history, "term", 29.95, 33.0, (1,))
         expect(name, wanted, judge(history))
     history = told([ON], 30.0)
