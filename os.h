@@ -55,7 +55,7 @@ struct mailbox {
 /* Prepares a mailbox that wakes its reader through `wake`. */
 void mailbox_open(struct mailbox *box, int wake);
 
-/* Posts an entry; whoever takes it owns it. Wakes the reader if the box was empty. */
+/* Posts an entry; its taker owns it. Wakes the reader if the box was empty. */
 void mailbox_post(struct mailbox *box, struct fifo_link *entry);
 
 /* Takes all entries as a list, oldest first; NULL if there is none. */

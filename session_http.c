@@ -390,7 +390,7 @@ static void session_serve_ws(struct session_context *context, struct session *se
 /* --- HTTP: one function for each state ------------------------------------------------------- */
 
 /* Responds to a request that is judged by its head alone. False: it is a call that may be made,
- * and its body is to be read. The connection stays if the body, which is not read, is short and
+ * and its body must be read. The connection stays if the body, which is not read, is short and
  * sure to come. */
 static bool session_serve_head(struct session_context *context, struct session *session,
                                struct api_call *call)
