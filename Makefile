@@ -93,7 +93,7 @@ test check-unit check-e2e check-cluster check-conformance:
 
 test-build: $(TARGETS)
 
-#: make layers      check that no module includes one above it, and that a single node has nothing of a cluster
+#: make layers      check what modules include, the names of functions, and that a single node has nothing of a cluster
 layers: build/release/wspush
 	@tests/e2e/layers.sh
 

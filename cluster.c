@@ -510,7 +510,7 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
         break;
     case REGISTRY_REVIVED:
         log_write(cluster->log, LOG_WARN,
-                  "this node was taken for dead: its clients are announced anew", NULL);
+                  "this node was taken for dead: its clients are announced again", NULL);
         cluster_on_reconnect(cluster);
         presence_revive(cluster);
         cluster->announce_by = cluster->now + CLUSTER_START_GRACE;

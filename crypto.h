@@ -13,8 +13,9 @@
 /* A view of an array of unsigned char. */
 #define CRYPTO_BYTES(array) ((struct str){(const char *)(array), sizeof(array)})
 
-/* Keeps OpenSSL from loading the texts of its errors, which cost 0.5 MB of memory. Call at start-up,
- * before any other function here or in tls.h, on a node without TLS: nothing else shows them. */
+/* Keeps OpenSSL from loading the texts of its errors, which cost 0.5 MB of memory. Call at
+ * start-up, before any other function here or in tls.h, on a node without TLS: nothing else shows
+ * them. */
 void crypto_skip_error_texts(void);
 
 /* Fills `out` with `length` random bytes from OpenSSL's generator. False if it fails. */

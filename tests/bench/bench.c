@@ -1,7 +1,8 @@
-/* bench.c - the load generator of tests/bench/bench.sh: holds many WebSocket clients on 127.0.0.x, has a
- * server push to them through its HTTP API, and times every message. Without a port it forks a bare
- * server to measure instead, which reads no JSON and checks no token: a plain loop of send() with
- * the frame as it comes in the request, and the answer behind it. That is the limit of the machine.
+/* bench.c - the load generator of tests/bench/bench.sh: holds many WebSocket clients on 127.0.0.x,
+ * has a server push to them through its HTTP API, and times every message. Without a port it forks
+ * a bare server to measure instead, which reads no JSON and checks no token: a plain loop of send()
+ * with the frame as it comes in the request, and the answer behind it. That is the limit of the
+ * machine.
  *
  *   bench CASE [NAME=VALUE...]         see `cases` and the options below
  *

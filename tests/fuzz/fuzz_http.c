@@ -282,12 +282,12 @@ static void try_answer(struct fuzz *fuzz)
     unsigned flags = fuzz_byte(fuzz), status = 200 + fuzz_byte(fuzz) * 2;
     char date[30], length[64];
     struct http_response answer = {.status = (int)status,
-                                 .allow = flags & 1 ? "GET" : NULL,
-                                 .fields = flags & 2 ? "Upgrade: websocket\r\n" : NULL,
-                                 .retry_after = flags & 4 ? 5 : 0,
-                                 .close = flags & 8,
-                                 .keep_alive = flags & 16,
-                                 .head = flags & 32};
+                                   .allow = flags & 1 ? "GET" : NULL,
+                                   .fields = flags & 2 ? "Upgrade: websocket\r\n" : NULL,
+                                   .retry_after = flags & 4 ? 5 : 0,
+                                   .close = flags & 8,
+                                   .keep_alive = flags & 16,
+                                   .head = flags & 32};
     struct buf out = {0};
     struct str rest, line;
 

@@ -44,7 +44,7 @@ static void tell_control(struct story *story, const struct ws_event *event)
     REQUIRE(event->payload.length <= WS_CONTROL_MAX);
     if (event->opcode == WS_CLOSE) {
         REQUIRE(event->code == WS_CLOSE_NO_STATUS ? !event->payload.length
-                                                : may_be_sent(event->code));
+                                                  : may_be_sent(event->code));
         REQUIRE(utf8_valid(event->payload));
         tell(story, "code ", event->code, (struct str){0});
     }

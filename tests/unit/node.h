@@ -246,7 +246,8 @@ static inline void node_open(void)
 /* Frees everything; checks that no client and nothing of one is left. */
 static inline void node_close(void)
 {
-    CHECK(node.hub.channels.clients.count == 0 && node.hub.channels.names.count == 0 && !node.hub.channels.slow);
+    CHECK(node.hub.channels.clients.count == 0 && node.hub.channels.names.count == 0 &&
+          !node.hub.channels.slow);
     CHECK(!node.hub.channels.notified.first);
     CHECK(!conn_next_dirty(&node.shared));
     hub_close(&node.hub);
@@ -413,7 +414,8 @@ static inline void arrive(struct test_client *visitor, struct str system)
 static inline void leave(struct test_client *visitor)
 {
     if (visitor->conn.client)
-        hub_end_client(&node.hub, visitor->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("test"));
+        hub_end_client(&node.hub, visitor->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
+                       STR("test"));
     flush();
 }
 

@@ -1,8 +1,8 @@
-/* test_scarce.c - memory runs out at every allocation of a connection's life. Each life runs against
- * a real loop on 127.0.0.1, and each time the next of its allocations fails, alone or with all later
- * ones of its step. The call under way may fail: it is answered 503, or its connection ends. Other
- * connections must not notice, the same call must work once there is memory, the lists must show who
- * is there, and nothing may leak or hang. */
+/* test_scarce.c - memory runs out at every allocation of a connection's life. Each life runs
+ * against a real loop on 127.0.0.1, and each time the next of its allocations fails, alone or with
+ * all later ones of its step. The call under way may fail: it is answered 503, or its connection
+ * ends. Other connections must not notice, the same call must work once there is memory, the lists
+ * must show who is there, and nothing may leak or hang. */
 #include "node.h"
 
 #include "os.h"
