@@ -14,7 +14,7 @@
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 static int test_passed, test_failed;
-static bool test_good;
+static bool test_good = true; /* of the present test */
 
 static inline bool test_check(bool condition, const char *file, int line, const char *text)
 {
@@ -69,17 +69,32 @@ static inline uint32_t next_random(uint32_t *state)
     return *state;
 }
 
-/* Runs one test; it has passed if none of its checks failed. */
-static inline void test_run(const char *name, void (*test)(void))
+/* Counts and prints a test that has run; it has passed if none of its checks failed. */
+static inline void test_report(const char *name)
 {
-    test_good = true;
-    test();
     if (test_good)
         test_passed++;
     else
         test_failed++;
     printf("%s %s\n", test_good ? "ok  " : "FAIL", name);
     fflush(stdout);
+    test_good = true;
+}
+
+static inline void test_run(const char *name, void (*test)(void))
+{
+    test();
+    test_report(name);
+}
+
+/* The same between a set-up and a tear-down. */
+static inline void test_run_between(const char *name, void (*begin)(void), void (*test)(void),
+                                    void (*end)(void))
+{
+    begin();
+    test();
+    end();
+    test_report(name);
 }
 
 /* Tests between a set-up and a tear-down, which get the test's number for them. */
@@ -94,24 +109,14 @@ struct test {
 #name, name, fixture                                                                       \
     }
 
-static struct test_current {
-    const struct test *test;
-    void (*begin)(int fixture), (*end)(int fixture);
-} test_current;
-
-static inline void test_run_current(void)
-{
-    test_current.begin(test_current.test->fixture);
-    test_current.test->run();
-    test_current.end(test_current.test->fixture);
-}
-
 static inline void test_run_all(const struct test *tests, size_t count, void (*begin)(int fixture),
                                 void (*end)(int fixture))
 {
     for (size_t i = 0; i < count; i++) {
-        test_current = (struct test_current){&tests[i], begin, end};
-        test_run(tests[i].name, test_run_current);
+        begin(tests[i].fixture);
+        tests[i].run();
+        end(tests[i].fixture);
+        test_report(tests[i].name);
     }
 }
 

@@ -1504,19 +1504,9 @@ static void refusals_of_others_are_envelopes(void)
     buf_free(&got.body);
 }
 
-static void (*present)(void);
-
-static void run_present(void)
-{
-    set_up();
-    present();
-    tear_down();
-}
-
 static void run(const char *name, void (*test)(void))
 {
-    present = test;
-    test_run(name, run_present);
+    test_run_between(name, set_up, test, tear_down);
 }
 
 int main(void)

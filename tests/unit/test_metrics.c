@@ -405,19 +405,9 @@ static void draining_is_not_ready(void)
     CHECK(answer.status == 200 && has_line("wspush_ready 0"));
 }
 
-static void (*present)(void);
-
-static void run_present(void)
-{
-    set_up();
-    present();
-    tear_down();
-}
-
 static void run(const char *name, void (*test)(void))
 {
-    present = test;
-    test_run(name, run_present);
+    test_run_between(name, set_up, test, tear_down);
 }
 
 int main(void)
