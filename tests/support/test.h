@@ -5,6 +5,7 @@
 
 #include "buf.h"
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -27,6 +28,24 @@ static inline bool test_check(bool condition, const char *file, int line, const 
 
 /* Notes a failure and goes on; its value is the condition's. */
 #define CHECK(condition) test_check((condition), __FILE__, __LINE__, #condition)
+
+/* Formats a text; the last 64 stay valid. */
+#ifdef __GNUC__
+__attribute__((format(printf, 1, 2)))
+#endif
+static inline const char *
+textf(const char *format, ...)
+{
+    static char texts[64][4096];
+    static unsigned count;
+    char *text = texts[count++ % COUNT(texts)];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof texts[0], format, arguments);
+    va_end(arguments);
+    return text;
+}
 
 /* The same bytes in memory of just their size, the caller's to free: a sanitizer sees a step past
  * the end. */

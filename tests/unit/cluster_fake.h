@@ -856,7 +856,7 @@ static inline struct json_value fake_foreign_id(const struct node_id *owner, uin
     char id[HUB_ID_TEXT];
 
     CHECK(node_make_tag(owner, &tag) && wire_seal_client(&node.keys, &tag, number, id));
-    return (struct json_value){JSON_STRING, str_from(say("\"%.*s\"", HUB_ID_TEXT, id))};
+    return (struct json_value){JSON_STRING, str_from(textf("\"%.*s\"", HUB_ID_TEXT, id))};
 }
 
 static inline struct command fake_command(enum command_kind kind)
@@ -948,7 +948,7 @@ static inline void fake_put_into(size_t who, const char *group)
 /* The frame that a send pushes. */
 static inline const char *fake_pushed(const char *data)
 {
-    return say("{\"code\":0,\"msg\":\"m\",\"data\":%s}", data);
+    return textf("{\"code\":0,\"msg\":\"m\",\"data\":%s}", data);
 }
 
 /* True if this is what a client of this node has next: the frame of a send; or nothing. */

@@ -18,7 +18,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,24 +26,6 @@
 
 #define UNIX_NOW 1700000000
 #define TIMEOUT 10000 /* milliseconds after which a test gives up */
-
-/* Formats a text; the last 64 stay valid. */
-#ifdef __GNUC__
-__attribute__((format(printf, 1, 2)))
-#endif
-static inline const char *
-say(const char *format, ...)
-{
-    static char rooms[64][4096];
-    static unsigned turn;
-    char *room = rooms[turn++ % COUNT(rooms)];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(room, sizeof rooms[0], format, arguments);
-    va_end(arguments);
-    return room;
-}
 
 /* Compares, and prints both if they differ. */
 static inline bool same(struct str got, struct str expected)
@@ -256,7 +237,7 @@ static inline void node_close(void)
     fclose(node.log.file);
     close(node.wake[0]);
     close(node.wake[1]);
-    unlink(say("%s/accounts", node.folder));
+    unlink(textf("%s/accounts", node.folder));
     CHECK(rmdir(node.folder) == 0);
 }
 
@@ -293,7 +274,7 @@ static inline uint64_t node_generation(struct str system)
     unsigned char bytes[CRYPTO_SALT_SIZE] = {0}, hash[CRYPTO_HASH_SIZE];
     uint64_t generation = 0;
 
-    CHECK(os_read_file(say("%s/accounts", node.folder), &text) == 0);
+    CHECK(os_read_file(textf("%s/accounts", node.folder), &text) == 0);
     for (rest = str_of(&text); rest.length;) {
         line = str_cut(&rest, '\n');
         str_cut(&line, ' ');
@@ -394,7 +375,7 @@ static inline bool got_id_frame(struct far_end *far, char id[HUB_ID_TEXT + 1])
         frame.payload.length > sizeof before + 2 + HUB_ID_TEXT)
         return false;
     memcpy(id, frame.payload.at + sizeof before - 1, frame.payload.length - sizeof before - 2);
-    return same(frame.payload, str_from(say("%s%s\"}}", before, id))) && frame.opcode == 1;
+    return same(frame.payload, str_from(textf("%s%s\"}}", before, id))) && frame.opcode == 1;
 }
 
 /* Connects a client from 127.0.0.1 and reads its id. */

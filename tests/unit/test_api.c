@@ -37,7 +37,7 @@ static const char *token_line(const struct crypto_keyring *keys, const char *sys
     const char *line;
 
     CHECK(crypto_sign_token(keys->keys, str_from(system), generation, expires, &token));
-    line = say("Token: %.*s\r\n", (int)token.length, token.at);
+    line = textf("Token: %.*s\r\n", (int)token.length, token.at);
     buf_free(&token);
     return line;
 }
@@ -76,7 +76,7 @@ static void check_envelope(void)
     answer.msg = fields[1].value.text;
     answer.data = fields[2].value.text;
     CHECK(fields[1].value.type == JSON_STRING);
-    buf_append(&expected, str_from(say("{\"code\":%lld,\"msg\":", (long long)answer.code)));
+    buf_append(&expected, str_from(textf("{\"code\":%lld,\"msg\":", (long long)answer.code)));
     buf_append(&expected, answer.msg);
     buf_append(&expected, STR(",\"data\":"));
     buf_append(&expected, answer.data);
@@ -121,8 +121,8 @@ static bool forget_caller(struct api_call *call)
 static void perform(struct call call)
 {
     const char *headers = call.headers ? call.headers : token_of("shop");
-    struct str head = str_from(say("%s %s HTTP/1.1\r\nHost: h\r\n%s\r\n",
-                                   call.method ? call.method : "POST", call.path, headers));
+    struct str head = str_from(textf("%s %s HTTP/1.1\r\nHost: h\r\n%s\r\n",
+                                     call.method ? call.method : "POST", call.path, headers));
     static struct http_request request;
     struct api_call this;
     struct api_response got = {0};
@@ -330,9 +330,10 @@ static void good_bodies_are_taken(void)
     for (size_t i = 0; i < COUNT(routes); i++) {
         CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){.bare = true})));
         CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){0})));
-        CHECK(is_taken(&routes[i], say(" \r\n\t%s \n", make_body(&routes[i], (struct twist){0}))));
         CHECK(
-            is_taken(&routes[i], say("\xef\xbb\xbf%s", make_body(&routes[i], (struct twist){0}))));
+            is_taken(&routes[i], textf(" \r\n\t%s \n", make_body(&routes[i], (struct twist){0}))));
+        CHECK(is_taken(&routes[i],
+                       textf("\xef\xbb\xbf%s", make_body(&routes[i], (struct twist){0}))));
     }
 }
 
@@ -344,7 +345,7 @@ static void required_fields_are_required(void)
             const char *body = make_body(&routes[i], (struct twist){.without = name});
 
             if (has_word(routes[i].required, name))
-                CHECK(is_refused(&routes[i], body, say("field %s is missing", name)));
+                CHECK(is_refused(&routes[i], body, textf("field %s is missing", name)));
             else
                 CHECK(is_taken(&routes[i], body));
         }
@@ -371,7 +372,7 @@ static void ill_typed_fields_are_refused(void)
                 if (has_word(routes[i].required, twist.field) ||
                     has_word(routes[i].optional, twist.field))
                     CHECK(is_refused(&routes[i], make_body(&routes[i], twist),
-                                     say("field %s must be", twist.field)));
+                                     textf("field %s must be", twist.field)));
             }
 }
 
@@ -404,7 +405,8 @@ static void bodies_that_are_no_object_are_refused(void)
         for (struct str rest = str_from(rows); rest.at;) {
             struct str body = str_cut(&rest, '|');
 
-            CHECK(is_refused(&routes[i], say("%.*s", (int)body.length, body.at), "not valid JSON"));
+            CHECK(
+                is_refused(&routes[i], textf("%.*s", (int)body.length, body.at), "not valid JSON"));
         }
     CHECK(calls("/api/send_to_system", "{\"code\":-9223372036854775808,\"msg\":\"m\",\"data\":1}",
                 200, 0));
@@ -466,7 +468,7 @@ static void for_each_text(void (*check)(const struct text_rule *rule, const stru
         for (struct str rest = str_from(text_rules[i].paths); rest.at;) {
             struct str path = str_cut(&rest, ' ');
 
-            check(&text_rules[i], route_of(say("/api/%.*s", (int)path.length, path.at)));
+            check(&text_rules[i], route_of(textf("/api/%.*s", (int)path.length, path.at)));
         }
 }
 
@@ -492,14 +494,14 @@ static void check_length(const struct text_rule *rule, const struct route *route
         size_t count = rule->limit / units[i].bytes;
         const char *unit = units[i].unit, *tail = rest[rule->limit % units[i].bytes];
 
-        CHECK(
-            is_refused(route, long_body(route, field, unit, count, say("%s!", tail)),
-                       say("field %s is too long; the limit in bytes is %zu", field, rule->limit)));
+        CHECK(is_refused(
+            route, long_body(route, field, unit, count, textf("%s!", tail)),
+            textf("field %s is too long; the limit in bytes is %zu", field, rule->limit)));
         CHECK(is_text_taken(route, long_body(route, field, unit, count, tail)));
     }
     if (rule->least)
         CHECK(is_refused(route, long_body(route, field, "", 0, ""),
-                         say("field %s must not be empty", field)));
+                         textf("field %s must not be empty", field)));
     else
         CHECK(is_taken(route, long_body(route, field, "", 0, "")));
 }
@@ -521,16 +523,16 @@ static void check_characters(const struct text_rule *rule, const struct route *r
         for (struct str rest = str_from(texts[good]); rest.at;) {
             struct str text = str_cut(&rest, '|');
             const char *body =
-                long_body(route, rule->field, "a", 1, say("%.*sz", (int)text.length, text.at));
+                long_body(route, rule->field, "a", 1, textf("%.*sz", (int)text.length, text.at));
 
             if (good || !rule->is_name)
                 CHECK(is_text_taken(route, body));
             else
-                CHECK(
-                    is_refused(route, body, say("field %s has a control character", rule->field)));
+                CHECK(is_refused(route, body,
+                                 textf("field %s has a control character", rule->field)));
         }
     CHECK(is_refused(route, long_body(route, rule->field, "\\ud800", 1, ""),
-                     say("field %s has half of a surrogate pair", rule->field)));
+                     textf("field %s has half of a surrogate pair", rule->field)));
 }
 
 static void names_have_no_control_characters(void)
@@ -554,7 +556,7 @@ static void routes_take_post_alone(void)
         perform((struct call){.method = "OPTIONS", .path = routes[i].path, .headers = ""});
         CHECK(is_answered(200, 0) && same(str_from(answer.allow), STR("POST, OPTIONS")));
         CHECK(is_taken(&routes[i], make_body(&routes[i], (struct twist){0})) && !answer.allow);
-        perform((struct call){.path = say("%s?a=b", routes[i].path),
+        perform((struct call){.path = textf("%s?a=b", routes[i].path),
                               .body = str_from(make_body(&routes[i], (struct twist){0}))});
         CHECK(answer.status == 200);
         reconnect(&clients[0]);
@@ -639,11 +641,11 @@ static void codings_are_refused(void)
     };
 
     for (size_t i = 0; i < COUNT(rows); i++)
-        check_everywhere(say("%s\r\n", rows[i].header), 415, rows[i].named);
+        check_everywhere(textf("%s\r\n", rows[i].header), 415, rows[i].named);
     CHECK(calls_with("Content-Encoding: gzip\r\n", "/api/get_online_list", "", 401, -1002));
     node.config.api_rate = 1;
     for (int i = 0; i < 3; i++) {
-        CHECK(calls_with(say("%s%s", token_of("shop"), "Content-Encoding: x\r\n"),
+        CHECK(calls_with(textf("%s%s", token_of("shop"), "Content-Encoding: x\r\n"),
                          "/api/get_online_list", "", 415, -1));
     }
     CHECK(calls("/api/get_online_list", "{\"groupName\":\"g\"}", 200, 0));
@@ -655,14 +657,15 @@ static void a_refusal_names_both_sites(void)
     static struct http_request request;
     struct api_response got = {0};
     struct api_call call = {.request = &request, .route = api_route(STR("/api/login"))};
-    const char *head = say("POST http://[::1]:80/api/login HTTP/1.1\r\nHost: x\r\n"
-                           "Origin: http://x%0500d\r\n\r\n",
-                           0);
+    const char *head = textf("POST http://[::1]:80/api/login HTTP/1.1\r\nHost: x\r\n"
+                             "Origin: http://x%0500d\r\n\r\n",
+                             0);
 
     call.address = address;
     CHECK(http_parse_request(str_from(head), 8192, &request) == HTTP_OK);
     CHECK(!api_check(&node.api, &call, &got) && got.status == 403);
-    CHECK(contains(str_of(&got.body), say("Origin http://x%092d is foreign to Host [::1]:80:", 0)));
+    CHECK(
+        contains(str_of(&got.body), textf("Origin http://x%092d is foreign to Host [::1]:80:", 0)));
     buf_free(&got.body);
     head = "POST http://[::1]:80/api/login HTTP/1.1\r\nHost: x\r\nOrigin: http://[::1]\r\n\r\n";
     CHECK(http_parse_request(str_from(head), 8192, &request) == HTTP_OK);
@@ -693,7 +696,7 @@ static void other_paths_are_unknown(void)
         CHECK(api_route(path) == API_ROUTES - 1);
         for (size_t method = 0; method < COUNT(methods); method++) {
             perform((struct call){.method = methods[method],
-                                  .path = say("%.*s", (int)path.length, path.at),
+                                  .path = textf("%.*s", (int)path.length, path.at),
                                   .headers = ""});
             CHECK(is_answered(404, -1) && contains(answer.msg, "path") && !answer.allow);
         }
@@ -787,7 +790,7 @@ static void a_token_is_for_its_system(void)
     }
     perform((struct call){
         .path = "/api/send_to_clients", .headers = token_of("other"), .body = str_from(body)});
-    CHECK(same(answer.data, str_from(say("{\"failed\":[\"%s\"]}", clients[0].id))));
+    CHECK(same(answer.data, str_from(textf("{\"failed\":[\"%s\"]}", clients[0].id))));
     CHECK(got_nothing(&clients[0].far));
     perform((struct call){
         .path = "/api/send_to_system", .headers = token_of("other"), .body = str_from(body)});
@@ -846,10 +849,10 @@ static void systems_register_and_log_in(void)
     };
 
     for (size_t i = 0; i < COUNT(rows); i++) {
-        CHECK(
-            calls(rows[i].path,
-                  say("{\"systemId\":\"%s\",\"password\":\"%s\"}", rows[i].name, rows[i].password),
-                  200, rows[i].code));
+        CHECK(calls(
+            rows[i].path,
+            textf("{\"systemId\":\"%s\",\"password\":\"%s\"}", rows[i].name, rows[i].password), 200,
+            rows[i].code));
         CHECK(answer.late);
         if (rows[i].code == -1005)
             CHECK(same(answer.msg, STR("\"wrong systemId or password\"")));
@@ -875,9 +878,9 @@ static void a_login_token_works(void)
     CHECK(same(parts[1].value.text, STR("1000")));
     snprintf(header, sizeof header, "token: %.*s\r\n", (int)parts[0].value.text.length - 2,
              parts[0].value.text.at + 1);
-    CHECK(
-        same(answer.data, str_from(say("{\"token\":%.*s,\"expiresIn\":1000}",
-                                       (int)parts[0].value.text.length, parts[0].value.text.at))));
+    CHECK(same(answer.data,
+               str_from(textf("{\"token\":%.*s,\"expiresIn\":1000}",
+                              (int)parts[0].value.text.length, parts[0].value.text.at))));
     unix_now += 999;
     perform(call);
     CHECK(is_answered(200, 0));
@@ -910,7 +913,7 @@ static void registration_may_be_restricted(void)
 
     strcpy(node.config.register_key, "open sesame");
     for (size_t i = 0; i < COUNT(rows); i++) {
-        const char *body = say("{\"systemId\":\"s%zu\",\"password\":\"p\"}", i);
+        const char *body = textf("{\"systemId\":\"s%zu\",\"password\":\"p\"}", i);
 
         node.config.registration = rows[i].mode;
         CHECK(calls_with(rows[i].headers, "/api/register", body, rows[i].status, rows[i].code));
@@ -975,7 +978,7 @@ static void too_many_jobs_are_refused(void)
         perform((struct call){
             .path = "/api/login",
             .headers = "",
-            .body = str_from(say("{\"systemId\":\"s%d\",\"password\":\"p\"}", count))});
+            .body = str_from(textf("{\"systemId\":\"s%d\",\"password\":\"p\"}", count))});
     while (answer.late && ++count < 1000);
     CHECK(count >= ACCOUNT_LOGINS_MAX && count < 1000);
     CHECK(is_answered(429, -1006) && answer.retry_after == 5);
@@ -997,7 +1000,7 @@ static bool logs_in(unsigned char from, const char *system, const char *password
     memset(address, 0, sizeof address);
     address[10] = address[11] = 0xff;
     address[15] = from;
-    good = calls("/api/login", say("{\"systemId\":\"%s\",\"password\":\"%s\"}", system, password),
+    good = calls("/api/login", textf("{\"systemId\":\"%s\",\"password\":\"%s\"}", system, password),
                  status, code);
     memset(address, 0, sizeof address);
     return good;
@@ -1012,7 +1015,7 @@ static bool asks(unsigned char from, const char *system, const char *password)
     perform((struct call){
         .path = "/api/login",
         .headers = "",
-        .body = str_from(say("{\"systemId\":\"%s\",\"password\":\"%s\"}", system, password))});
+        .body = str_from(textf("{\"systemId\":\"%s\",\"password\":\"%s\"}", system, password))});
     memset(address, 0, sizeof address);
     skip_late = false;
     return answer.late;
@@ -1057,10 +1060,10 @@ static void guessing_from_one_address_ends(void)
     set_limits(6000);
     for (size_t i = 0; i < COUNT(systems); i++) {
         for (int k = 0; k < 10; k++)
-            CHECK(logs_in(1, systems[i], say("guess %d", k), 200, -1005));
+            CHECK(logs_in(1, systems[i], textf("guess %d", k), 200, -1005));
         CHECK(asks(1, systems[i], "guess 10"));
         for (int k = 11; k < 14; k++)
-            CHECK(!asks(1, systems[i], say("guess %d", k)) && is_throttled(6));
+            CHECK(!asks(1, systems[i], textf("guess %d", k)) && is_throttled(6));
     }
     CHECK(node.api.login_failures == 20); /* those that were verified */
     CHECK(logs_in(2, "shop", "guess", 200, -1005));
@@ -1081,7 +1084,7 @@ static void a_throttled_login_waits_for_its_turn(void)
 
     set_limits(300);
     for (int k = 0; k < 10; k++)
-        CHECK(logs_in(1, "shop", say("guess %d", k), 200, -1005));
+        CHECK(logs_in(1, "shop", textf("guess %d", k), 200, -1005));
     begun = os_now_ms();
     CHECK(asks(1, "shop", "secret") && asks(1, "shop", "secret")); /* the second joins the first */
     CHECK(!asks(1, "shop", "guess") && is_throttled(1));
@@ -1095,10 +1098,10 @@ static void a_repeated_password_passes_guesses(void)
 {
     set_limits(6000);
     for (int k = 0; k < 10; k++)
-        CHECK(logs_in(1, "shop", say("guess %d", k), 200, -1005));
+        CHECK(logs_in(1, "shop", textf("guess %d", k), 200, -1005));
     CHECK(asks(1, "shop", "guess 10"));
     for (int k = 11; k < 20; k++)
-        CHECK(!asks(1, "shop", say("guess %d", k)) && is_throttled(6));
+        CHECK(!asks(1, "shop", textf("guess %d", k)) && is_throttled(6));
     CHECK(!asks(1, "shop", "secret") && is_throttled(6));
     CHECK(!asks(1, "shop", "guess 20") && is_throttled(6));
     CHECK(asks(1, "shop", "secret") && ends_with(ACCOUNT_EVICTED));
@@ -1113,8 +1116,8 @@ static void a_login_that_was_good_is_recalled(void)
     CHECK(logs_in(1, "shop", "secret", 200, 0) && answer.late);
     CHECK(logs_in(1, "shop", "secret", 200, 0) && !answer.late);
     for (int i = 0; i < 99; i++)
-        CHECK(logs_in((unsigned char)(1 + i % 11), "shop", say("guess %d", i), 200, -1005));
-    while (asks(1, "shop", say("guess %lld", (long long)node.api.system_logins.tat[0])) &&
+        CHECK(logs_in((unsigned char)(1 + i % 11), "shop", textf("guess %d", i), 200, -1005));
+    while (asks(1, "shop", textf("guess %lld", (long long)node.api.system_logins.tat[0])) &&
            node.api.system_logins.tat[0]++ < 20)
         ;
     for (int i = 0; i < 8; i++)
@@ -1131,13 +1134,13 @@ static void logins_under_way_count(void)
 {
     set_limits(6000);
     for (int k = 0; k < 10; k++)
-        CHECK(asks(1, "shop", say("guess %d", k)));
+        CHECK(asks(1, "shop", textf("guess %d", k)));
     CHECK(asks(1, "shop", "guess 10"));
     CHECK(!asks(1, "shop", "guess 11") && is_throttled(6));
     for (int k = 0; k < 10; k++)
         CHECK(ends_with(ACCOUNT_DENIED));
     for (int k = 0; k < 9; k++)
-        CHECK(logs_in(3, "other", say("guess %d", k), 200, -1005));
+        CHECK(logs_in(3, "other", textf("guess %d", k), 200, -1005));
     CHECK(logs_in(3, "other", "secret", 200, 0) && answer.late);
     CHECK(logs_in(3, "other", "guess 9", 200, -1005));
     CHECK(asks(3, "other", "guess 10"));
@@ -1160,7 +1163,7 @@ static void guessing_from_everywhere_ends(void)
 {
     set_limits(6000);
     for (int i = 0; i < 100; i++)
-        CHECK(logs_in((unsigned char)(i % 50), "shop", say("guess %d", i), 200, -1005));
+        CHECK(logs_in((unsigned char)(i % 50), "shop", textf("guess %d", i), 200, -1005));
     for (unsigned char i = 0; i < 6; i++) /* one a second, so far as a connection can wait */
         CHECK(asks(100 + i, "shop", "guess"));
     CHECK(!asks(77, "shop", "secret") && is_throttled(7));
@@ -1180,7 +1183,7 @@ static void an_ipv6_network_is_one_address(void)
         skip_late = true;
         perform((struct call){
             .path = "/api/login",
-            .body = str_from(say("{\"systemId\":\"shop\",\"password\":\"guess %d\"}", i))});
+            .body = str_from(textf("{\"systemId\":\"shop\",\"password\":\"guess %d\"}", i))});
         CHECK(answer.late == (i < 11));
     }
     CHECK(is_throttled(6));
@@ -1206,7 +1209,7 @@ static void a_token_ends_with_its_account(void)
         CHECK(is_answered(200, 0));
     }
     account_close(node.accounts);
-    unlink(say("%s/accounts", node.folder));
+    unlink(textf("%s/accounts", node.folder));
     node.accounts = node.api.accounts =
         account_open(node.folder, node.wake[1], 1, error, sizeof error);
     perform(old_call);
@@ -1254,9 +1257,9 @@ static void extras_are_pushed(void)
     for (size_t path = 0; path < COUNT(paths); path++)
         for (size_t i = 0; i < COUNT(rows); i++) {
             CHECK(answers_data(paths[path][0],
-                               say("{%s" MESSAGE "%s}", paths[path][1], rows[i].sent),
+                               textf("{%s" MESSAGE "%s}", paths[path][1], rows[i].sent),
                                path == 1 ? "{\"failed\":[]}" : "[]"));
-            CHECK(got_text(&clients[0].far, say(PUSHED "%s}", rows[i].pushed)));
+            CHECK(got_text(&clients[0].far, textf(PUSHED "%s}", rows[i].pushed)));
             CHECK(got_nothing(&clients[0].far));
         }
 }
@@ -1297,27 +1300,27 @@ static void receipts_tell_what_became_of_it(void)
 
     for (size_t i = 0; i < 2; i++)
         CHECK(calls("/api/bind_to_group",
-                    say("{\"clientId\":\"%c\",\"groupName\":\"g\",\"userId\":\"u\"}", "@~"[i]), 200,
-                    0));
+                    textf("{\"clientId\":\"%c\",\"groupName\":\"g\",\"userId\":\"u\"}", "@~"[i]),
+                    200, 0));
     far_forget(&clients[0].far);
     for (size_t i = 0; i < COUNT(rows); i++) {
-        const char *body = say("{%s," MESSAGE ",\"receipt\":true", rows[i].who);
-        const char *failed = i == 1   ? say("\"failed\":[\"%s\"],", clients[2].id)
+        const char *body = textf("{%s," MESSAGE ",\"receipt\":true", rows[i].who);
+        const char *failed = i == 1   ? textf("\"failed\":[\"%s\"],", clients[2].id)
                              : i == 2 ? "\"failed\":[],"
                                       : "";
 
         CHECK(answers_data(
-            rows[i].path, say("%s,\"messageId\":\"\\u0041\"}", body),
-            say("{%s\"messageId\":\"\\u0041\",%s,\"dropped\":0}", failed, rows[i].counts)));
+            rows[i].path, textf("%s,\"messageId\":\"\\u0041\"}", body),
+            textf("{%s\"messageId\":\"\\u0041\",%s,\"dropped\":0}", failed, rows[i].counts)));
         if (rows[i].reached)
             CHECK(got_text(&clients[0].far, PUSHED ",\"messageId\":\"\\u0041\"}"));
-        CHECK(calls(rows[i].path, say("%s}", body), 200, 0) && has_fresh_id(id));
-        CHECK(same(answer.data, str_from(say("{%s\"messageId\":\"%s\",%s,\"dropped\":0}", failed,
-                                             id, rows[i].counts))));
+        CHECK(calls(rows[i].path, textf("%s}", body), 200, 0) && has_fresh_id(id));
+        CHECK(same(answer.data, str_from(textf("{%s\"messageId\":\"%s\",%s,\"dropped\":0}", failed,
+                                               id, rows[i].counts))));
         CHECK(strcmp(id, before) != 0);
         memcpy(before, id, sizeof before);
         if (rows[i].reached)
-            CHECK(got_text(&clients[0].far, say(PUSHED ",\"messageId\":\"%s\"}", id)));
+            CHECK(got_text(&clients[0].far, textf(PUSHED ",\"messageId\":\"%s\"}", id)));
         CHECK(got_nothing(&clients[0].far));
     }
     CHECK(calls("/api/send_to_client", "{\"clientId\":\"^\"," MESSAGE ",\"receipt\":true}", 200,
@@ -1361,7 +1364,7 @@ static void clients_are_closed_with_a_code(void)
     struct str bad = STR("0|999|1001|1005|2999|4400|4499|5000|-1000|66536|4294968296|1000.0");
 
     for (size_t i = 0; i < COUNT(rows); i++) {
-        const char *body = say("{\"clientId\":\"@\"%s}", rows[i].extras);
+        const char *body = textf("{\"clientId\":\"@\"%s}", rows[i].extras);
 
         CHECK(answers_data("/api/close_client", body, "[]"));
         CHECK(got_close(&clients[0].far, rows[i].code, rows[i].reason));
@@ -1373,7 +1376,7 @@ static void clients_are_closed_with_a_code(void)
         struct str code = str_cut(&bad, '|');
 
         CHECK(refuses("/api/close_client",
-                      say("{\"clientId\":\"@\",\"code\":%.*s}", (int)code.length, code.at),
+                      textf("{\"clientId\":\"@\",\"code\":%.*s}", (int)code.length, code.at),
                       "field code must be"));
         CHECK(clients[0].conn.client && got_nothing(&clients[0].far));
     }
@@ -1409,7 +1412,7 @@ static void clients_are_bound_listed_and_described(void)
         struct buf data = {0};
 
         with_ids(str_from(rows[i].data), &data);
-        CHECK(calls(say("/api/%s", rows[i].path), say("{%s}", rows[i].body), 200, 0));
+        CHECK(calls(textf("/api/%s", rows[i].path), textf("{%s}", rows[i].body), 200, 0));
         CHECK(same(answer.data, str_of(&data)));
         buf_free(&data);
     }
@@ -1426,11 +1429,12 @@ static void ids_that_are_not_online_look_alike(void)
     leave(&clients[1]);
     for (size_t path = 0; path < COUNT(paths); path++)
         for (size_t i = 0; i < COUNT(ids); i++) {
-            CHECK(calls(say("/api/%s", paths[path]),
-                        say("{\"clientId\":\"%s\",\"groupName\":\"g\",\"code\":1000,\"msg\":\"m\","
+            CHECK(
+                calls(textf("/api/%s", paths[path]),
+                      textf("{\"clientId\":\"%s\",\"groupName\":\"g\",\"code\":1000,\"msg\":\"m\","
                             "\"data\":1}",
                             ids[i]),
-                        200, -1003));
+                      200, -1003));
             CHECK(same(str_of(&answer.body),
                        STR("{\"code\":-1003,\"msg\":\"client not online\",\"data\":[]}")));
         }
@@ -1449,11 +1453,11 @@ static void data_is_passed_on_untouched(void)
 
         /* white space around values is not theirs */
         CHECK(calls("/api/send_to_system",
-                    say("{ \"data\" :\n%.*s\t, \"msg\" : \"m\" ,\"code\": 7 }", length, data.at),
+                    textf("{ \"data\" :\n%.*s\t, \"msg\" : \"m\" ,\"code\": 7 }", length, data.at),
                     200, 0));
         for (int i = 0; i < 2; i++)
             CHECK(got_text(&clients[i].far,
-                           say("{\"code\":7,\"msg\":\"m\",\"data\":%.*s}", length, data.at)));
+                           textf("{\"code\":7,\"msg\":\"m\",\"data\":%.*s}", length, data.at)));
     }
 }
 

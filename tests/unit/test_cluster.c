@@ -2,6 +2,8 @@
  * dead, what is ready, and how a node leaves. */
 #include "cluster_fake.h"
 
+#include "scarce.h"
+
 /* --- joining ---------------------------------------------------------------------------------- */
 
 static void it_serves_once_it_is_linked_and_connected(void)
@@ -210,7 +212,7 @@ static void batch_of(const struct node_id *origin, uint64_t first, uint32_t coun
         struct cluster_msg msg = {.kind = MSG_SEND, .id = first + i, .command = fake_send("0")};
         struct buf text = {0};
 
-        msg.command.data = str_from(say("%llu", (unsigned long long)(first + i)));
+        msg.command.data = str_from(textf("%llu", (unsigned long long)(first + i)));
         CHECK(msg_write(&text, &msg) && wire_append_entry(&bytes, str_of(&text)));
         buf_free(&text);
     }
@@ -242,7 +244,7 @@ static void batches_are_dealt_with_within_the_budget(void)
             CHECK(cluster_deadline(fake.cluster) == fake.now);
         while (far_next(&clients[0].far, &frame))
             CHECK(str_equal(frame.payload,
-                            str_from(fake_pushed(say("%llu", (unsigned long long)expected++)))));
+                            str_from(fake_pushed(textf("%llu", (unsigned long long)expected++)))));
         CHECK(fake.acknowledged == (expected - 1) / each);
     }
     CHECK(expected == 5 * each + 1 && fake.acknowledged == 5);
@@ -508,40 +510,18 @@ static void it_waits_for_what_only_it_can_tell(void)
 
 /* --- scarce memory ---------------------------------------------------------------------------- */
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
 static struct {
     bool on;          /* allocations are the cluster's */
     long made, fails; /* how many there were, and the number of the one that fails */
     bool all;         /* and all behind it */
 } scarce;
 
-static bool refuse(void)
+static bool scarce_refuses(void)
 {
     if (!scarce.on || fake_spares)
         return false;
     scarce.made++;
     return scarce.all ? scarce.made >= scarce.fails : scarce.made == scarce.fails;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return refuse() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return refuse() ? NULL : __real_realloc(old, size);
 }
 
 #define SCARCE_TICKETS 16
@@ -586,9 +566,9 @@ static void scarce_commands(void)
     bind.has_user = true;
     bind.extend = STR("e");
     bind.has_extend = true;
-    many.clients =
-        str_from(say("[%s,%.70s,%.70s]", clients[0].id, fake_foreign_id(&fake_nodes[0], 1).text.at,
-                     fake_foreign_id(&fake_nodes[1], 1).text.at));
+    many.clients = str_from(textf("[%s,%.70s,%.70s]", clients[0].id,
+                                  fake_foreign_id(&fake_nodes[0], 1).text.at,
+                                  fake_foreign_id(&fake_nodes[1], 1).text.at));
     scarce_apply(bind, false, 1);
     scarce_apply(fake_to_client(fake_foreign_id(&fake_nodes[0], 1), "1"), false, 2);
     scarce_apply(fake_command(COMMAND_ONLINE_LIST), false, 3);

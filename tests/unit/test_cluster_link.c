@@ -18,7 +18,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <unistd.h>
 
 #define HOSTS 3
@@ -45,20 +44,6 @@ static struct tls_context *tls;    /* theirs */
 static int64_t now;
 static int fds_before;
 static int wake[2];
-
-/* printf into a room of its own; the last 64 texts stay. */
-__attribute__((format(printf, 1, 2))) static const char *say(const char *format, ...)
-{
-    static char rooms[64][2048];
-    static unsigned turn;
-    char *room = rooms[turn++ % COUNT(rooms)];
-    va_list arguments;
-
-    va_start(arguments, format);
-    vsnprintf(room, sizeof rooms[0], format, arguments);
-    va_end(arguments);
-    return room;
-}
 
 /* --- names ------------------------------------------------------------------------------------ */
 
@@ -189,7 +174,7 @@ static const char *node_text(const struct node_id *node)
     char text[NODE_TEXT_MAX];
 
     node_write(node, text);
-    return say("%s", text);
+    return textf("%s", text);
 }
 
 /* --- hosts ----------------------------------------------------------------------------------- */
@@ -478,7 +463,7 @@ static void the_later_one_connects(void)
     CHECK(peer_of(a, &b->self)->version == WIRE_VERSION);
     CHECK(peer_of(b, &a->self)->version == WIRE_VERSION);
     CHECK(times_logged(a, "linked to a node") == 1 && times_logged(b, "linked to a node") == 1);
-    CHECK(times_logged(b, say("node=\"127.0.0.1:%u\"", a->port)) == 1);
+    CHECK(times_logged(b, textf("node=\"127.0.0.1:%u\"", a->port)) == 1);
     CHECK(times_logged(a, "warn") == 0 && times_logged(b, "warn") == 0);
 }
 
@@ -531,7 +516,7 @@ static void three_link(void)
     for (size_t i = 0; i < HOSTS; i++)
         for (size_t j = 0; j < HOSTS; j++)
             CHECK(i == j || links_send(hosts[i].links, peer_of(&hosts[i], &hosts[j].self),
-                                       str_from(say("%zu to %zu", i, j))));
+                                       str_from(textf("%zu to %zu", i, j))));
     rest();
     for (size_t i = 0; i < HOSTS; i++)
         CHECK(take_all(&hosts[i]) == 4); /* two UP, two messages */
@@ -583,15 +568,15 @@ static void many_messages_stay_in_order(void)
 
     link_hosts(&a, &b);
     for (int i = 0; i < many; i++) {
-        CHECK(links_send(a->links, peer_of(a, &b->self), str_from(say("%d", i))));
-        CHECK(links_send(b->links, peer_of(b, &a->self), str_from(say("%d%600d", i, 0))));
+        CHECK(links_send(a->links, peer_of(a, &b->self), str_from(textf("%d", i))));
+        CHECK(links_send(b->links, peer_of(b, &a->self), str_from(textf("%d%600d", i, 0))));
         if (i % 500 == 0)
             turn();
     }
     rest();
     for (int i = 0; i < many && test_good; i++)
-        CHECK(took_message(b, &a->self, say("%d", i)) &&
-              took_message(a, &b->self, say("%d%600d", i, 0)));
+        CHECK(took_message(b, &a->self, textf("%d", i)) &&
+              took_message(a, &b->self, textf("%d%600d", i, 0)));
     CHECK(took_nothing(a) && took_nothing(b));
 }
 
@@ -701,7 +686,7 @@ static void pauses_double(void)
         CHECK(now > begun);
     }
     CHECK(times_logged(host, "no link to a node") == 1 && times_logged(host, "warn") == 1);
-    CHECK(times_logged(host, say("node=\"%s\" reason=\"Connection refused\"", nobody.name)) == 1);
+    CHECK(times_logged(host, textf("node=\"%s\" reason=\"Connection refused\"", nobody.name)) == 1);
 }
 
 /* A node that closes its links is no accident; that it is not there afterwards is. */
@@ -965,7 +950,8 @@ static bool was_left(struct far *far)
 
 static const char *hello_of(const struct node_id *node, unsigned version, unsigned oldest)
 {
-    return say("{\"node\":\"%s\",\"version\":%u,\"oldest\":%u}", node_text(node), version, oldest);
+    return textf("{\"node\":\"%s\",\"version\":%u,\"oldest\":%u}", node_text(node), version,
+                 oldest);
 }
 
 static const char *hello(const struct node_id *node)
@@ -1283,8 +1269,8 @@ static void unknown_members_of_a_hello_are_ignored(void)
 
     call(host, &caller);
     far_say(&caller, 0x81,
-            say("{\"colour\":{\"a\":[1]},\"version\":%u,\"oldest\":1, \"node\":\"%s\"}",
-                WIRE_VERSION, node_text(&self)));
+            textf("{\"colour\":{\"a\":[1]},\"version\":%u,\"oldest\":1, \"node\":\"%s\"}",
+                  WIRE_VERSION, node_text(&self)));
     CHECK(took_up(host, &self) && took_nothing(host));
 }
 
@@ -2033,7 +2019,7 @@ static void nodes_link_over_ipv6(void)
     list(b, &a->self);
     UNTIL(linked(a, &b->self) && linked(b, &a->self));
     CHECK(took_up(b, &a->self) && took_nothing(b));
-    CHECK(times_logged(b, say("node=\"[::1]:%u\"", port)) == 1 && times_logged(b, "warn") == 0);
+    CHECK(times_logged(b, textf("node=\"[::1]:%u\"", port)) == 1 && times_logged(b, "warn") == 0);
 }
 
 /* --- nodes that leave ------------------------------------------------------------------------ */

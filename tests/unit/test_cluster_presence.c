@@ -20,7 +20,7 @@ static void change(size_t who, const char *group, enum presence_kind kind, bool 
                                            .system = STR("shop"),
                                            .group = str_from(group),
                                            .id = str_from(id),
-                                           .client_json = str_from(say("{\"n\":%zu}", who))});
+                                           .client_json = str_from(textf("{\"n\":%zu}", who))});
 }
 
 /* Appends what was published since `*seen`: 1 for 1001, 2 for 1002, ? for anything else. */
@@ -367,11 +367,11 @@ static void records_and_notices_say_who_it_was(void)
     presence_change(fake.cluster, &presence);
     fake_serve();
     CHECK(fake.operation_count == 1);
-    CHECK(same(fake.operations[0].name, str_from(say("%sg\\\xc3\xa9", client_id))));
+    CHECK(same(fake.operations[0].name, str_from(textf("%sg\\\xc3\xa9", client_id))));
     CHECK(same(fake.operations[0].text,
-               str_from(say("{\"system\":\"s\\\"1\\\"\",\"group\":\"g\\\\\xc3\xa9\",\"id\":%s,"
-                            "\"identity\":%s}",
-                            client_id, json))));
+               str_from(textf("{\"system\":\"s\\\"1\\\"\",\"group\":\"g\\\\\xc3\xa9\",\"id\":%s,"
+                              "\"identity\":%s}",
+                              client_id, json))));
     fake_written(REGISTRY_CHANGED);
     CHECK(fake.publication_count == 1);
     msg = fake_read(fake.publications[0].with.text);
@@ -388,7 +388,7 @@ static void records_and_notices_say_who_it_was(void)
     fake_written(REGISTRY_CHANGED);
     msg = fake_read(fake.publications[1].with.text);
     CHECK(msg->command.code == 1002 && same(msg->command.msg, STR("\"client offline\"")));
-    CHECK(same(msg->command.clients, str_from(say("[%s]", client_id))));
+    CHECK(same(msg->command.clients, str_from(textf("[%s]", client_id))));
     /* without a group it is the system's */
     presence.kind = PRESENCE_JOIN;
     presence.group = STR("");
@@ -439,7 +439,7 @@ static void many_changes_are_one_operation(void)
         change(0, "g", PRESENCE_REFRESH, false);
     for (size_t k = 0; k < 150; k++)
         for (int i = 0; i < 10; i++)
-            change(1, say("g%zu", k), i ? PRESENCE_REFRESH : PRESENCE_JOIN, true);
+            change(1, textf("g%zu", k), i ? PRESENCE_REFRESH : PRESENCE_JOIN, true);
     fake_serve();
     CHECK(fake.operation_count == 1 + 150);
     fake_written(REGISTRY_CHANGED);
@@ -455,13 +455,13 @@ static void many_changes_are_one_operation(void)
 static void operations_are_bounded(void)
 {
     for (size_t i = 0; i < 3000; i++)
-        change(0, say("%zu", i), PRESENCE_JOIN, false);
+        change(0, textf("%zu", i), PRESENCE_JOIN, false);
     fake_serve();
     fake_serve();
     CHECK(fake.operation_count == 1024);
     /* oldest first */
     for (size_t i = 0; i < fake.operation_count; i++)
-        CHECK(same(fake.operations[i].name, str_from(say("\"a%.67s\"%zu", client_id + 2, i))));
+        CHECK(same(fake.operations[i].name, str_from(textf("\"a%.67s\"%zu", client_id + 2, i))));
     fake_written(REGISTRY_CHANGED); /* which begins the next ones */
     CHECK(fake.operation_count == 2048);
     fake_written(REGISTRY_CHANGED);
@@ -476,7 +476,7 @@ static void notices_are_bounded(void)
     size_t told;
 
     for (size_t i = 0; i < 7000; i++)
-        change(0, say("%zu", i), PRESENCE_JOIN, true);
+        change(0, textf("%zu", i), PRESENCE_JOIN, true);
     for (int round = 0; round < 10; round++) {
         fake_serve();
         fake_written(REGISTRY_CHANGED);
@@ -485,7 +485,7 @@ static void notices_are_bounded(void)
     CHECK(told >= 4096 && told < 4096 + 1024 && fake.operation_count == told);
     CHECK(presence_waiting(fake.cluster) == 7000);
     for (size_t i = told; i < 7000; i++)
-        change(0, say("%zu", i), PRESENCE_LEAVE, true);
+        change(0, textf("%zu", i), PRESENCE_LEAVE, true);
     fake_return_all();
     CHECK(presence_is_idle(fake.cluster) && fake.publication_count == told);
 }
@@ -701,9 +701,9 @@ static void a_cleanup_survives_a_loss_of_rabbitmq(void)
 
 static const char *notice(unsigned code, size_t who, const char *group)
 {
-    return say("{\"code\":%u,\"msg\":\"client %s\",\"data\":{\"clientId\":%s,\"userId\":\"\","
-               "\"extend\":\"\",\"groupName\":\"%s\"}}",
-               code, code == 1001 ? "online" : "offline", clients[who].id, group);
+    return textf("{\"code\":%u,\"msg\":\"client %s\",\"data\":{\"clientId\":%s,\"userId\":\"\","
+                 "\"extend\":\"\",\"groupName\":\"%s\"}}",
+                 code, code == 1001 ? "online" : "offline", clients[who].id, group);
 }
 
 static void members_are_told_once(void)
@@ -774,7 +774,7 @@ static void a_walk_comes_in_batches(void)
     for (size_t who = 0; who < FAKE_CLIENTS; who++) {
         fake_arrive(who, "shop");
         for (int i = 0; i < 200; i++)
-            fake_put_into(who, say("g%d", i));
+            fake_put_into(who, textf("g%d", i));
     }
     fake_settle();
     fake_registry_event(REGISTRY_REVIVED, "");

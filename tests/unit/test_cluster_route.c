@@ -314,7 +314,7 @@ static void local_commands_are_held_back(void)
     fake_return(2);
     CHECK(fake_succeeds(4) && fake_succeeds(5) && fake_no_result());
     for (int i = 1; i <= 5; i++)
-        CHECK(fake_got(0, say("%d", i)));
+        CHECK(fake_got(0, textf("%d", i)));
     CHECK(fake_got_nothing(0) && cluster_stats(fake.cluster).held_back == 0);
 }
 
@@ -419,8 +419,8 @@ static void two_slots_may_be_one(void)
     struct command command;
 
     for (int i = 0; i < 200000 && !user[0]; i++)
-        if (wire_slot(WIRE_USER, STR("shop"), str_from(say("%d", i))) == slot)
-            user = say("%d", i);
+        if (wire_slot(WIRE_USER, STR("shop"), str_from(textf("%d", i))) == slot)
+            user = textf("%d", i);
     fake_start(0);
     fake_arrive(0, "shop");
     fake.binds_at_once = false;
@@ -605,18 +605,18 @@ static void binds_of_other_nodes_have_their_senders_time(void)
 /* Ids of three nodes, one that is forged and one of a node that is not there. */
 static const char *many_ids(void)
 {
-    return say("[%s,%s,\"forged\",%s, %s,%s,%s]",
-               say("%.*s", 70, fake_foreign_id(&fake_nodes[1], 1).text.at), clients[0].id,
-               say("%.*s", 70, fake_foreign_id(&fake_nodes[0], 2).text.at),
-               say("%.*s", 70, fake_foreign_id(&fake_nodes[1], 3).text.at),
-               say("%.*s", 70, fake_foreign_id(&fake_nodes[2], 4).text.at),
-               say("%.*s", 70, fake_foreign_id(&fake.self, 5).text.at));
+    return textf("[%s,%s,\"forged\",%s, %s,%s,%s]",
+                 textf("%.*s", 70, fake_foreign_id(&fake_nodes[1], 1).text.at), clients[0].id,
+                 textf("%.*s", 70, fake_foreign_id(&fake_nodes[0], 2).text.at),
+                 textf("%.*s", 70, fake_foreign_id(&fake_nodes[1], 3).text.at),
+                 textf("%.*s", 70, fake_foreign_id(&fake_nodes[2], 4).text.at),
+                 textf("%.*s", 70, fake_foreign_id(&fake.self, 5).text.at));
 }
 
 static const char *foreign(size_t which, uint64_t number)
 {
-    return say("%.*s", 70,
-               fake_foreign_id(which == 9 ? &fake.self : &fake_nodes[which], number).text.at);
+    return textf("%.*s", 70,
+                 fake_foreign_id(which == 9 ? &fake.self : &fake_nodes[which], number).text.at);
 }
 
 static void a_send_to_many_is_shared_out(void)
@@ -632,11 +632,11 @@ static void a_send_to_many_is_shared_out(void)
     flush();
     CHECK(got_text(&clients[0].far, "{\"code\":0,\"msg\":\"m\",\"data\":1,\"messageId\":\"id\"}"));
     first = request_to(0, COMMAND_SEND_TO_CLIENTS);
-    CHECK(first && same(fake_reading.msg.command.clients, str_from(say("[%s]", foreign(0, 2)))));
+    CHECK(first && same(fake_reading.msg.command.clients, str_from(textf("[%s]", foreign(0, 2)))));
     fake.message_taken = 0;
     second = request_to(1, COMMAND_SEND_TO_CLIENTS);
     CHECK(second && same(fake_reading.msg.command.clients,
-                         str_from(say("[%s,%s]", foreign(1, 1), foreign(1, 3)))));
+                         str_from(textf("[%s,%s]", foreign(1, 1), foreign(1, 3)))));
     reply = fake_reply_to(second, 0, NULL);
     buf_append(&reply.result.list, str_from(foreign(1, 3)));
     reply.result.count = 1;
@@ -648,8 +648,8 @@ static void a_send_to_many_is_shared_out(void)
     result = fake_result(1);
     CHECK(result->result.code == 0 && result->result.matched == 2 && result->incomplete);
     CHECK(same(str_of(&result->result.list),
-               str_from(say("\"forged\",%s,%s,%s,%s", foreign(0, 2), foreign(1, 3), foreign(2, 4),
-                            foreign(9, 5)))));
+               str_from(textf("\"forged\",%s,%s,%s,%s", foreign(0, 2), foreign(1, 3), foreign(2, 4),
+                              foreign(9, 5)))));
     fake_say_reply(0, fake_reply_to(first, 0, NULL));
     CHECK(fake_no_result());
 }
@@ -669,10 +669,10 @@ static void shares_may_fail(void)
     result = fake_result(1);
     CHECK(result->result.code == 0 && result->result.matched == 1 && !result->incomplete);
     CHECK(same(str_of(&result->result.list),
-               str_from(say("%s,\"forged\",%s,%s,%s,%s", foreign(1, 1), foreign(0, 2),
-                            foreign(1, 3), foreign(2, 4), foreign(9, 5)))));
+               str_from(textf("%s,\"forged\",%s,%s,%s,%s", foreign(1, 1), foreign(0, 2),
+                              foreign(1, 3), foreign(2, 4), foreign(9, 5)))));
     /* for this node alone, or for nobody, there is nothing to wait for */
-    command.clients = str_from(say("[%s]", clients[0].id));
+    command.clients = str_from(textf("[%s]", clients[0].id));
     CHECK(!fake_done(command, false, 2) && fake_succeeds(2));
     command.clients = STR("[]");
     CHECK(!fake_done(command, false, 3) && fake_succeeds(3) && fake_no_result());
@@ -686,7 +686,7 @@ static void a_send_to_many_is_held_back(void)
 
     fake_add_member(0);
     CHECK(fake_later(fake_send("1"), 1));
-    command.clients = str_from(say("[%s,%s]", clients[0].id, foreign(1, 7)));
+    command.clients = str_from(textf("[%s,%s]", clients[0].id, foreign(1, 7)));
     command.data = STR("2");
     CHECK(!fake_done(command, true, 2) && fake.publication_count == 1 && fake_sent_nothing());
     fake_wait(700);

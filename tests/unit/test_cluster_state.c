@@ -29,7 +29,7 @@ static uint16_t slot_of(const char *group)
 static const char *twin_of(const char *group)
 {
     for (int i = 0; i < 200000; i++) {
-        const char *name = say("twin%d", i);
+        const char *name = textf("twin%d", i);
 
         if (slot_of(name) == slot_of(group))
             return name;
@@ -463,11 +463,11 @@ static void systems_are_remembered(void)
 {
     CHECK(!state_knows_system(fake.cluster, STR("shop")));
     for (int i = 0; i < 1000; i++) {
-        state_add_system(fake.cluster, str_from(say("%d", i)));
-        state_add_system(fake.cluster, str_from(say("%d", i / 2)));
+        state_add_system(fake.cluster, str_from(textf("%d", i)));
+        state_add_system(fake.cluster, str_from(textf("%d", i / 2)));
     }
     for (int i = 0; i < 1000; i++)
-        CHECK(state_knows_system(fake.cluster, str_from(say("%d", i))));
+        CHECK(state_knows_system(fake.cluster, str_from(textf("%d", i))));
     CHECK(fake.cluster->systems.count == 1000 && !state_knows_system(fake.cluster, STR("1000")));
     CHECK(!state_knows_system(fake.cluster, STR("")) &&
           !state_knows_system(fake.cluster, STR("1\0")));

@@ -101,21 +101,21 @@ static struct command list_of(const char *system, const char *group)
 
 static const char *pushed(const char *data)
 {
-    return say("{\"code\":1,\"msg\":\"m\",\"data\":%s}", data);
+    return textf("{\"code\":1,\"msg\":\"m\",\"data\":%s}", data);
 }
 
 /* What a notice is about; `group` is NULL if the scope is the system. */
 static const char *subject(const char *id, const char *user, const char *extend, const char *group)
 {
-    return say("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\"%s%s%s}", id, user, extend,
-               group ? ",\"groupName\":\"" : "", group ? group : "", group ? "\"" : "");
+    return textf("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\"%s%s%s}", id, user,
+                 extend, group ? ",\"groupName\":\"" : "", group ? group : "", group ? "\"" : "");
 }
 
 static const char *notice(unsigned code, const char *id, const char *user, const char *extend,
                           const char *group)
 {
-    return say("{\"code\":%u,\"msg\":\"client %s\",\"data\":%s}", code,
-               code == NOTICE_ONLINE ? "online" : "offline", subject(id, user, extend, group));
+    return textf("{\"code\":%u,\"msg\":\"client %s\",\"data\":%s}", code,
+                 code == NOTICE_ONLINE ? "online" : "offline", subject(id, user, extend, group));
 }
 
 /* --- clients, named by letters -------------------------------------------------------------- */
@@ -412,9 +412,9 @@ static void a_crowded_system_gets_no_notices(void)
 static const char *info_of(const struct test_client *client, const char *user, const char *extend,
                            const char *groups)
 {
-    return say("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\",\"groups\":[%s],"
-               "\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}",
-               client->id, user, extend, groups);
+    return textf("{\"clientId\":\"%s\",\"userId\":\"%s\",\"extend\":\"%s\",\"groups\":[%s],"
+                 "\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}",
+                 client->id, user, extend, groups);
 }
 
 static bool has_info(const struct test_client *client, const char *expected)
@@ -475,8 +475,8 @@ static void names_are_quoted(void)
 static void fill_groups(size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        CHECK(succeeds(bind_to("shop", &clients[0], say("%zu", i))));
-        CHECK(only_got("a", 1, notice(NOTICE_ONLINE, clients[0].id, "", "", say("%zu", i))));
+        CHECK(succeeds(bind_to("shop", &clients[0], textf("%zu", i))));
+        CHECK(only_got("a", 1, notice(NOTICE_ONLINE, clients[0].id, "", "", textf("%zu", i))));
     }
 }
 
@@ -566,7 +566,7 @@ static void sends_reach_their_targets(void)
 
     set_up_groups();
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct command command = send_to(rows[i].kind, "shop", say("%zu", i));
+        struct command command = send_to(rows[i].kind, "shop", textf("%zu", i));
         uint64_t count = strlen(rows[i].reached);
 
         command.group = command.user = str_from(rows[i].name);
@@ -574,7 +574,7 @@ static void sends_reach_their_targets(void)
             command.clients = ids_of(rows[i].clients);
         if (!CHECK(succeeds(command) && result.list.length == 0) ||
             !CHECK(result.matched == count && result.queued == count && !result.dropped) ||
-            !CHECK(only_got(rows[i].reached, 4, pushed(say("%zu", i)))))
+            !CHECK(only_got(rows[i].reached, 4, pushed(textf("%zu", i)))))
             printf("  that was row %zu\n", i);
     }
     tear_down(4);
@@ -599,12 +599,12 @@ static void ids_that_fail_are_listed(void)
 
     set_up(2);
     for (size_t i = 0; i < COUNT(bad); i++) {
-        buf_append(&ids, str_from(say("%c%s", i ? ',' : '[', bad[i])));
-        buf_append(&failed, str_from(say("%s%s", i ? "," : "", bad[i])));
+        buf_append(&ids, str_from(textf("%c%s", i ? ',' : '[', bad[i])));
+        buf_append(&failed, str_from(textf("%s%s", i ? "," : "", bad[i])));
     }
     /* the first digit of an id written as an escape is that digit */
-    buf_append(&ids, str_from(say(",\"\\u00%02x%s\"\n, \"%s\" ]", (unsigned)clients[0].id[0],
-                                  clients[0].id + 1, clients[1].id)));
+    buf_append(&ids, str_from(textf(",\"\\u00%02x%s\"\n, \"%s\" ]", (unsigned)clients[0].id[0],
+                                    clients[0].id + 1, clients[1].id)));
     command.clients = str_of(&ids);
     CHECK(succeeds(command) && result.count == COUNT(bad));
     CHECK(result.matched == 2 && result.queued == 2);
@@ -630,15 +630,15 @@ static void order_is_kept(void)
     set_up(2);
     bind_all(2, "g");
     for (int i = 0; i < 300; i += 3) {
-        apply_only(send_to_group("shop", "g", say("%d", i)));
-        apply_only(send_to_client("shop", id_of(&clients[i % 2]), say("%d", i + 1)));
-        apply_only(send_to(COMMAND_SEND_TO_SYSTEM, "shop", say("%d", i + 2)));
+        apply_only(send_to_group("shop", "g", textf("%d", i)));
+        apply_only(send_to_client("shop", id_of(&clients[i % 2]), textf("%d", i + 1)));
+        apply_only(send_to(COMMAND_SEND_TO_SYSTEM, "shop", textf("%d", i + 2)));
     }
     flush();
     for (int i = 0; i < 300; i++)
         for (int who = 0; who < 2; who++)
             if (i % 3 != 1 || (i - 1) % 2 == who)
-                CHECK(got_text(&clients[who].far, pushed(say("%d", i))));
+                CHECK(got_text(&clients[who].far, pushed(textf("%d", i))));
     CHECK(only_got("", 2, ""));
     tear_down(2);
 }
@@ -767,14 +767,14 @@ static void a_broken_connection_is_not_slow(void)
     node.config.send_queue = 1;
     far_close(&clients[1].far);
     for (int i = 0; i < 3; i++) {
-        apply_only(send_to_group("shop", "g", say("%d", i)));
+        apply_only(send_to_group("shop", "g", textf("%d", i)));
         CHECK(result.matched == 3 && result.queued == 3 && result.dropped == 0);
     }
     CHECK(clients[1].conn.broken && clients[1].conn.client && !clients[1].conn.first);
     flush();
     for (int i = 0; i < 3; i++) {
-        CHECK(got_text(&clients[0].far, pushed(say("%d", i))));
-        CHECK(got_text(&clients[2].far, pushed(say("%d", i))));
+        CHECK(got_text(&clients[0].far, pushed(textf("%d", i))));
+        CHECK(got_text(&clients[2].far, pushed(textf("%d", i))));
     }
     leave(&clients[1]);
     CHECK(got_text(&clients[0].far, notice(NOTICE_OFFLINE, clients[1].id, "", "", "g")));
@@ -890,8 +890,8 @@ static void an_id_twice_gets_one_frame(void)
 
     set_up(2);
     a = id_of(&clients[0]);
-    command.clients = str_from(say("[\"%s\",\"%s\", \"\\u%04x%s\",\"none\",\"%s\",\"none\"]", a.at,
-                                   clients[1].id, (unsigned)a.at[0], a.at + 1, a.at));
+    command.clients = str_from(textf("[\"%s\",\"%s\", \"\\u%04x%s\",\"none\",\"%s\",\"none\"]",
+                                     a.at, clients[1].id, (unsigned)a.at[0], a.at + 1, a.at));
     for (int i = 0; i < 2; i++) {
         CHECK(succeeds(command) && result.matched == 2 && result.queued == 2);
         CHECK(result.count == 2 && same(str_of(&result.list), STR("\"none\",\"none\"")));
@@ -949,7 +949,7 @@ static void a_send_to_a_slow_client_fails(void)
     id = id_of(&clients[1]);
     CHECK(succeeds(command) && result.matched == 2 && result.queued == 1);
     CHECK(result.dropped == 1 && result.count == 1);
-    CHECK(same(str_of(&result.list), str_from(say("\"%s\"", id.at))));
+    CHECK(same(str_of(&result.list), str_from(textf("\"%s\"", id.at))));
     CHECK(got_text(&clients[2].far, pushed("1")) && got_nothing(&clients[2].far));
     tear_down(3);
 }
@@ -1093,10 +1093,10 @@ static void ends_are_counted_by_code(void)
             CHECK(closes_in_all() == ends);
             depart(client); /* which is no other end */
             CHECK(closes_in_all() == ends);
-            CHECK(
-                node_logged(say(" info client closed client=\"%s\" system=\"shop\" "
-                                "remote=\"127.0.0.1\" code=%u reason=\"%s\" seconds=61 queued=0\n",
-                                client->id, codes[i], closed ? reason : "because \\\"x\\\"")));
+            CHECK(node_logged(
+                textf(" info client closed client=\"%s\" system=\"shop\" "
+                      "remote=\"127.0.0.1\" code=%u reason=\"%s\" seconds=61 queued=0\n",
+                      client->id, codes[i], closed ? reason : "because \\\"x\\\"")));
         }
     arrive(&clients[0], STR("shop"));
     hub_end_client(&node.hub, clients[0].conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
@@ -1158,7 +1158,7 @@ static void slow_clients_are_counted(void)
     CHECK(node.hub.counts.sent == sent + 1);
     CHECK(closes_of(1013) == 2 && closes_in_all() == 2);
     CHECK(node_logged(" warn client closed: it reads slower than it is sent to client="));
-    CHECK(node_logged(say(" code=1013 reason=\"slow\" seconds=0 queued=%u\n", queued)));
+    CHECK(node_logged(textf(" code=1013 reason=\"slow\" seconds=0 queued=%u\n", queued)));
     fill_queue(&clients[2]);
     hub_end_client(&node.hub, clients[2].conn.client, HUB_END_SLOW, WS_CLOSE_TRY_LATER,
                    STR("slow"));
@@ -1343,7 +1343,7 @@ static void walk_send(void)
     static const enum command_kind kinds[] = {COMMAND_SEND_TO_GROUP, COMMAND_SEND_TO_USER,
                                               COMMAND_SEND_TO_SYSTEM};
     unsigned system = draw(2), group = draw(GROUPS), user = 1 + draw(USERS), kind = draw(3);
-    const char *number = say("%u", draw(1000));
+    const char *number = textf("%u", draw(1000));
     struct command command = send_to(kinds[kind], walk_systems[system], number);
     size_t out[2] = {draw(WALKERS), draw(WALKERS)};
 
@@ -1355,7 +1355,7 @@ static void walk_send(void)
             walk.walkers[i].expected_count = 0;
     if (kind == 0) {
         command.clients =
-            str_from(say("[\"%s\",\"%s\"]", walk.clients[out[0]].id, walk.clients[out[1]].id));
+            str_from(textf("[\"%s\",\"%s\"]", walk.clients[out[0]].id, walk.clients[out[1]].id));
         walk.walkers[out[0]].expected_count = walk.walkers[out[1]].expected_count = 0;
     }
     CHECK(succeeds(command));
@@ -1389,7 +1389,7 @@ static void walk_list(void)
         if (!walker->online || walker->system != system || !walker->in[group])
             continue;
         count++;
-        good = good && contains(str_of(&result.list), say("\"%s\"", walk.clients[i].id));
+        good = good && contains(str_of(&result.list), textf("\"%s\"", walk.clients[i].id));
     }
     CHECK(good && result.count == count);
     CHECK(result.list.length == (count ? count * (HUB_ID_LENGTH + 3) - 1 : 0));
@@ -1403,7 +1403,8 @@ static void walk_info(size_t who)
 
     for (unsigned i = 0; i < walker->listed; i++)
         if (walker->list[i] != USER_PLACE)
-            groups = say("%s%s\"%s\"", groups, groups[0] ? "," : "", walk_groups[walker->list[i]]);
+            groups =
+                textf("%s%s\"%s\"", groups, groups[0] ? "," : "", walk_groups[walker->list[i]]);
     CHECK(succeeds(about_client(COMMAND_CLIENT_INFO, walk_systems[walker->system],
                                 id_of(&walk.clients[who]))));
     CHECK(same(str_of(&result.list), str_from(info_of(&walk.clients[who], walk_users[walker->user],
@@ -1539,7 +1540,7 @@ static void keep_text(char *room, size_t size, struct str text)
 /* The id of the client with this number on this node. */
 static const char *id_of_number(uint64_t number)
 {
-    return say("here%064llx", (unsigned long long)number);
+    return textf("here%064llx", (unsigned long long)number);
 }
 
 static bool seal_number(void *state, uint64_t number, char id[HUB_ID_TEXT])
@@ -1664,7 +1665,7 @@ static void online_means_on_this_node(void)
         CHECK(!hub_is_online(&node.hub, STR("shop"), quoted(str_from(id_of_number(number + 1)))));
         /* the number alone, as on a node that is alone, is no id */
         CHECK(!hub_is_online(&node.hub, STR("shop"),
-                             quoted(str_from(say("%016llx", (unsigned long long)number)))));
+                             quoted(str_from(textf("%016llx", (unsigned long long)number)))));
     }
     depart(&clients[0]);
     CHECK(!hub_is_online(&node.hub, STR("shop"), ids[0]));
@@ -1704,29 +1705,29 @@ static void a_client_without_an_id_is_rejected(void)
 static void commands_use_sealed_ids(void)
 {
     struct command command;
-    const char *foreign = say("\"%068d\"", 0);
+    const char *foreign = textf("\"%068d\"", 0);
 
     set_up_cluster(3);
     node.config.scope = NOTICE_OFF;
     for (size_t i = 0; i < 3; i++)
         CHECK(succeeds(bind_user(&clients[i], "g", "u", "e")));
     CHECK(succeeds(list_of("shop", "g")) && result.count == 3);
-    CHECK(same(str_of(&result.list),
-               str_from(say("\"%s\",\"%s\",\"%s\"", clients[0].id, clients[1].id, clients[2].id))));
+    CHECK(same(str_of(&result.list), str_from(textf("\"%s\",\"%s\",\"%s\"", clients[0].id,
+                                                    clients[1].id, clients[2].id))));
     command = about_client(COMMAND_CLIENT_INFO, "shop", (struct str){0});
     command.client = quoted(id_of(&clients[1]));
     CHECK(succeeds(command));
     CHECK(same(str_of(&result.list),
-               str_from(say("{\"clientId\":\"%s\",\"userId\":\"u\",\"extend\":\"e\",\"groups\":"
-                            "[\"g\"],\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}",
-                            clients[1].id))));
+               str_from(textf("{\"clientId\":\"%s\",\"userId\":\"u\",\"extend\":\"e\",\"groups\":"
+                              "[\"g\"],\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}",
+                              clients[1].id))));
     command = send_to(COMMAND_SEND_TO_CLIENTS, "shop", "2");
-    command.clients = str_from(say("[\"%s\",%s,\"x\"]", clients[0].id, foreign));
+    command.clients = str_from(textf("[\"%s\",%s,\"x\"]", clients[0].id, foreign));
     CHECK(succeeds(command) && result.count == 2 && result.queued == 1);
-    CHECK(same(str_of(&result.list), str_from(say("%s,\"x\"", foreign))));
+    CHECK(same(str_of(&result.list), str_from(textf("%s,\"x\"", foreign))));
     CHECK(got_text(&clients[0].far, pushed("2")) && none_got(3));
     command = send_to_group("shop", "g", "3");
-    command.clients = str_from(say("[\"%s\",%s]", clients[1].id, foreign));
+    command.clients = str_from(textf("[\"%s\",%s]", clients[1].id, foreign));
     CHECK(succeeds(command) && result.matched == 2);
     CHECK(got_text(&clients[0].far, pushed("3")) && got_text(&clients[2].far, pushed("3")));
     CHECK(none_got(3));
@@ -2014,7 +2015,7 @@ static void a_refresh_comes_in_batches(void)
     set_up_cluster(3);
     for (int i = 0; i < 400; i++)
         for (size_t who = 0; who < 3; who++)
-            CHECK(succeeds(bind_user(&clients[who], say("g%d", i), NULL, NULL)));
+            CHECK(succeeds(bind_user(&clients[who], textf("g%d", i), NULL, NULL)));
     drop_notes();
     CHECK(hub_refresh_presence(&node.hub, &scan, false));
     CHECK(seen.count >= HUB_REFRESH_BATCH && seen.count < HUB_REFRESH_BATCH + 400);

@@ -101,10 +101,10 @@ static bool is_sample_of(struct str line, const char *family)
     rest = line;
     line = str_cut(&rest, '{');
     for (size_t i = 0; histogram && i < COUNT(ends); i++)
-        if (str_equal(line, str_from(say("wspush_%.*s%s", (int)name.length, name.at, ends[i]))))
+        if (str_equal(line, str_from(textf("wspush_%.*s%s", (int)name.length, name.at, ends[i]))))
             return true;
     return !histogram &&
-           str_equal(line, str_from(say("wspush_%s", say("%.*s", (int)name.length, name.at))));
+           str_equal(line, str_from(textf("wspush_%s", textf("%.*s", (int)name.length, name.at))));
 }
 
 /* Each family has its help, its type and its samples together, and there is nothing else. */
@@ -122,9 +122,9 @@ static void families_come_in_order(void)
         struct str help = str_cut(&rest, '\n'), name = str_from(families[i]);
 
         name = str_cut(&name, ' ');
-        CHECK(contains(help, say("# HELP wspush_%.*s ", (int)name.length, name.at)));
+        CHECK(contains(help, textf("# HELP wspush_%.*s ", (int)name.length, name.at)));
         CHECK(help.length > 10 && help.at[help.length - 1] == '.');
-        CHECK(same(str_cut(&rest, '\n'), str_from(say("# TYPE wspush_%s", families[i]))));
+        CHECK(same(str_cut(&rest, '\n'), str_from(textf("# TYPE wspush_%s", families[i]))));
         CHECK(rest.at && is_sample_of(rest, families[i]));
         while (rest.at && is_sample_of(rest, families[i])) {
             samples++;
@@ -222,8 +222,8 @@ static void handshakes_are_counted_by_status(void)
     metrics_count_handshake(&metrics, 0); /* another of the others */
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(rows); i++)
-        CHECK(has_line(say("wspush_handshakes_total{status=\"%s\"} %zu", rows[i].label,
-                           i + 1 + (i == COUNT(rows) - 1))));
+        CHECK(has_line(textf("wspush_handshakes_total{status=\"%s\"} %zu", rows[i].label,
+                             i + 1 + (i == COUNT(rows) - 1))));
 }
 
 static void closes_are_counted_by_code(void)
@@ -236,7 +236,7 @@ static void closes_are_counted_by_code(void)
         node.hub.counts.closes[i] = 7 + i;
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(codes); i++)
-        CHECK(has_line(say("wspush_closes_total{code=\"%s\"} %zu", codes[i], 7 + i)));
+        CHECK(has_line(textf("wspush_closes_total{code=\"%s\"} %zu", codes[i], 7 + i)));
 }
 
 static void calls_are_counted_by_path_and_code(void)
@@ -253,8 +253,8 @@ static void calls_are_counted_by_path_and_code(void)
         for (unsigned code = 0; code < METRICS_CODES; code++) {
             struct str path = route == API_ROUTES - 1 ? STR("other") : api_path(route);
 
-            CHECK(has_line(say("wspush_api_requests_total{route=\"%.*s\",code=\"%d\"} %u",
-                               (int)path.length, path.at, codes[code], 9 * route + code + 1)));
+            CHECK(has_line(textf("wspush_api_requests_total{route=\"%.*s\",code=\"%d\"} %u",
+                                 (int)path.length, path.at, codes[code], 9 * route + code + 1)));
         }
 }
 
@@ -280,13 +280,14 @@ static void durations_fall_into_buckets(void)
     metrics_count_call(&metrics, route, RESULT_SUCCESS, 5000001);
     ask("GET", "/metrics", false);
     for (unsigned i = 0; i < METRICS_BUCKETS; i++)
-        CHECK(has_line(say("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"%s\"} "
+        CHECK(
+            has_line(textf("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"%s\"} "
                            "%u",
                            rows[i].seconds, 2 * (i + 1))));
     CHECK(has_line("wspush_api_request_duration_seconds_bucket{route=\"other\",le=\"+Inf\"} 25"));
     CHECK(has_line("wspush_api_request_duration_seconds_count{route=\"other\"} 25"));
-    CHECK(has_line(say("wspush_api_request_duration_seconds_sum{route=\"other\"} %u.%06u",
-                       (unsigned)(sum / 1000000), (unsigned)(sum % 1000000))));
+    CHECK(has_line(textf("wspush_api_request_duration_seconds_sum{route=\"other\"} %u.%06u",
+                         (unsigned)(sum / 1000000), (unsigned)(sum % 1000000))));
     CHECK(has_line("wspush_api_request_duration_seconds_count{route=\"/api/login\"} 0"));
 }
 
@@ -301,7 +302,8 @@ static void seconds_have_no_zeros_at_their_end(void)
 
         CHECK(str_number(number, UINT64_MAX, &metrics.calls[0].microseconds));
         ask("GET", "/metrics", false);
-        CHECK(has_line(say("wspush_api_request_duration_seconds_sum{route=\"/api/register\"} %.*s",
+        CHECK(
+            has_line(textf("wspush_api_request_duration_seconds_sum{route=\"/api/register\"} %.*s",
                            (int)seconds.length, seconds.at)));
     }
 }
@@ -318,7 +320,7 @@ static void cpu_time_is_reported(void)
     for (rest = text;
          rest.at && !(line.length > 25 && memcmp(line.at, "wspush_cpu_seconds_total ", 25) == 0);)
         line = str_cut(&rest, '\n');
-    seconds = strtod(say("%.*s", (int)(line.length - 25), line.at + 25), NULL);
+    seconds = strtod(textf("%.*s", (int)(line.length - 25), line.at + 25), NULL);
     CHECK(seconds >= (double)before / CLOCKS_PER_SEC - 0.1 &&
           seconds <= (double)after / CLOCKS_PER_SEC + 0.1);
 }

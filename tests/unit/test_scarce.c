@@ -6,6 +6,7 @@
 #include "node.h"
 
 #include "os.h"
+#include "scarce.h"
 #include "server.h"
 
 #include <arpa/inet.h>
@@ -18,12 +19,6 @@
 
 /* --- memory that runs out -------------------------------------------------------------------- */
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *old, size_t size);
 bool __real_crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],
                                  unsigned iterations, unsigned char hash[CRYPTO_HASH_SIZE]);
 bool __wrap_crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],
@@ -36,7 +31,7 @@ static long fails_at;        /* the number of the allocation that fails */
 static atomic_long made;     /* allocations of this life */
 static atomic_long failures; /* that were refused */
 
-static bool refuse(void)
+static bool scarce_refuses(void)
 {
     long number;
 
@@ -47,21 +42,6 @@ static bool refuse(void)
         return false;
     atomic_fetch_add(&failures, 1);
     return true;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return refuse() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return refuse() ? NULL : __real_realloc(old, size);
 }
 
 /* What hashing costs is not tested here. */
@@ -90,7 +70,7 @@ static struct buf accounts; /* the file of accounts with which each life begins 
 /* Writes that file, so that the table of accounts has to grow for the next one. */
 static void put_accounts(void)
 {
-    FILE *file = fopen(say("%s/accounts", folder), "wb");
+    FILE *file = fopen(textf("%s/accounts", folder), "wb");
 
     CHECK(file && fwrite(accounts.at, 1, accounts.length, file) == accounts.length);
     if (file)
@@ -354,12 +334,12 @@ static char token[400];
 /* Writes the head of a call; the length of its body is `length`, or it is chunked if that is -1. */
 static void write_head(struct buf *out, const char *name, long length, const char *more)
 {
-    buf_append(out, str_from(say("POST /api/%s HTTP/1.1\r\nHost: x\r\nToken: %s\r\n%s", name, token,
-                                 more)));
+    buf_append(out, str_from(textf("POST /api/%s HTTP/1.1\r\nHost: x\r\nToken: %s\r\n%s", name,
+                                   token, more)));
     if (length < 0)
         buf_append(out, STR("Transfer-Encoding: chunked\r\n\r\n"));
     else
-        buf_append(out, str_from(say("Content-Length: %ld\r\n\r\n", length)));
+        buf_append(out, str_from(textf("Content-Length: %ld\r\n\r\n", length)));
 }
 
 static struct reply ask(struct peer *peer, const char *name, struct str body)
@@ -396,10 +376,11 @@ static bool join(struct peer *peer, const char *system, unsigned code, int recei
     struct reply reply;
 
     dial(peer, receive_size);
-    transmit(peer, str_from(say("GET /ws?systemId=%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
-                                "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-                                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-                                system)));
+    transmit(peer,
+             str_from(textf("GET /ws?systemId=%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+                            "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+                            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+                            system)));
     reply = take_reply(peer);
     return (reply.status == 101 || reply.status == 0) && await(peer, &peer->seen[code], 1);
 }
@@ -441,7 +422,7 @@ static void catch_up(struct peer *peer)
 /* In a text each ' stands for a ". */
 static struct str json(const char *text)
 {
-    char *copy = (char *)(uintptr_t)say("%s", text);
+    char *copy = (char *)(uintptr_t)textf("%s", text);
 
     for (char *at = copy; *at; at++)
         *at = *at == '\'' ? '"' : *at;
@@ -518,7 +499,7 @@ static void send_message(const char *name, const char *target, size_t size, bool
     unsigned code = ++life.code, at_most;
     struct reply reply;
 
-    buf_append(&body, json(say("{%s,'code':%u,'msg':'m','data':'", target, code)));
+    buf_append(&body, json(textf("{%s,'code':%u,'msg':'m','data':'", target, code)));
     for (size_t i = 0; i < size; i++)
         buf_append(&body, STR("x"));
     buf_append(&body, STR("\"}"));
@@ -543,7 +524,7 @@ static void send_message(const char *name, const char *target, size_t size, bool
 /* A body that names the victim, with what else is in it. */
 static struct str named(const char *more)
 {
-    return json(say("{'clientId':'%s'%s}", life.victim.id, more));
+    return json(textf("{'clientId':'%s'%s}", life.victim.id, more));
 }
 
 static void is_not_bound(void)
@@ -602,8 +583,8 @@ static void change_the_user(void)
 
 static void get_messages(void)
 {
-    const char *one = say("'clientId':'%s'", life.victim.id);
-    const char *some = say("'clientIds':['%s','0000000000000000']", life.victim.id);
+    const char *one = textf("'clientId':'%s'", life.victim.id);
+    const char *some = textf("'clientIds':['%s','0000000000000000']", life.victim.id);
 
     send_message("send_to_client", one, 100, false);
     if (!life.hit)
@@ -750,7 +731,7 @@ static void write_sends(struct buf *out, const struct peer *peer, unsigned code,
 {
     for (int i = 0; i < count; i++) {
         struct str body =
-            json(say("{'clientId':'%s','code':%u,'msg':'','data':0}", peer->id, code));
+            json(textf("{'clientId':'%s','code':%u,'msg':'','data':0}", peer->id, code));
 
         write_head(out, "send_to_client", (long)body.length, "");
         buf_append(out, body);
@@ -764,7 +745,7 @@ static void be_slow(void)
 
     if (!replace_victim(4096))
         return;
-    buf_append(&large, json(say("{'clientId':'%s','code':60,'msg':'','data':'", life.victim.id)));
+    buf_append(&large, json(textf("{'clientId':'%s','code':60,'msg':'','data':'", life.victim.id)));
     for (int i = 0; i < 50000; i++)
         buf_append(&large, STR("x"));
     buf_append(&large, STR("\"}"));
@@ -835,7 +816,7 @@ static void open_an_account(void)
     struct buf now_there = {0};
 
     call("register", json(account), 200, 0, NULL);
-    CHECK(os_read_file(say("%s/accounts", folder), &now_there) == 0 &&
+    CHECK(os_read_file(textf("%s/accounts", folder), &now_there) == 0 &&
           lines_of(str_of(&now_there)) == lines_of(str_of(&accounts)) + 1);
     buf_free(&now_there);
     if (!life.hit)
@@ -878,7 +859,7 @@ static void settle_in(void)
                  strstr(reply.body.at, "token") + 8);
     CHECK(join(&life.witness, "shop", 0, 0));
     reply = ask(&life.asker, "bind_to_group",
-                json(say("{'clientId':'%s','groupName':'g'}", life.witness.id)));
+                json(textf("{'clientId':'%s','groupName':'g'}", life.witness.id)));
     CHECK(reply.code == 0 && await(&life.witness, &life.witness.notices[0], 1));
     /* places in queues, so that it is never the witness for whom there is no memory */
     write_sends(&many, &life.witness, 62, 20);
@@ -905,7 +886,7 @@ static void look_around(void)
         ; /* who has ended is taken out in the same turn, but maybe behind this */
     CHECK(group_has(is_alive && life.bound));
     reply = ask(&life.asker, "send_to_group",
-                json(say("{'groupName':'g','code':%u,'msg':'','data':0}", code)));
+                json(textf("{'groupName':'g','code':%u,'msg':'','data':0}", code)));
     CHECK(reply.status == 200 && reply.code == 0);
     CHECK(await(&life.witness, &life.witness.seen[code], 1));
     if (is_alive && life.bound)
@@ -999,12 +980,12 @@ static void make_accounts(void)
     node_start();
     for (int i = 0; i < 12; i++)
         CHECK(ask(&life.asker, "register",
-                  json(i ? say("{'systemId':'other%d','password':'p'}", i)
+                  json(i ? textf("{'systemId':'other%d','password':'p'}", i)
                          : "{'systemId':'shop','password':'p'}"))
                   .code == 0);
     hang_up(&life.asker);
     node_stop();
-    CHECK(os_read_file(say("%s/accounts", folder), &accounts) == 0);
+    CHECK(os_read_file(textf("%s/accounts", folder), &accounts) == 0);
 }
 
 int main(void)
@@ -1022,7 +1003,7 @@ int main(void)
     test_run("in a crowd each allocation fails once", one_fails_in_a_crowd);
     test_run("in a crowd all fail from each one on", all_fail_in_a_crowd);
     buf_free(&accounts);
-    unlink(say("%s/accounts", folder));
+    unlink(textf("%s/accounts", folder));
     CHECK(rmdir(folder) == 0);
     return test_finish();
 }

@@ -280,7 +280,7 @@ static const char *token_line(void)
 
     crypto_sign_token(node.keys.keys, STR("shop"), node_generation(STR("shop")), UNIX_NOW + 60,
                       &token);
-    line = say("Token: %.*s\r\n", (int)token.length, token.at);
+    line = textf("Token: %.*s\r\n", (int)token.length, token.at);
     buf_free(&token);
     return line;
 }
@@ -288,18 +288,18 @@ static const char *token_line(void)
 /* A POST with a good token and whatever else is to stand in its head. */
 static const char *post(const char *path, const char *headers, const char *body)
 {
-    return say("POST %s HTTP/1.1\r\nHost: h\r\n%s%sContent-Length: %zu\r\n\r\n%s", path,
-               token_line(), headers, strlen(body), body);
+    return textf("POST %s HTTP/1.1\r\nHost: h\r\n%s%sContent-Length: %zu\r\n\r\n%s", path,
+                 token_line(), headers, strlen(body), body);
 }
 
 /* An response's bytes. */
 static const char *response(const char *status, const char *fields, const char *body)
 {
-    return say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%s%sContent-Type: "
-               "application/json; charset=utf-8\r\nContent-Length: %zu\r\n%s\r\n%s",
-               status, fields, strstr(fields, "close") ? "" : KEEP_ALIVE,
-               strncmp(status, "401", 3) == 0 ? "WWW-Authenticate: Token\r\n" : "", strlen(body),
-               HTTP_UNCACHED, body);
+    return textf("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%s%sContent-Type: "
+                 "application/json; charset=utf-8\r\nContent-Length: %zu\r\n%s\r\n%s",
+                 status, fields, strstr(fields, "close") ? "" : KEEP_ALIVE,
+                 strncmp(status, "401", 3) == 0 ? "WWW-Authenticate: Token\r\n" : "", strlen(body),
+                 HTTP_UNCACHED, body);
 }
 
 static const char *not_found(void)
@@ -309,12 +309,12 @@ static const char *not_found(void)
 
 static const char *rejection(const char *status, const char *fields, const char *msg)
 {
-    return response(status, fields, say("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", msg));
+    return response(status, fields, textf("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", msg));
 }
 
 static const char *upgrade(const char *query, const char *headers)
 {
-    return say("GET /ws%s HTTP/1.1\r\nHost: h\r\n%s\r\n", query, headers);
+    return textf("GET /ws%s HTTP/1.1\r\nHost: h\r\n%s\r\n", query, headers);
 }
 
 /* A peer connects, upgrades, and is a client of shop. */
@@ -350,7 +350,7 @@ static void version_and_connection_header_decide_keep_alive(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct peer *peer = connect_peer();
 
-        send_text(peer, say("GET /nothing HTTP/%s\r\n%s\r\n", rows[i].version, rows[i].headers));
+        send_text(peer, textf("GET /nothing HTTP/%s\r\n%s\r\n", rows[i].version, rows[i].headers));
         CHECK(got_all(peer, response("404 Not Found", rows[i].told, NOT_FOUND)));
         CHECK(peer->far.ended != rows[i].stays);
         send_text(peer, GET_NOTHING);
@@ -385,9 +385,9 @@ static void head_and_options_are_answered(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         const char *expected = response(rows[i].status, rows[i].allow, rows[i].body);
 
-        send_text(peer, say("%s %s HTTP/1.1\r\nHost: h\r\n\r\n", rows[i].method, rows[i].target));
+        send_text(peer, textf("%s %s HTTP/1.1\r\nHost: h\r\n\r\n", rows[i].method, rows[i].target));
         if (rows[i].method[0] == 'H') /* the length of the body, without the body */
-            expected = say("%.*s", (int)(strlen(expected) - strlen(rows[i].body)), expected);
+            expected = textf("%.*s", (int)(strlen(expected) - strlen(rows[i].body)), expected);
         CHECK(got_all(peer, expected));
     }
     tear_down();
@@ -402,15 +402,16 @@ static void write_stream(struct buf *stream, struct buf *answers)
     } rows[] = {
         {post("/api/send_to_system", "", "{\"code\":1,\"msg\":\"m\",\"data\":1}"),
          response("200 OK", "", SUCCESS)},
-        {say("POST /api/get_online_list HTTP/1.1\r\nHost: h\r\n%sTransfer-Encoding: chunked\r\n\r\n"
+        {textf(
+             "POST /api/get_online_list HTTP/1.1\r\nHost: h\r\n%sTransfer-Encoding: chunked\r\n\r\n"
              "5;x=y\r\n{\"gro\r\nC\r\nupName\":\"g\"}\r\n0\r\nT: x\r\n\r\n",
              token_line()),
          response("200 OK", "",
                   "{\"code\":0,\"msg\":\"success\",\"data\":{\"count\":0,\"list\":[]}}")},
         {"\r\nHEAD /nothing HTTP/1.1\r\nhost:h\r\n\r\n",
-         say("%.*s", (int)(strlen(not_found()) - strlen(NOT_FOUND)), not_found())},
-        {say("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n%s", strlen(login),
-             login),
+         textf("%.*s", (int)(strlen(not_found()) - strlen(NOT_FOUND)), not_found())},
+        {textf("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\n%s",
+               strlen(login), login),
          NULL},
         {"POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: 33\r\n\r\n"
          "{\"systemId\":\"x\",\"password\":\"y\"}  ",
@@ -429,11 +430,11 @@ static void write_stream(struct buf *stream, struct buf *answers)
         buf_append(answers, str_from(rows[i].response));
     crypto_sign_token(node.keys.keys, STR("shop"), node_generation(STR("shop")),
                       UNIX_NOW + (int64_t)node.config.token_ttl, &token);
-    buf_append(answers,
-               str_from(response("200 OK", "",
-                                 say("{\"code\":0,\"msg\":\"success\",\"data\":{\"token\":\"%.*s\","
-                                     "\"expiresIn\":172800}}",
-                                     (int)token.length, token.at))));
+    buf_append(answers, str_from(response(
+                            "200 OK", "",
+                            textf("{\"code\":0,\"msg\":\"success\",\"data\":{\"token\":\"%.*s\","
+                                  "\"expiresIn\":172800}}",
+                                  (int)token.length, token.at))));
     buf_free(&token);
     for (size_t i = 4; i < COUNT(rows); i++)
         buf_append(answers, str_from(rows[i].response));
@@ -463,10 +464,11 @@ static bool stream_is_answered(struct str stream, size_t first, size_t size, str
 /* The head of an response for the console's page. */
 static const char *page_head(const struct console *console, const char *status, const char *fields)
 {
-    return say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%sContent-Type: text/html; "
-               "charset=utf-8\r\nContent-Length: %u\r\n%s\r\n",
-               status, fields, *fields ? "" : KEEP_ALIVE, (unsigned)console->page->length,
-               console->fields);
+    return textf(
+        "HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%sContent-Type: text/html; "
+        "charset=utf-8\r\nContent-Length: %u\r\n%s\r\n",
+        status, fields, *fields ? "" : KEEP_ALIVE, (unsigned)console->page->length,
+        console->fields);
 }
 
 static bool got_page(struct peer *peer, const struct console *console)
@@ -500,7 +502,7 @@ static void the_console_is_a_page(void)
         CHECK(got_all(peer, not_found()));
     }
     CHECK(console.page->references == 1); /* nothing is kept of it */
-    send_text(peer, say("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s\r\n\r\n", console.etag));
+    send_text(peer, textf("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s\r\n\r\n", console.etag));
     CHECK(got_all(peer, page_head(&console, "304 Not Modified", "")));
     send_text(peer, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
     CHECK(got_all(peer, response("405 Method Not Allowed", allow, others)));
@@ -545,8 +547,9 @@ static void requests_behind_a_login_wait(void)
     set_up();
     peer = connect_peer();
     worker_is_slow = true;
-    send_text(peer, say("%s%s%s", post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
-                        GET_NOTHING, "GET /part"));
+    send_text(peer,
+              textf("%s%s%s", post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
+                    GET_NOTHING, "GET /part"));
     CHECK(peer->session.state == SESSION_WAIT && peer->session.conn.input);
     CHECK(!session_wants_input(&peer->session));
     send_text(peer, "ial HTTP/1.1\r\nHost: h\r\n\r\n");
@@ -556,10 +559,10 @@ static void requests_behind_a_login_wait(void)
     worker_is_slow = false;
     run();
     CHECK(got_all(
-        peer, say("%s%s%s",
-                  response("200 OK", "",
-                           "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}"),
-                  not_found(), not_found())));
+        peer, textf("%s%s%s",
+                    response("200 OK", "",
+                             "{\"code\":-1005,\"msg\":\"wrong systemId or password\",\"data\":[]}"),
+                    not_found(), not_found())));
     CHECK(peer->session.state == SESSION_HTTP_IDLE && !peer->session.conn.input);
     tear_down();
 }
@@ -584,7 +587,7 @@ static void continue_is_sent_once(void)
         struct peer *peer = connect_peer();
         const char *fields = rows[i].version[2] == '0' ? "Connection: keep-alive\r\n" : "";
         const char *head =
-            say("POST /api/login HTTP/%s\r\nHost: h\r\n%s\r\n", rows[i].version, rows[i].headers);
+            textf("POST /api/login HTTP/%s\r\nHost: h\r\n%s\r\n", rows[i].version, rows[i].headers);
 
         for (int times = 0; times < 2; times++) {
             send_pieces(peer, str_from(head), times ? 1 : 0);
@@ -592,10 +595,10 @@ static void continue_is_sent_once(void)
             send_pieces(peer, str_from(rows[i].body), 1);
             CHECK(got_all(peer, rejection("400 Bad Request", fields, "field systemId is missing")));
         }
-        send_text(peer, say("%s%s", head, rows[i].body)); /* it came uncalled */
+        send_text(peer, textf("%s%s", head, rows[i].body)); /* it came uncalled */
         CHECK(got_all(peer, rejection("400 Bad Request", fields, "field systemId is missing")));
         for (int begun = 1; begun < (int)strlen(rows[i].body); begun++) {
-            send_text(peer, say("%s%.*s", head, begun, rows[i].body));
+            send_text(peer, textf("%s%.*s", head, begun, rows[i].body));
             CHECK(got_nothing(&peer->far));
             end_peers();
             peer = connect_peer();
@@ -708,13 +711,14 @@ static void heads_are_checked_before_bodies(void)
         size_t row = i / 2 % COUNT(rows), body = i / 2 / COUNT(rows);
         struct peer *peer = connect_peer();
         bool stays = bodies[body].stays && !rows[row].over_limit;
-        const char *told = say("%s%s", rows[row].fields, stays ? "" : "Connection: close\r\n");
+        const char *told = textf("%s%s", rows[row].fields, stays ? "" : "Connection: close\r\n");
         const char *text =
-            say("{\"code\":%d,\"msg\":\"%s\",\"data\":[]}", rows[row].code, rows[row].msg);
+            textf("{\"code\":%d,\"msg\":\"%s\",\"data\":[]}", rows[row].code, rows[row].msg);
 
         peer->session.over_limit = rows[row].over_limit;
         send_pieces(
-            peer, str_from(say("%s\r\nHost: h\r\n%s\r\n\r\n", rows[row].head, bodies[body].fields)),
+            peer,
+            str_from(textf("%s\r\nHost: h\r\n%s\r\n\r\n", rows[row].head, bodies[body].fields)),
             i % 2);
         if (!CHECK(got_all(peer, response(rows[row].status, told, text))))
             printf("  that was row %zu, body %zu\n", row, body);
@@ -756,9 +760,9 @@ static void health_probes_are_answered(void)
         const char *expected = response("200 OK", rows[i].fields, SUCCESS);
 
         context.console = rows[i].needs_page ? &console : NULL;
-        send_text(peer, say("%s\r\n\r\n", rows[i].request));
+        send_text(peer, textf("%s\r\n\r\n", rows[i].request));
         if (rows[i].head)
-            expected = say("%.*s", (int)(strlen(expected) - strlen(SUCCESS)), expected);
+            expected = textf("%.*s", (int)(strlen(expected) - strlen(SUCCESS)), expected);
         if (!CHECK(got_all(peer, expected)))
             printf("  that was row %zu\n", i);
         end_peers();
@@ -780,12 +784,12 @@ static void upgrades_elsewhere_name_the_path(void)
         struct peer *peer = connect_peer();
 
         context.console = i % 2 ? &console : NULL;
-        send_text(peer,
-                  say("GET %s HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n", paths[i / 2]));
+        send_text(peer, textf("GET %s HTTP/1.1\r\nHost: h\r\n" WEBSOCKET VERSION KEY "\r\n",
+                              paths[i / 2]));
         CHECK(got_all(peer, rejection("404 Not Found", "", "clients connect to /ws?systemId=…")));
         send_text(peer,
-                  say("GET %s HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-                      paths[i / 2]));
+                  textf("GET %s HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+                        paths[i / 2]));
         CHECK(contains(far_receive(&peer->far),
                        i / 2 == 4 || (i / 2 < 2 && i % 2) ? "200 OK" : "\"unknown path\""));
         end_peers();
@@ -803,7 +807,7 @@ static void a_line_end_begins_no_request(void)
     for (int size = 0; size < 2; size++) {
         context.now = START;
         peer = connect_peer();
-        send_pieces(peer, str_from(say("%s\r\n", post("/api/login", "", "{}"))), (size_t)size);
+        send_pieces(peer, str_from(textf("%s\r\n", post("/api/login", "", "{}"))), (size_t)size);
         CHECK(got_all(peer, rejection("400 Bad Request", "", "field systemId is missing")));
         CHECK(!is_receiving(&peer->session) && timer_of(peer) == 75000);
         pass(20000);
@@ -847,11 +851,11 @@ static void keep_alive_timeout_is_sent(void)
 
         node.config.idle_timeout = rows[i].timeout;
         send_text(peer, GET_NOTHING);
-        CHECK(
-            got_all(peer, say("HTTP/1.1 404 Not Found\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s"
-                              "Content-Type: application/json; charset=utf-8\r\n"
-                              "Content-Length: %zu\r\n%s\r\n%s",
-                              rows[i].told, strlen(NOT_FOUND), HTTP_UNCACHED, NOT_FOUND)));
+        CHECK(got_all(peer,
+                      textf("HTTP/1.1 404 Not Found\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s"
+                            "Content-Type: application/json; charset=utf-8\r\n"
+                            "Content-Length: %zu\r\n%s\r\n%s",
+                            rows[i].told, strlen(NOT_FOUND), HTTP_UNCACHED, NOT_FOUND)));
         end_peers();
     }
     tear_down();
@@ -964,7 +968,7 @@ static void limits_change_in_the_middle(void)
 
         config_defaults(&node.config);
         memset(bytes, ' ', sizeof bytes);
-        send_text(peer, say(LOGIN "%s", rows[i].head));
+        send_text(peer, textf(LOGIN "%s", rows[i].head));
         send_pieces(peer, (struct str){bytes, rows[i].sent}, 0);
         CHECK(got_nothing(&peer->far) && is_receiving(&peer->session));
         node.config.max_body = rows[i].max_body;
@@ -1004,9 +1008,9 @@ static void a_half_closed_connection_is_answered(void)
     set_up();
     peer = connect_peer();
     CHECK(far_send(&peer->far,
-                   str_from(say("%s%s%s", GET_NOTHING,
-                                post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
-                                GET_NOTHING))));
+                   str_from(textf("%s%s%s", GET_NOTHING,
+                                  post("/api/login", "", "{\"systemId\":\"a\",\"password\":\"b\"}"),
+                                  GET_NOTHING))));
     shutdown(peer->far.fd, SHUT_WR);
     run();
     CHECK(got_bytes(peer, not_found()));
@@ -1071,10 +1075,10 @@ static void join_group(struct peer *one, struct peer *other)
 
 static bool saw_leave(struct peer *witness, const struct peer *gone)
 {
-    return got_text(&witness->far, say("{\"code\":1002,\"msg\":\"client offline\",\"data\":"
-                                       "{\"clientId\":\"%s\",\"userId\":\"\",\"extend\":\"\","
-                                       "\"groupName\":\"g\"}}",
-                                       gone->id)) &&
+    return got_text(&witness->far, textf("{\"code\":1002,\"msg\":\"client offline\",\"data\":"
+                                         "{\"clientId\":\"%s\",\"userId\":\"\",\"extend\":\"\","
+                                         "\"groupName\":\"g\"}}",
+                                         gone->id)) &&
            got_nothing(&witness->far);
 }
 
@@ -1104,7 +1108,7 @@ static void system_names_are_decoded(void)
         struct result outcome = {0};
         struct command command = {.kind = COMMAND_CLIENT_INFO};
 
-        send_text(peer, upgrade(say("?systemId=%s", rows[i].query), WEBSOCKET VERSION KEY));
+        send_text(peer, upgrade(textf("?systemId=%s", rows[i].query), WEBSOCKET VERSION KEY));
         CHECK(got_bytes(peer, UPGRADED));
         if (rows[i].system) {
             CHECK(got_id_frame(&peer->far, peer->id));
@@ -1150,8 +1154,8 @@ static void unknown_systems_are_closed(void)
         "?systemId=shop%00",
         "?systemid=shop",
         "?x=systemId=shop",
-        say("?systemId=%0128d", 0),
-        say("?systemId=%0129d", 0),
+        textf("?systemId=%0128d", 0),
+        textf("?systemId=%0129d", 0),
     };
     struct buf frame = {0};
 
@@ -1162,8 +1166,8 @@ static void unknown_systems_are_closed(void)
         struct far_frame got = {0};
 
         /* with a frame behind it, which is ignored */
-        send_text(peer, say("%s%.*s", upgrade(queries[i / 2], WEBSOCKET VERSION KEY),
-                            i % 2 ? (int)frame.length : 0, frame.at));
+        send_text(peer, textf("%s%.*s", upgrade(queries[i / 2], WEBSOCKET VERSION KEY),
+                              i % 2 ? (int)frame.length : 0, frame.at));
         CHECK(got_bytes(peer, UPGRADED) && far_next(&peer->far, &got) && got.opcode == 1);
         CHECK(contains(got.payload, "{\"code\":-1001,\"msg\":\"systemId is ") &&
               contains(got.payload, "\",\"data\":[]}"));
@@ -1193,12 +1197,13 @@ static void bad_upgrades_are_rejected(void)
     set_up();
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct peer *peer = connect_peer();
-        const char *body = say("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", rows[i].msg);
+        const char *body = textf("{\"code\":-1,\"msg\":\"%s\",\"data\":[]}", rows[i].msg);
         bool has_body = strstr(rows[i].headers, "Content-Length") != NULL;
 
         send_text(peer,
-                  say("%s%s", upgrade("?systemId=shop", rows[i].headers), has_body ? "x" : ""));
-        CHECK(got_all(peer, say("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n" KEEP_ALIVE
+                  textf("%s%s", upgrade("?systemId=shop", rows[i].headers), has_body ? "x" : ""));
+        CHECK(
+            got_all(peer, textf("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n" KEEP_ALIVE
                                 "Content-Type: application/json; charset=utf-8\r\n"
                                 "Content-Length: %zu\r\n" HTTP_UNCACHED "%s\r\n%s",
                                 rows[i].status, strlen(body), rows[i].fields, body)));
@@ -1229,7 +1234,8 @@ static void origins_may_be_restricted(void)
         struct peer *peer = connect_peer();
 
         strcpy(node.config.allowed_origins, rows[i].allowed);
-        send_text(peer, upgrade("?systemId=shop", say(WEBSOCKET VERSION KEY "%s", rows[i].origin)));
+        send_text(peer,
+                  upgrade("?systemId=shop", textf(WEBSOCKET VERSION KEY "%s", rows[i].origin)));
         if (rows[i].good)
             CHECK(got_bytes(peer, UPGRADED) && got_id_frame(&peer->far, peer->id));
         else
@@ -1618,7 +1624,7 @@ static void timers_follow_their_scripts(void)
         context.now = START;
         peer = scripts[i].texts[0] ? connect_peer() : connect_client();
         while ((word = str_entry(&rest)).length) {
-            const char *text = say("%.*s", (int)word.length, word.at);
+            const char *text = textf("%.*s", (int)word.length, word.at);
 
             if (!CHECK(play_word(peer, text, scripts[i].texts)))
                 printf("  that was %s in: %s\n", text, scripts[i].script);
@@ -1882,8 +1888,8 @@ static void received_bytes_count_before_a_timeout(void)
     for (int whole = 0; whole < 2; whole++) { /* the rest of a body, which takes several reads */
         memset(body, 'x', sizeof body);
         peer = connect_peer();
-        send_text(peer, say("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\nx",
-                            sizeof body + 1));
+        send_text(peer, textf("POST /api/login HTTP/1.1\r\nHost: h\r\nContent-Length: %zu\r\n\r\nx",
+                              sizeof body + 1));
         CHECK(peer->session.state == SESSION_HTTP_BODY);
         CHECK(far_send(&peer->far, (struct str){body, sizeof body - !whole}));
         pass(80000);
@@ -2140,7 +2146,7 @@ static struct peer *connect_admin(void)
 
 static const char *plain(const char *status, const char *fields, const char *body)
 {
-    return say(
+    return textf(
         "HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%sContent-Type: text/plain; "
         "charset=utf-8\r\nContent-Length: %zu\r\n%s\r\n%s",
         status, fields, strstr(fields, "close") ? "" : KEEP_ALIVE, strlen(body), HTTP_UNCACHED,
@@ -2170,7 +2176,7 @@ static void the_admin_listener_has_its_own_paths(void)
                         "\r\n"),
                     size);
         CHECK(got_bytes(peer, ok) && got_bytes(peer, plain("200 OK", "", "ready\n")));
-        CHECK(got_bytes(peer, say("%.*s", (int)(strlen(ok) - 3), ok)));
+        CHECK(got_bytes(peer, textf("%.*s", (int)(strlen(ok) - 3), ok)));
         CHECK(got_bytes(peer, plain("405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n",
                                     "this listener takes GET\n")));
         CHECK(got_bytes(peer, plain("404 Not Found", "", none)));
@@ -2416,7 +2422,7 @@ static const char *with_id(const char *text, const struct peer *peer)
 {
     const char *at = strstr(text, "ID");
 
-    return at ? say("%.*s%s%s", (int)(at - text), text, peer->id, at + 2) : text;
+    return at ? textf("%.*s%s%s", (int)(at - text), text, peer->id, at + 2) : text;
 }
 
 /* One line at info for the end of a client, and for a connection that ends within a request; one at
@@ -2473,7 +2479,7 @@ static void ends_are_logged(void)
         bring_about(peer, ending);
         /* a client that was closed has left before its connection ends; one that is lost, with it
          */
-        CHECK(is_logged(say("%s%s", first ? info : debug, first ? debug : info)));
+        CHECK(is_logged(textf("%s%s", first ? info : debug, first ? debug : info)));
         context.now = START;
         end_peers();
     }
