@@ -32,8 +32,8 @@ Rules, and what is tolerated, with its reason:
   notices   For each watcher, group and client 1001 and 1002 alternate (who leaves is not told of itself). There are no more 1001 than joins, unless the
             client's node may have been taken for dead. At the settled point who is there has 1001 last, and who has
             left 1002. Tolerated: nothing came of a stay that a fault may have hidden (came and went unseen); a node
-            killed within LEAVE_KILL of a leave may have removed the record without telling; one killed within
-            JOIN_KILL of a join may have written the record without telling; one that stops while Redis or RabbitMQ
+            killed within NOTICE_KILL of a join or leave, or before Redis and RabbitMQ answered it, may have written or
+            removed the record without telling; one that stops while Redis or RabbitMQ
             stays away for DRAIN_GRACE may not learn that it removed a record, or not publish that; so may the node that
             tells of a dead one, if it is killed as well; with Redis's data a dead node's records are lost; a killed
             RabbitMQ takes notices along as it takes sends.
@@ -54,8 +54,8 @@ LATE_AFTER = 5.0
 ANSWER_MAX = RPC_TIMEOUT + 1.0
 DEAD_FOR = 15.0     # a node is missed for its TTL, and found again a while after the fault's end
 DRAIN_GRACE = 2.0   # a node that stops waits so long for Redis and RabbitMQ
-JOIN_KILL = 1.0     # of a record and its 1001, the latter may be lost
-LEAVE_KILL = 1.0    # DESIGN.md: at most once, by who removed the record
+NOTICE_KILL = 1.0   # a node that is killed so long behind a join or leave may take the notice along
+RECONNECT = 3.0     # a notice that waited for Redis or RabbitMQ leaves so long behind their return
 CALM_BEFORE = RPC_TIMEOUT + 1.0  # what a fault has swallowed shows when it should have come back
 CALM_STAY = 2.0     # a stay so long is told of
 
@@ -169,6 +169,14 @@ class History:
 
     def killed(self, node, begin, end):
         return any(node in fault.nodes and fault.kind == "kill" and begin <= fault.begun <= end for fault in self.faults)
+
+    def killed_telling(self, node, at):
+        """The node was killed before it had surely published a notice of this instant: it waits for Redis and RabbitMQ."""
+        until = at + NOTICE_KILL + self.lag
+        for fault in sorted(self.faults, key=lambda fault: fault.begun):
+            if fault.kind in ("redis", "rabbit", "isolate") and fault.begun <= until and fault.ended >= at:
+                until = max(until, fault.ended + RECONNECT + self.lag)
+        return self.killed(node, at - 0.001, until)
 
     def forget(self):
         """What is settled is forgotten, but for who is where."""
@@ -440,8 +448,7 @@ def check_alternation(history):
 
 def died_joining(history, subject, group):
     """Its node was killed right behind a join: the record was written, and its 1001 may have died with the node."""
-    return any(history.killed(subject.node, stay.asked, stay.asked + JOIN_KILL + history.lag)
-               for stay in subject.stays.get(("group", group), ()))
+    return any(history.killed_telling(subject.node, stay.asked) for stay in subject.stays.get(("group", group), ()))
 
 
 def check_last_notice(history, now):
@@ -496,7 +503,7 @@ def is_excused(history, subject, leaving, willed):
         return True
     if not history.killed(subject.node, leaving - 0.001, INF):
         return False
-    if willed and history.killed(subject.node, leaving - 0.001, leaving + LEAVE_KILL + history.lag):
+    if willed and history.killed_telling(subject.node, leaving):
         return True
     lost = any(fault.kind == "redis" and "lost" in fault.text for fault in history.faults)
     teller = any(fault.kind == "kill" and subject.node not in fault.nodes and fault.begun > leaving for fault in history.faults)

@@ -265,6 +265,14 @@ def test_notices():
         history.sessions[1].stays["group", "g"][0].leaving = history.sessions[1].stays["group", "g"][0].gone = 30.0
         fault(history, "kill", begun, begun + 1.0, (1,))
         expect(name, wanted, judge(history))
+    for begun, ended, killed, name, wanted in ((30.1, 34.0, 33.0, "of an unbind that Redis had not answered yet", []),
+                                               (30.1, 33.0, 34.0, "nor told when its node was killed", []),
+                                               (30.1, 31.0, 36.0, "not if there was time to tell of it", ["notices"]),
+                                               (32.0, 36.0, 33.0, "nor if Redis stood still only later", ["notices"])):
+        history = told([ON], 30.0)
+        fault(history, "redis", begun, ended)
+        fault(history, "kill", killed, killed + 1.0, (1,))
+        expect(name, wanted, judge(history))
     for kind, ended, name, wanted in (("redis", 32.5, "a node that stops while Redis stays away", []),
                                       ("rabbit", 32.5, "while RabbitMQ does", []),
                                       ("redis", 31.0, "it waits for a Redis that comes back", ["notices"])):
