@@ -53,6 +53,7 @@ class Chaos:
         self.tokens, self.payloads, self.number, self.keys = {}, {}, FIRST, 0
         self.open, self.busy, self.ended = asyncio.Event(), 0, False
         self.first_memory, self.pace = {}, 1.0
+        self.node_ended = {}  # by number: when the test ended it last
 
     def rng(self, name):
         return random.Random("%d/%s" % (self.options.seed, name))
@@ -70,6 +71,8 @@ class Chaos:
         except (OSError, Refused, asyncio.TimeoutError):
             return None
         session.id, session.opened, session.client = client.id, time.monotonic(), client
+        if self.node_ended.get(node.number, 0) > asked:
+            session.leaving = session.opened  # its first frame was on its way when its node was ended
         session.stays["system", ""] = [Stay(asked, session.opened)]
         self.history.sessions.append(session)
         return session
@@ -94,7 +97,7 @@ class Chaos:
 
     def on_end_of_node(self, node):
         """The test ends a node: so end its sessions."""
-        now = time.monotonic()
+        now = self.node_ended[node.number] = time.monotonic()
         for session in self.history.sessions:
             if session.node == node.number:
                 session.leaving = min(session.leaving, now)
