@@ -580,6 +580,19 @@ static bool api_check_register_key(const struct api *api, const struct http_requ
            api_reject(response, 401, RESULT_NO_TOKEN, "Register-Key header missing or wrong");
 }
 
+/* Why a call has no good token. Programs written for go-websocket 1.0 send their name alone. */
+static const char *api_token_error(const struct http_request *request, struct str token)
+{
+    struct str name;
+
+    if (token.at)
+        return "Token header forged or expired";
+    return http_header(request, STR("SystemId"), &name)
+               ? "Token header missing: log in with the systemId's password and send the token in "
+                 "the Token header; SystemId has no meaning (docs/migrating-from-go-websocket.md)"
+               : "Token header missing";
+}
+
 /* Finds the system that the Token header names, if it is registered and the token is of its
  * account. */
 static bool api_check_token(struct api *api, const struct api_call *call, struct buf *system,
@@ -590,8 +603,7 @@ static bool api_check_token(struct api *api, const struct api_call *call, struct
 
     if (http_header(call->request, STR("Token"), &token) != 1 ||
         !crypto_check_token(api->keys, &api->tokens, token, call->unix_now, system, &generation))
-        return api_reject(response, 401, RESULT_NO_TOKEN,
-                          token.at ? "Token header forged or expired" : "Token header missing");
+        return api_reject(response, 401, RESULT_NO_TOKEN, api_token_error(call->request, token));
     switch (account_check_generation(api->accounts, str_of(system), generation)) {
     case ACCOUNT_TOKEN_REVOKED:
         return api_reject(response, 401, RESULT_NO_TOKEN,

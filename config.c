@@ -420,12 +420,33 @@ static size_t config_edit_distance(struct str a, struct str b)
     return row[b.length];
 }
 
-/* Complains of a name that is no key of `section`, or no section if that is {NULL, 0}: tells the
- * one that is the most like it, else the section that has such a key. */
+/* Names in files of go-websocket that wspush does not have, and what to do about them. */
+static const struct {
+    struct str name;
+    const char *advice;
+} foreign_names[] = {
+    {STR_INIT("HttpPort"), "in wspush it is port"},
+    {STR_INIT("RPCPort"), "in wspush it is rpc_port in [cluster], and a single node needs none"},
+    {STR_INIT("CryptoKey"), "in wspush it is crypto_key"},
+    {STR_INIT("amqpurl"), "in wspush it is split into host, port, user, password and vhost"},
+    {STR_INIT("etcd"), "remove the section, a cluster needs [redis] and [rabbitmq] instead"},
+};
+
+static const char *config_find_foreign_name(struct str name)
+{
+    for (size_t i = 0; i < sizeof foreign_names / sizeof foreign_names[0]; i++)
+        if (str_equal_nocase(foreign_names[i].name, name))
+            return foreign_names[i].advice;
+    return NULL;
+}
+
+/* Complains of a name that is no key of `section`, or no section if that is {NULL, 0}: says what
+ * stands for one of go-websocket; else names the one that is the most like it, or the section that
+ * has such a key. */
 static bool config_complain_unknown(struct buf *wrong, const char *what, struct str name,
                                     struct str section)
 {
-    const char *best = NULL, *owner = NULL;
+    const char *best = NULL, *owner = NULL, *advice = config_find_foreign_name(name);
     size_t least = 3;
 
     for (size_t i = 0; i < KEY_COUNT; i++) {
@@ -441,7 +462,9 @@ static bool config_complain_unknown(struct buf *wrong, const char *what, struct 
         }
     }
     config_complain(wrong, name, "%s", what);
-    if (best)
+    if (advice)
+        config_complain(wrong, NO_DETAIL, "; %s (see docs/migrating-from-go-websocket.md)", advice);
+    else if (best)
         config_complain(wrong, NO_DETAIL, "; did you mean %s?", best);
     else if (owner)
         config_complain(wrong, NO_DETAIL, "; it belongs to [%s]", owner);

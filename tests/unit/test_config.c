@@ -485,6 +485,8 @@ static void a_crypto_key_has_16_bytes(void)
           strcmp(config.crypto_key_accepted, "0123456789abcdef") == 0);
 }
 
+#define GUIDE " (see docs/migrating-from-go-websocket.md)"
+
 /* An error has the line's number and short, printable text: the file may be any file, and a NUL in
  * it must not cut a value short. */
 static void errors_name_the_line_and_what_is_wrong(void)
@@ -526,6 +528,18 @@ static void errors_name_the_line_and_what_is_wrong(void)
         {STR_INIT("[log]\nscope = off"), "2: unknown key: scope; it belongs to [notice]"},
         {STR_INIT("[redis]\nuser = e"), "2: unknown key: user; it belongs to [common]"},
         {STR_INIT("[common]\nrpc_port = 1"), "2: unknown key: rpc_port; it belongs to [cluster]"},
+        {STR_INIT("[common]\nHttpPort = 1"),
+         "2: unknown key: HttpPort; in wspush it is port" GUIDE},
+        {STR_INIT("[common]\nRPCPort = 1"), "2: unknown key: RPCPort; in wspush it is rpc_port in "
+                                            "[cluster], and a single node needs none" GUIDE},
+        {STR_INIT("[common]\ncryptokey = 1"),
+         "2: unknown key: cryptokey; in wspush it is crypto_key" GUIDE},
+        {STR_INIT("[rabbitMQ]\namqpurl ="),
+         "2: unknown key: amqpurl; in wspush it is split into host, "
+         "port, user, password and vhost" GUIDE},
+        {STR_INIT("[etcd]"),
+         "1: unknown section: etcd; remove the section, a cluster needs [redis] and "
+         "[rabbitmq] instead" GUIDE},
         {STR_INIT("[common]\nport = 1\nPORT = 1"), "3: this key was given before: PORT"},
         {STR_INIT("[common]\nport=1\n[log]\n[Common]\nport=2"),
          "5: this key was given before: port"},

@@ -679,6 +679,12 @@ static void heads_are_checked_before_bodies(void)
          "Token header forged or expired", -1002, false},
         {"POST /api/get_online_list HTTP/1.1", "401 Unauthorized", "", "Token header missing",
          -1002, false},
+        {"POST /api/get_online_list HTTP/1.1\r\nsystemid: shop", "401 Unauthorized", "",
+         "Token header missing: log in with the systemId's password and send the token in the Token "
+         "header; SystemId has no meaning (docs/migrating-from-go-websocket.md)",
+         -1002, false},
+        {"POST /api/get_online_list HTTP/1.1\r\nSystemId: shop\r\nToken: forged",
+         "401 Unauthorized", "", "Token header forged or expired", -1002, false},
         {"POST /api/login HTTP/1.1\r\nContent-Encoding: gzip", "415 Unsupported Media Type", "",
          "Content-Encoding gzip is not understood: send the body as it is", -1, false},
         {"POST /api/login HTTP/1.1", "429 Too Many Requests", "Retry-After: 5\r\n",
