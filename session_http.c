@@ -39,7 +39,7 @@ void session_log(const struct session_context *context, const struct session *se
 
     if (context->log->level > level)
         return;
-    conn_address(&session->conn, address);
+    conn_address(session->conn.address, address);
     for (struct log_field *field = fields; field->name; field++)
         if (strcmp(field->name, "remote") == 0)
             field->text = str_from(address);
