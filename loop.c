@@ -283,6 +283,7 @@ static void loop_take_account_results(struct loop *loop)
     while (account_take_result(loop->context->accounts, &result)) {
         struct session *session = sessions_find(&loop->sessions, result.request_id);
 
+        session_log_account(loop->context, &result);
         api_finish(loop->context->api, &result, loop->context->unix_now, &response);
         response.system = (struct str){result.name, result.name_length};
         if (session && session->state == SESSION_WAIT) {
