@@ -23,6 +23,7 @@ struct account_job *account_job_new(const struct account_request *request)
                                           .origin = request->origin,
                                           .kind = request->kind,
                                           .name_length = request->name.length};
+    memcpy(job->result.address, request->address, sizeof job->result.address);
     memcpy(job->result.name, request->name.at, request->name.length);
     job->password_length = request->password.length;
     memcpy(job->password, request->password.at, request->password.length);

@@ -14,6 +14,7 @@ enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN, ACCOUNT_REFRESH };
 struct account_result {
     uint64_t request_id;        /* the caller's */
     uint32_t origin;            /* as submitted */
+    unsigned char address[16];  /* the same */
     bool coalesced;             /* the outcome is that of another login with the same password */
     enum account_job_kind kind; /* a refresh has no result */
     enum account_outcome outcome;
@@ -27,6 +28,7 @@ struct account_request {
     enum account_job_kind kind;
     uint64_t request_id;
     uint32_t origin;           /* a hash of the client's address: jobs are shared out by it */
+    unsigned char address[16]; /* the client's, for the log */
     struct str name, password; /* copied */
     int64_t delay;             /* of a throttled login: milliseconds before it may start */
     bool likely;               /* a login that is ACCOUNT_RECALL_LIKELY goes before others */

@@ -490,9 +490,10 @@ static enum api_result api_start_job(struct api_request *request, enum account_j
         .name = request->text[FIELD_SYSTEM_ID],
         .password = request->text[FIELD_PASSWORD],
     };
-    enum api_result result =
-        kind == ACCOUNT_LOGIN ? api_log_in(request, &job) : api_submit(request, &job);
+    enum api_result result;
 
+    memcpy(job.address, request->call->address, sizeof job.address);
+    result = kind == ACCOUNT_LOGIN ? api_log_in(request, &job) : api_submit(request, &job);
     crypto_erase(api->decoded.at, api->decoded.length);
     return result;
 }

@@ -101,7 +101,7 @@ static void links_log(const struct links *links, enum log_level level, const cha
     if (node)
         fields[count++] = (struct log_field){.name = "node", .text = str_from(node->name)};
     if (link) {
-        conn_address(&link->conn, address);
+        conn_address(link->conn.address, address);
         fields[count++] = (struct log_field){.name = "address", .text = str_from(address)};
     }
     if (reason)

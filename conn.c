@@ -87,12 +87,11 @@ void conn_reset_address(struct conn *conn)
     conn_store_address(conn->address, &from);
 }
 
-void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX])
+void conn_address(const unsigned char address[16], char text[CONN_ADDRESS_MAX])
 {
-    bool ipv4 = conn_is_ipv4(conn->address);
+    bool ipv4 = conn_is_ipv4(address);
 
-    if (!inet_ntop(ipv4 ? AF_INET : AF_INET6, conn->address + (ipv4 ? 12 : 0), text,
-                   CONN_ADDRESS_MAX))
+    if (!inet_ntop(ipv4 ? AF_INET : AF_INET6, address + (ipv4 ? 12 : 0), text, CONN_ADDRESS_MAX))
         text[0] = '\0';
 }
 

@@ -105,7 +105,7 @@ void conn_reset_address(struct conn *conn);
 #define CONN_ADDRESS_MAX 46
 
 /* Writes `address` as text. */
-void conn_address(const struct conn *conn, char text[CONN_ADDRESS_MAX]);
+void conn_address(const unsigned char address[16], char text[CONN_ADDRESS_MAX]);
 
 /* Input, writable and in one piece. */
 struct conn_bytes {

@@ -364,7 +364,7 @@ static void hub_log_end(const struct hub *hub, const struct client *client, enum
                                  {.name = "queued", .number = (int64_t)client->conn->queued},
                                  {0}};
 
-    conn_address(client->conn, address);
+    conn_address(client->conn->address, address);
     fields[2].text = str_from(address);
     log_write(hub->log, level, message, fields);
 }
@@ -672,7 +672,7 @@ static void hub_describe_client(const struct client *client, struct buf *out)
     buf_append(out, STR("],\"connectedAt\":"));
     buf_append_number(out, client->connected_at);
     buf_append(out, STR(",\"remote\":"));
-    conn_address(client->conn, address);
+    conn_address(client->conn->address, address);
     json_append_quoted(out, str_from(address));
     buf_append(out, STR("}"));
 }

@@ -1,4 +1,5 @@
-/* limit.c - how often something may be done: a token bucket per name, and a login throttle (GCRA).
+/* limit.c - how often something may be done: a token bucket per name, a login throttle (GCRA), and
+ * a quota for lines of the log.
  *
  * The throttle stores no names: a key falls into one of a fixed number of cells, so strangers that
  * try many names cannot make it grow, and keys that share a cell share their failures. Buckets are
@@ -86,4 +87,22 @@ void buckets_free(struct table *buckets)
     while ((bucket = table_walk(buckets, &place)))
         free(bucket);
     table_free(buckets);
+}
+
+/* --- quotas ---------------------------------------------------------------------------------- */
+
+bool quota_take(struct quota *quota, int64_t now, uint64_t *held)
+{
+    if (now - quota->began >= quota->period) {
+        quota->began = now;
+        quota->passed = 0;
+    }
+    if (quota->passed >= quota->most) {
+        quota->held++;
+        return false;
+    }
+    quota->passed++;
+    *held = quota->held;
+    quota->held = 0;
+    return true;
 }

@@ -1,6 +1,7 @@
-/* limit.h - how often something may be done: a token bucket per name, and a login throttle (GCRA).
+/* limit.h - how often something may be done: a token bucket per name, a login throttle (GCRA), and
+ * a quota for lines of the log.
  *
- * Both are pure functions of their state and of `now`, milliseconds of a steady clock. */
+ * All are pure functions of their state and of `now`, milliseconds of a steady clock. */
 #ifndef WSPUSH_LIMIT_H
 #define WSPUSH_LIMIT_H
 
@@ -37,5 +38,18 @@ bool buckets_take(struct table *buckets, struct str name, uint32_t hash, uint64_
 
 /* Frees all buckets and the table. */
 void buckets_free(struct table *buckets);
+
+/* Quota: `most` events pass in a period of `period` ms; the others are counted. Zeroed but for
+ * these two, nothing has happened yet. */
+struct quota {
+    uint64_t most;
+    int64_t period;
+    int64_t began;   /* when the present period did */
+    uint64_t passed; /* events of the present period that passed */
+    uint64_t held;   /* events that did not pass since the last one that did */
+};
+
+/* True if an event passes; *held is then the number of those before it that did not. */
+bool quota_take(struct quota *quota, int64_t now, uint64_t *held);
 
 #endif

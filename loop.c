@@ -47,11 +47,10 @@
 #define BACKLOG_PER_PUSH 16384     /* and one more for so many bytes queued in the iteration */
 #define SHED_PER_ITERATION 16      /* sessions ended for what they keep */
 
-#define SLOT_PAUSE 1000  /* milliseconds without asking for a poller's slot after a failure */
-#define LOG_PAUSE 1000   /* milliseconds between two tries of a log that takes nothing */
-#define DRAIN_TICK 50    /* milliseconds between two batches of sessions when stopping */
-#define DRAIN_GRACE 2000 /* milliseconds for the last ones to close */
-#define DRAIN_RATE 200   /* sessions a second that are ended at least when stopping */
+#define SLOT_PAUSE 1000 /* milliseconds without asking for a poller's slot after a failure */
+#define LOG_PAUSE 1000  /* milliseconds between two tries of a log that takes nothing */
+#define DRAIN_TICK 50   /* milliseconds between two batches of sessions when stopping */
+#define DRAIN_RATE 200  /* sessions a second that are ended at least when stopping */
 
 /* The entries for poll(): three of the loop's own, those of active sessions, the cluster's. */
 enum { POLL_WAKE, POLL_CLIENTS, POLL_ADMIN, POLL_SESSIONS };
@@ -283,6 +282,7 @@ static void loop_take_account_results(struct loop *loop)
     while (account_take_result(loop->context->accounts, &result)) {
         struct session *session = sessions_find(&loop->sessions, result.request_id);
 
+        session_log_account(loop->context, &result);
         api_finish(loop->context->api, &result, loop->context->unix_now, &response);
         response.system = (struct str){result.name, result.name_length};
         if (session && session->state == SESSION_WAIT) {
@@ -447,7 +447,9 @@ static void loop_announce_stop(struct loop *loop)
                                  {.name = "drain_ms", .number = (int64_t)config->drain},
                                  {0}};
 
-    log_write(loop->context->log, LOG_INFO, "stopping; a second signal ends it at once", fields);
+    log_write(loop->context->log, LOG_INFO,
+              "stopping: clients are closed over drain_ms; a second signal ends it at once",
+              fields);
     os_notify("STOPPING=1\nSTATUS=draining");
     loop->context->leaving = true;
     loop->stop_asked = loop->context->now;
@@ -505,7 +507,7 @@ static bool loop_has_stopped(const struct loop *loop)
         return true;
     return loop->context->stopping && ((loop->sessions.count == loop->sessions.admins.count &&
                                         cluster_is_idle(loop->context->cluster)) ||
-                                       loop->context->now >= loop->stop_ends + DRAIN_GRACE);
+                                       loop->context->now >= loop->stop_ends + LOOP_DRAIN_GRACE);
 }
 
 /* --- one iteration --------------------------------------------------------------------------- */

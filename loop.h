@@ -10,6 +10,8 @@
 
 #include <signal.h>
 
+#define LOOP_DRAIN_GRACE 2000 /* milliseconds for the last clients to close, after `drain` */
+
 struct loop;
 
 /* What a loop works with. All parts are open, and outlive the loop. */

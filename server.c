@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#define LOGINS_TOLD 20 /* failed logins that the log tells, in ten seconds */
+
 static bool server_open_parts(struct server *server)
 {
     if (server->config->console && !console_open(&server->console))
@@ -85,6 +87,7 @@ static void server_connect(struct server *server)
                                  .hub = &server->hub,
                                  .api = &server->api,
                                  .listener = &server->listener,
+                                 .failed_logins = {.most = LOGINS_TOLD, .period = 10000},
                                  .console = server->config->console ? &server->console : NULL,
                                  .metrics = {.hub = &server->hub,
                                              .api = &server->api,

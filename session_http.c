@@ -39,7 +39,7 @@ void session_log(const struct session_context *context, const struct session *se
 
     if (context->log->level > level)
         return;
-    conn_address(&session->conn, address);
+    conn_address(session->conn.address, address);
     for (struct log_field *field = fields; field->name; field++)
         if (strcmp(field->name, "remote") == 0)
             field->text = str_from(address);
@@ -119,6 +119,27 @@ void session_send_call(struct session_context *context, struct session *session,
         fields[5] = (struct log_field){.name = "system", .text = response->system};
     session_log(context, session, LOG_DEBUG, "call", fields);
     session_send(context, session, response);
+}
+
+void session_log_account(struct session_context *context, const struct account_result *result)
+{
+    char address[CONN_ADDRESS_MAX];
+    struct log_field fields[] = {{.name = "system", .text = {result->name, result->name_length}},
+                                 {.name = "remote"},
+                                 {0},
+                                 {0}};
+    uint64_t untold = 0;
+
+    conn_address(result->address, address);
+    fields[1].text = str_from(address);
+    if (result->kind == ACCOUNT_REGISTER && result->outcome == ACCOUNT_DONE)
+        log_write(context->log, LOG_INFO, "system registered", fields);
+    if (result->outcome != ACCOUNT_DENIED ||
+        !quota_take(&context->failed_logins, context->now, &untold))
+        return;
+    if (untold)
+        fields[2] = (struct log_field){.name = "untold", .number = (int64_t)untold};
+    log_write(context->log, LOG_INFO, "login failed", fields);
 }
 
 /* A limit that is exceeded is the operator's business, malformed bytes are their sender's. */

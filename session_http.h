@@ -57,6 +57,7 @@ struct session_context {
     char date[30];                 /* the same as an HTTP date */
     bool leaving;                  /* this node is no longer ready, */
     bool stopping;                 /* and every response is its connection's last */
+    struct quota failed_logins;    /* those that the log tells */
     struct metrics metrics;
 };
 
@@ -148,6 +149,10 @@ void session_send_envelope(struct session_context *context, struct session *sess
 /* Counts, logs and sends the response to a call of the API, and frees it. */
 void session_send_call(struct session_context *context, struct session *session, struct str path,
                        struct api_response *response);
+
+/* Logs what an account job has done, though its connection may be gone: a registration, and a login
+ * that failed. */
+void session_log_account(struct session_context *context, const struct account_result *result);
 
 /* Admits a WebSocket client that was waiting for that, or rejects it; `why` is the error if the
  * admission is CLUSTER_UNREACHABLE. */

@@ -622,6 +622,20 @@ static void wspush_make_url(char url[300], const char *scheme, const char *host,
              ipv6 ? "]" : "", (unsigned)port);
 }
 
+/* What a newcomer has to know: who may register, how to see calls, how it ends. */
+static void wspush_explain(const struct config *config)
+{
+    uint64_t longest = config->drain_wait + config->drain + LOOP_DRAIN_GRACE;
+
+    if (config->registration == REGISTER_OPEN)
+        puts(
+            "  Register  Anyone who reaches this port may register. [auth] register restricts it.");
+    if (config->log_level > LOG_DEBUG)
+        puts("  Calls     To log every call, start with WSPUSH_LOG_LEVEL=debug.");
+    printf("  Ctrl-C    Closes all clients and stops, in at most %llu s. Twice: stops at once.\n",
+           (unsigned long long)(longest + 999) / 1000);
+}
+
 /* For a start by hand: what is where, and what to try first. */
 static void wspush_welcome(const struct config *config, const char *absent)
 {
@@ -640,9 +654,12 @@ static void wspush_welcome(const struct config *config, const char *absent)
     wspush_make_url(metrics, "http", config->admin_host, config->admin_port);
     if (config->admin_port)
         printf("  Metrics   %s/metrics\n", metrics);
-    printf(
-        "  Try       curl %s%s%s%s/api/register -d '{\"systemId\":\"demo\",\"password\":\"demo\"}'\n",
-        path ? "--unix-socket " : "", path ? path : "", path ? " " : "", url);
+    if (config->registration != REGISTER_CLOSED)
+        printf("  Try       curl -w '\\n' %s%s%s%s/api/register %s"
+               "-d '{\"systemId\":\"demo\",\"password\":\"demo\"}'\n",
+               path ? "--unix-socket " : "", path ? path : "", path ? " " : "", url,
+               config->registration == REGISTER_KEY ? "-H 'Register-Key: ...' " : "");
+    wspush_explain(config);
     fflush(stdout);
 }
 

@@ -1,4 +1,4 @@
-# install.mk - `make install` and `make uninstall`, below DESTDIR.
+# install.mk - `make install` and `make uninstall`, below DESTDIR, and `make deb`.
 
 #: make install     install under PREFIX (/usr/local) and SYSCONFDIR (/etc), below DESTDIR; make uninstall
 PREFIX ?= /usr/local
@@ -41,11 +41,41 @@ install: wspush
 	    sed -e 's|^data_dir = .*|data_dir = $(LOCALSTATEDIR)/lib/wspush|' \
 	        -e 's|^file =.*|file = $(LOCALSTATEDIR)/log/wspush/wspush.log|' config.ini \
 	        >$(DESTDIR)$(SYSCONFDIR)/wspush/wspush.ini; }
-	@[ -n '$(DESTDIR)' ] || printf '%s\n' 'With systemd, as root:' '  systemd-sysusers' \
-	    '  chgrp wspush $(SYSCONFDIR)/wspush/wspush.ini' '  systemctl daemon-reload' \
-	    '  systemctl enable --now wspush'
+	@[ -n '$(DESTDIR)' ] || { $(settle); }
+
+# Without DESTDIR, what the service needs: its user, who may read the configuration, its folders, a systemd that
+# knows the unit. Only root can do that.
+settle = if [ "$$(id -u)" != 0 ]; then \
+	    echo 'not root: the user wspush and its folders are not made; see contrib/wspush.service for what it needs'; \
+	    exit 0; \
+	fi; \
+	getent passwd wspush >/dev/null || \
+	    if command -v systemd-sysusers >/dev/null; then systemd-sysusers '$(SYSUSERSDIR)/wspush.conf'; \
+	    else useradd --system --user-group --home-dir '$(LOCALSTATEDIR)/lib/wspush' --shell /usr/sbin/nologin wspush; fi && \
+	chgrp wspush '$(SYSCONFDIR)/wspush/wspush.ini' && \
+	install -d -o wspush -g wspush -m 700 '$(LOCALSTATEDIR)/lib/wspush' && \
+	install -d -o wspush -g wspush -m 750 '$(LOCALSTATEDIR)/log/wspush' && \
+	if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi && \
+	echo 'start it, now and at each boot: systemctl enable --now wspush'
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 	-@rmdir $(addprefix $(DESTDIR)$(DOCDIR),/docs/img /docs /examples /contrib) $(DESTDIR)$(DOCDIR) 2>/dev/null || :
 	@echo 'left where they are: $(SETTINGS), and the data and logs in $(LOCALSTATEDIR)'
+
+#: make deb         build a Debian package in build/deb; with CLUSTER=1 one that can join a cluster
+DEB_TREE = build/deb/wspush
+DEB_VERSION = $(shell sed -n 's/^.define VERSION "\(.*\)"$$/\1/p' wspush.c)
+deb:
+	@command -v dh >/dev/null && command -v dpkg-buildpackage >/dev/null || \
+	    { echo 'make deb needs debhelper: apt-get install debhelper'; exit 1; }
+	@rm -rf build/deb && mkdir -p $(DEB_TREE)
+	@tar -c --exclude=./build --exclude=./.git --exclude=./.tools --exclude=./data --exclude=./wspush . | tar -x -C $(DEB_TREE)
+	@cp -R contrib/debian $(DEB_TREE)/debian
+	@printf 'wspush (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- %s <%s>  %s\n' \
+	    '$(DEB_VERSION)$(if $(CLUSTER),+cluster)' \
+	    "$${DEBFULLNAME:-wspush authors}" "$${DEBEMAIL:-wspush@wspush.invalid}" \
+	    "$$(LC_ALL=C date -u -R -d "@$${SOURCE_DATE_EPOCH:-$$(stat -c %Y wspush.c)}")" >$(DEB_TREE)/debian/changelog
+	cd $(DEB_TREE) && env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS \
+	    dpkg-buildpackage --build=binary --no-sign $(if $(CLUSTER),-Ppkg.wspush.cluster)
+	@ls build/deb/*.deb

@@ -257,7 +257,10 @@ defaults() {
     expect 'it says what is where, and what to try' "wspush $("$BINARY" -v | sed -n 's/^wspush //p') listens on 0.0.0.0 port $PORT (no config.ini here: defaults).
   Console   http://localhost:$PORT/
   Metrics   http://127.0.0.1:7801/metrics
-  Try       curl http://localhost:$PORT/api/register -d '{\"systemId\":\"demo\",\"password\":\"demo\"}'" "$(cat "$DIR/stdout")"
+  Try       curl -w '\n' http://localhost:$PORT/api/register -d '{\"systemId\":\"demo\",\"password\":\"demo\"}'
+  Register  Anyone who reaches this port may register. [auth] register restricts it.
+  Calls     To log every call, start with WSPUSH_LOG_LEVEL=debug.
+  Ctrl-C    Closes all clients and stops, in at most 7 s. Twice: stops at once." "$(cat "$DIR/stdout")"
     expect_match 'and logs to stderr' '*info*listening*' "$(cat "$DIR/stderr")"
     expect 'but no single request' 1 "$(wc -l <"$DIR/stderr")"
     expect 'it says on stdout where it is' "$("$BINARY" -v | head -n 1) listens on 0.0.0.0 port $PORT (no config.ini here: defaults).
@@ -267,8 +270,9 @@ defaults() {
         "$(curl -s -o /dev/null -w '%{http_code} %{content_type}' "$(awk '/Console/ { print $2 }' "$DIR/stdout")")"
     expect_match 'and metrics' '200 text/plain*' \
         "$(curl -s -o /dev/null -w '%{http_code} %{content_type}' "$(awk '/Metrics/ { print $2 }' "$DIR/stdout")")"
-    expect 'and what to try, which works' '4 {"code":0,"msg":"success","data":[]}' \
+    expect 'and what to try, which works' '7 {"code":0,"msg":"success","data":[]}' \
         "$(wc -l <"$DIR/stdout") $(bash -c "$(sed -n 's/^  Try *curl/curl -s/p' "$DIR/stdout")")"
+    expect_match 'and which the log tells' '*info system registered system="demo" remote="127.0.0.1"' "$(tail -n 1 "$DIR/stderr")"
     expect 'its data is in the working directory' data "$(ls "$folder")"
     expect 'for its owner only' 'drwx------' "$(mode "$folder/data")"
     kill -TERM "$SERVER"
@@ -289,10 +293,33 @@ terminal() {
     sed -i "s/^host = .*/host = ::1/; /^host/a port = $port" "$DIR/config.ini"
     script -qec "echo \$\$ >$DIR/pid; exec $BINARY -c $DIR/config.ini" /dev/null </dev/null >"$DIR/terminal" 2>&1 &
     local script=$!
-    wait_for grep -q Try "$DIR/terminal"
+    wait_for grep -q Ctrl-C "$DIR/terminal"
     expect 'addresses of IPv6 are in brackets' \
         "[::1]:$port [::1]:$FREE [::1]:$port " "$(grep -o '//[^/]*/' "$DIR/terminal" | tr -d '/' | tr '\n' ' ')"
     kill -TERM "$(cat "$DIR/pid")"
+    wait $script
+    welcome_says 'closed registration: neither a call nor a warning' 0 '[auth]
+register = closed' 'Try|Register'
+    welcome_says 'a key: the call needs it' 1 '[auth]
+register = key:hunter2' "Try .*-H 'Register-Key: \.\.\.'"
+    welcome_says 'which is not told, and no warning' 0 '[auth]
+register = key:hunter2' 'hunter2|  Register'
+    welcome_says 'how long the end may take' 1 '[common]
+drain = 60
+drain_wait = 0.5' 'in at most 63 s'
+    welcome_says 'nothing about calls where they are logged' 0 '' Calls
+}
+
+# welcome_says NAME COUNT SECTION-TEXT REGEX: how many lines of what a start prints at a terminal match.
+welcome_says() {
+    configure "$3"
+    rm "$DIR/terminal" # of the one before
+    [[ $3 != *drain* ]] || sed -i '/^drain = 0\.1/d' "$DIR/config.ini"
+    script -qec "echo \$\$ >$DIR/pid; exec $BINARY -c $DIR/config.ini $FREE" /dev/null </dev/null >"$DIR/terminal" 2>&1 &
+    local script=$!
+    wait_for grep -q Ctrl-C "$DIR/terminal"
+    expect "at a terminal, $1" "$2" "$(grep -cE "$4" "$DIR/terminal")"
+    kill -INT "$(cat "$DIR/pid")"
     wait $script
 }
 

@@ -363,7 +363,7 @@ static void names_the_peer(void)
         char text[CONN_ADDRESS_MAX];
 
         memcpy(conn.address, rows[i].address, sizeof conn.address);
-        conn_address(&conn, text);
+        conn_address(conn.address, text);
         CHECK(str_equal(str_from(text), str_from(rows[i].text)));
     }
 }

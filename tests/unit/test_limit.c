@@ -132,6 +132,27 @@ static void a_bucket_is_filled_at_its_rate(void)
     buckets_free(&buckets);
 }
 
+static void a_quota_counts_what_it_holds(void)
+{
+    static const struct {
+        int64_t wait;
+        bool passes;
+        uint64_t held;
+    } rows[] = {{0, true, 0},   {0, true, 0},  {0, false, 0},   {999, false, 0}, {1, true, 2},
+                {500, true, 0}, {1, false, 0}, {498, false, 0}, {1, true, 2},    {5000, true, 0},
+                {0, true, 0},   {0, false, 0}, {1000, true, 1}};
+    struct quota quota = {.most = 2, .period = 1000};
+    int64_t now = START;
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        uint64_t held = 0;
+
+        now += rows[i].wait;
+        if (!CHECK(quota_take(&quota, now, &held) == rows[i].passes && held == rows[i].held))
+            printf("  that was row %zu\n", i);
+    }
+}
+
 int main(void)
 {
     test_run("a_burst_is_forgiven", a_burst_is_forgiven);
@@ -141,5 +162,6 @@ int main(void)
     test_run("a_failure_can_be_taken_back", a_failure_can_be_taken_back);
     test_run("others_are_not_concerned", others_are_not_concerned);
     test_run("a_bucket_is_filled_at_its_rate", a_bucket_is_filled_at_its_rate);
+    test_run("a_quota_counts_what_it_holds", a_quota_counts_what_it_holds);
     return test_finish();
 }

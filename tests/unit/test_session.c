@@ -64,6 +64,7 @@ static bool take_result(struct peer *peer)
     if (peer->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
         return false;
     CHECK(result.request_id == session_request_id(&peer->session));
+    session_log_account(&context, &result);
     api_finish(&node.api, &result, context.unix_now, &response);
     response.system = (struct str){result.name, result.name_length};
     session_respond(&context, &peer->session, &response);
@@ -164,6 +165,7 @@ static void set_up(void)
                                        .accounts = node.accounts,
                                        .now = START,
                                        .unix_now = UNIX_NOW,
+                                       .failed_logins = {.most = 2, .period = 10000},
                                        .metrics = {.hub = &node.hub,
                                                    .api = &node.api,
                                                    .shared = &node.shared,
@@ -2318,6 +2320,41 @@ static void messages_from_clients_are_counted(void)
     tear_down();
 }
 
+/* Who registers and who fails to log in is in the log, with escaped names and without passwords; a
+ * flood of failures is counted there. */
+static void accounts_are_logged(void)
+{
+    struct peer *peer;
+    struct account_result failed = {.kind = ACCOUNT_LOGIN,
+                                    .outcome = ACCOUNT_DENIED,
+                                    .name_length = 4,
+                                    .name = "a\x1b\"b",
+                                    .address = {[10] = 255, [11] = 255, 10, 0, 0, 7}};
+
+    set_up();
+    peer = connect_peer();
+    send_text(peer, post("/api/register", "", "{\"systemId\":\"new\",\"password\":\"hunter2\"}"));
+    run();
+    send_text(peer, post("/api/register", "", "{\"systemId\":\"new\",\"password\":\"hunter2\"}"));
+    run();
+    send_text(peer, post("/api/login", "", "{\"systemId\":\"new\",\"password\":\"hunter2\"}"));
+    run();
+    CHECK(node_logged("info system registered system=\"new\" remote="));
+    CHECK(!strstr(logged(), "hunter"));
+    send_text(peer, post("/api/login", "", "{\"systemId\":\"new\",\"password\":\"hunter3\"}"));
+    run();
+    CHECK(node_logged("info login failed system=\"new\" remote=") && !strstr(logged(), "hunter"));
+    session_log_account(&context, &failed);
+    CHECK(node_logged("info login failed system=\"a\\x1b\\\"b\" remote=\"10.0.0.7\"\n"));
+    for (int i = 0; i < 1000; i++)
+        session_log_account(&context, &failed);
+    context.now += 10000;
+    CHECK(!strstr(logged(), "untold"));
+    session_log_account(&context, &failed);
+    CHECK(node_logged("remote=\"10.0.0.7\" untold=1000\n"));
+    tear_down();
+}
+
 /* Calls are counted and logged with their responses, late ones too, and nothing else is. */
 static void calls_are_counted_and_logged(void)
 {
@@ -2336,6 +2373,7 @@ static void calls_are_counted_and_logged(void)
 
     set_up();
     node.log.level = LOG_DEBUG;
+    context.failed_logins.most = 0;
     peer = connect_peer();
     memcpy(peer->session.conn.address, "\0\0\0\0\0\0\0\0\0\0\xff\xff\x7f\0\0\1", 16);
     logged();
@@ -2569,6 +2607,7 @@ int main(void)
     RUN(readyz_shows_draining);
     RUN(handshakes_are_counted);
     RUN(messages_from_clients_are_counted);
+    RUN(accounts_are_logged);
     RUN(calls_are_counted_and_logged);
     RUN(ends_are_logged);
     RUN(an_unknown_system_is_logged);
