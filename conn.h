@@ -41,6 +41,7 @@ struct conn_shared {
     size_t flush_backlog;    /* queued in this iteration, see CONN_BUDGET */
     size_t spent;            /* other work in this iteration */
     size_t batch;            /* the sum of both when the present batch began */
+    uint64_t exhausted;      /* batches that used up their budget */
     uint64_t received, sent; /* bytes of all connections ever, without those of TLS itself */
     uint64_t waiting;        /* bytes in all queues */
     uint64_t buffered;       /* bytes of memory: messages in queues, rings, input kept */
@@ -148,16 +149,17 @@ bool conn_queue_pong(struct conn *conn, struct rcbuf *pong, size_t limit);
  * CONN_MESSAGE_COST for each. */
 size_t conn_cost(const struct conn *conn);
 
-/* Begins a batch, which has a CONN_BUDGET of its own. */
-static inline void conn_begin_batch(struct conn_shared *shared)
-{
-    shared->batch = shared->flush_backlog + shared->spent;
-}
-
 /* True once the present batch has used up its budget. */
 static inline bool conn_over_budget(const struct conn_shared *shared)
 {
     return shared->flush_backlog + shared->spent - shared->batch >= CONN_BUDGET;
+}
+
+/* Begins a batch, which has a CONN_BUDGET of its own. */
+static inline void conn_begin_batch(struct conn_shared *shared)
+{
+    shared->exhausted += conn_over_budget(shared);
+    shared->batch = shared->flush_backlog + shared->spent;
 }
 
 /* Ends an iteration and clears its counts. Returns what was queued in it. */
@@ -165,6 +167,7 @@ static inline size_t conn_end_batches(struct conn_shared *shared)
 {
     size_t backlog = shared->flush_backlog;
 
+    shared->exhausted += conn_over_budget(shared);
     shared->flush_backlog = shared->spent = shared->batch = 0;
     return backlog;
 }

@@ -570,6 +570,16 @@ static int loop_timeout(const struct loop *loop)
     return until <= now ? 0 : until - now > INT32_MAX ? -1 : (int)(until - now);
 }
 
+/* Leaves what is counted here where /metrics reads it. */
+static void loop_measure(struct loop *loop)
+{
+    struct metrics *metrics = &loop->context->metrics;
+
+    metrics->connections = loop->sessions.count - loop->sessions.admins.count;
+    metrics->max_connections = loop->listener->max_connections;
+    metrics->threads = poller_count(loop->options.pollers);
+}
+
 /* The phases of an iteration; see the head of this file. */
 static void loop_iterate(struct loop *loop)
 {
@@ -609,8 +619,7 @@ static void loop_iterate(struct loop *loop)
     loop_flush(loop);
     sessions_reap(&loop->sessions);
     loop_hand_over_idle(loop);
-    context->metrics.connections = loop->sessions.count - loop->sessions.admins.count;
-    context->metrics.threads = poller_count(loop->options.pollers);
+    loop_measure(loop);
 }
 
 /* An iteration in any case: calls without end must not keep clients waiting without end. */
@@ -642,6 +651,8 @@ struct loop *loop_open(const struct loop_options *options)
                               .sessions = {.context = options->context,
                                            .shared = options->shared,
                                            .pollers = options->pollers}};
+    if (loop && options->tls)
+        options->context->metrics.certificate_expiry = tls_context_expiry(options->tls);
     return loop;
 }
 
@@ -652,6 +663,7 @@ void loop_reload(struct loop *loop, struct tls_context *tls)
         return;
     tls_context_free(loop->options.tls);
     loop->options.tls = tls;
+    loop->context->metrics.certificate_expiry = tls_context_expiry(tls);
 }
 
 void loop_close(struct loop *loop)

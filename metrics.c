@@ -7,12 +7,13 @@
  * read on the loop's thread, which is the one that counts. */
 #include "metrics.h"
 
+#include "os.h"
+
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 
 #define PLAIN_TEXT "text/plain; charset=utf-8"
@@ -59,19 +60,19 @@ void metrics_count_call(struct metrics *metrics, unsigned route, enum result_cod
 
 static void metrics_begin(struct buf *out, const char *name, const char *type, const char *help)
 {
-    buf_print(out, "# HELP wspush_%s %s\n# TYPE wspush_%s %s\n", name, help, name, type);
+    buf_print(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 static void metrics_gauge(struct buf *out, const char *name, const char *help, uint64_t value)
 {
     metrics_begin(out, name, "gauge", help);
-    buf_print(out, "wspush_%s %" PRIu64 "\n", name, value);
+    buf_print(out, "%s %" PRIu64 "\n", name, value);
 }
 
 static void metrics_counter(struct buf *out, const char *name, const char *help, uint64_t value)
 {
     metrics_begin(out, name, "counter", help);
-    buf_print(out, "wspush_%s %" PRIu64 "\n", name, value);
+    buf_print(out, "%s %" PRIu64 "\n", name, value);
 }
 
 /* Microseconds as seconds, without zeros at the end. */
@@ -86,11 +87,13 @@ static const char *metrics_seconds(char text[32], uint64_t microseconds)
     return text;
 }
 
-static void metrics_write_seconds(struct buf *out, const char *name, uint64_t microseconds)
+static void metrics_write_seconds(struct buf *out, const char *name, const char *type,
+                                  const char *help, uint64_t microseconds)
 {
     char text[32];
 
-    buf_print(out, "wspush_%s %s\n", name, metrics_seconds(text, microseconds));
+    metrics_begin(out, name, type, help);
+    buf_print(out, "%s %s\n", name, metrics_seconds(text, microseconds));
 }
 
 /* One sample for each key, and one for all others, whose count stands behind theirs. */
@@ -98,8 +101,8 @@ static void metrics_write_by(struct buf *out, const char *name, const char *labe
                              const uint16_t *keys, size_t count, const uint64_t *counts)
 {
     for (size_t i = 0; i < count; i++)
-        buf_print(out, "wspush_%s{%s=\"%d\"} %" PRIu64 "\n", name, label, keys[i], counts[i]);
-    buf_print(out, "wspush_%s{%s=\"other\"} %" PRIu64 "\n", name, label, counts[count]);
+        buf_print(out, "%s{%s=\"%d\"} %" PRIu64 "\n", name, label, keys[i], counts[i]);
+    buf_print(out, "%s{%s=\"other\"} %" PRIu64 "\n", name, label, counts[count]);
 }
 
 /* Writes one histogram: `count` buckets in microseconds, the last of which has no bound, and the
@@ -114,12 +117,11 @@ static void metrics_write_histogram(struct buf *out, const char *name, const cha
 
     for (size_t i = 0; i < count; i++) {
         total += buckets[i];
-        buf_print(out, "wspush_%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", name, label, comma,
+        buf_print(out, "%s_bucket{%s%sle=\"%s\"} %" PRIu64 "\n", name, label, comma,
                   i < count - 1 ? metrics_seconds(text, bounds[i]) : "+Inf", total);
     }
-    buf_print(out, "wspush_%s_sum%s%s%s %s\n", name, open, label, close,
-              metrics_seconds(text, sum));
-    buf_print(out, "wspush_%s_count%s%s%s %" PRIu64 "\n", name, open, label, close, total);
+    buf_print(out, "%s_sum%s%s%s %s\n", name, open, label, close, metrics_seconds(text, sum));
+    buf_print(out, "%s_count%s%s%s %" PRIu64 "\n", name, open, label, close, total);
 }
 
 /* --- metrics --------------------------------------------------------------------------------- */
@@ -130,26 +132,45 @@ static const char *metrics_not_ready_reason(const struct metrics *metrics, bool 
     return stopping ? "draining" : cluster_degraded_reason(metrics->cluster);
 }
 
+/* The names that Prometheus's own clients use, and two that are older here. */
+static void metrics_write_usage(struct buf *out, const struct metrics *metrics)
+{
+    static const char cpu_help[] = "CPU time used, user and system.",
+                      start_help[] = "Unix time of the start.";
+    struct os_usage usage;
+
+    os_measure(&usage);
+    metrics_gauge(out, "wspush_start_time_seconds", start_help, (uint64_t)metrics->started);
+    metrics_gauge(out, "process_start_time_seconds", start_help, (uint64_t)metrics->started);
+    metrics_write_seconds(out, "wspush_cpu_seconds_total", "counter", cpu_help, usage.cpu);
+    metrics_write_seconds(out, "process_cpu_seconds_total", "counter", cpu_help, usage.cpu);
+    if (usage.resident)
+        metrics_gauge(out, "process_resident_memory_bytes", "Memory in use.", usage.resident);
+    if (usage.descriptors)
+        metrics_gauge(out, "process_open_fds", "Open file descriptors.", usage.descriptors);
+    if (usage.descriptor_limit)
+        metrics_gauge(out, "process_max_fds", "File descriptors that may be open.",
+                      usage.descriptor_limit);
+    if (metrics->certificate_expiry)
+        metrics_gauge(out, "wspush_tls_certificate_expiry_timestamp_seconds",
+                      "Unix time at which the certificate of [tls] expires.",
+                      (uint64_t)metrics->certificate_expiry);
+}
+
 static void metrics_write_process(struct buf *out, const struct metrics *metrics, bool stopping)
 {
-    struct rusage used = {0};
-    uint64_t cpu;
-
-    getrusage(RUSAGE_SELF, &used);
-    cpu = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * MICROSECONDS +
-          (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
-    metrics_begin(out, "build_info", "gauge", "What is running.");
-    buf_print(out, "wspush_build_info{version=\"%s\"} 1\n", metrics->version);
-    metrics_gauge(out, "start_time_seconds", "Unix time of the start.", (uint64_t)metrics->started);
-    metrics_begin(out, "cpu_seconds_total", "counter", "CPU time used, user and system.");
-    metrics_write_seconds(out, "cpu_seconds_total", cpu);
-    metrics_gauge(out, "ready", "1 if /readyz says so.",
+    metrics_begin(out, "wspush_build_info", "gauge", "What is running.");
+    buf_print(out, "wspush_build_info{version=\"%s\",features=\"%s\"} 1\n", metrics->version,
+              metrics->features);
+    metrics_write_usage(out, metrics);
+    metrics_gauge(out, "wspush_ready", "1 if /readyz says so.",
                   !metrics_not_ready_reason(metrics, stopping));
-    metrics_begin(out, "reloads_total", "counter", "SIGHUPs, by whether the file could be used.");
+    metrics_begin(out, "wspush_reloads_total", "counter",
+                  "SIGHUPs, by whether the file could be used.");
     for (int good = 0; good < 2; good++)
         buf_print(out, "wspush_reloads_total{result=\"%s\"} %" PRIu64 "\n",
                   good ? "success" : "failure", metrics->reloads[good]);
-    metrics_counter(out, "log_lines_lost_total", "Lines that the log did not take at once.",
+    metrics_counter(out, "wspush_log_lines_lost_total", "Lines that the log did not take at once.",
                     log_lost(metrics->log));
 }
 
@@ -157,28 +178,31 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
 {
     const struct hub *hub = metrics->hub;
 
-    metrics_gauge(out, "connections", "Open connections, those of the API included.",
+    metrics_gauge(out, "wspush_connections", "Open connections, those of the API included.",
                   metrics->connections);
-    metrics_gauge(out, "clients", "WebSocket clients that are online.",
+    metrics_gauge(out, "wspush_max_connections", "How many may be open.", metrics->max_connections);
+    metrics_gauge(out, "wspush_clients", "WebSocket clients that are online.",
                   hub->channels.clients.count);
-    metrics_gauge(out, "systems", "Systems with clients here.", hub->kinds[CHANNEL_SYSTEM]);
-    metrics_gauge(out, "groups", "Groups with members here.", hub->kinds[CHANNEL_GROUP]);
-    metrics_gauge(out, "users", "Users with clients here.", hub->kinds[CHANNEL_USER]);
-    metrics_gauge(out, "parked_connections", "Quiet connections watched by threads.",
+    metrics_gauge(out, "wspush_systems", "Systems with clients here.", hub->kinds[CHANNEL_SYSTEM]);
+    metrics_gauge(out, "wspush_groups", "Groups with members here.", hub->kinds[CHANNEL_GROUP]);
+    metrics_gauge(out, "wspush_users", "Users with clients here.", hub->kinds[CHANNEL_USER]);
+    metrics_gauge(out, "wspush_parked_connections", "Quiet connections watched by threads.",
                   metrics->parked);
-    metrics_gauge(out, "parking_threads", "Threads that watch quiet connections.",
+    metrics_gauge(out, "wspush_parking_threads", "Threads that watch quiet connections.",
                   metrics->threads);
-    metrics_counter(out, "connections_accepted_total", "Connections accepted.", metrics->accepted);
-    metrics_counter(out, "connections_refused_total",
+    metrics_counter(out, "wspush_connections_accepted_total", "Connections accepted.",
+                    metrics->accepted);
+    metrics_counter(out, "wspush_connections_refused_total",
                     "Connections beyond max_connections or max_per_ip.", metrics->refused);
-    metrics_begin(out, "handshakes_total", "counter", "Requests to /ws, by status of the answer.");
-    metrics_write_by(out, "handshakes_total", "status", metrics_handshakes, METRICS_HANDSHAKES,
-                     metrics->handshakes);
-    metrics_begin(out, "closes_total", "counter",
+    metrics_begin(out, "wspush_handshakes_total", "counter",
+                  "Requests to /ws, by status of the answer.");
+    metrics_write_by(out, "wspush_handshakes_total", "status", metrics_handshakes,
+                     METRICS_HANDSHAKES, metrics->handshakes);
+    metrics_begin(out, "wspush_closes_total", "counter",
                   "WebSocket connections ended, by close code; 1006: without a close frame.");
-    metrics_write_by(out, "closes_total", "code", hub_close_codes, HUB_CLOSE_CODES,
+    metrics_write_by(out, "wspush_closes_total", "code", hub_close_codes, HUB_CLOSE_CODES,
                      hub->counts.closes);
-    metrics_counter(out, "slow_closes_total",
+    metrics_counter(out, "wspush_slow_closes_total",
                     "Clients closed because they read slower than they were sent to.",
                     hub->counts.slow);
 }
@@ -188,21 +212,25 @@ static void metrics_write_traffic(struct buf *out, const struct metrics *metrics
     const struct hub *hub = metrics->hub;
     const struct conn_shared *shared = metrics->shared;
 
-    metrics_counter(out, "received_messages_total", "Messages from clients.",
+    metrics_counter(out, "wspush_received_messages_total", "Messages from clients.",
                     metrics->received_messages);
-    metrics_counter(out, "sent_messages_total",
+    metrics_counter(out, "wspush_sent_messages_total",
                     "Messages queued for clients: their ids, pushes and notices.",
                     hub->counts.sent);
-    metrics_counter(out, "dropped_messages_total",
+    metrics_counter(out, "wspush_dropped_messages_total",
                     "Messages not queued because the client was too slow.", hub->counts.dropped);
-    metrics_counter(out, "received_bytes_total", "Bytes received, API included, TLS not.",
+    metrics_counter(out, "wspush_received_bytes_total", "Bytes received, API included, TLS not.",
                     shared->received);
-    metrics_counter(out, "sent_bytes_total", "Bytes sent, API included, TLS not.", shared->sent);
-    metrics_gauge(out, "queued_bytes", "Bytes that wait to be sent.", shared->waiting);
-    metrics_gauge(out, "buffered_bytes", "Memory of input that is kept and output that waits.",
-                  shared->buffered);
-    metrics_counter(out, "shed_connections_total",
+    metrics_counter(out, "wspush_sent_bytes_total", "Bytes sent, API included, TLS not.",
+                    shared->sent);
+    metrics_gauge(out, "wspush_queued_bytes", "Bytes that wait to be sent.", shared->waiting);
+    metrics_gauge(out, "wspush_buffered_bytes",
+                  "Memory of input that is kept and output that waits.", shared->buffered);
+    metrics_counter(out, "wspush_shed_connections_total",
                     "Connections ended because max_buffered was reached.", metrics->shed);
+    metrics_counter(out, "wspush_budget_exhausted_total",
+                    "Batches of work that used up their budget: others waited for the next.",
+                    shared->exhausted);
 }
 
 /* The path of a number, NUL-terminated, for a label. */
@@ -217,21 +245,21 @@ static void metrics_write_api(struct buf *out, const struct metrics *metrics)
 {
     char label[64];
 
-    metrics_begin(out, "api_requests_total", "counter",
+    metrics_begin(out, "wspush_api_requests_total", "counter",
                   "Calls of the API, by path and by `code` of the answer.");
     for (unsigned route = 0; route < API_ROUTES; route++)
         for (unsigned i = 0; i < METRICS_CODES; i++)
             buf_print(out, "wspush_api_requests_total{route=\"%s\",code=\"%d\"} %" PRIu64 "\n",
                       metrics_path(route), metrics_codes[i], metrics->calls[route].codes[i]);
-    metrics_counter(out, "login_failures_total", "Logins with a wrong name or password.",
+    metrics_counter(out, "wspush_login_failures_total", "Logins with a wrong name or password.",
                     metrics->api->login_failures);
-    metrics_begin(out, "api_request_duration_seconds", "histogram",
+    metrics_begin(out, "wspush_api_request_duration_seconds", "histogram",
                   "From a whole request to its answer, by path.");
     for (unsigned route = 0; route < API_ROUTES; route++) {
         const struct metrics_calls *calls = &metrics->calls[route];
 
         snprintf(label, sizeof label, "route=\"%s\"", metrics_path(route));
-        metrics_write_histogram(out, "api_request_duration_seconds", label, metrics_bounds,
+        metrics_write_histogram(out, "wspush_api_request_duration_seconds", label, metrics_bounds,
                                 calls->buckets, METRICS_BUCKETS + 1, calls->microseconds);
     }
 }
@@ -242,44 +270,44 @@ static void metrics_write_cluster(struct buf *out, const struct metrics *metrics
 {
     struct cluster_stats stats = cluster_stats(metrics->cluster);
 
-    metrics_gauge(out, "cluster_nodes", "Other nodes that are known.", stats.nodes);
-    metrics_gauge(out, "cluster_links", "Links to other nodes that are up.", stats.links);
-    metrics_counter(out, "cluster_links_total", "Links that have come up.", stats.linked);
-    metrics_gauge(out, "cluster_held_back",
+    metrics_gauge(out, "wspush_cluster_nodes", "Other nodes that are known.", stats.nodes);
+    metrics_gauge(out, "wspush_cluster_links", "Links to other nodes that are up.", stats.links);
+    metrics_counter(out, "wspush_cluster_links_total", "Links that have come up.", stats.linked);
+    metrics_gauge(out, "wspush_cluster_held_back",
                   "Commands that wait for sends before them to come back.", stats.held_back);
-    metrics_counter(out, "cluster_late_requests_total",
+    metrics_counter(out, "wspush_cluster_late_requests_total",
                     "Requests of other nodes that came too late and were not done.", stats.late);
-    metrics_gauge(out, "cluster_presence_waiting",
+    metrics_gauge(out, "wspush_cluster_presence_waiting",
                   "Presence records and notices that are not written and told yet.",
                   stats.presence_waiting);
-    metrics_counter(out, "cluster_notices_dropped_total",
+    metrics_counter(out, "wspush_cluster_notices_dropped_total",
                     "Notices that were dropped: too many waited.", stats.notices_dropped);
-    metrics_gauge(out, "cluster_slots_unbound",
+    metrics_gauge(out, "wspush_cluster_slots_unbound",
                   "Hash slots with members that RabbitMQ has not bound yet.", stats.slots_unbound);
-    metrics_gauge(out, "redis_up", "1 if Redis can be reached.", stats.redis_up);
-    metrics_counter(out, "redis_reconnects_total", "Times Redis has come back.",
+    metrics_gauge(out, "wspush_redis_up", "1 if Redis can be reached.", stats.redis_up);
+    metrics_counter(out, "wspush_redis_reconnects_total", "Times Redis has come back.",
                     stats.redis_reconnects);
-    metrics_begin(out, "redis_heartbeat_age_seconds", "gauge",
-                  "Since Redis last took a heartbeat of this node.");
-    metrics_write_seconds(out, "redis_heartbeat_age_seconds", (uint64_t)stats.heartbeat_age * 1000);
-    metrics_gauge(out, "rabbitmq_up", "1 if RabbitMQ is connected.", stats.rabbitmq_up);
-    metrics_counter(out, "rabbitmq_connects_total", "Times RabbitMQ has been connected.",
+    metrics_write_seconds(out, "wspush_redis_heartbeat_age_seconds", "gauge",
+                          "Since Redis last took a heartbeat of this node.",
+                          (uint64_t)stats.heartbeat_age * 1000);
+    metrics_gauge(out, "wspush_rabbitmq_up", "1 if RabbitMQ is connected.", stats.rabbitmq_up);
+    metrics_counter(out, "wspush_rabbitmq_connects_total", "Times RabbitMQ has been connected.",
                     stats.rabbitmq_connects);
-    metrics_counter(out, "rabbitmq_publishes_total", "Publications given to RabbitMQ.",
+    metrics_counter(out, "wspush_rabbitmq_publishes_total", "Publications given to RabbitMQ.",
                     stats.publishes);
-    metrics_counter(out, "rabbitmq_confirms_total", "Publications that came back through RabbitMQ.",
-                    stats.confirms);
-    metrics_counter(out, "rabbitmq_refusals_total",
+    metrics_counter(out, "wspush_rabbitmq_confirms_total",
+                    "Publications that came back through RabbitMQ.", stats.confirms);
+    metrics_counter(out, "wspush_rabbitmq_refusals_total",
                     "Publications that failed, or could not be made in time.", stats.refusals);
-    metrics_counter(out, "rabbitmq_returned_total", "Publications that no order queue took.",
+    metrics_counter(out, "wspush_rabbitmq_returned_total", "Publications that no order queue took.",
                     stats.returned);
-    metrics_counter(out, "rabbitmq_strange_total",
+    metrics_counter(out, "wspush_rabbitmq_strange_total",
                     "Messages of strangers that were dropped for their MAC or version.",
                     stats.foreign);
-    metrics_begin(out, "rabbitmq_echo_seconds", "histogram",
+    metrics_begin(out, "wspush_rabbitmq_echo_seconds", "histogram",
                   "From a publication to its return through RabbitMQ.");
-    metrics_write_histogram(out, "rabbitmq_echo_seconds", "", stats.echo_bounds, stats.echoes,
-                            CLUSTER_ECHO_BUCKETS, stats.echo_sum);
+    metrics_write_histogram(out, "wspush_rabbitmq_echo_seconds", "", stats.echo_bounds,
+                            stats.echoes, CLUSTER_ECHO_BUCKETS, stats.echo_sum);
 }
 #endif
 

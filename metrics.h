@@ -32,14 +32,15 @@ struct metrics {
     const struct conn_shared *shared;
     const struct cluster *cluster; /* NULL on a node that is alone */
     const struct log *log;
-    const char *version;
-    int64_t started; /* unix seconds */
+    const char *version, *features; /* of this binary */
+    int64_t started;                /* unix seconds */
 
     uint64_t handshakes[METRICS_HANDSHAKES + 1];
     uint64_t received_messages;
     uint64_t accepted, refused; /* connections in all */
     uint64_t shed;              /* connections closed because of max_buffered */
-    uint64_t connections, parked, threads;
+    uint64_t connections, max_connections, parked, threads;
+    int64_t certificate_expiry;             /* unix seconds; 0: no TLS */
     uint64_t reloads[2];                    /* of the configuration: failed, successful */
     struct metrics_calls calls[API_ROUTES]; /* by number of the path */
 };

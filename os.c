@@ -336,6 +336,39 @@ uint64_t os_raise_descriptors(void)
     return (uint64_t)limit.rlim_cur; /* rlim_t is signed on FreeBSD */
 }
 
+/* The second number of /proc/self/statm, in pages; 0 if there is none. */
+static uint64_t os_resident_pages(void)
+{
+    char text[128];
+    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    ssize_t length = fd < 0 ? 0 : read(fd, text, sizeof text);
+    struct str rest = {text, length > 0 ? (size_t)length : 0};
+    uint64_t pages = 0;
+
+    if (fd >= 0)
+        close(fd);
+    str_cut(&rest, ' ');
+    return rest.at && str_number(str_cut(&rest, ' '), UINT64_MAX, &pages) ? pages : 0;
+}
+
+/* Linux 6.2 and later give /proc/self/fd the number of descriptors as its size. Listing that
+ * directory instead takes up to 300 ms for 19,000 of them. */
+void os_measure(struct os_usage *usage)
+{
+    struct rusage used = {0};
+    struct rlimit limit;
+    struct stat descriptors;
+
+    *usage = (struct os_usage){.resident = os_resident_pages() * (uint64_t)sysconf(_SC_PAGESIZE)};
+    if (getrusage(RUSAGE_SELF, &used) == 0)
+        usage->cpu = (uint64_t)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000 +
+                     (uint64_t)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    if (stat("/proc/self/fd", &descriptors) == 0 && descriptors.st_size > 0)
+        usage->descriptors = (uint64_t)descriptors.st_size;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+        usage->descriptor_limit = (uint64_t)limit.rlim_cur;
+}
+
 const struct passwd *os_find_user(const char *name)
 {
     const struct passwd *user = NULL;

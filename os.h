@@ -105,6 +105,17 @@ void os_keep_standard_streams(void);
 /* Raises the limit of open descriptors as far as it goes. Returns it; 0: errno. */
 uint64_t os_raise_descriptors(void);
 
+/* What the process uses now. A number that this system does not tell is 0. */
+struct os_usage {
+    uint64_t cpu;              /* microseconds of CPU time, user and system */
+    uint64_t resident;         /* bytes of memory: where there is /proc/self/statm */
+    uint64_t descriptors;      /* that are open: Linux 6.2 or later */
+    uint64_t descriptor_limit; /* how many may be; 0 also if there is no limit */
+};
+
+/* Fills in `usage`. Fit for the loop's thread: what is read of /proc is not on a disk. */
+void os_measure(struct os_usage *usage);
+
 /* The user of this name, in static memory. NULL: errno is EPERM if this process is not root and so
  * cannot become another user, ENOENT if there is no such user. */
 const struct passwd *os_find_user(const char *name);

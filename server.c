@@ -94,6 +94,7 @@ static void server_connect(struct server *server)
                                              .shared = &server->shared,
                                              .log = server->log,
                                              .version = server->version,
+                                             .features = server->features,
                                              .started = (int64_t)time(NULL)}};
 }
 

@@ -20,9 +20,9 @@ struct server {
     const struct config *config;
     const struct log *log;
     const struct crypto_keyring *keys;
-    const char *version;       /* for /metrics */
-    int wake[2];               /* a wake pipe, see os_wake_pipe; the caller's */
-    uint64_t most_connections; /* what listener.max_connections may be raised to */
+    const char *version, *features; /* for /metrics */
+    int wake[2];                    /* a wake pipe, see os_wake_pipe; the caller's */
+    uint64_t most_connections;      /* what listener.max_connections may be raised to */
     /* of these: clients, admin (the server's from now on), max_connections */
     struct listener listener;
     int links; /* in a cluster: the socket for the other nodes (the server's from now on), */

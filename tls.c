@@ -163,6 +163,17 @@ int tls_context_days(const struct tls_context *context)
     return days == 0 && seconds < 0 ? -1 : days;
 }
 
+int64_t tls_context_expiry(const struct tls_context *context)
+{
+    const X509 *cert = SSL_CTX_get0_certificate(context->ssl);
+    ASN1_TIME *epoch = ASN1_TIME_set(NULL, 0);
+    int days = 0, seconds = 0;
+    bool good = epoch && ASN1_TIME_diff(&days, &seconds, epoch, X509_get0_notAfter(cert));
+
+    ASN1_TIME_free(epoch);
+    return good ? (int64_t)days * 86400 + seconds : 0;
+}
+
 void tls_context_free(struct tls_context *context)
 {
     if (context)

@@ -41,6 +41,9 @@ void tls_context_set_modes(const struct tls_context *context);
 /* Days until the certificate expires; negative if it has. */
 int tls_context_days(const struct tls_context *context);
 
+/* Unix time at which the certificate expires; 0 if it cannot be told. */
+int64_t tls_context_expiry(const struct tls_context *context);
+
 /* Frees a context; connections opened with it live on. NULL is allowed. */
 void tls_context_free(struct tls_context *context);
 

@@ -759,6 +759,7 @@ int main(int count, char **arguments)
     program.server.log = &program.log;
     program.server.keys = &program.keys;
     program.server.version = VERSION;
+    program.server.features = FEATURES;
     program.server.stops = &stops;
     program.server.calls = &calls;
     os_keep_standard_streams();

@@ -176,7 +176,8 @@ signals() {
 
 # --- against servers --------------------------------------------------------------------------
 
-# a_cluster_node: /metrics of a node of a cluster, which need not have joined.
+# a_cluster_node: /metrics of a node of a cluster, which need not have joined, with TLS. Some metrics exist only where
+# the system has what they say.
 a_cluster_node() {
     local node port rpc admin
     free_port; port=$FREE
@@ -184,7 +185,9 @@ a_cluster_node() {
     free_port; admin=$FREE
     printf '%s\n' '[common]' 'host = 127.0.0.1' "port = $port" 'cluster = true' 'crypto_key = 0123456789abcdef' \
         '[admin]' "listen = 127.0.0.1:$admin" '[redis]' 'port = 1' '[rabbitmq]' 'port = 1' \
-        '[cluster]' 'advertise = 127.0.0.1' "rpc_port = $rpc" '[log]' "file = $DIR/node.log" >"$DIR/node.ini"
+        '[cluster]' 'advertise = 127.0.0.1' "rpc_port = $rpc" '[log]' "file = $DIR/node.log" \
+        '[tls]' "cert = $DIR/node.pem" "key = $DIR/node.key" >"$DIR/node.ini"
+    certificate node
     "$CLUSTER_BINARY" -c "$DIR/node.ini" >"$DIR/node.out" 2>&1 &
     node=$!
     wait_for listens "$admin"
@@ -211,7 +214,10 @@ served() {
     start
     metrics=$(curl -s "http://$ADMIN/metrics")
     paths=$(echo "$metrics" | grep -o '^wspush_api_requests_total{route="/api/[a-z_]*' | sed 's/.*"//' | sort -u)
-    names=$(a_cluster_node | sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p' | sort)
+    names=$({
+        a_cluster_node | sed -n 's/^# TYPE \([a-z_]*\) .*/\1/p'
+        printf '%s\n' process_resident_memory_bytes process_open_fds
+    } | sort -u)
     expect 'metrics are there' 'yes yes' "$(echo "$names" | grep -qx wspush_clients && echo yes) $(
         echo "$names" | grep -qx wspush_cluster_links && echo yes)"
     for file in $(both README.md) $(both docs/api.md); do
@@ -225,7 +231,7 @@ served() {
             grep -vxE '1005|1006|1011'; printf '%s\n' 3000 4399 4500 4999)" "$(close_codes "$file")"
     done
     for file in $(both docs/operations.md); do
-        same "$file: every metric" "$names" "$(grep '^| `wspush_' "$file" | cut -d '|' -f 2 | grep -oE 'wspush_[a-z_]+' | sort)"
+        same "$file: every metric" "$names" "$(grep -E '^\| `(wspush|process)_' "$file" | cut -d '|' -f 2 | grep -oE '(wspush|process)_[a-z_]+' | sort)"
     done
     for file in "${DOCUMENTS[@]}"; do
         none "$file: paths named" "$(comm -23 <(grep -oE '/api/[a-z_]+[a-z]' "$file" | grep -vx '/api/send' | sort -u) <(echo "$paths"))"

@@ -56,7 +56,7 @@ cluster_presence: cluster_state json table
 cluster: account cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub
 cluster_listen: config listener
 api: account limit cluster config conn crypto host http hub json table ws
-metrics: api cluster conn http hub
+metrics: api cluster conn http hub os
 session_http: account api cluster config conn console host http hub listener metrics os ws
 session: config conn hub session_http ws
 sessions: listener poller session timer

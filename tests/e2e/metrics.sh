@@ -58,7 +58,51 @@ checked() {
     expect 'promtool has nothing to say' '0 ' "$(promtool check metrics <"$DIR/metrics" 2>&1; echo "$? ")"
     expect 'every metric has a help and a type' "$(grep -c '^# HELP' "$DIR/metrics")" \
         "$(grep -c '^# TYPE' "$DIR/metrics")"
-    expect 'all begin with wspush_' '' "$(grep -v -e '^#' -e '^wspush_' "$DIR/metrics")"
+    expect 'all begin with wspush_ or process_' '' "$(grep -v -e '^#' -e '^wspush_' -e '^process_' "$DIR/metrics")"
+}
+
+# process NAME: prints a metric of the process.
+process() {
+    curl -s --max-time 20 "http://$ADMIN/metrics" | awk -v name="process_$1" '$1 == name { print $2 }'
+}
+
+# What runs, and what it takes of the machine, against what the system says of the process.
+used() {
+    local features limit
+    features=$("$WSPUSH" -v | sed -n 's/^features: //p')
+    expect 'build_info: the version and the features' "$("$WSPUSH" -v | sed -n 's/^wspush //p')|$features|1" \
+        "$(curl -s "http://$ADMIN/metrics" | sed -nE 's/^wspush_build_info\{version="(.*)",features="(.*)"\} (.*)/\1|\2|\3/p')"
+    limit=$(metric max_connections)
+    expect 'as many connections as descriptors allow' yes "$([ "$limit" -gt 100 ] && [ "$limit" -lt "$(process max_fds)" ] && echo yes)"
+    expect 'since when it runs' "$(metric start_time_seconds)" "$(process start_time_seconds)"
+    expect 'CPU time' yes "$(awk -v a="$(metric cpu_seconds_total)" -v b="$(process cpu_seconds_total)" \
+        'BEGIN { if (a > 0 && b >= a && b < a + 1) print "yes" }')"
+    if [ -r "/proc/$SERVER/statm" ]; then
+        expect 'resident memory, give or take a tenth' yes "$(awk -v said="$(process resident_memory_bytes)" \
+            '/^VmRSS:/ && said > 922 * $2 && said < 1127 * $2 { print "yes" }' "/proc/$SERVER/status")"
+    fi
+    if [ "$(stat -c %s "/proc/$SERVER/fd" 2>/dev/null || echo 0)" -gt 0 ]; then # Linux 6.2 and later
+        expect 'open descriptors' yes "$(awk -v said="$(process open_fds)" -v are="$(find "/proc/$SERVER/fd" -type l | wc -l)" \
+            'BEGIN { if (said >= are && said <= are + 3) print "yes" }')" # it counts those of the question too
+    else
+        expect 'open descriptors are left out where the system does not count them' '' "$(process open_fds)"
+    fi
+    expect 'there is no certificate' '' "$(metric tls_certificate_expiry_timestamp_seconds)"
+}
+
+# A certificate's end, also that of one which is loaded while the server runs.
+expires() {
+    date -d "$(openssl x509 -noout -enddate -in "$DIR/tls.pem" | sed 's/^notAfter=//')" +%s
+}
+
+renewed() {
+    local first
+    first=$(expires)
+    becomes tls_certificate_expiry_timestamp_seconds "$first"
+    openssl req -x509 -key "$DIR/tls.key" -days 60 -subj /CN=tls -out "$DIR/tls.pem" 2>"$DIR/openssl"
+    expect 'the new certificate lasts longer' yes "$([ "$(expires)" -gt "$first" ] && echo yes)"
+    kill -HUP "$SERVER"
+    becomes tls_certificate_expiry_timestamp_seconds "$(expires)"
 }
 
 # What a few clients and calls must add up to; all of it is from here.
@@ -144,6 +188,10 @@ polled() {
     becomes clients 100
     becomes parking_threads 1
     becomes parked_connections 100
+    becomes budget_exhausted_total 0
+    head -c 60000 /dev/zero | tr '\0' x | jq -Rc '{code: 1, msg: "", data: .}' >"$DIR/large" # 100 of them are 6 MB
+    post /api/send_to_system "@$DIR/large" >/dev/null
+    expect 'more than 4 MiB at once use up a budget' yes "$([ "$(metric budget_exhausted_total)" -ge 1 ] && echo yes)"
     stop_load
     becomes parked_connections 0
 }
@@ -284,6 +332,7 @@ configure
 sed -i 's/^drain = .*/&\ndrain_wait = 4/' "$DIR/config.ini"
 start
 paths
+used
 counted
 checked
 scrape
@@ -293,6 +342,7 @@ draining
 configure '[limits]
 max_connections = 5'
 start
+becomes max_connections 5
 crowded
 many_at_once
 stop
@@ -301,6 +351,12 @@ max_per_ip = 2'
 start
 neighbours
 stop
+secure
+configure
+start
+renewed
+stop
+SCHEME=http
 expect 'the port is closed with the server' 000 "$(admin /healthz | cut -c 1-3)"
 was=$ADMIN ADMIN=
 configure

@@ -539,6 +539,10 @@ static void shares_have_budgets(void)
     CHECK(conn_over_budget(&shared));
     CHECK(conn_end_batches(&shared) == CONN_BUDGET + 1);
     CHECK(!conn_over_budget(&shared) && !shared.flush_backlog && !shared.spent && !shared.batch);
+    CHECK(shared.exhausted == 2);
+    conn_begin_batch(&shared);
+    conn_end_batches(&shared);
+    CHECK(shared.exhausted == 2);
 }
 
 /* Queues a message of the stream's next `length` bytes. */

@@ -3,6 +3,7 @@
 #include "metrics.h"
 
 #include "node.h"
+#include "os.h"
 
 #include <time.h>
 
@@ -22,6 +23,7 @@ static void set_up(void)
                                .shared = &node.shared,
                                .log = &quiet,
                                .version = "1.2.3",
+                               .features = "single node",
                                .started = UNIX_NOW};
 }
 
@@ -57,35 +59,43 @@ static bool has_line(const char *line)
 
 /* The families, in their order, and what is in each but for its help. */
 static const char *const families[] = {
-    "build_info gauge",
-    "start_time_seconds gauge",
-    "cpu_seconds_total counter",
-    "ready gauge",
-    "reloads_total counter",
-    "log_lines_lost_total counter",
-    "connections gauge",
-    "clients gauge",
-    "systems gauge",
-    "groups gauge",
-    "users gauge",
-    "parked_connections gauge",
-    "parking_threads gauge",
-    "connections_accepted_total counter",
-    "connections_refused_total counter",
-    "handshakes_total counter",
-    "closes_total counter",
-    "slow_closes_total counter",
-    "received_messages_total counter",
-    "sent_messages_total counter",
-    "dropped_messages_total counter",
-    "received_bytes_total counter",
-    "sent_bytes_total counter",
-    "queued_bytes gauge",
-    "buffered_bytes gauge",
-    "shed_connections_total counter",
-    "api_requests_total counter",
-    "login_failures_total counter",
-    "api_request_duration_seconds histogram",
+    "wspush_build_info gauge",
+    "wspush_start_time_seconds gauge",
+    "process_start_time_seconds gauge",
+    "wspush_cpu_seconds_total counter",
+    "process_cpu_seconds_total counter",
+    "process_resident_memory_bytes gauge",
+    "process_open_fds gauge",
+    "process_max_fds gauge",
+    "wspush_tls_certificate_expiry_timestamp_seconds gauge",
+    "wspush_ready gauge",
+    "wspush_reloads_total counter",
+    "wspush_log_lines_lost_total counter",
+    "wspush_connections gauge",
+    "wspush_max_connections gauge",
+    "wspush_clients gauge",
+    "wspush_systems gauge",
+    "wspush_groups gauge",
+    "wspush_users gauge",
+    "wspush_parked_connections gauge",
+    "wspush_parking_threads gauge",
+    "wspush_connections_accepted_total counter",
+    "wspush_connections_refused_total counter",
+    "wspush_handshakes_total counter",
+    "wspush_closes_total counter",
+    "wspush_slow_closes_total counter",
+    "wspush_received_messages_total counter",
+    "wspush_sent_messages_total counter",
+    "wspush_dropped_messages_total counter",
+    "wspush_received_bytes_total counter",
+    "wspush_sent_bytes_total counter",
+    "wspush_queued_bytes gauge",
+    "wspush_buffered_bytes gauge",
+    "wspush_shed_connections_total counter",
+    "wspush_budget_exhausted_total counter",
+    "wspush_api_requests_total counter",
+    "wspush_login_failures_total counter",
+    "wspush_api_request_duration_seconds histogram",
 };
 
 /* True if a sample belongs to a family, whose name ends at a space. */
@@ -101,17 +111,29 @@ static bool is_sample_of(struct str line, const char *family)
     rest = line;
     line = str_cut(&rest, '{');
     for (size_t i = 0; histogram && i < COUNT(ends); i++)
-        if (str_equal(line, str_from(textf("wspush_%.*s%s", (int)name.length, name.at, ends[i]))))
+        if (str_equal(line, str_from(textf("%.*s%s", (int)name.length, name.at, ends[i]))))
             return true;
-    return !histogram &&
-           str_equal(line, str_from(textf("wspush_%s", textf("%.*s", (int)name.length, name.at))));
+    return !histogram && str_equal(line, name);
+}
+
+/* False for what this system does not tell of a process, and so has no family. */
+static bool is_told(const char *family)
+{
+    struct os_usage usage;
+
+    os_measure(&usage);
+    return !(strncmp(family, "process_res", 11) == 0 && usage.resident == 0) &&
+           !(strncmp(family, "process_open", 12) == 0 && usage.descriptors == 0) &&
+           !(strncmp(family, "process_max", 11) == 0 && usage.descriptor_limit == 0);
 }
 
 /* Each family has its help, its type and its samples together, and there is nothing else. */
 static void families_come_in_order(void)
 {
     struct str rest;
-    size_t samples = 0;
+    size_t samples = 0, untold = 0;
+
+    metrics.certificate_expiry = UNIX_NOW;
 
     ask("GET", "/metrics", false);
     CHECK(answer.status == 200 && !answer.allow);
@@ -119,12 +141,17 @@ static void families_come_in_order(void)
     CHECK(text.length > 0 && text.at[text.length - 1] == '\n');
     rest = (struct str){text.at, text.length ? text.length - 1 : 0};
     for (size_t i = 0; i < COUNT(families); i++) {
-        struct str help = str_cut(&rest, '\n'), name = str_from(families[i]);
+        struct str help, name = str_from(families[i]);
 
+        if (!is_told(families[i])) {
+            untold++;
+            continue;
+        }
+        help = str_cut(&rest, '\n');
         name = str_cut(&name, ' ');
-        CHECK(contains(help, textf("# HELP wspush_%.*s ", (int)name.length, name.at)));
+        CHECK(contains(help, textf("# HELP %.*s ", (int)name.length, name.at)));
         CHECK(help.length > 10 && help.at[help.length - 1] == '.');
-        CHECK(same(str_cut(&rest, '\n'), str_from(textf("# TYPE wspush_%s", families[i]))));
+        CHECK(same(str_cut(&rest, '\n'), str_from(textf("# TYPE %s", families[i]))));
         CHECK(rest.at && is_sample_of(rest, families[i]));
         while (rest.at && is_sample_of(rest, families[i])) {
             samples++;
@@ -132,22 +159,24 @@ static void families_come_in_order(void)
         }
     }
     CHECK(!rest.at);
-    /* a counter each for handshakes, closes, reloads, and calls; 22 that are one number, and the
-     * version */
-    CHECK(samples == 8 + 11 + 2 + 13 * 9 + 13 * (12 + 3) + 24);
+    /* a counter each for handshakes, closes, reloads, and calls; the others are one number */
+    CHECK(samples == 8 + 11 + 2 + 13 * 9 + 13 * (12 + 3) + COUNT(families) - 5 - untold);
 }
 
 /* Every member of its own number, so that none can stand for another. */
 static void every_number_has_its_name(void)
 {
     static const char *const lines[] = {
-        "wspush_build_info{version=\"1.2.3\"} 1",
+        "wspush_build_info{version=\"1.2.3\",features=\"single node\"} 1",
         "wspush_start_time_seconds 1700000000",
+        "process_start_time_seconds 1700000000",
+        "wspush_tls_certificate_expiry_timestamp_seconds 1900000000",
         "wspush_ready 1",
         "wspush_reloads_total{result=\"failure\"} 101",
         "wspush_reloads_total{result=\"success\"} 102",
         "wspush_log_lines_lost_total 117",
         "wspush_connections 103",
+        "wspush_max_connections 119",
         "wspush_clients 0",
         "wspush_systems 104",
         "wspush_groups 105",
@@ -165,6 +194,7 @@ static void every_number_has_its_name(void)
         "wspush_queued_bytes 115",
         "wspush_buffered_bytes 117",
         "wspush_shed_connections_total 118",
+        "wspush_budget_exhausted_total 120",
         "wspush_login_failures_total 116",
     };
 
@@ -189,6 +219,9 @@ static void every_number_has_its_name(void)
     node.api.login_failures = 116;
     node.shared.buffered = 117;
     metrics.shed = 118;
+    metrics.max_connections = 119;
+    node.shared.exhausted = 120;
+    metrics.certificate_expiry = 1900000000;
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(lines); i++)
         CHECK(has_line(lines[i]));
@@ -308,21 +341,48 @@ static void seconds_have_no_zeros_at_their_end(void)
     }
 }
 
+/* The number of a metric; -1: it is not there. */
+static double number(const char *name)
+{
+    struct str rest = text;
+
+    while (rest.at) {
+        struct str line = str_cut(&rest, '\n'), first = line;
+
+        if (str_equal(str_cut(&first, ' '), str_from(name)))
+            return strtod(textf("%.*s", (int)first.length, first.at), NULL);
+    }
+    return -1;
+}
+
 /* The time that the process has used is what the system says. */
 static void cpu_time_is_reported(void)
 {
-    struct str rest, line = {0};
     clock_t before = clock(), after;
-    double seconds;
 
     ask("GET", "/metrics", false);
     after = clock();
-    for (rest = text;
-         rest.at && !(line.length > 25 && memcmp(line.at, "wspush_cpu_seconds_total ", 25) == 0);)
-        line = str_cut(&rest, '\n');
-    seconds = strtod(textf("%.*s", (int)(line.length - 25), line.at + 25), NULL);
-    CHECK(seconds >= (double)before / CLOCKS_PER_SEC - 0.1 &&
-          seconds <= (double)after / CLOCKS_PER_SEC + 0.1);
+    for (int i = 0; i < 2; i++) {
+        double seconds = number(i ? "wspush_cpu_seconds_total" : "process_cpu_seconds_total");
+
+        CHECK(seconds >= (double)before / CLOCKS_PER_SEC - 0.1 &&
+              seconds <= (double)after / CLOCKS_PER_SEC + 0.1);
+    }
+}
+
+/* A number that is not known has no line, rather than one that says 0. */
+static void what_is_not_known_is_left_out(void)
+{
+    struct os_usage usage;
+
+    os_measure(&usage);
+    ask("GET", "/metrics", false);
+    CHECK(number("wspush_tls_certificate_expiry_timestamp_seconds") < 0);
+    CHECK(usage.resident ? number("process_resident_memory_bytes") >= 500000
+                         : number("process_resident_memory_bytes") < 0);
+    CHECK(usage.descriptors ? number("process_open_fds") >= 3 : number("process_open_fds") < 0);
+    CHECK(usage.descriptor_limit ? number("process_max_fds") == (double)usage.descriptor_limit
+                                 : number("process_max_fds") < 0);
 }
 
 static void answers_follow_path_and_method(void)
@@ -423,6 +483,7 @@ int main(void)
     run("durations fall into buckets", durations_fall_into_buckets);
     run("seconds have no zeros at their end", seconds_have_no_zeros_at_their_end);
     run("cpu time is reported", cpu_time_is_reported);
+    run("what is not known is left out", what_is_not_known_is_left_out);
     run("answers follow path and method", answers_follow_path_and_method);
     run("hosts are addresses", hosts_are_addresses);
     run("draining is not ready", draining_is_not_ready);

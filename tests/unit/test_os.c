@@ -688,6 +688,36 @@ static void descriptors_are_raised_to_the_limit(void)
     setrlimit(RLIMIT_NOFILE, &before);
 }
 
+static void what_a_process_uses_is_measured(void)
+{
+    enum { MORE = 20, BYTES = 64 * 1024 * 1024 };
+    struct os_usage before, after;
+    struct rlimit limit;
+    int fds[MORE];
+    volatile char *memory; /* which is written to, though nobody reads it */
+
+    os_measure(&before);
+    for (int i = 0; i < MORE; i++)
+        fds[i] = open("/dev/null", O_RDONLY);
+    memory = malloc(BYTES);
+    for (size_t i = 0; CHECK(memory) && i < BYTES; i += 1024)
+        memory[i] = 1;
+    os_measure(&after);
+    free((void *)memory);
+    for (int i = 0; i < MORE; i++)
+        close(fds[i]);
+    CHECK(before.cpu > 0 && after.cpu >= before.cpu);
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+          after.descriptor_limit ==
+              (limit.rlim_cur == RLIM_INFINITY ? 0 : (uint64_t)limit.rlim_cur));
+    if (access("/proc/self/statm", R_OK) == 0)
+        CHECK(before.resident > 0 && before.resident < 1 << 30 &&
+              after.resident > before.resident + BYTES / 2);
+    else
+        CHECK(after.resident == 0);
+    CHECK(after.descriptors == (before.descriptors ? before.descriptors + MORE : 0));
+}
+
 /* In a process of its own: its status tells what it has found. */
 static int after_fork(int (*act)(void))
 {
@@ -922,6 +952,7 @@ int main(void)
     test_run("a full pipe loses no entry", a_full_pipe_loses_no_entry);
     test_run("threads post and one reads", threads_post_and_one_reads);
     test_run("descriptors are raised to the limit", descriptors_are_raised_to_the_limit);
+    test_run("what a process uses is measured", what_a_process_uses_is_measured);
     test_run("closed streams are opened", closed_streams_are_opened);
     test_run("only root becomes another user", only_root_becomes_another_user);
     test_run("notifications go to a path", notifications_go_to_a_path);

@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STEPS_MAX 200000
@@ -793,6 +794,7 @@ static void unusable_files_are_named(void)
     CHECK(is_refused("lockedcert.pem", "locked.pem", "locked.pem", "interrupted"));
 }
 
+/* And the time itself is told. */
 static void days_are_counted(void)
 {
     static const struct {
@@ -801,11 +803,14 @@ static void days_are_counted(void)
     } cases[] = {{90 * 86400 + 60, 90}, {3600, 0}, {-3600, -1}, {-3 * 86400 - 60, -3}};
 
     for (size_t i = 0; i < COUNT(cases); i++) {
+        int64_t before = (int64_t)time(NULL);
         struct tls_context *own;
 
         write_pair("days.pem", "dayskey.pem", cases[i].seconds);
         own = load("days.pem", "dayskey.pem");
         CHECK(tls_context_days(own) == cases[i].days);
+        CHECK(tls_context_expiry(own) >= before + cases[i].seconds &&
+              tls_context_expiry(own) <= (int64_t)time(NULL) + cases[i].seconds);
         tls_context_free(own);
     }
 }
