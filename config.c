@@ -152,6 +152,7 @@ static const struct key keys[] = {
 
     NUMBER("limits", "max_connections", KIND_NUMBER, max_connections, 0, 10000000, "0"),
     NUMBER("limits", "max_per_ip", KIND_NUMBER, max_per_ip, 0, 10000000, "0"),
+    NUMBER("limits", "max_clients", KIND_NUMBER, max_clients, 0, 10000000, "0"),
     NUMBER("limits", "max_body", KIND_SIZE, max_body, 256, 256 * MIB, "1 MiB"),
     NUMBER("limits", "max_head", KIND_SIZE, max_head, 256, MIB, "8 KiB"),
     NUMBER("limits", "max_buffered", KIND_SIZE, max_buffered, MIB, 1024 * GIB, "256 MiB"),

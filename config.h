@@ -38,6 +38,7 @@ struct config {
     /* limits */
     uint64_t max_connections; /* 0: as many as descriptors allow */
     uint64_t max_per_ip;      /* 0: no limit */
+    uint64_t max_clients;     /* of a system, on this node; 0: no limit */
     uint64_t max_body, max_head;
     uint64_t head_timeout, idle_timeout;
     uint64_t max_buffered; /* bytes of input kept and output waiting, of all connections */

@@ -60,6 +60,7 @@ static const struct entry entries[] = {
     TEXT("websocket", "allowed_origins", allowed_origins),
     NUMBER("limits", "max_connections", max_connections, 0, 10000000),
     NUMBER("limits", "max_per_ip", max_per_ip, 0, 10000000),
+    NUMBER("limits", "max_clients", max_clients, 0, 10000000),
     NUMBER("limits", "max_body", max_body, 256, 256u << 20),
     NUMBER("limits", "max_head", max_head, 256, 1u << 20),
     NUMBER("limits", "max_buffered", max_buffered, 1u << 20, 1ull << 40),

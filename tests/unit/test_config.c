@@ -92,7 +92,7 @@ static void check_defaults(const struct config *config)
     CHECK(config->ping == 25000 && config->pong_timeout == 10000);
     CHECK(config->max_message == 8192 && config->send_queue == 1048576);
     CHECK(config->allowed_origins[0] == '\0');
-    CHECK(config->max_connections == 0 && config->max_per_ip == 0);
+    CHECK(config->max_connections == 0 && config->max_per_ip == 0 && config->max_clients == 0);
     CHECK(config->max_body == 1048576 && config->max_head == 8192);
     CHECK(config->head_timeout == 10000 && config->idle_timeout == 75000 && config->api_rate == 0);
     CHECK(config->scope == NOTICE_GROUP);
@@ -195,6 +195,7 @@ static const struct {
     {"websocket", "send_queue", NUMBER(send_queue), 1024, 1024 * MIB, "size from 1 KiB to 1 GiB"},
     {"limits", "max_connections", NUMBER(max_connections), 0, 10000000, TO_10000000},
     {"limits", "max_per_ip", NUMBER(max_per_ip), 0, 10000000, TO_10000000},
+    {"limits", "max_clients", NUMBER(max_clients), 0, 10000000, TO_10000000},
     {"limits", "max_body", NUMBER(max_body), 256, 256 * MIB, "size from 256 bytes to 256 MiB"},
     {"limits", "max_head", NUMBER(max_head), 256, MIB, "size from 256 bytes to 1 MiB"},
     {"limits", "max_buffered", NUMBER(max_buffered), MIB, MIB *MIB, "size from 1 MiB to 1024 GiB"},
@@ -888,6 +889,7 @@ static const struct {
     {"websocket", "allowed_origins", "https://a.example", "", "https://a.example"},
     {"limits", "max_connections", "10", "0", "10"},
     {"limits", "max_per_ip", "11", "0", "11"},
+    {"limits", "max_clients", "12", "0", "12"},
     {"limits", "max_body", "2 MiB", "1048576", "2097152"},
     {"limits", "max_head", "4 KiB", "8192", "4096"},
     {"limits", "max_buffered", "1 GiB", "268435456", "1073741824"},
@@ -1014,7 +1016,7 @@ static void many_changes_are_reported_in_turn(void)
     }
     for (place = 0; config_next_change(&before, &after, &place, &change); changes++)
         live += change.live;
-    CHECK(changes == 51 && live == 15);
+    CHECK(changes == 52 && live == 16);
     config_adopt(&before, &after);
     for (place = 0; config_next_change(&before, &after, &place, &change); left++)
         CHECK(!change.live);
