@@ -81,7 +81,8 @@ const char *member_check_line(const struct cluster_member *member, struct str li
         if (crypto_equal(key, (struct str){proof->key, MEMBER_MAC_TEXT}))
             return crypto_equal(exchange, (struct str){proof->exchange, MEMBER_MAC_TEXT})
                        ? NULL
-                       : "the nodes that are running have another [rabbitmq] exchange or vhost: "
+                       : "the nodes that are running have another [rabbitmq] exchange, vhost or "
+                         "queue_type: "
                          "set the same on every node and restart this one";
     }
     return "the nodes that are running have another crypto_key: set the same [common] crypto_key "
@@ -400,8 +401,9 @@ bool member_open(struct cluster_member *member, struct store *store,
 {
     const struct config *config = store->config;
     char room[sizeof config->rabbitmq_exchange + sizeof config->rabbitmq_vhost + 32];
-    int length = snprintf(room, sizeof room, "wspush exchange %s%c%s", config->rabbitmq_exchange,
-                          '\0', config->rabbitmq_vhost);
+    int length = snprintf(room, sizeof room, "wspush exchange %s%c%s%s", config->rabbitmq_exchange,
+                          '\0', config->rabbitmq_vhost,
+                          config->rabbitmq_queue_type == QUEUE_QUORUM ? "\nquorum" : "");
 
     *member = (struct cluster_member){.store = store};
     snprintf(member->ttl, sizeof member->ttl, "%llu", (unsigned long long)config->node_ttl);

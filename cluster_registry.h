@@ -8,7 +8,7 @@
  * whether it was taken for dead.
  *
  * Rejects: joining beside a living node of the same name, or beside nodes of another crypto_key, of
- * another exchange or vhost, or of a version that this one does not understand. */
+ * another exchange, vhost or queue type, or of a version that this one does not understand. */
 #ifndef WSPUSH_CLUSTER_REGISTRY_H
 #define WSPUSH_CLUSTER_REGISTRY_H
 

@@ -102,6 +102,16 @@ static struct str config_find_bad_origin(struct str value)
     return entry;
 }
 
+static struct str config_find_bad_server(struct str value)
+{
+    struct str rest = value, entry = str_entry(&rest), host;
+    uint64_t port;
+
+    while (entry.length && host_split(entry, &host, &port) && host_is_reachable(host))
+        entry = str_entry(&rest);
+    return entry;
+}
+
 static struct str config_find_bad_address(struct str value)
 {
     return host_is_reachable(value) ? (struct str){0} : value;
@@ -123,6 +133,13 @@ static struct str config_find_bad_address(struct str value)
     KEY(section, name, kind, member, min, max, preset, NULL, NULL, 0)
 #define CHOICE(section, name, kind, member, words, preset)                                         \
     KEY(section, name, kind, member, 0, 0, preset, words, NULL, 0)
+#define SERVERS(section, name, member, port)                                                       \
+    CHECKED(section, name, member, 0, "", config_find_bad_server,                                  \
+            "hosts with or without a port, such as 10.0.0.11 b.example:" port)
+#define TLS(section, member)                                                                       \
+    CHOICE(section, "tls", KIND_WORD, member.enabled, "false true", "false"),                      \
+        TEXT(section, "ca", member.ca, 0, ""), TEXT(section, "cert", member.cert, 0, ""),          \
+        TEXT(section, "key", member.key, 0, "")
 #define LISTEN(section, name, host, port, least, preset, expected)                                 \
     KEY(section, name, KIND_LISTEN, host, least, SIZE(host), preset, expected, NULL, AT(port))
 
@@ -152,6 +169,7 @@ static const struct key keys[] = {
 
     NUMBER("limits", "max_connections", KIND_NUMBER, max_connections, 0, 10000000, "0"),
     NUMBER("limits", "max_per_ip", KIND_NUMBER, max_per_ip, 0, 10000000, "0"),
+    NUMBER("limits", "max_clients", KIND_NUMBER, max_clients, 0, 10000000, "0"),
     NUMBER("limits", "max_body", KIND_SIZE, max_body, 256, 256 * MIB, "1 MiB"),
     NUMBER("limits", "max_head", KIND_SIZE, max_head, 256, MIB, "8 KiB"),
     NUMBER("limits", "max_buffered", KIND_SIZE, max_buffered, MIB, 1024 * GIB, "256 MiB"),
@@ -176,16 +194,25 @@ static const struct key keys[] = {
 
     TEXT("redis", "host", redis_host, 1, "127.0.0.1"),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
+    TEXT("redis", "username", redis_username, 0, ""),
     TEXT("redis", "password", redis_password, 0, ""),
     NUMBER("redis", "db", KIND_NUMBER, redis_db, 0, 1000000, "0"),
     TEXT("redis", "prefix", redis_prefix, 0, "wspush:"),
+    TLS("redis", redis_tls),
+    SERVERS("redis", "sentinels", redis_sentinels, "26379"),
+    TEXT("redis", "sentinel_master", redis_sentinel_master, 1, "mymaster"),
+    TEXT("redis", "sentinel_username", redis_sentinel_username, 0, ""),
+    TEXT("redis", "sentinel_password", redis_sentinel_password, 0, ""),
 
     TEXT("rabbitmq", "host", rabbitmq_host, 1, "127.0.0.1"),
     NUMBER("rabbitmq", "port", KIND_NUMBER, rabbitmq_port, 1, 65535, "5672"),
+    SERVERS("rabbitmq", "hosts", rabbitmq_hosts, "5672"),
     TEXT("rabbitmq", "user", rabbitmq_user, 0, "guest"),
     TEXT("rabbitmq", "password", rabbitmq_password, 0, "guest"),
     TEXT("rabbitmq", "vhost", rabbitmq_vhost, 0, "/"),
     TEXT("rabbitmq", "exchange", rabbitmq_exchange, 1, "wspush"),
+    TLS("rabbitmq", rabbitmq_tls),
+    CHOICE("rabbitmq", "queue_type", KIND_WORD, rabbitmq_queue_type, "classic quorum", "classic"),
 
     CHECKED("cluster", "advertise", advertise, 0, "", config_find_bad_address,
             "an address of this machine or a host name, such as 10.0.0.11, fd00::11 or "

@@ -8,7 +8,16 @@
 
 enum config_register { REGISTER_OPEN, REGISTER_CLOSED, REGISTER_KEY };
 enum config_notice { NOTICE_GROUP, NOTICE_SYSTEM, NOTICE_OFF };
+enum config_queue_type { QUEUE_CLASSIC, QUEUE_QUORUM };
 enum config_log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
+
+/* TLS to a server that the configuration names: files, PEM, or empty. */
+struct config_tls {
+    int enabled;     /* 0 or 1 */
+    char ca[1024];   /* certificates to trust; empty: the system's */
+    char cert[1024]; /* the client's own chain, and its key */
+    char key[1024];
+};
 
 #define CONFIG_ADVERTISE_MAX 100 /* bytes of an address or a name */
 
@@ -38,6 +47,7 @@ struct config {
     /* limits */
     uint64_t max_connections; /* 0: as many as descriptors allow */
     uint64_t max_per_ip;      /* 0: no limit */
+    uint64_t max_clients;     /* of a system, on this node; 0: no limit */
     uint64_t max_body, max_head;
     uint64_t head_timeout, idle_timeout;
     uint64_t max_buffered; /* bytes of input kept and output waiting, of all connections */
@@ -66,14 +76,22 @@ struct config {
     /* redis */
     char redis_host[256];
     uint64_t redis_port;
+    char redis_username[128]; /* empty: the default user */
     char redis_password[256];
     uint64_t redis_db;
     char redis_prefix[128];
+    struct config_tls redis_tls;
+    char redis_sentinels[1024]; /* HOST or HOST:PORT, separated by spaces or commas; empty: none */
+    char redis_sentinel_master[128];
+    char redis_sentinel_username[128], redis_sentinel_password[256];
 
     /* rabbitmq */
     char rabbitmq_host[256];
     uint64_t rabbitmq_port;
+    char rabbitmq_hosts[1024]; /* as redis_sentinels; empty: rabbitmq_host */
     char rabbitmq_user[128], rabbitmq_password[256], rabbitmq_vhost[128], rabbitmq_exchange[101];
+    struct config_tls rabbitmq_tls;
+    enum config_queue_type rabbitmq_queue_type;
 
     /* cluster */
     char advertise[CONFIG_ADVERTISE_MAX + 1]; /* empty: the first private IPv4 address */

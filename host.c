@@ -103,6 +103,21 @@ bool host_split(struct str text, struct str *host, uint64_t *port)
            (!has_port || (str_number(rest, 65535, port) && *port > 0));
 }
 
+bool host_of_list(struct str list, size_t index, struct str *host, uint64_t *port)
+{
+    struct str rest = list, entry = str_entry(&rest);
+    size_t count = 0;
+
+    for (; entry.length; entry = str_entry(&rest))
+        count++;
+    if (!count)
+        return false;
+    rest = list;
+    for (index %= count, entry = str_entry(&rest); index; index--)
+        entry = str_entry(&rest);
+    return host_split(entry, host, port);
+}
+
 bool host_next_network(struct str *rest, unsigned char address[16], unsigned *bits)
 {
     struct str after = *rest, entry = str_entry(&after), length = entry;

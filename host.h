@@ -13,6 +13,10 @@ bool host_is_reachable(struct str host);
  * stands for none. False for any other text. */
 bool host_split(struct str text, struct str *host, uint64_t *port);
 
+/* The entry at `index` of a list of HOST or HOST:PORT, separated by spaces or commas; an index
+ * beyond the last begins again with the first. False if the list is empty. */
+bool host_of_list(struct str list, size_t index, struct str *host, uint64_t *port);
+
 /* Takes the next network off a list: its address (IPv4 as ::ffff:a.b.c.d), of which the first
  * `bits` bits count (of IPv4 96 more). False at the end, where only separators are left in `rest`,
  * and at what is no network, with which `rest` then begins. */

@@ -435,6 +435,13 @@ bool hub_send_id(struct hub *hub, const struct client *client)
     return queued;
 }
 
+size_t hub_count_clients(const struct hub *hub, struct str system)
+{
+    const struct channel *channel = channel_find(&hub->channels, CHANNEL_SYSTEM, NULL, system);
+
+    return channel ? channel->count : 0;
+}
+
 bool hub_connect(struct hub *hub, struct conn *conn, struct str system)
 {
     char text[HUB_ID_TEXT];

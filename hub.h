@@ -177,6 +177,9 @@ void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, un
  * client is too slow to take it. */
 bool hub_send_id(struct hub *hub, const struct client *client);
 
+/* How many clients of a system are online here. */
+size_t hub_count_clients(const struct hub *hub, struct str system);
+
 /* True if a client of this system and id is online here. */
 bool hub_is_online(const struct hub *hub, struct str system, struct json_value id);
 

@@ -193,7 +193,8 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
     metrics_counter(out, "wspush_connections_accepted_total", "Connections accepted.",
                     metrics->accepted);
     metrics_counter(out, "wspush_connections_refused_total",
-                    "Connections beyond max_connections or max_per_ip.", metrics->refused);
+                    "Connections beyond max_connections or max_per_ip, clients beyond max_clients.",
+                    metrics->refused);
     metrics_begin(out, "wspush_handshakes_total", "counter",
                   "Requests to /ws, by status of the answer.");
     metrics_write_by(out, "wspush_handshakes_total", "status", metrics_handshakes,

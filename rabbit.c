@@ -19,6 +19,8 @@
  * Threads: one; only rabbit_stop may be called by another. */
 #include "rabbit.h"
 
+#include "host.h"
+
 /* rabbitmq-c moved its headers in 0.12, and warns of the old names since 0.15. */
 #if __has_include(<rabbitmq-c/amqp.h>)
 #include <rabbitmq-c/amqp.h>
@@ -63,11 +65,16 @@ struct rabbit {
     struct config *config; /* a copy: the section rabbitmq, and node_ttl */
     unsigned partitions;
     size_t headroom;
-    char name[sizeof((struct config *)0)->rabbitmq_exchange + sizeof RABBIT_LAYOUT + 1];
+    bool quorum; /* queues are replicated */
+    char name[sizeof((struct config *)0)->rabbitmq_exchange + sizeof RABBIT_LAYOUT + 2];
     char key[NODE_BYTES + 2]; /* the node's own routing key */
     char queue[NAME_MAX_BYTES + 1];
     unsigned attempt; /* counts the names of the node's queue */
     atomic_bool stop;
+
+    size_t dialled; /* counts the attempts to connect: each takes the next host */
+    char host[256]; /* of the last attempt */
+    uint64_t port;
 
     amqp_connection_state_t connection; /* NULL: none */
     bool consumed;                      /* the queue of this name was consumed before */
@@ -78,7 +85,7 @@ struct rabbit {
 };
 
 /* "@" and the node; ".", attempt and layout behind the longest exchange. */
-_Static_assert(sizeof((struct config *)0)->rabbitmq_exchange + NODE_BYTES + 14 <= NAME_MAX_BYTES,
+_Static_assert(sizeof((struct config *)0)->rabbitmq_exchange + NODE_BYTES + 15 <= NAME_MAX_BYTES,
                "the name of a node's queue fits a short string");
 
 static amqp_bytes_t rabbit_bytes(struct str text)
@@ -96,7 +103,7 @@ static amqp_bytes_t rabbit_text(const char *text)
 bool rabbit_fail(struct rabbit *rabbit, const char *what, const char *remedy)
 {
     snprintf(rabbit->error, sizeof rabbit->error, "RabbitMQ at %s port %u: %.250s: %s",
-             rabbit->config->rabbitmq_host, (unsigned)rabbit->config->rabbitmq_port, what, remedy);
+             rabbit->host, (unsigned)rabbit->port, what, remedy);
     return false;
 }
 
@@ -106,7 +113,7 @@ const char *rabbit_error(const struct rabbit *rabbit)
 }
 
 static const char see_log[] = "see its log";
-static const char not_there[] = "start it there, or correct [rabbitmq] host and port";
+static const char not_there[] = "start it there, or correct [rabbitmq] host and port, or hosts";
 
 static bool rabbit_fail_memory(struct rabbit *rabbit)
 {
@@ -193,6 +200,30 @@ static bool rabbit_check_status(struct rabbit *rabbit, int status)
 
 /* --- connect ---------------------------------------------------------------------------------- */
 
+void rabbit_disconnect(struct rabbit *rabbit)
+{
+    if (rabbit->connection)
+        amqp_destroy_connection(rabbit->connection);
+    rabbit->connection = NULL;
+    for (int i = 0; i < 2; i++) {
+        free(rabbit->contents[i].memory);
+        rabbit->contents[i] = (struct rabbit_content){0};
+    }
+    rabbit->rest = (struct str){0};
+}
+
+/* Takes the next host. */
+static void rabbit_choose_host(struct rabbit *rabbit)
+{
+    const struct config *config = rabbit->config;
+    struct str host = str_from(config->rabbitmq_host);
+    uint64_t port = 0;
+
+    host_of_list(str_from(config->rabbitmq_hosts), rabbit->dialled++, &host, &port);
+    snprintf(rabbit->host, sizeof rabbit->host, "%.*s", (int)host.length, host.at);
+    rabbit->port = port ? port : config->rabbitmq_port;
+}
+
 /* Waits for a connect() under way; returns 0 or an errno. */
 static int rabbit_await_tcp(int fd)
 {
@@ -254,12 +285,12 @@ static int rabbit_connect_tcp(struct rabbit *rabbit)
     char port[8];
     int fd = -1, status, error = 0;
 
-    snprintf(port, sizeof port, "%u", (unsigned)rabbit->config->rabbitmq_port);
-    status = getaddrinfo(rabbit->config->rabbitmq_host, port, &hints, &list);
+    snprintf(port, sizeof port, "%u", (unsigned)rabbit->port);
+    status = getaddrinfo(rabbit->host, port, &hints, &list);
     if (status != 0) {
         rabbit_fail(rabbit,
                     status == EAI_NONAME ? "this host name is not known" : gai_strerror(status),
-                    "correct [rabbitmq] host, or the name service");
+                    "correct [rabbitmq] host or hosts, or the name service");
         return -1;
     }
     for (const struct addrinfo *address = list; address && fd < 0; address = address->ai_next) {
@@ -345,10 +376,20 @@ static amqp_table_entry_t rabbit_number_argument(const char *name, int32_t value
                                 {.kind = AMQP_FIELD_KIND_I32, .value.i32 = value}};
 }
 
-static bool rabbit_declare_exchange(struct rabbit *rabbit, const char *name, const char *type)
+static amqp_table_entry_t rabbit_switch_argument(const char *name)
 {
+    return (amqp_table_entry_t){rabbit_text(name),
+                                {.kind = AMQP_FIELD_KIND_BOOLEAN, .value.boolean = 1}};
+}
+
+/* `alternate`: the exchange that takes what has no route; NULL for none. */
+static bool rabbit_declare_exchange(struct rabbit *rabbit, const char *name, const char *type,
+                                    const char *alternate)
+{
+    amqp_table_entry_t argument = rabbit_text_argument("alternate-exchange", alternate);
+
     amqp_exchange_declare(rabbit->connection, DECLARE_CHANNEL, rabbit_text(name), rabbit_text(type),
-                          0, 1, 0, 0, amqp_empty_table);
+                          0, 1, 0, 0, alternate ? (amqp_table_t){1, &argument} : amqp_empty_table);
     return rabbit_check_last(rabbit);
 }
 
@@ -375,17 +416,40 @@ static void rabbit_name_order(const struct rabbit *rabbit, unsigned partition,
     snprintf(name, NAME_MAX_BYTES + 1, "%s.order.%u", rabbit->name, partition);
 }
 
+/* A quorum queue keeps what it has moved on until all receivers' queues have confirmed it, and
+ * moves it again if its leader dies meanwhile: the repetition follows in the same order. */
 bool rabbit_declare_order(struct rabbit *rabbit, unsigned partition)
 {
-    amqp_table_entry_t arguments[] = {rabbit_text_argument("x-queue-type", "classic"),
-                                      rabbit_number_argument("x-message-ttl", 0),
-                                      rabbit_text_argument("x-dead-letter-exchange", rabbit->name)};
+    amqp_table_entry_t arguments[] = {
+        rabbit_text_argument("x-queue-type", rabbit->quorum ? "quorum" : "classic"),
+        rabbit_number_argument("x-message-ttl", 0),
+        rabbit_text_argument("x-dead-letter-exchange", rabbit->name),
+        rabbit_text_argument("x-dead-letter-strategy", "at-least-once"),
+        rabbit_text_argument("x-overflow", "reject-publish")};
     char order[NAME_MAX_BYTES + 1];
 
     rabbit_name_order(rabbit, partition, order);
-    return rabbit_declare_exchange(rabbit, order, "fanout") &&
-           rabbit_declare_queue(rabbit, order, arguments, 3) &&
+    return rabbit_declare_exchange(rabbit, order, "fanout", NULL) &&
+           rabbit_declare_queue(rabbit, order, arguments, rabbit->quorum ? 5 : 3) &&
            rabbit_bind_now(rabbit, order, order, order);
+}
+
+/* Declares the exchange NAME. With quorum it has an alternate: an order queue would keep what has
+ * no receiver left, such as the last messages to a node that has stopped, try again for ever, and
+ * after 32 of them move nothing else. */
+static bool rabbit_declare_name(struct rabbit *rabbit)
+{
+    amqp_table_entry_t arguments[] = {rabbit_text_argument("x-queue-type", "quorum"),
+                                      rabbit_number_argument("x-message-ttl", 0)};
+    char unrouted[NAME_MAX_BYTES + 1];
+
+    if (!rabbit->quorum)
+        return rabbit_declare_exchange(rabbit, rabbit->name, "direct", NULL);
+    snprintf(unrouted, sizeof unrouted, "%s.unrouted", rabbit->name);
+    return rabbit_declare_exchange(rabbit, unrouted, "fanout", NULL) &&
+           rabbit_declare_queue(rabbit, unrouted, arguments, 2) &&
+           rabbit_bind_now(rabbit, unrouted, unrouted, unrouted) &&
+           rabbit_declare_exchange(rabbit, rabbit->name, "direct", unrouted);
 }
 
 /* Takes the next name for the node's queue. */
@@ -419,11 +483,12 @@ static bool rabbit_declare_own(struct rabbit *rabbit)
 {
     int32_t expires = (int32_t)(rabbit->config->node_ttl * 2 + 60000);
     amqp_table_entry_t arguments[] = {
-        rabbit_text_argument("x-queue-type", "classic"),
+        rabbit_text_argument("x-queue-type", rabbit->quorum ? "quorum" : "classic"),
         rabbit_number_argument("x-expires", expires),
-        rabbit_number_argument("x-max-length-bytes", RABBIT_QUEUE_BYTES)};
+        rabbit_number_argument("x-max-length-bytes", RABBIT_QUEUE_BYTES),
+        rabbit_switch_argument("x-single-active-consumer")};
 
-    if (!rabbit_declare_queue(rabbit, rabbit->queue, arguments, 3)) {
+    if (!rabbit_declare_queue(rabbit, rabbit->queue, arguments, rabbit->quorum ? 4 : 3)) {
         if (rabbit->code && rabbit->code != AMQP_ACCESS_REFUSED)
             rabbit_name_queue(rabbit);
         return false;
@@ -436,10 +501,10 @@ static bool rabbit_consume(struct rabbit *rabbit)
     amqp_basic_qos(rabbit->connection, CONSUME_CHANNEL, 0, RABBIT_PREFETCH, 0);
     if (!rabbit_check_last(rabbit))
         return false;
-    /* exclusive: beside a consumer that RabbitMQ still takes for our last one, order would be lost
-     */
+    /* exclusive: beside a consumer that RabbitMQ still takes for our last one, order would be lost;
+     * a quorum queue knows no exclusive consumer, but has a single active one instead */
     amqp_basic_consume(rabbit->connection, CONSUME_CHANNEL, rabbit_text(rabbit->queue),
-                       amqp_empty_bytes, 0, 0, 1, amqp_empty_table);
+                       amqp_empty_bytes, 0, 0, !rabbit->quorum, amqp_empty_table);
     rabbit->consumed =
         rabbit_check(rabbit, amqp_get_rpc_reply(rabbit->connection),
                      "it has not seen yet that the last connection has gone, or the user may not "
@@ -447,13 +512,31 @@ static bool rabbit_consume(struct rabbit *rabbit)
     return rabbit->consumed;
 }
 
+/* Connects to the first host that lets this node in. */
+static bool rabbit_open_any(struct rabbit *rabbit)
+{
+    struct str rest = str_from(rabbit->config->rabbitmq_hosts);
+    bool good;
+
+    do {
+        rabbit_disconnect(rabbit);
+        str_entry(&rest); /* counts them */
+        rabbit_choose_host(rabbit);
+        good = rabbit_open_connection(rabbit);
+    } while (!good && rest.length && !atomic_load(&rabbit->stop));
+    return good;
+}
+
 bool rabbit_connect(struct rabbit *rabbit, bool *kept)
 {
-    bool good = rabbit_open_connection(rabbit);
+    bool good = rabbit_open_any(rabbit), consumed = rabbit->consumed;
 
     *kept = good && rabbit_has_queue(rabbit);
+    /* replicated: what waits there is not given up because there is no leader now */
+    if (good && consumed && !*kept && rabbit->quorum && rabbit->code != AMQP_NOT_FOUND)
+        return false;
     rabbit->consumed = *kept;
-    good = good && rabbit_declare_exchange(rabbit, rabbit->name, "direct");
+    good = good && rabbit_declare_name(rabbit);
     for (unsigned i = 0; good && i < rabbit->partitions; i++)
         good = !atomic_load(&rabbit->stop) && rabbit_declare_order(rabbit, i);
     return good && rabbit_declare_own(rabbit) && rabbit_consume(rabbit);
@@ -690,18 +773,6 @@ bool rabbit_acknowledge(struct rabbit *rabbit, uint64_t count)
 
 /* --- open and close --------------------------------------------------------------------------- */
 
-void rabbit_disconnect(struct rabbit *rabbit)
-{
-    if (rabbit->connection)
-        amqp_destroy_connection(rabbit->connection);
-    rabbit->connection = NULL;
-    for (int i = 0; i < 2; i++) {
-        free(rabbit->contents[i].memory);
-        rabbit->contents[i] = (struct rabbit_content){0};
-    }
-    rabbit->rest = (struct str){0};
-}
-
 void rabbit_leave(struct rabbit *rabbit)
 {
     struct timeval second = {1, 0};
@@ -731,8 +802,9 @@ struct rabbit *rabbit_open(const struct rabbit_options *options)
     memset(rabbit->config->crypto_key, 0, sizeof rabbit->config->crypto_key);
     rabbit->partitions = options->partitions;
     rabbit->headroom = options->headroom;
-    snprintf(rabbit->name, sizeof rabbit->name, "%s." RABBIT_LAYOUT,
-             options->config->rabbitmq_exchange);
+    rabbit->quorum = options->config->rabbitmq_queue_type == QUEUE_QUORUM;
+    snprintf(rabbit->name, sizeof rabbit->name, "%s." RABBIT_LAYOUT "%s",
+             options->config->rabbitmq_exchange, rabbit->quorum ? "q" : "");
     snprintf(rabbit->key, sizeof rabbit->key, "@%.*s", (int)options->node.length, options->node.at);
     rabbit_name_queue(rabbit);
     return rabbit;

@@ -6,6 +6,8 @@
  *                 RabbitMQ moves what comes to the exchange NAME at once, in order
  *   NAME          a direct exchange
  *   NAME.NODE     the node's queue, bound to NAME under "@NODE" and under slots in decimal
+ * With [rabbitmq] queue_type = quorum all queues are replicated, NAME ends in a "q", and
+ *   NAME.unrouted takes and drops what NAME has no queue for.
  * Rejects: content of more than RABBIT_CONTENT_MAX bytes: it is skipped. */
 #ifndef WSPUSH_RABBIT_H
 #define WSPUSH_RABBIT_H

@@ -235,8 +235,7 @@ static void session_log_rejection(const struct session_context *context,
 static void session_reject_client(struct session_context *context, struct session *session,
                                   enum result_code code, struct str why)
 {
-    bool later = code == RESULT_UNREACHABLE;
-    unsigned close_code = later ? WS_CLOSE_TRY_LATER : WS_CLOSE_POLICY;
+    unsigned close_code = code == RESULT_UNKNOWN_SYSTEM ? WS_CLOSE_POLICY : WS_CLOSE_TRY_LATER;
     struct buf text = {0};
 
     session_log_rejection(context, session, why, close_code);
@@ -245,7 +244,24 @@ static void session_reject_client(struct session_context *context, struct sessio
         conn_kill(&session->conn);
     buf_free(&text);
     hub_send_close(context->hub, &session->conn, close_code,
-                   later ? STR("try again later") : STR("unknown system"));
+                   code == RESULT_UNREACHABLE ? STR("try again later")
+                   : code == RESULT_LIMIT     ? STR("too many clients")
+                                              : STR("unknown system"));
+}
+
+/* Makes a client of an upgraded connection, unless its system has max_clients already. */
+static void session_connect(struct session_context *context, struct session *session,
+                            struct str system)
+{
+    uint64_t most = context->config->max_clients;
+
+    if (most && hub_count_clients(context->hub, system) >= most) {
+        context->metrics.refused++;
+        session_reject_client(context, session, RESULT_LIMIT,
+                              STR("too many clients: the system has max_clients"));
+    } else if (!hub_connect(context->hub, &session->conn, system)) {
+        conn_kill(&session->conn);
+    }
 }
 
 /* Admits a client of this system, or asks the cluster whether it may be. */
@@ -286,8 +302,7 @@ void session_admit(struct session_context *context, struct session *session,
         return; /* it has ended while it waited */
     switch (admission) {
     case CLUSTER_ADMITTED:
-        if (!hub_connect(context->hub, &session->conn, system))
-            conn_kill(&session->conn);
+        session_connect(context, session, system);
         break;
     case CLUSTER_UNKNOWN:
         if (!session_admit_with_spaces(context, session, system))

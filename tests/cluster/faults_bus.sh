@@ -345,7 +345,7 @@ other_exchange() {
     local WHAT='another exchange'
     configure_node c rabbitmq.exchange=elsewhere
     launch_node c
-    wait_for node_says c 'warn waiting to join.*another .rabbitmq. exchange or vhost: set the same on every node'
+    wait_for node_says c 'warn waiting to join.*another .rabbitmq. exchange, vhost or queue_type: set the same on every node'
     expect "$WHAT: it says so" 1 "$(node_log c | grep -c 'warn waiting to join.*another .rabbitmq. exchange')"
     sleep 1
     expect "$WHAT: it does not join" 0 "$(node_log c | grep -c 'joined the cluster')"

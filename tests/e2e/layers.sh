@@ -43,7 +43,7 @@ cluster_store: cluster_wire config os redis
 cluster_member: cluster_store os
 cluster_cleanup: cluster_store os
 cluster_registry: account cluster_cleanup cluster_member cluster_store cluster_wire config redis os
-rabbit: config
+rabbit: config host
 cluster_stream: cluster_wire os
 cluster_bus_state: cluster_stream rabbit
 cluster_bus: cluster_bus_state cluster_stream config os

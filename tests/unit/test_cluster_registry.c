@@ -396,10 +396,10 @@ static void nodes_of_another_cluster_do_not_join(void)
     await_rest(&a); /* a heartbeat would write the key again */
     prepare(&b, LONG);
     snprintf(b.config.rabbitmq_exchange, sizeof b.config.rabbitmq_exchange, "other");
-    check_refusal(&b, "have another [rabbitmq] exchange or vhost");
+    check_refusal(&b, "have another [rabbitmq] exchange, vhost or queue_type");
     prepare(&b, LONG);
     snprintf(b.config.rabbitmq_vhost, sizeof b.config.rabbitmq_vhost, "other");
-    check_refusal(&b, "have another [rabbitmq] exchange or vhost");
+    check_refusal(&b, "have another [rabbitmq] exchange, vhost or queue_type");
     prepare(&b, LONG);
     snprintf(b.config.redis_prefix, sizeof b.config.redis_prefix, "t:u:");
     snprintf(b.config.rabbitmq_exchange, sizeof b.config.rabbitmq_exchange, "other");

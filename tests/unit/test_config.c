@@ -92,7 +92,7 @@ static void check_defaults(const struct config *config)
     CHECK(config->ping == 25000 && config->pong_timeout == 10000);
     CHECK(config->max_message == 8192 && config->send_queue == 1048576);
     CHECK(config->allowed_origins[0] == '\0');
-    CHECK(config->max_connections == 0 && config->max_per_ip == 0);
+    CHECK(config->max_connections == 0 && config->max_per_ip == 0 && config->max_clients == 0);
     CHECK(config->max_body == 1048576 && config->max_head == 8192);
     CHECK(config->head_timeout == 10000 && config->idle_timeout == 75000 && config->api_rate == 0);
     CHECK(config->scope == NOTICE_GROUP);
@@ -106,6 +106,10 @@ static void check_defaults(const struct config *config)
     CHECK(strcmp(config->rabbitmq_password, "guest") == 0);
     CHECK(strcmp(config->rabbitmq_vhost, "/") == 0);
     CHECK(strcmp(config->rabbitmq_exchange, "wspush") == 0);
+    CHECK(!config->redis_tls.enabled && !config->rabbitmq_tls.enabled);
+    CHECK(config->redis_username[0] == '\0' && config->redis_sentinels[0] == '\0');
+    CHECK(strcmp(config->redis_sentinel_master, "mymaster") == 0);
+    CHECK(config->rabbitmq_hosts[0] == '\0' && config->rabbitmq_queue_type == QUEUE_CLASSIC);
     CHECK(config->advertise[0] == '\0' && config->rpc_port == 0);
     CHECK(config->node_ttl == 15000 && config->rpc_timeout == 2000);
     CHECK(strcmp(config->admin_host, "127.0.0.1") == 0 && config->admin_port == 7801);
@@ -195,6 +199,7 @@ static const struct {
     {"websocket", "send_queue", NUMBER(send_queue), 1024, 1024 * MIB, "size from 1 KiB to 1 GiB"},
     {"limits", "max_connections", NUMBER(max_connections), 0, 10000000, TO_10000000},
     {"limits", "max_per_ip", NUMBER(max_per_ip), 0, 10000000, TO_10000000},
+    {"limits", "max_clients", NUMBER(max_clients), 0, 10000000, TO_10000000},
     {"limits", "max_body", NUMBER(max_body), 256, 256 * MIB, "size from 256 bytes to 256 MiB"},
     {"limits", "max_head", NUMBER(max_head), 256, MIB, "size from 256 bytes to 1 MiB"},
     {"limits", "max_buffered", NUMBER(max_buffered), MIB, MIB *MIB, "size from 1 MiB to 1024 GiB"},
@@ -335,6 +340,21 @@ static const struct {
     {"redis", "host", offsetof(struct config, redis_host), 255, true, NULL},
     {"redis", "password", offsetof(struct config, redis_password), 255, false, NULL},
     {"redis", "prefix", offsetof(struct config, redis_prefix), 127, false, NULL},
+    {"redis", "username", offsetof(struct config, redis_username), 127, false, NULL},
+    {"redis", "ca", offsetof(struct config, redis_tls.ca), 1023, false, NULL},
+    {"redis", "cert", offsetof(struct config, redis_tls.cert), 1023, false, NULL},
+    {"redis", "key", offsetof(struct config, redis_tls.key), 1023, false, NULL},
+    {"redis", "sentinels", offsetof(struct config, redis_sentinels), 1023, false,
+     "10.0.0.1, [::1]:26379 c.example"},
+    {"redis", "sentinel_master", offsetof(struct config, redis_sentinel_master), 127, true, NULL},
+    {"redis", "sentinel_username", offsetof(struct config, redis_sentinel_username), 127, false,
+     NULL},
+    {"redis", "sentinel_password", offsetof(struct config, redis_sentinel_password), 255, false,
+     NULL},
+    {"rabbitmq", "hosts", offsetof(struct config, rabbitmq_hosts), 1023, false, "a:5672,b ::1"},
+    {"rabbitmq", "ca", offsetof(struct config, rabbitmq_tls.ca), 1023, false, NULL},
+    {"rabbitmq", "cert", offsetof(struct config, rabbitmq_tls.cert), 1023, false, NULL},
+    {"rabbitmq", "key", offsetof(struct config, rabbitmq_tls.key), 1023, false, NULL},
     {"rabbitmq", "host", offsetof(struct config, rabbitmq_host), 255, true, NULL},
     {"rabbitmq", "user", offsetof(struct config, rabbitmq_user), 127, false, NULL},
     {"rabbitmq", "password", offsetof(struct config, rabbitmq_password), 255, false, NULL},
@@ -407,6 +427,18 @@ static void words_are_chosen_from(void)
     CHECK(parse_key("common", "cluster", STR("FALSE"), &config, error) && !config.cluster);
     check_good(STR("[console]\nenabled = false"), &config);
     CHECK(!config.console);
+}
+
+static void servers_are_hosts_with_or_without_a_port(void)
+{
+    check_each_refused("redis", "sentinels", "a:|:1|a:0|a:65536|a/b|-a|0.0.0.0|[::1", "", "",
+                       "sentinels must be hosts with or without a port, such as 10.0.0.11 "
+                       "b.example:26379, not ");
+    check_each_refused("rabbitmq", "hosts", "a:|:1|a:0|a:65536|a/b|-a|0.0.0.0|[::1", "", "",
+                       "hosts must be hosts with or without a port, such as 10.0.0.11 "
+                       "b.example:5672, not ");
+    check_each_refused("rabbitmq", "queue_type", "stream|", "", "",
+                       "queue_type must be one of: classic quorum; not ");
 }
 
 static void registration_is_open_closed_or_by_key(void)
@@ -902,6 +934,7 @@ static const struct {
     {"websocket", "allowed_origins", "https://a.example", "", "https://a.example"},
     {"limits", "max_connections", "10", "0", "10"},
     {"limits", "max_per_ip", "11", "0", "11"},
+    {"limits", "max_clients", "12", "0", "12"},
     {"limits", "max_body", "2 MiB", "1048576", "2097152"},
     {"limits", "max_head", "4 KiB", "8192", "4096"},
     {"limits", "max_buffered", "1 GiB", "268435456", "1073741824"},
@@ -927,6 +960,21 @@ static const struct {
     {"redis", "password", "secret", NULL, NULL},
     {"redis", "db", "1", NULL, NULL},
     {"redis", "prefix", "p", NULL, NULL},
+    {"redis", "username", "u", NULL, NULL},
+    {"redis", "tls", "true", NULL, NULL},
+    {"redis", "ca", "ca.pem", NULL, NULL},
+    {"redis", "cert", "cert.pem", NULL, NULL},
+    {"redis", "key", "key.pem", NULL, NULL},
+    {"redis", "sentinels", "a:1, b", NULL, NULL},
+    {"redis", "sentinel_master", "m", NULL, NULL},
+    {"redis", "sentinel_username", "u", NULL, NULL},
+    {"redis", "sentinel_password", "secret", NULL, NULL},
+    {"rabbitmq", "hosts", "a:1, b", NULL, NULL},
+    {"rabbitmq", "tls", "true", NULL, NULL},
+    {"rabbitmq", "ca", "ca.pem", NULL, NULL},
+    {"rabbitmq", "cert", "cert.pem", NULL, NULL},
+    {"rabbitmq", "key", "key.pem", NULL, NULL},
+    {"rabbitmq", "queue_type", "quorum", NULL, NULL},
     {"rabbitmq", "host", "10.0.0.1", NULL, NULL},
     {"rabbitmq", "port", "5673", NULL, NULL},
     {"rabbitmq", "user", "u", NULL, NULL},
@@ -1028,11 +1076,11 @@ static void many_changes_are_reported_in_turn(void)
     }
     for (place = 0; config_next_change(&before, &after, &place, &change); changes++)
         live += change.live;
-    CHECK(changes == 51 && live == 15);
+    CHECK(changes == 67 && live == 16);
     config_adopt(&before, &after);
     for (place = 0; config_next_change(&before, &after, &place, &change); left++)
         CHECK(!change.live);
-    CHECK(left == 36);
+    CHECK(left == 51);
 }
 
 /* Bytes behind a text's end are no change of it; a text is told whole. */
@@ -1091,6 +1139,7 @@ int main(void)
     test_run("sizes_have_units", sizes_have_units);
     test_run("texts_fit_or_are_refused", texts_fit_or_are_refused);
     test_run("words_are_chosen_from", words_are_chosen_from);
+    test_run("servers_are_hosts_with_or_without_a_port", servers_are_hosts_with_or_without_a_port);
     test_run("registration_is_open_closed_or_by_key", registration_is_open_closed_or_by_key);
     test_run("secrets_are_not_repeated", secrets_are_not_repeated);
     test_run("a_crypto_key_has_16_bytes", a_crypto_key_has_16_bytes);

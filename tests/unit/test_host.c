@@ -195,8 +195,37 @@ static void networks_come_in_turn(void)
     CHECK(!host_next_network(&rest, address, &bits));
 }
 
+/* An index beyond the last entry begins again with the first. */
+static void a_list_of_hosts_is_a_ring(void)
+{
+    static const struct {
+        const char *list, *host;
+        size_t index;
+        uint64_t port;
+    } rows[] = {
+        {"a", "a", 0, 0},
+        {"a", "a", 7, 0},
+        {"a:1, b:2 [::1]:3,,::2", "a", 0, 1},
+        {"a:1, b:2 [::1]:3,,::2", "b", 1, 2},
+        {"a:1, b:2 [::1]:3,,::2", "::1", 2, 3},
+        {"a:1, b:2 [::1]:3,,::2", "::2", 3, 0},
+        {"a:1, b:2 [::1]:3,,::2", "a", 4, 1},
+        {"a:1, b:2 [::1]:3,,::2", "b", 4000001, 2},
+    };
+    struct str host = {0};
+    uint64_t port = 1;
+
+    for (size_t i = 0; i < COUNT(rows); i++)
+        CHECK(host_of_list(str_from(rows[i].list), rows[i].index, &host, &port) &&
+              str_equal(host, str_from(rows[i].host)) && port == rows[i].port);
+    CHECK(!host_of_list(STR(""), 0, &host, &port) && !host_of_list(STR(" , "), 3, &host, &port));
+    CHECK(!host_of_list((struct str){0}, 0, &host, &port));
+    CHECK(!host_of_list(STR("a b:x"), 1, &host, &port));
+}
+
 int main(void)
 {
+    test_run("a_list_of_hosts_is_a_ring", a_list_of_hosts_is_a_ring);
     test_run("entries_are_origins", entries_are_origins);
     test_run("lists_allow_origins", lists_allow_origins);
     test_run("every_part_of_an_origin_is_read_safely", every_part_of_an_origin_is_read_safely);

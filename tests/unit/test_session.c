@@ -1919,6 +1919,36 @@ static void received_bytes_count_before_a_timeout(void)
 static const enum cluster_admission admissions[] = {CLUSTER_ADMITTED, CLUSTER_UNKNOWN,
                                                     CLUSTER_UNREACHABLE, CLUSTER_ASKED};
 
+/* max_clients is that of one system; who is there when it is lowered stays. */
+static void a_system_has_max_clients(void)
+{
+    struct peer *first, *beyond, *other;
+
+    set_up();
+    node_register(STR("other"), STR("secret"));
+    node.config.max_clients = 1;
+    first = connect_client();
+    beyond = connect_peer();
+    send_text(beyond, upgrade("?systemId=shop", WEBSOCKET VERSION KEY));
+    CHECK(got_bytes(beyond, UPGRADED));
+    CHECK(got_text(&beyond->far, "{\"code\":-1006,\"msg\":\"too many clients: the system has "
+                                 "max_clients\",\"data\":[]}"));
+    CHECK(was_ended(beyond, 1013, "too many clients") && context.metrics.refused == 1);
+    other = connect_peer();
+    send_text(other, upgrade("?systemId=other", WEBSOCKET VERSION KEY));
+    CHECK(got_bytes(other, UPGRADED));
+    CHECK(got_id_frame(&other->far, other->id) && other->session.conn.client);
+    CHECK(first->session.conn.client && got_nothing(&first->far));
+    end_peers();
+    node.config.max_clients = 2;
+    first = connect_client();
+    other = connect_client();
+    node.config.max_clients = 1;
+    run();
+    CHECK(first->session.conn.client && other->session.conn.client);
+    tear_down();
+}
+
 /* A session that has been upgraded, and whose client has not been let in: on a node that is alone
  * nobody waits for that, so the client is taken out again. */
 static struct peer *connect_waiting(void)
@@ -2598,6 +2628,7 @@ int main(void)
     RUN(request_ids_hold_index_and_generation);
     RUN(received_bytes_count_before_a_timeout);
     RUN(an_admitted_peer_is_a_client);
+    RUN(a_system_has_max_clients);
     RUN(a_peer_not_admitted_is_closed);
     RUN(a_late_admission_is_ignored);
     RUN(a_waiting_peer_may_close);
