@@ -50,6 +50,13 @@ if [ "$want" = test ]; then
     need 'busybox true' busybox
     need 'shellcheck --version' shellcheck
     need '/usr/bin/python3 --version' python3
+    # what examples/ is written in
+    need '/usr/bin/python3 -c "import websockets"' python3-websockets
+    need 'node --version' nodejs
+    need "NODE_PATH=/usr/share/nodejs node -e 'require(\"ws\")'" node-ws
+    need 'php --version' php-cli
+    need 'javac --version' default-jdk-headless
+    need 'go version' golang-go
     if ! cmp -s tests/support/requirements.txt .tools/pypi/requirements.txt; then
         need '/usr/bin/python3 -m pip --version' python3-pip
     fi
@@ -119,7 +126,8 @@ deps: this system has no apt-get. Install these with its package manager:
   FreeBSD        pkgconf gmake (run gmake), openssl is in base    tests: curl jq websocat
   macOS (brew)   pkg-config openssl@3                             tests: curl jq websocat
 and run this again. The tests also need websocat, chromium, chromedriver, mandoc, man, logrotate,
-systemd-analyze, busybox and shellcheck in PATH.
+systemd-analyze, busybox and shellcheck in PATH; and for the examples node with ws, Python with
+websockets, php, a JDK and go.
 A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
   Fedora, RHEL   hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
   Alpine         hiredis-dev rabbitmq-c-dev                       tests: redis rabbitmq-server nginx
@@ -175,16 +183,7 @@ if [ "$want" = test ] && ! cmp -s tests/support/requirements.txt .tools/pypi/req
     cp tests/support/requirements.txt .tools/pypi/
 fi
 
-# What the clients in examples/ need goes into .tools if node or go is installed. Neither is installed for them;
-# tests/e2e/clients.sh says which clients it leaves out.
-if [ "$want" = test ] && command -v npm >/dev/null && ! cmp -s examples/package.json .tools/node/package.json; then
-    echo 'deps: installing ws from npm into .tools'
-    rm -rf .tools/node
-    mkdir -p .tools/node.new
-    cp examples/package.json .tools/node.new/
-    npm install --silent --prefix .tools/node.new --no-package-lock --ignore-scripts --no-audit --no-fund
-    mv .tools/node.new .tools/node
-fi
+# The library of examples/client.go goes into .tools.
 if [ "$want" = test ] && tests/support/go.sh ready && ! cmp -s examples/go.sum .tools/go/go.sum; then
     echo 'deps: installing coder/websocket from the Go proxy into .tools, and building with it'
     tests/support/go.sh mod download

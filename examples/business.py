@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The smallest business system: serves browser.html, and binds the id of each page to a group.
 
-    WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' python3 business.py 8000
+    PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' python3 business.py 8000
 
 Then open http://localhost:8000/. Only this program knows the password and decides who joins which group."""
 import http.server
@@ -9,33 +9,11 @@ import json
 import os
 import pathlib
 import sys
-import urllib.error
-import urllib.request
 
-URL = os.environ.get("WSPUSH_URL", "http://localhost:7800")
+from push import call
+
 PAGE = pathlib.Path(__file__).with_name("browser.html").read_bytes()
-
-
-TOKEN = ""  # of the last login: valid until an answer is 401
-
-
-def post(path, body):
-    request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Token": TOKEN})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        return json.load(response)
-
-
-def call(path, body):
-    global TOKEN
-    try:
-        return post(path, body)
-    except urllib.error.HTTPError as error:
-        if error.code != 401:
-            raise
-    login = post("/api/login", {"systemId": os.environ.get("WSPUSH_SYSTEM", "shop"),
-                                "password": os.environ["WSPUSH_PASSWORD"]})
-    TOKEN = login["data"]["token"]
-    return post(path, body)
+GROUP = os.environ.get("PUSH_GROUP", "news")
 
 
 class Business(http.server.BaseHTTPRequestHandler):
@@ -54,14 +32,27 @@ class Business(http.server.BaseHTTPRequestHandler):
         try:
             client = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["clientId"]
             # a real one would know from its own login who this is
-            bound = call("/api/bind_to_group", {"clientId": client, "userId": "browser",
-                                                "groupName": os.environ.get("WSPUSH_GROUP", "news")})
-            self.answer(200 if bound["code"] == 0 else 502)
-        except (OSError, ValueError, KeyError, TypeError):  # wspush is down, or the request is not from our page
+            call("/api/bind_to_group", {"clientId": client, "userId": "browser", "groupName": GROUP})
+            self.answer(200)
+        except OSError as error:
+            print(error, file=sys.stderr)
             self.answer(502)
+        except (ValueError, KeyError, TypeError):  # the request is not from our page
+            self.answer(400)
 
     def log_message(self, *_):
         pass
 
 
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Business).serve_forever()
+if len(sys.argv) != 2 or not sys.argv[1].isdigit():
+    print("Usage: business.py PORT", file=sys.stderr)
+    sys.exit(2)
+try:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Business)
+except (OSError, OverflowError) as error:
+    sys.exit("business.py cannot listen on port %s: %s" % (sys.argv[1], error))
+print("Open http://localhost:%s/" % sys.argv[1], flush=True)
+try:
+    server.serve_forever()
+except KeyboardInterrupt:
+    pass

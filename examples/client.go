@@ -1,6 +1,6 @@
 // A wspush client in Go: prints each push as one line, and reconnects when the connection ends.
 //
-//	WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' go run .
+//	PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' go run .
 package main
 
 import (
@@ -9,23 +9,31 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand"
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/coder/websocket"
 )
 
-var base, system, group = setting("WSPUSH_URL", "http://localhost:7800"), setting("WSPUSH_SYSTEM", "shop"), setting("WSPUSH_GROUP", "news")
+var base, system, group = setting("PUSH_URL", "http://127.0.0.1:7800"), setting("PUSH_SYSTEM", "shop"), setting("PUSH_GROUP", "news")
+var password, longest = setting("PUSH_PASSWORD", ""), setting("PUSH_MAX_WAIT", "30")
 
 func setting(name, otherwise string) string {
 	if value := os.Getenv(name); value != "" {
 		return value
 	}
 	return otherwise
+}
+
+func stop(message string) {
+	fmt.Fprintln(os.Stderr, message)
+	os.Exit(2)
 }
 
 // envelope is the form of every answer and every frame.
@@ -35,106 +43,164 @@ type envelope struct {
 	Data json.RawMessage
 }
 
-// call and handOver are what the business system would do: only it knows the password. It keeps its token until
+// refused is a code of the server's other than 0.
+type refused struct {
+	path string
+	envelope
+}
+
+func (err refused) Error() string {
+	return fmt.Sprintf("%s: %s (%d)", err.path, err.Msg, err.Code)
+}
+
+// post, call and bind are what the business system would do: only it knows the password. It keeps its token until
 // an answer is 401.
 var token string
-var errToken = errors.New("no token, or one that has expired")
+var client = &http.Client{Timeout: 10 * time.Second}
 
-func call(path string, body map[string]string, data any) error {
+func post(path string, body map[string]string) (int, json.RawMessage, error) {
 	text, _ := json.Marshal(body)
 	request, err := http.NewRequest("POST", base+path, bytes.NewReader(text))
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	request.Header.Set("Token", token)
-	response, err := (&http.Client{Timeout: 10 * time.Second}).Do(request)
+	response, err := client.Do(request)
 	if err != nil {
-		return err
+		return 0, nil, err
 	}
 	defer response.Body.Close()
-	if response.StatusCode == http.StatusUnauthorized {
-		return errToken
-	}
 	var answer envelope
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-		return err
+		return 0, nil, err
 	}
 	if answer.Code != 0 {
-		return errors.New(answer.Msg)
+		return response.StatusCode, nil, refused{path, answer}
 	}
-	return json.Unmarshal(answer.Data, data)
+	return response.StatusCode, answer.Data, nil
 }
 
-func handOver(clientID string) error {
-	var nothing []any
-	bind := map[string]string{"clientId": clientID, "groupName": group, "userId": "go"}
-	err := call("/api/bind_to_group", bind, &nothing)
-	if err != errToken {
+func call(path string, body map[string]string) error {
+	status, _, err := post(path, body)
+	if status != http.StatusUnauthorized {
+		return err
+	}
+	_, data, err := post("/api/login", map[string]string{"systemId": system, "password": password})
+	if err != nil {
 		return err
 	}
 	var login struct{ Token string }
-	if err := call("/api/login", map[string]string{"systemId": system, "password": os.Getenv("WSPUSH_PASSWORD")}, &login); err != nil {
+	if err := json.Unmarshal(data, &login); err != nil {
 		return err
 	}
 	token = login.Token
-	return call("/api/bind_to_group", bind, &nothing)
+	_, _, err = post(path, body)
+	return err
 }
 
-// stay runs one connection until it ends, and calls ready once the id has been passed on.
-func stay(ctx context.Context, ready func()) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	address := strings.Replace(base, "http", "ws", 1) + "/ws?systemId=" + url.QueryEscape(system)
-	dial, done := context.WithTimeout(ctx, 10*time.Second)
-	defer done()
-	socket, _, err := websocket.Dial(dial, address, nil)
-	if err != nil {
-		return err
-	}
-	defer socket.CloseNow()
-	socket.SetReadLimit(-1) // the server is trusted: a push may be as long as its max_body
-	go func() {             // a connection without a pong is dead
-		for ctx.Err() == nil {
-			ping, done := context.WithTimeout(ctx, 20*time.Second)
-			if socket.Ping(ping) != nil {
-				cancel()
-			}
-			<-ping.Done()
-			done()
+// watch pings the server until a ping is not answered, which is an error, or the connection has ended.
+func watch(ctx context.Context, socket *websocket.Conn) error {
+	for {
+		limit, done := context.WithTimeout(ctx, 10*time.Second)
+		err := socket.Ping(limit)
+		late := limit.Err() == context.DeadlineExceeded
+		done()
+		if late {
+			return errors.New("no answer to a ping")
 		}
-	}()
+		if err != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(15 * time.Second):
+		}
+	}
+}
+
+// read takes the frames: the first has our id, or the reason why we get none. It calls ready once the id is bound.
+func read(ctx context.Context, socket *websocket.Conn, ready func()) error {
 	for first := true; ; first = false {
 		_, text, err := socket.Read(ctx)
 		if err != nil {
 			return err
 		}
-		var frame struct {
-			Code int64
-			Data struct{ ClientID string }
-		}
-		// the first frame has our id, or the reason why we get none
-		if first && json.Unmarshal(text, &frame) == nil && frame.Code == 0 {
-			if err := handOver(frame.Data.ClientID); err != nil {
-				return err
-			}
-			ready()
+		if !first {
+			fmt.Printf("%s\n", text)
 			continue
 		}
-		fmt.Printf("%s\n", text)
+		var frame envelope
+		var hello struct{ ClientID string }
+		if err := json.Unmarshal(text, &frame); err != nil {
+			return err
+		}
+		if frame.Code != 0 {
+			fmt.Fprintln(os.Stderr, frame.Msg)
+			continue
+		}
+		if err := json.Unmarshal(frame.Data, &hello); err != nil {
+			return err
+		}
+		if err := call("/api/bind_to_group", map[string]string{"clientId": hello.ClientID, "groupName": group, "userId": "go"}); err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stderr, "connected, in the group", group)
+		ready()
 	}
 }
 
+// stay runs one connection until it ends.
+func stay(ready func()) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	dial, done := context.WithTimeout(ctx, 10*time.Second)
+	defer done()
+	// QueryEscape makes a plus of a space, which a name may have as well: %20 is a space everywhere
+	name := strings.ReplaceAll(url.QueryEscape(system), "+", "%20")
+	socket, _, err := websocket.Dial(dial, strings.Replace(base, "http", "ws", 1)+"/ws?systemId="+name, nil)
+	if err != nil {
+		return err
+	}
+	defer socket.CloseNow()
+	socket.SetReadLimit(-1) // the server is trusted: a push may be as long as its max_body
+	silent := make(chan error, 1)
+	go func() {
+		silent <- watch(ctx, socket)
+		cancel()
+	}()
+	err = read(ctx, socket, ready)
+	cancel()
+	if late := <-silent; late != nil {
+		return late
+	}
+	return err
+}
+
 func main() {
-	delay := time.Second // before the next try, doubled each time
+	if password == "" {
+		stop("Set PUSH_PASSWORD to the password of the system " + system + ".")
+	}
+	maxWait, err := strconv.ParseFloat(longest, 64)
+	if err != nil {
+		stop("PUSH_MAX_WAIT must be a number of seconds.")
+	}
+	random := rand.New(rand.NewSource(time.Now().UnixNano())) // before Go 1.20 the others begin alike in each process
+	tries := 0                                                // since the last connection that was of use
 	for {
-		err := stay(context.Background(), func() { delay = time.Second })
-		if websocket.CloseStatus(err) == websocket.StatusPolicyViolation {
-			fmt.Fprintln(os.Stderr, "closed with 1008: the system is not registered")
-			os.Exit(1)
+		err := stay(func() { tries = 0 })
+		var closed websocket.CloseError
+		var answer refused
+		if errors.As(err, &closed) {
+			err = fmt.Errorf("closed: %d %s", closed.Code, closed.Reason)
 		}
-		wait := time.Duration(float64(delay) * (0.5 + rand.Float64()/2)) // so that clients do not all reconnect at once
-		fmt.Fprintf(os.Stderr, "%v; next try in %.1f s\n", err, wait.Seconds())
-		time.Sleep(wait)
-		delay = min(delay*2, 30*time.Second)
+		// at random, so that clients do not all come back at once
+		wait := random.Float64() * math.Min(maxWait, math.Pow(2, float64(tries)))
+		if closed.Code == websocket.StatusPolicyViolation || errors.As(err, &answer) && answer.Code == -1005 {
+			wait = maxWait * (1 + random.Float64()) // only somebody else can mend it, as one who registers the system
+		}
+		tries++
+		fmt.Fprintf(os.Stderr, "%v; next try in %.1f s\n", err, wait)
+		time.Sleep(time.Duration(wait * float64(time.Second)))
 	}
 }

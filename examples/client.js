@@ -1,73 +1,81 @@
-// A wspush client for Node (18 or later): prints each push as one line, and reconnects when the connection ends.
+// A wspush client for Node: prints each push as one line, and reconnects when the connection ends.
 //
-//     npm install ws && WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' node client.js
+//     PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' node client.js
+//
+// It is its own business system, with the call() of push.js: only that knows the password.
 'use strict';
-const Socket = globalThis.WebSocket ?? require('ws'); // Node 22 has one built in
+const { url, system, call, reason, stop } = require('./push.js');
+const own = globalThis.WebSocket; // Node 22 has one
+const Socket = own ?? library();
+const group = process.env.PUSH_GROUP || 'news';
+const maxWait = Number(process.env.PUSH_MAX_WAIT || 30); // seconds
+let tries = 0; // since the last connection that was of use
 
-const url = process.env.WSPUSH_URL ?? 'http://localhost:7800';
-const system = process.env.WSPUSH_SYSTEM ?? 'shop';
-const group = process.env.WSPUSH_GROUP ?? 'news';
-
-// What the business system would do: only it knows the password. It keeps its token until an answer is 401.
-let token = '';
-
-async function call(path, body) {
-  const response = await fetch(url + path, { method: 'POST', headers: { Token: token }, body: JSON.stringify(body) });
-  const answer = await response.json();
-  if (response.status === 401) return null;
-  if (answer.code !== 0) throw new Error(answer.msg);
-  return answer.data;
+function library() {
+  try {
+    return require('ws');
+  } catch {
+    return stop(`Node ${process.versions.node} has no WebSocket: take Node 22, or install ws. ` +
+      'On Debian and Ubuntu: sudo apt-get install node-ws');
+  }
 }
 
-async function handOver(clientId) {
-  const bind = { clientId, groupName: group, userId: 'node' };
-  if (await call('/api/bind_to_group', bind)) return;
-  ({ token } = await call('/api/login', { systemId: system, password: process.env.WSPUSH_PASSWORD }));
-  if (!(await call('/api/bind_to_group', bind))) throw new Error('the new token is refused');
+// Node's own WebSocket does not say why it cannot connect. A request does.
+async function whyNot() {
+  try {
+    const response = await fetch(url + '/healthz', { signal: AbortSignal.timeout(10000) });
+    return `no WebSocket, though ${url} answers: HTTP ${response.status}`;
+  } catch (error) {
+    return reason(error);
+  }
 }
-
-let delay = 1; // seconds before the next try, doubled each time
 
 function start() {
   const socket = new Socket(url.replace('http', 'ws') + '/ws?systemId=' + encodeURIComponent(system));
-  let heard = Date.now(), first = true, over = false;
+  let asked = Date.now(); // when the ping was sent that waits for its answer; 0: none does. The handshake is the first.
+  let opened = false, first = true, over = false;
   const watch = setInterval(() => {
-    if (Date.now() - heard > 40000) end(1006); // not even a pong: the connection is dead
-    else if (socket.readyState === 1) socket.send('ping'); // answered with the text pong
+    if (asked) return Date.now() - asked > 10000 && end('no answer to a ping');
+    asked = Date.now();
+    socket.send('ping'); // answered with the text pong
   }, 15000);
 
-  function end(code) {
+  // patient: only somebody else can mend it, as one who registers the system
+  function end(why, patient) {
     if (over) return;
     over = true;
     clearInterval(watch);
     socket.close();
-    if (code === 1008) {
-      console.error('closed with 1008: the system is not registered');
-      process.exitCode = 1;
-      return;
-    }
-    const wait = delay * (0.5 + Math.random() / 2); // so that clients do not all reconnect at once
-    console.error(`closed with ${code}, next try in ${wait.toFixed(1)} s`);
+    // at random, so that clients do not all come back at once
+    const wait = patient ? maxWait * (1 + Math.random()) : Math.random() * Math.min(maxWait, 2 ** tries);
+    tries = Math.min(tries + 1, 10);
+    console.error(`${why}; next try in ${wait.toFixed(1)} s`);
     setTimeout(start, wait * 1000);
-    delay = Math.min(delay * 2, 30);
   }
 
   socket.onmessage = async ({ data }) => {
-    heard = Date.now();
+    asked = 0;
     if (over || data === 'pong') return;
-    const frame = first && JSON.parse(data); // the first frame has our id, or the reason why we get none
+    if (!first) return console.log(data);
     first = false;
-    if (!frame || frame.code !== 0) return console.log(data);
+    const frame = JSON.parse(data); // has our id, or the reason why we get none
+    if (frame.code !== 0) return console.error(frame.msg);
     try {
-      await handOver(frame.data.clientId);
-      delay = 1;
+      await call('/api/bind_to_group', { clientId: frame.data.clientId, groupName: group, userId: 'node' });
+      console.error('connected, in the group', group);
+      tries = 0;
     } catch (error) {
-      console.error(error.message);
-      end(1006);
+      end(reason(error), error.code === -1005);
     }
   };
-  socket.onerror = () => {}; // onclose follows
-  socket.onclose = ({ code }) => end(code);
+  socket.onopen = () => { opened = true; };
+  // where there is no connection, Node 20 and 22 fire error alone: no close follows
+  socket.onerror = async ({ message }) => {
+    if (!opened) end(own ? await whyNot() : message);
+  };
+  socket.onclose = ({ code, reason }) => {
+    if (opened) end(code === 1006 ? 'the connection broke' : `closed: ${code} ${reason}`, code === 1008);
+  };
 }
 
 start();

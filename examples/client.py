@@ -1,70 +1,70 @@
 #!/usr/bin/env python3
-"""A wspush client in Python: prints each push as one line, and reconnects when the connection ends.
+"""A wspush client in Python (3.9 or later): prints each push as one line, and reconnects when the connection ends.
 
-    pip install websockets && WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' python3 client.py
-"""
+    PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' python3 client.py
+
+It is its own business system, with the call() of push.py: only that knows the password."""
+import asyncio
 import json
 import os
 import random
 import sys
-import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
+from push import SYSTEM, URL, Refused, call
 
-URL = os.environ.get("WSPUSH_URL", "http://localhost:7800")
-SYSTEM = os.environ.get("WSPUSH_SYSTEM", "shop")
-GROUP = os.environ.get("WSPUSH_GROUP", "news")
+try:
+    from websockets import ConnectionClosed, WebSocketException, connect
+except ImportError:
+    print("client.py needs websockets (10.4 or later). On Debian and Ubuntu: sudo apt-get install python3-websockets",
+          file=sys.stderr)
+    sys.exit(2)
 
+GROUP = os.environ.get("PUSH_GROUP", "news")
+MAX_WAIT = float(os.environ.get("PUSH_MAX_WAIT", 30))  # seconds
 
-# What the business system would do: only it knows the password. It keeps its token until an answer is 401.
-token = ""
-
-
-def call(path, body):
-    request = urllib.request.Request(URL + path, json.dumps(body).encode(), {"Token": token})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        answer = json.load(response)
-    if answer["code"] != 0:
-        raise OSError(answer["msg"])
-    return answer["data"]
+tries = 0  # since the last connection that was of use
 
 
-def hand_over(client_id):
-    global token
-    bind = {"clientId": client_id, "groupName": GROUP, "userId": "python"}
-    try:
-        call("/api/bind_to_group", bind)
-    except urllib.error.HTTPError as error:
-        if error.code != 401:
-            raise
-        token = call("/api/login", {"systemId": SYSTEM, "password": os.environ["WSPUSH_PASSWORD"]})["token"]
-        call("/api/bind_to_group", bind)
+async def stay():
+    """Runs one connection until it ends."""
+    global tries
+    address = URL.replace("http", "ws", 1) + "/ws?systemId=" + urllib.parse.quote(SYSTEM, safe="")
+    # the library pings the server, and gives up a connection that does not answer
+    async with connect(address, open_timeout=10, ping_interval=15, ping_timeout=10, max_size=None) as socket:
+        first = json.loads(await asyncio.wait_for(socket.recv(), 10))  # has our id, or the reason why we get none
+        if first["code"] != 0:
+            print(first["msg"], file=sys.stderr, flush=True)
+        else:
+            bind = {"clientId": first["data"]["clientId"], "groupName": GROUP, "userId": "python"}
+            await asyncio.to_thread(call, "/api/bind_to_group", bind)
+            print("connected, in the group", GROUP, file=sys.stderr, flush=True)
+            tries = 0
+        while True:
+            print(await socket.recv(), flush=True)
 
 
-delay = 1.0  # seconds before the next try, doubled each time
-while True:
-    code = 1006  # unless a close frame says otherwise
-    try:
-        # the library pings the server, and gives up a connection that does not answer
-        with connect(URL.replace("http", "ws", 1) + "/ws?systemId=" + urllib.parse.quote(SYSTEM, safe=""),
-                     ping_interval=20, ping_timeout=20, max_size=None) as socket:
-            first = json.loads(socket.recv(timeout=10))  # the first frame has our id, or the reason why we get none
-            if first["code"] == 0:
-                hand_over(first["data"]["clientId"])
-                delay = 1.0
-            while True:
-                print(socket.recv(), flush=True)
-    except ConnectionClosed as end:
-        code = end.rcvd.code if end.rcvd else 1006
-    except OSError as error:  # no connection, or the id could not be passed on
-        print(error, file=sys.stderr)
-    if code == 1008:
-        sys.exit("closed with 1008: the system is not registered")
-    wait = delay * random.uniform(0.5, 1)  # so that clients do not all reconnect at once
-    print("closed with %d, next try in %.1f s" % (code, wait), file=sys.stderr, flush=True)
-    time.sleep(wait)
-    delay = min(delay * 2, 30)
+async def main():
+    global tries
+    while True:
+        patient = False  # whether only somebody else can mend it, as one who registers the system
+        try:
+            await stay()
+        except ConnectionClosed as end:
+            reason = "closed: %d %s" % (end.rcvd.code, end.rcvd.reason) if end.rcvd else str(end)
+            patient = end.rcvd is not None and end.rcvd.code == 1008
+        except Refused as error:
+            reason, patient = error, error.code == -1005
+        except (OSError, asyncio.TimeoutError, WebSocketException) as error:
+            reason = str(error) or type(error).__name__
+        # at random, so that clients do not all come back at once
+        wait = MAX_WAIT * random.uniform(1, 2) if patient else random.uniform(0, min(MAX_WAIT, 2 ** tries))
+        tries = min(tries + 1, 10)
+        print("%s; next try in %.1f s" % (reason, wait), file=sys.stderr, flush=True)
+        await asyncio.sleep(wait)
+
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    pass

@@ -1,62 +1,88 @@
 #!/usr/bin/env bash
-# A wspush client in bash with curl, jq and websocat: prints each push as one line, and reconnects when the
-# connection ends.
+# A wspush client in bash (4.1 or later): prints each push as one line, and reconnects when the connection ends.
 #
-#     WSPUSH_SYSTEM=shop WSPUSH_PASSWORD='open sesame' ./client.sh
+#     PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' ./client.sh
 set -u
-url=${WSPUSH_URL:-http://localhost:7800}
-export WSPUSH_SYSTEM="${WSPUSH_SYSTEM:-shop}" WSPUSH_PASSWORD
-group=${WSPUSH_GROUP:-news}
-system=$(jq -rn 'env.WSPUSH_SYSTEM | @uri')
+url=${PUSH_URL:-http://127.0.0.1:7800}
+export PUSH_SYSTEM="${PUSH_SYSTEM:-shop}" PUSH_PASSWORD="${PUSH_PASSWORD-}" PUSH_GROUP="${PUSH_GROUP:-news}"
+max_wait=${PUSH_MAX_WAIT:-30} # seconds
+
+missing=''
+for tool in curl jq websocat; do
+    command -v "$tool" >/dev/null || missing+=" $tool"
+done
+if [ -n "$missing" ]; then
+    echo "client.sh needs$missing. For websocat: https://github.com/vi/websocat, or cargo install websocat" >&2
+    exit 2
+fi
+if [ -z "$PUSH_PASSWORD" ]; then
+    echo "Set PUSH_PASSWORD to the password of the system $PUSH_SYSTEM." >&2
+    exit 2
+fi
+system=$(jq -rn 'env.PUSH_SYSTEM | @uri')
 
 # What the business system would do: only it knows the password. It keeps its token until an answer is -1002 (HTTP
 # 401). Neither is on a command line, where other users of the machine could read it.
 token=''
-bind() { # CLIENT-ID: prints the code of the answer
-    jq -n --arg id "$1" --arg group "$group" '{clientId: $id, groupName: $group, userId: "shell"}' |
-        curl -s --max-time 10 --data-binary @- -H @<(echo "Token: $token") "$url/api/bind_to_group" | jq .code
+post() { # PATH: posts its input and prints the answer
+    curl -sS --max-time 10 --data-binary @- -H @<(echo "Token: $token") "$url$1"
 }
 
-hand_over() { # CLIENT-ID
-    local code
-    code=$(bind "$1")
-    if [ "$code" = -1002 ]; then
-        token=$(jq -n '{systemId: env.WSPUSH_SYSTEM, password: env.WSPUSH_PASSWORD}' |
-            curl -s --max-time 10 --data-binary @- "$url/api/login" | jq -r .data.token)
-        code=$(bind "$1")
-    fi
-    [ "$code" = 0 ]
+bind() { # CLIENT-ID: prints the answer
+    jq -n --arg id "$1" '{clientId: $id, groupName: env.PUSH_GROUP, userId: "shell"}' | post /api/bind_to_group
+}
+
+code() { # ANSWER
+    jq .code <<<"$1"
+}
+
+hand_over() { # CLIENT-ID: leaves the answer in $answer
+    answer=$(bind "$1")
+    [ "$(code "$answer")" = -1002 ] || return 0
+    answer=$(jq -n '{systemId: env.PUSH_SYSTEM, password: env.PUSH_PASSWORD}' | post /api/login)
+    [ "$(code "$answer")" = 0 ] || return 0
+    token=$(jq -r .data.token <<<"$answer")
+    answer=$(bind "$1")
 }
 
 trap 'kill ${link-} 2>/dev/null' EXIT
 trap exit HUP INT TERM
 
-delay=1000 # milliseconds before the next try, doubled each time
+tries=0 # since the last connection that was of use
 while true; do
+    patient='' why='the connection broke'
     # -U: sends pings only; gives up a connection that does not answer them
     exec {frames}< <(exec websocat -U --no-close --buffer-size 2000000 --ping-interval 15 --ping-timeout 40 \
-        "${url/http/ws}/ws?systemId=$system" </dev/null)
+        "${url/http/ws}/ws?systemId=$system" </dev/null 2>/dev/null)
     link=$!
-    if read -r -t 10 frame <&"$frames"; then # the first frame has our id, or the reason why we get none
-        case $(jq .code <<<"$frame") in
-        0)
-            if hand_over "$(jq -r .data.clientId <<<"$frame")"; then
-                delay=1000
-                while read -r frame <&"$frames"; do
-                    printf '%s\n' "$frame"
-                done
-            fi
-            ;;
-        -1001) # the same as close code 1008, which websocat does not report
-            echo 'closed with 1008: the system is not registered' >&2
-            exit 1
-            ;;
-        esac
+    if ! read -r -t 10 frame <&"$frames"; then
+        # websocat does not say why; a request does
+        why=$(curl -sS --max-time 10 -o /dev/null "$url/healthz" 2>&1) && why='no WebSocket, though the server answers'
+    elif [ "$(code "$frame")" = 0 ]; then # the first frame has our id, or the reason why we get none
+        hand_over "$(jq -r .data.clientId <<<"$frame")"
+        if [ "$(code "$answer")" = 0 ]; then
+            echo "connected, in the group $PUSH_GROUP" >&2
+            tries=0
+            while read -r frame <&"$frames"; do
+                printf '%s\n' "$frame"
+            done
+        else
+            why=$(jq -r '"\(.msg) (\(.code))"' <<<"$answer")
+            [ "$(code "$answer")" != -1005 ] || patient=1
+        fi
+    else
+        why="refused: $(jq -r '"\(.msg) (\(.code))"' <<<"$frame")"
+        [ "$(code "$frame")" != -1001 ] || patient=1 # close code 1008, which websocat does not report, follows
     fi
     kill "$link" 2>/dev/null
     exec {frames}<&-
-    wait=$((delay / 2 + RANDOM % (delay / 2))) # so that clients do not all reconnect at once
-    printf 'closed, next try in %d.%d s\n' $((wait / 1000)) $((wait % 1000 / 100)) >&2
-    sleep "$((wait / 1000)).$(printf %03d $((wait % 1000)))"
-    delay=$((delay < 15000 ? delay * 2 : 30000))
+    # At random, so that clients do not all come back at once. `patient`: only somebody else can mend it, as one who
+    # registers the system.
+    wait=$(awk -v max="$max_wait" -v tries=$tries -v patient="$patient" -v seed="$RANDOM$RANDOM" 'BEGIN {
+        srand(seed)
+        least = 2 ^ tries < max ? 2 ^ tries : max
+        printf "%.1f", patient ? max * (1 + rand()) : rand() * least }')
+    tries=$((tries < 10 ? tries + 1 : 10))
+    echo "$why; next try in $wait s" >&2
+    sleep "$wait"
 done
