@@ -656,7 +656,7 @@ static const char *account_load(void *argument, struct str name,
     struct account *account;
 
     if (account_find(accounts, name))
-        return "this name stands in the file twice";
+        return "this name is in the file twice";
     account = account_find_or_add(accounts, name);
     if (!account)
         return "out of memory";

@@ -69,11 +69,11 @@ const char *member_check_line(const struct cluster_member *member, struct str li
     uint64_t version = 0;
 
     if (number.length == MEMBER_MAC_TEXT)
-        return "the nodes that are running are of a version before protocol 1, which this one "
+        return "the running nodes use a version older than protocol 1, which this one "
                "cannot join: stop all of them, then start this one";
     if (!str_number(number, UINT32_MAX, &version) || version + 1 < WIRE_VERSION ||
         version > WIRE_VERSION + 1)
-        return "the nodes that are running are of a version that this one does not understand: "
+        return "the running nodes use a version that this one does not understand: "
                "replace nodes by those of the next version, one version after the other";
     for (size_t i = 0; i < member->mac_count; i++) {
         const struct member_macs *proof = &member->macs[i];
@@ -81,10 +81,10 @@ const char *member_check_line(const struct cluster_member *member, struct str li
         if (crypto_equal(key, (struct str){proof->key, MEMBER_MAC_TEXT}))
             return crypto_equal(exchange, (struct str){proof->exchange, MEMBER_MAC_TEXT})
                        ? NULL
-                       : "the nodes that are running have another [rabbitmq] exchange or vhost: "
+                       : "the running nodes have another [rabbitmq] exchange or vhost: "
                          "set the same on every node and restart this one";
     }
-    return "the nodes that are running have another crypto_key: set the same [common] crypto_key "
+    return "the running nodes have another crypto_key: set the same [common] crypto_key "
            "on every node and restart this one";
 }
 
@@ -117,7 +117,7 @@ static bool member_wait_for_other(struct cluster_member *member, struct str name
         return false;
     if (member->other_since && reply.number > member->other_ttl) {
         snprintf(text, sizeof text,
-                 "a living node has the name %s already: give this one another [cluster] "
+                 "a live node already has the name %s: give this one another [cluster] "
                  "advertise or rpc_port, or stop that one",
                  store->self.name);
         store_post(store, REGISTRY_NAME_CONFLICT, str_from(text));

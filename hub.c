@@ -348,10 +348,9 @@ void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct st
 static void hub_log_end(const struct hub *hub, const struct client *client, enum hub_end end,
                         unsigned code, struct str reason)
 {
-    const char *message = end == HUB_END_LOST ? "client lost"
-                          : end == HUB_END_SLOW
-                              ? "client closed: it reads slower than it is sent to"
-                              : "client closed";
+    const char *message = end == HUB_END_LOST   ? "client lost"
+                          : end == HUB_END_SLOW ? "client closed: it reads too slowly"
+                                                : "client closed";
     enum log_level level = end == HUB_END_SLOW ? LOG_WARN : LOG_INFO;
     char address[CONN_ADDRESS_MAX];
     const struct channel *system = client->subscriptions[0].channel;

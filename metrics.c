@@ -157,16 +157,16 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
 {
     const struct hub *hub = metrics->hub;
 
-    metrics_gauge(out, "connections", "Open connections, those of the API included.",
+    metrics_gauge(out, "connections", "Open connections, including those of the API.",
                   metrics->connections);
     metrics_gauge(out, "clients", "WebSocket clients that are online.",
                   hub->channels.clients.count);
     metrics_gauge(out, "systems", "Systems with clients here.", hub->kinds[CHANNEL_SYSTEM]);
     metrics_gauge(out, "groups", "Groups with members here.", hub->kinds[CHANNEL_GROUP]);
     metrics_gauge(out, "users", "Users with clients here.", hub->kinds[CHANNEL_USER]);
-    metrics_gauge(out, "parked_connections", "Quiet connections watched by threads.",
+    metrics_gauge(out, "parked_connections", "Idle connections watched by poller threads.",
                   metrics->parked);
-    metrics_gauge(out, "parking_threads", "Threads that watch quiet connections.",
+    metrics_gauge(out, "parking_threads", "Poller threads, which watch idle connections.",
                   metrics->threads);
     metrics_counter(out, "connections_accepted_total", "Connections accepted.", metrics->accepted);
     metrics_counter(out, "connections_refused_total",
@@ -178,8 +178,7 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
                   "WebSocket connections ended, by close code; 1006: without a close frame.");
     metrics_write_by(out, "closes_total", "code", hub_close_codes, HUB_CLOSE_CODES,
                      hub->counts.closes);
-    metrics_counter(out, "slow_closes_total",
-                    "Clients closed because they read slower than they were sent to.",
+    metrics_counter(out, "slow_closes_total", "Clients closed because they read too slowly.",
                     hub->counts.slow);
 }
 
@@ -195,11 +194,12 @@ static void metrics_write_traffic(struct buf *out, const struct metrics *metrics
                     hub->counts.sent);
     metrics_counter(out, "dropped_messages_total",
                     "Messages not queued because the client was too slow.", hub->counts.dropped);
-    metrics_counter(out, "received_bytes_total", "Bytes received, API included, TLS not.",
-                    shared->received);
-    metrics_counter(out, "sent_bytes_total", "Bytes sent, API included, TLS not.", shared->sent);
-    metrics_gauge(out, "queued_bytes", "Bytes that wait to be sent.", shared->waiting);
-    metrics_gauge(out, "buffered_bytes", "Memory of input that is kept and output that waits.",
+    metrics_counter(out, "received_bytes_total",
+                    "Bytes received, including the API, without TLS overhead.", shared->received);
+    metrics_counter(out, "sent_bytes_total", "Bytes sent, including the API, without TLS overhead.",
+                    shared->sent);
+    metrics_gauge(out, "queued_bytes", "Bytes waiting to be sent.", shared->waiting);
+    metrics_gauge(out, "buffered_bytes", "Memory of unfinished input and queued output.",
                   shared->buffered);
     metrics_counter(out, "shed_connections_total",
                     "Connections ended because max_buffered was reached.", metrics->shed);
@@ -218,7 +218,7 @@ static void metrics_write_api(struct buf *out, const struct metrics *metrics)
     char label[64];
 
     metrics_begin(out, "api_requests_total", "counter",
-                  "Calls of the API, by path and by `code` of the answer.");
+                  "API calls, by path and by `code` of the answer.");
     for (unsigned route = 0; route < API_ROUTES; route++)
         for (unsigned i = 0; i < METRICS_CODES; i++)
             buf_print(out, "wspush_api_requests_total{route=\"%s\",code=\"%d\"} %" PRIu64 "\n",
@@ -226,7 +226,7 @@ static void metrics_write_api(struct buf *out, const struct metrics *metrics)
     metrics_counter(out, "login_failures_total", "Logins with a wrong name or password.",
                     metrics->api->login_failures);
     metrics_begin(out, "api_request_duration_seconds", "histogram",
-                  "From a whole request to its answer, by path.");
+                  "Time from a complete request to its answer, by path.");
     for (unsigned route = 0; route < API_ROUTES; route++) {
         const struct metrics_calls *calls = &metrics->calls[route];
 
@@ -248,9 +248,10 @@ static void metrics_write_cluster(struct buf *out, const struct metrics *metrics
     metrics_gauge(out, "cluster_held_back",
                   "Commands that wait for sends before them to come back.", stats.held_back);
     metrics_counter(out, "cluster_late_requests_total",
-                    "Requests of other nodes that came too late and were not done.", stats.late);
+                    "Requests from other nodes that came too late and were not carried out.",
+                    stats.late);
     metrics_gauge(out, "cluster_presence_waiting",
-                  "Presence records and notices that are not written and told yet.",
+                  "Presence records not written yet, and notices not published yet.",
                   stats.presence_waiting);
     metrics_counter(out, "cluster_notices_dropped_total",
                     "Notices that were dropped: too many waited.", stats.notices_dropped);
@@ -260,7 +261,7 @@ static void metrics_write_cluster(struct buf *out, const struct metrics *metrics
     metrics_counter(out, "redis_reconnects_total", "Times Redis has come back.",
                     stats.redis_reconnects);
     metrics_begin(out, "redis_heartbeat_age_seconds", "gauge",
-                  "Since Redis last took a heartbeat of this node.");
+                  "Time since Redis last took a heartbeat of this node.");
     metrics_write_seconds(out, "redis_heartbeat_age_seconds", (uint64_t)stats.heartbeat_age * 1000);
     metrics_gauge(out, "rabbitmq_up", "1 if RabbitMQ is connected.", stats.rabbitmq_up);
     metrics_counter(out, "rabbitmq_connects_total", "Times RabbitMQ has been connected.",
@@ -273,11 +274,10 @@ static void metrics_write_cluster(struct buf *out, const struct metrics *metrics
                     "Publications that failed, or could not be made in time.", stats.refusals);
     metrics_counter(out, "rabbitmq_returned_total", "Publications that no order queue took.",
                     stats.returned);
-    metrics_counter(out, "rabbitmq_strange_total",
-                    "Messages of strangers that were dropped for their MAC or version.",
+    metrics_counter(out, "rabbitmq_strange_total", "Messages dropped for their MAC or version.",
                     stats.foreign);
     metrics_begin(out, "rabbitmq_echo_seconds", "histogram",
-                  "From a publication to its return through RabbitMQ.");
+                  "Time from a publication to its return through RabbitMQ.");
     metrics_write_histogram(out, "rabbitmq_echo_seconds", "", stats.echo_bounds, stats.echoes,
                             CLUSTER_ECHO_BUCKETS, stats.echo_sum);
 }
@@ -345,6 +345,6 @@ void metrics_respond(const struct metrics *metrics, bool stopping,
         metrics_write_readiness(metrics, stopping, response);
     } else {
         response->status = 404;
-        buf_append(body, STR("there are /metrics, /healthz and /readyz\n"));
+        buf_append(body, STR("this listener has /metrics, /healthz and /readyz\n"));
     }
 }

@@ -65,7 +65,7 @@ static const char wspush_usage[] =
     "  -h        print this and exit (--help)\n"
     "  PORT      listen on this port instead of the configured one\n"
     "\n"
-    "A variable of the environment, such as WSPUSH_COMMON_PORT=8080, goes before the key in\n"
+    "A variable of the environment, such as WSPUSH_COMMON_PORT=8080, overrides the key in\n"
     "FILE; WSPUSH_COMMON_CRYPTO_KEY_FILE=PATH has the value read from a file.\n"
     "\n"
     "Clients connect to ws://HOST:PORT/ws?systemId=NAME, business systems POST to\n"
@@ -223,7 +223,7 @@ static bool wspush_load_config(const struct options *options, struct config *con
     if (code == ENOENT && options->absent)
         code = 0;
     if (code == ENOENT && !options->named)
-        return wspush_fail(error, "%s is not there any more", options->file);
+        return wspush_fail(error, "%s no longer exists", options->file);
     if (code)
         return wspush_fail(error, "%s: %s: give a readable file with -c", options->file,
                            strerror(code));
@@ -274,7 +274,7 @@ static void wspush_count_descriptors(struct program *program)
     if (!all)
         die("getrlimit: %s", strerror(errno));
     if (all < least)
-        die("only %llu descriptors may be open, %llu are the least: raise ulimit -n",
+        die("only %llu descriptors may be open, at least %llu are needed: raise ulimit -n",
             (unsigned long long)all, (unsigned long long)least);
     while (wspush_descriptors(&program->config, connections) > all)
         connections -= connections / 1000 + 1;
@@ -427,7 +427,7 @@ static void wspush_load_key(const struct config *config, char key[CRYPTO_KEY_SIZ
     if (error == ENOENT && test)
         return;
     if (error == ENOENT && !crypto_random(key, CRYPTO_KEY_SIZE))
-        die("no random bytes to be had from OpenSSL");
+        die("OpenSSL has no random bytes");
     if (error == ENOENT)
         error = os_replace_file(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
     if (error)

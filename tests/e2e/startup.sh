@@ -415,7 +415,7 @@ rights() {
     if [ "$from" -gt 79 ]; then
         OUT=$(cd "$DIR/rights" && timeout 20 "${as[@]}" ./wspush 79 2>&1)
         expect_match 'a port below 1024' \
-            '1 wspush: cannot listen on 0.0.0.0 port 79 *below 1024 need rights: choose one above*' "$? $OUT"
+            '1 wspush: cannot listen on 0.0.0.0 port 79 *below 1024 need privileges: choose a higher one*' "$? $OUT"
     else
         echo 'skip a port below 1024: here everybody may listen on it'
     fi
