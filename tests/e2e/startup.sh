@@ -168,7 +168,7 @@ data_dir = file'
 host = 192.0.2.1'
     unstartable 'a long path' '[[]common] host = unix:*: such a path may have * bytes: *' "[common]
 host = unix:$(printf '%0150d' 0)"
-    unstartable 'a path that is a file' '[[]common] host = unix:file: * no socket: *' '[common]
+    unstartable 'a path that is a file' '[[]common] host = unix:file: * not a socket: *' '[common]
 host = unix:file'
     unstartable 'a path below nothing' 'cannot listen on unix:none/s ([[]common] host): No such*' '[common]
 host = unix:none/s'
