@@ -139,7 +139,7 @@ static bool cluster_is_linked(const struct cluster *cluster)
     return cluster->listed;
 }
 
-/* After it was taken for dead, a node announces its clients only when the others can reach them
+/* After it was presumed dead, a node announces its clients only when the others can reach them
  * again: they would answer -1003 for a client they were just notified of. */
 static bool cluster_may_announce(struct cluster *cluster)
 {

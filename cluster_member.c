@@ -2,7 +2,7 @@
  *
  * Joining: the incarnation is Redis's time. The key "key" says whether the running nodes are of
  * this cluster. The node's key is set with NX. If another incarnation has it, its TTL tells whether
- * that one lives: a living node refreshes it, so it grows.
+ * that one lives: a live node refreshes it, so it grows.
  *
  * Heartbeat: WATCH and GET the node's key, and leave it alone if it names another incarnation; in
  * one transaction refresh it, the key "key" and the set of nodes, and look for the tombstone; then
@@ -305,7 +305,7 @@ static bool member_refresh(struct cluster_member *member, bool *gone)
     return true;
 }
 
-/* This node was taken for dead. It is back once the cleanup's lease is gone. */
+/* This node was presumed dead. It is back once the cleanup's lease is gone. */
 static bool member_revive(struct cluster_member *member)
 {
     struct store *store = member->store;

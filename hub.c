@@ -10,10 +10,10 @@
  *
  * Presence: members of the channels in scope (groups, systems or none, as configured) are notified
  * of joins and of unbinds at once. A client that ends leaves its channels at once, with one pending
- * notice for each; hub_flush_notices sends a bounded number of frames an iteration, to the members
- * of then, so that n clients that leave together cost O(n), not n². A cluster's hooks are told
- * instead. hub_end_client is the only way for a client to end. Only the loop's thread calls this
- * module. */
+ * notice for each; hub_flush_notices sends a bounded number of frames an iteration, to those
+ * who are members by then, so that n clients that leave together cost O(n), not n². A cluster's
+ * hooks are told instead. hub_end_client is the only way for a client to end. Only the loop's
+ * thread calls this module. */
 #include "hub.h"
 
 #include <inttypes.h>

@@ -1,7 +1,7 @@
 /* listener.c - the sockets that accept connections, and the limits of connections.
  *
  * Start: opens sockets by TCP or at a path, or ends the process with a message that names the key
- * and the remedy. Ports below 1024 need the rights of root, which are given up after that; a path
+ * and the remedy. Ports below 1024 need root's privileges, which are given up after that; a path
  * is opened behind that, for it must be removable.
  *
  * Accepting: a connection beyond a limit is accepted all the same and marked, so that the loop can

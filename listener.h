@@ -79,7 +79,7 @@ bool listener_open(struct listener *listener);
 /* Closes the sockets and frees everything. */
 void listener_close(struct listener *listener);
 
-/* Closes the clients' socket: nobody new. */
+/* Closes the clients' socket: no new clients. */
 void listener_stop(struct listener *listener);
 
 /* A connection that was just accepted: a non-blocking socket, the caller's. */

@@ -1,10 +1,10 @@
 /* wspush.c - main: the command line, the configuration, the start, signals.
  *
- * The start, in the order that rights demand: read the options and the configuration (file, then
- * environment, then command line); raise the limit of descriptors; derive keys from crypto_key,
- * which takes time; open the TCP listeners, whose ports may need root; become the configured user;
- * then open what that user must be able to open again: data_dir and its lock, the log, a Unix
- * socket, the key file. Then signals, the server, READY=1.
+ * The start, in the order that privileges demand: read the options and the configuration (file,
+ * then environment, then command line); raise the limit of descriptors; derive keys from
+ * crypto_key, which takes time; open the TCP listeners, whose ports may need root; become the
+ * configured user; then open what that user must be able to open again: data_dir and its lock, the
+ * log, a Unix socket, the key file. Then signals, the server, READY=1.
  *
  * While it runs: signal handlers count what was asked for and wake the loop; loop_run returns,
  * and SIGHUP (read the configuration again) or SIGUSR1 (reopen the log) is done here, between two
@@ -323,7 +323,7 @@ static bool wspush_load_tls(const struct config *config, struct tls_context **tl
     return true;
 }
 
-/* --- rights and data ------------------------------------------------------------------------- */
+/* --- privileges and data --------------------------------------------------------------------- */
 
 /* The user to become, or NULL if none is configured. */
 static const struct passwd *wspush_find_user(const struct config *config)
@@ -679,7 +679,7 @@ static void wspush_test_data(const struct config *config)
 }
 
 /* Opens the listeners; becomes the user; opens what that user must be able to open again, or to
- * remove. A test rejects what a start would reject, but for ports that are taken, and changes
+ * remove. A test rejects what a start would reject, except ports that are taken, and changes
  * nothing. */
 static void wspush_open_files(struct program *program, bool test)
 {
