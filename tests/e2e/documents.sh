@@ -325,6 +325,21 @@ welcome() {
     done
 }
 
+# The checks that troubleshooting.md begins with, of a server that runs.
+first_checks() {
+    local line said
+    free_port
+    ADMIN=127.0.0.1:$FREE
+    configure
+    start
+    sign_up shop
+    said=$(blocks docs/troubleshooting.md sh | sed -n "s/ *#.*//; s/localhost:7800/127.0.0.1:$PORT/; s/localhost:7801/$ADMIN/; /^curl/p" |
+        while read -r line; do eval "${line/curl /curl -s --max-time 5 }"; done | tr -d '\r' | grep -aoE 'HTTP/1.1 [0-9]+|ready|"clientId"')
+    expect 'troubleshooting.md: what the first checks print' 'HTTP/1.1 200 ready HTTP/1.1 101 "clientId"' "$(echo "$said" | tr '\n' ' ' | sed 's/ $//')"
+    halt
+    ADMIN=
+}
+
 # The three lines of the chapter TLS.
 tls_lines() {
     local lines folder=$DIR/tls server
@@ -409,13 +424,24 @@ modules() {
             grep -vE '^(module|cluster build only)$' | tr -s ', ' '\n' | sort)"
 }
 
-# words: the documents avoid words that are not the field's, and phrases that are not plain English.
+# Words that are not the field's, and phrases that are not plain English.
+WORDS="rooms?(?!, sockets)|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|of (its|their) own|\
+parking lots?|audiences?|turn of the loop"
+PHRASES="but for|for want of|ships no|not silence|counts whom|(is|are) so wanted|(is|are) mended|whom to become|empty: nobody|\
+it all comes?|(waits?|come|came) already|(takes|needs) a (redis|rabbitmq)(?! cluster)|(is|are) of now|leaves the old in place|\
+what cannot be used leaves|to be had|needs? rights|(is|are|was|were) taken for dead|living nodes?|not there any more|\
+(is|are) no (address|socket|port|file|number)|goes? before the (key|file)|nobody new|of use no more|must be there once"
+
+# words: the documents avoid both; the source avoids the phrases.
 words() {
     local file
     for file in "${DOCUMENTS[@]}" docs/openapi.yaml config.ini contrib/* examples/*.*; do
         case $file in *.zh-CN.md) continue ;; esac
-        none "$file: words" "$(grep -nowiP "rooms?|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|\
-of (its|their) own|for want of|but for|parking lots?|audiences?|turn of the loop" "$file")"
+        none "$file: words" "$(tr '\n' ' ' <"$file" | grep -owiP "$WORDS|$PHRASES")"
+    done
+    for file in ./*.[ch]; do
+        [ -z "$(tr '\n' ' ' <"$file" | sed 's/ \* / /g; s/  */ /g' | grep -owiP "$PHRASES")" ] ||
+            bad "$file: phrases" "$(tr '\n' ' ' <"$file" | sed 's/ \* / /g; s/  */ /g' | grep -owiP "$PHRASES")"
     done
 }
 
@@ -489,7 +515,7 @@ size() {
     done
 }
 
-PARTS=(languages makefile configuration signals served welcome tls_lines linked modules words functions messages prometheus_files size)
+PARTS=(languages makefile configuration signals served welcome first_checks tls_lines linked modules words functions messages prometheus_files size)
 [ $# = 0 ] || PARTS=("$@")
 for part in "${PARTS[@]}"; do
     "$part"
