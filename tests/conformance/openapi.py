@@ -139,7 +139,7 @@ class Server:
             said = self.process.communicate()[0]
             if b"Address already in use" not in said:
                 break
-        raise SystemExit("the server does not start: %s" % said.decode())
+        raise SystemExit("the server does not start with %r: %s" % (config, said.decode()))
 
     def end(self):
         """Where a test gives up, no server stays behind."""
@@ -153,7 +153,7 @@ class Server:
             connection.recv(1)
 
     def listens(self):
-        for _ in range(200):
+        for _ in range(1200):
             if self.process.poll() is not None:
                 return False
             try:

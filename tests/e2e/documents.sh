@@ -85,7 +85,7 @@ languages() {
         other=$(twin "$file")
         same "$file: the same code in both languages" "$(comparable "$file"; echo .)" "$(comparable "$other"; echo .)"
         same "$file: the same headings" "$(outline "$file")" "$(outline "$other")"
-        same "$file: tables of the same form" "$(columns "$file")" "$(columns "$other")"
+        same "$file: tables of the same form" "$(columns "$file"; echo .)" "$(columns "$other"; echo .)"
         expect "$file: as many diagrams" "$(blocks "$file" mermaid | grep -c '^```m')" "$(blocks "$other" mermaid | grep -c '^```m')"
         expect "$file: each names the other at its top" '1 1' \
             "$(head -n 5 "$file" | grep -c "(${other##*/})") $(head -n 5 "$other" | grep -c "(${file##*/})")"
