@@ -117,7 +117,7 @@ static struct account *account_find(const struct accounts *accounts, struct str 
     return NULL;
 }
 
-/* Copies the entry of this name, but for the name. False: no such account is known here. */
+/* Copies the entry of this name, except the name. False: no such account is known here. */
 static bool account_read(struct accounts *accounts, struct str name, struct account *copy)
 {
     const struct account *account;
@@ -656,7 +656,7 @@ static const char *account_load(void *argument, struct str name,
     struct account *account;
 
     if (account_find(accounts, name))
-        return "this name stands in the file twice";
+        return "this name is in the file twice";
     account = account_find_or_add(accounts, name);
     if (!account)
         return "out of memory";

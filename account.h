@@ -63,7 +63,7 @@ enum account_submission {
     ACCOUNT_SUBMITTED,
     ACCOUNT_COALESCED,   /* with a waiting login that has the same password and origin */
     ACCOUNT_QUEUE_FULL,  /* and no origin has more jobs in it than this one */
-    ACCOUNT_THROTTLED,   /* a delayed login of this system and origin waits already */
+    ACCOUNT_THROTTLED,   /* a delayed login of this system and origin is already waiting */
     ACCOUNT_NO_RESOURCES /* no thread or memory, or the name or password is too long */
 };
 

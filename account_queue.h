@@ -44,7 +44,7 @@ struct account_job {
     char password[ACCOUNT_PASSWORD_MAX];
 };
 
-/* Zeroed but for its limit it is empty. */
+/* Zeroed except for its limit, it is empty. */
 struct account_queue {
     struct fifo jobs;
     size_t count, limit;

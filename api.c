@@ -356,7 +356,7 @@ static enum api_result api_run_command(struct api_request *request, enum command
         return API_DONE;
     if (done.receipt && !command.message_id.length) {
         if (!api_make_id(&id)) {
-            api_reject(request->response, 503, RESULT_UNREACHABLE, "no random bytes to be had");
+            api_reject(request->response, 503, RESULT_UNREACHABLE, "no random bytes are available");
             return API_DONE;
         }
         command.message_id = str_of(&id);
@@ -613,7 +613,7 @@ static bool api_check_token(struct api *api, const struct api_call *call, struct
         return api_reject(response, 200, RESULT_UNKNOWN_SYSTEM, "systemId is not registered");
     case ACCOUNT_TOKEN_UNKNOWN:
         return api_reject_for(response, 503, RESULT_UNREACHABLE,
-                              "whether the Token was revoked is not known yet", 1);
+                              "it is not known yet whether the Token was revoked", 1);
     default:
         return true;
     }

@@ -52,7 +52,7 @@ struct client {
     char id[];            /* as its peer and API callers know it */
 };
 
-/* All clients and channels of a node. Zeroed but for the seed is empty. */
+/* All clients and channels of a node. Zeroed except for the seed, it is empty. */
 struct channels {
     uint32_t seed;        /* keys the hashes of names: random */
     struct table clients; /* by number */

@@ -90,7 +90,7 @@ const char *cluster_degraded_reason(const struct cluster *cluster)
         return cluster->bus_reason;
     why = state_publishing_reason(cluster);
     if (!why && cluster_lacks_link(cluster))
-        why = "there is no link to a node that lives: see its log and this one's";
+        why = "there is no link to a live node: see its log and this one's";
     return why;
 }
 
@@ -139,7 +139,7 @@ static bool cluster_is_linked(const struct cluster *cluster)
     return cluster->listed;
 }
 
-/* After it was taken for dead, a node announces its clients only when the others can reach them
+/* After it was presumed dead, a node announces its clients only when the others can reach them
  * again: they would answer -1003 for a client they were just notified of. */
 static bool cluster_may_announce(struct cluster *cluster)
 {
@@ -455,9 +455,7 @@ static void cluster_on_disconnect(struct cluster *cluster, const struct registry
     cluster->redis_up = false;
     cluster_copy_reason(cluster->redis_reason, event->text);
     log_write(cluster->log, LOG_WARN,
-              joined ? "out of touch with the other nodes' registry"
-                     : "waiting to join the cluster",
-              fields);
+              joined ? "Redis cannot be used" : "waiting to join the cluster", fields);
 }
 
 static void cluster_on_reconnect(struct cluster *cluster)
@@ -510,7 +508,7 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
         break;
     case REGISTRY_REVIVED:
         log_write(cluster->log, LOG_WARN,
-                  "this node was taken for dead: its clients are announced again", NULL);
+                  "this node was presumed dead: its clients are announced again", NULL);
         cluster_on_reconnect(cluster);
         presence_revive(cluster);
         cluster->announce_by = cluster->now + CLUSTER_START_GRACE;

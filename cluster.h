@@ -86,7 +86,7 @@ const struct account_store *cluster_accounts(const struct cluster *cluster);
 /* Why the node cannot serve yet, or NULL. Until it can, give it no command. */
 const char *cluster_not_ready_reason(const struct cluster *cluster);
 
-/* Why the node can never serve, or NULL: a living node has its name. */
+/* Why the node can never serve, or NULL: a live node has its name. */
 const char *cluster_fatal_error(const struct cluster *cluster);
 
 /* Why some commands are rejected now, or why the node is not ready; NULL if all is well. */

@@ -166,9 +166,9 @@ static void bus_count_foreign(struct bus *bus, enum wire_result result)
     pthread_mutex_unlock(&bus->lock);
     bus_warn(bus, &bus->warned_foreign, WARN_FOREIGN,
              result == WIRE_VERSION_UNKNOWN
-                 ? "RabbitMQ brings publications of nodes whose version this one does not "
+                 ? "RabbitMQ delivers publications of nodes whose version this one does not "
                    "understand: they are dropped; bring all nodes to neighbouring versions"
-                 : "RabbitMQ brings publications that are not of this cluster: they are dropped; "
+                 : "RabbitMQ delivers publications that are not of this cluster: they are dropped; "
                    "give each cluster on one RabbitMQ a [rabbitmq] exchange or vhost of its own, "
                    "and all nodes of one cluster the same crypto_key");
 }
@@ -223,7 +223,7 @@ static bool bus_remake_order_queue(struct bus *bus, unsigned partition)
     if (!rabbit_declare_order(bus->rabbit, partition))
         return false;
     snprintf(text, sizeof text,
-             "RabbitMQ had no order queue for partition %u: it is made again; do not delete it",
+             "RabbitMQ had no order queue for partition %u: it is created again; do not delete it",
              partition);
     bus_warn(bus, &bus->warned_queue, WARN_QUEUE, text);
     return true;

@@ -9,7 +9,7 @@
 
 struct cleanup;
 
-/* All cleanups under way. Zeroed but for `store` is valid. */
+/* All cleanups under way. Zeroed except for `store`, it is valid. */
 struct cleanups {
     struct store *store;
     struct cleanup *first;

@@ -27,7 +27,7 @@ bool cluster_check_config(struct config *config, char *error, size_t room)
         snprintf(error, room,
                  "[common] cluster = true needs crypto_key: the same 16 bytes on every node");
     else if (config->rpc_port > 65535)
-        snprintf(error, room, "[common] port + %d is no port: set [cluster] rpc_port",
+        snprintf(error, room, "[common] port + %d is not a port: set [cluster] rpc_port",
                  RPC_PORT_ABOVE);
     else if ((config->rpc_listen_port ? config->rpc_listen_port : config->rpc_port) == config->port)
         snprintf(error, room, "[cluster] rpc_port must not be [common] port");

@@ -2,7 +2,7 @@
  *
  * Joining: the incarnation is Redis's time. The key "key" says whether the running nodes are of
  * this cluster. The node's key is set with NX. If another incarnation has it, its TTL tells whether
- * that one lives: a living node refreshes it, so it grows.
+ * that one lives: a live node refreshes it, so it grows.
  *
  * Heartbeat: WATCH and GET the node's key, and leave it alone if it names another incarnation; in
  * one transaction refresh it, the key "key" and the set of nodes, and look for the tombstone; then
@@ -69,11 +69,11 @@ const char *member_check_line(const struct cluster_member *member, struct str li
     uint64_t version = 0;
 
     if (number.length == MEMBER_MAC_TEXT)
-        return "the nodes that are running are of a version before protocol 1, which this one "
+        return "the running nodes use a version older than protocol 1, which this one "
                "cannot join: stop all of them, then start this one";
     if (!str_number(number, UINT32_MAX, &version) || version + 1 < WIRE_VERSION ||
         version > WIRE_VERSION + 1)
-        return "the nodes that are running are of a version that this one does not understand: "
+        return "the running nodes use a version that this one does not understand: "
                "replace nodes by those of the next version, one version after the other";
     for (size_t i = 0; i < member->mac_count; i++) {
         const struct member_macs *proof = &member->macs[i];
@@ -81,11 +81,10 @@ const char *member_check_line(const struct cluster_member *member, struct str li
         if (crypto_equal(key, (struct str){proof->key, MEMBER_MAC_TEXT}))
             return crypto_equal(exchange, (struct str){proof->exchange, MEMBER_MAC_TEXT})
                        ? NULL
-                       : "the nodes that are running have another [rabbitmq] exchange, vhost or "
-                         "queue_type: "
+                       : "the running nodes have another [rabbitmq] exchange, vhost or queue_type: "
                          "set the same on every node and restart this one";
     }
-    return "the nodes that are running have another crypto_key: set the same [common] crypto_key "
+    return "the running nodes have another crypto_key: set the same [common] crypto_key "
            "on every node and restart this one";
 }
 
@@ -118,7 +117,7 @@ static bool member_wait_for_other(struct cluster_member *member, struct str name
         return false;
     if (member->other_since && reply.number > member->other_ttl) {
         snprintf(text, sizeof text,
-                 "a living node has the name %s already: give this one another [cluster] "
+                 "a live node already has the name %s: give this one another [cluster] "
                  "advertise or rpc_port, or stop that one",
                  store->self.name);
         store_post(store, REGISTRY_NAME_CONFLICT, str_from(text));
@@ -306,7 +305,7 @@ static bool member_refresh(struct cluster_member *member, bool *gone)
     return true;
 }
 
-/* This node was taken for dead. It is back once the cleanup's lease is gone. */
+/* This node was presumed dead. It is back once the cleanup's lease is gone. */
 static bool member_revive(struct cluster_member *member)
 {
     struct store *store = member->store;

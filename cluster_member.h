@@ -1,6 +1,6 @@
 /* cluster_member.h - this node in Redis: it joins, and its heartbeat says that it lives. Used by
  * the registry's thread, which may wait.
- * Rejects: joining beside a living node of the same name, or beside nodes of another cluster. */
+ * Rejects: joining beside a live node of the same name, or beside nodes of another cluster. */
 #ifndef WSPUSH_CLUSTER_MEMBER_H
 #define WSPUSH_CLUSTER_MEMBER_H
 
@@ -19,7 +19,7 @@ struct cluster_member {
     size_t mac_count;
     char incarnation[24], ttl[24], key_ttl[24];
     bool joined;
-    bool name_conflict; /* a living node has this name: stop trying */
+    bool name_conflict; /* a live node has this name: stop trying */
     bool cleaned_up;    /* the tombstone was seen, and REVIVED not posted yet */
     unsigned early_beats;
     int64_t beat_at; /* start of the last good heartbeat, os_now_ms; 0: none */

@@ -37,7 +37,7 @@ enum presence_known {
     PRESENCE_ABSENT,        /* there is no record */
     PRESENCE_PRESENT,       /* there is one, and 1001 was published */
     PRESENCE_MAYBE_WRITTEN, /* there was none, and the connection broke while it was written */
-    PRESENCE_MAYBE_CLEANED, /* there was one, and this node was taken for dead */
+    PRESENCE_MAYBE_CLEANED, /* there was one, and this node was presumed dead */
     PRESENCE_NOTIFIED       /* the same, but 1001 came back behind all 1002 of the cleanup */
 };
 
@@ -82,7 +82,7 @@ struct presence_work {
     /* the walk over all clients: */
     bool walking;
     bool notify_all; /* a record that it writes is published */
-    bool was_dead;   /* this node was taken for dead: records not reported yet may be removed */
+    bool was_dead;   /* this node was presumed dead: records not reported yet may be removed */
     struct table_scan scan;
 };
 

@@ -22,7 +22,7 @@ void presence_republish(struct cluster *cluster);
 /* Redis is connected again and may have lost records: writes all again; nothing is published. */
 void presence_restore(struct cluster *cluster);
 
-/* This node was taken for dead: writes all records again, and publishes 1001 where another node has
+/* This node was presumed dead: writes all records again, and publishes 1001 where another node has
  * published 1002. */
 void presence_revive(struct cluster *cluster);
 

@@ -5,9 +5,9 @@
  * Its own thread does all waiting. Each round begins with the heartbeat if it is due; the rest is
  * done in pieces between two heartbeats. A record is written or removed only while the last
  * heartbeat was good and is younger than node_ttl / 3: a node that stood still first finds out
- * whether it was taken for dead.
+ * whether it was presumed dead.
  *
- * Rejects: joining beside a living node of the same name, or beside nodes of another crypto_key, of
+ * Rejects: joining beside a live node of the same name, or beside nodes of another crypto_key, of
  * another exchange, vhost or queue type, or of a version that this one does not understand. */
 #ifndef WSPUSH_CLUSTER_REGISTRY_H
 #define WSPUSH_CLUSTER_REGISTRY_H

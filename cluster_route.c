@@ -350,7 +350,7 @@ static bool route_publish(struct cluster *cluster, const struct command *command
         return true;
     msg.id = question.id = pending->id | ROUTE_SEND;
     if (!state_publish(cluster, &msg, LANE_SEND, slot, NULL))
-        return state_reject(cluster, pending, result, "too much waits for RabbitMQ already");
+        return state_reject(cluster, pending, result, "too much is waiting for RabbitMQ already");
     cluster->sent[pending->partition] = pending->id;
     pending->echo_missing = true;
     if (receipt && !route_ask_all(cluster, pending, &question))
@@ -495,7 +495,8 @@ static void route_log_late(struct cluster *cluster, const struct peer *peer, int
                                  {.name = "age", .number = age},
                                  {0}};
 
-    log_write(cluster->log, LOG_WARN, "a request of a node came too late and was not done", fields);
+    log_write(cluster->log, LOG_WARN,
+              "a request from another node came too late and was not carried out", fields);
     cluster->counters.late++;
 }
 
@@ -512,9 +513,10 @@ static void route_take_request(struct cluster *cluster, struct peer *peer,
 
     if (origin.expires <= cluster->now) {
         route_log_late(cluster, peer, age);
-        state_fail(&result, RESULT_UNREACHABLE, "the request came too late, and was not done");
+        state_fail(&result, RESULT_UNREACHABLE,
+                   "the request came too late and was not carried out");
     } else if (!wire_command_is_valid(&msg->command) || wire_command_is_published(&msg->command)) {
-        state_fail(&result, RESULT_MALFORMED, "this is no request for one node");
+        state_fail(&result, RESULT_MALFORMED, "this is not a request for one node");
     } else {
         done = route_apply_here(cluster, &msg->command, &origin, &result);
     }

@@ -73,7 +73,7 @@ struct cluster {
     bool listed;                         /* the registry has listed all nodes once */
     uint64_t newest;                     /* largest incarnation ever known, of any node */
     int64_t trust_at;                    /* from then on the registry's deaths are believed */
-    int64_t announce_by;                 /* taken for dead: announce when linked, or then; 0: now */
+    int64_t announce_by;                 /* presumed dead: announce when linked, or then; 0: now */
 
     bool bus_up, bus_tried, bus_slow;
     char bus_reason[STATE_REASON_MAX];

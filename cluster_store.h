@@ -19,10 +19,10 @@
 
 enum registry_event_kind {
     REGISTRY_WAITING,       /* not joined yet, or disconnected: `text` says why, and the remedy */
-    REGISTRY_NAME_CONFLICT, /* a living node has this name: `text` says which */
+    REGISTRY_NAME_CONFLICT, /* a live node has this name: `text` says which */
     REGISTRY_JOINED,        /* `self` has its incarnation */
     REGISTRY_RECONNECTED,   /* connected again: records may be lost */
-    REGISTRY_REVIVED, /* the same, but this node was taken for dead: another node has removed some
+    REGISTRY_REVIVED, /* the same, but this node was presumed dead: another node has removed some
                          or all of its records, published their leaves, and is done */
     REGISTRY_NODES,   /* `nodes`, with each heartbeat */
     REGISTRY_FOUND,   /* answers registry_look_up: `id`, `found`; `text` is the system */

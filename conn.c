@@ -315,7 +315,7 @@ static void conn_hold(struct conn *conn, struct rcbuf *message)
         conn->shared->buffered += message->length + CONN_MESSAGE_COST;
 }
 
-/* The opposite, but for `queued` and `waiting`, which are counted as bytes leave. */
+/* The opposite, except for `queued` and `waiting`, which are counted as bytes leave. */
 static void conn_release(struct conn *conn, struct rcbuf *message)
 {
     if (--message->queues == 0)

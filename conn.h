@@ -181,7 +181,7 @@ void conn_writable(struct conn *conn);
 /* Shuts the sending side down: the peer sees the end after what was written. */
 void conn_finish(struct conn *conn);
 
-/* Drops the queue, but for the rest of messages that have begun to leave. */
+/* Drops the queue, except for the rest of messages that have begun to leave. */
 void conn_drop_queue(struct conn *conn);
 
 /* Up to so many pushes leave before responses; short ones delay these by less than a millisecond.

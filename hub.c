@@ -10,10 +10,10 @@
  *
  * Presence: members of the channels in scope (groups, systems or none, as configured) are notified
  * of joins and of unbinds at once. A client that ends leaves its channels at once, with one pending
- * notice for each; hub_flush_notices sends a bounded number of frames an iteration, to the members
- * of then, so that n clients that leave together cost O(n), not n². A cluster's hooks are told
- * instead. hub_end_client is the only way for a client to end. Only the loop's thread calls this
- * module. */
+ * notice for each; hub_flush_notices sends a bounded number of frames an iteration, to those
+ * who are members by then, so that n clients that leave together cost O(n), not n². A cluster's
+ * hooks are told instead. hub_end_client is the only way for a client to end. Only the loop's
+ * thread calls this module. */
 #include "hub.h"
 
 #include <inttypes.h>
@@ -348,10 +348,9 @@ void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct st
 static void hub_log_end(const struct hub *hub, const struct client *client, enum hub_end end,
                         unsigned code, struct str reason)
 {
-    const char *message = end == HUB_END_LOST ? "client lost"
-                          : end == HUB_END_SLOW
-                              ? "client closed: it reads slower than it is sent to"
-                              : "client closed";
+    const char *message = end == HUB_END_LOST   ? "client lost"
+                          : end == HUB_END_SLOW ? "client closed: it reads too slowly"
+                                                : "client closed";
     enum log_level level = end == HUB_END_SLOW ? LOG_WARN : LOG_INFO;
     char address[CONN_ADDRESS_MAX];
     const struct channel *system = client->subscriptions[0].channel;

@@ -71,7 +71,7 @@ enum result_code {
     NOTICE_OFFLINE = 1002
 };
 
-/* What came of a command. */
+/* The result of a command. */
 struct result {
     enum result_code code;
     const char *error; /* in plain English, if code is not success */
@@ -83,7 +83,7 @@ struct result {
                           COMMAND_CLIENT_INFO the one object */
 };
 
-/* True for the codes that a client may be closed with: 1000, and 3000 to 4999 but for 4400 to 4499,
+/* True for the codes that a client may be closed with: 1000, and 3000 to 4999 except 4400 to 4499,
  * which are wspush's own. */
 bool hub_may_close_with(int64_t code);
 

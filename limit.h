@@ -10,7 +10,7 @@
 
 #define THROTTLE_CELLS 1024
 
-/* Login throttle (GCRA): `burst` failures pass at once, then one per `pause` ms. Zeroed but for
+/* Login throttle (GCRA): `burst` failures pass at once, then one per `pause` ms. Zeroed except for
  * these two, nothing has failed yet. */
 struct throttle {
     int64_t burst;               /* failures that pass at once, at least 1 */

@@ -1,7 +1,7 @@
 /* listener.c - the sockets that accept connections, and the limits of connections.
  *
  * Start: opens sockets by TCP or at a path, or ends the process with a message that names the key
- * and the remedy. Ports below 1024 need the rights of root, which are given up after that; a path
+ * and the remedy. Ports below 1024 need root's privileges, which are given up after that; a path
  * is opened behind that, for it must be removable.
  *
  * Accepting: a connection beyond a limit is accepted all the same and marked, so that the loop can
@@ -63,7 +63,7 @@ static const char *listener_remedy(int error, const char *unavailable)
     case EADDRINUSE:
         return "stop what listens there, or choose another port";
     case EACCES:
-        return "ports below 1024 need rights: choose one above, or start as root with [common] "
+        return "ports below 1024 need privileges: choose a higher one, or start as root with [common] "
                "user set, or with CAP_NET_BIND_SERVICE";
     case EADDRNOTAVAIL:
         return unavailable ? unavailable : "give an address of this machine, or 0.0.0.0 for all";
@@ -134,13 +134,13 @@ static bool listener_check_path(const char *path, struct sockaddr_un *address)
 
     *address = (struct sockaddr_un){.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof address->sun_path)
-        die("[common] host = unix:%s: such a path may have %zu bytes: choose a shorter one", path,
-            sizeof address->sun_path - 1);
+        die("[common] host = unix:%s: such a path may have at most %zu bytes: choose a shorter one",
+            path, sizeof address->sun_path - 1);
     memcpy(address->sun_path, path, strlen(path));
     if (lstat(path, &status) != 0)
         return false;
     if (!S_ISSOCK(status.st_mode))
-        die("[common] host = unix:%s: there is a file that is no socket: remove it, or choose "
+        die("[common] host = unix:%s: there is a file that is not a socket: remove it, or choose "
             "another path",
             path);
     return true;

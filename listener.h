@@ -23,7 +23,7 @@
 enum listener_purpose { LISTENER_SERVE, LISTENER_TEST };
 
 /* Opens a non-blocking socket. For the messages: `key` is the configuration's, and `remedy` says
- * what to do if `host` is no address of this machine; NULL: the usual. A test may find the port
+ * what to do if `host` is not an address of this machine; NULL: the usual. A test may find the port
  * taken: -1. */
 int listener_bind(const char *key, const char *host, uint64_t port, const char *remedy,
                   enum listener_purpose purpose);
@@ -79,7 +79,7 @@ bool listener_open(struct listener *listener);
 /* Closes the sockets and frees everything. */
 void listener_close(struct listener *listener);
 
-/* Closes the clients' socket: nobody new. */
+/* Closes the clients' socket: no new clients. */
 void listener_stop(struct listener *listener);
 
 /* A connection that was just accepted: a non-blocking socket, the caller's. */
@@ -108,7 +108,7 @@ bool listener_trusts(const struct listener *listener, const unsigned char addres
 
 /* Replaces a peer's address by that of the client whose request it passes on: walks
  * X-Forwarded-For from its end as long as the address found so far is a trusted proxy's. Several
- * fields are one list. What is no address ends the walk. */
+ * fields are one list. What is not an address ends the walk. */
 void listener_find_client(const struct listener *listener, const struct http_request *request,
                           unsigned char address[16]);
 

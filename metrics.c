@@ -178,7 +178,7 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
 {
     const struct hub *hub = metrics->hub;
 
-    metrics_gauge(out, "wspush_connections", "Open connections, those of the API included.",
+    metrics_gauge(out, "wspush_connections", "Open connections, including those of the API.",
                   metrics->connections);
     metrics_gauge(out, "wspush_max_connections", "How many may be open.", metrics->max_connections);
     metrics_gauge(out, "wspush_clients", "WebSocket clients that are online.",
@@ -186,9 +186,9 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
     metrics_gauge(out, "wspush_systems", "Systems with clients here.", hub->kinds[CHANNEL_SYSTEM]);
     metrics_gauge(out, "wspush_groups", "Groups with members here.", hub->kinds[CHANNEL_GROUP]);
     metrics_gauge(out, "wspush_users", "Users with clients here.", hub->kinds[CHANNEL_USER]);
-    metrics_gauge(out, "wspush_parked_connections", "Quiet connections watched by threads.",
+    metrics_gauge(out, "wspush_parked_connections", "Idle connections watched by poller threads.",
                   metrics->parked);
-    metrics_gauge(out, "wspush_parking_threads", "Threads that watch quiet connections.",
+    metrics_gauge(out, "wspush_parking_threads", "Poller threads, which watch idle connections.",
                   metrics->threads);
     metrics_counter(out, "wspush_connections_accepted_total", "Connections accepted.",
                     metrics->accepted);
@@ -203,8 +203,7 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
                   "WebSocket connections ended, by close code; 1006: without a close frame.");
     metrics_write_by(out, "wspush_closes_total", "code", hub_close_codes, HUB_CLOSE_CODES,
                      hub->counts.closes);
-    metrics_counter(out, "wspush_slow_closes_total",
-                    "Clients closed because they read slower than they were sent to.",
+    metrics_counter(out, "wspush_slow_closes_total", "Clients closed because they read too slowly.",
                     hub->counts.slow);
 }
 
@@ -220,13 +219,13 @@ static void metrics_write_traffic(struct buf *out, const struct metrics *metrics
                     hub->counts.sent);
     metrics_counter(out, "wspush_dropped_messages_total",
                     "Messages not queued because the client was too slow.", hub->counts.dropped);
-    metrics_counter(out, "wspush_received_bytes_total", "Bytes received, API included, TLS not.",
-                    shared->received);
-    metrics_counter(out, "wspush_sent_bytes_total", "Bytes sent, API included, TLS not.",
-                    shared->sent);
-    metrics_gauge(out, "wspush_queued_bytes", "Bytes that wait to be sent.", shared->waiting);
-    metrics_gauge(out, "wspush_buffered_bytes",
-                  "Memory of input that is kept and output that waits.", shared->buffered);
+    metrics_counter(out, "wspush_received_bytes_total",
+                    "Bytes received, including the API, without TLS overhead.", shared->received);
+    metrics_counter(out, "wspush_sent_bytes_total",
+                    "Bytes sent, including the API, without TLS overhead.", shared->sent);
+    metrics_gauge(out, "wspush_queued_bytes", "Bytes waiting to be sent.", shared->waiting);
+    metrics_gauge(out, "wspush_buffered_bytes", "Memory of unfinished input and queued output.",
+                  shared->buffered);
     metrics_counter(out, "wspush_shed_connections_total",
                     "Connections ended because max_buffered was reached.", metrics->shed);
     metrics_counter(out, "wspush_budget_exhausted_total",
@@ -247,7 +246,7 @@ static void metrics_write_api(struct buf *out, const struct metrics *metrics)
     char label[64];
 
     metrics_begin(out, "wspush_api_requests_total", "counter",
-                  "Calls of the API, by path and by `code` of the answer.");
+                  "API calls, by path and by `code` of the answer.");
     for (unsigned route = 0; route < API_ROUTES; route++)
         for (unsigned i = 0; i < METRICS_CODES; i++)
             buf_print(out, "wspush_api_requests_total{route=\"%s\",code=\"%d\"} %" PRIu64 "\n",
@@ -255,7 +254,7 @@ static void metrics_write_api(struct buf *out, const struct metrics *metrics)
     metrics_counter(out, "wspush_login_failures_total", "Logins with a wrong name or password.",
                     metrics->api->login_failures);
     metrics_begin(out, "wspush_api_request_duration_seconds", "histogram",
-                  "From a whole request to its answer, by path.");
+                  "Time from a complete request to its answer, by path.");
     for (unsigned route = 0; route < API_ROUTES; route++) {
         const struct metrics_calls *calls = &metrics->calls[route];
 
@@ -277,9 +276,10 @@ static void metrics_write_cluster(struct buf *out, const struct metrics *metrics
     metrics_gauge(out, "wspush_cluster_held_back",
                   "Commands that wait for sends before them to come back.", stats.held_back);
     metrics_counter(out, "wspush_cluster_late_requests_total",
-                    "Requests of other nodes that came too late and were not done.", stats.late);
+                    "Requests from other nodes that came too late and were not carried out.",
+                    stats.late);
     metrics_gauge(out, "wspush_cluster_presence_waiting",
-                  "Presence records and notices that are not written and told yet.",
+                  "Presence records not written yet, and notices not published yet.",
                   stats.presence_waiting);
     metrics_counter(out, "wspush_cluster_notices_dropped_total",
                     "Notices that were dropped: too many waited.", stats.notices_dropped);
@@ -303,10 +303,9 @@ static void metrics_write_cluster(struct buf *out, const struct metrics *metrics
     metrics_counter(out, "wspush_rabbitmq_returned_total", "Publications that no order queue took.",
                     stats.returned);
     metrics_counter(out, "wspush_rabbitmq_strange_total",
-                    "Messages of strangers that were dropped for their MAC or version.",
-                    stats.foreign);
+                    "Messages dropped for their MAC or version.", stats.foreign);
     metrics_begin(out, "wspush_rabbitmq_echo_seconds", "histogram",
-                  "From a publication to its return through RabbitMQ.");
+                  "Time from a publication to its return through RabbitMQ.");
     metrics_write_histogram(out, "wspush_rabbitmq_echo_seconds", "", stats.echo_bounds,
                             stats.echoes, CLUSTER_ECHO_BUCKETS, stats.echo_sum);
 }
@@ -374,6 +373,6 @@ void metrics_respond(const struct metrics *metrics, bool stopping,
         metrics_write_readiness(metrics, stopping, response);
     } else {
         response->status = 404;
-        buf_append(body, STR("there are /metrics, /healthz and /readyz\n"));
+        buf_append(body, STR("this listener has /metrics, /healthz and /readyz\n"));
     }
 }

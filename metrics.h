@@ -24,8 +24,8 @@ struct metrics_calls {
     uint64_t microseconds;                 /* in all */
 };
 
-/* Where the values are, and what sessions and the loop count. Zeroed but for the first members is
- * valid. */
+/* Where the values are, and what sessions and the loop count. Zeroed except for the first members,
+ * it is valid. */
 struct metrics {
     const struct hub *hub;
     const struct api *api;

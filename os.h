@@ -18,8 +18,8 @@
 int64_t os_now_ms(void);
 int64_t os_now_us(void);
 
-/* Starts a thread with all signals blocked: the loop's thread takes them. False if there is none to
- * be had. */
+/* Starts a thread with all signals blocked: the loop's thread takes them. False if the
+ * system grants none. */
 bool os_thread_start(pthread_t *thread, void *(*work)(void *), void *argument);
 
 /* The same with a stack of 128 KiB, for many threads that only poll(): one of 8 MiB could be backed

@@ -613,7 +613,7 @@ static enum rabbit_event_kind rabbit_take_method(struct rabbit *rabbit, const am
         rabbit_fail_closed(rabbit, method, NULL);
         return RABBIT_LOST;
     case AMQP_BASIC_CANCEL_METHOD:
-        rabbit_fail(rabbit, "the node's queue was deleted", "it will be made again");
+        rabbit_fail(rabbit, "the node's queue was deleted", "it will be created again");
         return RABBIT_LOST;
     case AMQP_CONNECTION_BLOCKED_METHOD:
         snprintf(text, sizeof text, "it takes no publications: %.*s", (int)blocked->reason.len,

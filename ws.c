@@ -41,10 +41,10 @@ int ws_check_upgrade(const struct http_request *request, struct str *key, const 
     else if (request->content_length || request->chunked)
         *error = "an upgrade request has no body";
     else if (versions != 1)
-        *error = "Sec-WebSocket-Version must be there once";
+        *error = "Sec-WebSocket-Version must be present once";
     else if (is_13 &&
              (http_header(request, STR("Sec-WebSocket-Key"), key) != 1 || !ws_is_key(*key)))
-        *error = "Sec-WebSocket-Key must be there once, as base64 of 16 bytes";
+        *error = "Sec-WebSocket-Key must be present once, as base64 of 16 bytes";
     if (*error)
         return 400;
     if (!is_13)

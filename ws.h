@@ -49,7 +49,8 @@ struct str ws_offered_protocol(const struct http_request *request);
  */
 bool ws_write_upgrade(struct buf *out, struct str key, struct str protocol);
 
-/* The state of reading one peer's frames. Zeroed but for `limit` is the start of a client's. */
+/* The state of reading one peer's frames. Zeroed except for `limit`, it is the start of a client's.
+ */
 struct ws_reader {
     uint32_t limit;  /* greatest length of a message in bytes */
     uint32_t left;   /* payload bytes of the present data frame still to come */

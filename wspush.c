@@ -1,10 +1,10 @@
 /* wspush.c - main: the command line, the configuration, the start, signals.
  *
- * The start, in the order that rights demand: read the options and the configuration (file, then
- * environment, then command line); raise the limit of descriptors; derive keys from crypto_key,
- * which takes time; open the TCP listeners, whose ports may need root; become the configured user;
- * then open what that user must be able to open again: data_dir and its lock, the log, a Unix
- * socket, the key file. Then signals, the server, READY=1.
+ * The start, in the order that privileges demand: read the options and the configuration (file,
+ * then environment, then command line); raise the limit of descriptors; derive keys from
+ * crypto_key, which takes time; open the TCP listeners, whose ports may need root; become the
+ * configured user; then open what that user must be able to open again: data_dir and its lock, the
+ * log, a Unix socket, the key file. Then signals, the server, READY=1.
  *
  * While it runs: signal handlers count what was asked for and wake the loop; loop_run returns,
  * and SIGHUP (read the configuration again) or SIGUSR1 (reopen the log) is done here, between two
@@ -65,7 +65,7 @@ static const char wspush_usage[] =
     "  -h        print this and exit (--help)\n"
     "  PORT      listen on this port instead of the configured one\n"
     "\n"
-    "A variable of the environment, such as WSPUSH_COMMON_PORT=8080, goes before the key in\n"
+    "A variable of the environment, such as WSPUSH_COMMON_PORT=8080, overrides the key in\n"
     "FILE; WSPUSH_COMMON_CRYPTO_KEY_FILE=PATH has the value read from a file.\n"
     "\n"
     "Clients connect to ws://HOST:PORT/ws?systemId=NAME, business systems POST to\n"
@@ -223,7 +223,7 @@ static bool wspush_load_config(const struct options *options, struct config *con
     if (code == ENOENT && options->absent)
         code = 0;
     if (code == ENOENT && !options->named)
-        return wspush_fail(error, "%s is not there any more", options->file);
+        return wspush_fail(error, "%s no longer exists", options->file);
     if (code)
         return wspush_fail(error, "%s: %s: give a readable file with -c", options->file,
                            strerror(code));
@@ -274,7 +274,7 @@ static void wspush_count_descriptors(struct program *program)
     if (!all)
         die("getrlimit: %s", strerror(errno));
     if (all < least)
-        die("only %llu descriptors may be open, %llu are the least: raise ulimit -n",
+        die("only %llu descriptors may be open, at least %llu are needed: raise ulimit -n",
             (unsigned long long)all, (unsigned long long)least);
     while (wspush_descriptors(&program->config, connections) > all)
         connections -= connections / 1000 + 1;
@@ -323,7 +323,7 @@ static bool wspush_load_tls(const struct config *config, struct tls_context **tl
     return true;
 }
 
-/* --- rights and data ------------------------------------------------------------------------- */
+/* --- privileges and data --------------------------------------------------------------------- */
 
 /* The user to become, or NULL if none is configured. */
 static const struct passwd *wspush_find_user(const struct config *config)
@@ -427,7 +427,7 @@ static void wspush_load_key(const struct config *config, char key[CRYPTO_KEY_SIZ
     if (error == ENOENT && test)
         return;
     if (error == ENOENT && !crypto_random(key, CRYPTO_KEY_SIZE))
-        die("no random bytes to be had from OpenSSL");
+        die("OpenSSL has no random bytes");
     if (error == ENOENT)
         error = os_replace_file(config->data_dir, KEY_FILE, (struct str){key, CRYPTO_KEY_SIZE});
     if (error)
@@ -696,7 +696,7 @@ static void wspush_test_data(const struct config *config)
 }
 
 /* Opens the listeners; becomes the user; opens what that user must be able to open again, or to
- * remove. A test rejects what a start would reject, but for ports that are taken, and changes
+ * remove. A test rejects what a start would reject, except ports that are taken, and changes
  * nothing. */
 static void wspush_open_files(struct program *program, bool test)
 {

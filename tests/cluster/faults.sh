@@ -117,7 +117,7 @@ redis_killed() {
     until_ms $((begin + TTL + 2000))
     for node in "${NODES[@]}"; do
         expect "$WHAT: nobody is taken for dead by $node" '' \
-            "$(warnings "$node" | grep -v 'out of touch')"
+            "$(warnings "$node" | grep -v 'Redis cannot be used')"
     done
     lists incomplete a b c d -- "${NODES[@]}"
     quiet a b c d # a notice waits for its record

@@ -121,8 +121,8 @@ queue_gone_busy() {
         expect "$WHAT: sends at $node succeed afterwards" 0 \
             "$(wait_for eval "[ \"\$(send_group $node 110)\" = '$SUCCESS' ]"; echo $?)"
     done
-    expect "$WHAT: it is made again, and that is said" yes "$(cat "$DIR"/[ab].log |
-        grep -q 'warn.*no order queue for partition.*made again' && echo yes)"
+    expect "$WHAT: it is created again, and the log says so" yes "$(cat "$DIR"/[ab].log |
+        grep -q 'warn.*no order queue for partition.*created again' && echo yes)"
     all_ready a b
     calm a b
 }
@@ -201,7 +201,7 @@ overtaking() {
     until_ms $((${begin/[.,]/} / 1000 + 3000)) # later than the caller waited
     way b pass
     expect "$WHAT: only the first one comes" 250 "$(await_codes b 250 251 1)"
-    say 'warn a request of a node came too late and was not done' b
+    say 'warn a request from another node came too late and was not carried out' b
     expect "$WHAT: the second one never" 250 "$(codes b 250 251)"
     expect "$WHAT: b counts it" 1 "$(figure b cluster_late_requests_total)"
     expect "$WHAT: then they do again" "$SUCCESS" "$(wait_for settled; send_one a b 252)"
@@ -265,7 +265,7 @@ clock_stands() {
     expect "$WHAT: before" "$SUCCESS" "$(send_one d a 300)"
     printf '\xb8\x0b\0\0\0\0\0\0' | dd of="$DIR/clock" conv=notrunc status=none
     timely 'a request right behind it' "$UNREACHABLE" send_one d a 301
-    say 'warn a request of a node came too late and was not done' a
+    say 'warn a request from another node came too late and was not carried out' a
     expect "$WHAT: a counts it" yes "$([ "$(figure a cluster_late_requests_total)" -ge 1 ] && echo yes)"
     for _ in {1..12}; do
         believed && break

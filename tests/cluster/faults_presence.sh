@@ -78,7 +78,7 @@ storm() {
     echo "     $(cat "$DIR"/s?.churn | wc -l) times in and out"
     expect "$WHAT: all calls succeed" 200 "$(sort -u "$DIR"/s?.churn)"
     expect "$WHAT: the key of the node never expires" 0 $gone
-    expect "$WHAT: it has not been out of touch" 0 "$(node_log b | grep -c 'out of touch')"
+    expect "$WHAT: it has not been out of touch" 0 "$(node_log b | grep -c 'Redis cannot be used')"
     way redis pass
     wait_for eval '[ "$(figure b cluster_presence_waiting)" = 0 ]'
     expect "$WHAT: nothing waits afterwards" 0 "$(figure b cluster_presence_waiting)"
@@ -195,7 +195,7 @@ term_without_redis() {
     local WHAT='a node stopped while Redis was away' name
     expect_codes 'of its client' a c 1001
     kill_redis
-    wait_for node_says c 'out of touch'
+    wait_for node_says c 'Redis cannot be used'
     stop_node c
     start_redis
     for name in a b; do

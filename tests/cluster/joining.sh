@@ -180,7 +180,7 @@ same_name() {
     else
         wait "${NODE[a]}"
         expect_match 'a living node of the same name stops the start' \
-            "1 wspush: *a living node has the name 127.0.0.1:${NODE_RPC[a]} already: *advertise*rpc_port*" \
+            "1 wspush: *a live node already has the name 127.0.0.1:${NODE_RPC[a]}: *advertise*rpc_port*" \
             "$? $(cat "$DIR/a.stderr")"
         expect 'on stdout it says nothing' '' "$(cat "$DIR/a.stdout")"
         unset 'NODE[a]'

@@ -47,7 +47,7 @@ sleep 1.5 | timeout 20 websocat --exit-on-eof --ping-interval 1 --print-ping-rtt
 expect_match 'a ping gets a pong' '*RTT*' "$(cat "$DIR/said")"
 UPGRADE=(-H 'Connection: Upgrade' -H 'Upgrade: websocket')
 expect 'a plain GET' "$(envelope 400 'a WebSocket upgrade is expected here')" "$(http)"
-expect 'a GET without a version' "$(envelope 400 'Sec-WebSocket-Version must be there once')" "$(http "${UPGRADE[@]}")"
+expect 'a GET without a version' "$(envelope 400 'Sec-WebSocket-Version must be present once')" "$(http "${UPGRADE[@]}")"
 expect 'a GET with another version' "$(envelope 426 'Sec-WebSocket-Version must be 13')" \
     "$(http "${UPGRADE[@]}" -H 'Sec-WebSocket-Version: 12')"
 echoes 'text, afterwards' text --text

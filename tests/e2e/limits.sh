@@ -172,11 +172,11 @@ forgery() {
     jq -nc '{code: 1, msg: "", data: ("x" * 60000)}' >"$DIR/large"
     for _ in {1..300}; do
         post /api/send_to_system "@$DIR/large" >/dev/null
-        ! grep -q 'reads slower' "$DIR/log" || break
+        ! grep -q 'reads too slowly' "$DIR/log" || break
     done
     kill -CONT "$CLIENT"
     expect_match 'a name with a quotation mark is escaped' '*system="q\\"é"*' \
-        "$(grep -a 'reads slower' "$DIR/log")"
+        "$(grep -a 'reads too slowly' "$DIR/log")"
     expect 'each line of the log is our own' 0 \
         "$(grep -avcE '^20[0-9-]{8}T[0-9:.]{12}Z (debug|info|warn|error) [a-zA-Z]' "$DIR/log")"
     expect 'and none is forged' 0 "$(grep -acE '^[^"]* forged line' "$DIR/log")"

@@ -168,7 +168,7 @@ data_dir = file'
 host = 192.0.2.1'
     unstartable 'a long path' '[[]common] host = unix:*: such a path may have * bytes: *' "[common]
 host = unix:$(printf '%0150d' 0)"
-    unstartable 'a path that is a file' '[[]common] host = unix:file: * no socket: *' '[common]
+    unstartable 'a path that is a file' '[[]common] host = unix:file: * not a socket: *' '[common]
 host = unix:file'
     unstartable 'a path below nothing' 'cannot listen on unix:none/s ([[]common] host): No such*' '[common]
 host = unix:none/s'
@@ -442,7 +442,7 @@ rights() {
     if [ "$from" -gt 79 ]; then
         OUT=$(cd "$DIR/rights" && timeout 20 "${as[@]}" ./wspush 79 2>&1)
         expect_match 'a port below 1024' \
-            '1 wspush: cannot listen on 0.0.0.0 port 79 *below 1024 need rights: choose one above*' "$? $OUT"
+            '1 wspush: cannot listen on 0.0.0.0 port 79 *below 1024 need privileges: choose a higher one*' "$? $OUT"
     else
         echo 'skip a port below 1024: here everybody may listen on it'
     fi

@@ -154,10 +154,10 @@ slow_reader() {
     for i in {1..200}; do
         curl -s -H "Token: $TOKEN" --data-binary @"$DIR/slow" \
             "https://127.0.0.1:$PORT/api/send_to_group" >/dev/null
-        ! grep -q 'reads slower' "$DIR/log" || break
+        ! grep -q 'reads too slowly' "$DIR/log" || break
     done
-    expect_match 'a client that does not read is named in the log' '*warn client closed: it reads slower*' \
-        "$(grep 'reads slower' "$DIR/log" | head -n 1)"
+    expect_match 'a client that does not read is named in the log' '*warn client closed: it reads too slowly*' \
+        "$(grep 'reads too slowly' "$DIR/log" | head -n 1)"
     kill -CONT "${CLIENTS[-2]}"
     expect 'and closed with 1013, behind the record that was under way' '1013 slow' \
         "$(closed stuck)"

@@ -340,7 +340,7 @@ static void after_a_silence_nobody_is_dead(void)
     fake_registry_event(REGISTRY_WAITING, "no route");
     fake_serve();
     CHECK(contains(str_from(cluster_degraded_reason(fake.cluster)), "no route"));
-    CHECK(node_logged("out of touch with the other nodes' registry"));
+    CHECK(node_logged("Redis cannot be used"));
     fake_link_down(0);
     fake_registry_event(REGISTRY_RECONNECTED, "");
     list(nodes, 3);

@@ -341,7 +341,8 @@ static void a_living_node_keeps_its_name(void)
     join(&a, 1);
     launch(&b, 1);
     CHECK(text_is(take_other(&b), "a node with the name 127.0.0.1:1 is registered"));
-    CHECK(text_is(await(&b, REGISTRY_NAME_CONFLICT), "a living node has the name 127.0.0.1:1"));
+    CHECK(
+        text_is(await(&b, REGISTRY_NAME_CONFLICT), "a live node already has the name 127.0.0.1:1"));
     leave(&b, false);
     leave(&a, false); /* as if it were killed */
     start(&b, SHORT, 1);
@@ -385,7 +386,7 @@ static void nodes_of_another_cluster_do_not_join(void)
     prepare(&b, LONG);
     b.keys.count = 0;
     add_key(&b.keys, 2);
-    check_refusal(&b, "the nodes that are running have another crypto_key");
+    check_refusal(&b, "the running nodes have another crypto_key");
     add_key(&b.keys, 1); /* the old key is one of the ring: it is being changed */
     check_refusal(&b, NULL);
     CHECK(tell("DEL t:key"));

@@ -558,7 +558,7 @@ static void late_requests_are_not_done(void)
     fake_tell(0, &msg);
     CHECK(fake_replied(0, 2, -1007) && contains(fake_reading.msg.error, "came too late"));
     CHECK(fake_got_nothing(0) && cluster_stats(fake.cluster).late == 1);
-    CHECK(node_logged("a request of a node came too late and was not done "
+    CHECK(node_logged("a request from another node came too late and was not carried out "
                       "node=\"10.0.0.2:8800/200\" age=2000"));
     /* the same through RabbitMQ */
     msg.to = STR("10.0.0.1:8800/100");

@@ -1157,7 +1157,7 @@ static void slow_clients_are_counted(void)
     CHECK(node.hub.counts.dropped == 2 && node.hub.counts.slow == 2);
     CHECK(node.hub.counts.sent == sent + 1);
     CHECK(closes_of(1013) == 2 && closes_in_all() == 2);
-    CHECK(node_logged(" warn client closed: it reads slower than it is sent to client="));
+    CHECK(node_logged(" warn client closed: it reads too slowly client="));
     CHECK(node_logged(textf(" code=1013 reason=\"slow\" seconds=0 queued=%u\n", queued)));
     fill_queue(&clients[2]);
     hub_end_client(&node.hub, clients[2].conn.client, HUB_END_SLOW, WS_CLOSE_TRY_LATER,

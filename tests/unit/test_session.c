@@ -1501,7 +1501,7 @@ static void a_client_that_reads_no_pongs_is_slow(void)
             run();
         while (far_next(&peer->far, &frame) && frame.opcode != 8 && ++answers);
         CHECK(answers > 0 && answers < sent && same(frame.payload, STR("\x03\xf5slow")));
-        CHECK(peer->session.state == SESSION_CLOSING && node_logged("reads slower"));
+        CHECK(peer->session.state == SESSION_CLOSING && node_logged("reads too slowly"));
         end_peers();
     }
     tear_down();
@@ -2194,7 +2194,7 @@ static const char *plain(const char *status, const char *fields, const char *bod
 /* It is HTTP like any other, also in many pieces, but no path of the API, no page and no client. */
 static void the_admin_listener_has_its_own_paths(void)
 {
-    static const char none[] = "there are /metrics, /healthz and /readyz\n";
+    static const char none[] = "this listener has /metrics, /healthz and /readyz\n";
     const char *ok = plain("200 OK", "", "ok\n");
     struct console console;
     struct peer *peer;
