@@ -6,7 +6,7 @@
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
-TWINS=(README.md docs/api.md docs/operations.md docs/comparison.md) # each has a Chinese twin
+TWINS=(README.md docs/api.md docs/operations.md docs/comparison.md docs/migrating-from-go-websocket.md) # each has a Chinese twin
 DOCUMENTS=(*.md docs/*.md tests/README.md)
 BINARY=$PWD/$WSPUSH
 case $WSPUSH in /*) BINARY=$WSPUSH ;; esac
