@@ -7,7 +7,8 @@
 . "$(dirname "$0")/../support/lib.sh"
 
 # each has a Chinese twin
-TWINS=(README.md docs/api.md docs/operations.md docs/cluster.md docs/troubleshooting.md docs/faq.md docs/comparison.md)
+TWINS=(README.md docs/api.md docs/operations.md docs/cluster.md docs/troubleshooting.md docs/faq.md docs/comparison.md
+    docs/migrating-from-go-websocket.md)
 DOCUMENTS=(*.md docs/*.md tests/README.md)
 BINARY=$PWD/$WSPUSH
 case $WSPUSH in /*) BINARY=$WSPUSH ;; esac
