@@ -51,7 +51,7 @@ switched_off() {
 
 # answers_shown: how many.
 answers_shown() {
-    page_run 'return document.querySelectorAll("#answers > li").length'
+    page_run 'return document.querySelectorAll("#answers > div").length'
 }
 
 # try CALL [FIELD TEXT]...: makes a call with the form, and prints the answer's body as it is shown.
@@ -64,8 +64,8 @@ try() {
         page_type "#$1" "$2"
         shift 2
     done
-    page_click '#send'
-    page_wait 'return document.querySelectorAll("#answers > li").length > arguments[0]' "$before"
+    page_click '#call .main'
+    page_wait 'return document.querySelectorAll("#answers > div").length > arguments[0]' "$before"
     page_run 'return document.querySelector("#answers pre.body")?.textContent'
 }
 
@@ -76,13 +76,13 @@ shown() {
 
 # frames_of NUMBER COUNT: waits until the NUMBERth client shows COUNT frames, and prints the last one.
 frames_of() {
-    page_wait 'return document.querySelectorAll("#cards article:nth-child(" + arguments[0] + ") .frame").length >= arguments[1]' "$1" "$2"
-    page_run 'const f = document.querySelectorAll("#cards article:nth-child(" + arguments[0] + ") .frame");
+    page_wait 'return document.querySelectorAll("#cards > :nth-child(" + arguments[0] + ") .frame").length >= arguments[1]' "$1" "$2"
+    page_run 'const f = document.querySelectorAll("#cards > :nth-child(" + arguments[0] + ") .frame");
         return f.length + " " + (f[f.length - 1]?.textContent ?? "")' "$1"
 }
 
 id_of() {
-    shown "#cards article:nth-child($1) .id"
+    shown "#cards > :nth-child($1) .id"
 }
 
 inside() {
@@ -112,10 +112,12 @@ looks() {
     for scheme in light dark; do
         page_scheme $scheme
         expect "$1: the text can be read, $scheme" '' "$(page_run "$faint")"
+        [ $scheme = dark ] || expect "$1: axe-core finds nothing" '' "$(page_axe)"
         [ -z "${SHOTS-}" ] || page_shot "$SHOTS/$1-desktop-$scheme.png"
     done
     expect "$1: dark is dark" '' "$(page_run 'return getComputedStyle(document.body).backgroundColor.match(/\d+/g).filter(c => c > 60).join()')"
     page_size 375 812 phone
+    expect "$1: nor on a phone in the dark" '' "$(page_axe)"
     for scheme in light dark; do
         [ -n "${SHOTS-}" ] || continue
         page_scheme $scheme
@@ -128,7 +130,7 @@ looks() {
     expect "$1: it fits a desktop" 0 "$(too_wide 1280)"
 }
 
-unlabelled='return [...document.querySelectorAll("input, textarea")].filter(e => !e.labels.length).length +
+unlabelled='return [...document.querySelectorAll("input, textarea")].filter(e => !e.labels.length && !e.ariaLabel).length +
     [...document.querySelectorAll("button")].filter(e => !e.textContent).length + [...document.querySelectorAll("svg")].filter(e => !e.ariaLabel && !e.ariaHidden).length'
 
 # strangers: prints the addresses asked for since the last time that are not this server's.
@@ -141,19 +143,27 @@ signing_in() {
     expect 'the page is in English' 'en Push to browsers, from here' "$(page_run 'return document.documentElement.lang') $(page_text h2)"
     expect 'everything has a name' 0 "$(page_run "$unlabelled")"
     looks signed-out-en
+    expect 'who is new is offered to register' 'Register, Log in; Register a system: any name, any password.' \
+        "$(page_text '#first'), $(page_text '#other'); $(page_text '#step1')"
     page_type '#name' shop
     page_type '#password' "it's \"hush\""
+    page_click '[value=login]'
+    page_expect 'a wrong login is told, and what may be the reason' 'return document.getElementById("loginSaid").textContent === arguments[0]' \
+        '"HTTP 200 · code -1005 · wrong systemId or password. Is the name new? Then register it."'
     page_keys "$KEY_ENTER"
-    page_expect 'a wrong login is told' 'return document.getElementById("loginSaid").textContent === arguments[0]' \
-        '"HTTP 200 · code -1005 · wrong systemId or password"'
-    page_click '[value=register]'
     inside
     expect 'a system is registered and logged in' 'false shop' "$(page_run 'return document.getElementById("in").hidden') $(page_text '#system')"
     expect 'its password is nowhere on the page' 'false false' "$(page_run 'return [/hush/.test(document.body.textContent),
         [...document.querySelectorAll("input")].some(e => /hush/.test(e.value))].join(" ")')"
     expect 'nor is its token' false "$(page_run 'return document.documentElement.outerHTML.includes(token)')"
-    expect 'nor in what the browser keeps' '0 0 ' "$(page_run 'return [localStorage.length, sessionStorage.length, document.cookie].join(" ")')"
+    expect 'nor is either in what the browser keeps, but for the token in this tab' '0 wspush ["shop",token] ' \
+        "$(page_run 'return [localStorage.length, Object.keys(sessionStorage), sessionStorage.wspush.replace(JSON.stringify(token), "token"), document.cookie].join(" ")')"
+    page_click '#call .main'
+    expect 'a call that needs a client says so' 'Open a client first. connect' "$(page_text '#said') $(page_run 'return document.activeElement.id')"
     looks logged-in-en
+    page_goto "http://127.0.0.1:$PORT/"
+    expect 'a reload stays logged in' 'false shop' "$(page_run 'return document.getElementById("in").hidden') $(page_text '#system')"
+    page_expect 'the server says how many are online' 'return /^0\nonline in orders\n\d+ ms\nanswer time$/.test(document.getElementById("server").innerText.replace(/\n+/g, "\n"))'
 }
 
 # paste: prints what the clipboard has, by way of a field.
@@ -182,6 +192,8 @@ binding() {
     expect 'the other one is bound' "$GOOD" "$(try bind_to_group clientId "$SECOND" userId ben extend '')"
     # shellcheck disable=SC2059
     expect 'the notice reaches both' "3 $(printf "$NOTICE" "$SECOND" ben '') 2" "$(frames_of 1 3) $(frames_of 2 2 | cut -d ' ' -f 1)"
+    page_expect 'the server counts them' 'return document.querySelector("#server b").textContent === "2"'
+    expect 'beside those of this page' 'On the server, In this page' "$(page_run 'return [...document.querySelectorAll("#numbers h2")].map(e => e.textContent).join(", ")')"
 }
 
 # What JSON.parse and a number of JavaScript would not leave as it is.
@@ -205,6 +217,8 @@ sending() {
     expect 'the last answer is said below the form' 'HTTP 200 · code 0 · success' "$(page_text '#said')"
 
     line=$(shown '#answers pre.curl')
+    expect 'as are the data that it brought' "{ \"messageId\": \"m-'1'\", \"matched\": 1, \"queued\": 1, \"dropped\": 0 }" \
+        "$(page_run 'return document.getElementById("result").textContent.replace(/\s+/g, " ")')"
     page_click '#answers button'
     expect 'it is said that the curl line is copied' 'Copied' "$(shown '#answers button')"
     copied=$(paste)
@@ -223,8 +237,8 @@ sending() {
     TOKEN=${copied#TOKEN=}
 
     page_click '#kinds input[value=send_to_clients]'
-    page_click '#cards article:nth-child(2) button'
-    page_click '#cards article:nth-child(1) button'
+    page_click '#cards > :nth-child(2) button'
+    page_click '#cards > :nth-child(1) button'
     expect 'ids are put into the form' "$SECOND $FIRST" "$(page_run 'return document.getElementById("clientIds").value')"
     expect 'several clients are sent to' "$(receipt m2 2 '"failed":[],')" "$(try send_to_clients code -1 msg '' data '[]' sendUserId '' messageId m2)"
     expect 'both get it' '6 {"code":-1,"msg":"","data":[],"messageId":"m2"}' "$(frames_of 1 6)"
@@ -235,48 +249,125 @@ sending() {
     expect 'it has the one, not the other' '4 {"code":7,"msg":"g","data":"u","messageId":"m4"}' "$(frames_of 2 4)"
     page_click '#receipt'
     expect 'a system is sent to' "$GOOD" "$(try send_to_system data true messageId '')"
+    expect 'no data, no block for them' true "$(page_run 'return document.getElementById("result").hidden')"
     expect 'all of it gets it' '8 {"code":7,"msg":"g","data":true}' "$(frames_of 1 8)"
     expect 'and the other' '5 {"code":7,"msg":"g","data":true}' "$(frames_of 2 5)"
     # the last that the first one got but this
     expect 'what was not for all' '{"code":7,"msg":"g","data":null,"messageId":"m3"}' \
-        "$(page_run 'return document.querySelectorAll("#cards article:nth-child(1) .frame")[6].textContent.replace(/\s/g, "")')"
+        "$(page_run 'return document.querySelectorAll("#cards > :nth-child(1) .frame")[6].textContent.replace(/\s/g, "")')"
 }
-
-# What the page takes for JSON, and where it says that something is not.
-JSON_CASES='{"-1": ["0", "-0", "1.5e-7", "1E+2", "true", "null", "\"\"", "[]", "{}", " [1 , 2] ", "{\"a\":{\"b\":[{}]}}", "\"\\u00e9\\\"\\/\"", "\n[\r\t]"],
-    "0": ["", "x", "01", "-", "+1", ".5", "1.", "1e", "nul", "nulls", "NaN", "\"", "\"\\x\"", "\"\t\"", "\"\\u12g4\"", "-01", "\u00a01"],
-    "1": ["[", "{", "[,1]", "{a:1}", "{,}", "[1", "1 2", "1,", "[1,", "{\"a\"", "]]"], "-2": []}'
 
 refusing() {
     local before
     before=$(answers_shown)
     page_type '#data' $'{"a": 1,\n "b": }'
-    page_click '#send'
-    expect 'data that is no JSON is not sent' 'data is not JSON: line 2, column 7' "$(page_text '#said')"
+    page_click '#call .main'
+    expect_match 'data that is no JSON is not sent' 'data is not JSON: *}*' "$(page_text '#said')"
     expect 'the field says so' 'true data' "$(page_run 'return document.getElementById("data").ariaInvalid + " " + document.activeElement.id')"
-    page_type '#data' "$(printf '[%.0s' {1..64})$(printf ']%.0s' {1..64})"
-    page_click '#send'
-    expect 'nor what is nested too deep' 'data is nested too deep: 63 levels at most' "$(page_text '#said')"
     page_type '#data' '1'
     page_type '#code' '1.0'
-    page_click '#send'
+    page_click '#call .main'
     expect 'nor a code that is no integer' 'code must be an integer' "$(page_text '#said')"
     page_type '#code' 0
     expect 'no call was made' "$before" "$(answers_shown)"
-    expect 'what is JSON is' '' "$(page_run 'return arguments[0]["-1"].filter(text => jsonError(text) !== -1).join("|")' "$JSON_CASES")"
-    expect 'what is none is none, and none beside JSON.parse' '' "$(page_run 'return [...arguments[0]["0"], ...arguments[0]["1"]].filter(text => {
-        let bad = false; try { JSON.parse(text) } catch { bad = true } return bad !== jsonError(text) >= 0 || !bad; }).join("|")' "$JSON_CASES")"
-    expect 'depth is counted as the server does' "$GOOD" \
+    expect 'data may be as deep as the server takes it' "$GOOD" \
         "$(try send_to_client clientId "$FIRST" data "$(printf '[%.0s' {1..63})$(printf ']%.0s' {1..63})")"
     expect 'what the server refuses is told' '{"code":-1003,"msg":"client not online","data":[]}' "$(try send_to_client clientId nobody)"
     expect_match 'in red, with its words' 'HTTP 200 · code -1003 · * no' "$(page_text '#said') $(page_run 'return document.getElementById("said").className.slice(-2)')"
+    expect 'of the badges only that of the code' 'badge soft, badge no' "$(page_run 'return [...document.querySelectorAll("#answers > :first-child .badge")].map(e => e.className).join(", ")')"
     page_type '#clientId' "$FIRST"
 }
 
+# card NUMBER SELECTOR: a part of the NUMBERth client's card.
+card() {
+    echo "#cards > :nth-child($1) $2"
+}
+
+viewing() {
+    page_type '#filter' 'OFFLINE'
+    expect 'frames can be filtered' 0 "$(page_run 'return [...document.querySelectorAll(".frame")].filter(e => e.checkVisibility()).length')"
+    page_type '#filter' '123456789012345678901234567890'
+    page_click '#pretty'
+    expect 'and printed with a line for each value, without a change to any' "{
+  \"code\": 9223372036854775807," "$(page_run 'return [...document.querySelectorAll(".frame")].find(e => e.checkVisibility()).textContent.split("\n").slice(0, 2).join("\n")')"
+    # shellcheck disable=SC2016 # a script of the page
+    expect 'which is the same JSON' true "$(page_run 'return [...document.querySelectorAll(".frame")].every(e =>
+        indent(e.raw).replace(/\n */g, "").replace(/": /g, "\":") === e.raw.replace(/\n */g, "").replace(/([,:]) (?=["\d])/g, "$1"))')"
+    page_click '#pretty'
+    page_click "$(card 1 'button:nth-of-type(2)')"
+    expect 'the frames to be seen can be copied' "$(page_run 'return [...document.querySelectorAll("#cards > :first-child .frame")].map(e => e.raw).filter(text => text.includes("123456789012345678901234567890")).join(" ")')" \
+        "$(paste | tr '\n' ' ' | sed 's/ $//')"
+    page_type '#filter' ''
+    expect 'without a filter all are back' true "$(page_run 'return [...document.querySelectorAll(".frame")].every(e => e.checkVisibility())')"
+    page_type '#data' 1
+}
+
+# The code that the page gives for a language, with the present call in it.
+code_for() {
+    page_click "#langs input[value=$1]"
+    page_run 'return document.getElementById("snippet").innerText'
+}
+
+# run_code LANGUAGE COMMAND...: the code for it is run, and prints the answer to its call.
+run_code() {
+    local language=$1
+    shift
+    code_for "$language" >"$DIR/push.mjs"
+    (
+        export PASSWORD="it's \"hush\"" PYTHONPATH=$PWD/.tools/pypi PYTHONUNBUFFERED=1
+        timeout 20 "$@" >"$DIR/code" 2>&1 &
+        for _ in {1..500}; do
+            sleep 0.02
+            ! grep -q -e success -e rror "$DIR/code" || break
+        done
+        kill $! 2>/dev/null
+        wait $!
+    ) 2>/dev/null
+    cat "$DIR/code"
+}
+
+coding() {
+    local before language command body
+    page_click '#yours summary'
+    page_click '#kinds input[value=send_to_group]'
+    page_type '#exclude' ''
+    page_type '#msg' "it's"
+    page_type '#data' '{"n": 123456789012345678901234567890}'
+    page_click '#kinds input[value=send_to_system]'
+    body='{"code":0,"msg":"it'\''s","data":{"n": 123456789012345678901234567890}}'
+    for language in Browser curl Node Python PHP; do
+        expect "the code for $language has this server, this system and this call, and no password" '' "$(code_for $language |
+            awk -v port="127.0.0.1:$PORT" -v what=$language '{ all = all $0 } END { if (!index(all, port) || !index(all, "shop")) print "not this server"
+                if (what != "Browser" && (!index(all, "send_to_system") || !index(all, "123456789012345678901234567890"))) print "not this call"
+                if (index(all, "hush") || index(all, TOKEN)) print "a secret" }' TOKEN="$TOKEN")"
+    done
+    command=$(shown '#snippet')
+    page_click '#copyCode'
+    expect 'it can be copied' "$command" "$(paste)"
+    page_type '#data' '{"n": 123456789012345678901234567890}'
+    page_type '#secret' "it's \"hush\""
+    expect 'it has the password if that is asked for' "'password' => 'it\'s \"hush\"'" "$(shown '#snippet' | grep -o "'password' => .*'" | sed "s/])).*//")"
+    while read -r language command; do
+        command -v "$command" >/dev/null || { echo "     $language is left out: no $command" && continue; }
+        before=$(page_run 'return document.querySelectorAll("#cards > :first-child .frame").length')
+        page_type '#secret' "$([ "$language" != curl ] || echo "it's \"hush\"")" # which a shell cannot escape for JSON
+        expect_match "the code for $language runs" '*success*' "$(run_code "$language" "$command" "$DIR/push.mjs")"
+        expect "what it pushes arrives ($language)" "$((before + 1)) $body" "$(frames_of 1 $((before + 1)))"
+    done <<'LANGUAGES'
+curl bash
+Python /usr/bin/python3
+PHP php
+LANGUAGES
+    page_type '#secret' ''
+    page_click '#yours summary'
+    page_type '#msg' hello
+}
+
 managing() {
-    local nasty="<img src=x onerror=\"document.title='hacked'\">"
+    local gone nasty="<img src=x onerror=\"document.title='hacked'\">"
     expect_match 'a client is told about' '{"code":0,"msg":"success","data":{"clientId":"'"$FIRST"'","userId":"anna","extend":"<i>x</i>","groups":\["orders"],*' \
         "$(try client_info clientId "$FIRST")"
+    expect_match 'below the button too' '*"userId": "anna",*' "$(shown '#result')"
     expect 'a group is listed' '2 true' "$(try get_online_list groupName orders |
         jq -r --arg a "$FIRST" --arg b "$SECOND" '"\(.data.count) \((.data.list | sort) == ([$a, $b] | sort))"')"
     expect 'one is unbound' "$GOOD" "$(try unbind_from_group clientId "$SECOND" groupName orders)"
@@ -284,19 +375,21 @@ managing() {
     expect 'a group may have any name' "$GOOD" "$(try bind_to_group clientId "$FIRST" groupName "$nasty" userId '' extend '')"
     expect 'which is shown as it is' "$(json_text "$nasty")" \
         "$(shown '#answers pre.curl' | sed "s/'\\\\''/'/g; s/.*groupName\":\(.*\)}'$/\1/")"
-    expect 'nothing of all this has come to life' '0 0 wspush console' "$(page_run 'return [document.images.length,
+    expect 'nothing of all this has come to life' '1 0 wspush console' "$(page_run 'return [document.images.length,
         document.querySelectorAll("main b *, main i *, .frame *, pre *").length, document.title].join(" ")')"
     expect 'a client is closed' "$GOOD" "$(try close_client clientId "$SECOND" closeCode 3001 reason 'bye <b>now</b>')"
-    page_expect 'with code and reason' 'return document.querySelector("#cards article:nth-child(2) .frames b")?.textContent === "Closed: 3001 bye <b>now</b>"'
-    page_click '#cards article:nth-child(2) button:nth-of-type(2)'
-    expect 'a closed one is removed' 1 "$(page_run 'return document.querySelectorAll("#cards article").length')"
+    page_expect 'with code and reason' 'return document.querySelector("#cards > :nth-child(2) .frames p:last-child")?.textContent.endsWith("Closed: 3001 bye <b>now</b> A code from close_client.")'
+    gone=$(page_run 'return document.querySelectorAll("#cards > :nth-child(2) .frame").length')
+    page_click '#cards > :nth-child(2) button:nth-of-type(3)'
+    expect 'a closed one is removed' 1 "$(page_run 'return document.querySelectorAll("#cards > *").length')"
+    expect 'none is left to be cleared' false "$(page_run 'return document.getElementById("clear").checkVisibility()')"
     page_click '#connect'
     frames_of 2 1 >/dev/null
-    page_click '#cards article:nth-child(2) button:nth-of-type(2)'
+    page_click '#cards > :nth-child(2) button:nth-of-type(3)'
     expect 'the last answer is still said' 'HTTP 200 · code 0 · success' "$(page_text '#said')"
-    page_expect 'a client can close itself' 'return document.querySelector("#cards article:nth-child(2) .frames b")?.textContent === "Closed: 1000 "'
+    page_expect 'a client can close itself' 'return document.querySelector("#cards > :nth-child(2) .frames b")?.textContent === "Closed: 1000"'
     page_expect 'the figures are right' 'return ["open", "total"].map(id => document.getElementById(id).textContent).join(" ") ===
-        "1 " + (document.querySelectorAll(".frame").length + 5)' # those of the client removed
+        "1 " + (document.querySelectorAll(".frame").length + arguments[0])' "$gone" # those of the client removed
     page_expect 'and drawn' 'return /M[\d.]+ 40v-\d+h/.test(document.querySelector("#chart path").getAttribute("d")) &&
         new Set(document.querySelector("#chart .line").getAttribute("d").match(/ [\d.]+/g)).size > 1'
     looks at-work-en
@@ -316,19 +409,73 @@ stopping() {
     halt
     page_expect 'a server that stops is missed' 'return document.getElementById("banner").textContent === "The server does not answer." &&
         !document.getElementById("banner").hidden'
-    expect 'its clients know why' 'Closed: 1001 going away' "$(shown '#cards article:nth-child(1) .frames b')"
-    page_click '#send'
-    page_expect 'so does who calls' 'return document.getElementById("said").textContent === "No answer: the server cannot be reached."'
+    expect_match 'its clients know why' '*Closed: 1001 going away The server stops, or *' "$(shown '#cards > :nth-child(1) .frames p:last-child')"
+    page_click '#call .main'
+    page_expect 'so does who calls' 'return document.getElementById("said").textContent === "The server does not answer."'
     again $'[common]\ncrypto_key = abcdefghijklmnop'
     page_expect 'its return is seen' 'return document.getElementById("banner").textContent === "The server is back. Open clients again."'
-    expect 'nothing but that is wrong in the console' '' "$(page_log browser | grep -v ERR_CONNECTION_REFUSED)"
-    page_click '#send'
-    page_expect 'a token that is good no more is told' 'return document.getElementById("loginSaid").textContent === "The token is no longer good. Log in again." &&
+    page_expect 'so is that the token is good no more' 'return document.getElementById("loginSaid").textContent === "The token is no longer good. Log in again." &&
         document.activeElement.id === "password"'
+    expect 'nothing but that is wrong in the console' '' "$(page_log browser | grep -v -e ERR_CONNECTION_REFUSED -e 'get_online_list.*status of 401')"
+    expect 'it is to be a login, for the name is known' 'Log in, Register; Log in: this name is registered.' \
+        "$(page_text '#first'), $(page_text '#other'); $(page_text '#step1')"
+    page_keys "wrong$KEY_ENTER"
+    page_expect 'another password is not taken' 'return /-1005/.test(document.getElementById("loginSaid").textContent)'
+    page_type '#password' "it's \"hush\""
+    page_keys "$KEY_ENTER"
+    inside
+    expect 'behind a login no error is left' ',false' "$(page_run 'return [document.getElementById("said").textContent, !document.getElementById("result").hidden].join()')"
+    page_click '#clear'
+    expect 'dead clients can be cleared' 0 "$(page_run 'return document.querySelectorAll("#cards > *").length')"
+    page_click '#connect'
+    page_expect 'all is well behind a login' 'return document.querySelector("#cards > :last-child .state").textContent === "open"'
+    page_type '#clientId' "$(id_of 1)"
+    page_run 'token = "forged"; document.getElementById("call").requestSubmit()' >/dev/null
+    page_expect 'a token may be over' 'return !document.getElementById("out").hidden'
     page_keys "it's \"hush\"$KEY_ENTER"
     inside
+    expect 'the clients are still there' open "$(page_text "$(card 1 .state)")"
+    page_log browser >/dev/null
+    expect 'and are sent to' "$GOOD" "$(try send_to_client data 5)"
+    expect 'as before' '2 {"code":0,"msg":"hello","data":5}' "$(frames_of 1 2)"
+}
+
+# The clock of the page goes on by so many milliseconds.
+later() {
+    page_run 'window.ahead = (window.ahead ?? 0) + arguments[0]; window.real ??= Date.now.bind(Date); Date.now = () => real() + ahead;
+        dispatchEvent(new Event("online"))' "$1" >/dev/null
+}
+
+# In a hidden tab timers run once a minute: no frame for that long is nothing bad, a ping without an answer is.
+hidden() {
+    local minute
+    for minute in 1 2 3; do
+        later 60000
+        page_expect "a minute in which no timer ran, the ${minute}th, is no reason to close" 'return clients.every(each => isAlive(each) && !each.asked && Date.now() - each.heard < 20000)'
+    done
+    freeze "$SERVER"
+    later 21000
+    page_expect 'then there is a ping' 'return clients.every(each => each.asked > 0)'
+    later 14000
+    expect 'its answer has time' open "$(shown '.state')"
+    later 2000
+    page_expect 'but not for ever' 'return document.querySelector(".frames p:last-child").textContent.endsWith("Closed: no pong A ping had no answer for 15 s.")'
+    thaw "$SERVER"
     page_click '#connect'
-    page_expect 'all is well behind a login' 'return document.querySelector("#cards article:last-child .state").textContent === "open"'
+    page_expect 'there may be another' 'return document.querySelector("#cards > :last-child .state").textContent === "open"'
+}
+
+# On a phone.
+phone() {
+    page_size 375 812 phone
+    expect 'the form comes first' true "$(page_run 'const y = id => document.getElementById(id).getBoundingClientRect().top; return y("call") < y("numbers") && y("numbers") < y("cards")')"
+    page_click '#connect'
+    page_click '#connect'
+    expect 'the newest client is unfolded, the others are folded' ' open' "$(page_run 'return [...document.querySelectorAll("#cards > *")].slice(-2).map(e => e.open ? "open" : "").join(" ")')"
+    page_click '#cards > :last-child summary'
+    expect 'it can be folded too' 0 "$(page_run 'return document.querySelectorAll("#cards > [open]").length')"
+    page_click '#cards > :last-child summary'
+    page_size 1280 900
 }
 
 # shellcheck disable=SC2317,SC2329 # called by wait_for
@@ -342,34 +489,49 @@ leaving() {
     gone=$(grep -c 'reason="closed by the client"' "$DIR/log")
     page_click '#logout'
     expect 'who logs out can log in' 'password true' "$(page_run 'return document.activeElement.id + " " + document.getElementById("in").hidden')"
-    wait_for left $((gone + 1))
-    expect 'the client that was open goes' $((gone + 1)) "$(grep -c 'reason="closed by the client"' "$DIR/log")"
+    wait_for left $((gone + 3))
+    expect 'the clients that were open go' $((gone + 3)) "$(grep -c 'reason="closed by the client"' "$DIR/log")"
     page_type '#name' another
     page_type '#password' secret
     page_click '[value=register]'
     inside
     expect 'there is nothing of the one before' '0 2  orders' "$(page_run 'return [document.querySelectorAll("#cards > *").length,
-        document.querySelectorAll("#answers > li").length, document.getElementById("clientId").value, document.getElementById("groupName").value].join(" ")')"
-    expect 'nor of its clients' 'none: true' "$(page_run 'return "none: " + document.getElementById("noClient").checkVisibility()')"
+        document.querySelectorAll("#answers > div").length, document.getElementById("clientId").value, document.getElementById("groupName").value].join(" ")')"
+    expect 'nor of its clients' 'No clients yet. Open one, then send to its id.' "$(page_text '#noClient')"
+    page_click '#logout'
+    page_goto "http://127.0.0.1:$PORT/"
+    expect 'who has logged out stays so' 'true null' "$(page_run 'return [document.getElementById("in").hidden, sessionStorage.wspush].join(" ")')"
+    page_type '#name' another
+    page_type '#password' wrong
+    page_click '[value=register]'
+    page_expect 'a name that is taken is told' 'return document.getElementById("loginSaid").textContent === "This name is registered, with another password."'
+    expect 'the first step is now to log in' 'Log in; Log in: this name is registered.' "$(page_text '#first'); $(page_text '#step1')"
+    page_goto "http://127.0.0.1:$PORT/"
+    page_type '#name' another
+    page_type '#password' secret
+    page_keys "$KEY_ENTER"
+    inside
+    expect 'who registers a name of their own again is logged in' 'code -1004, code 0' "$(page_run 'return [...document.querySelectorAll("#answers .badge:nth-of-type(2)")].map(e => e.textContent).reverse().join(", ")')"
+    page_click '#logout'
 }
 
 # Every place that Tab leads to, in order: what it is, and whether it is seen.
 keyboard() {
     local stops='' place i
     page_goto "http://127.0.0.1:$PORT/"
-    page_keys "keys${KEY_TAB}secret$KEY_TAB$KEY_TAB$KEY_TAB$KEY_ENTER"
+    page_keys "keys${KEY_TAB}secret$KEY_TAB$KEY_TAB$KEY_ENTER"
     inside
     expect 'one registers by keyboard' connect "$(page_run 'return document.activeElement.id')"
     page_keys "$KEY_ENTER"
     frames_of 1 1 >/dev/null
-    for i in {1..11}; do
+    for i in {1..23}; do
         page_keys "$KEY_TAB"
         place=$(page_run 'const e = document.activeElement, seen = getComputedStyle(e.type === "radio" ? e.nextSibling : e);
-            return (e.id || e.value || e.className) + (seen.outlineStyle === "none" || parseInt(seen.outlineWidth) < 2 ? " unseen" : "")')
+            return (e.id || e.value || e.className || e.tagName) + (e !== document.body && seen.outlineStyle === "none" || e !== document.body && parseInt(seen.outlineWidth) < 1 ? " unseen" : "")')
         stops+=" $place"
     done
     expect 'Tab leads everywhere, and it is seen' \
-        ' frames small small send_to_client clientId code msg data sendUserId messageId receipt' "$stops"
+        ' filter pretty SUMMARY frames small small small SUMMARY SUMMARY small small BODY token logout language send_to_client clientId code msg data sendUserId messageId receipt' "$stops"
     page_keys "$KEY_TAB$KEY_ENTER"
     expect 'a call is made' '2 {"code":0,"msg":"hello","data":{"orderId": 1042, "state": "paid"}}' "$(frames_of 1 2)"
     page_click '#kinds input[value=send_to_client]'
@@ -387,13 +549,14 @@ chinese() {
     page_size 1280 900
     page_goto "$SCHEME://127.0.0.1:$PORT/"
     expect 'the page is in Chinese' 'zh-CN 从这里向浏览器推送消息' "$(page_run 'return document.documentElement.lang') $(page_text h2)"
-    expect 'each text is there in both languages' '' "$(page_run 'return [...Object.keys(TEXTS.en).filter(key => !TEXTS.zh[key]),
-        ...Object.keys(TEXTS.zh).filter(key => !TEXTS.en[key] && !/^-\d+$/.test(key)),
-        ...[...document.querySelectorAll("[data-t], [data-label]")].flatMap(e => [e.dataset.t, e.dataset.label]).filter(key => key && !TEXTS.en[key])].join()')"
+    expect 'each text is there in both languages' '' "$(page_run 'return [...Object.keys(TEXTS).filter(key => !/^[^|]*\|[^|]+$/.test(TEXTS[key]) || TEXTS[key][0] === "|" && key[0] !== "-"),
+        ...[...document.querySelectorAll("[data-t], [data-label]")].flatMap(e => [e.dataset.t, e.dataset.label]).filter(key => key && !TEXTS[key])].join()')"
     looks signed-out-zh
     page_type '#name' "$(printf '商店%.0s' {1..12})$(printf 'x%.0s' {1..50})"
     page_type '#password' secret
-    page_click '[value=register]'
+    page_keys "$KEY_ENTER"
+    page_expect 'registering may need a key: its field opens' 'return document.getElementById("keyed").open && document.activeElement.id === "key"'
+    page_keys "sesame$KEY_ENTER"
     inside
     page_click '#connect'
     page_click '#connect'
@@ -409,9 +572,9 @@ chinese() {
     page_click '#language'
     expect 'the language can be changed' 'en Open a client 中文' "$(page_run 'return document.documentElement.lang') $(page_text '#connect') $(page_text '#language')"
     page_goto "$SCHEME://127.0.0.1:$PORT/"
-    expect 'and stays' 'Push to browsers, from here' "$(page_text h2)"
+    expect 'and stays' 'en API call' "$(page_run 'return document.documentElement.lang') $(page_text '#call h2')"
     expect 'as the only thing that is kept' 'language=en' "$(page_run 'return Object.entries(localStorage).map(each => each.join("=")).join()')"
-    expect 'nothing is wrong in the console' '' "$(page_log browser)"
+    expect 'nothing is wrong in the console' '' "$(page_log browser | grep -v 'register.*status of 401')"
     expect 'nobody else was asked' '' "$(strangers)"
     expect 'the policy is in force' 'TypeError TypeError TypeError true' "$(page_run 'const tried = [
             () => { document.body.innerHTML = "x"; }, () => { document.createElement("script").textContent = "window.bad = 1"; },
@@ -478,13 +641,17 @@ signing_in
 binding
 sending
 refusing
+viewing
+coding
 managing
 stopping
+hidden
+phone
 leaving
 keyboard
 halt
 secure
-configure
+configure $'[auth]\nregister = key:sesame'
 start
 chinese
 finish

@@ -249,3 +249,19 @@ page_shot() {
         "{\"cmd\":\"Page.captureScreenshot\",\"params\":{\"format\":\"png\",\"captureBeyondViewport\":$whole}}" |
         jq -r .value.data | base64 -d >"$1"
 }
+
+# page_axe: prints what axe-core finds wrong with the page as it is now: each rule, and what breaks it. It comes from
+# PyPI (tests/support/requirements.txt); AXE=FILE takes another axe.min.js.
+page_axe() {
+    local axe=${AXE:-.tools/pypi/axe_playwright_python/axe.min.js}
+    [ -e "$axe" ] || {
+        echo 'axe-core is missing: run make test-deps'
+        return
+    }
+    if [ "$(page_run 'return typeof axe')" != object ]; then
+        jq -Rs '{cmd: "Runtime.evaluate", params: {expression: .}}' "$axe" >"$DIR/axe.json"
+        driver POST /goog/cdp/execute "@$DIR/axe.json" >/dev/null
+    fi
+    page_run 'return axe.run({ resultTypes: ["violations"] }).then(({ violations }) =>
+        violations.map(each => each.id + ": " + each.nodes.map(node => node.target.join(" ")).join(", ")).join("; "))'
+}
