@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # documents.sh [PART...] - checks that the documents are true: README.md and docs/, and their Chinese twins.
 # Keys, paths, codes, metrics, options, signals, links, files, functions and messages are looked up where they are
-# defined, and the commands shown are run. readme.sh runs the chapter on clusters, clients.sh the examples.
+# defined, and the commands shown are run. readme.sh runs the chapter on clusters, examples.sh the examples.
 # build: asan/wspush cluster-asan/wspush release/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
@@ -9,7 +9,7 @@
 # each has a Chinese twin
 TWINS=(README.md docs/api.md docs/operations.md docs/cluster.md docs/troubleshooting.md docs/faq.md docs/comparison.md
     docs/migrating-from-go-websocket.md)
-DOCUMENTS=(*.md docs/*.md tests/README.md)
+DOCUMENTS=(*.md docs/*.md examples/README.md tests/README.md)
 BINARY=$PWD/$WSPUSH
 case $WSPUSH in /*) BINARY=$WSPUSH ;; esac
 CLUSTER_BINARY=${CLUSTER_WSPUSH:-build/cluster-asan/wspush}
