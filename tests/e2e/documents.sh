@@ -235,9 +235,9 @@ served() {
     for file in $(both docs/operations.md); do
         same "$file: every metric" "$names" "$(grep -E '^\| `(wspush|process)_' "$file" | cut -d '|' -f 2 | grep -oE '(wspush|process)_[a-z_]+' | sort)"
     done
-    for file in "${DOCUMENTS[@]}"; do
+    for file in "${DOCUMENTS[@]}" contrib/prometheus-rules.yml contrib/grafana-dashboard.json; do
         none "$file: paths named" "$(comm -23 <(grep -oE '/api/[a-z_]+[a-z]' "$file" | grep -vx '/api/send' | sort -u) <(echo "$paths"))"
-        none "$file: metrics named" "$(comm -23 <(grep -oE 'wspush_[a-z_]+[a-z]' "$file" |
+        none "$file: metrics named" "$(comm -23 <(grep -oE '(wspush|process)_[a-z_]+[a-z]' "$file" |
             sed -E 's/_seconds_(bucket|count|sum)$/_seconds/' | sort -u) <(echo "$names"))"
     done
     for file in $(both README.md); do

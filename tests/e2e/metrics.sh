@@ -61,6 +61,25 @@ checked() {
     expect 'all begin with wspush_ or process_' '' "$(grep -v -e '^#' -e '^wspush_' -e '^process_' "$DIR/metrics")"
 }
 
+# The files that read these metrics. That each metric they name exists is in documents.sh.
+watched() {
+    expect_match 'promtool accepts the rules' '0 *SUCCESS: * rules found*' \
+        "$(promtool check rules contrib/prometheus-rules.yml >"$DIR/said" 2>&1; echo "$? $(cat "$DIR/said")")"
+    expect_match 'each rule fires when it has to, and only then' '0 *SUCCESS*' \
+        "$(promtool test rules tests/support/prometheus-rules-test.yml >"$DIR/said" 2>&1; echo "$? $(cat "$DIR/said")")"
+    expect 'each rule has both tests' "$(sed -n 's/^      - alert: \(.*\)/\1 2/p' contrib/prometheus-rules.yml | sort)" \
+        "$(sed -n 's/.*alertname="\([A-Za-z]*\)".*/\1/p' tests/support/prometheus-rules-test.yml | sort | uniq -c | awk '{ print $2, $1 }')"
+    # shellcheck disable=SC2016 # Grafana's variables
+    jq -r '.panels[].targets[]?.expr' contrib/grafana-dashboard.json |
+        sed 's/\$__rate_interval/5m/g; s/\$instance/.*/g' | awk '{ print "      - record: panel:" NR "\n        expr: >-\n          " $0 }' |
+        cat <(printf 'groups:\n  - name: dashboard\n    rules:\n') - >"$DIR/panels.yml"
+    expect_match 'promtool accepts what the panels ask' '0 *SUCCESS: [3-9][0-9] rules found*' \
+        "$(promtool check rules "$DIR/panels.yml" >"$DIR/said" 2>&1; echo "$? $(cat "$DIR/said")")"
+    expect 'panels have ids of their own and do not overlap' true "$(jq '[.panels[].id] as $ids | ($ids | length) == ($ids | unique | length) and
+        ([.panels[].gridPos | .x as $x | .y as $y | range(.w) as $i | range(.h) as $j | [$x + $i, $y + $j]] | length == (unique | length)) and
+        ([.panels[].gridPos | .x + .w] | max) <= 24' contrib/grafana-dashboard.json)"
+}
+
 # process NAME: prints a metric of the process.
 process() {
     curl -s --max-time 20 "http://$ADMIN/metrics" | awk -v name="process_$1" '$1 == name { print $2 }'
@@ -335,6 +354,7 @@ paths
 used
 counted
 checked
+watched
 scrape
 closes
 polled
