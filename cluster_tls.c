@@ -216,7 +216,7 @@ const char *cluster_tls_reason(const struct cluster_tls *tls)
         return "it does not speak TLS at this port";
     if (reason)
         return reason;
-    return errno == ETIMEDOUT ? "no answer in time to the TLS handshake"
+    return errno == ETIMEDOUT ? "no answer in time to the TLS handshake (is this a TLS port?)"
                               : "it ended the TLS handshake without a reason";
 }
 

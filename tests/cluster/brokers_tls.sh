@@ -84,7 +84,7 @@ if [ "$REDIS_ANSWER" = "$DIR/a.ini is good" ]; then
         redis.host=localhost
     told 'Redis: another authority' "Redis at 127.0.0.1 port $REDIS_TLS_PORT: its certificate is not trusted: " \
         "redis.ca=$DIR/stranger.pem"
-    told 'Redis: no TLS at this port' "Redis at 127.0.0.1 port $REDIS_PORT: it does not speak TLS at this port: " \
+    told 'Redis: no TLS at this port' "Redis at 127.0.0.1 port $REDIS_PORT: no answer in time to the TLS handshake (is this a TLS port?): " \
         redis.port="$REDIS_PORT"
     told 'Redis: it asks for a certificate' "Redis at 127.0.0.1 port $REDIS_TLS_PORT: " redis.cert= redis.key=
     told 'Redis: the address is among its names' 'joined the cluster'
