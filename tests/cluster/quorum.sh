@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# quorum.sh - queue_type = quorum with a RabbitMQ of three nodes: one is killed under load, then another one. What
-# was answered with success arrives at every member, once and in one order; everything else is -1007; the nodes of
-# wspush go on with the next host, and sends succeed while a broker is gone.
+# quorum.sh - queue_type = quorum with a RabbitMQ of three nodes: one is killed under load. What was answered
+# with success arrives at every member, once and in one order; everything else is -1007; the nodes of wspush go on
+# with the next host, and sends succeed while a broker is gone.
 # build: cluster-asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
@@ -18,12 +18,12 @@ as() {
     "$@"
 }
 
-# launch_broker NAME: starts one of RabbitMQ's nodes with what it has written before.
+# launch_broker NAME: starts one of RabbitMQ's nodes but the first.
 launch_broker() {
     local base=$DIR/$1
     mkdir -p "$base"
     echo '[].' >"$base/plugins"
-    [ "$1" = rabbit ] || install -m 600 "$DIR/rabbit/.erlang.cookie" "$base"
+    install -m 600 "$DIR/rabbit/.erlang.cookie" "$base"
     as "$1" rabbit_run rabbitmq-server >"$base/out" 2>&1 </dev/null &
     BROKER[$1]=$!
 }
@@ -151,14 +151,6 @@ goes_on a b
 kill_broker rabbit
 wait_for node_says a "RabbitMQ cannot be used.*127.0.0.1 port ${PORT_OF[rabbit]}"
 WHAT='the RabbitMQ of a, with half of all leaders, is killed'
-goes_on a b
-launch_broker rabbit
-await_broker rabbit
-WHAT='it is back'
-wait_for as rabbit rabbit_ctl -q await_online_nodes 3
-goes_on a b
-kill_broker second
-WHAT='the RabbitMQ of b is killed'
 goes_on a b
 : >"$DIR/loaded"
 wait "${LOADERS[@]}"
