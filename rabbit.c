@@ -115,9 +115,8 @@ const char *rabbit_error(const struct rabbit *rabbit)
 }
 
 static const char see_log[] = "see its log";
-static const char not_there[] = "start it there, or correct [rabbitmq] host and port, or hosts";
-
 static const char not_known[] = "correct [rabbitmq] host or hosts, or the name service";
+static const char not_there[] = "start it there, or correct [rabbitmq] host and port, or hosts";
 
 static bool rabbit_fail_memory(struct rabbit *rabbit)
 {
@@ -234,9 +233,9 @@ static void rabbit_choose_host(struct rabbit *rabbit)
 }
 
 /* Makes room for a frame of content: see above. */
-static void rabbit_set_buffer(int fd)
+static void rabbit_set_buffer(const struct rabbit *rabbit)
 {
-    int room = SEND_BUFFER, piece = PIECE + 1024;
+    int fd = rabbit_fd(rabbit), room = SEND_BUFFER, piece = PIECE + 1024;
 
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     setsockopt(fd, SOL_SOCKET, SO_SNDLOWAT, &piece, sizeof piece); /* Linux ignores it */
@@ -257,7 +256,7 @@ static bool rabbit_open_tcp(struct rabbit *rabbit)
         return rabbit_fail_memory(rabbit);
     }
     amqp_tcp_socket_set_sockfd(socket, fd);
-    rabbit_set_buffer(fd);
+    rabbit_set_buffer(rabbit);
     return true;
 }
 
@@ -268,7 +267,6 @@ static bool rabbit_fail_tls(struct rabbit *rabbit, int status)
     case AMQP_STATUS_HOSTNAME_RESOLUTION_FAILED:
         return rabbit_fail(rabbit, "this host name is not known", not_known);
     case AMQP_STATUS_SOCKET_ERROR:
-    case AMQP_STATUS_SOCKET_INUSE:
         return rabbit_fail(rabbit, "it takes no connection", not_there);
     case AMQP_STATUS_TIMEOUT:
         return rabbit_fail(rabbit, "no answer within 2 s to the attempt to connect", not_there);
@@ -285,21 +283,20 @@ static bool rabbit_open_tls(struct rabbit *rabbit)
     amqp_socket_t *socket;
     int status;
 
+    errno = 0;
     rabbit->connection = amqp_new_connection();
     socket = rabbit->connection ? amqp_ssl_socket_new(rabbit->connection) : NULL;
     if (!socket)
         return rabbit_fail_memory(rabbit);
-    amqp_ssl_socket_set_verify_peer(socket, 1);
     amqp_ssl_socket_set_verify_hostname(socket, 0); /* OpenSSL does, and knows addresses */
     if (!cluster_tls_set_up(&rabbit->tls, &rabbit->config->rabbitmq_tls, rabbit->host,
                             amqp_ssl_socket_get_context(socket)))
         return rabbit_fail(rabbit, rabbit->tls.error, "put it right in [rabbitmq]");
-    errno = 0;
     status = amqp_socket_open_noblock(socket, rabbit->host, (int)rabbit->port, &timeout);
     if (status != AMQP_STATUS_OK)
         return rabbit_fail_tls(rabbit, status);
     dial_set_options(rabbit_fd(rabbit));
-    rabbit_set_buffer(rabbit_fd(rabbit));
+    rabbit_set_buffer(rabbit);
     return true;
 }
 
