@@ -8,7 +8,7 @@ PKG_CONFIG ?= pkg-config
 
 # The modules, lowest first; wspush.c has main(). A build for clusters (CLUSTER=1) adds CLUSTER_MODULES.
 MODULES = buf table limit timer log json host config crypto os tls http console poller ws conn listener account_store account_queue account channel hub api metrics session_http session sessions loop server
-CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_route cluster_presence cluster cluster_listen
+CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup cluster_tls redis cluster_store cluster_member cluster_cleanup cluster_registry cluster_dial rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_route cluster_presence cluster cluster_listen
 
 # Each variant of the build has its flags here, and its files in build/VARIANT. tests/*.mk have more variants.
 VARIANTS = release asan tsan cluster cluster-asan cluster-tsan cluster-v2 cluster-v3
@@ -16,7 +16,7 @@ ASAN = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 TSAN = -O1 -g -fsanitize=thread
 FLAGS_asan = $(ASAN)
 FLAGS_tsan = $(TSAN)
-FLAGS_cluster = -DWSPUSH_CLUSTER
+FLAGS_cluster = -DWSPUSH_CLUSTER $(if $(REDIS_TLS),-DWSPUSH_REDIS_TLS)
 FLAGS_cluster-asan = $(FLAGS_cluster) $(ASAN)
 FLAGS_cluster-tsan = $(FLAGS_cluster) $(TSAN)
 FLAGS_cluster-v2 = $(FLAGS_cluster) -DWIRE_VERSION=2 # nodes of later protocol versions, for upgrade tests
@@ -28,7 +28,9 @@ INCLUDE = -I. $(if $(filter tests/%,$<),-Itests/support)
 COMPILE = $(CC) $(STANDARD) $(WARNINGS) $(OPENSSL_CFLAGS) $(CPPFLAGS) $(CFLAGS) $(INCLUDE) -MMD -MP
 OPENSSL_CFLAGS := $(shell $(PKG_CONFIG) --cflags libssl libcrypto 2>/dev/null)
 OPENSSL_LIBS := $(shell $(PKG_CONFIG) --libs libssl libcrypto 2>/dev/null || echo -lssl -lcrypto)
-CLUSTER_LIBS := $(shell $(PKG_CONFIG) --libs hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
+# TLS to Redis needs hiredis_ssl 1.0 or later; without it the build is the same, and says so when it is asked for.
+REDIS_TLS := $(shell $(PKG_CONFIG) --exists 'hiredis_ssl >= 1.0' 2>/dev/null && echo hiredis_ssl)
+CLUSTER_LIBS := $(shell $(PKG_CONFIG) --libs $(REDIS_TLS) hiredis librabbitmq 2>/dev/null || echo -lhiredis -lrabbitmq)
 
 #: make deps        install what the build needs (compiler, pkg-config, OpenSSL headers)
 #: make             build ./wspush, for a node that is alone

@@ -7,7 +7,9 @@
  * elsewhere, so the node listens at all addresses of this machine. */
 #include "cluster_listen.h"
 
+#include "cluster_tls.h"
 #include "log.h"
+#include "redis.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -32,7 +34,7 @@ bool cluster_check_config(struct config *config, char *error, size_t room)
     else if ((config->rpc_listen_port ? config->rpc_listen_port : config->rpc_port) == config->port)
         snprintf(error, room, "[cluster] rpc_port must not be [common] port");
     else
-        return true;
+        return redis_check_config(config, error, room) && cluster_tls_check(config, error, room);
     return false;
 }
 

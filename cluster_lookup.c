@@ -13,7 +13,6 @@
 #include "cluster_lookup.h"
 
 #include "os.h"
-#include "os.h"
 
 #include <arpa/inet.h>
 #include <netdb.h>
@@ -221,30 +220,44 @@ static void resolver_add(struct resolver_result *result, const union lookup_addr
         result->count++;
 }
 
+/* Waits for the result of the look-up under way; NULL if that takes longer than `until`. */
+static struct lookup_result *resolver_await(struct resolver *resolver, int64_t until)
+{
+    struct pollfd ready = {.fd = resolver->pipe[0], .events = POLLIN};
+    int64_t left = until - os_now_ms();
+    struct lookup_result *found;
+
+    poll(&ready, 1, left > 0 ? (int)left : 0);
+    os_drain(ready.fd);
+    found = lookup_take(resolver->lookup);
+    if (found)
+        resolver->asked = false;
+    return found;
+}
+
 void resolver_find(struct resolver *resolver, const char *host, int64_t limit,
                    struct resolver_result *result)
 {
-    struct pollfd ready = {.events = POLLIN};
     union lookup_address address;
-    struct lookup_result *found;
+    struct lookup_result *found = NULL;
+    int64_t until = os_now_ms() + limit;
 
     *result = (struct resolver_result){.error = "its name is not resolved in time"};
     if (lookup_read(str_from(host), &address)) {
         resolver_add(result, &address);
         return;
     }
-    if (!resolver_open(resolver) ||
-        !(resolver->asked = resolver->asked || lookup_ask(resolver->lookup, str_from(host)))) {
-        result->error = "no thread or memory to look its name up";
-        return;
-    }
-    ready.fd = resolver->pipe[0];
-    poll(&ready, 1, (int)limit);
-    os_drain(ready.fd);
-    found = lookup_take(resolver->lookup);
+    do {
+        free(found); /* it is another host's */
+        if (!resolver_open(resolver) ||
+            !(resolver->asked = resolver->asked || lookup_ask(resolver->lookup, str_from(host)))) {
+            result->error = "no thread or memory to look its name up";
+            return;
+        }
+        found = resolver_await(resolver, until);
+    } while (found && strcmp(found->host, host) != 0);
     if (!found)
         return;
-    resolver->asked = false;
     if (found->error)
         result->error = found->error;
     for (size_t i = 0; i < found->count && i < RESOLVER_ADDRESSES_MAX; i++)

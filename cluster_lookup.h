@@ -57,7 +57,7 @@ void lookup_close(struct lookup *lookup);
 #define RESOLVER_TEXT_MAX 64 /* an IPv6 address with zone, and NUL */
 #define RESOLVER_ADDRESSES_MAX 8
 
-/* One name that is looked up again and again, by a thread that may wait. Zeroed is valid. */
+/* Names that are looked up one after the other, by a thread that may wait. Zeroed is valid. */
 struct resolver {
     struct lookup *lookup;
     int pipe[2];
@@ -71,8 +71,9 @@ struct resolver_result {
     const char *error; /* static: why count is 0 */
 };
 
-/* Looks up `host`, the same in each call, for at most `limit` milliseconds. A numeric address needs
- * no look-up. A look-up that outlives its call answers the next one. */
+/* Looks up `host` for at most `limit` milliseconds. A numeric address needs no look-up. A look-up
+ * that outlives its call answers the next one, if that is for the same host; else it is waited for
+ * first. */
 void resolver_find(struct resolver *resolver, const char *host, int64_t limit,
                    struct resolver_result *result);
 

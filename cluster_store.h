@@ -78,7 +78,7 @@ struct store {
     bool in_touch;         /* the last heartbeat was good, and nothing has failed since */
     bool renewed;          /* the connection was replaced: records may be lost */
     bool beat_now;         /* the heartbeat is due now */
-    char last_reason[500]; /* of the last WAITING */
+    char last_reason[REDIS_ERROR_MAX]; /* of the last WAITING */
 };
 
 /* Posts an event with a copy of `text`. Without memory it is lost, as if Redis had not answered. */

@@ -103,18 +103,24 @@ bool host_split(struct str text, struct str *host, uint64_t *port)
            (!has_port || (str_number(rest, 65535, port) && *port > 0));
 }
 
-bool host_of_list(struct str list, size_t index, struct str *host, uint64_t *port)
+size_t host_list_length(struct str list)
 {
-    struct str rest = list, entry = str_entry(&rest);
     size_t count = 0;
 
-    for (; entry.length; entry = str_entry(&rest))
+    while (str_entry(&list).length)
         count++;
+    return count;
+}
+
+bool host_of_list(struct str list, size_t index, struct str *host, uint64_t *port)
+{
+    size_t count = host_list_length(list);
+    struct str entry = {0};
+
     if (!count)
         return false;
-    rest = list;
-    for (index %= count, entry = str_entry(&rest); index; index--)
-        entry = str_entry(&rest);
+    for (index = index % count + 1; index; index--)
+        entry = str_entry(&list);
     return host_split(entry, host, port);
 }
 

@@ -13,6 +13,9 @@ bool host_is_reachable(struct str host);
  * stands for none. False for any other text. */
 bool host_split(struct str text, struct str *host, uint64_t *port);
 
+/* The entries of a list separated by spaces or commas. */
+size_t host_list_length(struct str list);
+
 /* The entry at `index` of a list of HOST or HOST:PORT, separated by spaces or commas; an index
  * beyond the last begins again with the first. False if the list is empty. */
 bool host_of_list(struct str list, size_t index, struct str *host, uint64_t *port);

@@ -1,6 +1,6 @@
 /* rabbit.c - one connection to RabbitMQ.
  *
- * Connecting: rabbit_connect takes step after step and waits for each: look-up, TCP, log-in,
+ * Connecting: rabbit_connect takes step after step and waits for each: look-up, TCP, TLS, log-in,
  * channels, exchanges, queues, consumer. From then on nothing waits. rabbit_next takes frames as
  * they come and joins contents itself, since amqp_read_message waits for the rest of one.
  * rabbit_publish sends a frame only when there is space: the library waits for ever on a full
@@ -8,6 +8,8 @@
  *   - a frame of content has at most PIECE bytes, and
  *   - a socket that poll() calls writable takes more than that (SO_SNDBUF: a third of it on Linux;
  *     SO_SNDLOWAT elsewhere).
+ *
+ * TLS: the library reads whole records, so nothing stays behind that poll() does not show.
  *
  * Channels: publications have one, since their frames must not mix with other contents; consumer
  * and bindings have one, so that RabbitMQ does them in order; declarations have one; the look for
@@ -19,24 +21,23 @@
  * Threads: one; only rabbit_stop may be called by another. */
 #include "rabbit.h"
 
+#include "cluster_dial.h"
+#include "cluster_tls.h"
 #include "host.h"
 
 /* rabbitmq-c moved its headers in 0.12, and warns of the old names since 0.15. */
 #if __has_include(<rabbitmq-c/amqp.h>)
 #include <rabbitmq-c/amqp.h>
+#include <rabbitmq-c/ssl_socket.h>
 #include <rabbitmq-c/tcp_socket.h>
 #else
 #include <amqp.h>
+#include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
 #endif
 
 #include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +76,7 @@ struct rabbit {
     size_t dialled; /* counts the attempts to connect: each takes the next host */
     char host[256]; /* of the last attempt */
     uint64_t port;
+    struct cluster_tls tls;
 
     amqp_connection_state_t connection; /* NULL: none */
     bool consumed;                      /* the queue of this name was consumed before */
@@ -113,6 +115,7 @@ const char *rabbit_error(const struct rabbit *rabbit)
 }
 
 static const char see_log[] = "see its log";
+static const char not_known[] = "correct [rabbitmq] host or hosts, or the name service";
 static const char not_there[] = "start it there, or correct [rabbitmq] host and port, or hosts";
 
 static bool rabbit_fail_memory(struct rabbit *rabbit)
@@ -149,7 +152,7 @@ static const char *rabbit_remedy(unsigned code)
                "see its log";
     case AMQP_PRECONDITION_FAILED:
         return "an exchange or queue of this name but of another kind is there: delete it, or "
-               "choose another [rabbitmq] exchange";
+               "choose another [rabbitmq] exchange; queue_type = quorum needs RabbitMQ 3.10";
     default:
         return see_log;
     }
@@ -212,6 +215,11 @@ void rabbit_disconnect(struct rabbit *rabbit)
     rabbit->rest = (struct str){0};
 }
 
+int rabbit_fd(const struct rabbit *rabbit)
+{
+    return amqp_get_sockfd(rabbit->connection);
+}
+
 /* Takes the next host. */
 static void rabbit_choose_host(struct rabbit *rabbit)
 {
@@ -224,85 +232,72 @@ static void rabbit_choose_host(struct rabbit *rabbit)
     rabbit->port = port ? port : config->rabbitmq_port;
 }
 
-/* Waits for a connect() under way; returns 0 or an errno. */
-static int rabbit_await_tcp(int fd)
+/* Makes room for a frame of content: see above. */
+static void rabbit_set_buffer(const struct rabbit *rabbit)
 {
-    struct pollfd polled = {fd, POLLOUT, 0};
-    int error = 0, ready;
-    socklen_t size = sizeof error;
+    int fd = rabbit_fd(rabbit), room = SEND_BUFFER, piece = PIECE + 1024;
 
-    do
-        ready = poll(&polled, 1, STEP_TIME * 1000);
-    while (ready < 0 && errno == EINTR);
-    if (ready == 0)
-        return ETIMEDOUT;
-    return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
-}
-
-/* A connected, non-blocking socket; or -1, with errno. */
-static int rabbit_open_tcp(const struct addrinfo *address)
-{
-    int fd = socket(address->ai_family, address->ai_socktype, address->ai_protocol);
-    int on = 1, room = SEND_BUFFER, piece = PIECE + 1024, error;
-
-    if (fd < 0)
-        return -1;
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
     setsockopt(fd, SOL_SOCKET, SO_SNDLOWAT, &piece, sizeof piece); /* Linux ignores it */
-#ifdef SO_NOSIGPIPE
-    setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
-#endif
-    error = connect(fd, address->ai_addr, address->ai_addrlen) == 0 ? 0 : errno;
-    if (error == EINPROGRESS || error == EINTR)
-        error = rabbit_await_tcp(fd);
-    if (error == 0)
-        return fd;
-    close(fd);
-    errno = error;
-    return -1;
 }
 
-static bool rabbit_fail_tcp(struct rabbit *rabbit, int error)
+static bool rabbit_open_tcp(struct rabbit *rabbit)
 {
-    switch (error) {
-    case ECONNREFUSED:
-        return rabbit_fail(rabbit, "connection refused", not_there);
-    case ETIMEDOUT:
+    struct dial_result result;
+    int fd = dial_tcp(rabbit->host, (unsigned)rabbit->port, &rabbit->stop, &result);
+    amqp_socket_t *socket;
+
+    if (fd < 0)
+        return rabbit_fail(rabbit, result.error, result.unknown ? not_known : not_there);
+    rabbit->connection = amqp_new_connection();
+    socket = rabbit->connection ? amqp_tcp_socket_new(rabbit->connection) : NULL;
+    if (!socket) {
+        close(fd);
+        return rabbit_fail_memory(rabbit);
+    }
+    amqp_tcp_socket_set_sockfd(socket, fd);
+    rabbit_set_buffer(rabbit);
+    return true;
+}
+
+/* Says why a connection with TLS was not made. */
+static bool rabbit_fail_tls(struct rabbit *rabbit, int status)
+{
+    switch (status) {
+    case AMQP_STATUS_HOSTNAME_RESOLUTION_FAILED:
+        return rabbit_fail(rabbit, "this host name is not known", not_known);
+    case AMQP_STATUS_SOCKET_ERROR:
+        return rabbit_fail(rabbit, "it takes no connection", not_there);
+    case AMQP_STATUS_TIMEOUT:
         return rabbit_fail(rabbit, "no answer within 2 s to the attempt to connect", not_there);
     default:
-        return rabbit_fail(rabbit, strerror(error), not_there);
+        return rabbit_fail(rabbit, cluster_tls_reason(&rabbit->tls),
+                           "correct [rabbitmq] hosts, ca, cert and key, or RabbitMQ's certificate");
     }
 }
 
-/* A socket to the first address of the host that accepts; or -1. */
-static int rabbit_connect_tcp(struct rabbit *rabbit)
+/* The library looks the name up, connects, and shakes hands. */
+static bool rabbit_open_tls(struct rabbit *rabbit)
 {
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *list;
-    char port[8];
-    int fd = -1, status, error = 0;
+    struct timeval timeout = {STEP_TIME, 0};
+    amqp_socket_t *socket;
+    int status;
 
-    snprintf(port, sizeof port, "%u", (unsigned)rabbit->port);
-    status = getaddrinfo(rabbit->host, port, &hints, &list);
-    if (status != 0) {
-        rabbit_fail(rabbit,
-                    status == EAI_NONAME ? "this host name is not known" : gai_strerror(status),
-                    "correct [rabbitmq] host or hosts, or the name service");
-        return -1;
-    }
-    for (const struct addrinfo *address = list; address && fd < 0; address = address->ai_next) {
-        if (atomic_load(&rabbit->stop))
-            break;
-        fd = rabbit_open_tcp(address);
-        error = errno;
-    }
-    freeaddrinfo(list);
-    if (fd < 0)
-        rabbit_fail_tcp(rabbit, error);
-    return fd;
+    errno = 0;
+    rabbit->connection = amqp_new_connection();
+    socket = rabbit->connection ? amqp_ssl_socket_new(rabbit->connection) : NULL;
+    if (!socket)
+        return rabbit_fail_memory(rabbit);
+    amqp_ssl_socket_set_verify_hostname(socket, 0); /* OpenSSL does, and knows addresses */
+    if (!cluster_tls_set_up(&rabbit->tls, &rabbit->config->rabbitmq_tls, rabbit->host,
+                            amqp_ssl_socket_get_context(socket)))
+        return rabbit_fail(rabbit, rabbit->tls.error, "put it right in [rabbitmq]");
+    status = amqp_socket_open_noblock(socket, rabbit->host, (int)rabbit->port, &timeout);
+    if (status != AMQP_STATUS_OK)
+        return rabbit_fail_tls(rabbit, status);
+    dial_set_options(rabbit_fd(rabbit));
+    rabbit_set_buffer(rabbit);
+    return true;
 }
 
 static bool rabbit_log_in(struct rabbit *rabbit)
@@ -338,18 +333,9 @@ static bool rabbit_stop_heartbeats(struct rabbit *rabbit)
 static bool rabbit_open_connection(struct rabbit *rabbit)
 {
     struct timeval timeout = {STEP_TIME, 0};
-    amqp_socket_t *socket;
-    int fd = rabbit_connect_tcp(rabbit);
 
-    if (fd < 0)
+    if (!(rabbit->config->rabbitmq_tls.enabled ? rabbit_open_tls : rabbit_open_tcp)(rabbit))
         return false;
-    rabbit->connection = amqp_new_connection();
-    socket = rabbit->connection ? amqp_tcp_socket_new(rabbit->connection) : NULL;
-    if (!socket) {
-        close(fd);
-        return rabbit_fail_memory(rabbit);
-    }
-    amqp_tcp_socket_set_sockfd(socket, fd);
     amqp_set_handshake_timeout(rabbit->connection, &timeout);
     amqp_set_rpc_timeout(rabbit->connection, &timeout);
     if (!rabbit_log_in(rabbit) || !rabbit_stop_heartbeats(rabbit))
@@ -515,15 +501,14 @@ static bool rabbit_consume(struct rabbit *rabbit)
 /* Connects to the first host that lets this node in. */
 static bool rabbit_open_any(struct rabbit *rabbit)
 {
-    struct str rest = str_from(rabbit->config->rabbitmq_hosts);
+    size_t left = host_list_length(str_from(rabbit->config->rabbitmq_hosts));
     bool good;
 
     do {
         rabbit_disconnect(rabbit);
-        str_entry(&rest); /* counts them */
         rabbit_choose_host(rabbit);
         good = rabbit_open_connection(rabbit);
-    } while (!good && rest.length && !atomic_load(&rabbit->stop));
+    } while (!good && left-- > 1 && !atomic_load(&rabbit->stop));
     return good;
 }
 
@@ -657,11 +642,6 @@ struct rabbit_event rabbit_next(struct rabbit *rabbit)
                                                          : RABBIT_LOST;
     }
     return event;
-}
-
-int rabbit_fd(const struct rabbit *rabbit)
-{
-    return amqp_get_sockfd(rabbit->connection);
 }
 
 bool rabbit_has_input(const struct rabbit *rabbit)

@@ -1,9 +1,12 @@
 /* redis.c - one connection to Redis.
  *
  * Waiting: there is one deadline, REDIS_TIMEOUT after the beginning, for a connection (look-up, TCP
- * to each address, AUTH, SELECT) and one for a pipeline (sending, all replies). A Redis that sends
- * a byte now and then gains no time. hiredis has no deadline for a whole reply, so redis_receive
- * polls before each read; hiredis formats commands and parses replies.
+ * to each address, TLS, AUTH, SELECT) and one for a pipeline (sending, all replies). A Redis that
+ * sends a byte now and then gains no time. hiredis has no deadline for a whole reply, so
+ * redis_receive polls before each read; hiredis formats commands and parses replies.
+ *
+ * Sentinel: with [redis] sentinels each connection begins with a question to one of them, and the
+ * Redis that it names must say by ROLE that it is a master. All of that shares the deadline.
  *
  * Failures: a failure ends the connection. So does an error reply that concerns the server and not
  * the command, after the remaining replies have been read. The next connection waits for a back-off
@@ -14,11 +17,17 @@
 #include "redis.h"
 
 #include "cluster_lookup.h"
+#include "cluster_tls.h"
+#include "host.h"
 #include "os.h"
 
 #include <hiredis/hiredis.h>
+#ifdef WSPUSH_REDIS_TLS /* the Makefile has found hiredis_ssl 1.0 or later */
+#include <hiredis/hiredis_ssl.h>
+#endif
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,11 +36,18 @@
 
 #define BACKOFF_MAX 1600 /* milliseconds before connecting again */
 
+#define SENTINEL_PORT 26379
+
 #define RENEW_AFTER 500 /* milliseconds: an older connection is replaced if found closed */
 
 struct redis {
     const struct config *config;
     struct resolver resolver;
+    struct cluster_tls tls;
+    bool at_sentinel; /* what was dialled last is a Sentinel */
+    char host[256];   /* where */
+    uint64_t port;
+    size_t sentinel; /* of the list: the one to ask first */
     redisContext *context;
     redisReply *reply;
     size_t waiting;   /* commands of the pipeline without reply */
@@ -41,7 +57,7 @@ struct redis {
     int64_t deadline; /* os_now_ms, as all times */
     int64_t begun_at; /* when it connected */
     int64_t retry_at, pause;
-    char error[500], reason[250];
+    char error[REDIS_ERROR_MAX], reason[250];
 };
 
 /* Remedies, by the first word of an error reply. */
@@ -54,8 +70,8 @@ static const struct redis_error_kind {
     {"MASTERDOWN", "it is a replica without its primary: let [redis] host lead to the primary",
      true},
     {"NOREPLICAS", "start its replicas, or let [redis] host lead to the primary", true},
-    {"NOAUTH", "set [redis] password", true},
-    {"WRONGPASS", "correct [redis] password", true},
+    {"NOAUTH", "set [redis] password, and username unless it is the default user's", true},
+    {"WRONGPASS", "correct [redis] password and username", true},
     {"MOVED", "a Redis Cluster will not do: let [redis] host lead to a Redis on its own", true},
     {"CLUSTERDOWN", "a Redis Cluster will not do: let [redis] host lead to a Redis on its own",
      true},
@@ -72,6 +88,23 @@ struct redis *redis_new(const struct config *config)
     if (redis)
         redis->config = config;
     return redis;
+}
+
+bool redis_check_config(const struct config *config, char *error, size_t room)
+{
+#ifndef WSPUSH_REDIS_TLS
+    if (config->redis_tls.enabled) {
+        snprintf(error, room,
+                 "[redis] tls = true needs hiredis 1.0 or later with hiredis_ssl, and this wspush "
+                 "was built with hiredis %d.%d.%d without it: build it where libhiredis-dev has it "
+                 "(Debian 13), or set tls = false and let [redis] host lead to a tunnel on this "
+                 "machine, such as stunnel",
+                 HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
+        return false;
+    }
+#endif
+    (void)config, (void)error, (void)room;
+    return true;
 }
 
 static void redis_drop_reply(struct redis *redis)
@@ -119,8 +152,9 @@ const char *redis_reason(const struct redis *redis)
 static void redis_set_error(struct redis *redis, const char *subject, const char *what,
                             const char *remedy)
 {
-    snprintf(redis->error, sizeof redis->error, "Redis at %.255s port %u: %.150s: %s",
-             redis->config->redis_host, (unsigned)redis->config->redis_port, what, remedy);
+    snprintf(redis->error, sizeof redis->error, "%s at %s port %u: %.400s: %s",
+             redis->at_sentinel ? "Sentinel" : "Redis", redis->host, (unsigned)redis->port, what,
+             remedy);
     snprintf(redis->reason, sizeof redis->reason, "%s%.200s", subject, what);
 }
 
@@ -173,7 +207,10 @@ static void redis_take_error(struct redis *redis, struct str text)
     for (size_t i = 0; i < text.length; i++)
         said[i] = text.at[i] >= ' ' && text.at[i] <= '~' ? text.at[i] : '?';
     said[text.length] = '\0';
-    redis_set_error(redis, "Redis says: ", said, refusal->remedy);
+    redis_set_error(redis, "Redis says: ", said,
+                    redis->at_sentinel ? "correct [redis] sentinel_username and sentinel_password, "
+                                         "or let that user run SENTINEL"
+                                       : refusal->remedy);
 }
 
 /* Sends the rest of the pipeline. */
@@ -184,10 +221,15 @@ static bool redis_flush(struct redis *redis)
     if (!redis->sent)
         redis->deadline = os_now_ms() + REDIS_TIMEOUT;
     redis->sent = true;
-    while (!done)
-        if (redisBufferWrite(redis->context, &done) != REDIS_OK ||
-            (!done && os_now_ms() >= redis->deadline))
+    while (!done) {
+        struct pollfd writable = {.fd = redis->context->fd, .events = POLLOUT};
+        int64_t left = redis->deadline - os_now_ms();
+
+        if (redisBufferWrite(redis->context, &done) != REDIS_OK || (!done && left <= 0))
             return false;
+        if (!done)
+            poll(&writable, 1, (int)left);
+    }
     return true;
 }
 
@@ -234,6 +276,13 @@ static struct redis_reply redis_view(const redisReply *reply)
     return view;
 }
 
+struct redis_reply redis_element(const struct redis_reply *list, size_t index)
+{
+    redisReply *const *elements = list->elements;
+
+    return redis_view(elements[index]);
+}
+
 bool redis_next(struct redis *redis, struct redis_reply *reply)
 {
     redis_drop_reply(redis);
@@ -274,30 +323,47 @@ static bool redis_write(struct redis *redis, const struct str *words)
     return true;
 }
 
-/* Runs one command of a new connection, within the connection's deadline. */
-static bool redis_set_up(struct redis *redis, const struct str *words)
-{
-    struct redis_reply reply;
+/* --- connect ---------------------------------------------------------------------------------- */
 
+/* Runs one command of a new connection, within the connection's deadline. */
+static bool redis_ask(struct redis *redis, const struct str *words, struct redis_reply *reply)
+{
     redis->sent = true;
-    if (!redis_write(redis, words) || !redis_next(redis, &reply))
+    if (!redis_write(redis, words) || !redis_next(redis, reply))
         return false;
-    if (reply.type == REDIS_ERROR && redis->context)
+    if (reply->type == REDIS_ERROR && redis->context)
         redis_end(redis);
-    return reply.type != REDIS_ERROR;
+    return reply->type != REDIS_ERROR;
 }
 
-/* Authenticates, and selects the database. */
-static bool redis_log_in(struct redis *redis)
+/* Authenticates, if there is a name or a password to do it with. */
+static bool redis_log_in(struct redis *redis, const char *username, const char *password)
 {
-    struct str password = str_from(redis->config->redis_password);
-    char number[24];
-    size_t length = (size_t)snprintf(number, sizeof number, "%llu",
-                                     (unsigned long long)redis->config->redis_db);
+    struct str name = str_from(username), secret = str_from(password);
+    struct redis_reply reply;
 
-    return (!password.length || redis_set_up(redis, (struct str[]){STR("AUTH"), password, {0}})) &&
-           (!redis->config->redis_db ||
-            redis_set_up(redis, (struct str[]){STR("SELECT"), {number, length}, {0}}));
+    if (name.length)
+        return redis_ask(redis, (struct str[]){STR("AUTH"), name, secret, {0}}, &reply);
+    return !secret.length || redis_ask(redis, (struct str[]){STR("AUTH"), secret, {0}}, &reply);
+}
+
+/* Has the connection speak TLS. From then on its socket does not block. */
+static bool redis_secure(struct redis *redis)
+{
+#ifdef WSPUSH_REDIS_TLS
+    struct ssl_st *ssl = cluster_tls_new(&redis->tls, &redis->config->redis_tls, redis->host);
+
+    if (!ssl)
+        return false;
+    fcntl(redis->context->fd, F_SETFL, O_NONBLOCK);
+    redis->context->flags &= ~REDIS_BLOCK;
+    if (redisInitiateSSL(redis->context, ssl) == REDIS_OK) /* it owns `ssl` from then on */
+        return cluster_tls_shake_hands(ssl, redis->context->fd, redis->deadline);
+    cluster_tls_free(ssl);
+#else
+    (void)redis, (void)fcntl; /* redis_check_config has rejected it */
+#endif
+    return false;
 }
 
 /* Connects to one address; `share` addresses divide the time left. */
@@ -312,15 +378,125 @@ static bool redis_connect_to(struct redis *redis, const char *address, size_t sh
     limit.tv_sec = (time_t)(left / 1000);
     limit.tv_usec = (suseconds_t)(left % 1000 * 1000);
     redis_disconnect(redis);
-    redis->context = redisConnectWithTimeout(address, (int)redis->config->redis_port, limit);
+    redis->context = redisConnectWithTimeout(address, (int)redis->port, limit);
     return redis->context && !redis->context->err &&
            redisSetTimeout(redis->context, timeout) == REDIS_OK;
 }
 
-static bool redis_connect(struct redis *redis)
+/* Looks a host up and connects to it; `keys` is what to correct if that cannot be done. */
+static bool redis_dial(struct redis *redis, struct str host, uint64_t port, const char *keys)
 {
     struct resolver_result found;
+    char remedy[100];
     bool good = false;
+
+    snprintf(redis->host, sizeof redis->host, "%.*s", (int)host.length, host.at);
+    redis->port = port;
+    resolver_find(&redis->resolver, redis->host, redis->deadline - os_now_ms(), &found);
+    for (size_t i = 0; i < found.count && !good; i++)
+        good = redis_connect_to(redis, found.addresses[i], found.count - i);
+    if (good && (!redis->config->redis_tls.enabled || redis_secure(redis)))
+        return true;
+    snprintf(remedy, sizeof remedy, "start it there, or correct [redis] %s", keys);
+    if (good) {
+        redis_set_error(redis, "", cluster_tls_reason(&redis->tls),
+                        "correct [redis] ca, cert and key, the host's name, or its certificate");
+        snprintf(redis->reason, sizeof redis->reason, "Redis cannot be reached: TLS failed");
+    } else {
+        redis_set_error(redis, "Redis cannot be reached: ",
+                        !found.count      ? found.error
+                        : !redis->context ? "out of memory"
+                                          : redis->context->errstr,
+                        remedy);
+    }
+    redis_end(redis);
+    return false;
+}
+
+/* Asks one Sentinel where the master is. */
+static bool redis_ask_sentinel(struct redis *redis, struct str host, uint64_t port,
+                               char master[256], uint64_t *master_port)
+{
+    const struct config *config = redis->config;
+    struct str words[] = {STR("SENTINEL"),
+                          STR("GET-MASTER-ADDR-BY-NAME"),
+                          str_from(config->redis_sentinel_master),
+                          {0}};
+    struct redis_reply reply;
+    struct str address;
+
+    redis->error[0] = redis->reason[0] = '\0';
+    if (!redis_dial(redis, host, port ? port : SENTINEL_PORT, "sentinels") ||
+        !redis_log_in(redis, config->redis_sentinel_username, config->redis_sentinel_password) ||
+        !redis_ask(redis, words, &reply))
+        return false;
+    if (reply.type == REDIS_LIST && reply.count == 2) {
+        address = redis_element(&reply, 0).text;
+        snprintf(master, 256, "%.*s", (int)address.length, address.at);
+        if (str_number(redis_element(&reply, 1).text, 65535, master_port))
+            return true;
+    }
+    redis_set_error(redis, "Redis cannot be reached: ", "it does not know this master",
+                    "correct [redis] sentinel_master");
+    redis_end(redis);
+    return false;
+}
+
+/* Asks the Sentinels in turn, beginning with the one that has replied last; each has its share of
+ * the time left. */
+static bool redis_find_master(struct redis *redis, char master[256], uint64_t *port)
+{
+    struct str list = str_from(redis->config->redis_sentinels), host;
+    int64_t deadline = redis->deadline;
+    size_t count = host_list_length(list);
+    uint64_t sentinel_port = 0;
+    bool good = false;
+
+    redis->at_sentinel = true;
+    for (size_t left = count; left && !good; left--) {
+        int64_t now = os_now_ms();
+
+        redis->deadline = now + (deadline - now) / (int64_t)(left + 1);
+        host_of_list(list, redis->sentinel, &host, &sentinel_port);
+        good = redis_ask_sentinel(redis, host, sentinel_port, master, port);
+        redis->sentinel += !good;
+    }
+    redis_disconnect(redis);
+    redis->deadline = deadline;
+    if (good) {
+        redis->at_sentinel = false;
+        redis->error[0] = redis->reason[0] = '\0';
+    }
+    return good;
+}
+
+/* What a Sentinel has named may have been demoted meanwhile, or not be promoted yet. */
+static bool redis_check_role(struct redis *redis)
+{
+    struct redis_reply reply;
+
+    if (!redis_ask(redis, (struct str[]){STR("ROLE"), {0}}, &reply))
+        return false;
+    if (reply.type == REDIS_LIST && reply.count &&
+        str_equal(redis_element(&reply, 0).text, STR("master")))
+        return true;
+    redis_set_error(redis, "Redis cannot be reached: ", "Sentinel names it, but it is no master",
+                    "wait until the failover has ended");
+    redis_end(redis);
+    redis->sentinel++; /* another one may know better */
+    return false;
+}
+
+static bool redis_connect(struct redis *redis)
+{
+    const struct config *config = redis->config;
+    bool by_sentinel = config->redis_sentinels[0];
+    char host[sizeof redis->host];
+    uint64_t port = config->redis_port;
+    char number[24];
+    size_t length =
+        (size_t)snprintf(number, sizeof number, "%llu", (unsigned long long)config->redis_db);
+    struct redis_reply reply;
 
     if (redis->context)
         return true;
@@ -329,20 +505,15 @@ static bool redis_connect(struct redis *redis)
     redis->error[0] = redis->reason[0] = '\0';
     redis->begun_at = 0;
     redis->deadline = os_now_ms() + REDIS_TIMEOUT;
-    resolver_find(&redis->resolver, redis->config->redis_host, REDIS_TIMEOUT, &found);
-    for (size_t i = 0; i < found.count && !good; i++)
-        good = redis_connect_to(redis, found.addresses[i], found.count - i);
-    if (!good) {
-        redis_set_error(redis, "Redis cannot be reached: ",
-                        !found.count      ? found.error
-                        : !redis->context ? "out of memory"
-                                          : redis->context->errstr,
-                        "start it there, or correct [redis] host and port");
-        redis_end(redis);
+    snprintf(host, sizeof host, "%s", config->redis_host);
+    if ((by_sentinel && !redis_find_master(redis, host, &port)) ||
+        !redis_dial(redis, str_from(host), port, "host and port"))
         return false;
-    }
     redis->begun_at = os_now_ms();
-    return redis_log_in(redis);
+    return redis_log_in(redis, config->redis_username, config->redis_password) &&
+           (!by_sentinel || redis_check_role(redis)) &&
+           (!config->redis_db ||
+            redis_ask(redis, (struct str[]){STR("SELECT"), {number, length}, {0}}, &reply));
 }
 
 bool redis_renew(struct redis *redis)
@@ -387,11 +558,4 @@ bool redis_call_again(struct redis *redis, const struct str *words, struct redis
         return false;
     redis->retry_at = 0;
     return redis_call(redis, words, reply);
-}
-
-struct redis_reply redis_element(const struct redis_reply *list, size_t index)
-{
-    redisReply *const *elements = list->elements;
-
-    return redis_view(elements[index]);
 }

@@ -1,18 +1,24 @@
 /* redis.h - one connection to Redis, for one thread that may wait. The only user of hiredis.
  *
  * It connects when it is first needed, and again after a failure, with back-off and jitter; during
- * the back-off calls fail at once. Each connection looks the name up again. An error that concerns
- * the server and not the command (READONLY, LOADING, MASTERDOWN and the like) ends the connection:
- * the name may lead to another Redis by now.
- * Rejects: waiting longer than REDIS_TIMEOUT for a connection, or for the replies of a pipeline. */
+ * the back-off calls fail at once. Each connection looks the name up again, or asks a Sentinel
+ * where the master is, and has it confirm that. An error that concerns the server and not the
+ * command (READONLY, LOADING, MASTERDOWN and the like) ends the connection: the name may lead to
+ * another Redis by now. Rejects: waiting longer than REDIS_TIMEOUT for a connection, or for the
+ * replies of a pipeline. */
 #ifndef WSPUSH_REDIS_H
 #define WSPUSH_REDIS_H
 
 #include "config.h"
 
-#define REDIS_TIMEOUT 1000 /* milliseconds */
+#define REDIS_TIMEOUT 1000  /* milliseconds */
+#define REDIS_ERROR_MAX 900 /* bytes of redis_error, with a NUL */
 
 struct redis;
+
+/* False if this build cannot do what [redis] asks for: `error`, cut to `room` bytes, says why, and
+ * what helps. */
+bool redis_check_config(const struct config *config, char *error, size_t room);
 
 /* A connection that is not open yet. `config` must outlive it. NULL without memory. */
 struct redis *redis_new(const struct config *config);

@@ -38,12 +38,14 @@ cluster_wire: cluster_crypto crypto hub
 cluster_order: cluster_wire
 cluster_pending: cluster_wire table
 cluster_lookup: os
-redis: cluster_lookup config os
+cluster_tls: config os
+redis: cluster_lookup cluster_tls config host os
 cluster_store: cluster_wire config os redis
 cluster_member: cluster_store os
 cluster_cleanup: cluster_store os
 cluster_registry: account cluster_cleanup cluster_member cluster_store cluster_wire config redis os
-rabbit: config host
+cluster_dial:
+rabbit: cluster_dial cluster_tls config host
 cluster_stream: cluster_wire os
 cluster_bus_state: cluster_stream rabbit
 cluster_bus: cluster_bus_state cluster_stream config os
@@ -54,7 +56,7 @@ cluster_receipt: cluster_state table
 cluster_route: cluster_receipt cluster_state
 cluster_presence: cluster_state json table
 cluster: account cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub
-cluster_listen: config listener
+cluster_listen: cluster_tls config listener redis
 api: account limit cluster config conn crypto host http hub json table ws
 metrics: api cluster conn http hub os
 session_http: account api cluster config conn console host http hub listener metrics os ws
@@ -85,8 +87,8 @@ cluster_listen cluster
 
 # LIBRARY MODULE...: who includes the headers of the library.
 libraries='
-openssl crypto tls cluster_crypto
-openssl/ssl tls cluster_crypto
+openssl crypto tls cluster_crypto cluster_tls
+openssl/ssl tls cluster_crypto cluster_tls
 hiredis redis
 amqp rabbit
 rabbitmq-c rabbit

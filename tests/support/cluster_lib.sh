@@ -22,7 +22,7 @@ WHAT=''
 # --- Redis ------------------------------------------------------------------------------------
 
 # start_redis: starts it with what it has written before, on the same port. With a REDIS_PASSWORD
-# it asks for one.
+# it asks for one; $REDIS_CONF has more lines of its configuration.
 start_redis() {
     need redis-server redis-cli
     mkdir -p "$DIR/redis"
@@ -37,6 +37,7 @@ save ""
 appendonly yes
 appendfsync always
 ${REDIS_PASSWORD:+requirepass $REDIS_PASSWORD}
+${REDIS_CONF-}
 CONF
         REDIS=$!
         for _ in {1..500}; do

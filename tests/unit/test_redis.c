@@ -491,6 +491,171 @@ static void a_connection_logs_in(void)
                              "sesame\nSELECT 3\nGET k\n") == 0);
 }
 
+/* A user may need no password. */
+static void a_user_logs_in(void)
+{
+    static const char *const passwords[] = {"open sesame", ""};
+
+    for (size_t i = 0; i < COUNT(passwords); i++) {
+        struct fake fake = {.script = {{"+OK\r\n", ":1\r\n"}}};
+        char expected[100];
+
+        listen_at(&fake, "127.0.0.1", 0);
+        config = config_for("127.0.0.1", &fake);
+        snprintf(config.redis_username, sizeof config.redis_username, "shop");
+        snprintf(config.redis_password, sizeof config.redis_password, "%s", passwords[i]);
+        redis = redis_new(&config);
+        CHECK(call() && reply.number == 1);
+        fake_close(&fake);
+        snprintf(expected, sizeof expected, "AUTH shop %s\nGET k\n", passwords[i]);
+        CHECK(strcmp(fake.heard, expected) == 0);
+    }
+}
+
+/* --- Sentinel -------------------------------------------------------------------------------- */
+
+#define ASKED "SENTINEL GET-MASTER-ADDR-BY-NAME shop\n"
+#define MASTER "*1\r\n$6\r\nmaster\r\n"
+#define REPLICA "*1\r\n$5\r\nslave\r\n"
+#define UNKNOWN "*-1\r\n"
+
+/* A Sentinel's reply that names a fake. */
+static const char *name_of(const struct fake *fake, char text[60])
+{
+    snprintf(text, 60, "*2\r\n$9\r\n127.0.0.1\r\n$5\r\n%05u\r\n", fake->port);
+    return text;
+}
+
+/* `redis` asks the first `count` of these fakes; nothing is where [redis] host says. */
+static void open_sentinels(struct fake *sentinels, size_t count)
+{
+    config = (struct config){.redis_port = 1};
+    snprintf(config.redis_host, sizeof config.redis_host, "127.0.0.1");
+    snprintf(config.redis_sentinel_master, sizeof config.redis_sentinel_master, "shop");
+    for (size_t i = 0; i < count; i++) {
+        size_t length = strlen(config.redis_sentinels);
+
+        snprintf(config.redis_sentinels + length, sizeof config.redis_sentinels - length,
+                 "127.0.0.1:%u, ", sentinels[i].port);
+    }
+    redis = redis_new(&config);
+}
+
+/* One that is not there and one that knows nothing are passed over; the one that has replied is
+ * asked first the next time. */
+static void a_sentinel_names_the_master(void)
+{
+    struct fake sentinels[3] = {{.script = {{NULL}}},
+                                {.script = {{UNKNOWN}}},
+                                {.script = {{"+OK\r\n", NULL}, {"+OK\r\n", NULL}}}};
+    struct fake master = {.script = {{"+OK\r\n", MASTER, "+OK\r\n", ":1\r\n", CLOSE},
+                                     {"+OK\r\n", MASTER, "+OK\r\n", ":2\r\n"}}};
+    char named[60];
+
+    listen_at(&master, "127.0.0.1", 0);
+    sentinels[1].script[0][0] = "+OK\r\n";
+    sentinels[1].script[0][1] = UNKNOWN;
+    sentinels[2].script[0][1] = sentinels[2].script[1][1] = name_of(&master, named);
+    for (size_t i = 0; i < 3; i++)
+        listen_at(&sentinels[i], "127.0.0.1", 0);
+    end(&sentinels[0]);
+    open_sentinels(sentinels, 3);
+    snprintf(config.redis_password, sizeof config.redis_password, "open");
+    snprintf(config.redis_sentinel_username, sizeof config.redis_sentinel_username, "watch");
+    snprintf(config.redis_sentinel_password, sizeof config.redis_sentinel_password, "man");
+    config.redis_db = 2;
+    CHECK(call() && reply.number == 1 && !redis_error(redis)[0]);
+    CHECK(redis_call_again(redis, GET, &reply) && reply.number == 2);
+    redis_free(redis);
+    for (size_t i = 1; i < 3; i++)
+        end(&sentinels[i]);
+    end(&master);
+    CHECK(strcmp(sentinels[1].heard, "AUTH watch man\n" ASKED) == 0);
+    CHECK(strcmp(sentinels[2].heard, "AUTH watch man\n" ASKED "AUTH watch man\n" ASKED) == 0);
+    CHECK(strcmp(master.heard, "AUTH open\nROLE\nSELECT 2\nGET k\nGET k\n"
+                               "AUTH open\nROLE\nSELECT 2\nGET k\n") == 0);
+}
+
+/* What is named must say that it is a master; else the next Sentinel is asked. */
+static void a_replica_is_no_master(void)
+{
+    struct fake sentinels[2] = {{.script = {{NULL}}}, {.script = {{NULL}}}};
+    struct fake old = {.script = {{REPLICA}, {REPLICA}}}, new = {.script = {{MASTER, ":1\r\n"}}};
+    char of_old[60], of_new[60];
+
+    listen_at(&old, "127.0.0.1", 0);
+    listen_at(&new, "127.0.0.1", 0);
+    sentinels[0].script[0][0] = name_of(&old, of_old);
+    sentinels[1].script[0][0] = name_of(&new, of_new);
+    for (size_t i = 0; i < 2; i++)
+        listen_at(&sentinels[i], "127.0.0.1", 0);
+    open_sentinels(sentinels, 2);
+    CHECK(!call() && !redis_is_connected(redis));
+    CHECK(says(redis_error(redis), ": Sentinel names it, but it is no master: wait"));
+    CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Sentinel names it, but it is no "
+                                      "master") == 0);
+    CHECK(call_in_time() && reply.number == 1);
+    redis_free(redis);
+    for (size_t i = 0; i < 2; i++)
+        end(&sentinels[i]);
+    end(&old);
+    end(&new);
+    CHECK(strcmp(old.heard, "ROLE\n") == 0 && strcmp(new.heard, "ROLE\nGET k\n") == 0);
+}
+
+/* A Sentinel that does not answer costs its share of the time, not all of it. */
+static void a_silent_sentinel_is_passed_over(void)
+{
+    struct fake sentinels[2] = {{.script = {{SILENCE}, {SILENCE}, {SILENCE}}},
+                                {.script = {{NULL}}}};
+    struct fake master = {.script = {{MASTER, ":1\r\n"}, {MASTER, ":1\r\n"}}};
+    char named[60];
+
+    listen_at(&master, "127.0.0.1", 0);
+    for (size_t i = 0; i < 4; i++)
+        sentinels[1].script[i][0] = name_of(&master, named);
+    for (size_t i = 0; i < 2; i++)
+        listen_at(&sentinels[i], "127.0.0.1", 0);
+    open_sentinels(sentinels, 2);
+    CHECK(call_in_time() && reply.number == 1);
+    redis_free(redis);
+    for (size_t i = 0; i < 2; i++)
+        end(&sentinels[i]);
+    end(&master);
+}
+
+static void what_sentinels_say_is_told(void)
+{
+    static const struct {
+        const char *said, *error, *reason;
+    } rows[] = {
+        {UNKNOWN, ": it does not know this master: correct [redis] sentinel_master",
+         "Redis cannot be reached: it does not know this master"},
+        {"*2\r\n$1\r\na\r\n$1\r\nb\r\n",
+         ": it does not know this master: correct [redis] sentinel_master",
+         "Redis cannot be reached: it does not know this master"},
+        {"-NOAUTH Authentication required.\r\n",
+         ": NOAUTH Authentication required: correct [redis] sentinel_username and",
+         "Redis says: NOAUTH Authentication required"},
+        {NULL, ": Server closed the connection: is it running",
+         "the connection to Redis broke: Server closed the connection"},
+    };
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct fake sentinel = {.script = {{rows[i].said}}};
+
+        listen_at(&sentinel, "127.0.0.1", 0);
+        open_sentinels(&sentinel, 1);
+        if (!CHECK(!call() &&
+                   strncmp(redis_error(redis), "Sentinel at 127.0.0.1 port ", 27) == 0) ||
+            !CHECK(says(redis_error(redis), rows[i].error)) ||
+            !CHECK(strcmp(redis_reason(redis), rows[i].reason) == 0))
+            printf("%s\n%s\n", redis_error(redis), redis_reason(redis));
+        redis_free(redis);
+        end(&sentinel);
+    }
+}
+
 static void a_port_without_a_server_is_told(void)
 {
     struct fake fake = {.script = {{":1\r\n"}}};
@@ -565,6 +730,11 @@ int main(void)
     test_run("an idle connection is renewed", an_idle_connection_is_renewed);
     test_run("a server that does not answer is left", a_server_that_does_not_answer_is_left);
     test_run("a connection logs in", a_connection_logs_in);
+    test_run("a user logs in", a_user_logs_in);
+    test_run("a Sentinel names the master", a_sentinel_names_the_master);
+    test_run("a replica is no master", a_replica_is_no_master);
+    test_run("a silent Sentinel is passed over", a_silent_sentinel_is_passed_over);
+    test_run("what Sentinels say is told", what_sentinels_say_is_told);
     test_run("a port without a server is told", a_port_without_a_server_is_told);
     test_run("the name is looked up for each connection",
              the_name_is_looked_up_for_each_connection);
