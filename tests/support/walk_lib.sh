@@ -56,7 +56,8 @@ terminal_is_ready() {
 terminal_await() {
     local end=$((SECONDS + $2))
     while [ $SECONDS -lt $end ]; do
-        terminal_is_ready "$1" && [ "$(wc -c <"$DIR/$1.screen")" -gt "${TYPED_AT[$1]}" ] && return 0
+        # in this order: the prompt before the line is still there until the line is echoed
+        [ "$(wc -c 2>/dev/null <"$DIR/$1.screen" || echo 0)" -gt "${TYPED_AT[$1]}" ] && terminal_is_ready "$1" && return 0
         sleep 0.05
     done
     return 1
