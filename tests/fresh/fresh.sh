@@ -41,10 +41,9 @@ unset TMPDIR
 # shellcheck source=tests/support/walk_lib.sh
 . tests/support/walk_lib.sh
 
-# in_tree COMMAND: what it prints, and its status at the end of that.
+# in_tree COMMAND: what it prints, also on stderr.
 in_tree() {
-    chroot "$ROOT" env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
-        DEBIAN_FRONTEND=noninteractive WSPUSH_COMMON_PORT="$PORT" WSPUSH_ADMIN_LISTEN="$ADMIN" sh -c "$1" 2>&1
+    "${IN_TREE[@]}" sh -c "$1" 2>&1
 }
 
 # does NAME COMMAND: it must succeed; the end of what it printed is told if it does not.
@@ -64,11 +63,14 @@ if [ -n "${LANE-}" ] || listens 7800 || listens 7801; then
     free_port; PORT=$FREE
     free_port; ADMIN=127.0.0.1:$FREE
 fi
+THERE=(env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root WSPUSH_COMMON_PORT="$PORT"
+    WSPUSH_ADMIN_LISTEN="$ADMIN")
+IN_TREE=(chroot "$ROOT" "${THERE[@]}" LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive)
+SHELL_THERE="chroot '$ROOT' ${THERE[*]} TERM=dumb PS1='$PROMPT' bash --norc --noprofile -i"
 rm -rf "$ROOT"/var/lib/apt/lists/* # as in an image
 cp "$WORK/wspush.bundle" "$ROOT/"
 printf '#!/bin/sh\nexit 101\n' >"$ROOT/usr/sbin/policy-rc.d"
 chmod 755 "$ROOT/usr/sbin/policy-rc.d"
-SHELL_THERE="chroot '$ROOT' env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb PS1='$PROMPT' WSPUSH_COMMON_PORT=$PORT WSPUSH_ADMIN_LISTEN=$ADMIN bash --norc --noprofile -i"
 
 # The quick start: all lines but the last one, which is the suite.
 quick_start() {
@@ -115,7 +117,8 @@ quick_start() {
 start_installed() {
     does "$1: the configuration is good, as the user reads it" \
         "setpriv --reuid=wspush --regid=wspush --clear-groups $2 -t -c /etc/wspush/wspush.ini"
-    in_tree "cd /var/lib/wspush && exec setpriv --reuid=wspush --regid=wspush --clear-groups $2 -c /etc/wspush/wspush.ini" &
+    "${IN_TREE[@]}" sh -c "cd /var/lib/wspush &&
+        exec setpriv --reuid=wspush --regid=wspush --clear-groups $2 -c /etc/wspush/wspush.ini" &
     SERVER=$!
     wait_for answers
     expect "$1: it serves" '{"code":0,"msg":"success","data":[]}' "$(curl -s "http://127.0.0.1:$PORT/healthz")"
