@@ -141,7 +141,7 @@ installed() {
 
 packaged() {
     local lintian
-    does 'debhelper and lintian are installed' 'apt-get install -q -y --no-install-recommends debhelper lintian'
+    does 'debhelper and lintian are installed' 'apt-get install -q -y --no-install-recommends build-essential debhelper lintian'
     does 'make deb' 'cd /root/wspush && make deb'
     lintian=$(in_tree 'cd /root/wspush/build/deb && lintian --allow-root --fail-on error,warning *.changes')
     expect 'lintian has nothing to say' '0 ' "$? $lintian"
