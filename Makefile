@@ -37,7 +37,7 @@ CLUSTER_LIBS := $(shell $(PKG_CONFIG) --libs $(REDIS_TLS) hiredis librabbitmq 2>
 #: make CLUSTER=1   build ./wspush with cluster support (make deps CLUSTER=1 goes before it)
 all: wspush
 
-include contrib/install.mk tests/fuzz.mk tests/cross.mk tests/bench.mk tests/coverage.mk
+include contrib/install.mk tests/fuzz.mk tests/cross.mk tests/bench.mk tests/coverage.mk tests/fresh.mk
 
 wspush: build/$(if $(CLUSTER),cluster,release)/wspush FORCE
 	@cmp -s $< $@ || cp $< $@
@@ -120,7 +120,7 @@ help:
 
 FORCE:
 
-.PHONY: FORCE all help run echo layers test test-build check-unit check-e2e check-cluster check-conformance deps test-deps dist clean install uninstall fuzz fuzz-build fuzz-deps test-cross cross-deps bench bench-quick bench-cluster bench-deps chaos scale coverage
+.PHONY: FORCE all help run echo layers test test-build test-fresh check-unit check-e2e check-cluster check-conformance deps test-deps dist clean install uninstall deb fuzz fuzz-build fuzz-deps test-cross cross-deps bench bench-quick bench-cluster bench-deps chaos scale coverage
 .SECONDARY:
 
 -include $(wildcard build/*/*.d build/*/tests/*/*.d)

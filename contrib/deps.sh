@@ -115,6 +115,30 @@ disable_services() {
     done
 }
 
+# has_package NAME: whether apt has it, and not only a name that refers to a snap, as chromium on Ubuntu does.
+has_package() {
+    LC_ALL=C apt-cache show "$1" 2>/dev/null | grep -q '^Version:' &&
+        ! LC_ALL=C apt-cache show "$1" | grep -qi '^Description.*transitional.*snap'
+}
+
+# leave_out_chromium: where the distribution has none, the console's part of the suite says so, and fails.
+leave_out_chromium() {
+    case " $packages " in *' chromium '* | *' chromium-driver '*) ;; *) return 0 ;; esac
+    ! has_package chromium || ! has_package chromium-driver || return 0
+    echo 'deps: this distribution has no package of Chromium and chromedriver: the tests of the console, of the quick'
+    echo 'deps: start and of the browser client fail until `chromium` and `chromedriver` are in PATH'
+    packages=$(echo "$packages" | sed 's/ chromium-driver//; s/ chromium//')
+}
+
+# say_what_it_takes: what apt is about to fetch and to unpack, before it does.
+say_what_it_takes() {
+    # shellcheck disable=SC2086 # a list of words
+    LC_ALL=C apt-get install -q --assume-no --no-install-recommends $packages 2>/dev/null |
+        sed -n 's/^Need to get \(.*\) of archives.*/deps: to fetch: \1/p; s/^After.* \([0-9].*\) of additional.*/deps: on disk: \1/p'
+    [ "$want" != test ] ||
+        echo 'deps: and some 60 MB from PyPI and other registries into .tools; the suite then takes ten minutes or more'
+}
+
 if [ -n "$packages" ]; then
     if ! command -v apt-get >/dev/null 2>&1; then
         cat >&2 <<MSG
@@ -138,8 +162,10 @@ A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
 MSG
         exit 1
     fi
-    echo "deps: installing$packages"
     as_root apt-get update -q
+    leave_out_chromium
+    say_what_it_takes
+    echo "deps: installing$packages"
     [ -z "$services" ] || forbid_services
     # shellcheck disable=SC2086 # a list of words
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages

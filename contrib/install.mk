@@ -68,7 +68,7 @@ DEB_TREE = build/deb/wspush
 DEB_VERSION = $(shell sed -n 's/^.define VERSION "\(.*\)"$$/\1/p' wspush.c)
 deb:
 	@command -v dh >/dev/null && command -v dpkg-buildpackage >/dev/null || \
-	    { echo 'make deb needs debhelper: apt-get install debhelper'; exit 1; }
+	    { echo 'make deb needs debhelper: apt-get install build-essential debhelper'; exit 1; }
 	@rm -rf build/deb && mkdir -p $(DEB_TREE)
 	@tar -c --exclude=./build --exclude=./.git --exclude=./.tools --exclude=./data --exclude=./wspush . | tar -x -C $(DEB_TREE)
 	@cp -R contrib/debian $(DEB_TREE)/debian

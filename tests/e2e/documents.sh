@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # documents.sh [PART...] - checks that the documents are true: README.md and docs/, and their Chinese twins.
 # Keys, paths, codes, metrics, options, signals, links, files, functions and messages are looked up where they are
-# defined, and the commands shown are run. readme.sh runs the chapter on clusters, examples.sh the examples.
+# defined, and the commands shown are run. walk.sh types the quick start, readme.sh runs the chapter on clusters, examples.sh the examples.
 # build: asan/wspush cluster-asan/wspush release/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
@@ -124,8 +124,7 @@ makefile() {
     done
     expect 'contributing.md names targets' yes "$([ "$(named_targets docs/contributing.md | wc -l)" -gt 10 ] && echo yes)"
     for file in $(both README.md); do
-        expect "$file: the two commands" '1 1' "$(blocks "$file" sh |
-            grep -c '^sudo apt-get install -y make && make deps run  ') $(
+        expect "$file: the two commands" '1 1' "$(blocks "$file" sh | grep -c '^make deps run  ') $(
             blocks "$file" sh | grep -c '^make test-deps test  ')"
     done
 }
@@ -240,96 +239,8 @@ served() {
         none "$file: metrics named" "$(comm -23 <(grep -oE '(wspush|process)_[a-z_]+[a-z]' "$file" |
             sed -E 's/_seconds_(bucket|count|sum)$/_seconds/' | sort -u) <(echo "$names"))"
     done
-    for file in $(both README.md); do
-        walk "$file"
-    done
     halt
     ADMIN=
-}
-
-# fresh_lines FILE FROM: those behind the first FROM, without empty ones, sorted: an answer and a push come
-# from two programs. Ids are masked.
-fresh_lines() {
-    tail -n +$(($2 + 1)) "$1" | grep -v '^$' | masked
-}
-
-masked() {
-    sed -E 's/"clientId":"[0-9a-f]{16}"/"clientId":"ID"/g' | sort
-}
-
-is_said() {
-    [ "$(fresh_lines "$DIR/said" "$2")" = "$1" ]
-}
-
-# walk FILE: the commands of its first chapter that shows some, one after the other in one shell, with
-# what they are to print.
-# shellcheck disable=SC2034 # TOKEN is the walk's own
-walk() {
-    local line command='' wanted='' id='' pid='' step=0 TOKEN=''
-    blocks "$1" console | grep -v '^```' >"$DIR/walk"
-    expect "$1: there is a walk" yes "$([ "$(grep -c '^\$ ' "$DIR/walk")" -ge 6 ] && echo yes)"
-    : >"$DIR/said"
-    # an answer has no line feed: it gets one, and leaves in one write
-    curl() {
-        local answer
-        answer=$(command curl --max-time 10 "$@") && echo "$answer"
-    }
-    while IFS= read -r line <&3 || [ -n "$line" ]; do
-        if [ "${line#\$ }" = "$line" ]; then
-            wanted+=$line$'\n'
-            continue
-        fi
-        take_step "$1"
-        command=${line#\$ } wanted=''
-    done 3< <(cat "$DIR/walk"; echo "\$ end")
-    unset -f curl
-    [ -z "$pid" ] || { kill "$pid"; wait "$pid"; } 2>/dev/null
-    # the next one may register it again
-    halt
-    rm -rf "$DIR/data"
-    start
-}
-
-# take_step FILE: of a walk, whose variables it uses.
-take_step() {
-    local before
-    [ -n "$command" ] || return 0
-    step=$((step + 1))
-    before=$(wc -l <"$DIR/said")
-    command=${command//localhost:7800/127.0.0.1:$PORT}
-    command=${command//localhost:7801/$ADMIN}
-    [ -z "$id" ] || command=${command//$shown/$id}
-    eval "$command" >>"$DIR/said" 2>&1
-    [ "${command%&}" = "$command" ] || pid=$!
-    wanted=$(echo "$wanted" | grep -v '^$' | masked)
-    wait_for is_said "$wanted" "$before"
-    same "$1: step $step: ${command:0:60}" "x$wanted" "x$(fresh_lines "$DIR/said" "$before")"
-    if [ -z "$id" ] && grep -q '^{.*"clientId"' "$DIR/said"; then
-        id=$(jq -r .data.clientId <(grep '"clientId"' "$DIR/said"))
-        shown=$(grep -o '"clientId":"[0-9a-f]*"' "$DIR/walk" | head -n 1 | cut -d '"' -f 4)
-    fi
-}
-
-# What a start from a terminal prints.
-welcome() {
-    local file admin
-    if ! script --version >"$DIR/version" 2>&1; then
-        echo 'script(1) of util-linux is not there: what a start prints on a terminal is not compared'
-        return
-    fi
-    free_port; admin=$FREE
-    free_port
-    configure
-    sed -i -e "s/^host = .*/host = 0.0.0.0/; s/^listen =.*/listen = 127.0.0.1:$admin/" "$DIR/config.ini"
-    script -qec "echo \$\$ >$DIR/pid; exec '$BINARY' -c '$DIR/config.ini' $FREE" "$DIR/typescript" \
-        </dev/null >"$DIR/printed" 2>&1 &
-    wait_for has_lines "$DIR/printed" 4
-    kill "$(cat "$DIR/pid")"
-    wait $!
-    for file in $(both README.md); do
-        same "$file: what make run prints" "$(tr -d '\r' <"$DIR/printed" | sed "s/$FREE/7800/; s/$admin/7801/")" \
-            "$(blocks "$file" text | grep -v '^```' | head -n 4)"
-    done
 }
 
 # The checks that troubleshooting.md begins with, of a server that runs.
@@ -444,6 +355,7 @@ words() {
     local file
     for file in "${DOCUMENTS[@]}" docs/openapi.yaml config.ini contrib/* examples/*.*; do
         case $file in *.zh-CN.md) continue ;; esac
+        [ -f "$file" ] || continue
         none "$file: words" "$(tr '\n' ' ' <"$file" | grep -owiP "$WORDS|$PHRASES")"
     done
     for file in ./*.[ch]; do
@@ -522,7 +434,7 @@ size() {
     done
 }
 
-PARTS=(languages makefile configuration signals served welcome first_checks tls_lines linked modules words functions messages prometheus_files size)
+PARTS=(languages makefile configuration signals served first_checks tls_lines linked modules words functions messages prometheus_files size)
 [ $# = 0 ] || PARTS=("$@")
 for part in "${PARTS[@]}"; do
     "$part"

@@ -72,7 +72,7 @@ prefixes='
 buf str utf8 rcbuf fifo bytes
 log die
 os mailbox
-limit throttle buckets
+limit throttle buckets quota
 wspush main
 account_store account
 account_queue account

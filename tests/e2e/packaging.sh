@@ -143,9 +143,27 @@ END
         'data_dir = /var/lib/wspush file = /var/log/wspush/wspush.log' \
         "$(diff config.ini "$root/etc/wspush/wspush.ini" | sed -n 's/^> //p' | paste -sd ' ')"
 
-    # in another place, with another umask
-    (umask 077 && make -s install "${HERE[@]}") >"$DIR/said" 2>&1
-    expect_match 'make install without DESTDIR says what comes next' "0 *systemctl enable*" "$? $(cat "$DIR/said")"
+    # in another place, with another umask; what would change this machine only notes that it was called
+    mkdir "$DIR/stubs"
+    for file in getent systemd-sysusers chgrp systemctl install id; do
+        printf '#!/bin/sh\n%s\n' "echo ${file} \"\$@\" >>'$DIR/called'; [ $file != getent ]" >"$DIR/stubs/$file"
+    done
+    printf '#!/bin/sh\n[ "$1" != -d ] || { echo install "$@" >>%s; exit; }\nexec /usr/bin/install "$@"\n' "'$DIR/called'" >"$DIR/stubs/install"
+    printf '#!/bin/sh\necho "${WHO:-0}"\n' >"$DIR/stubs/id"
+    chmod 755 "$DIR"/stubs/*
+    (umask 077 && PATH=$DIR/stubs:$PATH make -s install "${HERE[@]}") >"$DIR/said" 2>&1
+    expect_match 'make install without DESTDIR leaves one step' "0 *: systemctl enable --now wspush" "$? $(cat "$DIR/said")"
+    same 'it makes the user, who may read the configuration, and its folders' "getent passwd wspush
+systemd-sysusers $PREFIX/lib/sysusers.d/wspush.conf
+chgrp wspush $DIR/etc/wspush/wspush.ini
+install -d -o wspush -g wspush -m 700 $DIR/var/lib/wspush
+install -d -o wspush -g wspush -m 750 $DIR/var/log/wspush" "$(grep -v '^systemctl daemon-reload$' "$DIR/called")"
+    expect 'systemd is told where it runs' "$(find /run/systemd/system -maxdepth 0 2>/dev/null | wc -l)" \
+        "$(grep -c '^systemctl daemon-reload$' "$DIR/called")"
+    rm "$DIR/called"
+    expect_match 'who is not root is told what is missing' '0 *not root: *' \
+        "$(WHO=1000 PATH=$DIR/stubs:$PATH make -s install "${HERE[@]}" >"$DIR/said" 2>&1; echo "$? $(cat "$DIR/said")")"
+    expect 'and nothing is tried' no "$([ -e "$DIR/called" ] && echo yes || echo no)"
     expect 'folders can be entered by all' 'drwxr-xr-x' \
         "$(find "$PREFIX" "$DIR/etc" -type d -exec ls -ld {} + | cut -c 1-10 | sort -u)"
     expect 'no file has the usual paths' '' \
@@ -155,11 +173,11 @@ END
     echo 'port = 1' >"$DIR/etc/wspush/wspush.ini"
     echo '# mine' >"$DIR/etc/logrotate.d/wspush"
     expect_match 'settings are kept' "*kept*$DIR/etc/logrotate.d/wspush*kept*$DIR/etc/wspush/wspush.ini*" \
-        "$(make -s install "${HERE[@]}" 2>&1)"
+        "$(PATH=$DIR/stubs:$PATH make -s install "${HERE[@]}" 2>&1)"
     expect 'and are as they were' 'port = 1 # mine' \
         "$(cat "$DIR/etc/wspush/wspush.ini" "$DIR/etc/logrotate.d/wspush" | paste -sd ' ')"
     rm "$DIR/etc/wspush/wspush.ini" "$DIR/etc/logrotate.d/wspush"
-    make -s install "${HERE[@]}" >"$DIR/said" 2>&1
+    PATH=$DIR/stubs:$PATH make -s install "${HERE[@]}" >"$DIR/said" 2>&1
     expect 'settings that are gone are put there again' 'logrotate.d/wspush wspush/wspush.ini' \
         "$(cd "$DIR/etc" && find . -type f | cut -c 3- | sort | paste -sd ' ')"
 }
@@ -470,7 +488,8 @@ proxy() {
 
 scripts() {
     need shellcheck
-    quiet 'shellcheck' shellcheck -S warning tests/e2e/packaging.sh contrib/deps.sh tests/run.sh
+    quiet 'shellcheck' shellcheck -S warning tests/e2e/packaging.sh contrib/deps.sh tests/run.sh tests/e2e/walk.sh tests/support/walk_lib.sh tests/fresh/fresh.sh
+    quiet 'shellcheck, the scripts of the package' shellcheck -S warning contrib/debian/wspush.postinst contrib/debian/wspush.postrm
 }
 
 PARTS=(pages reloading install_all run_installed distribution systemd proxy logs remove_all scripts)
