@@ -40,6 +40,8 @@ if [ "$want" = test ]; then
     need 'command -v rabbitmq-server' rabbitmq-server rabbitmq-server
     need 'command -v epmd' erlang-base epmd.service epmd.socket
     need 'command -v nginx' nginx nginx
+    need 'command -v caddy' caddy caddy.service
+    need 'command -v haproxy' haproxy haproxy
     need 'command -v prometheus && command -v promtool' prometheus prometheus
     need 'command -v chromium' chromium
     need 'command -v chromedriver' chromium-driver

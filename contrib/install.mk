@@ -16,7 +16,7 @@ endif
 
 # Below DOCDIR they have the folders that they have here, so that links between them hold.
 DOCUMENTS = $(sort $(wildcard *.md docs/*.md docs/*.yaml docs/img/* examples/*.*)) LICENSE config.ini \
-            $(addprefix contrib/,nginx.conf Dockerfile Dockerfile.dockerignore wspush.service wspush.logrotate)
+            $(addprefix contrib/,nginx.conf Caddyfile haproxy.cfg compose.yaml kubernetes.yaml prometheus-rules.yml grafana-dashboard.json Dockerfile Dockerfile.dockerignore wspush.service wspush.logrotate)
 SETTINGS = $(SYSCONFDIR)/wspush/wspush.ini $(SYSCONFDIR)/logrotate.d/wspush
 INSTALLED = $(PREFIX)/bin/wspush $(MANDIR)/man1/wspush.1 $(MANDIR)/man5/wspush.ini.5 \
             $(UNITDIR)/wspush.service $(SYSUSERSDIR)/wspush.conf \
