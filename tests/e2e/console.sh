@@ -367,7 +367,7 @@ managing() {
     local gone nasty="<img src=x onerror=\"document.title='hacked'\">"
     expect_match 'a client is told about' '{"code":0,"msg":"success","data":{"clientId":"'"$FIRST"'","userId":"anna","extend":"<i>x</i>","groups":\["orders"],*' \
         "$(try client_info clientId "$FIRST")"
-    expect_match 'below the button too' '*"userId": "anna",*' "$(shown '#result')"
+    expect_match 'below the button too' '*"userId": "anna",*' "$(page_text '#result')"
     expect 'a group is listed' '2 true' "$(try get_online_list groupName orders |
         jq -r --arg a "$FIRST" --arg b "$SECOND" '"\(.data.count) \((.data.list | sort) == ([$a, $b] | sort))"')"
     expect 'one is unbound' "$GOOD" "$(try unbind_from_group clientId "$SECOND" groupName orders)"
