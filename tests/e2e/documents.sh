@@ -441,8 +441,9 @@ what cannot be used leaves|to be had|needs? rights|(is|are|was|were) taken for d
 # words: the documents avoid both; the source avoids the phrases.
 words() {
     local file
-    for file in "${DOCUMENTS[@]}" docs/openapi.yaml config.ini contrib/* examples/*.*; do
+    for file in "${DOCUMENTS[@]}" docs/openapi.yaml config.ini contrib/* contrib/debian/* examples/*.*; do
         case $file in *.zh-CN.md) continue ;; esac
+        [ -f "$file" ] || continue
         none "$file: words" "$(tr '\n' ' ' <"$file" | grep -owiP "$WORDS|$PHRASES")"
     done
     for file in ./*.[ch]; do
