@@ -433,7 +433,7 @@ modules() {
 # Words that are not the field's, and phrases that are not plain English.
 WORDS="rooms?(?!, sockets)|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|of (its|their) own|\
 parking lots?|audiences?|turn of the loop"
-PHRASES="but for|for want of|ships no|not silence|counts whom|(is|are) so wanted|(is|are) mended|whom to become|empty: nobody|\
+PHRASES="but for|for want of|ships no|not silence|counts whom|(is|are) so wanted|mend(ed|s)?|whom to become|empty: nobody|\
 it all comes?|(waits?|come|came) already|(takes|needs) a (redis|rabbitmq)(?! cluster)|(is|are) of now|leaves the old in place|\
 what cannot be used leaves|to be had|needs? rights|(is|are|was|were) taken for dead|living nodes?|not there any more|\
 (is|are) no (address|socket|port|file|number)|goes? before the (key|file)|nobody new|of use no more|must be there once"
