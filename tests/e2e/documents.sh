@@ -107,7 +107,8 @@ languages() {
 
 # make's targets, one a line.
 targets() {
-    cat Makefile tests/*.mk contrib/*.mk 2>"$DIR/none" | sed -n 's/^\.PHONY: //p' | tr ' ' '\n' | grep -vx FORCE
+    cat Makefile tests/*.mk contrib/*.mk 2>"$DIR/none" | sed -n 's/^\.PHONY: //p; s/^#: make \([a-z-]*\).*/\1/p' | tr ' ' '\n' |
+        grep -vx FORCE
     echo wspush
 }
 
