@@ -432,7 +432,7 @@ modules() {
 }
 
 # Words that are not the field's, and phrases that are not plain English.
-WORDS="rooms?(?!, sockets)|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|of (its|their) own|\
+WORDS="rooms?(?!, sockets)|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|\
 parking lots?|audiences?|turn of the loop"
 PHRASES="but for|for want of|ships no|not silence|counts whom|(is|are) so wanted|mend(ed|s)?|whom to become|empty: nobody|\
 it all comes?|(waits?|come|came) already|(takes|needs) a (redis|rabbitmq)(?! cluster)|(is|are) of now|leaves the old in place|\
