@@ -39,7 +39,7 @@ bool buckets_take(struct table *buckets, struct str name, uint32_t hash, uint64_
 /* Frees all buckets and the table. */
 void buckets_free(struct table *buckets);
 
-/* Quota: `most` events pass in a period of `period` ms; the others are counted. Zeroed but for
+/* Quota: `most` events pass in a period of `period` ms; the others are counted. Zeroed except for
  * these two, nothing has happened yet. */
 struct quota {
     uint64_t most;

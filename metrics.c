@@ -289,7 +289,7 @@ static void metrics_write_cluster(struct buf *out, const struct metrics *metrics
     metrics_counter(out, "wspush_redis_reconnects_total", "Times Redis has come back.",
                     stats.redis_reconnects);
     metrics_write_seconds(out, "wspush_redis_heartbeat_age_seconds", "gauge",
-                          "Since Redis last took a heartbeat of this node.",
+                          "Time since Redis last took a heartbeat of this node.",
                           (uint64_t)stats.heartbeat_age * 1000);
     metrics_gauge(out, "wspush_rabbitmq_up", "1 if RabbitMQ is connected.", stats.rabbitmq_up);
     metrics_counter(out, "wspush_rabbitmq_connects_total", "Times RabbitMQ has been connected.",

@@ -197,7 +197,7 @@ func main() {
 		// at random, so that clients do not all come back at once
 		wait := random.Float64() * math.Min(maxWait, math.Pow(2, float64(tries)))
 		if closed.Code == websocket.StatusPolicyViolation || errors.As(err, &answer) && answer.Code == -1005 {
-			wait = maxWait * (1 + random.Float64()) // only somebody else can mend it, as one who registers the system
+			wait = maxWait * (1 + random.Float64()) // only somebody else can fix it, by registering the system
 		}
 		tries++
 		fmt.Fprintf(os.Stderr, "%v; next try in %.1f s\n", err, wait)

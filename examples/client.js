@@ -40,7 +40,7 @@ function start() {
     socket.send('ping'); // answered with the text pong
   }, 15000);
 
-  // patient: only somebody else can mend it, as one who registers the system
+  // patient: only somebody else can fix it, by registering the system
   function end(why, patient) {
     if (over) return;
     over = true;

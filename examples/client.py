@@ -47,7 +47,7 @@ async def stay():
 async def main():
     global tries
     while True:
-        patient = False  # whether only somebody else can mend it, as one who registers the system
+        patient = False  # only somebody else can fix it, by registering the system
         try:
             await stay()
         except ConnectionClosed as end:

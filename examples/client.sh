@@ -76,8 +76,8 @@ while true; do
     fi
     kill "$link" 2>/dev/null
     exec {frames}<&-
-    # At random, so that clients do not all come back at once. `patient`: only somebody else can mend it, as one who
-    # registers the system.
+    # At random, so that clients do not all come back at once. `patient`: only somebody else can fix it, by
+    # registering the system.
     wait=$(awk -v max="$max_wait" -v tries=$tries -v patient="$patient" -v seed="$RANDOM$RANDOM" 'BEGIN {
         srand(seed)
         least = 2 ^ tries < max ? 2 ^ tries : max

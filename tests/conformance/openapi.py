@@ -745,6 +745,13 @@ def check_websocket(server):
                client.first in schemas["WsRefusal"]["examples"] and client.first["msg"] == text,
                client.first)
         expect("GET /ws with systemId=%s: the close" % system, client.closed()[0] == 1008)
+    crowded = Server("[limits]\nmax_clients = 1\n")
+    clients = [Client(crowded), Client(crowded)]
+    expect("GET /ws beyond max_clients: the frame", clients[1].first == schemas["WsRefusal"]["examples"][2],
+           clients[1].first)
+    expect("GET /ws beyond max_clients: the close", clients[1].closed() == (1013, "too many clients"))
+    clients[0].leave()
+    crowded.stop("max_clients")
     for length, code in ((8192, None), (8193, 1009)):
         client = Client(server)
         client.link.send("x" * length)

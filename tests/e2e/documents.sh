@@ -108,7 +108,8 @@ languages() {
 
 # make's targets, one a line.
 targets() {
-    cat Makefile tests/*.mk contrib/*.mk 2>"$DIR/none" | sed -n 's/^\.PHONY: //p' | tr ' ' '\n' | grep -vx FORCE
+    cat Makefile tests/*.mk contrib/*.mk 2>"$DIR/none" | sed -n 's/^\.PHONY: //p; s/^#: make \([a-z-]*\).*/\1/p' | tr ' ' '\n' |
+        grep -vx FORCE
     echo wspush
 }
 
@@ -343,9 +344,9 @@ modules() {
 }
 
 # Words that are not the field's, and phrases that are not plain English.
-WORDS="rooms?(?!, sockets)|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|of (its|their) own|\
+WORDS="rooms?(?!, sockets)|(?<!dead-)letters?|mourn[a-z]*|bury|buried|burial|whoever|anew|(is|are) to be|\
 parking lots?|audiences?|turn of the loop"
-PHRASES="but for|for want of|ships no|not silence|counts whom|(is|are) so wanted|(is|are) mended|whom to become|empty: nobody|\
+PHRASES="but for|for want of|ships no|not silence|counts whom|(is|are) so wanted|mend(ed|s)?|whom to become|empty: nobody|\
 it all comes?|(waits?|come|came) already|(takes|needs) a (redis|rabbitmq)(?! cluster)|(is|are) of now|leaves the old in place|\
 what cannot be used leaves|to be had|needs? rights|(is|are|was|were) taken for dead|living nodes?|not there any more|\
 (is|are) no (address|socket|port|file|number)|goes? before the (key|file)|nobody new|of use no more|must be there once"
@@ -353,7 +354,7 @@ what cannot be used leaves|to be had|needs? rights|(is|are|was|were) taken for d
 # words: the documents avoid both; the source avoids the phrases.
 words() {
     local file
-    for file in "${DOCUMENTS[@]}" docs/openapi.yaml config.ini contrib/* examples/*.*; do
+    for file in "${DOCUMENTS[@]}" docs/openapi.yaml config.ini contrib/* contrib/debian/* examples/*.*; do
         case $file in *.zh-CN.md) continue ;; esac
         [ -f "$file" ] || continue
         none "$file: words" "$(tr '\n' ' ' <"$file" | grep -owiP "$WORDS|$PHRASES")"

@@ -410,9 +410,9 @@ static void nodes_of_another_cluster_do_not_join(void)
     leave(&b, true);
     CHECK(tell("SET t:key 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"));
     prepare(&b, LONG);
-    check_refusal(&b, "of a version before protocol 1");
+    check_refusal(&b, "use a version older than protocol 1");
     CHECK(tell("SET t:key 9"));
-    check_refusal(&b, "of a version that this one does not understand");
+    check_refusal(&b, "use a version that this one does not understand");
     leave(&a, true);
 }
 
