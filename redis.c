@@ -65,20 +65,18 @@ static const struct redis_error_kind {
     const char *word, *remedy;
     bool ends; /* it concerns this server: the name may lead to another one */
 } redis_error_kinds[] = {
-    {"READONLY", "it is a replica: let [redis] host lead to the primary", true},
+    {"READONLY", "it is a replica: point [redis] host at the primary", true},
     {"LOADING", "wait until it has read its data", true},
-    {"MASTERDOWN", "it is a replica without its primary: let [redis] host lead to the primary",
-     true},
-    {"NOREPLICAS", "start its replicas, or let [redis] host lead to the primary", true},
+    {"MASTERDOWN", "it is a replica without its primary: point [redis] host at the primary", true},
+    {"NOREPLICAS", "start its replicas, or point [redis] host at the primary", true},
     {"NOAUTH", "set [redis] password, and username unless it is the default user's", true},
     {"WRONGPASS", "correct [redis] password and username", true},
-    {"MOVED", "a Redis Cluster will not do: let [redis] host lead to a Redis on its own", true},
-    {"CLUSTERDOWN", "a Redis Cluster will not do: let [redis] host lead to a Redis on its own",
-     true},
+    {"MOVED", "Redis Cluster is not supported: point [redis] host at a single Redis", true},
+    {"CLUSTERDOWN", "Redis Cluster is not supported: point [redis] host at a single Redis", true},
     {"MISCONF", "it cannot write to its disk: free some space there", true},
     {"OOM", "give it more memory", false},
     {"NOPERM", "let its user run this command", false},
-    {"", "put that right there, or in the section [redis] of the configuration", false},
+    {"", "correct that there, or in the section [redis] of the configuration", false},
 };
 
 struct redis *redis_new(const struct config *config)
@@ -97,7 +95,7 @@ bool redis_check_config(const struct config *config, char *error, size_t room)
         snprintf(error, room,
                  "[redis] tls = true needs hiredis 1.0 or later with hiredis_ssl, and this wspush "
                  "was built with hiredis %d.%d.%d without it: build it where libhiredis-dev has it "
-                 "(Debian 13), or set tls = false and let [redis] host lead to a tunnel on this "
+                 "(Debian 13), or set tls = false and point [redis] host at a tunnel on this "
                  "machine, such as stunnel",
                  HIREDIS_MAJOR, HIREDIS_MINOR, HIREDIS_PATCH);
         return false;
@@ -480,7 +478,7 @@ static bool redis_check_role(struct redis *redis)
     if (reply.type == REDIS_LIST && reply.count &&
         str_equal(redis_element(&reply, 0).text, STR("master")))
         return true;
-    redis_set_error(redis, "Redis cannot be reached: ", "Sentinel names it, but it is no master",
+    redis_set_error(redis, "Redis cannot be reached: ", "Sentinel names it, but it is not a master",
                     "wait until the failover has ended");
     redis_end(redis);
     redis->sentinel++; /* another one may know better */

@@ -410,7 +410,12 @@ messages() {
 }
 
 prometheus_files() {
+    local file
     awk '/^scrape_configs:/ { scrape = 1 } /^```/ { scrape = 0 } scrape' docs/operations.md >"$DIR/scrape.yaml"
+    for file in $(both docs/operations.md); do
+        same "$file: every alert" "$(sed -n 's/^ *- alert: //p' contrib/prometheus-rules.yml | sort)" \
+            "$(grep '^| Wspush' "$file" | cut -d '|' -f 2 | grep -o 'Wspush[A-Za-z]*' | sort)"
+    done
     expect_match 'promtool check config' '0 *SUCCESS*' "$(promtool check config "$DIR/scrape.yaml" >"$DIR/said" 2>&1
         echo "$? $(cat "$DIR/said")")"
 }

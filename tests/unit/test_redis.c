@@ -346,7 +346,7 @@ static const struct refusal {
      "Redis says: NOAUTH Authentication required", true},
     {"-MISCONF Redis is configured to save\r\n", ": MISCONF Redis ",
      "Redis says: MISCONF Redis is configured to save", true},
-    {"-MOVED 3999 10.0.0.7:6381\r\n", ": MOVED: a Redis Cluster will not do", "Redis says: MOVED",
+    {"-MOVED 3999 10.0.0.7:6381\r\n", ": MOVED: Redis Cluster is not supported", "Redis says: MOVED",
      true},
     {"-ASK 3999 10.0.0.7:6381\r\n", ": ASK: ", "Redis says: ASK", false},
     {"-OOM command not allowed when used memory > 'maxmemory'.\r\n", ": OOM command not ",
@@ -591,7 +591,7 @@ static void a_replica_is_no_master(void)
         listen_at(&sentinels[i], "127.0.0.1", 0);
     open_sentinels(sentinels, 2);
     CHECK(!call() && !redis_is_connected(redis));
-    CHECK(says(redis_error(redis), ": Sentinel names it, but it is no master: wait"));
+    CHECK(says(redis_error(redis), ": Sentinel names it, but it is not a master: wait"));
     CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Sentinel names it, but it is no "
                                       "master") == 0);
     CHECK(call_in_time() && reply.number == 1);
