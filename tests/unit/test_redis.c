@@ -331,7 +331,7 @@ static const struct refusal {
     bool ends;
 } refusals[] = {
     {"-READONLY You can't write against a read only replica.\r\n",
-     ": READONLY You can't write against a read only replica: it is a replica: let ",
+     ": READONLY You can't write against a read only replica: it is a replica: point ",
      "Redis says: READONLY You can't write against a read only replica", true},
     {"-LOADING Redis is loading the dataset in memory\r\n",
      ": LOADING Redis is loading the dataset in memory: wait until ",
@@ -346,14 +346,14 @@ static const struct refusal {
      "Redis says: NOAUTH Authentication required", true},
     {"-MISCONF Redis is configured to save\r\n", ": MISCONF Redis ",
      "Redis says: MISCONF Redis is configured to save", true},
-    {"-MOVED 3999 10.0.0.7:6381\r\n", ": MOVED: Redis Cluster is not supported", "Redis says: MOVED",
-     true},
+    {"-MOVED 3999 10.0.0.7:6381\r\n", ": MOVED: Redis Cluster is not supported",
+     "Redis says: MOVED", true},
     {"-ASK 3999 10.0.0.7:6381\r\n", ": ASK: ", "Redis says: ASK", false},
     {"-OOM command not allowed when used memory > 'maxmemory'.\r\n", ": OOM command not ",
      "Redis says: OOM command not allowed when used memory > 'maxmemory'", false},
-    {"-READONLYX y\r\n", ": READONLYX y: put that right ", "Redis says: READONLYX y", false},
-    {"-ERR \x1b[2Jb\xff\r\n", ": ERR ?[2Jb?: put that right ", "Redis says: ERR ?[2Jb?", false},
-    {"-\r\n", ": : put that right ", "Redis says: ", false},
+    {"-READONLYX y\r\n", ": READONLYX y: correct that ", "Redis says: READONLYX y", false},
+    {"-ERR \x1b[2Jb\xff\r\n", ": ERR ?[2Jb?: correct that ", "Redis says: ERR ?[2Jb?", false},
+    {"-\r\n", ": : correct that ", "Redis says: ", false},
 };
 
 /* Whether this is what is said by then. */
@@ -592,8 +592,8 @@ static void a_replica_is_no_master(void)
     open_sentinels(sentinels, 2);
     CHECK(!call() && !redis_is_connected(redis));
     CHECK(says(redis_error(redis), ": Sentinel names it, but it is not a master: wait"));
-    CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Sentinel names it, but it is no "
-                                      "master") == 0);
+    CHECK(strcmp(redis_reason(redis), "Redis cannot be reached: Sentinel names it, but it is not "
+                                      "a master") == 0);
     CHECK(call_in_time() && reply.number == 1);
     redis_free(redis);
     for (size_t i = 0; i < 2; i++)
