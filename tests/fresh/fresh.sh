@@ -22,7 +22,7 @@ if [ "${1-}" != --inside ]; then
     git bundle create -q "$work/wspush.bundle" HEAD || exit 1
     echo "making a bare $1"
     WORK=$work TMPDIR=$work mmdebstrap --quiet --mode=root --variant=minbase --format=null \
-        --customize-hook="$PWD/tests/fresh/fresh.sh --inside \"\$1\"" "$1" /dev/null "${MIRROR:-http://deb.debian.org/debian}" \
+        --customize-hook="$PWD/tests/fresh/fresh.sh --inside \"\$1\"" "$1" /dev/null ${MIRROR:+"$MIRROR"} \
         >"$work/mmdebstrap" 2>&1 3>&1
     cat "$work/said" 2>/dev/null || cat "$work/mmdebstrap"
     tail -n 1 "$work/said" 2>/dev/null | grep -q ' passed, 0 failed$'
