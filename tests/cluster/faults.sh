@@ -123,7 +123,7 @@ redis_killed() {
     quiet a b c d # a notice waits for its record
     start_redis
     say 'Redis is back' "${NODES[@]}"
-    say 'warn.*registry.*Redis.*start it' "${NODES[@]}"
+    say 'warn.*Redis cannot be used.*start it' "${NODES[@]}"
     wait_for registered_again
     expect "$WHAT: all nodes are registered again" 3 "$(redis SCARD wspush:nodes)"
     for node in "${NODES[@]}"; do
