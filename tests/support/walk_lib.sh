@@ -132,7 +132,7 @@ walk_paste() {
 
 # browser_prints COUNT: whether the console of the browser has come to show so many lines, which are in browser.lines.
 browser_prints() {
-    driver POST /se/log '{"type":"browser"}' | jq -r '.value[] | select(.level == "INFO").message' |
+    driver POST /se/log '{"type":"browser"}' | jq -r '.value[] | select(.source == "console-api").message' |
         sed -E 's/^console-api [0-9:]+ //' | jq -r . >>"$DIR/browser.lines"
     has_lines "$DIR/browser.lines" "$1"
 }
