@@ -380,7 +380,7 @@ max_per_ip = 1000'
     stop_load
     sleep 0.2
     stop
-    expect_match 'no connection is left' '*connections=0 *' "$(grep ' stopping; ' "$DIR/log")"
+    expect_match 'no connection is left' '*connections=0 *' "$(grep ' stopping: ' "$DIR/log")"
     expect 'and nothing else was to be said' '' "$(grep -E ' (warn|error) ' "$DIR/log")"
 }
 
