@@ -213,8 +213,8 @@ drain_wait() {
     # by the server's own clock: this machine may stand still meanwhile
     expect 'not before drain_wait is over' '2 1' "$(awk '
         { split($1, at, /[T:Z]/); time = at[2] * 3600 + at[3] * 60 + at[4] }
-        / stopping;/ { asked = time }
-        / code=1001 / { told++; late += time < asked ? time + 86400 >= asked + 4 : time >= asked + 4 }
+        / stopping:/ { asked = time }
+        / code=1001 / { told++; late += asked && (time < asked ? time + 86400 : time) >= asked + 4 }
         END { print told, late == told }' "$DIR/log")"
 }
 
