@@ -96,7 +96,8 @@ test check-unit check-e2e check-cluster check-conformance:
 test-build: $(TARGETS)
 
 #: make layers      check what modules include, the names of functions, and that a single node has nothing of a cluster
-layers: build/release/wspush
+layers:
+	@$(MAKE) --no-print-directory -s -j2 build/release/wspush
 	@tests/e2e/layers.sh
 
 deps test-deps:
