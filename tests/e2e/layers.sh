@@ -57,7 +57,9 @@ cluster_route: cluster_receipt cluster_state
 cluster_presence: cluster_state json table
 cluster: account cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub
 cluster_listen: cluster_tls config listener redis
-api: account limit cluster config conn crypto host http hub json table ws
+api_request: account cluster config crypto http hub json limit table ws
+api_account: api_request conn crypto
+api: account api_account api_request cluster config conn crypto host http hub json ws
 metrics: api cluster conn http hub os
 session_http: account api cluster config conn console host http hub listener metrics os ws
 session: config conn hub session_http ws
@@ -76,6 +78,8 @@ limit throttle buckets quota
 wspush main
 account_store account
 account_queue account
+api_request api
+api_account api
 session_http session
 cluster_wire msg node hello
 cluster_lookup resolver

@@ -1,0 +1,19 @@
+/* api_account.h - the calls that register and log in: at once where a login is remembered, else as
+ * jobs of the accounts' thread, behind a throttle of failed logins. */
+#ifndef WSPUSH_API_ACCOUNT_H
+#define WSPUSH_API_ACCOUNT_H
+
+#include "api_request.h"
+
+/* Starts the job of a call whose fields have been read, and erases its decoded strings. */
+enum api_result api_start_job(struct api_request *request, enum account_job_kind kind);
+
+/* Makes the response of a finished account job. Call it even if no session waits for it any more:
+ * it takes a login that did not fail off the throttle. */
+void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
+                struct api_response *response);
+
+/* Sets the limits of failed logins. */
+void api_open(struct api *api);
+
+#endif

@@ -1,0 +1,199 @@
+/* api_request.c - the body of a call: one JSON object whose fields are checked by a table, and the
+ * envelope that rejects it. */
+#include "api_request.h"
+
+#include "json.h"
+#include "ws.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* --- fields ---------------------------------------------------------------------------------- */
+
+enum api_field_type {
+    TYPE_NAME,    /* a string of up to `max` bytes without control characters */
+    TYPE_TEXT,    /* a string of up to `max` bytes */
+    TYPE_RAW,     /* the same, passed on as it is; with a `max` of 0 it has no limit */
+    TYPE_ANY,     /* any value, passed on as it is */
+    TYPE_INTEGER, /* of 64 bits */
+    TYPE_BOOLEAN,
+    TYPE_STRINGS /* an array of strings */
+};
+
+struct api_field_rule {
+    struct str name;
+    enum api_field_type type;
+    size_t max;
+};
+
+#define MESSAGE_ID_MAX 64
+#define REASON_MAX (WS_CONTROL_MAX - 2)
+
+static const struct api_field_rule api_fields[FIELD_COUNT] = {
+    [FIELD_SYSTEM_ID] = {STR_INIT("systemId"), TYPE_NAME, ACCOUNT_NAME_MAX},
+    [FIELD_PASSWORD] = {STR_INIT("password"), TYPE_TEXT, ACCOUNT_PASSWORD_MAX},
+    [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_RAW, 0},
+    [FIELD_CLIENT_IDS] = {STR_INIT("clientIds"), TYPE_STRINGS, 0},
+    [FIELD_GROUP_NAME] = {STR_INIT("groupName"), TYPE_NAME, 128},
+    [FIELD_USER_ID] = {STR_INIT("userId"), TYPE_NAME, 128},
+    [FIELD_EXTEND] = {STR_INIT("extend"), TYPE_TEXT, 1024},
+    [FIELD_CODE] = {STR_INIT("code"), TYPE_INTEGER, 0},
+    [FIELD_MSG] = {STR_INIT("msg"), TYPE_RAW, 0},
+    [FIELD_DATA] = {STR_INIT("data"), TYPE_ANY, 0},
+    [FIELD_SEND_USER_ID] = {STR_INIT("sendUserId"), TYPE_RAW, 0},
+    [FIELD_MESSAGE_ID] = {STR_INIT("messageId"), TYPE_RAW, MESSAGE_ID_MAX},
+    [FIELD_RECEIPT] = {STR_INIT("receipt"), TYPE_BOOLEAN, 0},
+    [FIELD_EXCLUDE] = {STR_INIT("exclude"), TYPE_STRINGS, 0},
+    [FIELD_REASON] = {STR_INIT("reason"), TYPE_TEXT, REASON_MAX},
+};
+
+/* --- responses ------------------------------------------------------------------------------- */
+
+bool api_reject(struct api_response *response, int status, enum result_code code, const char *error)
+{
+    *response = (struct api_response){.status = status, .code = code};
+    hub_write_envelope(&response->body, code, str_from(error), (struct str){0});
+    return false;
+}
+
+bool api_reject_for(struct api_response *response, int status, enum result_code code,
+                    const char *error, unsigned retry_after)
+{
+    api_reject(response, status, code, error);
+    response->retry_after = retry_after;
+    return false;
+}
+
+bool api_print(struct api_response *response, int status, enum result_code code, const char *format,
+               ...)
+{
+    char text[512];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    return api_reject(response, status, code, text);
+}
+
+bool api_bad_field(struct api_request *request, enum api_field field, const char *problem)
+{
+    return api_print(request->response, 400, RESULT_MALFORMED, "field %s %s",
+                     api_fields[field].name.at, problem);
+}
+
+void api_succeed(struct api_response *response, struct buf *data)
+{
+    *response = (struct api_response){.status = 200};
+    hub_write_envelope(&response->body, RESULT_SUCCESS, STR("success"), str_of(data));
+    response->body.failed |= data->failed;
+    buf_free(data);
+}
+
+/* --- the body -------------------------------------------------------------------------------- */
+
+bool api_has(const struct api_request *request, enum api_field field)
+{
+    return request->json[field].value.type != JSON_NONE;
+}
+
+/* True for C0, DEL, and C1, whose UTF-8 form has two bytes. */
+static bool api_has_control(struct str text)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+
+        if (c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)text.at[i + 1] < 0xa0))
+            return true;
+    }
+    return false;
+}
+
+/* Checks and decodes a string. An `optional` one may be empty: an empty name removes it. */
+static bool api_check_string(struct api_request *request, enum api_field field, bool optional)
+{
+    const struct api_field_rule *rule = &api_fields[field];
+    struct json_value value = request->json[field].value;
+    struct buf *decoded = &request->api->decoded;
+    size_t begin = decoded->length;
+    struct str text;
+
+    if (value.type != JSON_STRING)
+        return api_bad_field(request, field, "must be a string");
+    if (!rule->max)
+        return true;
+    if (!json_decode_string(value, decoded))
+        return api_bad_field(request, field, "has half of a surrogate pair");
+    text = (struct str){decoded->at + begin, decoded->length - begin};
+    if (!text.length && !optional)
+        return api_bad_field(request, field, "must not be empty");
+    if (text.length > rule->max)
+        return api_print(request->response, 400, RESULT_MALFORMED,
+                         "field %s is too long; the limit in bytes is %zu", rule->name.at,
+                         rule->max);
+    if (rule->type == TYPE_NAME && api_has_control(text))
+        return api_bad_field(request, field, "has a control character");
+    request->text[field] = text;
+    return true;
+}
+
+static bool api_are_strings(struct json_value array)
+{
+    struct json_value element;
+    bool good = array.type == JSON_ARRAY;
+
+    while (good && json_next_element(&array.text, &element))
+        good = element.type == JSON_STRING;
+    return good;
+}
+
+static bool api_check_field(struct api_request *request, enum api_field field, bool optional)
+{
+    struct json_value value = request->json[field].value;
+
+    switch (api_fields[field].type) {
+    case TYPE_ANY:
+        return true;
+    case TYPE_INTEGER:
+        return json_decode_integer(value, &request->code) ||
+               api_bad_field(request, field, "must be an integer of 64 bits");
+    case TYPE_BOOLEAN:
+        return value.type == JSON_BOOLEAN || api_bad_field(request, field, "must be true or false");
+    case TYPE_STRINGS:
+        return api_are_strings(value) ||
+               api_bad_field(request, field, "must be an array of strings");
+    default:
+        return api_check_string(request, field, optional);
+    }
+}
+
+/* Reads the body into the fields that the route takes. */
+bool api_read_fields(struct api_request *request, unsigned required, unsigned optional)
+{
+    static const char mark[] = {'\xef', '\xbb', '\xbf'}; /* byte order mark: no meaning in UTF-8 */
+    struct str body = request->call->body, text = body;
+    struct buf *decoded = &request->api->decoded;
+    struct json_error error;
+
+    for (enum api_field i = 0; i < FIELD_COUNT; i++) /* no name in UTF-8 is \xff */
+        request->json[i].name = (required | optional) >> i & 1 ? api_fields[i].name : STR("\xff");
+    if (body.length >= sizeof mark && memcmp(body.at, mark, sizeof mark) == 0)
+        text = str_skip(body, sizeof mark);
+    if (!json_parse_object(text, request->json, FIELD_COUNT, &error))
+        return api_print(request->response, 400, RESULT_MALFORMED,
+                         "the body is not valid JSON: %s, at byte %zu", error.reason,
+                         body.length - text.length + error.offset + 1);
+    decoded->length = 0;
+    if (!buf_reserve(decoded, body.length)) {
+        buf_free(decoded); /* clears the failure: it was of this request alone */
+        return api_reject(request->response, 503, RESULT_UNREACHABLE, "out of memory");
+    }
+    for (enum api_field i = 0; i < FIELD_COUNT; i++) {
+        if (api_has(request, i) && !api_check_field(request, i, optional >> i & 1))
+            return false;
+        else if (!api_has(request, i) && (required >> i & 1))
+            return api_bad_field(request, i, "is missing");
+    }
+    return true;
+}
