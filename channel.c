@@ -142,10 +142,25 @@ static void channel_place(struct client *client, struct subscription subscriptio
     subscription.channel->members[subscription.index].position = position;
 }
 
+/* The same for a client's subscriptions, the first of which are in the client itself. */
+static struct subscription *channel_grow_subscriptions(struct client *client)
+{
+    struct subscription *old = client->subscriptions, *at;
+    uint32_t count = client->subscription_count;
+
+    if (count < CHANNEL_OWN)
+        return old;
+    if (old != client->own)
+        return channel_grow(old, count, sizeof *old);
+    at = channel_grow(NULL, count, sizeof *at);
+    if (at)
+        memcpy(at, old, sizeof client->own);
+    return at;
+}
+
 static bool channel_join(struct client *client, struct channel *channel)
 {
-    struct subscription *subscriptions = channel_grow(
-        client->subscriptions, client->subscription_count, sizeof *client->subscriptions);
+    struct subscription *subscriptions = channel_grow_subscriptions(client);
     struct channel_member *members;
 
     if (!subscriptions)
@@ -212,7 +227,8 @@ void channel_move_user(struct client *client)
 
 static void channel_free_client(struct client *client)
 {
-    free(client->subscriptions);
+    if (client->subscriptions != client->own)
+        free(client->subscriptions);
     rcbuf_release(client->extend);
     free(client);
 }
@@ -230,7 +246,10 @@ struct client *channel_add_client(struct channels *channels, struct conn *conn, 
 
     if (!client)
         return NULL;
-    *client = (struct client){.conn = conn, .number = number, .id_length = (uint8_t)id.length};
+    client->conn = conn;
+    client->number = number;
+    client->id_length = (uint8_t)id.length;
+    client->subscriptions = client->own;
     memcpy(client->id, id.at, id.length);
     if (table_add(&channels->clients, (uint32_t)number, client) &&
         channel_subscribe(channels, client, CHANNEL_SYSTEM, system, &(bool){false}))

@@ -14,6 +14,8 @@
 
 enum channel_kind { CHANNEL_SYSTEM, CHANNEL_USER, CHANNEL_GROUP };
 
+#define CHANNEL_OWN 2 /* subscriptions in the client itself: the system, and a user or a group */
+
 /* A client's end of a subscription: the channel, and where the client stands among its members. */
 struct subscription {
     struct channel *channel;
@@ -47,9 +49,10 @@ struct client {
     uint8_t id_length;
     uint64_t number;
     struct client *next_slow;
-    int64_t connected_at; /* unix seconds */
-    struct rcbuf *extend; /* NULL is empty */
-    char id[];            /* as its peer and API callers know it */
+    int64_t connected_at;                 /* unix seconds */
+    struct rcbuf *extend;                 /* NULL is empty */
+    struct subscription own[CHANNEL_OWN]; /* most clients need no more: 48 bytes less for each */
+    char id[];                            /* as its peer and API callers know it */
 };
 
 /* All clients and channels of a node. Zeroed except for the seed, it is empty. */

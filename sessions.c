@@ -37,11 +37,15 @@ static bool sessions_grow(struct sessions *sessions)
         return false;
     sessions->by_index = by_index;
     for (size_t i = 0; i < sizeof sessions->lists / sizeof sessions->lists[0]; i++) {
-        uint32_t *at = realloc(sessions->lists[i].at, 2 * room * sizeof *at);
+        struct sessions_list *list = &sessions->lists[i];
+        uint32_t *at = malloc(2 * room * sizeof *at);
 
         if (!at)
             return false;
-        sessions->lists[i].at = at;
+        if (list->count) /* realloc would touch the whole of it: 30 bytes for each client */
+            memcpy(at, list->at, list->count * sizeof *at);
+        free(list->at);
+        list->at = at;
     }
     if (!timer_reserve(&sessions->timers, room))
         return false;
