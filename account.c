@@ -1,60 +1,43 @@
 /* account.c - systems, their passwords, their tokens' generations; jobs in a worker thread.
  *
- * Accounts. A hash table by name, under `lock`. On a single node it has all accounts: those of the
- * file at start-up, and new ones once they are on disk. With a shared store it is a cache, whose
- * entries are refreshed when they are older than REFRESH_MS. A token whose generation differs from
- * the entry may be newer than it: the store is asked once for each such generation.
+ * Accounts. They are in account_table.c. With a shared store that is a cache, whose entries are
+ * refreshed when they are older than ACCOUNT_REFRESH_MS. A token whose generation differs from the
+ * entry may be newer than it: the store is asked once for each such generation.
  *
- * Jobs. The loop submits logins and registrations; one worker thread, started with the first job,
- * does them one at a time. Hashing and the store are used outside the lock. A finished job goes to
- * `done` and the loop is woken. Refreshes, and logins that need no hashing, have a queue that comes
- * first; the others share the worker out fairly among origins (account_queue.c).
+ * Jobs. The loop submits them; one worker thread, started with the first job, does them one at a
+ * time. Hashing and the store are used outside the lock. A finished job goes to `done` and the loop
+ * is woken. Refreshes, and logins that need no hashing, have a queue that comes first; the others
+ * share the worker out fairly among origins (account_queue.c).
+ *
+ * Changes. A change begins with the record as it is stored, and replaces that and no other: what
+ * two nodes change at once is changed once after the other. The table learns of it last.
  *
  * Secrets. Passwords are erased when their job is done; of a good login an HMAC under a random key
  * of this process stays. An unknown name costs the same hashing as a known one. */
 #include "account.h"
 
+#include "account_table.h"
 #include "os.h"
-#include "table.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define MAC_SIZE 16
 #define THROTTLED_MAX 1024 /* hashes of passwords that were throttled */
-#define REFRESH_MS 10000   /* age at which an entry of the cache is looked up again */
 #define FRESH_MS 1000      /* age up to which a differing generation is not asked about */
-
-struct account {
-    struct account_record record;
-    uint64_t generation;
-    bool has_mac; /* `mac` is of the last good login */
-    unsigned char mac[MAC_SIZE];
-    /* in the cache of a shared store: */
-    int64_t looked_up_at; /* 0: not yet */
-    int64_t refresh_at;
-    uint64_t disputed; /* the last generation that differed, */
-    bool refuted;      /* and the store has been asked since it came */
-    size_t name_length;
-    char name[];
-};
+#define CHANGE_TRIES 3     /* of a change, while other nodes change the account */
 
 struct accounts {
     const struct account_store *store;
     struct account_file file; /* unless the store is shared */
     int wake;
     unsigned iterations;
-    uint32_t seed;
-    unsigned char key[CRYPTO_HASH_SIZE]; /* of MACs */
     pthread_t worker;
     bool has_worker;
 
-    pthread_mutex_t lock; /* guards what follows */
+    struct account_table table; /* its lock guards what follows, too */
     pthread_cond_t changed;
-    struct table table; /* of struct account */
-    size_t evict_at;    /* table_walk's place, for the next entry to leave the cache */
     struct account_queue queues[ACCOUNT_REFRESH + 1]; /* the last has likely logins too */
     struct fifo done;
     size_t coalesced;
@@ -78,7 +61,7 @@ static void account_finish(struct accounts *accounts, struct account_job *job,
         result.coalesced = job->result.coalesced;
         job->result = result;
         accounts->coalesced -= result.coalesced;
-        crypto_erase(job->password, sizeof job->password);
+        account_job_erase(job);
         fifo_push(&accounts->done, &job->link);
     }
     os_wake(accounts->wake);
@@ -88,9 +71,9 @@ bool account_take_result(struct accounts *accounts, struct account_result *resul
 {
     struct account_job *job;
 
-    pthread_mutex_lock(&accounts->lock);
+    pthread_mutex_lock(&accounts->table.lock);
     job = (struct account_job *)fifo_pop(&accounts->done);
-    pthread_mutex_unlock(&accounts->lock);
+    pthread_mutex_unlock(&accounts->table.lock);
     if (!job)
         return false;
     *result = job->result;
@@ -98,126 +81,11 @@ bool account_take_result(struct accounts *accounts, struct account_result *resul
     return true;
 }
 
-/* --- the table ------------------------------------------------------------------------------- */
-
-static uint32_t account_hash(const struct accounts *accounts, const struct account *account)
-{
-    return str_hash((struct str){account->name, account->name_length}, accounts->seed);
-}
-
-/* NULL if there is none. Holds the lock, or no worker runs yet. */
-static struct account *account_find(const struct accounts *accounts, struct str name)
-{
-    struct table_cursor cursor = {.hash = str_hash(name, accounts->seed)};
-    struct account *account;
-
-    while ((account = table_next(&accounts->table, &cursor)))
-        if (str_equal((struct str){account->name, account->name_length}, name))
-            return account;
-    return NULL;
-}
-
-/* Copies the entry of this name, except the name. False: no such account is known here. */
-static bool account_read(struct accounts *accounts, struct str name, struct account *copy)
-{
-    const struct account *account;
-
-    pthread_mutex_lock(&accounts->lock);
-    account = account_find(accounts, name);
-    *copy = account ? *account : (struct account){0};
-    pthread_mutex_unlock(&accounts->lock);
-    return copy->record.iterations > 0;
-}
-
-static void account_remove(struct accounts *accounts, struct account *account)
-{
-    table_remove(&accounts->table, account_hash(accounts, account), account);
-    free(account);
-}
-
-/* The entry of this name, a new one without a record if there was none; NULL without memory. A full
- * cache loses the next entry in the order of the table. */
-static struct account *account_find_or_add(struct accounts *accounts, struct str name)
-{
-    struct account *account = account_find(accounts, name), *evicted = NULL;
-
-    if (account)
-        return account;
-    account = calloc(1, sizeof *account + name.length);
-    if (!account)
-        return NULL;
-    account->name_length = name.length;
-    memcpy(account->name, name.at, name.length);
-    if (accounts->store->find && accounts->table.count >= ACCOUNT_CACHE_MAX) {
-        while (!(evicted = table_walk(&accounts->table, &accounts->evict_at)))
-            accounts->evict_at = 0;
-        account_remove(accounts, evicted);
-    }
-    if (table_add(&accounts->table, account_hash(accounts, account), account))
-        return account;
-    free(account);
-    return NULL;
-}
-
-/* Sets what the store has of an account now; a record without iterations: there is none. */
-static void account_set_record(struct account *account, const struct account_record *record)
-{
-    if (memcmp(&account->record, record, sizeof *record) != 0)
-        account->has_mac = false;
-    account->record = *record;
-    account->generation = account_record_generation(record);
-    account->looked_up_at = os_now_ms();
-    account->refresh_at = account->looked_up_at + REFRESH_MS;
-    account->refuted = true;
-}
-
-static void account_learn(struct accounts *accounts, struct str name,
-                          const struct account_record *record)
-{
-    struct account *account;
-
-    pthread_mutex_lock(&accounts->lock);
-    account = account_find_or_add(accounts, name);
-    if (account)
-        account_set_record(account, record);
-    pthread_mutex_unlock(&accounts->lock);
-}
-
 bool account_exists(struct accounts *accounts, struct str name)
 {
     struct account account;
 
-    return !accounts->store->find && account_read(accounts, name, &account);
-}
-
-/* --- good logins ----------------------------------------------------------------------------- */
-
-/* HMAC of a record, a name and a password under this process's key. */
-static bool account_make_mac(const struct accounts *accounts, const struct account_record *record,
-                             struct str name, struct str password,
-                             unsigned char mac[CRYPTO_HASH_SIZE])
-{
-    char bytes[sizeof *record + 1 + ACCOUNT_NAME_MAX + ACCOUNT_PASSWORD_MAX];
-    struct buf text = BUF_INIT(bytes);
-    bool good;
-
-    buf_append(&text, (struct str){(const char *)record, sizeof *record});
-    buf_append(&text, (struct str){&(char){(char)name.length}, 1});
-    buf_append(&text, name);
-    good = buf_append(&text, password) && crypto_hmac(accounts->key, str_of(&text), mac);
-    crypto_erase(bytes, sizeof bytes);
-    return good;
-}
-
-/* True if this password was good for the account as it is known here, which is copied. */
-static bool account_recall(struct accounts *accounts, struct str name, struct str password,
-                           struct account *known)
-{
-    unsigned char mac[CRYPTO_HASH_SIZE];
-
-    return account_read(accounts, name, known) && known->has_mac &&
-           account_make_mac(accounts, &known->record, name, password, mac) &&
-           crypto_equal((struct str){(const char *)mac, MAC_SIZE}, CRYPTO_BYTES(known->mac));
+    return !accounts->table.is_cache && account_read(&accounts->table, name, &account);
 }
 
 enum account_recall account_recall_login(struct accounts *accounts, struct str name,
@@ -225,51 +93,45 @@ enum account_recall account_recall_login(struct accounts *accounts, struct str n
 {
     struct account known;
 
-    if (!account_recall(accounts, name, password, &known))
+    if (!account_recall(&accounts->table, name, password, &known))
         return ACCOUNT_RECALL_MISS;
     *generation = known.generation;
-    return accounts->store->find ? ACCOUNT_RECALL_LIKELY : ACCOUNT_RECALL_HIT;
-}
-
-static void account_remember_login(struct accounts *accounts, struct str name, struct str password,
-                                   const struct account_record *record)
-{
-    unsigned char mac[CRYPTO_HASH_SIZE];
-    struct account *account;
-
-    if (!account_make_mac(accounts, record, name, password, mac))
-        return;
-    pthread_mutex_lock(&accounts->lock);
-    account = account_find(accounts, name);
-    if (account && memcmp(&account->record, record, sizeof *record) == 0) {
-        memcpy(account->mac, mac, sizeof account->mac);
-        account->has_mac = true;
-    }
-    pthread_mutex_unlock(&accounts->lock);
+    return accounts->table.is_cache ? ACCOUNT_RECALL_LIKELY : ACCOUNT_RECALL_HIT;
 }
 
 /* --- the worker ------------------------------------------------------------------------------ */
 
-/* Gets the record of this name. DONE, DENIED (there is none), or why that is not known. */
-static enum account_outcome account_look_up(struct accounts *accounts, struct str name,
-                                            struct account_record *record)
+/* Gets the record of this name, and of a shared store its text. DONE, DENIED (there is none), or
+ * why that is not known. */
+static enum account_outcome account_find_record(struct accounts *accounts, struct str name,
+                                                struct account_record *record, struct buf *text)
 {
     const struct account_store *store = accounts->store;
     enum account_outcome outcome;
     struct account known;
-    struct buf text = {0};
     struct str rest;
 
     if (!store->find) {
-        if (!account_read(accounts, name, &known))
+        if (!account_read(&accounts->table, name, &known))
             return ACCOUNT_DENIED;
         *record = known.record;
         return ACCOUNT_DONE;
     }
-    outcome = store->find(store->state, name, &text);
-    rest = str_of(&text);
-    if (outcome == ACCOUNT_DONE && (text.failed || account_record_read(&rest, record)))
+    outcome = store->find(store->state, name, text);
+    rest = str_of(text);
+    if (outcome == ACCOUNT_DONE && (text->failed || account_record_read(&rest, record) ||
+                                    (rest.length && account_record_read_ticket(&rest, record))))
         outcome = ACCOUNT_FAILED;
+    return outcome;
+}
+
+/* The same without the text. */
+static enum account_outcome account_look_up(struct accounts *accounts, struct str name,
+                                            struct account_record *record)
+{
+    struct buf text = {0};
+    enum account_outcome outcome = account_find_record(accounts, name, record, &text);
+
     buf_free(&text);
     return outcome;
 }
@@ -284,71 +146,168 @@ static enum account_outcome account_add(struct accounts *accounts, struct str na
     struct buf text = {0};
     struct account *account;
 
-    pthread_mutex_lock(&accounts->lock);
-    account = account_find_or_add(accounts, name);
-    pthread_mutex_unlock(&accounts->lock);
-    if (account && account_record_append(&text, record))
+    pthread_mutex_lock(&accounts->table.lock);
+    account = account_find_or_add(&accounts->table, name);
+    pthread_mutex_unlock(&accounts->table.lock);
+    if (account && account_record_append(&text, record, true))
         outcome = store->add(store->state, name, str_of(&text));
     buf_free(&text);
     if (outcome == ACCOUNT_DONE) {
-        account_learn(accounts, name, record);
+        account_learn(&accounts->table, name, record);
     } else if (account && !store->find) {
-        pthread_mutex_lock(&accounts->lock);
-        account_remove(accounts, account);
-        pthread_mutex_unlock(&accounts->lock);
+        pthread_mutex_lock(&accounts->table.lock);
+        account_remove(&accounts->table, account);
+        pthread_mutex_unlock(&accounts->table.lock);
     }
     return outcome;
+}
+
+/* Hashes a password under a new salt. */
+static bool account_set_password(const struct accounts *accounts, struct str password,
+                                 struct account_record *record)
+{
+    record->iterations = accounts->iterations;
+    return crypto_random(record->salt, sizeof record->salt) &&
+           crypto_hash_password(password, record->salt, accounts->iterations, record->hash);
 }
 
 static enum account_outcome account_register(struct accounts *accounts, struct account_job *job)
 {
     struct str name = account_job_name(job);
-    struct account_record record = {.iterations = accounts->iterations}, ignored;
-    enum account_outcome outcome = account_look_up(accounts, name, &ignored);
+    struct account_record record = {0};
+    enum account_outcome outcome = account_look_up(accounts, name, &record);
 
     if (outcome != ACCOUNT_DENIED)
         return outcome == ACCOUNT_DONE ? ACCOUNT_EXISTS : outcome;
-    if (!crypto_random(record.salt, sizeof record.salt) ||
-        !crypto_hash_password(account_job_password(job), record.salt, record.iterations,
-                              record.hash))
+    if (!account_set_password(accounts, account_job_password(job), &record))
         return ACCOUNT_FAILED;
+    record.ticket_version = account_record_first_version(&record);
     job->result.generation = account_record_generation(&record);
     return account_add(accounts, name, &record);
 }
 
-static enum account_outcome account_log_in(struct accounts *accounts, struct account_job *job)
+/* Verifies the password of a job. DONE: the account's record is in `record`, and of a shared store
+ * in `text`. */
+static enum account_outcome account_verify(struct accounts *accounts, struct account_job *job,
+                                           struct account_record *record, struct buf *text)
 {
     struct str name = account_job_name(job), password = account_job_password(job);
-    struct account_record record = {.iterations = accounts->iterations};
-    enum account_outcome found = account_look_up(accounts, name, &record);
+    enum account_outcome found;
     unsigned char hash[CRYPTO_HASH_SIZE];
     struct account known;
 
+    *record = (struct account_record){.iterations = accounts->iterations};
+    found = account_find_record(accounts, name, record, text);
     if (found != ACCOUNT_DONE && found != ACCOUNT_DENIED)
         return found;
-    job->result.generation = account_record_generation(&record);
-    if (found == ACCOUNT_DONE && account_recall(accounts, name, password, &known) &&
-        memcmp(&known.record, &record, sizeof record) == 0)
+    job->result.generation = account_record_generation(record);
+    if (found == ACCOUNT_DONE && account_recall(&accounts->table, name, password, &known) &&
+        memcmp(&known.record, record, sizeof *record) == 0)
         return ACCOUNT_DONE;
     /* for an unknown name as well: the time must not tell which names are known */
-    if (!crypto_hash_password(password, record.salt, record.iterations, hash))
+    if (!crypto_hash_password(password, record->salt, (unsigned)record->iterations, hash))
         return ACCOUNT_FAILED;
-    if (accounts->store->find && found == ACCOUNT_DONE)
-        account_learn(accounts, name, &record);
-    if (!crypto_equal(CRYPTO_BYTES(hash), CRYPTO_BYTES(record.hash)) || found != ACCOUNT_DONE)
+    if (accounts->table.is_cache && found == ACCOUNT_DONE)
+        account_learn(&accounts->table, name, record);
+    if (!crypto_equal(CRYPTO_BYTES(hash), CRYPTO_BYTES(record->hash)) || found != ACCOUNT_DONE)
         return ACCOUNT_DENIED;
-    account_remember_login(accounts, name, password, &record);
+    account_remember_login(&accounts->table, name, password, record);
     return ACCOUNT_DONE;
 }
 
-static void account_refresh(struct accounts *accounts, const struct account_job *job)
+static enum account_outcome account_log_in(struct accounts *accounts, struct account_job *job)
+{
+    struct account_record record;
+    struct buf text = {0};
+    enum account_outcome outcome = account_verify(accounts, job, &record, &text);
+
+    buf_free(&text);
+    return outcome;
+}
+
+/* Asks the store, and makes known here what it has. */
+static enum account_outcome account_refresh(struct accounts *accounts, struct account_job *job)
 {
     struct account_record record = {0};
     enum account_outcome outcome = account_look_up(accounts, account_job_name(job), &record);
 
-    if (outcome == ACCOUNT_DONE || outcome == ACCOUNT_DENIED)
-        account_learn(accounts, account_job_name(job), &record);
+    if (accounts->table.is_cache && (outcome == ACCOUNT_DONE || outcome == ACCOUNT_DENIED))
+        account_learn(&accounts->table, account_job_name(job), &record);
+    job->result.generation = account_record_generation(&record);
+    job->result.ticket_version = record.ticket_version;
+    return outcome;
 }
+
+/* --- changes --------------------------------------------------------------------------------- */
+
+/* Makes the record that a job asks for of the present one. False if OpenSSL fails. */
+static bool account_make_change(const struct accounts *accounts, struct account_job *job,
+                                struct account_record *record)
+{
+    switch (job->result.kind) {
+    case ACCOUNT_DELETE:
+        *record = (struct account_record){0};
+        return true;
+    case ACCOUNT_ROTATE_KEY:
+        record->ticket_version++;
+        record->ticket_since = (int64_t)time(NULL);
+        return true;
+    default:
+        return account_set_password(accounts, account_job_new_password(job), record);
+    }
+}
+
+/* Replaces the record that is `old` in the store by another one, and makes that known here. What a
+ * later version of wspush has put behind it stays. */
+static enum account_outcome account_replace(struct accounts *accounts, struct str name,
+                                            struct str old, const struct account_record *record)
+{
+    const struct account_store *store = accounts->store;
+    enum account_outcome outcome = ACCOUNT_FAILED;
+    struct account_record ignored;
+    struct buf text = {0};
+    struct str rest = old;
+
+    if (record->iterations) {
+        account_record_append(&text, record, false);
+        if (!account_record_read(&rest, &ignored) && !account_record_read_ticket(&rest, &ignored) &&
+            rest.length) {
+            buf_append(&text, STR(" "));
+            buf_append(&text, rest);
+        }
+    }
+    if (!text.failed)
+        outcome = store->replace(store->state, name, old, str_of(&text));
+    buf_free(&text);
+    if (outcome == ACCOUNT_DONE)
+        account_learn(&accounts->table, name, record);
+    return outcome;
+}
+
+/* Changes an account, or deletes it. */
+static enum account_outcome account_change(struct accounts *accounts, struct account_job *job)
+{
+    enum account_outcome outcome = ACCOUNT_CHANGED;
+    struct account_record record = {0};
+    struct buf text = {0};
+
+    for (int tries = 0; outcome == ACCOUNT_CHANGED && tries < CHANGE_TRIES; tries++) {
+        if (account_job_verifies(job->result.kind))
+            outcome = account_verify(accounts, job, &record, &text);
+        else
+            outcome = account_find_record(accounts, account_job_name(job), &record, &text);
+        if (outcome == ACCOUNT_DONE)
+            outcome = account_make_change(accounts, job, &record)
+                          ? account_replace(accounts, account_job_name(job), str_of(&text), &record)
+                          : ACCOUNT_FAILED;
+        buf_free(&text);
+    }
+    job->result.generation = account_record_generation(&record);
+    job->result.ticket_version = record.ticket_version;
+    return outcome == ACCOUNT_CHANGED ? ACCOUNT_EVICTED : outcome;
+}
+
+/* --- the jobs -------------------------------------------------------------------------------- */
 
 /* The next job to start; logins and registrations alternate. NULL: none is due. */
 static struct account_job *account_choose_job(struct accounts *accounts)
@@ -373,7 +332,7 @@ static void account_wait(struct accounts *accounts)
     struct timespec until;
 
     if (!job) {
-        pthread_cond_wait(&accounts->changed, &accounts->lock);
+        pthread_cond_wait(&accounts->changed, &accounts->table.lock);
         return;
     }
     for (; job; job = account_queue_next(job))
@@ -383,25 +342,27 @@ static void account_wait(struct accounts *accounts)
     until.tv_nsec += (long)(wait * 1000000 + 1000000);
     until.tv_sec += until.tv_nsec / 1000000000;
     until.tv_nsec %= 1000000000;
-    pthread_cond_timedwait(&accounts->changed, &accounts->lock, &until);
+    pthread_cond_timedwait(&accounts->changed, &accounts->table.lock, &until);
 }
 
 /* Unlocks while the job is done. */
 static void account_do_job(struct accounts *accounts, struct account_job *job)
 {
     const struct account_store *store = accounts->store;
-    enum account_outcome outcome = ACCOUNT_DONE;
+    enum account_outcome outcome;
 
-    pthread_mutex_unlock(&accounts->lock);
+    pthread_mutex_unlock(&accounts->table.lock);
     if (job->result.kind == ACCOUNT_REGISTER)
         outcome = account_register(accounts, job);
     else if (job->result.kind == ACCOUNT_LOGIN)
         outcome = account_log_in(accounts, job);
+    else if (account_job_queue(job->result.kind) == ACCOUNT_REFRESH)
+        outcome = account_refresh(accounts, job);
     else
-        account_refresh(accounts, job);
+        outcome = account_change(accounts, job);
     if (outcome == ACCOUNT_UNREACHABLE || outcome == ACCOUNT_UNSAVED)
         snprintf(job->result.reason, sizeof job->result.reason, "%s", store->reason(store->state));
-    pthread_mutex_lock(&accounts->lock);
+    pthread_mutex_lock(&accounts->table.lock);
     if (job->result.kind == ACCOUNT_REFRESH)
         account_job_free(job);
     else
@@ -413,13 +374,13 @@ static void *account_run_worker(void *argument)
     struct accounts *accounts = argument;
     struct account_job *job;
 
-    pthread_mutex_lock(&accounts->lock);
+    pthread_mutex_lock(&accounts->table.lock);
     while (!accounts->stop)
         if ((job = account_choose_job(accounts)))
             account_do_job(accounts, job);
         else
             account_wait(accounts);
-    pthread_mutex_unlock(&accounts->lock);
+    pthread_mutex_unlock(&accounts->table.lock);
     return NULL;
 }
 
@@ -440,7 +401,7 @@ static bool account_coalesce(struct accounts *accounts, struct account_job *job)
 
     if (accounts->coalesced >= ACCOUNT_COALESCED_MAX)
         return false;
-    while (other && !(account_job_same_target(other, job) &&
+    while (other && !(other->result.kind == ACCOUNT_LOGIN && account_job_same_target(other, job) &&
                       crypto_equal(account_job_password(other), account_job_password(job))))
         other = account_queue_next(other);
     if (!other)
@@ -460,7 +421,8 @@ static bool account_note_throttled(struct accounts *accounts, const struct accou
     uint64_t tag = 0, *slot;
     bool before;
 
-    if (!account_make_mac(accounts, &none, account_job_name(job), account_job_password(job), mac))
+    if (!account_make_mac(&accounts->table, &none, account_job_name(job), account_job_password(job),
+                          mac))
         return false;
     memcpy(&tag, mac, sizeof tag);
     slot = &accounts->throttled[tag % THROTTLED_MAX];
@@ -494,7 +456,8 @@ static enum account_submission account_enqueue(struct accounts *accounts, struct
                                                bool likely)
 {
     enum account_job_kind kind = job->result.kind;
-    struct account_queue *queue = &accounts->queues[likely ? ACCOUNT_REFRESH : kind];
+    struct account_queue *queue =
+        &accounts->queues[likely ? ACCOUNT_REFRESH : account_job_queue(kind)];
     struct account_job *victim = NULL;
 
     if (kind == ACCOUNT_LOGIN && !likely && account_coalesce(accounts, job))
@@ -530,14 +493,16 @@ enum account_submission account_submit(struct accounts *accounts,
     struct account_job *job = NULL;
 
     if (request->name.length <= ACCOUNT_NAME_MAX &&
-        request->password.length <= ACCOUNT_PASSWORD_MAX)
+        request->password.length <= ACCOUNT_PASSWORD_MAX &&
+        request->new_password.length <= ACCOUNT_PASSWORD_MAX)
         job = account_job_new(request);
     if (!job)
         return ACCOUNT_NO_RESOURCES;
-    pthread_mutex_lock(&accounts->lock);
+    pthread_mutex_lock(&accounts->table.lock);
     if (account_start_worker(accounts))
-        submission = account_enqueue(accounts, job, request->likely);
-    pthread_mutex_unlock(&accounts->lock);
+        submission = account_enqueue(
+            accounts, job, request->likely || account_job_queue(request->kind) == ACCOUNT_REFRESH);
+    pthread_mutex_unlock(&accounts->table.lock);
     if (submission != ACCOUNT_SUBMITTED && submission != ACCOUNT_COALESCED)
         account_job_free(job);
     return submission;
@@ -552,11 +517,20 @@ static enum account_token_status account_compare(const struct account *account, 
     return account->generation == generation ? ACCOUNT_TOKEN_VALID : ACCOUNT_TOKEN_REVOKED;
 }
 
+/* Has the store asked about an entry that is too old. Holds the lock. */
+static void account_refresh_old(struct accounts *accounts, struct account *account, int64_t now)
+{
+    if (now < account->refresh_at)
+        return;
+    account->refresh_at = now + ACCOUNT_REFRESH_MS;
+    account_ask_store(accounts, (struct str){account->name, account->name_length});
+}
+
 /* Checks against the cache; holds the lock. */
 static enum account_token_status account_check_cache(struct accounts *accounts, struct str name,
                                                      uint64_t generation)
 {
-    struct account *account = account_find_or_add(accounts, name);
+    struct account *account = account_find_or_add(&accounts->table, name);
     enum account_token_status status = ACCOUNT_TOKEN_VALID;
     int64_t now = os_now_ms();
 
@@ -570,10 +544,7 @@ static enum account_token_status account_check_cache(struct accounts *accounts, 
         if (!account->refuted)
             account->refresh_at = now;
     }
-    if (now >= account->refresh_at) {
-        account->refresh_at = now + REFRESH_MS;
-        account_ask_store(accounts, name);
-    }
+    account_refresh_old(accounts, account, now);
     return status == ACCOUNT_TOKEN_VALID || account->refuted ? status : ACCOUNT_TOKEN_UNKNOWN;
 }
 
@@ -583,14 +554,52 @@ enum account_token_status account_check_generation(struct accounts *accounts, st
     enum account_token_status status;
     struct account known;
 
-    if (!accounts->store->find) {
-        account_read(accounts, name, &known);
+    if (!accounts->table.is_cache) {
+        account_read(&accounts->table, name, &known);
         return account_compare(&known, generation);
     }
-    pthread_mutex_lock(&accounts->lock);
+    pthread_mutex_lock(&accounts->table.lock);
     status = account_check_cache(accounts, name, generation);
-    pthread_mutex_unlock(&accounts->lock);
+    pthread_mutex_unlock(&accounts->table.lock);
     return status;
+}
+
+enum account_token_status account_ticket_version(struct accounts *accounts, struct str name,
+                                                 uint64_t *version, int64_t *since)
+{
+    enum account_token_status status = ACCOUNT_TOKEN_ORPHAN;
+    bool shared = accounts->table.is_cache;
+    struct account *account;
+
+    pthread_mutex_lock(&accounts->table.lock);
+    account = account_find(&accounts->table, name);
+    if (shared && !(account && account->looked_up_at))
+        status = ACCOUNT_TOKEN_UNKNOWN;
+    else if (account && account->record.iterations)
+        status = ACCOUNT_TOKEN_VALID;
+    if (status == ACCOUNT_TOKEN_VALID) {
+        *version = account->record.ticket_version;
+        *since = account->record.ticket_since;
+    }
+    if (shared && account)
+        account_refresh_old(accounts, account, os_now_ms());
+    pthread_mutex_unlock(&accounts->table.lock);
+    return status;
+}
+
+void account_forget(struct accounts *accounts, struct str name)
+{
+    struct account *account;
+
+    if (!accounts->table.is_cache)
+        return;
+    pthread_mutex_lock(&accounts->table.lock);
+    account = account_find_or_add(&accounts->table, name);
+    if (account) {
+        account->refresh_at = 0;
+        account_refresh_old(accounts, account, os_now_ms());
+    }
+    pthread_mutex_unlock(&accounts->table.lock);
 }
 
 /* --- opening and closing --------------------------------------------------------------------- */
@@ -598,16 +607,14 @@ enum account_token_status account_check_generation(struct accounts *accounts, st
 void account_close(struct accounts *accounts)
 {
     struct account_result result;
-    struct account *account;
     struct account_job *job;
-    size_t place = 0;
 
     if (!accounts)
         return;
-    pthread_mutex_lock(&accounts->lock);
+    pthread_mutex_lock(&accounts->table.lock);
     accounts->stop = true;
     pthread_cond_signal(&accounts->changed);
-    pthread_mutex_unlock(&accounts->lock);
+    pthread_mutex_unlock(&accounts->table.lock);
     if (accounts->has_worker)
         pthread_join(accounts->worker, NULL);
     for (int kind = ACCOUNT_REGISTER; kind <= ACCOUNT_REFRESH; kind++)
@@ -615,11 +622,8 @@ void account_close(struct accounts *accounts)
             account_finish(accounts, job, ACCOUNT_EVICTED);
     while (account_take_result(accounts, &result))
         ;
-    while ((account = table_walk(&accounts->table, &place)))
-        free(account);
-    table_free(&accounts->table);
     pthread_cond_destroy(&accounts->changed);
-    pthread_mutex_destroy(&accounts->lock);
+    account_table_close(&accounts->table);
     crypto_erase(accounts, sizeof *accounts);
     free(accounts);
 }
@@ -632,7 +636,6 @@ struct accounts *account_open_store(const struct account_store *store, int wake,
     snprintf(error, size, "out of memory");
     if (!accounts)
         return NULL;
-    pthread_mutex_init(&accounts->lock, NULL);
     pthread_cond_init(&accounts->changed, NULL);
     accounts->store = store ? store : &accounts->file.store;
     accounts->wake = wake;
@@ -640,8 +643,7 @@ struct accounts *account_open_store(const struct account_store *store, int wake,
     accounts->queues[ACCOUNT_REGISTER].limit = ACCOUNT_REGISTRATIONS_MAX;
     accounts->queues[ACCOUNT_LOGIN].limit = ACCOUNT_LOGINS_MAX;
     accounts->queues[ACCOUNT_REFRESH].limit = ACCOUNT_CACHE_MAX;
-    if (crypto_random(&accounts->seed, sizeof accounts->seed) &&
-        crypto_random(accounts->key, sizeof accounts->key)) {
+    if (account_table_open(&accounts->table, store != NULL)) {
         error[0] = '\0';
         return accounts;
     }
@@ -649,28 +651,33 @@ struct accounts *account_open_store(const struct account_store *store, int wake,
     return NULL;
 }
 
-static const char *account_load(void *argument, struct str name,
-                                const struct account_record *record)
+static const char *account_load(void *state, struct str name, const struct account_record *record,
+                                bool is_new)
 {
-    struct accounts *accounts = argument;
-    struct account *account;
+    struct accounts *accounts = state;
 
-    if (account_find(accounts, name))
+    if (is_new && account_find(&accounts->table, name))
         return "this name is in the file twice";
-    account = account_find_or_add(accounts, name);
-    if (!account)
-        return "out of memory";
-    account_set_record(account, record);
-    return NULL;
+    account_learn(&accounts->table, name, record);
+    return account_find(&accounts->table, name) || !record->iterations ? NULL : "out of memory";
+}
+
+static bool account_is_current(void *state, struct str name, const struct account_record *record)
+{
+    struct accounts *accounts = state;
+    struct account known;
+
+    return account_read(&accounts->table, name, &known) &&
+           memcmp(&known.record, record, sizeof *record) == 0;
 }
 
 struct accounts *account_open(const char *directory, int wake, unsigned iterations, char *error,
                               size_t size)
 {
     struct accounts *accounts = account_open_store(NULL, wake, iterations, error, size);
+    struct account_loader loader = {accounts, account_load, account_is_current};
 
-    if (accounts &&
-        account_file_open(&accounts->file, directory, account_load, accounts, error, size))
+    if (accounts && account_file_open(&accounts->file, directory, &loader, error, size))
         return accounts;
     account_close(accounts);
     return NULL;

@@ -1,20 +1,19 @@
 /* account.h - the systems that may use the server, their passwords, and their tokens' generations.
  *
  * The loop looks an account up, checks a token's generation and recalls a login that was good
- * before: none of these waits. Registering and logging in take a tenth of a second of hashing and
- * wait for the disk or the store: a worker thread does these jobs one at a time, and wakes the loop
- * when it has a result. The number of waiting jobs is bounded. */
+ * before: none of these waits. Registering, logging in and changing an account take a tenth of a
+ * second of hashing and wait for the disk or the store: a worker thread does these jobs one at a
+ * time, and wakes the loop when it has a result. The number of waiting jobs is bounded. */
 #ifndef WSPUSH_ACCOUNT_H
 #define WSPUSH_ACCOUNT_H
 
 #include "account_queue.h"
 
 #define ACCOUNT_ITERATIONS 600000 /* of PBKDF2, for new accounts */
-/* Waiting jobs of each kind. */
+/* Waiting jobs of each queue. */
 #define ACCOUNT_LOGINS_MAX 48
 #define ACCOUNT_REGISTRATIONS_MAX 16
 #define ACCOUNT_COALESCED_MAX 1024 /* logins that wait for the outcome of another one */
-#define ACCOUNT_CACHE_MAX 16384    /* accounts of a shared store that are kept in memory */
 
 struct accounts;
 
@@ -53,6 +52,15 @@ enum account_recall {
     ACCOUNT_RECALL_HIT     /* it is good: needs no job */
 };
 
+/* The version of a system's ticket key, and since when (unix seconds) it has been that: the version
+ * before is good until *since + ticket_max. *since is 0 if the account has had no other. VALID, or
+ * ORPHAN; UNKNOWN: a job of kind ACCOUNT_LOOK_UP must ask the shared store first. */
+enum account_token_status account_ticket_version(struct accounts *accounts, struct str name,
+                                                 uint64_t *version, int64_t *since);
+
+/* Another node has changed an account of the shared store: has the store asked about it. */
+void account_forget(struct accounts *accounts, struct str name);
+
 /* Whether the last good login to this account had this password. Costs one HMAC; what is remembered
  * of a login is an HMAC under a random key of this process. Sets *generation unless it is a miss.
  */
@@ -64,21 +72,23 @@ enum account_submission {
     ACCOUNT_COALESCED,   /* with a waiting login that has the same password and origin */
     ACCOUNT_QUEUE_FULL,  /* and no origin has more jobs in it than this one */
     ACCOUNT_THROTTLED,   /* a delayed login of this system and origin is already waiting */
-    ACCOUNT_NO_RESOURCES /* no thread or memory, or the name or password is too long */
+    ACCOUNT_NO_RESOURCES /* no thread or memory, or the name or a password is too long */
 };
 
 /* Gives the worker a job; after SUBMITTED and COALESCED there will be a result.
  *
- * Logins and registrations alternate. Among jobs of a kind, the least recently served origin comes
- * first. When the queue of a kind is full, a new job evicts the newest job of the origin that has
- * most jobs in it (of equals, the most recently served one).
+ * Logins and registrations, and what waits with them (account_job_queue), alternate. Among jobs of
+ * a queue, the least recently served origin comes first. When a queue is full, a new job evicts the
+ * newest job of the origin that has most jobs in it (of equals, the most recently served one).
  *
  * Of delayed logins one waits for each system and origin. A password that was throttled before
  * takes the slot of one that was not: a guesser does not repeat itself, the owner does. */
 enum account_submission account_submit(struct accounts *accounts,
                                        const struct account_request *request);
 
-/* Takes the next result; false if there is none. */
+/* Takes the next result; false if there is none. After DONE of a change, the account is what it is
+ * for every function above: tokens of an old password are REVOKED, those of a deleted account
+ * ORPHAN. */
 bool account_take_result(struct accounts *accounts, struct account_result *result);
 
 /* Waits for the running job, drops the others, frees everything; NULL is allowed. */

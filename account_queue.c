@@ -13,9 +13,26 @@
 
 /* --- jobs ------------------------------------------------------------------------------------ */
 
+enum account_job_kind account_job_queue(enum account_job_kind kind)
+{
+    switch (kind) {
+    case ACCOUNT_REGISTER:
+    case ACCOUNT_RESET_PASSWORD:
+    case ACCOUNT_ROTATE_KEY:
+        return ACCOUNT_REGISTER;
+    case ACCOUNT_LOGIN:
+    case ACCOUNT_SET_PASSWORD:
+    case ACCOUNT_DELETE:
+        return ACCOUNT_LOGIN;
+    default:
+        return ACCOUNT_REFRESH;
+    }
+}
+
 struct account_job *account_job_new(const struct account_request *request)
 {
-    struct account_job *job = calloc(1, sizeof *job);
+    struct str first = request->password, second = request->new_password;
+    struct account_job *job = calloc(1, sizeof *job + first.length + second.length);
 
     if (!job)
         return NULL;
@@ -25,14 +42,24 @@ struct account_job *account_job_new(const struct account_request *request)
                                           .name_length = request->name.length};
     memcpy(job->result.address, request->address, sizeof job->result.address);
     memcpy(job->result.name, request->name.at, request->name.length);
-    job->password_length = request->password.length;
-    memcpy(job->password, request->password.at, request->password.length);
+    job->password_length = first.length;
+    job->new_password_length = second.length;
+    if (first.length)
+        memcpy(job->passwords, first.at, first.length);
+    if (second.length)
+        memcpy(job->passwords + first.length, second.at, second.length);
     job->due = request->delay ? os_now_ms() + request->delay : 0;
     return job;
 }
 
+void account_job_erase(struct account_job *job)
+{
+    crypto_erase(job->passwords, job->password_length + job->new_password_length);
+}
+
 void account_job_free(struct account_job *job)
 {
+    account_job_erase(job);
     crypto_erase(job, sizeof *job);
     free(job);
 }

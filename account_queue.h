@@ -9,17 +9,29 @@
 #define ACCOUNT_PASSWORD_MAX 256
 #define ACCOUNT_SERVED_MAX 256 /* jobs whose origins are remembered */
 
-enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN, ACCOUNT_REFRESH };
+enum account_job_kind {
+    ACCOUNT_REGISTER, /* the first three name the queues as well */
+    ACCOUNT_LOGIN,
+    ACCOUNT_REFRESH,    /* has no result */
+    ACCOUNT_LOOK_UP,    /* asks the shared store what an account is now */
+    ACCOUNT_TICKET_KEY, /* the same, for its ticket_version */
+    /* changes: */
+    ACCOUNT_ROTATE_KEY,     /* gives it the next ticket_version */
+    ACCOUNT_SET_PASSWORD,   /* verifies `password` and sets `new_password` */
+    ACCOUNT_RESET_PASSWORD, /* sets `new_password` */
+    ACCOUNT_DELETE          /* verifies `password` */
+};
 
 struct account_result {
-    uint64_t request_id;        /* the caller's */
-    uint32_t origin;            /* as submitted */
-    unsigned char address[16];  /* the same */
-    bool coalesced;             /* the outcome is that of another login with the same password */
-    enum account_job_kind kind; /* a refresh has no result */
+    uint64_t request_id;       /* the caller's */
+    uint32_t origin;           /* as submitted */
+    unsigned char address[16]; /* the same */
+    bool coalesced;            /* the outcome is that of another login with the same password */
+    enum account_job_kind kind;
     enum account_outcome outcome;
     char reason[ACCOUNT_REASON_MAX]; /* with ACCOUNT_UNSAVED and ACCOUNT_UNREACHABLE */
     uint64_t generation;             /* of the account, if DONE */
+    uint64_t ticket_version;         /* the same, of LOOK_UP, TICKET_KEY and ROTATE_KEY */
     size_t name_length;
     char name[ACCOUNT_NAME_MAX];
 };
@@ -29,9 +41,10 @@ struct account_request {
     uint64_t request_id;
     uint32_t origin;           /* a hash of the client's address: jobs are shared out by it */
     unsigned char address[16]; /* the client's, for the log */
-    struct str name, password; /* copied */
-    int64_t delay;             /* of a throttled login: milliseconds before it may start */
-    bool likely;               /* a login that is ACCOUNT_RECALL_LIKELY goes before others */
+    struct str name, password; /* copied, as the next */
+    struct str new_password;
+    int64_t delay; /* of a throttled login: milliseconds before it may start */
+    bool likely;   /* a login that is ACCOUNT_RECALL_LIKELY goes before others */
 };
 
 struct account_job {
@@ -40,8 +53,8 @@ struct account_job {
     struct account_result result;
     int64_t due;        /* os_now_ms() at which it may start; 0: now */
     bool was_throttled; /* the same password was throttled before */
-    size_t password_length;
-    char password[ACCOUNT_PASSWORD_MAX];
+    size_t password_length, new_password_length;
+    char passwords[]; /* the two */
 };
 
 /* Zeroed except for its limit, it is empty. */
@@ -56,9 +69,27 @@ struct account_served {
     size_t count; /* of all time */
 };
 
-/* Makes a job of a request, whose name and password must not be too long. `delay` becomes `due`.
+/* The queue of a kind: jobs that verify a password wait with the logins, those that hash or store
+ * without that with the registrations, those that only ask the store with the refreshes. */
+enum account_job_kind account_job_queue(enum account_job_kind kind);
+
+/* True for jobs that are DENIED if a password is wrong. */
+static inline bool account_job_verifies(enum account_job_kind kind)
+{
+    return account_job_queue(kind) == ACCOUNT_LOGIN;
+}
+
+static inline bool account_job_changes(enum account_job_kind kind)
+{
+    return kind >= ACCOUNT_ROTATE_KEY;
+}
+
+/* Makes a job of a request, whose name and passwords must not be too long. `delay` becomes `due`.
  * NULL without memory. */
 struct account_job *account_job_new(const struct account_request *request);
+
+/* Overwrites the passwords of a job. */
+void account_job_erase(struct account_job *job);
 
 /* Erases and frees a job. */
 void account_job_free(struct account_job *job);
@@ -70,7 +101,12 @@ static inline struct str account_job_name(const struct account_job *job)
 
 static inline struct str account_job_password(const struct account_job *job)
 {
-    return (struct str){job->password, job->password_length};
+    return (struct str){job->passwords, job->password_length};
+}
+
+static inline struct str account_job_new_password(const struct account_job *job)
+{
+    return (struct str){job->passwords + job->password_length, job->new_password_length};
 }
 
 /* True if both are of the same origin and name. */

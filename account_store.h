@@ -13,8 +13,9 @@
 #define ACCOUNT_REASON_MAX 250
 
 enum account_outcome {
-    ACCOUNT_DONE,        /* registered and stored, or the password is right */
+    ACCOUNT_DONE,        /* registered, changed or deleted in the store; or the password is right */
     ACCOUNT_EXISTS,      /* the name is taken */
+    ACCOUNT_CHANGED,     /* the record is not the expected one: another node has changed it */
     ACCOUNT_DENIED,      /* unknown name or wrong password: a client must not learn which */
     ACCOUNT_UNSAVED,     /* the file could not be written, nothing has changed: see `reason` */
     ACCOUNT_UNREACHABLE, /* the store cannot be reached, or refuses: see `reason` */
@@ -24,23 +25,34 @@ enum account_outcome {
 
 /* What a store has of an account besides its name. Compared as bytes. */
 struct account_record {
-    unsigned iterations; /* 0: there is no such account */
+    uint64_t iterations;     /* of PBKDF2; 0: there is no such account */
+    uint64_t ticket_version; /* of the key that signs tickets */
+    int64_t ticket_since;    /* unix second at which that replaced the version before it; 0: it is
+                                the account's first */
     unsigned char salt[CRYPTO_SALT_SIZE], hash[CRYPTO_HASH_SIZE];
 };
 
-_Static_assert(sizeof(struct account_record) == 4 + CRYPTO_SALT_SIZE + CRYPTO_HASH_SIZE,
+_Static_assert(sizeof(struct account_record) == 24 + CRYPTO_SALT_SIZE + CRYPTO_HASH_SIZE,
                "no padding");
 
-/* Appends "pbkdf2-sha256 ITERATIONS SALT HASH", numbers in hex but the first. */
-bool account_record_append(struct buf *out, const struct account_record *record);
+/* Appends "pbkdf2-sha256 ITERATIONS SALT HASH", salt and hash in hex, and unless this is a new
+ * account " ticket=VERSION@SINCE". A new account's version follows from its salt, so it is another
+ * one each time a name is registered. */
+bool account_record_append(struct buf *out, const struct account_record *record, bool is_new);
 
-/* Takes such a text and the space behind it off the front of `rest`. Returns NULL, or what is wrong
- * with it. */
+/* Takes such a text, without the ticket, and the space behind it off the front of `rest`. Returns
+ * NULL, or what is wrong with it. */
 const char *account_record_read(struct str *rest, struct account_record *record);
+
+/* The same for the ticket, which follows if the account was changed. */
+const char *account_record_read_ticket(struct str *rest, struct account_record *record);
 
 /* The first 8 bytes of the salt's SHA-256. A password that is set again has another salt, so old
  * tokens end. Tokens show this number, which is why it is not the salt itself. */
 uint64_t account_record_generation(const struct account_record *record);
+
+/* A new account's ticket version: the next 6 bytes of that. */
+uint64_t account_record_first_version(const struct account_record *record);
 
 struct account_store {
     void *state;
@@ -49,25 +61,39 @@ struct account_store {
     enum account_outcome (*find)(void *state, struct str name, struct buf *record);
     /* Adds a record unless there is one. DONE, EXISTS, UNSAVED, UNREACHABLE or FAILED. */
     enum account_outcome (*add)(void *state, struct str name, struct str record);
+    /* Replaces the record that is `old`, as found, by another one; removes it if that is empty.
+     * DONE, CHANGED, UNSAVED, UNREACHABLE or FAILED. */
+    enum account_outcome (*replace)(void *state, struct str name, struct str old,
+                                    struct str record);
     /* Why the last of these was UNSAVED or UNREACHABLE, for clients to read; valid until the next
      * call. */
     const char *(*reason)(void *state);
 };
 
+/* The accounts that a file is loaded into. */
+struct account_loader {
+    void *state;
+    /* Loads one; a record without iterations deletes it. NULL, or what is wrong with it. */
+    const char *(*load)(void *state, struct str name, const struct account_record *record,
+                        bool is_new);
+    /* True if this is what the account is now. */
+    bool (*is_current)(void *state, struct str name, const struct account_record *record);
+};
+
 /* The file DIRECTORY/accounts. */
 struct account_file {
     struct account_store store; /* its `state` is this struct, which must not move */
+    struct account_loader loader;
     char directory[PATH_MAX], path[PATH_MAX + 16];
     bool exists;
+    size_t lines, superseded; /* of accounts: all, and those that later ones supersede */
     char reason[ACCOUNT_REASON_MAX];
 };
 
-/* Reads the file, if there is one, and calls `load` for each account; `load` returns NULL or what
- * is wrong with it. A last line that a crash has torn is moved to DIRECTORY/accounts.torn, and
- * `error` says so; else `error` is empty. False: `error` says what is wrong, as FILE:LINE: TEXT. */
+/* Reads the file, if there is one, and loads each account. A last line that a crash has torn is
+ * moved to DIRECTORY/accounts.torn, and `error` says so; else `error` is empty. False: `error` says
+ * what is wrong, as FILE:LINE: TEXT. */
 bool account_file_open(struct account_file *file, const char *directory,
-                       const char *(*load)(void *argument, struct str name,
-                                           const struct account_record *record),
-                       void *argument, char *error, size_t size);
+                       const struct account_loader *loader, char *error, size_t size);
 
 #endif

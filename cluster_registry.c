@@ -27,6 +27,8 @@
 #include <unistd.h>
 
 #define REASON_MAX 250 /* bytes for the reason behind a FOUND event */
+#define REPLACE_TRIES 5
+#define REPLACE_PAUSE 150 /* milliseconds before a lost connection is made again */
 
 enum registry_job_kind {
     JOB_LOOK_UP,
@@ -347,6 +349,68 @@ static enum account_outcome registry_add_account(void *state, struct str name, s
     return result;
 }
 
+/* Watches the accounts, and gets the record of one. */
+static bool registry_watch_account(struct store *store, struct str name, struct redis_reply *record)
+{
+    struct store_key room;
+    struct str accounts = store_name(store, "accounts", "", &room);
+
+    redis_renew(store->redis);
+    return redis_append(store->redis, (struct str[]){STR("WATCH"), accounts, {0}}) &&
+           redis_append(store->redis, (struct str[]){STR("HGET"), accounts, name, {0}}) &&
+           redis_next(store->redis, record) && record->type != REDIS_ERROR &&
+           redis_next(store->redis, record) && record->type != REDIS_ERROR;
+}
+
+/* Puts a record in the place of the one that was got, or nothing. `reply` is nil if an account has
+ * changed since. */
+static bool registry_put_account(struct store *store, struct str name, struct str record,
+                                 struct redis_reply *reply)
+{
+    struct store_key room;
+    struct str accounts = store_name(store, "accounts", "", &room);
+    struct str remove[] = {STR("HDEL"), accounts, name, {0}};
+    struct str set[] = {STR("HSET"), accounts, name, record, {0}};
+    bool good = redis_append(store->redis, (struct str[]){STR("MULTI"), {0}}) &&
+                redis_append(store->redis, record.length ? set : remove) &&
+                redis_append(store->redis, (struct str[]){STR("EXEC"), {0}});
+
+    for (int i = 0; good && i < 3; i++)
+        good = redis_next(store->redis, reply) && reply->type != REDIS_ERROR;
+    return good;
+}
+
+/* A connection that breaks leaves open whether the record was put there: the next one tells. */
+static enum account_outcome registry_replace_account(void *state, struct str name, struct str old,
+                                                     struct str record)
+{
+    struct store *store = state;
+    struct redis_reply reply;
+    bool lost = false;
+
+    for (int tries = 0; tries < REPLACE_TRIES; tries++) {
+        if (lost)
+            poll(NULL, 0, REPLACE_PAUSE);
+        if (!registry_watch_account(store, name, &reply)) {
+            if (!lost)
+                return ACCOUNT_UNREACHABLE;
+            continue;
+        }
+        if (!str_equal(reply.text, old)) {
+            bool done = lost && str_equal(reply.text, record);
+
+            redis_call(store->redis, (struct str[]){STR("UNWATCH"), {0}}, &reply);
+            return done ? ACCOUNT_DONE : ACCOUNT_CHANGED;
+        }
+        lost = !registry_put_account(store, name, record, &reply);
+        if (!lost && reply.type == REDIS_LIST)
+            return ACCOUNT_DONE;
+        if (lost && redis_is_connected(store->redis))
+            return ACCOUNT_UNREACHABLE; /* refused */
+    }
+    return lost ? ACCOUNT_UNREACHABLE : ACCOUNT_CHANGED;
+}
+
 static const char *registry_account_reason(void *state)
 {
     const struct store *store = state;
@@ -441,7 +505,8 @@ static bool registry_start(struct registry *registry, const struct registry_opti
     registry->account_store =
         (struct store){.config = options->config, .redis = redis_new(options->config)};
     registry->accounts = (struct account_store){&registry->account_store, registry_find_account,
-                                                registry_add_account, registry_account_reason};
+                                                registry_add_account, registry_replace_account,
+                                                registry_account_reason};
     registry->cleanups.store = &registry->store;
     if (!registry->store.redis || !registry->account_store.redis || !os_wake_pipe(registry->pipe))
         return false;

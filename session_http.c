@@ -123,6 +123,11 @@ void session_send_call(struct session_context *context, struct session *session,
 
 void session_log_account(struct session_context *context, const struct account_result *result)
 {
+    static const char *const done[] = {[ACCOUNT_REGISTER] = "system registered",
+                                       [ACCOUNT_ROTATE_KEY] = "ticket key rotated",
+                                       [ACCOUNT_SET_PASSWORD] = "password set",
+                                       [ACCOUNT_RESET_PASSWORD] = "password reset",
+                                       [ACCOUNT_DELETE] = "system deleted"};
     char address[CONN_ADDRESS_MAX];
     struct log_field fields[] = {{.name = "system", .text = {result->name, result->name_length}},
                                  {.name = "remote"},
@@ -132,9 +137,9 @@ void session_log_account(struct session_context *context, const struct account_r
 
     conn_address(result->address, address);
     fields[1].text = str_from(address);
-    if (result->kind == ACCOUNT_REGISTER && result->outcome == ACCOUNT_DONE)
-        log_write(context->log, LOG_INFO, "system registered", fields);
-    if (result->outcome != ACCOUNT_DENIED ||
+    if (result->outcome == ACCOUNT_DONE && done[result->kind])
+        log_write(context->log, LOG_INFO, done[result->kind], fields);
+    if (result->outcome != ACCOUNT_DENIED || !account_job_verifies(result->kind) ||
         !quota_take(&context->failed_logins, context->now, &untold))
         return;
     if (untold)

@@ -150,8 +150,8 @@ void session_send_envelope(struct session_context *context, struct session *sess
 void session_send_call(struct session_context *context, struct session *session, struct str path,
                        struct api_response *response);
 
-/* Logs what an account job has done, though its connection may be gone: a registration, and a login
- * that failed. */
+/* Logs what an account job has done, though its connection may be gone: a registration, a change,
+ * and a password that was wrong. */
 void session_log_account(struct session_context *context, const struct account_result *result);
 
 /* Admits a WebSocket client that was waiting for that, or rejects it; `why` is the error if the

@@ -30,7 +30,8 @@ conn: tls
 listener: config conn os host http table
 account_store: crypto os
 account_queue: account_store os
-account: account_queue account_store os table
+account_table: account_queue crypto os table
+account: account_queue account_store account_table os table
 channel: conn table
 hub: channel config conn crypto json table ws
 cluster_crypto: crypto hub tls
@@ -78,6 +79,7 @@ limit throttle buckets quota
 wspush main
 account_store account
 account_queue account
+account_table account
 api_request api
 api_account api
 session_http session

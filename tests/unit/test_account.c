@@ -1,6 +1,7 @@
 /* test_account.c - tests that accounts survive in the file and in a store that nodes share, that
  * only their password lets in, and that jobs are shared out fairly. */
 #include "account.h"
+#include "account_table.h"
 #include "os.h"
 
 #include "test.h"
@@ -116,6 +117,21 @@ static struct account_result ask(enum account_job_kind kind, struct str name, st
     CHECK(result.request_id == fixture.request_id && result.kind == kind);
     CHECK(str_equal((struct str){result.name, result.name_length}, name));
     return result;
+}
+
+/* The same for a job that sets a password. */
+static enum account_outcome change(enum account_job_kind kind, const char *name,
+                                   const char *password, const char *new_password)
+{
+    struct account_request request = {.kind = kind,
+                                      .name = str_from(name),
+                                      .password = str_from(password),
+                                      .new_password = str_from(new_password)};
+    struct account_result result = {.outcome = ACCOUNT_FAILED};
+
+    CHECK(submission_of(request) == ACCOUNT_SUBMITTED && await_result(&result));
+    CHECK(result.request_id == fixture.request_id && result.kind == kind);
+    return result.outcome;
 }
 
 static bool registers(struct str name, struct str password)
@@ -410,6 +426,15 @@ static const struct {
     {STR_INIT(METHOD " 1000 " SALT " " HASH), "name"},
     {STR_INIT(METHOD " 1000 " SALT " " HASH " "), "name"},
     {STR_INIT(METHOD " 1000 " SALT " " HASH " good"), "twice"},
+    {STR_INIT("changed"), "method"},
+    {STR_INIT("changed " METHOD " 1000 " SALT " " HASH " n"), "ticket"},
+    {STR_INIT("changed " METHOD " 1000 " SALT " " HASH " ticket=1 n"), "ticket"},
+    {STR_INIT("changed " METHOD " 1000 " SALT " " HASH " ticket=-1@0 n"), "ticket"},
+    {STR_INIT("changed " METHOD " 1000 " SALT " " HASH " ticket=1@9223372036854775808 n"),
+     "ticket"},
+    {STR_INIT("changed " METHOD " 1000 " SALT " " HASH " ticket=1@2"), "name"},
+    {STR_INIT("deleted"), "name"},
+    {STR_INIT("deleted " X32 X32 X32 X32 "x"), "name"},
     {STR_INIT(METHOD " 1000 " SALT " " HASH " " X32 X32 X32 X32 "x"), "name"},
 };
 
@@ -573,12 +598,14 @@ static void a_known_account_is_saved(void)
 struct fake_store {
     struct {
         char name[ACCOUNT_NAME_MAX + 1];
-        char record[200];
+        char record[300];
     } records_kept[FAKE_MAX];
-    size_t count, finds, adds;
-    enum account_outcome find_fails, add_fails; /* DONE: they do not */
-    int gate;    /* -1, or a descriptor to wait for before an answer, */
-    int arrival; /* and one to be written to before that */
+    size_t count, finds, adds, replaces;
+    enum account_outcome find_fails, add_fails, replace_fails; /* DONE: they do not */
+    int changes;             /* how often another node is faster, */
+    const char *next_record; /* and leaves this */
+    int gate;                /* -1, or a descriptor to wait for before an answer, */
+    int arrival;             /* and one to be written to before that */
 };
 
 static struct fake_store fake;
@@ -634,13 +661,39 @@ static enum account_outcome fake_add(void *state, struct str name, struct str re
     return ACCOUNT_DONE;
 }
 
+static enum account_outcome fake_replace(void *state, struct str name, struct str old,
+                                         struct str record)
+{
+    size_t i = 0;
+
+    CHECK(state == &fake);
+    fake.replaces++;
+    if (fake.replace_fails != ACCOUNT_DONE)
+        return fake.replace_fails;
+    while (i < fake.count && !str_equal(str_from(fake.records_kept[i].name), name))
+        i++;
+    if (fake.changes) { /* another node changes it first */
+        fake.changes--;
+        snprintf(fake.records_kept[i].record, sizeof fake.records_kept[i].record, "%s",
+                 fake.next_record);
+    }
+    if (i == fake.count || !str_equal(str_from(fake.records_kept[i].record), old))
+        return ACCOUNT_CHANGED;
+    if (record.length)
+        snprintf(fake.records_kept[i].record, sizeof fake.records_kept[i].record, "%.*s",
+                 (int)record.length, record.at);
+    else
+        fake.records_kept[i] = fake.records_kept[--fake.count];
+    return ACCOUNT_DONE;
+}
+
 static const char *fake_reason(void *state)
 {
     CHECK(state == &fake);
     return "the store is down";
 }
 
-static const struct account_store store = {&fake, fake_find, fake_add, fake_reason};
+static const struct account_store store = {&fake, fake_find, fake_add, fake_replace, fake_reason};
 
 static bool open_store(unsigned iterations)
 {
@@ -1051,6 +1104,381 @@ static void a_delayed_login_waits(void)
     fixture_close();
 }
 
+/* --- changes --------------------------------------------------------------------------------- */
+
+static uint64_t generation_of(const char *name, const char *password)
+{
+    struct account_result result = ask(ACCOUNT_LOGIN, str_from(name), str_from(password));
+
+    CHECK(result.outcome == ACCOUNT_DONE);
+    return result.generation;
+}
+
+static uint64_t version_of(const char *name, int64_t *since)
+{
+    uint64_t version = 0;
+
+    CHECK(account_ticket_version(fixture.accounts, str_from(name), &version, since) ==
+          ACCOUNT_TOKEN_VALID);
+    return version;
+}
+
+static enum account_token_status token_status(const char *name, uint64_t generation)
+{
+    return account_check_generation(fixture.accounts, str_from(name), generation);
+}
+
+/* Opens the accounts again: those of the file, or of the store without what was known of it. */
+static void open_again(bool shared, const char *name)
+{
+    if (!shared) {
+        CHECK(open_accounts(QUICK));
+        return;
+    }
+    CHECK(open_store(QUICK));
+    ask(ACCOUNT_LOOK_UP, str_from(name), STR(""));
+}
+
+/* With the file, and with a store: the old password and its tokens are over, the ticket key stays.
+ */
+static void a_password_is_set(void)
+{
+    for (int shared = 0; shared < 2; shared++) {
+        uint64_t old, new, version;
+        int64_t since = 1;
+
+        if (shared)
+            fake_open(QUICK);
+        else
+            fixture_open(QUICK);
+        CHECK(registers(STR("two words"), STR("p")) && registers(STR("b"), STR("p")));
+        old = generation_of("two words", "p");
+        version = version_of("two words", &since);
+        CHECK(since == 0);
+        CHECK(change(ACCOUNT_SET_PASSWORD, "two words", "wrong", "q") == ACCOUNT_DENIED);
+        CHECK(change(ACCOUNT_SET_PASSWORD, "two", "p", "q") == ACCOUNT_DENIED);
+        CHECK(token_status("two words", old) == ACCOUNT_TOKEN_VALID);
+        CHECK(change(ACCOUNT_SET_PASSWORD, "two words", "p", "q") == ACCOUNT_DONE);
+        for (int again = 0; again < 2; again++) {
+            CHECK(token_status("two words", old) == ACCOUNT_TOKEN_REVOKED);
+            CHECK(!logs_in(STR("two words"), STR("p")) && logs_in(STR("b"), STR("p")));
+            new = generation_of("two words", "q");
+            CHECK(new != old &&token_status("two words", new) == ACCOUNT_TOKEN_VALID);
+            CHECK(version_of("two words", &since) == version && since == 0);
+            open_again(shared, "two words");
+        }
+        CHECK(change(ACCOUNT_RESET_PASSWORD, "two words", "", "r") == ACCOUNT_DONE);
+        CHECK(token_status("two words", new) == ACCOUNT_TOKEN_REVOKED);
+        CHECK(logs_in(STR("two words"), STR("r")) && !logs_in(STR("two words"), STR("q")));
+        CHECK(change(ACCOUNT_RESET_PASSWORD, "c", "", "r") == ACCOUNT_DENIED);
+        CHECK(registers(STR("c"), STR("p")));
+        fixture_close();
+    }
+}
+
+static void a_ticket_key_is_rotated(void)
+{
+    for (int shared = 0; shared < 2; shared++) {
+        struct account_result result;
+        uint64_t version, generation;
+        int64_t since, begun = (int64_t)time(NULL);
+
+        if (shared)
+            fake_open(QUICK);
+        else
+            fixture_open(QUICK);
+        CHECK(registers(STR("a b"), STR("p")) && registers(STR("b"), STR("p")));
+        version = version_of("a b", &since);
+        CHECK(version != version_of("b", &since));
+        generation = generation_of("a b", "p");
+        for (uint64_t i = 1; i < 4; i++) {
+            result = ask(ACCOUNT_ROTATE_KEY, STR("a b"), STR(""));
+            CHECK(result.outcome == ACCOUNT_DONE && result.ticket_version == version + i);
+            for (int again = 0; again < 2; again++) {
+                CHECK(version_of("a b", &since) == version + i);
+                CHECK(since >= begun && since <= (int64_t)time(NULL));
+                CHECK(token_status("a b", generation) == ACCOUNT_TOKEN_VALID);
+                CHECK(logs_in(STR("a b"), STR("p")));
+                open_again(shared, "a b");
+            }
+        }
+        CHECK(ask(ACCOUNT_ROTATE_KEY, STR("c"), STR("")).outcome == ACCOUNT_DENIED);
+        result = ask(ACCOUNT_TICKET_KEY, STR("a b"), STR(""));
+        CHECK(result.outcome == ACCOUNT_DONE && result.ticket_version == version + 3);
+        CHECK(ask(ACCOUNT_TICKET_KEY, STR("c"), STR("")).outcome == ACCOUNT_DENIED);
+        fixture_close();
+    }
+}
+
+/* Nothing of a deleted account is good again when its name is registered again. */
+static void a_system_is_deleted(void)
+{
+    for (int shared = 0; shared < 2; shared++) {
+        uint64_t old, version, ignored;
+        int64_t since;
+
+        if (shared)
+            fake_open(QUICK);
+        else
+            fixture_open(QUICK);
+        CHECK(registers(STR("a b"), STR("p")) && registers(STR("b"), STR("p")));
+        old = generation_of("a b", "p");
+        version = version_of("a b", &since);
+        CHECK(change(ACCOUNT_DELETE, "a b", "wrong", "") == ACCOUNT_DENIED);
+        CHECK(token_status("a b", old) == ACCOUNT_TOKEN_VALID);
+        CHECK(change(ACCOUNT_DELETE, "a b", "p", "") == ACCOUNT_DONE);
+        for (int again = 0; again < 2; again++) {
+            CHECK(!account_exists(fixture.accounts, STR("a b")));
+            CHECK(account_exists(fixture.accounts, STR("b")) == !shared);
+            CHECK(token_status("a b", old) == ACCOUNT_TOKEN_ORPHAN);
+            CHECK(account_ticket_version(fixture.accounts, STR("a b"), &ignored, &since) ==
+                  ACCOUNT_TOKEN_ORPHAN);
+            CHECK(!account_recall_login(fixture.accounts, STR("a b"), STR("p"), &ignored));
+            CHECK(!logs_in(STR("a b"), STR("p")) && logs_in(STR("b"), STR("p")));
+            CHECK(change(ACCOUNT_DELETE, "a b", "p", "") == ACCOUNT_DENIED);
+            open_again(shared, "a b");
+        }
+        CHECK(registers(STR("a b"), STR("p")));
+        for (int again = 0; again < 2; again++) {
+            CHECK(token_status("a b", old) == ACCOUNT_TOKEN_REVOKED);
+            CHECK(version_of("a b", &since) > version + 1000 ||
+                  version_of("a b", &since) < version - 1000);
+            CHECK(since == 0 && logs_in(STR("a b"), STR("p")));
+            open_again(shared, "a b");
+        }
+        fixture_close();
+    }
+}
+
+static size_t lines_of_file(void)
+{
+    struct buf text = read_file();
+    size_t lines = 0;
+
+    for (size_t i = 0; i < text.length; i++)
+        lines += text.at[i] == '\n';
+    buf_free(&text);
+    return lines;
+}
+
+#define CHANGED(name) "changed " METHOD " 1000 " SALT " " HASH " ticket=77@99 " name "\n"
+
+/* Every change is one more line. */
+static void changes_are_appended(void)
+{
+    struct buf before, after;
+    uint64_t version;
+    int64_t since;
+
+    fixture_open(QUICK);
+    write_file(STR("# a note\n" LINE("old") LINE("other") CHANGED("old") "deleted other\n"));
+    CHECK(open_accounts(QUICK));
+    version = version_of("old", &since);
+    CHECK(version == 77 && since == 99);
+    CHECK(logs_in(STR("old"), STR(PASSWORD)) && !account_exists(fixture.accounts, STR("other")));
+    before = read_file();
+    CHECK(change(ACCOUNT_SET_PASSWORD, "old", PASSWORD, "new") == ACCOUNT_DONE);
+    CHECK(change(ACCOUNT_DELETE, "old", "new", "") == ACCOUNT_DONE);
+    CHECK(registers(STR("old"), STR("newer")) && lines_of_file() == 8);
+    after = read_file();
+    CHECK(str_equal(str_of(&before), (struct str){after.at, before.length}));
+    CHECK(holds(&after, STR(" ticket=77@99 old\ndeleted old\n" METHOD " 10 ")));
+    CHECK(!holds(&after, STR("newer")));
+    buf_free(&before);
+    buf_free(&after);
+    CHECK(open_accounts(QUICK) && logs_in(STR("old"), STR("newer")));
+    fixture_close();
+}
+
+/* A power cut may leave any part of the line of a change: it has not happened then. */
+static void a_torn_change_has_not_happened(void)
+{
+    static const char *const changes[] = {CHANGED("one"), "deleted one\n"};
+    struct str kept = STR(LINE("one") LINE("one more"));
+    uint64_t version;
+    int64_t since;
+
+    fixture_open(QUICK);
+    for (size_t i = 0; i < COUNT(changes); i++)
+        for (size_t length = 0; length <= strlen(changes[i]); length++) {
+            struct buf text = {0};
+            bool whole = length == strlen(changes[i]);
+
+            buf_append(&text, kept);
+            buf_append(&text, (struct str){changes[i], length});
+            write_file(str_of(&text));
+            buf_free(&text);
+            CHECK(open_accounts(QUICK));
+            CHECK(account_exists(fixture.accounts, STR("one more")));
+            CHECK(account_exists(fixture.accounts, STR("one")) == !(i == 1 && whole));
+            if (account_exists(fixture.accounts, STR("one"))) {
+                version = version_of("one", &since);
+                CHECK((version == 77 && since == 99) == whole && (whole || since == 0));
+            }
+        }
+    unlink(path_of("accounts.torn"));
+    fixture_close();
+}
+
+/* A change that cannot be written has not happened (test_os: a failed append changes no file). */
+static void an_unsaved_change_changes_nothing(void)
+{
+    uint64_t version;
+    int64_t since;
+    char aside[PATH_MAX];
+
+    fixture_open(QUICK);
+    CHECK(registers(STR("a"), STR("p")));
+    version = version_of("a", &since);
+    snprintf(aside, sizeof aside, "%s", path_of("aside"));
+    CHECK(rename(path_of("accounts"), aside) == 0 && mkdir(path_of("accounts"), 0700) == 0);
+    CHECK(change(ACCOUNT_SET_PASSWORD, "a", "p", "q") == ACCOUNT_UNSAVED);
+    CHECK(change(ACCOUNT_ROTATE_KEY, "a", "", "") == ACCOUNT_UNSAVED);
+    CHECK(change(ACCOUNT_DELETE, "a", "p", "") == ACCOUNT_UNSAVED);
+    CHECK(account_exists(fixture.accounts, STR("a")) && version_of("a", &since) == version);
+    CHECK(logs_in(STR("a"), STR("p")) && !logs_in(STR("a"), STR("q")));
+    CHECK(rmdir(path_of("accounts")) == 0 && rename(aside, path_of("accounts")) == 0);
+    CHECK(change(ACCOUNT_SET_PASSWORD, "a", "p", "q") == ACCOUNT_DONE);
+    fixture_close();
+}
+
+/* Writes a file in which `count` lines are superseded. */
+static void write_superseded(unsigned count)
+{
+    struct buf text = {0};
+
+    buf_append(&text, STR("# a note\n" LINE("kept") LINE("gone")));
+    for (unsigned i = 1; i < count; i++)
+        buf_print(&text, "changed " METHOD " 1000 " SALT " " HASH " ticket=%u@9 kept\n", i);
+    buf_append(&text, STR("\n" CHANGED("kept") "deleted gone\n"));
+    write_file(str_of(&text));
+    buf_free(&text);
+}
+
+/* Superseded lines are dropped when they are many: at start-up, and while it runs. What people
+ * wrote into the file stays, and what has been taken out of it stays out. */
+static void superseded_lines_are_dropped(void)
+{
+    static const char kept[] = "# a note\n\n" CHANGED("kept");
+    struct buf text;
+    int64_t since;
+
+    fixture_open(QUICK);
+    write_superseded(500);
+    CHECK(open_accounts(QUICK) && lines_of_file() == 505);
+    write_superseded(1000);
+    CHECK(open_accounts(QUICK) && version_of("kept", &since) == 77);
+    text = read_file();
+    CHECK(str_equal(str_of(&text), str_from(kept)));
+    buf_free(&text);
+    CHECK(registers(STR("other"), STR("p")) && registers(STR("out"), STR("p")));
+    for (int i = 0; i < 998; i++)
+        CHECK(ask(ACCOUNT_ROTATE_KEY, STR("other"), STR("")).outcome == ACCOUNT_DONE);
+    CHECK(ask(ACCOUNT_DELETE, STR("out"), STR("p")).outcome == ACCOUNT_DONE);
+    CHECK(lines_of_file() == 1004);
+    CHECK(ask(ACCOUNT_ROTATE_KEY, STR("other"), STR("")).outcome == ACCOUNT_DONE);
+    CHECK(lines_of_file() == 5);
+    text = read_file();
+    CHECK(text.length > sizeof kept && memcmp(text.at, kept, sizeof kept - 1) == 0);
+    CHECK(!holds(&text, STR(" out\n")));
+    buf_free(&text);
+    CHECK(open_accounts(QUICK) && logs_in(STR("other"), STR("p")));
+    CHECK(account_exists(fixture.accounts, STR("kept")) &&
+          !account_exists(fixture.accounts, STR("out")));
+    fixture_close();
+}
+
+/* Two nodes change one account: each change is made of what the one before has left. */
+static void a_change_that_comes_second_is_made_again(void)
+{
+    uint64_t version;
+    int64_t since;
+
+    fake_open(QUICK);
+    fake_put(STR("a"), STR(METHOD " 1000 " SALT " " HASH));
+    ask(ACCOUNT_LOOK_UP, STR("a"), STR(""));
+    version = version_of("a", &since);
+    fake.changes = 2;
+    fake.next_record = METHOD " 1000 " SALT " " HASH " ticket=77@99 later=1 words";
+    CHECK(ask(ACCOUNT_ROTATE_KEY, STR("a"), STR("")).outcome == ACCOUNT_DONE);
+    CHECK(fake.replaces == 2 && version != 77 && version_of("a", &since) == 78);
+    /* what a later version wrote stays */
+    CHECK(strstr(fake.records_kept[0].record, " later=1 words"));
+    CHECK(change(ACCOUNT_SET_PASSWORD, "a", PASSWORD, "q") == ACCOUNT_DONE);
+    CHECK(strstr(fake.records_kept[0].record, " ticket=78@") &&
+          strstr(fake.records_kept[0].record, " later=1 words"));
+    /* another node has set another password: the one that was right is not any more */
+    fake.changes = 1;
+    fake.next_record = METHOD " 1000 " SALT " " HASH;
+    CHECK(change(ACCOUNT_DELETE, "a", "q", "") == ACCOUNT_DENIED && fake.count == 1);
+    fake.changes = 99;
+    fake.next_record = METHOD " 1000 " SALT " " HASH " ticket=1@1";
+    CHECK(change(ACCOUNT_ROTATE_KEY, "a", "", "") == ACCOUNT_DONE);
+    fake.replace_fails = ACCOUNT_CHANGED;
+    CHECK(change(ACCOUNT_ROTATE_KEY, "a", "", "") == ACCOUNT_EVICTED);
+    fake.replace_fails = ACCOUNT_UNREACHABLE;
+    version = version_of("a", &since);
+    CHECK(outcome_of(ACCOUNT_ROTATE_KEY, "a", "") == ACCOUNT_UNREACHABLE);
+    CHECK(outcome_of(ACCOUNT_DELETE, "a", PASSWORD) == ACCOUNT_UNREACHABLE);
+    CHECK(version_of("a", &since) == version);
+    fixture_close();
+}
+
+/* A record of a store with something behind it is read by its beginning, unless that is damaged. */
+static void records_of_later_versions_are_read(void)
+{
+    static const struct {
+        const char *record;
+        enum account_outcome outcome;
+    } records[] = {
+        {METHOD " 1000 " SALT " " HASH " ticket=5@6 more", ACCOUNT_DONE},
+        {METHOD " 1000 " SALT " " HASH " more ticket=5@6", ACCOUNT_FAILED},
+        {METHOD " 1000 " SALT " " HASH " ticket=5@x", ACCOUNT_FAILED},
+    };
+
+    fake_open(QUICK);
+    for (size_t i = 0; i < COUNT(records); i++) {
+        fake.count = 0;
+        fake_put(STR("n"), str_from(records[i].record));
+        CHECK(outcome_of(ACCOUNT_LOGIN, "n", PASSWORD) == records[i].outcome);
+    }
+    fixture_close();
+}
+
+/* Guesses by way of a change are delayed as logins are, and wait in the same queue. */
+static void changes_wait_with_the_logins(void)
+{
+    struct account_request set = {.kind = ACCOUNT_SET_PASSWORD,
+                                  .origin = 1,
+                                  .name = STR("a"),
+                                  .password = STR("guess"),
+                                  .new_password = STR("n"),
+                                  .delay = 100};
+    struct account_request rotate = {
+        .kind = ACCOUNT_ROTATE_KEY, .origin = 1, .name = STR("a"), .password = STR("")};
+    struct account_result result;
+
+    gated_open();
+    CHECK(submit_login(1, "first", 0) == ACCOUNT_SUBMITTED && worker_waits());
+    CHECK(submit_login(1, "guess", 100) == ACCOUNT_SUBMITTED);
+    CHECK(submission_of(set) == ACCOUNT_THROTTLED);
+    set.kind = ACCOUNT_DELETE;
+    CHECK(submission_of(set) == ACCOUNT_SUBMITTED); /* tried again: see account_submit */
+    CHECK(await_result(&result) && result.outcome == ACCOUNT_EVICTED);
+    CHECK(submit_login(1, "guess", 0) == ACCOUNT_SUBMITTED); /* with no change */
+    for (int i = 0; i < ACCOUNT_REGISTRATIONS_MAX; i++)
+        CHECK(submission_of(rotate) == ACCOUNT_SUBMITTED);
+    CHECK(submission_of(rotate) == ACCOUNT_QUEUE_FULL);
+    open_gate();
+    for (int i = 0; i < ACCOUNT_REGISTRATIONS_MAX + 3; i++)
+        CHECK(await_result(&result) && result.outcome == ACCOUNT_DENIED);
+    gated_close();
+    set.new_password = (struct str){X32 X32 X32 X32 X32 X32 X32 X32 "x", ACCOUNT_PASSWORD_MAX + 1};
+    fixture_open(QUICK);
+    CHECK(submission_of(set) == ACCOUNT_NO_RESOURCES);
+    fixture_close();
+}
+
 /* --- what a store has said -------------------------------------------------------------------- */
 
 static enum account_token_status status_of(uint64_t generation)
@@ -1199,6 +1627,38 @@ static void an_unreachable_store_changes_nothing(void)
     fixture_close();
 }
 
+/* What tickets need is not known before the store was asked, and again when another node says that
+ * it has changed the account. */
+static void a_change_on_another_node_is_learned(void)
+{
+    uint64_t generation, version = 0;
+    int64_t since = 0, until = os_now_ms() + TIMEOUT;
+
+    fake_open(QUICK);
+    CHECK(account_ticket_version(fixture.accounts, STR("a"), &version, &since) ==
+          ACCOUNT_TOKEN_UNKNOWN);
+    CHECK(ask(ACCOUNT_LOOK_UP, STR("a"), STR("")).outcome == ACCOUNT_DENIED);
+    CHECK(account_ticket_version(fixture.accounts, STR("a"), &version, &since) ==
+          ACCOUNT_TOKEN_ORPHAN);
+    generation = ask(ACCOUNT_REGISTER, STR("a"), STR("p")).generation;
+    CHECK(status_of(generation) == ACCOUNT_TOKEN_VALID);
+    fake_change(METHOD " 1000 " SALT " " HASH " ticket=77@99");
+    CHECK(version_of("a", &since) != 77 && since == 0);
+    account_forget(fixture.accounts, STR("a"));
+    while (version_of("a", &since) != 77 && os_now_ms() < until)
+        poll(NULL, 0, 1);
+    CHECK(version_of("a", &since) == 77 && since == 99);
+    CHECK(status_of(generation) == ACCOUNT_TOKEN_REVOKED);
+    fake_change(NULL);
+    account_forget(fixture.accounts, STR("a"));
+    CHECK(await_status(generation, ACCOUNT_TOKEN_ORPHAN));
+    /* one that is not known here yet */
+    CHECK(open_store(QUICK));
+    account_forget(fixture.accounts, STR("a"));
+    CHECK(await_status(generation, ACCOUNT_TOKEN_ORPHAN));
+    fixture_close();
+}
+
 static void the_cache_is_limited(void)
 {
     char name[24];
@@ -1245,6 +1705,17 @@ int main(void)
     test_run("coalesced logins are evicted together", coalesced_logins_are_evicted_together);
     test_run("a good login is recalled", a_good_login_is_recalled);
     test_run("a delayed login waits", a_delayed_login_waits);
+    test_run("a password is set", a_password_is_set);
+    test_run("a ticket key is rotated", a_ticket_key_is_rotated);
+    test_run("a system is deleted", a_system_is_deleted);
+    test_run("changes are appended", changes_are_appended);
+    test_run("a torn change has not happened", a_torn_change_has_not_happened);
+    test_run("an unsaved change changes nothing", an_unsaved_change_changes_nothing);
+    test_run("superseded lines are dropped", superseded_lines_are_dropped);
+    test_run("a change that comes second is made again", a_change_that_comes_second_is_made_again);
+    test_run("records of later versions are read", records_of_later_versions_are_read);
+    test_run("changes wait with the logins", changes_wait_with_the_logins);
+    test_run("a change on another node is learned", a_change_on_another_node_is_learned);
     test_run("generations of a store are learned", generations_of_a_store_are_learned);
     test_run("a likely login goes first", a_likely_login_goes_first);
     test_run("what differs is asked about", what_differs_is_asked_about);

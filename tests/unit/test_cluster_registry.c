@@ -234,6 +234,7 @@ static bool lose_number;        /* the next number is lost, */
 static const struct redis *cut; /* and its connection is broken, until it is used again */
 
 static atomic_bool hold_number; /* a reply that is a number is not read yet */
+static atomic_int meddle;       /* before so many transactions another account is written */
 
 bool __wrap_redis_next(struct redis *redis, struct redis_reply *into);
 bool __real_redis_next(struct redis *redis, struct redis_reply *into);
@@ -269,6 +270,10 @@ bool __wrap_redis_append(struct redis *redis, const struct str *words)
     if (cut == redis)
         cut = NULL;
     pthread_mutex_unlock(&lose_lock);
+    if (redis != probe && str_equal(words[0], STR("MULTI")) && atomic_load(&meddle) > 0) {
+        atomic_fetch_sub(&meddle, 1);
+        CHECK(tell("HSET t:accounts other %d", atomic_load(&meddle)));
+    }
     return __real_redis_append(redis, words);
 }
 
@@ -501,6 +506,60 @@ static void systems_are_looked_up(void)
             break;
     }
     buf_free(&record);
+}
+
+static bool account_is(struct str name, struct str expected)
+{
+    const struct account_store *accounts = registry_accounts(joined.registry);
+    struct buf record = {0};
+    enum account_outcome found = accounts->find(accounts->state, name, &record);
+    bool same = found == (expected.length ? ACCOUNT_DONE : ACCOUNT_DENIED) &&
+                str_equal(str_of(&record), expected);
+
+    buf_free(&record);
+    return same;
+}
+
+static enum account_outcome replace(const char *old, const char *record)
+{
+    const struct account_store *accounts = registry_accounts(joined.registry);
+
+    return accounts->replace(accounts->state, STR("a b"), str_from(old), str_from(record));
+}
+
+/* A record takes the place of the one it was made of, or of none. */
+static void accounts_are_replaced(void)
+{
+    const struct account_store *accounts = registry_accounts(joined.registry);
+
+    CHECK(replace("one", "two") == ACCOUNT_CHANGED && account_is(STR("a b"), STR("")));
+    CHECK(accounts->add(accounts->state, STR("a b"), STR("one")) == ACCOUNT_DONE);
+    CHECK(accounts->add(accounts->state, STR("c"), STR("c")) == ACCOUNT_DONE);
+    CHECK(replace("two", "three") == ACCOUNT_CHANGED && account_is(STR("a b"), STR("one")));
+    CHECK(replace("one", "two") == ACCOUNT_DONE && account_is(STR("a b"), STR("two")));
+    CHECK(replace("one", "") == ACCOUNT_CHANGED && account_is(STR("a b"), STR("two")));
+    CHECK(replace("two", "") == ACCOUNT_DONE && account_is(STR("a b"), STR("")));
+    CHECK(accounts->add(accounts->state, STR("a b"), STR("one")) == ACCOUNT_DONE);
+    /* what other nodes do to other accounts delays it, and no more */
+    atomic_store(&meddle, 3);
+    CHECK(replace("one", "two") == ACCOUNT_DONE && account_is(STR("a b"), STR("two")));
+    CHECK(atomic_load(&meddle) == 0);
+    atomic_store(&meddle, 1000);
+    CHECK(replace("two", "three") == ACCOUNT_CHANGED && account_is(STR("a b"), STR("two")));
+    atomic_store(&meddle, 0);
+    /* the reply of the transaction is lost: it was done all the same */
+    for (int i = 0; i < 2; i++) {
+        pthread_mutex_lock(&lose_lock);
+        lose = 1;
+        pthread_mutex_unlock(&lose_lock);
+        CHECK(replace(i ? "three" : "two", i ? "" : "three") == ACCOUNT_DONE);
+        CHECK(account_is(STR("a b"), i ? STR("") : STR("three")));
+    }
+    CHECK(account_is(STR("c"), STR("c")));
+    CHECK(tell("DEL t:accounts") && tell("SET t:accounts x"));
+    CHECK(replace("one", "two") == ACCOUNT_UNREACHABLE &&
+          strstr(accounts->reason(accounts->state), "WRONGTYPE"));
+    CHECK(tell("DEL t:accounts"));
 }
 
 static void each_operation_has_its_result(void)
@@ -908,6 +967,7 @@ static const struct test tests[] = {
     TEST(a_line_is_judged_whole, 0),
     TEST(a_redis_that_may_lose_accounts_is_told_of, 0),
     TEST(systems_are_looked_up, LONG),
+    TEST(accounts_are_replaced, LONG),
     TEST(each_operation_has_its_result, LONG),
     TEST(a_flood_does_not_delay_the_heartbeat, 3000),
     TEST(a_replica_is_told_of, SHORT),
