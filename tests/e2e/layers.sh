@@ -32,7 +32,8 @@ account_store: crypto os
 account_queue: account_store os
 account: account_queue account_store os table
 channel: conn table
-hub: channel config conn crypto json table ws
+once: crypto json
+hub: channel config conn crypto json once table ws
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
 cluster_order: cluster_wire
