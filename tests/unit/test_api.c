@@ -1383,6 +1383,12 @@ static void repeated_sends_are_told(void)
                       textf("{%s," ONCE ",\"messageId\":\"\",\"receipt\":true}", rows[i].who),
                       "field messageId is missing: once needs it"));
     }
+    /* what some have got and others get now is not repeated */
+    CHECK(answers_data("/api/send_to_client", "{\"clientId\":\"@\"," ONCE ",\"messageId\":\"x\"}",
+                       "[]"));
+    CHECK(answers_data("/api/send_to_clients",
+                       "{\"clientIds\":[\"@\",\"~\"]," ONCE ",\"messageId\":\"x\"}",
+                       "{\"failed\":[]}"));
 }
 
 /* A client found to be slow: without a receipt the send has failed, with one it is counted. */

@@ -123,6 +123,14 @@ static void the_oldest_is_forgotten_for_the_newest(void)
     CHECK(take(9 * MAX, 9 * MAX) == ONCE_NEW);
 }
 
+/* Few at a time take little memory, however many have passed. */
+static void what_is_old_takes_no_memory(void)
+{
+    for (uint64_t i = 1; i <= 1000; i++, now += TTL / 10)
+        CHECK(take(i, i) == ONCE_NEW);
+    CHECK(once.capacity == 16);
+}
+
 /* A lower limit holds with the next new one; a higher one from then on. */
 static void the_limits_may_change(void)
 {
@@ -220,6 +228,7 @@ int main(void)
     RUN(a_send_is_new_once);
     RUN(a_send_is_forgotten_for_its_age);
     RUN(the_oldest_is_forgotten_for_the_newest);
+    RUN(what_is_old_takes_no_memory);
     RUN(the_limits_may_change);
     RUN(what_was_not_delivered_is_new_again);
     RUN(a_random_walk_follows_the_model);
