@@ -48,9 +48,12 @@ static bool api_make_command(struct api_request *request, enum command_kind kind
         .data = json[FIELD_DATA].value.text,
         .send_user = json[FIELD_SEND_USER_ID].value.text,
         .message_id = json[FIELD_MESSAGE_ID].value.text,
+        .once = json_is_true(json[FIELD_ONCE].value),
         .close_code = WS_CLOSE_NORMAL,
         .reason = request->text[FIELD_REASON],
     };
+    if (command->once && !request->text[FIELD_MESSAGE_ID].length)
+        return api_bad_field(request, FIELD_MESSAGE_ID, "is missing: once needs it");
     if (kind != COMMAND_CLOSE_CLIENT || !api_has(request, FIELD_CODE))
         return true;
     command->close_code = (unsigned)request->code;
@@ -65,10 +68,12 @@ static void api_write_data(struct buf *out, const struct cluster_result *done)
     const struct result *result = &done->result;
     bool sent = done->command == COMMAND_SEND_TO_CLIENTS;
     bool list = done->command == COMMAND_ONLINE_LIST;
+    bool repeated = result->repeated && !result->matched; /* and nothing was sent now */
+    bool receipt = done->receipt || repeated;
 
     if (done->command == COMMAND_CLIENT_INFO)
         buf_append(out, str_of(&result->list));
-    if (!sent && !list && !done->receipt)
+    if (!sent && !list && !receipt)
         return;
     buf_append(out, sent ? STR("{\"failed\":[") : STR("{"));
     if (list)
@@ -76,13 +81,15 @@ static void api_write_data(struct buf *out, const struct cluster_result *done)
     buf_append(out, str_of(&result->list));
     if (sent || list)
         buf_append(out, STR("]"));
-    if (done->receipt) {
+    if (receipt) {
         buf_append(out, sent ? STR(",\"messageId\":") : STR("\"messageId\":"));
         buf_append(out, done->message_id);
         buf_print(out, ",\"matched\":%" PRIu64 ",\"queued\":%" PRIu64 ",\"dropped\":%" PRIu64,
                   result->matched, result->queued, result->dropped);
     }
-    if ((list || done->receipt) && done->incomplete)
+    if (repeated)
+        buf_append(out, STR(",\"repeated\":true"));
+    if ((list || receipt) && done->incomplete)
         buf_append(out, STR(",\"incomplete\":true"));
     buf_append(out, STR("}"));
 }
@@ -92,9 +99,12 @@ void api_finish_command(const struct cluster_result *done, struct api_response *
     enum result_code code = done->result.code;
     struct buf data = {0};
     /* a receipt itself says what became of the message, also that a slow client dropped it */
-    bool success = code == RESULT_SUCCESS ||
-                   (code != RESULT_UNREACHABLE && done->receipt && done->result.matched);
-    int status = code == RESULT_UNREACHABLE ? 503 : code == RESULT_LIMIT ? 429 : 200;
+    bool success =
+        code == RESULT_SUCCESS || (code == RESULT_OFFLINE && done->receipt && done->result.matched);
+    int status = code == RESULT_UNREACHABLE ? 503
+                 : code == RESULT_LIMIT     ? 429
+                 : code == RESULT_MALFORMED ? 400
+                                            : 200;
 
     if (!success) {
         api_reject(response, status, code, done->result.error);
@@ -157,7 +167,7 @@ struct api_route {
 
 #define F(field) (1u << FIELD_##field)
 #define MESSAGE (F(CODE) | F(MSG) | F(DATA))
-#define EXTRAS (F(SEND_USER_ID) | F(MESSAGE_ID) | F(RECEIPT))
+#define EXTRAS (F(SEND_USER_ID) | F(MESSAGE_ID) | F(RECEIPT) | F(ONCE))
 #define ACCOUNT (F(SYSTEM_ID) | F(PASSWORD))
 #define COMMAND(path, kind) STR_INIT("/api/" path), ACTION_COMMAND, COMMAND_##kind
 

@@ -44,6 +44,7 @@ static const struct api_field_rule api_fields[FIELD_COUNT] = {
     [FIELD_SEND_USER_ID] = {STR_INIT("sendUserId"), TYPE_RAW, 0},
     [FIELD_MESSAGE_ID] = {STR_INIT("messageId"), TYPE_RAW, MESSAGE_ID_MAX},
     [FIELD_RECEIPT] = {STR_INIT("receipt"), TYPE_BOOLEAN, 0},
+    [FIELD_ONCE] = {STR_INIT("once"), TYPE_BOOLEAN, 0},
     [FIELD_EXCLUDE] = {STR_INIT("exclude"), TYPE_STRINGS, 0},
     [FIELD_REASON] = {STR_INIT("reason"), TYPE_TEXT, REASON_MAX},
 };

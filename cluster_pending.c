@@ -152,9 +152,10 @@ void pending_take_reply(struct pending *pending, struct pending_reply *reply,
     sum->matched += said->matched;
     sum->queued += said->queued;
     sum->dropped += said->dropped;
+    sum->repeated |= said->repeated;
     sum->count += said->count;
     buf_append(&reply->list, msg->list);
-    if (pending_is_for_one(pending)) {
+    if (pending_is_for_one(pending) || said->code == RESULT_MALFORMED) {
         pending_set_error(pending, said->code, msg->error);
     } else if (said->code != RESULT_SUCCESS) {
         pending->incomplete = true;

@@ -74,6 +74,11 @@ void receipt_add(struct result *sum, const struct result *counts)
     sum->matched += counts->matched;
     sum->queued += counts->queued;
     sum->dropped += counts->dropped;
+    sum->repeated |= counts->repeated;
+    if (counts->code == RESULT_MALFORMED) { /* other content than before under its messageId */
+        sum->code = counts->code;
+        sum->error = counts->error;
+    }
 }
 
 /* Replies if the origin has asked already; else keeps the count in the ring, in place of the

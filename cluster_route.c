@@ -10,6 +10,13 @@
  *
  * A group, a user, a system: the send is published, and a success once it has come back.
  *
+ * once: each node decides about its own members when the publication comes, so it does not matter
+ * through which node a send is repeated. Since publications have one order, the nodes that had
+ * bound the slot at both times decide the same: those that have delivered it skip it, or reject
+ * other content. A node that lost the first one with RabbitMQ, or bound the slot since, delivers
+ * it. The origin asks all nodes: it answers "repeated" if some node knew the send and none had a
+ * member to deliver it to, and -1 if some node knew other content.
+ *
  * Many clients: each owner gets the ids of its own, and the lists are joined.
  *
  * Age: a request carries its origin's time. The owner rejects what comes later than the origin
@@ -338,7 +345,8 @@ static bool route_publish(struct cluster *cluster, const struct command *command
 {
     const char *reason = state_publishing_reason(cluster);
     uint16_t slot = state_slot_of(command);
-    struct cluster_msg msg = {.kind = MSG_SEND, .counted = receipt, .command = *command};
+    bool counted = receipt || command->once;
+    struct cluster_msg msg = {.kind = MSG_SEND, .counted = counted, .command = *command};
     struct cluster_msg question = {.kind = MSG_COUNT, .slot = slot};
     struct pending *pending = NULL;
 
@@ -353,7 +361,7 @@ static bool route_publish(struct cluster *cluster, const struct command *command
         return state_reject(cluster, pending, result, "too much is waiting for RabbitMQ already");
     cluster->sent[pending->partition] = pending->id;
     pending->echo_missing = true;
-    if (receipt && !route_ask_all(cluster, pending, &question))
+    if (counted && !route_ask_all(cluster, pending, &question))
         pending->incomplete = true;
     return false;
 }

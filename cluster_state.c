@@ -332,7 +332,7 @@ struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
         pending->command = command->kind;
         pending->receipt = receipt;
         pending->partition = partition;
-        if (!receipt || buf_append(&pending->message_id, command->message_id))
+        if ((!receipt && !command->once) || buf_append(&pending->message_id, command->message_id))
             return pending;
         state_abandon(cluster, pending);
     }

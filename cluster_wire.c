@@ -214,12 +214,14 @@ enum wire_member {
     MEMBER_DATA,
     MEMBER_SEND_USER,
     MEMBER_MESSAGE_ID,
+    MEMBER_ONCE,
     MEMBER_CLOSE_CODE,
     MEMBER_REASON,
     MEMBER_ERROR,
     MEMBER_MATCHED,
     MEMBER_QUEUED,
     MEMBER_DROPPED,
+    MEMBER_REPEATED,
     MEMBER_TOTAL,
     MEMBER_LIST,
     MEMBER_COUNT
@@ -245,12 +247,14 @@ static const struct str wire_member_names[MEMBER_COUNT] = {
     [MEMBER_DATA] = STR_INIT("data"),
     [MEMBER_SEND_USER] = STR_INIT("sendUserId"),
     [MEMBER_MESSAGE_ID] = STR_INIT("messageId"),
+    [MEMBER_ONCE] = STR_INIT("once"),
     [MEMBER_CLOSE_CODE] = STR_INIT("closeCode"),
     [MEMBER_REASON] = STR_INIT("reason"),
     [MEMBER_ERROR] = STR_INIT("error"),
     [MEMBER_MATCHED] = STR_INIT("matched"),
     [MEMBER_QUEUED] = STR_INIT("queued"),
     [MEMBER_DROPPED] = STR_INIT("dropped"),
+    [MEMBER_REPEATED] = STR_INIT("repeated"),
     [MEMBER_TOTAL] = STR_INIT("total"),
     [MEMBER_LIST] = STR_INIT("list"),
 };
@@ -287,6 +291,11 @@ static void wire_write_number(struct buf *out, enum wire_member member, int64_t 
     buf_append_number(out, number);
 }
 
+static void wire_write_true(struct buf *out, enum wire_member member, bool value)
+{
+    wire_write_raw(out, member, value ? STR("true") : (struct str){0});
+}
+
 static void wire_write_command(struct buf *out, const struct command *command)
 {
     wire_write_text(out, MEMBER_COMMAND, wire_command_names[command->kind]);
@@ -307,6 +316,7 @@ static void wire_write_command(struct buf *out, const struct command *command)
     wire_write_raw(out, MEMBER_DATA, command->data);
     wire_write_raw(out, MEMBER_SEND_USER, command->send_user);
     wire_write_raw(out, MEMBER_MESSAGE_ID, command->message_id);
+    wire_write_true(out, MEMBER_ONCE, command->once);
     wire_write_number(out, MEMBER_CLOSE_CODE, command->close_code);
     wire_write_text(out, MEMBER_REASON, command->reason);
 }
@@ -318,6 +328,7 @@ static void wire_write_result(struct buf *out, const struct result *result)
     wire_write_number(out, MEMBER_MATCHED, (int64_t)result->matched);
     wire_write_number(out, MEMBER_QUEUED, (int64_t)result->queued);
     wire_write_number(out, MEMBER_DROPPED, (int64_t)result->dropped);
+    wire_write_true(out, MEMBER_REPEATED, result->repeated);
     wire_write_number(out, MEMBER_TOTAL, (int64_t)result->count);
     wire_write_name(out, MEMBER_LIST);
     buf_append(out, STR("["));
@@ -332,8 +343,8 @@ bool msg_write(struct buf *out, const struct cluster_msg *msg)
     wire_write_number(out, MEMBER_AT, msg->at);
     wire_write_text(out, MEMBER_TO, msg->to);
     wire_write_number(out, MEMBER_SLOT, (int64_t)msg->slot);
-    wire_write_raw(out, MEMBER_COUNTED, msg->counted ? STR("true") : (struct str){0});
-    wire_write_raw(out, MEMBER_READY, msg->ready ? STR("true") : (struct str){0});
+    wire_write_true(out, MEMBER_COUNTED, msg->counted);
+    wire_write_true(out, MEMBER_READY, msg->ready);
     if (msg->kind == MSG_REQUEST || msg->kind == MSG_SEND)
         wire_write_command(out, &msg->command);
     if (msg->kind == MSG_REPLY)
@@ -431,6 +442,7 @@ static void wire_read_command(struct wire_reading *reading, struct command *comm
     command->data = wire_read_raw(reading, MEMBER_DATA);
     command->send_user = wire_read_typed(reading, MEMBER_SEND_USER, JSON_STRING);
     command->message_id = wire_read_typed(reading, MEMBER_MESSAGE_ID, JSON_STRING);
+    command->once = wire_read_boolean(reading, MEMBER_ONCE);
     command->close_code =
         (unsigned)wire_read_number(reading, MEMBER_CLOSE_CODE, 0, WIRE_CLOSE_CODE_MAX);
     command->reason = wire_read_text(reading, MEMBER_REASON);
@@ -446,6 +458,7 @@ static void wire_read_result(struct wire_reading *reading, struct cluster_msg *m
     result->matched = wire_read_count(reading, MEMBER_MATCHED);
     result->queued = wire_read_count(reading, MEMBER_QUEUED);
     result->dropped = wire_read_count(reading, MEMBER_DROPPED);
+    result->repeated = wire_read_boolean(reading, MEMBER_REPEATED);
     result->count = wire_read_count(reading, MEMBER_TOTAL);
     reading->good &= reading->fields[MEMBER_LIST].value.type == JSON_ARRAY;
     if (list.length > 2)

@@ -53,6 +53,8 @@ struct config {
     uint64_t max_buffered; /* bytes of input kept and output waiting, of all connections */
     uint64_t api_rate;     /* calls a second and system; 0: no limit */
     uint64_t max_groups;   /* of a client */
+    uint64_t once_ttl;     /* how long a send with once is remembered, */
+    uint64_t once_max;     /* and how many are, on this node */
 
     /* notice */
     enum config_notice scope;

@@ -4,6 +4,9 @@
  * client or on each member of a channel. Clients found to be too slow are listed during delivery
  * and closed at the end of the command, since that changes the channels.
  *
+ * Sends with once: what was delivered here is remembered (once.h) by target and messageId; a
+ * repetition is a success and reaches nobody, other content is rejected.
+ *
  * A client's id is its random number: as 16 hex digits on a node that is alone, sealed by the
  * cluster's hook otherwise. An id that cannot be opened, or is another system's, is answered like
  * that of a client that is gone.
@@ -415,7 +418,8 @@ static void hub_close_slow_clients(struct hub *hub)
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
 {
     *hub = (struct hub){.config = config, .log = log};
-    return crypto_random(&hub->channels.seed, sizeof hub->channels.seed);
+    return crypto_random(&hub->channels.seed, sizeof hub->channels.seed) &&
+           crypto_random(hub->once.secret, sizeof hub->once.secret);
 }
 
 bool hub_send_id(struct hub *hub, const struct client *client)
@@ -493,6 +497,7 @@ bool hub_flush_notices(struct hub *hub, size_t frames)
 void hub_close(struct hub *hub)
 {
     channel_close(&hub->channels);
+    once_free(&hub->once);
 }
 
 /* --- commands: sends ------------------------------------------------------------------------- */
@@ -519,8 +524,47 @@ static struct buf *hub_next_entry(struct result *result)
     return &result->list;
 }
 
+/* The frame that a send pushes and, with once, its key, which lacks the number of a client. NULL
+ * without memory. */
+static struct rcbuf *hub_make_frame(const struct hub *hub, const struct command *command,
+                                    struct once_key *key)
+{
+    bool to_clients = command->kind == COMMAND_SEND_TO_CLIENTS;
+    struct buf text = {0};
+
+    hub_write_push(&text, command);
+    if (command->once &&
+        !once_make_key(&hub->once, (char)(to_clients ? COMMAND_SEND_TO_CLIENT : command->kind),
+                       command->system, command->group.length ? command->group : command->user,
+                       command->message_id, str_of(&text), key))
+        text.failed = true;
+    return hub_encode(&text);
+}
+
+/* Remembers a send with once to a client, online or not, or, without an id, to a channel. Call
+ * once_undo if it is new and does not get there. */
+static enum once_result hub_take_once(struct hub *hub, const struct command *command,
+                                      struct once_key key, struct json_value client,
+                                      struct result *result)
+{
+    uint64_t number = 0;
+    enum once_result known;
+
+    if (!command->once)
+        return ONCE_NEW;
+    if (client.type != JSON_NONE && hub_read_id(hub, client, &number))
+        key.target ^= number; /* random, and nobody's choice: as good as a hash */
+    known = once_take(&hub->once, &key, hub->now_ms, (int64_t)hub->config->once_ttl,
+                      hub->config->once_max);
+    hub->counts.repeated += known == ONCE_REPEATED;
+    result->repeated |= known == ONCE_REPEATED;
+    return known;
+}
+
+/* Each client is a target of its own, and one that has got other content under the messageId has
+ * failed. */
 static void hub_send_to_clients(struct hub *hub, const struct command *command, struct rcbuf *frame,
-                                struct delivery *sum, struct result *result)
+                                struct once_key key, struct delivery *sum, struct result *result)
 {
     struct str rest = command->clients;
     struct json_value id;
@@ -530,10 +574,16 @@ static void hub_send_to_clients(struct hub *hub, const struct command *command, 
         return;
     while (json_next_element(&rest, &id)) {
         struct client *client = hub_find_client(hub, command->system, id);
+        enum once_result known;
+        bool sent;
 
         if (client && client->is_excluded)
             continue; /* its id stands here twice */
-        if (!client || !channel_deliver(&hub->channels, client, frame, sum))
+        known = hub_take_once(hub, command, key, id, result);
+        sent = known == ONCE_NEW && client && channel_deliver(&hub->channels, client, frame, sum);
+        if (command->once && known == ONCE_NEW && !sent)
+            once_undo(&hub->once);
+        if (!sent && known != ONCE_REPEATED)
             buf_append(hub_next_entry(result), id.text);
         if (client)
             client->is_excluded = true;
@@ -541,24 +591,33 @@ static void hub_send_to_clients(struct hub *hub, const struct command *command, 
     hub_exclude(hub, command, false);
 }
 
-/* Sends a message to one client or, if that is NULL, to those that the command says. */
+/* Sends a message to one client (NULL: it is not online), or to those that the command says. */
 static void hub_send(struct hub *hub, const struct command *command, struct client *client,
                      struct result *result)
 {
-    const struct channel *channel = client ? NULL : hub_find_target(hub, command);
+    bool to_one = command->kind == COMMAND_SEND_TO_CLIENT;
+    bool to_many = command->kind == COMMAND_SEND_TO_CLIENTS;
+    const struct channel *channel = to_one ? NULL : hub_find_target(hub, command);
     struct delivery sum = {.limit = hub_queue_limit(hub)};
-    struct buf text = {0};
-    struct rcbuf *frame;
+    struct once_key key = {0};
+    struct rcbuf *frame = hub_make_frame(hub, command, &key);
+    enum once_result known = ONCE_NEW;
 
-    hub_write_push(&text, command);
-    frame = hub_encode(&text);
-    if (!frame) {
+    if (frame && !to_many)
+        known = hub_take_once(hub, command, key, command->client, result);
+    if (!frame || known == ONCE_NO_MEMORY) {
         hub_fail(result, RESULT_UNREACHABLE, "out of memory");
-    } else if (client && !channel_deliver(&hub->channels, client, frame, &sum)) {
-        hub_fail(result, RESULT_OFFLINE, "client not online: it was closed for being slow");
-    } else if (command->kind == COMMAND_SEND_TO_CLIENTS) {
-        hub_send_to_clients(hub, command, frame, &sum, result);
-    } else if (channel) {
+    } else if (known == ONCE_CONFLICT) {
+        hub_fail(result, RESULT_MALFORMED, "messageId was used for another message");
+    } else if (to_many) {
+        hub_send_to_clients(hub, command, frame, key, &sum, result);
+    } else if (to_one && known == ONCE_NEW &&
+               (!client || !channel_deliver(&hub->channels, client, frame, &sum))) {
+        hub_fail(result, RESULT_OFFLINE,
+                 client ? "client not online: it was closed for being slow" : "client not online");
+        if (command->once)
+            once_undo(&hub->once);
+    } else if (channel && known == ONCE_NEW) {
         hub_exclude(hub, command, true);
         channel_deliver_to_all(&hub->channels, channel, frame, &sum);
         hub_exclude(hub, command, false);
@@ -689,7 +748,9 @@ static void hub_apply_to_client(struct hub *hub, const struct command *command,
 {
     struct client *client = hub_find_client(hub, command->system, command->client);
 
-    if (!client)
+    if (command->kind == COMMAND_SEND_TO_CLIENT && (client || command->once))
+        hub_send(hub, command, client, result); /* one that is gone may have got it before */
+    else if (!client)
         hub_fail(result, RESULT_OFFLINE, "client not online");
     else if (command->kind == COMMAND_BIND)
         hub_bind(hub, command, client, result);
@@ -697,10 +758,8 @@ static void hub_apply_to_client(struct hub *hub, const struct command *command,
         hub_unbind(hub, command, client);
     else if (command->kind == COMMAND_CLIENT_INFO)
         hub_describe_client(client, &result->list);
-    else if (command->kind == COMMAND_CLOSE_CLIENT)
-        hub_end_client(hub, client, HUB_END_CLOSED, command->close_code, command->reason);
     else
-        hub_send(hub, command, client, result);
+        hub_end_client(hub, client, HUB_END_CLOSED, command->close_code, command->reason);
 }
 
 void hub_apply(struct hub *hub, const struct command *command, struct result *result)

@@ -16,6 +16,7 @@
 #include "crypto.h"
 #include "json.h"
 #include "log.h"
+#include "once.h"
 #include "table.h"
 #include "ws.h"
 
@@ -51,6 +52,7 @@ struct command {
 
     int64_t code;                                /* of the message to push */
     struct str msg, data, send_user, message_id; /* JSON */
+    bool once; /* a send with a messageId: each target gets it once, see once.h */
 
     unsigned close_code;
     struct str reason;
@@ -78,6 +80,7 @@ struct result {
     uint64_t matched;  /* clients the command was for */
     uint64_t queued;   /* of them: clients the message is on its way to */
     uint64_t dropped;  /* of them: clients too slow to take it */
+    bool repeated;     /* some of those it is for got it before, and do not get it again */
     uint64_t count;    /* entries of `list` */
     struct buf list;   /* JSON: client ids separated by commas (online, or failed to reach); for
                           COMMAND_CLIENT_INFO the one object */
@@ -135,19 +138,22 @@ struct hub_hooks {
 extern const uint16_t hub_close_codes[HUB_CLOSE_CODES];
 
 struct hub_counts {
-    uint64_t sent;    /* messages queued for clients: their ids, pushes and notices */
-    uint64_t dropped; /* messages not queued because their clients were too slow */
-    uint64_t slow;    /* clients closed for that */
+    uint64_t sent;     /* messages queued for clients: their ids, pushes and notices */
+    uint64_t dropped;  /* messages not queued because their clients were too slow */
+    uint64_t slow;     /* clients closed for that */
+    uint64_t repeated; /* sends that were not delivered again */
     uint64_t closes[HUB_CLOSE_CODES + 1];
 };
 
 struct hub {
     const struct config *config;
     const struct log *log;
-    int64_t now; /* unix seconds; the owner keeps it right */
+    int64_t now;    /* unix seconds; the owner keeps both right */
+    int64_t now_ms; /* milliseconds of a steady clock */
     struct hub_counts counts;
     size_t kinds[CHANNEL_GROUP + 1]; /* channels of each kind */
     struct channels channels;
+    struct once once;
     const struct hub_hooks *hooks; /* NULL on a node that is alone; set before the first client */
 };
 

@@ -517,7 +517,7 @@ static void loop_take_time(struct loop *loop)
     struct session_context *context = loop->context;
     int64_t unix_now = (int64_t)time(NULL);
 
-    context->now = os_now_ms();
+    context->now = context->hub->now_ms = os_now_ms();
     if (context->unix_now != unix_now) {
         context->unix_now = context->hub->now = unix_now;
         http_date(unix_now, context->date);

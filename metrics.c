@@ -219,6 +219,9 @@ static void metrics_write_traffic(struct buf *out, const struct metrics *metrics
                     hub->counts.sent);
     metrics_counter(out, "wspush_dropped_messages_total",
                     "Messages not queued because the client was too slow.", hub->counts.dropped);
+    metrics_counter(out, "wspush_once_repeated_total",
+                    "Sends with once that were repeated, and not delivered again.",
+                    hub->counts.repeated);
     metrics_counter(out, "wspush_received_bytes_total",
                     "Bytes received, including the API, without TLS overhead.", shared->received);
     metrics_counter(out, "wspush_sent_bytes_total",

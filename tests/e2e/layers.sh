@@ -33,7 +33,8 @@ account_queue: account_store os
 account_table: account_queue crypto os table
 account: account_queue account_store account_table os table
 channel: conn table
-hub: channel config conn crypto json table ws
+once: crypto json
+hub: channel config conn crypto json once table ws
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
 cluster_order: cluster_wire

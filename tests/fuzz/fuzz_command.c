@@ -28,7 +28,7 @@ static void require_same_command(const struct command *a, const struct command *
     REQUIRE(a->client.type == b->client.type && str_equal(a->client.text, b->client.text));
     REQUIRE(str_equal(a->clients, b->clients) && str_equal(a->group, b->group));
     REQUIRE(str_equal(a->user, b->user) && str_equal(a->extend, b->extend));
-    REQUIRE(a->has_user == b->has_user);
+    REQUIRE(a->has_user == b->has_user && a->once == b->once);
     REQUIRE(a->has_extend == b->has_extend && a->code == b->code && str_equal(a->msg, b->msg));
     REQUIRE(str_equal(a->data, b->data) && str_equal(a->send_user, b->send_user));
     REQUIRE(str_equal(a->message_id, b->message_id) && a->close_code == b->close_code);
@@ -46,6 +46,7 @@ static void require_same(const struct cluster_msg *a, const struct cluster_msg *
     REQUIRE(a->result.code == b->result.code && a->result.matched == b->result.matched);
     REQUIRE(a->result.queued == b->result.queued && a->result.dropped == b->result.dropped);
     REQUIRE(a->result.count == b->result.count && str_equal(a->error, b->error));
+    REQUIRE(a->result.repeated == b->result.repeated);
     REQUIRE(str_equal(a->list, b->list));
 }
 

@@ -65,6 +65,8 @@ static const struct entry entries[] = {
     NUMBER("limits", "max_head", max_head, 256, 1u << 20),
     NUMBER("limits", "max_buffered", max_buffered, 1u << 20, 1ull << 40),
     NUMBER("limits", "max_groups", max_groups, 1, 10000000),
+    SECONDS("limits", "once_ttl", once_ttl, 1, 86400),
+    NUMBER("limits", "once_max", once_max, 1, 1000000),
     SECONDS("limits", "head_timeout", head_timeout, 1, 86400),
     SECONDS("limits", "idle_timeout", idle_timeout, 1, 86400),
     NUMBER("limits", "api_rate", api_rate, 0, 10000000),

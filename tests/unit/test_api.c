@@ -236,6 +236,7 @@ static const struct {
     {"code", "1000", INTEGER},     {"msg", "\"m\"", TEXT},          {"data", "{\"a\":1}", ANY},
     {"sendUserId", "\"x\"", TEXT}, {"messageId", "\"y\"", TEXT},    {"receipt", "true", BOOLEAN},
     {"exclude", "[\"~\"]", TEXTS}, {"clientIds", "[\"@\"]", TEXTS}, {"reason", "\"r\"", TEXT},
+    {"once", "false", BOOLEAN},
 };
 
 static const struct route {
@@ -243,13 +244,13 @@ static const struct route {
 } routes[] = {
     {"/api/register", "systemId password", ""},
     {"/api/login", "systemId password", ""},
-    {"/api/send_to_client", "clientId code msg data", "sendUserId messageId receipt"},
+    {"/api/send_to_client", "clientId code msg data", "sendUserId messageId receipt once"},
     {"/api/bind_to_group", "clientId groupName", "userId extend"},
-    {"/api/send_to_group", "groupName code msg data", "sendUserId messageId receipt exclude"},
+    {"/api/send_to_group", "groupName code msg data", "sendUserId messageId receipt once exclude"},
     {"/api/get_online_list", "groupName", ""},
-    {"/api/send_to_clients", "clientIds code msg data", "sendUserId messageId receipt"},
-    {"/api/send_to_system", "code msg data", "sendUserId messageId receipt"},
-    {"/api/send_to_user", "userId code msg data", "sendUserId messageId receipt"},
+    {"/api/send_to_clients", "clientIds code msg data", "sendUserId messageId receipt once"},
+    {"/api/send_to_system", "code msg data", "sendUserId messageId receipt once"},
+    {"/api/send_to_user", "userId code msg data", "sendUserId messageId receipt once"},
     {"/api/unbind_from_group", "clientId groupName", ""},
     {"/api/close_client", "clientId", "code reason"},
     {"/api/client_info", "clientId", ""},
@@ -1329,6 +1330,67 @@ static void receipts_tell_what_became_of_it(void)
                 -1003));
 }
 
+#define ONCE MESSAGE ",\"once\":true"
+
+/* A repeated send gets a receipt, asked for or not, which says so; other content is refused. */
+static void repeated_sends_are_told(void)
+{
+    static const struct {
+        const char *path, *who, *failed, *counts;
+    } rows[] = {
+        {"/api/send_to_client", "\"clientId\":\"@\"", "", "1"},
+        {"/api/send_to_clients", "\"clientIds\":[\"@\",\"~\"]", "\"failed\":[]", "2"},
+        {"/api/send_to_group", "\"groupName\":\"g\"", "", "2"},
+        {"/api/send_to_user", "\"userId\":\"u\"", "", "2"},
+        {"/api/send_to_system", "\"z\":0", "", "2"},
+    };
+
+    for (size_t i = 0; i < 2; i++)
+        CHECK(calls("/api/bind_to_group",
+                    textf("{\"clientId\":\"%c\",\"groupName\":\"g\",\"userId\":\"u\"}", "@~"[i]),
+                    200, 0));
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        const char *id = textf("\"messageId\":\"%zu\"", i), *more = *rows[i].failed ? "," : "";
+        const char *body = textf("{%s," ONCE ",%s", rows[i].who, id);
+        const char *again = textf("{%s%s%s,\"matched\":0,\"queued\":0,\"dropped\":0,"
+                                  "\"repeated\":true}",
+                                  rows[i].failed, more, id);
+
+        CHECK(answers_data(rows[i].path, textf("%s}", body),
+                           *more ? textf("{%s}", rows[i].failed) : "[]"));
+        far_forget(&clients[0].far);
+        CHECK(answers_data(rows[i].path, textf("%s}", body), again));
+        CHECK(answers_data(rows[i].path, textf("%s,\"receipt\":true}", body), again));
+        CHECK(answers_data(
+            rows[i].path,
+            textf("{%s," ONCE ",\"messageId\":\"r%zu\",\"receipt\":true}", rows[i].who, i),
+            textf("{%s%s\"messageId\":\"r%zu\",\"matched\":%s,\"queued\":%s,"
+                  "\"dropped\":0}",
+                  rows[i].failed, more, i, rows[i].counts, rows[i].counts)));
+        far_forget(&clients[0].far);
+        body = textf("%s,\"sendUserId\":\"u\",\"receipt\":true}", body);
+        if (!*more)
+            CHECK(refuses(rows[i].path, body, "messageId was used for another message"));
+        else
+            CHECK(answers_data(rows[i].path, body,
+                               textf("{\"failed\":[\"%s\",\"%s\"],%s,\"matched\":0,\"queued\":0,"
+                                     "\"dropped\":0}",
+                                     clients[0].id, clients[1].id, id)));
+        CHECK(got_nothing(&clients[0].far));
+        CHECK(refuses(rows[i].path, textf("{%s," ONCE "}", rows[i].who),
+                      "field messageId is missing: once needs it"));
+        CHECK(refuses(rows[i].path,
+                      textf("{%s," ONCE ",\"messageId\":\"\",\"receipt\":true}", rows[i].who),
+                      "field messageId is missing: once needs it"));
+    }
+    /* what some have got and others get now is not repeated */
+    CHECK(answers_data("/api/send_to_client", "{\"clientId\":\"@\"," ONCE ",\"messageId\":\"x\"}",
+                       "[]"));
+    CHECK(answers_data("/api/send_to_clients",
+                       "{\"clientIds\":[\"@\",\"~\"]," ONCE ",\"messageId\":\"x\"}",
+                       "{\"failed\":[]}"));
+}
+
 /* A client found to be slow: without a receipt the send has failed, with one it is counted. */
 static void slow_clients_are_counted(void)
 {
@@ -1550,6 +1612,7 @@ int main(void)
     run("too many jobs are refused", too_many_jobs_are_refused);
     run("extras are pushed", extras_are_pushed);
     run("receipts tell what became of it", receipts_tell_what_became_of_it);
+    run("repeated sends are told", repeated_sends_are_told);
     run("slow clients are counted", slow_clients_are_counted);
     run("clients are closed with a code", clients_are_closed_with_a_code);
     run("clients are bound listed and described", clients_are_bound_listed_and_described);

@@ -424,7 +424,7 @@ static bool same(struct str got, struct str expected)
 static bool same_command(const struct command *a, const struct command *b)
 {
     bool good = a->kind == b->kind && a->has_extend == b->has_extend &&
-                a->has_user == b->has_user && a->code == b->code &&
+                a->has_user == b->has_user && a->once == b->once && a->code == b->code &&
                 a->close_code == b->close_code && a->client.type == b->client.type;
 
     return same(a->system, b->system) && same(a->client.text, b->client.text) &&
@@ -441,6 +441,7 @@ static bool same_result(const struct cluster_msg *read, const struct result *wri
 
     return got->code == written->code && got->matched == written->matched &&
            got->queued == written->queued && got->dropped == written->dropped &&
+           got->repeated == written->repeated &&
            got->count == written->count && same(read->error, str_from(written->error)) &&
            same(read->list, str_of(&written->list));
 }
@@ -487,6 +488,7 @@ static struct command full_command(enum command_kind kind)
                             .data = STR("{ \"a\" : [ 1e400 , -0.0 , \"\\ud83d\\ude00\" ] }"),
                             .send_user = STR("\"\\u0000\""),
                             .message_id = STR("\"id\""),
+                            .once = true,
                             .close_code = 4999,
                             .reason = STR("because \"so\"")};
 }
@@ -527,7 +529,7 @@ static void each_field_survives_alone(void)
 {
     const struct command full = full_command(COMMAND_BIND);
 
-    for (int i = 0; i < 13; i++) {
+    for (int i = 0; i < 14; i++) {
         struct cluster_msg msg = {.kind = MSG_REQUEST, .command.kind = COMMAND_BIND};
         struct command *command = &msg.command;
         struct str *const texts[] = {&command->system, &command->clients,   &command->group,
@@ -548,6 +550,7 @@ static void each_field_survives_alone(void)
             command->code = full.code;
         if (i == 12)
             command->close_code = full.close_code;
+        command->once = i == 13;
         CHECK(survives(&msg));
     }
 }
@@ -605,6 +608,7 @@ static void replies_survive(void)
                                              .matched = rows[i].counts[0],
                                              .queued = rows[i].counts[1],
                                              .dropped = rows[i].counts[2],
+                                             .repeated = i % 2 == 1,
                                              .count = rows[i].counts[3]}};
 
         buf_append(&msg.result.list, str_from(rows[i].list_text));
@@ -784,6 +788,8 @@ static void malformed_messages_are_refused(void)
         /* JSON that no node writes */
         REQUEST ",\"counted\":1}",
         REQUEST ",\"counted\":\"true\"}",
+        REQUEST ",\"once\":1}",
+        REPLY ",\"list\":[],\"repeated\":\"true\"}",
         "{\"message\":\"status\",\"ready\":\"true\"}",
         "{\"message\":\"status\",\"ready\":null}",
         REQUEST ",\"client\":1}",

@@ -116,6 +116,7 @@ static void check_defaults(const struct config *config)
     CHECK(config->console);
     CHECK(config->drain_wait == 0 && config->trusted_proxies[0] == '\0');
     CHECK(config->max_buffered == 256u << 20 && config->max_groups == 1000);
+    CHECK(config->once_ttl == 300000 && config->once_max == 65536);
     CHECK(config->max_members == 1000);
 }
 
@@ -204,6 +205,8 @@ static const struct {
     {"limits", "max_head", NUMBER(max_head), 256, MIB, "size from 256 bytes to 1 MiB"},
     {"limits", "max_buffered", NUMBER(max_buffered), MIB, MIB *MIB, "size from 1 MiB to 1024 GiB"},
     {"limits", "max_groups", NUMBER(max_groups), 1, 10000000, "number from 1 to 10000000"},
+    {"limits", "once_ttl", NUMBER(once_ttl), 1, 86400000, ABOVE_0 "86400"},
+    {"limits", "once_max", NUMBER(once_max), 1, 1000000, "number from 1 to 1000000"},
     {"notice", "max_members", NUMBER(max_members), 0, 10000000, TO_10000000},
     {"limits", "head_timeout", NUMBER(head_timeout), 1, 86400000, ABOVE_0 "86400"},
     {"limits", "idle_timeout", NUMBER(idle_timeout), 1, 86400000, ABOVE_0 "86400"},
@@ -943,6 +946,8 @@ static const struct {
     {"limits", "head_timeout", "0.25", "10", "0.250"},
     {"limits", "idle_timeout", "75.001", "75", "75.001"},
     {"limits", "api_rate", "10000000", "0", "10000000"},
+    {"limits", "once_ttl", "0.5", "300", "0.500"},
+    {"limits", "once_max", "1", "65536", "1"},
     {"notice", "scope", "system", "group", "system"},
     {"notice", "scope", "off", "group", "off"},
     {"log", "level", "error", "info", "error"},
@@ -1076,7 +1081,7 @@ static void many_changes_are_reported_in_turn(void)
     }
     for (place = 0; config_next_change(&before, &after, &place, &change); changes++)
         live += change.live;
-    CHECK(changes == 67 && live == 16);
+    CHECK(changes == 69 && live == 18);
     config_adopt(&before, &after);
     for (place = 0; config_next_change(&before, &after, &place, &change); left++)
         CHECK(!change.live);

@@ -954,6 +954,164 @@ static void a_send_to_a_slow_client_fails(void)
     tear_down(3);
 }
 
+/* --- once ------------------------------------------------------------------------------------ */
+
+static struct command with_once(struct command command, const char *id)
+{
+    command.once = true;
+    command.message_id = str_from(textf("\"%s\"", id));
+    return command;
+}
+
+static const char *pushed_once(const char *data, const char *id)
+{
+    return textf("{\"code\":1,\"msg\":\"m\",\"data\":%s,\"messageId\":\"%s\"}", data, id);
+}
+
+/* Does a send that is repeated: a success, of which nobody gets anything. */
+static bool is_repeated(struct command command)
+{
+    return succeeds(command) && result.repeated && !result.matched && !result.count &&
+           only_got("", 4, "");
+}
+
+/* The same messageId, and the same name, for targets of each kind: each gets the message, and not
+ * again. */
+static void each_target_gets_a_send_once(void)
+{
+    static const struct {
+        enum command_kind kind;
+        const char *reached;
+    } rows[] = {
+        {COMMAND_SEND_TO_CLIENT, "a"},
+        {COMMAND_SEND_TO_GROUP, "abc"},
+        {COMMAND_SEND_TO_USER, "ab"},
+        {COMMAND_SEND_TO_SYSTEM, "abcd"},
+    };
+    struct command commands[COUNT(rows)], other;
+
+    set_up_groups();
+    CHECK(succeeds(bind_user(&clients[0], "g", "g", NULL)));
+    CHECK(succeeds(bind_user(&clients[1], "g", "g", NULL)));
+    CHECK(node.hub.once.capacity == 0); /* no memory without use */
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        commands[i] = with_once(send_to(rows[i].kind, "shop", "1"), "m");
+        if (rows[i].kind == COMMAND_SEND_TO_CLIENT)
+            commands[i].client = quoted(id_of(&clients[0]));
+        if (rows[i].kind == COMMAND_SEND_TO_GROUP)
+            commands[i].group = STR("g");
+        if (rows[i].kind == COMMAND_SEND_TO_USER)
+            commands[i].user = STR("g");
+        CHECK(succeeds(commands[i]) && !result.repeated);
+        CHECK(result.matched == strlen(rows[i].reached));
+        CHECK(only_got(rows[i].reached, 4, pushed_once("1", "m")));
+    }
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        CHECK(is_repeated(commands[i]));
+        other = commands[i];
+        other.data = STR("2");
+        CHECK(apply(other)->code == RESULT_MALFORMED && !result.repeated && only_got("", 4, ""));
+        CHECK(same(str_from(result.error), STR("messageId was used for another message")));
+        CHECK(is_repeated(commands[i]));
+    }
+    CHECK(node.hub.counts.repeated == 2 * COUNT(rows));
+    /* without once nothing is remembered, or compared */
+    commands[0].once = false;
+    CHECK(succeeds(commands[0]) && !result.repeated && only_got("a", 4, pushed_once("1", "m")));
+    tear_down(4);
+}
+
+/* A group of no members is a target; so is a client that has left since. */
+static void a_target_need_not_be_there(void)
+{
+    struct command command = with_once(send_to_group("shop", "none", "1"), "m");
+
+    set_up(2);
+    CHECK(succeeds(command) && !result.repeated && !result.matched);
+    CHECK(succeeds(bind_to("shop", &clients[0], "none")));
+    far_forget(&clients[0].far);
+    CHECK(succeeds(command) && result.repeated && only_got("", 2, ""));
+    command = with_once(send_to_client("shop", id_of(&clients[0]), "1"), "m");
+    CHECK(succeeds(command) && only_got("a", 2, pushed_once("1", "m")));
+    leave(&clients[0]);
+    CHECK(succeeds(command) && result.repeated && !result.matched);
+    command.data = STR("2");
+    CHECK(apply(command)->code == RESULT_MALFORMED);
+    command = with_once(command, "m2");
+    CHECK(apply(command)->code == RESULT_OFFLINE && !result.repeated);
+    CHECK(apply(command)->code == RESULT_OFFLINE && !result.repeated);
+    tear_down(2);
+}
+
+/* Of several clients each is a target: those that have got it are skipped, whichever call it was
+ * in; those that have got other content have failed. */
+static void each_of_several_clients_gets_a_send_once(void)
+{
+    struct command command = with_once(send_to(COMMAND_SEND_TO_CLIENTS, "shop", "1"), "m");
+    struct command other;
+
+    set_up(4);
+    CHECK(succeeds(with_once(send_to_client("shop", id_of(&clients[1]), "1"), "m")));
+    CHECK(succeeds(with_once(send_to_client("shop", id_of(&clients[2]), "2"), "m")));
+    for (size_t i = 0; i < 4; i++)
+        far_forget(&clients[i].far);
+    command.clients = ids_of("abca");
+    CHECK(succeeds(command) && result.repeated && result.matched == 1 && result.count == 1);
+    CHECK(same(str_of(&result.list), quoted(id_of(&clients[2])).text));
+    CHECK(only_got("a", 4, pushed_once("1", "m")));
+    command.clients = ids_of("abd");
+    CHECK(succeeds(command) && result.repeated && result.matched == 1 && !result.count);
+    CHECK(only_got("d", 4, pushed_once("1", "m")));
+    CHECK(is_repeated(command));
+    CHECK(is_repeated(with_once(send_to_client("shop", id_of(&clients[3]), "1"), "m")));
+    other = command;
+    other.system = STR("other");
+    CHECK(succeeds(other) && result.count == 3 && !result.repeated);
+    tear_down(4);
+}
+
+/* A client that is too slow has not got it. */
+static void a_slow_client_has_not_got_it(void)
+{
+    struct command command;
+
+    set_up(3);
+    node.config.send_queue = QUEUE;
+    fill_queue(&clients[0]);
+    fill_queue(&clients[1]);
+    command = with_once(send_to_client("shop", id_of(&clients[0]), "1"), "m");
+    CHECK(apply(command)->code == RESULT_OFFLINE && result.dropped == 1);
+    CHECK(apply(command)->code == RESULT_OFFLINE && !result.repeated);
+    command = with_once(send_to(COMMAND_SEND_TO_CLIENTS, "shop", "1"), "m");
+    command.clients = ids_of("bc");
+    CHECK(succeeds(command) && result.count == 1 && result.queued == 1);
+    command.clients = ids_of("b");
+    CHECK(succeeds(command) && result.count == 1 && !result.repeated);
+    CHECK(got_text(&clients[2].far, pushed_once("1", "m")) && got_nothing(&clients[2].far));
+    tear_down(3);
+}
+
+/* After once_ttl, and once_max newer ones, a send is new. */
+static void sends_are_forgotten(void)
+{
+    struct command command = with_once(send_to_group("shop", "g", "1"), "m");
+
+    set_up_groups();
+    node.config.once_max = 10;
+    node.config.once_ttl = 2500;
+    CHECK(succeeds(command) && only_got("abc", 4, pushed_once("1", "m")));
+    node.hub.now_ms += 2499;
+    CHECK(is_repeated(command));
+    node.hub.now_ms++;
+    CHECK(succeeds(command) && only_got("abc", 4, pushed_once("1", "m")));
+    for (int i = 0; i < 9; i++)
+        CHECK(succeeds(with_once(send_to_group("shop", "none", "1"), textf("%d", i))));
+    CHECK(is_repeated(command));
+    CHECK(succeeds(with_once(send_to_group("shop", "none", "1"), "9")));
+    CHECK(succeeds(command) && only_got("abc", 4, pushed_once("1", "m")));
+    tear_down(4);
+}
+
 enum trigger { BY_SEND, BY_LEAVING, BY_CLOSING, BY_UNBINDING, BY_BINDING };
 
 static void cause(enum trigger trigger)
@@ -2080,6 +2238,11 @@ int main(void)
     RUN(a_full_queue_is_reported);
     RUN(a_slow_client_is_closed_alone);
     RUN(a_send_to_a_slow_client_fails);
+    RUN(each_target_gets_a_send_once);
+    RUN(a_target_need_not_be_there);
+    RUN(each_of_several_clients_gets_a_send_once);
+    RUN(a_slow_client_has_not_got_it);
+    RUN(sends_are_forgotten);
     RUN(an_id_twice_gets_one_frame);
     RUN(a_user_is_taken_off);
     RUN(closing_one_slow_client_finds_the_next);

@@ -87,6 +87,7 @@ static const char *const families[] = {
     "wspush_received_messages_total counter",
     "wspush_sent_messages_total counter",
     "wspush_dropped_messages_total counter",
+    "wspush_once_repeated_total counter",
     "wspush_received_bytes_total counter",
     "wspush_sent_bytes_total counter",
     "wspush_queued_bytes gauge",
@@ -189,6 +190,7 @@ static void every_number_has_its_name(void)
         "wspush_received_messages_total 112",
         "wspush_sent_messages_total 113",
         "wspush_dropped_messages_total 114",
+        "wspush_once_repeated_total 121",
         "wspush_received_bytes_total 5000000000",
         "wspush_sent_bytes_total 9223372036854775807",
         "wspush_queued_bytes 115",
@@ -213,6 +215,7 @@ static void every_number_has_its_name(void)
     metrics.received_messages = 112;
     node.hub.counts.sent = 113;
     node.hub.counts.dropped = 114;
+    node.hub.counts.repeated = 121;
     node.shared.received = 5000000000;
     node.shared.sent = INT64_MAX;
     node.shared.waiting = 115;

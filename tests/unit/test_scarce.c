@@ -592,7 +592,7 @@ static void get_messages(void)
     if (!life.hit)
         send_message("send_to_user", "'userId':'u','receipt':true,'sendUserId':'v'", 5000, false);
     if (!life.hit)
-        send_message("send_to_system", "'messageId':'n1'", 10, true);
+        send_message("send_to_system", "'messageId':'n1','once':true", 10, true);
     if (!life.hit)
         send_message("send_to_clients", some, 10, false);
     if (!life.hit)

@@ -1,0 +1,51 @@
+/* once.h - which sends have been delivered on this node, so that a repetition is not delivered
+ * again.
+ *
+ * A send is known by its target, its messageId and what it pushes, each as a keyed hash: who calls
+ * the API cannot make two of them collide. The oldest are forgotten first. Memory grows with use:
+ * none before the first send, then 40 to 80 bytes for each that is remembered. */
+#ifndef WSPUSH_ONCE_H
+#define WSPUSH_ONCE_H
+
+#include "crypto.h"
+#include "json.h"
+
+enum once_result {
+    ONCE_NEW,      /* it was not known; now it is */
+    ONCE_REPEATED, /* it was delivered before */
+    ONCE_CONFLICT, /* the target has got other content under its messageId */
+    ONCE_NO_MEMORY
+};
+
+/* Keyed hashes. */
+struct once_key {
+    uint64_t target;  /* of the target and the messageId */
+    uint64_t content; /* of the frame */
+};
+
+/* The sends remembered. Zeroed except for the secret, there are none. */
+struct once {
+    unsigned char secret[CRYPTO_HASH_SIZE]; /* random */
+    struct once_entry *ring;                /* entry N is at N modulo capacity */
+    uint64_t *newest;                       /* by hash: 1 + the number of the newest entry */
+    size_t capacity;                        /* a power of two, or 0 */
+    uint64_t first, next; /* numbers: of the oldest entry, and of the one to be added */
+};
+
+/* Makes the key of a send to the target of this kind and name (without control characters) in a
+ * system; `id` is the messageId, JSON. False without memory, or if OpenSSL fails. */
+bool once_make_key(const struct once *once, char kind, struct str system, struct str name,
+                   struct str id, struct str frame, struct once_key *key);
+
+/* Remembers a send of `now` (milliseconds of a steady clock) for `ttl` ms, if it is new, as one of
+ * at most `max`. */
+enum once_result once_take(struct once *once, const struct once_key *key, int64_t now, int64_t ttl,
+                           uint64_t max);
+
+/* Forgets the send that once_take has just called new: it was not delivered. */
+void once_undo(struct once *once);
+
+/* Frees everything. */
+void once_free(struct once *once);
+
+#endif
