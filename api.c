@@ -25,20 +25,25 @@
 #include <inttypes.h>
 #include <string.h>
 
+#define API_PAGE 100 /* entries of a list, unless `limit` is given */
+
 /* --- commands -------------------------------------------------------------------------------- */
 
 static bool api_make_command(struct api_request *request, enum command_kind kind,
                              struct command *command)
 {
     const struct json_field *json = request->json;
-    enum api_field clients = api_has(request, FIELD_EXCLUDE) ? FIELD_EXCLUDE : FIELD_CLIENT_IDS;
+    enum api_field clients = api_has(request, FIELD_EXCLUDE)  ? FIELD_EXCLUDE
+                             : api_has(request, FIELD_EXCEPT) ? FIELD_EXCEPT
+                                                              : FIELD_CLIENT_IDS;
+    enum api_field group = kind == COMMAND_LIST_GROUPS ? FIELD_PREFIX : FIELD_GROUP_NAME;
 
     *command = (struct command){
         .kind = kind,
         .system = request->system,
         .client = json[FIELD_CLIENT_ID].value,
         .clients = json[clients].value.text,
-        .group = request->text[FIELD_GROUP_NAME],
+        .group = request->text[group],
         .user = request->text[FIELD_USER_ID],
         .has_user = api_has(request, FIELD_USER_ID),
         .extend = request->text[FIELD_EXTEND],
@@ -51,15 +56,51 @@ static bool api_make_command(struct api_request *request, enum command_kind kind
         .once = json_is_true(json[FIELD_ONCE].value),
         .close_code = WS_CLOSE_NORMAL,
         .reason = request->text[FIELD_REASON],
+        .groups = json[FIELD_GROUP_NAMES].value.text,
+        .users = json[FIELD_USER_IDS].value.text,
+        .wide = json_is_true(json[FIELD_SYSTEM].value) || json_is_true(json[FIELD_GROUPS].value),
+        .after = request->text[FIELD_AFTER],
+        .limit = api_has(request, FIELD_LIMIT) ? (unsigned)request->limit : API_PAGE,
     };
     if (command->once && !request->text[FIELD_MESSAGE_ID].length)
         return api_bad_field(request, FIELD_MESSAGE_ID, "is missing: once needs it");
-    if (kind != COMMAND_CLOSE_CLIENT || !api_has(request, FIELD_CODE))
+    if ((kind != COMMAND_CLOSE_CLIENT && kind != COMMAND_CLOSE_USER) ||
+        !api_has(request, FIELD_CODE))
         return true;
     command->close_code = (unsigned)request->code;
     return hub_may_close_with(request->code) ||
            api_bad_field(request, FIELD_CODE,
                          "must be 1000, from 3000 to 4399, or from 4500 to 4999");
+}
+
+/* The `data` of a response to a command of roster.h. */
+static void api_write_roster(struct buf *out, const struct cluster_result *done)
+{
+    const struct result *result = &done->result;
+    struct str list = str_of(&result->list), next;
+
+    switch (done->command) {
+    case COMMAND_COUNT_CLIENTS:
+        buf_append(out, STR("{"));
+        buf_append(out, list);
+        break;
+    case COMMAND_LIST_CLIENTS:
+    case COMMAND_LIST_GROUPS:
+        next = roster_split(&list);
+        buf_append(out, done->command == COMMAND_LIST_GROUPS ? STR("{\"groups\":[")
+                                                             : STR("{\"clients\":["));
+        buf_append(out, list);
+        buf_append(out, STR("],\"next\":"));
+        buf_append(out, next);
+        break;
+    case COMMAND_CLOSE_USER:
+        buf_print(out, "{\"closed\":%" PRIu64, result->matched);
+        break;
+    default:
+        buf_print(out, "{\"matched\":%" PRIu64 ",\"queued\":%" PRIu64 ",\"dropped\":%" PRIu64,
+                  result->matched, result->queued, result->dropped);
+    }
+    buf_append(out, done->incomplete ? STR(",\"incomplete\":true}") : STR("}"));
 }
 
 /* The `data` of a response to a command that succeeded; empty if there is none. */
@@ -71,6 +112,10 @@ static void api_write_data(struct buf *out, const struct cluster_result *done)
     bool repeated = result->repeated && !result->matched; /* and nothing was sent now */
     bool receipt = done->receipt || repeated;
 
+    if (done->command >= COMMAND_COUNT_CLIENTS) {
+        api_write_roster(out, done);
+        return;
+    }
     if (done->command == COMMAND_CLIENT_INFO)
         buf_append(out, str_of(&result->list));
     if (!sent && !list && !receipt)
@@ -168,6 +213,7 @@ struct api_route {
 #define F(field) (1u << FIELD_##field)
 #define MESSAGE (F(CODE) | F(MSG) | F(DATA))
 #define EXTRAS (F(SEND_USER_ID) | F(MESSAGE_ID) | F(RECEIPT) | F(ONCE))
+#define PAGE (F(AFTER) | F(LIMIT))
 #define ACCOUNT (F(SYSTEM_ID) | F(PASSWORD))
 #define COMMAND(path, kind) STR_INIT("/api/" path), ACTION_COMMAND, COMMAND_##kind
 
@@ -184,6 +230,12 @@ static const struct api_route api_routes[] = {
     {COMMAND("get_online_list", ONLINE_LIST), F(GROUP_NAME), 0},
     {COMMAND("close_client", CLOSE_CLIENT), F(CLIENT_ID), F(CODE) | F(REASON)},
     {COMMAND("client_info", CLIENT_INFO), F(CLIENT_ID), 0},
+    {COMMAND("count", COUNT_CLIENTS), 0, F(SYSTEM) | F(GROUP_NAMES) | F(USER_IDS)},
+    {COMMAND("list_clients", LIST_CLIENTS), 0, F(GROUP_NAME) | F(USER_ID) | F(GROUPS) | PAGE},
+    {COMMAND("list_groups", LIST_GROUPS), 0, F(PREFIX) | PAGE},
+    {COMMAND("bind_user_to_group", BIND_USER), F(USER_ID) | F(GROUP_NAME), 0},
+    {COMMAND("unbind_user_from_group", UNBIND_USER), F(USER_ID) | F(GROUP_NAME), 0},
+    {COMMAND("close_user", CLOSE_USER), F(USER_ID), F(CODE) | F(REASON) | F(EXCEPT)},
 };
 
 #define KNOWN_ROUTES (API_ROUTES - 1)

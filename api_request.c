@@ -16,9 +16,9 @@ enum api_field_type {
     TYPE_TEXT,    /* a string of up to `max` bytes */
     TYPE_RAW,     /* the same, passed on as it is; with a `max` of 0 it has no limit */
     TYPE_ANY,     /* any value, passed on as it is */
-    TYPE_INTEGER, /* of 64 bits */
+    TYPE_INTEGER, /* of 64 bits; with a `max`, from 1 to that */
     TYPE_BOOLEAN,
-    TYPE_STRINGS /* an array of strings */
+    TYPE_STRINGS /* an array of strings, with a `max` of up to so many */
 };
 
 struct api_field_rule {
@@ -28,6 +28,7 @@ struct api_field_rule {
 };
 
 #define MESSAGE_ID_MAX 64
+#define API_PAGE_MAX 1000
 #define REASON_MAX (WS_CONTROL_MAX - 2)
 
 static const struct api_field_rule api_fields[FIELD_COUNT] = {
@@ -47,6 +48,14 @@ static const struct api_field_rule api_fields[FIELD_COUNT] = {
     [FIELD_ONCE] = {STR_INIT("once"), TYPE_BOOLEAN, 0},
     [FIELD_EXCLUDE] = {STR_INIT("exclude"), TYPE_STRINGS, 0},
     [FIELD_REASON] = {STR_INIT("reason"), TYPE_TEXT, REASON_MAX},
+    [FIELD_SYSTEM] = {STR_INIT("system"), TYPE_BOOLEAN, 0},
+    [FIELD_GROUP_NAMES] = {STR_INIT("groupNames"), TYPE_STRINGS, API_PAGE_MAX},
+    [FIELD_USER_IDS] = {STR_INIT("userIds"), TYPE_STRINGS, API_PAGE_MAX},
+    [FIELD_GROUPS] = {STR_INIT("groups"), TYPE_BOOLEAN, 0},
+    [FIELD_PREFIX] = {STR_INIT("prefix"), TYPE_NAME, 128},
+    [FIELD_AFTER] = {STR_INIT("after"), TYPE_TEXT, ROSTER_POSITION_MAX},
+    [FIELD_LIMIT] = {STR_INIT("limit"), TYPE_INTEGER, API_PAGE_MAX},
+    [FIELD_EXCEPT] = {STR_INIT("except"), TYPE_STRINGS, API_PAGE_MAX},
 };
 
 /* --- responses ------------------------------------------------------------------------------- */
@@ -139,14 +148,32 @@ static bool api_check_string(struct api_request *request, enum api_field field, 
     return true;
 }
 
-static bool api_are_strings(struct json_value array)
+static bool api_check_strings(struct api_request *request, enum api_field field)
 {
-    struct json_value element;
+    struct json_value array = request->json[field].value, element;
+    size_t count = 0, max = api_fields[field].max;
     bool good = array.type == JSON_ARRAY;
 
-    while (good && json_next_element(&array.text, &element))
+    for (; good && json_next_element(&array.text, &element); count++)
         good = element.type == JSON_STRING;
-    return good;
+    if (!good)
+        return api_bad_field(request, field, "must be an array of strings");
+    return !max || count <= max ||
+           api_print(request->response, 400, RESULT_MALFORMED,
+                     "field %s has too many entries; the limit is %zu", api_fields[field].name.at,
+                     max);
+}
+
+static bool api_check_integer(struct api_request *request, enum api_field field)
+{
+    int64_t *number = field == FIELD_LIMIT ? &request->limit : &request->code;
+    size_t max = api_fields[field].max;
+
+    if (!json_decode_integer(request->json[field].value, number))
+        return api_bad_field(request, field, "must be an integer of 64 bits");
+    return !max || (*number >= 1 && (uint64_t)*number <= max) ||
+           api_print(request->response, 400, RESULT_MALFORMED, "field %s must be from 1 to %zu",
+                     api_fields[field].name.at, max);
 }
 
 static bool api_check_field(struct api_request *request, enum api_field field, bool optional)
@@ -157,13 +184,11 @@ static bool api_check_field(struct api_request *request, enum api_field field, b
     case TYPE_ANY:
         return true;
     case TYPE_INTEGER:
-        return json_decode_integer(value, &request->code) ||
-               api_bad_field(request, field, "must be an integer of 64 bits");
+        return api_check_integer(request, field);
     case TYPE_BOOLEAN:
         return value.type == JSON_BOOLEAN || api_bad_field(request, field, "must be true or false");
     case TYPE_STRINGS:
-        return api_are_strings(value) ||
-               api_bad_field(request, field, "must be an array of strings");
+        return api_check_strings(request, field);
     default:
         return api_check_string(request, field, optional);
     }

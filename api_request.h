@@ -80,6 +80,14 @@ enum api_field {
     FIELD_ONCE,
     FIELD_EXCLUDE,
     FIELD_REASON,
+    FIELD_SYSTEM,
+    FIELD_GROUP_NAMES,
+    FIELD_USER_IDS,
+    FIELD_GROUPS,
+    FIELD_PREFIX,
+    FIELD_AFTER,
+    FIELD_LIMIT,
+    FIELD_EXCEPT,
     FIELD_COUNT
 };
 
@@ -90,7 +98,7 @@ struct api_request {
     struct str system;                   /* the caller's, if the route needs a token */
     struct json_field json[FIELD_COUNT]; /* JSON_NONE: absent, or not for this route */
     struct str text[FIELD_COUNT];        /* strings, decoded */
-    int64_t code;
+    int64_t code, limit;
     struct api_response *response;
 };
 

@@ -149,6 +149,40 @@ uint32_t str_hash(struct str text, uint32_t seed)
     return (uint32_t)(str_fold(hash * point) % HASH_PRIME);
 }
 
+static void str_sip_rounds(uint64_t v[4], int rounds)
+{
+    while (rounds-- > 0) {
+        v[0] += v[1], v[2] += v[3];
+        v[1] = (v[1] << 13 | v[1] >> 51) ^ v[0];
+        v[3] = (v[3] << 16 | v[3] >> 48) ^ v[2];
+        v[0] = v[0] << 32 | v[0] >> 32;
+        v[2] += v[1], v[0] += v[3];
+        v[1] = (v[1] << 17 | v[1] >> 47) ^ v[2];
+        v[3] = (v[3] << 21 | v[3] >> 43) ^ v[0];
+        v[2] = v[2] << 32 | v[2] >> 32;
+    }
+}
+
+uint64_t str_siphash(struct str text, const uint64_t key[2])
+{
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575, key[1] ^ 0x646f72616e646f6d,
+                     key[0] ^ 0x6c7967656e657261, key[1] ^ 0x7465646279746573};
+
+    for (size_t at = 0; at <= text.length; at += 8) {
+        size_t count = text.length - at < 8 ? text.length - at : 8;
+        uint64_t word = count < 8 ? (uint64_t)text.length << 56 : 0;
+
+        for (size_t i = 0; i < count; i++)
+            word |= (uint64_t)(unsigned char)text.at[at + i] << 8 * i;
+        v[3] ^= word;
+        str_sip_rounds(v, 2);
+        v[0] ^= word;
+    }
+    v[2] ^= 0xff;
+    str_sip_rounds(v, 4);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
 /* The first byte of a character that is not ASCII says how many follow and, for four such bytes,
  * narrows the range of the second (RFC 3629, section 4). */
 static bool utf8_lead(struct utf8 *state, unsigned char lead)

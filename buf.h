@@ -81,6 +81,10 @@ bool str_read_hex(struct str digits, void *out, size_t length);
  * a peer cannot make texts of n bytes collide more often than n in 2^31. */
 uint32_t str_hash(struct str text, uint32_t seed);
 
+/* SipHash-2-4 (Aumasson and Bernstein, 2012): a keyed hash that stays secret even if peers see it,
+ * or an order that it makes. */
+uint64_t str_siphash(struct str text, const uint64_t key[2]);
+
 /* UTF-8 checked piece by piece (RFC 3629: no overlong form, no surrogate, nothing past U+10FFFF).
  * A zeroed state is the start of a text; the text may end where `missing` is 0. */
 struct utf8 {

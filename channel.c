@@ -35,17 +35,17 @@ static void *channel_grow(void *array, uint32_t count, size_t size)
 
 /* --- lookups --------------------------------------------------------------------------------- */
 
-static uint32_t channel_hash(const struct channels *channels, enum channel_kind kind,
-                             const struct channel *system, struct str name)
+uint32_t channel_hash(const struct channels *channels, enum channel_kind kind, uint32_t system,
+                      struct str name)
 {
-    return str_hash(name, channels->seed) + (uint32_t)kind * 0x9e3779b9u +
-           (system ? system->hash : 0);
+    return (uint32_t)str_siphash(name, channels->key) + (uint32_t)kind * 0x9e3779b9u + system;
 }
 
 struct channel *channel_find(const struct channels *channels, enum channel_kind kind,
                              const struct channel *system, struct str name)
 {
-    struct table_cursor cursor = {.hash = channel_hash(channels, kind, system, name)};
+    uint32_t hash = channel_hash(channels, kind, system ? system->hash : 0, name);
+    struct table_cursor cursor = {.hash = hash};
     struct channel *channel;
 
     while ((channel = table_next(&channels->names, &cursor)))
@@ -99,10 +99,11 @@ static struct channel *channel_make(struct channels *channels, enum channel_kind
     channel = calloc(1, sizeof *channel + name.length);
     if (!channel)
         return NULL;
-    *channel = (struct channel){.kind = kind,
-                                .system = system,
-                                .hash = channel_hash(channels, kind, system, name),
-                                .name_length = name.length};
+    *channel =
+        (struct channel){.kind = kind,
+                         .system = system,
+                         .hash = channel_hash(channels, kind, system ? system->hash : 0, name),
+                         .name_length = name.length};
     if (name.length)
         memcpy(channel->name, name.at, name.length);
     if (table_add(&channels->names, channel->hash, channel))

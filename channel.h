@@ -55,9 +55,9 @@ struct client {
     char id[];                            /* as its peer and API callers know it */
 };
 
-/* All clients and channels of a node. Zeroed except for the seed, it is empty. */
+/* All clients and channels of a node. Zeroed except for the key, it is empty. */
 struct channels {
-    uint32_t seed;        /* keys the hashes of names: random */
+    uint64_t key[2];      /* of the hashes of names: random */
     struct table clients; /* by number */
     struct table names;   /* channels by kind, system and name */
     struct fifo notified; /* channels with pending notices, in turn; some without members */
@@ -93,6 +93,10 @@ static inline struct str channel_extend(const struct client *client)
 
     return extend ? (struct str){extend->bytes, extend->length} : (struct str){0};
 }
+
+/* The hash of a channel's name in its system, whose hash is given; that is 0 for a system. */
+uint32_t channel_hash(const struct channels *channels, enum channel_kind kind, uint32_t system,
+                      struct str name);
 
 /* The channel of this name, NULL if there is none; `system` is NULL for a system. */
 struct channel *channel_find(const struct channels *channels, enum channel_kind kind,

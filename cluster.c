@@ -17,6 +17,7 @@
  * Threads: only the loop's. */
 #include "cluster.h"
 
+#include "cluster_census.h"
 #include "cluster_crypto.h"
 #include "cluster_presence.h"
 #include "cluster_receipt.h"
@@ -549,8 +550,7 @@ enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
     if (cluster)
         return route_apply(cluster, command, receipt, request_id, result) ? CLUSTER_DONE
                                                                           : CLUSTER_LATER;
-    hub_apply(hub, command, result);
-    return CLUSTER_DONE;
+    return roster_apply(hub, command, request_id, result) ? CLUSTER_DONE : CLUSTER_LATER;
 }
 
 const struct cluster_result *cluster_result(struct cluster *cluster)
@@ -565,6 +565,8 @@ const struct cluster_result *cluster_result(struct cluster *cluster)
     node->last_result = pending = (struct pending *)fifo_pop(&cluster->results);
     if (!pending)
         return NULL;
+    if (pending->command >= COMMAND_COUNT_CLIENTS)
+        census_merge(cluster, pending);
     node->result = (struct cluster_result){
         .request_id = pending->origin.id,
         .is_admission = pending->kind == PENDING_ADMIT,
@@ -636,6 +638,7 @@ void cluster_flush(struct cluster *cluster)
     if (!cluster)
         return;
     if (cluster->bus) {
+        census_take_walks(cluster);
         state_follow_slots(cluster);
         presence_walk(cluster);
         if (cluster_may_announce(cluster))
@@ -704,6 +707,18 @@ static bool cluster_open_parts(struct cluster *cluster, const struct cluster_opt
     return cluster->registry != NULL;
 }
 
+/* Gives the channels of all nodes one order: merged lists of groups need it. */
+static bool cluster_set_order(struct cluster *cluster)
+{
+    unsigned char key[16];
+
+    if (!crypto_derive(&cluster->keys->keys[0], STR("channel order"), key, sizeof key))
+        return false;
+    for (size_t i = 0; i < 2; i++)
+        cluster->hub->channels.key[i] = bytes_get_be(key + 8 * i, 8);
+    return true;
+}
+
 struct cluster *cluster_open(const struct cluster_options *options)
 {
     struct cluster_node *node = calloc(1, sizeof *node);
@@ -722,7 +737,8 @@ struct cluster *cluster_open(const struct cluster_options *options)
                                         presence_change};
     snprintf(cluster->name, sizeof cluster->name, "%s %llu", options->config->redis_prefix,
              (unsigned long long)options->config->redis_db);
-    if (cluster_crypto_derive(&cluster->keyring) && cluster_open_parts(cluster, options))
+    if (cluster_crypto_derive(&cluster->keyring) && cluster_set_order(cluster) &&
+        cluster_open_parts(cluster, options))
         return cluster;
     cluster_close(cluster);
     return NULL;

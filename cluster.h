@@ -13,6 +13,7 @@
 #include "crypto.h"
 #include "hub.h"
 #include "log.h"
+#include "roster.h"
 
 #include <poll.h>
 
@@ -98,7 +99,8 @@ struct cluster_stats cluster_stats(const struct cluster *cluster);
 void cluster_republish(struct cluster *cluster);
 
 /* Applies a command. DONE: `result`, which must be zeroed, is filled in. LATER: a result with
- * `request_id` follows; what it needs of the command is copied. */
+ * `request_id` follows, from roster_take on a node that is alone; what it needs of the command is
+ * copied. */
 enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
                                   const struct command *command, bool receipt, uint64_t request_id,
                                   struct result *result);
@@ -178,9 +180,8 @@ static inline enum cluster_status cluster_apply(struct cluster *cluster, struct 
                                                 const struct command *command, bool receipt,
                                                 uint64_t request_id, struct result *result)
 {
-    (void)cluster, (void)receipt, (void)request_id;
-    hub_apply(hub, command, result);
-    return CLUSTER_DONE;
+    (void)cluster, (void)receipt;
+    return roster_apply(hub, command, request_id, result) ? CLUSTER_DONE : CLUSTER_LATER;
 }
 
 static inline enum cluster_admission cluster_admit(struct cluster *cluster,

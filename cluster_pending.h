@@ -19,6 +19,7 @@ enum pending_kind {
     PENDING_BIND,      /* waits for slots; then the command is applied here */
     PENDING_HELD_BACK, /* waits for echoes of earlier sends; then the command is applied here */
     PENDING_COUNT,     /* a node asks for the count of a send that has not come yet */
+    PENDING_WALK,      /* waits for a walk here, see roster.h */
     PENDING_ADMIT      /* waits for Redis to find a system, then for its slot */
 };
 
@@ -41,7 +42,8 @@ struct pending {
     struct pending_origin origin;
 
     /* what it is for */
-    struct buf text;       /* BIND, HELD_BACK: the message; COMMAND: clientIds as given */
+    struct buf text;       /* BIND, HELD_BACK, COMMAND of roster.h: the message; other COMMAND:
+                              clientIds as given */
     struct buf message_id; /* JSON */
     struct str system;     /* ADMIT: a view of `text` */
     enum command_kind command;

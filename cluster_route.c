@@ -25,6 +25,7 @@
  * Threads: only the loop's. */
 #include "cluster_route.h"
 
+#include "cluster_census.h"
 #include "cluster_receipt.h"
 
 #include <stdlib.h>
@@ -84,19 +85,47 @@ static bool route_bind_here(struct cluster *cluster, const struct command *comma
     return false;
 }
 
+/* Begins a walk here. For BIND_USER RabbitMQ binds the group's slot before. */
+static bool route_walk_here(struct cluster *cluster, const struct command *command,
+                            const struct pending_origin *origin, struct result *result)
+{
+    uint16_t slot = wire_slot(WIRE_GROUP, command->system, command->group);
+    bool must_bind = command->kind == COMMAND_BIND_USER && !cluster->slots[slot].bound &&
+                     hub_find_target(cluster->hub, command);
+    struct pending *pending;
+
+    if (must_bind && !cluster->bus_up) {
+        state_fail(result, RESULT_UNREACHABLE, state_publishing_reason(cluster));
+        return true;
+    }
+    pending = route_keep_command(cluster, must_bind ? PENDING_BIND : PENDING_WALK, command, false,
+                                 origin, result);
+    if (!pending)
+        return true;
+    if (must_bind)
+        state_need_slot(cluster, pending, slot);
+    else if (roster_apply(cluster->hub, command, pending->id, result))
+        state_abandon(cluster, pending); /* it could not begin */
+    else
+        return false;
+    return !must_bind;
+}
+
 static bool route_apply_here(struct cluster *cluster, const struct command *command,
                              const struct pending_origin *origin, struct result *result)
 {
     if (command->kind == COMMAND_BIND)
         return route_bind_here(cluster, command, origin, result);
-    hub_apply(cluster->hub, command, result);
-    return true;
+    if (command->kind > COMMAND_COUNT_CLIENTS)
+        return route_walk_here(cluster, command, origin, result);
+    return roster_apply(cluster->hub, command, 0, result);
 }
 
 /* True for commands whose place among the client's frames matters. */
 static bool route_is_ordered(const struct command *command)
 {
-    return command->kind != COMMAND_CLIENT_INFO && command->kind != COMMAND_ONLINE_LIST;
+    return command->kind != COMMAND_CLIENT_INFO && command->kind != COMMAND_ONLINE_LIST &&
+           (command->kind < COMMAND_COUNT_CLIENTS || command->kind >= COMMAND_BIND_USER);
 }
 
 static bool route_must_wait(const struct cluster *cluster, const struct command *command)
@@ -340,6 +369,52 @@ static bool route_list_online(struct cluster *cluster, const struct command *com
     return false;
 }
 
+/* Asks a node that a command of roster.h is for; this one as well. */
+static void route_ask(struct cluster *cluster, struct pending *pending, size_t index,
+                      const struct command *command)
+{
+    const struct node_id *node = &pending->replies[index].node;
+    struct pending_origin origin = {.is_node = true, .id = pending->id, .node = cluster->self};
+    const struct peer *peer = links_find(cluster->links, node);
+    struct result result = {0};
+
+    if (!node_equal(node, &cluster->self)) {
+        if (!peer || peer->version < WIRE_VERSION_ROSTER ||
+            !route_request(cluster, pending, index, command))
+            pending_give_up(pending, &pending->replies[index]);
+    } else if (route_apply_here(cluster, command, &origin, &result)) {
+        state_reply(cluster, &origin, &result);
+        buf_free(&result.list);
+    }
+}
+
+/* A command of roster.h, for one node or for all. */
+static bool route_apply_to_nodes(struct cluster *cluster, const struct command *given,
+                                 const struct pending_origin *origin, struct result *result)
+{
+    char position[ROSTER_POSITION_MAX + 2];
+    struct buf after = BUF_INIT(position);
+    struct command command = *given;
+    struct pending *pending;
+    bool asks_self;
+
+    if (!origin->is_node && route_must_wait(cluster, given))
+        return route_hold_back(cluster, given, false, origin, result);
+    pending = route_keep_command(cluster, PENDING_COMMAND, given, false, origin, result);
+    if (!pending)
+        return true;
+    if (!census_expect(cluster, pending, &command, &after, result)) {
+        state_abandon(cluster, pending);
+        return true;
+    }
+    asks_self = node_equal(&pending->replies[0].node, &cluster->self);
+    for (size_t index = pending->reply_count; index-- > 0;)
+        route_ask(cluster, pending, index, &command); /* this node last: that may finish it */
+    if (!asks_self)
+        state_finish_if_done(cluster, pending);
+    return false;
+}
+
 static bool route_publish(struct cluster *cluster, const struct command *command, bool receipt,
                           const struct pending_origin *origin, struct result *result)
 {
@@ -382,6 +457,13 @@ bool route_apply(struct cluster *cluster, const struct command *command, bool re
         return route_apply_to_owners(cluster, command, receipt, &origin, result);
     case COMMAND_ONLINE_LIST:
         return route_list_online(cluster, command, &origin, result);
+    case COMMAND_COUNT_CLIENTS:
+    case COMMAND_LIST_CLIENTS:
+    case COMMAND_LIST_GROUPS:
+    case COMMAND_BIND_USER:
+    case COMMAND_UNBIND_USER:
+    case COMMAND_CLOSE_USER:
+        return route_apply_to_nodes(cluster, command, &origin, result);
     case COMMAND_SEND_TO_GROUP:
     case COMMAND_SEND_TO_USER:
     case COMMAND_SEND_TO_SYSTEM:
@@ -404,10 +486,13 @@ static void route_release(struct cluster *cluster, struct pending *pending)
     if (msg_read(str_of(&pending->text), &decoded, &msg)) {
         msg.command.message_id =
             pending->receipt ? str_of(&pending->message_id) : msg.command.message_id;
-        done = pending->command == COMMAND_SEND_TO_CLIENTS
-                   ? route_apply_to_owners(cluster, &msg.command, pending->receipt, &origin,
-                                           &pending->result)
-                   : route_apply_here(cluster, &msg.command, &origin, &pending->result);
+        if (pending->command == COMMAND_SEND_TO_CLIENTS)
+            done = route_apply_to_owners(cluster, &msg.command, pending->receipt, &origin,
+                                         &pending->result);
+        else if (pending->command >= COMMAND_COUNT_CLIENTS)
+            done = route_apply_to_nodes(cluster, &msg.command, &origin, &pending->result);
+        else
+            done = route_apply_here(cluster, &msg.command, &origin, &pending->result);
     } else {
         pending_fail(pending, "out of memory");
     }
@@ -602,13 +687,14 @@ static void route_resume(struct cluster *cluster, struct pending *pending)
     if (pending->deadline <= cluster->now) {
         pending_fail(pending, "RabbitMQ did not bind in time");
     } else if (pending->kind == PENDING_BIND) {
-        if (msg_read(str_of(&pending->text), &decoded, &msg))
-            hub_apply(cluster->hub, &msg.command, &pending->result);
-        else
+        if (!msg_read(str_of(&pending->text), &decoded, &msg))
             pending_fail(pending, "out of memory");
+        else if (!roster_apply(cluster->hub, &msg.command, pending->id, &pending->result))
+            pending->kind = PENDING_WALK;
         buf_free(&decoded);
     }
-    state_finish(cluster, pending);
+    if (pending->kind != PENDING_WALK)
+        state_finish(cluster, pending);
 }
 
 void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
@@ -687,6 +773,8 @@ static void route_expire_one(struct cluster *cluster, struct pending *pending)
     if (pending->kind == PENDING_BIND || pending->kind == PENDING_ADMIT)
         pending_fail(pending, pending->looking_up ? "Redis does not answer in time"
                                                   : "RabbitMQ did not bind in time");
+    if (pending->kind == PENDING_WALK)
+        pending_fail(pending, "too many lists are under way");
     if (pending->kind == PENDING_HELD_BACK)
         pending_fail(pending, "what was sent before did not come back from RabbitMQ in time");
     if (pending->kind == PENDING_COUNT) {

@@ -97,13 +97,29 @@ bool state_send(struct cluster *cluster, struct peer *peer, const struct cluster
     return state_write(cluster, msg) && links_send(cluster->links, peer, str_of(&cluster->written));
 }
 
+/* This node's own part of a request to all nodes is done. */
+static void state_take_own(struct cluster *cluster, struct cluster_msg *msg)
+{
+    struct pending *pending = pending_find(&cluster->pendings, msg->id);
+    struct pending_reply *reply = pending ? pending_expected(pending, &cluster->self) : NULL;
+
+    if (!reply)
+        return;
+    msg->error = str_from(msg->result.error);
+    msg->list = str_of(&msg->result.list);
+    pending_take_reply(pending, reply, msg);
+    state_finish_if_done(cluster, pending);
+}
+
 void state_reply(struct cluster *cluster, const struct pending_origin *origin,
                  const struct result *result)
 {
     struct cluster_msg reply = {.kind = MSG_REPLY, .id = origin->id, .result = *result};
     struct peer *peer = links_find(cluster->links, &origin->node);
 
-    if (peer)
+    if (node_equal(&origin->node, &cluster->self))
+        state_take_own(cluster, &reply);
+    else if (peer)
         state_send(cluster, peer, &reply);
 }
 

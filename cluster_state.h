@@ -130,7 +130,8 @@ bool state_open_id(void *cluster, struct json_value id, uint64_t *number);
 /* Sends a message over the link. False if the node is out of reach. */
 bool state_send(struct cluster *cluster, struct peer *peer, const struct cluster_msg *msg);
 
-/* Replies to a request of another node; without a link the reply is lost. */
+/* Replies to a request of another node; without a link the reply is lost. To this node itself:
+ * takes the reply at once. */
 void state_reply(struct cluster *cluster, const struct pending_origin *origin,
                  const struct result *result);
 

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #define WIRE_CLOSE_CODE_MAX 4999
+#define WIRE_LIMIT_MAX 1000              /* entries of a page */
 #define WIRE_TIME_MAX ((int64_t)1 << 60) /* milliseconds; no clock shows more */
 
 /* --- nodes ------------------------------------------------------------------------------------ */
@@ -192,6 +193,12 @@ static const struct str wire_command_names[] = {
     [COMMAND_ONLINE_LIST] = STR_INIT("online_list"),
     [COMMAND_CLOSE_CLIENT] = STR_INIT("close_client"),
     [COMMAND_CLIENT_INFO] = STR_INIT("client_info"),
+    [COMMAND_COUNT_CLIENTS] = STR_INIT("count"),
+    [COMMAND_LIST_CLIENTS] = STR_INIT("list_clients"),
+    [COMMAND_LIST_GROUPS] = STR_INIT("list_groups"),
+    [COMMAND_BIND_USER] = STR_INIT("bind_user"),
+    [COMMAND_UNBIND_USER] = STR_INIT("unbind_user"),
+    [COMMAND_CLOSE_USER] = STR_INIT("close_user"),
 };
 
 enum wire_member {
@@ -217,6 +224,11 @@ enum wire_member {
     MEMBER_ONCE,
     MEMBER_CLOSE_CODE,
     MEMBER_REASON,
+    MEMBER_GROUPS,
+    MEMBER_USERS,
+    MEMBER_WIDE,
+    MEMBER_AFTER,
+    MEMBER_LIMIT,
     MEMBER_ERROR,
     MEMBER_MATCHED,
     MEMBER_QUEUED,
@@ -250,6 +262,11 @@ static const struct str wire_member_names[MEMBER_COUNT] = {
     [MEMBER_ONCE] = STR_INIT("once"),
     [MEMBER_CLOSE_CODE] = STR_INIT("closeCode"),
     [MEMBER_REASON] = STR_INIT("reason"),
+    [MEMBER_GROUPS] = STR_INIT("groups"),
+    [MEMBER_USERS] = STR_INIT("users"),
+    [MEMBER_WIDE] = STR_INIT("wide"),
+    [MEMBER_AFTER] = STR_INIT("after"),
+    [MEMBER_LIMIT] = STR_INIT("limit"),
     [MEMBER_ERROR] = STR_INIT("error"),
     [MEMBER_MATCHED] = STR_INIT("matched"),
     [MEMBER_QUEUED] = STR_INIT("queued"),
@@ -319,6 +336,11 @@ static void wire_write_command(struct buf *out, const struct command *command)
     wire_write_true(out, MEMBER_ONCE, command->once);
     wire_write_number(out, MEMBER_CLOSE_CODE, command->close_code);
     wire_write_text(out, MEMBER_REASON, command->reason);
+    wire_write_raw(out, MEMBER_GROUPS, command->groups);
+    wire_write_raw(out, MEMBER_USERS, command->users);
+    wire_write_raw(out, MEMBER_WIDE, command->wide ? STR("true") : (struct str){0});
+    wire_write_text(out, MEMBER_AFTER, command->after);
+    wire_write_number(out, MEMBER_LIMIT, command->limit);
 }
 
 static void wire_write_result(struct buf *out, const struct result *result)
@@ -446,6 +468,11 @@ static void wire_read_command(struct wire_reading *reading, struct command *comm
     command->close_code =
         (unsigned)wire_read_number(reading, MEMBER_CLOSE_CODE, 0, WIRE_CLOSE_CODE_MAX);
     command->reason = wire_read_text(reading, MEMBER_REASON);
+    command->groups = wire_read_typed(reading, MEMBER_GROUPS, JSON_ARRAY);
+    command->users = wire_read_typed(reading, MEMBER_USERS, JSON_ARRAY);
+    command->wide = wire_read_boolean(reading, MEMBER_WIDE);
+    command->after = wire_read_text(reading, MEMBER_AFTER);
+    command->limit = (unsigned)wire_read_number(reading, MEMBER_LIMIT, 0, WIRE_LIMIT_MAX);
 }
 
 static void wire_read_result(struct wire_reading *reading, struct cluster_msg *msg)
@@ -704,13 +731,19 @@ bool wire_command_is_valid(const struct command *command)
     case COMMAND_SEND_TO_SYSTEM:
         return command->msg.length && command->data.length;
     case COMMAND_BIND:
+    case COMMAND_BIND_USER:
+    case COMMAND_UNBIND_USER:
         return command->group.length;
+    case COMMAND_CLOSE_USER:
     case COMMAND_CLOSE_CLIENT:
         return hub_may_close_with(command->close_code) &&
                command->reason.length <= WIRE_CLOSE_REASON_MAX;
     case COMMAND_UNBIND:
     case COMMAND_ONLINE_LIST:
     case COMMAND_CLIENT_INFO:
+    case COMMAND_COUNT_CLIENTS:
+    case COMMAND_LIST_CLIENTS:
+    case COMMAND_LIST_GROUPS:
         break;
     }
     return true;

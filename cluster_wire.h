@@ -184,6 +184,9 @@ bool hello_read(struct str text, struct hello *hello);
  * old, and the remedy. */
 bool hello_overlaps(const struct hello *hello, char *reason, size_t room);
 
+/* The version from which nodes know the commands of roster.h. */
+#define WIRE_VERSION_ROSTER 2
+
 /* True if a command of another node may be applied: what it sends to clients is JSON, or a close
  * frame they can read, and a group has a name. */
 bool wire_command_is_valid(const struct command *command);

@@ -90,7 +90,7 @@ static struct rcbuf *hub_encode_envelope(int code, struct str msg, struct buf *d
 
 /* --- ids ------------------------------------------------------------------------------------- */
 
-static bool hub_read_id(const struct hub *hub, struct json_value id, uint64_t *number)
+bool hub_read_id(const struct hub *hub, struct json_value id, uint64_t *number)
 {
     char room[HUB_ID_LENGTH];
     struct buf text = BUF_INIT(room);
@@ -152,14 +152,36 @@ static void hub_drop_if_empty(struct hub *hub, struct channel *channel)
     channel_drop(&hub->channels, channel);
 }
 
-static struct channel *hub_find_target(const struct hub *hub, const struct command *command)
+/* The kind of the channel that a command is about. */
+static enum channel_kind hub_target_kind(const struct command *command)
+{
+    switch (command->kind) {
+    case COMMAND_SEND_TO_SYSTEM:
+    case COMMAND_LIST_GROUPS:
+        return CHANNEL_SYSTEM;
+    case COMMAND_SEND_TO_USER:
+    case COMMAND_BIND_USER:
+    case COMMAND_UNBIND_USER:
+    case COMMAND_CLOSE_USER:
+        return CHANNEL_USER;
+    case COMMAND_LIST_CLIENTS:
+        return command->group.length  ? CHANNEL_GROUP
+               : command->user.length ? CHANNEL_USER
+                                      : CHANNEL_SYSTEM;
+    default:
+        return CHANNEL_GROUP;
+    }
+}
+
+struct channel *hub_find_target(const struct hub *hub, const struct command *command)
 {
     struct channel *system = channel_find(&hub->channels, CHANNEL_SYSTEM, NULL, command->system);
+    enum channel_kind kind = hub_target_kind(command);
 
-    if (!system || command->kind == COMMAND_SEND_TO_SYSTEM)
+    if (!system || kind == CHANNEL_SYSTEM)
         return system;
-    if (command->kind == COMMAND_SEND_TO_USER)
-        return channel_find(&hub->channels, CHANNEL_USER, system, command->user);
+    return channel_find(&hub->channels, kind, system,
+                        kind == CHANNEL_USER ? command->user : command->group);
     return channel_find(&hub->channels, CHANNEL_GROUP, system, command->group);
 }
 
@@ -404,8 +426,7 @@ void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, un
     hub_remove_client(hub, client);
 }
 
-/* Closes the clients that deliveries found to be slow. */
-static void hub_close_slow_clients(struct hub *hub)
+void hub_close_slow_clients(struct hub *hub)
 {
     struct client *client;
 
@@ -418,7 +439,7 @@ static void hub_close_slow_clients(struct hub *hub)
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
 {
     *hub = (struct hub){.config = config, .log = log};
-    return crypto_random(&hub->channels.seed, sizeof hub->channels.seed) &&
+    return crypto_random(hub->channels.key, sizeof hub->channels.key) &&
            crypto_random(hub->once.secret, sizeof hub->once.secret);
 }
 
@@ -502,8 +523,7 @@ void hub_close(struct hub *hub)
 
 /* --- commands: sends ------------------------------------------------------------------------- */
 
-/* Marks, or unmarks, the clients that a send leaves out. */
-static void hub_exclude(const struct hub *hub, const struct command *command, bool is_excluded)
+void hub_exclude(const struct hub *hub, const struct command *command, bool is_excluded)
 {
     struct str rest = command->clients;
     struct json_value id;
@@ -516,8 +536,7 @@ static void hub_exclude(const struct hub *hub, const struct command *command, bo
     }
 }
 
-/* Begins one more entry of the result's list. */
-static struct buf *hub_next_entry(struct result *result)
+struct buf *hub_next_entry(struct result *result)
 {
     if (result->count++)
         buf_append(&result->list, STR(","));
@@ -724,17 +743,19 @@ static void hub_list_online(struct hub *hub, const struct command *command, stru
         json_append_quoted(hub_next_entry(result), channel_client_id(group->members[i].client));
 }
 
-static void hub_describe_client(const struct client *client, struct buf *out)
+void hub_describe_client(const struct client *client, bool with_groups, struct buf *out)
 {
     char address[CONN_ADDRESS_MAX];
+    uint32_t first = hub_first_group(client);
 
     hub_append_client(out, client);
-    buf_append(out, STR(",\"groups\":["));
-    for (uint32_t first = hub_first_group(client), i = first; i < client->subscription_count; i++) {
+    if (with_groups)
+        buf_append(out, STR(",\"groups\":["));
+    for (uint32_t i = first; with_groups && i < client->subscription_count; i++) {
         buf_append(out, i > first ? STR(",") : STR(""));
         json_append_quoted(out, channel_name(client->subscriptions[i].channel));
     }
-    buf_append(out, STR("],\"connectedAt\":"));
+    buf_append(out, with_groups ? STR("],\"connectedAt\":") : STR(",\"connectedAt\":"));
     buf_append_number(out, client->connected_at);
     buf_append(out, STR(",\"remote\":"));
     conn_address(client->conn->address, address);
@@ -742,24 +763,31 @@ static void hub_describe_client(const struct client *client, struct buf *out)
     buf_append(out, STR("}"));
 }
 
+void hub_apply_to(struct hub *hub, const struct command *command, struct client *client,
+                  struct result *result)
+{
+    if (command->kind == COMMAND_BIND)
+        hub_bind(hub, command, client, result);
+    else if (command->kind == COMMAND_UNBIND)
+        hub_unbind(hub, command, client);
+    else if (command->kind == COMMAND_CLIENT_INFO)
+        hub_describe_client(client, true, &result->list);
+    else
+        hub_end_client(hub, client, HUB_END_CLOSED, command->close_code, command->reason);
+}
+
 /* Does what a command says to the client that it names. */
-static void hub_apply_to_client(struct hub *hub, const struct command *command,
-                                struct result *result)
+static void hub_apply_to_named(struct hub *hub, const struct command *command,
+                               struct result *result)
 {
     struct client *client = hub_find_client(hub, command->system, command->client);
 
     if (command->kind == COMMAND_SEND_TO_CLIENT && (client || command->once))
         hub_send(hub, command, client, result); /* one that is gone may have got it before */
-    else if (!client)
-        hub_fail(result, RESULT_OFFLINE, "client not online");
-    else if (command->kind == COMMAND_BIND)
-        hub_bind(hub, command, client, result);
-    else if (command->kind == COMMAND_UNBIND)
-        hub_unbind(hub, command, client);
-    else if (command->kind == COMMAND_CLIENT_INFO)
-        hub_describe_client(client, &result->list);
+    else if (client)
+        hub_apply_to(hub, command, client, result);
     else
-        hub_end_client(hub, client, HUB_END_CLOSED, command->close_code, command->reason);
+        hub_fail(result, RESULT_OFFLINE, "client not online");
 }
 
 void hub_apply(struct hub *hub, const struct command *command, struct result *result)
@@ -770,7 +798,7 @@ void hub_apply(struct hub *hub, const struct command *command, struct result *re
     case COMMAND_UNBIND:
     case COMMAND_CLOSE_CLIENT:
     case COMMAND_CLIENT_INFO:
-        hub_apply_to_client(hub, command, result);
+        hub_apply_to_named(hub, command, result);
         break;
     case COMMAND_ONLINE_LIST:
         hub_list_online(hub, command, result);

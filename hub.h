@@ -34,7 +34,14 @@ enum command_kind {
     COMMAND_UNBIND,
     COMMAND_ONLINE_LIST,
     COMMAND_CLOSE_CLIENT,
-    COMMAND_CLIENT_INFO
+    COMMAND_CLIENT_INFO,
+    /* of roster.h */
+    COMMAND_COUNT_CLIENTS,
+    COMMAND_LIST_CLIENTS,
+    COMMAND_LIST_GROUPS,
+    COMMAND_BIND_USER,
+    COMMAND_UNBIND_USER,
+    COMMAND_CLOSE_USER
 };
 
 /* A checked command; its maker owns all views. Those marked JSON are values as they were sent, not
@@ -45,7 +52,7 @@ struct command {
 
     struct json_value client; /* client id; JSON */
     struct str clients;       /* JSON array of client ids: to send to, or to leave out */
-    struct str group, user;
+    struct str group, user;   /* LIST_GROUPS: `group` is what names begin with */
     struct str extend;
     bool has_user,
         has_extend; /* BIND: an empty one takes the old one off, an absent one does not */
@@ -56,6 +63,11 @@ struct command {
 
     unsigned close_code;
     struct str reason;
+
+    struct str groups, users; /* COUNT_CLIENTS: JSON arrays of names */
+    bool wide;                /* COUNT_CLIENTS: of the system, too; LIST_CLIENTS: with groups */
+    struct str after;         /* LIST_*: the position behind which to begin */
+    unsigned limit;           /* LIST_*: of entries */
 };
 
 /* The codes of the contract. */
@@ -82,8 +94,8 @@ struct result {
     uint64_t dropped;  /* of them: clients too slow to take it */
     bool repeated;     /* some of those it is for got it before, and do not get it again */
     uint64_t count;    /* entries of `list` */
-    struct buf list;   /* JSON: client ids separated by commas (online, or failed to reach); for
-                          COMMAND_CLIENT_INFO the one object */
+    struct buf list;   /* JSON, separated by commas: client ids (online, or failed to reach); for
+                          COMMAND_CLIENT_INFO the one object; for those of roster.h see there */
 };
 
 /* True for the codes that a client may be closed with: 1000, and 3000 to 4999 except 4400 to 4499,
@@ -155,6 +167,8 @@ struct hub {
     struct channels channels;
     struct once once;
     const struct hub_hooks *hooks; /* NULL on a node that is alone; set before the first client */
+    struct fifo walks, walked;     /* of roster.c: under way, and done; */
+    unsigned walk_count;           /* how many both are */
 };
 
 /* How a client ends. */
@@ -189,8 +203,32 @@ size_t hub_count_clients(const struct hub *hub, struct str system);
 /* True if a client of this system and id is online here. */
 bool hub_is_online(const struct hub *hub, struct str system, struct json_value id);
 
-/* Does what a command says. `result` must be zeroed; its list is the caller's to free. */
+/* Does what a command says; those of roster.h are for roster_apply. `result` must be zeroed; its
+ * list is the caller's to free. */
 void hub_apply(struct hub *hub, const struct command *command, struct result *result);
+
+/* Reads the number of a client of this node from its id. */
+bool hub_read_id(const struct hub *hub, struct json_value id, uint64_t *number);
+
+/* The channel whose clients, or groups, a command is about; NULL if there is none here. */
+struct channel *hub_find_target(const struct hub *hub, const struct command *command);
+
+/* Does what BIND, UNBIND, CLOSE_CLIENT, CLIENT_INFO or SEND_TO_CLIENT says to a client. Call
+ * hub_close_slow_clients afterwards. */
+void hub_apply_to(struct hub *hub, const struct command *command, struct client *client,
+                  struct result *result);
+
+/* Appends what CLIENT_INFO and LIST_CLIENTS tell of a client: an object. */
+void hub_describe_client(const struct client *client, bool with_groups, struct buf *out);
+
+/* Marks, or unmarks, the clients that a command leaves out: client->is_excluded. */
+void hub_exclude(const struct hub *hub, const struct command *command, bool is_excluded);
+
+/* Closes the clients that deliveries found to be slow. */
+void hub_close_slow_clients(struct hub *hub);
+
+/* Begins one more entry of the result's list. */
+struct buf *hub_next_entry(struct result *result);
 
 /* Sends pending notices of leaves, up to `frames` of them or a few more. True if there are more. */
 bool hub_flush_notices(struct hub *hub, size_t frames);

@@ -68,7 +68,7 @@ struct loop {
     size_t first_ready;  /* of the active sessions: where serving begins */
     unsigned handshakes; /* steps of handshakes in this iteration */
     bool ready_left;     /* pollers have more that is ready */
-    bool notices_left;
+    bool notices_left, walks_left;
     sig_atomic_t calls;  /* requests to return that were met */
     int64_t slots_after; /* no asking for pollers' slots before this time */
 
@@ -294,24 +294,44 @@ static void loop_take_account_results(struct loop *loop)
     }
 }
 
+static void loop_take_result(struct loop *loop, const struct cluster_result *result)
+{
+    struct session *session = sessions_find(&loop->sessions, result->request_id);
+    struct api_response response;
+
+    if (!session)
+        return;
+    if (result->is_admission) {
+        session_admit(loop->context, session, result->admission, result->system,
+                      result->result.error);
+    } else if (session->state == SESSION_WAIT) {
+        api_finish_command(result, &response);
+        session_respond(loop->context, session, &response);
+    }
+    sessions_update(&loop->sessions, session);
+}
+
 static void loop_take_cluster_results(struct loop *loop)
 {
     const struct cluster_result *result;
-    struct api_response response;
 
-    while ((result = cluster_result(loop->context->cluster))) {
-        struct session *session = sessions_find(&loop->sessions, result->request_id);
+    while ((result = cluster_result(loop->context->cluster)))
+        loop_take_result(loop, result);
+}
 
-        if (!session)
-            continue;
-        if (result->is_admission) {
-            session_admit(loop->context, session, result->admission, result->system,
-                          result->result.error);
-        } else if (session->state == SESSION_WAIT) {
-            api_finish_command(result, &response);
-            session_respond(loop->context, session, &response);
-        }
-        sessions_update(&loop->sessions, session);
+/* Continues walks. On a node that is alone they are of sessions, otherwise the cluster takes them.
+ */
+static void loop_run_walks(struct loop *loop)
+{
+    struct roster_walk *walk;
+
+    loop->walks_left = roster_run(loop->context->hub);
+    while (!loop->context->cluster && (walk = roster_take(loop->context->hub))) {
+        struct cluster_result result = {
+            .request_id = walk->id, .command = walk->command.kind, .result = walk->result};
+
+        loop_take_result(loop, &result);
+        roster_free(walk);
     }
 }
 
@@ -557,7 +577,7 @@ static int loop_timeout(const struct loop *loop)
     int64_t now = loop->context->now, until = cluster_deadline(loop->context->cluster);
 
     if (conn_any_dirty(loop->shared) || loop->sessions.held.count || loop->ready_left ||
-        loop->notices_left)
+        loop->notices_left || loop->walks_left)
         return 0;
     if (first && until > first->at)
         until = first->at;
@@ -610,6 +630,7 @@ static void loop_iterate(struct loop *loop)
         loop_accept_admin(loop);
     loop_serve_held(loop);
     loop_take_cluster_results(loop);
+    loop_run_walks(loop);
     loop_run_timers(loop);
     loop_stop_if_asked(loop);
     loop->notices_left = hub_flush_notices(context->hub, NOTICES_PER_ITERATION);

@@ -125,6 +125,7 @@ void server_close(struct server *server)
     if (server->loop)
         loop_close(server->loop);
     listener_close(&server->listener);
+    roster_close(&server->hub);
     hub_close(&server->hub);
     api_free(&server->api);
     console_close(&server->console);

@@ -3,11 +3,12 @@
 
 #include <stdlib.h>
 
-/* The slot where a search begins. Multiplied, so that hashes in a row do not fill slots in a row:
- * each search would step over the whole run. */
+/* The slot where a search begins: by the upper bits of the rank, so that homes are in the order of
+ * ranks in a table of any capacity. A rank is multiplied, so that hashes in a row do not fill slots
+ * in a row: each search would step over the whole run. */
 static size_t table_home(const struct table *table, uint32_t hash)
 {
-    return (size_t)((hash * 0x9e3779b97f4a7c15u) >> 32) & (table->capacity - 1);
+    return (size_t)((uint64_t)table_rank(hash) * table->capacity >> 32);
 }
 
 void *table_next(const struct table *table, struct table_cursor *cursor)
@@ -36,13 +37,19 @@ void *table_walk(const struct table *table, size_t *slot)
     return NULL;
 }
 
+void table_scan_seek(const struct table *table, struct table_scan *scan, uint32_t rank)
+{
+    *scan = (struct table_scan){.capacity = table->capacity,
+                                .home = (size_t)((uint64_t)rank * table->capacity >> 32)};
+}
+
 /* In the order of homes: a removal moves entries, but never their homes. */
 void *table_scan_next(const struct table *table, struct table_scan *scan)
 {
     size_t mask = table->capacity - 1, at;
 
-    if (scan->capacity != table->capacity)
-        *scan = (struct table_scan){.capacity = table->capacity};
+    if (scan->capacity != table->capacity) /* it has grown, or the scan is zeroed */
+        table_scan_seek(table, scan, scan->capacity ? table_scan_rank(scan) : 0);
     for (; scan->home < table->capacity; scan->home++, scan->probes = 0) {
         while (table->entries[at = (scan->home + scan->probes) & mask]) {
             scan->probes++;

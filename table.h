@@ -34,9 +34,25 @@ struct table_scan {
 };
 
 /* The next entry of such a walk, or NULL at the end. Set `probes` to 0 after each change: then
- * every entry that stays is visited, some twice, and all of them again after the table has grown.
- */
+ * every entry that stays is visited, some twice. Walks go from home to home, a home being a few
+ * entries with neighbouring ranks in no order. */
 void *table_scan_next(const struct table *table, struct table_scan *scan);
+
+/* Where an entry with this hash stands in the order of walks, which no change of the table alters.
+ */
+static inline uint32_t table_rank(uint32_t hash)
+{
+    return (uint32_t)((hash * 0x9e3779b97f4a7c15u) >> 32);
+}
+
+/* Places a walk at the home of a rank. */
+void table_scan_seek(const struct table *table, struct table_scan *scan, uint32_t rank);
+
+/* The least rank of the home where a walk stands. */
+static inline uint32_t table_scan_rank(const struct table_scan *scan)
+{
+    return (uint32_t)(((uint64_t)scan->home << 32) / scan->capacity);
+}
 
 /* Adds an entry, which must not be there yet, under a hash. False without memory, or for NULL. */
 bool table_add(struct table *table, uint32_t hash, void *entry);

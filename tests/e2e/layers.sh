@@ -35,6 +35,7 @@ account: account_queue account_store account_table os table
 channel: conn table
 once: crypto json
 hub: channel config conn crypto json once table ws
+roster: hub
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
 cluster_order: cluster_wire
@@ -55,9 +56,10 @@ cluster_peer: cluster_lookup cluster_order cluster_wire os
 cluster_link: cluster_crypto cluster_peer cluster_wire config conn ws
 cluster_state: cluster_bus cluster_link cluster_order cluster_pending cluster_registry config conn hub
 cluster_receipt: cluster_state table
-cluster_route: cluster_receipt cluster_state
+cluster_census: cluster_state roster
+cluster_route: cluster_census cluster_receipt cluster_state
 cluster_presence: cluster_state json table
-cluster: account cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub
+cluster: account cluster_census cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster
 cluster_listen: cluster_tls config listener redis
 api_request: account cluster config crypto http hub json limit table ws
 api_account: api_request conn crypto

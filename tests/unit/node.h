@@ -231,6 +231,7 @@ static inline void node_close(void)
           !node.hub.channels.slow);
     CHECK(!node.hub.channels.notified.first);
     CHECK(!conn_next_dirty(&node.shared));
+    roster_close(&node.hub);
     hub_close(&node.hub);
     api_free(&node.api);
     account_close(node.accounts);
@@ -304,8 +305,26 @@ static inline bool node_logged(const char *text)
     return contains((struct str){room, length}, text);
 }
 
-/* Finds two names with the same hash under this seed (a fixed one); NULL if there are none. */
-static inline void find_collision(uint32_t seed, const char *found[2])
+/* Runs the walk that was begun, and makes its response. False if there is none. */
+static inline bool node_walk(struct api_response *response)
+{
+    struct roster_walk *walk;
+
+    while (roster_run(&node.hub))
+        ;
+    walk = roster_take(&node.hub);
+    if (!walk)
+        return false;
+    CHECK(walk->id == 77);
+    api_finish_command(
+        &(struct cluster_result){.command = walk->command.kind, .result = walk->result}, response);
+    roster_free(walk);
+    return true;
+}
+
+/* Finds two names of systems with the same hash (the key is a fixed one); NULL if there are none.
+ */
+static inline void find_collision(const struct channels *channels, const char *found[2])
 {
     static char names[200000][8];
     struct table table = {0};
@@ -315,7 +334,7 @@ static inline void find_collision(uint32_t seed, const char *found[2])
         struct table_cursor cursor = {0};
 
         snprintf(names[i], sizeof names[i], "%zu", i);
-        cursor.hash = str_hash(str_from(names[i]), seed);
+        cursor.hash = channel_hash(channels, CHANNEL_SYSTEM, 0, str_from(names[i]));
         found[0] = table_next(&table, &cursor);
         found[1] = names[i];
         CHECK(table_add(&table, cursor.hash, names[i]));

@@ -248,6 +248,27 @@ static void hashes_depend_on_text_and_seed(void)
     CHECK(str_hash((struct str){NULL, 0}, 5) == str_hash(STR(""), 5));
 }
 
+/* The vectors of the reference implementation: key 00 01 … 0f, texts 00 01 … of this length. */
+static void siphash_vectors(void)
+{
+    static const struct {
+        size_t length;
+        uint64_t hash;
+    } rows[] = {{0, 0x726fdb47dd0e0e31},
+                {1, 0x74f839c593dc67fd},
+                {7, 0xab0200f58b01d137},
+                {8, 0x93f5f5799a932462},
+                {15, 0xa129ca6149be45e5}};
+    const uint64_t key[2] = {0x0706050403020100, 0x0f0e0d0c0b0a0908};
+    char text[16];
+
+    for (size_t i = 0; i < sizeof text; i++)
+        text[i] = (char)i;
+    for (size_t i = 0; i < COUNT(rows); i++)
+        CHECK(str_siphash((struct str){text, rows[i].length}, key) == rows[i].hash);
+    CHECK(str_siphash((struct str){NULL, 0}, key) == rows[0].hash);
+}
+
 /* What the tests of UTF-8 compare with: decodes one character the plain way and looks at what came
  * out. Returns its length, or 0. */
 static size_t plain_character(const unsigned char *at, size_t length)
@@ -717,6 +738,7 @@ int main(void)
     test_run("other_numbers_are_refused", other_numbers_are_refused);
     test_run("hashes_seldom_collide", hashes_seldom_collide);
     test_run("hashes_depend_on_text_and_seed", hashes_depend_on_text_and_seed);
+    test_run("siphash_vectors", siphash_vectors);
     test_run("utf8_agrees_with_a_plain_decoder", utf8_agrees_with_a_plain_decoder);
     test_run("utf8_is_the_same_at_every_split", utf8_is_the_same_at_every_split);
     test_run("buffer_keeps_its_limit", buffer_keeps_its_limit);

@@ -63,7 +63,7 @@ static void take_out(int who)
 
 static void begin(int count)
 {
-    channels = (struct channels){.seed = 1};
+    channels = (struct channels){.key = {1, 2}};
     for (int who = 0; who < count; who++)
         add(who);
 }

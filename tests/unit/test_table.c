@@ -228,6 +228,39 @@ static void entries_are_not_freed(void)
     free(item);
 }
 
+/* Walks that begin behind a rank: all items with that rank or a larger one are visited, homes in
+ * the order of ranks, and in the same order after the table has grown. */
+static void a_scan_begins_at_a_rank(void)
+{
+    static struct item items[ITEMS];
+    struct table table = {0};
+    struct table_scan scan = {0};
+    uint32_t random = 1234567u, from, last = 0;
+
+    for (size_t i = 0; i < ITEMS; i++) {
+        items[i] = (struct item){next_random(&random), false};
+        CHECK(table_add(&table, items[i].hash, &items[i]));
+    }
+    for (int round = 0; round < 100; round++) {
+        size_t before = 0, missed = 0;
+        struct item *item;
+
+        from = next_random(&random);
+        for (size_t i = 0; i < ITEMS; i++)
+            items[i].in = false;
+        table_scan_seek(&table, &scan, from);
+        CHECK(table_scan_rank(&scan) <= from);
+        for (last = 0; (item = table_scan_next(&table, &scan)); last = table_scan_rank(&scan)) {
+            item->in = true;
+            before += table_scan_rank(&scan) < last || table_rank(item->hash) < last;
+        }
+        for (size_t i = 0; i < ITEMS; i++)
+            missed += table_rank(items[i].hash) >= from && !items[i].in;
+        CHECK(!before && !missed);
+    }
+    table_free(&table);
+}
+
 int main(void)
 {
     test_run("random_hashes", random_hashes);
@@ -237,6 +270,7 @@ int main(void)
     test_run("an_empty_table_holds_nothing", an_empty_table_holds_nothing);
     test_run("what_is_not_there_is_not_removed", what_is_not_there_is_not_removed);
     test_run("a_scan_goes_on_after_changes", a_scan_goes_on_after_changes);
+    test_run("a_scan_begins_at_a_rank", a_scan_begins_at_a_rank);
     test_run("null_is_refused", null_is_refused);
     test_run("entries_are_not_freed", entries_are_not_freed);
     return test_finish();

@@ -1,0 +1,310 @@
+/* cluster_census.c - the commands of roster.h in a cluster.
+ *
+ * A request keeps the replies of all nodes apart (struct pending_reply) until it is finished; then
+ * they are merged: numbers are added, groups are taken in their order, equal ones added up, up to
+ * the limit. A reply that ends before the limit, though its node has more, ends the merged page as
+ * well: what follows there may come before what the others have listed.
+ *
+ * A node that does not reply, or has an earlier protocol, leaves a list or a count incomplete. What
+ * was to be done to the clients of a user is then answered -1007: it may be repeated.
+ *
+ * Threads: only the loop's. */
+#include "cluster_census.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* --- whom to ask ------------------------------------------------------------------------------ */
+
+static int census_compare(const struct node_tag *a, const struct node_tag *b)
+{
+    int order = memcmp(a->bytes, b->bytes, sizeof a->bytes);
+
+    return order ? order : a->incarnation < b->incarnation ? -1 : a->incarnation > b->incarnation;
+}
+
+/* The first node whose tag is `from` or, in the order of tags, comes behind it; NULL if there is
+ * none. */
+static const struct node_id *census_find(const struct cluster *cluster, const struct node_tag *from,
+                                         struct node_tag *tag)
+{
+    const struct peer *peer = links_all(cluster->links);
+    const struct node_id *found = NULL;
+
+    if (census_compare(&cluster->tag, from) >= 0) {
+        found = &cluster->self;
+        *tag = cluster->tag;
+    }
+    for (; peer; peer = peer->next)
+        if (census_compare(&peer->tag, from) >= 0 &&
+            (!found || census_compare(&peer->tag, tag) < 0)) {
+            found = &peer->id;
+            *tag = peer->tag;
+        }
+    return found;
+}
+
+/* The node that a position of a list of clients names. False for a position of none. */
+static bool census_open_position(const struct cluster *cluster, const struct command *command,
+                                 struct node_tag *tag)
+{
+    char space[ROSTER_NAME_MAX], room[ROSTER_NAME_MAX + 2];
+    struct buf name = BUF_INIT(space), id = BUF_INIT(room);
+    uint64_t number;
+
+    *tag = (struct node_tag){.incarnation = 0};
+    if (!command->after.length)
+        return true;
+    return roster_read_position(cluster->hub, command, &name) &&
+           json_append_quoted(&id, str_of(&name)) &&
+           wire_open_client(cluster->keys, (struct json_value){JSON_STRING, str_of(&id)}, tag,
+                            &number);
+}
+
+/* Expects a reply of the node that has the next clients. */
+static bool census_expect_one(struct cluster *cluster, struct pending *pending,
+                              struct command *command, struct result *result)
+{
+    struct node_tag from, tag;
+    const struct node_id *node;
+
+    if (!census_open_position(cluster, command, &from)) {
+        state_fail(result, RESULT_MALFORMED, ROSTER_BAD_POSITION);
+        return false;
+    }
+    node = census_find(cluster, &from, &tag);
+    if (census_compare(&from, &tag) != 0)
+        command->after = (struct str){0};
+    if (pending_expect(pending, node ? node : &cluster->self))
+        return true;
+    state_fail(result, RESULT_UNREACHABLE, "out of memory");
+    return false;
+}
+
+bool census_expect(struct cluster *cluster, struct pending *pending, struct command *command,
+                   struct buf *after, struct result *result)
+{
+    const struct peer *peer = links_all(cluster->links);
+    char space[ROSTER_NAME_MAX];
+    struct buf name = BUF_INIT(space);
+    bool good = true;
+
+    pending->incomplete = command->kind < COMMAND_BIND_USER && !state_knows_all(cluster);
+    if (command->kind == COMMAND_LIST_CLIENTS)
+        return census_expect_one(cluster, pending, command, result);
+    if (command->kind == COMMAND_LIST_GROUPS) {
+        if (!roster_read_position(cluster->hub, command, &name)) {
+            state_fail(result, RESULT_MALFORMED, ROSTER_BAD_POSITION);
+            return false;
+        }
+        /* never empty: a node with another order, because of its crypto_key, rejects it */
+        roster_write_position(cluster->hub, command, str_of(&name), after);
+        command->after = (struct str){after->at + 1, after->length - 2};
+    }
+    good = pending_expect(pending, &cluster->self);
+    for (; good && peer; peer = peer->next)
+        good = pending_expect(pending, &peer->id);
+    if (!good)
+        state_fail(result, RESULT_UNREACHABLE, "out of memory");
+    return good;
+}
+
+/* --- what the replies make -------------------------------------------------------------------- */
+
+/* Adds a node's counts, numbers separated by commas, to the sums. */
+static void census_add_counts(struct buf *sums, struct str counts)
+{
+    struct buf before = *sums;
+    struct str rest = str_of(&before);
+
+    *sums = (struct buf){.failed = before.failed};
+    while (rest.length || counts.length) {
+        uint64_t sum = 0, count = 0;
+
+        str_number(str_cut(&rest, ','), INT64_MAX, &sum);
+        str_number(str_cut(&counts, ','), INT64_MAX, &count);
+        buf_append(sums, sums->length ? STR(",") : STR(""));
+        buf_append_number(sums, (int64_t)(sum + count));
+    }
+    buf_free(&before);
+}
+
+static void census_merge_counts(struct pending *pending, const struct command *command)
+{
+    for (size_t i = 0; i < pending->reply_count; i++)
+        census_add_counts(&pending->result.list, str_of(&pending->replies[i].list));
+    roster_name_counts(command, &pending->result);
+}
+
+/* A node's groups while they are merged. */
+struct census_list {
+    struct buf text;    /* an array of them */
+    struct str rest;    /* what is behind the present one */
+    bool has, has_more; /* there is a present one; the node has more behind its last one */
+    struct roster_place place;
+    int64_t clients;
+    char name[ROSTER_NAME_MAX];
+};
+
+/* Takes the next group of a node. */
+static void census_next(const struct hub *hub, struct str system, struct census_list *list)
+{
+    struct json_field fields[] = {{.name = STR_INIT("groupName")}, {.name = STR_INIT("clients")}};
+    struct buf name = BUF_INIT(list->name);
+    struct json_value entry;
+    struct json_error error;
+
+    list->has = json_next_element(&list->rest, &entry) &&
+                json_parse_object(entry.text, fields, 2, &error) &&
+                json_decode_string(fields[0].value, &name) &&
+                json_decode_integer(fields[1].value, &list->clients);
+    if (list->has)
+        list->place = roster_place_group(hub, system, str_of(&name));
+}
+
+/* The list with the first group. NULL at the end of the page: no group is left, or a node may have
+ * one before those that the others have listed. */
+static struct census_list *census_first(struct census_list *lists, size_t count)
+{
+    struct census_list *first = NULL;
+
+    for (size_t i = 0; i < count; i++) {
+        if (!lists[i].has && lists[i].has_more)
+            return NULL;
+        if (lists[i].has && (!first || roster_is_before(&lists[i].place, &first->place)))
+            first = &lists[i];
+    }
+    return first;
+}
+
+/* Appends the next group, and goes behind it in all lists. */
+static void census_take_group(const struct hub *hub, const struct command *command,
+                              struct census_list *lists, size_t count, struct str name,
+                              struct result *result)
+{
+    struct roster_place place = roster_place_group(hub, command->system, name);
+    int64_t clients = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        if (!lists[i].has || roster_is_before(&place, &lists[i].place))
+            continue;
+        clients += lists[i].clients;
+        census_next(hub, command->system, &lists[i]);
+    }
+    roster_write_group(hub_next_entry(result), name, (uint64_t)clients);
+}
+
+/* Merges the groups of all nodes into a page. */
+static void census_merge_groups(const struct hub *hub, const struct command *command,
+                                struct census_list *lists, size_t count, struct result *result)
+{
+    char space[ROSTER_NAME_MAX];
+    struct buf name = BUF_INIT(space);
+    const struct census_list *first;
+    bool has_more = false;
+
+    for (size_t i = 0; i < count; i++)
+        census_next(hub, command->system, &lists[i]);
+    while (result->count < command->limit && (first = census_first(lists, count))) {
+        name.length = 0;
+        buf_append(&name, first->place.name);
+        census_take_group(hub, command, lists, count, str_of(&name), result);
+    }
+    for (size_t i = 0; i < count; i++)
+        has_more |= lists[i].has || lists[i].has_more;
+    buf_append(&result->list, result->list.length ? STR(",") : STR(""));
+    if (has_more)
+        roster_write_position(hub, command, str_of(&name), &result->list);
+    else
+        buf_append(&result->list, STR("\"\""));
+}
+
+static void census_merge_lists(struct cluster *cluster, struct pending *pending,
+                               const struct command *command)
+{
+    struct result *result = &pending->result;
+    struct census_list *lists = calloc(pending->reply_count, sizeof *lists);
+
+    result->list.failed |= !lists;
+    for (size_t i = 0; lists && i < pending->reply_count; i++) {
+        struct str list = str_of(&pending->replies[i].list);
+
+        lists[i].has_more = roster_split(&list).length > 2;
+        buf_append(&lists[i].text, STR("["));
+        buf_append(&lists[i].text, list);
+        buf_append(&lists[i].text, STR("]"));
+        lists[i].rest = str_of(&lists[i].text);
+        result->list.failed |= lists[i].text.failed;
+    }
+    if (!result->list.failed)
+        census_merge_groups(cluster->hub, command, lists, pending->reply_count, result);
+    for (size_t i = 0; lists && i < pending->reply_count; i++)
+        buf_free(&lists[i].text);
+    free(lists);
+}
+
+/* Behind the last page of a node comes the beginning of the next node. */
+static void census_link_nodes(struct cluster *cluster, struct pending *pending,
+                              const struct command *command)
+{
+    const struct pending_reply *reply = &pending->replies[0];
+    struct str list = str_of(&reply->list), next = roster_split(&list);
+    struct buf *out = &pending->result.list;
+    char id[HUB_ID_TEXT];
+    struct node_tag behind, tag;
+
+    buf_append(out, list);
+    buf_append(out, list.length ? STR(",") : STR(""));
+    if (next.length > 2) {
+        buf_append(out, next);
+        return;
+    }
+    out->failed |= !node_make_tag(&reply->node, &behind);
+    behind.incarnation++;
+    if (census_find(cluster, &behind, &tag) && wire_seal_client(cluster->keys, &tag, 0, id))
+        roster_write_position(cluster->hub, command, (struct str){id, sizeof id}, out);
+    else
+        buf_append(out, STR("\"\""));
+}
+
+void census_merge(struct cluster *cluster, struct pending *pending)
+{
+    struct buf decoded = {0};
+    struct cluster_msg msg;
+
+    if (pending->result.code != RESULT_SUCCESS)
+        return;
+    buf_free(&pending->result.list);
+    pending->result.count = 0;
+    if (!msg_read(str_of(&pending->text), &decoded, &msg))
+        pending->result.list.failed = true;
+    else if (pending->command == COMMAND_COUNT_CLIENTS)
+        census_merge_counts(pending, &msg.command);
+    else if (pending->command == COMMAND_LIST_CLIENTS)
+        census_link_nodes(cluster, pending, &msg.command);
+    else if (pending->command == COMMAND_LIST_GROUPS)
+        census_merge_lists(cluster, pending, &msg.command);
+    else if (pending->incomplete)
+        pending_fail(pending, "not all nodes have done it: repeat the call");
+    if (pending->result.list.failed)
+        pending_fail(pending, "out of memory");
+    buf_free(&decoded);
+}
+
+/* --- walks ------------------------------------------------------------------------------------ */
+
+void census_take_walks(struct cluster *cluster)
+{
+    struct roster_walk *walk;
+
+    while ((walk = roster_take(cluster->hub))) {
+        struct pending *pending = pending_find(&cluster->pendings, walk->id);
+
+        if (pending && pending->kind == PENDING_WALK) {
+            pending->result = walk->result;
+            walk->result = (struct result){0};
+            state_finish(cluster, pending);
+        }
+        roster_free(walk);
+    }
+}

@@ -1,0 +1,447 @@
+/* roster.c - who is there: counts, pages of clients and groups; and what is done to all clients of
+ * a user.
+ *
+ * A walk looks for the next entry behind its place, visits it, and goes on from there. The order is
+ * that of the hash tables' homes (see table.h), so the next entry is found in a few slots, and the
+ * place alone is what remains between two slices or two pages. Entries of one home stand in no
+ * order: the least of them behind the place is taken. A channel with few members is not looked for
+ * in the table of all clients: each step takes the least of its members.
+ *
+ * The position that a page ends with is the name or id of its last entry and a checksum under the
+ * secret key of the hashes; so a position is of one kind of list, and void when the order is
+ * another one, after a restart. The nodes of a cluster have one key, and so one order of groups.
+ *
+ * Budget: slots looked at and entries visited count, ROSTER_PER_ITERATION for all walks together;
+ * a walk that is not done then goes to the end of the line. Only the loop's thread calls this
+ * module. */
+#include "roster.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROSTER_PER_ITERATION 512 /* slots */
+#define ROSTER_VISIT_COST 8      /* slots that an entry costs */
+#define ROSTER_WALKS_MAX 256
+
+/* --- counts ---------------------------------------------------------------------------------- */
+
+static void roster_count_each(const struct hub *hub, const struct command *command,
+                              enum channel_kind kind, struct str names, struct result *result)
+{
+    const struct channel *system =
+        channel_find(&hub->channels, CHANNEL_SYSTEM, NULL, command->system);
+    const struct channel *channel;
+    char room[ROSTER_NAME_MAX];
+    struct json_value name;
+
+    while (json_next_element(&names, &name)) {
+        struct buf text = BUF_INIT(room);
+        bool known = system && json_decode_string(name, &text);
+
+        channel = known ? channel_find(&hub->channels, kind, system, str_of(&text)) : NULL;
+        buf_append_number(hub_next_entry(result), channel ? channel->count : 0);
+    }
+}
+
+/* Appends "MEMBER":{"NAME":COUNT,…} with the next counts. */
+static void roster_name_each(struct buf *out, struct str member, struct str names,
+                             struct str *counts)
+{
+    struct json_value name;
+    bool first = true;
+
+    if (!names.length)
+        return;
+    buf_append(out, out->length ? STR(",") : STR(""));
+    buf_append(out, member);
+    for (; json_next_element(&names, &name); first = false) {
+        buf_append(out, first ? STR("") : STR(","));
+        buf_append(out, name.text);
+        buf_append(out, STR(":"));
+        buf_append(out, str_cut(counts, ','));
+    }
+    buf_append(out, STR("}"));
+}
+
+void roster_name_counts(const struct command *command, struct result *result)
+{
+    struct buf numbers = result->list, *out = &result->list;
+    struct str counts = str_of(&numbers);
+
+    *out = (struct buf){.failed = numbers.failed};
+    if (command->wide) {
+        buf_append(out, STR("\"system\":"));
+        buf_append(out, str_cut(&counts, ','));
+    }
+    roster_name_each(out, STR("\"groups\":{"), command->groups, &counts);
+    roster_name_each(out, STR("\"users\":{"), command->users, &counts);
+    buf_free(&numbers);
+}
+
+static void roster_count(const struct hub *hub, const struct command *command,
+                         struct result *result)
+{
+    if (command->wide)
+        buf_append_number(hub_next_entry(result), (int64_t)hub_count_clients(hub, command->system));
+    roster_count_each(hub, command, CHANNEL_GROUP, command->groups, result);
+    roster_count_each(hub, command, CHANNEL_USER, command->users, result);
+    if (!hub->hooks)
+        roster_name_counts(command, result);
+}
+
+/* --- the order, and positions in it ---------------------------------------------------------- */
+
+bool roster_is_before(const struct roster_place *a, const struct roster_place *b)
+{
+    size_t common = a->name.length < b->name.length ? a->name.length : b->name.length;
+    int order = common ? memcmp(a->name.at, b->name.at, common) : 0;
+
+    if (a->rank != b->rank)
+        return a->rank < b->rank;
+    if (a->number != b->number)
+        return a->number < b->number;
+    return order ? order < 0 : a->name.length < b->name.length;
+}
+
+struct roster_place roster_place_group(const struct hub *hub, struct str system, struct str name)
+{
+    const struct channels *channels = &hub->channels;
+    uint32_t hash = channel_hash(channels, CHANNEL_SYSTEM, 0, system);
+
+    return (struct roster_place){
+        .rank = table_rank(channel_hash(channels, CHANNEL_GROUP, hash, name)), .name = name};
+}
+
+static struct roster_place roster_place_client(uint64_t number)
+{
+    return (struct roster_place){.rank = table_rank((uint32_t)number), .number = number};
+}
+
+/* The checksum of a position, which does not tell the hash. */
+static uint32_t roster_check(const struct hub *hub, const struct command *command, struct str name)
+{
+    return (uint32_t)(str_siphash(name, hub->channels.key) >> 32) + (uint32_t)command->kind;
+}
+
+void roster_write_position(const struct hub *hub, const struct command *command, struct str name,
+                           struct buf *out)
+{
+    char check[4];
+
+    bytes_put_be(check, sizeof check, roster_check(hub, command, name));
+    buf_append(out, STR("\""));
+    buf_append_hex(out, (struct str){check, sizeof check});
+    buf_append_hex(out, name);
+    buf_append(out, STR("\""));
+}
+
+bool roster_read_position(const struct hub *hub, const struct command *command, struct buf *name)
+{
+    char bytes[ROSTER_POSITION_MAX / 2];
+    size_t length = command->after.length / 2;
+
+    if (!length)
+        return !command->after.length;
+    if (length < 4 || length > sizeof bytes || !str_read_hex(command->after, bytes, length) ||
+        !buf_append(name, (struct str){bytes + 4, length - 4}))
+        return false;
+    return bytes_get_be(bytes, 4) == roster_check(hub, command, str_of(name));
+}
+
+struct str roster_split(struct str *list)
+{
+    size_t begin = list->length ? list->length - 1 : 0;
+    struct str next;
+
+    while (begin > 0 && list->at[begin - 1] != '"')
+        begin--;
+    begin -= begin > 0; /* the quote before it */
+    next = str_skip(*list, begin);
+    list->length = begin ? begin - 1 : 0; /* without the comma */
+    return next;
+}
+
+/* --- walks ----------------------------------------------------------------------------------- */
+
+/* Sets the place behind which a walk begins. */
+static bool roster_find_place(const struct hub *hub, struct roster_walk *walk)
+{
+    char room[ROSTER_NAME_MAX + 2];
+    struct buf name = {.at = walk->last, .capacity = ROSTER_NAME_MAX, .limit = ROSTER_NAME_MAX};
+    struct buf quoted = BUF_INIT(room);
+    uint64_t number;
+
+    if (!roster_read_position(hub, &walk->command, &name))
+        return false;
+    walk->last_length = name.length;
+    if (walk->command.kind == COMMAND_LIST_GROUPS && name.length)
+        walk->at = roster_place_group(hub, walk->command.system, str_of(&name));
+    if (walk->command.kind == COMMAND_LIST_GROUPS || !name.length)
+        return true;
+    json_append_quoted(&quoted, str_of(&name));
+    if (quoted.failed ||
+        !hub_read_id(hub, (struct json_value){JSON_STRING, str_of(&quoted)}, &number))
+        return false;
+    walk->at = roster_place_client(number);
+    return true;
+}
+
+static struct str roster_copy(char **to, struct str text)
+{
+    struct str copy = {*to, text.length};
+
+    if (text.length)
+        memcpy(*to, text.at, text.length);
+    *to += text.length;
+    return copy;
+}
+
+/* Begins a walk. False if that cannot be: `result` says why. */
+static bool roster_begin(struct hub *hub, const struct command *command, uint64_t id,
+                         struct result *result)
+{
+    size_t length = command->system.length + command->group.length + command->user.length +
+                    command->after.length + command->clients.length + command->reason.length;
+    struct roster_walk *walk =
+        hub->walk_count < ROSTER_WALKS_MAX ? calloc(1, sizeof *walk + length) : NULL;
+    char *text = walk ? walk->text : NULL;
+
+    if (!walk) {
+        result->code = hub->walk_count < ROSTER_WALKS_MAX ? RESULT_UNREACHABLE : RESULT_LIMIT;
+        result->error = "too many lists are under way, or there is no memory for one more";
+        return false;
+    }
+    walk->id = id;
+    walk->command = *command;
+    walk->command.system = roster_copy(&text, command->system);
+    walk->command.group = roster_copy(&text, command->group);
+    walk->command.user = roster_copy(&text, command->user);
+    walk->command.after = roster_copy(&text, command->after);
+    walk->command.clients = roster_copy(&text, command->clients);
+    walk->command.reason = roster_copy(&text, command->reason);
+    if (!roster_find_place(hub, walk)) {
+        free(walk);
+        result->code = RESULT_MALFORMED;
+        result->error = ROSTER_BAD_POSITION;
+        return false;
+    }
+    hub->walk_count++;
+    fifo_push(&hub->walks, &walk->link);
+    return true;
+}
+
+/* True if a client is subscribed to the channel, and of the user if there is one; or if a group is
+ * of the system, and has the prefix. */
+static bool roster_wants(const struct roster_walk *walk, const struct channel *channel,
+                         const void *entry)
+{
+    const struct command *command = &walk->command;
+    const struct channel *group = entry;
+    const struct client *client = entry;
+
+    if (command->kind == COMMAND_LIST_GROUPS)
+        return group->kind == CHANNEL_GROUP && group->system == channel &&
+               group->name_length >= command->group.length &&
+               group->name_length <= ROSTER_NAME_MAX &&
+               str_equal((struct str){group->name, command->group.length}, command->group);
+    return channel_position(client, channel) < client->subscription_count &&
+           (!command->user.length || str_equal(channel_user(client), command->user));
+}
+
+void roster_write_group(struct buf *out, struct str name, uint64_t clients)
+{
+    buf_append(out, STR("{\"groupName\":"));
+    json_append_quoted(out, name);
+    buf_print(out, ",\"clients\":%" PRIu64 "}", clients);
+}
+
+/* The least entry behind the walk's place that was considered. */
+struct roster_best {
+    void *entry;
+    struct roster_place place;
+};
+
+static void roster_consider(const struct roster_walk *walk, const struct channel *channel,
+                            void *entry, struct roster_best *best)
+{
+    const struct channel *group = entry;
+    struct roster_place place;
+
+    if (walk->command.kind == COMMAND_LIST_GROUPS)
+        place = (struct roster_place){.rank = table_rank(group->hash), .name = channel_name(group)};
+    else
+        place = roster_place_client(((const struct client *)entry)->number);
+    if (roster_is_before(&walk->at, &place) &&
+        (!best->entry || roster_is_before(&place, &best->place)) &&
+        roster_wants(walk, channel, entry))
+        *best = (struct roster_best){entry, place};
+}
+
+/* Finds the next entry. Returns false when the budget is used up: the place is where to go on. True
+ * without an entry is the end. */
+static bool roster_find(const struct hub *hub, struct roster_walk *walk,
+                        const struct channel *channel, struct roster_best *best, int *budget)
+{
+    bool groups = walk->command.kind == COMMAND_LIST_GROUPS;
+    const struct table *table = groups ? &hub->channels.names : &hub->channels.clients;
+    struct table_scan scan;
+    size_t home = 0;
+    void *entry;
+
+    if (!groups && (uint64_t)channel->count * channel->count <= table->capacity) {
+        for (uint32_t i = 0; i < channel->count; i++)
+            roster_consider(walk, channel, channel->members[i].client, best);
+        *budget -= (int)channel->count;
+        return true;
+    }
+    table_scan_seek(table, &scan, walk->at.rank);
+    while ((entry = table_scan_next(table, &scan)) && (!best->entry || scan.home == home)) {
+        if (!best->entry && scan.home != home && *budget <= 0) {
+            if (table_scan_rank(&scan) > walk->at.rank)
+                walk->at = (struct roster_place){.rank = table_scan_rank(&scan)};
+            return false;
+        }
+        home = scan.home;
+        --*budget;
+        roster_consider(walk, channel, entry, best);
+    }
+    return true;
+}
+
+/* Does to a client what the command says. */
+static void roster_treat(struct hub *hub, struct roster_walk *walk, struct client *client)
+{
+    static const enum command_kind kinds[] = {[COMMAND_BIND_USER] = COMMAND_BIND,
+                                              [COMMAND_UNBIND_USER] = COMMAND_UNBIND,
+                                              [COMMAND_CLOSE_USER] = COMMAND_CLOSE_CLIENT};
+    struct command command = walk->command;
+    struct result result = {0};
+
+    if (client->is_excluded)
+        return;
+    command.kind = kinds[command.kind];
+    hub_apply_to(hub, &command, client, &result);
+    walk->result.matched++;
+    walk->result.queued += result.code == RESULT_SUCCESS;
+    walk->result.dropped += result.code != RESULT_SUCCESS;
+}
+
+/* Visits an entry, and goes behind it. Returns what that costs. */
+static int roster_visit(struct hub *hub, struct roster_walk *walk, const struct roster_best *best)
+{
+    const struct channel *group = best->entry;
+    struct client *client = best->entry;
+    bool groups = walk->command.kind == COMMAND_LIST_GROUPS;
+    struct str name = groups ? channel_name(group) : channel_client_id(client);
+    uint64_t sent = hub->counts.sent;
+    int cost = ROSTER_VISIT_COST;
+
+    memcpy(walk->last, name.at, name.length);
+    walk->last_length = name.length;
+    walk->at = best->place;
+    walk->at.name = groups ? (struct str){walk->last, name.length} : (struct str){0};
+    if (!groups && (walk->command.wide || walk->command.kind == COMMAND_CLOSE_USER))
+        cost += (int)client->subscription_count;
+    if (groups) {
+        roster_write_group(hub_next_entry(&walk->result), name, group->count);
+    } else if (walk->command.kind == COMMAND_LIST_CLIENTS) {
+        hub_describe_client(client, walk->command.wide, hub_next_entry(&walk->result));
+    } else {
+        roster_treat(hub, walk, client);
+    }
+    return cost + (int)(hub->counts.sent - sent);
+}
+
+/* Ends a page with the position of the next one. */
+static void roster_finish(const struct hub *hub, struct roster_walk *walk, bool more)
+{
+    struct buf *list = &walk->result.list;
+
+    if (walk->command.kind == COMMAND_LIST_CLIENTS || walk->command.kind == COMMAND_LIST_GROUPS) {
+        buf_append(list, list->length ? STR(",") : STR(""));
+        if (more)
+            roster_write_position(hub, &walk->command, (struct str){walk->last, walk->last_length},
+                                  list);
+        else
+            buf_append(list, STR("\"\""));
+    }
+    if (list->failed) {
+        walk->result.code = RESULT_UNREACHABLE;
+        walk->result.error = "out of memory";
+    }
+}
+
+/* Continues a walk. Returns true when it is done. */
+static bool roster_walk_on(struct hub *hub, struct roster_walk *walk, int *budget)
+{
+    bool is_list =
+        walk->command.kind == COMMAND_LIST_CLIENTS || walk->command.kind == COMMAND_LIST_GROUPS;
+
+    while (*budget > 0) {
+        struct channel *channel = hub_find_target(hub, &walk->command);
+        struct roster_best best = {0};
+        bool full = is_list && (walk->result.count >= walk->command.limit ||
+                                walk->result.list.length > ROSTER_PAGE_MAX);
+
+        if (channel && !roster_find(hub, walk, channel, &best, budget))
+            return false;
+        if (!best.entry || full) {
+            roster_finish(hub, walk, best.entry != NULL);
+            return true;
+        }
+        *budget -= roster_visit(hub, walk, &best);
+    }
+    return false;
+}
+
+bool roster_run(struct hub *hub)
+{
+    int budget = ROSTER_PER_ITERATION;
+    struct roster_walk *walk;
+
+    while (budget > 0 && (walk = (struct roster_walk *)fifo_pop(&hub->walks))) {
+        hub_exclude(hub, &walk->command, true);
+        fifo_push(roster_walk_on(hub, walk, &budget) ? &hub->walked : &hub->walks, &walk->link);
+        hub_exclude(hub, &walk->command, false);
+        hub_close_slow_clients(hub);
+    }
+    return hub->walks.first != NULL;
+}
+
+struct roster_walk *roster_take(struct hub *hub)
+{
+    struct roster_walk *walk = (struct roster_walk *)fifo_pop(&hub->walked);
+
+    hub->walk_count -= walk != NULL;
+    return walk;
+}
+
+void roster_free(struct roster_walk *walk)
+{
+    buf_free(&walk->result.list);
+    free(walk);
+}
+
+bool roster_apply(struct hub *hub, const struct command *command, uint64_t id,
+                  struct result *result)
+{
+    if (command->kind < COMMAND_COUNT_CLIENTS) {
+        hub_apply(hub, command, result);
+    } else if (command->kind == COMMAND_COUNT_CLIENTS) {
+        roster_count(hub, command, result);
+        if (result->list.failed)
+            result->code = RESULT_UNREACHABLE, result->error = "out of memory";
+    } else {
+        return !roster_begin(hub, command, id, result);
+    }
+    return true;
+}
+
+void roster_close(struct hub *hub)
+{
+    struct fifo_link *walk;
+
+    while ((walk = fifo_pop(&hub->walks)) || (walk = fifo_pop(&hub->walked)))
+        roster_free((struct roster_walk *)walk);
+}
