@@ -9,7 +9,7 @@
 #define ACCOUNT_PASSWORD_MAX 256
 #define ACCOUNT_SERVED_MAX 256 /* jobs whose origins are remembered */
 
-enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN, ACCOUNT_REFRESH };
+enum account_job_kind { ACCOUNT_REGISTER, ACCOUNT_LOGIN, ACCOUNT_REFRESH, ACCOUNT_LOOK_UP };
 
 struct account_result {
     uint64_t request_id;        /* the caller's */
