@@ -199,13 +199,89 @@ static enum api_result api_run_command(struct api_request *request, enum command
     return status == CLUSTER_DONE ? API_DONE : API_LATER;
 }
 
+/* --- tickets --------------------------------------------------------------------------------- */
+
+#define SESSION_MAX (3650 * 86400) /* seconds */
+
+/* Reads a number of seconds, if the body has it. */
+static bool api_read_seconds(struct api_request *request, enum api_field field, int64_t least,
+                             int64_t most, int64_t *seconds)
+{
+    if (!api_has(request, field) || (json_decode_integer(request->json[field].value, seconds) &&
+                                     *seconds >= least && *seconds <= most))
+        return true;
+    return api_print(request->response, 400, RESULT_MALFORMED,
+                     "field %s must be from %" PRId64 " to %" PRId64 " seconds%s",
+                     request->json[field].name.at, least, most,
+                     field == FIELD_TTL ? ", ticket_max" : "");
+}
+
+/* Makes the claims of a ticket, and finds how long it is good for. */
+static bool api_make_claims(struct api_request *request, struct ticket_claims *claims, int64_t *ttl)
+{
+    const struct config *config = request->api->config;
+    int64_t most = (int64_t)config->ticket_max, session = 0;
+    struct json_value groups = request->json[FIELD_TICKET_GROUPS].value;
+
+    *ttl = (int64_t)config->ticket_ttl < most ? (int64_t)config->ticket_ttl : most;
+    if (!api_read_seconds(request, FIELD_TTL, 1, most, ttl) ||
+        !api_read_seconds(request, FIELD_SESSION, 0, SESSION_MAX, &session))
+        return false;
+    if (api_has(request, FIELD_TICKET_GROUPS) && !ticket_check_groups(groups))
+        return api_bad_field(
+            request, FIELD_TICKET_GROUPS,
+            "must be at most 64 names of 1 to 128 bytes, without control characters");
+    *claims = (struct ticket_claims){.system = request->system,
+                                     .user = request->text[FIELD_USER_ID],
+                                     .extend = request->text[FIELD_EXTEND],
+                                     .groups = groups.text,
+                                     .end = session ? request->call->unix_now + session : 0};
+    return true;
+}
+
+static enum api_result api_give_ticket(struct api_request *request)
+{
+    struct api *api = request->api;
+    struct ticket_claims claims;
+    struct buf data = {0};
+    uint64_t version = 0;
+    int64_t since = 0, ttl = 0;
+    bool good;
+
+    switch (account_ticket_version(api->accounts, request->system, &version, &since)) {
+    case ACCOUNT_TOKEN_VALID:
+        break;
+    case ACCOUNT_TOKEN_UNKNOWN:
+        api_reject_for(request->response, 503, RESULT_UNREACHABLE,
+                       "the system's account cannot be looked up now", 1);
+        return API_LOOK_UP;
+    default:
+        api_reject(request->response, 200, RESULT_UNKNOWN_SYSTEM, "systemId is not registered");
+        return API_DONE;
+    }
+    if (!api_make_claims(request, &claims, &ttl))
+        return API_DONE;
+    buf_append(&data, STR("{\"ticket\":\""));
+    good =
+        ticket_write(&data, &api->keys->keys[0], version, &claims, request->call->unix_now + ttl);
+    buf_print(&data, "\",\"expiresIn\":%" PRId64 "}", ttl);
+    if (good || data.failed) {
+        api_succeed(request->response, &data);
+        return API_DONE;
+    }
+    buf_free(&data);
+    api_reject(request->response, 400, RESULT_MALFORMED,
+               "userId, extend and groups are too long together: a ticket has at most 4096 bytes");
+    return API_DONE;
+}
+
 /* --- routes ---------------------------------------------------------------------------------- */
 
 /* A path takes POST and OPTIONS. The action decides what the head must have: to register the
- * Register-Key, for a command the Token. */
+ * Register-Key, for a command and what follows the Token. */
 struct api_route {
     struct str path;
-    enum { ACTION_REGISTER, ACTION_LOGIN, ACTION_COMMAND } action;
+    enum { ACTION_REGISTER, ACTION_LOGIN, ACTION_COMMAND, ACTION_TICKET } action;
     enum command_kind command;
     unsigned required, optional; /* sets of fields */
 };
@@ -236,6 +312,8 @@ static const struct api_route api_routes[] = {
     {COMMAND("bind_user_to_group", BIND_USER), F(USER_ID) | F(GROUP_NAME), 0},
     {COMMAND("unbind_user_from_group", UNBIND_USER), F(USER_ID) | F(GROUP_NAME), 0},
     {COMMAND("close_user", CLOSE_USER), F(USER_ID), F(CODE) | F(REASON) | F(EXCEPT)},
+    {STR_INIT("/api/ticket"), ACTION_TICKET, 0, 0,
+     F(USER_ID) | F(EXTEND) | F(TICKET_GROUPS) | F(TTL) | F(SESSION)},
 };
 
 #define KNOWN_ROUTES (API_ROUTES - 1)
@@ -425,10 +503,10 @@ static bool api_check_head(struct api *api, const struct api_call *call, struct 
         return false;
     if (route->action == ACTION_REGISTER && !api_check_register_key(api, request, response))
         return false;
-    if (route->action == ACTION_COMMAND && !api_check_token(api, call, system, response))
+    if (route->action >= ACTION_COMMAND && !api_check_token(api, call, system, response))
         return false;
     return api_check_coding(request, response) &&
-           (route->action != ACTION_COMMAND ||
+           (route->action < ACTION_COMMAND ||
             api_check_rate(api, str_of(system), call->now, response));
 }
 
@@ -457,7 +535,7 @@ enum api_result api_handle(struct api *api, const struct api_call *call,
     enum api_result result;
 
     /* the body came later than the head: the token may be revoked now, the cluster not ready */
-    if (!call->system.length && route->action == ACTION_COMMAND) {
+    if (!call->system.length && route->action >= ACTION_COMMAND) {
         if (!api_check_ready(api, response) || !api_check_token(api, call, &system, response))
             return API_DONE;
         request.system = str_of(&system);
@@ -466,10 +544,12 @@ enum api_result api_handle(struct api *api, const struct api_call *call,
         result = API_DONE;
     else if (route->action == ACTION_COMMAND)
         result = api_run_command(&request, route->command);
+    else if (route->action == ACTION_TICKET)
+        result = api_give_ticket(&request);
     else
         result = api_start_job(&request,
                                route->action == ACTION_LOGIN ? ACCOUNT_LOGIN : ACCOUNT_REGISTER);
-    if (result == API_DONE)
+    if (result != API_LATER)
         response->system = request.system;
     if (api->decoded.capacity > DECODED_KEPT)
         buf_free(&api->decoded);

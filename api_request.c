@@ -56,6 +56,9 @@ static const struct api_field_rule api_fields[FIELD_COUNT] = {
     [FIELD_AFTER] = {STR_INIT("after"), TYPE_TEXT, ROSTER_POSITION_MAX},
     [FIELD_LIMIT] = {STR_INIT("limit"), TYPE_INTEGER, API_PAGE_MAX},
     [FIELD_EXCEPT] = {STR_INIT("except"), TYPE_STRINGS, API_PAGE_MAX},
+    [FIELD_TICKET_GROUPS] = {STR_INIT("groups"), TYPE_STRINGS, 0},
+    [FIELD_TTL] = {STR_INIT("ttl"), TYPE_INTEGER, 0},
+    [FIELD_SESSION] = {STR_INIT("session"), TYPE_INTEGER, 0},
 };
 
 /* --- responses ------------------------------------------------------------------------------- */
@@ -108,18 +111,6 @@ bool api_has(const struct api_request *request, enum api_field field)
     return request->json[field].value.type != JSON_NONE;
 }
 
-/* True for C0, DEL, and C1, whose UTF-8 form has two bytes. */
-static bool api_has_control(struct str text)
-{
-    for (size_t i = 0; i < text.length; i++) {
-        unsigned char c = (unsigned char)text.at[i];
-
-        if (c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)text.at[i + 1] < 0xa0))
-            return true;
-    }
-    return false;
-}
-
 /* Checks and decodes a string. An `optional` one may be empty: an empty name removes it. */
 static bool api_check_string(struct api_request *request, enum api_field field, bool optional)
 {
@@ -142,7 +133,7 @@ static bool api_check_string(struct api_request *request, enum api_field field, 
         return api_print(request->response, 400, RESULT_MALFORMED,
                          "field %s is too long; the limit in bytes is %zu", rule->name.at,
                          rule->max);
-    if (rule->type == TYPE_NAME && api_has_control(text))
+    if (rule->type == TYPE_NAME && utf8_has_control(text))
         return api_bad_field(request, field, "has a control character");
     request->text[field] = text;
     return true;

@@ -46,9 +46,11 @@ struct api_response {
 };
 
 enum api_result {
-    API_DONE, /* the response is there */
-    API_LATER /* an account job runs, or other nodes are asked: a result with the request_id will
-                 follow */
+    API_DONE,   /* the response is there */
+    API_LATER,  /* an account job runs, or other nodes are asked: a result with the request_id will
+                   follow */
+    API_LOOK_UP /* the caller's account is not known here: have it looked up and handle the call
+                   again, or send the response, whose `system` names it */
 };
 
 /* A request and its circumstances. */
@@ -88,6 +90,9 @@ enum api_field {
     FIELD_AFTER,
     FIELD_LIMIT,
     FIELD_EXCEPT,
+    FIELD_TICKET_GROUPS,
+    FIELD_TTL,
+    FIELD_SESSION,
     FIELD_COUNT
 };
 

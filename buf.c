@@ -220,6 +220,17 @@ bool utf8_valid(struct str text)
     return utf8_feed(&state, text) && state.missing == 0;
 }
 
+bool utf8_has_control(struct str text)
+{
+    for (size_t i = 0; i < text.length; i++) {
+        unsigned char c = (unsigned char)text.at[i];
+
+        if (c < 0x20 || c == 0x7f || (c == 0xc2 && (unsigned char)text.at[i + 1] < 0xa0))
+            return true;
+    }
+    return false;
+}
+
 #define BUF_CAPACITY_MIN 256 /* bytes: most texts fit without growing */
 
 bool buf_reserve(struct buf *buf, size_t more)

@@ -98,6 +98,9 @@ bool utf8_feed(struct utf8 *state, struct str bytes);
 /* True for a whole text of valid UTF-8. */
 bool utf8_valid(struct str text);
 
+/* True if valid UTF-8 has a control character: C0, DEL, or C1, which has two bytes. */
+bool utf8_has_control(struct str text);
+
 /* Makes space for `more` bytes after the present ones. Returns false past the limit, without memory
  * or if the buffer has failed before; the buffer then keeps its bytes and is marked as failed. */
 bool buf_reserve(struct buf *buf, size_t more);

@@ -241,15 +241,16 @@ void channel_remove_client(struct channels *channels, struct client *client)
 }
 
 struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
-                                  uint64_t number, struct str id)
+                                  uint64_t number, struct str id, bool has_ticket)
 {
-    struct client *client = calloc(1, sizeof *client + id.length);
+    struct client *client = calloc(1, sizeof *client + id.length + (has_ticket ? 8 : 0));
 
     if (!client)
         return NULL;
     client->conn = conn;
     client->number = number;
     client->id_length = (uint8_t)id.length;
+    client->has_ticket = has_ticket;
     client->subscriptions = client->own;
     memcpy(client->id, id.at, id.length);
     if (table_add(&channels->clients, (uint32_t)number, client) &&

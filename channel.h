@@ -46,6 +46,7 @@ struct client {
     uint32_t subscription_count;
     bool is_excluded; /* from the send under way, or reached by it already */
     bool is_slow;     /* on channels.slow */
+    bool has_ticket;  /* then `id` is followed by 8 bytes: see channel_end */
     uint8_t id_length;
     uint64_t number;
     struct client *next_slow;
@@ -98,6 +99,18 @@ static inline struct str channel_extend(const struct client *client)
 uint32_t channel_hash(const struct channels *channels, enum channel_kind kind, uint32_t system,
                       struct str name);
 
+/* The unix second at which a client with a ticket ends; 0: none. */
+static inline int64_t channel_end(const struct client *client)
+{
+    return client->has_ticket ? (int64_t)bytes_get_be(client->id + client->id_length, 8) : 0;
+}
+
+/* Sets it; the client must have a ticket. */
+static inline void channel_set_end(struct client *client, int64_t end)
+{
+    bytes_put_be(client->id + client->id_length, 8, (uint64_t)end);
+}
+
 /* The channel of this name, NULL if there is none; `system` is NULL for a system. */
 struct channel *channel_find(const struct channels *channels, enum channel_kind kind,
                              const struct channel *system, struct str name);
@@ -108,7 +121,7 @@ struct client *channel_find_client(const struct channels *channels, uint64_t num
 /* Makes a client with this number, which no other has, and an id of at most 255 bytes, and
  * subscribes it to its system. NULL without memory: nothing has changed. */
 struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
-                                  uint64_t number, struct str id);
+                                  uint64_t number, struct str id, bool has_ticket);
 
 /* Frees a client, which must have no subscription left. */
 void channel_remove_client(struct channels *channels, struct client *client);

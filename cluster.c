@@ -350,13 +350,13 @@ static void cluster_take_bus_events(struct cluster *cluster)
 /* --- admission -------------------------------------------------------------------------------- */
 
 enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
-                                     struct str system, uint64_t request_id)
+                                     const struct ticket_claims *claims, uint64_t request_id)
 {
     struct result result = {0};
 
     if (!cluster)
-        return account_exists(accounts, system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
-    if (!route_admit(cluster, system, request_id, &result))
+        return account_exists(accounts, claims->system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
+    if (!route_admit(cluster, claims, request_id, &result))
         return CLUSTER_ASKED;
     return result.code == RESULT_SUCCESS ? CLUSTER_ADMITTED : CLUSTER_UNREACHABLE;
 }
@@ -570,7 +570,7 @@ const struct cluster_result *cluster_result(struct cluster *cluster)
     node->result = (struct cluster_result){
         .request_id = pending->origin.id,
         .is_admission = pending->kind == PENDING_ADMIT,
-        .system = pending->system,
+        .claims = pending->claims,
         .command = pending->command,
         .receipt = pending->receipt,
         .message_id = str_of(&pending->message_id),

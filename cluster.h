@@ -14,6 +14,7 @@
 #include "hub.h"
 #include "log.h"
 #include "roster.h"
+#include "ticket.h"
 
 #include <poll.h>
 
@@ -56,7 +57,7 @@ struct cluster_stats {
 enum cluster_status { CLUSTER_DONE, CLUSTER_LATER };
 
 enum cluster_admission {
-    CLUSTER_ADMITTED,    /* the system is registered, and its slot is bound */
+    CLUSTER_ADMITTED,    /* the system is registered, and all slots are bound */
     CLUSTER_UNKNOWN,     /* the system is not registered */
     CLUSTER_UNREACHABLE, /* Redis or RabbitMQ cannot say now */
     CLUSTER_ASKED        /* a result with the request_id follows */
@@ -67,7 +68,7 @@ struct cluster_result {
     uint64_t request_id;
     bool is_admission;
     enum cluster_admission admission;
-    struct str system; /* of an admission */
+    struct ticket_claims claims; /* of an admission */
 
     enum command_kind command;
     bool receipt;
@@ -105,9 +106,9 @@ enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
                                   const struct command *command, bool receipt, uint64_t request_id,
                                   struct result *result);
 
-/* Whether a client of this system may connect. */
+/* Whether a client may connect, to its system, its user and its groups: to all of them or none. */
 enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
-                                     struct str system, uint64_t request_id);
+                                     const struct ticket_claims *claims, uint64_t request_id);
 
 /* Takes the next result, valid until the next call; NULL if there is none. */
 const struct cluster_result *cluster_result(struct cluster *cluster);
@@ -185,11 +186,12 @@ static inline enum cluster_status cluster_apply(struct cluster *cluster, struct 
 }
 
 static inline enum cluster_admission cluster_admit(struct cluster *cluster,
-                                                   struct accounts *accounts, struct str system,
+                                                   struct accounts *accounts,
+                                                   const struct ticket_claims *claims,
                                                    uint64_t request_id)
 {
     (void)cluster, (void)request_id;
-    return account_exists(accounts, system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
+    return account_exists(accounts, claims->system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
 }
 
 static inline const struct cluster_result *cluster_result(struct cluster *cluster)

@@ -5,6 +5,7 @@
 
 #include "cluster_wire.h"
 #include "table.h"
+#include "ticket.h"
 
 /* A reply that another node owes, or has given. */
 struct pending_reply {
@@ -20,7 +21,7 @@ enum pending_kind {
     PENDING_HELD_BACK, /* waits for echoes of earlier sends; then the command is applied here */
     PENDING_COUNT,     /* a node asks for the count of a send that has not come yet */
     PENDING_WALK,      /* waits for a walk here, see roster.h */
-    PENDING_ADMIT      /* waits for Redis to find a system, then for its slot */
+    PENDING_ADMIT      /* waits for Redis to find a system, then for slots */
 };
 
 /* The origin of a request: a session of this node, or another node. */
@@ -31,7 +32,7 @@ struct pending_origin {
     int64_t expires;     /* it waits until then, on this node's clock; 0: rpc_timeout */
 };
 
-#define PENDING_SLOTS_MAX 2
+#define PENDING_SLOTS_MAX (2 + TICKET_GROUPS_MAX)
 
 struct pending {
     struct fifo_link fifo;           /* in cluster->results */
@@ -43,16 +44,16 @@ struct pending {
 
     /* what it is for */
     struct buf text;       /* BIND, HELD_BACK, COMMAND of roster.h: the message; other COMMAND:
-                              clientIds as given */
+                              clientIds as given; ADMIT: what `claims` are views of */
     struct buf message_id; /* JSON */
-    struct str system;     /* ADMIT: a view of `text` */
+    struct ticket_claims claims; /* ADMIT */
     enum command_kind command;
     bool receipt;
     unsigned partition; /* of the system */
     uint64_t send_id;   /* HELD_BACK: waits for this send; COUNT: the origin's send */
-    uint16_t slots[PENDING_SLOTS_MAX];            /* BIND, ADMIT: kept bound until it is freed */
-    struct pending *slot_next[PENDING_SLOTS_MAX]; /* next waiter of the same slot */
-    unsigned slot_count;
+    uint16_t slots[PENDING_SLOTS_MAX]; /* BIND, ADMIT: kept bound until it is freed */
+    unsigned slot_count, slots_bound;  /* it waits for the first of them that is not bound */
+    struct pending *next_waiter;       /* of the same slot */
 
     /* what is missing */
     bool looking_up;   /* ADMIT: Redis's answer */

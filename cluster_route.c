@@ -82,6 +82,7 @@ static bool route_bind_here(struct cluster *cluster, const struct command *comma
     state_need_slot(cluster, pending, group);
     if (command->user.length)
         state_need_slot(cluster, pending, user);
+    state_await_slots(cluster, pending); /* one of them is not bound */
     return false;
 }
 
@@ -682,7 +683,7 @@ static void route_resume(struct cluster *cluster, struct pending *pending)
     struct buf decoded = {0};
     struct cluster_msg msg;
 
-    if (pending->looking_up || !state_has_slots(cluster, pending))
+    if (pending->looking_up || !state_await_slots(cluster, pending))
         return;
     if (pending->deadline <= cluster->now) {
         pending_fail(pending, "RabbitMQ did not bind in time");
@@ -702,32 +703,63 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
     struct pending *pending = state_take_bound(cluster, slot, version), *next;
 
     for (; pending; pending = next) {
-        next = state_waiter_after(pending, slot);
+        next = pending->next_waiter;
         route_resume(cluster, pending);
     }
     state_drop_slot(cluster, slot);
 }
 
-bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct result *result)
+/* The slots of the channels that a client is to be in. Returns how many. */
+static size_t route_claimed_slots(const struct ticket_claims *claims,
+                                  uint16_t slots[PENDING_SLOTS_MAX])
+{
+    char room[TICKET_NAME_MAX];
+    struct str rest = claims->groups, name = {0};
+    size_t count = 0;
+
+    slots[count++] = wire_slot(WIRE_SYSTEM, claims->system, name);
+    if (claims->user.length)
+        slots[count++] = wire_slot(WIRE_USER, claims->system, claims->user);
+    while (count < PENDING_SLOTS_MAX && ticket_next_group(&rest, room, &name))
+        slots[count++] = wire_slot(WIRE_GROUP, claims->system, name);
+    return count;
+}
+
+/* Has the slots bound that an admission needs. */
+static void route_need_claimed(struct cluster *cluster, struct pending *pending)
+{
+    uint16_t slots[PENDING_SLOTS_MAX];
+    size_t count = route_claimed_slots(&pending->claims, slots);
+
+    for (size_t i = 0; i < count; i++)
+        state_need_slot(cluster, pending, slots[i]);
+}
+
+bool route_admit(struct cluster *cluster, const struct ticket_claims *claims, uint64_t id,
+                 struct result *result)
 {
     struct pending_origin origin = {.id = id};
-    struct command command = {.system = system};
-    uint16_t slot = wire_slot(WIRE_SYSTEM, system, (struct str){0});
-    bool known = state_knows_system(cluster, system);
+    struct command command = {.system = claims->system};
+    uint16_t slots[PENDING_SLOTS_MAX];
+    size_t count = route_claimed_slots(claims, slots), bound = 0;
+    bool known = state_knows_system(cluster, claims->system);
     struct pending *pending;
 
-    if (known && cluster->slots[slot].bound)
+    while (bound < count && cluster->slots[slots[bound]].bound)
+        bound++;
+    if (known && bound == count)
         return true;
     pending = state_begin(cluster, PENDING_ADMIT, &command, false, &origin, result);
     if (!pending)
         return true;
     pending->looking_up = !known;
-    if (!buf_append(&pending->text, system) ||
-        (!known && !registry_look_up(cluster->registry, pending->id, system)))
+    if (!ticket_copy_claims(claims, &pending->text, &pending->claims) ||
+        (!known && !registry_look_up(cluster->registry, pending->id, claims->system)))
         return state_reject(cluster, pending, result, "out of memory");
-    pending->system = str_of(&pending->text);
-    if (known)
-        state_need_slot(cluster, pending, slot);
+    if (known) {
+        route_need_claimed(cluster, pending);
+        state_await_slots(cluster, pending);
+    }
     return false;
 }
 
@@ -740,7 +772,7 @@ void route_take_found(struct cluster *cluster, struct pending *pending, enum res
         state_finish(cluster, pending);
         return;
     }
-    state_need_slot(cluster, pending, wire_slot(WIRE_SYSTEM, pending->system, (struct str){0}));
+    route_need_claimed(cluster, pending);
     route_resume(cluster, pending);
 }
 

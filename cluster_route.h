@@ -25,9 +25,10 @@ void route_take_bus_down(struct cluster *cluster);
 /* RabbitMQ has bound a slot. */
 void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version);
 
-/* Whether a client of this system may connect: it must be registered, and its slot bound, or the
- * client would miss sends. As route_apply. */
-bool route_admit(struct cluster *cluster, struct str system, uint64_t id, struct result *result);
+/* Whether a client may connect: its system must be registered, and the slots of its system, user
+ * and groups bound, or the client would miss sends. As route_apply. */
+bool route_admit(struct cluster *cluster, const struct ticket_claims *claims, uint64_t id,
+                 struct result *result);
 
 /* Redis has answered whether a waiting client's system is registered: `code` is 0, or why the
  * client is rejected; `error` is copied. */

@@ -3,7 +3,8 @@
  * Slots: a slot is wanted while one of its channels has a member here or a pending request keeps
  * it, and bound once RabbitMQ says so. Each bus_bind has a version, so that the answer to a binding
  * given up meanwhile is not taken for the answer to the next one. A slot is dropped with its last
- * channel or keeper, but never while it is being bound: it is checked again when that is done. The
+ * channel or keeper, but never while it is being bound: it is checked again when that is done. A
+ * request keeps all the slots it needs, and waits for one of them at a time. The
  * hub's hook runs in the middle of a command, so it only counts; state_follow_slots does the rest.
  *
  * Requests: each has an id that grows. It names the request in messages, and orders it among the
@@ -201,40 +202,34 @@ void state_follow_slots(struct cluster *cluster)
     cluster->changed_count = 0;
 }
 
-/* The index of a slot among a request's. */
-static unsigned state_slot_index(const struct pending *pending, uint16_t number)
-{
-    return pending->slots[0] == number ? 0 : 1;
-}
-
 void state_need_slot(struct cluster *cluster, struct pending *pending, uint16_t number)
 {
-    struct state_slot *slot = &cluster->slots[number];
-
-    if (pending->slot_count && pending->slots[0] == number)
-        return; /* group and user may share a slot */
-    pending->slots[pending->slot_count++] = number;
-    slot->keepers++;
-    state_want_slot(cluster, number);
-    if (slot->bound)
-        return;
-    if (slot->waiters)
-        slot->last_waiter->slot_next[state_slot_index(slot->last_waiter, number)] = pending;
-    else
-        slot->waiters = pending;
-    slot->last_waiter = pending;
-}
-
-struct pending *state_waiter_after(const struct pending *pending, uint16_t number)
-{
-    return pending->slot_next[state_slot_index(pending, number)];
-}
-
-bool state_has_slots(const struct cluster *cluster, const struct pending *pending)
-{
     for (unsigned i = 0; i < pending->slot_count; i++)
-        if (!cluster->slots[pending->slots[i]].bound)
-            return false;
+        if (pending->slots[i] == number)
+            return; /* channels may share a slot */
+    pending->slots[pending->slot_count++] = number;
+    cluster->slots[number].keepers++;
+    state_want_slot(cluster, number);
+}
+
+bool state_await_slots(struct cluster *cluster, struct pending *pending)
+{
+    struct state_slot *slot;
+
+    while (pending->slots_bound < pending->slot_count) {
+        slot = &cluster->slots[pending->slots[pending->slots_bound]];
+        if (slot->bound) { /* and stays so: the request keeps it */
+            pending->slots_bound++;
+            continue;
+        }
+        pending->next_waiter = NULL;
+        if (slot->waiters)
+            slot->last_waiter->next_waiter = pending;
+        else
+            slot->waiters = pending;
+        slot->last_waiter = pending;
+        return false;
+    }
     return true;
 }
 
@@ -300,31 +295,34 @@ static struct pending_list *state_list_of(struct cluster *cluster, const struct 
                                               : &cluster->requests;
 }
 
-/* Removes a request from a slot's waiters. */
-static void state_stop_waiting(struct cluster *cluster, struct pending *pending, uint16_t number)
+/* Removes a request from the waiters of the slot that it waits for. */
+static void state_stop_waiting(struct cluster *cluster, const struct pending *pending)
 {
-    struct state_slot *slot = &cluster->slots[number];
-    struct pending *before = NULL, *waiter = slot->waiters;
+    struct pending *before = NULL, *waiter;
+    struct state_slot *slot;
 
+    if (pending->slots_bound == pending->slot_count)
+        return;
+    slot = &cluster->slots[pending->slots[pending->slots_bound]];
+    waiter = slot->waiters;
     while (waiter && waiter != pending) {
         before = waiter;
-        waiter = state_waiter_after(waiter, number);
+        waiter = waiter->next_waiter;
     }
     if (!waiter)
         return;
     if (before)
-        before->slot_next[state_slot_index(before, number)] = state_waiter_after(waiter, number);
+        before->next_waiter = waiter->next_waiter;
     else
-        slot->waiters = state_waiter_after(waiter, number);
+        slot->waiters = waiter->next_waiter;
     if (slot->last_waiter == waiter)
         slot->last_waiter = before;
-    waiter->slot_next[state_slot_index(waiter, number)] = NULL;
 }
 
 void state_free(struct cluster *cluster, struct pending *pending)
 {
+    state_stop_waiting(cluster, pending);
     for (unsigned i = 0; i < pending->slot_count; i++) {
-        state_stop_waiting(cluster, pending, pending->slots[i]);
         cluster->slots[pending->slots[i]].keepers--;
         state_drop_slot(cluster, pending->slots[i]);
     }
@@ -381,8 +379,7 @@ void state_finish(struct cluster *cluster, struct pending *pending)
         state_free(cluster, pending);
         return;
     }
-    for (unsigned i = 0; i < pending->slot_count; i++)
-        state_stop_waiting(cluster, pending, pending->slots[i]);
+    state_stop_waiting(cluster, pending);
     fifo_push(&cluster->results, &pending->fifo);
 }
 

@@ -155,13 +155,13 @@ void state_follow_slots(struct cluster *cluster);
 /* Has a slot bound, and kept bound until the request is freed. */
 void state_need_slot(struct cluster *cluster, struct pending *pending, uint16_t slot);
 
-bool state_has_slots(const struct cluster *cluster, const struct pending *pending);
+/* True if all slots of a request are bound; else it waits for the next one. Call once all are
+ * named, and each time that the request is among those that state_take_bound returns. */
+bool state_await_slots(struct cluster *cluster, struct pending *pending);
 
-/* RabbitMQ has bound a slot. Returns the requests that waited for it, linked as state_waiter_after
- * follows; NULL also if the slot was asked for again since. */
+/* RabbitMQ has bound a slot. Returns the requests that waited for it, linked by `next_waiter`; NULL
+ * also if the slot was asked for again since. */
 struct pending *state_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version);
-
-struct pending *state_waiter_after(const struct pending *pending, uint16_t slot);
 
 /* Unbinds a slot without channels and keepers. */
 void state_drop_slot(struct cluster *cluster, uint16_t slot);

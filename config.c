@@ -158,6 +158,9 @@ static const struct key keys[] = {
 
     NUMBER("auth", "token_ttl", KIND_NUMBER, token_ttl, 1, 3650 * DAY, "172800"),
     CHOICE("auth", "register", KIND_REGISTER, registration, NULL, "open"),
+    CHOICE("auth", "connect", KIND_WORD, connect, "open ticket", "open"),
+    NUMBER("auth", "ticket_ttl", KIND_NUMBER, ticket_ttl, 1, 30 * DAY, "60"),
+    NUMBER("auth", "ticket_max", KIND_NUMBER, ticket_max, 1, 30 * DAY, "3600"),
 
     NUMBER("websocket", "ping", KIND_SECONDS, ping, 1, DAY, "25"),
     NUMBER("websocket", "pong_timeout", KIND_SECONDS, pong_timeout, 1, DAY, "10"),
@@ -693,7 +696,8 @@ static bool config_is_live(const struct key *key)
 {
     return str_equal(key->section, STR("limits")) || str_equal(key->section, STR("tls")) ||
            str_equal(key->section, STR("notice")) || key->offset == AT(log_level) ||
-           key->offset == AT(allowed_origins);
+           key->offset == AT(allowed_origins) || key->offset == AT(connect) ||
+           key->offset == AT(ticket_ttl) || key->offset == AT(ticket_max);
 }
 
 /* Writes a live key's value as config_set_value takes it, and others so that different values have

@@ -7,6 +7,7 @@
 #include "log.h"
 
 enum config_register { REGISTER_OPEN, REGISTER_CLOSED, REGISTER_KEY };
+enum config_connect { CONNECT_OPEN, CONNECT_TICKET };
 enum config_notice { NOTICE_GROUP, NOTICE_SYSTEM, NOTICE_OFF };
 enum config_queue_type { QUEUE_CLASSIC, QUEUE_QUORUM };
 enum config_log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
@@ -38,6 +39,8 @@ struct config {
     uint64_t token_ttl; /* seconds */
     enum config_register registration;
     char register_key[256];
+    enum config_connect connect;
+    uint64_t ticket_ttl, ticket_max; /* seconds */
 
     /* websocket */
     uint64_t ping, pong_timeout;

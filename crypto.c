@@ -55,6 +55,40 @@ bool crypto_base64(struct buf *out, struct str bytes)
     return true;
 }
 
+bool crypto_base64url(struct buf *out, struct str bytes)
+{
+    size_t begin = out->length;
+
+    if (!crypto_base64(out, bytes))
+        return false;
+    for (size_t i = begin; i < out->length; i++)
+        out->at[i] = out->at[i] == '+' ? '-' : out->at[i] == '/' ? '_' : out->at[i];
+    while (out->length > begin && out->at[out->length - 1] == '=')
+        out->length--;
+    return true;
+}
+
+bool crypto_read_base64url(struct str text, struct buf *out)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    uint32_t bits = 0;
+    unsigned count = 0; /* of the low bits that no byte has yet */
+
+    for (size_t i = 0; i < text.length; i++) {
+        const char *digit = memchr(digits, text.at[i], sizeof digits - 1);
+
+        if (!digit)
+            return false;
+        bits = bits << 6 | (uint32_t)(digit - digits);
+        count += 6;
+        if (count < 8)
+            continue;
+        count -= 8;
+        buf_append(out, (struct str){&(char){(char)(bits >> count)}, 1});
+    }
+    return !out->failed && count < 6 && !(bits & ((1u << count) - 1));
+}
+
 bool crypto_sha256(struct str bytes, unsigned char hash[CRYPTO_HASH_SIZE])
 {
     return SHA256((const unsigned char *)bytes.at, bytes.length, hash) != NULL;
@@ -119,7 +153,8 @@ bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool str
         crypto_key = CRYPTO_BYTES(stretched);
     }
     good = good && crypto_hmac(name, crypto_key, to->secret) && /* HKDF-Extract */
-           crypto_derive(to, STR("token"), to->token, sizeof to->token);
+           crypto_derive(to, STR("token"), to->token, sizeof to->token) &&
+           crypto_derive(to, STR("ticket"), to->ticket, sizeof to->ticket);
     crypto_erase(stretched, sizeof stretched);
     keys->count += good;
     return good;

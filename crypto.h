@@ -30,6 +30,12 @@ void crypto_erase(void *at, size_t length);
 /* Appends base64 (RFC 4648, section 4, with padding). */
 bool crypto_base64(struct buf *out, struct str bytes);
 
+/* Appends base64url (RFC 4648, section 5, without padding); needs room for padding all the same. */
+bool crypto_base64url(struct buf *out, struct str bytes);
+
+/* Appends the bytes that such a text says. False for every other spelling of them. */
+bool crypto_read_base64url(struct str text, struct buf *out);
+
 /* SHA-256. False if OpenSSL fails. */
 bool crypto_sha256(struct str bytes, unsigned char hash[CRYPTO_HASH_SIZE]);
 
@@ -49,6 +55,7 @@ bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_S
 struct crypto_keys {
     unsigned char secret[CRYPTO_HASH_SIZE]; /* the others are derived from it */
     unsigned char token[CRYPTO_HASH_SIZE];  /* signs tokens */
+    unsigned char ticket[CRYPTO_HASH_SIZE]; /* keys of tickets are derived from it */
     /* set by cluster_crypto_derive alone: */
     unsigned char name[8];                       /* tells keys apart, and nothing about them */
     char name_text[16];                          /* the same in hex digits */

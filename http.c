@@ -336,8 +336,10 @@ bool http_query(struct str query, struct str name, struct buf *out)
     while (query.at) {
         struct str value = str_cut(&query, '&');
 
-        if (str_equal(str_cut(&value, '='), name))
-            return http_append_decoded(value, out);
+        if (str_equal(str_cut(&value, '='), name)) {
+            out->failed |= !http_append_decoded(value, out);
+            return !out->failed;
+        }
     }
     return false;
 }

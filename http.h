@@ -68,8 +68,8 @@ bool http_header_has(const struct http_request *request, struct str name, struct
 /* A host without its port; an address of IPv6 keeps its brackets. */
 struct str http_host_name(struct str host);
 
-/* Appends the percent-decoded value of a query parameter to `out`. False if the parameter is
- * missing, badly encoded, or too long for `out`; a '+' stays a '+'. */
+/* Appends the percent-decoded value of a query parameter to `out`; a '+' stays a '+'. False if the
+ * parameter is missing, or `out` has failed: it is badly encoded, or too long for `out`. */
 bool http_query(struct str query, struct str name, struct buf *out);
 
 /* How far a chunked body has been read. Zeroed is the start. */

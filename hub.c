@@ -152,6 +152,20 @@ static void hub_drop_if_empty(struct hub *hub, struct channel *channel)
     channel_drop(&hub->channels, channel);
 }
 
+/* Sets a client's user; an empty name takes it off. False without memory. */
+static bool hub_set_user(struct hub *hub, struct client *client, struct str user)
+{
+    bool had_one = channel_user(client).length > 0, is_new = true;
+
+    if (user.length && !hub_subscribe(hub, client, CHANNEL_USER, user, &is_new))
+        return false;
+    if (is_new && had_one)
+        hub_drop_if_empty(hub, channel_unsubscribe(client, 1)); /* the new one moves there */
+    else if (is_new && user.length)
+        channel_move_user(client);
+    return true;
+}
+
 /* The kind of the channel that a command is about. */
 static enum channel_kind hub_target_kind(const struct command *command)
 {
@@ -182,7 +196,6 @@ struct channel *hub_find_target(const struct hub *hub, const struct command *com
         return system;
     return channel_find(&hub->channels, kind, system,
                         kind == CHANNEL_USER ? command->user : command->group);
-    return channel_find(&hub->channels, CHANNEL_GROUP, system, command->group);
 }
 
 /* --- delivery -------------------------------------------------------------------------------- */
@@ -345,7 +358,7 @@ bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool notify)
 const uint16_t hub_close_codes[HUB_CLOSE_CODES] = {
     WS_CLOSE_NORMAL,         WS_CLOSE_GOING_AWAY,      WS_CLOSE_PROTOCOL, WS_CLOSE_NO_STATUS,
     WS_CLOSE_ABNORMAL,       WS_CLOSE_INVALID_PAYLOAD, WS_CLOSE_POLICY,   WS_CLOSE_TOO_BIG,
-    WS_CLOSE_INTERNAL_ERROR, WS_CLOSE_TRY_LATER};
+    WS_CLOSE_INTERNAL_ERROR, WS_CLOSE_TRY_LATER,       HUB_CLOSE_TICKET};
 
 static void hub_count_close(struct hub *hub, unsigned code)
 {
@@ -451,6 +464,10 @@ bool hub_send_id(struct hub *hub, const struct client *client)
 
     buf_append(&data, STR(HUB_CLIENT_BEGIN));
     json_append_quoted(&data, channel_client_id(client));
+    if (client->has_ticket && channel_user(client).length) {
+        buf_append(&data, STR(",\"userId\":"));
+        json_append_quoted(&data, channel_user(client));
+    }
     buf_append(&data, STR("}"));
     frame = hub_encode_envelope(RESULT_SUCCESS, STR("success"), &data);
     queued = frame && conn_queue(client->conn, frame, hub_queue_limit(hub));
@@ -466,36 +483,64 @@ size_t hub_count_clients(const struct hub *hub, struct str system)
     return channel ? channel->count : 0;
 }
 
-bool hub_connect(struct hub *hub, struct conn *conn, struct str system)
+/* A client in its system, and nothing else. NULL without memory or random bytes. */
+static struct client *hub_make_client(struct hub *hub, struct conn *conn,
+                                      const struct ticket_claims *claims)
 {
     char text[HUB_ID_TEXT];
     struct buf id = BUF_INIT(text);
     uint64_t number = 0;
-    struct channel *channel;
     struct client *client;
 
     while (number == 0 || channel_find_client(&hub->channels, number))
         if (!crypto_random(&number, sizeof number))
-            return false;
+            return NULL;
     if (!hub->hooks)
         buf_print(&id, "%016" PRIx64, number);
     else if (hub->hooks->seal_id(hub->hooks->state, number, text))
         id.length = sizeof text;
     else
-        return false;
-    client = channel_add_client(&hub->channels, conn, system, number, str_of(&id));
+        return NULL;
+    client = channel_add_client(&hub->channels, conn, claims->system, number, str_of(&id),
+                                claims->is_signed);
     if (!client)
-        return false;
+        return NULL;
     client->connected_at = hub->now;
     conn->client = client;
-    channel = client->subscriptions[0].channel;
-    if (channel->count == 1)
-        hub_change_channel(hub, channel, true);
-    if (!hub_send_id(hub, client)) {
+    if (client->subscriptions[0].channel->count == 1)
+        hub_change_channel(hub, client->subscriptions[0].channel, true);
+    return client;
+}
+
+/* Makes a client all that its ticket says. False without memory. */
+static bool hub_join_claims(struct hub *hub, struct client *client,
+                            const struct ticket_claims *claims)
+{
+    char room[TICKET_NAME_MAX];
+    struct str rest = claims->groups, name;
+    bool good = hub_set_user(hub, client, claims->user), is_new;
+
+    if (claims->extend.length)
+        good &= (client->extend = rcbuf_copy(claims->extend)) != NULL;
+    while (good && ticket_next_group(&rest, room, &name))
+        good = hub_subscribe(hub, client, CHANNEL_GROUP, name, &is_new);
+    if (client->has_ticket)
+        channel_set_end(client, claims->end);
+    return good;
+}
+
+bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims *claims)
+{
+    struct client *client = hub_make_client(hub, conn, claims);
+
+    if (!client)
+        return false;
+    if (!hub_join_claims(hub, client, claims) || !hub_send_id(hub, client)) {
         hub_end_client(hub, client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("out of memory"));
         return false;
     }
-    hub_notify(hub, channel, client, NULL, PRESENCE_JOIN, true);
+    for (uint32_t i = 0; i < client->subscription_count; i++)
+        hub_notify(hub, client->subscriptions[i].channel, client, NULL, PRESENCE_JOIN, true);
     hub_close_slow_clients(hub);
     return true;
 }
@@ -649,20 +694,6 @@ static void hub_send(struct hub *hub, const struct command *command, struct clie
 }
 
 /* --- commands: groups, users, clients -------------------------------------------------------- */
-
-/* Sets a client's user; an empty name takes it off. False without memory. */
-static bool hub_set_user(struct hub *hub, struct client *client, struct str user)
-{
-    bool had_one = channel_user(client).length > 0, is_new = true;
-
-    if (user.length && !hub_subscribe(hub, client, CHANNEL_USER, user, &is_new))
-        return false;
-    if (is_new && had_one)
-        hub_drop_if_empty(hub, channel_unsubscribe(client, 1)); /* the new one moves there */
-    else if (is_new && user.length)
-        channel_move_user(client);
-    return true;
-}
 
 /* Does all that a bind says, or, without memory, nothing of it: then NULL. */
 static struct channel *hub_bind_all(struct hub *hub, struct client *client,

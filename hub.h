@@ -18,6 +18,7 @@
 #include "log.h"
 #include "once.h"
 #include "table.h"
+#include "ticket.h"
 #include "ws.h"
 
 #define HUB_ID_LENGTH 16 /* of a client id on a node that is alone */
@@ -146,7 +147,8 @@ struct hub_hooks {
 /* --- the hub --------------------------------------------------------------------------------- */
 
 /* The close codes that are counted each; the last count is that of all others. */
-#define HUB_CLOSE_CODES 10
+#define HUB_CLOSE_TICKET 4401 /* the peer needs a new ticket, and may come back with it */
+#define HUB_CLOSE_CODES 11
 extern const uint16_t hub_close_codes[HUB_CLOSE_CODES];
 
 struct hub_counts {
@@ -182,10 +184,10 @@ enum hub_end {
 /* Prepares a hub. False if there are no random bytes. */
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log);
 
-/* Makes a client of a connection whose handshake is done: queues its id as the first frame, and
- * notifies the system if that is the configured scope. False without memory: nothing has changed.
- */
-bool hub_connect(struct hub *hub, struct conn *conn, struct str system);
+/* Makes a client of a connection whose handshake is done: subscribes it to its system, its user and
+ * its groups, queues its id as the first frame, then notifies the channels in scope. False without
+ * memory: it is none, and the connection is of no use. */
+bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims *claims);
 
 /* Ends a client and frees it: takes it out of its channels, whose members are notified, and, unless
  * it is lost, queues a close frame with the code and, unless it echoes one, the reason. The code of
@@ -193,7 +195,8 @@ bool hub_connect(struct hub *hub, struct conn *conn, struct str system);
 void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
                     struct str reason);
 
-/* Sends a client its id: its first frame, and again when it asks. False without memory, or if the
+/* Sends a client its id, and the user if a ticket named one: its first frame, and again when it
+ * asks. False without memory, or if the
  * client is too slow to take it. */
 bool hub_send_id(struct hub *hub, const struct client *client);
 

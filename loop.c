@@ -282,6 +282,13 @@ static void loop_take_account_results(struct loop *loop)
     while (account_take_result(loop->context->accounts, &result)) {
         struct session *session = sessions_find(&loop->sessions, result.request_id);
 
+        if (result.kind == ACCOUNT_LOOK_UP) {
+            if (session && session->state == SESSION_WAIT) {
+                session_take_again(loop->context, session);
+                sessions_update(&loop->sessions, session);
+            }
+            continue;
+        }
         session_log_account(loop->context, &result);
         api_finish(loop->context->api, &result, loop->context->unix_now, &response);
         response.system = (struct str){result.name, result.name_length};
@@ -302,7 +309,7 @@ static void loop_take_result(struct loop *loop, const struct cluster_result *res
     if (!session)
         return;
     if (result->is_admission) {
-        session_admit(loop->context, session, result->admission, result->system,
+        session_admit(loop->context, session, result->admission, &result->claims,
                       result->result.error);
     } else if (session->state == SESSION_WAIT) {
         api_finish_command(result, &response);

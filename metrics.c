@@ -28,6 +28,9 @@ static const int metrics_codes[METRICS_CODES] = {
     RESULT_SUCCESS,    RESULT_MALFORMED, RESULT_UNKNOWN_SYSTEM, RESULT_NO_TOKEN,   RESULT_OFFLINE,
     RESULT_REGISTERED, RESULT_DENIED,    RESULT_LIMIT,          RESULT_UNREACHABLE};
 
+static const char *const metrics_tickets[TICKET_RESULTS] = {"ok", "missing", "malformed", "forged",
+                                                            "expired"};
+
 /* Upper bounds in microseconds. */
 static const uint32_t metrics_bounds[METRICS_BUCKETS] = {
     100, 250, 500, 1000, 2500, 5000, 10000, 25000, 100000, 250000, 1000000, 5000000};
@@ -199,6 +202,11 @@ static void metrics_write_connections(struct buf *out, const struct metrics *met
                   "Requests to /ws, by status of the answer.");
     metrics_write_by(out, "wspush_handshakes_total", "status", metrics_handshakes,
                      METRICS_HANDSHAKES, metrics->handshakes);
+    metrics_begin(out, "wspush_tickets_total", "counter",
+                  "Tickets that were checked, and clients without one, by result.");
+    for (unsigned i = 0; i < TICKET_RESULTS; i++)
+        buf_print(out, "wspush_tickets_total{result=\"%s\"} %" PRIu64 "\n", metrics_tickets[i],
+                  metrics->tickets[i]);
     metrics_begin(out, "wspush_closes_total", "counter",
                   "WebSocket connections ended, by close code; 1006: without a close frame.");
     metrics_write_by(out, "wspush_closes_total", "code", hub_close_codes, HUB_CLOSE_CODES,

@@ -12,6 +12,7 @@
 #include "http.h"
 #include "hub.h"
 #include "log.h"
+#include "ticket.h"
 
 #define METRICS_HANDSHAKES 7 /* statuses of handshakes with a count each; all others share one */
 #define METRICS_CODES 9      /* codes of API responses: success, -1, -1001 to -1007 */
@@ -36,6 +37,7 @@ struct metrics {
     int64_t started;                /* unix seconds */
 
     uint64_t handshakes[METRICS_HANDSHAKES + 1];
+    uint64_t tickets[TICKET_RESULTS];
     uint64_t received_messages;
     uint64_t accepted, refused; /* connections in all */
     uint64_t shed;              /* connections closed because of max_buffered */

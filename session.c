@@ -17,11 +17,12 @@
 
 #include <string.h>
 
-#define LINGER 5000       /* milliseconds for a peer to close once we have */
-#define CODING_SLACK 8192 /* bytes of chunk headers that may stand undecoded */
-#define REQUEST_COST 4096 /* of the budget: for a request beside its bytes */
-#define FRAME_COST 64     /* and for a frame */
-#define OVERDUE_READS 64  /* reads before a session is judged overdue: the longest body */
+#define LINGER 5000        /* milliseconds for a peer to close once we have */
+#define CODING_SLACK 8192  /* bytes of chunk headers that may stand undecoded */
+#define REQUEST_COST 4096  /* of the budget: for a request beside its bytes */
+#define FRAME_COST 64      /* and for a frame */
+#define END_MAX 1000000000 /* seconds: an end further away is none */
+#define OVERDUE_READS 64   /* reads before a session is judged overdue: the longest body */
 #define CLOSED_BY_PEER "closed by the peer"
 
 void session_open(struct session *session, int fd, struct conn_shared *shared, int64_t now)
@@ -80,15 +81,39 @@ static void session_close_slow(struct session_context *context, struct session *
 
 /* --- WebSocket ------------------------------------------------------------------------------- */
 
+/* Takes a new ticket from a client that connected with one: it moves the client's end, and nothing
+ * else. It must come in one frame. A bad one is answered, and changes nothing. False if the client
+ * is too slow for that. */
+static bool session_renew(struct session_context *context, struct session *session, struct str text)
+{
+    char bytes[TICKET_ROOM];
+    struct buf room = BUF_INIT(bytes);
+    struct ticket ticket;
+    const char *why = NULL;
+    enum result_code code =
+        session_judge_ticket(context, session, text, (struct str){0}, &room, &ticket, &why);
+
+    if (code == RESULT_SUCCESS) {
+        channel_set_end(session->conn.client, ticket.claims.end);
+        return true;
+    }
+    if (code == RESULT_UNREACHABLE) /* nobody waits for the result: the client sends it again */
+        session_look_up(context, session, ticket.claims.system);
+    return session_send_refusal(context, session, code, str_from(why));
+}
+
 /* Answers the text "ping" with "pong", for browsers cannot send ping frames, and "id" with the
- * client's id. */
+ * client's id; takes "ticket " and what follows. */
 static void session_take_text(struct session_context *context, struct session *session,
                               const struct ws_event *event)
 {
     char *room = session->input.text;
-    struct str text = {room, session->text_length};
+    struct str text = {room, session->text_length}, ticket = event->payload;
     bool queued = true;
 
+    if (session->input.reader.whole && !text.length && event->opcode == WS_TEXT &&
+        str_equal(str_cut(&ticket, ' '), STR("ticket")) && ticket.at)
+        queued = session_renew(context, session, ticket);
     for (size_t i = 0; i < event->payload.length && text.length <= SESSION_TEXT_MAX; i++)
         if (text.length++ < SESSION_TEXT_MAX)
             room[text.length - 1] = event->payload.at[i];
@@ -295,6 +320,14 @@ void session_writable(struct session_context *context, struct session *session)
         session->since = context->now;
 }
 
+void session_take_again(struct session_context *context, struct session *session)
+{
+    bool is_call = api_path(session->input.call.route).length > 0;
+
+    session->state = is_call ? SESSION_HTTP_BODY : SESSION_HTTP_HEAD;
+    session_consume(context, session, conn_kept(&session->conn));
+}
+
 void session_respond(struct session_context *context, struct session *session,
                      struct api_response *response)
 {
@@ -321,9 +354,24 @@ static int64_t session_pong_timer(const struct config *config, const struct sess
                          config->ping + config->pong_timeout);
 }
 
-/* When a session is overdue. */
-static int64_t session_overdue_timer(const struct config *config, const struct session *session)
+/* When the end comes that a client's ticket names; the wall clock may be set meanwhile, so the
+ * timer is judged again. */
+static int64_t session_end_timer(const struct session_context *context,
+                                 const struct session *session)
 {
+    int64_t end = session->conn.client ? channel_end(session->conn.client) : 0;
+
+    if (!end || end - context->unix_now > END_MAX)
+        return SESSION_NEVER;
+    return context->now + (end - context->unix_now) * 1000;
+}
+
+/* When a session is overdue. */
+static int64_t session_overdue_timer(const struct session_context *context,
+                                     const struct session *session)
+{
+    const struct config *config = context->config;
+
     switch (session->state) {
     case SESSION_HTTP_NEW:
     case SESSION_HTTP_HEAD:
@@ -332,8 +380,10 @@ static int64_t session_overdue_timer(const struct config *config, const struct s
     case SESSION_HTTP_BODY:
         return session_after(session->since, config->idle_timeout);
     case SESSION_OPEN:
-        return session_earlier(session_pong_timer(config, session),
-                               session_after(session->since, config->idle_timeout));
+        return session_earlier(
+            session_end_timer(context, session),
+            session_earlier(session_pong_timer(config, session),
+                            session_after(session->since, config->idle_timeout)));
     case SESSION_WAIT:
     case SESSION_DEAD:
         return SESSION_NEVER;
@@ -344,7 +394,7 @@ static int64_t session_overdue_timer(const struct config *config, const struct s
 
 int64_t session_timer(const struct session_context *context, const struct session *session)
 {
-    int64_t overdue = session_overdue_timer(context->config, session);
+    int64_t overdue = session_overdue_timer(context, session);
 
     if (session->state != SESSION_OPEN)
         return overdue;
@@ -369,7 +419,7 @@ static void session_ping(struct session_context *context, struct session *sessio
 
 static bool session_is_overdue(const struct session_context *context, const struct session *session)
 {
-    return session_overdue_timer(context->config, session) <= context->now;
+    return session_overdue_timer(context, session) <= context->now;
 }
 
 /* Reads what the kernel has of a session that is overdue. False: it no longer is. */
@@ -398,6 +448,9 @@ static void session_end_overdue(struct session_context *context, struct session 
                        head ? "the request's head did not come within head_timeout"
                             : "the body did not come within idle_timeout");
         conn_keep(&session->conn, (struct conn_bytes){0});
+    } else if (session_end_timer(context, session) <= context->now) {
+        session_close(context, session, HUB_END_CLOSED, HUB_CLOSE_TICKET, STR("session over"));
+        session_enter(context, session, SESSION_CLOSING);
     } else if (session->conn.client) {
         session_close(context, session, HUB_END_CLOSED,
                       silent ? WS_CLOSE_GOING_AWAY : WS_CLOSE_POLICY,

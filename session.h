@@ -29,6 +29,9 @@ void session_flushed(struct session_context *context, struct session *session);
 void session_respond(struct session_context *context, struct session *session,
                      struct api_response *response);
 
+/* Goes on with a request that waited, unused, in SESSION_WAIT for its system's account. */
+void session_take_again(struct session_context *context, struct session *session);
+
 /* When to call session_expire; SESSION_NEVER: no timer. */
 int64_t session_timer(const struct session_context *context, const struct session *session);
 

@@ -18,7 +18,8 @@
 
 #include <string.h>
 
-#define SKIP_MAX 65536 /* bytes of an unwanted body for which a connection stays */
+#define SKIP_MAX 65536    /* bytes of an unwanted body for which a connection stays */
+#define TICKET_COST 32768 /* of the budget: two hashes, and decoding */
 
 uint64_t session_request_id(const struct session *session)
 {
@@ -80,6 +81,7 @@ static void session_send_http(struct session_context *context, struct session *s
     if (page)
         conn_queue(&session->conn, page, SIZE_MAX);
     memset(&session->input, 0, sizeof session->input);
+    session->looked_up = false;
     if (session->by_proxy) /* the next request may be another client's */
         conn_reset_address(&session->conn);
     session_enter(context, session, http->close ? SESSION_DRAIN : SESSION_HTTP_IDLE);
@@ -236,49 +238,63 @@ static void session_log_rejection(const struct session_context *context,
     session_log(context, session, LOG_INFO, "client rejected", fields);
 }
 
+bool session_send_refusal(struct session_context *context, struct session *session,
+                          enum result_code code, struct str why)
+{
+    struct buf text = {0};
+    bool queued = hub_write_envelope(&text, code, why, (struct str){0}) &&
+                  hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text));
+
+    buf_free(&text);
+    return queued;
+}
+
 /* Tells an upgraded peer why it does not become a client, and closes. */
 static void session_reject_client(struct session_context *context, struct session *session,
                                   enum result_code code, struct str why)
 {
-    unsigned close_code = code == RESULT_UNKNOWN_SYSTEM ? WS_CLOSE_POLICY : WS_CLOSE_TRY_LATER;
-    struct buf text = {0};
+    unsigned close_code = code == RESULT_UNKNOWN_SYSTEM ? WS_CLOSE_POLICY
+                          : code == RESULT_NO_TOKEN     ? HUB_CLOSE_TICKET
+                                                        : WS_CLOSE_TRY_LATER;
 
     session_log_rejection(context, session, why, close_code);
-    hub_write_envelope(&text, code, why, (struct str){0});
-    if (text.failed || !hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text)))
+    if (!session_send_refusal(context, session, code, why))
         conn_kill(&session->conn);
-    buf_free(&text);
     hub_send_close(context->hub, &session->conn, close_code,
-                   code == RESULT_UNREACHABLE ? STR("try again later")
-                   : code == RESULT_LIMIT     ? STR("too many clients")
-                                              : STR("unknown system"));
+                   code == RESULT_UNREACHABLE      ? STR("try again later")
+                   : code == RESULT_UNKNOWN_SYSTEM ? STR("unknown system")
+                                                   : str_cut(&why, ':'));
 }
 
-/* Makes a client of an upgraded connection, unless its system has max_clients already. */
+/* Makes a client of an upgraded connection, unless a limit is reached. */
 static void session_connect(struct session_context *context, struct session *session,
-                            struct str system)
+                            const struct ticket_claims *claims)
 {
     uint64_t most = context->config->max_clients;
 
-    if (most && hub_count_clients(context->hub, system) >= most) {
+    if (most && hub_count_clients(context->hub, claims->system) >= most) {
         context->metrics.refused++;
         session_reject_client(context, session, RESULT_LIMIT,
                               STR("too many clients: the system has max_clients"));
-    } else if (!hub_connect(context->hub, &session->conn, system)) {
+    } else if (ticket_count_groups(claims->groups) > context->config->max_groups) {
+        session_reject_client(context, session, RESULT_LIMIT,
+                              STR("too many groups: the ticket has more than max_groups"));
+    } else if (!hub_connect(context->hub, &session->conn, claims)) {
         conn_kill(&session->conn);
     }
+    session->input.reader.whole = claims->is_signed; /* it may be renewed */
 }
 
-/* Admits a client of this system, or asks the cluster whether it may be. */
+/* Admits a client, or asks the cluster whether it may be. */
 static void session_ask_admission(struct session_context *context, struct session *session,
-                                  struct str system)
+                                  const struct ticket_claims *claims)
 {
     enum cluster_admission admission = CLUSTER_UNKNOWN;
 
-    if (system.length)
+    if (claims->system.length)
         admission =
-            cluster_admit(context->cluster, context->accounts, system, session_request_id(session));
-    session_admit(context, session, admission, system, "out of memory");
+            cluster_admit(context->cluster, context->accounts, claims, session_request_id(session));
+    session_admit(context, session, admission, claims, "out of memory");
 }
 
 /* A form writes a space as '+': asks for the name with spaces where the one as written is unknown.
@@ -296,24 +312,26 @@ static bool session_admit_with_spaces(struct session_context *context, struct se
         name[i] = system.at[i] == '+' ? ' ' : system.at[i];
     }
     if (differs)
-        session_ask_admission(context, session, (struct str){name, system.length});
+        session_ask_admission(context, session,
+                              &(struct ticket_claims){.system = {name, system.length}});
     return differs;
 }
 
 void session_admit(struct session_context *context, struct session *session,
-                   enum cluster_admission admission, struct str system, const char *why)
+                   enum cluster_admission admission, const struct ticket_claims *claims,
+                   const char *why)
 {
     if (session->state != SESSION_OPEN || session->conn.client || session->conn.close_queued)
         return; /* it has ended while it waited */
     switch (admission) {
     case CLUSTER_ADMITTED:
-        session_connect(context, session, system);
+        session_connect(context, session, claims);
         break;
     case CLUSTER_UNKNOWN:
-        if (!session_admit_with_spaces(context, session, system))
+        if (claims->is_signed || !session_admit_with_spaces(context, session, claims->system))
             session_reject_client(context, session, RESULT_UNKNOWN_SYSTEM,
-                                  system.length ? STR("systemId is not registered")
-                                                : STR("systemId is missing or malformed"));
+                                  claims->system.length ? STR("systemId is not registered")
+                                                        : STR("systemId is missing or malformed"));
         break;
     case CLUSTER_UNREACHABLE:
         session_reject_client(context, session, RESULT_UNREACHABLE, str_from(why));
@@ -323,11 +341,130 @@ void session_admit(struct session_context *context, struct session *session,
     }
 }
 
-static void session_upgrade(struct session_context *context, struct session *session,
-                            const struct http_request *request, struct str key)
+/* --- tickets --------------------------------------------------------------------------------- */
+
+bool session_look_up(const struct session_context *context, const struct session *session,
+                     struct str system)
 {
-    char room[ACCOUNT_NAME_MAX];
-    struct buf bytes = {0}, name = BUF_INIT(room);
+    struct account_request job = {
+        .kind = ACCOUNT_LOOK_UP,
+        .request_id = session_request_id(session),
+        .origin = str_hash(conn_owner(session->conn.address), context->api->seed),
+        .name = system,
+        .password = STR("")};
+    enum account_submission submission = account_submit(context->accounts, &job);
+
+    return submission == ACCOUNT_SUBMITTED || submission == ACCOUNT_COALESCED;
+}
+
+/* Has a request wait, unused, until the account of a system is looked up. False: it was already, or
+ * that cannot be done now. */
+static bool session_wait_for_account(const struct session_context *context, struct session *session,
+                                     struct str system)
+{
+    if (session->looked_up || !session_look_up(context, session, system))
+        return false;
+    session->looked_up = true;
+    session->state = SESSION_WAIT;
+    return true;
+}
+
+/* True if a ticket is of the system that a peer has named, in which '+' may stand for a space; of a
+ * client that renews its ticket, of its system and user. */
+static bool session_is_of(const struct session *session, struct str named,
+                          const struct ticket_claims *claims)
+{
+    const struct client *client = session->conn.client;
+    bool same = named.length == claims->system.length;
+
+    if (client)
+        return str_equal(channel_name(client->subscriptions[0].channel), claims->system) &&
+               str_equal(channel_user(client), claims->user);
+    for (size_t i = 0; same && i < named.length; i++)
+        same = named.at[i] == claims->system.at[i] ||
+               (named.at[i] == '+' && claims->system.at[i] == ' ');
+    return same;
+}
+
+enum result_code session_judge_ticket(struct session_context *context,
+                                      const struct session *session, struct str text,
+                                      struct str named, struct buf *room, struct ticket *ticket,
+                                      const char **why)
+{
+    static const char *const errors[TICKET_RESULTS] = {"", "ticket missing", "ticket malformed",
+                                                       "ticket forged", "ticket expired"};
+    struct ticket_terms terms = {.now = context->unix_now,
+                                 .longest = (int64_t)context->config->ticket_max};
+    enum ticket_result result = text.at ? TICKET_MALFORMED : TICKET_MISSING;
+    bool is_ticket = ticket_read(text, room, ticket);
+
+    session->conn.shared->spent += TICKET_COST;
+    if (is_ticket && !session_is_of(session, named, &ticket->claims)) {
+        result = TICKET_FORGED;
+    } else if (is_ticket) {
+        switch (account_ticket_version(context->accounts, ticket->claims.system, &terms.version,
+                                       &terms.since)) {
+        case ACCOUNT_TOKEN_VALID:
+            result = ticket_check(ticket, context->api->keys, &terms);
+            break;
+        case ACCOUNT_TOKEN_UNKNOWN:
+            *why = "the ticket cannot be checked now";
+            return RESULT_UNREACHABLE;
+        default:
+            *why = "systemId is not registered";
+            return RESULT_UNKNOWN_SYSTEM;
+        }
+    }
+    context->metrics.tickets[result]++;
+    *why = errors[result];
+    return result == TICKET_OK ? RESULT_SUCCESS : RESULT_NO_TOKEN;
+}
+
+/* What a request to become a client says. */
+struct session_entry {
+    enum result_code refusal; /* and why, unless it is SUCCESS */
+    const char *why;
+    struct ticket_claims claims;
+    char name[ACCOUNT_NAME_MAX], text[TICKET_MAX], room[TICKET_ROOM];
+};
+
+/* Reads who asks to be a client. A ticket that is given is judged, also where none is needed.
+ * False: the request waits. */
+static bool session_read_entry(struct session_context *context, struct session *session,
+                               const struct http_request *request, struct session_entry *entry)
+{
+    struct buf name = BUF_INIT(entry->name), text = BUF_INIT(entry->text);
+    struct buf room = BUF_INIT(entry->room);
+    struct str given = {0};
+    size_t count = http_header(request, STR("Ticket"), &given);
+    struct ticket ticket;
+
+    /* a name that is too long for the room is not registered */
+    entry->refusal = RESULT_SUCCESS;
+    entry->claims = (struct ticket_claims){0};
+    if (http_query(request->query, STR("systemId"), &name))
+        entry->claims.system = str_of(&name);
+    if (http_query(request->query, STR("ticket"), &text) || text.failed) {
+        count++;
+        given = text.failed ? STR("") : str_of(&text);
+    }
+    if (!name.length || (!count && context->config->connect == CONNECT_OPEN))
+        return true;
+    if (count > 1)
+        given = STR("");
+    entry->refusal = session_judge_ticket(context, session, given, entry->claims.system, &room,
+                                          &ticket, &entry->why);
+    if (entry->refusal == RESULT_SUCCESS)
+        entry->claims = ticket.claims;
+    return entry->refusal != RESULT_UNREACHABLE ||
+           !session_wait_for_account(context, session, ticket.claims.system);
+}
+
+static void session_upgrade(struct session_context *context, struct session *session,
+                            const struct http_request *request, struct str key,
+                            const struct session_entry *entry)
+{
+    struct buf bytes = {0};
 
     ws_write_upgrade(&bytes, key, ws_offered_protocol(request));
     session_queue(session, &bytes);
@@ -339,10 +476,10 @@ static void session_upgrade(struct session_context *context, struct session *ses
     memset(&session->input, 0, sizeof session->input);
     session->input.reader = (struct ws_reader){.limit = (uint32_t)context->config->max_message};
     session->last_ping = context->now;
-    /* a name that is too long for the room is not registered */
-    if (!http_query(request->query, STR("systemId"), &name))
-        name.length = 0;
-    session_ask_admission(context, session, str_of(&name));
+    if (entry->refusal)
+        session_reject_client(context, session, entry->refusal, str_from(entry->why));
+    else
+        session_ask_admission(context, session, &entry->claims);
 }
 
 /* True if a request's Origin is missing or allowed; logs if not. */
@@ -408,6 +545,7 @@ static bool session_check_upgrade(struct session_context *context, struct sessio
 static void session_serve_ws(struct session_context *context, struct session *session,
                              const struct http_request *request)
 {
+    struct session_entry entry;
     struct api_response response;
     struct str key = {0};
     int status = 429;
@@ -419,8 +557,10 @@ static void session_serve_ws(struct session_context *context, struct session *se
     } else if (!session_check_upgrade(context, session, request, &key, &response)) {
         status = response.status;
         session_send(context, session, &response);
+    } else if (!session_read_entry(context, session, request, &entry)) {
+        return;
     } else if (session_count_client(context, session)) {
-        session_upgrade(context, session, request, key);
+        session_upgrade(context, session, request, key, &entry);
         return;
     } else {
         session_reject_limit(context, session);
@@ -461,16 +601,23 @@ static bool session_serve_head(struct session_context *context, struct session *
     return true;
 }
 
-/* Makes a call with its whole body. */
-static void session_make_call(struct session_context *context, struct session *session,
+/* Makes a call with its whole body. False: it waits, unused. */
+static bool session_make_call(struct session_context *context, struct session *session,
                               const struct api_call *call)
 {
     struct api_response response;
+    enum api_result result = api_handle(context->api, call, &response);
 
-    if (api_handle(context->api, call, &response) == API_DONE)
-        session_send_call(context, session, call->request->path, &response);
-    else
+    if (result == API_LATER) {
         session_enter(context, session, SESSION_WAIT);
+        return true;
+    }
+    if (result == API_LOOK_UP && session_wait_for_account(context, session, response.system)) {
+        buf_free(&response.body);
+        return false;
+    }
+    session_send_call(context, session, call->request->path, &response);
+    return true;
 }
 
 /* Takes the body behind the head, and makes the call if it is whole. Returns how many bytes the
@@ -495,10 +642,8 @@ static size_t session_take_content(struct session_context *context, struct sessi
     }
     if (result == HTTP_MORE)
         return 0;
-    if (result == HTTP_OK) {
-        session_make_call(context, session, call);
-        return head + call->body.length;
-    }
+    if (result == HTTP_OK)
+        return session_make_call(context, session, call) ? head + call->body.length : 0;
     session_reject(context, session, request, status,
                    status == 413 ? "the body is longer than max_body"
                                  : "malformed chunked body, or a trailer with a field of the head");
@@ -540,7 +685,7 @@ static size_t session_take_request(struct session_context *context, struct sessi
     if (session->by_proxy)
         listener_find_client(context->listener, &request, session->conn.address);
     if (session_serve_head(context, session, &call))
-        return request.head_length;
+        return session->state == SESSION_WAIT ? 0 : request.head_length;
     session_enter(context, session, SESSION_HTTP_BODY);
     used = session_take_content(context, session, &call, bytes);
     if (used == 0 && request.expect_continue && !begun) {

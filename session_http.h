@@ -18,6 +18,7 @@
 #include "listener.h"
 #include "log.h"
 #include "metrics.h"
+#include "ticket.h"
 #include "ws.h"
 
 /* The order counts: requests come in up to HTTP_BODY, HTTP is spoken up to WAIT. */
@@ -81,6 +82,7 @@ struct session {
     bool is_admin : 1;     /* set at the accept: it came to the admin listener */
     bool over_budget : 1;  /* input is kept for session_continue, which clears this */
     bool ping_pending : 1; /* OPEN: set by a ping, cleared by any input */
+    bool looked_up : 1;    /* WAIT, and after it: for the account of the present request */
     /* the loop's own, as are poller_slot and the last two members: sessions do not look at them */
     bool active : 1;           /* polled by the loop */
     bool polled_elsewhere : 1; /* read interest is with a poller */
@@ -154,9 +156,27 @@ void session_send_call(struct session_context *context, struct session *session,
  * and a password that was wrong. */
 void session_log_account(struct session_context *context, const struct account_result *result);
 
+/* Has the account of a system looked up. False: that cannot be done now. */
+bool session_look_up(const struct session_context *context, const struct session *session,
+                     struct str system);
+
+/* Judges a ticket that a peer has sent, and counts the result: at an upgrade it must be of the
+ * system that the peer `named`, later of the client's system and user. With SUCCESS *ticket is what
+ * it says, as views of `room`. Else *why: NO_TOKEN; UNKNOWN_SYSTEM; or UNREACHABLE, until the
+ * account of the system in *ticket is looked up. */
+enum result_code session_judge_ticket(struct session_context *context,
+                                      const struct session *session, struct str text,
+                                      struct str named, struct buf *room, struct ticket *ticket,
+                                      const char **why);
+
+/* Tells an upgraded peer why something is not done. False without memory, or if it is too slow. */
+bool session_send_refusal(struct session_context *context, struct session *session,
+                          enum result_code code, struct str why);
+
 /* Admits a WebSocket client that was waiting for that, or rejects it; `why` is the error if the
  * admission is CLUSTER_UNREACHABLE. */
 void session_admit(struct session_context *context, struct session *session,
-                   enum cluster_admission admission, struct str system, const char *why);
+                   enum cluster_admission admission, const struct ticket_claims *claims,
+                   const char *why);
 
 #endif

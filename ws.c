@@ -222,6 +222,8 @@ size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_even
         return length - frame.size < frame.length ? 0 : ws_read_control(at, &frame, event);
     if (frame.length > reader->limit - reader->length)
         return ws_fail(event, WS_CLOSE_TOO_BIG, "message too long");
+    if (reader->whole && frame.length <= WS_WHOLE_MAX && length - frame.size < frame.length)
+        return 0;
     reader->length += (uint32_t)frame.length;
     reader->left = (uint32_t)frame.length;
     reader->final = frame.final;

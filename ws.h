@@ -37,6 +37,7 @@ enum ws_close_code {
 
 #define WS_HEADER_MAX 10   /* of a frame that is sent: no mask */
 #define WS_CONTROL_MAX 125 /* payload of a control frame */
+#define WS_WHOLE_MAX 4103  /* payload of a frame that a reader hands over whole, if asked to */
 
 /* Checks that a request is a valid upgrade (section 4.2.1). Returns 0 and its key, or the status of
  * the rejection, 400 or 426, and *error. */
@@ -60,6 +61,7 @@ struct ws_reader {
     unsigned message : 2; /* opcode of the message being read, 0 if none */
     bool from_server : 1;
     bool in_frame : 1, final : 1; /* inside a data frame; it is its message's last */
+    bool whole : 1; /* set by the owner: frames of up to WS_WHOLE_MAX bytes come in one piece */
     struct utf8 utf8;
 };
 
@@ -80,8 +82,8 @@ struct ws_event {
 };
 
 /* Takes one event off the front of `length` bytes, unmasking in place, and returns how many bytes
- * it consumed. With WS_EVENT_MORE, fewer than 14 + WS_CONTROL_MAX bytes are left unconsumed: call
- * again when more stand behind them. */
+ * it consumed. With WS_EVENT_MORE, fewer than 14 + WS_CONTROL_MAX bytes are left unconsumed, for a
+ * `whole` reader 14 + WS_WHOLE_MAX: call again when more stand behind them. */
 size_t ws_read(struct ws_reader *reader, char *at, size_t length, struct ws_event *event);
 
 /* Writes the header of an unmasked, final frame; returns its length, at most WS_HEADER_MAX. */

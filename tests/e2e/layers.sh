@@ -20,6 +20,7 @@ json:
 host:
 config: host
 crypto:
+ticket: crypto json
 os: crypto
 tls: crypto
 http:
@@ -34,12 +35,12 @@ account_table: account_queue crypto os table
 account: account_queue account_store account_table os table
 channel: conn table
 once: crypto json
-hub: channel config conn crypto json once table ws
+hub: channel config conn crypto json once table ticket ws
 roster: hub
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
 cluster_order: cluster_wire
-cluster_pending: cluster_wire table
+cluster_pending: cluster_wire table ticket
 cluster_lookup: os
 cluster_tls: config os
 redis: cluster_lookup cluster_tls config host os
@@ -59,13 +60,13 @@ cluster_receipt: cluster_state table
 cluster_census: cluster_state roster
 cluster_route: cluster_census cluster_receipt cluster_state
 cluster_presence: cluster_state json table
-cluster: account cluster_census cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster
+cluster: account cluster_census cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster ticket
 cluster_listen: cluster_tls config listener redis
 api_request: account cluster config crypto http hub json limit table ws
 api_account: api_request conn crypto
 api: account api_account api_request cluster config conn crypto host http hub json ws
-metrics: api cluster conn http hub os
-session_http: account api cluster config conn console host http hub listener metrics os ws
+metrics: api cluster conn http hub os ticket
+session_http: account api cluster config conn console host http hub listener metrics os ticket ws
 session: config conn hub session_http ws
 sessions: listener poller session timer
 loop: os poller session sessions tls

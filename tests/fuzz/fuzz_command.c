@@ -172,7 +172,8 @@ static void open_node(struct fuzz_node *node, enum config_notice scope)
     node->hub.hooks = &hooks;
     for (size_t i = 0; i < CLIENTS; i++) {
         conn_open(&node->conns[i], -1, &node->shared);
-        REQUIRE(hub_connect(&node->hub, &node->conns[i], STR("shop")));
+        REQUIRE(hub_connect(&node->hub, &node->conns[i],
+                            &(struct ticket_claims){.system = STR("shop")}));
     }
 }
 

@@ -630,7 +630,8 @@ static inline void fake_arrive(size_t who, const char *system)
     struct far_frame frame = {0};
 
     conn_open(&client->conn, far_open(&client->far), &node.shared);
-    CHECK(hub_connect(&node.hub, &client->conn, str_from(system)));
+    CHECK(
+        hub_connect(&node.hub, &client->conn, &(struct ticket_claims){.system = str_from(system)}));
     flush();
     client->is_open = true;
     memset(client->id, 0, sizeof client->id);

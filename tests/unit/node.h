@@ -405,7 +405,7 @@ static inline void arrive(struct test_client *visitor, struct str system)
 
     conn_open(&visitor->conn, far_open(&visitor->far), &node.shared);
     memcpy(visitor->conn.address, local, sizeof local);
-    CHECK(hub_connect(&node.hub, &visitor->conn, system));
+    CHECK(hub_connect(&node.hub, &visitor->conn, &(struct ticket_claims){.system = system}));
     flush();
     CHECK(got_id_frame(&visitor->far, visitor->id));
 }

@@ -241,7 +241,14 @@ static const struct {
     {"system", "true", BOOLEAN},   {"groupNames", "[\"g\"]", TEXTS}, {"userIds", "[]", TEXTS},
     {"groups", "true", BOOLEAN},   {"prefix", "\"g\"", TEXT},        {"after", "\"\"", TEXT},
     {"once", "false", BOOLEAN},    {"limit", "1", INTEGER},          {"except", "[\"~\"]", TEXTS},
+    {"ttl", "60", INTEGER},        {"session", "0", INTEGER},        {"groups[]", "[\"g\"]", TEXTS},
 };
+
+/* The name in a body: "groups" is a boolean for one path, and an array, groups[], for another. */
+static const char *field_name(const char *word)
+{
+    return textf("%.*s", (int)strcspn(word, "["), word);
+}
 
 static const struct route {
     const char *path, *required, *optional;
@@ -264,6 +271,7 @@ static const struct route {
     {"/api/unbind_user_from_group", "userId groupName", ""},
     {"/api/close_user", "userId", "code reason except"},
     {"/api/client_info", "clientId", ""},
+    {"/api/ticket", "", "userId extend groups[] ttl session"},
 };
 
 static bool has_word(const char *words, const char *word)
@@ -304,11 +312,12 @@ static const char *make_body(const struct route *route, struct twist twist)
             value = twisted_value(i, &twist);
         else if (has_word(route->optional, name))
             value = twist.bare ? NULL : twisted_value(i, &twist);
-        else if (twist.strange)
+        else if (twist.strange && !has_word(route->optional, textf("%s[]", name)) &&
+                 !has_word(route->optional, field_name(name)))
             value = fields[i].kind == INTEGER ? "[]" : "12";
         if (value && !(twist.without && strcmp(twist.without, name) == 0))
             length += (size_t)snprintf(body + length, sizeof body - length, "%c\"%s\":%s",
-                                       length ? ',' : '{', name, value);
+                                       length ? ',' : '{', field_name(name), value);
     }
     snprintf(body + length, sizeof body - length, "%s%s}", length ? "" : "{",
              twist.more ? twist.more : "");
@@ -383,7 +392,7 @@ static void ill_typed_fields_are_refused(void)
                 if (has_word(routes[i].required, twist.field) ||
                     has_word(routes[i].optional, twist.field))
                     CHECK(is_refused(&routes[i], make_body(&routes[i], twist),
-                                     textf("field %s must be", twist.field)));
+                                     textf("field %s must be", field_name(twist.field))));
             }
 }
 

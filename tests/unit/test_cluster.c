@@ -74,9 +74,11 @@ static void alone_all_goes_to_the_hub(void)
     cluster_flush(NULL);
     cluster_republish(NULL);
     CHECK(cluster_apply(NULL, &node.hub, &command, false, 1, &result) == CLUSTER_DONE);
-    CHECK(cluster_admit(NULL, node.accounts, STR("nobody"), 1) == CLUSTER_UNKNOWN);
+    CHECK(cluster_admit(NULL, node.accounts, &(struct ticket_claims){.system = STR("nobody")}, 1) ==
+          CLUSTER_UNKNOWN);
     node_register(STR("shop"), STR("password"));
-    CHECK(cluster_admit(NULL, node.accounts, STR("shop"), 1) == CLUSTER_ADMITTED);
+    CHECK(cluster_admit(NULL, node.accounts, &(struct ticket_claims){.system = STR("shop")}, 1) ==
+          CLUSTER_ADMITTED);
     cluster_close(NULL);
 }
 
@@ -97,7 +99,8 @@ static void found(enum registry_found answer, const char *system)
 
 static enum cluster_admission admit(const char *system, uint64_t request_id)
 {
-    return cluster_admit(fake.cluster, node.accounts, str_from(system), request_id);
+    return cluster_admit(fake.cluster, node.accounts,
+                         &(struct ticket_claims){.system = str_from(system)}, request_id);
 }
 
 /* A client would be deaf to its system before the slot is bound: it is not admitted yet. */
@@ -118,7 +121,7 @@ static void clients_are_admitted_once_the_slot_is_bound(void)
     fake_serve();
     result = fake_result(1);
     CHECK(result->is_admission && result->admission == CLUSTER_ADMITTED);
-    CHECK(same(result->system, STR("shop")));
+    CHECK(same(result->claims.system, STR("shop")));
     /* bound and kept, until the results have been taken */
     CHECK(fake.cluster->slots[slot].bound);
     CHECK(admit("shop", 3) == CLUSTER_ADMITTED);
@@ -145,7 +148,7 @@ static void a_rejected_client_is_told_why(void)
     CHECK(admit("nobody", 1) == CLUSTER_ASKED);
     found(REGISTRY_NO, "nobody");
     result = fake_result(1);
-    CHECK(result->admission == CLUSTER_UNKNOWN && same(result->system, STR("nobody")));
+    CHECK(result->admission == CLUSTER_UNKNOWN && same(result->claims.system, STR("nobody")));
     CHECK(admit("shop", 2) == CLUSTER_ASKED);
     found(REGISTRY_UNREACHABLE, "shop");
     result = fake_result(2);
@@ -578,7 +581,8 @@ static void scarce_commands(void)
     scarce_apply(many, true, 7);
     scarce_apply(fake_to_client(fake_foreign_id(&fake_nodes[1], 1), "3"), false, 8);
     scarce.on = true;
-    admission = cluster_admit(fake.cluster, node.accounts, STR("other"), 9);
+    admission = cluster_admit(fake.cluster, node.accounts,
+                              &(struct ticket_claims){.system = STR("other")}, 9);
     scarce.on = false;
     answered[9] += admission != CLUSTER_ASKED;
 }

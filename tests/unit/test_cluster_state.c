@@ -142,6 +142,7 @@ static struct pending *need(const char *group, const char *other)
     state_need_slot(fake.cluster, pending, slot_of(group));
     if (other)
         state_need_slot(fake.cluster, pending, slot_of(other));
+    state_await_slots(fake.cluster, pending);
     return pending;
 }
 
@@ -157,7 +158,7 @@ static void waiters_are_a_list(void)
         fake_start(0);
         fake.binds_at_once = false;
         for (int k = 0; k < 4; k++)
-            made[k] = k % 2 ? need("h", "g") : need("g", "h"); /* in either place */
+            made[k] = need("g", "h"); /* waits for the first */
         for (int k = 0; k < 4; k++) {
             struct pending *waiter = fake.cluster->slots[g].waiters, *last = NULL;
 
@@ -167,7 +168,7 @@ static void waiters_are_a_list(void)
                     continue;
                 CHECK(waiter == made[j]);
                 last = waiter;
-                waiter = waiter ? state_waiter_after(waiter, g) : NULL;
+                waiter = waiter ? waiter->next_waiter : NULL;
             }
             CHECK(!waiter && fake.cluster->slots[g].last_waiter == last);
             state_abandon(fake.cluster, made[orders[i][k]]);
@@ -192,12 +193,13 @@ static void keepers_keep_a_slot_bound(void)
     both = need("g", "h");
     one = need("g", twin_of("g")); /* which is the same: it counts once */
     CHECK(one->slot_count == 1 && fake.cluster->slots[g].keepers == 2);
-    CHECK(!state_has_slots(fake.cluster, both) && !state_has_slots(fake.cluster, one));
+    CHECK(!fake.cluster->slots[h].waiters);
     CHECK(state_take_bound(fake.cluster, g, asked_of(g)->version) == both);
-    CHECK(state_waiter_after(both, g) == one && !state_waiter_after(one, g));
-    CHECK(!state_has_slots(fake.cluster, both) && state_has_slots(fake.cluster, one));
+    CHECK(both->next_waiter == one && !one->next_waiter);
+    CHECK(!state_await_slots(fake.cluster, both) && state_await_slots(fake.cluster, one));
+    CHECK(fake.cluster->slots[h].waiters == both && !both->next_waiter);
     CHECK(state_take_bound(fake.cluster, h, asked_of(h)->version) == both);
-    CHECK(state_has_slots(fake.cluster, both));
+    CHECK(state_await_slots(fake.cluster, both));
     channel("g", true);
     channel("g", false);
     state_follow_slots(fake.cluster);
@@ -224,6 +226,7 @@ static void slots_follow_the_model(void)
         uint32_t draw = next_random(&state);
         size_t which = draw >> 8 & 3, place = draw >> 12 & 7;
         size_t unbound = 0;
+        struct pending *waiter;
 
         if (draw % 8 < 3) {
             exists[which] = !exists[which];
@@ -242,7 +245,11 @@ static void slots_follow_the_model(void)
                 if (binding->done || binding->slot != slot_of(groups[which]))
                     continue;
                 binding->done = true;
-                state_take_bound(fake.cluster, binding->slot, binding->version);
+                waiter = state_take_bound(fake.cluster, binding->slot, binding->version);
+                for (struct pending *next; waiter; waiter = next) {
+                    next = waiter->next_waiter;
+                    state_await_slots(fake.cluster, waiter);
+                }
                 state_drop_slot(fake.cluster, binding->slot);
                 break;
             }
@@ -262,6 +269,8 @@ static void slots_follow_the_model(void)
             CHECK(slot->changed || slot->wanted || !exists[i]);
             CHECK(slot->changed || !slot->bound || keepers || exists[i]);
             unbound += slot->wanted && !slot->bound;
+            for (waiter = slot->waiters; waiter; waiter = waiter->next_waiter)
+                CHECK(!slot->bound && waiter->slots[waiter->slots_bound] == slot_of(groups[i]));
         }
         CHECK(fake.cluster->counters.slots_unbound == unbound);
     }

@@ -234,6 +234,8 @@ static void envelopes_are_written(void)
     }
 }
 
+static const struct ticket_claims in_shop = {.system = STR_INIT("shop")};
+
 /* --- ids ------------------------------------------------------------------------------------- */
 
 static void an_id_can_be_sent_again(void)
@@ -262,7 +264,7 @@ static void the_first_frame_has_the_id(void)
 
     node_open();
     conn_open(&client->conn, far_open(&client->far), &node.shared);
-    CHECK(hub_connect(&node.hub, &client->conn, STR("shop")));
+    CHECK(hub_connect(&node.hub, &client->conn, &in_shop));
     CHECK(client->conn.client && node.hub.channels.clients.count == 1 &&
           node.hub.channels.names.count == 1);
     CHECK(got_nothing(&client->far)); /* what is queued leaves when it is flushed */
@@ -1189,7 +1191,7 @@ static void a_new_client_may_be_slow(void)
     node.config.send_queue = 10;
     conn_open(&client->conn, far_open(&client->far), &node.shared);
     client->conn.want_write = true;
-    CHECK(hub_connect(&node.hub, &client->conn, STR("shop")));
+    CHECK(hub_connect(&node.hub, &client->conn, &in_shop));
     CHECK(!client->conn.client && client->conn.close_queued &&
           node.hub.channels.clients.count == 2);
     flush();
@@ -1851,7 +1853,7 @@ static void a_client_without_an_id_is_rejected(void)
     set_up_cluster(0);
     seen.cannot_seal = true;
     conn_open(&conn, far_open(&far), &node.shared);
-    CHECK(!hub_connect(&node.hub, &conn, STR("shop")));
+    CHECK(!hub_connect(&node.hub, &conn, &in_shop));
     CHECK(!conn.client && node.hub.channels.clients.count == 0 &&
           node.hub.channels.names.count == 0);
     CHECK(seen.changes_count == 0 && drop_notes() == 0);

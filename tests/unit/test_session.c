@@ -1966,7 +1966,8 @@ static struct peer *connect_waiting(void)
 
 static void admit(struct peer *peer, enum cluster_admission admission, const char *system)
 {
-    session_admit(&context, &peer->session, admission, str_from(system), "Redis said so");
+    session_admit(&context, &peer->session, admission,
+                  &(struct ticket_claims){.system = str_from(system)}, "Redis said so");
     update(peer);
     run();
 }
@@ -2083,7 +2084,8 @@ static void a_late_admission_is_ignored(void)
             struct session before = peer->session;
             size_t clients = node.hub.channels.clients.count;
 
-            session_admit(&context, &peer->session, admissions[i], STR("shop"), "");
+            session_admit(&context, &peer->session, admissions[i],
+                          &(struct ticket_claims){.system = STR("shop")}, "");
             CHECK(peer->session.state == before.state &&
                   node.hub.channels.clients.count == clients);
             CHECK(peer->session.conn.client == before.conn.client);
