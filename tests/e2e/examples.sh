@@ -256,13 +256,13 @@ clients() {
 
     # Nobody is there.
     for name in "${NAMES[@]}" browser; do echo 1 >"$DIR/$name.mark"; done
-    each 'why it has no connection' complains 'Post .*connection refused|connect ECONNREFUSED|http://.*Connection refused|\
-curl: \(7\)|the business system got no ticket'
+    each 'why it has no connection' complains "Post .*connection refused|connect ECONNREFUSED|http://.*Connection refused|\
+curl: \(7\)|the business system got no ticket"
     each 'at most a second goes by' within 0 $MAX_WAIT
 
     # The server is there, the system is not. The page waits for that: too many logins must not fail.
-    page_goto about:blank
     mark
+    page_goto about:blank
     serve
     for name in "${NAMES[@]}"; do
         expect "$name: the system is unknown, so it comes back slowly" yes "$(await comes_back_slowly "$name" && echo yes)"
