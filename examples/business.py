@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The smallest business system: serves browser.html, and binds the id of each page to a group.
+"""The smallest business system: serves browser.html, and gets a ticket for each page.
 
     PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' python3 business.py 8000
 
-Then open http://localhost:8000/. Only this program knows the password and decides who joins which group."""
+Then open http://localhost:8000/. Only this program knows the password, says which user a page belongs to, and decides
+which groups it joins."""
 import http.server
-import json
 import os
 import pathlib
 import sys
@@ -17,28 +17,31 @@ GROUP = os.environ.get("PUSH_GROUP", "news")
 
 
 class Business(http.server.BaseHTTPRequestHandler):
-    def answer(self, status, body=b""):
+    def answer(self, status, body=b"", kind="text/plain"):
         self.send_response(status)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Type", kind + "; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
         self.end_headers()
         self.wfile.write(body)
 
     def do_GET(self):
-        found = self.path.split("?")[0] == "/"
-        self.answer(200 if found else 404, PAGE if found else b"")
+        if self.path.split("?")[0] == "/":
+            self.answer(200, PAGE, "text/html")
+        else:
+            self.answer(404)
 
-    def do_POST(self):  # /client: a page passes its id on
+    def do_POST(self):  # a page asks for a ticket
+        if self.path != "/ticket":
+            return self.answer(404)
+        if self.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+            return self.answer(403)  # another site's page asks, with the cookies of our user
         try:
-            client = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["clientId"]
             # a real one would know from its own login who this is
-            call("/api/bind_to_group", {"clientId": client, "userId": "browser", "groupName": GROUP})
-            self.answer(200)
+            self.answer(200, call("/api/ticket", {"userId": "browser", "groups": [GROUP]})["ticket"].encode())
         except OSError as error:
             print(error, file=sys.stderr)
-            self.answer(502)
-        except (ValueError, KeyError, TypeError):  # the request is not from our page
-            self.answer(400)
+            self.answer(502, b"the business system got no ticket")
 
     def log_message(self, *_):
         pass

@@ -53,12 +53,12 @@ func (err refused) Error() string {
 	return fmt.Sprintf("%s: %s (%d)", err.path, err.Msg, err.Code)
 }
 
-// post, call and bind are what the business system would do: only it knows the password. It keeps its token until
+// post, call and ticket are what the business system would do: only it knows the password. It keeps its token until
 // an answer is 401.
 var token string
 var client = &http.Client{Timeout: 10 * time.Second}
 
-func post(path string, body map[string]string) (int, json.RawMessage, error) {
+func post(path string, body any) (int, json.RawMessage, error) {
 	text, _ := json.Marshal(body)
 	request, err := http.NewRequest("POST", base+path, bytes.NewReader(text))
 	if err != nil {
@@ -80,22 +80,33 @@ func post(path string, body map[string]string) (int, json.RawMessage, error) {
 	return response.StatusCode, answer.Data, nil
 }
 
-func call(path string, body map[string]string) error {
-	status, _, err := post(path, body)
+func call(path string, body any) (json.RawMessage, error) {
+	status, data, err := post(path, body)
 	if status != http.StatusUnauthorized {
-		return err
+		return data, err
 	}
-	_, data, err := post("/api/login", map[string]string{"systemId": system, "password": password})
+	_, data, err = post("/api/login", map[string]string{"systemId": system, "password": password})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var login struct{ Token string }
 	if err := json.Unmarshal(data, &login); err != nil {
-		return err
+		return nil, err
 	}
 	token = login.Token
-	_, _, err = post(path, body)
-	return err
+	_, data, err = post(path, body)
+	return data, err
+}
+
+// ticket gets one, which is good for a minute.
+func ticket() (string, error) {
+	data, err := call("/api/ticket", map[string]any{"userId": "go", "groups": []string{group}})
+	if err != nil {
+		return "", err
+	}
+	var got struct{ Ticket string }
+	err = json.Unmarshal(data, &got)
+	return got.Ticket, err
 }
 
 // watch pings the server until a ping is not answered, which is an error, or the connection has ended.
@@ -119,7 +130,7 @@ func watch(ctx context.Context, socket *websocket.Conn) error {
 	}
 }
 
-// read takes the frames: the first has our id, or the reason why we get none. It calls ready once the id is bound.
+// read takes the frames: the first has our id, or the reason why we get none. It calls ready when we are connected.
 func read(ctx context.Context, socket *websocket.Conn, ready func()) error {
 	for first := true; ; first = false {
 		_, text, err := socket.Read(ctx)
@@ -131,19 +142,12 @@ func read(ctx context.Context, socket *websocket.Conn, ready func()) error {
 			continue
 		}
 		var frame envelope
-		var hello struct{ ClientID string }
 		if err := json.Unmarshal(text, &frame); err != nil {
 			return err
 		}
 		if frame.Code != 0 {
 			fmt.Fprintln(os.Stderr, frame.Msg)
 			continue
-		}
-		if err := json.Unmarshal(frame.Data, &hello); err != nil {
-			return err
-		}
-		if err := call("/api/bind_to_group", map[string]string{"clientId": hello.ClientID, "groupName": group, "userId": "go"}); err != nil {
-			return err
 		}
 		fmt.Fprintln(os.Stderr, "connected, in the group", group)
 		ready()
@@ -158,7 +162,13 @@ func stay(ready func()) error {
 	defer done()
 	// QueryEscape makes a plus of a space, which a name may have as well: %20 is a space everywhere
 	name := strings.ReplaceAll(url.QueryEscape(system), "+", "%20")
-	socket, _, err := websocket.Dial(dial, strings.Replace(base, "http", "ws", 1)+"/ws?systemId="+name, nil)
+	pass, err := ticket()
+	if err != nil {
+		return err
+	}
+	// in a header, because addresses end up in the logs of proxies
+	options := &websocket.DialOptions{HTTPHeader: http.Header{"Ticket": {pass}}}
+	socket, _, err := websocket.Dial(dial, strings.Replace(base, "http", "ws", 1)+"/ws?systemId="+name, options)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,7 @@
 //
 //     PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' node client.js
 //
-// It is its own business system, with the call() of push.js: only that knows the password.
+// It is its own business system, with the call() of push.js: only that knows the password, and gets the tickets.
 'use strict';
 const { url, system, call, reason, stop } = require('./push.js');
 const own = globalThis.WebSocket; // Node 22 has one
@@ -30,8 +30,26 @@ async function whyNot() {
   }
 }
 
-function start() {
-  const socket = new Socket(url.replace('http', 'ws') + '/ws?systemId=' + encodeURIComponent(system));
+// patient: only somebody else can fix it, by registering the system
+function later(why, patient) {
+  // at random, so that clients do not all come back at once
+  const wait = patient ? maxWait * (1 + Math.random()) : Math.random() * Math.min(maxWait, 2 ** tries);
+  tries = Math.min(tries + 1, 10);
+  console.error(`${why}; next try in ${wait.toFixed(1)} s`);
+  setTimeout(start, wait * 1000);
+}
+
+async function start() {
+  try { // a new ticket each time: it is good for a minute
+    connect((await call('/api/ticket', { userId: 'node', groups: [group] })).ticket);
+  } catch (error) {
+    later(reason(error), error.code === -1005);
+  }
+}
+
+function connect(ticket) {
+  const address = url.replace('http', 'ws') + '/ws?systemId=' + encodeURIComponent(system);
+  const socket = new Socket(address, { headers: { Ticket: ticket } }); // addresses end up in the logs of proxies
   let asked = Date.now(); // when the ping was sent that waits for its answer; 0: none does. The handshake is the first.
   let opened = false, first = true, over = false;
   const watch = setInterval(() => {
@@ -40,33 +58,23 @@ function start() {
     socket.send('ping'); // answered with the text pong
   }, 15000);
 
-  // patient: only somebody else can fix it, by registering the system
   function end(why, patient) {
     if (over) return;
     over = true;
     clearInterval(watch);
     socket.close();
-    // at random, so that clients do not all come back at once
-    const wait = patient ? maxWait * (1 + Math.random()) : Math.random() * Math.min(maxWait, 2 ** tries);
-    tries = Math.min(tries + 1, 10);
-    console.error(`${why}; next try in ${wait.toFixed(1)} s`);
-    setTimeout(start, wait * 1000);
+    later(why, patient);
   }
 
-  socket.onmessage = async ({ data }) => {
+  socket.onmessage = ({ data }) => {
     asked = 0;
     if (over || data === 'pong') return;
     if (!first) return console.log(data);
     first = false;
     const frame = JSON.parse(data); // has our id, or the reason why we get none
     if (frame.code !== 0) return console.error(frame.msg);
-    try {
-      await call('/api/bind_to_group', { clientId: frame.data.clientId, groupName: group, userId: 'node' });
-      console.error('connected, in the group', group);
-      tries = 0;
-    } catch (error) {
-      end(reason(error), error.code === -1005);
-    }
+    console.error('connected, in the group', group);
+    tries = 0;
   };
   socket.onopen = () => { opened = true; };
   // where there is no connection, Node 20 and 22 fire error alone: no close follows

@@ -28,21 +28,21 @@ post() { # PATH: posts its input and prints the answer
     curl -sS --max-time 10 --data-binary @- -H @<(echo "Token: $token") "$url$1"
 }
 
-bind() { # CLIENT-ID: prints the answer
-    jq -n --arg id "$1" '{clientId: $id, groupName: env.PUSH_GROUP, userId: "shell"}' | post /api/bind_to_group
+ask() { # prints the answer with a ticket, which has to be on a command line: it is good for ten seconds
+    jq -n '{groups: [env.PUSH_GROUP], userId: "shell", ttl: 10}' | post /api/ticket
 }
 
 code() { # ANSWER
     jq .code <<<"$1"
 }
 
-hand_over() { # CLIENT-ID: leaves the answer in $answer
-    answer=$(bind "$1")
-    [ "$(code "$answer")" = -1002 ] || return 0
-    answer=$(jq -n '{systemId: env.PUSH_SYSTEM, password: env.PUSH_PASSWORD}' | post /api/login)
-    [ "$(code "$answer")" = 0 ] || return 0
+get_ticket() { # leaves the answer in $answer; false: there is none
+    answer=$(ask 2>&1)
+    [ "$(code "$answer" 2>/dev/null)" = -1002 ] || return 0
+    answer=$(jq -n '{systemId: env.PUSH_SYSTEM, password: env.PUSH_PASSWORD}' | post /api/login 2>&1)
+    [ "$(code "$answer" 2>/dev/null)" = 0 ] || return 0
     token=$(jq -r .data.token <<<"$answer")
-    answer=$(bind "$1")
+    answer=$(ask 2>&1)
 }
 
 trap 'kill ${link-} 2>/dev/null' EXIT
@@ -51,31 +51,29 @@ trap exit HUP INT TERM
 tries=0 # since the last connection that was of use
 while true; do
     patient='' why='the connection broke'
-    # -U: sends pings only; gives up a connection that does not answer them
-    exec {frames}< <(exec websocat -U --no-close --buffer-size 2000000 --ping-interval 15 --ping-timeout 40 \
-        "${url/http/ws}/ws?systemId=$system" </dev/null 2>/dev/null)
-    link=$!
-    if ! read -r -t 10 frame <&"$frames"; then
-        # websocat does not say why; a request does
-        why=$(curl -sS --max-time 10 -o /dev/null "$url/healthz" 2>&1) && why='no WebSocket, though the server answers'
-    elif [ "$(code "$frame")" = 0 ]; then # the first frame has our id, or the reason why we get none
-        hand_over "$(jq -r .data.clientId <<<"$frame")"
-        if [ "$(code "$answer")" = 0 ]; then
+    get_ticket
+    if [ "$(code "$answer" 2>/dev/null)" = 0 ]; then
+        # -U: sends pings only; gives up a connection that does not answer them
+        exec {frames}< <(exec websocat -U --no-close --buffer-size 2000000 --ping-interval 15 --ping-timeout 40 \
+            -H="Ticket: $(jq -r .data.ticket <<<"$answer")" "${url/http/ws}/ws?systemId=$system" </dev/null 2>/dev/null)
+        link=$!
+        if ! read -r -t 10 frame <&"$frames"; then
+            why='no WebSocket, though the server gave a ticket'
+        elif [ "$(code "$frame")" = 0 ]; then # the first frame has our id, or the reason why we get none
             echo "connected, in the group $PUSH_GROUP" >&2
             tries=0
             while read -r frame <&"$frames"; do
                 printf '%s\n' "$frame"
             done
         else
-            why=$(jq -r '"\(.msg) (\(.code))"' <<<"$answer")
-            [ "$(code "$answer")" != -1005 ] || patient=1
+            why="refused: $(jq -r '"\(.msg) (\(.code))"' <<<"$frame")"
         fi
-    else
-        why="refused: $(jq -r '"\(.msg) (\(.code))"' <<<"$frame")"
-        [ "$(code "$frame")" != -1001 ] || patient=1 # close code 1008, which websocat does not report, follows
+        kill "$link" 2>/dev/null
+        exec {frames}<&-
+    else # what the server, or else curl, says
+        why=$(jq -r '"\(.msg) (\(.code))"' <<<"$answer" 2>/dev/null) || why=$answer
+        [[ $why != *'(-1005)' ]] || patient=1
     fi
-    kill "$link" 2>/dev/null
-    exec {frames}<&-
     # At random, so that clients do not all come back at once. `patient`: only somebody else can fix it, by
     # registering the system.
     wait=$(awk -v max="$max_wait" -v tries=$tries -v patient="$patient" -v seed="$RANDOM$RANDOM" 'BEGIN {

@@ -379,6 +379,7 @@ nginx_with() {
     free_port
     rm -f "$DIR/nginx/error.log"
     start_nginx "$(sed -e "s/listen 80;/listen 127.0.0.1:$FREE;/; s/listen 443 /listen 127.0.0.1:$FREE /" \
+        -e "s,/var/log/nginx/access.log,$DIR/nginx/access.log," \
         -e "s/server 127.0.0.1:7800;/server 127.0.0.1:$SERVER_PORT;/" "$@" contrib/nginx.conf)" "$FREE"
     expect 'nginx says nothing' '' "$(cat "$DIR/nginx/out" "$DIR/nginx/error.log")"
     PORT=$NGINX_PORT

@@ -17,7 +17,7 @@ proxy_file() {
     nginx)
         sed -e '/^    listen 80;/d; s/^    # \(listen 443\|ssl_\|add_header\)/    \1/' \
             -e "s,/etc/nginx/tls/fullchain.pem,$DIR/tls.pem,; s,/etc/nginx/tls/privkey.pem,$DIR/tls.key," \
-            -e "s/listen 443 /listen 127.0.0.1:$PORT /" \
+            -e "s/listen 443 /listen 127.0.0.1:$PORT /; s,/var/log/nginx/access.log,$DIR/access.log," \
             -e "s/^    server 127.0.0.1:7800;/    server 127.0.0.1:$SERVER_PORT; ${dead:+server $dead;}/" \
             contrib/nginx.conf
         ;;
