@@ -13,11 +13,14 @@ CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending clus
 
 # Each variant of the build has its flags here, and its files in build/VARIANT. tests/*.mk have more variants.
 VARIANTS = release asan tsan cluster cluster-asan cluster-tsan cluster-v2 cluster-v3
+# What a message does not pass through is built for size.
+SMALL = limit log host config crypto ticket os console listener account_store account_queue account_table account roster api_request api_account metrics server wspush
+FLAGS_release = $(if $(filter $(basename $<),$(SMALL)),-Os)
 ASAN = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 TSAN = -O1 -g -fsanitize=thread
 FLAGS_asan = $(ASAN)
 FLAGS_tsan = $(TSAN)
-FLAGS_cluster = -DWSPUSH_CLUSTER $(if $(REDIS_TLS),-DWSPUSH_REDIS_TLS)
+FLAGS_cluster = $(FLAGS_release) -DWSPUSH_CLUSTER $(if $(REDIS_TLS),-DWSPUSH_REDIS_TLS)
 FLAGS_cluster-asan = $(FLAGS_cluster) $(ASAN)
 FLAGS_cluster-tsan = $(FLAGS_cluster) $(TSAN)
 FLAGS_cluster-v2 = $(FLAGS_cluster) -DWIRE_VERSION=2 # nodes of later protocol versions, for upgrade tests
