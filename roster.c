@@ -298,8 +298,7 @@ static bool roster_find(const struct hub *hub, struct roster_walk *walk,
     table_scan_seek(table, &scan, walk->at.rank);
     while ((entry = table_scan_next(table, &scan)) && (!best->entry || scan.home == home)) {
         if (!best->entry && scan.home != home && *budget <= 0) {
-            if (table_scan_rank(&scan) > walk->at.rank)
-                walk->at = (struct roster_place){.rank = table_scan_rank(&scan)};
+            walk->at = (struct roster_place){.rank = table_scan_rank(&scan)};
             return false;
         }
         home = scan.home;
