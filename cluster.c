@@ -707,18 +707,6 @@ static bool cluster_open_parts(struct cluster *cluster, const struct cluster_opt
     return cluster->registry != NULL;
 }
 
-/* Gives the channels of all nodes one order: merged lists of groups need it. */
-static bool cluster_set_order(struct cluster *cluster)
-{
-    unsigned char key[16];
-
-    if (!crypto_derive(&cluster->keys->keys[0], STR("channel order"), key, sizeof key))
-        return false;
-    for (size_t i = 0; i < 2; i++)
-        cluster->hub->channels.key[i] = bytes_get_be(key + 8 * i, 8);
-    return true;
-}
-
 struct cluster *cluster_open(const struct cluster_options *options)
 {
     struct cluster_node *node = calloc(1, sizeof *node);
@@ -737,7 +725,7 @@ struct cluster *cluster_open(const struct cluster_options *options)
                                         presence_change};
     snprintf(cluster->name, sizeof cluster->name, "%s %llu", options->config->redis_prefix,
              (unsigned long long)options->config->redis_db);
-    if (cluster_crypto_derive(&cluster->keyring) && cluster_set_order(cluster) &&
+    if (cluster_crypto_derive(&cluster->keyring) && census_set_order(cluster) &&
         cluster_open_parts(cluster, options))
         return cluster;
     cluster_close(cluster);

@@ -14,6 +14,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool census_set_order(struct cluster *cluster)
+{
+    unsigned char key[16];
+
+    if (!crypto_derive(&cluster->keys->keys[0], STR("channel order"), key, sizeof key))
+        return false;
+    for (size_t i = 0; i < 2; i++)
+        cluster->hub->channels.key[i] = bytes_get_be(key + 8 * i, 8);
+    return true;
+}
+
 /* --- whom to ask ------------------------------------------------------------------------------ */
 
 static int census_compare(const struct node_tag *a, const struct node_tag *b)
@@ -292,6 +303,31 @@ void census_merge(struct cluster *cluster, struct pending *pending)
 }
 
 /* --- walks ------------------------------------------------------------------------------------ */
+
+bool census_walk_here(struct cluster *cluster, const struct command *command,
+                      const struct pending_origin *origin, struct result *result)
+{
+    uint16_t slot = wire_slot(WIRE_GROUP, command->system, command->group);
+    bool must_bind = command->kind == COMMAND_BIND_USER && !cluster->slots[slot].bound &&
+                     roster_find_channel(cluster->hub, command);
+    struct pending *pending;
+
+    if (must_bind && !cluster->bus_up) {
+        state_fail(result, RESULT_UNREACHABLE, state_publishing_reason(cluster));
+        return true;
+    }
+    pending = state_keep(cluster, must_bind ? PENDING_BIND : PENDING_WALK, command, false, origin,
+                         result);
+    if (!pending)
+        return true;
+    if (must_bind)
+        state_need_slot(cluster, pending, slot);
+    else if (roster_apply(cluster->hub, command, pending->id, result))
+        state_abandon(cluster, pending); /* it could not begin */
+    else
+        return false;
+    return !must_bind;
+}
 
 void census_take_walks(struct cluster *cluster)
 {

@@ -44,21 +44,6 @@ static uint64_t route_request_id(uint64_t id)
 
 /* --- commands for one client of this node ----------------------------------------------------- */
 
-/* Begins a request that keeps the command as a message, to apply it later. */
-static struct pending *route_keep_command(struct cluster *cluster, enum pending_kind kind,
-                                          const struct command *command, bool receipt,
-                                          const struct pending_origin *origin,
-                                          struct result *result)
-{
-    struct cluster_msg msg = {.kind = MSG_REQUEST, .command = *command};
-    struct pending *pending = state_begin(cluster, kind, command, receipt, origin, result);
-
-    if (!pending || msg_write(&pending->text, &msg))
-        return pending;
-    state_reject(cluster, pending, result, "out of memory");
-    return NULL;
-}
-
 /* Binds a client of this node, once RabbitMQ has the slots bound. */
 static bool route_bind_here(struct cluster *cluster, const struct command *command,
                             const struct pending_origin *origin, struct result *result)
@@ -76,7 +61,7 @@ static bool route_bind_here(struct cluster *cluster, const struct command *comma
         state_fail(result, RESULT_UNREACHABLE, state_publishing_reason(cluster));
         return true;
     }
-    pending = route_keep_command(cluster, PENDING_BIND, command, false, origin, result);
+    pending = state_keep(cluster, PENDING_BIND, command, false, origin, result);
     if (!pending)
         return true;
     state_need_slot(cluster, pending, group);
@@ -86,39 +71,13 @@ static bool route_bind_here(struct cluster *cluster, const struct command *comma
     return false;
 }
 
-/* Begins a walk here. For BIND_USER RabbitMQ binds the group's slot before. */
-static bool route_walk_here(struct cluster *cluster, const struct command *command,
-                            const struct pending_origin *origin, struct result *result)
-{
-    uint16_t slot = wire_slot(WIRE_GROUP, command->system, command->group);
-    bool must_bind = command->kind == COMMAND_BIND_USER && !cluster->slots[slot].bound &&
-                     hub_find_target(cluster->hub, command);
-    struct pending *pending;
-
-    if (must_bind && !cluster->bus_up) {
-        state_fail(result, RESULT_UNREACHABLE, state_publishing_reason(cluster));
-        return true;
-    }
-    pending = route_keep_command(cluster, must_bind ? PENDING_BIND : PENDING_WALK, command, false,
-                                 origin, result);
-    if (!pending)
-        return true;
-    if (must_bind)
-        state_need_slot(cluster, pending, slot);
-    else if (roster_apply(cluster->hub, command, pending->id, result))
-        state_abandon(cluster, pending); /* it could not begin */
-    else
-        return false;
-    return !must_bind;
-}
-
 static bool route_apply_here(struct cluster *cluster, const struct command *command,
                              const struct pending_origin *origin, struct result *result)
 {
     if (command->kind == COMMAND_BIND)
         return route_bind_here(cluster, command, origin, result);
     if (command->kind > COMMAND_COUNT_CLIENTS)
-        return route_walk_here(cluster, command, origin, result);
+        return census_walk_here(cluster, command, origin, result);
     return roster_apply(cluster->hub, command, 0, result);
 }
 
@@ -141,7 +100,7 @@ static bool route_hold_back(struct cluster *cluster, const struct command *comma
                             const struct pending_origin *origin, struct result *result)
 {
     struct pending *pending =
-        route_keep_command(cluster, PENDING_HELD_BACK, command, receipt, origin, result);
+        state_keep(cluster, PENDING_HELD_BACK, command, receipt, origin, result);
 
     if (!pending)
         return true;
@@ -401,7 +360,7 @@ static bool route_apply_to_nodes(struct cluster *cluster, const struct command *
 
     if (!origin->is_node && route_must_wait(cluster, given))
         return route_hold_back(cluster, given, false, origin, result);
-    pending = route_keep_command(cluster, PENDING_COMMAND, given, false, origin, result);
+    pending = state_keep(cluster, PENDING_COMMAND, given, false, origin, result);
     if (!pending)
         return true;
     if (!census_expect(cluster, pending, &command, &after, result)) {

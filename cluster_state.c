@@ -368,6 +368,19 @@ bool state_reject(struct cluster *cluster, struct pending *pending, struct resul
     return true;
 }
 
+struct pending *state_keep(struct cluster *cluster, enum pending_kind kind,
+                           const struct command *command, bool receipt,
+                           const struct pending_origin *origin, struct result *result)
+{
+    struct cluster_msg msg = {.kind = MSG_REQUEST, .command = *command};
+    struct pending *pending = state_begin(cluster, kind, command, receipt, origin, result);
+
+    if (!pending || msg_write(&pending->text, &msg))
+        return pending;
+    state_reject(cluster, pending, result, "out of memory");
+    return NULL;
+}
+
 void state_finish(struct cluster *cluster, struct pending *pending)
 {
     pending_unlink(&cluster->pendings, state_list_of(cluster, pending), pending);

@@ -182,6 +182,11 @@ struct pending *state_begin(struct cluster *cluster, enum pending_kind kind,
                             const struct command *command, bool receipt,
                             const struct pending_origin *origin, struct result *result);
 
+/* The same, and keeps the command as a message, to apply it later. */
+struct pending *state_keep(struct cluster *cluster, enum pending_kind kind,
+                           const struct command *command, bool receipt,
+                           const struct pending_origin *origin, struct result *result);
+
 /* Frees a request that has just begun; nobody is told. */
 void state_abandon(struct cluster *cluster, struct pending *pending);
 

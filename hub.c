@@ -166,39 +166,16 @@ static bool hub_set_user(struct hub *hub, struct client *client, struct str user
     return true;
 }
 
-/* The kind of the channel that a command is about. */
-static enum channel_kind hub_target_kind(const struct command *command)
-{
-    switch (command->kind) {
-    case COMMAND_SEND_TO_SYSTEM:
-    case COMMAND_LIST_GROUPS:
-        return CHANNEL_SYSTEM;
-    case COMMAND_SEND_TO_USER:
-    case COMMAND_BIND_USER:
-    case COMMAND_UNBIND_USER:
-    case COMMAND_CLOSE_USER:
-        return CHANNEL_USER;
-    case COMMAND_LIST_CLIENTS:
-        return command->group.length  ? CHANNEL_GROUP
-               : command->user.length ? CHANNEL_USER
-                                      : CHANNEL_SYSTEM;
-    default:
-        return CHANNEL_GROUP;
-    }
-}
-
-struct channel *hub_find_target(const struct hub *hub, const struct command *command)
+static struct channel *hub_find_target(const struct hub *hub, const struct command *command)
 {
     struct channel *system = channel_find(&hub->channels, CHANNEL_SYSTEM, NULL, command->system);
-    enum channel_kind kind = hub_target_kind(command);
 
-    if (!system || kind == CHANNEL_SYSTEM)
+    if (!system || command->kind == COMMAND_SEND_TO_SYSTEM)
         return system;
-    return channel_find(&hub->channels, kind, system,
-                        kind == CHANNEL_USER ? command->user : command->group);
+    if (command->kind == COMMAND_SEND_TO_USER)
+        return channel_find(&hub->channels, CHANNEL_USER, system, command->user);
+    return channel_find(&hub->channels, CHANNEL_GROUP, system, command->group);
 }
-
-/* --- delivery -------------------------------------------------------------------------------- */
 
 /* Bytes that may wait for one client; the configuration keeps them below what 32 bits hold. */
 static size_t hub_queue_limit(const struct hub *hub)

@@ -213,11 +213,8 @@ void hub_apply(struct hub *hub, const struct command *command, struct result *re
 /* Reads the number of a client of this node from its id. */
 bool hub_read_id(const struct hub *hub, struct json_value id, uint64_t *number);
 
-/* The channel whose clients, or groups, a command is about; NULL if there is none here. */
-struct channel *hub_find_target(const struct hub *hub, const struct command *command);
-
-/* Does what BIND, UNBIND, CLOSE_CLIENT, CLIENT_INFO or SEND_TO_CLIENT says to a client. Call
- * hub_close_slow_clients afterwards. */
+/* Does what BIND, UNBIND, CLOSE_CLIENT or CLIENT_INFO says to a client. Call hub_close_slow_clients
+ * afterwards. */
 void hub_apply_to(struct hub *hub, const struct command *command, struct client *client,
                   struct result *result);
 

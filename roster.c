@@ -231,6 +231,19 @@ static bool roster_begin(struct hub *hub, const struct command *command, uint64_
     return true;
 }
 
+struct channel *roster_find_channel(const struct hub *hub, const struct command *command)
+{
+    struct channel *system = channel_find(&hub->channels, CHANNEL_SYSTEM, NULL, command->system);
+
+    if (!system || command->kind == COMMAND_LIST_GROUPS)
+        return system;
+    if (command->kind == COMMAND_LIST_CLIENTS && command->group.length)
+        return channel_find(&hub->channels, CHANNEL_GROUP, system, command->group);
+    if (command->user.length)
+        return channel_find(&hub->channels, CHANNEL_USER, system, command->user);
+    return system;
+}
+
 /* True if a client is subscribed to the channel, and of the user if there is one; or if a group is
  * of the system, and has the prefix. */
 static bool roster_wants(const struct roster_walk *walk, const struct channel *channel,
@@ -378,7 +391,7 @@ static bool roster_walk_on(struct hub *hub, struct roster_walk *walk, int *budge
         walk->command.kind == COMMAND_LIST_CLIENTS || walk->command.kind == COMMAND_LIST_GROUPS;
 
     while (*budget > 0) {
-        struct channel *channel = hub_find_target(hub, &walk->command);
+        const struct channel *channel = roster_find_channel(hub, &walk->command);
         struct roster_best best = {0};
         bool full = is_list && (walk->result.count >= walk->command.limit ||
                                 walk->result.list.length > ROSTER_PAGE_MAX);

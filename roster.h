@@ -49,6 +49,9 @@ void roster_free(struct roster_walk *walk);
 /* Frees all walks. */
 void roster_close(struct hub *hub);
 
+/* The channel whose clients, or groups, a walk visits; NULL if there is none here. */
+struct channel *roster_find_channel(const struct hub *hub, const struct command *command);
+
 /* COUNT_CLIENTS: a cluster adds up numbers, so a hub with hooks gives those, separated by commas.
  * This makes the members "system":n,"groups":{…},"users":{…} of them. */
 void roster_name_counts(const struct command *command, struct result *result);
