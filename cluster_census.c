@@ -322,11 +322,13 @@ bool census_walk_here(struct cluster *cluster, const struct command *command,
         return true;
     if (must_bind)
         state_need_slot(cluster, pending, slot);
-    else if (roster_apply(cluster->hub, command, pending->id, result))
-        state_abandon(cluster, pending); /* it could not begin */
-    else
-        return false;
-    return !must_bind;
+    else if (roster_apply(cluster->hub, command, pending->id, result)) {
+        /* it could not begin; if the position is good where the call was made, the orders differ */
+        result->code = RESULT_UNREACHABLE;
+        state_abandon(cluster, pending);
+        return true;
+    }
+    return false;
 }
 
 void census_take_walks(struct cluster *cluster)
