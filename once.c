@@ -41,9 +41,9 @@ bool once_make_key(const struct once *once, char kind, struct str system, struct
     buf_append(&text, STR("\0"));
     buf_append(&text, name);
     buf_append(&text, STR("\0"));
-    json_decode_string((struct json_value){JSON_STRING, id}, &text); /* spelled in whatever way */
-    good = !text.failed && once_hash(once, str_of(&text), &key->target) &&
-           once_hash(once, frame, &key->content);
+    /* decoded, for it may be spelled in another way the next time */
+    good = json_decode_string((struct json_value){JSON_STRING, id}, &text) && !text.failed &&
+           once_hash(once, str_of(&text), &key->target) && once_hash(once, frame, &key->content);
     buf_free(&text);
     return good;
 }
@@ -95,7 +95,7 @@ static bool once_reserve(struct once *once, int64_t now, int64_t ttl, uint64_t m
          i++)
         once->first++;
     if (once->next - once->first >= max)
-        once->first = once->next - max + 1;
+        once->first = max ? once->next - max + 1 : once->next;
     return once->next - once->first < once->capacity || once_grow(once);
 }
 
