@@ -10,12 +10,10 @@
  *
  * A group, a user, a system: the send is published, and a success once it has come back.
  *
- * once: each node decides about its own members when the publication comes, so it does not matter
- * through which node a send is repeated. Since publications have one order, the nodes that had
- * bound the slot at both times decide the same: those that have delivered it skip it, or reject
- * other content. A node that lost the first one with RabbitMQ, or bound the slot since, delivers
- * it. The origin asks all nodes: it answers "repeated" if some node knew the send and none had a
- * member to deliver it to, and -1 if some node knew other content.
+ * once: each node decides about its members when the publication comes, whoever repeats it. By the
+ * one order, nodes that had bound the slot both times decide the same; one that lost the first
+ * send, or bound since, delivers. The origin asks all: some knew it and nobody got it now is
+ * "repeated", some knew other content is -1.
  *
  * Many clients: each owner gets the ids of its own, and the lists are joined.
  *

@@ -729,7 +729,8 @@ bool wire_command_is_valid(const struct command *command)
     case COMMAND_SEND_TO_GROUP:
     case COMMAND_SEND_TO_USER:
     case COMMAND_SEND_TO_SYSTEM:
-        return command->msg.length && command->data.length;
+        return command->msg.length && command->data.length &&
+               (command->message_id.length || !command->once);
     case COMMAND_BIND:
     case COMMAND_BIND_USER:
     case COMMAND_UNBIND_USER:

@@ -429,8 +429,7 @@ void hub_close_slow_clients(struct hub *hub)
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
 {
     *hub = (struct hub){.config = config, .log = log};
-    return crypto_random(hub->channels.key, sizeof hub->channels.key) &&
-           crypto_random(hub->once.secret, sizeof hub->once.secret);
+    return crypto_random(hub->channels.key, sizeof hub->channels.key);
 }
 
 bool hub_send_id(struct hub *hub, const struct client *client)
@@ -575,9 +574,10 @@ static struct rcbuf *hub_make_frame(const struct hub *hub, const struct command 
 
     hub_write_push(&text, command);
     if (command->once &&
-        !once_make_key(&hub->once, (char)(to_clients ? COMMAND_SEND_TO_CLIENT : command->kind),
-                       command->system, command->group.length ? command->group : command->user,
-                       command->message_id, str_of(&text), key))
+        !once_make_key(hub->channels.key,
+                       (char)(to_clients ? COMMAND_SEND_TO_CLIENT : command->kind), command->system,
+                       command->group.length ? command->group : command->user, command->message_id,
+                       str_of(&text), key))
         text.failed = true;
     return hub_encode(&text);
 }

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 
 #define ONCE_CAPACITY_MIN 16
-#define ONCE_EXPIRED_EACH 2 /* removed with each new entry: more than are added */
+#define ONCE_EXPIRED_EACH 2 /* removed with each new entry */
 
 struct once_entry {
     struct once_key key;
@@ -20,17 +20,7 @@ struct once_entry {
     uint64_t older; /* 1 + the number of the next older entry in its bucket; 0: none */
 };
 
-static bool once_hash(const struct once *once, struct str text, uint64_t *hash)
-{
-    unsigned char bytes[CRYPTO_HASH_SIZE];
-
-    if (!crypto_hmac(once->secret, text, bytes))
-        return false;
-    *hash = bytes_get_be(bytes, sizeof *hash);
-    return true;
-}
-
-bool once_make_key(const struct once *once, char kind, struct str system, struct str name,
+bool once_make_key(const uint64_t secret[2], char kind, struct str system, struct str name,
                    struct str id, struct str frame, struct once_key *key)
 {
     struct buf text = {0};
@@ -41,9 +31,10 @@ bool once_make_key(const struct once *once, char kind, struct str system, struct
     buf_append(&text, STR("\0"));
     buf_append(&text, name);
     buf_append(&text, STR("\0"));
-    json_decode_string((struct json_value){JSON_STRING, id}, &text); /* spelled in whatever way */
-    good = !text.failed && once_hash(once, str_of(&text), &key->target) &&
-           once_hash(once, frame, &key->content);
+    /* decoded, for it may be spelled in another way the next time */
+    good = json_decode_string((struct json_value){JSON_STRING, id}, &text) && !text.failed;
+    if (good)
+        *key = (struct once_key){str_siphash(str_of(&text), secret), str_siphash(frame, secret)};
     buf_free(&text);
     return good;
 }
@@ -95,7 +86,7 @@ static bool once_reserve(struct once *once, int64_t now, int64_t ttl, uint64_t m
          i++)
         once->first++;
     if (once->next - once->first >= max)
-        once->first = once->next - max + 1;
+        once->first = max ? once->next - max + 1 : once->next;
     return once->next - once->first < once->capacity || once_grow(once);
 }
 

@@ -7,7 +7,6 @@
 #ifndef WSPUSH_ONCE_H
 #define WSPUSH_ONCE_H
 
-#include "crypto.h"
 #include "json.h"
 
 enum once_result {
@@ -23,18 +22,17 @@ struct once_key {
     uint64_t content; /* of the frame */
 };
 
-/* The sends remembered. Zeroed except for the secret, there are none. */
+/* The sends remembered. Zeroed there are none. */
 struct once {
-    unsigned char secret[CRYPTO_HASH_SIZE]; /* random */
-    struct once_entry *ring;                /* entry N is at N modulo capacity */
-    uint64_t *newest;                       /* by hash: 1 + the number of the newest entry */
-    size_t capacity;                        /* a power of two, or 0 */
-    uint64_t first, next; /* numbers: of the oldest entry, and of the one to be added */
+    struct once_entry *ring; /* entry N is at N modulo capacity */
+    uint64_t *newest;        /* by hash: 1 + the number of the newest entry */
+    size_t capacity;         /* a power of two, or 0 */
+    uint64_t first, next;    /* numbers: of the oldest entry, and of the one to be added */
 };
 
 /* Makes the key of a send to the target of this kind and name (without control characters) in a
- * system; `id` is the messageId, JSON. False without memory, or if OpenSSL fails. */
-bool once_make_key(const struct once *once, char kind, struct str system, struct str name,
+ * system; `id` is the messageId, JSON; `secret` is random. False without memory. */
+bool once_make_key(const uint64_t secret[2], char kind, struct str system, struct str name,
                    struct str id, struct str frame, struct once_key *key);
 
 /* Remembers a send of `now` (milliseconds of a steady clock) for `ttl` ms, if it is new, as one of

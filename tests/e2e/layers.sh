@@ -34,7 +34,7 @@ account_queue: account_store os
 account_table: account_queue crypto os table
 account: account_queue account_store account_table os table
 channel: conn table
-once: crypto json
+once: json
 hub: channel config conn crypto json once table ticket ws
 roster: hub
 cluster_crypto: crypto hub tls

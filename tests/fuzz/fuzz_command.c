@@ -320,6 +320,7 @@ static void make_command(struct fuzz *fuzz, struct buf *room, struct command *co
     command->send_user = make_text(fuzz, room, true);
     command->message_id = make_text(fuzz, room, true);
     command->close_code = 3000 + fuzz_byte(fuzz);
+    command->once = command->close_code & 1;
     command->reason = make_text(fuzz, room, false);
 }
 
@@ -341,6 +342,7 @@ static void try_making(struct fuzz *fuzz)
     msg.result.matched = make_number(fuzz);
     msg.result.queued = make_number(fuzz);
     msg.result.dropped = make_number(fuzz);
+    msg.result.repeated = msg.result.dropped & 1;
     msg.result.count = make_number(fuzz);
     msg.error = make_text(fuzz, &room, false);
     msg.list = make_list(fuzz, &room, false);

@@ -1164,6 +1164,10 @@ static void commands_that_clients_could_not_read_are_invalid(void)
         command.data = (struct str){0};
         CHECK(wire_command_is_valid(&command) != sends);
         command.data = whole.data;
+        command.once = true; /* but no messageId */
+        CHECK(wire_command_is_valid(&command) != sends);
+        command.message_id = STR("\"\"");
+        CHECK(wire_command_is_valid(&command));
         command.group = (struct str){0};
         CHECK(wire_command_is_valid(&command) == (kind != COMMAND_BIND));
     }

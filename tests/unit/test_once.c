@@ -9,11 +9,12 @@
 #define MAX 100
 
 static struct once once;
+static uint64_t secret[2] = {1, 2};
 static int64_t now;
 
 static void set_up(void)
 {
-    once = (struct once){.secret = "a secret of thirty-two bytes"};
+    once = (struct once){0};
     now = START;
 }
 
@@ -22,7 +23,7 @@ static struct once_key key_of(char kind, struct str system, struct str name, str
 {
     struct once_key key = {0};
 
-    CHECK(once_make_key(&once, kind, system, name, id, frame, &key));
+    CHECK(once_make_key(secret, kind, system, name, id, frame, &key));
     return key;
 }
 
@@ -77,7 +78,7 @@ static void keys_follow_the_secret(void)
 {
     struct once_key before = key_of(1, STR("s"), STR("g"), STR("\"1\""), STR("{}")), after;
 
-    once.secret[31] ^= 1;
+    secret[1]++;
     after = key_of(1, STR("s"), STR("g"), STR("\"1\""), STR("{}"));
     CHECK(before.target != after.target && before.content != after.content);
 }
