@@ -9,10 +9,10 @@ PKG_CONFIG ?= pkg-config
 
 # The modules, lowest first; wspush.c has main(). A build for clusters (CLUSTER=1) adds CLUSTER_MODULES.
 MODULES = buf table limit timer log json host config crypto ticket os tls http console poller ws conn listener account_store account_queue account_table account channel once hub roster api_request api_account api metrics session_http session sessions loop server
-CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup cluster_tls redis cluster_store cluster_member cluster_cleanup cluster_registry cluster_dial rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_census cluster_route cluster_presence cluster cluster_listen
+CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup cluster_tls redis cluster_store cluster_member cluster_cleanup cluster_registry cluster_dial rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_census cluster_route cluster_change cluster_presence cluster cluster_listen
 
 # Each variant of the build has its flags here, and its files in build/VARIANT. tests/*.mk have more variants.
-VARIANTS = release asan tsan cluster cluster-asan cluster-tsan cluster-v2 cluster-v3
+VARIANTS = release asan tsan cluster cluster-asan cluster-tsan cluster-v3 cluster-v4
 # What a message does not pass through is built for size.
 SMALL = limit log host config crypto ticket os console listener account_store account_queue account_table account roster api_request api_account metrics server wspush
 FLAGS_release = $(if $(filter $(basename $<),$(SMALL)),-Os)
@@ -23,8 +23,8 @@ FLAGS_tsan = $(TSAN)
 FLAGS_cluster = $(FLAGS_release) -DWSPUSH_CLUSTER $(if $(REDIS_TLS),-DWSPUSH_REDIS_TLS)
 FLAGS_cluster-asan = $(FLAGS_cluster) $(ASAN)
 FLAGS_cluster-tsan = $(FLAGS_cluster) $(TSAN)
-FLAGS_cluster-v2 = $(FLAGS_cluster) -DWIRE_VERSION=2 # nodes of later protocol versions, for upgrade tests
-FLAGS_cluster-v3 = $(FLAGS_cluster) -DWIRE_VERSION=3
+FLAGS_cluster-v3 = $(FLAGS_cluster) -DWIRE_VERSION=3 # nodes of later protocol versions, for upgrade tests
+FLAGS_cluster-v4 = $(FLAGS_cluster) -DWIRE_VERSION=4
 
 WARNINGS = -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2
 STANDARD = -std=c11 -D_XOPEN_SOURCE=700 -pthread

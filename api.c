@@ -278,11 +278,18 @@ static enum api_result api_give_ticket(struct api_request *request)
 /* --- routes ---------------------------------------------------------------------------------- */
 
 /* A path takes POST and OPTIONS. The action decides what the head must have: to register the
- * Register-Key, for a command and what follows the Token. */
+ * Register-Key, to log in nothing, for the others the Token; a password is set with either. */
 struct api_route {
     struct str path;
-    enum { ACTION_REGISTER, ACTION_LOGIN, ACTION_COMMAND, ACTION_TICKET } action;
-    enum command_kind command;
+    enum {
+        ACTION_REGISTER,
+        ACTION_LOGIN,
+        ACTION_SET_PASSWORD,
+        ACTION_ACCOUNT,
+        ACTION_TICKET,
+        ACTION_COMMAND
+    } action;
+    int kind;                    /* enum command_kind of a command, else enum account_job_kind */
     unsigned required, optional; /* sets of fields */
 };
 
@@ -292,10 +299,13 @@ struct api_route {
 #define PAGE (F(AFTER) | F(LIMIT))
 #define ACCOUNT (F(SYSTEM_ID) | F(PASSWORD))
 #define COMMAND(path, kind) STR_INIT("/api/" path), ACTION_COMMAND, COMMAND_##kind
+#define JOB(path, action, kind) STR_INIT("/api/" path), ACTION_##action, ACCOUNT_##kind
 
 static const struct api_route api_routes[] = {
-    {STR_INIT("/api/register"), ACTION_REGISTER, 0, ACCOUNT, 0},
-    {STR_INIT("/api/login"), ACTION_LOGIN, 0, ACCOUNT, 0},
+    {JOB("register", REGISTER, REGISTER), ACCOUNT, 0},
+    {JOB("login", LOGIN, LOGIN), ACCOUNT, 0},
+    {JOB("set_password", SET_PASSWORD, SET_PASSWORD), F(NEW_PASSWORD), ACCOUNT},
+    {JOB("delete_system", ACCOUNT, DELETE), F(PASSWORD), 0},
     {COMMAND("send_to_client", SEND_TO_CLIENT), F(CLIENT_ID) | MESSAGE, EXTRAS},
     {COMMAND("send_to_clients", SEND_TO_CLIENTS), F(CLIENT_IDS) | MESSAGE, EXTRAS},
     {COMMAND("send_to_group", SEND_TO_GROUP), F(GROUP_NAME) | MESSAGE, EXTRAS | F(EXCLUDE)},
@@ -347,6 +357,16 @@ static bool api_check_register_key(const struct api *api, const struct http_requ
     return (http_header(request, STR("Register-Key"), &key) == 1 &&
             crypto_equal(key, str_from(api->config->register_key))) ||
            api_reject(response, 401, RESULT_NO_TOKEN, "Register-Key header missing or wrong");
+}
+
+/* Whoever has the Register-Key sets a forgotten password. */
+static bool api_check_reset(const struct api *api, const struct http_request *request,
+                            struct api_response *response)
+{
+    if (api->config->registration != REGISTER_KEY)
+        return api_reject(response, 403, RESULT_MALFORMED,
+                          "only where [auth] register has a key does it set a password");
+    return api_check_register_key(api, request, response);
 }
 
 /* Why a call has no good token. Programs written for go-websocket 1.0 send their name alone. */
@@ -491,6 +511,29 @@ static bool api_check_rate(struct api *api, struct str system, int64_t now,
                           "more API calls a second than api_rate allows", 1);
 }
 
+/* Checks what says who calls; `system` receives the name, if it is that of a Token. */
+static bool api_check_caller(struct api *api, const struct api_call *call,
+                             const struct api_route *route, struct buf *system,
+                             struct api_response *response)
+{
+    struct str ignored;
+
+    switch (route->action) {
+    case ACTION_LOGIN:
+        return true;
+    case ACTION_REGISTER:
+        return api_check_register_key(api, call->request, response);
+    case ACTION_SET_PASSWORD:
+        if (http_header(call->request, STR("Register-Key"), &ignored) &&
+            !http_header(call->request, STR("Token"), &ignored))
+            return api_check_reset(api, call->request, response);
+        break;
+    default:
+        break;
+    }
+    return api_check_token(api, call, system, response);
+}
+
 /* Makes all checks of the head; `system` receives the caller's name. */
 static bool api_check_head(struct api *api, const struct api_call *call, struct buf *system,
                            struct api_response *response)
@@ -498,16 +541,10 @@ static bool api_check_head(struct api *api, const struct api_call *call, struct 
     const struct http_request *request = call->request;
     const struct api_route *route = call->route < KNOWN_ROUTES ? &api_routes[call->route] : NULL;
 
-    if (!api_check_method(request, route, response) || !api_check_site(api, request, response) ||
-        !api_check_ready(api, response))
-        return false;
-    if (route->action == ACTION_REGISTER && !api_check_register_key(api, request, response))
-        return false;
-    if (route->action >= ACTION_COMMAND && !api_check_token(api, call, system, response))
-        return false;
-    return api_check_coding(request, response) &&
-           (route->action < ACTION_COMMAND ||
-            api_check_rate(api, str_of(system), call->now, response));
+    return api_check_method(request, route, response) && api_check_site(api, request, response) &&
+           api_check_ready(api, response) && api_check_caller(api, call, route, system, response) &&
+           api_check_coding(request, response) &&
+           (!system->length || api_check_rate(api, str_of(system), call->now, response));
 }
 
 bool api_check(struct api *api, struct api_call *call, struct api_response *response)
@@ -535,20 +572,20 @@ enum api_result api_handle(struct api *api, const struct api_call *call,
     enum api_result result;
 
     /* the body came later than the head: the token may be revoked now, the cluster not ready */
-    if (!call->system.length && route->action >= ACTION_COMMAND) {
-        if (!api_check_ready(api, response) || !api_check_token(api, call, &system, response))
+    if (!call->system.length && route->action > ACTION_LOGIN) {
+        if (!api_check_ready(api, response) ||
+            !api_check_caller(api, call, route, &system, response))
             return API_DONE;
         request.system = str_of(&system);
     }
     if (!api_read_fields(&request, route->required, route->optional))
         result = API_DONE;
     else if (route->action == ACTION_COMMAND)
-        result = api_run_command(&request, route->command);
+        result = api_run_command(&request, (enum command_kind)route->kind);
     else if (route->action == ACTION_TICKET)
         result = api_give_ticket(&request);
     else
-        result = api_start_job(&request,
-                               route->action == ACTION_LOGIN ? ACCOUNT_LOGIN : ACCOUNT_REGISTER);
+        result = api_start_job(&request, (enum account_job_kind)route->kind);
     if (result != API_LATER)
         response->system = request.system;
     if (api->decoded.capacity > DECODED_KEPT)

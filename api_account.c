@@ -1,10 +1,11 @@
-/* api_account.c - registering and logging in: jobs of the accounts' thread.
+/* api_account.c - registering, logging in and changing an account: jobs of the accounts' thread.
  *
- * A login that was good before is answered at once. Others wait for their turn in a job; while it
- * runs, each counts as a failure on two throttles (GCRA), one of the system and one of the system
- * and the address, and is taken off when it turns out to be good. So many logins at once fail at
- * most as often as the throttles allow, and a wrong password from one address never locks out
- * another. Passwords are erased after use. Only the loop's thread runs this. */
+ * A login that was good before is answered at once.
+ * Others wait for their turn in a job. While a job runs that verifies a password, a login or not,
+ * it counts as a failure on two throttles (GCRA), one of the system and one of the system and the
+ * address, and is taken off when it turns out to be good. So many logins at once fail at most as
+ * often as the throttles allow, and a wrong password from one address never locks out another.
+ * Passwords are erased after use. Only the loop's thread runs this. */
 #include "api_account.h"
 
 #include "conn.h"
@@ -23,6 +24,11 @@ static void api_reject_throttled(struct api_response *response, int64_t wait)
 {
     api_reject_for(response, 429, RESULT_LIMIT, "too many logins of this system have failed",
                    wait > 1000 ? (unsigned)((wait + 999) / 1000) : 1);
+}
+
+static void api_reject_unknown(struct api_response *response)
+{
+    api_reject(response, 200, RESULT_UNKNOWN_SYSTEM, "systemId is not registered");
 }
 
 /* The response to a job that failed. */
@@ -69,7 +75,8 @@ static enum api_result api_submit(struct api_request *request, const struct acco
 
     switch (account_submit(api->accounts, job)) {
     case ACCOUNT_SUBMITTED:
-        if (job->kind == ACCOUNT_LOGIN) { /* counts as a failure until api_finish knows better */
+        if (account_job_verifies(
+                job->kind)) { /* counts as a failure until api_finish knows better */
             throttle_fail(&api->system_logins, str_hash(job->name, api->seed), request->call->now);
             throttle_fail(&api->address_logins, str_hash(job->name, job->origin),
                           request->call->now);
@@ -91,32 +98,78 @@ static enum api_result api_submit(struct api_request *request, const struct acco
     return API_DONE;
 }
 
-/* Verifies a password: one that was right before at once, others in a job. Where too many have
- * failed, the job is delayed until the throttle's pause is over. */
-static enum api_result api_log_in(struct api_request *request, struct account_request *job)
+/* Answers a login with a password that was right before at once. Sets `likely` if only the shared
+ * store must be asked. */
+static bool api_recall(struct api_request *request, struct account_request *job)
 {
     struct api *api = request->api;
-    int64_t now = request->call->now;
-    int64_t wait = throttle_wait(&api->system_logins, str_hash(job->name, api->seed), now);
-    int64_t here = throttle_wait(&api->address_logins, str_hash(job->name, job->origin), now);
     uint64_t generation;
 
     switch (account_recall_login(api->accounts, job->name, job->password, &generation)) {
     case ACCOUNT_RECALL_HIT:
         api_send_token(api, job->name, generation, request->call->unix_now, request->response);
-        return API_DONE;
+        return true;
     case ACCOUNT_RECALL_LIKELY:
         job->likely = true;
-        return api_submit(request, job);
+        break;
     default:
         break;
     }
+    return false;
+}
+
+/* Has a password verified by a job. Where too many have failed, the job is delayed until the
+ * throttle's pause is over. */
+static enum api_result api_verify(struct api_request *request, struct account_request *job)
+{
+    struct api *api = request->api;
+    int64_t now = request->call->now;
+    int64_t wait = throttle_wait(&api->system_logins, str_hash(job->name, api->seed), now);
+    int64_t here = throttle_wait(&api->address_logins, str_hash(job->name, job->origin), now);
+
+    if (job->kind == ACCOUNT_LOGIN && api_recall(request, job))
+        return API_DONE;
+    if (job->likely)
+        return api_submit(request, job);
     if (wait > api->address_logins.pause) { /* too long to keep a connection waiting */
         api_reject_throttled(request->response, wait);
         return API_DONE;
     }
     job->delay = wait > here ? wait : here;
     return api_submit(request, job);
+}
+
+/* A field that this way of the call needs, though another one does not. */
+static bool api_require(struct api_request *request, enum api_field field)
+{
+    if (!api_has(request, field))
+        return api_bad_field(request, field, "is missing");
+    return request->text[field].length || api_bad_field(request, field, "must not be empty");
+}
+
+/* With a Token the password must be right; with the Register-Key the system must be named. */
+static enum api_result api_set_password(struct api_request *request, struct account_request *job)
+{
+    if (!api_require(request, request->system.length ? FIELD_PASSWORD : FIELD_SYSTEM_ID))
+        return API_DONE;
+    if (request->system.length)
+        return api_verify(request, job);
+    job->kind = ACCOUNT_RESET_PASSWORD;
+    job->password = (struct str){0};
+    return api_submit(request, job);
+}
+
+static enum api_result api_begin_job(struct api_request *request, struct account_request *job)
+{
+    switch (job->kind) {
+    case ACCOUNT_SET_PASSWORD:
+        return api_set_password(request, job);
+    case ACCOUNT_LOGIN:
+    case ACCOUNT_DELETE:
+        return api_verify(request, job);
+    default:
+        return api_submit(request, job);
+    }
 }
 
 enum api_result api_start_job(struct api_request *request, enum account_job_kind kind)
@@ -126,31 +179,47 @@ enum api_result api_start_job(struct api_request *request, enum account_job_kind
         .kind = kind,
         .request_id = request->call->request_id,
         .origin = str_hash(conn_owner(request->call->address), api->seed),
-        .name = request->text[FIELD_SYSTEM_ID],
+        .name = request->system.length ? request->system : request->text[FIELD_SYSTEM_ID],
         .password = request->text[FIELD_PASSWORD],
+        .new_password = request->text[FIELD_NEW_PASSWORD],
     };
     enum api_result result;
 
     memcpy(job.address, request->call->address, sizeof job.address);
-    result = kind == ACCOUNT_LOGIN ? api_log_in(request, &job) : api_submit(request, &job);
+    result = api_begin_job(request, &job);
     crypto_erase(api->decoded.at, api->decoded.length);
     return result;
+}
+
+/* The response to a job that is done. */
+static void api_send_done(const struct api *api, const struct account_result *result,
+                          int64_t unix_now, struct api_response *response)
+{
+    struct str name = {result->name, result->name_length};
+
+    if (result->kind == ACCOUNT_LOGIN)
+        api_send_token(api, name, result->generation, unix_now, response);
+    else
+        api_reject(response, 200, RESULT_SUCCESS, "success");
 }
 
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
                 struct api_response *response)
 {
     struct str name = {result->name, result->name_length};
+    bool verifies = account_job_verifies(result->kind);
 
-    if (result->kind == ACCOUNT_LOGIN && result->outcome != ACCOUNT_DENIED && !result->coalesced) {
+    if (verifies && result->outcome != ACCOUNT_DENIED && !result->coalesced) {
         throttle_forgive(&api->system_logins, str_hash(name, api->seed));
         throttle_forgive(&api->address_logins, str_hash(name, result->origin));
     }
-    api->login_failures += result->outcome == ACCOUNT_DENIED;
-    if (result->outcome != ACCOUNT_DONE)
-        api_reject_job(response, result->outcome, result->reason);
-    else if (result->kind == ACCOUNT_LOGIN)
-        api_send_token(api, name, result->generation, unix_now, response);
+    api->login_failures += verifies && result->outcome == ACCOUNT_DENIED;
+    if (result->outcome == ACCOUNT_DONE && account_job_changes(result->kind))
+        cluster_change_account(api->cluster, api->hub, name, result->kind == ACCOUNT_DELETE);
+    if (result->outcome == ACCOUNT_DONE)
+        api_send_done(api, result, unix_now, response);
+    else if (result->outcome == ACCOUNT_DENIED && !verifies)
+        api_reject_unknown(response);
     else
-        api_reject(response, 200, RESULT_SUCCESS, "success");
+        api_reject_job(response, result->outcome, result->reason);
 }

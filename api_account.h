@@ -1,5 +1,6 @@
-/* api_account.h - the calls that register and log in: at once where a login is remembered, else as
- * jobs of the accounts' thread, behind a throttle of failed logins. */
+/* api_account.h - the calls that register, log in, set a password, delete a system and tell its
+ * ticket key: at once where that needs no job, else as jobs of the accounts' thread, behind a
+ * throttle of failed logins. */
 #ifndef WSPUSH_API_ACCOUNT_H
 #define WSPUSH_API_ACCOUNT_H
 
@@ -9,7 +10,7 @@
 enum api_result api_start_job(struct api_request *request, enum account_job_kind kind);
 
 /* Makes the response of a finished account job. Call it even if no session waits for it any more:
- * it takes a login that did not fail off the throttle. */
+ * it takes a login that did not fail off the throttle, and tells the other nodes of a change. */
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
                 struct api_response *response);
 

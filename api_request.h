@@ -68,6 +68,7 @@ struct api_call {
 enum api_field {
     FIELD_SYSTEM_ID,
     FIELD_PASSWORD,
+    FIELD_NEW_PASSWORD,
     FIELD_CLIENT_ID,
     FIELD_CLIENT_IDS,
     FIELD_GROUP_NAME,

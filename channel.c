@@ -12,7 +12,12 @@
  * Delivery walks a channel's members and queues the same bytes on each connection. Nobody is
  * unsubscribed during a walk: slow clients are listed, and the hub closes them afterwards. A
  * channel that is dropped with notices pending is freed when its turn comes, so that the line needs
- * no links backwards. Only the loop's thread calls this module. */
+ * no links backwards.
+ *
+ * A system that is deleted is detached: it leaves the table of names at once, so that no command
+ * reaches what is in it, and is freed when its clients, which end a few at a time, have gone. The
+ * names of its groups lead to it alone, and so to nothing. Only the loop's thread calls this
+ * module. */
 #include "channel.h"
 
 #include <stdlib.h>
@@ -78,12 +83,17 @@ static struct rcbuf *channel_pop_notice(struct channel *channel)
     return bytes;
 }
 
-static void channel_free(struct channel *channel)
+static void channel_drop_notices(struct channel *channel)
 {
     struct rcbuf *bytes;
 
     while ((bytes = channel_pop_notice(channel)))
         rcbuf_release(bytes);
+}
+
+static void channel_free(struct channel *channel)
+{
+    channel_drop_notices(channel);
     free(channel->members);
     free(channel);
 }
@@ -114,6 +124,8 @@ static struct channel *channel_make(struct channels *channels, enum channel_kind
 
 void channel_drop(struct channels *channels, struct channel *channel)
 {
+    if (channel->is_detached)
+        return; /* channel_next_detached frees it */
     table_remove(&channels->names, channel->hash, channel);
     if (!channel->notices.first)
         channel_free(channel);
@@ -260,6 +272,44 @@ struct client *channel_add_client(struct channels *channels, struct conn *conn, 
     return NULL;
 }
 
+/* --- systems that are deleted ---------------------------------------------------------------- */
+
+struct channel_detached {
+    struct fifo_link link;
+    struct channel *system;
+};
+
+bool channel_detach(struct channels *channels, struct channel *system)
+{
+    struct channel_detached *entry = malloc(sizeof *entry);
+
+    if (!entry)
+        return false;
+    entry->system = system;
+    fifo_push(&channels->detached, &entry->link);
+    table_remove(&channels->names, system->hash, system);
+    system->is_detached = true;
+    return true;
+}
+
+struct client *channel_next_detached(struct channels *channels)
+{
+    struct channel_detached *entry;
+    struct channel *system;
+
+    while ((entry = (struct channel_detached *)channels->detached.first)) {
+        system = entry->system;
+        if (system->count)
+            return system->members[system->count - 1].client;
+        fifo_pop(&channels->detached);
+        free(entry);
+        system->is_detached = false;
+        if (!system->notices.first) /* else it is freed when its turn comes */
+            channel_free(system);
+    }
+    return NULL;
+}
+
 /* --- delivery -------------------------------------------------------------------------------- */
 
 bool channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
@@ -314,6 +364,10 @@ struct rcbuf *channel_next_notice(struct channels *channels, struct channel **ch
     struct rcbuf *bytes;
 
     while ((*channel = (struct channel *)fifo_pop(&channels->notified))) {
+        if ((*channel)->is_detached) {
+            channel_drop_notices(*channel);
+            continue;
+        }
         if ((*channel)->count == 0) {
             channel_free(*channel); /* it was dropped meanwhile */
             continue;
@@ -329,12 +383,17 @@ struct rcbuf *channel_next_notice(struct channels *channels, struct channel **ch
 void channel_close(struct channels *channels)
 {
     size_t place = 0;
+    struct channel_detached *entry;
     struct client *client;
     struct channel *channel;
 
     while ((channel = (struct channel *)fifo_pop(&channels->notified)))
-        if (channel->count == 0)
+        if (channel->count == 0 && !channel->is_detached)
             channel_free(channel);
+    while ((entry = (struct channel_detached *)fifo_pop(&channels->detached))) {
+        channel_free(entry->system);
+        free(entry);
+    }
     while ((client = table_walk(&channels->clients, &place)))
         channel_free_client(client);
     place = 0;

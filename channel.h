@@ -35,6 +35,7 @@ struct channel {
     uint32_t count, hash;
     enum channel_kind kind;
     bool is_crowded;     /* the hub has logged that it has more than max_members */
+    bool is_detached;    /* a system: see channel_detach */
     struct fifo notices; /* pending, oldest first */
     size_t name_length;
     char name[];
@@ -63,6 +64,7 @@ struct channels {
     struct table names;   /* channels by kind, system and name */
     struct fifo notified; /* channels with pending notices, in turn; some without members */
     struct client *slow;  /* clients that a delivery found to be slow: see channel_next_slow */
+    struct fifo detached; /* systems that are to lose their clients: see channel_next_detached */
 };
 
 /* A delivery: the limit of each client's queue in bytes, the clients that it was for, and how many
@@ -137,6 +139,13 @@ struct channel *channel_unsubscribe(struct client *client, uint32_t position);
 
 /* Removes a channel without members; its notices are never sent. */
 void channel_drop(struct channels *channels, struct channel *channel);
+
+/* Takes a system out of the names: from now on neither it, nor what is in it, is found by name, and
+ * another system may have its name. False without memory: nothing has changed. */
+bool channel_detach(struct channels *channels, struct channel *system);
+
+/* A client of a detached system, to be taken off all its channels; NULL if there is none left. */
+struct client *channel_next_detached(struct channels *channels);
 
 /* Where a channel stands among a client's subscriptions, or their number. */
 uint32_t channel_position(const struct client *client, const struct channel *channel);

@@ -18,6 +18,7 @@
 #include "cluster.h"
 
 #include "cluster_census.h"
+#include "cluster_change.h"
 #include "cluster_crypto.h"
 #include "cluster_presence.h"
 #include "cluster_receipt.h"
@@ -200,6 +201,8 @@ static void cluster_take_message(struct cluster *cluster, struct peer *peer, str
         log_write(cluster->log, LOG_WARN, "a malformed message of a node was dropped", NULL);
     else if (msg.kind == MSG_LEAVE)
         cluster_remove_node(cluster, peer, LOG_INFO, "a node has left");
+    else if (msg.kind == MSG_ACCOUNT)
+        change_take(cluster, &msg);
     else
         route_take_message(cluster, peer, &msg);
 }
@@ -218,6 +221,7 @@ static void cluster_take_link_events(struct cluster *cluster)
             state_track_incarnation(cluster, &peer->id);
             cluster->counters.links++;
             cluster_send_status(cluster, peer); /* first: the other learns our clock */
+            change_tell_again(cluster, peer);
         } else if (peer) {
             cluster_take_message(cluster, peer, str_of(&event->text));
         }
@@ -361,6 +365,21 @@ enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *a
     return result.code == RESULT_SUCCESS ? CLUSTER_ADMITTED : CLUSTER_UNREACHABLE;
 }
 
+void cluster_use_accounts(struct cluster *cluster, struct accounts *accounts)
+{
+    if (cluster)
+        cluster->accounts = accounts;
+}
+
+void cluster_change_account(struct cluster *cluster, struct hub *hub, struct str system,
+                            bool deleted)
+{
+    if (cluster)
+        change_tell(cluster, system, deleted);
+    else if (deleted)
+        hub_delete_system(hub, system);
+}
+
 /* --- the registry ----------------------------------------------------------------------------- */
 
 static void cluster_fail(struct cluster *cluster, struct str why)
@@ -469,23 +488,6 @@ static void cluster_on_reconnect(struct cluster *cluster)
     cluster->redis_up = true;
 }
 
-static void cluster_take_found(struct cluster *cluster, const struct registry_event *event)
-{
-    struct pending *pending = pending_find(&cluster->pendings, event->id);
-
-    if (event->found == REGISTRY_YES)
-        state_add_system(cluster, event->text);
-    if (!pending)
-        return;
-    if (event->found == REGISTRY_NO)
-        route_take_found(cluster, pending, RESULT_UNKNOWN_SYSTEM,
-                         STR("systemId is not registered"));
-    else
-        route_take_found(cluster, pending,
-                         event->found == REGISTRY_YES ? RESULT_SUCCESS : RESULT_UNREACHABLE,
-                         event->reason);
-}
-
 static void cluster_take_registry_event(struct cluster *cluster, const struct registry_event *event)
 {
     struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
@@ -518,7 +520,7 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
         cluster_take_nodes(cluster, event);
         break;
     case REGISTRY_FOUND:
-        cluster_take_found(cluster, event);
+        change_take_found(cluster, event);
         break;
     case REGISTRY_WRITTEN:
         presence_take_written(cluster, event);
@@ -768,6 +770,7 @@ static void cluster_free(struct cluster *cluster)
         free(fifo_pop(&cluster->events));
     table_free(&cluster->pendings.by_id);
     state_forget_systems(cluster);
+    change_free(cluster);
     order_free(&cluster->sender_seqs);
     presence_close(cluster);
     receipt_close(cluster);

@@ -110,6 +110,14 @@ enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
 enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
                                      const struct ticket_claims *claims, uint64_t request_id);
 
+/* Sets the accounts of cluster_accounts, of which other nodes tell what they change. */
+void cluster_use_accounts(struct cluster *cluster, struct accounts *accounts);
+
+/* Call when an account was changed here, in the store: tells the other nodes. If it was deleted,
+ * its clients are closed here, too. */
+void cluster_change_account(struct cluster *cluster, struct hub *hub, struct str system,
+                            bool deleted);
+
 /* Takes the next result, valid until the next call; NULL if there is none. */
 const struct cluster_result *cluster_result(struct cluster *cluster);
 
@@ -192,6 +200,19 @@ static inline enum cluster_admission cluster_admit(struct cluster *cluster,
 {
     (void)cluster, (void)request_id;
     return account_exists(accounts, claims->system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
+}
+
+static inline void cluster_use_accounts(struct cluster *cluster, struct accounts *accounts)
+{
+    (void)cluster, (void)accounts;
+}
+
+static inline void cluster_change_account(struct cluster *cluster, struct hub *hub,
+                                          struct str system, bool deleted)
+{
+    (void)cluster;
+    if (deleted)
+        hub_delete_system(hub, system);
 }
 
 static inline const struct cluster_result *cluster_result(struct cluster *cluster)

@@ -613,6 +613,7 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
         break;
     case MSG_SEND: /* comes only through RabbitMQ */
     case MSG_LEAVE:
+    case MSG_ACCOUNT:
         break;
     }
 }

@@ -253,15 +253,20 @@ struct state_system {
     char name[];
 };
 
-bool state_knows_system(const struct cluster *cluster, struct str system)
+static struct state_system *state_find_system(const struct cluster *cluster, struct str system)
 {
     struct table_cursor cursor = {.hash = str_hash(system, cluster->seed)};
-    const struct state_system *known;
+    struct state_system *known;
 
     while ((known = table_next(&cluster->systems, &cursor)))
         if (str_equal((struct str){known->name, known->length}, system))
-            return true;
-    return false;
+            return known;
+    return NULL;
+}
+
+bool state_knows_system(const struct cluster *cluster, struct str system)
+{
+    return state_find_system(cluster, system) != NULL;
 }
 
 void state_add_system(struct cluster *cluster, struct str system)
@@ -275,6 +280,15 @@ void state_add_system(struct cluster *cluster, struct str system)
     memcpy(known->name, system.at, system.length);
     if (!table_add(&cluster->systems, str_hash(system, cluster->seed), known))
         free(known);
+}
+
+void state_forget_system(struct cluster *cluster, struct str system)
+{
+    struct state_system *known = state_find_system(cluster, system);
+
+    if (known)
+        table_remove(&cluster->systems, str_hash(system, cluster->seed), known);
+    free(known);
 }
 
 void state_forget_systems(struct cluster *cluster)

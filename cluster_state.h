@@ -96,6 +96,11 @@ struct cluster {
 
     struct table systems; /* known to be registered */
     uint32_t seed;
+    struct accounts *accounts; /* of the store that the nodes share; NULL at first */
+    /* of cluster_change.c: */
+    struct fifo changes;
+    size_t change_count;
+    uint64_t deleted_at; /* the newest request when a system was deleted last */
 
     struct presence_work *presence;
     struct receipt_counts *receipts;
@@ -166,13 +171,14 @@ struct pending *state_take_bound(struct cluster *cluster, uint16_t slot, uint32_
 /* Unbinds a slot without channels and keepers. */
 void state_drop_slot(struct cluster *cluster, uint16_t slot);
 
-/* --- systems known to be registered: they stay registered */
+/* --- systems known to be registered: they stay so until MSG_ACCOUNT says otherwise */
 
 bool state_knows_system(const struct cluster *cluster, struct str system);
 
 /* Without memory the system is looked up again the next time. */
 void state_add_system(struct cluster *cluster, struct str system);
 
+void state_forget_system(struct cluster *cluster, struct str system);
 void state_forget_systems(struct cluster *cluster);
 
 /* --- requests in flight */

@@ -75,9 +75,9 @@ struct store {
     struct mailbox *events;
     struct node_id self; /* without its incarnation before joining */
     char text[NODE_TEXT_MAX];
-    bool in_touch;         /* the last heartbeat was good, and nothing has failed since */
-    bool renewed;          /* the connection was replaced: records may be lost */
-    bool beat_now;         /* the heartbeat is due now */
+    bool in_touch; /* the last heartbeat was good, and nothing has failed since */
+    bool renewed;  /* the connection was replaced: records may be lost */
+    bool beat_now; /* the heartbeat is due now */
     char last_reason[REDIS_ERROR_MAX]; /* of the last WAITING */
 };
 

@@ -180,6 +180,7 @@ static const struct str wire_msg_names[] = {
     [MSG_REQUEST] = STR_INIT("request"), [MSG_REPLY] = STR_INIT("reply"),
     [MSG_SEND] = STR_INIT("send"),       [MSG_COUNT] = STR_INIT("count"),
     [MSG_STATUS] = STR_INIT("status"),   [MSG_LEAVE] = STR_INIT("leave"),
+    [MSG_ACCOUNT] = STR_INIT("account"),
 };
 
 static const struct str wire_command_names[] = {
@@ -209,6 +210,7 @@ enum wire_member {
     MEMBER_SLOT,
     MEMBER_COUNTED,
     MEMBER_READY,
+    MEMBER_DELETED,
     MEMBER_COMMAND,
     MEMBER_SYSTEM,
     MEMBER_CLIENT,
@@ -247,6 +249,7 @@ static const struct str wire_member_names[MEMBER_COUNT] = {
     [MEMBER_SLOT] = STR_INIT("slot"),
     [MEMBER_COUNTED] = STR_INIT("counted"),
     [MEMBER_READY] = STR_INIT("ready"),
+    [MEMBER_DELETED] = STR_INIT("deleted"),
     [MEMBER_COMMAND] = STR_INIT("command"),
     [MEMBER_SYSTEM] = STR_INIT("system"),
     [MEMBER_CLIENT] = STR_INIT("client"),
@@ -367,8 +370,11 @@ bool msg_write(struct buf *out, const struct cluster_msg *msg)
     wire_write_number(out, MEMBER_SLOT, (int64_t)msg->slot);
     wire_write_true(out, MEMBER_COUNTED, msg->counted);
     wire_write_true(out, MEMBER_READY, msg->ready);
+    wire_write_true(out, MEMBER_DELETED, msg->deleted);
     if (msg->kind == MSG_REQUEST || msg->kind == MSG_SEND)
         wire_write_command(out, &msg->command);
+    if (msg->kind == MSG_ACCOUNT)
+        wire_write_text(out, MEMBER_SYSTEM, msg->command.system);
     if (msg->kind == MSG_REPLY)
         wire_write_result(out, &msg->result);
     return buf_append(out, STR("}"));
@@ -516,8 +522,11 @@ bool msg_read(struct str text, struct buf *decoded, struct cluster_msg *msg)
     msg->slot = wire_read_count(&reading, MEMBER_SLOT);
     msg->counted = wire_read_boolean(&reading, MEMBER_COUNTED);
     msg->ready = wire_read_boolean(&reading, MEMBER_READY);
+    msg->deleted = wire_read_boolean(&reading, MEMBER_DELETED);
     if (msg->kind == MSG_REQUEST || msg->kind == MSG_SEND)
         wire_read_command(&reading, &msg->command);
+    if (msg->kind == MSG_ACCOUNT)
+        msg->command.system = wire_read_text(&reading, MEMBER_SYSTEM);
     if (msg->kind == MSG_REPLY)
         wire_read_result(&reading, msg);
     return reading.good;

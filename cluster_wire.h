@@ -17,9 +17,11 @@
 #include "crypto.h"
 
 /* The protocol version: a node of version N understands N - 1, N and N + 1, so that nodes can be
- * replaced one at a time. Nodes before version 1 named no version and are rejected. */
+ * replaced one at a time. Nodes before version 1 named no version and are rejected. Version 2 added
+ * MSG_ACCOUNT and commands; a node of version 1 would drop them as malformed, so none is sent to it
+ * (peer->version). Members that it does not know it ignores. */
 #ifndef WIRE_VERSION
-#define WIRE_VERSION 1
+#define WIRE_VERSION 2
 #endif
 
 /* --- nodes ------------------------------------------------------------------------------------ */
@@ -95,7 +97,8 @@ enum msg_kind {
     MSG_SEND,   /* a send, published to all nodes with members */
     MSG_COUNT,  /* how many clients has your send `id` reached? Answered by MSG_REPLY */
     MSG_STATUS, /* the sender's clock, and whether it has all its bindings */
-    MSG_LEAVE   /* the sender leaves, and has published everything */
+    MSG_LEAVE,  /* the sender leaves, and has published everything */
+    MSG_ACCOUNT /* the sender has changed the account of command.system. Version 2 */
 };
 
 /* All views belong to the text it was read from, or to the buffer given to msg_read. */
@@ -107,7 +110,8 @@ struct cluster_msg {
     uint64_t slot;          /* COUNT: of the send */
     bool counted;           /* SEND: its origin asks for counts */
     bool ready;             /* STATUS */
-    struct command command; /* REQUEST, SEND */
+    bool deleted;           /* ACCOUNT: that was the change */
+    struct command command; /* REQUEST, SEND; ACCOUNT: the system */
     struct result result;   /* REPLY, read: `error` and `list` of it are in the members below */
     struct str error, list;
 };

@@ -21,6 +21,8 @@
 
 #include <inttypes.h>
 
+#define HUB_DELETED_BATCH 256 /* clients of deleted systems that are closed in an iteration */
+
 /* --- results, and their JSON ----------------------------------------------------------------- */
 
 static void hub_fail(struct result *result, enum result_code code, const char *error)
@@ -108,13 +110,15 @@ bool hub_read_id(const struct hub *hub, struct json_value id, uint64_t *number)
 static struct client *hub_find_client(const struct hub *hub, struct str system,
                                       struct json_value id)
 {
+    const struct channel *own;
     uint64_t number = 0;
     struct client *client =
         hub_read_id(hub, id, &number) ? channel_find_client(&hub->channels, number) : NULL;
 
-    if (!client || !str_equal(channel_name(client->subscriptions[0].channel), system))
+    if (!client)
         return NULL;
-    return client;
+    own = client->subscriptions[0].channel;
+    return !own->is_detached && str_equal(channel_name(own), system) ? client : NULL;
 }
 
 bool hub_is_online(const struct hub *hub, struct str system, struct json_value id)
@@ -279,7 +283,7 @@ static void hub_notify(struct hub *hub, struct channel *channel, const struct cl
 
     if (!hub_is_in_scope(hub, channel))
         return;
-    notify = notify && hub_is_notified(hub, channel);
+    notify = notify && !channel_system(channel)->is_detached && hub_is_notified(hub, channel);
     if (!hub->hooks && (!notify || !channel->count))
         return;
     if (about)
@@ -424,6 +428,26 @@ void hub_close_slow_clients(struct hub *hub)
         hub_end_client(hub, client, HUB_END_SLOW, WS_CLOSE_TRY_LATER, STR("slow"));
 }
 
+/* Closes clients of deleted systems. */
+static void hub_close_detached(struct hub *hub)
+{
+    struct client *client;
+
+    for (int i = 0; i < HUB_DELETED_BATCH && (client = channel_next_detached(&hub->channels)); i++)
+        hub_end_client(hub, client, HUB_END_CLOSED, WS_CLOSE_UNAUTHORIZED, STR("system deleted"));
+}
+
+void hub_delete_system(struct hub *hub, struct str system)
+{
+    struct channel *channel = channel_find(&hub->channels, CHANNEL_SYSTEM, NULL, system);
+
+    if (!channel || channel_detach(&hub->channels, channel))
+        return;
+    for (uint32_t left = channel->count; left > 0; left--) /* no memory to do it by and by */
+        hub_end_client(hub, channel->members[left - 1].client, HUB_END_CLOSED,
+                       WS_CLOSE_UNAUTHORIZED, STR("system deleted"));
+}
+
 /* --- opening, clients that connect, notices -------------------------------------------------- */
 
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
@@ -533,7 +557,8 @@ bool hub_flush_notices(struct hub *hub, size_t frames)
     }
     hub_count_delivery(hub, &sum);
     hub_close_slow_clients(hub);
-    return hub->channels.notified.first != NULL;
+    hub_close_detached(hub);
+    return hub->channels.notified.first || hub->channels.detached.first;
 }
 
 void hub_close(struct hub *hub)

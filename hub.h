@@ -230,7 +230,13 @@ void hub_close_slow_clients(struct hub *hub);
 /* Begins one more entry of the result's list. */
 struct buf *hub_next_entry(struct result *result);
 
-/* Sends pending notices of leaves, up to `frames` of them or a few more. True if there are more. */
+/* Deletes a system here: from now on no command finds it, or its clients, who are not notified of
+ * each other's leaves. hub_flush_notices closes them with WS_CLOSE_UNAUTHORIZED, a few at a time.
+ */
+void hub_delete_system(struct hub *hub, struct str system);
+
+/* Sends pending notices of leaves, up to `frames` of them or a few more, and closes clients of
+ * deleted systems. Call once an iteration. True if there are more. */
 bool hub_flush_notices(struct hub *hub, size_t frames);
 
 /* True if members of a group (without a name: of the system) are notified here: it has members, and

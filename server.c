@@ -56,6 +56,7 @@ static bool server_open_accounts(struct server *server, char *error, size_t room
                      : account_open(server->config->data_dir, server->wake[1], ACCOUNT_ITERATIONS,
                                     error, room);
     server->context.accounts = server->api.accounts = accounts;
+    cluster_use_accounts(server->context.cluster, accounts);
     if (accounts && error[0])
         log_write(server->log, LOG_WARN, "accounts: a crash had torn the last line",
                   (struct log_field[]){{.name = "repair", .text = str_from(error)}, {0}});

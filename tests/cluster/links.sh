@@ -2,13 +2,13 @@
 # links.sh - links between nodes: over IPv6, by name, through a forwarder; foreign connections at the port; a
 # crypto_key that is changed, and nodes of the next protocol version that are put in, one after the
 # other, under load.
-# build: cluster-asan/wspush cluster-v2/wspush cluster-v3/wspush
+# build: cluster-asan/wspush cluster-v3/wspush cluster-v4/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
 
 need openssl websocat
-NEXT=build/cluster-v2/wspush   # of the next protocol version
-LATER=build/cluster-v3/wspush  # and of the one behind it
+NEXT=build/cluster-v3/wspush   # of the next protocol version
+LATER=build/cluster-v4/wspush  # and of the one behind it
 OLD_KEY=0123456789abcdef NEW_KEY='another key here'
 
 # linked NODE NODE: waits until the first has a link to the other, whose name is its second argument or
@@ -272,12 +272,12 @@ versions() {
     done
     reach 'the next version' a b
     expect 'the last one talks the next version to the others' 2 \
-        "$(node_log c | grep -c 'linked to a node.*version=2')"
+        "$(node_log c | grep -c 'linked to a node.*version=3')"
     CLUSTER_WSPUSH=$LATER
     configure_node d
     launch_node d
     expect 'the version behind it joins' 0 "$(await_node d 'joined the cluster' && linked d "127.0.0.1:${NODE_RPC[a]}"; echo $?)"
-    expect 'in the version that both know' 3 "$(wait_for has_three; node_log d | grep -c 'linked to a node.*version=2')"
+    expect 'in the version that both know' 3 "$(wait_for has_three; node_log d | grep -c 'linked to a node.*version=3')"
     for node in a b c d; do
         stop_node $node
     done

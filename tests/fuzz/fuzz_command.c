@@ -326,7 +326,7 @@ static void make_command(struct fuzz *fuzz, struct buf *room, struct command *co
 
 static void try_making(struct fuzz *fuzz)
 {
-    struct cluster_msg msg = {.kind = (enum msg_kind)(fuzz_byte(fuzz) % (MSG_LEAVE + 1))};
+    struct cluster_msg msg = {.kind = (enum msg_kind)(fuzz_byte(fuzz) % (MSG_ACCOUNT + 1))};
     struct buf room = {0};
     struct buf push = {0};
 

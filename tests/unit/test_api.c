@@ -233,15 +233,16 @@ static const struct {
     const char *name, *good;
     enum kind kind;
 } fields[] = {
-    {"systemId", "\"s\"", TEXT},   {"password", "\"p\"", TEXT},      {"clientId", "\"@\"", TEXT},
-    {"groupName", "\"g\"", TEXT},  {"userId", "\"u\"", TEXT},        {"extend", "\"e\"", TEXT},
-    {"code", "1000", INTEGER},     {"msg", "\"m\"", TEXT},           {"data", "{\"a\":1}", ANY},
-    {"sendUserId", "\"x\"", TEXT}, {"messageId", "\"y\"", TEXT},     {"receipt", "true", BOOLEAN},
-    {"exclude", "[\"~\"]", TEXTS}, {"clientIds", "[\"@\"]", TEXTS},  {"reason", "\"r\"", TEXT},
-    {"system", "true", BOOLEAN},   {"groupNames", "[\"g\"]", TEXTS}, {"userIds", "[]", TEXTS},
-    {"groups", "true", BOOLEAN},   {"prefix", "\"g\"", TEXT},        {"after", "\"\"", TEXT},
-    {"once", "false", BOOLEAN},    {"limit", "1", INTEGER},          {"except", "[\"~\"]", TEXTS},
-    {"ttl", "60", INTEGER},        {"session", "0", INTEGER},        {"groups[]", "[\"g\"]", TEXTS},
+    {"systemId", "\"s\"", TEXT},    {"password", "\"p\"", TEXT},      {"clientId", "\"@\"", TEXT},
+    {"groupName", "\"g\"", TEXT},   {"userId", "\"u\"", TEXT},        {"extend", "\"e\"", TEXT},
+    {"code", "1000", INTEGER},      {"msg", "\"m\"", TEXT},           {"data", "{\"a\":1}", ANY},
+    {"sendUserId", "\"x\"", TEXT},  {"messageId", "\"y\"", TEXT},     {"receipt", "true", BOOLEAN},
+    {"exclude", "[\"~\"]", TEXTS},  {"clientIds", "[\"@\"]", TEXTS},  {"reason", "\"r\"", TEXT},
+    {"system", "true", BOOLEAN},    {"groupNames", "[\"g\"]", TEXTS}, {"userIds", "[]", TEXTS},
+    {"groups", "true", BOOLEAN},    {"prefix", "\"g\"", TEXT},        {"after", "\"\"", TEXT},
+    {"once", "false", BOOLEAN},     {"limit", "1", INTEGER},          {"except", "[\"~\"]", TEXTS},
+    {"newPassword", "\"n\"", TEXT}, {"ttl", "60", INTEGER},           {"session", "0", INTEGER},
+    {"groups[]", "[\"g\"]", TEXTS},
 };
 
 /* The name in a body: "groups" is a boolean for one path, and an array, groups[], for another. */
@@ -255,6 +256,8 @@ static const struct route {
 } routes[] = {
     {"/api/register", "systemId password", ""},
     {"/api/login", "systemId password", ""},
+    {"/api/set_password", "password newPassword", "systemId"}, /* with a Token */
+    {"/api/delete_system", "password", ""},
     {"/api/send_to_client", "clientId code msg data", "sendUserId messageId receipt once"},
     {"/api/bind_to_group", "clientId groupName", "userId extend"},
     {"/api/send_to_group", "groupName code msg data", "sendUserId messageId receipt once exclude"},
@@ -329,7 +332,7 @@ static bool is_taken(const struct route *route, const char *body)
 {
     perform((struct call){.path = route->path, .body = str_from(body)});
     reconnect(&clients[0]);
-    if (answer.status == 200 && (answer.code == 0 || answer.code == -1004))
+    if (answer.status == 200 && (answer.code == 0 || answer.code == -1004 || answer.code == -1005))
         return true;
     printf("  %s %s\n  was refused: %.*s\n", route->path, body, (int)answer.body.length,
            answer.body.at);
@@ -969,6 +972,12 @@ static void failed_jobs_are_answered(void)
         {ACCOUNT_LOGIN, ACCOUNT_FAILED, 503, -1007, "hashed"},
         {ACCOUNT_LOGIN, ACCOUNT_EVICTED, 429, -1006, "too many registrations and logins"},
         {ACCOUNT_REGISTER, ACCOUNT_EVICTED, 429, -1006, "too many registrations and logins"},
+        {ACCOUNT_SET_PASSWORD, ACCOUNT_DENIED, 200, -1005, "wrong systemId or password"},
+        {ACCOUNT_SET_PASSWORD, ACCOUNT_UNSAVED, 503, -1007, "could not be saved: disk full"},
+        {ACCOUNT_RESET_PASSWORD, ACCOUNT_DENIED, 200, -1001, "systemId is not registered"},
+        {ACCOUNT_ROTATE_KEY, ACCOUNT_DENIED, 200, -1001, "systemId is not registered"},
+        {ACCOUNT_DELETE, ACCOUNT_DENIED, 200, -1005, "wrong systemId or password"},
+        {ACCOUNT_DELETE, ACCOUNT_EVICTED, 429, -1006, "too many registrations and logins"},
     };
 
     for (size_t i = 0; i < COUNT(rows); i++) {
@@ -1250,6 +1259,144 @@ static void a_token_ends_with_its_account(void)
     CHECK(is_answered(200, 0));
     perform(old_call);
     CHECK(is_answered(401, -1002));
+}
+
+/* --- changes of an account -------------------------------------------------------------------- */
+
+/* The header line of a login's token, until the next call; NULL if the login failed. */
+static const char *token_by_login(const char *system, const char *password)
+{
+    static char line[800];
+    struct json_field token = {.name = STR("token")};
+    struct json_error error;
+
+    if (!logs_in(1, system, password, 200, 0) || !json_parse_object(answer.data, &token, 1, &error))
+        return NULL;
+    snprintf(line, sizeof line, "Token: %.*s\r\n", (int)token.value.text.length - 2,
+             token.value.text.at + 1);
+    return line;
+}
+
+/* What was good with the old password is not any more. */
+static void a_password_is_set(void)
+{
+    static const char body[] = "{\"password\":\"secret\",\"newPassword\":\"new\"}";
+    char old[800];
+
+    set_limits(6000);
+    snprintf(old, sizeof old, "%s", token_by_login("shop", "secret"));
+    CHECK(calls_with("", "/api/set_password", body, 401, -1002));
+    CHECK(contains(answer.msg, "Token header missing"));
+    CHECK(calls_with(old, "/api/set_password", "{\"password\":\"secret\"}", 400, -1) &&
+          contains(answer.msg, "newPassword is missing"));
+    CHECK(calls_with(old, "/api/set_password", "{\"newPassword\":\"new\"}", 400, -1) &&
+          contains(answer.msg, "password is missing"));
+    CHECK(calls_with(old, "/api/set_password", "{\"password\":\"secret\",\"newPassword\":\"\"}",
+                     400, -1) &&
+          contains(answer.msg, "newPassword must not be empty"));
+    CHECK(calls_with(old, "/api/set_password", "{\"password\":\"\",\"newPassword\":\"n\"}", 400,
+                     -1) &&
+          contains(answer.msg, "password must not be empty"));
+    CHECK(calls_with(old, "/api/set_password",
+                     textf("{\"password\":\"secret\",\"newPassword\":\"%0257d\"}", 0), 400, -1));
+    CHECK(calls_with(old, "/api/set_password", "{\"password\":\"guess\",\"newPassword\":\"n\"}",
+                     200, -1005));
+    body_comes_later = true;
+    CHECK(calls_with(old, "/api/set_password", body, 200, 0) && same(answer.data, STR("[]")));
+    body_comes_later = false;
+    CHECK(calls_with(old, "/api/get_online_list", "{\"groupName\":\"g\"}", 401, -1002));
+    CHECK(contains(answer.msg, "revoked"));
+    CHECK(calls_with(old, "/api/set_password", body, 401, -1002));
+    CHECK(logs_in(2, "shop", "secret", 200, -1005));
+    CHECK(calls_with(token_by_login("shop", "new"), "/api/get_online_list", "{\"groupName\":\"g\"}",
+                     200, 0));
+    CHECK(clients[0].conn.client && clients[1].conn.client);
+}
+
+/* Who has the Register-Key needs neither Token nor password. */
+static void a_forgotten_password_is_set_with_the_register_key(void)
+{
+    static const char key[] = "Register-Key: open sesame\r\n";
+    static const char body[] = "{\"systemId\":\"shop\",\"newPassword\":\"new\"}";
+    char old[800];
+
+    set_limits(6000);
+    strcpy(node.config.register_key, "open sesame");
+    CHECK(calls_with(key, "/api/set_password", body, 403, -1));
+    node.config.registration = REGISTER_CLOSED;
+    CHECK(calls_with(key, "/api/set_password", body, 403, -1));
+    node.config.registration = REGISTER_KEY;
+    CHECK(calls_with("", "/api/set_password", body, 401, -1002));
+    CHECK(calls_with("Register-Key: open\r\n", "/api/set_password", body, 401, -1002));
+    CHECK(calls_with(key, "/api/set_password", "{\"newPassword\":\"new\"}", 400, -1) &&
+          contains(answer.msg, "systemId is missing"));
+    CHECK(calls_with(key, "/api/set_password", "{\"systemId\":\"\",\"newPassword\":\"new\"}", 400,
+                     -1));
+    CHECK(calls_with(key, "/api/set_password", "{\"systemId\":\"nobody\",\"newPassword\":\"new\"}",
+                     200, -1001));
+    snprintf(old, sizeof old, "%s", token_by_login("shop", "secret"));
+    body_comes_later = true;
+    CHECK(calls_with(key, "/api/set_password", body, 200, 0));
+    body_comes_later = false;
+    CHECK(calls_with(old, "/api/get_online_list", "{\"groupName\":\"g\"}", 401, -1002));
+    CHECK(logs_in(1, "shop", "new", 200, 0) && logs_in(2, "shop", "secret", 200, -1005));
+    /* beside a Token the key means nothing: the password must be right */
+    snprintf(old, sizeof old, "%s%s", token_by_login("shop", "new"), key);
+    CHECK(calls_with(old, "/api/set_password", body, 400, -1) &&
+          contains(answer.msg, "password is missing"));
+    /* nor is it for anything else */
+    CHECK(calls_with(key, "/api/delete_system", "{\"password\":\"new\"}", 401, -1002));
+}
+
+static void a_system_is_deleted(void)
+{
+    char old[800];
+
+    set_limits(6000);
+    snprintf(old, sizeof old, "%s", token_by_login("shop", "secret"));
+    CHECK(calls_with("", "/api/delete_system", "{\"password\":\"secret\"}", 401, -1002));
+    CHECK(calls_with(old, "/api/delete_system", "{}", 400, -1));
+    CHECK(calls_with(old, "/api/delete_system", "{\"password\":\"guess\"}", 200, -1005));
+    CHECK(clients[0].conn.client && node_logged(""));
+    CHECK(calls_with(old, "/api/delete_system", "{\"password\":\"secret\"}", 200, 0));
+    CHECK(same(answer.data, STR("[]")) && !account_exists(node.accounts, STR("shop")));
+    for (size_t i = 0; i < 2; i++)
+        CHECK(got_close(&clients[i].far, 4401, "system deleted"));
+    CHECK(clients[2].conn.client && got_nothing(&clients[2].far));
+    CHECK(calls_with(old, "/api/get_online_list", "{\"groupName\":\"g\"}", 200, -1001));
+    CHECK(calls_with("", "/api/login", "{\"systemId\":\"shop\",\"password\":\"secret\"}", 200,
+                     -1005));
+    CHECK(
+        calls_with("", "/api/register", "{\"systemId\":\"shop\",\"password\":\"secret\"}", 200, 0));
+    CHECK(calls_with(old, "/api/get_online_list", "{\"groupName\":\"g\"}", 401, -1002));
+    CHECK(calls_with(token_by_login("shop", "secret"), "/api/get_online_list",
+                     "{\"groupName\":\"g\"}", 200, 0));
+}
+
+/* A password is guessed no faster by changes than by logins. */
+static void guesses_by_changes_count(void)
+{
+    char token[800];
+
+    set_limits(6000);
+    snprintf(token, sizeof token, "%s", token_by_login("shop", "secret"));
+    address[10] = address[11] = 0xff;
+    address[15] = 9;
+    for (int i = 0; i < 10; i++)
+        CHECK(calls_with(token, i % 2 ? "/api/set_password" : "/api/delete_system",
+                         textf("{\"password\":\"%d\",\"newPassword\":\"n\"}", i), 200, -1005));
+    skip_late = true;
+    perform((struct call){
+        .path = "/api/delete_system", .headers = token, .body = STR("{\"password\":\"guess\"}")});
+    CHECK(answer.late); /* its turn is later */
+    perform((struct call){.path = "/api/set_password",
+                          .headers = token,
+                          .body = STR("{\"password\":\"other\",\"newPassword\":\"n\"}")});
+    CHECK(is_throttled(6));
+    skip_late = false;
+    CHECK(!asks(9, "shop", "and another") && is_throttled(6));
+    CHECK(node.api.login_failures == 10);
+    memset(address, 0, sizeof address);
 }
 
 /* --- what calls do --------------------------------------------------------------------------- */
@@ -1630,6 +1777,11 @@ int main(void)
     run("registrations do not count", registrations_do_not_count);
     run("guessing from everywhere ends", guessing_from_everywhere_ends);
     run("a token ends with its account", a_token_ends_with_its_account);
+    run("a password is set", a_password_is_set);
+    run("a forgotten password is set with the register key",
+        a_forgotten_password_is_set_with_the_register_key);
+    run("a system is deleted", a_system_is_deleted);
+    run("guesses by changes count", guesses_by_changes_count);
     run("an ipv6 network is one address", an_ipv6_network_is_one_address);
     run("registration may be restricted", registration_may_be_restricted);
     run("failed jobs are answered", failed_jobs_are_answered);

@@ -497,8 +497,8 @@ static const struct msg_of {
     enum msg_kind kind;
     const char *name;
 } msgs_of[] = {
-    {MSG_REQUEST, "request"}, {MSG_REPLY, "reply"},   {MSG_SEND, "send"},
-    {MSG_COUNT, "count"},     {MSG_STATUS, "status"}, {MSG_LEAVE, "leave"},
+    {MSG_REQUEST, "request"}, {MSG_REPLY, "reply"}, {MSG_SEND, "send"},       {MSG_COUNT, "count"},
+    {MSG_STATUS, "status"},   {MSG_LEAVE, "leave"}, {MSG_ACCOUNT, "account"},
 };
 
 static void commands_survive_in_messages(void)
@@ -664,6 +664,10 @@ static void messages_are_written(void)
     msg = (struct cluster_msg){.kind = MSG_LEAVE};
     CHECK(msg_write(&out, &msg));
     CHECK(holds(&out, "{\"message\":\"leave\"}"));
+    msg = (struct cluster_msg){.kind = MSG_ACCOUNT, .deleted = true, .command.system = STR("s")};
+    CHECK(msg_write(&out, &msg) && survives(&msg));
+    CHECK(holds(&out, "{\"message\":\"account\",\"deleted\":true,\"system\":\"s\"}"));
+    msg = (struct cluster_msg){.kind = MSG_LEAVE};
     /* what is there already stays in front */
     buf_append(&out, STR("before "));
     CHECK(msg_write(&out, &msg));

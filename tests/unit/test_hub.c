@@ -1665,6 +1665,98 @@ static void a_random_walk_follows_the_model(void)
     walk_about(NOTICE_OFF);
 }
 
+/* --- systems that are deleted ---------------------------------------------------------------- */
+
+#define CROWD 600
+
+static struct test_client crowd[CROWD];
+
+static size_t crowd_online(void)
+{
+    size_t online = 0;
+
+    for (size_t i = 0; i < CROWD; i++)
+        online += crowd[i].conn.client != NULL;
+    return online;
+}
+
+/* The clients of a deleted system are closed a few at a time, are found by nobody meanwhile, and
+ * are not notified of each other; another system may have the name at once. */
+static void a_deleted_system_is_closed_by_and_by(void)
+{
+    set_up(0);
+    for (size_t i = 0; i < CROWD; i++)
+        arrive(&crowd[i], STR("shop"));
+    arrive(&clients[1], STR("other"));
+    for (size_t i = 0; i < 20; i++)
+        CHECK(succeeds(bind_user(&crowd[i], "g", "u", "e")));
+    for (size_t i = 0; i < 20; i++)
+        far_forget(&crowd[i].far);
+    hub_delete_system(&node.hub, STR("shop"));
+    hub_delete_system(&node.hub, STR("shop"));
+    hub_delete_system(&node.hub, STR("nobody"));
+    CHECK(crowd_online() == CROWD && hub_count_clients(&node.hub, STR("shop")) == 0);
+    CHECK(apply_only(send_to_client("shop", id_of(&crowd[0]), "1"))->code == RESULT_OFFLINE);
+    CHECK(apply_only(send_to(COMMAND_SEND_TO_SYSTEM, "shop", "1"))->matched == 0);
+    CHECK(apply_only(send_to_group("shop", "g", "1"))->matched == 0);
+    CHECK(apply_only(list_of("shop", "g"))->count == 0);
+    CHECK(apply_only(bind_to("shop", &crowd[30], "g"))->code == RESULT_OFFLINE);
+    CHECK(hub_flush_notices(&node.hub, SIZE_MAX));
+    CHECK(crowd_online() > 0 && crowd_online() < CROWD);
+    /* the next system of this name, and its group, have nothing to do with those */
+    conn_open(&clients[0].conn, far_open(&clients[0].far), &node.shared);
+    CHECK(hub_connect(&node.hub, &clients[0].conn, &in_shop));
+    send_queued();
+    CHECK(got_id_frame(&clients[0].far, clients[0].id));
+    apply_only(bind_to("shop", &clients[0], "g"));
+    CHECK(apply_only(send_to(COMMAND_SEND_TO_SYSTEM, "shop", "1"))->matched == 1);
+    CHECK(apply_only(send_to_group("shop", "g", "2"))->matched == 1);
+    flush();
+    CHECK(crowd_online() == 0);
+    for (size_t i = 0; i < CROWD; i++)
+        CHECK(got_close(&crowd[i].far, 4401, "system deleted") && got_nothing(&crowd[i].far));
+    far_forget(&clients[0].far);
+    CHECK(succeeds(send_to_group("shop", "g", "3")));
+    CHECK(only_got("a", 2, pushed("3")) && clients[1].conn.client);
+    for (size_t i = 0; i < CROWD; i++)
+        depart(&crowd[i]);
+    tear_down(2);
+}
+
+/* Notices that were pending for the system are dropped, whether its clients end before their turn
+ * or with the hub. */
+static void notices_of_a_deleted_system_are_dropped(void)
+{
+    for (int ends = 0; ends < 2; ends++) {
+        set_up(0);
+        node.config.scope = NOTICE_SYSTEM;
+        for (size_t i = 0; i < 3; i++)
+            arrive(&clients[i], STR("shop"));
+        for (size_t i = 0; i < 3; i++)
+            far_forget(&clients[i].far);
+        hub_end_client(&node.hub, clients[0].conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
+                       STR("test"));
+        hub_delete_system(&node.hub, STR("shop"));
+        if (ends) /* before the notice has its turn */
+            for (size_t i = 1; i < 3; i++)
+                hub_end_client(&node.hub, clients[i].conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
+                               STR("test"));
+        flush();
+        for (size_t i = 1; i < 3; i++)
+            CHECK((ends || got_close(&clients[i].far, 4401, "system deleted")) &&
+                  got_nothing(&clients[i].far));
+        tear_down(3);
+    }
+    /* the hub is closed meanwhile (the address sanitizer looks for what is left) */
+    set_up(2);
+    hub_end_client(&node.hub, clients[0].conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("test"));
+    hub_delete_system(&node.hub, STR("shop"));
+    hub_close(&node.hub);
+    clients[1].conn.client = NULL;
+    node.hub.channels = (struct channels){0};
+    tear_down(2);
+}
+
 /* --- a hub in a cluster ---------------------------------------------------------------------- */
 
 #define NOTES 4096
@@ -2217,6 +2309,26 @@ static void notices_need_members_and_no_crowd(void)
 
 #define RUN(test) test_run(#test, test)
 
+/* In a cluster the hooks are told of each leave, to notify nobody. */
+static void a_deleted_system_is_reported(void)
+{
+    const struct note *note;
+
+    set_up_cluster(2);
+    CHECK(succeeds(bind_to("shop", &clients[0], "g")) &&
+          succeeds(bind_to("shop", &clients[1], "g")));
+    drop_notes();
+    hub_delete_system(&node.hub, STR("shop"));
+    flush();
+    for (size_t i = 0; i < 2; i++) {
+        note = next_note();
+        CHECK(note && note->kind == PRESENCE_LEAVE && !note->notified &&
+              strcmp(note->group, "g") == 0 && strcmp(note->system, "shop") == 0);
+    }
+    CHECK(!next_note());
+    tear_down_cluster(2);
+}
+
 int main(void)
 {
     RUN(pushes_are_written);
@@ -2252,6 +2364,8 @@ int main(void)
     RUN(a_group_of_slow_clients_is_dropped);
     RUN(a_new_client_may_be_slow);
     RUN(ends_are_counted_by_code);
+    RUN(a_deleted_system_is_closed_by_and_by);
+    RUN(notices_of_a_deleted_system_are_dropped);
     RUN(messages_are_counted);
     RUN(slow_clients_are_counted);
     RUN(a_random_walk_follows_the_model);
@@ -2266,5 +2380,6 @@ int main(void)
     RUN(a_refresh_reports_all);
     RUN(a_refresh_comes_in_batches);
     RUN(notices_need_members_and_no_crowd);
+    RUN(a_deleted_system_is_reported);
     return test_finish();
 }
