@@ -321,7 +321,7 @@ bool census_walk_here(struct cluster *cluster, const struct command *command,
     if (!pending)
         return true;
     if (must_bind)
-        state_need_slot(cluster, pending, slot);
+        state_need_slot(cluster, pending, slot), state_await_slots(cluster, pending);
     else if (roster_apply(cluster->hub, command, pending->id, result)) {
         /* it could not begin; if the position is good where the call was made, the orders differ */
         result->code = RESULT_UNREACHABLE;
