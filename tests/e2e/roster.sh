@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # roster.sh - who is there: counts, and lists that have all that stays exactly once while others come and go; limits and
 # positions of pages; what is done to all clients of a user; and what a long list costs the others.
-# build: asan/wspush
+# build: asan/wspush release/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
@@ -37,4 +37,14 @@ expect_match 'but not with any code' '400 -1 field code must be*' "$(refusal clo
 while IFS=$'\t' read -r name expected actual; do
     expect "$name" "$expected" "$actual"
 done < <(timeout 120 python3 -B tests/support/roster.py shop "$TOKEN" "$PORT" 2>&1; echo "roster.py ends	0	$?")
+halt
+
+# Shares of an iteration, not the whole of it: a ratio, for the machine may be busy.
+WSPUSH=build/release/wspush start
+sign_up shop
+read -r ratio pages < <(timeout 120 python3 -B tests/support/unicast.py shop "$TOKEN" "$PORT" 100000 2>"$DIR/percentiles")
+ok "$(tail -n 1 "$DIR/percentiles")"
+expect 'the p99 of a unicast is at most twice as long while 100,000 groups are listed' 1 \
+    "$(awk -v ratio="${ratio:-9}" 'BEGIN { print ratio <= 2 }')"
+expect 'which they were' 1 "$((${pages:-0} > 0))"
 finish
