@@ -32,6 +32,7 @@ from world import Broken, World, wait_until
 TTL = 3               # [cluster] node_ttl
 READY_MAX = 30.0      # seconds from the end of faults until all nodes are ready
 SETTLE_MAX = 30.0     # and then until nothing is owed
+REPEAT_MAX = 20.0     # a send with `once` is repeated for so long
 MEMORY_MAX = 150000   # KiB that a node may have more than in the beginning, sanitizers aside
 SYSTEMS = ("s0", "s1")
 GROUPS = ("g0", "g1", "g2")
@@ -51,7 +52,7 @@ class Chaos:
         self.history.crash_loses = options.tolerate == "crash"
         self.faults = Faults(self.world, self.history, self.on_end_of_node, options.only)
         self.tokens, self.payloads, self.number, self.keys = {}, {}, FIRST, 0
-        self.open, self.busy, self.ended = asyncio.Event(), 0, False
+        self.open, self.busy, self.ended, self.repeated = asyncio.Event(), 0, False, 0
         self.first_memory, self.pace = {}, 1.0
         self.node_ended = {}  # by number: when the test ended it last
 
@@ -182,17 +183,39 @@ class Chaos:
         path, kind, system, target, body = self.choose(rng)
         number, self.number = self.number, self.number + 1
         data = b"[%d,%.6f,%s]" % (number, time.time(), TAILS[number % 40] if number % 40 < len(TAILS) else b"0")
-        self.payloads[number] = b'{"code":%d,"msg":"chaos","data":%s}' % (number, data)
-        text = json.dumps(body)[:-1].encode() + (b", " if body else b"") + b'"code":%d,"msg":"chaos","data":%s}' % (number, data)
+        once = number % 3 == 0
+        extra = b',"messageId":"%d"' % number if once else b""
+        self.payloads[number] = b'{"code":%d,"msg":"chaos","data":%s%s}' % (number, data, extra)
+        text = json.dumps(body)[:-1].encode() + (b", " if body else b"") + b'"code":%d,"msg":"chaos","data":%s%s%s}' % (
+            number, data, extra, b',"once":true' if once else b"")
         send = Send(number, kind, system, target, index, node.number, node.life, time.monotonic())
         self.history.sends[number] = send
         answer = await caller.call(path, self.tokens[system], text)
         send.ended = time.monotonic()
         send.code = answer and answer["code"]
+        if once and send.unknown:
+            answer = await self.repeat(send, path, text, rng)
         if path == "send_to_clients" and send.code == 0:
             send.failed = tuple(answer["data"]["failed"])
         if send.code not in (None, 0, -1003, -1007):
             self.blame("answer", "answered %r" % (answer,), send)
+
+    async def repeat(self, send, path, text, rng):
+        """Repeats a send with `once`, through one node or another, until it is known what has become of it."""
+        answer, send.again = None, True
+        self.history.calls.append(Call(path, send.node, send.begun, send.ended, send.code))
+        while send.unknown and time.monotonic() < send.begun + REPEAT_MAX:
+            await asyncio.sleep(0.2)
+            node, begun = self.some_node(rng), time.monotonic()
+            caller = Caller(node.port)
+            answer = await caller.call(path, self.tokens[send.system], text)
+            caller.close()
+            send.ended, send.code = time.monotonic(), answer and answer["code"]
+            self.history.calls.append(Call(path, node.number, begun, send.ended, send.code))
+        if send.code == -1003:
+            send.code = None  # the client has gone, and may have got it before
+        self.repeated += send.code == 0
+        return answer
 
     # --- actors -----------------------------------------------------------------------------------
 
@@ -484,8 +507,8 @@ def main():
     seen = chaos.history.seen
     for rule in RULES:
         print("%s %s" % ("FAIL" if rule in broken else "ok  ", rule + (" (see above)" if rule in broken else "")))
-    print("%d cycles of faults, %d sends (%d unknown), %d deliveries, %d losses tolerated; nodes had at most %s KiB" % (
-        cycles, seen["sends"], seen["unknown"], seen["deliveries"], seen["tolerated"], [node.peak for node in chaos.world.nodes]))
+    print("%d cycles of faults, %d sends (%d unknown, %d known in the end), %d deliveries, %d losses tolerated; nodes had at most %s KiB" % (
+        cycles, seen["sends"], seen["unknown"], chaos.repeated, seen["deliveries"], seen["tolerated"], [node.peak for node in chaos.world.nodes]))
     if chaos.violations:
         print("seed %d; logs are in %s" % (options.seed, folder))
     else:

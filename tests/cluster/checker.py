@@ -21,7 +21,8 @@ Rules, and what is tolerated, with its reason:
   order     What several sessions of one system got of publications (group, user, system) they got in one order. What
             one session got of calls answered 0 one after the other by one life of a node, it got in that order; but
             while RabbitMQ is lost for longer than RPC_TIMEOUT, a call for one client goes over the link, and before
-            what RabbitMQ had for the client's node when it was lost, within CRASH_AFTER of the answer.
+            what RabbitMQ had for the client's node when it was lost, within CRASH_AFTER of the answer. A send that was
+            repeated has no place: some got it the first time, some later.
   ghost     Unknown (-1007, or no answer) means: now, or never. A send to one client comes at most GHOST_AFTER behind
             the answer, even if the receiving node was frozen meanwhile: its asker has given up and may have sent
             again. (If that node's clock stood still as well, nothing there tells how old it is.) A publication may be late while a fault lasts (RabbitMQ has it, and no asker can call it back), but
@@ -106,6 +107,7 @@ class Send:
     ended: float = INF
     code: int = None
     failed: tuple = ()
+    again: bool = False  # it has `once`, and was unknown and repeated; `ended` and `code` are of the last try
 
     @property
     def unknown(self):
@@ -129,7 +131,7 @@ class Fault:
 
 @dataclasses.dataclass(eq=False)
 class Call:
-    """A call that is no send: only its time is judged."""
+    """A call that is no send, or one try of a send: only its time is judged."""
     name: str
     node: int
     begun: float
@@ -371,7 +373,8 @@ def check_order_channel(history):
         sequences = []
         for session in sessions:
             seen = dict.fromkeys(number for _, number in session.frames
-                                 if number in history.sends and history.sends[number].kind in PUBLISHED)
+                                 if number in history.sends and history.sends[number].kind in PUBLISHED
+                                 and not history.sends[number].again)
             sequences.append(list(seen))
         remain = sort_or_remain(sequences)
         places = [{number: place for place, number in enumerate(n for n in sequence if n in remain)}
@@ -401,7 +404,7 @@ def check_order_client(history):
         latest = {}  # by life of a node: the frame whose call began last
         for number in dict.fromkeys(number for _, number in session.frames):
             send = history.sends.get(number)
-            if not send:
+            if not send or send.again:
                 continue
             before = latest.get((send.node, send.life))
             if before and send.code == 0 and send.ended < before.begun and session.id not in send.failed and not (
@@ -538,7 +541,7 @@ def check_answers(history):
             if call.node in fault.nodes and fault.kind in ("freeze", "pause", "kill", "term") and \
                     fault.begun < call.ended and end > call.begun:
                 limit += end - max(fault.begun, call.begun)
-        if call.ended - call.begun > limit:
+        if call.ended - call.begun > limit and not getattr(call, "again", False):
             found.append(Violation("answer", "after %.2f s, %s of node %d" % (
                 call.ended - call.begun, getattr(call, "name", "send"), call.node), call if isinstance(call, Send) else None))
     return found

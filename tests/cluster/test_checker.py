@@ -76,6 +76,18 @@ def test_right():
     a.frames += [(21.3, 17)]
     fault(history, "link", 19.5, 22.5)
     expect("an unknown send reaches nobody, all, or some", [], judge(history))
+    repeated = send(history, 16, 20.0, took=5.0, again=True)
+    a.frames = a.frames[:4] + [(21.3, 17), (24.9, 16)]
+    b.frames = b.frames[:5] + [(20.1, 16), (21.2, 17), (22.1, 18)]
+    expect("one that was repeated has no place in the order", [], judge(history))
+    a.frames.pop()
+    expect("but must reach all", ["loss"], judge(history))
+    a.frames += [(24.8, 16), (24.9, 16)]
+    expect("and once", ["twice"], judge(history))
+    repeated.again, a.frames = False, a.frames[:-1]
+    expect("unlike others", ["answer", "order"], judge(history))
+    a.frames = a.frames[:5]
+    repeated.code, repeated.ended = -1007, 20.01
     send(history, 19, 30.0, kind="client", target=("id1", "id2"), failed=("id2",))
     a.frames.append((30.1, 19))
     fault(history, "link", 28.0, 29.5)
