@@ -87,6 +87,7 @@ ALLOCATIONS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 build/%/test_scarce: LDFLAGS += $(ALLOCATIONS),--wrap=crypto_hash_password
 build/%/test_cluster: LDFLAGS += $(ALLOCATIONS)
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_session: LDFLAGS += -Wl,--wrap=account_ticket_version
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
 #: make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx, Chromium)

@@ -18,8 +18,22 @@ struct peer {
 static struct peer peers[PEERS];
 static size_t peer_count;
 static struct session_context context;
-static bool worker_is_slow; /* results of account jobs do not come */
-static size_t spent_before; /* work of others in each share of an iteration */
+static bool worker_is_slow;  /* results of account jobs do not come */
+static size_t spent_before;  /* work of others in each share of an iteration */
+static int unknown_versions; /* how often the version of a ticket key is not known here */
+
+enum account_token_status __wrap_account_ticket_version(struct accounts *accounts, struct str name,
+                                                        uint64_t *version, int64_t *since);
+enum account_token_status __real_account_ticket_version(struct accounts *accounts, struct str name,
+                                                        uint64_t *version, int64_t *since);
+
+enum account_token_status __wrap_account_ticket_version(struct accounts *accounts, struct str name,
+                                                        uint64_t *version, int64_t *since)
+{
+    return unknown_versions && unknown_versions--
+               ? ACCOUNT_TOKEN_UNKNOWN
+               : __real_account_ticket_version(accounts, name, version, since);
+}
 
 /* --- the iterate, as the loop does it -----------------------------------------------------------
  */
@@ -64,6 +78,11 @@ static bool take_result(struct peer *peer)
     if (peer->session.state != SESSION_WAIT || worker_is_slow || !node_await(&result))
         return false;
     CHECK(result.request_id == session_request_id(&peer->session));
+    if (result.kind == ACCOUNT_LOOK_UP) {
+        session_take_again(&context, &peer->session);
+        update(peer);
+        return true;
+    }
     session_log_account(&context, &result);
     api_finish(&node.api, &result, context.unix_now, &response);
     response.system = (struct str){result.name, result.name_length};
@@ -158,6 +177,7 @@ static void set_up(void)
     peer_count = 0;
     worker_is_slow = false;
     spent_before = 0;
+    unknown_versions = 0;
     context = (struct session_context){.config = &node.config,
                                        .log = &node.log,
                                        .hub = &node.hub,
@@ -2587,10 +2607,303 @@ static void a_session_is_small(void)
     CHECK(sizeof(struct session) <= 152);
 }
 
+/* --- tickets --------------------------------------------------------------------------------- */
+
+static const char *ticket_with(const struct ticket_claims *claims, int64_t expires)
+{
+    uint64_t version = 0;
+    int64_t since;
+    struct buf text = {0};
+    const char *ticket;
+
+    CHECK(__real_account_ticket_version(node.accounts, claims->system, &version, &since) ==
+          ACCOUNT_TOKEN_VALID);
+    CHECK(ticket_write(&text, &node.keys.keys[0], version, claims, expires));
+    ticket = textf("%.*s", (int)text.length, text.at);
+    buf_free(&text);
+    return ticket;
+}
+
+/* A ticket of u1, in the group g. */
+static const char *good_ticket(int64_t end)
+{
+    return ticket_with(&(struct ticket_claims){.system = STR("shop"),
+                                               .user = STR("u1"),
+                                               .extend = STR("e"),
+                                               .groups = STR("[\"g\"]"),
+                                               .end = end},
+                       UNIX_NOW + 60);
+}
+
+/* A peer asks to be a client, in pieces of this size. */
+static struct peer *knock(const char *query, const char *headers, size_t size)
+{
+    struct peer *peer = connect_peer();
+
+    send_pieces(peer, str_from(upgrade(query, textf("%s" WEBSOCKET VERSION KEY, headers))), size);
+    return peer;
+}
+
+/* True if a peer has become u1, in the group g. */
+static bool is_u1(struct peer *peer)
+{
+    struct far_frame frame = {0};
+    const struct client *client;
+
+    if (!got_bytes(peer, UPGRADED) || !far_next(&peer->far, &frame) ||
+        !contains(frame.payload, "\",\"userId\":\"u1\"}}") || !peer->session.conn.client)
+        return false;
+    client = peer->session.conn.client;
+    memcpy(peer->id, client->id, HUB_ID_LENGTH);
+    peer->id[HUB_ID_LENGTH] = '\0';
+    return got_text(&peer->far,
+                    textf("{\"code\":1001,\"msg\":\"client online\",\"data\":{\"clientId\":\"%s\","
+                          "\"userId\":\"u1\",\"extend\":\"e\",\"groupName\":\"g\"}}",
+                          peer->id)) &&
+           got_nothing(&peer->far) && client->subscription_count == 3 &&
+           str_equal(channel_user(client), STR("u1"));
+}
+
+static bool is_refused(struct peer *peer, const char *result)
+{
+    return got_bytes(peer, UPGRADED) &&
+           got_text(&peer->far,
+                    textf("{\"code\":-1002,\"msg\":\"ticket %s\",\"data\":[]}", result)) &&
+           was_ended(peer, 4401, textf("ticket %s", result));
+}
+
+static void a_ticket_makes_a_client_what_it_says(void)
+{
+    set_up();
+    for (int mode = CONNECT_OPEN; mode <= CONNECT_TICKET; mode++) {
+        node.config.connect = (enum config_connect)mode;
+        CHECK(is_u1(knock(textf("?systemId=shop&ticket=%s", good_ticket(0)), "", 0)));
+        end_peers();
+        CHECK(is_u1(knock("?systemId=shop", textf("ticket: %s\r\n", good_ticket(0)), 100)));
+        end_peers();
+    }
+    CHECK(context.metrics.tickets[TICKET_OK] == 4);
+    tear_down();
+}
+
+static void a_bad_ticket_is_refused(void)
+{
+    const char *good, *old, *other;
+
+    set_up();
+    node_register(STR("other"), STR("secret"));
+    for (int mode = CONNECT_OPEN; mode <= CONNECT_TICKET; mode++) {
+        node.config.connect = (enum config_connect)mode;
+        good = good_ticket(0);
+        old = ticket_with(&(struct ticket_claims){.system = STR("shop")}, UNIX_NOW - 5);
+        other = ticket_with(&(struct ticket_claims){.system = STR("other")}, UNIX_NOW + 60);
+        CHECK(is_refused(knock("?systemId=shop&ticket=", "", 0), "malformed"));
+        CHECK(is_refused(knock("?systemId=shop&ticket=a.%4", "", 0), "malformed"));
+        end_peers();
+        CHECK(is_refused(knock("?systemId=shop", "Ticket:\r\n", 0), "malformed"));
+        CHECK(is_refused(
+            knock(textf("?ticket=%s&systemId=shop", good), textf("Ticket: %s\r\n", good), 0),
+            "malformed"));
+        CHECK(is_refused(
+            knock("?systemId=shop", textf("Ticket: %s\r\nTicket: %s\r\n", good, good), 0),
+            "malformed"));
+        end_peers();
+        CHECK(is_refused(knock(textf("?systemId=shop&ticket=%sA", good), "", 0), "forged"));
+        CHECK(is_refused(knock(textf("?systemId=shop&ticket=%s", other), "", 0), "forged"));
+        CHECK(is_refused(knock(textf("?systemId=shop&ticket=%s", old), "", 0), "expired"));
+        end_peers();
+    }
+    CHECK(is_refused(knock("?systemId=shop", "", 0), "missing"));
+    CHECK(context.metrics.tickets[TICKET_MALFORMED] == 10);
+    CHECK(context.metrics.tickets[TICKET_FORGED] == 4);
+    CHECK(context.metrics.tickets[TICKET_EXPIRED] == 2);
+    CHECK(context.metrics.tickets[TICKET_MISSING] == 1);
+    end_peers();
+    CHECK(node.hub.channels.clients.count == 0);
+    tear_down();
+}
+
+/* More than max_groups is no ticket's fault, and another one does not help. */
+static void a_ticket_keeps_to_max_groups(void)
+{
+    const struct ticket_claims two = {.system = STR("shop"), .groups = STR("[\"g\",\"h\"]")};
+    struct peer *peer;
+
+    set_up();
+    node.config.max_groups = 1;
+    CHECK(is_u1(knock(textf("?systemId=shop&ticket=%s", good_ticket(0)), "", 0)));
+    peer = knock(textf("?systemId=shop&ticket=%s", ticket_with(&two, UNIX_NOW + 60)), "", 0);
+    CHECK(got_bytes(peer, UPGRADED));
+    CHECK(got_text(&peer->far,
+                   "{\"code\":-1006,\"msg\":\"too many groups: the ticket has more than "
+                   "max_groups\",\"data\":[]}"));
+    CHECK(was_ended(peer, 1013, "too many groups"));
+    tear_down();
+}
+
+/* The request waits, unused, and is taken again once the account is known. */
+static void a_ticket_waits_for_its_account(void)
+{
+    struct peer *peer;
+
+    set_up();
+    for (size_t size = 0; size < 200; size += 70) {
+        unknown_versions = 1;
+        worker_is_slow = true;
+        peer = knock(textf("?systemId=shop&ticket=%s", good_ticket(0)), "", size);
+        CHECK(got_nothing(&peer->far) && peer->session.state == SESSION_WAIT);
+        pass(60000);
+        CHECK(got_nothing(&peer->far) && peer->session.state == SESSION_WAIT);
+        worker_is_slow = false;
+        run();
+        CHECK(is_u1(peer) && !unknown_versions);
+        end_peers();
+    }
+    /* the store does not answer */
+    unknown_versions = 2;
+    peer = knock(textf("?systemId=shop&ticket=%s", good_ticket(0)), "", 0);
+    CHECK(got_bytes(peer, UPGRADED));
+    CHECK(got_text(&peer->far,
+                   "{\"code\":-1007,\"msg\":\"the ticket cannot be checked now\",\"data\":[]}"));
+    CHECK(was_ended(peer, 1013, "try again later") && !unknown_versions);
+    tear_down();
+}
+
+#define LOOK_UP_FAILED                                                                             \
+    "{\"code\":-1007,\"msg\":\"the system's account cannot be looked up now\",\"data\":[]}"
+
+static void a_call_for_a_ticket_waits_for_the_account(void)
+{
+    const char *chunked;
+    struct peer *peer;
+
+    for (int variant = 0; variant < 4; variant++) {
+        set_up();
+        node.config.api_rate = 1; /* it is one call */
+        peer = connect_peer();
+        unknown_versions = 1;
+        chunked = textf("POST /api/ticket HTTP/1.1\r\nHost: h\r\n%sTransfer-Encoding: "
+                        "chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+                        token_line());
+        send_pieces(peer,
+                    str_from(textf("%s" GET_NOTHING,
+                                   variant & 1 ? chunked : post("/api/ticket", "", "{}"))),
+                    variant & 2 ? 11 : 0);
+        CHECK(contains(far_receive(&peer->far),
+                       "{\"code\":0,\"msg\":\"success\",\"data\":{\"ticket"));
+        CHECK(contains(far_receive(&peer->far), NOT_FOUND) && !unknown_versions);
+        CHECK(peer->session.state == SESSION_HTTP_IDLE && !peer->session.looked_up);
+        tear_down();
+    }
+    set_up();
+    peer = connect_peer();
+    unknown_versions = 2;
+    send_text(peer, post("/api/ticket", "", "{}"));
+    CHECK(got_all(peer, response("503 Service Unavailable", "Retry-After: 1\r\n", LOOK_UP_FAILED)));
+    tear_down();
+}
+
+/* Wherever its bytes are cut, and between other frames. */
+static void a_ticket_can_be_renewed(void)
+{
+    struct buf bytes = {0};
+    struct peer *peer;
+
+    set_up();
+    append_frame(&bytes, 0x81, STR("ping"));
+    append_frame(&bytes, 0x81, str_from(textf("ticket %s", good_ticket(UNIX_NOW + 900))));
+    append_frame(&bytes, 0x81, STR("ping"));
+    for (size_t size = 0; size < bytes.length; size = 2 * size + 1) {
+        peer = knock(textf("?systemId=shop&ticket=%s", good_ticket(UNIX_NOW + 10)), "", 0);
+        CHECK(is_u1(peer) && timer_of(peer) == 10000);
+        send_pieces(peer, str_of(&bytes), size);
+        CHECK(got_text(&peer->far, "pong") && got_text(&peer->far, "pong"));
+        CHECK(got_nothing(&peer->far));
+        CHECK(channel_end(peer->session.conn.client) == UNIX_NOW + 900);
+        end_peers();
+    }
+    buf_free(&bytes);
+    tear_down();
+}
+
+static void a_bad_renewal_changes_nothing(void)
+{
+    const struct ticket_claims other = {.system = STR("shop"), .user = STR("u2")};
+    const char *texts[5];
+    static const char *const answers[] = {"forged", "forged", "malformed", "malformed", "expired"};
+    struct peer *peer, *plain;
+
+    set_up();
+    texts[0] = textf("%sA", good_ticket(UNIX_NOW + 900));
+    texts[1] = ticket_with(&other, UNIX_NOW + 60);
+    texts[2] = textf("%4097s", "x");
+    texts[3] = "";
+    texts[4] = good_ticket(UNIX_NOW - 1);
+    peer = knock(textf("?systemId=shop&ticket=%s", good_ticket(UNIX_NOW + 10)), "", 0);
+    CHECK(is_u1(peer));
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        send_frame(peer, 0x81, str_from(textf("ticket %.4090s", texts[i])));
+        CHECK(got_text(&peer->far,
+                       textf("{\"code\":-1002,\"msg\":\"ticket %s\",\"data\":[]}", answers[i])));
+    }
+    /* in one frame, whatever its length; what is no ticket is ignored */
+    send_frame(peer, 0x01, STR("ticket "));
+    send_frame(peer, 0x80, str_from(good_ticket(UNIX_NOW + 900)));
+    CHECK(got_text(&peer->far, "{\"code\":-1002,\"msg\":\"ticket malformed\",\"data\":[]}"));
+    send_frame(peer, 0x81, STR("ticket"));
+    send_frame(peer, 0x81, STR("tickets x"));
+    send_frame(peer, 0x82, str_from(textf("ticket %s", good_ticket(UNIX_NOW + 900))));
+    unknown_versions = 1;
+    send_frame(peer, 0x81, str_from(textf("ticket %s", good_ticket(UNIX_NOW + 900))));
+    unknown_versions = 0;
+    CHECK(channel_end(peer->session.conn.client) == UNIX_NOW + 10);
+    plain = connect_client(); /* who came without has none to renew */
+    send_frame(plain, 0x81, str_from(textf("ticket %s", good_ticket(UNIX_NOW + 900))));
+    CHECK(got_nothing(&plain->far) && plain->session.conn.client);
+    tear_down();
+}
+
+static void a_client_ends_when_its_ticket_says(void)
+{
+    struct peer *peer, *renewed;
+
+    set_up();
+    peer = knock(textf("?systemId=shop&ticket=%s", good_ticket(UNIX_NOW + 10)), "", 0);
+    renewed = knock(textf("?systemId=shop&ticket=%s", good_ticket(UNIX_NOW + 10)), "", 0);
+    far_receive(&peer->far);
+    far_receive(&renewed->far);
+    CHECK(timer_of(peer) == 10000);
+    context.unix_now += 9;
+    pass(9999);
+    CHECK(peer->session.conn.client && renewed->session.conn.client);
+    /* a ticket that is here already counts, though this process stood still */
+    context.unix_now++;
+    {
+        struct buf bytes = {0};
+
+        append_frame(&bytes, 0x81, str_from(textf("ticket %s", good_ticket(UNIX_NOW + 30))));
+        CHECK(far_send(&renewed->far, str_of(&bytes)));
+        buf_free(&bytes);
+    }
+    pass(1);
+    CHECK(!peer->session.conn.client && peer->session.state == SESSION_CLOSING);
+    CHECK(contains(far_receive(&peer->far), "session over"));
+    CHECK(renewed->session.conn.client && timer_of(renewed) == 25000); /* a ping is next */
+    tear_down();
+}
+
 #define RUN(test) test_run(#test, test)
 
 int main(void)
 {
+    RUN(a_ticket_makes_a_client_what_it_says);
+    RUN(a_bad_ticket_is_refused);
+    RUN(a_ticket_keeps_to_max_groups);
+    RUN(a_ticket_waits_for_its_account);
+    RUN(a_call_for_a_ticket_waits_for_the_account);
+    RUN(a_ticket_can_be_renewed);
+    RUN(a_bad_renewal_changes_nothing);
+    RUN(a_client_ends_when_its_ticket_says);
     RUN(timers_follow_their_scripts);
     RUN(a_websocket_stream_may_be_cut_anywhere);
     RUN(version_and_connection_header_decide_keep_alive);
