@@ -614,12 +614,13 @@ pictures() {
     page_click '[value=register]'
     inside
     login shop
+    page_type '#asUser' anna
+    page_type '#asGroups' orders
     page_click '#connect'
     sleep 3
+    page_type '#asUser' ben
     page_click '#connect'
-    frames_of 2 1 >/dev/null
-    try bind_to_group clientId "$(id_of 1)" groupName orders userId anna extend till >/dev/null
-    try bind_to_group clientId "$(id_of 2)" userId ben extend stock >/dev/null
+    frames_of 2 2 >/dev/null
     for order in {1021..1041}; do
         call send_to_group "{'groupName':'orders','code':0,'msg':'order placed','data':{'orderId':$order}}" >/dev/null
         sleep 0.$((order * 7 % 9))

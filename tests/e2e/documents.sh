@@ -259,6 +259,43 @@ first_checks() {
     ADMIN=
 }
 
+# masked: its input without what differs from run to run.
+masked() {
+    sed -E 's/"clientId":"[^"]*"/"clientId":"…"/g; s/"connectedAt":[0-9]+/"connectedAt":…/g; s/"(ticket|key)":"[^"]*"/"\1":"…"/'
+}
+
+# The calls that api.md shows, in its order, with what it shows that they answer. A client is there meanwhile, with a
+# ticket for the user and the group of these calls.
+api_calls() {
+    local line call='' shown count=0
+    configure
+    start
+    call register "{'systemId':'shop','password':'open sesame'}" >/dev/null
+    token_of 'open sesame'
+    call ticket "{'userId':'ann','groups':['news']}" >/dev/null
+    client ann shop -H="Ticket: $(jq -r .data.ticket "$DIR/body")"
+    while read -r line; do
+        case $line in
+        '$ curl '*) call=${line#'$ curl '} ;;
+        '{'*)
+            shown=$(eval "curl -s --max-time 10 ${call//localhost:7800/127.0.0.1:$PORT}")
+            expect "api.md: ${call##*/}" "$(masked <<<"$line")" "$(masked <<<"$shown")"
+            case $call in *set_password*) token_of 'open barley' ;; esac
+            count=$((count + 1))
+            ;;
+        esac
+    done < <(blocks docs/api.md console)
+    expect 'api.md shows calls' yes "$([ $count -ge 8 ] && echo yes)"
+    halt
+}
+
+# token_of PASSWORD: logs in to shop.
+token_of() {
+    TOKEN=
+    call login "{'systemId':'shop','password':'$1'}" >/dev/null
+    TOKEN=$(jq -r .data.token "$DIR/body")
+}
+
 # The three lines of the chapter TLS.
 tls_lines() {
     local lines folder=$DIR/tls server
@@ -436,7 +473,7 @@ size() {
     done
 }
 
-PARTS=(languages makefile configuration signals served first_checks tls_lines linked modules words functions messages prometheus_files size)
+PARTS=(languages makefile configuration signals served api_calls first_checks tls_lines linked modules words functions messages prometheus_files size)
 [ $# = 0 ] || PARTS=("$@")
 for part in "${PARTS[@]}"; do
     "$part"
