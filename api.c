@@ -68,7 +68,7 @@ static bool api_make_command(struct api_request *request, enum command_kind kind
         !api_has(request, FIELD_CODE))
         return true;
     command->close_code = (unsigned)request->code;
-    return hub_may_close_with(request->code) ||
+    return command_may_close_with(request->code) ||
            api_bad_field(request, FIELD_CODE,
                          "must be 1000, from 3000 to 4399, or from 4500 to 4999");
 }

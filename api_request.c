@@ -67,7 +67,7 @@ static const struct api_field_rule api_fields[FIELD_COUNT] = {
 bool api_reject(struct api_response *response, int status, enum result_code code, const char *error)
 {
     *response = (struct api_response){.status = status, .code = code};
-    hub_write_envelope(&response->body, code, str_from(error), (struct str){0});
+    command_write_envelope(&response->body, code, str_from(error), (struct str){0});
     return false;
 }
 
@@ -100,7 +100,7 @@ bool api_bad_field(struct api_request *request, enum api_field field, const char
 void api_succeed(struct api_response *response, struct buf *data)
 {
     *response = (struct api_response){.status = 200};
-    hub_write_envelope(&response->body, RESULT_SUCCESS, STR("success"), str_of(data));
+    command_write_envelope(&response->body, RESULT_SUCCESS, STR("success"), str_of(data));
     response->body.failed |= data->failed;
     buf_free(data);
 }

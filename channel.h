@@ -153,6 +153,12 @@ uint32_t channel_position(const struct client *client, const struct channel *cha
 /* The name of a client's user; empty if it has none. */
 struct str channel_user(const struct client *client);
 
+/* Where a client's subscriptions of groups begin: behind its system's and its user's. */
+static inline uint32_t channel_first_group(const struct client *client)
+{
+    return channel_user(client).length ? 2 : 1;
+}
+
 /* Moves the last subscription, a user's, behind the system's. */
 void channel_move_user(struct client *client);
 

@@ -746,7 +746,7 @@ bool wire_command_is_valid(const struct command *command)
         return command->group.length;
     case COMMAND_CLOSE_USER:
     case COMMAND_CLOSE_CLIENT:
-        return hub_may_close_with(command->close_code) &&
+        return command_may_close_with(command->close_code) &&
                command->reason.length <= WIRE_CLOSE_REASON_MAX;
     case COMMAND_UNBIND:
     case COMMAND_ONLINE_LIST:

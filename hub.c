@@ -31,65 +31,6 @@ static void hub_fail(struct result *result, enum result_code code, const char *e
     result->error = error;
 }
 
-static void hub_write_code(struct buf *out, int64_t code)
-{
-    buf_append(out, STR("{\"code\":"));
-    buf_append_number(out, code);
-    buf_append(out, STR(",\"msg\":"));
-}
-
-/* Appends a member's name and its value, nothing if the value is absent. */
-static void hub_write_member(struct buf *out, struct str name, struct str value)
-{
-    if (value.length == 0)
-        return;
-    buf_append(out, name);
-    buf_append(out, value);
-}
-
-bool hub_write_push(struct buf *out, const struct command *command)
-{
-    hub_write_code(out, command->code);
-    buf_append(out, command->msg);
-    hub_write_member(out, STR(",\"data\":"), command->data);
-    hub_write_member(out, STR(",\"sendUserId\":"), command->send_user);
-    hub_write_member(out, STR(",\"messageId\":"), command->message_id);
-    return buf_append(out, STR("}"));
-}
-
-bool hub_write_envelope(struct buf *out, int code, struct str msg, struct str data)
-{
-    hub_write_code(out, code);
-    json_append_quoted(out, msg);
-    hub_write_member(out, STR(",\"data\":"), data.length ? data : STR("[]"));
-    return buf_append(out, STR("}"));
-}
-
-bool hub_may_close_with(int64_t code)
-{
-    return code == 1000 || (code >= 3000 && code < 4400) || (code >= 4500 && code <= 4999);
-}
-
-/* The frame of a text, which is freed. NULL without memory. */
-static struct rcbuf *hub_encode(struct buf *text)
-{
-    struct rcbuf *frame = text->failed ? NULL : ws_frame(WS_TEXT, str_of(text));
-
-    buf_free(text);
-    return frame;
-}
-
-/* The frame of an envelope around `data`, which is freed. NULL without memory. */
-static struct rcbuf *hub_encode_envelope(int code, struct str msg, struct buf *data)
-{
-    struct buf text = {0};
-
-    hub_write_envelope(&text, code, msg, str_of(data));
-    text.failed |= data->failed;
-    buf_free(data);
-    return hub_encode(&text);
-}
-
 /* --- ids ------------------------------------------------------------------------------------- */
 
 bool hub_read_id(const struct hub *hub, struct json_value id, uint64_t *number)
@@ -205,19 +146,6 @@ static void hub_count_delivery(struct hub *hub, const struct delivery *sum)
 
 /* --- presence -------------------------------------------------------------------------------- */
 
-#define HUB_CLIENT_BEGIN "{\"clientId\":"
-
-/* Appends {"clientId":…,"userId":…,"extend":… and leaves the object open. */
-static void hub_append_client(struct buf *out, const struct client *client)
-{
-    buf_append(out, STR(HUB_CLIENT_BEGIN));
-    json_append_quoted(out, channel_client_id(client));
-    buf_append(out, STR(",\"userId\":"));
-    json_append_quoted(out, channel_user(client));
-    buf_append(out, STR(",\"extend\":"));
-    json_append_quoted(out, channel_extend(client));
-}
-
 /* True for the channels whose members are notified by the configured scope. */
 static bool hub_is_in_scope(const struct hub *hub, const struct channel *channel)
 {
@@ -264,15 +192,15 @@ static void hub_report_presence(const struct hub *hub, const struct channel *cha
         .notify = notify,
         .system = channel_name(channel_system(channel)),
         .group = channel->system ? channel_name(channel) : (struct str){0},
-        .id = {json.at + sizeof HUB_CLIENT_BEGIN - 1, client->id_length + 2},
+        .id = {json.at + sizeof COMMAND_CLIENT_BEGIN - 1, client->id_length + 2},
         .client_json = json};
 
     hub->hooks->change_presence(hub->hooks->state, &presence);
 }
 
 /* Notifies the members of a channel in scope of a client's presence; in a cluster the hook does,
- * and is told if they are not to be notified. With `about`, what hub_append_client wrote before the
- * client was removed, members here are notified later. */
+ * and is told if they are not to be notified. With `about`, what command_append_client wrote before
+ * the client was removed, members here are notified later. */
 static void hub_notify(struct hub *hub, struct channel *channel, const struct client *client,
                        const struct buf *about, enum presence_kind kind, bool notify)
 {
@@ -289,14 +217,15 @@ static void hub_notify(struct hub *hub, struct channel *channel, const struct cl
     if (about)
         buf_append(&data, str_of(about));
     else
-        hub_append_client(&data, client);
+        command_append_client(&data, client);
     if (channel->kind == CHANNEL_GROUP) {
         buf_append(&data, STR(",\"groupName\":"));
         json_append_quoted(&data, channel_name(channel));
     }
     buf_append(&data, STR("}"));
     if (!hub->hooks)
-        frame = hub_encode_envelope(joins ? NOTICE_ONLINE : NOTICE_OFFLINE,
+        frame =
+            command_encode_envelope(joins ? NOTICE_ONLINE : NOTICE_OFFLINE,
                                     joins ? STR("client online") : STR("client offline"), &data);
     else if (!data.failed)
         hub_report_presence(hub, channel, client, str_of(&data), kind, notify);
@@ -314,7 +243,7 @@ static void hub_refresh_client(struct hub *hub, const struct client *client, boo
 {
     struct buf about = {0};
 
-    hub_append_client(&about, client);
+    command_append_client(&about, client);
     for (uint32_t i = 0; i < client->subscription_count; i++)
         hub_notify(hub, client->subscriptions[i].channel, client, &about, PRESENCE_REFRESH, notify);
     buf_free(&about);
@@ -393,7 +322,7 @@ static void hub_remove_client(struct hub *hub, struct client *client)
     struct buf about = {0};
 
     if (hub->config->scope != NOTICE_OFF)
-        hub_append_client(&about, client); /* before its user is unsubscribed */
+        command_append_client(&about, client); /* before its user is unsubscribed */
     client->conn->client = NULL;
     while (client->subscription_count) { /* the system, which is first, goes last */
         struct channel *channel = channel_unsubscribe(client, client->subscription_count - 1);
@@ -462,14 +391,14 @@ bool hub_send_id(struct hub *hub, const struct client *client)
     struct rcbuf *frame;
     bool queued;
 
-    buf_append(&data, STR(HUB_CLIENT_BEGIN));
+    buf_append(&data, STR(COMMAND_CLIENT_BEGIN));
     json_append_quoted(&data, channel_client_id(client));
     if (client->has_ticket && channel_user(client).length) {
         buf_append(&data, STR(",\"userId\":"));
         json_append_quoted(&data, channel_user(client));
     }
     buf_append(&data, STR("}"));
-    frame = hub_encode_envelope(RESULT_SUCCESS, STR("success"), &data);
+    frame = command_encode_envelope(RESULT_SUCCESS, STR("success"), &data);
     queued = frame && conn_queue(client->conn, frame, hub_queue_limit(hub));
     rcbuf_release(frame);
     hub->counts.sent += queued;
@@ -597,14 +526,14 @@ static struct rcbuf *hub_make_frame(const struct hub *hub, const struct command 
     bool to_clients = command->kind == COMMAND_SEND_TO_CLIENTS;
     struct buf text = {0};
 
-    hub_write_push(&text, command);
+    command_write_push(&text, command);
     if (command->once &&
         !once_make_key(hub->channels.key,
                        (char)(to_clients ? COMMAND_SEND_TO_CLIENT : command->kind), command->system,
                        command->group.length ? command->group : command->user, command->message_id,
                        str_of(&text), key))
         text.failed = true;
-    return hub_encode(&text);
+    return command_encode(&text);
 }
 
 /* Remembers a send with once to a client, online or not, or, without an id, to a channel. Call
@@ -727,12 +656,6 @@ static bool hub_bind_changes(const struct client *client, const struct command *
            (command->has_extend && !str_equal(channel_extend(client), command->extend));
 }
 
-/* Where a client's subscriptions of groups begin: behind its system's and its user's. */
-static uint32_t hub_first_group(const struct client *client)
-{
-    return channel_user(client).length ? 2 : 1;
-}
-
 static void hub_bind(struct hub *hub, const struct command *command, struct client *client,
                      struct result *result)
 {
@@ -740,7 +663,8 @@ static void hub_bind(struct hub *hub, const struct command *command, struct clie
     bool is_new = !group || channel_position(client, group) == client->subscription_count;
     bool changes = hub_bind_changes(client, command);
 
-    if (is_new && client->subscription_count - hub_first_group(client) >= hub->config->max_groups) {
+    if (is_new &&
+        client->subscription_count - channel_first_group(client) >= hub->config->max_groups) {
         hub_fail(result, RESULT_LIMIT, "the client is in max_groups groups already");
         return;
     }
@@ -776,26 +700,6 @@ static void hub_list_online(struct hub *hub, const struct command *command, stru
         json_append_quoted(hub_next_entry(result), channel_client_id(group->members[i].client));
 }
 
-void hub_describe_client(const struct client *client, bool with_groups, struct buf *out)
-{
-    char address[CONN_ADDRESS_MAX];
-    uint32_t first = hub_first_group(client);
-
-    hub_append_client(out, client);
-    if (with_groups)
-        buf_append(out, STR(",\"groups\":["));
-    for (uint32_t i = first; with_groups && i < client->subscription_count; i++) {
-        buf_append(out, i > first ? STR(",") : STR(""));
-        json_append_quoted(out, channel_name(client->subscriptions[i].channel));
-    }
-    buf_append(out, with_groups ? STR("],\"connectedAt\":") : STR(",\"connectedAt\":"));
-    buf_append_number(out, client->connected_at);
-    buf_append(out, STR(",\"remote\":"));
-    conn_address(client->conn->address, address);
-    json_append_quoted(out, str_from(address));
-    buf_append(out, STR("}"));
-}
-
 void hub_apply_to(struct hub *hub, const struct command *command, struct client *client,
                   struct result *result)
 {
@@ -804,7 +708,7 @@ void hub_apply_to(struct hub *hub, const struct command *command, struct client 
     else if (command->kind == COMMAND_UNBIND)
         hub_unbind(hub, command, client);
     else if (command->kind == COMMAND_CLIENT_INFO)
-        hub_describe_client(client, true, &result->list);
+        command_describe_client(client, true, &result->list);
     else
         hub_end_client(hub, client, HUB_END_CLOSED, command->close_code, command->reason);
 }

@@ -358,7 +358,7 @@ static int roster_visit(struct hub *hub, struct roster_walk *walk, const struct 
     if (groups) {
         roster_write_group(hub_next_entry(&walk->result), name, group->count);
     } else if (walk->command.kind == COMMAND_LIST_CLIENTS) {
-        hub_describe_client(client, walk->command.wide, hub_next_entry(&walk->result));
+        command_describe_client(client, walk->command.wide, hub_next_entry(&walk->result));
     } else {
         roster_treat(hub, walk, client);
     }

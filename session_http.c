@@ -172,7 +172,7 @@ void session_reject(struct session_context *context, struct session *session,
 void session_send_envelope(struct session_context *context, struct session *session,
                            struct api_response response, const char *msg)
 {
-    hub_write_envelope(&response.body, response.code, str_from(msg), (struct str){0});
+    command_write_envelope(&response.body, response.code, str_from(msg), (struct str){0});
     session_send(context, session, &response);
 }
 
@@ -242,7 +242,7 @@ bool session_send_refusal(struct session_context *context, struct session *sessi
                           enum result_code code, struct str why)
 {
     struct buf text = {0};
-    bool queued = hub_write_envelope(&text, code, why, (struct str){0}) &&
+    bool queued = command_write_envelope(&text, code, why, (struct str){0}) &&
                   hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text));
 
     buf_free(&text);

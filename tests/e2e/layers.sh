@@ -35,7 +35,8 @@ account_table: account_queue crypto os table
 account: account_queue account_store account_table os table
 channel: conn table
 once: json
-hub: channel config conn crypto json once table ticket ws
+command: channel conn json ws
+hub: channel command config conn crypto json once table ticket ws
 roster: hub
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
@@ -87,6 +88,7 @@ account_queue account
 account_table account
 api_request api
 api_account api
+command result
 session_http session
 cluster_wire msg node hello
 cluster_lookup resolver

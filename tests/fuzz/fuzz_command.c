@@ -347,7 +347,7 @@ static void try_making(struct fuzz *fuzz)
     msg.error = make_text(fuzz, &room, false);
     msg.list = make_list(fuzz, &room, false);
     require_same_when_written(&msg);
-    REQUIRE(hub_write_push(&push, &msg.command));
+    REQUIRE(command_write_push(&push, &msg.command));
     require_object(str_of(&push));
     buf_free(&push);
     buf_free(&room);

@@ -207,7 +207,7 @@ static void pushes_are_written(void)
                                   .message_id = str_from(rows[i].message_id)};
         struct buf out = {0};
 
-        CHECK(hub_write_push(&out, &command));
+        CHECK(command_write_push(&out, &command));
         CHECK(holds(&out, rows[i].expected));
     }
 }
@@ -228,8 +228,8 @@ static void envelopes_are_written(void)
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct buf out = {0};
 
-        CHECK(
-            hub_write_envelope(&out, rows[i].code, str_from(rows[i].msg), str_from(rows[i].data)));
+        CHECK(command_write_envelope(&out, rows[i].code, str_from(rows[i].msg),
+                                     str_from(rows[i].data)));
         CHECK(holds(&out, rows[i].expected));
     }
 }
