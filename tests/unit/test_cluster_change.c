@@ -7,7 +7,8 @@
 
 static enum cluster_admission admit(const char *system, uint64_t request_id)
 {
-    return cluster_admit(fake.cluster, node.accounts, str_from(system), request_id);
+    return cluster_admit(fake.cluster, node.accounts,
+                         &(struct ticket_claims){.system = str_from(system)}, request_id);
 }
 
 /* Redis answers a look-up. */
