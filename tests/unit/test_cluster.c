@@ -172,6 +172,60 @@ static void a_rejected_client_is_told_why(void)
     CHECK(fake.cluster->pendings.by_id.count == 0);
 }
 
+/* A client with a ticket comes to its system, its user and its groups, or to none of them. */
+static void a_ticket_needs_all_slots(void)
+{
+    const struct ticket_claims claims = {.system = STR("shop"),
+                                         .user = STR("u1"),
+                                         .extend = STR("e"),
+                                         .groups = STR("[\"g\",\"h\",\"g\"]"),
+                                         .end = 9,
+                                         .is_signed = true};
+    const struct cluster_result *result;
+
+    fake.binds_at_once = false;
+    CHECK(cluster_admit(fake.cluster, node.accounts, &claims, 1) == CLUSTER_ASKED);
+    found(REGISTRY_YES, "shop");
+    CHECK(fake.binding_count == 4);
+    for (size_t i = 4; i-- > 0;) { /* in another order than they were asked for */
+        CHECK(fake_no_result());
+        fake_bound(&fake.bindings[i]);
+        fake_serve();
+    }
+    result = fake_result(1);
+    CHECK(result->admission == CLUSTER_ADMITTED && result->claims.is_signed);
+    CHECK(same(result->claims.system, STR("shop")) && same(result->claims.user, STR("u1")));
+    CHECK(same(result->claims.extend, STR("e")) && same(result->claims.groups, claims.groups));
+    CHECK(result->claims.end == 9);
+    /* all are there now */
+    CHECK(cluster_admit(fake.cluster, node.accounts, &claims, 2) == CLUSTER_ADMITTED);
+    CHECK(fake_no_result());
+    for (size_t i = 0; i < 4; i++) /* nobody came */
+        CHECK(!fake.cluster->slots[fake.bindings[i].slot].wanted);
+}
+
+static void a_ticket_with_a_slot_missing_joins_nothing(void)
+{
+    const struct ticket_claims claims = {.system = STR("shop"), .groups = STR("[\"g\",\"h\"]")};
+    const struct cluster_result *result;
+
+    fake.binds_at_once = false;
+    CHECK(cluster_admit(fake.cluster, node.accounts, &claims, 1) == CLUSTER_ASKED);
+    found(REGISTRY_YES, "shop");
+    CHECK(fake.binding_count == 3);
+    fake_bound(&fake.bindings[0]);
+    fake_bound(&fake.bindings[2]);
+    fake_wait(FAKE_TIMEOUT);
+    result = fake_result(1);
+    CHECK(result->admission == CLUSTER_UNREACHABLE);
+    CHECK(contains(str_from(result->result.error), "RabbitMQ did not bind in time"));
+    CHECK(fake_no_result() && fake.cluster->pendings.by_id.count == 0);
+    CHECK(!fake.cluster->slots[fake.bindings[0].slot].wanted);
+    fake_bound(&fake.bindings[1]); /* late: it is given up at once */
+    fake_serve();
+    CHECK(!fake.cluster->slots[fake.bindings[1].slot].wanted);
+}
+
 /* --- what comes from RabbitMQ ----------------------------------------------------------------- */
 
 /* Repetitions, jumps and what cannot be read are dropped; the next one is taken. */
@@ -702,6 +756,8 @@ static const struct test tests[] = {
     TEST(alone_all_goes_to_the_hub, 0),
     TEST(clients_are_admitted_once_the_slot_is_bound, 0),
     TEST(a_rejected_client_is_told_why, 0),
+    TEST(a_ticket_needs_all_slots, 0),
+    TEST(a_ticket_with_a_slot_missing_joins_nothing, 0),
     TEST(publications_are_taken_once, 1),
     TEST(batches_are_dealt_with_within_the_budget, 1),
     TEST(nodes_are_told_the_state, 2),
