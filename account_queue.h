@@ -12,9 +12,8 @@
 enum account_job_kind {
     ACCOUNT_REGISTER, /* the first three name the queues as well */
     ACCOUNT_LOGIN,
-    ACCOUNT_REFRESH,    /* has no result */
-    ACCOUNT_LOOK_UP,    /* asks the shared store what an account is now */
-    ACCOUNT_TICKET_KEY, /* the same, for its ticket_version */
+    ACCOUNT_REFRESH, /* has no result */
+    ACCOUNT_LOOK_UP, /* asks the shared store what an account is now */
     /* changes: */
     ACCOUNT_ROTATE_KEY,     /* gives it the next ticket_version */
     ACCOUNT_SET_PASSWORD,   /* verifies `password` and sets `new_password` */
@@ -31,7 +30,7 @@ struct account_result {
     enum account_outcome outcome;
     char reason[ACCOUNT_REASON_MAX]; /* with ACCOUNT_UNSAVED and ACCOUNT_UNREACHABLE */
     uint64_t generation;             /* of the account, if DONE */
-    uint64_t ticket_version;         /* the same, of LOOK_UP, TICKET_KEY and ROTATE_KEY */
+    uint64_t ticket_version;         /* the same, of LOOK_UP and ROTATE_KEY */
     size_t name_length;
     char name[ACCOUNT_NAME_MAX];
 };

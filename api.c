@@ -245,20 +245,12 @@ static enum api_result api_give_ticket(struct api_request *request)
     struct ticket_claims claims;
     struct buf data = {0};
     uint64_t version = 0;
-    int64_t since = 0, ttl = 0;
+    int64_t ttl = 0;
+    enum api_result result;
     bool good;
 
-    switch (account_ticket_version(api->accounts, request->system, &version, &since)) {
-    case ACCOUNT_TOKEN_VALID:
-        break;
-    case ACCOUNT_TOKEN_UNKNOWN:
-        api_reject_for(request->response, 503, RESULT_UNREACHABLE,
-                       "the system's account cannot be looked up now", 1);
-        return API_LOOK_UP;
-    default:
-        api_reject(request->response, 200, RESULT_UNKNOWN_SYSTEM, "systemId is not registered");
-        return API_DONE;
-    }
+    if (!api_find_ticket_version(request, &version, &result))
+        return result;
     if (!api_make_claims(request, &claims, &ttl))
         return API_DONE;
     buf_append(&data, STR("{\"ticket\":\""));
@@ -306,6 +298,7 @@ static const struct api_route api_routes[] = {
     {JOB("login", LOGIN, LOGIN), ACCOUNT, 0},
     {JOB("set_password", SET_PASSWORD, SET_PASSWORD), F(NEW_PASSWORD), ACCOUNT},
     {JOB("delete_system", ACCOUNT, DELETE), F(PASSWORD), 0},
+    {JOB("ticket_key", ACCOUNT, ROTATE_KEY), 0, F(ROTATE)},
     {COMMAND("send_to_client", SEND_TO_CLIENT), F(CLIENT_ID) | MESSAGE, EXTRAS},
     {COMMAND("send_to_clients", SEND_TO_CLIENTS), F(CLIENT_IDS) | MESSAGE, EXTRAS},
     {COMMAND("send_to_group", SEND_TO_GROUP), F(GROUP_NAME) | MESSAGE, EXTRAS | F(EXCLUDE)},

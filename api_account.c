@@ -9,6 +9,7 @@
 #include "api_account.h"
 
 #include "conn.h"
+#include "ticket.h"
 
 #include <string.h>
 
@@ -67,6 +68,22 @@ static void api_send_token(const struct api *api, struct str system, uint64_t ge
     buf_append_number(&data, ttl);
     buf_append(&data, STR("}"));
     api_succeed(response, &data);
+}
+
+static void api_send_ticket_key(const struct api *api, struct str system, uint64_t version,
+                                struct api_response *response)
+{
+    unsigned char key[CRYPTO_HASH_SIZE];
+    struct buf data = {0};
+
+    buf_append(&data, STR("{\"key\":\""));
+    data.failed |= !ticket_derive_key(&api->keys->keys[0], version, system, key) ||
+                   !crypto_base64url(&data, CRYPTO_BYTES(key));
+    buf_append(&data, STR("\",\"version\":"));
+    buf_append_number(&data, (int64_t)version);
+    buf_append(&data, STR("}"));
+    api_succeed(response, &data);
+    crypto_erase(key, sizeof key);
 }
 
 static enum api_result api_submit(struct api_request *request, const struct account_request *job)
@@ -159,11 +176,46 @@ static enum api_result api_set_password(struct api_request *request, struct acco
     return api_submit(request, job);
 }
 
+bool api_find_ticket_version(struct api_request *request, uint64_t *version,
+                             enum api_result *result)
+{
+    int64_t since;
+
+    *result = API_DONE;
+    switch (account_ticket_version(request->api->accounts, request->system, version, &since)) {
+    case ACCOUNT_TOKEN_VALID:
+        return true;
+    case ACCOUNT_TOKEN_UNKNOWN:
+        api_reject_for(request->response, 503, RESULT_UNREACHABLE,
+                       "the system's account cannot be looked up now", 1);
+        *result = API_LOOK_UP;
+        return false;
+    default:
+        api_reject_unknown(request->response);
+        return false;
+    }
+}
+
+/* The key of tickets: a new one, or that of now. */
+static enum api_result api_ticket_key(struct api_request *request, struct account_request *job)
+{
+    enum api_result result;
+    uint64_t version;
+
+    if (json_is_true(request->json[FIELD_ROTATE].value))
+        return api_submit(request, job);
+    if (api_find_ticket_version(request, &version, &result))
+        api_send_ticket_key(request->api, job->name, version, request->response);
+    return result;
+}
+
 static enum api_result api_begin_job(struct api_request *request, struct account_request *job)
 {
     switch (job->kind) {
     case ACCOUNT_SET_PASSWORD:
         return api_set_password(request, job);
+    case ACCOUNT_ROTATE_KEY:
+        return api_ticket_key(request, job);
     case ACCOUNT_LOGIN:
     case ACCOUNT_DELETE:
         return api_verify(request, job);
@@ -199,6 +251,8 @@ static void api_send_done(const struct api *api, const struct account_result *re
 
     if (result->kind == ACCOUNT_LOGIN)
         api_send_token(api, name, result->generation, unix_now, response);
+    else if (result->kind == ACCOUNT_ROTATE_KEY)
+        api_send_ticket_key(api, name, result->ticket_version, response);
     else
         api_reject(response, 200, RESULT_SUCCESS, "success");
 }

@@ -9,6 +9,10 @@
 /* Starts the job of a call whose fields have been read, and erases its decoded strings. */
 enum api_result api_start_job(struct api_request *request, enum account_job_kind kind);
 
+/* The version of the caller's ticket key. False: `*result` says what comes of the call. */
+bool api_find_ticket_version(struct api_request *request, uint64_t *version,
+                             enum api_result *result);
+
 /* Makes the response of a finished account job. Call it even if no session waits for it any more:
  * it takes a login that did not fail off the throttle, and tells the other nodes of a change. */
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,

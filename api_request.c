@@ -35,6 +35,7 @@ static const struct api_field_rule api_fields[FIELD_COUNT] = {
     [FIELD_SYSTEM_ID] = {STR_INIT("systemId"), TYPE_NAME, ACCOUNT_NAME_MAX},
     [FIELD_PASSWORD] = {STR_INIT("password"), TYPE_TEXT, ACCOUNT_PASSWORD_MAX},
     [FIELD_NEW_PASSWORD] = {STR_INIT("newPassword"), TYPE_TEXT, ACCOUNT_PASSWORD_MAX},
+    [FIELD_ROTATE] = {STR_INIT("rotate"), TYPE_BOOLEAN, 0},
     [FIELD_CLIENT_ID] = {STR_INIT("clientId"), TYPE_RAW, 0},
     [FIELD_CLIENT_IDS] = {STR_INIT("clientIds"), TYPE_STRINGS, 0},
     [FIELD_GROUP_NAME] = {STR_INIT("groupName"), TYPE_NAME, 128},

@@ -363,7 +363,7 @@ static void hub_close_detached(struct hub *hub)
     struct client *client;
 
     for (int i = 0; i < HUB_DELETED_BATCH && (client = channel_next_detached(&hub->channels)); i++)
-        hub_end_client(hub, client, HUB_END_CLOSED, WS_CLOSE_UNAUTHORIZED, STR("system deleted"));
+        hub_end_client(hub, client, HUB_END_CLOSED, HUB_CLOSE_TICKET, STR("system deleted"));
 }
 
 void hub_delete_system(struct hub *hub, struct str system)
@@ -373,8 +373,8 @@ void hub_delete_system(struct hub *hub, struct str system)
     if (!channel || channel_detach(&hub->channels, channel))
         return;
     for (uint32_t left = channel->count; left > 0; left--) /* no memory to do it by and by */
-        hub_end_client(hub, channel->members[left - 1].client, HUB_END_CLOSED,
-                       WS_CLOSE_UNAUTHORIZED, STR("system deleted"));
+        hub_end_client(hub, channel->members[left - 1].client, HUB_END_CLOSED, HUB_CLOSE_TICKET,
+                       STR("system deleted"));
 }
 
 /* --- opening, clients that connect, notices -------------------------------------------------- */

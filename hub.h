@@ -143,7 +143,7 @@ void hub_close_slow_clients(struct hub *hub);
 struct buf *hub_next_entry(struct result *result);
 
 /* Deletes a system here: from now on no command finds it, or its clients, who are not notified of
- * each other's leaves. hub_flush_notices closes them with WS_CLOSE_UNAUTHORIZED, a few at a time.
+ * each other's leaves. hub_flush_notices closes them with HUB_CLOSE_TICKET, a few at a time.
  */
 void hub_delete_system(struct hub *hub, struct str system);
 

@@ -32,8 +32,7 @@ enum ws_close_code {
     WS_CLOSE_POLICY = 1008,
     WS_CLOSE_TOO_BIG = 1009,
     WS_CLOSE_INTERNAL_ERROR = 1011,
-    WS_CLOSE_TRY_LATER = 1013,
-    WS_CLOSE_UNAUTHORIZED = 4401 /* 4400 to 4499 are wspush's own */
+    WS_CLOSE_TRY_LATER = 1013
 };
 
 #define WS_HEADER_MAX 10   /* of a frame that is sent: no mask */

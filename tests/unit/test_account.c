@@ -1203,9 +1203,9 @@ static void a_ticket_key_is_rotated(void)
             }
         }
         CHECK(ask(ACCOUNT_ROTATE_KEY, STR("c"), STR("")).outcome == ACCOUNT_DENIED);
-        result = ask(ACCOUNT_TICKET_KEY, STR("a b"), STR(""));
+        result = ask(ACCOUNT_LOOK_UP, STR("a b"), STR(""));
         CHECK(result.outcome == ACCOUNT_DONE && result.ticket_version == version + 3);
-        CHECK(ask(ACCOUNT_TICKET_KEY, STR("c"), STR("")).outcome == ACCOUNT_DENIED);
+        CHECK(ask(ACCOUNT_LOOK_UP, STR("c"), STR("")).outcome == ACCOUNT_DENIED);
         fixture_close();
     }
 }

@@ -4,6 +4,7 @@
 #include "http.h"
 #include "json.h"
 #include "os.h"
+#include "ticket.h"
 
 /* a and b are of the system shop, c of another. */
 static struct test_client clients[3];
@@ -241,8 +242,8 @@ static const struct {
     {"system", "true", BOOLEAN},    {"groupNames", "[\"g\"]", TEXTS}, {"userIds", "[]", TEXTS},
     {"groups", "true", BOOLEAN},    {"prefix", "\"g\"", TEXT},        {"after", "\"\"", TEXT},
     {"once", "false", BOOLEAN},     {"limit", "1", INTEGER},          {"except", "[\"~\"]", TEXTS},
-    {"newPassword", "\"n\"", TEXT}, {"ttl", "60", INTEGER},           {"session", "0", INTEGER},
-    {"groups[]", "[\"g\"]", TEXTS},
+    {"newPassword", "\"n\"", TEXT}, {"rotate", "true", BOOLEAN},      {"ttl", "60", INTEGER},
+    {"session", "0", INTEGER},      {"groups[]", "[\"g\"]", TEXTS},
 };
 
 /* The name in a body: "groups" is a boolean for one path, and an array, groups[], for another. */
@@ -258,6 +259,7 @@ static const struct route {
     {"/api/login", "systemId password", ""},
     {"/api/set_password", "password newPassword", "systemId"}, /* with a Token */
     {"/api/delete_system", "password", ""},
+    {"/api/ticket_key", "", "rotate"},
     {"/api/send_to_client", "clientId code msg data", "sendUserId messageId receipt once"},
     {"/api/bind_to_group", "clientId groupName", "userId extend"},
     {"/api/send_to_group", "groupName code msg data", "sendUserId messageId receipt once exclude"},
@@ -1373,6 +1375,45 @@ static void a_system_is_deleted(void)
                      "{\"groupName\":\"g\"}", 200, 0));
 }
 
+/* The key that /api/ticket_key answers with in base64url, and its version. */
+static struct str ticket_key(const char *body, uint64_t *version)
+{
+    static char room[64];
+    struct json_field parts[] = {{.name = STR("key")}, {.name = STR("version")}};
+    struct buf key = BUF_INIT(room);
+    struct json_error error;
+    int64_t number = 0;
+
+    CHECK(calls("/api/ticket_key", body, 200, 0));
+    CHECK(json_parse_object(answer.data, parts, 2, &error) &&
+          json_decode_integer(parts[1].value, &number) && json_decode_string(parts[0].value, &key));
+    *version = (uint64_t)number;
+    return str_of(&key);
+}
+
+/* The key is that of the version: the same again, another one after each rotation. */
+static void a_ticket_key_is_told_and_rotated(void)
+{
+    unsigned char key[CRYPTO_HASH_SIZE];
+    char room[64];
+    struct buf text = BUF_INIT(room);
+    uint64_t first = 0, version = 0;
+
+    node_register(STR("shop"), STR("secret"));
+    for (uint64_t i = 0; i < 4; i++) {
+        struct str told = ticket_key(i % 2 ? "{\"rotate\":true}" : "{\"rotate\":false}", &version);
+
+        first = i ? first : version;
+        CHECK(version == first + (i + 1) / 2);
+        text.length = 0;
+        CHECK(ticket_derive_key(&node.keys.keys[0], version, STR("shop"), key) &&
+              crypto_base64url(&text, CRYPTO_BYTES(key)));
+        CHECK(same(told, str_of(&text)) && answer.late == i % 2);
+    }
+    CHECK(calls_with("", "/api/ticket_key", "{}", 401, -1002));
+    CHECK(first > 0 && first < (uint64_t)1 << 53);
+}
+
 /* A password is guessed no faster by changes than by logins. */
 static void guesses_by_changes_count(void)
 {
@@ -1781,6 +1822,7 @@ int main(void)
     run("a forgotten password is set with the register key",
         a_forgotten_password_is_set_with_the_register_key);
     run("a system is deleted", a_system_is_deleted);
+    run("a ticket key is told and rotated", a_ticket_key_is_told_and_rotated);
     run("guesses by changes count", guesses_by_changes_count);
     run("an ipv6 network is one address", an_ipv6_network_is_one_address);
     run("registration may be restricted", registration_may_be_restricted);
