@@ -448,6 +448,8 @@ proxy() {
     expect '/ws for others' 101 "$(upgrade --interface 127.0.0.2)"
     expect 'and wspush knows who they are' 0 \
         "$(wait_for grep -q 'client lost.* remote="127.0.0.2"' "$DIR/log"; echo $?)"
+    expect 'nginx logs /ws without its query, where tickets are' '0 no' \
+        "$(wait_for grep -q '"GET /ws HTTP/1.1" 101' "$DIR/nginx/access.log"; echo "$? $(grep -q shop "$DIR/nginx/access.log" && echo yes || echo no)")"
     client second shop
     expect 'clients beyond the limit of an address' 429 "$(upgrade)"
     expect 'those of other addresses' 101 "$(upgrade --interface 127.0.0.2)"
