@@ -85,7 +85,7 @@ struct hub {
     struct once once;
     const struct hub_hooks *hooks; /* NULL on a node that is alone; set before the first client */
     struct fifo walks, walked;     /* of roster.c: under way, and done; */
-    unsigned walk_count;           /* how many both are */
+    unsigned list_count;           /* how many of both are lists */
 };
 
 /* How a client ends. */

@@ -22,7 +22,7 @@
 
 #define ROSTER_PER_ITERATION 512 /* slots */
 #define ROSTER_VISIT_COST 8      /* slots that an entry costs */
-#define ROSTER_WALKS_MAX 256
+#define ROSTER_LISTS_MAX 256     /* lists under way: their pages are in memory */
 
 /* --- counts ---------------------------------------------------------------------------------- */
 
@@ -164,6 +164,11 @@ struct str roster_split(struct str *list)
 
 /* --- walks ----------------------------------------------------------------------------------- */
 
+static bool roster_is_list(const struct command *command)
+{
+    return command->kind == COMMAND_LIST_CLIENTS || command->kind == COMMAND_LIST_GROUPS;
+}
+
 /* Sets the place behind which a walk begins. */
 static bool roster_find_place(const struct hub *hub, struct roster_walk *walk)
 {
@@ -203,13 +208,13 @@ static bool roster_begin(struct hub *hub, const struct command *command, uint64_
 {
     size_t length = command->system.length + command->group.length + command->user.length +
                     command->after.length + command->clients.length + command->reason.length;
-    struct roster_walk *walk =
-        hub->walk_count < ROSTER_WALKS_MAX ? calloc(1, sizeof *walk + length) : NULL;
+    bool limited = roster_is_list(command) && hub->list_count >= ROSTER_LISTS_MAX;
+    struct roster_walk *walk = limited ? NULL : calloc(1, sizeof *walk + length);
     char *text = walk ? walk->text : NULL;
 
     if (!walk) {
-        result->code = hub->walk_count < ROSTER_WALKS_MAX ? RESULT_UNREACHABLE : RESULT_LIMIT;
-        result->error = "too many lists are under way, or there is no memory for one more";
+        result->code = limited ? RESULT_LIMIT : RESULT_UNREACHABLE;
+        result->error = limited ? "too many lists are under way" : "out of memory";
         return false;
     }
     walk->id = id;
@@ -226,7 +231,7 @@ static bool roster_begin(struct hub *hub, const struct command *command, uint64_
         result->error = ROSTER_BAD_POSITION;
         return false;
     }
-    hub->walk_count++;
+    hub->list_count += roster_is_list(command);
     fifo_push(&hub->walks, &walk->link);
     return true;
 }
@@ -315,7 +320,7 @@ static bool roster_find(const struct hub *hub, struct roster_walk *walk,
             return false;
         }
         home = scan.home;
-        --*budget;
+        *budget -= groups ? 1 : 1 + (int)(((struct client *)entry)->subscription_count / 64);
         roster_consider(walk, channel, entry, best);
     }
     return true;
@@ -370,7 +375,7 @@ static void roster_finish(const struct hub *hub, struct roster_walk *walk, bool 
 {
     struct buf *list = &walk->result.list;
 
-    if (walk->command.kind == COMMAND_LIST_CLIENTS || walk->command.kind == COMMAND_LIST_GROUPS) {
+    if (roster_is_list(&walk->command)) {
         buf_append(list, list->length ? STR(",") : STR(""));
         if (more)
             roster_write_position(hub, &walk->command, (struct str){walk->last, walk->last_length},
@@ -387,14 +392,11 @@ static void roster_finish(const struct hub *hub, struct roster_walk *walk, bool 
 /* Continues a walk. Returns true when it is done. */
 static bool roster_walk_on(struct hub *hub, struct roster_walk *walk, int *budget)
 {
-    bool is_list =
-        walk->command.kind == COMMAND_LIST_CLIENTS || walk->command.kind == COMMAND_LIST_GROUPS;
-
     while (*budget > 0) {
         const struct channel *channel = roster_find_channel(hub, &walk->command);
         struct roster_best best = {0};
-        bool full = is_list && (walk->result.count >= walk->command.limit ||
-                                walk->result.list.length > ROSTER_PAGE_MAX);
+        bool full = roster_is_list(&walk->command) && (walk->result.count >= walk->command.limit ||
+                                                       walk->result.list.length > ROSTER_PAGE_MAX);
 
         if (channel && !roster_find(hub, walk, channel, &best, budget))
             return false;
@@ -425,7 +427,7 @@ struct roster_walk *roster_take(struct hub *hub)
 {
     struct roster_walk *walk = (struct roster_walk *)fifo_pop(&hub->walked);
 
-    hub->walk_count -= walk != NULL;
+    hub->list_count -= walk && roster_is_list(&walk->command);
     return walk;
 }
 

@@ -566,6 +566,31 @@ static void check_characters(const struct text_rule *rule, const struct route *r
                      textf("field %s has half of a surrogate pair", rule->field)));
 }
 
+static void pages_and_lists_of_names_have_limits(void)
+{
+    static const char *const fields_of_names[] = {"groupNames", "userIds"};
+    static char names[5000];
+
+    for (int limit = 0; limit <= 1001; limit += limit == 1 ? 999 : 1) {
+        const char *body = textf("{\"limit\":%d}", limit);
+
+        if (limit == 1 || limit == 1000)
+            CHECK(calls("/api/list_groups", body, 200, 0) &&
+                  calls("/api/list_clients", body, 200, 0));
+        else
+            CHECK(refuses("/api/list_groups", body, "field limit must be from 1 to 1000") &&
+                  refuses("/api/list_clients", body, "field limit must be from 1 to 1000"));
+    }
+    CHECK(refuses("/api/list_groups", "{\"limit\":-1}", "field limit must be from 1 to 1000"));
+    for (size_t i = 0; i < 1001; i++)
+        strcat(names, i ? ",\"\"" : "\"\"");
+    for (size_t i = 0; i < 2; i++) {
+        CHECK(refuses("/api/count", textf("{\"%s\":[%s]}", fields_of_names[i], names),
+                      "too many entries; the limit is 1000"));
+        CHECK(calls("/api/count", textf("{\"%s\":[%s]}", fields_of_names[i], names + 3), 200, 0));
+    }
+}
+
 static void names_have_no_control_characters(void)
 {
     for_each_text(check_characters);
@@ -1673,6 +1698,18 @@ static void clients_are_bound_listed_and_described(void)
         {"client_info", "\"clientId\":\"~\"",
          "{\"clientId\":\"~\",\"userId\":\"\xc3\xa9\",\"extend\":\"\\u000a\",\"groups\":[\"g\"],"
          "\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}"},
+        {"count", "\"system\":true,\"groupNames\":[\"g\"],\"userIds\":[\"\\u00e9\"]",
+         "{\"system\":2,\"groups\":{\"g\":2},\"users\":{\"\\u00e9\":1}}"},
+        {"list_groups", "\"limit\":1",
+         "{\"groups\":[{\"groupName\":\"g\",\"clients\":2}],\"next\":\"\"}"},
+        {"list_clients", "\"userId\":\"\\u00e9\",\"groups\":true",
+         "{\"clients\":[{\"clientId\":\"~\",\"userId\":\"\xc3\xa9\",\"extend\":\"\\u000a\",\"groups\":[\"g\"],"
+         "\"connectedAt\":1700000000,\"remote\":\"127.0.0.1\"}],\"next\":\"\"}"},
+        {"bind_user_to_group", "\"userId\":\"\\u00e9\",\"groupName\":\"i\"",
+         "{\"matched\":1,\"queued\":1,\"dropped\":0}"},
+        {"unbind_user_from_group", "\"userId\":\"\\u00e9\",\"groupName\":\"i\"",
+         "{\"matched\":1,\"queued\":1,\"dropped\":0}"},
+        {"close_user", "\"userId\":\"\\u00e9\",\"except\":[\"~\"]", "{\"closed\":0}"},
         {"bind_to_group", "\"clientId\":\"~\",\"groupName\":\"h\",\"extend\":\"\"", "[]"},
         {"unbind_from_group", "\"clientId\":\"~\",\"groupName\":\"g\"", "[]"},
         {"unbind_from_group", "\"clientId\":\"~\",\"groupName\":\"g\"", "[]"},
@@ -1798,6 +1835,7 @@ int main(void)
     run("bodies that are no object are refused", bodies_that_are_no_object_are_refused);
     run("texts may be as long as their limit", texts_may_be_as_long_as_their_limit);
     run("names have no control characters", names_have_no_control_characters);
+    run("pages and lists of names have limits", pages_and_lists_of_names_have_limits);
     run("routes take post alone", routes_take_post_alone);
     run("pages of other sites are refused", pages_of_other_sites_are_refused);
     run("a refusal names both sites", a_refusal_names_both_sites);

@@ -601,9 +601,16 @@ static void get_messages(void)
 
 static void be_looked_at(void)
 {
+    static const char *const calls[][2] = {
+        {"get_online_list", "{'groupName':'g'}"},
+        {"count", "{'system':true,'groupNames':['g']}"},
+        {"list_clients", "{'groups':true}"},
+        {"list_groups", "{}"},
+        {"bind_user_to_group", "{'userId':'x','groupName':'g'}"}};
+
     call("client_info", named(""), 200, 0, NULL);
-    if (!life.hit)
-        call("get_online_list", json("{'groupName':'g'}"), 200, 0, NULL);
+    for (size_t i = 0; i < COUNT(calls) && !life.hit; i++)
+        call(calls[i][0], json(calls[i][1]), 200, 0, NULL);
 }
 
 /* A request whose body comes in pieces: the first when the server asks for it. */
