@@ -22,8 +22,8 @@ proxy_file() {
             contrib/nginx.conf
         ;;
     caddy)
-        printf '{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system %s\n}\n' "$DIR/caddy"
-        sed -e "s/^push.example.com {/https:\/\/localhost:$PORT, https:\/\/127.0.0.1:$PORT {/" \
+        sed -e "s,^{$,{\n\tadmin off\n\tauto_https disable_redirects\n\tstorage file_system $DIR/caddy," \
+            -e "s/^push.example.com {/https:\/\/localhost:$PORT, https:\/\/127.0.0.1:$PORT {/" \
             -e "s,^\t# tls .*,\ttls $DIR/tls.pem $DIR/tls.key," \
             -e "s/^\t\tto 127.0.0.1:7800/\t\tto 127.0.0.1:$SERVER_PORT/" contrib/Caddyfile |
             if [ -z "$dead" ]; then cat; else
@@ -33,7 +33,8 @@ proxy_file() {
         ;;
     haproxy)
         cat "$DIR/tls.pem" "$DIR/tls.key" >"$DIR/push.pem"
-        sed -e '/^    \(log \/dev\|chroot\|user\|group\)/d; /^    bind :80/d; s/^    # bind :443/    bind :443/' \
+        sed -e '/^    \(chroot\|user\|group\)/d; /^    bind :80/d; s/^    # bind :443/    bind :443/' \
+            -e 's/log \/dev\/log local0/log stdout format raw local0/' \
             -e "s/bind :443 ssl crt [^ ]*/bind 127.0.0.1:$PORT ssl crt ${DIR//\//\\/}\/push.pem/" \
             -e 's/maxconn 32768/maxconn 500 /' \
             -e "s/^    server node1 127.0.0.1:7800/    server node1 127.0.0.1:$SERVER_PORT/" contrib/haproxy.cfg |
@@ -120,6 +121,15 @@ rules() {
     remote=$(call client_info "{'clientId':'$ID'}")
     expect "$NAME: a client's own address is its remote, whatever it claims" 127.0.0.2 "$(jq -r .data.remote <<<"${remote#* }")"
     kill_process "$CLIENT"
+}
+
+# The query of /ws may have a ticket.
+logs() {
+    local log=$DIR/proxy.out
+    [ "$NAME" != nginx ] || log=$DIR/access.log
+    visit '/ws?systemId=shop&ticket=confidential' >"$DIR/ignored"
+    [ "$NAME" = caddy ] || wait_for grep -q 'GET.* /ws.* HTTP' "$log" # which logs no request that is served
+    expect "$NAME: no query of /ws is in the log" 0 "$(grep -c confidential "$log")"
 }
 
 # An idle client, which only answers pings, gets what is sent to it after that.
@@ -214,6 +224,7 @@ for NAME in "${PROXIES[@]}"; do
     IDLE_SINCE=$SECONDS SLOW=$((SLOW + 1))
     idle
     rules
+    logs
     slow
     idle_ends
     land
