@@ -56,6 +56,8 @@ if [ "$want" = test ]; then
     need '/usr/bin/python3 -c "import websockets"' python3-websockets
     need 'node --version' nodejs
     need "NODE_PATH=/usr/share/nodejs node -e 'require(\"ws\")'" node-ws
+    need '/usr/bin/python3 -c "import jwt"' python3-jwt
+    need "NODE_PATH=/usr/share/nodejs node -e 'require(\"jose\")'" node-jose
     need 'php --version' php-cli
     need 'javac --version' default-jdk-headless
     need 'go version' golang-go
@@ -217,6 +219,15 @@ if [ "$want" = test ] && tests/support/go.sh ready && ! cmp -s examples/go.sum .
     tests/support/go.sh mod download
     tests/support/go.sh build -o /dev/null . # leaves what it has compiled of Go's library
     cp examples/go.sum .tools/go/
+fi
+
+# So does golang-jwt, which signs tickets in a test.
+jwt=tests/support/jwt
+if [ "$want" = test ] && GO_IN=$jwt tests/support/go.sh ready && ! cmp -s $jwt/go.sum .tools/go/jwt.sum; then
+    echo 'deps: installing golang-jwt from the Go proxy into .tools, and building with it'
+    GO_IN=$jwt tests/support/go.sh mod download
+    GO_IN=$jwt tests/support/go.sh build -o /dev/null .
+    cp $jwt/go.sum .tools/go/jwt.sum
 fi
 
 # unpack_foreign ARCHITECTURE: unpacks Debian's OpenSSL for another architecture below .tools/cross. Installing it
