@@ -68,25 +68,37 @@ bool crypto_base64url(struct buf *out, struct str bytes)
     return true;
 }
 
+/* What a digit of base64url stands for, or -1. */
+static int crypto_base64url_digit(char c)
+{
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '-' ? 62 : c == '_' ? 63 : -1;
+}
+
 bool crypto_read_base64url(struct str text, struct buf *out)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    uint32_t bits = 0;
-    unsigned count = 0; /* of the low bits that no byte has yet */
+    unsigned bits = 0, count = 0; /* of the low bits that no byte has yet */
 
+    if (!buf_reserve(out, text.length / 4 * 3 + 2))
+        return false;
     for (size_t i = 0; i < text.length; i++) {
-        const char *digit = memchr(digits, text.at[i], sizeof digits - 1);
+        int digit = crypto_base64url_digit(text.at[i]);
 
-        if (!digit)
+        if (digit < 0)
             return false;
-        bits = bits << 6 | (uint32_t)(digit - digits);
+        bits = bits << 6 | (unsigned)digit;
         count += 6;
         if (count < 8)
             continue;
         count -= 8;
-        buf_append(out, (struct str){&(char){(char)(bits >> count)}, 1});
+        out->at[out->length++] = (char)(bits >> count);
     }
-    return !out->failed && count < 6 && !(bits & ((1u << count) - 1));
+    return count < 6 && !(bits & ((1u << count) - 1));
 }
 
 bool crypto_sha256(struct str bytes, unsigned char hash[CRYPTO_HASH_SIZE])

@@ -718,7 +718,7 @@ static void open_client(struct bench *bench)
 {
     uint32_t number = (uint32_t)bench->opened++;
     struct client *client = &bench->clients[number];
-    char query[160], text[512];
+    char query[4500], text[5000]; /* `system` may be followed by "&ticket=" and a ticket */
     int n;
 
     if (bench->bare) /* it takes clients by their numbers */

@@ -59,6 +59,9 @@ pong_timeout = 2'
             works "$who: fan-out, 4 in flight" "$fan" fanout clients=20 inflight=4 ms=5000 count=200 $where
             works "$who: unicast" '*messages=*latency_p50=*' unicast clients=20 http=4 $few $where
             works "$who: handshakes" '*clients=200 rate=*' handshakes clients=200 $where
+            [ $who = bare ] ||
+                works "$who: handshakes with a ticket" '*clients=200 rate=*' handshakes clients=200 $where \
+                    "system=bench&ticket=$(post /api/ticket '{"userId":"u1"}' | jq -r .data.ticket)"
             works "$who: quiet" '*latency_p50=*' quiet clients=100 count=10 $where
         }
     done
@@ -102,6 +105,7 @@ declare -A TEXT=(
 CASES=(fan1 fan10 fan4 fan16 uni8 uni1 alone shake)
 
 # round NUMBER
+# shellcheck disable=SC2086 # lists of words
 round() {
     local name who
     for name in "${CASES[@]}"; do
@@ -116,6 +120,8 @@ round() {
             "$(figures "$name" wspush rate | tail -n 1)" "$(figures "$name" bare rate | tail -n 1)" \
             "$(ratios "$name" wspush rate "$name" bare | tail -n 1)"
     done
+    against ticket wspush "$BINARY" ${ARGUMENTS[shake]} "system=bench&ticket=$TICKET"
+    echo "round $1: the same with a ticket: ratio $(ratios ticket wspush rate shake wspush | tail -n 1)"
     against quiet wspush "$BINARY" quiet clients=19000 count=300
     echo "round $1: ping among 19,000 quiet clients: p99 $(figures quiet wspush latency_p99 | tail -n 1) us"
 }
@@ -232,6 +238,7 @@ table() {
     for name in "${CASES[@]}"; do
         ratio_line "${TEXT[$name]}" "$name" wspush rate "$name" bare
     done
+    ratio_line 'handshakes with a ticket to those without' ticket wspush rate shake wspush
     ratio_line 'unicast, time beside 9,999 clients to time beside none' alone wspush rate uni1 wspush
     echo
     echo 'figures, medians of the rounds (times: p50 and p99; CPU: of the server for each delivery):'
@@ -266,6 +273,7 @@ goals() {
     [ "$MODE" = quick ] || # too short to be pinged
         goal 'CPU for 19,000 idle clients, each pinged in 25 s' "$(figure idle wspush load)" most 5 '% of a core'
     goal "${TEXT[shake]}" "$(ratio shake wspush rate shake bare)" least 0.9
+    goal 'handshakes with a ticket to those without' "$(ratio ticket wspush rate shake wspush)" least 0.8
     goal 'start, median' "$(kilo "$(figure start wspush start_p50)")" most 20 ms
     goal 'resident memory at the start' "$(figure start wspush resident | awk '{ print $1 / 1048576 }')" most 6 MiB
     goal 'stripped binary, with the console' "$(kilo "$SIZE")" most 150 kB
@@ -277,6 +285,9 @@ if [ "$(ulimit -n)" != unlimited ] && [ "$(ulimit -n)" -lt 19500 ]; then
     bad 'preparing' "19,500 descriptors are needed, and $(ulimit -n) allowed: see ulimit -n"
     conclude
 fi
+serve "$BINARY"
+TICKET=$(post /api/ticket '{"userId":"u1","groups":["news"],"ttl":3600}' | jq -r .data.ticket)
+halt
 for ((i = 1; i <= ROUNDS; i++)); do
     if spent "$ROUNDS_END"; then
         echo "the time is up after $((i - 1)) of $ROUNDS rounds"
