@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# accounts.sh - accounts that change, in a cluster: what is over on the node that was asked is over on the others
+# account_changes.sh - accounts that change, in a cluster: what is over on the node that was asked is over on the others
 # within a second, and a node whose link was down learns of it when it is linked again.
 # build: cluster-asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
@@ -108,7 +108,8 @@ links_cut() {
     known a b
     freeze_node b
     wait_for node_says a 'the link to a node has broken'
-    expect 'while a node is out of touch a system is deleted' "$SUCCESS" "$(on a call delete_system "{'password':'secret'}")"
+    expect 'while a node is out of touch a system is deleted' "$SUCCESS" \
+        "$(on a call delete_system "{'password':'secret'}")"
     thaw_node b
     expect 'when it is linked again its clients are closed' '4401 system deleted' "$(closed cut)"
     expect 'and the token is over' 0 "$(wait_for says b '200 -1001 *'; echo $?)"
