@@ -21,7 +21,7 @@
 
 #include <inttypes.h>
 
-#define HUB_DELETED_BATCH 256 /* clients of deleted systems that are closed in an iteration */
+#define HUB_DELETED_BATCH 128 /* clients of deleted systems that are closed in an iteration */
 
 /* --- results, and their JSON ----------------------------------------------------------------- */
 

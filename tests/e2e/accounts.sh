@@ -5,7 +5,7 @@
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
-KILLS=12
+KILLS=6
 KEY=(-H 'Register-Key: open sesame')
 
 quick_hashes
