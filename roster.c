@@ -218,13 +218,16 @@ static bool roster_begin(struct hub *hub, const struct command *command, uint64_
         return false;
     }
     walk->id = id;
-    walk->command = *command;
-    walk->command.system = roster_copy(&text, command->system);
-    walk->command.group = roster_copy(&text, command->group);
-    walk->command.user = roster_copy(&text, command->user);
-    walk->command.after = roster_copy(&text, command->after);
-    walk->command.clients = roster_copy(&text, command->clients);
-    walk->command.reason = roster_copy(&text, command->reason);
+    walk->command = (struct command){.kind = command->kind,
+                                     .system = roster_copy(&text, command->system),
+                                     .group = roster_copy(&text, command->group),
+                                     .user = roster_copy(&text, command->user),
+                                     .after = roster_copy(&text, command->after),
+                                     .clients = roster_copy(&text, command->clients),
+                                     .reason = roster_copy(&text, command->reason),
+                                     .close_code = command->close_code,
+                                     .wide = command->wide,
+                                     .limit = command->limit};
     if (!roster_find_place(hub, walk)) {
         free(walk);
         result->code = RESULT_MALFORMED;

@@ -26,7 +26,7 @@ struct roster_place {
 struct roster_walk {
     struct fifo_link link;
     uint64_t id;
-    struct command command;     /* a copy, with views of `text` */
+    struct command command;     /* a copy of what the walk needs, with views of `text` */
     struct result result;       /* LIST_*: the list ends with the next position, see roster_split */
     struct roster_place at;     /* what comes behind it is still to be visited */
     char last[ROSTER_NAME_MAX]; /* the name of the last entry, */

@@ -395,6 +395,8 @@ static void the_slot_is_bound_before_a_user(void)
     put_user();
     command.user = STR("u");
     command.group = STR("late");
+    command.extend = STR("of no meaning");
+    command.has_extend = true;
     fake.binds_at_once = false;
     ask_here(command, 77);
     CHECK(clients[0].conn.client->subscription_count == 3); /* system, user, g */
@@ -403,7 +405,8 @@ static void the_slot_is_bound_before_a_user(void)
     while (roster_run(&node.hub))
         ;
     cluster_flush(fake.cluster);
-    CHECK(clients[0].conn.client->subscription_count == 4);
+    CHECK(clients[0].conn.client->subscription_count == 4 &&
+          !channel_extend(clients[0].conn.client).length);
     CHECK(fake_replied(0, 77, 0) && fake_reading.msg.result.matched == 1);
     fake_lose_bus();
     command.group = STR("later");
