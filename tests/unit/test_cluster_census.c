@@ -161,7 +161,7 @@ static const char *entry(const char *name, unsigned members)
     return textf("{\"groupName\":\"%s\",\"clients\":%u}", name, members);
 }
 
-/* The position behind a group. */
+/* The position behind a group, as a JSON string. */
 static const char *position(const char *name)
 {
     struct command command = make_command(COMMAND_LIST_GROUPS);
@@ -169,7 +169,7 @@ static const char *position(const char *name)
     const char *copy;
 
     roster_write_position(&node.hub, &command, str_from(name), &text);
-    copy = textf("%.*s", (int)text.length, text.at);
+    copy = textf("\"%.*s\"", (int)text.length, text.at);
     buf_free(&text);
     return copy;
 }
@@ -312,7 +312,7 @@ static void a_page_within_a_node_ends_with_its_position(void)
     use_version(WIRE_VERSION_ROSTER);
     snprintf(id, sizeof id, "%.*s", HUB_ID_TEXT, fake_foreign_id(&fake_nodes[0], 7).text.at + 1);
     roster_write_position(&node.hub, &command, str_from(id), &next);
-    command.after = (struct str){next.at + 1, next.length - 2};
+    command.after = str_of(&next);
     CHECK(begins(command, 1));
     CHECK(request_to(0, COMMAND_LIST_CLIENTS) && same(asked.after, command.after));
     reply(0, request_to(0, COMMAND_LIST_CLIENTS), textf("{\"x\":1},\"%s\"", "012345678a"));
