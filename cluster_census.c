@@ -110,7 +110,7 @@ bool census_expect(struct cluster *cluster, struct pending *pending, struct comm
         }
         /* never empty: a node with another order, because of its crypto_key, rejects it */
         roster_write_position(cluster->hub, command, str_of(&name), after);
-        command->after = (struct str){after->at + 1, after->length - 2};
+        command->after = str_of(after);
     }
     good = pending_expect(pending, &cluster->self);
     for (; good && peer; peer = peer->next)
@@ -147,111 +147,77 @@ static void census_merge_counts(struct pending *pending, const struct command *c
     roster_name_counts(command, &pending->result);
 }
 
-/* A node's groups while they are merged. */
-struct census_list {
+/* A page of groups while it is merged with another. */
+struct census_page {
     struct buf text;    /* an array of them */
     struct str rest;    /* what is behind the present one */
-    bool has, has_more; /* there is a present one; the node has more behind its last one */
+    bool has, has_more; /* there is a present one; there are more behind the last one */
     struct roster_place place;
     int64_t clients;
     char name[ROSTER_NAME_MAX];
 };
 
-/* Takes the next group of a node. */
-static void census_next(const struct hub *hub, struct str system, struct census_list *list)
+/* Takes the next group of a page. */
+static void census_next(const struct hub *hub, struct str system, struct census_page *page)
 {
     struct json_field fields[] = {{.name = STR_INIT("groupName")}, {.name = STR_INIT("clients")}};
-    struct buf name = BUF_INIT(list->name);
+    struct buf name = BUF_INIT(page->name);
     struct json_value entry;
     struct json_error error;
 
-    list->has = json_next_element(&list->rest, &entry) &&
+    page->has = json_next_element(&page->rest, &entry) &&
                 json_parse_object(entry.text, fields, 2, &error) &&
                 json_decode_string(fields[0].value, &name) &&
-                json_decode_integer(fields[1].value, &list->clients);
-    if (list->has)
-        list->place = roster_place_group(hub, system, str_of(&name));
+                json_decode_integer(fields[1].value, &page->clients);
+    if (page->has)
+        page->place = roster_place_group(hub, system, str_of(&name));
 }
 
-/* The list with the first group. NULL at the end of the page: no group is left, or a node may have
- * one before those that the others have listed. */
-static struct census_list *census_first(struct census_list *lists, size_t count)
+static void census_read(const struct hub *hub, struct str system, struct str list,
+                        struct census_page *page)
 {
-    struct census_list *first = NULL;
-
-    for (size_t i = 0; i < count; i++) {
-        if (!lists[i].has && lists[i].has_more)
-            return NULL;
-        if (lists[i].has && (!first || roster_is_before(&lists[i].place, &first->place)))
-            first = &lists[i];
-    }
-    return first;
+    page->has_more = roster_split(&list).length > 2;
+    buf_append(&page->text, STR("["));
+    buf_append(&page->text, list);
+    buf_append(&page->text, STR("]"));
+    page->rest = page->text.failed ? (struct str){0} : str_of(&page->text);
+    census_next(hub, system, page);
 }
 
-/* Appends the next group, and goes behind it in all lists. */
-static void census_take_group(const struct hub *hub, const struct command *command,
-                              struct census_list *lists, size_t count, struct str name,
+/* Merges a node's page into that of the nodes before it. */
+static void census_merge_page(const struct hub *hub, const struct command *command, struct str list,
                               struct result *result)
 {
-    struct roster_place place = roster_place_group(hub, command->system, name);
-    int64_t clients = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        if (!lists[i].has || roster_is_before(&place, &lists[i].place))
-            continue;
-        clients += lists[i].clients;
-        census_next(hub, command->system, &lists[i]);
-    }
-    roster_write_group(hub_next_entry(result), name, (uint64_t)clients);
-}
-
-/* Merges the groups of all nodes into a page. */
-static void census_merge_groups(const struct hub *hub, const struct command *command,
-                                struct census_list *lists, size_t count, struct result *result)
-{
+    struct census_page pages[2] = {{.has = false}, {.has = false}};
+    struct buf before = result->list;
     char space[ROSTER_NAME_MAX];
     struct buf name = BUF_INIT(space);
-    const struct census_list *first;
-    bool has_more = false;
 
-    for (size_t i = 0; i < count; i++)
-        census_next(hub, command->system, &lists[i]);
-    while (result->count < command->limit && (first = census_first(lists, count))) {
+    *result = (struct result){0};
+    census_read(hub, command->system, str_of(&before), &pages[0]);
+    census_read(hub, command->system, list, &pages[1]);
+    result->list.failed = before.failed || pages[0].text.failed || pages[1].text.failed;
+    while (result->count < command->limit && (pages[0].has || pages[1].has) &&
+           (pages[0].has || !pages[0].has_more) && (pages[1].has || !pages[1].has_more)) {
+        bool second =
+            !pages[0].has || (pages[1].has && roster_is_before(&pages[1].place, &pages[0].place));
+        struct census_page *page = &pages[second], *other = &pages[!second];
+        bool both = other->has && !roster_is_before(&page->place, &other->place);
+
         name.length = 0;
-        buf_append(&name, first->place.name);
-        census_take_group(hub, command, lists, count, str_of(&name), result);
+        buf_append(&name, page->place.name);
+        roster_write_group(hub_next_entry(result), page->place.name,
+                           (uint64_t)(page->clients + (both ? other->clients : 0)));
+        census_next(hub, command->system, page);
+        if (both)
+            census_next(hub, command->system, other);
     }
-    for (size_t i = 0; i < count; i++)
-        has_more |= lists[i].has || lists[i].has_more;
-    buf_append(&result->list, result->list.length ? STR(",") : STR(""));
-    if (has_more)
-        roster_write_position(hub, command, str_of(&name), &result->list);
-    else
-        buf_append(&result->list, STR("\"\""));
-}
-
-static void census_merge_lists(struct cluster *cluster, struct pending *pending,
-                               const struct command *command)
-{
-    struct result *result = &pending->result;
-    struct census_list *lists = calloc(pending->reply_count, sizeof *lists);
-
-    result->list.failed |= !lists;
-    for (size_t i = 0; lists && i < pending->reply_count; i++) {
-        struct str list = str_of(&pending->replies[i].list);
-
-        lists[i].has_more = roster_split(&list).length > 2;
-        buf_append(&lists[i].text, STR("["));
-        buf_append(&lists[i].text, list);
-        buf_append(&lists[i].text, STR("]"));
-        lists[i].rest = str_of(&lists[i].text);
-        result->list.failed |= lists[i].text.failed;
-    }
-    if (!result->list.failed)
-        census_merge_groups(cluster->hub, command, lists, pending->reply_count, result);
-    for (size_t i = 0; lists && i < pending->reply_count; i++)
-        buf_free(&lists[i].text);
-    free(lists);
+    roster_write_next(hub, command, str_of(&name),
+                      pages[0].has || pages[1].has || pages[0].has_more || pages[1].has_more,
+                      &result->list);
+    buf_free(&pages[0].text);
+    buf_free(&pages[1].text);
+    buf_free(&before);
 }
 
 /* Behind the last page of a node comes the beginning of the next node. */
@@ -263,19 +229,18 @@ static void census_link_nodes(struct cluster *cluster, struct pending *pending,
     struct buf *out = &pending->result.list;
     char id[HUB_ID_TEXT];
     struct node_tag behind, tag;
+    bool more;
 
     buf_append(out, list);
-    buf_append(out, list.length ? STR(",") : STR(""));
     if (next.length > 2) {
+        buf_append(out, list.length ? STR(",") : STR(""));
         buf_append(out, next);
         return;
     }
     out->failed |= !node_make_tag(&reply->node, &behind);
     behind.incarnation++;
-    if (census_find(cluster, &behind, &tag) && wire_seal_client(cluster->keys, &tag, 0, id))
-        roster_write_position(cluster->hub, command, (struct str){id, sizeof id}, out);
-    else
-        buf_append(out, STR("\"\""));
+    more = census_find(cluster, &behind, &tag) && wire_seal_client(cluster->keys, &tag, 0, id);
+    roster_write_next(cluster->hub, command, (struct str){id, sizeof id}, more, out);
 }
 
 void census_merge(struct cluster *cluster, struct pending *pending)
@@ -286,7 +251,6 @@ void census_merge(struct cluster *cluster, struct pending *pending)
     if (pending->result.code != RESULT_SUCCESS)
         return;
     buf_free(&pending->result.list);
-    pending->result.count = 0;
     if (!msg_read(str_of(&pending->text), &decoded, &msg))
         pending->result.list.failed = true;
     else if (pending->command == COMMAND_COUNT_CLIENTS)
@@ -294,7 +258,9 @@ void census_merge(struct cluster *cluster, struct pending *pending)
     else if (pending->command == COMMAND_LIST_CLIENTS)
         census_link_nodes(cluster, pending, &msg.command);
     else if (pending->command == COMMAND_LIST_GROUPS)
-        census_merge_lists(cluster, pending, &msg.command);
+        for (size_t i = 0; i < pending->reply_count; i++)
+            census_merge_page(cluster->hub, &msg.command, str_of(&pending->replies[i].list),
+                              &pending->result);
     else if (pending->incomplete)
         pending_fail(pending, "not all nodes have done it: repeat the call");
     if (pending->result.list.failed)

@@ -350,7 +350,7 @@ static void route_ask(struct cluster *cluster, struct pending *pending, size_t i
 static bool route_apply_to_nodes(struct cluster *cluster, const struct command *given,
                                  const struct pending_origin *origin, struct result *result)
 {
-    char position[ROSTER_POSITION_MAX + 2];
+    char position[ROSTER_POSITION_MAX];
     struct buf after = BUF_INIT(position);
     struct command command = *given;
     struct pending *pending;

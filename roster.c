@@ -24,6 +24,14 @@
 #define ROSTER_VISIT_COST 8      /* slots that an entry costs */
 #define ROSTER_LISTS_MAX 256     /* lists under way: their pages are in memory */
 
+static void roster_check_memory(struct result *result)
+{
+    if (!result->list.failed)
+        return;
+    result->code = RESULT_UNREACHABLE;
+    result->error = "out of memory";
+}
+
 /* --- counts ---------------------------------------------------------------------------------- */
 
 static void roster_count_each(const struct hub *hub, const struct command *command,
@@ -130,10 +138,17 @@ void roster_write_position(const struct hub *hub, const struct command *command,
     char check[4];
 
     bytes_put_be(check, sizeof check, roster_check(hub, command, name));
-    buf_append(out, STR("\""));
     buf_append_hex(out, (struct str){check, sizeof check});
     buf_append_hex(out, name);
-    buf_append(out, STR("\""));
+}
+
+void roster_write_next(const struct hub *hub, const struct command *command, struct str name,
+                       bool more, struct buf *list)
+{
+    buf_append(list, list->length ? STR(",\"") : STR("\""));
+    if (more)
+        roster_write_position(hub, command, name, list);
+    buf_append(list, STR("\""));
 }
 
 bool roster_read_position(const struct hub *hub, const struct command *command, struct buf *name)
@@ -218,13 +233,16 @@ static bool roster_begin(struct hub *hub, const struct command *command, uint64_
         return false;
     }
     walk->id = id;
-    walk->command = *command;
-    walk->command.system = roster_copy(&text, command->system);
-    walk->command.group = roster_copy(&text, command->group);
-    walk->command.user = roster_copy(&text, command->user);
-    walk->command.after = roster_copy(&text, command->after);
-    walk->command.clients = roster_copy(&text, command->clients);
-    walk->command.reason = roster_copy(&text, command->reason);
+    walk->command = (struct command){.kind = command->kind,
+                                     .system = roster_copy(&text, command->system),
+                                     .group = roster_copy(&text, command->group),
+                                     .user = roster_copy(&text, command->user),
+                                     .after = roster_copy(&text, command->after),
+                                     .clients = roster_copy(&text, command->clients),
+                                     .reason = roster_copy(&text, command->reason),
+                                     .close_code = command->close_code,
+                                     .wide = command->wide,
+                                     .limit = command->limit};
     if (!roster_find_place(hub, walk)) {
         free(walk);
         result->code = RESULT_MALFORMED;
@@ -370,25 +388,6 @@ static int roster_visit(struct hub *hub, struct roster_walk *walk, const struct 
     return cost + (int)(hub->counts.sent - sent);
 }
 
-/* Ends a page with the position of the next one. */
-static void roster_finish(const struct hub *hub, struct roster_walk *walk, bool more)
-{
-    struct buf *list = &walk->result.list;
-
-    if (roster_is_list(&walk->command)) {
-        buf_append(list, list->length ? STR(",") : STR(""));
-        if (more)
-            roster_write_position(hub, &walk->command, (struct str){walk->last, walk->last_length},
-                                  list);
-        else
-            buf_append(list, STR("\"\""));
-    }
-    if (list->failed) {
-        walk->result.code = RESULT_UNREACHABLE;
-        walk->result.error = "out of memory";
-    }
-}
-
 /* Continues a walk. Returns true when it is done. */
 static bool roster_walk_on(struct hub *hub, struct roster_walk *walk, int *budget)
 {
@@ -400,11 +399,15 @@ static bool roster_walk_on(struct hub *hub, struct roster_walk *walk, int *budge
 
         if (channel && !roster_find(hub, walk, channel, &best, budget))
             return false;
-        if (!best.entry || full) {
-            roster_finish(hub, walk, best.entry != NULL);
-            return true;
+        if (best.entry && !full) {
+            *budget -= roster_visit(hub, walk, &best);
+            continue;
         }
-        *budget -= roster_visit(hub, walk, &best);
+        if (roster_is_list(&walk->command))
+            roster_write_next(hub, &walk->command, (struct str){walk->last, walk->last_length},
+                              best.entry != NULL, &walk->result.list);
+        roster_check_memory(&walk->result);
+        return true;
     }
     return false;
 }
@@ -444,8 +447,7 @@ bool roster_apply(struct hub *hub, const struct command *command, uint64_t id,
         hub_apply(hub, command, result);
     } else if (command->kind == COMMAND_COUNT_CLIENTS) {
         roster_count(hub, command, result);
-        if (result->list.failed)
-            result->code = RESULT_UNREACHABLE, result->error = "out of memory";
+        roster_check_memory(result);
     } else {
         return !roster_begin(hub, command, id, result);
     }

@@ -26,7 +26,7 @@ struct roster_place {
 struct roster_walk {
     struct fifo_link link;
     uint64_t id;
-    struct command command;     /* a copy, with views of `text` */
+    struct command command;     /* a copy of what the walk needs, with views of `text` */
     struct result result;       /* LIST_*: the list ends with the next position, see roster_split */
     struct roster_place at;     /* what comes behind it is still to be visited */
     char last[ROSTER_NAME_MAX]; /* the name of the last entry, */
@@ -65,9 +65,14 @@ struct roster_place roster_place_group(const struct hub *hub, struct str system,
 /* True if `a` comes before `b`. */
 bool roster_is_before(const struct roster_place *a, const struct roster_place *b);
 
-/* Appends the position behind an entry, which has this name or id, as a JSON string. */
+/* Appends the position behind an entry, which has this name or id. */
 void roster_write_position(const struct hub *hub, const struct command *command, struct str name,
                            struct buf *out);
+
+/* Ends a list with the position of the next page, a JSON string, which is empty if there are no
+ * more entries. */
+void roster_write_next(const struct hub *hub, const struct command *command, struct str name,
+                       bool more, struct buf *list);
 
 /* Reads command->after into the name, empty if there is no position. False for what
  * roster_write_position has not written for such a command. `name` has room for ROSTER_NAME_MAX. */

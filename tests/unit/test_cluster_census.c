@@ -161,7 +161,7 @@ static const char *entry(const char *name, unsigned members)
     return textf("{\"groupName\":\"%s\",\"clients\":%u}", name, members);
 }
 
-/* The position behind a group. */
+/* The position behind a group, as a JSON string. */
 static const char *position(const char *name)
 {
     struct command command = make_command(COMMAND_LIST_GROUPS);
@@ -169,7 +169,7 @@ static const char *position(const char *name)
     const char *copy;
 
     roster_write_position(&node.hub, &command, str_from(name), &text);
-    copy = textf("%.*s", (int)text.length, text.at);
+    copy = textf("\"%.*s\"", (int)text.length, text.at);
     buf_free(&text);
     return copy;
 }
@@ -312,7 +312,7 @@ static void a_page_within_a_node_ends_with_its_position(void)
     use_version(WIRE_VERSION_ROSTER);
     snprintf(id, sizeof id, "%.*s", HUB_ID_TEXT, fake_foreign_id(&fake_nodes[0], 7).text.at + 1);
     roster_write_position(&node.hub, &command, str_from(id), &next);
-    command.after = (struct str){next.at + 1, next.length - 2};
+    command.after = str_of(&next);
     CHECK(begins(command, 1));
     CHECK(request_to(0, COMMAND_LIST_CLIENTS) && same(asked.after, command.after));
     reply(0, request_to(0, COMMAND_LIST_CLIENTS), textf("{\"x\":1},\"%s\"", "012345678a"));
@@ -395,6 +395,8 @@ static void the_slot_is_bound_before_a_user(void)
     put_user();
     command.user = STR("u");
     command.group = STR("late");
+    command.extend = STR("of no meaning");
+    command.has_extend = true;
     fake.binds_at_once = false;
     ask_here(command, 77);
     CHECK(clients[0].conn.client->subscription_count == 3); /* system, user, g */
@@ -403,7 +405,8 @@ static void the_slot_is_bound_before_a_user(void)
     while (roster_run(&node.hub))
         ;
     cluster_flush(fake.cluster);
-    CHECK(clients[0].conn.client->subscription_count == 4);
+    CHECK(clients[0].conn.client->subscription_count == 4 &&
+          !channel_extend(clients[0].conn.client).length);
     CHECK(fake_replied(0, 77, 0) && fake_reading.msg.result.matched == 1);
     fake_lose_bus();
     command.group = STR("later");
