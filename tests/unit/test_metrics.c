@@ -82,6 +82,7 @@ static const char *const families[] = {
     "wspush_connections_accepted_total counter",
     "wspush_connections_refused_total counter",
     "wspush_handshakes_total counter",
+    "wspush_tickets_total counter",
     "wspush_closes_total counter",
     "wspush_slow_closes_total counter",
     "wspush_received_messages_total counter",
