@@ -376,7 +376,7 @@ def settle(value, example):
     value = copy.deepcopy(value)
     data, other = value.get("data"), example["data"]
     if isinstance(data, dict) and isinstance(other, dict):
-        for key in {"token", "connectedAt", "ticket", "key"} & set(data):
+        for key in {"token", "connectedAt", "ticket", "key", "version"} & set(data):
             data[key] = other.get(key)
         if bool(data.get("next")) == bool(other.get("next")) and "next" in data:
             data["next"] = other["next"]

@@ -261,7 +261,8 @@ first_checks() {
 
 # masked: its input without what differs from run to run.
 masked() {
-    sed -E 's/"clientId":"[^"]*"/"clientId":"…"/g; s/"connectedAt":[0-9]+/"connectedAt":…/g; s/"(ticket|key)":"[^"]*"/"\1":"…"/'
+    sed -E 's/"clientId":"[^"]*"/"clientId":"…"/g; s/"connectedAt":[0-9]+/"connectedAt":…/g
+        s/"(ticket|key)":"[^"]*"/"\1":"…"/; s/"version":[0-9]+/"version":…/'
 }
 
 # The calls that api.md shows, in its order, with what it shows that they answer. A client is there meanwhile, with a
