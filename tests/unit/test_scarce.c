@@ -733,6 +733,27 @@ static void vanish(void)
     expect_notice(&life.witness, 1002, life.witness.notices[1] + 1);
 }
 
+/* Comes to the group with the first frame, or not at all. */
+static void come_with_a_ticket(void)
+{
+    struct reply reply = ask(&life.asker, "ticket", json("{'userId':'u','groups':['g']}"));
+    const char *text = reply.code == 0 ? strstr(reply.body.at, "eyJ") : NULL;
+    unsigned left = life.witness.notices[1];
+    bool came;
+
+    if (!CHECK(text))
+        return;
+    text = textf("shop&ticket=%.*s", (int)strcspn(text, "\""), text);
+    life.bound = true;
+    begin_scarcity();
+    came = join(&life.victim, text, 0, 0);
+    CHECK(end_scarcity() || (came && await(&life.victim, &life.victim.notices[0], 1)));
+    if (life.hit)
+        return;
+    hang_up(&life.victim);
+    CHECK(await(&life.witness, &life.witness.notices[1], left + 1));
+}
+
 /* Writes `count` sends to a client that are to be done at once. */
 static void write_sends(struct buf *out, const struct peer *peer, unsigned code, int count)
 {
@@ -831,12 +852,13 @@ static void open_an_account(void)
 }
 
 static void (*const steps[])(void) = {
-    first_call,      become_a_client,     say_something,
-    enter_a_group,   change_the_user,     get_messages,
-    be_looked_at,    send_frames,         leave_the_group,
-    say_goodbye,     be_closed,           vanish,
-    be_slow,         be_turned_away,      be_refused,
-    open_an_account, send_body_in_pieces, send_body_in_chunks,
+    first_call,          become_a_client, say_something,
+    enter_a_group,       change_the_user, get_messages,
+    be_looked_at,        send_frames,     leave_the_group,
+    say_goodbye,         be_closed,       vanish,
+    come_with_a_ticket,  be_slow,         be_turned_away,
+    be_refused,          open_an_account, send_body_in_pieces,
+    send_body_in_chunks,
 };
 
 /* One connection more than there are places for: the loop makes room for more of them, and begins
