@@ -353,7 +353,6 @@ static bool route_apply_to_nodes(struct cluster *cluster, const struct command *
     struct buf after = BUF_INIT(position);
     struct command command = *given;
     struct pending *pending;
-    bool asks_self;
 
     if (!origin->is_node && route_must_wait(cluster, given))
         return route_hold_back(cluster, given, false, origin, result);
@@ -364,10 +363,9 @@ static bool route_apply_to_nodes(struct cluster *cluster, const struct command *
         state_abandon(cluster, pending);
         return true;
     }
-    asks_self = node_equal(&pending->replies[0].node, &cluster->self);
     for (size_t index = pending->reply_count; index-- > 0;)
         route_ask(cluster, pending, index, &command); /* this node last: that may finish it */
-    if (!asks_self)
+    if (!node_equal(&pending->replies[0].node, &cluster->self))
         state_finish_if_done(cluster, pending);
     return false;
 }
