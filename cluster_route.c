@@ -10,10 +10,9 @@
  *
  * A group, a user, a system: the send is published, and a success once it has come back.
  *
- * once: each node decides about its members when the publication comes, whoever repeats it. By the
- * one order, nodes that had bound the slot both times decide the same; one that lost the first
- * send, or bound since, delivers. The origin asks all: some knew it and nobody got it now is
- * "repeated", some knew other content is -1.
+ * once: each node decides for its members when the publication arrives. A node that bound the slot
+ * later, or lost the first send with RabbitMQ, delivers. The origin asks all nodes: "repeated" if
+ * one knew the send and no client got it now, -1 if one knew other content.
  *
  * Many clients: each owner gets the ids of its own, and the lists are joined.
  *

@@ -518,7 +518,7 @@ struct buf *hub_next_entry(struct result *result)
     return &result->list;
 }
 
-/* The frame that a send pushes and, with once, its key, which lacks the number of a client. NULL
+/* The frame that a send pushes and, with once, its key, still without a client's number. NULL
  * without memory. */
 static struct rcbuf *hub_make_frame(const struct hub *hub, const struct command *command,
                                     struct once_key *key)
@@ -536,8 +536,8 @@ static struct rcbuf *hub_make_frame(const struct hub *hub, const struct command 
     return command_encode(&text);
 }
 
-/* Remembers a send with once to a client, online or not, or, without an id, to a channel. Call
- * once_undo if it is new and does not get there. */
+/* Remembers a send with once to a client, online or not, or (without an id) to a channel. Call
+ * once_undo if the result is NEW and delivery fails. */
 static enum once_result hub_take_once(struct hub *hub, const struct command *command,
                                       struct once_key key, struct json_value client,
                                       struct result *result)
@@ -548,7 +548,7 @@ static enum once_result hub_take_once(struct hub *hub, const struct command *com
     if (!command->once)
         return ONCE_NEW;
     if (client.type != JSON_NONE && hub_read_id(hub, client, &number))
-        key.target ^= number; /* random, and nobody's choice: as good as a hash */
+        key.target ^= number; /* random, no peer chooses it: as good as hashing it */
     known = once_take(&hub->once, &key, hub->now_ms, (int64_t)hub->config->once_ttl,
                       hub->config->once_max);
     hub->counts.repeated += known == ONCE_REPEATED;
@@ -556,8 +556,7 @@ static enum once_result hub_take_once(struct hub *hub, const struct command *com
     return known;
 }
 
-/* Each client is a target of its own, and one that has got other content under the messageId has
- * failed. */
+/* Each client is a target of its own. One that was sent other content under the messageId fails. */
 static void hub_send_to_clients(struct hub *hub, const struct command *command, struct rcbuf *frame,
                                 struct once_key key, struct delivery *sum, struct result *result)
 {

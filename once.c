@@ -1,18 +1,19 @@
 /* once.c - which sends have been delivered on this node.
  *
- * Data: a ring of entries in the order in which they were added, numbered without end, and a hash
- * index of chains. A bucket has the number of its newest entry, each entry that of the next older
- * one in its bucket. A number below `first` ends a chain: so the oldest entry is forgotten by
- * counting `first` up, and no chain is ever repaired.
+ * Data: a ring of entries, numbered from 0 in the order in which they came, and hash buckets. A
+ * bucket holds the number of its newest entry, each entry the number of the next older one in its
+ * bucket. A number below `first` ends the chain, so advancing `first` forgets the oldest entry, and
+ * no chain needs repair.
  *
- * The ring doubles until it holds `max` entries, then the oldest makes room. Entries older than
- * `ttl` are ignored, and removed a few with each new one, so that no call takes long. */
+ * The ring doubles until it holds `max` entries; then each new entry replaces the oldest. Entries
+ * older than `ttl` are ignored; each new entry removes at most two of them, so no call takes long.
+ */
 #include "once.h"
 
 #include <stdlib.h>
 
 #define ONCE_CAPACITY_MIN 16
-#define ONCE_EXPIRED_EACH 2 /* removed with each new entry */
+#define ONCE_EXPIRED_EACH 2 /* removed at most with each new entry */
 
 struct once_entry {
     struct once_key key;
