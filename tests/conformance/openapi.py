@@ -587,7 +587,7 @@ def check_paths(server):
         with open(source, encoding="utf-8") as file:
             text = file.read()
             routed |= set(re.findall(r'STR(?:_INIT)?\("(/[a-z_/]+[a-z])"\)', text))
-            routed |= {"/api/" + name for name in re.findall(r'COMMAND\("([a-z_]+)"', text)}
+            routed |= {"/api/" + name for name in re.findall(r'(?:COMMAND|JOB)\("([a-z_]+)"', text)}
     expect("the paths of the code are those of the document", routed == set(DOCUMENT["paths"]),
            routed ^ set(DOCUMENT["paths"]))
     common = {name: DOCUMENT["components"]["responses"][name]

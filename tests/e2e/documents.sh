@@ -290,6 +290,7 @@ api_calls() {
     done < <(blocks docs/api.md console)
     expect 'api.md shows calls' yes "$([ $count -ge 8 ] && echo yes)"
     halt
+    rm -r "$DIR/data" # others have their own shop
 }
 
 # token_of PASSWORD: logs in to shop.
