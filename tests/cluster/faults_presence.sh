@@ -123,6 +123,7 @@ churn_without_rabbit() {
     wait "${FLOWS[@]}"
     FLOWS=()
     expect "$WHAT: all calls succeed" 200 "$(sort -u "$DIR/v.churn")"
+    wait_for eval '[ "$(figure b cluster_presence_waiting)" = 1 ]'
     expect "$WHAT: one change waits" 1 "$(figure b cluster_presence_waiting)"
     way rabbit pass
     expect_codes 'what it is in the end' a v '1001 1002'
@@ -237,7 +238,7 @@ killed_behind_1001() {
 
 # crowd GROUP...: connects a crowd to c, all in these groups; its process is $CROWDED.
 crowd() {
-    rm -f "$DIR/crowd.in"
+    rm -f "$DIR/crowd.in" "$DIR/crowd.out"
     mkfifo "$DIR/crowd.in"
     python3 -B tests/cluster/crowd.py "${NODE_PORT[c]}" shop "$TOKEN" $CROWD "$@" \
         <"$DIR/crowd.in" >"$DIR/crowd.out" 2>"$DIR/crowd.err" &
