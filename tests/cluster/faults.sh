@@ -659,7 +659,7 @@ foreign_connections() {
     way ba record "$DIR/handshake"
     way ba pass
     wait_for complete a
-    wait_for has_bytes "$DIR/handshake" 400
+    wait_for has_bytes "$DIR/handshake" 200
     links=$(figure a cluster_links_total)
     send_raw "$DIR/handshake"
     late "$TOOK" $PATIENCE || TOOK='in time'
