@@ -9,7 +9,6 @@
 
 #include "account_queue.h"
 
-#define ACCOUNT_ITERATIONS 600000 /* of PBKDF2, for new accounts */
 /* Waiting jobs of each queue. */
 #define ACCOUNT_LOGINS_MAX 48
 #define ACCOUNT_REGISTRATIONS_MAX 16

@@ -21,8 +21,6 @@
 #include <limits.h>
 #include <string.h>
 
-#define STRETCH_ITERATIONS 600000
-
 void crypto_skip_error_texts(void)
 {
     OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CRYPTO_STRINGS, NULL);
@@ -161,7 +159,7 @@ bool crypto_add_key(struct crypto_keyring *keys, struct str crypto_key, bool str
     bool good = keys->count < CRYPTO_KEYS_MAX;
 
     if (good && stretch) {
-        good = crypto_hash_password(crypto_key, salt, STRETCH_ITERATIONS, stretched);
+        good = crypto_hash_password(crypto_key, salt, CRYPTO_ITERATIONS, stretched);
         crypto_key = CRYPTO_BYTES(stretched);
     }
     good = good && crypto_hmac(name, crypto_key, to->secret) && /* HKDF-Extract */

@@ -10,6 +10,11 @@
 #define CRYPTO_SALT_SIZE 16
 #define CRYPTO_HASH_SIZE 32
 
+/* Of PBKDF2, for new passwords and to stretch a crypto_key. Builds for tests have fewer. */
+#ifndef CRYPTO_ITERATIONS
+#define CRYPTO_ITERATIONS 600000
+#endif
+
 /* A view of an array of unsigned char. */
 #define CRYPTO_BYTES(array) ((struct str){(const char *)(array), sizeof(array)})
 

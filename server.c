@@ -52,8 +52,8 @@ static bool server_open_accounts(struct server *server, char *error, size_t room
     const struct account_store *store = cluster_accounts(server->context.cluster);
     struct accounts *accounts;
 
-    accounts = store ? account_open_store(store, server->wake[1], ACCOUNT_ITERATIONS, error, room)
-                     : account_open(server->config->data_dir, server->wake[1], ACCOUNT_ITERATIONS,
+    accounts = store ? account_open_store(store, server->wake[1], CRYPTO_ITERATIONS, error, room)
+                     : account_open(server->config->data_dir, server->wake[1], CRYPTO_ITERATIONS,
                                     error, room);
     server->context.accounts = server->api.accounts = accounts;
     cluster_use_accounts(server->context.cluster, accounts);

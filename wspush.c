@@ -689,7 +689,7 @@ static void wspush_test_data(const struct config *config)
 
     wspush_load_key(config, key, true);
     crypto_erase(key, sizeof key);
-    accounts = account_open(config->data_dir, -1, ACCOUNT_ITERATIONS, error, sizeof error);
+    accounts = account_open(config->data_dir, -1, CRYPTO_ITERATIONS, error, sizeof error);
     if (!accounts)
         die("%s", error);
     account_close(accounts);

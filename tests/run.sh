@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # run.sh [--GROUP] [NAME...] - the whole suite, or the parts of a group (unit, e2e, cluster, conformance, fuzz,
 # bench), or those named; tests/README.md says what a part is. Three parts run at a time (many of them mostly
-# wait). Prints one line for each part as it ends, what failed in full, and the count. A part that fails
-# beside others runs once more, alone: that run counts. With --targets, prints what `make` has to build
-# for these parts instead.
+# wait). Prints one line for each part as it ends, what failed in full, and the count; what each part took is in
+# build/times, the one that took most CPU time first. A part that fails beside others runs once more, alone: that
+# run counts. With --targets, prints what `make` has to build for these parts instead.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 
@@ -29,10 +29,11 @@ done
 # run_part NUMBER NAME COMMAND...: runs one program that ends with its own count, which is left in
 # $OUT/NUMBER.count. If it fails, the machine's load is in $OUT/NUMBER.failed.
 run_part() {
-    local files=$OUT/$1 name=$2 begin=$SECONDS status count good failed
+    local files=$OUT/$1 name=$2 begin=$SECONDS status count good failed TIMEFORMAT='%U %S %R'
     shift 2
-    timeout 900 "$@" >"$files.out" 2>"$files.err" </dev/null
+    { time timeout 900 "$@" >"$files.out" 2>"$files.err" </dev/null; } 2>"$files.time"
     status=$?
+    echo "$(cat "$files.time") $name" >"$files.time"
     count=$(tail -n 1 "$files.out" | grep -E '^[0-9]+ passed, [0-9]+ failed$')
     good=${count%% *}
     failed=${count#*, }
@@ -163,6 +164,11 @@ if [ -e "${failures[0]}" ] && [ $number -gt 1 ] && [ ${#failures[@]} -le $AGAIN_
         eval "run_alone $(sed -n "${name%.failed}p" "$OUT/list")"
     done
 fi
+
+mkdir -p build
+cat "$OUT"/*.time | awk '{
+    cpu = $1 + $2; wall = $3; all += cpu; $1 = $2 = $3 = ""; sub(/^ +/, ""); printf "%7.1f s of CPU %7.1f s  %s\n", cpu, wall, $0 }
+    END { printf "%7.1f s of CPU             all\n", all }' | sort -rn >build/times
 
 read -r passed failed parts <<<"$(cat "$OUT"/*.count |
     awk '{ passed += $1; failed += $2 } END { print passed + 0, failed + 0, NR }')"

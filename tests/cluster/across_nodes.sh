@@ -434,8 +434,9 @@ order() {
     for name in "${NODES[@]}"; do
         on b call unbind_from_group "{'clientId':'${IDS[$name]}','groupName':'order'}" >/dev/null
     done
-    notices b 1 >/dev/null
-    notices c 2 >/dev/null
+    pause 0.5 # who has left before its turn comes is not told
+    notices b 0 >/dev/null
+    notices c 0 >/dev/null
 }
 
 # --- notices ----------------------------------------------------------------------------------

@@ -62,8 +62,7 @@ lists() {
     wait "${askers[@]}"
     for node in "$@"; do
         expect "$WHAT: get_online_list at $node" "200 $($printer "${names[@]}") in time" \
-            "$(sed 's/^200 \(.*\) in time$/\1/' "$DIR/$node.list" | jq -c '.data.list |= sort' 2>&1 |
-                sed 's/.*/200 & in time/')"
+            "$(sorted_list <"$DIR/$node.list")"
     done
 }
 
@@ -157,7 +156,7 @@ registered_again() {
 first_frame() {
     on "$1" client first "$2"
     head -n 1 "$DIR/first.out"
-    sleep 0.1
+    pause 0.1
     kill "$CLIENT" 2>/dev/null
 }
 
@@ -167,10 +166,10 @@ rabbit_killed() {
     local WHAT='RabbitMQ killed' node name back
     mark
     group_flows
-    sleep 0.7
+    pause 0.7
     kill_rabbit
     launch_rabbit
-    sleep 0.1
+    pause 0.1
     for node in "${NODES[@]}"; do
         at_once "send_to_group at $node" "$UNREACHABLE" \
             on "$node" call send_to_group "{'groupName':'g',$MESSAGE}"
@@ -200,7 +199,7 @@ rabbit_killed() {
     for name in "${NODES[@]}"; do
         wait_for succeeds_since "$back" "$name"
     done
-    sleep 1.5
+    pause 1.5
     stop_flows
     told 1001 d '' '' a b c d
     for name in a b c; do
@@ -238,7 +237,7 @@ sends_until() {
         $UNREACHABLE) [ $tail = 0 ] || echo "after $pattern: $STATUS $ANSWER" ;;
         *) echo "$STATUS $ANSWER" ;;
         esac
-        read -r -t 0.1 -u "$IDLE"
+        pause 0.1
     done
     exec {fd}>&-
     [ $tail = 5 ] || echo "no $pattern in $limit ms"
@@ -277,7 +276,7 @@ node_killed() {
     at_once 'send_to_clients' '200 {"code":0,"msg":"success","data":{"failed":\["'"${IDS[c]}"'"\]}}' \
         on b call send_to_clients "{'clientIds':['${IDS[a]}','${IDS[c]}'],$MESSAGE}"
     expect "$WHAT: send_to_clients reaches the other" "$FRAME" "$(messages a 1)"
-    sleep $((TTL / 1000 + 2))
+    pause $((TTL / 1000 + 2))
     stop_flows
     for node in a b; do
         for name in c d; do
@@ -357,7 +356,7 @@ node_frozen() {
         expect "$WHAT: what $node answers for its client" '' "$(cat "$DIR/$node.c.answers")"
         expect_match "$WHAT: a bind at $node" "$UNREACHABLE in time" "$(cat "$DIR/$node.bind")"
     done
-    sleep "${1:-1}"
+    pause "${1:-1}"
     thaw_node c
     told 1001 c u1 '' a b c
     lists members a b c -- "${NODES[@]}"
@@ -401,15 +400,15 @@ services_frozen() {
     done
     flow register c 0.1 register "{'systemId':'sCODE','password':'secret'}"
     pings ping a
-    sleep 5
+    pause 5
     timely '/ws of a system that the node has not seen' '{"code":-1007,*' first_frame b other
     for i in "${NODES[@]}"; do
         expect_match "$WHAT: $i is not ready" 'not ready: *' "$(readiness "$i")"
     done
-    sleep 5
+    pause 5
     thaw_redis
     thaw_rabbit
-    sleep 4
+    pause 4
     stop_flows
     for name in local linked behind group group2 bind login1 login2 register ping; do
         answered $name
@@ -435,7 +434,7 @@ services_frozen() {
     for name in $(awk '$2 == 200 { print $1 }' "$DIR/bind.flow"); do
         call unbind_from_group "{'clientId':'${IDS[a]}','groupName':'g$name'}" >/dev/null
     done
-    sleep 1
+    pause 1
     notices a 0 >/dev/null # of the binds
     all_well
     for i in "${NODES[@]}"; do
@@ -517,7 +516,7 @@ link_cut() {
     group_flows
     ways cut
     apart
-    sleep $((TTL / 1000 + 1))
+    pause $((TTL / 1000 + 1))
     quiet
     stop_flows
     together
@@ -536,7 +535,7 @@ link_frozen() {
     timely 'a request in flight' "$UNREACHABLE" \
         on b call send_to_client "{'clientId':'${IDS[a]}','code':0,'msg':'late','data':1}"
     apart
-    sleep "${1:-1}"
+    pause "${1:-1}"
     together
 }
 
@@ -566,7 +565,7 @@ password_refused() {
             on "$node" call send_to_group "{'groupName':'g',$MESSAGE}"
         at_once "a new group at $node" "$UNREACHABLE" bind "$node" a never
     done
-    sleep 2
+    pause 2
     rabbit_ctl -q change_password guest guest >"$DIR/rabbit/change" 2>&1
     say 'RabbitMQ is connected' a b c d
     join d d
@@ -606,7 +605,7 @@ wrong_key() {
         -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' \
         -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' \
         "http://127.0.0.1:${NODE_PORT[e]}/ws?systemId=shop"
-    sleep $((TTL / 1000))
+    pause $((TTL / 1000))
     calm e
     expect "$WHAT: it does not join" 0 "$(node_log e | grep -c 'joined the cluster')"
     expect "$WHAT: nor is it registered" 0 "$(redis KEYS '*' | grep -c ":${NODE_RPC[e]}")"
@@ -660,7 +659,7 @@ foreign_connections() {
     way ba record "$DIR/handshake"
     way ba pass
     wait_for complete a
-    wait_for has_bytes "$DIR/handshake" 400
+    wait_for has_bytes "$DIR/handshake" 200
     links=$(figure a cluster_links_total)
     send_raw "$DIR/handshake"
     late "$TOOK" $PATIENCE || TOOK='in time'

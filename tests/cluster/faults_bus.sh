@@ -20,16 +20,16 @@ send_one() {
     on "$1" call send_to_client "{'clientId':'${IDS[$2]}','code':$3,'msg':'flow','data':1}"
 }
 
-# codes NAME FIRST LAST: prints the codes of this range that a client has received, in one line.
-codes() {
-    received flows "$1" | jq -r .code | awk -v first="$2" -v last="$3" \
+# codes_of NAME FIRST LAST: prints the codes of this range that a client has received, in one line.
+codes_of() {
+    received flows "$1" | codes | awk -v first="$2" -v last="$3" \
         '$1 >= first && $1 <= last' | paste -sd ' '
 }
 
 # await_codes NAME FIRST LAST COUNT: waits for so many of them, and prints them.
 await_codes() {
-    wait_for eval "[ \$(codes $1 $2 $3 | wc -w) -ge $4 ]"
-    codes "$1" "$2" "$3"
+    wait_for eval "[ \$(codes_of $1 $2 $3 | wc -w) -ge $4 ]"
+    codes_of "$1" "$2" "$3"
 }
 
 # flows COUNT PAUSE: as many flows to the group at each node; their names are in $NAMES.
@@ -108,9 +108,9 @@ queue_gone_busy() {
     mark
     flows 3 0.005
     for _ in 1 2 3 4 5; do # a probe may meet its absence before them
-        sleep 0.5
+        pause 0.5
         rabbit_do 'Delete()'
-        sleep 1
+        pause 1
         [ "$(sum rabbitmq_returned_total)" = 0 ] || break
     done
     stop_flows
@@ -145,7 +145,7 @@ queue_of_another() {
     done
     for node in a b; do
         expect "$WHAT: $node gets what was a success" '122 123 123' "$(await_codes "$node" 122 123 3)"
-        expect "$WHAT: $node does not get what was refused" '' "$(codes "$node" 121 121)"
+        expect "$WHAT: $node does not get what was refused" '' "$(codes_of "$node" 121 121)"
     done
     calm a b
 }
@@ -156,10 +156,10 @@ queue_of_another() {
 killed_beside_frozen() {
     local WHAT='RabbitMQ killed under load, a node frozen' NODES=(a) node begin
     flows 2 0.02 # b takes 128 batches, though it does not read
-    sleep 0.5
+    pause 0.5
     freeze_node b
     now && begin=$NOW
-    sleep 0.7
+    pause 0.7
     kill_rabbit
     launch_rabbit
     await_rabbit
@@ -202,7 +202,7 @@ overtaking() {
     way b pass
     expect "$WHAT: only the first one comes" 250 "$(await_codes b 250 251 1)"
     say 'warn a request from another node came too late and was not carried out' b
-    expect "$WHAT: the second one never" 250 "$(codes b 250 251)"
+    expect "$WHAT: the second one never" 250 "$(codes_of b 250 251)"
     expect "$WHAT: b counts it" 1 "$(figure b cluster_late_requests_total)"
     expect "$WHAT: then they do again" "$SUCCESS" "$(wait_for settled; send_one a b 252)"
     expect "$WHAT: in order" '250 252' "$(await_codes b 250 252 2)"
@@ -221,16 +221,16 @@ held_late() {
     expect "$WHAT: a send to the group" "$SUCCESS" "$(send_group a 260)"
     aside a send_to_client "{'clientId':'${IDS[b]}','code':261,'msg':'flow','data':1}" >"$DIR/held" &
     asker=$!
-    sleep 0.1
+    pause 0.1
     freeze_node b
     wait $asker
     expect_match "$WHAT: the caller is told" "$UNREACHABLE in time" "$(cat "$DIR/held")"
-    sleep 0.5
+    pause 0.5
     thaw_node b
     way b pass
     expect "$WHAT: the send comes" 260 "$(await_codes b 260 261 1)"
     wait_for settled
-    expect "$WHAT: the request never does" 260 "$(codes b 260 261)"
+    expect "$WHAT: the request never does" 260 "$(codes_of b 260 261)"
 }
 
 # --- a client that would be deaf ---------------------------------------------------------------
@@ -269,7 +269,7 @@ clock_stands() {
     expect "$WHAT: a counts it" yes "$([ "$(figure a cluster_late_requests_total)" -ge 1 ] && echo yes)"
     for _ in {1..12}; do
         believed && break
-        sleep 0.5
+        pause 0.5
     done
     expect "$WHAT: it is believed again within seconds" 0 "$(believed; echo $?)"
     for i in 1 2 3 4 5; do
@@ -308,8 +308,8 @@ other_clusters() {
     TOKEN=${tokens[0]}
     expect "$WHAT: each cluster gets its own" '401 402 403' \
         "$(await_codes a 400 409 1) $(await_codes e 400 409 1) $(await_codes f 400 409 1)"
-    sleep 0.5
-    expect "$WHAT: and no other" '401 402 403' "$(codes a 400 409) $(codes e 400 409) $(codes f 400 409)"
+    pause 0.5
+    expect "$WHAT: and no other" '401 402 403' "$(codes_of a 400 409) $(codes_of e 400 409) $(codes_of f 400 409)"
     for node in a e f; do
         wait_for eval "[ \$(figure $node rabbitmq_strange_total) -ge 2 ]"
         expect "$WHAT: $node counts the others" yes "$([ "$(figure $node rabbitmq_strange_total)" -ge 2 ] && echo yes)"
@@ -347,7 +347,7 @@ other_exchange() {
     launch_node c
     wait_for node_says c 'warn waiting to join.*another .rabbitmq. exchange, vhost or queue_type: set the same on every node'
     expect "$WHAT: it says so" 1 "$(node_log c | grep -c 'warn waiting to join.*another .rabbitmq. exchange')"
-    sleep 1
+    pause 1
     expect "$WHAT: it does not join" 0 "$(node_log c | grep -c 'joined the cluster')"
     expect_match "$WHAT: nor is it ready" 'not ready: *exchange*' "$(readiness c)"
     stop_node c

@@ -14,7 +14,7 @@ GROUPS_OF_CROWD=12
 
 # told_codes MEMBER NAME: prints the codes of the notices that a member has received of a client, in one line.
 told_codes() {
-    received notices "$1" | grep -F "\"${IDS[$2]}\"" | jq .code | paste -sd ' '
+    received notices "$1" | grep -F "\"${IDS[$2]}\"" | codes | paste -sd ' '
 }
 
 # expect_codes NAME MEMBER CLIENT CODES: expects them, and nothing behind them.
@@ -68,12 +68,12 @@ storm() {
     done
     for ((i = 0; i < 60; i++)); do
         [ "$(redis EXISTS "$key")" = 1 ] || gone=$((gone + 1))
-        read -r -t 0.1 -u "$IDLE"
+        pause 0.1
     done
     stop_flows
     for ((i = 0; i < 20; i++)); do
         [ "$(redis EXISTS "$key")" = 1 ] || gone=$((gone + 1))
-        read -r -t 0.1 -u "$IDLE"
+        pause 0.1
     done
     echo "     $(cat "$DIR"/s?.churn | wc -l) times in and out"
     expect "$WHAT: all calls succeed" 200 "$(sort -u "$DIR"/s?.churn)"
@@ -123,6 +123,7 @@ churn_without_rabbit() {
     wait "${FLOWS[@]}"
     FLOWS=()
     expect "$WHAT: all calls succeed" 200 "$(sort -u "$DIR/v.churn")"
+    wait_for eval '[ "$(figure b cluster_presence_waiting)" = 1 ]'
     expect "$WHAT: one change waits" 1 "$(figure b cluster_presence_waiting)"
     way rabbit pass
     expect_codes 'what it is in the end' a v '1001 1002'
@@ -163,7 +164,7 @@ cleaner_stopped() {
     for _ in {1..200}; do
         teller=$(redis --scan --pattern '*' | grep -e ':tombstone:' -e ':claim:' | head -n 1)
         [ -z "$teller" ] || break
-        sleep 0.05
+        pause 0.05
     done
     teller=$(redis GET "$teller")
     [[ $teller == *":${NODE_RPC[a]}/"* ]] && teller=a other=b || teller=b other=a
@@ -201,7 +202,7 @@ term_without_redis() {
     for name in a b; do
         expect_codes 'of its client when Redis is back' $name c '1001 1002'
     done
-    sleep $((TTL / 1000 + 1))
+    pause $((TTL / 1000 + 1))
     for name in a b; do
         expect "$WHAT: $name is told once" '1001 1002' "$(told_codes $name c)"
     done
@@ -237,7 +238,7 @@ killed_behind_1001() {
 
 # crowd GROUP...: connects a crowd to c, all in these groups; its process is $CROWDED.
 crowd() {
-    rm -f "$DIR/crowd.in"
+    rm -f "$DIR/crowd.in" "$DIR/crowd.out"
     mkfifo "$DIR/crowd.in"
     python3 -B tests/cluster/crowd.py "${NODE_PORT[c]}" shop "$TOKEN" $CROWD "$@" \
         <"$DIR/crowd.in" >"$DIR/crowd.out" 2>"$DIR/crowd.err" &
@@ -278,7 +279,7 @@ two_steps() {
     kill_node $teller
     way redis pass
     wait_for eval "[ \"\$(redis EXISTS $key)\" = 0 ]"
-    sleep 0.5
+    pause 0.5
     echo "     $(gone $other) of $CROWD were told of"
     expect "$WHAT: one step is lost at most" yes "$([ "$(gone $other)" -ge $((CROWD - 100)) ] && echo yes)"
     expect "$WHAT: nobody is told twice" '' "$(received notices $other | tail -n +$((${BEFORE[$other]} + 1)) |

@@ -597,12 +597,13 @@ connection_limit() {
 # More registrations at once than wait for the one thread that hashes.
 account_jobs() {
     local i fds=() fd
-    request register "{'systemId':'crowd','password':'secret'}" 'Connection: close' >"$DIR/request"
+    freeze "$SERVER" # so that it reads them in one go
     for ((i = 0; i < 80; i++)); do
         exec {fd}<>"/dev/tcp/127.0.0.1/$PORT"
-        cat "$DIR/request" >&"$fd"
+        request register "{'systemId':'crowd$i','password':'secret'}" 'Connection: close' >&"$fd"
         fds+=("$fd")
     done
+    thaw "$SERVER"
     timeout 60 cat <&"$fd" >"$DIR/answer"
     expect_match 'too many registrations at once' '429 {"code":-1006,*' "$(replies <"$DIR/answer")"
     expect_match 'are told when to try again' 'Retry-After: [1-9]*' \

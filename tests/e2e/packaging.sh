@@ -203,6 +203,8 @@ run_installed() {
     WSPUSH=$kept
     expect 'its data and its log are where the configuration says' yes \
         "$([ -s "$DIR/var/lib/wspush/accounts" ] && [ -s "$DIR/var/log/wspush/wspush.log" ] && echo yes)"
+    expect 'its passwords are hashed as often as they must be; those of builds for tests are not' 600000 \
+        "$(awk '$1 == "pbkdf2-sha256" { print $2 }' "$DIR/var/lib/wspush/accounts")"
 }
 
 remove_all() {

@@ -20,7 +20,7 @@ change() {
 # without the time.
 hang_up() {
     local before
-    before=$(grep -c -e 'SIGHUP: the conf' -e 'SIGHUP: what cannot' "$DIR/log")
+    before=$(grep -c -e 'SIGHUP: the conf' -e 'SIGHUP: reload failed' "$DIR/log")
     kill -HUP "$SERVER"
     wait_for more_than "$before"
     LOGGED=$(awk '/SIGHUP/ { sub(/^[^ ]* /, ""); print }' "$DIR/log" | tail -n +$((SEEN + 1)))
@@ -29,7 +29,7 @@ hang_up() {
 
 # shellcheck disable=SC2317,SC2329 # called by wait_for
 more_than() {
-    [ "$(grep -c -e 'SIGHUP: the conf' -e 'SIGHUP: what cannot' "$DIR/log")" -gt "$1" ]
+    [ "$(grep -c -e 'SIGHUP: the conf' -e 'SIGHUP: reload failed' "$DIR/log")" -gt "$1" ]
 }
 
 READ='info SIGHUP: the configuration has been read again'

@@ -175,7 +175,7 @@ renewal() {
     cp "$DIR/renewed.key" "$DIR/tls.key"
     echo $'[limits]\nmax_per_ip = 100' >>"$DIR/config.ini"
     kill -HUP "$SERVER"
-    wait_for grep -q 'SIGHUP.*leaves the old' "$DIR/log"
+    wait_for grep -q 'SIGHUP.*keeping the old' "$DIR/log"
     expect_match 'a key that does not fit is refused, and said so' \
         '*error SIGHUP: reload failed, keeping the old configuration error=*key values mismatch*' \
         "$(grep SIGHUP "$DIR/log")"

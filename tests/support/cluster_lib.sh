@@ -43,7 +43,7 @@ CONF
         for _ in {1..500}; do
             [ "$(redis PING)" != PONG ] || return 0
             runs "$REDIS" || break
-            sleep 0.02
+            pause 0.02
         done
         kill_redis
         [ ! -d "$DIR/redis/appendonlydir" ] || break
@@ -136,7 +136,7 @@ await_rabbit() {
     for _ in {1..1200}; do
         (rabbit_answers) && return 0
         runs "$RABBIT" || break
-        sleep 0.05
+        pause 0.05
     done
     broken 'RabbitMQ starts' "$DIR/rabbit/out"
 }
@@ -226,7 +226,7 @@ await_node() {
     for _ in {1..500}; do
         node_says "$@" && return 0
         runs "${NODE[$1]}" || return 1
-        sleep 0.02
+        pause 0.05
     done
     return 1
 }
@@ -246,7 +246,7 @@ start_node() {
 
 # readiness NAME: prints what a node says of itself.
 readiness() {
-    curl -s --max-time 5 "http://127.0.0.1:${NODE_ADMIN[$1]}/readyz"
+    fetch /readyz "127.0.0.1:${NODE_ADMIN[$1]}" 5
 }
 
 # shellcheck disable=SC2317,SC2329 # called by wait_for
@@ -292,14 +292,14 @@ received() {
 
 # shellcheck disable=SC2317,SC2329 # called by wait_for
 has_received() {
-    [ "$(received "$1" "$2" | wc -l)" -ge "$3" ]
+    [ "$3" = 0 ] || [ "$(received "$1" "$2" | wc -l)" -ge "$3" ]
 }
 
 # unread messages|notices NAME COUNT: waits for COUNT frames of the kind behind those already
 # printed, and prints what has come. What comes too often is there the next time.
 unread() {
     local seen
-    seen=$(cat "$DIR/$2.$1")
+    read -r seen <"$DIR/$2.$1"
     wait_for has_received "$1" "$2" $((seen + $3))
     received "$1" "$2" >"$DIR/received"
     tail -n +$((seen + 1)) "$DIR/received"
@@ -327,25 +327,36 @@ told() {
 # quiet NAME...: expects that nothing has come that has not been looked at.
 quiet() {
     local name
-    sleep 0.5
+    pause 0.5
     for name in "$@"; do
         expect "${WHAT:+$WHAT: }$name has got nothing else" '' "$(messages "$name" 0 && notices "$name" 0)"
     done
 }
 
+# sorted_list: puts the ids of a list in order that is answered.
+sorted_list() {
+    local answer ids
+    read -r answer
+    if [[ $answer =~ ^(.*'"list":[')(.*)(\].*)$ ]]; then
+        ids=$(sort <<<"${BASH_REMATCH[2]//,/$'\n'}")
+        answer=${BASH_REMATCH[1]}${ids//$'\n'/,}${BASH_REMATCH[3]}
+    fi
+    echo "$answer"
+}
+
 # online NODE [GROUP]: prints what a node answers to get_online_list, with the ids in order.
 online() {
-    local answer
-    answer=$(on "$1" call get_online_list "{'groupName':'${2-g}'}")
-    jq -c '.data.list |= sort' <<<"${answer#* }"
+    on "$1" call get_online_list "{'groupName':'${2-g}'}" | sorted_list | cut -d ' ' -f 2-
 }
 
 # members NAME...: prints what online does if these are the members.
 members() {
-    local name
+    local name ids=()
     for name in "$@"; do
-        echo "${IDS[$name]}"
-    done | jq -Rnc '[inputs] | sort | {code: 0, msg: "success", data: {count: length, list: .}}'
+        ids+=("\"${IDS[$name]}\"")
+    done
+    printf '{"code":0,"msg":"success","data":{"count":%d,"list":[%s]}}\n' $# \
+        "$(printf '%s\n' "${ids[@]}" | sort | paste -sd ,)"
 }
 
 # bind NODE NAME GROUP [USER [EXTEND]]

@@ -18,7 +18,7 @@ declare -A MARK # of the logs, by node
 
 # incomplete NAME...: the same if some node could not be asked.
 incomplete() {
-    members "$@" | jq -c '.data.incomplete = true'
+    members "$@" | sed 's/}}$/,"incomplete":true}}/'
 }
 
 # --- time -------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ at_once() {
 # until_ms TIME: sleeps until then.
 until_ms() {
     now
-    [ "$NOW" -ge "$1" ] || sleep "$((($1 - NOW) / 1000)).$(printf %03d $((($1 - NOW) % 1000)))"
+    [ "$NOW" -ge "$1" ] || pause "$((($1 - NOW) / 1000)).$(printf %03d $((($1 - NOW) % 1000)))"
 }
 
 # mark: from here on the lines of logs count.
@@ -86,8 +86,6 @@ calm() {
 }
 
 # --- flows ------------------------------------------------------------------------------------
-
-exec {IDLE}<> <(:) # never has anything to read: to sleep without a process
 
 # ask_on FD PATH BODY: a request on an open connection; $STATUS, $ANSWER, and $TOOK in microseconds.
 ask_on() {
@@ -136,7 +134,7 @@ flow() {
             now
             echo "$CODE $STATUS ${ANSWER%%,*} $TOOK $NOW"
             [ "$STATUS" != 000 ] || break
-            read -r -t "$pause" -u "$IDLE"
+            pause "$pause"
         done >"$DIR/$name.flow"
     ) &
     FLOWS+=($!)
@@ -159,7 +157,7 @@ pings() {
             now
             echo "0 $status 0 $((${EPOCHREALTIME/[.,]/} - begin)) $NOW"
             [ $status = 200 ] || break
-            read -r -t 0.01 -u "$IDLE"
+            pause 0.01
         done >"$DIR/$1.flow"
     ) &
     FLOWS+=($!)
@@ -201,12 +199,17 @@ percentiles() {
             all[NR] / 1000 }'
 }
 
+# codes: prints the codes of frames.
+codes() {
+    sed -n 's/^{"code":\(-*[0-9]*\),.*/\1/p'
+}
+
 # arrived NAME FLOW...: prints the codes of these flows that a client has received, as they came.
 arrived() {
     local name=$1 flow
     shift
     for flow in "$@"; do cat "$DIR/$flow.flow"; done |
-        awk 'NR == FNR { sent[$1]; next } $1 in sent' - <(received flows "$name" | jq -r .code)
+        awk 'NR == FNR { sent[$1]; next } $1 in sent' - <(received flows "$name" | codes)
 }
 
 # all_arrived NAME FLOW...: expects that the client has received each message that was answered with
@@ -214,7 +217,7 @@ arrived() {
 all_arrived() {
     local name=$1 flow report
     shift
-    sleep 0.5
+    pause 0.5
     arrived "$name" "$@" >"$DIR/$name.arrived"
     for flow in "$@"; do cat "$DIR/$flow.flow"; done |
         awk -v name="$name" 'NR == FNR { sent[$1]; if ($2 == 200) good[$1]; next }

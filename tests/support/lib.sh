@@ -10,6 +10,7 @@ unset "${!WSPUSH_@}" # what a server takes from its environment is the test's ow
 WSPUSH=${WSPUSH:-build/asan/wspush}
 DIR=$(mktemp -d "${TMPDIR:-/tmp}/wspush-test.XXXXXX")
 : >"$DIR/results"
+mkfifo "$DIR/idle" # nothing comes through it: see `pause`
 PATH=$PWD/.tools/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin # where websocat and servers are
 SERVER='' PORT='' TOKEN='' CLIENTS=()
 SCHEME=http # see `secure`
@@ -66,6 +67,11 @@ quick_hashes() {
 }
 
 # --- time -------------------------------------------------------------------------------------
+
+# pause SECONDS: sleeps, without a process.
+pause() {
+    read -r -t "$1" <>"$DIR/idle"
+}
 
 # late TOOK LIMIT: whether TOOK milliseconds are more than LIMIT. Where they seem to be, a measured piece of
 # work tells how busy this machine is: if that takes N times its CPU time, the limit is N times as long.
@@ -135,7 +141,7 @@ kill_process() {
     thaw "$1"
     for _ in {1..1000}; do
         runs "$1" || break
-        sleep 0.02
+        pause 0.02
     done
     ! runs "$1" || kill -KILL "$1"
     wait "$1"
@@ -184,17 +190,51 @@ secure() {
     export CURL_CA_BUNDLE=$DIR/tls.pem SSL_CERT_FILE=$DIR/tls.pem
 }
 
-# wait_for COMMAND...: tries for ten seconds, longer on a busy machine.
+# wait_for COMMAND...: tries for twenty seconds, longer on a busy machine; soon less often, for what it does costs time.
+# `finish` says what was waited for in vain: mostly a test that waits for something else than it wants.
 wait_for() {
-    for _ in {1..500}; do
+    local tried
+    for ((tried = 0; tried < 250; tried++)); do
         "$@" >/dev/null 2>&1 && return 0
-        sleep 0.02
+        pause 0.0$((tried < 32 ? 1 + tried / 4 : 9))
     done
+    echo "# waited in vain: $*" >>"$DIR/vain"
     return 1
 }
 
+# exchange ADDRESS PORT TEXT [SECONDS]: sends a request over a connection of its own, and has the answer in $STATUS
+# (000: there is none), $HEADERS and $BODY. It starts no process; curl takes 25 ms to start.
+exchange() {
+    local fd line length=0 LC_ALL=C
+    STATUS=000 HEADERS='' BODY=''
+    { exec {fd}<>"/dev/tcp/$1/$2"; } 2>/dev/null || return 0
+    (trap '' PIPE && printf %s "$3" >&"$fd") 2>/dev/null
+    while IFS= read -r -t "${4:-100}" -u "$fd" line && [ "$line" != $'\r' ]; do
+        HEADERS+=$line$'\n'
+        case ${line,,} in
+        http/1.1*) STATUS=${line:9:3} ;;
+        content-length:*) length=${line//[!0-9]/} ;;
+        esac
+    done
+    [ "$length" = 0 ] || IFS= read -r -t "${4:-100}" -N "$length" -u "$fd" BODY
+    exec {fd}>&-
+} 2>/dev/null # where bash would tell of a connection that was reset
+
+# fetch PATH [ADDRESS [SECONDS]]: prints what a GET at the admin listener is answered.
+fetch() {
+    local STATUS HEADERS BODY address=${2:-$ADMIN}
+    exchange "${address%:*}" "${address##*:}" "GET $1 HTTP/1.1"$'\r\n'"Host: $address"$'\r\n\r\n' "${3-}"
+    printf %s "$BODY"
+}
+
 answers() {
-    curl -s -o /dev/null --max-time 10 "$SCHEME://127.0.0.1:$PORT/"
+    local STATUS HEADERS BODY
+    if [ "$SCHEME" = https ]; then
+        curl -s -o /dev/null --max-time 10 "https://127.0.0.1:$PORT/"
+        return
+    fi
+    exchange 127.0.0.1 "$PORT" "GET / HTTP/1.1"$'\r\n'"Host: 127.0.0.1:$PORT"$'\r\n\r\n' 10
+    [ "$STATUS" != 000 ]
 }
 
 # start: starts a server with the present configuration on a free port.
@@ -204,10 +244,10 @@ start() {
         answers && continue # somebody else's
         "$WSPUSH" -c "$DIR/config.ini" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
         SERVER=$!
-        for _ in $(seq 200); do
+        for _ in {1..400}; do
             answers && return 0
-            kill -0 "$SERVER" 2>/dev/null || break
-            sleep 0.05
+            runs "$SERVER" || break
+            pause 0.02
         done
         wait "$SERVER"
         grep -q 'Address already in use' "$DIR/stderr" || break
@@ -255,19 +295,47 @@ stop() {
 post() {
     local path=$1 body=$2
     shift 2
+    if [ "$SCHEME$#" = http0 ] && [[ $body != @* ]]; then
+        post_here "$path" "$body"
+        return
+    fi
     curl -s --max-time 100 -o "$DIR/body" -D "$DIR/headers" -w '%{http_code}' \
         ${TOKEN:+-H "Token: $TOKEN"} "$@" --data-binary "$body" \
                 "$SCHEME://127.0.0.1:$PORT$path" >"$DIR/status"
     cat "$DIR/body"
 }
 
+# post_here PATH BODY: what `post` does where curl is not needed.
+post_here() {
+    local STATUS HEADERS BODY LC_ALL=C
+    exchange 127.0.0.1 "$PORT" "POST $1 HTTP/1.1"$'\r\n'"Host: 127.0.0.1:$PORT"$'\r\n'"${TOKEN:+Token: $TOKEN$'\r\n'}"\
+"Content-Length: ${#2}"$'\r\n\r\n'"$2"
+    printf %s "$STATUS" >"$DIR/status"
+    printf '%s\r\n' "$HEADERS" >"$DIR/headers"
+    printf %s "$BODY" >"$DIR/body"
+    printf %s "$BODY"
+}
+
 status() {
-    cat "$DIR/status"
+    local status
+    read -r status <"$DIR/status"
+    echo "$status"
+}
+
+# answer_has PATTERN: whether the last answer's body is like that; $BASH_REMATCH is what matches.
+answer_has() {
+    local body
+    IFS= read -r -d '' body <"$DIR/body"
+    [[ $body =~ $1 ]]
 }
 
 # outcome: prints "STATUS CODE MSG" of the last answer, which must be an envelope without data.
 outcome() {
     grep -qi '^content-type: application/json; charset=utf-8' "$DIR/headers" || echo 'not JSON'
+    if answer_has '^\{"code":(-?[0-9]+),"msg":"([^"\]*)","data":\[\]\}$'; then
+        echo "$(status) ${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"
+        return
+    fi
     echo "$(status) $(jq -r 'if keys_unsorted == ["code", "msg", "data"] and .data == []
         then "\(.code) \(.msg)" else "is no envelope without data: \(.)" end' "$DIR/body")"
 }
@@ -283,12 +351,15 @@ call() {
 
 # metric NAME [ADDRESS]: prints a metric of the server, or of the one whose admin listener has that address.
 metric() {
-    curl -s --max-time 20 "http://${2:-$ADMIN}/metrics" | awk -v name="wspush_$1" '$1 == name { print $2 }'
+    local text
+    text=$(fetch /metrics "${2-}" 20)
+    [[ $text =~ $'\n'"wspush_$1 "([^$'\n']*) ]] && echo "${BASH_REMATCH[1]}"
 }
 
 # online_count [GROUP]: prints how many clients of a group, or of the system, are online.
 online_count() {
-    post /api/get_online_list "{\"groupName\":\"${1-}\"}" | jq .data.count
+    post /api/get_online_list "{\"groupName\":\"${1-}\"}" >/dev/null
+    answer_has '"count":([0-9]+)' && echo "${BASH_REMATCH[1]}"
 }
 
 # refusal NAME BODY [CURL-ARGUMENT...]: the same, but prints what outcome does.
@@ -300,7 +371,8 @@ refusal() {
 # login SYSTEM: logs a system in; its token is in $TOKEN.
 login() {
     call login "{'systemId':'$1','password':'secret'}" >/dev/null
-    TOKEN=$(jq -r .data.token "$DIR/body")
+    answer_has '"token":"([^"]*)"'
+    TOKEN=${BASH_REMATCH[1]-}
 }
 
 # sign_up SYSTEM: registers a system and logs it in.
@@ -378,8 +450,11 @@ drip() {
     exec {fd}>&-
 }
 
+# has_lines FILE COUNT
 has_lines() {
-    [ "$(wc -l <"$1")" -ge "$2" ]
+    local lines=() # also where there is no such file yet
+    mapfile -n "$2" lines <"$1"
+    [ ${#lines[@]} -ge "$2" ] && [[ $2 = 0 || ${lines[-1]} = *$'\n' ]]
 }
 
 # The lines that make a request an upgrade; the key is RFC 6455's example.
@@ -390,10 +465,10 @@ UPGRADE=('Host: x' 'Connection: Upgrade' 'Upgrade: websocket' 'Sec-WebSocket-Ver
 # $DIR/NAME.out, one frame a line; what is written to $DIR/NAME.in is sent, one frame a line. Its id
 # is in $ID, its process in $CLIENT.
 client() {
-    local name=$1 system=$2 fd
+    local name=$1 system=$2 fd line
     shift 2
     need websocat
-    rm -f "$DIR/$name.in"
+    rm -f "$DIR/$name.in" "$DIR/$name.out" "$DIR/$name.err"
     mkfifo "$DIR/$name.in"
     websocat -nEvv --buffer-size 2000000 --linemode-strip-newlines "$@" \
                 "${SCHEME/http/ws}://127.0.0.1:$PORT/ws?systemId=$system" \
@@ -403,18 +478,21 @@ client() {
     exec {fd}>"$DIR/$name.in" # held open: its end would be the client's
     echo 1 >"$DIR/$name.seen"
     wait_for has_lines "$DIR/$name.out" 1
-    ID=$(head -n 1 "$DIR/$name.out" | jq -r '.data.clientId' 2>/dev/null)
+    ID=''
+    read -r line <"$DIR/$name.out"
+    [[ $line =~ '"clientId":"'([^\"]*)\" ]] && ID=${BASH_REMATCH[1]}
 }
 
 # frames NAME COUNT: waits for COUNT frames behind those already printed, the first one of all not
 # counted, and prints what has come.
 frames() {
-    local seen total
-    seen=$(cat "$DIR/$1.seen")
+    local seen lines=()
+    read -r seen <"$DIR/$1.seen"
     wait_for has_lines "$DIR/$1.out" $((seen + $2))
-    total=$(wc -l <"$DIR/$1.out")
-    head -n "$total" "$DIR/$1.out" | tail -n +$((seen + 1))
-    echo "$total" >"$DIR/$1.seen"
+    mapfile lines <"$DIR/$1.out"
+    [[ ${#lines[@]} = 0 || ${lines[-1]} = *$'\n' ]] || unset 'lines[-1]' # which has not come whole
+    printf %s "${lines[@]:seen}"
+    echo ${#lines[@]} >"$DIR/$1.seen"
 }
 
 # closed NAME: waits for the close frame of a client and prints "CODE REASON".
@@ -534,6 +612,7 @@ finish() {
         stop
     stop_nginx
     wait
+    [ ! -e "$DIR/vain" ] || sort "$DIR/vain" | uniq -c | sed 's/^ *\([0-9]*\) # /# \1 times /'
     passed=$(grep -c ok "$DIR/results")
     failed=$(grep -c bad "$DIR/results")
     rm -rf "$DIR"

@@ -434,7 +434,8 @@ static void derives_known_keys(void)
                  "8614418a148d8910907810546ed55527df85ded7e9c1b795186c1781c680d0b0"));
     CHECK(crypto_derive(&keys.keys[0], STR("name"), first, sizeof first));
     CHECK(crypto_derive(&keys.keys[1], STR("name"), second, sizeof second));
-    CHECK(is_key(first, "ad69ba226c9db8b8") && is_key(second, "f290256e8d638788"));
+    CHECK(is_key(first, "ad69ba226c9db8b8"));
+    CHECK(is_key(second, CRYPTO_ITERATIONS == 600000 ? "f290256e8d638788" : "89958f5da8128c08"));
     CHECK(!crypto_derive(&keys.keys[0], STR("more than thirty bytes of label"), first, 8));
 }
 
