@@ -31,7 +31,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define VERSION "0.1.0"
+#define VERSION "0.2.0"
 #define DEFAULT_FILE "config.ini"
 #define OTHER_FILE "configs/config.ini" /* where the service whose API this is keeps it */
 #define SECRET_MAX 65536                /* bytes of a file that a variable names */
