@@ -81,26 +81,26 @@ $(IN=h notice 1001 "$one" u1 e)" "$(frames one 2)"
 
 # --- refusals ---------------------------------------------------------------------------------
 
-# refusals MODE: a ticket that is given is judged in either mode.
+# A ticket that is given is judged, also where none is needed; test_session does that in both modes.
 refusals() {
     local good none
     good=$(ticket '{"userId":"u1"}')
     none=$(printf '{"alg":"none"}' | base64url).$(cut -d . -f 2 <<<"$good").
-    expect_visit "$1: two tickets" "$(refused malformed)" "shop&ticket=$good" -H="Ticket: $good"
-    expect_visit "$1: an empty one" "$(refused malformed)" 'shop&ticket='
-    expect_visit "$1: one that is badly encoded" "$(refused malformed)" 'shop&ticket=%zz'
-    expect_visit "$1: alg none" "$(refused malformed)" "shop&ticket=$none"
-    expect_visit "$1: one that is too long" "$(refused malformed)" "shop&ticket=$good$(printf '%04096d' 0)"
-    expect_visit "$1: a changed one" "$(refused forged)" "shop&ticket=${good%??}AA"
-    expect_visit "$1: another system's" "$(refused forged)" "shop&ticket=$(ticket_of other)"
-    expect_visit "$1: an old one" "$(refused expired)" "shop&ticket=$OLD"
-    expect_visit "$1: a system that is not registered" \
+    expect_visit "two tickets" "$(refused malformed)" "shop&ticket=$good" -H="Ticket: $good"
+    expect_visit "an empty one" "$(refused malformed)" 'shop&ticket='
+    expect_visit "one that is badly encoded" "$(refused malformed)" 'shop&ticket=%zz'
+    expect_visit "alg none" "$(refused malformed)" "shop&ticket=$none"
+    expect_visit "one that is too long" "$(refused malformed)" "shop&ticket=$good$(printf '%04096d' 0)"
+    expect_visit "a changed one" "$(refused forged)" "shop&ticket=${good%??}AA"
+    expect_visit "another system's" "$(refused forged)" "shop&ticket=$(ticket_of other)"
+    expect_visit "an old one" "$(refused expired)" "shop&ticket=$OLD"
+    expect_visit "a system that is not registered" \
         '{"code":-1001,"msg":"systemId is not registered","data":[]} 1008 unknown system' \
         "nobody&ticket=$NOBODY"
-    expect_visit "$1: more groups than max_groups" \
+    expect_visit "more groups than max_groups" \
         '{"code":-1006,"msg":"too many groups: the ticket has more than max_groups","data":[]} 1013 too many groups' \
         "shop&ticket=$(ticket '{"groups":["1","2","3"]}')"
-    expect_visit "$1: a good one" "$ENTERED_U1" "shop&ticket=$good"
+    expect_visit "a good one" "$ENTERED_U1" "shop&ticket=$good"
 }
 
 # reload: has the server read its configuration again.
@@ -111,6 +111,7 @@ reload() {
     wait_for reloaded "$before"
 }
 
+# shellcheck disable=SC2317,SC2329 # called by wait_for
 reloaded() {
     [ "$(metric 'reloads_total{result="success"}')" -gt "$1" ]
 }
@@ -121,7 +122,7 @@ needed() {
     expect_visit 'a ticket is needed, from SIGHUP on' "$(refused missing)" shop
     expect_visit 'an unknown system is told before' \
         '{"code":-1001,"msg":"systemId is missing or malformed","data":[]} 1008 unknown system' ''
-    refusals ticket
+    expect_visit 'one that is good' "$ENTERED" "shop&ticket=$(ticket)"
     expect 'how long a ticket may be good for, from SIGHUP on' '50 400 -1 field ttl must be from 1 to 200 seconds, ticket_max' \
         "$(post /api/ticket '{}' | jq .data.expiresIn) $(refusal ticket "{'ttl':201}")"
 }
@@ -203,7 +204,7 @@ entering
 calls
 over
 while [ $((SECONDS - SINCE)) -lt 8 ]; do sleep 0.2; done # a second, and five of clocks that differ
-refusals open
+refusals
 needed
 counted
 halt
