@@ -10,7 +10,8 @@
  *
  * A handler that has to wait, for an account job's thread or for other nodes, returns API_LATER.
  * The result comes with the call's request_id, and api_finish or api_finish_command makes the
- * response then. Nothing of the request is kept meanwhile but what the job or the cluster copied.
+ * response then; after API_LOOK_UP the session handles the call once more instead. Nothing of the
+ * request is kept meanwhile but what the job or the cluster copied.
  *
  * Decoded strings of the present request are in api->decoded. They are never longer than the body,
  * and that much is reserved first, so views of them stay valid. Passwords are erased after use.

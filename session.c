@@ -1,6 +1,7 @@
 /* session.c - one connection: HTTP requests, or a WebSocket client, and its end.
  *
  *   HTTP_NEW --> HTTP_HEAD --> HTTP_BODY --> WAIT --> HTTP_IDLE --> HTTP_HEAD ...
+ *                HTTP_HEAD, HTTP_BODY --> WAIT --> the same again (session_take_again)
  *                HTTP_HEAD --> OPEN --> CLOSING --> DRAIN --> LINGER --> DEAD
  *
  * A request may skip BODY (its head is enough to reject it) and WAIT (it is answered at once), and

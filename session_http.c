@@ -9,8 +9,11 @@
  * session_send_http is where every response leaves, and where the state after it is chosen:
  * HTTP_IDLE or, if it is the connection's last, DRAIN.
  *
- * An upgrade leaves HTTP for good: the peer becomes a client of the hub once its system is known,
- * which in a cluster may take a question to the store (session_admit). */
+ * An upgrade leaves HTTP for good: the peer becomes a client of the hub once its system is known
+ * and, in a cluster, all its slots are bound (session_admit). A ticket is judged before the
+ * upgrade, for that may take a question to the store of accounts: then the whole request stays in
+ * the input, in WAIT, and session_take_again takes it once more. So nothing of it has to be kept
+ * elsewhere. */
 #include "session_http.h"
 
 #include "host.h"
