@@ -117,8 +117,9 @@ class Server:
             with open(data + "/accounts", "r+", encoding="utf-8") as file:
                 lines = [line.split(" ") for line in file.read().splitlines()]
                 file.seek(0)
-                for line in lines:  # as if each had been registered anew: the third word is the salt
-                    line[2] = line[2] if line[0] == "#" else line[2][::-1]
+                for line in lines:  # as if each had been registered anew, with another salt
+                    salt = {"#": 0, "deleted": 0, "changed": 3}.get(line[0], 2)
+                    line[salt] = line[salt][::-1] if salt else line[0]
                     file.write(" ".join(line) + "\n")
         if dataDir == "unwritable":  # it is in the way of the file that is written first
             os.mkdir(data + "/accounts.new")
@@ -519,7 +520,7 @@ def check_special(server, operation, status, name, example):
     idle = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(how.get("connections", 0))]
     client = Client(server) if "member" in how else None
     if client:  # it is in that group already
-        post(server, "bind_to_group", {"clientId": client.id, "groupName": how["member"]})
+        post(server, "bind_to_group", {"clientId": client.id, "groupName": how["member"], "userId": "ann"})
         body = {**body, "clientId": client.id}
     for _ in range(10 if "times" in how or status == 503 else 1):
         # in one go: where calls are counted by the second, a busy machine might take a second for each
