@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh [--GROUP] [NAME...] - the whole suite, or the parts of a group (unit, e2e, cluster, conformance, fuzz,
-# bench), or those named; tests/README.md says what a part is. Three parts run at a time (many of them mostly
+# bench), or those named; tests/README.md says what a part is. Four parts run at a time (many of them mostly
 # wait). Prints one line for each part as it ends, what failed in full, and the count; what each part took is in
 # build/times, the one that took most CPU time first. A part that fails beside others runs once more, alone: that
 # run counts. With --targets, prints what `make` has to build for these parts instead.
@@ -113,12 +113,13 @@ scripts() {
     local source name
     for source in tests/"$1"/*.sh; do
         name=$(basename "$source" .sh)
-        [[ " $LONGEST " == *" ${source#tests/} "* ]] || part "$1" "$name" "$source"
+        [[ " ${LONGEST//[[:space:]]/ } " == *" ${source#tests/} "* ]] || part "$1" "$name" "$source"
     done
 }
 
 # The longest ones first, so that none of them is left over at the end.
-LONGEST='cluster/faults.sh cluster/faults_presence.sh cluster/faults_bus.sh cluster/chaos.sh e2e/durability.sh'
+LONGEST='cluster/faults.sh cluster/faults_presence.sh cluster/across_nodes.sh cluster/faults_bus.sh cluster/links.sh
+    cluster/chaos.sh e2e/durability.sh'
 for source in $LONGEST; do
     part "${source%/*}" "$(basename "$source" .sh)" "tests/$source"
 done
@@ -153,7 +154,7 @@ done
 [ $number -gt 0 ] || { echo "there is no group named $group" >&2 && exit 2; }
 [ -z "$list_targets" ] || { sort -u "$OUT/targets" | tr '\n' ' ' && exit; }
 
-tr '\n' '\0' <"$OUT/list" | xargs -0 -P 3 --process-slot-var=LANE -I PART bash -c 'run_part PART'
+tr '\n' '\0' <"$OUT/list" | xargs -0 -P 4 --process-slot-var=LANE -I PART bash -c 'run_part PART'
 
 # When many have failed it is not for the load.
 failures=("$OUT"/*.failed)

@@ -42,6 +42,10 @@ back_in_touch() { # back_in_touch NODE COUNT
     [ "$(node_log "$1" | grep -c 'Redis is back')" -ge "$2" ]
 }
 
+out_of_touch() { # out_of_touch NODE COUNT
+    [ "$(node_log "$1" | grep -c 'Redis cannot be used')" -ge "$2" ]
+}
+
 start_redis
 start_replica
 open_ways "redis:$REDIS_PORT" # the port that stands for the name
@@ -75,6 +79,9 @@ done
 replica REPLICAOF 127.0.0.1 "$REDIS_PORT" >/dev/null
 for node in a b; do
     expect "no primary: $node says so" "$READONLY" "$(sign $node register never)"
+done
+for node in a b; do
+    wait_for out_of_touch $node 2
 done
 replica REPLICAOF NO ONE >/dev/null
 for node in a b; do

@@ -129,7 +129,7 @@ class Server:
             out.write("[common]\nhost = 127.0.0.1\ndata_dir = %s\ndrain = 0.1\n[admin]\nlisten =\n"
                       "[log]\nfile = %s/log\n%s" % (data, self.path, config))
         for _ in range(5):
-            self.port = PORTS + random.randrange(4000)
+            self.port = PORTS + random.randrange(3000)
             self.process = subprocess.Popen(
                 [program, "-c", self.path + "/config.ini", str(self.port)],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

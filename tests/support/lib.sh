@@ -16,7 +16,7 @@ SERVER='' PORT='' TOKEN='' CLIENTS=()
 SCHEME=http # see `secure`
 NGINX='' NGINX_PORT=''
 TAKEN=' ' # ports given away
-PORTS=$((20000 + ${LANE:-0} * 4000)) # the first of those for this lane of the suite
+PORTS=$((20000 + ${LANE:-0} * 3000)) # the first of those for this lane of the suite
 
 trap 'finish' HUP INT TERM
 
@@ -110,7 +110,7 @@ listens() {
 
 # free_port: finds a port, which is in $FREE.
 free_port() {
-    while FREE=$((PORTS + RANDOM % 4000))
+    while FREE=$((PORTS + RANDOM % 3000))
         [[ $TAKEN == *" $FREE "* ]] || listens "$FREE"; do :; done
     TAKEN+="$FREE "
 }
@@ -240,7 +240,7 @@ answers() {
 # start: starts a server with the present configuration on a free port.
 start() {
     for _ in 1 2 3 4 5; do
-        PORT=$((PORTS + RANDOM % 4000))
+        PORT=$((PORTS + RANDOM % 3000))
         answers && continue # somebody else's
         "$WSPUSH" -c "$DIR/config.ini" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
         SERVER=$!
@@ -308,8 +308,8 @@ post() {
 # post_here PATH BODY: what `post` does where curl is not needed.
 post_here() {
     local STATUS HEADERS BODY LC_ALL=C
-    exchange 127.0.0.1 "$PORT" "POST $1 HTTP/1.1"$'\r\n'"Host: 127.0.0.1:$PORT"$'\r\n'"${TOKEN:+Token: $TOKEN$'\r\n'}"\
-"Content-Length: ${#2}"$'\r\n\r\n'"$2"
+    local head="POST $1 HTTP/1.1"$'\r\n'"Host: 127.0.0.1:$PORT"$'\r\n'"${TOKEN:+Token: $TOKEN$'\r\n'}"
+    exchange 127.0.0.1 "$PORT" "${head}Content-Length: ${#2}"$'\r\n\r\n'"$2"
     printf %s "$STATUS" >"$DIR/status"
     printf '%s\r\n' "$HEADERS" >"$DIR/headers"
     printf %s "$BODY" >"$DIR/body"
