@@ -106,7 +106,7 @@ common_outage() {
     now=$(seen x 1002)
     thaw_node b
     expect 'nobody is cleaned up after right when Redis is back' "$before" "$now"
-    wait_for node_says b 'Redis is back'
+    wait_for is_ready b
     sleep 1
     all_get 'Redis and a node were away'
 }
