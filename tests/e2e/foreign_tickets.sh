@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# foreign_tickets.sh - tickets that business systems sign themselves, with PyJWT, jose for Node and golang-jwt, under the
+# foreign_tickets.sh - tickets that business systems sign themselves, with PyJWT, jsonwebtoken and golang-jwt, under the
 # key of /api/ticket_key: what the libraries write as they are usually called is good, and what is not HS256 is not.
 # build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 need node go
 /usr/bin/python3 -c 'import jwt' 2>/dev/null || { bad 'PyJWT is missing' 'run make test-deps'; finish; }
-NODE_PATH=/usr/share/nodejs node -e 'require("jose")' 2>/dev/null ||
-    { bad 'jose for Node is missing' 'run make test-deps'; finish; }
+export NODE_PATH=$PWD/.tools/node/node_modules
+node -e 'require("jsonwebtoken")' 2>/dev/null || { bad 'jsonwebtoken is missing' 'run make test-deps'; finish; }
 
 # by_python [ALGORITHM]: prints a ticket.
 by_python() {
@@ -21,13 +21,11 @@ print(ticket)
 PYTHON
 }
 
-# by_node EXPIRES: prints a ticket; jose takes a number as it is, and JavaScript's have fractions.
+# by_node EXPIRES: prints a ticket; jsonwebtoken takes a number as it is, and JavaScript's have fractions.
 by_node() {
-    KEY=$KEY NODE_PATH=/usr/share/nodejs node -e '
-        const { SignJWT } = require("jose");
-        new SignJWT({ sys: "shop", sub: "Ü 1", grp: ["g"], exp: '"$1"' })
-            .setProtectedHeader({ alg: "HS256", typ: "JWT" })
-            .sign(Buffer.from(process.env.KEY, "base64url")).then(console.log)'
+    KEY=$KEY node -e '
+        console.log(require("jsonwebtoken").sign(
+            { sys: "shop", sub: "Ü 1", grp: ["g"], exp: '"$1"' }, Buffer.from(process.env.KEY, "base64url")))'
 }
 
 by_go() {
@@ -54,7 +52,7 @@ start
 sign_up shop
 KEY=$(post /api/ticket_key '{}' | jq -r .data.key)
 enters 'PyJWT' "$(by_python)"
-enters 'jose for Node' "$(by_node 'Math.floor(Date.now() / 1000) + 60')"
+enters 'jsonwebtoken' "$(by_node 'Math.floor(Date.now() / 1000) + 60')"
 enters 'a time with a fraction' "$(by_node 'Date.now() / 1000 + 60.25')"
 enters 'golang-jwt' "$(by_go 2>"$DIR/go" || cat "$DIR/go")"
 refused 'HS512' "$(by_python HS512)"
