@@ -154,8 +154,8 @@ deps: this system has no apt-get. Install these with its package manager:
   FreeBSD        pkgconf gmake (run gmake), openssl is in base    tests: curl jq websocat
   macOS (brew)   pkg-config openssl@3                             tests: curl jq websocat
 and run this again. The tests also need websocat, chromium, chromedriver, mandoc, man, logrotate,
-systemd-analyze, busybox and shellcheck in PATH; and for the examples node with ws, Python with
-websockets, php, a JDK and go.
+systemd-analyze, busybox and shellcheck in PATH; and for the examples node with ws, npm, Python with
+websockets and PyJWT, php, a JDK and go.
 A cluster, and the tests, also need hiredis and rabbitmq-c with their headers:
   Fedora, RHEL   hiredis-devel librabbitmq-devel                  tests: redis rabbitmq-server nginx
   Alpine         hiredis-dev rabbitmq-c-dev                       tests: redis rabbitmq-server nginx
