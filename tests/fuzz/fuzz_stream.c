@@ -736,6 +736,8 @@ static void respond_late(struct run *run, struct peer *peer, unsigned how)
         return;
     REQUIRE(result.request_id == session_request_id(&peer->session));
     result.outcome = (enum account_outcome)(how % 7);
+    if (result.outcome >= ACCOUNT_CHANGED) /* which the worker keeps to itself */
+        result.outcome++;
     snprintf(result.reason, sizeof result.reason, "no space");
     api_finish(&run->api, &result, run->context.unix_now, &response);
     session_respond(&run->context, &peer->session, &response);
