@@ -87,10 +87,10 @@ insist() {
             printf -v body '{"groupName":"g","code":%d,"msg":"flow","data":1,"messageId":"%d","once":true}' $CODE $CODE
             until ask_on "${fds[tries % 2]}" send_to_group "$body" && [ "$STATUS" = 200 ] || [ $tries = 600 ]; do
                 tries=$((tries + 1))
-                read -r -t 0.1 -u "$IDLE"
+                pause 0.1
             done
             echo "$CODE $STATUS $tries $ANSWER"
-            read -r -t 0.01 -u "$IDLE"
+            pause 0.01
         done >"$DIR/$name.flow"
     ) &
     FLOWS+=($!)
