@@ -79,8 +79,10 @@ for node in a b; do
     expect_match "the first RabbitMQ is dead: $node is not ready, and says why" 'not ready: RabbitMQ at 127.0.0.1 port *' \
         "$(readiness $node)"
 done
-expect_match 'it names what is missing to the one with a living RabbitMQ' '*order.*is down*start the node that has the queue*' \
-    "$(readiness b)"
+# RabbitMQ 4 neither delivers nor answers where version 3 says what is down
+MISSING='*order.*is down*start the node that has the queue*'
+[ "$(rabbit_ctl version | cut -d . -f 1)" -lt 4 ] || MISSING='*port *within ? s: see whether it hangs*'
+expect_match 'it says what is missing to the one with a living RabbitMQ' "$MISSING" "$(readiness b)"
 before=$(grep -c -- -1007 "$DIR/answers")
 wait_for eval '[ "$(grep -c -- -1007 "$DIR/answers")" -ge $((before + 6)) ]'
 down=$(wc -l <"$DIR/answers")
