@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # openapi.sh - openapi.yaml against a running server: see openapi.py.
-# build: asan/wspush cluster-asan/wspush
+# build: release/wspush asan/wspush cluster-asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 
