@@ -28,6 +28,7 @@ struct api {
     struct throttle system_logins;  /* failed logins, by system */
     struct throttle address_logins; /* the same, by system and address */
     struct crypto_known tokens;     /* verified lately */
+    struct ticket_key ticket_key;   /* of the last ticket */
     uint64_t login_failures;
     struct buf decoded;            /* the strings of the present request */
     char system[ACCOUNT_NAME_MAX]; /* the caller of the present request */

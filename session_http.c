@@ -397,7 +397,8 @@ enum result_code session_judge_ticket(struct session_context *context,
     static const char *const errors[TICKET_RESULTS] = {"", "ticket missing", "ticket malformed",
                                                        "ticket forged", "ticket expired"};
     struct ticket_terms terms = {.now = context->unix_now,
-                                 .longest = (int64_t)context->config->ticket_max};
+                                 .longest = (int64_t)context->config->ticket_max,
+                                 .last = &context->api->ticket_key};
     enum ticket_result result = text.at ? TICKET_MALFORMED : TICKET_MISSING;
     bool is_ticket = ticket_read(text, room, ticket);
 

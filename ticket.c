@@ -12,6 +12,7 @@
 #include "ticket.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* {"alg":"HS256","typ":"JWT"} */
 #define TICKET_HEADER "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
@@ -175,19 +176,36 @@ bool ticket_derive_key(const struct crypto_keys *keys, uint64_t version, struct 
     return buf_append(&text, system) && crypto_hmac(keys->ticket, str_of(&text), key);
 }
 
+/* The same, if it is not the key of the last ticket anyway. */
+static bool ticket_find_key(const struct crypto_keys *keys, uint64_t version, struct str system,
+                            struct ticket_key *last)
+{
+    if (last->version == version && str_equal((struct str){last->system, last->length}, system))
+        return true;
+    last->length = 0;
+    if (!ticket_derive_key(keys, version, system, last->key))
+        return false;
+    memcpy(last->system, system.at, system.length);
+    last->length = system.length;
+    last->version = version;
+    return true;
+}
+
 /* Appends the signature of a text. */
 static bool ticket_sign(const struct crypto_keys *keys, uint64_t version, struct str system,
-                        struct str text, struct buf *out)
+                        struct str text, struct ticket_key *last, struct buf *out)
 {
-    unsigned char key[CRYPTO_HASH_SIZE], mac[CRYPTO_HASH_SIZE];
-    bool good = ticket_derive_key(keys, version, system, key) && crypto_hmac(key, text, mac);
+    struct ticket_key own = {.length = 0}, *key = last ? last : &own;
+    unsigned char mac[CRYPTO_HASH_SIZE];
+    bool good = ticket_find_key(keys, version, system, key) && crypto_hmac(key->key, text, mac);
 
-    crypto_erase(key, sizeof key);
+    crypto_erase(&own, sizeof own);
     return good && crypto_base64url(out, CRYPTO_BYTES(mac));
 }
 
+/* With `last`, that is the key under the first crypto_key. */
 static bool ticket_is_signed(const struct ticket *ticket, const struct crypto_keyring *keys,
-                             uint64_t version)
+                             uint64_t version, struct ticket_key *last)
 {
     bool good = false;
 
@@ -195,9 +213,9 @@ static bool ticket_is_signed(const struct ticket *ticket, const struct crypto_ke
         char space[TICKET_SIGNATURE_ROOM];
         struct buf expected = BUF_INIT(space);
 
-        good =
-            ticket_sign(&keys->keys[i], version, ticket->claims.system, ticket->text, &expected) &&
-            crypto_equal(str_of(&expected), ticket->signature);
+        good = ticket_sign(&keys->keys[i], version, ticket->claims.system, ticket->text,
+                           i ? NULL : last, &expected) &&
+               crypto_equal(str_of(&expected), ticket->signature);
     }
     return good;
 }
@@ -210,8 +228,8 @@ enum ticket_result ticket_check(const struct ticket *ticket, const struct crypto
 
     if (ticket->expires > terms->now + terms->longest + TICKET_SKEW)
         return TICKET_MALFORMED;
-    if (!ticket_is_signed(ticket, keys, terms->version) &&
-        !(is_recent && ticket_is_signed(ticket, keys, terms->version - 1)))
+    if (!ticket_is_signed(ticket, keys, terms->version, terms->last) &&
+        !(is_recent && ticket_is_signed(ticket, keys, terms->version - 1, NULL)))
         return TICKET_FORGED;
     if (ticket->expires <= terms->now - TICKET_SKEW || (end && end <= terms->now))
         return TICKET_EXPIRED;
@@ -253,7 +271,7 @@ bool ticket_write(struct buf *out, const struct crypto_keys *keys, uint64_t vers
     ticket_write_payload(&payload, claims, expires);
     buf_append(out, STR(TICKET_HEADER));
     if (payload.failed || !crypto_base64url(out, str_of(&payload)) ||
-        !ticket_sign(keys, version, claims->system, str_skip(str_of(out), begin), &signed_by))
+        !ticket_sign(keys, version, claims->system, str_skip(str_of(out), begin), NULL, &signed_by))
         return false;
     buf_append(out, STR("."));
     return buf_append(out, str_of(&signed_by)) && out->length - begin <= TICKET_MAX;

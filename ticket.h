@@ -47,11 +47,21 @@ enum ticket_result {
 };
 
 /* By what tickets of a system are judged. */
+/* The key of the ticket that was checked last: most are of one system. Zeroed is empty; one for
+ * each keyring. */
+struct ticket_key {
+    uint64_t version;
+    size_t length;
+    char system[TICKET_NAME_MAX];
+    unsigned char key[CRYPTO_HASH_SIZE];
+};
+
 struct ticket_terms {
     uint64_t version; /* of the system's ticket key; the one before is good for `longest` more, */
     int64_t since;    /* from when this one is there, unix seconds */
     int64_t now;      /* unix seconds */
     int64_t longest;  /* seconds that a ticket may be good for: ticket_max */
+    struct ticket_key *last; /* NULL: none is kept */
 };
 
 /* Reads a ticket without judging its signature and its time. `room` has room for TICKET_ROOM bytes.

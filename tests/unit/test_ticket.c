@@ -13,7 +13,9 @@
 
 static struct crypto_keyring keys, others;
 
-static struct ticket_terms terms = {.version = 3, .since = NOW - 100, .now = NOW, .longest = 3600};
+static struct ticket_key last_key;
+static struct ticket_terms terms = {
+    .version = 3, .since = NOW - 100, .now = NOW, .longest = 3600, .last = &last_key};
 
 /* Appends a ticket made of any two texts, signed under this version of a system's key. */
 static void sign(struct buf *out, const char *header, const char *payload,
@@ -267,17 +269,23 @@ static void test_each_byte(void)
     buf_free(&text);
 }
 
-static enum ticket_result judge_key(const struct crypto_keyring *ring, uint64_t version,
-                                    const char *system)
+static enum ticket_result judge_of(const char *payload, const struct crypto_keyring *ring,
+                                   uint64_t version, const char *system)
 {
     struct buf text = {0};
     struct ticket ticket;
     enum ticket_result result;
 
-    sign(&text, HEADER, "{" CLAIMS "}", ring, version, system);
+    sign(&text, HEADER, payload, ring, version, system);
     result = judge_text(str_of(&text), &ticket);
     buf_free(&text);
     return result;
+}
+
+static enum ticket_result judge_key(const struct crypto_keyring *ring, uint64_t version,
+                                    const char *system)
+{
+    return judge_of("{" CLAIMS "}", ring, version, system);
 }
 
 static void test_keys(void)
@@ -300,6 +308,12 @@ static void test_keys(void)
     CHECK(judge_key(&others, 3, "shop") == TICKET_OK);
     CHECK(judge_key(&others, 2, "shop") == TICKET_OK);
     keys.count = 1;
+    /* the key of the last ticket is not that of another system or version */
+    CHECK(judge_of("{\"sys\":\"shoq\",\"exp\":1700000060}", &keys, 3, "shoq") == TICKET_OK);
+    CHECK(judge_key(&keys, 3, "shop") == TICKET_OK);
+    terms.version = 4;
+    CHECK(judge_key(&keys, 4, "shop") == TICKET_OK);
+    terms.version = 3;
 }
 
 static enum ticket_result judge_at(int64_t expires, int64_t end)
