@@ -53,7 +53,7 @@ struct client {
     struct client *next_slow;
     int64_t connected_at;                 /* unix seconds */
     struct rcbuf *extend;                 /* NULL is empty */
-    struct subscription own[CHANNEL_OWN]; /* most clients need no more: 48 bytes less for each */
+    struct subscription own[CHANNEL_OWN]; /* most clients need no more */
     char id[];                            /* as its peer and API callers know it */
 };
 

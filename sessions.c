@@ -42,7 +42,7 @@ static bool sessions_grow(struct sessions *sessions)
 
         if (!at)
             return false;
-        if (list->count) /* realloc would touch the whole of it: 30 bytes for each client */
+        if (list->count) /* realloc would touch all of it, also what was never used */
             memcpy(at, list->at, list->count * sizeof *at);
         free(list->at);
         list->at = at;
