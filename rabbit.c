@@ -21,8 +21,8 @@
  * Threads: one; only rabbit_stop may be called by another. */
 #include "rabbit.h"
 
-#include "cluster_dial.h"
 #include "cluster_tls.h"
+#include "dial.h"
 #include "host.h"
 
 /* rabbitmq-c moved its headers in 0.12, and warns of the old names since 0.15. */

@@ -24,6 +24,7 @@ ticket: crypto json
 os: crypto
 tls: crypto
 http:
+dial:
 console: crypto http
 poller: os
 ws: http crypto
@@ -49,8 +50,7 @@ cluster_store: cluster_wire config os redis
 cluster_member: cluster_store os
 cluster_cleanup: cluster_store os
 cluster_registry: account cluster_cleanup cluster_member cluster_store cluster_wire config redis os
-cluster_dial:
-rabbit: cluster_dial cluster_tls config host
+rabbit: cluster_tls config dial host
 cluster_stream: cluster_wire os
 cluster_bus_state: cluster_stream rabbit
 cluster_bus: cluster_bus_state cluster_stream config os

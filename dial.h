@@ -1,6 +1,6 @@
-/* cluster_dial.h - a TCP connection to a host, for a thread that may wait. */
-#ifndef WSPUSH_CLUSTER_DIAL_H
-#define WSPUSH_CLUSTER_DIAL_H
+/* dial.h - a TCP connection to a host, for a thread that may wait. */
+#ifndef WSPUSH_DIAL_H
+#define WSPUSH_DIAL_H
 
 #include "buf.h"
 

@@ -1,7 +1,7 @@
-/* cluster_dial.c - a TCP connection to a host, for a thread that may wait: look-up, then one
+/* dial.c - a TCP connection to a host, for a thread that may wait: look-up, then one
  * address after the other, each for DIAL_TIME. Every connection looks the name up again, since a
  * failover may have moved it. */
-#include "cluster_dial.h"
+#include "dial.h"
 
 #include <errno.h>
 #include <fcntl.h>
