@@ -1,4 +1,4 @@
-/* http.c - HTTP/1.1: bytes to a request view, a response to bytes.
+/* http.c - HTTP/1.1: bytes to a view of a request or a response, and back.
  *
  * A request's head is parsed from its first byte each time, until it is whole: line by line, the
  * request line, then the header fields into an array of views, and at the end what they mean for
@@ -255,6 +255,13 @@ static enum http_result http_parse_framing(struct http_request *request)
     return http_parse_codings(request);
 }
 
+static void http_parse_persistence(struct http_request *head)
+{
+    head->keep_alive =
+        !http_header_has(head, STR("Connection"), STR("close")) &&
+        (head->minor > 0 || http_header_has(head, STR("Connection"), STR("keep-alive")));
+}
+
 static enum http_result http_parse_meaning(struct http_request *request)
 {
     struct str value = {0};
@@ -266,9 +273,7 @@ static enum http_result http_parse_meaning(struct http_request *request)
         return http_bad(request, 400, "Host has a byte that no host may have");
     if (!request->host.length)
         request->host = value;
-    request->keep_alive =
-        !http_header_has(request, STR("Connection"), STR("close")) &&
-        (request->minor > 0 || http_header_has(request, STR("Connection"), STR("keep-alive")));
+    http_parse_persistence(request);
     if (http_header(request, STR("Expect"), &value)) {
         if (!str_equal_nocase(value, STR("100-continue")))
             return http_bad(request, 417, "the only expectation understood is 100-continue");
@@ -277,7 +282,10 @@ static enum http_result http_parse_meaning(struct http_request *request)
     return http_parse_framing(request);
 }
 
-static enum http_result http_parse_lines(struct http_request *request, struct str *rest)
+/* The first line's parser makes it a request or a response. */
+static enum http_result http_parse_lines(struct http_request *head, struct str *rest,
+                                         enum http_result (*parse_first)(struct http_request *,
+                                                                         struct str))
 {
     struct str line;
     enum http_result result = http_next_line(rest, &line);
@@ -286,33 +294,74 @@ static enum http_result http_parse_lines(struct http_request *request, struct st
     if (result == HTTP_OK && line.length == 0)
         result = http_next_line(rest, &line);
     if (result == HTTP_OK)
-        result = http_parse_request_line(request, line);
+        result = parse_first(head, line);
     while (result == HTTP_OK) {
         result = http_next_line(rest, &line);
         if (result == HTTP_OK && line.length == 0)
             return HTTP_OK;
         if (result == HTTP_OK)
-            result = http_parse_header(request, line);
+            result = http_parse_header(head, line);
     }
-    if (result == HTTP_BAD && !request->status)
-        return http_bad(request, 400,
-                        "a byte that no request may have, or a line not ended by CRLF");
+    if (result == HTTP_BAD && !head->error)
+        return http_bad(head, 400, "a byte that no request may have, or a line not ended by CRLF");
+    return result;
+}
+
+static enum http_result
+http_parse_head(struct str bytes, size_t max_head, struct http_request *head,
+                enum http_result (*parse_first)(struct http_request *, struct str))
+{
+    struct str rest = {bytes.at, bytes.length < max_head ? bytes.length : max_head};
+    enum http_result result;
+
+    memset(head, 0, offsetof(struct http_request, headers)); /* valid up to header_count */
+    result = http_parse_lines(head, &rest, parse_first);
+    if (result == HTTP_MORE && bytes.length >= max_head)
+        return http_bad(head, 431, "the request's head is longer than max_head");
+    if (result == HTTP_OK)
+        head->head_length = (size_t)(rest.at - bytes.at);
     return result;
 }
 
 enum http_result http_parse_request(struct str bytes, size_t max_head, struct http_request *request)
 {
-    struct str rest = {bytes.at, bytes.length < max_head ? bytes.length : max_head};
-    enum http_result result;
+    enum http_result result = http_parse_head(bytes, max_head, request, http_parse_request_line);
 
-    memset(request, 0, offsetof(struct http_request, headers)); /* valid up to header_count */
-    result = http_parse_lines(request, &rest);
-    if (result == HTTP_MORE && bytes.length >= max_head)
-        return http_bad(request, 431, "the request's head is longer than max_head");
+    return result == HTTP_OK ? http_parse_meaning(request) : result;
+}
+
+/* RFC 9112, section 4. */
+static enum http_result http_parse_status_line(struct http_request *response, struct str line)
+{
+    struct str rest = line, version = str_cut(&rest, ' '), code = str_cut(&rest, ' ');
+    uint64_t status = 0;
+
+    if (http_parse_version(response, version) == HTTP_BAD || code.length != 3 ||
+        !str_number(code, 999, &status) || status < 100)
+        return http_bad(response, 502, "malformed status line");
+    response->status = (int)status;
+    return HTTP_OK;
+}
+
+enum http_result http_parse_response(struct str bytes, size_t max_head,
+                                     struct http_request *response)
+{
+    enum http_result result = http_parse_head(bytes, max_head, response, http_parse_status_line);
+    struct str value;
+
+    if (result == HTTP_OK)
+        result = http_parse_framing(response);
     if (result != HTTP_OK)
         return result;
-    request->head_length = (size_t)(rest.at - bytes.at);
-    return http_parse_meaning(request);
+    http_parse_persistence(response);
+    if (response->status < 200 || response->status == 204 || response->status == 304) {
+        response->chunked = false; /* RFC 9112, section 6.3: whatever the fields say */
+        response->content_length = 0;
+    } else if (!response->chunked && !http_header(response, STR("Content-Length"), &value)) {
+        response->content_length = UINT64_MAX;
+        response->keep_alive = false;
+    }
+    return HTTP_OK;
 }
 
 static bool http_append_decoded(struct str text, struct buf *out)

@@ -1,4 +1,5 @@
-/* http.h - HTTP/1.1 (RFC 9110, RFC 9112): bytes to a request view, a response to bytes. No sockets.
+/* http.h - HTTP/1.1 (RFC 9110, RFC 9112): bytes to a view of a request or a response, and a
+ * response to bytes. No sockets.
  *
  * The parser is a pure function of the bytes: a head is whole, not whole yet, or bad. Nothing is
  * kept between calls; a request is made of views of the bytes.
@@ -36,7 +37,7 @@ struct http_request {
     bool chunked;         /* the body is in chunks; content_length is 0 then */
     uint64_t content_length;
 
-    int status;        /* with HTTP_BAD: the status of the response */
+    int status;        /* of a response; with HTTP_BAD: that of its response */
     const char *error; /* with HTTP_BAD: what is wrong, in plain English */
 
     size_t header_count;
@@ -46,6 +47,11 @@ struct http_request {
 /* Parses the request's head at the front of `bytes`, of at most `max_head` bytes. */
 enum http_result http_parse_request(struct str bytes, size_t max_head,
                                     struct http_request *request);
+
+/* Parses the head of a response to a POST in the same way: minor, keep_alive, chunked, status (100
+ * to 999) and the fields are set. content_length is UINT64_MAX for a body that ends with the
+ * connection. */
+enum http_result http_parse_response(struct str bytes, size_t max_head, struct http_request *head);
 
 /* Returns how many fields have this name, without regard to case; *value is the first one's,
  * trimmed, and untouched if there is none. */

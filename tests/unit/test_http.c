@@ -311,6 +311,97 @@ static void knows_every_byte(void)
     }
 }
 
+/* What is understood of responses: status|flags|content length. */
+static const struct {
+    struct str bytes;
+    const char *meaning;
+} responses[] = {
+    {STR_INIT("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"), "200|k|5"},
+    {STR_INIT("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close" END), "200||5"},
+    {STR_INIT("HTTP/1.0 200 OK\r\nContent-Length: 5" END), "200||5"},
+    {STR_INIT("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 5" END), "200|k|5"},
+    {STR_INIT("HTTP/1.1 999 What \xe4 phrase\r\nTransfer-Encoding: chunked" END), "999|kc|0"},
+    {STR_INIT("HTTP/1.1 500 \r\nContent-Length: 0" END), "500|k|0"},
+    {STR_INIT("HTTP/1.1 500\r\nContent-Length: 0" END), "500|k|0"},
+    /* RFC 9112, 6.3: no body, and one that ends with the connection */
+    {STR_INIT("HTTP/1.1 100 Continue" END), "100|k|0"},
+    {STR_INIT("HTTP/1.1 204 No Content\r\nContent-Length: 5" END), "204|k|0"},
+    {STR_INIT("HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked" END), "304|k|0"},
+    {STR_INIT("HTTP/1.1 200 OK" END), "200||all"},
+    {STR_INIT("HTTP/1.1 200 OK\r\nConnection: keep-alive" END), "200||all"},
+};
+
+static struct str bad_responses = STR_INIT(
+    "GET / HTTP/1.1|HTTP/2.0 200 OK|http/1.1 200 OK|HTTP/1.1 20 OK|HTTP/1.1 2000 OK|"
+    "HTTP/1.1 099 OK|HTTP/1.1 +20 OK|HTTP/1.1  200 OK|HTTP/1.1|HTTP/1.1 200 O\nK|ICY 200 OK|"
+    "HTTP/1.1 200 OK\r\n X: a|HTTP/1.1 200 OK\r\nX|HTTP/1.1 200 OK\r\nX\n: a|"
+    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1|"
+    "HTTP/1.1 200 OK\r\nContent-Length: -1|"
+    "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked|"
+    "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked|"
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked");
+
+/* Parses an exact copy of the first `length` bytes; writes what is understood of a whole head. */
+static enum http_result parse_response(struct str bytes, size_t length, struct buf *meaning)
+{
+    char *copy = exact_bytes((struct str){bytes.at, length});
+    struct http_request head;
+    enum http_result result;
+
+    memset(&head, 0x5a, sizeof head);
+    result = http_parse_response((struct str){copy, length}, MAX_HEAD, &head);
+    CHECK((result == HTTP_BAD) == (head.error != NULL));
+    if (result == HTTP_OK) {
+        buf_print(meaning, "%d|%s%s|", head.status, head.keep_alive ? "k" : "",
+                  head.chunked ? "c" : "");
+        if (head.content_length == UINT64_MAX)
+            append_text(meaning, "all");
+        else
+            buf_append_number(meaning, (int64_t)head.content_length);
+        CHECK(head.head_length == length_of_head(bytes));
+    }
+    free(copy);
+    return result;
+}
+
+static void takes_responses(void)
+{
+    for (size_t i = 0; i < COUNT(responses); i++)
+        for (size_t n = 0; n <= responses[i].bytes.length; n++) {
+            struct str bytes = responses[i].bytes;
+            struct buf meaning = {0};
+            bool whole = n >= length_of_head(bytes);
+
+            name_failed(
+                "responses", i,
+                CHECK(parse_response(bytes, n, &meaning) == (whole ? HTTP_OK : HTTP_MORE)) &&
+                    CHECK(!whole || str_equal(str_of(&meaning), str_from(responses[i].meaning))));
+            buf_free(&meaning);
+        }
+}
+
+/* Once bad, a response stays so, and none of its beginnings is whole. */
+static void rejects_responses(void)
+{
+    for (struct str rest = bad_responses; rest.at;) {
+        enum http_result result = HTTP_MORE;
+        struct buf bytes = {0}, meaning = {0};
+
+        buf_append(&bytes, str_cut(&rest, '|'));
+        append_text(&bytes, END);
+        for (size_t n = 0; n <= bytes.length; n++) {
+            enum http_result before = result;
+
+            result = parse_response(str_of(&bytes), n, &meaning);
+            CHECK(result == HTTP_BAD || (result == HTTP_MORE && before == HTTP_MORE));
+        }
+        if (!CHECK(result == HTTP_BAD))
+            printf("     in %.*s\n", (int)bytes.length, bytes.at);
+        buf_free(&bytes);
+        buf_free(&meaning);
+    }
+}
+
 static void takes_pipelined_requests(void)
 {
     static const struct {
@@ -792,6 +883,8 @@ int main(void)
     test_run("http accepts requests, whole and at every prefix", accepts_requests);
     test_run("http refuses requests, whole and at every prefix", refuses_requests);
     test_run("http knows which byte may stand where", knows_every_byte);
+    test_run("http takes responses, whole and at every prefix", takes_responses);
+    test_run("http rejects responses, whole and at every prefix", rejects_responses);
     test_run("http takes pipelined requests one by one", takes_pipelined_requests);
     test_run("http limits the length of the head", limits_the_head);
     test_run("http limits the number of headers", limits_the_headers);
