@@ -139,6 +139,28 @@ struct tls_context *tls_context_new(const char *cert, const char *key, char *err
     return NULL;
 }
 
+struct tls_context *tls_client_context_new(const char *ca, char *error, size_t size)
+{
+    struct tls_context *context = calloc(1, sizeof *context);
+
+    snprintf(error, size, "out of memory");
+    if (!context)
+        return NULL;
+    ERR_clear_error();
+    context->ssl = SSL_CTX_new(TLS_client_method());
+    if (context->ssl && SSL_CTX_set_min_proto_version(context->ssl, TLS1_2_VERSION) == 1) {
+        if ((ca[0] ? SSL_CTX_load_verify_locations(context->ssl, ca, NULL)
+                   : SSL_CTX_set_default_verify_paths(context->ssl)) == 1) {
+            SSL_CTX_set_verify(context->ssl, SSL_VERIFY_PEER, NULL);
+            tls_context_set_modes(context);
+            return context;
+        }
+        snprintf(error, size, "%s: %s", ca, tls_first_reason());
+    }
+    tls_context_free(context);
+    return NULL;
+}
+
 void tls_context_renew(struct tls_context *context, int64_t now)
 {
     unsigned char keys[TLS_TICKET_KEYS_MAX];
@@ -205,26 +227,52 @@ static long tls_limit_handshake(BIO *bio, int operation, const char *at, size_t 
     return 0;
 }
 
-struct tls *tls_open(const struct tls_context *context, int fd)
+static struct tls *tls_new(const struct tls_context *context, int fd)
 {
     struct tls *tls = calloc(1, sizeof *tls);
 
     if (!tls)
         return NULL;
     tls->ssl = SSL_new(context->ssl);
-    if (tls->ssl && SSL_set_fd(tls->ssl, fd) == 1 && SSL_set_app_data(tls->ssl, tls) == 1) {
-        BIO_set_callback_ex(SSL_get_rbio(tls->ssl), tls_limit_handshake);
-        BIO_set_callback_arg(SSL_get_rbio(tls->ssl), (char *)tls);
-        SSL_set_accept_state(tls->ssl);
+    if (tls->ssl && SSL_set_fd(tls->ssl, fd) == 1 && SSL_set_app_data(tls->ssl, tls) == 1)
         return tls;
-    }
     tls_close(tls);
     return NULL;
+}
+
+struct tls *tls_open(const struct tls_context *context, int fd)
+{
+    struct tls *tls = tls_new(context, fd);
+
+    if (!tls)
+        return NULL;
+    BIO_set_callback_ex(SSL_get_rbio(tls->ssl), tls_limit_handshake);
+    BIO_set_callback_arg(SSL_get_rbio(tls->ssl), (char *)tls);
+    SSL_set_accept_state(tls->ssl);
+    return tls;
+}
+
+struct tls *tls_connect(const struct tls_context *context, int fd, const char *host)
+{
+    struct tls *tls = tls_new(context, fd);
+
+    /* RFC 6066, section 3: an address is no server name */
+    if (tls && X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(tls->ssl), host) != 1 &&
+        (SSL_set1_host(tls->ssl, host) != 1 || SSL_set_tlsext_host_name(tls->ssl, host) != 1)) {
+        tls_close(tls);
+        return NULL;
+    }
+    if (tls) {
+        SSL_set_hostflags(tls->ssl, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+        SSL_set_connect_state(tls->ssl);
+    }
+    return tls;
 }
 
 /* What it means that a call read or wrote nothing. */
 static enum tls_status tls_explain(struct tls *tls)
 {
+    long verdict = SSL_get_verify_result(tls->ssl);
     const char *reason;
 
     switch (SSL_get_error(tls->ssl, 0)) {
@@ -238,7 +286,7 @@ static enum tls_status tls_explain(struct tls *tls)
         reason = errno ? strerror(errno) : "closed without notice";
         break;
     default:
-        reason = tls_first_reason();
+        reason = verdict == X509_V_OK ? tls_first_reason() : X509_verify_cert_error_string(verdict);
     }
     if (!tls->reason)
         tls->reason = reason;

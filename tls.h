@@ -50,6 +50,14 @@ void tls_context_free(struct tls_context *context);
 /* Prepares the server's handshake on a socket; tls_read does it. NULL: no memory. */
 struct tls *tls_open(const struct tls_context *context, int fd);
 
+/* For a client: trusts the certificates in the PEM file `ca`, or, if that is "", those that the
+ * system trusts. Reads files. NULL: as with tls_context_new. */
+struct tls_context *tls_client_context_new(const char *ca, char *error, size_t size);
+
+/* Prepares the client's handshake with `host`, a name or an address (IPv6 without brackets), for
+ * which the server's certificate must be; the first tls_write does it. NULL: no memory. */
+struct tls *tls_connect(const struct tls_context *context, int fd, const char *host);
+
 /* True until the handshake is over. */
 bool tls_is_opening(const struct tls *tls);
 

@@ -4,6 +4,7 @@
 #include "conn.h"
 #include "tls.h"
 
+#include "certificate.h"
 #include "test.h"
 
 #include <openssl/err.h>
@@ -14,6 +15,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -744,6 +746,93 @@ static void renegotiation_is_refused(void)
     close_wire(&wire);
 }
 
+/* --- the client ------------------------------------------------------------------------------ */
+
+/* Does a handshake of our client with our server, and sends `ping` and `pong`. Returns why it
+ * failed, NULL if it did not. */
+static const char *talk(const struct tls_context *server, const struct tls_context *trust,
+                        const char *host)
+{
+    int ends[2];
+    enum tls_status there = TLS_WANTS_READ, back = TLS_WANTS_READ;
+    char got[2][TLS_RECORD_MAX];
+    size_t count, sent = 0;
+    struct tls *near, *far;
+    const char *reason;
+
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
+    for (int i = 0; i < 2; i++)
+        fcntl(ends[i], F_SETFL, O_NONBLOCK);
+    far = tls_open(server, ends[0]);
+    near = tls_connect(trust, ends[1], host);
+    CHECK(near && far);
+    for (int step = 0; step < 100 && back != TLS_DONE && back != TLS_ENDED; step++) {
+        if (!sent)
+            tls_write(near, "ping", 4, &sent);
+        there = there == TLS_DONE ? there : tls_read(far, got[0], sizeof got[0], &count);
+        if (there == TLS_DONE)
+            tls_write(far, "pong", 4, &count);
+        back = tls_read(near, got[1], sizeof got[1], &count);
+    }
+    CHECK(back != TLS_DONE || (memcmp(got[0], "ping", 4) == 0 && memcmp(got[1], "pong", 4) == 0));
+    reason = back == TLS_DONE ? NULL : near->reason ? near->reason : "";
+    tls_close(near);
+    tls_close(far);
+    close(ends[0]);
+    close(ends[1]);
+    return reason;
+}
+
+static void a_client_knows_with_whom_it_talks(void)
+{
+    static const struct {
+        const char *host, *error;
+    } rows[] = {
+        {"good.com", NULL},
+        {"GOOD.com", NULL},
+        {"a.wild.com", NULL},
+        {"127.0.0.1", NULL},
+        {"::1", NULL},
+        {"evil.com", "hostname mismatch"},
+        {"good.com.evil", "hostname mismatch"},
+        {"a.b.wild.com", "hostname mismatch"},
+        {"common", "hostname mismatch"},
+        {"127.0.0.2", "IP address mismatch"},
+        {"::2", "IP address mismatch"},
+    };
+    char error[300];
+    struct tls_context *server, *trust, *others;
+    const char *reason;
+
+    certificate_write("named.pem", "namedkey.pem",
+                      "DNS:good.com,DNS:*.wild.com,IP:127.0.0.1,IP:::1");
+    server = load("named.pem", "namedkey.pem");
+    trust = tls_client_context_new("named.pem", error, sizeof error);
+    others = tls_client_context_new(CERT, error, sizeof error);
+    CHECK(trust && others);
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        reason = talk(server, trust, rows[i].host);
+        if (!CHECK(rows[i].error ? reason && strcasecmp(reason, rows[i].error) == 0 : !reason))
+            printf("     with %s: %s\n", rows[i].host, reason ? reason : "good");
+    }
+    reason = talk(server, others, "good.com");
+    CHECK(reason && strncmp(reason, "self", 4) == 0); /* "self-signed certificate" */
+    tls_context_free(server);
+    tls_context_free(trust);
+    tls_context_free(others);
+    /* the system's certificates, whatever they are, have none of this test */
+    trust = tls_client_context_new("", error, sizeof error);
+    server = load("named.pem", "namedkey.pem");
+    CHECK(trust && talk(server, trust, "good.com"));
+    tls_context_free(server);
+    tls_context_free(trust);
+    CHECK(!tls_client_context_new("no.pem", error, sizeof error));
+    CHECK(strncmp(error, "no.pem: ", 8) == 0);
+    CHECK(!tls_client_context_new(KEY, error, sizeof error));
+    unlink("named.pem");
+    unlink("namedkey.pem");
+}
+
 static void connections_outlive_their_context(void)
 {
     struct tls_context *own = load(CERT, KEY);
@@ -893,6 +982,7 @@ int main(void)
     test_run("keys can be updated", keys_can_be_updated);
     test_run("a call reads one record", a_call_reads_one_record);
     test_run("renegotiation is refused", renegotiation_is_refused);
+    test_run("a client knows with whom it talks", a_client_knows_with_whom_it_talks);
     test_run("connections outlive their context", connections_outlive_their_context);
     test_run("unusable files are named", unusable_files_are_named);
     test_run("days are counted", days_are_counted);
