@@ -1,9 +1,10 @@
 # fuzz.mk - fuzz targets, tests/fuzz/fuzz_*.c: with libFuzzer in the variant `fuzz`; in `asan` with replay.c, which
 # replays their corpora. Some calls of the modules end in the target instead (WRAP_*).
-FUZZ = http ws json config token ticket command stream
+FUZZ = http ws json config token ticket command stream receiver
 FUZZ_CC ?= clang
 VARIANTS += fuzz
 FLAGS_fuzz = $(ASAN) -fsanitize=fuzzer-no-link
+WRAP_receiver = -Wl,--wrap=recv,--wrap=send,--wrap=close
 WRAP_command = -Wl,--wrap=crypto_random
 WRAP_stream = -Wl,--wrap=crypto_random,--wrap=account_submit,--wrap=recv,--wrap=send,--wrap=writev,--wrap=shutdown,--wrap=close
 

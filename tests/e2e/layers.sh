@@ -25,6 +25,7 @@ os: crypto
 tls: crypto
 http:
 dial:
+webhook_client: host http os tls
 console: crypto http
 poller: os
 ws: http crypto
@@ -90,6 +91,7 @@ api_request api
 api_account api
 command result
 session_http session
+webhook_client receiver
 cluster_wire msg node hello
 cluster_lookup resolver
 cluster_stream bus slots

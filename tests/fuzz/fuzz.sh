@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const char *at, unsigned long length) { return !at &&
     exit 1
 fi
 "${MAKE:-make}" --no-print-directory -s -j2 fuzz-build || exit 1
-[ $# -gt 0 ] || set -- http ws json config token ticket command stream
+[ $# -gt 0 ] || set -- http ws json config token ticket command stream receiver
 mkdir -p build/fuzz/found
 for target; do
     seeds=tests/fuzz/corpus/$target corpus=build/fuzz/corpus/$target log=build/fuzz/$target.log
