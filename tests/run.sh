@@ -131,7 +131,7 @@ for source in tests/unit/test_*.c; do
     *) part unit "$name" "${COVERAGE:-build/asan}/$name" ;;
     esac
 done
-for name in test_poller test_account test_os; do
+for name in test_poller test_account test_os test_webhook; do
     part unit "$name (threads)" "build/tsan/$name"
 done
 scripts e2e

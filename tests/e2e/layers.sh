@@ -26,6 +26,7 @@ tls: crypto
 http:
 dial:
 webhook_client: host http os tls
+webhook: crypto dial json os table tls webhook_client
 console: crypto http
 poller: os
 ws: http crypto
