@@ -332,7 +332,7 @@ static const struct {
 };
 
 static struct str bad_responses = STR_INIT(
-    "GET / HTTP/1.1|HTTP/2.0 200 OK|http/1.1 200 OK|HTTP/1.1 20 OK|HTTP/1.1 2000 OK|"
+    "GET / HTTP/1.1|HTTP/2.0 200 OK|http/1.1 200 OK|HTTP/1.1 20 OK|HTTP/1.1 2000 OK|HTTP/1.1 0200 OK|"
     "HTTP/1.1 099 OK|HTTP/1.1 +20 OK|HTTP/1.1  200 OK|HTTP/1.1|HTTP/1.1 200 O\nK|ICY 200 OK|"
     "HTTP/1.1 200 OK\r\n X: a|HTTP/1.1 200 OK\r\nX|HTTP/1.1 200 OK\r\nX\n: a|"
     "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1|"
