@@ -13,6 +13,7 @@
 #include "config.h"
 
 #include "host.h"
+#include "webhook_client.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -112,6 +113,16 @@ static struct str config_find_bad_server(struct str value)
     return entry;
 }
 
+static struct str config_find_bad_url(struct str value)
+{
+    struct str rest = value, entry = str_entry(&rest);
+    struct receiver_url url;
+
+    while (entry.length && receiver_read_url(entry, &url))
+        entry = str_entry(&rest);
+    return entry;
+}
+
 static struct str config_find_bad_address(struct str value)
 {
     return host_is_reachable(value) ? (struct str){0} : value;
@@ -166,9 +177,17 @@ static const struct key keys[] = {
     NUMBER("websocket", "pong_timeout", KIND_SECONDS, pong_timeout, 1, DAY, "10"),
     NUMBER("websocket", "max_message", KIND_SIZE, max_message, 4, 64 * MIB, "8192"),
     NUMBER("websocket", "send_queue", KIND_SIZE, send_queue, 1024, GIB, "1 MiB"),
+    NUMBER("websocket", "message_rate", KIND_NUMBER, message_rate, 1, 100000, "10"),
     CHECKED("websocket", "allowed_origins", allowed_origins, 0, "", config_find_bad_origin,
             "*, null, or the origins of pages such as https://shop.example or "
             "https://*.shop.example:8443"),
+
+    CHECKED("webhook", "allow", webhook_allow, 0, "", config_find_bad_url,
+            "URLs such as https://shop.example/push/ or http://127.0.0.1:9000/"),
+    NUMBER("webhook", "timeout", KIND_SECONDS, webhook_timeout, 1, 3600, "5"),
+    NUMBER("webhook", "retry", KIND_SECONDS, webhook_retry, 1, 30 * DAY, "600"),
+    NUMBER("webhook", "queue", KIND_SIZE, webhook_queue, MIB, 64 * MIB, "4 MiB"),
+    TEXT("webhook", "ca", webhook_ca, 0, ""),
 
     NUMBER("limits", "max_connections", KIND_NUMBER, max_connections, 0, 10000000, "0"),
     NUMBER("limits", "max_per_ip", KIND_NUMBER, max_per_ip, 0, 10000000, "0"),
@@ -697,7 +716,8 @@ static bool config_is_live(const struct key *key)
     return str_equal(key->section, STR("limits")) || str_equal(key->section, STR("tls")) ||
            str_equal(key->section, STR("notice")) || key->offset == AT(log_level) ||
            key->offset == AT(allowed_origins) || key->offset == AT(connect) ||
-           key->offset == AT(ticket_ttl) || key->offset == AT(ticket_max);
+           key->offset == AT(ticket_ttl) || key->offset == AT(ticket_max) ||
+           key->offset == AT(message_rate) || key->offset == AT(webhook_allow);
 }
 
 /* Writes a live key's value as config_set_value takes it, and others so that different values have

@@ -45,7 +45,14 @@ struct config {
     /* websocket */
     uint64_t ping, pong_timeout;
     uint64_t max_message, send_queue;
+    uint64_t message_rate; /* messages a second and client that go to a webhook */
     char allowed_origins[2048];
+
+    /* webhook */
+    char webhook_allow[2048]; /* URLs that receivers' ones begin with; empty: no webhooks */
+    uint64_t webhook_timeout, webhook_retry;
+    uint64_t webhook_queue; /* bytes of memory for events of a system */
+    char webhook_ca[1024];  /* PEM file of trusted certificates; empty: the system's */
 
     /* limits */
     uint64_t max_connections; /* 0: as many as descriptors allow */

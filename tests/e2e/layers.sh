@@ -18,7 +18,6 @@ timer:
 log:
 json:
 host:
-config: host
 crypto:
 ticket: crypto json
 os: crypto
@@ -27,6 +26,7 @@ http:
 dial:
 webhook_client: host http os tls
 webhook: crypto dial json os table tls webhook_client
+config: host webhook_client
 console: crypto http
 poller: os
 ws: http crypto

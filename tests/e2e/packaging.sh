@@ -86,7 +86,7 @@ reloading() {
     start
     awk '/^cert =|^key =/ { sub("/one\\.", "/two.") } /^crypto_key(_accepted)? =/ { $3 = "sixteen byte key" }
         /^(user|username|password|ca|hosts|sentinels|sentinel_[a-z]*) =/ { $3 = "x" } /^tls =/ { $3 = "true" }
-        /^queue_type =/ { $3 = "quorum" } /^allowed_origins =/ { $3 = "https://x" }
+        /^queue_type =/ { $3 = "quorum" } /^(allowed_origins|allow) =/ { $3 = "https://x" }
         /^(advertise|trusted_proxies|rpc_listen) =/ { $3 = "10.0.0.1" } /^max_(groups|members) =/ { $3 = 7 } /^register =/ { $3 = "closed" }
         /^connect =/ { $3 = "ticket" } /^scope =/ { $3 = "off" } /^level =/ { $3 = "debug" } /^format =/ { $3 = "json" } /^enabled =/ { $3 = "false" }
         /^(host|data_dir|file|prefix|vhost|exchange) =/ || $0 == "user = guest" || $0 == "password = guest" { $0 = $0 "x" }

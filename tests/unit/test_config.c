@@ -91,7 +91,10 @@ static void check_defaults(const struct config *config)
     CHECK(config->register_key[0] == '\0');
     CHECK(config->ping == 25000 && config->pong_timeout == 10000);
     CHECK(config->max_message == 8192 && config->send_queue == 1048576);
-    CHECK(config->allowed_origins[0] == '\0');
+    CHECK(config->allowed_origins[0] == '\0' && config->message_rate == 10);
+    CHECK(!config->webhook_allow[0] && !config->webhook_ca[0]);
+    CHECK(config->webhook_timeout == 5000 && config->webhook_retry == 600000);
+    CHECK(config->webhook_queue == 4194304);
     CHECK(config->max_connections == 0 && config->max_per_ip == 0 && config->max_clients == 0);
     CHECK(config->max_body == 1048576 && config->max_head == 8192);
     CHECK(config->head_timeout == 10000 && config->idle_timeout == 75000 && config->api_rate == 0);
@@ -198,6 +201,10 @@ static const struct {
     {"websocket", "pong_timeout", NUMBER(pong_timeout), 1, 86400000, ABOVE_0 "86400"},
     {"websocket", "max_message", NUMBER(max_message), 4, 64 * MIB, "size from 4 bytes to 64 MiB"},
     {"websocket", "send_queue", NUMBER(send_queue), 1024, 1024 * MIB, "size from 1 KiB to 1 GiB"},
+    {"websocket", "message_rate", NUMBER(message_rate), 1, 100000, "number from 1 to 100000"},
+    {"webhook", "timeout", NUMBER(webhook_timeout), 1, 3600000, ABOVE_0 "3600"},
+    {"webhook", "retry", NUMBER(webhook_retry), 1, 2592000000, ABOVE_0 "2592000"},
+    {"webhook", "queue", NUMBER(webhook_queue), MIB, 64 * MIB, "size from 1 MiB to 64 MiB"},
     {"limits", "max_connections", NUMBER(max_connections), 0, 10000000, TO_10000000},
     {"limits", "max_per_ip", NUMBER(max_per_ip), 0, 10000000, TO_10000000},
     {"limits", "max_clients", NUMBER(max_clients), 0, 10000000, TO_10000000},
@@ -339,6 +346,9 @@ static const struct {
     {"common", "user", offsetof(struct config, user), 63, false, NULL},
     {"websocket", "allowed_origins", offsetof(struct config, allowed_origins), 2047, false,
      "https://a.example"},
+    {"webhook", "allow", offsetof(struct config, webhook_allow), 2047, false,
+     "https://shop.example/push/, http://[::1]:9000"},
+    {"webhook", "ca", offsetof(struct config, webhook_ca), 1023, false, NULL},
     {"log", "file", offsetof(struct config, log_file), 1023, false, NULL},
     {"redis", "host", offsetof(struct config, redis_host), 255, true, NULL},
     {"redis", "password", offsetof(struct config, redis_password), 255, false, NULL},
@@ -675,6 +685,9 @@ static void origins_are_checked(void)
         "https://a.example, ", " null",
         "allowed_origins must be *, null, or the origins of pages such as "
         "https://shop.example or https://*.shop.example:8443, not ");
+    CHECK(!parse_key("webhook", "allow", STR("http://a, http://u@b/"), &config, error));
+    CHECK(strcmp(error, "f.ini:2: allow must be URLs such as https://shop.example/push/ or "
+                        "http://127.0.0.1:9000/, not http://u@b/") == 0);
     CHECK(!parse_key("websocket", "allowed_origins", STR(", ,"), &config, error));
     CHECK(parse_key("websocket", "allowed_origins", STR("https://*.b.example:8443/, null"), &config,
                     error));
@@ -935,6 +948,12 @@ static const struct {
     {"websocket", "max_message", "8193", NULL, NULL},
     {"websocket", "send_queue", "2 MiB", NULL, NULL},
     {"websocket", "allowed_origins", "https://a.example", "", "https://a.example"},
+    {"websocket", "message_rate", "7", "10", "7"},
+    {"webhook", "allow", "http://a/", "", "http://a/"},
+    {"webhook", "timeout", "6", NULL, NULL},
+    {"webhook", "retry", "60", NULL, NULL},
+    {"webhook", "queue", "1 MiB", NULL, NULL},
+    {"webhook", "ca", "ca.pem", NULL, NULL},
     {"limits", "max_connections", "10", "0", "10"},
     {"limits", "max_per_ip", "11", "0", "11"},
     {"limits", "max_clients", "12", "0", "12"},
@@ -1081,11 +1100,11 @@ static void many_changes_are_reported_in_turn(void)
     }
     for (place = 0; config_next_change(&before, &after, &place, &change); changes++)
         live += change.live;
-    CHECK(changes == 69 && live == 18);
+    CHECK(changes == 75 && live == 20);
     config_adopt(&before, &after);
     for (place = 0; config_next_change(&before, &after, &place, &change); left++)
         CHECK(!change.live);
-    CHECK(left == 51);
+    CHECK(left == 55);
 }
 
 /* Bytes behind a text's end are no change of it; a text is told whole. */
