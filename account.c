@@ -101,27 +101,29 @@ enum account_recall account_recall_login(struct accounts *accounts, struct str n
 
 /* --- the worker ------------------------------------------------------------------------------ */
 
-/* Gets the record of this name, and of a shared store its text. DONE, DENIED (there is none), or
- * why that is not known. */
+/* Gets the record of this name, and its text. DONE, DENIED (there is none), or why that is not
+ * known. */
 static enum account_outcome account_find_record(struct accounts *accounts, struct str name,
                                                 struct account_record *record, struct buf *text)
 {
     const struct account_store *store = accounts->store;
     enum account_outcome outcome;
-    struct account known;
-    struct str rest;
+    struct account_record known;
+    struct str rest, webhook;
 
     if (!store->find) {
-        if (!account_read(&accounts->table, name, &known))
+        if (!account_read_text(&accounts->table, name, &known, text))
             return ACCOUNT_DENIED;
-        *record = known.record;
-        return ACCOUNT_DONE;
+        *record = known;
+        return text->failed ? ACCOUNT_FAILED : ACCOUNT_DONE;
     }
     outcome = store->find(store->state, name, text);
     rest = str_of(text);
     if (outcome == ACCOUNT_DONE && (text->failed || account_record_read(&rest, record) ||
                                     (rest.length && account_record_read_ticket(&rest, record))))
         outcome = ACCOUNT_FAILED;
+    if (outcome == ACCOUNT_DONE)
+        account_record_read_webhook(&rest, record, &webhook);
     return outcome;
 }
 
@@ -153,7 +155,7 @@ static enum account_outcome account_add(struct accounts *accounts, struct str na
         outcome = store->add(store->state, name, str_of(&text));
     buf_free(&text);
     if (outcome == ACCOUNT_DONE) {
-        account_learn(&accounts->table, name, record);
+        account_learn(&accounts->table, name, record, (struct str){0});
     } else if (account && !store->find) {
         pthread_mutex_lock(&accounts->table.lock);
         account_remove(&accounts->table, account);
@@ -208,7 +210,7 @@ static enum account_outcome account_verify(struct accounts *accounts, struct acc
     if (!crypto_hash_password(password, record->salt, (unsigned)record->iterations, hash))
         return ACCOUNT_FAILED;
     if (accounts->table.is_cache && found == ACCOUNT_DONE)
-        account_learn(&accounts->table, name, record);
+        account_learn(&accounts->table, name, record, account_record_webhook(str_of(text)));
     if (!crypto_equal(CRYPTO_BYTES(hash), CRYPTO_BYTES(record->hash)) || found != ACCOUNT_DONE)
         return ACCOUNT_DENIED;
     account_remember_login(&accounts->table, name, password, record);
@@ -229,10 +231,13 @@ static enum account_outcome account_log_in(struct accounts *accounts, struct acc
 static enum account_outcome account_refresh(struct accounts *accounts, struct account_job *job)
 {
     struct account_record record = {0};
-    enum account_outcome outcome = account_look_up(accounts, account_job_name(job), &record);
+    struct str name = account_job_name(job);
+    struct buf text = {0};
+    enum account_outcome outcome = account_find_record(accounts, name, &record, &text);
 
     if (accounts->table.is_cache && (outcome == ACCOUNT_DONE || outcome == ACCOUNT_DENIED))
-        account_learn(&accounts->table, account_job_name(job), &record);
+        account_learn(&accounts->table, name, &record, account_record_webhook(str_of(&text)));
+    buf_free(&text);
     job->result.generation = account_record_generation(&record);
     job->result.ticket_version = record.ticket_version;
     return outcome;
@@ -240,9 +245,30 @@ static enum account_outcome account_refresh(struct accounts *accounts, struct ac
 
 /* --- changes --------------------------------------------------------------------------------- */
 
-/* Makes the record that a job asks for of the present one. False if OpenSSL fails. */
+/* Makes the text of the webhook that a job asks for of the present one. */
+static bool account_make_webhook(struct account_job *job, const struct account_record *record,
+                                 struct buf *text)
+{
+    struct account_webhook webhook;
+    bool was = account_webhook_read(str_of(text), &webhook);
+
+    if (!was)
+        webhook = (struct account_webhook){.version = account_record_first_version(record)};
+    if (was && job->rotate) {
+        webhook.version++;
+        webhook.since = (int64_t)time(NULL);
+    }
+    webhook.url = account_job_url(job);
+    webhook.events = job->events;
+    job->result.webhook_version = webhook.version;
+    buf_free(text);
+    return account_webhook_append(text, &webhook);
+}
+
+/* Makes the record that a job asks for of the present one, and the text of the webhook. False if
+ * OpenSSL fails, or without memory. */
 static bool account_make_change(const struct accounts *accounts, struct account_job *job,
-                                struct account_record *record)
+                                struct account_record *record, struct buf *webhook)
 {
     switch (job->result.kind) {
     case ACCOUNT_DELETE:
@@ -252,6 +278,8 @@ static bool account_make_change(const struct accounts *accounts, struct account_
         record->ticket_version++;
         record->ticket_since = (int64_t)time(NULL);
         return true;
+    case ACCOUNT_SET_WEBHOOK:
+        return account_make_webhook(job, record, webhook);
     default:
         return account_set_password(accounts, account_job_new_password(job), record);
     }
@@ -260,27 +288,31 @@ static bool account_make_change(const struct accounts *accounts, struct account_
 /* Replaces the record that is `old` in the store by another one, and makes that known here. What a
  * later version of wspush has put behind it stays. */
 static enum account_outcome account_replace(struct accounts *accounts, struct str name,
-                                            struct str old, const struct account_record *record)
+                                            struct str old, struct account_record *record,
+                                            struct str webhook)
 {
     const struct account_store *store = accounts->store;
     enum account_outcome outcome = ACCOUNT_FAILED;
     struct account_record ignored;
     struct buf text = {0};
-    struct str rest = old;
+    struct str rest = old, word;
 
     if (record->iterations) {
         account_record_append(&text, record, false);
-        if (!account_record_read(&rest, &ignored) && !account_record_read_ticket(&rest, &ignored) &&
-            rest.length) {
-            buf_append(&text, STR(" "));
-            buf_append(&text, rest);
-        }
+        account_record_set_webhook(record, webhook);
+        buf_append(&text, webhook.length ? STR(" webhook=") : STR(""));
+        buf_append(&text, webhook);
+        if (!account_record_read(&rest, &ignored) && !account_record_read_ticket(&rest, &ignored))
+            account_record_read_webhook(&rest, &ignored, &word);
+        buf_append(&text, rest.length ? STR(" ") : STR(""));
+        buf_append(&text, rest);
     }
     if (!text.failed)
         outcome = store->replace(store->state, name, old, str_of(&text));
     buf_free(&text);
     if (outcome == ACCOUNT_DONE)
-        account_learn(&accounts->table, name, record);
+        account_learn(&accounts->table, name, record,
+                      record->iterations ? webhook : (struct str){0});
     return outcome;
 }
 
@@ -289,18 +321,21 @@ static enum account_outcome account_change(struct accounts *accounts, struct acc
 {
     enum account_outcome outcome = ACCOUNT_CHANGED;
     struct account_record record = {0};
-    struct buf text = {0};
+    struct buf text = {0}, webhook = {0};
 
     for (int tries = 0; outcome == ACCOUNT_CHANGED && tries < CHANGE_TRIES; tries++) {
         if (account_job_verifies(job->result.kind))
             outcome = account_verify(accounts, job, &record, &text);
         else
             outcome = account_find_record(accounts, account_job_name(job), &record, &text);
+        buf_append(&webhook, account_record_webhook(str_of(&text)));
         if (outcome == ACCOUNT_DONE)
-            outcome = account_make_change(accounts, job, &record)
-                          ? account_replace(accounts, account_job_name(job), str_of(&text), &record)
+            outcome = account_make_change(accounts, job, &record, &webhook) && !webhook.failed
+                          ? account_replace(accounts, account_job_name(job), str_of(&text), &record,
+                                            str_of(&webhook))
                           : ACCOUNT_FAILED;
         buf_free(&text);
+        buf_free(&webhook);
     }
     job->result.generation = account_record_generation(&record);
     job->result.ticket_version = record.ticket_version;
@@ -363,6 +398,8 @@ static void account_do_job(struct accounts *accounts, struct account_job *job)
     if (outcome == ACCOUNT_UNREACHABLE || outcome == ACCOUNT_UNSAVED)
         snprintf(job->result.reason, sizeof job->result.reason, "%s", store->reason(store->state));
     pthread_mutex_lock(&accounts->table.lock);
+    if (accounts->table.hooked.first)
+        os_wake(accounts->wake);
     if (job->result.kind == ACCOUNT_REFRESH)
         account_job_free(job);
     else
@@ -494,7 +531,8 @@ enum account_submission account_submit(struct accounts *accounts,
 
     if (request->name.length <= ACCOUNT_NAME_MAX &&
         request->password.length <= ACCOUNT_PASSWORD_MAX &&
-        request->new_password.length <= ACCOUNT_PASSWORD_MAX)
+        request->new_password.length <= ACCOUNT_PASSWORD_MAX &&
+        request->url.length <= ACCOUNT_URL_MAX)
         job = account_job_new(request);
     if (!job)
         return ACCOUNT_NO_RESOURCES;
@@ -602,6 +640,24 @@ void account_forget(struct accounts *accounts, struct str name)
     pthread_mutex_unlock(&accounts->table.lock);
 }
 
+/* --- webhooks -------------------------------------------------------------------------------- */
+
+bool account_next_webhook(struct accounts *accounts, struct buf *name, struct buf *text,
+                          struct account_webhook *webhook)
+{
+    *webhook = (struct account_webhook){0};
+    if (!account_next_hooked(&accounts->table, name, text))
+        return false;
+    if (text->failed || !account_webhook_read(str_of(text), webhook))
+        *webhook = (struct account_webhook){0};
+    return true;
+}
+
+void account_repeat_webhooks(struct accounts *accounts)
+{
+    account_repeat_hooked(&accounts->table);
+}
+
 /* --- opening and closing --------------------------------------------------------------------- */
 
 void account_close(struct accounts *accounts)
@@ -652,13 +708,13 @@ struct accounts *account_open_store(const struct account_store *store, int wake,
 }
 
 static const char *account_load(void *state, struct str name, const struct account_record *record,
-                                bool is_new)
+                                struct str webhook, bool is_new)
 {
     struct accounts *accounts = state;
 
     if (is_new && account_find(&accounts->table, name))
         return "this name is in the file twice";
-    account_learn(&accounts->table, name, record);
+    account_learn(&accounts->table, name, record, webhook);
     return account_find(&accounts->table, name) || !record->iterations ? NULL : "out of memory";
 }
 

@@ -57,6 +57,15 @@ enum account_recall {
 enum account_token_status account_ticket_version(struct accounts *accounts, struct str name,
                                                  uint64_t *version, int64_t *since);
 
+/* Takes a system whose webhook has changed since the last call, or, at first, that has one: `name`
+ * and `text` are empty buffers, `webhook` has views of `text`. It is off if the account is gone.
+ * False: there is none. A change wakes the loop. */
+bool account_next_webhook(struct accounts *accounts, struct buf *name, struct buf *text,
+                          struct account_webhook *webhook);
+
+/* Has account_next_webhook tell of all webhooks again. */
+void account_repeat_webhooks(struct accounts *accounts);
+
 /* Another node has changed an account of the shared store: has the store asked about it. */
 void account_forget(struct accounts *accounts, struct str name);
 

@@ -19,6 +19,7 @@ enum account_job_kind account_job_queue(enum account_job_kind kind)
     case ACCOUNT_REGISTER:
     case ACCOUNT_RESET_PASSWORD:
     case ACCOUNT_ROTATE_KEY:
+    case ACCOUNT_SET_WEBHOOK:
         return ACCOUNT_REGISTER;
     case ACCOUNT_LOGIN:
     case ACCOUNT_SET_PASSWORD:
@@ -32,7 +33,8 @@ enum account_job_kind account_job_queue(enum account_job_kind kind)
 struct account_job *account_job_new(const struct account_request *request)
 {
     struct str first = request->password, second = request->new_password;
-    struct account_job *job = calloc(1, sizeof *job + first.length + second.length);
+    struct str url = request->url;
+    struct account_job *job = calloc(1, sizeof *job + first.length + second.length + url.length);
 
     if (!job)
         return NULL;
@@ -48,6 +50,11 @@ struct account_job *account_job_new(const struct account_request *request)
         memcpy(job->passwords, first.at, first.length);
     if (second.length)
         memcpy(job->passwords + first.length, second.at, second.length);
+    job->url_length = url.length;
+    if (url.length)
+        memcpy(job->passwords + first.length + second.length, url.at, url.length);
+    job->events = request->events;
+    job->rotate = request->rotate;
     job->due = request->delay ? os_now_ms() + request->delay : 0;
     return job;
 }

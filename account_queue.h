@@ -16,6 +16,7 @@ enum account_job_kind {
     ACCOUNT_LOOK_UP, /* asks the shared store what an account is now */
     /* changes: */
     ACCOUNT_ROTATE_KEY,     /* gives it the next ticket_version */
+    ACCOUNT_SET_WEBHOOK,    /* sets `url` and `events`, and with `rotate` the next version */
     ACCOUNT_SET_PASSWORD,   /* verifies `password` and sets `new_password` */
     ACCOUNT_RESET_PASSWORD, /* sets `new_password` */
     ACCOUNT_DELETE          /* verifies `password` */
@@ -31,6 +32,7 @@ struct account_result {
     char reason[ACCOUNT_REASON_MAX]; /* with ACCOUNT_UNSAVED and ACCOUNT_UNREACHABLE */
     uint64_t generation;             /* of the account, if DONE */
     uint64_t ticket_version;         /* the same, of LOOK_UP and ROTATE_KEY */
+    uint64_t webhook_version;        /* of SET_WEBHOOK */
     size_t name_length;
     char name[ACCOUNT_NAME_MAX];
 };
@@ -42,8 +44,11 @@ struct account_request {
     unsigned char address[16]; /* the client's, for the log */
     struct str name, password; /* copied, as the next */
     struct str new_password;
-    int64_t delay; /* of a throttled login: milliseconds before it may start */
-    bool likely;   /* a login that is ACCOUNT_RECALL_LIKELY goes before others */
+    int64_t delay;   /* of a throttled login: milliseconds before it may start */
+    struct str url;  /* of SET_WEBHOOK, as the next two; copied */
+    uint64_t events; /* see struct account_webhook */
+    bool rotate;
+    bool likely; /* a login that is ACCOUNT_RECALL_LIKELY goes before others */
 };
 
 struct account_job {
@@ -52,8 +57,10 @@ struct account_job {
     struct account_result result;
     int64_t due;        /* os_now_ms() at which it may start; 0: now */
     bool was_throttled; /* the same password was throttled before */
-    size_t password_length, new_password_length;
-    char passwords[]; /* the two */
+    uint64_t events;
+    bool rotate;
+    size_t password_length, new_password_length, url_length;
+    char passwords[]; /* the two, and the URL */
 };
 
 /* Zeroed except for its limit, it is empty. */
@@ -106,6 +113,12 @@ static inline struct str account_job_password(const struct account_job *job)
 static inline struct str account_job_new_password(const struct account_job *job)
 {
     return (struct str){job->passwords + job->password_length, job->new_password_length};
+}
+
+static inline struct str account_job_url(const struct account_job *job)
+{
+    return (struct str){job->passwords + job->password_length + job->new_password_length,
+                        job->url_length};
 }
 
 /* True if both are of the same origin and name. */

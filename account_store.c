@@ -4,6 +4,7 @@
  *
  *   METHOD ITERATIONS SALT HASH NAME                                  registered
  *   changed METHOD ITERATIONS SALT HASH ticket=VERSION@SINCE NAME     password set, key rotated
+ *   webhook METHOD ITERATIONS SALT HASH ticket=VERSION@SINCE webhook=VERSION@SINCE:EVENTS:URL NAME
  *   deleted NAME
  *
  * The name is last, for it may have spaces. Lines that begin with '#' and empty ones are comments,
@@ -88,6 +89,59 @@ const char *account_record_read_ticket(struct str *rest, struct account_record *
     return NULL;
 }
 
+void account_record_set_webhook(struct account_record *record, struct str text)
+{
+    unsigned char hash[CRYPTO_HASH_SIZE] = {0};
+
+    crypto_sha256(text, hash);
+    record->webhook_hash = text.length ? bytes_get_be(hash, 8) | 1 : 0;
+}
+
+void account_record_read_webhook(struct str *rest, struct account_record *record,
+                                 struct str *webhook)
+{
+    struct str after = *rest;
+
+    *webhook = str_cut(&after, ' ');
+    if (str_equal(str_cut(webhook, '='), STR("webhook")) && webhook->at)
+        *rest = after;
+    else
+        *webhook = (struct str){0};
+    account_record_set_webhook(record, *webhook);
+}
+
+struct str account_record_webhook(struct str record)
+{
+    struct account_record ignored;
+    struct str webhook = {0};
+
+    if (!account_record_read(&record, &ignored) && !account_record_read_ticket(&record, &ignored))
+        account_record_read_webhook(&record, &ignored, &webhook);
+    return webhook;
+}
+
+bool account_webhook_read(struct str text, struct account_webhook *webhook)
+{
+    struct str version = str_cut(&text, '@'), since = str_cut(&text, ':');
+    struct str events = str_cut(&text, ':');
+    uint64_t seconds = 0;
+
+    *webhook = (struct account_webhook){.url = text};
+    if (!text.at || !str_number(version, INT64_MAX, &webhook->version) ||
+        !str_number(since, INT64_MAX, &seconds) ||
+        !str_number(events, UINT32_MAX, &webhook->events) || text.length > ACCOUNT_URL_MAX)
+        return false;
+    webhook->since = (int64_t)seconds;
+    return true;
+}
+
+bool account_webhook_append(struct buf *out, const struct account_webhook *webhook)
+{
+    buf_print(out, "%llu@%lld:%llu:", (unsigned long long)webhook->version,
+              (long long)webhook->since, (unsigned long long)webhook->events);
+    return buf_append(out, webhook->url);
+}
+
 uint64_t account_record_generation(const struct account_record *record)
 {
     unsigned char hash[CRYPTO_HASH_SIZE] = {0};
@@ -117,6 +171,7 @@ static bool account_file_move_torn(const struct account_file *file, struct str t
 struct account_line {
     struct str name; /* empty: a comment */
     struct account_record record;
+    struct str webhook;
     bool is_new, is_deleted;
 };
 
@@ -124,7 +179,8 @@ struct account_line {
 static const char *account_line_read(struct str text, struct account_line *line)
 {
     struct str rest = text, word = str_cut(&rest, ' ');
-    bool is_changed = str_equal(word, STR("changed"));
+    bool hooked = str_equal(word, STR("webhook"));
+    bool is_changed = hooked || str_equal(word, STR("changed"));
     const char *wrong = NULL;
 
     *line = (struct account_line){.is_deleted = str_equal(word, STR("deleted"))};
@@ -136,6 +192,10 @@ static const char *account_line_read(struct str text, struct account_line *line)
         wrong = account_record_read(&line->name, &line->record);
     if (!wrong && is_changed)
         wrong = account_record_read_ticket(&line->name, &line->record);
+    if (!wrong && hooked) {
+        account_record_read_webhook(&line->name, &line->record, &line->webhook);
+        wrong = line->webhook.at ? NULL : "malformed webhook";
+    }
     if (!wrong && (line->name.length == 0 || line->name.length > ACCOUNT_NAME_MAX))
         wrong = "malformed name";
     return wrong;
@@ -157,7 +217,8 @@ static bool account_file_load(struct account_file *file, struct str rest, char *
         if (!wrong && !line.name.length)
             continue;
         if (!wrong)
-            wrong = file->loader.load(file->loader.state, line.name, &line.record, line.is_new);
+            wrong = file->loader.load(file->loader.state, line.name, &line.record, line.webhook,
+                                      line.is_new);
         if (wrong) {
             snprintf(error, size, "%s:%u: %s", file->path, number, wrong);
             return false;
@@ -234,8 +295,11 @@ static enum account_outcome account_file_replace(void *state, struct str name, s
 {
     (void)old;
     account_file_compact(state);
-    return account_file_append(state, record.length ? STR("changed ") : STR("deleted "), record,
-                               name);
+    return account_file_append(state,
+                               !record.length                      ? STR("deleted ")
+                               : account_record_webhook(record).at ? STR("webhook ")
+                                                                   : STR("changed "),
+                               record, name);
 }
 
 static const char *account_file_reason(void *state)

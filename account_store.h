@@ -29,11 +29,23 @@ struct account_record {
     uint64_t ticket_version; /* of the key that signs tickets */
     int64_t ticket_since;    /* unix second at which that replaced the version before it; 0: it is
                                 the account's first */
+    uint64_t webhook_hash;   /* of the webhook's text; 0: it has none */
     unsigned char salt[CRYPTO_SALT_SIZE], hash[CRYPTO_HASH_SIZE];
 };
 
-_Static_assert(sizeof(struct account_record) == 24 + CRYPTO_SALT_SIZE + CRYPTO_HASH_SIZE,
+_Static_assert(sizeof(struct account_record) == 32 + CRYPTO_SALT_SIZE + CRYPTO_HASH_SIZE,
                "no padding");
+
+#define ACCOUNT_URL_MAX 2048
+
+/* What an account has of its webhook; `url` is a view. */
+struct account_webhook {
+    uint64_t version; /* of the secret */
+    int64_t since;    /* unix second at which that replaced the version before it; 0: it is the
+                         first */
+    uint64_t events;  /* bits: 1 << enum webhook_kind */
+    struct str url;   /* without spaces; empty: it is off */
+};
 
 /* Appends "pbkdf2-sha256 ITERATIONS SALT HASH", salt and hash in hex, and unless this is a new
  * account " ticket=VERSION@SINCE". A new account's version follows from its salt, so it is another
@@ -46,6 +58,21 @@ const char *account_record_read(struct str *rest, struct account_record *record)
 
 /* The same for the ticket, which follows if the account was changed. */
 const char *account_record_read_ticket(struct str *rest, struct account_record *record);
+
+/* The same for " webhook=TEXT", which may follow then; *webhook becomes that text, or empty. */
+void account_record_read_webhook(struct str *rest, struct account_record *record,
+                                 struct str *webhook);
+
+/* The text of a webhook in that of a record. */
+struct str account_record_webhook(struct str record);
+
+/* Makes a webhook of its text, VERSION@SINCE:EVENTS:URL. False: it is malformed. */
+bool account_webhook_read(struct str text, struct account_webhook *webhook);
+
+bool account_webhook_append(struct buf *out, const struct account_webhook *webhook);
+
+/* Notes in a record that its webhook has this text. */
+void account_record_set_webhook(struct account_record *record, struct str text);
 
 /* The first 8 bytes of the salt's SHA-256. A password that is set again has another salt, so old
  * tokens end. Tokens show this number, which is why it is not the salt itself. */
@@ -73,9 +100,10 @@ struct account_store {
 /* The accounts that a file is loaded into. */
 struct account_loader {
     void *state;
-    /* Loads one; a record without iterations deletes it. NULL, or what is wrong with it. */
+    /* Loads one, and the text of its webhook; a record without iterations deletes it. NULL, or what
+     * is wrong with it. */
     const char *(*load)(void *state, struct str name, const struct account_record *record,
-                        bool is_new);
+                        struct str webhook, bool is_new);
     /* True if this is what the account is now. */
     bool (*is_current)(void *state, struct str name, const struct account_record *record);
 };

@@ -40,14 +40,45 @@ bool account_read(struct account_table *table, struct str name, struct account *
     pthread_mutex_lock(&table->lock);
     account = account_find(table, name);
     *copy = account ? *account : (struct account){0};
+    copy->webhook = NULL;
     pthread_mutex_unlock(&table->lock);
     return copy->record.iterations > 0;
+}
+
+static struct str account_webhook_text(const struct account *account)
+{
+    const struct rcbuf *webhook = account ? account->webhook : NULL;
+
+    return webhook ? (struct str){webhook->bytes, webhook->length} : (struct str){0};
+}
+
+bool account_read_text(struct account_table *table, struct str name, struct account_record *record,
+                       struct buf *text)
+{
+    const struct account *account;
+
+    pthread_mutex_lock(&table->lock);
+    account = account_find(table, name);
+    *record = account ? account->record : (struct account_record){0};
+    account_record_append(text, record, false);
+    if (record->webhook_hash) {
+        buf_append(text, STR(" webhook="));
+        buf_append(text, account_webhook_text(account));
+    }
+    pthread_mutex_unlock(&table->lock);
+    return record->iterations > 0;
+}
+
+static void account_free(struct account *account)
+{
+    rcbuf_release(account->webhook);
+    free(account);
 }
 
 void account_remove(struct account_table *table, struct account *account)
 {
     table_remove(&table->entries, account_hash(table, account), account);
-    free(account);
+    account_free(account);
 }
 
 struct account *account_find_or_add(struct account_table *table, struct str name)
@@ -72,6 +103,66 @@ struct account *account_find_or_add(struct account_table *table, struct str name
     return NULL;
 }
 
+/* --- webhooks -------------------------------------------------------------------------------- */
+
+struct account_hooked {
+    struct fifo_link link;
+    size_t length;
+    char name[];
+};
+
+/* Notes that the webhook of an account has changed. Without memory that is forgotten. */
+static void account_push_hooked(struct account_table *table, const struct account *account)
+{
+    struct account_hooked *hooked = malloc(sizeof *hooked + account->name_length);
+
+    if (!hooked)
+        return;
+    hooked->length = account->name_length;
+    memcpy(hooked->name, account->name, account->name_length);
+    fifo_push(&table->hooked, &hooked->link);
+}
+
+bool account_next_hooked(struct account_table *table, struct buf *name, struct buf *webhook)
+{
+    struct account_hooked *hooked;
+
+    pthread_mutex_lock(&table->lock);
+    hooked = (struct account_hooked *)fifo_pop(&table->hooked);
+    if (hooked) {
+        buf_append(name, (struct str){hooked->name, hooked->length});
+        buf_append(webhook, account_webhook_text(account_find(table, str_of(name))));
+    }
+    pthread_mutex_unlock(&table->lock);
+    free(hooked);
+    return hooked != NULL;
+}
+
+void account_repeat_hooked(struct account_table *table)
+{
+    const struct account *account;
+    size_t place = 0;
+
+    pthread_mutex_lock(&table->lock);
+    while ((account = table_walk(&table->entries, &place)))
+        if (account->webhook)
+            account_push_hooked(table, account);
+    pthread_mutex_unlock(&table->lock);
+}
+
+/* Sets the text of an account's webhook. */
+static void account_set_webhook(struct account_table *table, struct account *account,
+                                struct str webhook)
+{
+    if (str_equal(account_webhook_text(account), webhook))
+        return;
+    rcbuf_release(account->webhook);
+    account->webhook = webhook.length ? rcbuf_copy(webhook) : NULL;
+    account_push_hooked(table, account);
+}
+
+/* --- what the store has ---------------------------------------------------------------------- */
+
 /* Sets what the store has of an account now; a record without iterations: there is none. */
 static void account_set_record(struct account *account, const struct account_record *record)
 {
@@ -85,13 +176,15 @@ static void account_set_record(struct account *account, const struct account_rec
 }
 
 void account_learn(struct account_table *table, struct str name,
-                   const struct account_record *record)
+                   const struct account_record *record, struct str webhook)
 {
     bool keep = table->is_cache || record->iterations;
     struct account *account;
 
     pthread_mutex_lock(&table->lock);
     account = keep ? account_find_or_add(table, name) : account_find(table, name);
+    if (account)
+        account_set_webhook(table, account, webhook);
     if (account && keep)
         account_set_record(account, record);
     else if (account)
@@ -160,7 +253,9 @@ void account_table_close(struct account_table *table)
     size_t place = 0;
 
     while ((account = table_walk(&table->entries, &place)))
-        free(account);
+        account_free(account);
+    while (table->hooked.first)
+        free(fifo_pop(&table->hooked));
     table_free(&table->entries);
     pthread_mutex_destroy(&table->lock);
 }

@@ -23,8 +23,9 @@ struct account {
     /* in the cache of a shared store: */
     int64_t looked_up_at; /* 0: not yet */
     int64_t refresh_at;
-    uint64_t disputed; /* the last generation that differed, */
-    bool refuted;      /* and the store has been asked since it came */
+    uint64_t disputed;     /* the last generation that differed, */
+    bool refuted;          /* and the store has been asked since it came */
+    struct rcbuf *webhook; /* its text; NULL: none */
     size_t name_length;
     char name[];
 };
@@ -35,7 +36,8 @@ struct account_table {
     unsigned char key[CRYPTO_HASH_SIZE]; /* of MACs */
     pthread_mutex_t lock;                /* guards the entries, and what account.c says */
     struct table entries;                /* of struct account */
-    size_t evict_at; /* table_walk's place, for the next entry to leave the cache */
+    size_t evict_at;    /* table_walk's place, for the next entry to leave the cache */
+    struct fifo hooked; /* names of accounts whose webhooks have changed, see account_next_hooked */
 };
 
 /* Prepares an empty table; close it in any case. False if OpenSSL fails. */
@@ -53,12 +55,24 @@ struct account *account_find_or_add(struct account_table *table, struct str name
 /* Removes an entry; the caller holds the lock. */
 void account_remove(struct account_table *table, struct account *account);
 
-/* Copies the entry of this name, except the name. False: no such account is known here. */
+/* Copies the entry of this name, except name and webhook. False: no such account is known here. */
 bool account_read(struct account_table *table, struct str name, struct account *copy);
 
-/* Makes known here what the store has; a record without iterations: the account is deleted. */
+/* The same, with the text of the record as a store has it. */
+bool account_read_text(struct account_table *table, struct str name, struct account_record *record,
+                       struct buf *text);
+
+/* Makes known here what the store has, and the text of the webhook; a record without iterations:
+ * the account is deleted. */
 void account_learn(struct account_table *table, struct str name,
-                   const struct account_record *record);
+                   const struct account_record *record, struct str webhook);
+
+/* Appends the name of an account whose webhook has changed, and the text of that; empty: there is
+ * none any more. False: no other has changed. */
+bool account_next_hooked(struct account_table *table, struct buf *name, struct buf *webhook);
+
+/* Has account_next_hooked tell of all webhooks again. */
+void account_repeat_hooked(struct account_table *table);
 
 /* HMAC of a record, a name and a password under this process's key; needs no lock. False if
  * OpenSSL fails. */

@@ -128,11 +128,10 @@ void session_send_call(struct session_context *context, struct session *session,
 
 void session_log_account(struct session_context *context, const struct account_result *result)
 {
-    static const char *const done[] = {[ACCOUNT_REGISTER] = "system registered",
-                                       [ACCOUNT_ROTATE_KEY] = "ticket key rotated",
-                                       [ACCOUNT_SET_PASSWORD] = "password set",
-                                       [ACCOUNT_RESET_PASSWORD] = "password reset",
-                                       [ACCOUNT_DELETE] = "system deleted"};
+    static const char *const done[] = {
+        [ACCOUNT_REGISTER] = "system registered",    [ACCOUNT_ROTATE_KEY] = "ticket key rotated",
+        [ACCOUNT_SET_WEBHOOK] = "webhook set",       [ACCOUNT_SET_PASSWORD] = "password set",
+        [ACCOUNT_RESET_PASSWORD] = "password reset", [ACCOUNT_DELETE] = "system deleted"};
     char address[CONN_ADDRESS_MAX];
     struct log_field fields[] = {{.name = "system", .text = {result->name, result->name_length}},
                                  {.name = "remote"},

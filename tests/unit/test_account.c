@@ -433,6 +433,8 @@ static const struct {
     {STR_INIT("changed " METHOD " 1000 " SALT " " HASH " ticket=1@9223372036854775808 n"),
      "ticket"},
     {STR_INIT("changed " METHOD " 1000 " SALT " " HASH " ticket=1@2"), "name"},
+    {STR_INIT("webhook " METHOD " 1000 " SALT " " HASH " ticket=1@2 n"), "webhook"},
+    {STR_INIT("webhook " METHOD " 1000 " SALT " " HASH " ticket=1@2 webhook=1@0:1:"), "name"},
     {STR_INIT("deleted"), "name"},
     {STR_INIT("deleted " X32 X32 X32 X32 "x"), "name"},
     {STR_INIT(METHOD " 1000 " SALT " " HASH " " X32 X32 X32 X32 "x"), "name"},
@@ -1210,6 +1212,85 @@ static void a_ticket_key_is_rotated(void)
     }
 }
 
+/* Sets a webhook; returns the version of its secret, 0 if that fails. */
+static uint64_t set_webhook(const char *name, const char *url, uint64_t events, bool rotate)
+{
+    struct account_request request = {.kind = ACCOUNT_SET_WEBHOOK,
+                                      .name = str_from(name),
+                                      .url = str_from(url),
+                                      .events = events,
+                                      .rotate = rotate};
+    struct account_result result = {.outcome = ACCOUNT_FAILED};
+
+    CHECK(submission_of(request) == ACCOUNT_SUBMITTED && await_result(&result));
+    return result.outcome == ACCOUNT_DONE ? result.webhook_version : 0;
+}
+
+/* Takes all webhooks that have changed; the version of that of a system, which must be this one; 0:
+ * it has not changed. */
+static uint64_t take_webhooks(const char *name, const char *url, uint64_t events, int64_t *since)
+{
+    struct buf system = {0}, text = {0};
+    struct account_webhook webhook;
+    uint64_t version = 0;
+
+    while (account_next_webhook(fixture.accounts, &system, &text, &webhook)) {
+        if (str_equal(str_of(&system), str_from(name))) {
+            CHECK(str_equal(webhook.url, str_from(url)) && webhook.events == events);
+            version = webhook.version;
+            *since = webhook.since;
+        }
+        buf_free(&system);
+        buf_free(&text);
+    }
+    return version;
+}
+
+/* The password and the ticket key stay, and changes of them leave the webhook. */
+static void a_webhook_is_set(void)
+{
+    for (int shared = 0; shared < 2; shared++) {
+        uint64_t version, ticket, generation;
+        int64_t since;
+
+        if (shared)
+            fake_open(QUICK);
+        else
+            fixture_open(QUICK);
+        CHECK(registers(STR("a b"), STR("p")) && registers(STR("b"), STR("p")));
+        ticket = version_of("a b", &since);
+        generation = generation_of("a b", "p");
+        CHECK(set_webhook("c", "http://h/", 1, false) == 0);
+        CHECK(take_webhooks("a b", "", 0, &since) == 0);
+        version = set_webhook("a b", "http://h/?a=b", 5, false);
+        CHECK(version && version != set_webhook("b", "http://h/", 1, false));
+        CHECK(take_webhooks("a b", "http://h/?a=b", 5, &since) == version && since == 0);
+        CHECK(set_webhook("a b", "http://h/?a=b", 5, false) == version);
+        CHECK(take_webhooks("a b", "", 0, &since) == 0);
+        CHECK(set_webhook("a b", "http://i/", 7, true) == version + 1);
+        CHECK(take_webhooks("a b", "http://i/", 7, &since) == version + 1 && since > 0);
+        CHECK(ask(ACCOUNT_ROTATE_KEY, STR("a b"), STR("")).ticket_version == ticket + 1);
+        CHECK(token_status("a b", generation) == ACCOUNT_TOKEN_VALID);
+        CHECK(change(ACCOUNT_SET_PASSWORD, "a b", "p", "q") == ACCOUNT_DONE);
+        CHECK(take_webhooks("a b", "", 0, &since) == 0 && logs_in(STR("a b"), STR("q")));
+        open_again(shared, "a b");
+        CHECK(take_webhooks("a b", "http://i/", 7, &since) == version + 1 && since > 0);
+        account_repeat_webhooks(fixture.accounts);
+        CHECK(take_webhooks("a b", "http://i/", 7, &since) == version + 1);
+        CHECK(set_webhook("a b", "", 0, false) == version + 1);
+        CHECK(take_webhooks("a b", "", 0, &since) == version + 1);
+        set_webhook("a b", "http://h/", 1, false);
+        take_webhooks("a b", "http://h/", 1, &since);
+        since = 1;
+        CHECK(change(ACCOUNT_DELETE, "a b", "q", "") == ACCOUNT_DONE);
+        CHECK(take_webhooks("a b", "", 0, &since) == 0 && since == 0); /* told, and off */
+        CHECK(registers(STR("a b"), STR("p")));
+        open_again(shared, "a b");
+        CHECK(take_webhooks("a b", "", 0, &since) == 0);
+        fixture_close();
+    }
+}
+
 /* Nothing of a deleted account is good again when its name is registered again. */
 static void a_system_is_deleted(void)
 {
@@ -1707,6 +1788,7 @@ int main(void)
     test_run("a delayed login waits", a_delayed_login_waits);
     test_run("a password is set", a_password_is_set);
     test_run("a ticket key is rotated", a_ticket_key_is_rotated);
+    test_run("a webhook is set", a_webhook_is_set);
     test_run("a system is deleted", a_system_is_deleted);
     test_run("changes are appended", changes_are_appended);
     test_run("a torn change has not happened", a_torn_change_has_not_happened);
