@@ -334,8 +334,9 @@ static void hub_remove_client(struct hub *hub, struct client *client)
     channel_remove_client(&hub->channels, client);
 }
 
-void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
-                    struct str reason)
+/* Ends a client, of which no webhook has been told. */
+static void hub_undo_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
+                            struct str reason)
 {
     hub_log_end(hub, client, end, code, reason);
     if (end == HUB_END_SLOW) {
@@ -347,6 +348,17 @@ void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, un
     else
         hub_send_close(hub, client->conn, code, end == HUB_END_PEER ? (struct str){0} : reason);
     hub_remove_client(hub, client);
+}
+
+void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
+                    struct str reason)
+{
+    bool by_us = end == HUB_END_CLOSED || end == HUB_END_SLOW;
+
+    if (hub->webhooks)
+        event_disconnect(hub->webhooks, client, code, by_us ? reason : (struct str){0},
+                         hub->now - client->connected_at);
+    hub_undo_client(hub, client, end, code, reason);
 }
 
 void hub_close_slow_clients(struct hub *hub)
@@ -465,9 +477,10 @@ bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims 
     if (!client)
         return false;
     if (!hub_join_claims(hub, client, claims) || !hub_send_id(hub, client)) {
-        hub_end_client(hub, client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("out of memory"));
+        hub_undo_client(hub, client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("out of memory"));
         return false;
     }
+    event_connect(hub->webhooks, client);
     for (uint32_t i = 0; i < client->subscription_count; i++)
         hub_notify(hub, client->subscriptions[i].channel, client, NULL, PRESENCE_JOIN, true);
     hub_close_slow_clients(hub);
@@ -672,6 +685,8 @@ static void hub_bind(struct hub *hub, const struct command *command, struct clie
         hub_fail(result, RESULT_UNREACHABLE, "out of memory");
         return;
     }
+    if (is_new || changes)
+        event_join(hub->webhooks, client, channel_name(group));
     if (is_new)
         hub_notify(hub, group, client, NULL, PRESENCE_JOIN, true);
     if (hub->hooks && changes)
@@ -687,6 +702,7 @@ static void hub_unbind(struct hub *hub, const struct command *command, struct cl
     if (!group || position == client->subscription_count)
         return;
     channel_unsubscribe(client, position);
+    event_leave(hub->webhooks, client, channel_name(group));
     hub_notify(hub, group, client, NULL, PRESENCE_LEAVE, true);
     hub_drop_if_empty(hub, group);
 }

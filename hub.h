@@ -15,6 +15,7 @@
 #include "config.h"
 #include "conn.h"
 #include "crypto.h"
+#include "event.h"
 #include "json.h"
 #include "log.h"
 #include "once.h"
@@ -84,6 +85,7 @@ struct hub {
     struct channels channels;
     struct once once;
     const struct hub_hooks *hooks; /* NULL on a node that is alone; set before the first client */
+    struct webhooks *webhooks;     /* NULL: there are none */
     struct fifo walks, walked;     /* of roster.c: under way, and done; */
     unsigned list_count;           /* how many of both are lists */
 };

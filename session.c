@@ -56,6 +56,8 @@ static void session_end(struct session_context *context, struct session *session
     if (session->conn.client)
         hub_end_client(context->hub, session->conn.client, HUB_END_LOST, WS_CLOSE_ABNORMAL,
                        str_from(reason));
+    if (context->inbox.clients.count)
+        inbox_forget(&context->inbox, session_request_id(session));
     /* without a close_notify TLS would report a truncated stream: only if something is missing */
     if (session->conn.tls && !session->conn.queued && session->state != SESSION_LINGER)
         conn_finish(&session->conn);
@@ -103,8 +105,73 @@ static bool session_renew(struct session_context *context, struct session *sessi
     return session_send_refusal(context, session, code, str_from(why));
 }
 
+/* True for texts that are for wspush itself: "ping", "id", "ack N", "ticket ...". */
+static bool session_is_command(struct str text)
+{
+    struct str rest = text, word = str_cut(&rest, ' ');
+    uint64_t number;
+
+    if (!rest.at)
+        return str_equal(word, STR("ping")) || str_equal(word, STR("id"));
+    return str_equal(word, STR("ticket")) ||
+           (str_equal(word, STR("ack")) && str_number(rest, UINT64_MAX, &number));
+}
+
+/* A client has sent a whole text that its webhook wants. False if the client is too slow to be told
+ * that it is dropped. */
+static bool session_pass_message(struct session_context *context, struct session *session,
+                                 const struct buf *joined, struct str text)
+{
+    const char *why = joined && joined->failed ? "the message is dropped: out of memory" : NULL;
+
+    switch (inbox_judge(&context->inbox, session_request_id(session), context->config->message_rate,
+                        context->now)) {
+    case INBOX_IS_FLOOD:
+        session_close(context, session, HUB_END_CLOSED, WS_CLOSE_POLICY, STR("too many messages"));
+        return true;
+    case INBOX_TOO_FAST:
+        why = "the message is dropped: more than message_rate allows";
+        break;
+    case INBOX_PASSES:
+        if (!why && !event_message(context->hub->webhooks, session->conn.client, text))
+            why = "the message is dropped: too many wait for the receiver";
+        break;
+    }
+    return !why || session_send_refusal(context, session, RESULT_LIMIT, str_from(why));
+}
+
+/* Passes a piece of a message on to the webhook of the client's system, if it wants messages: once
+ * the message is whole. False if the client has ended. */
+static bool session_pass_piece(struct session_context *context, struct session *session,
+                               const struct ws_event *event)
+{
+    uint64_t id = session_request_id(session);
+    bool first = !session->text_length;
+    const struct buf *joined = NULL;
+    struct str text = event->payload;
+
+    if (!event_wants_messages(context->hub->webhooks, session->conn.client))
+        return true;
+    if (event->opcode != WS_TEXT) {
+        session_close(context, session, HUB_END_CLOSED, WS_CLOSE_UNSUPPORTED,
+                      STR("messages must be text"));
+        return false;
+    }
+    session->input.reader.whole = true; /* fewer pieces */
+    if (!first || !event->last) {
+        joined = inbox_append(&context->inbox, id, text, first);
+        text = joined ? str_of(joined) : (struct str){0};
+    }
+    if (event->last && (text.at || joined) && !session_is_command(text) &&
+        !session_pass_message(context, session, joined, text))
+        session_close_slow(context, session);
+    if (event->last && joined)
+        inbox_clear(&context->inbox, id);
+    return session->conn.client != NULL;
+}
+
 /* Answers the text "ping" with "pong", for browsers cannot send ping frames, and "id" with the
- * client's id; takes "ticket " and what follows. */
+ * client's id; takes "ticket " and what follows. Other texts may be for a webhook. */
 static void session_take_text(struct session_context *context, struct session *session,
                               const struct ws_event *event)
 {
@@ -112,8 +179,10 @@ static void session_take_text(struct session_context *context, struct session *s
     struct str text = {room, session->text_length}, ticket = event->payload;
     bool queued = true;
 
-    if (session->input.reader.whole && !text.length && event->opcode == WS_TEXT &&
-        str_equal(str_cut(&ticket, ' '), STR("ticket")) && ticket.at)
+    if (context->hub->webhooks && !session_pass_piece(context, session, event))
+        return;
+    if (session->conn.client->has_ticket && session->input.reader.whole && !text.length &&
+        event->opcode == WS_TEXT && str_equal(str_cut(&ticket, ' '), STR("ticket")) && ticket.at)
         queued = session_renew(context, session, ticket);
     for (size_t i = 0; i < event->payload.length && text.length <= SESSION_TEXT_MAX; i++)
         if (text.length++ < SESSION_TEXT_MAX)

@@ -15,6 +15,7 @@
 #include "console.h"
 #include "http.h"
 #include "hub.h"
+#include "inbox.h"
 #include "listener.h"
 #include "log.h"
 #include "metrics.h"
@@ -59,6 +60,7 @@ struct session_context {
     bool leaving;                  /* this node is no longer ready, */
     bool stopping;                 /* and every response is its connection's last */
     struct quota failed_logins;    /* those that the log tells */
+    struct inbox inbox;            /* messages for webhooks, by session_request_id */
     struct metrics metrics;
 };
 

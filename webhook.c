@@ -574,6 +574,16 @@ static void webhook_append(struct webhooks *webhooks, struct webhook *hook,
     webhook_wake(hook);
 }
 
+bool webhook_wants(struct webhooks *webhooks, const struct webhook *hook, enum webhook_kind kind)
+{
+    bool off;
+
+    pthread_mutex_lock(&webhooks->lock);
+    off = hook->report.off;
+    pthread_mutex_unlock(&webhooks->lock);
+    return !off && (hook->settings.events & 1u << kind);
+}
+
 bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_kind kind,
                   int64_t at, const struct webhook_field *fields)
 {

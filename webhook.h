@@ -75,6 +75,10 @@ struct webhook *webhook_find(const struct webhooks *webhooks, struct str system)
 bool webhook_push(struct webhooks *webhooks, struct webhook *webhook, enum webhook_kind kind,
                   int64_t at, const struct webhook_field *fields);
 
+/* True if the system wants such events. */
+bool webhook_wants(struct webhooks *webhooks, const struct webhook *webhook,
+                   enum webhook_kind kind);
+
 /* Begins an epoch: call if other nodes declared this one dead. `lost` as in webhook_set. */
 void webhook_restart(struct webhooks *webhooks, struct webhook *webhook, uint64_t lost);
 

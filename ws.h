@@ -26,6 +26,7 @@ enum ws_close_code {
     WS_CLOSE_NORMAL = 1000,
     WS_CLOSE_GOING_AWAY = 1001,
     WS_CLOSE_PROTOCOL = 1002,
+    WS_CLOSE_UNSUPPORTED = 1003,
     WS_CLOSE_NO_STATUS = 1005, /* never on the wire: the peer's close frame gave no code */
     WS_CLOSE_ABNORMAL = 1006,  /* never on the wire: the connection ended without a close frame */
     WS_CLOSE_INVALID_PAYLOAD = 1007,

@@ -27,6 +27,7 @@ dial:
 webhook_client: host http os tls
 webhook: crypto dial json os table tls webhook_client
 config: host webhook_client
+inbox: table
 console: crypto http
 poller: os
 ws: http crypto
@@ -39,7 +40,8 @@ account: account_queue account_store account_table os table
 channel: conn table
 once: json
 command: channel conn json ws
-hub: channel command config conn crypto json once table ticket ws
+event: channel command conn webhook
+hub: channel command config conn crypto event json once table ticket ws
 roster: hub
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
@@ -70,8 +72,8 @@ api_request: account cluster config crypto http hub json limit table ws
 api_account: api_request conn crypto ticket
 api: account api_account api_request cluster config conn crypto host http hub json ws
 metrics: api cluster conn http hub os ticket
-session_http: account api cluster config conn console host http hub listener metrics os ticket ws
-session: config conn hub session_http ws
+session_http: account api cluster config conn console host http hub inbox listener metrics os ticket ws
+session: config conn event hub inbox session_http ws
 sessions: listener poller session timer
 loop: os poller session sessions tls
 server: account api cluster config console crypto hub listener loop poller session

@@ -1,0 +1,113 @@
+/* event.c - what becomes of clients, as events for the webhooks of their systems. */
+#include "event.h"
+
+#include "command.h"
+
+#include <time.h>
+
+static int64_t event_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static struct webhook *event_find(const struct webhooks *webhooks, const struct client *client)
+{
+    return webhooks ? webhook_find(webhooks, channel_name(client->subscriptions[0].channel)) : NULL;
+}
+
+/* How the fields of most events begin. */
+#define EVENT_CLIENT(client)                                                                       \
+    {.name = "clientId", .text = channel_client_id(client)},                                       \
+        {.name = "userId", .text = channel_user(client)},                                          \
+    {                                                                                              \
+        .name = "extend", .text = channel_extend(client)                                           \
+    }
+
+/* Writes the names of a client's groups, as JSON. */
+static void event_write_groups(struct buf *out, const struct client *client)
+{
+    uint32_t first = channel_first_group(client);
+
+    buf_append(out, STR("["));
+    for (uint32_t i = first; i < client->subscription_count; i++) {
+        buf_append(out, i > first ? STR(",") : STR(""));
+        json_append_quoted(out, channel_name(client->subscriptions[i].channel));
+    }
+    buf_append(out, STR("]"));
+}
+
+void event_connect(struct webhooks *webhooks, const struct client *client)
+{
+    struct webhook *webhook = event_find(webhooks, client);
+    char address[CONN_ADDRESS_MAX];
+    struct buf groups = {0};
+
+    if (!webhook)
+        return;
+    conn_address(client->conn->address, address);
+    event_write_groups(&groups, client);
+    webhook_push(webhooks, webhook, WEBHOOK_CONNECT, event_now(),
+                 (struct webhook_field[]){EVENT_CLIENT(client),
+                                          {.name = "remote", .text = str_from(address)},
+                                          {"groups", WEBHOOK_JSON, str_of(&groups), 0},
+                                          {0}});
+    buf_free(&groups);
+}
+
+void event_disconnect(struct webhooks *webhooks, const struct client *client, unsigned code,
+                      struct str reason, int64_t seconds)
+{
+    struct webhook *webhook = event_find(webhooks, client);
+
+    if (webhook)
+        webhook_push(
+            webhooks, webhook, WEBHOOK_DISCONNECT, event_now(),
+            (struct webhook_field[]){EVENT_CLIENT(client),
+                                     {.name = "code", .type = WEBHOOK_NUMBER, .number = code},
+                                     {.name = "reason", .text = reason},
+                                     {.name = "seconds", .type = WEBHOOK_NUMBER, .number = seconds},
+                                     {0}});
+}
+
+static void event_push_group(struct webhooks *webhooks, enum webhook_kind kind,
+                             const struct client *client, struct str group)
+{
+    struct webhook *webhook = event_find(webhooks, client);
+
+    if (webhook)
+        webhook_push(webhooks, webhook, kind, event_now(),
+                     (struct webhook_field[]){
+                         EVENT_CLIENT(client), {.name = "groupName", .text = group}, {0}});
+}
+
+void event_join(struct webhooks *webhooks, const struct client *client, struct str group)
+{
+    event_push_group(webhooks, WEBHOOK_JOIN, client, group);
+}
+
+void event_leave(struct webhooks *webhooks, const struct client *client, struct str group)
+{
+    event_push_group(webhooks, WEBHOOK_LEAVE, client, group);
+}
+
+bool event_wants_messages(struct webhooks *webhooks, const struct client *client)
+{
+    const struct webhook *webhook = event_find(webhooks, client);
+
+    return webhook && webhook_wants(webhooks, webhook, WEBHOOK_MESSAGE);
+}
+
+bool event_message(struct webhooks *webhooks, const struct client *client, struct str text)
+{
+    struct webhook *webhook = event_find(webhooks, client);
+
+    return !webhook || webhook_push(webhooks, webhook, WEBHOOK_MESSAGE, event_now(),
+                                    (struct webhook_field[]){
+                                        {.name = "clientId", .text = channel_client_id(client)},
+                                        {.name = "userId", .text = channel_user(client)},
+                                        {.name = "text", .text = text},
+                                        {0}});
+}

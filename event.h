@@ -1,0 +1,31 @@
+/* event.h - what becomes of clients, as events for the webhooks of their systems.
+ *
+ * `webhooks` may be NULL: then nothing is done. Events of systems without a webhook, and those that
+ * it does not want, are dropped. All are of the time of the call. */
+#ifndef WSPUSH_EVENT_H
+#define WSPUSH_EVENT_H
+
+#include "channel.h"
+#include "webhook.h"
+
+/* A client can be sent to; it is in its groups already. */
+void event_connect(struct webhooks *webhooks, const struct client *client);
+
+/* A client ends, after so many seconds, with this close code and the reason that this server gives;
+ * it is still in its channels. */
+void event_disconnect(struct webhooks *webhooks, const struct client *client, unsigned code,
+                      struct str reason, int64_t seconds);
+
+/* A client has joined a group, or has another user or `extend` than when it did. */
+void event_join(struct webhooks *webhooks, const struct client *client, struct str group);
+
+/* A client has left a group, and stays connected. */
+void event_leave(struct webhooks *webhooks, const struct client *client, struct str group);
+
+/* True if the webhook of the client's system takes messages. */
+bool event_wants_messages(struct webhooks *webhooks, const struct client *client);
+
+/* A client has sent a text. False: the queue is full, and the text is dropped. */
+bool event_message(struct webhooks *webhooks, const struct client *client, struct str text);
+
+#endif
