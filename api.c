@@ -300,6 +300,7 @@ static const struct api_route api_routes[] = {
     {JOB("set_password", SET_PASSWORD, SET_PASSWORD), F(NEW_PASSWORD), ACCOUNT},
     {JOB("delete_system", ACCOUNT, DELETE), F(PASSWORD), 0},
     {JOB("ticket_key", ACCOUNT, ROTATE_KEY), 0, F(ROTATE)},
+    {JOB("set_webhook", ACCOUNT, SET_WEBHOOK), 0, F(URL) | F(EVENTS) | F(ROTATE)},
     {COMMAND("send_to_client", SEND_TO_CLIENT), F(CLIENT_ID) | MESSAGE, EXTRAS},
     {COMMAND("send_to_clients", SEND_TO_CLIENTS), F(CLIENT_IDS) | MESSAGE, EXTRAS},
     {COMMAND("send_to_group", SEND_TO_GROUP), F(GROUP_NAME) | MESSAGE, EXTRAS | F(EXCLUDE)},

@@ -10,6 +10,7 @@
 
 #include "conn.h"
 #include "ticket.h"
+#include "webhook_client.h"
 
 #include <string.h>
 
@@ -84,6 +85,17 @@ static void api_send_ticket_key(const struct api *api, struct str system, uint64
     buf_append(&data, STR("}"));
     api_succeed(response, &data);
     crypto_erase(key, sizeof key);
+}
+
+static void api_send_secret(const struct api *api, struct str system, uint64_t version,
+                            struct api_response *response)
+{
+    struct buf data = {0};
+
+    buf_append(&data, STR("{\"secret\":\""));
+    data.failed |= !webhook_append_secret(&data, api->keys, system, version);
+    buf_append(&data, STR("\"}"));
+    api_succeed(response, &data);
 }
 
 static enum api_result api_submit(struct api_request *request, const struct account_request *job)
@@ -209,6 +221,87 @@ static enum api_result api_ticket_key(struct api_request *request, struct accoun
     return result;
 }
 
+/* The events that a webhook is to have, as bits. */
+static bool api_read_events(struct api_request *request, uint64_t *events)
+{
+    static const struct str names[] = {[WEBHOOK_CONNECT] = STR_INIT("connect"),
+                                       [WEBHOOK_DISCONNECT] = STR_INIT("disconnect"),
+                                       [WEBHOOK_JOIN] = STR_INIT("join"),
+                                       [WEBHOOK_LEAVE] = STR_INIT("leave"),
+                                       [WEBHOOK_MESSAGE] = STR_INIT("message")};
+    struct str rest = request->json[FIELD_EVENTS].value.text;
+    struct json_value name;
+
+    *events = api_has(request, FIELD_EVENTS) ? 0 : (1u << WEBHOOK_MESSAGE) - 1;
+    while (api_has(request, FIELD_EVENTS) && json_next_element(&rest, &name)) {
+        char room[16];
+        struct buf text = BUF_INIT(room);
+        unsigned kind = 0;
+
+        json_decode_string(name, &text);
+        while (kind < WEBHOOK_END && !str_equal(names[kind], str_of(&text)))
+            kind++;
+        if (kind == WEBHOOK_END)
+            return api_bad_field(request, FIELD_EVENTS,
+                                 "must be of connect, disconnect, join, leave and message");
+        *events |= 1u << kind;
+    }
+    return true;
+}
+
+static enum api_result api_set_webhook(struct api_request *request, struct account_request *job)
+{
+    struct str allow = str_from(request->api->config->webhook_allow), rest = allow;
+
+    job->url = request->text[FIELD_URL];
+    job->rotate = json_is_true(request->json[FIELD_ROTATE].value);
+    if (!api_has(request, FIELD_URL))
+        api_bad_field(request, FIELD_URL, "is missing");
+    else if (job->url.length && !str_entry(&rest).length)
+        api_bad_field(request, FIELD_URL, "must be empty: [webhook] allow names no receivers");
+    else if (job->url.length && !receiver_is_allowed(allow, job->url))
+        api_bad_field(request, FIELD_URL, "must begin with a URL that [webhook] allow names");
+    else if (api_read_events(request, &job->events))
+        return api_submit(request, job);
+    return API_DONE;
+}
+
+/* Sets one webhook, unless the configuration does not allow its URL. */
+static void api_apply_webhook(struct api *api, struct str name, const struct account_webhook *found)
+{
+    struct hub *hub = api->hub;
+    bool allowed = receiver_is_allowed(str_from(api->config->webhook_allow), found->url);
+    struct webhook_settings settings = {.url = allowed ? found->url : (struct str){0},
+                                        .events = (unsigned)found->events,
+                                        .version = found->version,
+                                        .rotated_at = found->since};
+    const char *why = NULL;
+
+    if (found->url.length && !allowed)
+        why = "[webhook] allow does not name its URL";
+    if (hub->webhooks && (allowed || webhook_find(hub->webhooks, name)) &&
+        !webhook_set(hub->webhooks, name, &settings, hub_count_clients(hub, name)))
+        why = "out of memory";
+    if (why)
+        log_write(hub->log, LOG_WARN, "webhook is off",
+                  (struct log_field[]){{.name = "system", .text = name},
+                                       {.name = "reason", .text = str_from(why)},
+                                       {0}});
+}
+
+void api_take_webhooks(struct api *api)
+{
+    struct account_webhook webhook;
+    struct buf name = {0}, text = {0};
+
+    while (account_next_webhook(api->accounts, &name, &text, &webhook)) {
+        if (!name.failed)
+            api_apply_webhook(api, str_of(&name), &webhook);
+        buf_free(&name);
+        buf_free(&text);
+    }
+}
+
 static enum api_result api_begin_job(struct api_request *request, struct account_request *job)
 {
     switch (job->kind) {
@@ -216,6 +309,8 @@ static enum api_result api_begin_job(struct api_request *request, struct account
         return api_set_password(request, job);
     case ACCOUNT_ROTATE_KEY:
         return api_ticket_key(request, job);
+    case ACCOUNT_SET_WEBHOOK:
+        return api_set_webhook(request, job);
     case ACCOUNT_LOGIN:
     case ACCOUNT_DELETE:
         return api_verify(request, job);
@@ -253,6 +348,8 @@ static void api_send_done(const struct api *api, const struct account_result *re
         api_send_token(api, name, result->generation, unix_now, response);
     else if (result->kind == ACCOUNT_ROTATE_KEY)
         api_send_ticket_key(api, name, result->ticket_version, response);
+    else if (result->kind == ACCOUNT_SET_WEBHOOK)
+        api_send_secret(api, name, result->webhook_version, response);
     else
         api_reject(response, 200, RESULT_SUCCESS, "success");
 }
@@ -267,6 +364,7 @@ void api_finish(struct api *api, const struct account_result *result, int64_t un
         throttle_forgive(&api->system_logins, str_hash(name, api->seed));
         throttle_forgive(&api->address_logins, str_hash(name, result->origin));
     }
+    api_take_webhooks(api); /* it is set before that is answered */
     api->login_failures += verifies && result->outcome == ACCOUNT_DENIED;
     if (result->outcome == ACCOUNT_DONE && account_job_changes(result->kind))
         cluster_change_account(api->cluster, api->hub, name, result->kind == ACCOUNT_DELETE);

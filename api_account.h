@@ -18,6 +18,10 @@ bool api_find_ticket_version(struct api_request *request, uint64_t *version,
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
                 struct api_response *response);
 
+/* Sets the webhooks that have changed, and at first all. Call once an iteration in which the wake
+ * pipe was written to. */
+void api_take_webhooks(struct api *api);
+
 /* Sets the limits of failed logins. */
 void api_open(struct api *api);
 

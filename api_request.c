@@ -61,6 +61,8 @@ static const struct api_field_rule api_fields[FIELD_COUNT] = {
     [FIELD_TICKET_GROUPS] = {STR_INIT("groups"), TYPE_STRINGS, 0},
     [FIELD_TTL] = {STR_INIT("ttl"), TYPE_INTEGER, 0},
     [FIELD_SESSION] = {STR_INIT("session"), TYPE_INTEGER, 0},
+    [FIELD_URL] = {STR_INIT("url"), TYPE_TEXT, ACCOUNT_URL_MAX},
+    [FIELD_EVENTS] = {STR_INIT("events"), TYPE_STRINGS, 16},
 };
 
 /* --- responses ------------------------------------------------------------------------------- */

@@ -96,6 +96,8 @@ enum api_field {
     FIELD_TICKET_GROUPS,
     FIELD_TTL,
     FIELD_SESSION,
+    FIELD_URL,
+    FIELD_EVENTS,
     FIELD_COUNT
 };
 

@@ -76,6 +76,7 @@ struct loop {
     int64_t stop_began, stop_ends;
     size_t stop_total, stop_done; /* sessions when stopping began; how many were ended */
     size_t stop_index;            /* the next one */
+    bool stop_told;               /* webhooks were told that this node ends */
 };
 
 /* --- accepting ------------------------------------------------------------------------------- */
@@ -279,6 +280,7 @@ static void loop_take_account_results(struct loop *loop)
     struct account_result result;
     struct api_response response;
 
+    api_take_webhooks(loop->context->api);
     while (account_take_result(loop->context->accounts, &result)) {
         struct session *session = sessions_find(&loop->sessions, result.request_id);
 
@@ -527,14 +529,32 @@ static void loop_stop_if_asked(struct loop *loop)
         loop_stop_batch(loop);
 }
 
+/* Tells the webhooks that this node ends. True if they have been told, or `drain` is over. */
+static bool loop_finish_webhooks(struct loop *loop)
+{
+    struct webhooks *webhooks = loop->context->hub->webhooks;
+    int64_t ends = loop->stop_began + (int64_t)loop->context->config->drain + LOOP_DRAIN_GRACE;
+    struct webhook_stats stats = {0};
+
+    if (!webhooks)
+        return true;
+    if (!loop->stop_told)
+        webhook_finish(webhooks);
+    loop->stop_told = true;
+    webhook_measure(webhooks, &stats);
+    return !stats.waiting || loop->context->now >= ends;
+}
+
 /* True when there is nothing left to wait for. */
-static bool loop_has_stopped(const struct loop *loop)
+static bool loop_has_stopped(struct loop *loop)
 {
     if (loop->context->leaving && *loop->options.stops > 1)
         return true;
-    return loop->context->stopping && ((loop->sessions.count == loop->sessions.admins.count &&
-                                        cluster_is_idle(loop->context->cluster)) ||
-                                       loop->context->now >= loop->stop_ends + LOOP_DRAIN_GRACE);
+    return loop->context->stopping &&
+           ((loop->sessions.count == loop->sessions.admins.count &&
+             cluster_is_idle(loop->context->cluster)) ||
+            loop->context->now >= loop->stop_ends + LOOP_DRAIN_GRACE) &&
+           loop_finish_webhooks(loop);
 }
 
 /* --- one iteration --------------------------------------------------------------------------- */

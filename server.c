@@ -13,9 +13,11 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-#define LOGINS_TOLD 20 /* failed logins that the log tells, in ten seconds */
+#define WEBHOOK_PAUSE 1000 /* milliseconds before the first repetition of a batch */
+#define LOGINS_TOLD 20     /* failed logins that the log tells, in ten seconds */
 
 static bool server_open_parts(struct server *server)
 {
@@ -63,6 +65,31 @@ static bool server_open_accounts(struct server *server, char *error, size_t room
     return accounts != NULL;
 }
 
+/* Opens the webhooks if the configuration allows any, and sets those of the accounts. False: out of
+ * memory, or of descriptors. */
+static bool server_open_webhooks(struct server *server)
+{
+    const struct config *config = server->config;
+    struct str allow = str_from(config->webhook_allow);
+    const char *host = config->cluster ? server->host : config->host;
+    bool bracket = !listener_path(config) && strchr(host, ':');
+
+    if (server->hub.webhooks || !str_entry(&allow).length)
+        return true;
+    snprintf(server->node, sizeof server->node, "%s%s%s:%u", bracket ? "[" : "", host,
+             bracket ? "]" : "", (unsigned)(config->cluster ? config->rpc_port : config->port));
+    server->hub.webhooks =
+        webhook_open(&(struct webhook_options){.keys = server->keys,
+                                               .node = server->node,
+                                               .version = server->version,
+                                               .ca = config->webhook_ca,
+                                               .timeout = (int64_t)config->webhook_timeout,
+                                               .pause = WEBHOOK_PAUSE,
+                                               .retry = (int64_t)config->webhook_retry,
+                                               .queue = (size_t)config->webhook_queue});
+    return server->hub.webhooks != NULL;
+}
+
 static bool server_open_loop(struct server *server)
 {
     server->loop = loop_open(&(struct loop_options){.context = &server->context,
@@ -104,8 +131,11 @@ bool server_open(struct server *server, char *error, size_t room)
     snprintf(error, room, "out of memory, or of threads");
     server_connect(server);
     if (server_open_parts(server) && server_open_cluster(server) &&
-        server_open_accounts(server, error, room) && server_open_loop(server))
+        server_open_accounts(server, error, room) && server_open_webhooks(server) &&
+        server_open_loop(server)) {
+        api_take_webhooks(&server->api);
         return true;
+    }
     server_close(server);
     return false;
 }
@@ -113,6 +143,11 @@ bool server_open(struct server *server, char *error, size_t room)
 void server_reload(struct server *server, struct tls_context *tls)
 {
     loop_reload(server->loop, tls);
+    if (!server_open_webhooks(server))
+        log_write(server->log, LOG_ERROR, "webhooks are off: out of memory, or of descriptors",
+                  NULL);
+    account_repeat_webhooks(server->context.accounts);
+    api_take_webhooks(&server->api);
     if (server->scope != server->config->scope)
         cluster_republish(server->context.cluster);
     server->scope = server->config->scope;
@@ -125,6 +160,8 @@ void server_close(struct server *server)
     cluster_close(server->context.cluster);
     if (server->loop)
         loop_close(server->loop);
+    webhook_close(server->hub.webhooks);
+    inbox_close(&server->context.inbox);
     listener_close(&server->listener);
     roster_close(&server->hub);
     hub_close(&server->hub);

@@ -37,8 +37,9 @@ struct server {
     struct conn_shared shared;
     struct session_context context;
     struct pollers *pollers;
-    struct loop *loop;        /* for loop_run */
-    enum config_notice scope; /* of which the cluster has presence records */
+    struct loop *loop;                     /* for loop_run */
+    char node[CONFIG_ADVERTISE_MAX + 176]; /* this one's name in events */
+    enum config_notice scope;              /* of which the cluster has presence records */
 };
 
 /* Opens a node. False: `error` says why, cut to `room` bytes; the server is closed. */

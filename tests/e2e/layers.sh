@@ -69,7 +69,7 @@ cluster_presence: cluster_state json table
 cluster: account cluster_census cluster_change cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster ticket
 cluster_listen: cluster_tls config listener redis
 api_request: account cluster config crypto http hub json limit table ws
-api_account: api_request conn crypto ticket
+api_account: api_request conn crypto ticket webhook_client
 api: account api_account api_request cluster config conn crypto host http hub json ws
 metrics: api cluster conn http hub os ticket
 session_http: account api cluster config conn console host http hub inbox listener metrics os ticket ws
