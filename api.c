@@ -283,7 +283,7 @@ struct api_route {
         ACTION_COMMAND
     } action;
     int kind;                    /* enum command_kind of a command, else enum account_job_kind */
-    unsigned required, optional; /* sets of fields */
+    unsigned required, optional; /* sets of fields; a string in both may be empty */
 };
 
 #define F(field) (1u << FIELD_##field)
@@ -300,7 +300,7 @@ static const struct api_route api_routes[] = {
     {JOB("set_password", SET_PASSWORD, SET_PASSWORD), F(NEW_PASSWORD), ACCOUNT},
     {JOB("delete_system", ACCOUNT, DELETE), F(PASSWORD), 0},
     {JOB("ticket_key", ACCOUNT, ROTATE_KEY), 0, F(ROTATE)},
-    {JOB("set_webhook", ACCOUNT, SET_WEBHOOK), 0, F(URL) | F(EVENTS) | F(ROTATE)},
+    {JOB("set_webhook", ACCOUNT, SET_WEBHOOK), F(URL), F(URL) | F(EVENTS) | F(ROTATE)},
     {COMMAND("send_to_client", SEND_TO_CLIENT), F(CLIENT_ID) | MESSAGE, EXTRAS},
     {COMMAND("send_to_clients", SEND_TO_CLIENTS), F(CLIENT_IDS) | MESSAGE, EXTRAS},
     {COMMAND("send_to_group", SEND_TO_GROUP), F(GROUP_NAME) | MESSAGE, EXTRAS | F(EXCLUDE)},

@@ -255,9 +255,7 @@ static enum api_result api_set_webhook(struct api_request *request, struct accou
 
     job->url = request->text[FIELD_URL];
     job->rotate = json_is_true(request->json[FIELD_ROTATE].value);
-    if (!api_has(request, FIELD_URL))
-        api_bad_field(request, FIELD_URL, "is missing");
-    else if (job->url.length && !str_entry(&rest).length)
+    if (job->url.length && !str_entry(&rest).length)
         api_bad_field(request, FIELD_URL, "must be empty: [webhook] allow names no receivers");
     else if (job->url.length && !receiver_is_allowed(allow, job->url))
         api_bad_field(request, FIELD_URL, "must begin with a URL that [webhook] allow names");

@@ -244,6 +244,26 @@ static void metrics_write_traffic(struct buf *out, const struct metrics *metrics
                     shared->exhausted);
 }
 
+static void metrics_write_webhooks(struct buf *out, const struct metrics *metrics)
+{
+    struct webhook_stats stats = {0};
+
+    if (metrics->hub->webhooks)
+        webhook_measure(metrics->hub->webhooks, &stats);
+    metrics_begin(out, "wspush_webhook_events_total", "counter",
+                  "Events of webhooks, by result; refused: messages that did not fit.");
+    buf_print(out,
+              "wspush_webhook_events_total{result=\"delivered\"} %" PRIu64
+              "\nwspush_webhook_events_total{result=\"lost\"} %" PRIu64
+              "\nwspush_webhook_events_total{result=\"refused\"} %" PRIu64 "\n",
+              stats.delivered, stats.lost, stats.refused);
+    metrics_gauge(out, "wspush_webhook_queued_bytes", "Memory of events that wait for receivers.",
+                  stats.queued);
+    metrics_write_seconds(out, "wspush_webhook_lag_seconds", "gauge",
+                          "Time for which the oldest of them has waited.",
+                          (uint64_t)stats.lag * 1000);
+}
+
 /* The path of a number, NUL-terminated, for a label. */
 static const char *metrics_path(unsigned route)
 {
@@ -373,6 +393,7 @@ void metrics_respond(const struct metrics *metrics, bool stopping,
         metrics_write_process(body, metrics, stopping);
         metrics_write_connections(body, metrics);
         metrics_write_traffic(body, metrics);
+        metrics_write_webhooks(body, metrics);
         metrics_write_api(body, metrics);
 #ifdef WSPUSH_CLUSTER
         if (metrics->cluster)

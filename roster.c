@@ -217,6 +217,31 @@ static struct str roster_copy(char **to, struct str text)
     return copy;
 }
 
+/* Notes which events of the system's webhook a page of clients takes account of. */
+static void roster_note_seen(const struct hub *hub, struct roster_walk *walk)
+{
+    struct webhook *webhook = webhook_find(hub->webhooks, walk->command.system);
+    struct webhook_report report;
+
+    if (walk->command.kind != COMMAND_LIST_CLIENTS || !webhook)
+        return;
+    webhook_read_report(hub->webhooks, webhook, &report);
+    walk->epoch = report.epoch;
+    walk->seq = report.seq;
+}
+
+/* Ends the array of clients and begins another one, "seen", which ends where the first would. */
+static void roster_write_seen(const struct hub *hub, struct roster_walk *walk)
+{
+    struct buf *out = &walk->result.list;
+
+    if (!walk->epoch)
+        return;
+    buf_append(out, STR("],\"seen\":[{\"node\":"));
+    json_append_quoted(out, str_from(webhook_node(hub->webhooks)));
+    buf_print(out, ",\"epoch\":%" PRId64 ",\"seq\":%" PRIu64 "}", walk->epoch, walk->seq);
+}
+
 /* Begins a walk. False if that cannot be: `result` says why. */
 static bool roster_begin(struct hub *hub, const struct command *command, uint64_t id,
                          struct result *result)
@@ -249,6 +274,7 @@ static bool roster_begin(struct hub *hub, const struct command *command, uint64_
         result->error = ROSTER_BAD_POSITION;
         return false;
     }
+    roster_note_seen(hub, walk);
     hub->list_count += roster_is_list(command);
     fifo_push(&hub->walks, &walk->link);
     return true;
@@ -403,6 +429,7 @@ static bool roster_walk_on(struct hub *hub, struct roster_walk *walk, int *budge
             *budget -= roster_visit(hub, walk, &best);
             continue;
         }
+        roster_write_seen(hub, walk);
         if (roster_is_list(&walk->command))
             roster_write_next(hub, &walk->command, (struct str){walk->last, walk->last_length},
                               best.entry != NULL, &walk->result.list);

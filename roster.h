@@ -28,6 +28,8 @@ struct roster_walk {
     uint64_t id;
     struct command command;     /* a copy of what the walk needs, with views of `text` */
     struct result result;       /* LIST_*: the list ends with the next position, see roster_split */
+    int64_t epoch;              /* LIST_CLIENTS: of the webhook when the page began; 0: none, */
+    uint64_t seq;               /* and its last event, which the page takes account of */
     struct roster_place at;     /* what comes behind it is still to be visited */
     char last[ROSTER_NAME_MAX]; /* the name of the last entry, */
     size_t last_length;         /* and its length */

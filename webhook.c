@@ -574,6 +574,11 @@ static void webhook_append(struct webhooks *webhooks, struct webhook *hook,
     webhook_wake(hook);
 }
 
+const char *webhook_node(const struct webhooks *webhooks)
+{
+    return webhooks->options.node;
+}
+
 bool webhook_wants(struct webhooks *webhooks, const struct webhook *hook, enum webhook_kind kind)
 {
     bool off;

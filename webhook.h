@@ -75,6 +75,9 @@ struct webhook *webhook_find(const struct webhooks *webhooks, struct str system)
 bool webhook_push(struct webhooks *webhooks, struct webhook *webhook, enum webhook_kind kind,
                   int64_t at, const struct webhook_field *fields);
 
+/* The name of this node. */
+const char *webhook_node(const struct webhooks *webhooks);
+
 /* True if the system wants such events. */
 bool webhook_wants(struct webhooks *webhooks, const struct webhook *webhook,
                    enum webhook_kind kind);

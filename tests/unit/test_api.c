@@ -234,16 +234,17 @@ static const struct {
     const char *name, *good;
     enum kind kind;
 } fields[] = {
-    {"systemId", "\"s\"", TEXT},    {"password", "\"p\"", TEXT},      {"clientId", "\"@\"", TEXT},
-    {"groupName", "\"g\"", TEXT},   {"userId", "\"u\"", TEXT},        {"extend", "\"e\"", TEXT},
-    {"code", "1000", INTEGER},      {"msg", "\"m\"", TEXT},           {"data", "{\"a\":1}", ANY},
-    {"sendUserId", "\"x\"", TEXT},  {"messageId", "\"y\"", TEXT},     {"receipt", "true", BOOLEAN},
-    {"exclude", "[\"~\"]", TEXTS},  {"clientIds", "[\"@\"]", TEXTS},  {"reason", "\"r\"", TEXT},
-    {"system", "true", BOOLEAN},    {"groupNames", "[\"g\"]", TEXTS}, {"userIds", "[]", TEXTS},
-    {"groups", "true", BOOLEAN},    {"prefix", "\"g\"", TEXT},        {"after", "\"\"", TEXT},
-    {"once", "false", BOOLEAN},     {"limit", "1", INTEGER},          {"except", "[\"~\"]", TEXTS},
-    {"newPassword", "\"n\"", TEXT}, {"rotate", "true", BOOLEAN},      {"ttl", "60", INTEGER},
-    {"session", "0", INTEGER},      {"groups[]", "[\"g\"]", TEXTS},
+    {"systemId", "\"s\"", TEXT},     {"password", "\"p\"", TEXT},      {"clientId", "\"@\"", TEXT},
+    {"groupName", "\"g\"", TEXT},    {"userId", "\"u\"", TEXT},        {"extend", "\"e\"", TEXT},
+    {"code", "1000", INTEGER},       {"msg", "\"m\"", TEXT},           {"data", "{\"a\":1}", ANY},
+    {"sendUserId", "\"x\"", TEXT},   {"messageId", "\"y\"", TEXT},     {"receipt", "true", BOOLEAN},
+    {"exclude", "[\"~\"]", TEXTS},   {"clientIds", "[\"@\"]", TEXTS},  {"reason", "\"r\"", TEXT},
+    {"system", "true", BOOLEAN},     {"groupNames", "[\"g\"]", TEXTS}, {"userIds", "[]", TEXTS},
+    {"groups", "true", BOOLEAN},     {"prefix", "\"g\"", TEXT},        {"after", "\"\"", TEXT},
+    {"once", "false", BOOLEAN},      {"limit", "1", INTEGER},          {"except", "[\"~\"]", TEXTS},
+    {"newPassword", "\"n\"", TEXT},  {"rotate", "true", BOOLEAN},      {"ttl", "60", INTEGER},
+    {"session", "0", INTEGER},       {"groups[]", "[\"g\"]", TEXTS},   {"url", "\"\"", TEXT},
+    {"events", "[\"join\"]", TEXTS},
 };
 
 /* The name in a body: "groups" is a boolean for one path, and an array, groups[], for another. */
@@ -260,6 +261,7 @@ static const struct route {
     {"/api/set_password", "password newPassword", "systemId"}, /* with a Token */
     {"/api/delete_system", "password", ""},
     {"/api/ticket_key", "", "rotate"},
+    {"/api/set_webhook", "url", "events rotate"},
     {"/api/send_to_client", "clientId code msg data", "sendUserId messageId receipt once"},
     {"/api/bind_to_group", "clientId groupName", "userId extend"},
     {"/api/send_to_group", "groupName code msg data", "sendUserId messageId receipt once exclude"},
