@@ -1,0 +1,201 @@
+#!/usr/bin/env bash
+# webhooks.sh - the way back: what a receiver hears of clients, in which order and how often; that its model of who is
+# online is that of the server, also after failures, losses and a kill -9; who may be a receiver. How batches are sent
+# and repeated, byte by byte, is in tests/unit/test_webhook.c.
+# build: asan/wspush
+# shellcheck source=tests/support/lib.sh
+. "$(dirname "$0")/../support/lib.sh"
+need python3 websocat
+free_port
+ADMIN=127.0.0.1:$FREE
+
+free_port
+RECEIVER=$FREE
+URL=http://127.0.0.1:$RECEIVER/hook
+
+# told PATH: prints what the receiver tells.
+told() {
+    local STATUS HEADERS BODY
+    exchange 127.0.0.1 "$RECEIVER" "GET $1 HTTP/1.1"$'\r\n\r\n' 20
+    printf %s "$BODY"
+}
+
+# events: prints the events that have come since the last call, without what no test can know; ids as their names.
+events() {
+    told /events | tail -n "+$((TOLD + 1))" | sed "s/\"at\":[0-9]*,\?//; s/\"seconds\":[0-9]*/\"seconds\":N/; $NAMES"
+}
+
+# heard COUNT: waits for COUNT events behind those already seen, prints them and counts them as seen.
+heard() {
+    has_events() { [ "$(told /events | wc -l)" -ge "$((TOLD + $1))" ]; }
+    wait_for has_events "$1"
+    HEARD=$(events)
+    TOLD=$(told /events | wc -l)
+}
+
+# named NAME: the client that came last has this name in events.
+named() {
+    NAMES+="; s/\"$ID\"/\"$1\"/"
+}
+
+# hook [BODY-FIELDS]: sets the webhook; its secret is in $SECRET.
+hook() {
+    call set_webhook "{'url':'$URL'${1+,$1}}" >/dev/null
+    answer_has '"secret":"(whsec_[^"]*)"' && SECRET=${BASH_REMATCH[1]}
+    told "/setup?token=$TOKEN&secret=$(sed 's/+/%2B/g' <<<"$SECRET")" >/dev/null
+}
+
+# ids: the clients that the server lists, sorted.
+ids() {
+    post /api/list_clients '{"limit":1000}' | jq -r '.data.clients[].clientId' | sort
+}
+
+same_model() {
+    [ "$(told /model)" = "$(ids)" ]
+}
+
+model() {
+    wait_for same_model
+    expect "$1: the receiver's model is the server's list" "$(ids)" "$(told /model)"
+    expect "$1: it has nothing to complain of" '' "$(told /wrong)"
+}
+
+TOLD=0 NAMES=''
+# With another port behind the receiver's, for the server's comes from start.
+allowed() {
+    fresh "[webhook]
+allow = http://127.0.0.1:$RECEIVER/ho, http://[::1]:1/
+retry = 5
+[websocket]
+message_rate = 1"
+}
+
+allowed
+start
+python3 -B tests/support/receiver.py "$RECEIVER" "$PORT" 2>"$DIR/receiver.err" &
+CLIENTS+=($!)
+wait_for listens "$RECEIVER"
+sign_up shop
+
+# --- who may be a receiver --------------------------------------------------------------------
+
+for url in "http://127.0.0.1:$RECEIVER/h" "http://127.0.0.1:1/ho" "https://127.0.0.1:$RECEIVER/ho" http://u@b/ x \
+    "http://127.0.0.1:$RECEIVER@evil/ho" "http://127.0.0.1:$RECEIVER/ho/../x"; do
+    expect "$url is none" '400 -1 field url must begin with a URL that [webhook] allow names' \
+        "$(refusal set_webhook "{'url':'$url'}")"
+done
+expect 'a webhook needs a URL' '400 -1 field url is missing' "$(refusal set_webhook '{}')"
+expect 'and known events' '400 -1 field events must be of connect, disconnect, join, leave and message' \
+    "$(refusal set_webhook "{'url':'$URL','events':['connect','end']}")"
+
+# --- events -----------------------------------------------------------------------------------
+
+hook
+FIRST=$SECRET
+heard 1
+expect 'the first event' '{"seq":1,"type":"start","lost":0}' "$HEARD"
+client one "shop&ticket=$(post /api/ticket '{"userId":"u1","extend":"e","groups":["g","h"]}' | jq -r .data.ticket)"
+named ONE
+call bind_to_group "{'clientId':'$ID','groupName':'i'}" >/dev/null
+call bind_to_group "{'clientId':'$ID','groupName':'i'}" >/dev/null
+call bind_to_group "{'clientId':'$ID','groupName':'i','userId':'u2'}" >/dev/null
+call unbind_from_group "{'clientId':'$ID','groupName':'g'}" >/dev/null
+call close_client "{'clientId':'$ID','code':3001,'reason':'bye'}" >/dev/null
+heard 5
+expect 'a client comes, joins, leaves and goes' \
+    '{"seq":2,"type":"connect","clientId":"ONE","userId":"u1","extend":"e","remote":"127.0.0.1","groups":["g","h"]}
+{"seq":3,"type":"join","clientId":"ONE","userId":"u1","extend":"e","groupName":"i"}
+{"seq":4,"type":"join","clientId":"ONE","userId":"u2","extend":"e","groupName":"i"}
+{"seq":5,"type":"leave","clientId":"ONE","userId":"u2","extend":"e","groupName":"g"}
+{"seq":6,"type":"disconnect","clientId":"ONE","userId":"u2","extend":"e","code":3001,"reason":"bye","seconds":N}' "$HEARD"
+
+# --- messages ---------------------------------------------------------------------------------
+
+hook "'events':['message','connect','disconnect']"
+# say TEXT...: a client that sends these, or a binary message for "binary", and then id; prints what it gets behind its
+# first frame, without ids, up to the answer to id or the close.
+say() {
+    timeout 60 python3 -B - "$PORT" "$@" <<'PY'
+import json, socket, sys
+link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+link.sendall(b"GET /ws?systemId=shop HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+stream = link.makefile("rb")
+while stream.readline().strip():
+    pass
+def frame():
+    first, size = stream.read(2)
+    size = int.from_bytes(stream.read(2), "big") if size == 126 else size
+    return first & 15, stream.read(size)
+first = frame()[1]
+sent = b""
+for text in sys.argv[2:] + ["id"]:
+    data = text.encode()
+    half = len(data) // 2 if len(data) > 7 else 0
+    for at, piece in enumerate([data[:half], data[half:]] if half else [data]):
+        opcode = (0 if at else 2 if text == "binary" else 1) | (0 if half and not at else 128)
+        sent += bytes([opcode, 128 | len(piece), 0, 0, 0, 0]) + piece
+link.sendall(sent)
+opcode, payload = frame()
+while opcode != 8 and payload != first:
+    print(payload.decode())
+    opcode, payload = frame()
+print("%d %s" % (int.from_bytes(payload[:2], "big"), payload[2:].decode()) if opcode == 8 else "id")
+PY
+}
+
+expect 'a client may speak' 'pong
+id' "$(say ping 'ack 12' 'ack x' 'a häl"lo in pieces' '')"
+heard 6
+expect 'what it says comes' '{"seq":1,"type":"start","lost":0}
+{"seq":2,"type":"connect","clientId":"ID","userId":"","extend":"","remote":"127.0.0.1","groups":[]}
+{"seq":3,"type":"message","clientId":"ID","userId":"","text":"ack x"}
+{"seq":4,"type":"message","clientId":"ID","userId":"","text":"a häl\"lo in pieces"}
+{"seq":5,"type":"message","clientId":"ID","userId":"","text":""}
+{"seq":6,"type":"disconnect","clientId":"ID","userId":"","extend":"","code":1006,"reason":"","seconds":N}' \
+    "$(sed 's/"clientId":"[^"]*"/"clientId":"ID"/' <<<"$HEARD" | sed 's/\\u00e4/ä/')"
+expect 'too many are dropped, and the client is told' \
+    '{"code":-1006,"msg":"the message is dropped: more than message_rate allows","data":[]} id' \
+    "$(say {1..21} | xargs -d '\n')"
+expect 'very many end it' '1008 too many messages' "$(say {1..205} | tail -n 1)"
+expect 'binary messages end it' '1003 messages must be text' "$(say one binary)"
+model messages
+
+# --- failures ---------------------------------------------------------------------------------
+
+told '/status?code=500' >/dev/null
+for i in 1 2 3; do client "c$i" shop; done
+wait_for [ "$(metric webhook_queued_bytes)" != 0 ]
+told '/status?code=204' >/dev/null
+model 'after 500s'
+
+hook "'events':['connect','disconnect'],'rotate':true"
+expect 'a new secret' no "$([ "$SECRET" = "$FIRST" ] && echo yes || echo no)"
+model 'after a change of a webhook that clients were there for'
+expect 'which was told' 1 "$(told /events | grep -c '"type":"start","at":[0-9]*,"lost":[1-9]')"
+expect 'list_clients says what it has seen' "$(told /events | tail -n 1 | jq .seq)" \
+    "$(post /api/list_clients '{}' | jq '.data.seen[0].seq')"
+
+# --- a kill -9, and an end ----------------------------------------------------------------------
+
+kill_process "$SERVER"
+SERVER=''
+before=$(told /events | wc -l)
+start_again() {
+    "$WSPUSH" -c "$DIR/config.ini" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
+    SERVER=$!
+    wait_for answers
+}
+start_again
+has_more() { [ "$(told /events | wc -l)" -gt "$before" ]; }
+wait_for has_more
+expect 'after a kill -9 comes a start' start "$(told /events | tail -n 1 | jq -r .type)"
+expect 'by which all clients are forgotten' '' "$(told /model)"
+client last shop
+model 'after a kill -9'
+halt
+expect 'the last event of a node that stops is its end' 'disconnect end' \
+    "$(told /events | tail -n 2 | jq -r .type | xargs)"
+expect 'and nobody is online' '' "$(told /model)"
+expect 'nothing was wrong' '' "$(told /wrong)$(cat "$DIR/receiver.err")"
+finish
