@@ -243,6 +243,23 @@ static enum account_outcome account_refresh(struct accounts *accounts, struct ac
     return outcome;
 }
 
+/* Makes known here what a shared store has of all accounts with a webhook. */
+static void account_refresh_hooked(struct accounts *accounts)
+{
+    struct buf names = {0}, text = {0};
+    struct str rest, name;
+
+    accounts->store->find_hooked(accounts->store->state, &names);
+    for (rest = str_of(&names); (name = str_cut(&rest, '\n')).length; buf_free(&text)) {
+        struct account_record record = {0};
+        enum account_outcome outcome = account_find_record(accounts, name, &record, &text);
+
+        if (outcome == ACCOUNT_DONE || outcome == ACCOUNT_DENIED)
+            account_learn(&accounts->table, name, &record, account_record_webhook(str_of(&text)));
+    }
+    buf_free(&names);
+}
+
 /* --- changes --------------------------------------------------------------------------------- */
 
 /* Makes the text of the webhook that a job asks for of the present one. */
@@ -384,10 +401,12 @@ static void account_wait(struct accounts *accounts)
 static void account_do_job(struct accounts *accounts, struct account_job *job)
 {
     const struct account_store *store = accounts->store;
-    enum account_outcome outcome;
+    enum account_outcome outcome = ACCOUNT_DONE;
 
     pthread_mutex_unlock(&accounts->table.lock);
-    if (job->result.kind == ACCOUNT_REGISTER)
+    if (job->result.kind == ACCOUNT_REFRESH && !job->result.name_length)
+        account_refresh_hooked(accounts);
+    else if (job->result.kind == ACCOUNT_REGISTER)
         outcome = account_register(accounts, job);
     else if (job->result.kind == ACCOUNT_LOGIN)
         outcome = account_log_in(accounts, job);
@@ -655,7 +674,12 @@ bool account_next_webhook(struct accounts *accounts, struct buf *name, struct bu
 
 void account_repeat_webhooks(struct accounts *accounts)
 {
-    account_repeat_hooked(&accounts->table);
+    account_repeat_hooked(&accounts->table, false);
+    if (!accounts->store->find_hooked)
+        return;
+    pthread_mutex_lock(&accounts->table.lock);
+    account_ask_store(accounts, STR("")); /* see account_refresh_hooked */
+    pthread_mutex_unlock(&accounts->table.lock);
 }
 
 /* --- opening and closing --------------------------------------------------------------------- */
@@ -733,8 +757,10 @@ struct accounts *account_open(const char *directory, int wake, unsigned iteratio
     struct accounts *accounts = account_open_store(NULL, wake, iterations, error, size);
     struct account_loader loader = {accounts, account_load, account_is_current};
 
-    if (accounts && account_file_open(&accounts->file, directory, &loader, error, size))
+    if (accounts && account_file_open(&accounts->file, directory, &loader, error, size)) {
+        account_repeat_hooked(&accounts->table, true); /* not of what was superseded */
         return accounts;
+    }
     account_close(accounts);
     return NULL;
 }

@@ -63,7 +63,7 @@ enum account_token_status account_ticket_version(struct accounts *accounts, stru
 bool account_next_webhook(struct accounts *accounts, struct buf *name, struct buf *text,
                           struct account_webhook *webhook);
 
-/* Has account_next_webhook tell of all webhooks again. */
+/* Has account_next_webhook tell of all webhooks again, those of a shared store as it has them. */
 void account_repeat_webhooks(struct accounts *accounts);
 
 /* Another node has changed an account of the shared store: has the store asked about it. */

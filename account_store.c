@@ -316,7 +316,7 @@ bool account_file_open(struct account_file *file, const char *directory,
     bool good = false;
 
     *file = (struct account_file){
-        .store = {file, NULL, account_file_add, account_file_replace, account_file_reason},
+        .store = {file, NULL, account_file_add, account_file_replace, NULL, account_file_reason},
         .loader = *loader};
     snprintf(file->directory, sizeof file->directory, "%s", directory);
     snprintf(file->path, sizeof file->path, "%s/" FILE_NAME, directory);

@@ -92,6 +92,9 @@ struct account_store {
      * DONE, CHANGED, UNSAVED, UNREACHABLE or FAILED. */
     enum account_outcome (*replace)(void *state, struct str name, struct str old,
                                     struct str record);
+    /* Appends the names of all accounts with a webhook, each with a line feed behind it. DONE or
+     * UNREACHABLE. NULL where `find` is. */
+    enum account_outcome (*find_hooked)(void *state, struct buf *names);
     /* Why the last of these was UNSAVED or UNREACHABLE, for clients to read; valid until the next
      * call. */
     const char *(*reason)(void *state);

@@ -107,19 +107,23 @@ struct account *account_find_or_add(struct account_table *table, struct str name
 
 struct account_hooked {
     struct fifo_link link;
-    size_t length;
-    char name[];
+    size_t length, text_length;
+    char name[]; /* and the text */
 };
 
 /* Notes that the webhook of an account has changed. Without memory that is forgotten. */
 static void account_push_hooked(struct account_table *table, const struct account *account)
 {
-    struct account_hooked *hooked = malloc(sizeof *hooked + account->name_length);
+    struct str text = account_webhook_text(account);
+    struct account_hooked *hooked = malloc(sizeof *hooked + account->name_length + text.length);
 
     if (!hooked)
         return;
     hooked->length = account->name_length;
+    hooked->text_length = text.length;
     memcpy(hooked->name, account->name, account->name_length);
+    if (text.length)
+        memcpy(hooked->name + hooked->length, text.at, text.length);
     fifo_push(&table->hooked, &hooked->link);
 }
 
@@ -131,30 +135,33 @@ bool account_next_hooked(struct account_table *table, struct buf *name, struct b
     hooked = (struct account_hooked *)fifo_pop(&table->hooked);
     if (hooked) {
         buf_append(name, (struct str){hooked->name, hooked->length});
-        buf_append(webhook, account_webhook_text(account_find(table, str_of(name))));
+        buf_append(webhook, (struct str){hooked->name + hooked->length, hooked->text_length});
     }
     pthread_mutex_unlock(&table->lock);
     free(hooked);
     return hooked != NULL;
 }
 
-void account_repeat_hooked(struct account_table *table)
+void account_repeat_hooked(struct account_table *table, bool anew)
 {
     const struct account *account;
     size_t place = 0;
 
     pthread_mutex_lock(&table->lock);
+    while (anew && table->hooked.first)
+        free(fifo_pop(&table->hooked));
     while ((account = table_walk(&table->entries, &place)))
         if (account->webhook)
             account_push_hooked(table, account);
     pthread_mutex_unlock(&table->lock);
 }
 
-/* Sets the text of an account's webhook. */
+/* Sets the text of an account's webhook. Of an account that is gone it is told in any case: the
+ * cache may have lost that it had one. */
 static void account_set_webhook(struct account_table *table, struct account *account,
-                                struct str webhook)
+                                struct str webhook, bool gone)
 {
-    if (str_equal(account_webhook_text(account), webhook))
+    if (!gone && str_equal(account_webhook_text(account), webhook))
         return;
     rcbuf_release(account->webhook);
     account->webhook = webhook.length ? rcbuf_copy(webhook) : NULL;
@@ -184,7 +191,7 @@ void account_learn(struct account_table *table, struct str name,
     pthread_mutex_lock(&table->lock);
     account = keep ? account_find_or_add(table, name) : account_find(table, name);
     if (account)
-        account_set_webhook(table, account, webhook);
+        account_set_webhook(table, account, webhook, !record->iterations);
     if (account && keep)
         account_set_record(account, record);
     else if (account)

@@ -71,8 +71,8 @@ void account_learn(struct account_table *table, struct str name,
  * none any more. False: no other has changed. */
 bool account_next_hooked(struct account_table *table, struct buf *name, struct buf *webhook);
 
-/* Has account_next_hooked tell of all webhooks again. */
-void account_repeat_hooked(struct account_table *table);
+/* Has account_next_hooked tell of all webhooks as they are now; `anew`: and of nothing else. */
+void account_repeat_hooked(struct account_table *table, bool anew);
 
 /* HMAC of a record, a name and a password under this process's key; needs no lock. False if
  * OpenSSL fails. */

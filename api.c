@@ -78,7 +78,7 @@ static bool api_make_command(struct api_request *request, enum command_kind kind
 static void api_write_roster(struct buf *out, const struct cluster_result *done)
 {
     const struct result *result = &done->result;
-    struct str list = str_of(&result->list), next;
+    struct str list = str_of(&result->list), next, seen = {0};
 
     switch (done->command) {
     case COMMAND_COUNT_CLIENTS:
@@ -88,11 +88,16 @@ static void api_write_roster(struct buf *out, const struct cluster_result *done)
     case COMMAND_LIST_CLIENTS:
     case COMMAND_LIST_GROUPS:
         next = roster_split(&list);
+        if (done->command == COMMAND_LIST_CLIENTS)
+            seen = roster_split_seen(&list);
         buf_append(out, done->command == COMMAND_LIST_GROUPS ? STR("{\"groups\":[")
                                                              : STR("{\"clients\":["));
         buf_append(out, list);
         buf_append(out, STR("],\"next\":"));
         buf_append(out, next);
+        buf_append(out, seen.length ? STR(",\"seen\":[") : STR(""));
+        buf_append(out, seen);
+        buf_append(out, seen.length ? STR("]") : STR(""));
         break;
     case COMMAND_CLOSE_USER:
         buf_print(out, "{\"closed\":%" PRIu64, result->matched);

@@ -486,6 +486,7 @@ static void cluster_on_reconnect(struct cluster *cluster)
         cluster->counters.redis_reconnects++;
     }
     cluster->redis_up = true;
+    change_find_webhooks(cluster);
 }
 
 static void cluster_take_registry_event(struct cluster *cluster, const struct registry_event *event)
@@ -504,6 +505,7 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
         break;
     case REGISTRY_JOINED:
         cluster_join(cluster, &event->self);
+        change_find_webhooks(cluster);
         break;
     case REGISTRY_RECONNECTED:
         cluster_on_reconnect(cluster);
@@ -514,6 +516,7 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
                   "this node was presumed dead: its clients are announced again", NULL);
         cluster_on_reconnect(cluster);
         presence_revive(cluster);
+        hub_restart_webhooks(cluster->hub);
         cluster->announce_by = cluster->now + CLUSTER_START_GRACE;
         break;
     case REGISTRY_NODES:

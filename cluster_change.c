@@ -143,6 +143,28 @@ void change_take_found(struct cluster *cluster, const struct registry_event *eve
                          event->reason);
 }
 
+/* --- webhooks --------------------------------------------------------------------------------- */
+
+void change_find_webhooks(struct cluster *cluster)
+{
+    if (cluster->accounts && cluster->config->webhook_allow[0])
+        account_repeat_webhooks(cluster->accounts);
+}
+
+/* Which epochs of the dead node end. It was found dead node_ttl after its last heartbeat, and its
+ * next incarnation cannot have joined before: the last epoch of this one and the first of that lie
+ * half a node_ttl or more before and behind the time halfway, so clocks may differ by that. */
+void change_tell_end(struct cluster *cluster, const struct registry_event *event)
+{
+    uint64_t epoch = event->id - cluster->config->node_ttl / 2;
+
+    for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
+        if (node_equal_name(&peer->id, &event->self) && peer->id.incarnation <= epoch &&
+            peer->id.incarnation > event->self.incarnation)
+            epoch = peer->id.incarnation - 1;
+    event_end(cluster->hub->webhooks, str_from(event->self.name), (int64_t)epoch);
+}
+
 void change_free(struct cluster *cluster)
 {
     while (cluster->changes.first)

@@ -19,6 +19,13 @@ void change_tell_again(struct cluster *cluster, struct peer *peer);
 /* Redis has answered whether a system is registered. */
 void change_take_found(struct cluster *cluster, const struct registry_event *event);
 
+/* Redis is there, for the first time or again: asks for the webhooks of all systems. */
+void change_find_webhooks(struct cluster *cluster);
+
+/* A dead node has no presence record any more, and this node has removed the last: tells the
+ * receivers of events. */
+void change_tell_end(struct cluster *cluster, const struct registry_event *event);
+
 void change_free(struct cluster *cluster);
 
 #endif

@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define LEASE_MAX 3000 /* milliseconds */
 #define TOMBSTONE_TTL "86400000"
@@ -44,6 +45,7 @@ struct cleanup {
     char mark[MARK_MAX];
     struct registry_event *removal;
     int64_t renew_at;
+    uint64_t begun_at; /* unix time in milliseconds */
 };
 
 static struct cleanup **cleanup_find(struct cleanups *cleanups, const struct node_id *dead)
@@ -62,6 +64,7 @@ void cleanup_begin(struct cleanups *cleanups, const struct node_id *dead)
     if (*end || !(cleanup = calloc(1, sizeof *cleanup)))
         return; /* without memory: the node will be listed as dead again */
     cleanup->node = *dead;
+    cleanup->begun_at = (uint64_t)time(NULL) * 1000;
     node_write(dead, cleanup->text);
     snprintf(cleanup->incarnation, sizeof cleanup->incarnation, "%llu",
              (unsigned long long)dead->incarnation);
@@ -304,10 +307,11 @@ static void cleanup_remove(struct cleanup *cleanup, struct cleanups *cleanups,
     }
 }
 
-/* No record is left: takes the node off the list, and gives up the lease. */
+/* No record is left: takes the node off the list, and gives up the lease. The tombstone is for a
+ * node that had no record, and is told of, too. */
 static void cleanup_finish(struct cleanup *cleanup, struct store *store)
 {
-    struct store_key room[2];
+    struct store_key room[3];
     struct registry_event *event = store_new_event(REGISTRY_REMOVED, 0);
     struct redis_reply reply;
 
@@ -315,9 +319,12 @@ static void cleanup_finish(struct cleanup *cleanup, struct store *store)
         store_send_two(store, STR("SREM"), store_name(store, "nodes", "", &room[0]),
                        str_from(cleanup->text)) &&
         store_send_one(store, STR("DEL"), store_name(store, "lease:", cleanup->text, &room[1])) &&
-        store_send(store, (struct str[]){STR("EXEC"), {0}}) && store_skip(store, 4, &reply) &&
+        store_send_set(store, store_name(store, "tombstone:", cleanup->text, &room[2]),
+                       str_from(store->text), TOMBSTONE_TTL, false) &&
+        store_send(store, (struct str[]){STR("EXEC"), {0}}) && store_skip(store, 5, &reply) &&
         reply.type == REDIS_LIST) {
         event->self = cleanup->node;
+        event->id = cleanup->begun_at;
         mailbox_post(store->events, &event->mail);
         cleanup->state = CLEANUP_ENDED;
         return;

@@ -23,6 +23,8 @@
  * Threads: only the loop's. */
 #include "cluster_presence.h"
 
+#include "cluster_change.h"
+
 #include "json.h"
 #include "table.h"
 
@@ -559,8 +561,10 @@ void presence_take_removed(struct cluster *cluster, const struct registry_event 
     uint64_t id = ++work->last_id;
     size_t published = 0;
 
-    if (!event->count)
-        return; /* no record is left */
+    if (!event->count) { /* no record is left */
+        change_tell_end(cluster, event);
+        return;
+    }
     cleanup = calloc(1, sizeof *cleanup);
     for (size_t i = 0; i < event->count; i++)
         published += presence_notify_removed(cluster, event->records[i], cleanup ? id : 0);

@@ -367,15 +367,20 @@ static bool registry_watch_account(struct store *store, struct str name, struct 
 static bool registry_put_account(struct store *store, struct str name, struct str record,
                                  struct redis_reply *reply)
 {
-    struct store_key room;
+    struct store_key room, list;
     struct str accounts = store_name(store, "accounts", "", &room);
     struct str remove[] = {STR("HDEL"), accounts, name, {0}};
     struct str set[] = {STR("HSET"), accounts, name, record, {0}};
+    bool hooked = account_record_webhook(record).length;
     bool good = redis_append(store->redis, (struct str[]){STR("MULTI"), {0}}) &&
                 redis_append(store->redis, record.length ? set : remove) &&
+                redis_append(store->redis, (struct str[]){hooked ? STR("SADD") : STR("SREM"),
+                                                          store_name(store, "webhooks", "", &list),
+                                                          name,
+                                                          {0}}) &&
                 redis_append(store->redis, (struct str[]){STR("EXEC"), {0}});
 
-    for (int i = 0; good && i < 3; i++)
+    for (int i = 0; good && i < 4; i++)
         good = redis_next(store->redis, reply) && reply->type != REDIS_ERROR;
     return good;
 }
@@ -409,6 +414,23 @@ static enum account_outcome registry_replace_account(void *state, struct str nam
             return ACCOUNT_UNREACHABLE; /* refused */
     }
     return lost ? ACCOUNT_UNREACHABLE : ACCOUNT_CHANGED;
+}
+
+static enum account_outcome registry_find_hooked(void *state, struct buf *names)
+{
+    struct store *store = state;
+    struct store_key room;
+    struct redis_reply reply;
+
+    if (!redis_call_again(
+            store->redis,
+            (struct str[]){STR("SMEMBERS"), store_name(store, "webhooks", "", &room), {0}}, &reply))
+        return ACCOUNT_UNREACHABLE;
+    for (size_t i = 0; i < reply.count; i++) {
+        buf_append(names, redis_element(&reply, i).text);
+        buf_append(names, STR("\n"));
+    }
+    return ACCOUNT_DONE;
 }
 
 static const char *registry_account_reason(void *state)
@@ -505,8 +527,8 @@ static bool registry_start(struct registry *registry, const struct registry_opti
     registry->account_store =
         (struct store){.config = options->config, .redis = redis_new(options->config)};
     registry->accounts = (struct account_store){&registry->account_store, registry_find_account,
-                                                registry_add_account, registry_replace_account,
-                                                registry_account_reason};
+                                                registry_add_account,     registry_replace_account,
+                                                registry_find_hooked,     registry_account_reason};
     registry->cleanups.store = &registry->store;
     if (!registry->store.redis || !registry->account_store.redis || !os_wake_pipe(registry->pipe))
         return false;

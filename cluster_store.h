@@ -3,6 +3,7 @@
  *
  * Keys, each behind the configured prefix; TEXT is NAME/INCARNATION, NAME is HOST:PORT:
  *   accounts        hash: system -> record
+ *   webhooks        set of systems whose records have a webhook, and perhaps of others
  *   nodes           set of TEXT: joined, not left, not cleaned up
  *   node:NAME       incarnation of the node that lives under this name; expires after node_ttl
  *   records:TEXT    hash: presence records of a node
@@ -28,7 +29,8 @@ enum registry_event_kind {
     REGISTRY_FOUND,   /* answers registry_look_up: `id`, `found`; `text` is the system */
     REGISTRY_WRITTEN, /* `results` of operations on records */
     REGISTRY_REMOVED, /* `records` of the dead node `self` are removed: publish their leaves, then
-                         call registry_continue; `count` 0: none is left */
+                         call registry_continue; `count` 0: none is left, `id` is the
+                         unix time in milliseconds at which the node was found dead */
     REGISTRY_WARNING  /* `text` is for the log: Redis may lose accounts */
 };
 

@@ -424,6 +424,15 @@ size_t hub_count_clients(const struct hub *hub, struct str system)
     return channel ? channel->count : 0;
 }
 
+void hub_restart_webhooks(struct hub *hub)
+{
+    struct webhook *webhook;
+    size_t place = 0;
+
+    while ((webhook = webhook_next(hub->webhooks, &place)))
+        webhook_restart(hub->webhooks, webhook, hub_count_clients(hub, webhook_system(webhook)));
+}
+
 /* A client in its system, and nothing else. NULL without memory or random bytes. */
 static struct client *hub_make_client(struct hub *hub, struct conn *conn,
                                       const struct ticket_claims *claims)

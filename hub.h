@@ -120,6 +120,10 @@ bool hub_send_id(struct hub *hub, const struct client *client);
 /* How many clients of a system are online here. */
 size_t hub_count_clients(const struct hub *hub, struct str system);
 
+/* This node was declared dead, and is not: receivers of events forget what they know of its clients
+ * and list them again. */
+void hub_restart_webhooks(struct hub *hub);
+
 /* True if a client of this system and id is online here. */
 bool hub_is_online(const struct hub *hub, struct str system, struct json_value id);
 

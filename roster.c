@@ -22,7 +22,8 @@
 
 #define ROSTER_PER_ITERATION 512 /* slots */
 #define ROSTER_VISIT_COST 8      /* slots that an entry costs */
-#define ROSTER_LISTS_MAX 256     /* lists under way: their pages are in memory */
+#define ROSTER_SEEN "{\"node\":"
+#define ROSTER_LISTS_MAX 256 /* lists under way: their pages are in memory */
 
 static void roster_check_memory(struct result *result)
 {
@@ -177,6 +178,20 @@ struct str roster_split(struct str *list)
     return next;
 }
 
+struct str roster_split_seen(struct str *list)
+{
+    struct str mark = STR(ROSTER_SEEN), seen = {0};
+    size_t at = list->length < mark.length ? 0 : list->length - mark.length;
+
+    while (at > 0 && memcmp(list->at + at, mark.at, mark.length) != 0)
+        at--;
+    if (list->length >= mark.length && memcmp(list->at + at, mark.at, mark.length) == 0) {
+        seen = str_skip(*list, at);
+        list->length = at ? at - 1 : 0; /* without the comma */
+    }
+    return seen;
+}
+
 /* --- walks ----------------------------------------------------------------------------------- */
 
 static bool roster_is_list(const struct command *command)
@@ -230,14 +245,14 @@ static void roster_note_seen(const struct hub *hub, struct roster_walk *walk)
     walk->seq = report.seq;
 }
 
-/* Ends the array of clients and begins another one, "seen", which ends where the first would. */
+/* Appends, behind the clients, {"node":…,"epoch":…,"seq":…}. */
 static void roster_write_seen(const struct hub *hub, struct roster_walk *walk)
 {
     struct buf *out = &walk->result.list;
 
     if (!walk->epoch)
         return;
-    buf_append(out, STR("],\"seen\":[{\"node\":"));
+    buf_append(out, out->length ? STR("," ROSTER_SEEN) : STR(ROSTER_SEEN));
     json_append_quoted(out, str_from(webhook_node(hub->webhooks)));
     buf_print(out, ",\"epoch\":%" PRId64 ",\"seq\":%" PRIu64 "}", walk->epoch, walk->seq);
 }

@@ -83,4 +83,8 @@ bool roster_read_position(const struct hub *hub, const struct command *command, 
 /* Cuts the next position, a JSON string, off a list. */
 struct str roster_split(struct str *list);
 
+/* Takes what a page of clients says of events off the end of what is left of the list: an object,
+ * empty if the system has no webhook. */
+struct str roster_split_seen(struct str *list);
+
 #endif

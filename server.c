@@ -72,7 +72,7 @@ static bool server_open_webhooks(struct server *server)
     const struct config *config = server->config;
     struct str allow = str_from(config->webhook_allow);
     const char *host = config->cluster ? server->host : config->host;
-    bool bracket = !listener_path(config) && strchr(host, ':');
+    bool bracket = strchr(host, ':') && (config->cluster || !listener_path(config));
 
     if (server->hub.webhooks || !str_entry(&allow).length)
         return true;

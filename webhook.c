@@ -574,6 +574,16 @@ static void webhook_append(struct webhooks *webhooks, struct webhook *hook,
     webhook_wake(hook);
 }
 
+struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place)
+{
+    return webhooks ? table_walk(&webhooks->table, place) : NULL;
+}
+
+struct str webhook_system(const struct webhook *hook)
+{
+    return webhook_name(hook);
+}
+
 const char *webhook_node(const struct webhooks *webhooks)
 {
     return webhooks->options.node;

@@ -75,6 +75,12 @@ struct webhook *webhook_find(const struct webhooks *webhooks, struct str system)
 bool webhook_push(struct webhooks *webhooks, struct webhook *webhook, enum webhook_kind kind,
                   int64_t at, const struct webhook_field *fields);
 
+/* Walks over all webhooks: the next one from *place on (start with 0); NULL at the end. */
+struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place);
+
+/* The system of a webhook. */
+struct str webhook_system(const struct webhook *webhook);
+
 /* The name of this node. */
 const char *webhook_node(const struct webhooks *webhooks);
 

@@ -65,7 +65,7 @@ cluster_receipt: cluster_state table
 cluster_census: cluster_state roster
 cluster_route: cluster_census cluster_receipt cluster_state
 cluster_change: account cluster_route cluster_state
-cluster_presence: cluster_state json table
+cluster_presence: cluster_change cluster_state json table
 cluster: account cluster_census cluster_change cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster ticket
 cluster_listen: cluster_tls config listener redis
 api_request: account cluster config crypto http hub json limit table ws

@@ -90,10 +90,10 @@ class Model:
             if not after and count:
                 break
             data = self.call("list_clients", {"after": after, "limit": 100})
-            seen = data["seen"][0]
             after = data["next"]
-            if seen["node"] != node:
+            if data.get("seen", [{"node": ""}])[0]["node"] != node:
                 continue
+            seen = data["seen"][0]
             if not first:
                 first = seen
                 self.forget(node, seen["epoch"])
@@ -103,10 +103,16 @@ class Model:
                 self.clients[client["clientId"]] = (node, first["epoch"])
 
     def call(self, name, fields):
-        connection = http.client.HTTPConnection("127.0.0.1", API_PORTS[0], timeout=20)
-        connection.request("POST", "/api/" + name, json.dumps(fields), {"Token": self.token})
-        answer = json.loads(connection.getresponse().read())
-        connection.close()
+        for port in API_PORTS:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            try:
+                connection.request("POST", "/api/" + name, json.dumps(fields), {"Token": self.token})
+                answer = json.loads(connection.getresponse().read())
+                break
+            except OSError:
+                pass
+            finally:
+                connection.close()
         if answer["code"] != 0:
             self.complain("%s: %s" % (name, answer))
         return answer["data"]

@@ -695,7 +695,16 @@ static const char *fake_reason(void *state)
     return "the store is down";
 }
 
-static const struct account_store store = {&fake, fake_find, fake_add, fake_replace, fake_reason};
+/* The names of those whose records have a webhook. */
+static enum account_outcome fake_find_hooked(void *state, struct buf *out)
+{
+    (void)state;
+    buf_append(out, STR("a b\nb\nnobody\n"));
+    return ACCOUNT_DONE;
+}
+
+static const struct account_store store = {&fake,        fake_find,        fake_add,
+                                           fake_replace, fake_find_hooked, fake_reason};
 
 static bool open_store(unsigned iterations)
 {
@@ -1250,7 +1259,7 @@ static uint64_t take_webhooks(const char *name, const char *url, uint64_t events
 static void a_webhook_is_set(void)
 {
     for (int shared = 0; shared < 2; shared++) {
-        uint64_t version, ticket, generation;
+        uint64_t version, ticket, generation, found;
         int64_t since;
 
         if (shared)
@@ -1276,6 +1285,14 @@ static void a_webhook_is_set(void)
         open_again(shared, "a b");
         CHECK(take_webhooks("a b", "http://i/", 7, &since) == version + 1 && since > 0);
         account_repeat_webhooks(fixture.accounts);
+        if (shared) { /* what this node has never asked for is found, too */
+            int64_t until = os_now_ms() + 10000;
+
+            while (!(found = take_webhooks("b", "http://h/", 1, &since)) && os_now_ms() < until)
+                poll(NULL, 0, 1);
+            CHECK(found);
+            account_repeat_webhooks(fixture.accounts);
+        }
         CHECK(take_webhooks("a b", "http://i/", 7, &since) == version + 1);
         CHECK(set_webhook("a b", "", 0, false) == version + 1);
         CHECK(take_webhooks("a b", "", 0, &since) == version + 1);
