@@ -266,9 +266,9 @@ bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool notify)
 /* --- the end of a client --------------------------------------------------------------------- */
 
 const uint16_t hub_close_codes[HUB_CLOSE_CODES] = {
-    WS_CLOSE_NORMAL,         WS_CLOSE_GOING_AWAY,      WS_CLOSE_PROTOCOL, WS_CLOSE_NO_STATUS,
-    WS_CLOSE_ABNORMAL,       WS_CLOSE_INVALID_PAYLOAD, WS_CLOSE_POLICY,   WS_CLOSE_TOO_BIG,
-    WS_CLOSE_INTERNAL_ERROR, WS_CLOSE_TRY_LATER,       HUB_CLOSE_TICKET};
+    WS_CLOSE_NORMAL,    WS_CLOSE_GOING_AWAY,     WS_CLOSE_PROTOCOL,        WS_CLOSE_UNSUPPORTED,
+    WS_CLOSE_NO_STATUS, WS_CLOSE_ABNORMAL,       WS_CLOSE_INVALID_PAYLOAD, WS_CLOSE_POLICY,
+    WS_CLOSE_TOO_BIG,   WS_CLOSE_INTERNAL_ERROR, WS_CLOSE_TRY_LATER,       HUB_CLOSE_TICKET};
 
 static void hub_count_close(struct hub *hub, unsigned code)
 {

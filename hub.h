@@ -64,7 +64,7 @@ struct hub_hooks {
 
 /* The close codes that are counted each; the last count is that of all others. */
 #define HUB_CLOSE_TICKET 4401 /* the peer needs a new ticket, and may come back with it */
-#define HUB_CLOSE_CODES 11
+#define HUB_CLOSE_CODES 12
 extern const uint16_t hub_close_codes[HUB_CLOSE_CODES];
 
 struct hub_counts {

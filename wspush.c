@@ -672,7 +672,7 @@ static void wspush_prepare(struct program *program)
 
     if (!wspush_load_config(&program->options, &program->config, error))
         die("%s", error);
-    if (!config->tls_cert[0] && !config->cluster)
+    if (!config->tls_cert[0] && !config->cluster && !config->webhook_allow[0])
         crypto_skip_error_texts();
     wspush_count_descriptors(program);
     if (!wspush_limit_connections(program, config->max_connections,

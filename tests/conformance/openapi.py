@@ -704,7 +704,7 @@ def trials(schema):
 # Calls that hash a password, and those that change the account: what they accept is in their examples.
 COSTLY = ("login", "set_password", "delete_system")
 # Fields of which only examples say what is accepted.
-OPAQUE = ("after",)
+OPAQUE = ("after", "url", "events")
 # What the body needs besides for a field to be accepted.
 BESIDES = {"once": {"messageId": "limits of once"}}
 

@@ -40,9 +40,10 @@ named() {
 
 # hook [BODY-FIELDS]: sets the webhook; its secret is in $SECRET.
 hook() {
+    told "/setup?token=$TOKEN&unsigned=1" >/dev/null
     call set_webhook "{'url':'$URL'${1+,$1}}" >/dev/null
     answer_has '"secret":"(whsec_[^"]*)"' && SECRET=${BASH_REMATCH[1]}
-    told "/setup?token=$TOKEN&secret=$(sed 's/+/%2B/g' <<<"$SECRET")" >/dev/null
+    told "/setup?token=$TOKEN&secret=${SECRET//+/%2B}" >/dev/null
 }
 
 # ids: the clients that the server lists, sorted.
@@ -175,6 +176,33 @@ model 'after a change of a webhook that clients were there for'
 expect 'which was told' 1 "$(told /events | grep -c '"type":"start","at":[0-9]*,"lost":[1-9]')"
 expect 'list_clients says what it has seen' "$(told /events | tail -n 1 | jq .seq)" \
     "$(post /api/list_clients '{}' | jq '.data.seen[0].seq')"
+
+# --- who may no longer be a receiver ------------------------------------------------------------
+
+reloads() { [ "$(metric 'reloads_total{result="success"}')" = "$1" ]; }
+reload() {
+    kill -HUP "$SERVER"
+    wait_for reloads "$1"
+}
+before=$(told /events | wc -l)
+cp "$DIR/config.ini" "$DIR/allowed.ini"
+sed -i 's/^allow =.*/allow =/' "$DIR/config.ini"
+reload 1
+client unheard shop
+expect 'a receiver that is no longer allowed hears nothing' "$before" "$(told /events | wc -l)"
+expect 'as the log says' 1 "$(grep -c 'webhook is off.*allow does not name its URL' "$DIR/log")"
+cp "$DIR/allowed.ini" "$DIR/config.ini"
+reload 2
+model 'allowed again'
+hook
+call delete_system "{'password':'secret'}" >/dev/null
+sign_up shop
+before=$(told /events | wc -l)
+client unheard shop
+expect 'the webhook of a deleted system is gone with it' "$before" "$(told /events | wc -l)"
+expect 'one of the same name has another secret' no "$(old=$SECRET; hook; [ "$old" = "$SECRET" ] && echo yes || echo no)"
+hook
+model 'a system of the same name'
 
 # --- a kill -9, and an end ----------------------------------------------------------------------
 

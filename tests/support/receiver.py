@@ -2,7 +2,7 @@
 """receiver.py PORT API_PORT... - a receiver of webhooks that keeps a model of who is online by the four rules of
 docs/api.md, and judges what it is sent. The tests control it by GET:
 
-  /setup?token=T&secret=S   whose events, and what signs them; a second secret is one more that is good
+  /setup?token=T&secret=S   whose events, and what signs them; a second secret is one more that is good; unsigned=1: none
   /status?code=N            what it answers from now on, before it looks at the events
   /events                   all events that it has taken, one a line
   /model                    the ids of the clients that are online, sorted, one a line
@@ -150,6 +150,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             lines = []
             if path == "/setup":
                 MODEL.token = fields.get("token", MODEL.token)
+                if "unsigned" in fields:
+                    MODEL.secrets = []
                 if "secret" in fields:
                     MODEL.secrets.append(fields["secret"])
             elif path == "/status":
