@@ -61,17 +61,19 @@ class Model:
                 continue  # rule 1
             if event["seq"] != last + 1:
                 self.complain("event %d comes after %d" % (event["seq"], last))
-            self.seen[node, epoch] = event["seq"]
+            if not self.apply(node, epoch, event):
+                return False
+            self.seen[node, epoch] = max(event["seq"], self.seen.get((node, epoch), 0))
             self.events.append(event)
-            self.apply(node, epoch, event)
+        return True
 
     def apply(self, node, epoch, event):
+        """False: it cannot be done now."""
         kind, client = event["type"], event.get("clientId")
         if kind == "start":
             self.forget(node, epoch - 1)  # rule 2
-            if event["lost"]:
-                self.list(node)  # rule 3
-        elif kind == "end":
+            return not event["lost"] or self.list(node)  # rule 3
+        if kind == "end":
             self.forget(event["node"], event["epoch"])
         elif kind == "connect":
             if client in self.clients:
@@ -79,6 +81,7 @@ class Model:
             self.clients[client] = (node, epoch)
         elif kind == "disconnect" and not self.clients.pop(client, None):
             self.complain("%s disconnects, and was not connected" % client)
+        return True
 
     def forget(self, node, epoch):
         self.clients = {id: of for id, of in self.clients.items() if of[0] != node or of[1] > epoch}
@@ -101,6 +104,7 @@ class Model:
                 self.seen[key] = max(self.seen.get(key, 0), seen["seq"])
             for client in data["clients"]:
                 self.clients[client["clientId"]] = (node, first["epoch"])
+        return first is not None  # a node that is not listed yet comes again
 
     def call(self, name, fields):
         for port in API_PORTS:
@@ -139,8 +143,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with MODEL.lock:
             batch = MODEL.check(self.headers, body)
             status = MODEL.status
-            if status // 100 == 2:
-                MODEL.take(batch)
+            if status // 100 == 2 and not MODEL.take(batch):
+                status = 503
         self.answer(status)
 
     def do_GET(self):
