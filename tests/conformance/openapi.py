@@ -118,7 +118,7 @@ class Server:
                 lines = [line.split(" ") for line in file.read().splitlines()]
                 file.seek(0)
                 for line in lines:  # as if each had been registered anew, with another salt
-                    salt = {"#": 0, "deleted": 0, "changed": 3}.get(line[0], 2)
+                    salt = {"#": 0, "deleted": 0, "changed": 3, "webhook": 3}.get(line[0], 2)
                     line[salt] = line[salt][::-1] if salt else line[0]
                     file.write(" ".join(line) + "\n")
         if dataDir == "unwritable":  # it is in the way of the file that is written first
@@ -377,7 +377,7 @@ def settle(value, example):
     value = copy.deepcopy(value)
     data, other = value.get("data"), example["data"]
     if isinstance(data, dict) and isinstance(other, dict):
-        for key in {"token", "connectedAt", "ticket", "key", "version"} & set(data):
+        for key in {"token", "connectedAt", "ticket", "key", "version", "secret"} & set(data):
             data[key] = other.get(key)
         if bool(data.get("next")) == bool(other.get("next")) and "next" in data:
             data["next"] = other["next"]
