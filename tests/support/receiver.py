@@ -5,6 +5,7 @@ docs/api.md, and judges what it is sent. The tests control it by GET:
   /setup?token=T&secret=S   whose events, and what signs them; a second secret is one more that is good; unsigned=1: none
   /status?code=N            what it answers from now on, before it looks at the events
   /events                   all events that it has taken, one a line
+  /epochs                   all epochs of which it has taken something: node and epoch, one a line
   /model                    the ids of the clients that are online, sorted, one a line
   /wrong                    what it has to complain of, one a line
 """
@@ -28,6 +29,7 @@ class Model:
         self.lock = threading.Lock()
         self.token, self.secrets, self.status = "", [], 200
         self.seen, self.epochs = {}, {}  # (node, epoch): seq; node: its latest epoch
+        self.listed = {}  # node: the epoch and seq that list_clients has seen, see rule 3
         self.clients = {}  # id: (node, epoch)
         self.events, self.wrong, self.tried = [], [], {}
 
@@ -70,6 +72,9 @@ class Model:
     def apply(self, node, epoch, event):
         """False: it cannot be done now."""
         kind, client = event["type"], event.get("clientId")
+        if kind in ("connect", "disconnect", "join", "leave") and \
+                (epoch, event["seq"]) <= self.listed.get(node, (0, 0)):
+            return True  # rule 3
         if kind == "start":
             self.forget(node, epoch - 1)  # rule 2
             return not event["lost"] or self.list(node)  # rule 3
@@ -88,25 +93,26 @@ class Model:
 
     def list(self, node):
         """Makes the model what list_clients says of a node, up to the event that its first page has seen."""
-        after, first = "", None
+        after, first, found = "", None, []
         for count in range(1000):
             if not after and count:
                 break
             data = self.call("list_clients", {"after": after, "limit": 100})
+            if not data:
+                return False
             after = data["next"]
-            if data.get("seen", [{"node": ""}])[0]["node"] != node:
-                continue
-            seen = data["seen"][0]
-            if not first:
-                first = seen
-                self.forget(node, seen["epoch"])
-                key = (node, seen["epoch"])
-                self.seen[key] = max(self.seen.get(key, 0), seen["seq"])
-            for client in data["clients"]:
-                self.clients[client["clientId"]] = (node, first["epoch"])
-        return first is not None  # a node that is not listed yet comes again
+            if data.get("seen", [{"node": ""}])[0]["node"] == node:
+                first = first or data["seen"][0]
+                found += data["clients"]
+        if not first:
+            return False  # a node that is not listed yet comes again
+        self.forget(node, first["epoch"])
+        self.listed[node] = (first["epoch"], first["seq"])
+        self.clients.update({client["clientId"]: (node, first["epoch"]) for client in found})
+        return True
 
     def call(self, name, fields):
+        answer = {"code": -1007}
         for port in API_PORTS:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             try:
@@ -117,6 +123,8 @@ class Model:
                 pass
             finally:
                 connection.close()
+        if answer["code"] == -1007:
+            return None  # not now
         if answer["code"] != 0:
             self.complain("%s: %s" % (name, answer))
         return answer["data"]
@@ -162,6 +170,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 MODEL.status = int(fields["code"])
             elif path == "/events":
                 lines = [json.dumps(event, separators=(",", ":")) for event in MODEL.events]
+            elif path == "/epochs":
+                lines = ["%s %d" % of for of in MODEL.seen]
             elif path == "/model":
                 lines = sorted(MODEL.clients)
             elif path == "/wrong":
