@@ -8,8 +8,9 @@
  * much was lost. A batch that is under way then counts as lost, even if the receiver takes it. A
  * `start` that is dropped passes its count on to the next one.
  *
- * Epochs are the unix time in milliseconds, or one more than the last epoch of this node: no two
- * batches have the same id. None is used before its time: after a crash the next one is larger.
+ * Epochs are the unix time in milliseconds, in a cluster by Redis's clock, or one more than the
+ * last epoch of this node: no two batches have the same id. None is used before its time: after a
+ * crash the next one is larger.
  *
  * Threads. Up to WORKERS_MAX workers, each with webhooks and connections of its own. A worker takes
  * the webhook that is due first, makes one attempt without the lock, and looks again; while a
@@ -83,7 +84,7 @@ struct webhooks {
     pthread_mutex_t lock; /* guards what follows */
     struct webhook_worker workers[WORKERS_MAX];
     struct webhook_stats stats;
-    int64_t last_epoch;
+    int64_t clock, last_epoch;
     bool finishing;
 };
 
@@ -230,7 +231,8 @@ static struct webhook_entry *webhook_new_entry(const char *type, int64_t at,
  * off, or without memory, there is no start, and the epoch is 0. */
 static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook, uint64_t more)
 {
-    int64_t now = webhook_unix_ms(), ahead = webhooks->last_epoch + 1 - now;
+    int64_t now = webhooks->clock ? os_now_ms() + webhooks->clock : webhook_unix_ms();
+    int64_t ahead = webhooks->last_epoch + 1 - now;
     struct webhook_entry *start = NULL;
     struct webhook_field lost[] = {{"lost", .type = WEBHOOK_NUMBER}, {0}};
 
@@ -241,7 +243,7 @@ static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook,
     webhook_drop(webhooks, hook, hook->count);
     webhooks->last_epoch = ahead > 0 ? now + ahead : now;
     if (!hook->report.off)
-        start = webhook_new_entry("start", now, lost);
+        start = webhook_new_entry("start", webhook_unix_ms(), lost);
     hook->report.epoch = start ? webhooks->last_epoch : 0;
     hook->report.seq = 0;
     if (start)
@@ -502,6 +504,13 @@ static struct webhook *webhook_new(struct webhooks *webhooks, struct str system)
     return hook;
 }
 
+void webhook_set_clock(struct webhooks *webhooks, int64_t clock)
+{
+    pthread_mutex_lock(&webhooks->lock);
+    webhooks->clock = clock;
+    pthread_mutex_unlock(&webhooks->lock);
+}
+
 void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
 {
     pthread_mutex_lock(&webhooks->lock);
@@ -682,6 +691,7 @@ struct webhooks *webhook_open(const struct webhook_options *options)
         return NULL;
     }
     webhooks->options = *options;
+    webhooks->clock = options->clock;
     pthread_mutex_init(&webhooks->tls_lock, NULL);
     pthread_mutex_init(&webhooks->lock, NULL);
     for (size_t i = 0; i < WORKERS_MAX; i++) {
