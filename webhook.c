@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #define WORKERS_MAX 16
+#define KEPT_MAX 4 /* connections of a worker, see WEBHOOK_DESCRIPTORS */
 #define BATCH_EVENTS 256
 #define BATCH_BYTES (256 * 1024)
 #define NUMBER_MAX 32   /* bytes of an event's number in a batch, with what is around it */
@@ -411,19 +412,27 @@ static void webhook_serve(struct webhooks *webhooks, struct webhook *hook)
     rcbuf_release(url);
 }
 
-/* The webhook with work that is due first, NULL if none has work. Closes idle connections. */
+/* The webhook with work that is due first, NULL if none has work. Closes connections that are idle,
+ * or too many. */
 static struct webhook *webhook_choose(const struct webhook_worker *worker, int64_t now)
 {
     int64_t keep = worker->webhooks->options.pause * KEEP_PAUSES;
-    struct webhook *chosen = NULL;
+    struct webhook *chosen = NULL, *oldest = NULL;
+    size_t open = 0;
 
-    for (struct webhook *hook = worker->first; hook; hook = hook->next)
+    for (struct webhook *hook = worker->first; hook; hook = hook->next) {
         if (!webhook_has_work(hook)) {
             if (now - hook->used_at > keep)
                 receiver_close(&hook->receiver);
         } else if (!chosen || hook->due < chosen->due) {
             chosen = hook;
         }
+        open += hook->receiver.fd >= 0;
+        if (hook->receiver.fd >= 0 && (!oldest || hook->used_at < oldest->used_at))
+            oldest = hook;
+    }
+    if (open > KEPT_MAX || (open == KEPT_MAX && chosen && chosen->receiver.fd < 0))
+        receiver_close(&oldest->receiver);
     return chosen;
 }
 

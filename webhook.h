@@ -14,6 +14,7 @@
 #include "crypto.h"
 
 #define WEBHOOK_BYTES_MAX (64 * 1024 * 1024) /* of all queues together */
+#define WEBHOOK_DESCRIPTORS 100              /* open at most, with those of name look-ups */
 #define WEBHOOK_DELIVERIES 10                /* attempts that are remembered, of a system */
 #define WEBHOOK_SECRET_LIFE 86400            /* seconds for which the secret before signs as well */
 
