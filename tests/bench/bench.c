@@ -1129,7 +1129,7 @@ static void receiver_start(struct bench *bench)
 {
     struct sockaddr_in address = {.sin_family = AF_INET};
     char body[200], text[1024];
-    int listener = socket(AF_INET, SOCK_STREAM, 0), fd, n;
+    int listener = socket(AF_INET, SOCK_STREAM, 0), fd, n, one = 1;
     const char *port = bench->options.receiver ? bench->options.receiver : "0";
 
     bench->received = mmap(NULL, sizeof *bench->received, PROT_READ | PROT_WRITE,
@@ -1137,6 +1137,7 @@ static void receiver_start(struct bench *bench)
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     address.sin_port = htons((uint16_t)strtoul(port, NULL, 10));
     if (bench->bare || bench->received == MAP_FAILED || listener < 0 ||
+        setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
         bind(listener, (struct sockaddr *)&address, sizeof address) != 0 ||
         listen(listener, 16) != 0)
         give_up("the receiver, which needs a server and a port");
