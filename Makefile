@@ -64,7 +64,7 @@ build/$(1)/%.o: %.c
 	@mkdir -p $$(@D)
 	$$(COMPILE) $$(FLAGS_$(1)) -c -o $$@ $$<
 
-build/$(1)/console.o: build/console.inc
+build/$(1)/console.o: build/console.inc build/client.inc
 
 build/$(1)/libwspush.a: $$(patsubst %,build/$(1)/%.o,$$(call modules,$(1)))
 	@rm -f $$@
@@ -95,6 +95,13 @@ build/console.inc: console.html
 	for tag in style script; do \
 	    { echo; sed "1,/^<$$tag>/d;/^<.$$tag>/,\$$d" $<; } | $(SHA256) >$@.$$tag || exit; done
 	{ cut -c -64 $@.style $@.script | sed 's/../0x&,/g'; od -An -v -tu1 $@.gz | sed 's/[0-9][0-9]*/&,/g'; } >$@.new
+	mv $@.new $@
+
+# The client module, compressed.
+build/client.inc: wspush.js
+	@mkdir -p $(@D)
+	gzip -9nc <$< >$@.gz
+	od -An -v -tu1 $@.gz | sed 's/[0-9][0-9]*/&,/g' >$@.new
 	mv $@.new $@
 
 # Tests that make calls fail: allocations, name look-ups, replies of Redis.

@@ -215,6 +215,7 @@ static const struct key keys[] = {
     LISTEN("admin", "listen", admin_host, admin_port, 1, "127.0.0.1:7801",
            "ADDRESS:PORT, such as 127.0.0.1:7801"),
     CHOICE("console", "enabled", KIND_WORD, console, "false true", "true"),
+    CHOICE("console", "client", KIND_WORD, client_module, "false true", "true"),
 
     TEXT("redis", "host", redis_host, 1, "127.0.0.1"),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),
