@@ -124,6 +124,7 @@ export function connect({ url, system, ticket, onpush, onstate, onlost, maxWait 
 
   function end(code, reason) {
     socket = null;
+    if (code === 1006) reason ||= opened ? 'the connection broke' : 'no connection';
     if (opened && Date.now() - opened >= HEALTHY) tries = 0;
     if (isFinal(code)) finish(code, reason);
     else comeBack(code, reason);

@@ -441,18 +441,25 @@ const tests = {
       if (i < 9) await again();
     }
     check('an error is an end', [all.states.at(-1).code, all.states.at(-1).reason], [1006, 'connect ECONNREFUSED']);
+    await again();
+    last().onclose({ code: 1006, reason: '' });
+    check('one without a reason', all.states.at(-1).reason, 'no connection');
+    await again();
+    last().gets(first({ resume: 'K1' }));
+    last().ends(1006);
+    check('one without a reason, of a connection', all.states.at(-1).reason, 'the connection broke');
     check('it waits by now', all.states.at(-1).seconds, 15);
     wake('visibilitychange');
     await pass(1000);
-    check('who looks at the page need not be hasty', sockets.length, 10);
+    check('who looks at the page need not be hasty', sockets.length, 12);
     wake('online');
     await pass(500);
-    check('a network that is back is tried within half a second', sockets.length, 11);
+    check('a network that is back is tried within half a second', sockets.length, 13);
     last().ends(1006);
     sleep(3000);
     wake('visibilitychange');
     await settle();
-    check('a wait that is over while no timer ran', sockets.length, 12);
+    check('a wait that is over while no timer ran', sockets.length, 14);
     all.link.close();
   },
 

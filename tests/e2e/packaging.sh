@@ -131,7 +131,7 @@ install_all() {
 -rw-r--r-- ./etc/logrotate.d/wspush
 -rw-r--r-- ./usr/local/lib/systemd/system/wspush.service
 -rw-r--r-- ./usr/local/lib/sysusers.d/wspush.conf
-$(for file in *.md docs/*.md docs/openapi.yaml docs/img/* examples/*.* LICENSE config.ini \
+$(for file in *.md docs/*.md docs/openapi.yaml docs/img/* examples/*.* LICENSE config.ini wspush.js \
             contrib/{nginx.conf,Caddyfile,haproxy.cfg,compose.yaml,kubernetes.yaml,prometheus-rules.yml,grafana-dashboard.json,Dockerfile,Dockerfile.dockerignore,wspush.service,wspush.logrotate}; do
             echo "-rw-r--r-- ./usr/local/share/doc/wspush/$file"
         done)
