@@ -82,7 +82,8 @@ export function connect({ url, system, ticket, onpush, onstate, onlost, maxWait 
   }
 
   function open(pass) {
-    const own = new WebSocket(address + key + (key && `&received=${received}`) + (pass ? `&ticket=${encodeURIComponent(pass)}` : ''));
+    const rest = (key && `&received=${received}`) + (pass ? `&ticket=${encodeURIComponent(pass)}` : '');
+    const own = new WebSocket(address + key + rest);
     socket = own;
     opened = late = 0;
     asked = Date.now(); // the handshake is the first ping
