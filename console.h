@@ -1,5 +1,7 @@
-/* console.h - the page at GET /: console.html, compiled in, and the header lines that go with it.
- * What the page does, it does through the API; this module knows no system, client or token. */
+/* console.h - the page at GET /: console.html, compressed and compiled in, and the header lines
+ * that go with it. Every request gets it compressed by gzip, whatever its Accept-Encoding (RFC
+ * 9110, section 12.5.3). What the page does, it does through the API; this module knows no system,
+ * client or token. */
 #ifndef WSPUSH_CONSOLE_H
 #define WSPUSH_CONSOLE_H
 
@@ -7,9 +9,9 @@
 #include "http.h"
 
 struct console {
-    struct rcbuf *page;
-    char etag[19];    /* with its quotes */
-    char fields[640]; /* of every response, each with its CRLF; a C string */
+    struct rcbuf *page; /* as gzip makes it */
+    char etag[19];      /* with its quotes */
+    char fields[672];   /* of every response, each with its CRLF; a C string */
 };
 
 /* Copies the page and computes its ETag and its Content-Security-Policy, which has a hash of the
