@@ -50,10 +50,11 @@ struct webhook {
     struct webhook *next; /* of its worker's */
     struct webhook_worker *worker;
     struct rcbuf *url;
-    struct webhook_settings settings; /* without url */
+    struct webhook_settings settings; /* its `url` is that of `url` */
     struct webhook_report report;
     struct fifo queue;
     size_t count, batch;  /* of the queue; how many of them go together, 0: not tried yet */
+    unsigned tries;       /* of the batch */
     int64_t due, used_at; /* os_now_ms() of the next attempt and of the last */
     int64_t backoff;      /* see os_backoff */
     bool moved;           /* the connection is to another URL */
@@ -165,7 +166,7 @@ static void webhook_drop(struct webhooks *webhooks, struct webhook *hook, size_t
         webhooks->stats.queued -= entry->length + ENTRY_COST;
         free(entry);
     }
-    hook->batch = 0;
+    hook->batch = hook->tries = 0;
 }
 
 static void webhook_add(struct webhooks *webhooks, struct webhook *hook,
@@ -281,6 +282,8 @@ struct webhook_attempt {
     struct receiver_url url;
     int64_t epoch;
     uint64_t seq;
+    struct webhook_delivery delivery;
+    int64_t began; /* os_now_ms() */
     struct buf body, request;
     struct receiver_result result;
 };
@@ -359,16 +362,19 @@ static void webhook_try(struct webhooks *webhooks, struct webhook *hook,
 }
 
 /* Ends an attempt: removes the batch if it was taken, else sets the pause. Holds the lock. */
-static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook, int64_t epoch,
-                                const struct receiver_result *result)
+static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook,
+                                struct webhook_attempt *attempt)
 {
     struct webhook_report *report = &hook->report;
+    const struct receiver_result *result = &attempt->result;
     int64_t oldest = webhook_oldest(hook), pause = webhooks->options.pause;
-    bool taken = result->status / 100 == 2, holds = epoch == report->epoch;
+    bool taken = result->status / 100 == 2, holds = attempt->epoch == report->epoch;
 
     hook->due = hook->used_at = os_now_ms();
-    report->last[report->deliveries++ % WEBHOOK_DELIVERIES] =
-        (struct webhook_delivery){webhook_unix_ms(), result->status, result->error, hook->batch};
+    attempt->delivery.status = result->status;
+    attempt->delivery.error = result->error;
+    attempt->delivery.took = (unsigned)(hook->used_at - attempt->began);
+    report->last[report->deliveries++ % WEBHOOK_DELIVERIES] = attempt->delivery;
     if (!taken) {
         webhooks->stats.failures++;
         hook->backoff = hook->backoff ? hook->backoff : pause * 2 / 3;
@@ -393,19 +399,22 @@ static void webhook_serve(struct webhooks *webhooks, struct webhook *hook)
 {
     struct webhook_attempt attempt = {.settings = hook->settings,
                                       .epoch = hook->report.epoch,
-                                      .seq = hook->report.seq - hook->count + 1};
+                                      .seq = hook->report.seq - hook->count + 1,
+                                      .began = os_now_ms()};
     struct rcbuf *url = hook->url;
 
     url->references++; /* guarded by the lock */
     receiver_read_url((struct str){url->bytes, url->length}, &attempt.url);
     webhook_write_body(webhooks, hook, &attempt.body);
+    attempt.delivery = (struct webhook_delivery){
+        .at = webhook_unix_ms(), .events = (unsigned)hook->batch, .attempt = ++hook->tries};
     if (hook->moved)
         receiver_close(&hook->receiver);
     hook->moved = false;
     pthread_mutex_unlock(&webhooks->lock);
     webhook_try(webhooks, hook, &attempt);
     pthread_mutex_lock(&webhooks->lock);
-    webhook_end_attempt(webhooks, hook, attempt.epoch, &attempt.result);
+    webhook_end_attempt(webhooks, hook, &attempt);
     rcbuf_release(url);
 }
 
@@ -529,7 +538,7 @@ bool webhook_set(struct webhooks *webhooks, struct str system,
         return false;
     }
     begins = hook->report.off || hook->settings.events != settings->events ||
-             !str_equal((struct str){hook->url->bytes, hook->url->length}, settings->url);
+             !str_equal(hook->settings.url, settings->url);
     if (begins)
         hook->due = hook->backoff = 0;
     hook->moved |= begins;
@@ -537,6 +546,7 @@ bool webhook_set(struct webhooks *webhooks, struct str system,
     rcbuf_release(hook->url);
     hook->url = url;
     hook->settings = *settings;
+    hook->settings.url = (struct str){url->bytes, url->length};
     pthread_mutex_unlock(&webhooks->lock);
     if (begins)
         webhook_restart(webhooks, hook, lost);
@@ -630,6 +640,8 @@ void webhook_read_report(struct webhooks *webhooks, const struct webhook *hook,
 {
     pthread_mutex_lock(&webhooks->lock);
     *report = hook->report;
+    report->count = hook->count;
+    report->settings = hook->settings;
     pthread_mutex_unlock(&webhooks->lock);
 }
 

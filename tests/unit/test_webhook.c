@@ -358,11 +358,15 @@ static void close_hooks(void)
     close_server();
 }
 
+static struct str hook_url(void)
+{
+    return str_from(
+        textf("%s://%s:%u/hook?a=b", server.secure ? "https" : "http", server.host, server.port));
+}
+
 static struct webhook *set(const char *system, uint64_t lost)
 {
-    const char *url =
-        textf("%s://%s:%u/hook?a=b", server.secure ? "https" : "http", server.host, server.port);
-    struct webhook_settings settings = {str_from(url), ALL, 7, 0};
+    struct webhook_settings settings = {hook_url(), ALL, 7, 0};
 
     CHECK(webhook_set(hooks, str_from(system), &settings, lost));
     return webhook_find(hooks, str_from(system));
@@ -617,6 +621,9 @@ static void sends_what_is_documented(void)
     CHECK(report.seq == 4 && report.lost == 0 && report.deliveries >= 3 && !report.off);
     CHECK(report.last[0].status == 500 && report.last[0].events == 1 && !report.last[0].error);
     CHECK(report.last[1].status == 200 && report.last[1].at >= report.last[0].at);
+    CHECK(report.last[0].attempt == 1 && report.last[1].attempt == 2);
+    CHECK(report.last[2].attempt == 1 && report.last[2].status == 200 && report.count == 0);
+    CHECK(report.settings.events == ALL && str_equal(report.settings.url, hook_url()));
     CHECK(measure().delivered == 3 && measure().failures == 1 && measure().lost == 0);
     CHECK(server.count >= 3);
     wanted = textf("{\"systemId\":\"shop\",\"node\":\"10.0.0.5:8801\",\"epoch\":%llu,\"events\":["
@@ -707,6 +714,7 @@ static void survives_a_late_receiver(void)
     settle();
     CHECK(take_all().events == 1 && measure().failures >= 1);
     CHECK(strcmp(report_of(hook).last[0].error, "no response in time") == 0);
+    CHECK(report_of(hook).last[0].took >= 40 && report_of(hook).last[0].events <= 2);
     close_hooks();
 }
 
