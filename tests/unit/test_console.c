@@ -8,8 +8,8 @@
 
 #include <stdio.h>
 
-#define PAGE_MAX 40000 /* the page stays below this, */
-#define SENT_MAX 15360 /* and what the binary has of it below this */
+#define PAGE_MAX 44000 /* the page stays below this, */
+#define SENT_MAX 16384 /* and what the binary has of it below this */
 
 static struct console console;
 static char file[PAGE_MAX + 2]; /* one more shows that it is too long; and the NUL at the end */
