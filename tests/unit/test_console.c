@@ -1,5 +1,5 @@
-/* test_console.c - console.c: the page is the file, compressed; its policy fits it, and a browser
- * that has it is not sent it again. */
+/* test_console.c - console.c: the page and the client module are the files, compressed; the page's
+ * policy fits it, and a browser that has it is not sent it again. */
 #include "console.h"
 
 #include "crypto.h"
@@ -10,14 +10,15 @@
 
 #define PAGE_MAX 44000 /* the page stays below this, */
 #define SENT_MAX 16384 /* and what the binary has of it below this */
+#define MODULE_MAX 8192
 
 static struct console console;
 static char file[PAGE_MAX + 2]; /* one more shows that it is too long; and the NUL at the end */
 static size_t file_length;
 
-static struct str page_file(void)
+static struct str read_file(const char *name)
 {
-    FILE *stream = fopen("console.html", "rb");
+    FILE *stream = fopen(name, "rb");
 
     CHECK(stream != NULL);
     if (stream) {
@@ -29,7 +30,7 @@ static struct str page_file(void)
 
 static struct str page_sent(void)
 {
-    return (struct str){console.page->bytes, console.page->length};
+    return (struct str){console.file->bytes, console.file->length};
 }
 
 static size_t count(struct str text, const char *part)
@@ -58,17 +59,43 @@ static void write_trailer(struct str text, char out[8])
     }
 }
 
-static void the_page_is_the_file(void)
+/* What is sent is a text, compressed. */
+static void check_sent(struct str sent, struct str text)
 {
-    struct str text = page_file(), sent = page_sent();
     char trailer[8];
 
-    CHECK(text.length > 1000 && text.length < PAGE_MAX);
     CHECK(count(text, "\r") == 0 && count(text, "\t") == 0);
     write_trailer(text, trailer);
-    CHECK(sent.length > 1000 && sent.length < SENT_MAX);
+    CHECK(sent.length > 1000);
     CHECK(memcmp(sent.at, "\x1f\x8b\x08\0", 4) == 0); /* deflated, no name */
     CHECK(memcmp(sent.at + sent.length - 8, trailer, 8) == 0);
+}
+
+static void the_page_is_the_file(void)
+{
+    struct str text = read_file("console.html");
+
+    CHECK(text.length > 1000 && text.length < PAGE_MAX);
+    CHECK(page_sent().length < SENT_MAX);
+    check_sent(page_sent(), text);
+}
+
+static void the_client_module_is_a_file(void)
+{
+    struct console module;
+    struct str text = read_file("wspush.js");
+
+    if (!CHECK(console_open_client(&module)))
+        return;
+    CHECK(text.length > 1000 && text.length <= MODULE_MAX);
+    check_sent((struct str){module.file->bytes, module.file->length}, text);
+    CHECK(strcmp(module.type, "text/javascript; charset=utf-8") == 0);
+    CHECK(strcmp(module.fields,
+                 textf("ETag: %s\r\nContent-Encoding: gzip\r\nX-Content-Type-Options: nosniff\r\n"
+                       "Cache-Control: max-age=300\r\nAccess-Control-Allow-Origin: *\r\n",
+                       module.etag)) == 0);
+    CHECK(strlen(module.etag) == 18 && strcmp(module.etag, console.etag) != 0);
+    console_close(&module);
 }
 
 /* What the policy forbids, and what would bring text of peers to life. */
@@ -91,7 +118,7 @@ static void the_page_keeps_to_its_policy(void)
                                         " src=",
                                         "@import",
                                         "url("};
-    struct str text = page_file();
+    struct str text = read_file("console.html");
 
     for (size_t i = 0; i < COUNT(never); i++)
         if (!CHECK(count(text, never[i]) == 0))
@@ -121,7 +148,7 @@ static void the_policy_fits_the_page(void)
 {
     struct buf wanted = {0};
 
-    page_file();
+    read_file("console.html");
     buf_append(&wanted, STR("Content-Security-Policy: default-src 'none'; style-src "));
     append_source(&wanted, "<style>", "</style>");
     buf_append(&wanted, STR("; script-src "));
@@ -176,17 +203,17 @@ static void it_is_sent_once(void)
     };
     struct http_response answer;
 
-    CHECK(ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &answer) == console.page);
-    CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
+    CHECK(ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &answer) == console.file);
+    CHECK(answer.status == 200 && answer.head && answer.body.length == console.file->length);
     CHECK(strcmp(answer.type, "text/html; charset=utf-8") == 0);
     CHECK(answer.fields == console.fields && !answer.allow && !answer.retry_after);
     CHECK(!ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", &answer));
-    CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
+    CHECK(answer.status == 200 && answer.head && answer.body.length == console.file->length);
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct rcbuf *page =
             ask_known(rows[i].before, rows[i].tagged ? console.etag : "", rows[i].behind, &answer);
 
-        if (!CHECK(page == (rows[i].known ? NULL : console.page)) ||
+        if (!CHECK(page == (rows[i].known ? NULL : console.file)) ||
             !CHECK(answer.status == (rows[i].known ? 304 : 200) && answer.head))
             printf("     in row %zu\n", i);
     }
@@ -239,6 +266,7 @@ int main(void)
         test_run("it is sent once", it_is_sent_once);
         test_run("the fields are whole lines", the_fields_are_whole_lines);
         test_run("the tag is of the page", the_tag_is_of_the_page);
+        test_run("the client module is a file", the_client_module_is_a_file);
     }
     console_close(&console);
     console_close(&console); /* there is nothing left to free */
