@@ -89,7 +89,7 @@ $(foreach version,3 4,$(eval $(call VERSION_RULES,$(version))))
 
 # The console's page, as the numbers of an array: the hashes of its style and its script, then all of it, compressed.
 SHA256 := $(shell command -v sha256sum || echo openssl dgst -sha256 -r)
-build/console.inc: console.html
+build/console.inc: console.html Makefile
 	@mkdir -p $(@D)
 	gzip -9nc <$< >$@.gz
 	for tag in style script; do \
@@ -98,7 +98,7 @@ build/console.inc: console.html
 	mv $@.new $@
 
 # The client module, compressed.
-build/client.inc: wspush.js
+build/client.inc: wspush.js Makefile
 	@mkdir -p $(@D)
 	gzip -9nc <$< >$@.gz
 	od -An -v -tu1 $@.gz | sed 's/[0-9][0-9]*/&,/g' >$@.new
