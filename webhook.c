@@ -199,16 +199,16 @@ static bool webhook_has_work(const struct webhook *hook)
     return hook->count && !hook->report.off;
 }
 
-/* Writes an event. NULL without memory. */
-static struct webhook_entry *webhook_new_entry(const char *type, int64_t at,
-                                               const struct webhook_field *field)
+/* Writes an event of this moment. NULL without memory. */
+static struct webhook_entry *webhook_new_entry(const char *type, const struct webhook_field *field)
 {
     struct webhook_entry *entry = NULL;
     struct buf text = {0};
 
-    buf_print(&text, ",\"type\":\"%s\",\"at\":%lld", type, (long long)at);
+    buf_print(&text, ",\"type\":\"%s\",\"at\":%lld", type, (long long)webhook_unix_ms());
     for (; field->name; field++) {
         buf_print(&text, ",\"%s\":", field->name);
+        text.failed |= field->type == WEBHOOK_JSON && !field->text.length;
         if (field->type == WEBHOOK_JSON)
             buf_append(&text, field->text);
         else if (field->type == WEBHOOK_TEXT)
@@ -242,7 +242,7 @@ static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook,
     webhook_drop(webhooks, hook, hook->count);
     webhooks->last_epoch = ahead > 0 ? now + ahead : now;
     if (!hook->report.off)
-        start = webhook_new_entry("start", now, lost);
+        start = webhook_new_entry("start", lost);
     hook->report.epoch = start ? webhooks->last_epoch : 0;
     hook->report.seq = 0;
     if (start)
@@ -370,7 +370,9 @@ static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook,
     int64_t oldest = webhook_oldest(hook), pause = webhooks->options.pause;
     bool taken = result->status / 100 == 2, holds = attempt->epoch == report->epoch;
 
-    hook->due = hook->used_at = os_now_ms();
+    hook->used_at = os_now_ms();
+    if (hook->due < hook->used_at) /* an epoch that has begun meanwhile may have to wait */
+        hook->due = hook->used_at;
     attempt->delivery.status = result->status;
     attempt->delivery.error = result->error;
     attempt->delivery.took = (unsigned)(hook->used_at - attempt->began);
@@ -511,13 +513,37 @@ static struct webhook *webhook_new(struct webhooks *webhooks, struct str system)
     return hook;
 }
 
-void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
+/* Holds the lock. */
+static void webhook_renew(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
 {
-    pthread_mutex_lock(&webhooks->lock);
     hook->report.lost += lost;
     webhook_begin_epoch(webhooks, hook, 0);
     webhook_wake(hook);
+}
+
+void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
+{
+    pthread_mutex_lock(&webhooks->lock);
+    webhook_renew(webhooks, hook, lost);
     pthread_mutex_unlock(&webhooks->lock);
+}
+
+/* Gives a webhook what its system wants, and the reference to the URL. Holds the lock. */
+static void webhook_change(struct webhooks *webhooks, struct webhook *hook, struct rcbuf *url,
+                           const struct webhook_settings *settings, uint64_t lost)
+{
+    bool begins = hook->report.off || hook->settings.events != settings->events ||
+                  !str_equal((struct str){hook->url->bytes, hook->url->length}, settings->url);
+
+    rcbuf_release(hook->url);
+    hook->url = url;
+    hook->settings = *settings;
+    hook->report.off = url->length == 0;
+    if (!begins)
+        return;
+    hook->moved = true;
+    hook->due = hook->backoff = 0;
+    webhook_renew(webhooks, hook, lost);
 }
 
 bool webhook_set(struct webhooks *webhooks, struct str system,
@@ -525,32 +551,17 @@ bool webhook_set(struct webhooks *webhooks, struct str system,
 {
     struct rcbuf *url = NULL;
     struct receiver_url parts;
-    struct webhook *hook;
-    bool begins;
+    struct webhook *hook = NULL;
 
     if (!settings->url.length || receiver_read_url(settings->url, &parts))
         url = rcbuf_copy(settings->url);
     pthread_mutex_lock(&webhooks->lock);
-    hook = webhook_find(webhooks, system);
-    if (!url || (!hook && !(hook = webhook_new(webhooks, system)))) {
-        pthread_mutex_unlock(&webhooks->lock);
+    if (url && ((hook = webhook_find(webhooks, system)) || (hook = webhook_new(webhooks, system))))
+        webhook_change(webhooks, hook, url, settings, lost);
+    else
         rcbuf_release(url);
-        return false;
-    }
-    begins = hook->report.off || hook->settings.events != settings->events ||
-             !str_equal(hook->settings.url, settings->url);
-    if (begins)
-        hook->due = hook->backoff = 0;
-    hook->moved |= begins;
-    hook->report.off = url->length == 0;
-    rcbuf_release(hook->url);
-    hook->url = url;
-    hook->settings = *settings;
-    hook->settings.url = (struct str){url->bytes, url->length};
     pthread_mutex_unlock(&webhooks->lock);
-    if (begins)
-        webhook_restart(webhooks, hook, lost);
-    return true;
+    return hook != NULL;
 }
 
 /* Empties the longest queue: one system must not use up the memory that all share. */
@@ -610,7 +621,7 @@ bool webhook_wants(struct webhooks *webhooks, const struct webhook *hook, enum w
 }
 
 bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_kind kind,
-                  int64_t at, const struct webhook_field *fields)
+                  const struct webhook_field *fields)
 {
     static const char *const types[] = {"connect", "disconnect", "join", "leave", "message", "end"};
     struct webhook_entry *entry;
@@ -618,7 +629,7 @@ bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_
 
     if (kind != WEBHOOK_END && !(hook->settings.events & 1u << kind))
         return true;
-    entry = webhook_new_entry(types[kind], at, fields);
+    entry = webhook_new_entry(types[kind], fields);
     pthread_mutex_lock(&webhooks->lock);
     wanted = !hook->report.off && !webhooks->finishing;
     if (kind == WEBHOOK_MESSAGE && wanted)
@@ -680,7 +691,7 @@ void webhook_finish(struct webhooks *webhooks)
 
         hook->due = hook->backoff = 0;
         if (!hook->report.off)
-            webhook_append(webhooks, hook, webhook_new_entry("end", webhook_unix_ms(), end));
+            webhook_append(webhooks, hook, webhook_new_entry("end", end));
     }
     pthread_mutex_unlock(&webhooks->lock);
 }

@@ -30,7 +30,7 @@ enum webhook_kind {
 struct webhook_field {
     const char *name;
     enum { WEBHOOK_TEXT, WEBHOOK_NUMBER, WEBHOOK_JSON } type;
-    struct str text; /* valid UTF-8, or JSON: a list of groups */
+    struct str text; /* valid UTF-8; or JSON, and if that is empty the event is lost */
     int64_t number;
 };
 
@@ -69,11 +69,11 @@ bool webhook_set(struct webhooks *webhooks, struct str system,
 /* The webhook of a system; NULL if there was none since webhook_open. `webhooks` may be NULL. */
 struct webhook *webhook_find(const struct webhooks *webhooks, struct str system);
 
-/* Queues an event of unix time `at`, in milliseconds, unless the system does not want it. False
- * only for a message, which is dropped: the queue is full. Messages may fill three quarters of it,
- * so that they never displace other events. */
+/* Queues an event of this moment, unless the system does not want it. False only for a message,
+ * which is dropped: the queue is full. Messages may fill three quarters of it, so that they never
+ * displace other events. */
 bool webhook_push(struct webhooks *webhooks, struct webhook *webhook, enum webhook_kind kind,
-                  int64_t at, const struct webhook_field *fields);
+                  const struct webhook_field *fields);
 
 /* Walks over all webhooks: the next one from *place on (start with 0); NULL at the end. */
 struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place);
