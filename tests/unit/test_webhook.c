@@ -1023,6 +1023,26 @@ static void serves_many_systems(void)
     close_hooks();
 }
 
+/* Connections are kept, but not one for each of many systems. */
+static void keeps_few_connections(void)
+{
+    size_t left = 200;
+
+    open_hooks("");
+    options.pause = PATIENCE;
+    reopen_hooks();
+    for (int i = 0; i < 200; i++)
+        push(set(textf("system%d", i), 0), 0);
+    settle();
+    for (int64_t until = os_now_ms() + PATIENCE; left > 64 && os_now_ms() < until; rest()) {
+        pthread_mutex_lock(&server.lock);
+        left = server.open;
+        pthread_mutex_unlock(&server.lock);
+    }
+    CHECK(left > 16 && left <= 64 && measure().failures == 0);
+    close_hooks();
+}
+
 /* Webhooks whose receivers are down wait, but not those that share their threads. */
 static void lets_no_system_wait_for_another(void)
 {
@@ -1257,6 +1277,7 @@ int main(void)
     test_run("no epoch is used before its time", uses_no_epoch_before_its_time);
     test_run("only what is asked for is sent", sends_what_is_asked_for);
     test_run("many systems share the threads", serves_many_systems);
+    test_run("few connections are kept", keeps_few_connections);
     test_run("no system waits for another", lets_no_system_wait_for_another);
     test_run("receivers may speak TLS", speaks_tls);
     test_run("a name that leads elsewhere is not followed", trusts_a_name_and_no_address);
