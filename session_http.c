@@ -271,6 +271,7 @@ static void session_reject_client(struct session_context *context, struct sessio
 static void session_connect(struct session_context *context, struct session *session,
                             const struct ticket_claims *claims)
 {
+    const struct client *client;
     uint64_t most = context->config->max_clients;
 
     if (most && hub_count_clients(context->hub, claims->system) >= most) {
@@ -283,7 +284,8 @@ static void session_connect(struct session_context *context, struct session *ses
     } else if (!hub_connect(context->hub, &session->conn, claims)) {
         conn_kill(&session->conn);
     }
-    session->input.reader.whole = claims->is_signed || claims->resume; /* "ticket ...", "ack N" */
+    client = session->conn.client; /* "ticket ..." and "ack N" must come whole */
+    session->input.reader.whole = client && (client->has_ticket || client->has_resume);
 }
 
 /* Admits a client, or asks the cluster whether it may be. */
