@@ -822,7 +822,7 @@ static void limits_batches(void)
     for (int64_t until = os_now_ms() + PATIENCE; requests() < 1 && os_now_ms() < until;)
         rest();
     for (int i = 0; i < 1000; i++)
-        push(hook, i < 600 ? 0 : 1000);
+        push(hook, i < 500 ? 0 : 1250);
     change_script("");
     settle();
     CHECK(take_all().events == 1000);
