@@ -377,11 +377,15 @@ static void close_hooks(void)
     close_server();
 }
 
+static struct str hook_url(void)
+{
+    return str_from(
+        textf("%s://%s:%u/hook?a=b", server.secure ? "https" : "http", server.host, server.port));
+}
+
 static struct webhook *set(const char *system, uint64_t lost)
 {
-    const char *url =
-        textf("%s://%s:%u/hook?a=b", server.secure ? "https" : "http", server.host, server.port);
-    struct webhook_settings settings = {str_from(url), ALL, 7, 0};
+    struct webhook_settings settings = {hook_url(), ALL, 7, 0};
 
     CHECK(webhook_set(hooks, str_from(system), &settings, lost));
     return webhook_find(hooks, str_from(system));
@@ -649,6 +653,9 @@ static void sends_what_is_documented(void)
     CHECK(report.seq == 4 && report.lost == 0 && report.deliveries >= 3 && !report.off);
     CHECK(report.last[0].status == 500 && report.last[0].events == 1 && !report.last[0].error);
     CHECK(report.last[1].status == 200 && report.last[1].at >= report.last[0].at);
+    CHECK(report.last[0].attempt == 1 && report.last[1].attempt == 2);
+    CHECK(report.last[2].attempt == 1 && report.last[2].status == 200 && report.count == 0);
+    CHECK(report.settings.events == ALL && str_equal(report.settings.url, hook_url()));
     CHECK(measure().delivered == 3 && measure().failures == 1 && measure().lost == 0);
     CHECK(server.count >= 3);
     for (size_t i = 0; i < server.count; i++) {
@@ -743,6 +750,7 @@ static void survives_a_late_receiver(void)
     settle();
     CHECK(take_all().events == 1 && measure().failures >= 1);
     CHECK(strcmp(report_of(hook).last[0].error, "no response in time") == 0);
+    CHECK(report_of(hook).last[0].took >= 40 && report_of(hook).last[0].events <= 2);
     close_hooks();
 }
 
@@ -1015,6 +1023,26 @@ static void serves_many_systems(void)
     close_hooks();
 }
 
+/* Connections are kept, but not one for each of many systems. */
+static void keeps_few_connections(void)
+{
+    size_t left = 200;
+
+    open_hooks("");
+    options.pause = PATIENCE;
+    reopen_hooks();
+    for (int i = 0; i < 200; i++)
+        push(set(textf("system%d", i), 0), 0);
+    settle();
+    for (int64_t until = os_now_ms() + PATIENCE; left > 64 && os_now_ms() < until; rest()) {
+        pthread_mutex_lock(&server.lock);
+        left = server.open;
+        pthread_mutex_unlock(&server.lock);
+    }
+    CHECK(left > 16 && left <= 64 && measure().failures == 0);
+    close_hooks();
+}
+
 /* Webhooks whose receivers are down wait, but not those that share their threads. */
 static void lets_no_system_wait_for_another(void)
 {
@@ -1249,6 +1277,7 @@ int main(void)
     test_run("no epoch is used before its time", uses_no_epoch_before_its_time);
     test_run("only what is asked for is sent", sends_what_is_asked_for);
     test_run("many systems share the threads", serves_many_systems);
+    test_run("few connections are kept", keeps_few_connections);
     test_run("no system waits for another", lets_no_system_wait_for_another);
     test_run("receivers may speak TLS", speaks_tls);
     test_run("a name that leads elsewhere is not followed", trusts_a_name_and_no_address);
