@@ -385,9 +385,10 @@ static struct str hook_url(void)
 
 static struct webhook *set(const char *system, uint64_t lost)
 {
-    struct webhook_settings settings = {hook_url(), ALL, 7, 0};
+    struct webhook_settings settings = {exact_copy(hook_url()), ALL, 7, 0};
 
     CHECK(webhook_set(hooks, str_from(system), &settings, lost));
+    free_copy(settings.url);
     return webhook_find(hooks, str_from(system));
 }
 
