@@ -783,8 +783,8 @@ static void survives_an_end_at_every_byte(void)
 /* A connection that was kept and has ended costs no failure. */
 static void keeps_connections(void)
 {
+    struct webhook_settings elsewhere = {.events = ALL};
     struct webhook *hook;
-
     size_t left = 1;
 
     open_hooks("");
@@ -796,6 +796,11 @@ static void keeps_connections(void)
         settle();
     }
     CHECK(server.connections == 1 && requests() >= 20);
+    elsewhere.url = str_from(textf("http://good.example:%u/hook?a=b", server.port));
+    CHECK(webhook_set(hooks, STR("shop"), &elsewhere, 0));
+    settle(); /* another receiver gets another connection */
+    CHECK(server.connections == 2 && set("shop", 0) == hook);
+    settle();
     change_script("kkkkkkkkkk");
     for (int i = 0; i < 10; i++) {
         push(hook, 0);
