@@ -261,7 +261,7 @@ struct client *channel_add_client(struct channels *channels, struct conn *conn, 
         return NULL;
     client->conn = conn;
     client->number = number;
-    client->id_length = (uint8_t)id.length;
+    client->id_length = id.length & 0x7f;
     client->has_ticket = has_ticket;
     client->subscriptions = client->own;
     memcpy(client->id, id.at, id.length);
@@ -312,6 +312,25 @@ struct client *channel_next_detached(struct channels *channels)
 
 /* --- delivery -------------------------------------------------------------------------------- */
 
+struct channel_slow {
+    struct fifo_link link;
+    struct client *client;
+};
+
+/* Lists a client as slow; without memory its connection breaks, which ends it as well. */
+static void channel_list_slow(struct channels *channels, struct client *client)
+{
+    struct channel_slow *entry = malloc(sizeof *entry);
+
+    client->is_slow = true;
+    if (!entry) {
+        conn_kill(client->conn);
+        return;
+    }
+    entry->client = client;
+    fifo_push(&channels->slow, &entry->link);
+}
+
 bool channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
                      struct delivery *sum)
 {
@@ -319,11 +338,8 @@ bool channel_deliver(struct channels *channels, struct client *client, struct rc
 
     sum->matched++;
     sum->queued += queued;
-    if (!queued && !client->is_slow) {
-        client->is_slow = true;
-        client->next_slow = channels->slow;
-        channels->slow = client;
-    }
+    if (!queued && !client->is_slow)
+        channel_list_slow(channels, client);
     return queued;
 }
 
@@ -337,10 +353,10 @@ void channel_deliver_to_all(struct channels *channels, const struct channel *cha
 
 struct client *channel_next_slow(struct channels *channels)
 {
-    struct client *client = channels->slow;
+    struct channel_slow *entry = (struct channel_slow *)fifo_pop(&channels->slow);
+    struct client *client = entry ? entry->client : NULL;
 
-    if (client)
-        channels->slow = client->next_slow;
+    free(entry);
     return client;
 }
 
@@ -390,6 +406,8 @@ void channel_close(struct channels *channels)
     while ((channel = (struct channel *)fifo_pop(&channels->notified)))
         if (channel->count == 0 && !channel->is_detached)
             channel_free(channel);
+    while (channel_next_slow(channels)) {
+    }
     while ((entry = (struct channel_detached *)fifo_pop(&channels->detached))) {
         channel_free(entry->system);
         free(entry);

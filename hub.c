@@ -455,7 +455,7 @@ static struct client *hub_make_client(struct hub *hub, struct conn *conn,
                                 claims->is_signed);
     if (!client)
         return NULL;
-    client->connected_at = hub->now;
+    client->connected_at = (uint32_t)hub->now;
     conn->client = client;
     if (client->subscriptions[0].channel->count == 1)
         hub_change_channel(hub, client->subscriptions[0].channel, true);

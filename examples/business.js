@@ -12,7 +12,7 @@ const { readFileSync } = require('node:fs');
 const { createServer } = require('node:http');
 const { call, reason, stop } = require('./push.js');
 
-const page = readFileSync(require.resolve('./browser.html'));
+const file = name => readFileSync(require.resolve(name));
 const group = process.env.PUSH_GROUP || 'news';
 const secret = Buffer.from((process.env.PUSH_SECRET || '').replace('whsec_', ''), 'base64');
 const bodyMax = 1 << 20; // bytes of a request
@@ -130,7 +130,8 @@ async function read(request) {
 
 // Each returns a status, and then a text and its kind if there is one.
 const routes = {
-  'GET /': async () => [200, page, 'text/html'],
+  'GET /': async () => [200, file('./browser.html'), 'text/html'],
+  'GET /wspush.js': async () => [200, file('../wspush.js'), 'text/javascript'],
   'GET /online': async () => // a real one would not tell everybody
     [200, JSON.stringify(await inTurn(users)), 'application/json'],
   'POST /ticket': async request => {

@@ -161,6 +161,9 @@ function serve(string $request): void {
         case 'GET /':
             reply(200, file_get_contents(__DIR__ . '/browser.html'), 'text/html');
             break;
+        case 'GET /wspush.js':
+            reply(200, file_get_contents(__DIR__ . '/../wspush.js'), 'text/javascript');
+            break;
         case 'GET /online': // a real one would not tell everybody
             reply(200, json_encode((object) (new Online())->users()), 'application/json');
             break;

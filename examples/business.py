@@ -19,7 +19,9 @@ import time
 
 from push import Refused, call
 
-PAGE = pathlib.Path(__file__).with_name("browser.html").read_bytes()
+HERE = pathlib.Path(__file__).parent
+FILES = {"GET /": (HERE / "browser.html", "text/html"),
+         "GET /wspush.js": (HERE.parent / "wspush.js", "text/javascript")}
 GROUP = os.environ.get("PUSH_GROUP", "news")
 SECRET = base64.b64decode(os.environ.get("PUSH_SECRET", "").partition("whsec_")[2])
 BODY_MAX = 1 << 20  # bytes of a request
@@ -144,8 +146,9 @@ class Business(http.server.BaseHTTPRequestHandler):
 
     def serve(self, request, body):
         """Returns what `answer` takes."""
-        if request == "GET /":
-            return 200, PAGE, "text/html"
+        if request in FILES:
+            file, kind = FILES[request]
+            return 200, file.read_bytes(), kind
         if request == "GET /online":  # a real one would not tell everybody
             return 200, json.dumps(ONLINE.users()).encode(), "application/json"
         if request == "POST /ticket":
