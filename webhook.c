@@ -8,8 +8,9 @@
  * much was lost. A batch that is under way then counts as lost, even if the receiver takes it. A
  * `start` that is dropped passes its count on to the next one.
  *
- * Epochs are the unix time in milliseconds, or one more than the last epoch of this node: no two
- * batches have the same id. None is used before its time: after a crash the next one is larger.
+ * Epochs are the unix time in milliseconds, in a cluster by Redis's clock, or one more than the
+ * last epoch of this node: no two batches have the same id. None is used before its time: after a
+ * crash the next one is larger.
  *
  * Threads. Up to WORKERS_MAX workers, each with webhooks and connections of its own. A worker takes
  * the webhook that is due first, makes one attempt without the lock, and looks again; while a
@@ -30,6 +31,7 @@
 #include <unistd.h>
 
 #define WORKERS_MAX 16
+#define KEPT_MAX 4 /* connections of a worker, see WEBHOOK_DESCRIPTORS */
 #define BATCH_EVENTS 256
 #define BATCH_BYTES (256 * 1024)
 #define NUMBER_MAX 32   /* bytes of an event's number in a batch, with what is around it */
@@ -84,7 +86,7 @@ struct webhooks {
     pthread_mutex_t lock; /* guards what follows */
     struct webhook_worker workers[WORKERS_MAX];
     struct webhook_stats stats;
-    int64_t last_epoch;
+    int64_t clock, last_epoch;
     bool finishing;
 };
 
@@ -231,7 +233,8 @@ static struct webhook_entry *webhook_new_entry(const char *type, const struct we
  * off, or without memory, there is no start, and the epoch is 0. */
 static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook, uint64_t more)
 {
-    int64_t now = webhook_unix_ms(), ahead = webhooks->last_epoch + 1 - now;
+    int64_t now = webhooks->clock ? os_now_ms() + webhooks->clock : webhook_unix_ms();
+    int64_t ahead = webhooks->last_epoch + 1 - now;
     struct webhook_entry *start = NULL;
     struct webhook_field lost[] = {{"lost", .type = WEBHOOK_NUMBER}, {0}};
 
@@ -420,19 +423,27 @@ static void webhook_serve(struct webhooks *webhooks, struct webhook *hook)
     rcbuf_release(url);
 }
 
-/* The webhook with work that is due first, NULL if none has work. Closes idle connections. */
+/* The webhook with work that is due first, NULL if none has work. Closes connections that are idle,
+ * or too many. */
 static struct webhook *webhook_choose(const struct webhook_worker *worker, int64_t now)
 {
     int64_t keep = worker->webhooks->options.pause * KEEP_PAUSES;
-    struct webhook *chosen = NULL;
+    struct webhook *chosen = NULL, *oldest = NULL;
+    size_t open = 0;
 
-    for (struct webhook *hook = worker->first; hook; hook = hook->next)
+    for (struct webhook *hook = worker->first; hook; hook = hook->next) {
         if (!webhook_has_work(hook)) {
             if (now - hook->used_at > keep)
                 receiver_close(&hook->receiver);
         } else if (!chosen || hook->due < chosen->due) {
             chosen = hook;
         }
+        open += hook->receiver.fd >= 0;
+        if (hook->receiver.fd >= 0 && (!oldest || hook->used_at < oldest->used_at))
+            oldest = hook;
+    }
+    if (open > KEPT_MAX || (open == KEPT_MAX && chosen && chosen->receiver.fd < 0))
+        receiver_close(&oldest->receiver);
     return chosen;
 }
 
@@ -513,6 +524,13 @@ static struct webhook *webhook_new(struct webhooks *webhooks, struct str system)
     return hook;
 }
 
+void webhook_set_clock(struct webhooks *webhooks, int64_t clock)
+{
+    pthread_mutex_lock(&webhooks->lock);
+    webhooks->clock = clock;
+    pthread_mutex_unlock(&webhooks->lock);
+}
+
 /* Holds the lock. */
 static void webhook_renew(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
 {
@@ -533,11 +551,12 @@ static void webhook_change(struct webhooks *webhooks, struct webhook *hook, stru
                            const struct webhook_settings *settings, uint64_t lost)
 {
     bool begins = hook->report.off || hook->settings.events != settings->events ||
-                  !str_equal((struct str){hook->url->bytes, hook->url->length}, settings->url);
+                  !str_equal(hook->settings.url, settings->url);
 
     rcbuf_release(hook->url);
     hook->url = url;
     hook->settings = *settings;
+    hook->settings.url = (struct str){url->bytes, url->length};
     hook->report.off = url->length == 0;
     if (!begins)
         return;
@@ -705,6 +724,7 @@ struct webhooks *webhook_open(const struct webhook_options *options)
         return NULL;
     }
     webhooks->options = *options;
+    webhooks->clock = options->clock;
     pthread_mutex_init(&webhooks->tls_lock, NULL);
     pthread_mutex_init(&webhooks->lock, NULL);
     for (size_t i = 0; i < WORKERS_MAX; i++) {

@@ -14,6 +14,7 @@
 #include "crypto.h"
 
 #define WEBHOOK_BYTES_MAX (64 * 1024 * 1024) /* of all queues together */
+#define WEBHOOK_DESCRIPTORS 100              /* open at most, with those of name look-ups */
 #define WEBHOOK_DELIVERIES 20                /* attempts that are remembered, of a system */
 #define WEBHOOK_SECRET_LIFE 86400            /* seconds for which the secret before signs as well */
 
@@ -43,6 +44,7 @@ struct webhook_options {
     int64_t timeout;     /* milliseconds for a request once there is a connection */
     int64_t pause; /* before the first repetition; doubles to 30 times as much; all +-1/3; >= 2 */
     int64_t retry; /* milliseconds after which an event is too old */
+    int64_t clock; /* see webhook_set_clock; 0: epochs are of the wall clock */
     size_t queue;  /* bytes of memory for the events of a system; at least 1 MiB */
 };
 
@@ -87,6 +89,10 @@ const char *webhook_node(const struct webhooks *webhooks);
 /* True if the system wants such events. */
 bool webhook_wants(struct webhooks *webhooks, const struct webhook *webhook,
                    enum webhook_kind kind);
+
+/* From now on epochs are of a clock that all nodes share: it is so many milliseconds ahead of
+ * os_now_ms(). */
+void webhook_set_clock(struct webhooks *webhooks, int64_t clock);
 
 /* Begins an epoch: call if other nodes declared this one dead. `lost` as in webhook_set. */
 void webhook_restart(struct webhooks *webhooks, struct webhook *webhook, uint64_t lost);

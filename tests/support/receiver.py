@@ -9,6 +9,7 @@ docs/api.md, and judges what it is sent. The tests control it by GET:
   /faults                   those to come
   /events                   all events that it has taken, one a line
   /counts                   events taken, requests that were repeated, starts that told of losses
+  /epochs                   all epochs of which it has taken something: node and epoch, one a line
   /model                    the ids of the clients that are online, sorted, one a line
   /clients                  the same with user, extend and groups
   /wrong                    what it has to complain of, one a line
@@ -42,7 +43,7 @@ class Model:
         self.until = {}  # and of the last one that may be in it
         self.clients = {}  # id: [node, epoch, user, extend, groups]
         self.events, self.wrong, self.tried, self.faults = [], [], {}, []
-        self.repeated = self.losses = 0
+        self.repeated, self.losses, self.epochs = 0, 0, set()
 
     def complain(self, text):
         self.wrong.append(text)
@@ -81,6 +82,7 @@ class Model:
             if this > self.listed.get(node, (0, 0)) and not self.apply(node, this, event):
                 return False
             self.heard[node] = this
+            self.epochs.add((node, epoch))
             self.events.append(event)  # messages, too, of before the list, for no list has them
         return True
 
@@ -245,6 +247,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 lines = [json.dumps(event, separators=(",", ":")) for event in MODEL.events]
             elif path == "/counts":
                 lines = ["%d %d %d" % (len(MODEL.events), MODEL.repeated, MODEL.losses)]
+            elif path == "/epochs":
+                lines = ["%s %d" % of for of in sorted(MODEL.epochs)]
             elif path == "/model":
                 lines = sorted(MODEL.clients)
             elif path == "/clients":

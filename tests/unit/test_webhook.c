@@ -385,9 +385,10 @@ static struct str hook_url(void)
 
 static struct webhook *set(const char *system, uint64_t lost)
 {
-    struct webhook_settings settings = {hook_url(), ALL, 7, 0};
+    struct webhook_settings settings = {exact_copy(hook_url()), ALL, 7, 0};
 
     CHECK(webhook_set(hooks, str_from(system), &settings, lost));
+    free_copy(settings.url);
     return webhook_find(hooks, str_from(system));
 }
 
@@ -782,8 +783,8 @@ static void survives_an_end_at_every_byte(void)
 /* A connection that was kept and has ended costs no failure. */
 static void keeps_connections(void)
 {
+    struct webhook_settings elsewhere = {.events = ALL};
     struct webhook *hook;
-
     size_t left = 1;
 
     open_hooks("");
@@ -795,6 +796,11 @@ static void keeps_connections(void)
         settle();
     }
     CHECK(server.connections == 1 && requests() >= 20);
+    elsewhere.url = str_from(textf("http://good.example:%u/hook?a=b", server.port));
+    CHECK(webhook_set(hooks, STR("shop"), &elsewhere, 0));
+    settle(); /* another receiver gets another connection */
+    CHECK(server.connections == 2 && set("shop", 0) == hook);
+    settle();
     change_script("kkkkkkkkkk");
     for (int i = 0; i < 10; i++) {
         push(hook, 0);
@@ -830,7 +836,7 @@ static void limits_batches(void)
     for (int64_t until = os_now_ms() + PATIENCE; requests() < 1 && os_now_ms() < until;)
         rest();
     for (int i = 0; i < 1000; i++)
-        push(hook, i < 600 ? 0 : 1000);
+        push(hook, i < 500 ? 0 : 1250);
     change_script("");
     settle();
     CHECK(take_all().events == 1000);
@@ -1020,6 +1026,26 @@ static void serves_many_systems(void)
     for (size_t i = 0; i < COUNT(systems); i++)
         for (size_t k = 0; k < i; k++)
             CHECK(report_of(systems[i]).epoch != report_of(systems[k]).epoch);
+    close_hooks();
+}
+
+/* Connections are kept, but not one for each of many systems. */
+static void keeps_few_connections(void)
+{
+    size_t left = 200;
+
+    open_hooks("");
+    options.pause = PATIENCE;
+    reopen_hooks();
+    for (int i = 0; i < 200; i++)
+        push(set(textf("system%d", i), 0), 0);
+    settle();
+    for (int64_t until = os_now_ms() + PATIENCE; left > 64 && os_now_ms() < until; rest()) {
+        pthread_mutex_lock(&server.lock);
+        left = server.open;
+        pthread_mutex_unlock(&server.lock);
+    }
+    CHECK(left > 16 && left <= 64 && measure().failures == 0);
     close_hooks();
 }
 
@@ -1257,6 +1283,7 @@ int main(void)
     test_run("no epoch is used before its time", uses_no_epoch_before_its_time);
     test_run("only what is asked for is sent", sends_what_is_asked_for);
     test_run("many systems share the threads", serves_many_systems);
+    test_run("few connections are kept", keeps_few_connections);
     test_run("no system waits for another", lets_no_system_wait_for_another);
     test_run("receivers may speak TLS", speaks_tls);
     test_run("a name that leads elsewhere is not followed", trusts_a_name_and_no_address);
