@@ -90,7 +90,7 @@ struct webhooks {
     bool finishing;
 };
 
-static struct str webhook_name(const struct webhook *hook)
+struct str webhook_system(const struct webhook *hook)
 {
     return (struct str){hook->name, hook->name_length};
 }
@@ -148,7 +148,7 @@ static void webhook_sign(const struct webhooks *webhooks, const struct webhook *
 
     for (size_t i = 0; i < keys->count * (1 + rotated); i++) {
         buf_append(out, i ? STR(" ") : STR(""));
-        if (!webhook_derive(&keys->keys[i / (1 + rotated)], webhook_name(hook),
+        if (!webhook_derive(&keys->keys[i / (1 + rotated)], webhook_system(hook),
                             version - i % (1 + rotated), secret) ||
             !webhook_append_signature(out, secret, text))
             out->failed = true;
@@ -262,7 +262,7 @@ static void webhook_write_body(const struct webhooks *webhooks, struct webhook *
     size_t most = hook->batch ? hook->batch : BATCH_EVENTS;
 
     buf_append(body, STR("{\"systemId\":"));
-    json_append_quoted(body, webhook_name(hook));
+    json_append_quoted(body, webhook_system(hook));
     buf_append(body, STR(",\"node\":"));
     json_append_quoted(body, str_from(webhooks->options.node));
     buf_print(body, ",\"epoch\":%lld,\"events\":[", (long long)hook->report.epoch);
@@ -495,7 +495,8 @@ struct webhook *webhook_find(const struct webhooks *webhooks, struct str system)
     if (!webhooks || !webhooks->table.count)
         return NULL;
     cursor.hash = str_hash(system, webhooks->seed);
-    while ((hook = table_next(&webhooks->table, &cursor)) && !str_equal(webhook_name(hook), system))
+    while ((hook = table_next(&webhooks->table, &cursor)) &&
+           !str_equal(webhook_system(hook), system))
         ;
     return hook;
 }
@@ -617,11 +618,6 @@ static void webhook_append(struct webhooks *webhooks, struct webhook *hook,
 struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place)
 {
     return webhooks ? table_walk(&webhooks->table, place) : NULL;
-}
-
-struct str webhook_system(const struct webhook *hook)
-{
-    return webhook_name(hook);
 }
 
 const char *webhook_node(const struct webhooks *webhooks)
