@@ -40,7 +40,7 @@ account: account_queue account_store account_table os table
 channel: conn table
 once: json
 command: channel conn json ws
-event: channel command conn webhook
+event: channel conn json webhook
 hub: channel command config conn crypto event json once table ticket ws
 roster: hub
 cluster_crypto: crypto hub tls
