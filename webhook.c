@@ -551,11 +551,12 @@ static void webhook_change(struct webhooks *webhooks, struct webhook *hook, stru
                            const struct webhook_settings *settings, uint64_t lost)
 {
     bool begins = hook->report.off || hook->settings.events != settings->events ||
-                  !str_equal((struct str){hook->url->bytes, hook->url->length}, settings->url);
+                  !str_equal(hook->settings.url, settings->url);
 
     rcbuf_release(hook->url);
     hook->url = url;
     hook->settings = *settings;
+    hook->settings.url = (struct str){url->bytes, url->length};
     hook->report.off = url->length == 0;
     if (!begins)
         return;

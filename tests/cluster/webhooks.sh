@@ -58,6 +58,14 @@ epochs() {
     heard /epochs | grep -c ":${NODE_RPC[$1]} "
 }
 
+# between NAME: expects that the ends of c name no epoch of its present life.
+between() {
+    local last newest
+    last=$(heard /events | sed -n "s/.*\"type\":\"end\".*:${NODE_RPC[c]}\",\"epoch\":\([0-9]*\)}/\1/p" | sort -n | tail -n 1)
+    newest=$(heard /epochs | sed -n "s/.*:${NODE_RPC[c]} //p" | sort -n | tail -n 1)
+    expect "$1: what ends is over" yes "$([ "$last" -lt "$newest" ] && echo yes || echo "$last is not less than $newest")"
+}
+
 # lost: how many events the nodes a and b have lost.
 lost() {
     echo $(($(figure a 'webhook_events_total{result="lost"}') + $(figure b 'webhook_events_total{result="lost"}')))
@@ -102,6 +110,8 @@ join b two
 model 'set through one node' 3
 
 start_nodes c
+wait_for more 0 epochs c
+expect 'a node that starts later begins an epoch' 1 "$(epochs c)"
 join c three
 model 'a node that starts later' 4
 
@@ -111,6 +121,7 @@ soon 'a node is killed' 3
 start_nodes c
 join c four
 model 'and comes back' 4
+between 'and comes back'
 
 freeze_node b
 wait_for more 0 ends b
@@ -118,10 +129,13 @@ thaw_node b
 now
 soon 'a node stands still, is buried, and goes on' 4
 
+before=$(ends c)
 kill_node c
 restart_node c
 join c five
 model 'killed and started again at once' 4
+wait_for more "$before" ends c
+between 'killed and started again at once'
 
 stop_node c
 model 'a node stops' 3
@@ -140,6 +154,7 @@ model 'it is killed' 3
 restart_node c
 join c right
 model 'and comes back with the right time' 4
+between 'and comes back with the right time'
 
 # --- the end of a node is among the losses ---------------------------------------------------------
 

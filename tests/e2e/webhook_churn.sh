@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # webhook_churn.sh [PART...] - webhooks while clients come and go all the time: whatever fails, the receiver's model of
-# who is there, of which user and in which groups, is the server's list in the end. CROWD is the number of clients.
+# who is there, of which user and in which groups, is the server's list in the end. CROWD=10000 has more clients come
+# and go than 100.
 # build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
 # shellcheck source=tests/support/webhook_lib.sh
 . tests/support/webhook_lib.sh
-CROWD=${CROWD:-150}
+CROWD=${CROWD:-100}
+QUEUE=$((CROWD > 1000 ? 64 : 1)) # MiB
 
 # start_churn NAME CLIENTS [TICKET]: starts churn.py, which `say NAME COMMAND` gives commands.
 start_churn() {
@@ -86,7 +88,7 @@ overflow() {
         hear long
         settle "lost events, round $round"
     done
-    expect 'the queue was filled, and no more' 1 "$((most > 512 * 1024 && most <= 1024 * 1024))"
+    expect 'the queue was filled, and no more' 1 "$((most > QUEUE * 512 * 1024 && most <= QUEUE * 1024 * 1024))"
     told '/setup?page=100' >/dev/null
 }
 
@@ -151,7 +153,7 @@ messages() {
 
 fresh "[webhook]
 allow = $URL
-queue = 1 MiB
+queue = $QUEUE MiB
 timeout = 2
 retry = 60
 [notice]

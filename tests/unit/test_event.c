@@ -44,6 +44,20 @@ struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place)
     return webhooks && (int)*place < webhooks->count ? &systems[(*place)++] : NULL;
 }
 
+struct str webhook_system(const struct webhook *webhook)
+{
+    return str_from(webhook->system);
+}
+
+void webhook_restart(struct webhooks *webhooks, struct webhook *webhook, uint64_t lost)
+{
+    size_t length = strlen(pushed);
+
+    CHECK(webhooks == &hooks);
+    snprintf(pushed + length, sizeof pushed - length, "%s restarts, %d\n", webhook->system,
+             (int)lost);
+}
+
 bool webhook_wants(struct webhooks *webhooks, const struct webhook *webhook, enum webhook_kind kind)
 {
     CHECK(webhooks == &hooks && webhook == &systems[0]);
@@ -110,7 +124,7 @@ static void begin(int fixture)
     channels = (struct channels){.key = {1, 2}};
     conn_open(&conn, ends[0], &shared);
     memcpy(conn.address, address, sizeof address);
-    client = channel_add_client(&channels, &conn, STR("shop"), 1, STR("id1"), false);
+    client = channel_add_client(&channels, &conn, STR("shop"), 1, STR("id1"), false, false);
     CHECK(client);
     wanted = 0x1f;
     full = false;
@@ -163,12 +177,17 @@ static void other_events_have_their_members(void)
     CHECK(got("shop 1 clientId=id1 userId=u1 extend=e code=4000 reason=bye seconds=12\n"));
 }
 
-static void the_end_of_a_node_is_for_all_systems(void)
+static void a_webhook_is_told_of_the_end_of_a_node(void)
 {
-    event_end(&hooks, STR("10.0.0.5:8801"), 1764000000123);
-    CHECK(got("shop 5 node=10.0.0.5:8801 epoch=1764000000123\n"
-              "other 5 node=10.0.0.5:8801 epoch=1764000000123\n"));
-    event_end(NULL, STR("10.0.0.5:8801"), 1);
+    event_end(&hooks, &systems[1], STR("10.0.0.5:8801"), 1764000000123);
+    CHECK(got("other 5 node=10.0.0.5:8801 epoch=1764000000123\n"));
+}
+
+static void all_receivers_list_the_clients_again(void)
+{
+    event_restart(&hooks, &channels);
+    CHECK(got("shop restarts, 1\nother restarts, 0\n"));
+    event_restart(NULL, &channels);
 }
 
 static void messages_are_wanted_or_not(void)
@@ -189,7 +208,6 @@ static void without_a_webhook_nothing_is_done(void)
         event_disconnect(none[i], client, 1000, STR(""), 1);
         event_join(none[i], client, STR("g"));
         event_leave(none[i], client, STR("g"));
-        event_end(none[i], STR("n"), 1);
         CHECK(event_message(none[i], client, STR("x")) && !event_wants_messages(none[i], client));
     }
     CHECK(got(""));
@@ -222,7 +240,8 @@ int main(void)
         TEST(a_client_has_neither_user_nor_group, 0),
         TEST(groups_are_named_without_system_and_user, 0),
         TEST(other_events_have_their_members, 0),
-        TEST(the_end_of_a_node_is_for_all_systems, 0),
+        TEST(a_webhook_is_told_of_the_end_of_a_node, 0),
+        TEST(all_receivers_list_the_clients_again, 0),
         TEST(messages_are_wanted_or_not, 0),
         TEST(without_a_webhook_nothing_is_done, 0),
         TEST(without_memory_the_event_is_lost, 0),

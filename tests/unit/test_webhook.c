@@ -385,9 +385,10 @@ static struct str hook_url(void)
 
 static struct webhook *set(const char *system, uint64_t lost)
 {
-    struct webhook_settings settings = {hook_url(), ALL, 7, 0};
+    struct webhook_settings settings = {exact_copy(hook_url()), ALL, 7, 0};
 
     CHECK(webhook_set(hooks, str_from(system), &settings, lost));
+    free_copy(settings.url);
     return webhook_find(hooks, str_from(system));
 }
 
@@ -782,8 +783,8 @@ static void survives_an_end_at_every_byte(void)
 /* A connection that was kept and has ended costs no failure. */
 static void keeps_connections(void)
 {
+    struct webhook_settings elsewhere = {.events = ALL};
     struct webhook *hook;
-
     size_t left = 1;
 
     open_hooks("");
@@ -795,6 +796,11 @@ static void keeps_connections(void)
         settle();
     }
     CHECK(server.connections == 1 && requests() >= 20);
+    elsewhere.url = str_from(textf("http://good.example:%u/hook?a=b", server.port));
+    CHECK(webhook_set(hooks, STR("shop"), &elsewhere, 0));
+    settle(); /* another receiver gets another connection */
+    CHECK(server.connections == 2 && set("shop", 0) == hook);
+    settle();
     change_script("kkkkkkkkkk");
     for (int i = 0; i < 10; i++) {
         push(hook, 0);
@@ -830,7 +836,7 @@ static void limits_batches(void)
     for (int64_t until = os_now_ms() + PATIENCE; requests() < 1 && os_now_ms() < until;)
         rest();
     for (int i = 0; i < 1000; i++)
-        push(hook, i < 600 ? 0 : 1000);
+        push(hook, i < 500 ? 0 : 1250);
     change_script("");
     settle();
     CHECK(take_all().events == 1000);
