@@ -225,7 +225,7 @@ void change_take_clock(struct cluster *cluster, const struct registry_event *eve
     if (hub->webhooks)
         webhook_set_clock(hub->webhooks, hub->clock);
     if (event->kind == REGISTRY_REVIVED)
-        hub_restart_webhooks(hub);
+        event_restart(hub->webhooks, &hub->channels);
     change_tell_ends_again(cluster, event->clock);
     if (event->kind != REGISTRY_NODES && cluster->accounts && cluster->config->webhook_allow[0])
         account_repeat_webhooks(cluster->accounts);

@@ -51,11 +51,11 @@ struct webhook_entry {
 struct webhook {
     struct webhook *next; /* of its worker's */
     struct webhook_worker *worker;
-    struct rcbuf *url;
-    struct webhook_settings settings; /* without url */
+    struct rcbuf *url; /* of the settings in `report` */
     struct webhook_report report;
     struct fifo queue;
-    size_t count, batch;  /* of the queue; how many of them go together, 0: not tried yet */
+    size_t batch;         /* events of it that go together, 0: not tried yet */
+    unsigned tries;       /* of the batch */
     int64_t due, used_at; /* os_now_ms() of the next attempt and of the last */
     int64_t backoff;      /* see os_backoff */
     bool moved;           /* the connection is to another URL */
@@ -89,7 +89,7 @@ struct webhooks {
     bool finishing;
 };
 
-static struct str webhook_name(const struct webhook *hook)
+struct str webhook_system(const struct webhook *hook)
 {
     return (struct str){hook->name, hook->name_length};
 }
@@ -147,7 +147,7 @@ static void webhook_sign(const struct webhooks *webhooks, const struct webhook *
 
     for (size_t i = 0; i < keys->count * (1 + rotated); i++) {
         buf_append(out, i ? STR(" ") : STR(""));
-        if (!webhook_derive(&keys->keys[i / (1 + rotated)], webhook_name(hook),
+        if (!webhook_derive(&keys->keys[i / (1 + rotated)], webhook_system(hook),
                             version - i % (1 + rotated), secret) ||
             !webhook_append_signature(out, secret, text))
             out->failed = true;
@@ -160,21 +160,21 @@ static void webhook_sign(const struct webhooks *webhooks, const struct webhook *
 /* Removes and frees the first entries. */
 static void webhook_drop(struct webhooks *webhooks, struct webhook *hook, size_t count)
 {
-    for (; count; count--, hook->count--) {
+    for (; count; count--, hook->report.count--) {
         struct webhook_entry *entry = (struct webhook_entry *)fifo_pop(&hook->queue);
 
         hook->report.queued -= entry->length + ENTRY_COST;
         webhooks->stats.queued -= entry->length + ENTRY_COST;
         free(entry);
     }
-    hook->batch = 0;
+    hook->batch = hook->tries = 0;
 }
 
 static void webhook_add(struct webhooks *webhooks, struct webhook *hook,
                         struct webhook_entry *entry)
 {
     fifo_push(&hook->queue, &entry->link);
-    hook->count++;
+    hook->report.count++;
     hook->report.seq++;
     hook->report.queued += entry->length + ENTRY_COST;
     webhooks->stats.queued += entry->length + ENTRY_COST;
@@ -183,7 +183,7 @@ static void webhook_add(struct webhooks *webhooks, struct webhook *hook,
 /* 1 if the first entry is `start`, else 0. */
 static size_t webhook_starts(const struct webhook *hook)
 {
-    return hook->count && hook->count == hook->report.seq;
+    return hook->report.count && hook->report.count == hook->report.seq;
 }
 
 /* os_now_ms() at which the oldest event was queued, `start` not counted; 0: there is none. */
@@ -197,19 +197,19 @@ static int64_t webhook_oldest(const struct webhook *hook)
 
 static bool webhook_has_work(const struct webhook *hook)
 {
-    return hook->count && !hook->report.off;
+    return hook->report.count && !hook->report.off;
 }
 
-/* Writes an event. NULL without memory. */
-static struct webhook_entry *webhook_new_entry(const char *type, int64_t at,
-                                               const struct webhook_field *field)
+/* Writes an event of this moment. NULL without memory. */
+static struct webhook_entry *webhook_new_entry(const char *type, const struct webhook_field *field)
 {
     struct webhook_entry *entry = NULL;
     struct buf text = {0};
 
-    buf_print(&text, ",\"type\":\"%s\",\"at\":%lld", type, (long long)at);
+    buf_print(&text, ",\"type\":\"%s\",\"at\":%lld", type, (long long)webhook_unix_ms());
     for (; field->name; field++) {
         buf_print(&text, ",\"%s\":", field->name);
+        text.failed |= field->type == WEBHOOK_JSON && !field->text.length;
         if (field->type == WEBHOOK_JSON)
             buf_append(&text, field->text);
         else if (field->type == WEBHOOK_TEXT)
@@ -237,14 +237,14 @@ static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook,
     struct webhook_entry *start = NULL;
     struct webhook_field lost[] = {{"lost", .type = WEBHOOK_NUMBER}, {0}};
 
-    more += hook->count - webhook_starts(hook);
+    more += hook->report.count - webhook_starts(hook);
     webhooks->stats.lost += more;
     hook->report.lost += more;
     lost->number = (int64_t)hook->report.lost;
-    webhook_drop(webhooks, hook, hook->count);
+    webhook_drop(webhooks, hook, hook->report.count);
     webhooks->last_epoch = ahead > 0 ? now + ahead : now;
     if (!hook->report.off)
-        start = webhook_new_entry("start", webhook_unix_ms(), lost);
+        start = webhook_new_entry("start", lost);
     hook->report.epoch = start ? webhooks->last_epoch : 0;
     hook->report.seq = 0;
     if (start)
@@ -261,7 +261,7 @@ static void webhook_write_body(const struct webhooks *webhooks, struct webhook *
     size_t most = hook->batch ? hook->batch : BATCH_EVENTS;
 
     buf_append(body, STR("{\"systemId\":"));
-    json_append_quoted(body, webhook_name(hook));
+    json_append_quoted(body, webhook_system(hook));
     buf_append(body, STR(",\"node\":"));
     json_append_quoted(body, str_from(webhooks->options.node));
     buf_print(body, ",\"epoch\":%lld,\"events\":[", (long long)hook->report.epoch);
@@ -269,7 +269,7 @@ static void webhook_write_body(const struct webhooks *webhooks, struct webhook *
         if (hook->batch && body->length + entry->length + NUMBER_MAX > BATCH_BYTES)
             break;
         buf_print(body, "%s{\"seq\":%llu", hook->batch ? "," : "",
-                  (unsigned long long)(hook->report.seq - hook->count + 1 + hook->batch));
+                  (unsigned long long)(hook->report.seq - hook->report.count + 1 + hook->batch));
         buf_append(body, (struct str){entry->text, entry->length});
         entry = (const struct webhook_entry *)entry->link.next;
     }
@@ -284,6 +284,8 @@ struct webhook_attempt {
     struct receiver_url url;
     int64_t epoch;
     uint64_t seq;
+    struct webhook_delivery delivery;
+    int64_t began; /* os_now_ms() */
     struct buf body, request;
     struct receiver_result result;
 };
@@ -362,16 +364,21 @@ static void webhook_try(struct webhooks *webhooks, struct webhook *hook,
 }
 
 /* Ends an attempt: removes the batch if it was taken, else sets the pause. Holds the lock. */
-static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook, int64_t epoch,
-                                const struct receiver_result *result)
+static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook,
+                                struct webhook_attempt *attempt)
 {
     struct webhook_report *report = &hook->report;
+    const struct receiver_result *result = &attempt->result;
     int64_t oldest = webhook_oldest(hook), pause = webhooks->options.pause;
-    bool taken = result->status / 100 == 2, holds = epoch == report->epoch;
+    bool taken = result->status / 100 == 2, holds = attempt->epoch == report->epoch;
 
-    hook->due = hook->used_at = os_now_ms();
-    report->last[report->deliveries++ % WEBHOOK_DELIVERIES] =
-        (struct webhook_delivery){webhook_unix_ms(), result->status, result->error, hook->batch};
+    hook->used_at = os_now_ms();
+    if (hook->due < hook->used_at) /* an epoch that has begun meanwhile may have to wait */
+        hook->due = hook->used_at;
+    attempt->delivery.status = result->status;
+    attempt->delivery.error = result->error;
+    attempt->delivery.took = (unsigned)(hook->used_at - attempt->began);
+    report->last[report->deliveries++ % WEBHOOK_DELIVERIES] = attempt->delivery;
     if (!taken) {
         webhooks->stats.failures++;
         hook->backoff = hook->backoff ? hook->backoff : pause * 2 / 3;
@@ -394,21 +401,24 @@ static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook,
 /* Makes one attempt. Releases the lock meanwhile. */
 static void webhook_serve(struct webhooks *webhooks, struct webhook *hook)
 {
-    struct webhook_attempt attempt = {.settings = hook->settings,
+    struct webhook_attempt attempt = {.settings = hook->report.settings,
                                       .epoch = hook->report.epoch,
-                                      .seq = hook->report.seq - hook->count + 1};
+                                      .seq = hook->report.seq - hook->report.count + 1,
+                                      .began = os_now_ms()};
     struct rcbuf *url = hook->url;
 
     url->references++; /* guarded by the lock */
     receiver_read_url((struct str){url->bytes, url->length}, &attempt.url);
     webhook_write_body(webhooks, hook, &attempt.body);
+    attempt.delivery = (struct webhook_delivery){
+        .at = webhook_unix_ms(), .events = (unsigned)hook->batch, .attempt = ++hook->tries};
     if (hook->moved)
         receiver_close(&hook->receiver);
     hook->moved = false;
     pthread_mutex_unlock(&webhooks->lock);
     webhook_try(webhooks, hook, &attempt);
     pthread_mutex_lock(&webhooks->lock);
-    webhook_end_attempt(webhooks, hook, attempt.epoch, &attempt.result);
+    webhook_end_attempt(webhooks, hook, &attempt);
     rcbuf_release(url);
 }
 
@@ -484,7 +494,8 @@ struct webhook *webhook_find(const struct webhooks *webhooks, struct str system)
     if (!webhooks || !webhooks->table.count)
         return NULL;
     cursor.hash = str_hash(system, webhooks->seed);
-    while ((hook = table_next(&webhooks->table, &cursor)) && !str_equal(webhook_name(hook), system))
+    while ((hook = table_next(&webhooks->table, &cursor)) &&
+           !str_equal(webhook_system(hook), system))
         ;
     return hook;
 }
@@ -520,13 +531,38 @@ void webhook_set_clock(struct webhooks *webhooks, int64_t clock)
     pthread_mutex_unlock(&webhooks->lock);
 }
 
-void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
+/* Holds the lock. */
+static void webhook_renew(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
 {
-    pthread_mutex_lock(&webhooks->lock);
     hook->report.lost += lost;
     webhook_begin_epoch(webhooks, hook, 0);
     webhook_wake(hook);
+}
+
+void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
+{
+    pthread_mutex_lock(&webhooks->lock);
+    webhook_renew(webhooks, hook, lost);
     pthread_mutex_unlock(&webhooks->lock);
+}
+
+/* Gives a webhook what its system wants, and the reference to the URL. Holds the lock. */
+static void webhook_change(struct webhooks *webhooks, struct webhook *hook, struct rcbuf *url,
+                           const struct webhook_settings *settings, uint64_t lost)
+{
+    bool begins = hook->report.off || hook->report.settings.events != settings->events ||
+                  !str_equal(hook->report.settings.url, settings->url);
+
+    rcbuf_release(hook->url);
+    hook->url = url;
+    hook->report.settings = *settings;
+    hook->report.settings.url = (struct str){url->bytes, url->length};
+    hook->report.off = url->length == 0;
+    if (!begins)
+        return;
+    hook->moved = true;
+    hook->due = hook->backoff = 0;
+    webhook_renew(webhooks, hook, lost);
 }
 
 bool webhook_set(struct webhooks *webhooks, struct str system,
@@ -534,31 +570,17 @@ bool webhook_set(struct webhooks *webhooks, struct str system,
 {
     struct rcbuf *url = NULL;
     struct receiver_url parts;
-    struct webhook *hook;
-    bool begins;
+    struct webhook *hook = NULL;
 
     if (!settings->url.length || receiver_read_url(settings->url, &parts))
         url = rcbuf_copy(settings->url);
     pthread_mutex_lock(&webhooks->lock);
-    hook = webhook_find(webhooks, system);
-    if (!url || (!hook && !(hook = webhook_new(webhooks, system)))) {
-        pthread_mutex_unlock(&webhooks->lock);
+    if (url && ((hook = webhook_find(webhooks, system)) || (hook = webhook_new(webhooks, system))))
+        webhook_change(webhooks, hook, url, settings, lost);
+    else
         rcbuf_release(url);
-        return false;
-    }
-    begins = hook->report.off || hook->settings.events != settings->events ||
-             !str_equal((struct str){hook->url->bytes, hook->url->length}, settings->url);
-    if (begins)
-        hook->due = hook->backoff = 0;
-    hook->moved |= begins;
-    hook->report.off = url->length == 0;
-    rcbuf_release(hook->url);
-    hook->url = url;
-    hook->settings = *settings;
     pthread_mutex_unlock(&webhooks->lock);
-    if (begins)
-        webhook_restart(webhooks, hook, lost);
-    return true;
+    return hook != NULL;
 }
 
 /* Empties the longest queue: one system must not use up the memory that all share. */
@@ -597,11 +619,6 @@ struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place)
     return webhooks ? table_walk(&webhooks->table, place) : NULL;
 }
 
-struct str webhook_system(const struct webhook *hook)
-{
-    return webhook_name(hook);
-}
-
 const char *webhook_node(const struct webhooks *webhooks)
 {
     return webhooks->options.node;
@@ -614,19 +631,19 @@ bool webhook_wants(struct webhooks *webhooks, const struct webhook *hook, enum w
     pthread_mutex_lock(&webhooks->lock);
     off = hook->report.off;
     pthread_mutex_unlock(&webhooks->lock);
-    return !off && (hook->settings.events & 1u << kind);
+    return !off && (hook->report.settings.events & 1u << kind);
 }
 
 bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_kind kind,
-                  int64_t at, const struct webhook_field *fields)
+                  const struct webhook_field *fields)
 {
     static const char *const types[] = {"connect", "disconnect", "join", "leave", "message", "end"};
     struct webhook_entry *entry;
     bool fits = true, wanted;
 
-    if (kind != WEBHOOK_END && !(hook->settings.events & 1u << kind))
+    if (kind != WEBHOOK_END && !(hook->report.settings.events & 1u << kind))
         return true;
-    entry = webhook_new_entry(types[kind], at, fields);
+    entry = webhook_new_entry(types[kind], fields);
     pthread_mutex_lock(&webhooks->lock);
     wanted = !hook->report.off && !webhooks->finishing;
     if (kind == WEBHOOK_MESSAGE && wanted)
@@ -686,7 +703,7 @@ void webhook_finish(struct webhooks *webhooks)
 
         hook->due = hook->backoff = 0;
         if (!hook->report.off)
-            webhook_append(webhooks, hook, webhook_new_entry("end", webhook_unix_ms(), end));
+            webhook_append(webhooks, hook, webhook_new_entry("end", end));
     }
     pthread_mutex_unlock(&webhooks->lock);
 }
@@ -747,7 +764,7 @@ void webhook_close(struct webhooks *webhooks)
     if (!webhooks || !webhook_stop(webhooks))
         return;
     while ((hook = table_walk(&webhooks->table, &place))) {
-        webhook_drop(webhooks, hook, hook->count);
+        webhook_drop(webhooks, hook, hook->report.count);
         receiver_close(&hook->receiver);
         rcbuf_release(hook->url);
         free(hook);

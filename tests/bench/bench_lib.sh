@@ -8,7 +8,8 @@ SERVER_CPU=0 CPU=1 # where there are two; the generator has one for itself
 BEGUN=$SECONDS
 
 # serve BINARY: starts a server for the measurements, with the configuration that a user has by
-# default, and the lines of MORE; but nobody is told who comes and goes, which would be the square of the clients.
+# default, and the lines of MORE; but nobody is told who comes and goes, which would be the square of the clients. With
+# RECEIVER=URL, which MORE allows, the system has a webhook.
 MORE=()
 serve() {
     WSPUSH=$1
@@ -17,6 +18,7 @@ serve() {
     start
     pin "$SERVER"
     [ -n "$TOKEN" ] || sign_up bench # one token is good for all starts
+    [ -z "${RECEIVER-}" ] || call set_webhook "{'url':'$RECEIVER'}" >"$DIR/hooked"
 }
 
 # pin PID: with its threads.
