@@ -137,6 +137,8 @@ static void api_write_data(struct buf *out, const struct cluster_result *done)
         buf_append(out, done->message_id);
         buf_print(out, ",\"matched\":%" PRIu64 ",\"queued\":%" PRIu64 ",\"dropped\":%" PRIu64,
                   result->matched, result->queued, result->dropped);
+        if (result->held)
+            buf_print(out, ",\"held\":%" PRIu64, result->held);
     }
     if (repeated)
         buf_append(out, STR(",\"repeated\":true"));

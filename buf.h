@@ -145,6 +145,7 @@ static inline uint64_t bytes_get_be(const void *at, size_t size)
 struct rcbuf {
     uint32_t references;
     uint32_t queues; /* of connections that hold it, see conn.h */
+    uint32_t rings;  /* of clients that may be sent it again, see resume.h */
     uint32_t length;
     char bytes[];
 };

@@ -238,8 +238,10 @@ void channel_move_user(struct client *client)
 
 /* --- clients --------------------------------------------------------------------------------- */
 
-static void channel_free_client(struct client *client)
+static void channel_free_client(struct channels *channels, struct client *client)
 {
+    if (client->has_resume)
+        resume_close(&channels->resumes, channel_resume(client));
     if (client->subscriptions != client->own)
         free(client->subscriptions);
     rcbuf_release(client->extend);
@@ -249,13 +251,14 @@ static void channel_free_client(struct client *client)
 void channel_remove_client(struct channels *channels, struct client *client)
 {
     table_remove(&channels->clients, (uint32_t)client->number, client);
-    channel_free_client(client);
+    channel_free_client(channels, client);
 }
 
 struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
-                                  uint64_t number, struct str id, bool has_ticket)
+                                  uint64_t number, struct str id, bool has_ticket, bool has_resume)
 {
-    struct client *client = calloc(1, sizeof *client + id.length + (has_ticket ? 8 : 0));
+    size_t more = has_resume ? sizeof(struct resume) + _Alignof(struct resume) : 0;
+    struct client *client = calloc(1, sizeof *client + id.length + (has_ticket ? 8 : 0) + more);
 
     if (!client)
         return NULL;
@@ -263,9 +266,11 @@ struct client *channel_add_client(struct channels *channels, struct conn *conn, 
     client->number = number;
     client->id_length = (uint8_t)id.length;
     client->has_ticket = has_ticket;
+    client->has_resume = has_resume;
     client->subscriptions = client->own;
     memcpy(client->id, id.at, id.length);
-    if (table_add(&channels->clients, (uint32_t)number, client) &&
+    if ((!has_resume || resume_open(&channels->resumes, channel_resume(client), client)) &&
+        table_add(&channels->clients, (uint32_t)number, client) &&
         channel_subscribe(channels, client, CHANNEL_SYSTEM, system, &(bool){false}))
         return client;
     channel_remove_client(channels, client);
@@ -312,14 +317,26 @@ struct client *channel_next_detached(struct channels *channels)
 
 /* --- delivery -------------------------------------------------------------------------------- */
 
+bool channel_queue(struct channels *channels, struct client *client, struct rcbuf *bytes,
+                   size_t limit)
+{
+    bool kept;
+
+    if (!client->has_resume)
+        return conn_queue(client->conn, bytes, limit);
+    kept = resume_add(&channels->resumes, channel_resume(client), bytes);
+    return client->conn ? conn_queue(client->conn, bytes, limit) : kept;
+}
+
 bool channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
                      struct delivery *sum)
 {
-    bool queued = !client->is_slow && conn_queue(client->conn, bytes, sum->limit);
+    bool queued = !client->is_slow && channel_queue(channels, client, bytes, sum->limit);
 
     sum->matched++;
     sum->queued += queued;
-    if (!queued && !client->is_slow) {
+    sum->held += queued && !client->conn;
+    if (!queued && !client->is_slow && client->conn) {
         client->is_slow = true;
         client->next_slow = channels->slow;
         channels->slow = client;
@@ -395,7 +412,7 @@ void channel_close(struct channels *channels)
         free(entry);
     }
     while ((client = table_walk(&channels->clients, &place)))
-        channel_free_client(client);
+        channel_free_client(channels, client);
     place = 0;
     while ((channel = table_walk(&channels->names, &place)))
         channel_free(channel);

@@ -10,6 +10,7 @@
 
 #include "buf.h"
 #include "conn.h"
+#include "resume.h"
 #include "table.h"
 
 enum channel_kind { CHANNEL_SYSTEM, CHANNEL_USER, CHANNEL_GROUP };
@@ -42,12 +43,13 @@ struct channel {
 };
 
 struct client {
-    struct conn *conn;
+    struct conn *conn;                  /* NULL: it is away, see resume.h */
     struct subscription *subscriptions; /* the system, then the user if there is one, then groups */
     uint32_t subscription_count;
-    bool is_excluded; /* from the send under way, or reached by it already */
-    bool is_slow;     /* on channels.slow */
-    bool has_ticket;  /* then `id` is followed by 8 bytes: see channel_end */
+    bool is_excluded : 1; /* from the send under way, or reached by it already */
+    bool is_slow : 1;     /* on channels.slow */
+    bool has_ticket : 1;  /* then `id` is followed by 8 bytes: see channel_end, */
+    bool has_resume : 1;  /* and by a struct resume: see channel_resume */
     uint8_t id_length;
     uint64_t number;
     struct client *next_slow;
@@ -59,12 +61,13 @@ struct client {
 
 /* All clients and channels of a node. Zeroed except for the key, it is empty. */
 struct channels {
-    uint64_t key[2];      /* of the hashes of names: random */
-    struct table clients; /* by number */
-    struct table names;   /* channels by kind, system and name */
-    struct fifo notified; /* channels with pending notices, in turn; some without members */
-    struct client *slow;  /* clients that a delivery found to be slow: see channel_next_slow */
-    struct fifo detached; /* systems that are to lose their clients: see channel_next_detached */
+    uint64_t key[2];        /* of the hashes of names: random */
+    struct table clients;   /* by number */
+    struct table names;     /* channels by kind, system and name */
+    struct fifo notified;   /* channels with pending notices, in turn; some without members */
+    struct client *slow;    /* clients that a delivery found to be slow: see channel_next_slow */
+    struct fifo detached;   /* systems that are to lose their clients: see channel_next_detached */
+    struct resumes resumes; /* of clients that may come back */
 };
 
 /* A delivery: the limit of each client's queue in bytes, the clients that it was for, and how many
@@ -72,6 +75,7 @@ struct channels {
 struct delivery {
     size_t limit;
     uint64_t matched, queued;
+    uint64_t held; /* of those that took it: kept for clients that are away */
 };
 
 static inline struct str channel_name(const struct channel *channel)
@@ -113,6 +117,15 @@ static inline void channel_set_end(struct client *client, int64_t end)
     bytes_put_be(client->id + client->id_length, 8, (uint64_t)end);
 }
 
+/* What is kept for a client that may come back; NULL: it may not. */
+static inline struct resume *channel_resume(const struct client *client)
+{
+    size_t before = sizeof *client + client->id_length + (client->has_ticket ? 8 : 0);
+
+    before += -before % _Alignof(struct resume);
+    return client->has_resume ? (struct resume *)(void *)((char *)client + before) : NULL;
+}
+
 /* The channel of this name, NULL if there is none; `system` is NULL for a system. */
 struct channel *channel_find(const struct channels *channels, enum channel_kind kind,
                              const struct channel *system, struct str name);
@@ -121,9 +134,9 @@ struct channel *channel_find(const struct channels *channels, enum channel_kind 
 struct client *channel_find_client(const struct channels *channels, uint64_t number);
 
 /* Makes a client with this number, which no other has, and an id of at most 255 bytes, and
- * subscribes it to its system. NULL without memory: nothing has changed. */
+ * subscribes it to its system. NULL without memory or random bytes: nothing has changed. */
 struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
-                                  uint64_t number, struct str id, bool has_ticket);
+                                  uint64_t number, struct str id, bool has_ticket, bool has_resume);
 
 /* Frees a client, which must have no subscription left. */
 void channel_remove_client(struct channels *channels, struct client *client);
@@ -161,6 +174,11 @@ static inline uint32_t channel_first_group(const struct client *client)
 
 /* Moves the last subscription, a user's, behind the system's. */
 void channel_move_user(struct client *client);
+
+/* Queues a text frame on a client's connection and, if the client may come back, counts and keeps
+ * it. False if the queue costs the limit or more, or the client is away and it is not kept. */
+bool channel_queue(struct channels *channels, struct client *client, struct rcbuf *bytes,
+                   size_t limit);
 
 /* Queues bytes on a client's connection, or on all of a channel's members but the excluded ones,
  * and adds to *sum. One whose queue costs the limit or more is slow: it gets nothing (false). */

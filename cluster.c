@@ -516,7 +516,7 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
                   "this node was presumed dead: its clients are announced again", NULL);
         cluster_on_reconnect(cluster);
         presence_revive(cluster);
-        hub_restart_webhooks(cluster->hub);
+        event_restart(cluster->hub->webhooks, &cluster->hub->channels);
         cluster->announce_by = cluster->now + CLUSTER_START_GRACE;
         break;
     case REGISTRY_NODES:

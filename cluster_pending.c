@@ -167,6 +167,7 @@ void pending_take_reply(struct pending *pending, struct pending_reply *reply,
     pending_close(pending, reply);
     sum->matched += said->matched;
     sum->queued += said->queued;
+    sum->held += said->held;
     sum->dropped += said->dropped;
     sum->repeated |= said->repeated;
     sum->count += said->count;

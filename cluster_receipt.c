@@ -73,6 +73,7 @@ void receipt_add(struct result *sum, const struct result *counts)
 {
     sum->matched += counts->matched;
     sum->queued += counts->queued;
+    sum->held += counts->held;
     sum->dropped += counts->dropped;
     sum->repeated |= counts->repeated;
     if (counts->code == RESULT_MALFORMED) { /* other content than before under its messageId */

@@ -235,6 +235,7 @@ enum wire_member {
     MEMBER_ERROR,
     MEMBER_MATCHED,
     MEMBER_QUEUED,
+    MEMBER_HELD,
     MEMBER_DROPPED,
     MEMBER_REPEATED,
     MEMBER_TOTAL,
@@ -279,6 +280,7 @@ static const struct str wire_member_names[MEMBER_COUNT] = {
     [MEMBER_ERROR] = STR_INIT("error"),
     [MEMBER_MATCHED] = STR_INIT("matched"),
     [MEMBER_QUEUED] = STR_INIT("queued"),
+    [MEMBER_HELD] = STR_INIT("held"),
     [MEMBER_DROPPED] = STR_INIT("dropped"),
     [MEMBER_REPEATED] = STR_INIT("repeated"),
     [MEMBER_TOTAL] = STR_INIT("total"),
@@ -363,6 +365,7 @@ static void wire_write_result(struct buf *out, const struct result *result)
     wire_write_text(out, MEMBER_ERROR, str_from(result->error));
     wire_write_number(out, MEMBER_MATCHED, (int64_t)result->matched);
     wire_write_number(out, MEMBER_QUEUED, (int64_t)result->queued);
+    wire_write_number(out, MEMBER_HELD, (int64_t)result->held);
     wire_write_number(out, MEMBER_DROPPED, (int64_t)result->dropped);
     wire_write_true(out, MEMBER_REPEATED, result->repeated);
     wire_write_number(out, MEMBER_TOTAL, (int64_t)result->count);
@@ -512,6 +515,7 @@ static void wire_read_result(struct wire_reading *reading, struct cluster_msg *m
     msg->error = wire_read_text(reading, MEMBER_ERROR);
     result->matched = wire_read_count(reading, MEMBER_MATCHED);
     result->queued = wire_read_count(reading, MEMBER_QUEUED);
+    result->held = wire_read_count(reading, MEMBER_HELD);
     result->dropped = wire_read_count(reading, MEMBER_DROPPED);
     result->repeated = wire_read_boolean(reading, MEMBER_REPEATED);
     result->count = wire_read_count(reading, MEMBER_TOTAL);

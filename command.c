@@ -60,6 +60,31 @@ struct rcbuf *command_encode_envelope(int code, struct str msg, struct buf *data
     return command_encode(&text);
 }
 
+bool command_write_first(struct buf *out, const struct client *client, uint64_t linger,
+                         struct str more)
+{
+    struct buf data = {0};
+
+    buf_append(&data, STR(COMMAND_CLIENT_BEGIN));
+    json_append_quoted(&data, channel_client_id(client));
+    if (client->has_ticket && channel_user(client).length) {
+        buf_append(&data, STR(",\"userId\":"));
+        json_append_quoted(&data, channel_user(client));
+    }
+    if (client->has_resume) {
+        buf_append(&data, STR(",\"resume\":\""));
+        resume_write_key(channel_resume(client), channel_client_id(client), &data);
+        buf_append(&data, STR("\",\"linger\":"));
+        buf_append_number(&data, (int64_t)linger);
+    }
+    buf_append(&data, more);
+    buf_append(&data, STR("}"));
+    out->failed |= data.failed;
+    command_write_envelope(out, RESULT_SUCCESS, STR("success"), str_of(&data));
+    buf_free(&data);
+    return !out->failed;
+}
+
 void command_append_client(struct buf *out, const struct client *client)
 {
     buf_append(out, STR(COMMAND_CLIENT_BEGIN));
@@ -72,7 +97,7 @@ void command_append_client(struct buf *out, const struct client *client)
 
 void command_describe_client(const struct client *client, bool with_groups, struct buf *out)
 {
-    char address[CONN_ADDRESS_MAX];
+    char address[CONN_ADDRESS_MAX] = "";
     uint32_t first = channel_first_group(client);
 
     command_append_client(out, client);
@@ -85,7 +110,8 @@ void command_describe_client(const struct client *client, bool with_groups, stru
     buf_append(out, with_groups ? STR("],\"connectedAt\":") : STR(",\"connectedAt\":"));
     buf_append_number(out, client->connected_at);
     buf_append(out, STR(",\"remote\":"));
-    conn_address(client->conn->address, address);
+    if (client->conn)
+        conn_address(client->conn->address, address);
     json_append_quoted(out, str_from(address));
-    buf_append(out, STR("}"));
+    buf_append(out, client->conn ? STR("}") : STR(",\"away\":true}"));
 }

@@ -76,7 +76,8 @@ struct result {
     const char *error; /* in plain English, if code is not success */
     uint64_t matched;  /* clients the command was for */
     uint64_t queued;   /* of them: clients the message is on its way to */
-    uint64_t dropped;  /* of them: clients too slow to take it */
+    uint64_t held;     /* of these: it is kept for clients that are away */
+    uint64_t dropped;  /* of them: clients too slow to take it, or away for too much */
     bool repeated;     /* some of those it is for got it before, and do not get it again */
     uint64_t count;    /* entries of `list` */
     struct buf list;   /* JSON, separated by commas: client ids (online, or failed to reach); for
@@ -97,6 +98,11 @@ bool command_write_envelope(struct buf *out, int code, struct str msg, struct st
  * caller's. NULL without memory. */
 struct rcbuf *command_encode(struct buf *text);
 struct rcbuf *command_encode_envelope(int code, struct str msg, struct buf *data);
+
+/* Appends the envelope of a client's first frame: its id, the user if a ticket named one, and its
+ * key and `linger` if it may come back; then `more`, JSON that begins with a comma. */
+bool command_write_first(struct buf *out, const struct client *client, uint64_t linger,
+                         struct str more);
 
 /* How an object begins that tells of a client. */
 #define COMMAND_CLIENT_BEGIN "{\"clientId\":"

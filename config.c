@@ -182,6 +182,11 @@ static const struct key keys[] = {
             "*, null, or the origins of pages such as https://shop.example or "
             "https://*.shop.example:8443"),
 
+    NUMBER("resume", "linger", KIND_NUMBER, linger, 0, 3600, "60"),
+    NUMBER("resume", "frames", KIND_NUMBER, resume_frames, 1, 65536, "128"),
+    NUMBER("resume", "bytes", KIND_SIZE, resume_bytes, 1024, 64 * MIB, "64 KiB"),
+    NUMBER("resume", "memory", KIND_SIZE, resume_memory, 65536, 64 * GIB, "16 MiB"),
+
     CHECKED("webhook", "allow", webhook_allow, 0, "", config_find_bad_url,
             "URLs such as https://shop.example/push/ or http://127.0.0.1:9000/"),
     NUMBER("webhook", "timeout", KIND_SECONDS, webhook_timeout, 1, 3600, "5"),
@@ -715,9 +720,10 @@ static bool config_is_live(const struct key *key)
 {
     return str_equal(key->section, STR("limits")) || str_equal(key->section, STR("tls")) ||
            str_equal(key->section, STR("notice")) || key->offset == AT(log_level) ||
-           key->offset == AT(allowed_origins) || key->offset == AT(connect) ||
-           key->offset == AT(ticket_ttl) || key->offset == AT(ticket_max) ||
-           key->offset == AT(message_rate) || key->offset == AT(webhook_allow);
+           str_equal(key->section, STR("resume")) || key->offset == AT(allowed_origins) ||
+           key->offset == AT(connect) || key->offset == AT(ticket_ttl) ||
+           key->offset == AT(ticket_max) || key->offset == AT(message_rate) ||
+           key->offset == AT(webhook_allow);
 }
 
 /* Writes a live key's value as config_set_value takes it, and others so that different values have

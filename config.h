@@ -48,6 +48,11 @@ struct config {
     uint64_t message_rate; /* messages a second and client that go to a webhook */
     char allowed_origins[2048];
 
+    /* resume */
+    uint64_t linger; /* seconds for which a client may be away; 0: it may not */
+    uint64_t resume_frames, resume_bytes; /* kept for a client */
+    uint64_t resume_memory;               /* and for all */
+
     /* webhook */
     char webhook_allow[2048]; /* URLs that receivers' ones begin with; empty: no webhooks */
     uint64_t webhook_timeout, webhook_retry;

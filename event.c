@@ -93,6 +93,18 @@ void event_leave(struct webhooks *webhooks, const struct client *client, struct 
     event_push_group(webhooks, WEBHOOK_LEAVE, client, group);
 }
 
+void event_restart(struct webhooks *webhooks, const struct channels *channels)
+{
+    const struct channel *system;
+    struct webhook *webhook;
+    size_t place = 0;
+
+    while ((webhook = webhook_next(webhooks, &place))) {
+        system = channel_find(channels, CHANNEL_SYSTEM, NULL, webhook_system(webhook));
+        webhook_restart(webhooks, webhook, system ? system->count : 0);
+    }
+}
+
 void event_end(struct webhooks *webhooks, struct str node, int64_t epoch)
 {
     struct webhook *webhook;

@@ -22,6 +22,10 @@ void event_join(struct webhooks *webhooks, const struct client *client, struct s
 /* A client has left a group, and stays connected. */
 void event_leave(struct webhooks *webhooks, const struct client *client, struct str group);
 
+/* This node was declared dead, and is not: receivers forget what they know of its clients and list
+ * them again. */
+void event_restart(struct webhooks *webhooks, const struct channels *channels);
+
 /* Another node has died: its clients in epochs up to this one are gone. */
 void event_end(struct webhooks *webhooks, struct str node, int64_t epoch);
 

@@ -138,6 +138,18 @@ bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, 
     return queued;
 }
 
+bool hub_queue_text(struct hub *hub, struct conn *conn, struct buf *text)
+{
+    struct rcbuf *frame = command_encode(text);
+    size_t limit = hub_queue_limit(hub);
+    bool queued = frame && (conn->client ? channel_queue(&hub->channels, conn->client, frame, limit)
+                                         : conn_queue(conn, frame, limit));
+
+    hub->counts.sent += queued;
+    rcbuf_release(frame);
+    return queued;
+}
+
 static void hub_count_delivery(struct hub *hub, const struct delivery *sum)
 {
     hub->counts.sent += sum->queued;
@@ -268,7 +280,8 @@ bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool notify)
 const uint16_t hub_close_codes[HUB_CLOSE_CODES] = {
     WS_CLOSE_NORMAL,    WS_CLOSE_GOING_AWAY,     WS_CLOSE_PROTOCOL,        WS_CLOSE_UNSUPPORTED,
     WS_CLOSE_NO_STATUS, WS_CLOSE_ABNORMAL,       WS_CLOSE_INVALID_PAYLOAD, WS_CLOSE_POLICY,
-    WS_CLOSE_TOO_BIG,   WS_CLOSE_INTERNAL_ERROR, WS_CLOSE_TRY_LATER,       HUB_CLOSE_TICKET};
+    WS_CLOSE_TOO_BIG,   WS_CLOSE_INTERNAL_ERROR, WS_CLOSE_TRY_LATER,       HUB_CLOSE_TICKET,
+    HUB_CLOSE_RESUMED};
 
 static void hub_count_close(struct hub *hub, unsigned code)
 {
@@ -292,15 +305,23 @@ void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct st
     conn->close_queued = true;
 }
 
-/* Logs one line for the end of each client. */
-static void hub_log_end(const struct hub *hub, const struct client *client, enum hub_end end,
-                        unsigned code, struct str reason)
+/* True if a client that ends so is away for a while instead, and may come back. */
+static bool hub_may_return(const struct hub *hub, const struct client *client, enum hub_end end)
 {
-    const char *message = end == HUB_END_LOST   ? "client lost"
-                          : end == HUB_END_SLOW ? "client closed: it reads too slowly"
+    return client->has_resume && client->conn && hub->config->linger &&
+           !client->subscriptions[0].channel->is_detached &&
+           (end == HUB_END_LOST || end == HUB_END_SILENT || end == HUB_END_SLOW);
+}
+
+/* Logs one line for the end of each client, and of each connection that it has had before. */
+static void hub_log_end(const struct hub *hub, const struct client *client, enum hub_end end,
+                        unsigned code, struct str reason, bool is_away)
+{
+    const char *message = end == HUB_END_SLOW   ? "client closed: it reads too slowly"
+                          : is_away             ? "client away"
+                          : end == HUB_END_LOST ? "client lost"
                                                 : "client closed";
-    enum log_level level = end == HUB_END_SLOW ? LOG_WARN : LOG_INFO;
-    char address[CONN_ADDRESS_MAX];
+    char address[CONN_ADDRESS_MAX] = "";
     const struct channel *system = client->subscriptions[0].channel;
     struct log_field fields[] = {{.name = "client", .text = channel_client_id(client)},
                                  {.name = "system", .text = channel_name(system)},
@@ -308,12 +329,15 @@ static void hub_log_end(const struct hub *hub, const struct client *client, enum
                                  {.name = "code", .number = code},
                                  {.name = "reason", .text = reason.at ? reason : STR("")},
                                  {.name = "seconds", .number = hub->now - client->connected_at},
-                                 {.name = "queued", .number = (int64_t)client->conn->queued},
+                                 {.name = "queued"},
                                  {0}};
 
-    conn_address(client->conn->address, address);
+    if (client->conn) {
+        conn_address(client->conn->address, address);
+        fields[6].number = (int64_t)client->conn->queued;
+    }
     fields[2].text = str_from(address);
-    log_write(hub->log, level, message, fields);
+    log_write(hub->log, end == HUB_END_SLOW ? LOG_WARN : LOG_INFO, message, fields);
 }
 
 /* Takes a client out of all its channels and frees it; members are notified later. */
@@ -323,8 +347,7 @@ static void hub_remove_client(struct hub *hub, struct client *client)
 
     if (hub->config->scope != NOTICE_OFF)
         command_append_client(&about, client); /* before its user is unsubscribed */
-    client->conn->client = NULL;
-    while (client->subscription_count) { /* the system, which is first, goes last */
+    while (client->subscription_count) {       /* the system, which is first, goes last */
         struct channel *channel = channel_unsubscribe(client, client->subscription_count - 1);
 
         hub_notify(hub, channel, client, &about, PRESENCE_LEAVE, true);
@@ -334,11 +357,13 @@ static void hub_remove_client(struct hub *hub, struct client *client)
     channel_remove_client(&hub->channels, client);
 }
 
-/* Ends a client, of which no webhook has been told. */
-static void hub_undo_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
-                            struct str reason)
+/* Takes a client's connection away from it, and closes it unless it is lost. */
+static void hub_end_connection(struct hub *hub, struct client *client, enum hub_end end,
+                               unsigned code, struct str reason, bool is_away)
 {
-    hub_log_end(hub, client, end, code, reason);
+    hub_log_end(hub, client, end, code, reason, is_away);
+    if (!client->conn)
+        return;
     if (end == HUB_END_SLOW) {
         hub->counts.slow++;
         conn_drop_queue(client->conn);
@@ -347,18 +372,27 @@ static void hub_undo_client(struct hub *hub, struct client *client, enum hub_end
         hub_count_close(hub, code);
     else
         hub_send_close(hub, client->conn, code, end == HUB_END_PEER ? (struct str){0} : reason);
-    hub_remove_client(hub, client);
+    client->conn->client = NULL;
+    client->conn = NULL;
 }
 
 void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
                     struct str reason)
 {
-    bool by_us = end == HUB_END_CLOSED || end == HUB_END_SLOW;
+    struct str given = end == HUB_END_LOST || end == HUB_END_PEER ? (struct str){0} : reason;
+    bool is_away = hub_may_return(hub, client, end);
 
-    if (hub->webhooks)
-        event_disconnect(hub->webhooks, client, code, by_us ? reason : (struct str){0},
-                         hub->now - client->connected_at);
-    hub_undo_client(hub, client, end, code, reason);
+    if (hub->webhooks && !is_away)
+        event_disconnect(hub->webhooks, client, code, given, hub->now - client->connected_at);
+    hub_end_connection(hub, client, end, code, reason, is_away);
+    if (!is_away) {
+        hub_remove_client(hub, client);
+        return;
+    }
+    client->is_slow = false;
+    if (end == HUB_END_SLOW)
+        resume_lose(&hub->channels.resumes, channel_resume(client), RESUME_GAP_SLOW);
+    resume_leave(&hub->channels.resumes, channel_resume(client), hub->now_ms);
 }
 
 void hub_close_slow_clients(struct hub *hub)
@@ -393,28 +427,8 @@ void hub_delete_system(struct hub *hub, struct str system)
 
 bool hub_open(struct hub *hub, const struct config *config, const struct log *log)
 {
-    *hub = (struct hub){.config = config, .log = log};
+    *hub = (struct hub){.config = config, .log = log, .channels.resumes.config = config};
     return crypto_random(hub->channels.key, sizeof hub->channels.key);
-}
-
-bool hub_send_id(struct hub *hub, const struct client *client)
-{
-    struct buf data = {0};
-    struct rcbuf *frame;
-    bool queued;
-
-    buf_append(&data, STR(COMMAND_CLIENT_BEGIN));
-    json_append_quoted(&data, channel_client_id(client));
-    if (client->has_ticket && channel_user(client).length) {
-        buf_append(&data, STR(",\"userId\":"));
-        json_append_quoted(&data, channel_user(client));
-    }
-    buf_append(&data, STR("}"));
-    frame = command_encode_envelope(RESULT_SUCCESS, STR("success"), &data);
-    queued = frame && conn_queue(client->conn, frame, hub_queue_limit(hub));
-    rcbuf_release(frame);
-    hub->counts.sent += queued;
-    return queued;
 }
 
 size_t hub_count_clients(const struct hub *hub, struct str system)
@@ -422,15 +436,6 @@ size_t hub_count_clients(const struct hub *hub, struct str system)
     const struct channel *channel = channel_find(&hub->channels, CHANNEL_SYSTEM, NULL, system);
 
     return channel ? channel->count : 0;
-}
-
-void hub_restart_webhooks(struct hub *hub)
-{
-    struct webhook *webhook;
-    size_t place = 0;
-
-    while ((webhook = webhook_next(hub->webhooks, &place)))
-        webhook_restart(hub->webhooks, webhook, hub_count_clients(hub, webhook_system(webhook)));
 }
 
 /* A client in its system, and nothing else. NULL without memory or random bytes. */
@@ -452,11 +457,10 @@ static struct client *hub_make_client(struct hub *hub, struct conn *conn,
     else
         return NULL;
     client = channel_add_client(&hub->channels, conn, claims->system, number, str_of(&id),
-                                claims->is_signed);
+                                claims->is_signed, claims->resume && hub->config->linger);
     if (!client)
         return NULL;
     client->connected_at = hub->now;
-    conn->client = client;
     if (client->subscriptions[0].channel->count == 1)
         hub_change_channel(hub, client->subscriptions[0].channel, true);
     return client;
@@ -482,13 +486,22 @@ static bool hub_join_claims(struct hub *hub, struct client *client,
 bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims *claims)
 {
     struct client *client = hub_make_client(hub, conn, claims);
+    bool is_lost = claims->resume == CLAIMS_RESUME_LOST;
+    struct buf first = {0};
 
     if (!client)
         return false;
-    if (!hub_join_claims(hub, client, claims) || !hub_send_id(hub, client)) {
-        hub_undo_client(hub, client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("out of memory"));
+    first.failed = !hub_join_claims(hub, client, claims);
+    command_write_first(&first, client, hub->config->linger,
+                        is_lost ? STR(",\"resumed\":false") : STR(""));
+    if (!hub_queue_text(hub, conn, &first)) { /* no webhook has been told of it */
+        hub_end_connection(hub, client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("out of memory"),
+                           false);
+        hub_remove_client(hub, client);
         return false;
     }
+    conn->client = client; /* from now on what is sent to it counts */
+    hub->channels.resumes.results[RESUME_UNKNOWN] += is_lost;
     event_connect(hub->webhooks, client);
     for (uint32_t i = 0; i < client->subscription_count; i++)
         hub_notify(hub, client->subscriptions[i].channel, client, NULL, PRESENCE_JOIN, true);
@@ -630,7 +643,9 @@ static void hub_send(struct hub *hub, const struct command *command, struct clie
     } else if (to_one && known == ONCE_NEW &&
                (!client || !channel_deliver(&hub->channels, client, frame, &sum))) {
         hub_fail(result, RESULT_OFFLINE,
-                 client ? "client not online: it was closed for being slow" : "client not online");
+                 !client        ? "client not online"
+                 : client->conn ? "client not online: it was closed for being slow"
+                                : "away, and too much was sent to it");
         if (command->once)
             once_undo(&hub->once);
     } else if (channel && known == ONCE_NEW) {
@@ -642,6 +657,7 @@ static void hub_send(struct hub *hub, const struct command *command, struct clie
     hub_count_delivery(hub, &sum);
     result->matched = sum.matched;
     result->queued = sum.queued;
+    result->held = sum.held;
     result->dropped = sum.matched - sum.queued;
 }
 

@@ -63,8 +63,9 @@ struct hub_hooks {
 /* --- the hub --------------------------------------------------------------------------------- */
 
 /* The close codes that are counted each; the last count is that of all others. */
-#define HUB_CLOSE_TICKET 4401 /* the peer needs a new ticket, and may come back with it */
-#define HUB_CLOSE_CODES 12
+#define HUB_CLOSE_TICKET 4401  /* the peer needs a new ticket, and may come back with it */
+#define HUB_CLOSE_RESUMED 4409 /* the client goes on with another connection */
+#define HUB_CLOSE_CODES 13
 extern const uint16_t hub_close_codes[HUB_CLOSE_CODES];
 
 struct hub_counts {
@@ -92,10 +93,11 @@ struct hub {
 
 /* How a client ends. */
 enum hub_end {
-    HUB_END_LOST,   /* its connection ended without a close frame */
+    HUB_END_LOST,   /* its connection ended without a close frame, or it did not come back */
     HUB_END_PEER,   /* it sent a close frame and is sent one back */
     HUB_END_CLOSED, /* this server closes it, behind what is queued */
-    HUB_END_SLOW    /* the same, but what is queued is dropped */
+    HUB_END_SILENT, /* the same, because it does not answer pings */
+    HUB_END_SLOW    /* the same as CLOSED, but what is queued is dropped */
 };
 
 /* Prepares a hub. False if there are no random bytes. */
@@ -108,21 +110,13 @@ bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims 
 
 /* Ends a client and frees it: takes it out of its channels, whose members are notified, and, unless
  * it is lost, queues a close frame with the code and, unless it echoes one, the reason. The code of
- * a lost client is WS_CLOSE_ABNORMAL. */
+ * a lost client is WS_CLOSE_ABNORMAL. A client that may come back, and is lost, silent or slow,
+ * loses its connection alone: it is away then. */
 void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, unsigned code,
                     struct str reason);
 
-/* Sends a client its id, and the user if a ticket named one: its first frame, and again when it
- * asks. False without memory, or if the
- * client is too slow to take it. */
-bool hub_send_id(struct hub *hub, const struct client *client);
-
 /* How many clients of a system are online here. */
 size_t hub_count_clients(const struct hub *hub, struct str system);
-
-/* This node was declared dead, and is not: receivers of events forget what they know of its clients
- * and list them again. */
-void hub_restart_webhooks(struct hub *hub);
 
 /* True if a client of this system and id is online here. */
 bool hub_is_online(const struct hub *hub, struct str system, struct json_value id);
@@ -169,9 +163,14 @@ bool hub_may_notify(struct hub *hub, struct str system, struct str group);
  */
 bool hub_refresh_presence(struct hub *hub, struct table_scan *scan, bool notify);
 
-/* Queues one frame on one connection, outside of commands (a pong, a rejection). False without
- * memory or when the queue is full. */
+/* Queues one frame on one connection, outside of commands: not counted (see resume.h), so pings,
+ * pongs, and texts for peers that are no clients. False without memory or when the queue is full.
+ */
 bool hub_queue_frame(struct hub *hub, struct conn *conn, enum ws_opcode opcode, struct str payload);
+
+/* Queues a text, which is freed, on a connection; if that serves a client, it is counted. False as
+ * above. */
+bool hub_queue_text(struct hub *hub, struct conn *conn, struct buf *text);
 
 /* Queues a close frame, behind which nothing more is queued. */
 void hub_send_close(struct hub *hub, struct conn *conn, unsigned code, struct str reason);

@@ -23,6 +23,7 @@
  *   by_proxy, over_limit, is_admin: set once, by what the listener says of the connection */
 #include "loop.h"
 
+#include "hub_resume.h"
 #include "os.h"
 #include "sessions.h"
 
@@ -68,7 +69,7 @@ struct loop {
     size_t first_ready;  /* of the active sessions: where serving begins */
     unsigned handshakes; /* steps of handshakes in this iteration */
     bool ready_left;     /* pollers have more that is ready */
-    bool notices_left, walks_left;
+    bool away_left, notices_left, walks_left;
     sig_atomic_t calls;  /* requests to return that were met */
     int64_t slots_after; /* no asking for pollers' slots before this time */
 
@@ -529,6 +530,15 @@ static void loop_stop_if_asked(struct loop *loop)
         loop_stop_batch(loop);
 }
 
+/* How many clients there may be with those that are away: when stopping, none of these in the end.
+ */
+static uint64_t loop_clients_max(const struct loop *loop)
+{
+    bool ends = loop->context->stopping && loop->context->now >= loop->stop_ends;
+
+    return ends ? 0 : loop->listener->max_connections;
+}
+
 /* Tells the webhooks that this node ends. True if they have been told, or `drain` is over. */
 static bool loop_finish_webhooks(struct loop *loop)
 {
@@ -552,6 +562,7 @@ static bool loop_has_stopped(struct loop *loop)
         return true;
     return loop->context->stopping &&
            ((loop->sessions.count == loop->sessions.admins.count &&
+             !loop->context->hub->channels.resumes.away &&
              cluster_is_idle(loop->context->cluster)) ||
             loop->context->now >= loop->stop_ends + LOOP_DRAIN_GRACE) &&
            loop_finish_webhooks(loop);
@@ -604,10 +615,12 @@ static int loop_timeout(const struct loop *loop)
     int64_t now = loop->context->now, until = cluster_deadline(loop->context->cluster);
 
     if (conn_any_dirty(loop->shared) || loop->sessions.held.count || loop->ready_left ||
-        loop->notices_left || loop->walks_left)
+        loop->away_left || loop->notices_left || loop->walks_left)
         return 0;
     if (first && until > first->at)
         until = first->at;
+    if (until > hub_resume_deadline(loop->context->hub))
+        until = hub_resume_deadline(loop->context->hub);
     if (loop->context->leaving && until > now + DRAIN_TICK)
         until = now + DRAIN_TICK;
     if (listener_is_paused(loop->listener, now) && until > now + LISTENER_PAUSE)
@@ -660,6 +673,7 @@ static void loop_iterate(struct loop *loop)
     loop_run_walks(loop);
     loop_run_timers(loop);
     loop_stop_if_asked(loop);
+    loop->away_left = hub_resume_expire(context->hub, loop_clients_max(loop));
     loop->notices_left = hub_flush_notices(context->hub, NOTICES_PER_ITERATION);
     loop_shed(loop);
 

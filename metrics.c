@@ -244,6 +244,28 @@ static void metrics_write_traffic(struct buf *out, const struct metrics *metrics
                     shared->exhausted);
 }
 
+static void metrics_write_resumes(struct buf *out, const struct metrics *metrics)
+{
+    static const char *const results[RESUME_RESULTS] = {"recovered", "missed", "unknown"};
+    static const char *const gaps[RESUME_GAPS] = {"frames", "bytes", "memory", "slow"};
+    const struct resumes *resumes = &metrics->hub->channels.resumes;
+
+    metrics_gauge(out, "wspush_resume_clients", "Clients that may come back.", resumes->count);
+    metrics_gauge(out, "wspush_resume_away", "Those of them that are away.", resumes->away);
+    metrics_gauge(out, "wspush_resume_memory_bytes", "Memory of messages kept for them.",
+                  resumes->memory);
+    metrics_begin(out, "wspush_resumes_total", "counter", "Returns of clients, by result.");
+    for (unsigned i = 0; i < RESUME_RESULTS; i++)
+        buf_print(out, "wspush_resumes_total{result=\"%s\"} %" PRIu64 "\n", results[i],
+                  resumes->results[i]);
+    metrics_counter(out, "wspush_resume_replayed_total", "Messages sent again.", resumes->replayed);
+    metrics_begin(out, "wspush_resume_gaps_total", "counter",
+                  "Clients away for which no more was kept, by the limit that was reached.");
+    for (unsigned i = 0; i < RESUME_GAPS; i++)
+        buf_print(out, "wspush_resume_gaps_total{reason=\"%s\"} %" PRIu64 "\n", gaps[i],
+                  resumes->gaps[i]);
+}
+
 static void metrics_write_webhooks(struct buf *out, const struct metrics *metrics)
 {
     struct webhook_stats stats = {0};
@@ -393,6 +415,7 @@ void metrics_respond(const struct metrics *metrics, bool stopping,
         metrics_write_process(body, metrics, stopping);
         metrics_write_connections(body, metrics);
         metrics_write_traffic(body, metrics);
+        metrics_write_resumes(body, metrics);
         metrics_write_webhooks(body, metrics);
         metrics_write_api(body, metrics);
 #ifdef WSPUSH_CLUSTER

@@ -105,6 +105,26 @@ static bool session_renew(struct session_context *context, struct session *sessi
     return session_send_refusal(context, session, code, str_from(why));
 }
 
+/* Takes the first frame of a text, which came in one piece, if it is "ticket ..." of a client with
+ * a ticket, or "ack N" of one that may come back. False if the client is too slow for the answer.
+ */
+static bool session_take_order(struct session_context *context, struct session *session,
+                               const struct ws_event *event)
+{
+    struct client *client = session->conn.client;
+    struct str text = event->payload, word = str_cut(&text, ' ');
+    uint64_t received;
+
+    if (client->has_ticket && text.at && str_equal(word, STR("ticket")))
+        return session_renew(context, session, text);
+    if (client->has_resume && event->last && str_equal(word, STR("ack")) &&
+        str_number(text, UINT64_MAX, &received) &&
+        !resume_ack(&context->hub->channels.resumes, channel_resume(client), received))
+        session_close(context, session, HUB_END_CLOSED, WS_CLOSE_POLICY,
+                      STR("ack of messages that were not sent"));
+    return true;
+}
+
 /* True for texts that are for wspush itself: "ping", "id", "ack N", "ticket ...". */
 static bool session_is_command(struct str text)
 {
@@ -176,24 +196,28 @@ static void session_take_text(struct session_context *context, struct session *s
                               const struct ws_event *event)
 {
     char *room = session->input.text;
-    struct str text = {room, session->text_length}, ticket = event->payload;
+    struct str text = {room, session->text_length};
+    struct client *client = session->conn.client;
+    struct buf first = {0};
     bool queued = true;
 
+    if (client->has_resume)
+        resume_confirm(channel_resume(client));
     if (context->hub->webhooks && !session_pass_piece(context, session, event))
         return;
-    if (session->conn.client->has_ticket && session->input.reader.whole && !text.length &&
-        event->opcode == WS_TEXT && str_equal(str_cut(&ticket, ' '), STR("ticket")) && ticket.at)
-        queued = session_renew(context, session, ticket);
+    if (session->input.reader.whole && !text.length && event->opcode == WS_TEXT)
+        queued = session_take_order(context, session, event);
     for (size_t i = 0; i < event->payload.length && text.length <= SESSION_TEXT_MAX; i++)
         if (text.length++ < SESSION_TEXT_MAX)
             room[text.length - 1] = event->payload.at[i];
     session->text_length = event->last ? 0 : (uint8_t)text.length;
-    if (!event->last || event->opcode != WS_TEXT)
+    if (!event->last || event->opcode != WS_TEXT || !session->conn.client)
         return;
     if (str_equal(text, STR("ping")))
         queued = hub_queue_frame(context->hub, &session->conn, WS_TEXT, STR("pong"));
-    else if (str_equal(text, STR("id")))
-        queued = hub_send_id(context->hub, session->conn.client);
+    else if (str_equal(text, STR("id")) &&
+             command_write_first(&first, client, context->config->linger, STR("")))
+        queued = hub_queue_text(context->hub, &session->conn, &first);
     if (!queued)
         session_close_slow(context, session);
 }
@@ -290,7 +314,7 @@ static size_t session_input_limit(const struct session_context *context,
 
 /* Goes on with input that was kept: requests behind one that was answered late, or until responses
  * had left; more than limits that were lowered allow, to reject it. */
-static void session_resume(struct session_context *context, struct session *session)
+static void session_take_kept(struct session_context *context, struct session *session)
 {
     struct conn_bytes bytes = conn_kept(&session->conn);
     bool between = session->state == SESSION_HTTP_NEW || session->state == SESSION_HTTP_IDLE;
@@ -329,7 +353,7 @@ void session_read(struct session_context *context, struct session *session)
     uint64_t received = shared->received;
     struct conn_bytes bytes;
 
-    session_resume(context, session); /* whole requests that are kept come first */
+    session_take_kept(context, session); /* whole requests that are kept come first */
     if (!session_wants_input(session))
         return;
     switch (conn_fill(&session->conn, session_input_limit(context, session), &bytes)) {
@@ -376,7 +400,7 @@ void session_flushed(struct session_context *context, struct session *session)
         session->state = SESSION_LINGER; /* its time goes on */
         conn_finish(conn);
     }
-    session_resume(context, session);
+    session_take_kept(context, session);
 }
 
 void session_writable(struct session_context *context, struct session *session)
@@ -402,7 +426,7 @@ void session_respond(struct session_context *context, struct session *session,
                      struct api_response *response)
 {
     session_send_call(context, session, api_path(session->input.call.route), response);
-    session_resume(context, session);
+    session_take_kept(context, session);
 }
 
 /* --- timers ---------------------------------------------------------------------------------- */
@@ -522,7 +546,7 @@ static void session_end_overdue(struct session_context *context, struct session 
         session_close(context, session, HUB_END_CLOSED, HUB_CLOSE_TICKET, STR("session over"));
         session_enter(context, session, SESSION_CLOSING);
     } else if (session->conn.client) {
-        session_close(context, session, HUB_END_CLOSED,
+        session_close(context, session, silent ? HUB_END_SILENT : HUB_END_CLOSED,
                       silent ? WS_CLOSE_GOING_AWAY : WS_CLOSE_POLICY,
                       silent ? STR("no pong") : STR("the message did not come in time"));
         session_enter(context, session, SESSION_CLOSING);

@@ -17,6 +17,7 @@
 #include "session_http.h"
 
 #include "host.h"
+#include "hub_resume.h"
 #include "os.h"
 
 #include <string.h>
@@ -244,11 +245,9 @@ bool session_send_refusal(struct session_context *context, struct session *sessi
                           enum result_code code, struct str why)
 {
     struct buf text = {0};
-    bool queued = command_write_envelope(&text, code, why, (struct str){0}) &&
-                  hub_queue_frame(context->hub, &session->conn, WS_TEXT, str_of(&text));
 
-    buf_free(&text);
-    return queued;
+    command_write_envelope(&text, code, why, (struct str){0});
+    return hub_queue_text(context->hub, &session->conn, &text);
 }
 
 /* Tells an upgraded peer why it does not become a client, and closes. */
@@ -284,7 +283,7 @@ static void session_connect(struct session_context *context, struct session *ses
     } else if (!hub_connect(context->hub, &session->conn, claims)) {
         conn_kill(&session->conn);
     }
-    session->input.reader.whole = claims->is_signed; /* it may be renewed */
+    session->input.reader.whole = claims->is_signed || claims->resume; /* "ticket ...", "ack N" */
 }
 
 /* Admits a client, or asks the cluster whether it may be. */
@@ -302,8 +301,9 @@ static void session_ask_admission(struct session_context *context, struct sessio
 /* A form writes a space as '+': asks for the name with spaces where the one as written is unknown.
  * False if it has no '+'. */
 static bool session_admit_with_spaces(struct session_context *context, struct session *session,
-                                      struct str system)
+                                      const struct ticket_claims *claims)
 {
+    struct str system = claims->system;
     char name[ACCOUNT_NAME_MAX];
     bool differs = false;
 
@@ -314,8 +314,9 @@ static bool session_admit_with_spaces(struct session_context *context, struct se
         name[i] = system.at[i] == '+' ? ' ' : system.at[i];
     }
     if (differs)
-        session_ask_admission(context, session,
-                              &(struct ticket_claims){.system = {name, system.length}});
+        session_ask_admission(
+            context, session,
+            &(struct ticket_claims){.system = {name, system.length}, .resume = claims->resume});
     return differs;
 }
 
@@ -330,7 +331,7 @@ void session_admit(struct session_context *context, struct session *session,
         session_connect(context, session, claims);
         break;
     case CLUSTER_UNKNOWN:
-        if (claims->is_signed || !session_admit_with_spaces(context, session, claims->system))
+        if (claims->is_signed || !session_admit_with_spaces(context, session, claims))
             session_reject_client(context, session, RESULT_UNKNOWN_SYSTEM,
                                   claims->system.length ? STR("systemId is not registered")
                                                         : STR("systemId is missing or malformed"));
@@ -371,21 +372,21 @@ static bool session_wait_for_account(const struct session_context *context, stru
     return true;
 }
 
-/* True if a ticket is of the system that a peer has named, in which '+' may stand for a space; of a
- * client that renews its ticket, of its system and user. */
-static bool session_is_of(const struct session *session, struct str named,
-                          const struct ticket_claims *claims)
+/* True if a peer has named this system; '+' may stand for a space. */
+static bool session_names(struct str named, struct str system)
 {
-    const struct client *client = session->conn.client;
-    bool same = named.length == claims->system.length;
+    bool same = named.length == system.length;
 
-    if (client)
-        return str_equal(channel_name(client->subscriptions[0].channel), claims->system) &&
-               str_equal(channel_user(client), claims->user);
     for (size_t i = 0; same && i < named.length; i++)
-        same = named.at[i] == claims->system.at[i] ||
-               (named.at[i] == '+' && claims->system.at[i] == ' ');
+        same = named.at[i] == system.at[i] || (named.at[i] == '+' && system.at[i] == ' ');
     return same;
+}
+
+/* True if a ticket is of a client's system and user. */
+static bool session_is_of(const struct client *client, const struct ticket_claims *claims)
+{
+    return str_equal(channel_name(client->subscriptions[0].channel), claims->system) &&
+           str_equal(channel_user(client), claims->user);
 }
 
 enum result_code session_judge_ticket(struct session_context *context,
@@ -402,7 +403,8 @@ enum result_code session_judge_ticket(struct session_context *context,
     bool is_ticket = ticket_read(text, room, ticket);
 
     session->conn.shared->spent += TICKET_COST;
-    if (is_ticket && !session_is_of(session, named, &ticket->claims)) {
+    if (is_ticket && !(session->conn.client ? session_is_of(session->conn.client, &ticket->claims)
+                                            : session_names(named, ticket->claims.system))) {
         result = TICKET_FORGED;
     } else if (is_ticket) {
         switch (account_ticket_version(context->accounts, ticket->claims.system, &terms.version,
@@ -428,11 +430,46 @@ struct session_entry {
     enum result_code refusal; /* and why, unless it is SUCCESS */
     const char *why;
     struct ticket_claims claims;
+    struct client *client; /* that it is, and comes back as; NULL: it is a new one */
+    uint64_t key, received;
     char name[ACCOUNT_NAME_MAX], text[TICKET_MAX], room[TICKET_ROOM];
 };
 
-/* Reads who asks to be a client. A ticket that is given is judged, also where none is needed.
- * False: the request waits. */
+/* True if the end has come that a client's ticket names. */
+static bool session_is_over(const struct session_context *context, const struct client *client)
+{
+    int64_t end = channel_end(client);
+
+    return end && end <= context->unix_now;
+}
+
+/* Reads whether a peer wants to be able to come back, or does. A number of messages that is none
+ * counts as one that it cannot have received. */
+static enum claims_resume session_read_resume(const struct session_context *context,
+                                              const struct http_request *request,
+                                              struct session_entry *entry)
+{
+    char room[RESUME_KEY_MAX], digits[20];
+    struct buf key = BUF_INIT(room), received = BUF_INIT(digits);
+    struct client *client = NULL;
+
+    entry->received = UINT64_MAX;
+    if (http_query(request->query, STR("received"), &received))
+        str_number(str_of(&received), UINT64_MAX, &entry->received);
+    if (!http_query(request->query, STR("resume"), &key) && !key.failed)
+        return CLAIMS_NO_RESUME;
+    if (!key.length && !key.failed)
+        return CLAIMS_RESUME;
+    if (!key.failed)
+        client = hub_resume_find(context->hub, str_of(&key), &entry->key);
+    if (client &&
+        session_names(entry->claims.system, channel_name(client->subscriptions[0].channel)))
+        entry->client = client;
+    return CLAIMS_RESUME_LOST;
+}
+
+/* Reads who asks to be a client. A ticket that is given is judged, also where none is needed; one
+ * of another user makes another client. False: the request waits. */
 static bool session_read_entry(struct session_context *context, struct session *session,
                                const struct http_request *request, struct session_entry *entry)
 {
@@ -440,27 +477,48 @@ static bool session_read_entry(struct session_context *context, struct session *
     struct buf room = BUF_INIT(entry->room);
     struct str given = {0};
     size_t count = http_header(request, STR("Ticket"), &given);
+    enum claims_resume resume;
     struct ticket ticket;
 
     /* a name that is too long for the room is not registered */
     entry->refusal = RESULT_SUCCESS;
     entry->claims = (struct ticket_claims){0};
+    entry->client = NULL;
     if (http_query(request->query, STR("systemId"), &name))
         entry->claims.system = str_of(&name);
     if (http_query(request->query, STR("ticket"), &text) || text.failed) {
         count++;
         given = text.failed ? STR("") : str_of(&text);
     }
-    if (!name.length || (!count && context->config->connect == CONNECT_OPEN))
+    entry->claims.resume = resume = session_read_resume(context, request, entry);
+    if (!name.length || (!count && (entry->client ? !session_is_over(context, entry->client)
+                                                  : context->config->connect == CONNECT_OPEN)))
         return true;
     if (count > 1)
         given = STR("");
     entry->refusal = session_judge_ticket(context, session, given, entry->claims.system, &room,
                                           &ticket, &entry->why);
-    if (entry->refusal == RESULT_SUCCESS)
+    if (entry->refusal == RESULT_SUCCESS) {
         entry->claims = ticket.claims;
+        entry->claims.resume = resume;
+        if (entry->client &&
+            (!entry->client->has_ticket || !session_is_of(entry->client, &ticket.claims)))
+            entry->client = NULL;
+    }
     return entry->refusal != RESULT_UNREACHABLE ||
            !session_wait_for_account(context, session, ticket.claims.system);
+}
+
+/* Gives a client that comes back its connection. */
+static void session_connect_again(struct session_context *context, struct session *session,
+                                  const struct session_entry *entry)
+{
+    if (entry->claims.is_signed)
+        channel_set_end(entry->client, entry->claims.end);
+    if (!hub_resume_client(context->hub, entry->client, &session->conn, entry->key,
+                           entry->received))
+        conn_kill(&session->conn);
+    session->input.reader.whole = true;
 }
 
 static void session_upgrade(struct session_context *context, struct session *session,
@@ -481,6 +539,8 @@ static void session_upgrade(struct session_context *context, struct session *ses
     session->last_ping = context->now;
     if (entry->refusal)
         session_reject_client(context, session, entry->refusal, str_from(entry->why));
+    else if (entry->client)
+        session_connect_again(context, session, entry);
     else
         session_ask_admission(context, session, &entry->claims);
 }

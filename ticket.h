@@ -20,6 +20,13 @@
 #define TICKET_SKEW 5                    /* seconds that two clocks may differ */
 #define TICKET_ROOM (TICKET_MAX * 3 / 2) /* bytes: what base64 says, and the strings in it */
 
+/* Whether a client may come back after its connection has ended, see resume.h. */
+enum claims_resume {
+    CLAIMS_NO_RESUME,
+    CLAIMS_RESUME,     /* it may */
+    CLAIMS_RESUME_LOST /* it may, and is told that it is not the client that it has been */
+};
+
 /* Who a client is from its first frame on. The views belong to the room that the ticket was read
  * into, or to its maker. */
 struct ticket_claims {
@@ -28,6 +35,7 @@ struct ticket_claims {
     struct str groups;       /* grp: a JSON array of names; may be empty */
     int64_t end;             /* end: unix second at which the connection ends; 0: it does not */
     bool is_signed;          /* by a ticket; false: the client has named a system, and no more */
+    enum claims_resume resume;
 };
 
 struct ticket {

@@ -37,11 +37,13 @@ account_store: crypto os
 account_queue: account_store os
 account_table: account_queue crypto os table
 account: account_queue account_store account_table os table
-channel: conn table
+resume: config crypto
+channel: conn resume table
 once: json
 command: channel conn json ws
 event: channel command conn webhook
 hub: channel command config conn crypto event json once table ticket ws
+hub_resume: hub
 roster: hub
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
@@ -72,10 +74,10 @@ api_request: account cluster config crypto http hub json limit table ws
 api_account: api_request conn crypto ticket webhook_client
 api: account api_account api_request cluster config conn crypto host http hub json ws
 metrics: api cluster conn http hub os ticket
-session_http: account api cluster config conn console host http hub inbox listener metrics os ticket ws
+session_http: account api cluster config conn console host http hub hub_resume inbox listener metrics os ticket ws
 session: config conn event hub inbox session_http ws
 sessions: listener poller session timer
-loop: os poller session sessions tls
+loop: hub_resume os poller session sessions tls
 server: account api cluster config console crypto hub listener loop poller session
 wspush: account cluster cluster_listen config crypto listener os server tls
 '

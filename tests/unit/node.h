@@ -180,6 +180,25 @@ static inline void far_forget(struct far_end *far)
     far->taken = far_receive(far).length;
 }
 
+/* The value of a member in JSON that is flat, without quotes; empty if it is not there. */
+static inline struct str value_of(struct str text, const char *name)
+{
+    const char *wanted = textf("\"%s\":", name);
+    size_t length = strlen(wanted);
+
+    for (size_t i = 0; i + length < text.length; i++)
+        if (memcmp(text.at + i, wanted, length) == 0) {
+            struct str rest = str_skip(text, i + length);
+            char end = rest.at[0] == '"' ? '"' : ',';
+
+            if (end == '"')
+                rest = str_skip(rest, 1);
+            rest = str_cut(&rest, end);
+            return str_cut(&rest, '}');
+        }
+    return (struct str){0};
+}
+
 /* --- the node -------------------------------------------------------------------------------- */
 
 struct node {

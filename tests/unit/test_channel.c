@@ -38,7 +38,7 @@ static void add(int who)
     far_ends[who] = pair[1];
     conn_open(&conns[who], pair[0], &shared);
     clients[who] = channel_add_client(&channels, &conns[who], STR("shop"), 100 + (uint64_t)who,
-                                      name_of("id", who), false);
+                                      name_of("id", who), false, false);
     CHECK(clients[who] != NULL);
 }
 

@@ -95,6 +95,12 @@ static const char *const families[] = {
     "wspush_buffered_bytes gauge",
     "wspush_shed_connections_total counter",
     "wspush_budget_exhausted_total counter",
+    "wspush_resume_clients gauge",
+    "wspush_resume_away gauge",
+    "wspush_resume_memory_bytes gauge",
+    "wspush_resumes_total counter",
+    "wspush_resume_replayed_total counter",
+    "wspush_resume_gaps_total counter",
     "wspush_webhook_events_total counter",
     "wspush_webhook_queued_bytes gauge",
     "wspush_webhook_lag_seconds gauge",
@@ -164,10 +170,11 @@ static void families_come_in_order(void)
         }
     }
     CHECK(!rest.at);
-    /* a counter each for handshakes, tickets, closes, reloads, and calls; the others are one number
+    /* counters for handshakes, tickets, closes, reloads, webhooks, returns, gaps, calls; the others
+     * are one number
      */
-    CHECK(samples == 8 + 5 + 13 + 2 + 3 + API_ROUTES * 9 + API_ROUTES * (12 + 3) + COUNT(families) -
-                         7 - untold);
+    CHECK(samples == 8 + 5 + 14 + 2 + 3 + 3 + 4 + API_ROUTES * 9 + API_ROUTES * (12 + 3) +
+                         COUNT(families) - 9 - untold);
 }
 
 /* Every member of its own number, so that none can stand for another. */
@@ -203,6 +210,17 @@ static void every_number_has_its_name(void)
         "wspush_buffered_bytes 117",
         "wspush_shed_connections_total 118",
         "wspush_budget_exhausted_total 120",
+        "wspush_resume_clients 122",
+        "wspush_resume_away 123",
+        "wspush_resume_memory_bytes 124",
+        "wspush_resume_replayed_total 125",
+        "wspush_resumes_total{result=\"recovered\"} 126",
+        "wspush_resumes_total{result=\"missed\"} 127",
+        "wspush_resumes_total{result=\"unknown\"} 128",
+        "wspush_resume_gaps_total{reason=\"frames\"} 129",
+        "wspush_resume_gaps_total{reason=\"bytes\"} 130",
+        "wspush_resume_gaps_total{reason=\"memory\"} 131",
+        "wspush_resume_gaps_total{reason=\"slow\"} 132",
         "wspush_login_failures_total 116",
     };
 
@@ -231,6 +249,12 @@ static void every_number_has_its_name(void)
     metrics.max_connections = 119;
     node.shared.exhausted = 120;
     metrics.certificate_expiry = 1900000000;
+    node.hub.channels.resumes = (struct resumes){.count = 122,
+                                                 .away = 123,
+                                                 .memory = 124,
+                                                 .replayed = 125,
+                                                 .results = {126, 127, 128},
+                                                 .gaps = {129, 130, 131, 132}};
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(lines); i++)
         CHECK(has_line(lines[i]));
@@ -271,7 +295,7 @@ static void handshakes_are_counted_by_status(void)
 static void closes_are_counted_by_code(void)
 {
     static const char *const codes[] = {"1000", "1001", "1002", "1003", "1005", "1006", "1007",
-                                        "1008", "1009", "1011", "1013", "4401", "other"};
+                                        "1008", "1009", "1011", "1013", "4401", "4409", "other"};
 
     CHECK(COUNT(codes) == COUNT(node.hub.counts.closes));
     for (size_t i = 0; i < COUNT(codes); i++)

@@ -2,6 +2,8 @@
  * whatever pieces, and when it ends. */
 #include "session.h"
 
+#include "hub_resume.h"
+
 #include "node.h"
 
 #define PEERS 3
@@ -226,6 +228,9 @@ static void end_peers(void)
 static void tear_down(void)
 {
     end_peers();
+    node.config.linger = 0;
+    CHECK(!hub_resume_expire(&node.hub, 0));
+    run();
     node_close();
 }
 
@@ -2892,10 +2897,446 @@ static void a_client_ends_when_its_ticket_says(void)
     tear_down();
 }
 
+/* --- clients that come back ------------------------------------------------------------------ */
+
+static char first[700]; /* the first frame that came last */
+
+/* A peer asks to be a client, and reads its first frame; "" if there is none. */
+static const char *come(struct peer *peer, const char *query)
+{
+    struct far_frame frame = {0};
+    struct str id;
+
+    send_text(peer, upgrade(query, WEBSOCKET VERSION KEY));
+    CHECK(got_bytes(peer, UPGRADED));
+    first[0] = '\0';
+    if (far_next(&peer->far, &frame))
+        snprintf(first, sizeof first, "%.*s", (int)frame.payload.length, frame.payload.at);
+    id = value_of(str_from(first), "clientId");
+    if (id.length == HUB_ID_LENGTH)
+        memcpy(peer->id, id.at, id.length), peer->id[id.length] = '\0';
+    return first;
+}
+
+static struct peer *come_new(const char *more)
+{
+    struct peer *peer = connect_peer();
+
+    come(peer, textf("?systemId=shop&resume=%s", more));
+    CHECK(peer->session.conn.client && value_of(str_from(first), "resume").length == 27);
+    return peer;
+}
+
+/* The key of the first frame that came last. */
+static const char *last_key(void)
+{
+    struct str key = value_of(str_from(first), "resume");
+
+    return textf("%.*s", (int)key.length, key.length ? key.at : "");
+}
+
+/* Ends a peer's connection as it is, without a close frame, and makes another. */
+static void connect_once_more(struct peer *peer)
+{
+    shutdown(peer->far.fd, SHUT_RDWR);
+    run();
+    CHECK(peer->session.state == SESSION_DEAD && !peer->session.conn.client);
+    conn_close(&peer->session.conn);
+    far_close(&peer->far);
+    session_open(&peer->session, far_open(&peer->far), &node.shared, context.now);
+    peer->session.index = (uint32_t)(peer - peers) + 1;
+    run();
+}
+
+static const char *return_with(struct peer *peer, const char *key, const char *more)
+{
+    return come(peer, textf("?systemId=shop&resume=%s%s", key, more));
+}
+
+static void push_to(const struct peer *peer, const char *data)
+{
+    struct result outcome = {0};
+
+    hub_apply(&node.hub,
+              &(struct command){.kind = COMMAND_SEND_TO_CLIENT,
+                                .system = STR("shop"),
+                                .client = quoted(str_from(peer->id)),
+                                .msg = STR("\"\""),
+                                .data = str_from(data)},
+              &outcome);
+    CHECK(outcome.code == RESULT_SUCCESS);
+    run();
+}
+
+static bool got_push(struct peer *peer, const char *data)
+{
+    return got_text(&peer->far, textf("{\"code\":0,\"msg\":\"\",\"data\":%s}", data));
+}
+
+/* True if the first frame that came last ends so, behind the id, the key and linger. */
+static bool says(const char *end)
+{
+    return same(
+        str_from(first),
+        str_from(textf("{\"code\":0,\"msg\":\"success\",\"data\":{\"clientId\":\"%.*s\","
+                       "\"resume\":\"%s\",\"linger\":60%s}}",
+                       HUB_ID_LENGTH, strstr(first, "Id\":\"") ? strstr(first, "Id\":\"") + 5 : "",
+                       last_key(), end)));
+}
+
+static size_t away(void)
+{
+    return node.hub.channels.resumes.away;
+}
+
+static uint64_t sent_to(const struct peer *peer)
+{
+    return channel_resume(peer->session.conn.client)->sent;
+}
+
+/* What was sent while it was away is there, in order, behind the first frame. */
+static void a_client_comes_back(void)
+{
+    struct peer *peer, *witness;
+    const char *key;
+
+    set_up();
+    witness = connect_client();
+    peer = come_new("");
+    CHECK(says(""));
+    key = last_key();
+    join_group(peer, witness); /* two notices */
+    push_to(peer, "1");
+    CHECK(got_push(peer, "1"));
+    connect_once_more(peer);
+    CHECK(away() == 1 && got_nothing(&witness->far));
+    push_to(peer, "2");
+    push_to(peer, "3");
+    return_with(peer, key, "&received=3");
+    CHECK(says(",\"resumed\":true,\"recovered\":true,\"replay\":2") && away() == 0);
+    CHECK(strcmp(key, last_key()) != 0);
+    CHECK(got_push(peer, "2") && got_push(peer, "3") && got_nothing(&peer->far));
+    push_to(peer, "4");
+    CHECK(got_push(peer, "4") && got_nothing(&witness->far));
+    CHECK(context.hub->counts.closes[5] == 1); /* 1006 */
+    tear_down();
+}
+
+/* Counted is all that comes as text but the first frame and "pong". */
+static void texts_are_counted(void)
+{
+    struct peer *peer;
+
+    set_up();
+    peer = come_new(textf("&ticket=%s", good_ticket(0)));
+    CHECK(sent_to(peer) == 1); /* 1001 of its group */
+    send_frame(peer, 0x81, STR("ping"));
+    send_frame(peer, 0x89, STR("x"));
+    CHECK(sent_to(peer) == 1);
+    send_frame(peer, 0x81, STR("id"));
+    CHECK(sent_to(peer) == 2);
+    send_frame(peer, 0x81, STR("ticket x"));
+    CHECK(sent_to(peer) == 3);
+    push_to(peer, "1");
+    CHECK(sent_to(peer) == 4);
+    pass(25000); /* a ping */
+    CHECK(sent_to(peer) == 4 && channel_resume(peer->session.conn.client)->kept == 4);
+    tear_down();
+}
+
+/* A number that it cannot have received, or that is none, is answered like 0. */
+static void what_was_received_is_checked(void)
+{
+    static const struct {
+        const char *received;
+        unsigned replay;
+        bool recovered;
+    } rows[] = {{"&received=3", 0, true},
+                {"&received=2", 1, true},
+                {"&received=000000000000000003", 0, true},
+                {"", 3, false},
+                {"&received=", 3, false},
+                {"&received=4", 3, false},
+                {"&received=-1", 3, false},
+                {"&received=%2B1", 3, false},
+                {"&received=1x", 3, false},
+                {"&received=18446744073709551615", 3, false},
+                {"&received=18446744073709551616", 3, false},
+                {"&received=99999999999999999999999999999999999999", 3, false}};
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct peer *peer;
+        const char *key;
+
+        set_up();
+        peer = come_new("");
+        key = last_key();
+        for (int k = 0; k < 3; k++)
+            push_to(peer, "0");
+        connect_once_more(peer);
+        return_with(peer, key, rows[i].received);
+        CHECK(says(textf(",\"resumed\":true,\"recovered\":%s,\"%s\":%u",
+                         rows[i].recovered ? "true" : "false",
+                         rows[i].recovered ? "replay" : "missed", rows[i].replay)));
+        CHECK(sent_to(peer) == 3 && channel_resume(peer->session.conn.client)->kept ==
+                                        (rows[i].recovered ? rows[i].replay : 0));
+        tear_down();
+    }
+}
+
+static void a_key_that_is_not_good_makes_another_client(void)
+{
+    struct peer *peer, *other;
+    char key[64], odd[64];
+
+    set_up();
+    node_register(STR("other"), STR("secret"));
+    peer = come_new("");
+    snprintf(key, sizeof key, "%s", last_key());
+    other = connect_peer();
+    for (size_t i = 0; i < strlen(key) + 3; i++) {
+        snprintf(odd, sizeof odd, "%s", key);
+        if (i < strlen(key))
+            odd[i] = odd[i] == '1' ? '0' : '1';
+        else
+            snprintf(odd, sizeof odd, "%s", i % 3 ? i % 2 ? "x" : "%00" : key + 1);
+        return_with(other, odd, "&received=0");
+        CHECK(says(",\"resumed\":false") && strncmp(first + 47, key, HUB_ID_LENGTH) != 0);
+        send_frame(other, 0x88, STR("\x03\xe8"));
+        connect_once_more(other);
+    }
+    come(other, textf("?systemId=other&resume=%s&received=0", key));
+    CHECK(says(",\"resumed\":false"));
+    send_frame(other, 0x88, STR("\x03\xe8"));
+    connect_once_more(other);
+    memset(odd, 'a', sizeof odd - 1);
+    come(other, textf("?systemId=shop&resume=%.60s%.60s%.60s%.60s%.60s%.60s", odd, odd, odd, odd,
+                      odd, odd));
+    CHECK(says(",\"resumed\":false"));
+    CHECK(peer->session.conn.client && away() == 0);
+    tear_down();
+}
+
+static void acks_are_checked(void)
+{
+    static const char *const ignored[] = {
+        "ack", "ack ", "ack x", "ack -1", "ack 1 ", "ack  1", "ack 18446744073709551616"};
+    struct peer *peer, *plain;
+
+    set_up();
+    peer = come_new("");
+    for (int k = 0; k < 3; k++)
+        push_to(peer, "0");
+    far_forget(&peer->far);
+    for (size_t i = 0; i < COUNT(ignored); i++)
+        send_frame(peer, 0x81, str_from(ignored[i]));
+    CHECK(channel_resume(peer->session.conn.client)->kept == 3);
+    send_frame(peer, 0x01, STR("ack 1"));
+    send_frame(peer, 0x80, STR("0"));
+    CHECK(channel_resume(peer->session.conn.client)->kept == 3);
+    send_frame(peer, 0x81, STR("ack 2"));
+    send_frame(peer, 0x81, STR("ack 1"));
+    CHECK(channel_resume(peer->session.conn.client)->kept == 1 && got_nothing(&peer->far));
+    send_frame(peer, 0x81, STR("ack 4"));
+    CHECK(was_ended(peer, 1008, "ack of messages that were not sent") && away() == 0);
+    plain = connect_client();
+    send_frame(plain, 0x81, STR("ack 4"));
+    CHECK(plain->session.conn.client && got_nothing(&plain->far));
+    tear_down();
+}
+
+/* Three hundred returns of one client, half of which have no message in between. */
+static void a_client_comes_back_often(void)
+{
+    struct peer *peer;
+    unsigned received = 0;
+    char key[64];
+
+    set_up();
+    peer = come_new("");
+    for (int i = 0; i < 300 && test_good; i++) {
+        snprintf(key, sizeof key, "%s", last_key());
+        connect_once_more(peer);
+        for (int k = 0; k < i % 4 - 1; k++)
+            push_to(peer, textf("%d", i + k));
+        return_with(peer, key, textf("&received=%u", received));
+        CHECK(says(textf(",\"resumed\":true,\"recovered\":true,\"replay\":%d",
+                         i % 4 > 1 ? i % 4 - 1 : 0)));
+        for (int k = 0; k < i % 4 - 1; k++, received++)
+            CHECK(got_push(peer, textf("%d", i + k)));
+        CHECK(got_nothing(&peer->far));
+        if (i % 7 == 0)
+            send_frame(peer, 0x81, str_from(textf("ack %u", received)));
+    }
+    CHECK(node.hub.channels.resumes.results[RESUME_RECOVERED] == 300);
+    CHECK(node.hub.channels.clients.count == 1);
+    tear_down();
+}
+
+/* The old socket seems alive: it is closed, and its end touches nothing. */
+static void another_socket_takes_over(void)
+{
+    struct peer *old, *taker, *third;
+    const char *key;
+
+    set_up();
+    old = come_new("");
+    key = last_key();
+    push_to(old, "1");
+    taker = connect_peer();
+    third = connect_peer();
+    return_with(taker, key, "&received=0");
+    CHECK(says(",\"resumed\":true,\"recovered\":true,\"replay\":1") && got_push(taker, "1"));
+    CHECK(got_push(old, "1") && was_ended(old, 4409, "resumed elsewhere"));
+    push_to(taker, "2");
+    CHECK(got_push(taker, "2") && got_nothing(&old->far));
+    return_with(third, key, "&received=0"); /* at the same moment: its key is good still */
+    CHECK(says(",\"resumed\":true,\"recovered\":true,\"replay\":2"));
+    CHECK(was_ended(taker, 4409, "resumed elsewhere"));
+    CHECK(got_push(third, "1") && got_push(third, "2"));
+    send_frame(third, 0x81, STR("ping")); /* from now on the key before is void */
+    connect_once_more(old);
+    return_with(old, key, "&received=2");
+    CHECK(says(",\"resumed\":false") && third->session.conn.client && away() == 0);
+    tear_down();
+}
+
+/* Which ends leave a client away. */
+static void some_ends_are_final(void)
+{
+    struct peer *peer;
+    const char *key;
+
+    set_up();
+    peer = come_new("");
+    key = last_key();
+    pass(25000);
+    pass(10000);
+    CHECK(!peer->session.conn.client && away() == 1); /* no pong */
+    CHECK(contains(far_receive(&peer->far), "no pong"));
+    far_forget(&peer->far);
+    send_frame(peer, 0x88, STR("\x03\xe9"));
+    connect_once_more(peer);
+    return_with(peer, key, "&received=0");
+    CHECK(says(",\"resumed\":true,\"recovered\":true,\"replay\":0") && away() == 0);
+    session_shed(&context, &peer->session);
+    update(peer);
+    run();
+    CHECK(was_ended(peer, 1013, "slow") && away() == 1);
+    CHECK(node.hub.channels.resumes.gaps[RESUME_GAP_SLOW] == 1);
+    key = last_key();
+    send_frame(peer, 0x88, STR("\x03\xf5"));
+    connect_once_more(peer);
+    return_with(peer, key, "&received=0");
+    CHECK(says(",\"resumed\":true,\"recovered\":true,\"replay\":0")); /* nothing was lost */
+    close_by_command(peer);
+    CHECK(got_close(&peer->far, 4000, "enough") && away() == 0);
+    connect_once_more(peer);
+    come(peer, "?systemId=shop&resume=");
+    send_frame(peer, 0x88, STR("\x03\xe8"));
+    CHECK(away() == 0);
+    connect_once_more(peer);
+    come(peer, "?systemId=shop&resume=");
+    session_stop(&context, &peer->session);
+    CHECK(away() == 0);
+    connect_once_more(peer);
+    node.config.linger = 0; /* since a SIGHUP */
+    come(peer, "?systemId=shop&resume=");
+    CHECK(same(str_from(first), str_from(textf("{\"code\":0,\"msg\":\"success\",\"data\":{"
+                                               "\"clientId\":\"%s\"}}",
+                                               peer->id))));
+    connect_once_more(peer);
+    return_with(peer, "x", "");
+    CHECK(same(str_from(first), str_from(textf("{\"code\":0,\"msg\":\"success\",\"data\":{"
+                                               "\"clientId\":\"%s\",\"resumed\":false}}",
+                                               peer->id))));
+    tear_down();
+}
+
+/* Those away end by time, or when there are too many clients, the longest away first. */
+static void those_away_end(void)
+{
+    struct peer *peer, *witness, *other;
+
+    set_up();
+    witness = connect_client();
+    peer = come_new("");
+    join_group(peer, witness);
+    other = come_new("");
+    node.hub.now_ms = 1000;
+    connect_once_more(peer);
+    node.hub.now_ms = 2000;
+    connect_once_more(other);
+    CHECK(away() == 2 && hub_resume_deadline(&node.hub) == 61000);
+    node.hub.now_ms = 60999;
+    CHECK(!hub_resume_expire(&node.hub, 3) && away() == 2);
+    CHECK(!hub_resume_expire(&node.hub, 2) && away() == 1); /* the longest away */
+    run();
+    CHECK(saw_leave(witness, peer));
+    node.hub.now_ms = 62000;
+    CHECK(!hub_resume_expire(&node.hub, 3) && away() == 0 && node.hub.channels.clients.count == 1);
+    CHECK(hub_resume_deadline(&node.hub) == INT64_MAX);
+    tear_down();
+}
+
+static void a_ticket_comes_back_too(void)
+{
+    const struct ticket_claims other = {.system = STR("shop"), .user = STR("u2")};
+    struct peer *peer;
+    const char *key;
+
+    set_up();
+    node.config.connect = CONNECT_TICKET;
+    peer = come_new(textf("&ticket=%s", good_ticket(UNIX_NOW + 100)));
+    key = last_key();
+    connect_once_more(peer);
+    return_with(peer, key, "&received=0"); /* the key is enough, while the end has not come */
+    CHECK(contains(str_from(first), "\"userId\":\"u1\"") &&
+          contains(str_from(first), "\"recovered\":true,\"replay\":1"));
+    key = last_key();
+    connect_once_more(peer);
+    come(peer, textf("?systemId=shop&resume=%s&received=1&ticket=x", key));
+    CHECK(was_ended(peer, 4401, "ticket malformed") && away() == 1);
+    connect_once_more(peer);
+    context.unix_now += 100;
+    come(peer, textf("?systemId=shop&resume=%s&received=1", key)); /* its end has come */
+    CHECK(same(str_from(first), STR("{\"code\":-1002,\"msg\":\"ticket missing\",\"data\":[]}")));
+    CHECK(was_ended(peer, 4401, "ticket missing") && away() == 1);
+    context.unix_now -= 50;
+    connect_once_more(peer);
+    come(peer,
+         textf("?systemId=shop&resume=%s&received=1&ticket=%s", key, good_ticket(UNIX_NOW + 900)));
+    CHECK(contains(str_from(first), "\"recovered\":true,\"replay\":0") && away() == 0);
+    CHECK(channel_end(peer->session.conn.client) == UNIX_NOW + 900);
+    key = last_key();
+    connect_once_more(peer);
+    come(peer, textf("?systemId=shop&resume=%s&received=1&ticket=%s", key,
+                     ticket_with(&other, UNIX_NOW + 60)));
+    CHECK(contains(str_from(first), "\"userId\":\"u2\"") &&
+          contains(str_from(first), "\"resumed\":false") && away() == 1);
+    connect_once_more(peer);
+    come(peer, "?systemId=shop&resume=x");
+    CHECK(was_ended(peer, 4401, "ticket missing"));
+    hub_delete_system(&node.hub, STR("shop"));
+    run();
+    CHECK(away() == 0 && node.hub.channels.clients.count == 0);
+    tear_down();
+}
+
 #define RUN(test) test_run(#test, test)
 
 int main(void)
 {
+    RUN(a_client_comes_back);
+    RUN(texts_are_counted);
+    RUN(what_was_received_is_checked);
+    RUN(a_key_that_is_not_good_makes_another_client);
+    RUN(acks_are_checked);
+    RUN(a_client_comes_back_often);
+    RUN(another_socket_takes_over);
+    RUN(some_ends_are_final);
+    RUN(those_away_end);
+    RUN(a_ticket_comes_back_too);
     RUN(a_ticket_makes_a_client_what_it_says);
     RUN(a_bad_ticket_is_refused);
     RUN(a_ticket_keeps_to_max_groups);
