@@ -39,7 +39,7 @@ static void event_write_groups(struct buf *out, const struct client *client)
     buf_append(out, STR("]"));
 }
 
-void event_connect(struct webhooks *webhooks, const struct client *client)
+void event_connect(struct webhooks *webhooks, const struct client *client, struct str previous)
 {
     struct webhook *webhook = event_find(webhooks, client);
     char address[CONN_ADDRESS_MAX];
@@ -49,11 +49,13 @@ void event_connect(struct webhooks *webhooks, const struct client *client)
         return;
     conn_address(client->conn->address, address);
     event_write_groups(&groups, client);
-    webhook_push(webhooks, webhook, WEBHOOK_CONNECT, event_now(),
-                 (struct webhook_field[]){EVENT_CLIENT(client),
-                                          {.name = "remote", .text = str_from(address)},
-                                          {"groups", WEBHOOK_JSON, str_of(&groups), 0},
-                                          {0}});
+    webhook_push(
+        webhooks, webhook, WEBHOOK_CONNECT, event_now(),
+        (struct webhook_field[]){EVENT_CLIENT(client),
+                                 {.name = "remote", .text = str_from(address)},
+                                 {"groups", WEBHOOK_JSON, str_of(&groups), 0},
+                                 {.name = previous.length ? "previous" : NULL, .text = previous},
+                                 {0}});
     buf_free(&groups);
 }
 

@@ -309,6 +309,8 @@ static void loop_take_result(struct loop *loop, const struct cluster_result *res
     struct session *session = sessions_find(&loop->sessions, result->request_id);
     struct api_response response;
 
+    if (result->is_admission && result->admission == CLUSTER_ADOPTED)
+        session_adopt(loop->context, session, result);
     if (!session)
         return;
     if (result->is_admission) {
