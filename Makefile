@@ -64,7 +64,7 @@ build/$(1)/%.o: %.c
 	@mkdir -p $$(@D)
 	$$(COMPILE) $$(FLAGS_$(1)) -c -o $$@ $$<
 
-build/$(1)/console.o: build/console.inc
+build/$(1)/console.o: build/console.inc build/client.inc
 
 build/$(1)/libwspush.a: $$(patsubst %,build/$(1)/%.o,$$(call modules,$(1)))
 	@rm -f $$@
@@ -87,10 +87,21 @@ build/cluster-v$(1)/wspush: build/cluster-asan/wspush.o $(VERSIONED:%.c=build/cl
 endef
 $(foreach version,3 4,$(eval $(call VERSION_RULES,$(version))))
 
-# The console's page, as the numbers of an array.
-build/console.inc: console.html
+# The console's page, as the numbers of an array: the hashes of its style and its script, then all of it, compressed.
+SHA256 := $(shell command -v sha256sum || echo openssl dgst -sha256 -r)
+build/console.inc: console.html Makefile
 	@mkdir -p $(@D)
-	od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g' >$@.new
+	gzip -9nc <$< >$@.gz
+	for tag in style script; do \
+	    { echo; sed "1,/^<$$tag>/d;/^<.$$tag>/,\$$d" $<; } | $(SHA256) >$@.$$tag || exit; done
+	{ cut -c -64 $@.style $@.script | sed 's/../0x&,/g'; od -An -v -tu1 $@.gz | sed 's/[0-9][0-9]*/&,/g'; } >$@.new
+	mv $@.new $@
+
+# The client module, compressed.
+build/client.inc: wspush.js Makefile
+	@mkdir -p $(@D)
+	gzip -9nc <$< >$@.gz
+	od -An -v -tu1 $@.gz | sed 's/[0-9][0-9]*/&,/g' >$@.new
 	mv $@.new $@
 
 # Tests that make calls fail: allocations, name look-ups, replies of Redis.

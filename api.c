@@ -599,4 +599,5 @@ void api_free(struct api *api)
 {
     buckets_free(&api->rates);
     buf_free(&api->decoded);
+    crypto_mac_free(&api->ticket_key.mac);
 }

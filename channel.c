@@ -264,7 +264,7 @@ struct client *channel_add_client(struct channels *channels, struct conn *conn, 
         return NULL;
     client->conn = conn;
     client->number = number;
-    client->id_length = (uint8_t)id.length;
+    client->id_length = id.length & 0x7f;
     client->has_ticket = has_ticket;
     client->has_resume = has_resume;
     client->subscriptions = client->own;
@@ -328,6 +328,25 @@ bool channel_queue(struct channels *channels, struct client *client, struct rcbu
     return client->conn ? conn_queue(client->conn, bytes, limit) : kept;
 }
 
+struct channel_slow {
+    struct fifo_link link;
+    struct client *client;
+};
+
+/* Lists a client as slow; without memory its connection breaks, which ends it as well. */
+static void channel_list_slow(struct channels *channels, struct client *client)
+{
+    struct channel_slow *entry = malloc(sizeof *entry);
+
+    client->is_slow = true;
+    if (!entry) {
+        conn_kill(client->conn);
+        return;
+    }
+    entry->client = client;
+    fifo_push(&channels->slow, &entry->link);
+}
+
 bool channel_deliver(struct channels *channels, struct client *client, struct rcbuf *bytes,
                      struct delivery *sum)
 {
@@ -336,11 +355,8 @@ bool channel_deliver(struct channels *channels, struct client *client, struct rc
     sum->matched++;
     sum->queued += queued;
     sum->held += queued && !client->conn;
-    if (!queued && !client->is_slow && client->conn) {
-        client->is_slow = true;
-        client->next_slow = channels->slow;
-        channels->slow = client;
-    }
+    if (!queued && !client->is_slow && client->conn)
+        channel_list_slow(channels, client);
     return queued;
 }
 
@@ -354,10 +370,10 @@ void channel_deliver_to_all(struct channels *channels, const struct channel *cha
 
 struct client *channel_next_slow(struct channels *channels)
 {
-    struct client *client = channels->slow;
+    struct channel_slow *entry = (struct channel_slow *)fifo_pop(&channels->slow);
+    struct client *client = entry ? entry->client : NULL;
 
-    if (client)
-        channels->slow = client->next_slow;
+    free(entry);
     return client;
 }
 
@@ -407,6 +423,8 @@ void channel_close(struct channels *channels)
     while ((channel = (struct channel *)fifo_pop(&channels->notified)))
         if (channel->count == 0 && !channel->is_detached)
             channel_free(channel);
+    while (channel_next_slow(channels)) {
+    }
     while ((entry = (struct channel_detached *)fifo_pop(&channels->detached))) {
         channel_free(entry->system);
         free(entry);

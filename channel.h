@@ -45,15 +45,14 @@ struct channel {
 struct client {
     struct conn *conn;                  /* NULL: it is away, see resume.h */
     struct subscription *subscriptions; /* the system, then the user if there is one, then groups */
-    uint32_t subscription_count;
+    unsigned subscription_count : 21;
     bool is_excluded : 1; /* from the send under way, or reached by it already */
     bool is_slow : 1;     /* on channels.slow */
     bool has_ticket : 1;  /* then `id` is followed by 8 bytes: see channel_end, */
     bool has_resume : 1;  /* and by a struct resume: see channel_resume */
-    uint8_t id_length;
+    unsigned id_length : 7;
+    uint32_t connected_at; /* unix seconds */
     uint64_t number;
-    struct client *next_slow;
-    int64_t connected_at;                 /* unix seconds */
     struct rcbuf *extend;                 /* NULL is empty */
     struct subscription own[CHANNEL_OWN]; /* most clients need no more */
     char id[];                            /* as its peer and API callers know it */
@@ -65,7 +64,7 @@ struct channels {
     struct table clients;   /* by number */
     struct table names;     /* channels by kind, system and name */
     struct fifo notified;   /* channels with pending notices, in turn; some without members */
-    struct client *slow;    /* clients that a delivery found to be slow: see channel_next_slow */
+    struct fifo slow;       /* clients that a delivery found to be slow: see channel_next_slow */
     struct fifo detached;   /* systems that are to lose their clients: see channel_next_detached */
     struct resumes resumes; /* of clients that may come back */
 };
@@ -133,7 +132,7 @@ struct channel *channel_find(const struct channels *channels, enum channel_kind 
 /* The client with this number, or NULL. */
 struct client *channel_find_client(const struct channels *channels, uint64_t number);
 
-/* Makes a client with this number, which no other has, and an id of at most 255 bytes, and
+/* Makes a client with this number, which no other has, and an id of at most 127 bytes, and
  * subscribes it to its system. NULL without memory or random bytes: nothing has changed. */
 struct client *channel_add_client(struct channels *channels, struct conn *conn, struct str system,
                                   uint64_t number, struct str id, bool has_ticket, bool has_resume);

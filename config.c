@@ -203,7 +203,7 @@ static const struct key keys[] = {
     NUMBER("limits", "head_timeout", KIND_SECONDS, head_timeout, 1, DAY, "10"),
     NUMBER("limits", "idle_timeout", KIND_SECONDS, idle_timeout, 1, DAY, "75"),
     NUMBER("limits", "api_rate", KIND_NUMBER, api_rate, 0, 10000000, "0"),
-    NUMBER("limits", "max_groups", KIND_NUMBER, max_groups, 1, 10000000, "1000"),
+    NUMBER("limits", "max_groups", KIND_NUMBER, max_groups, 1, 1000000, "1000"),
     NUMBER("limits", "once_ttl", KIND_SECONDS, once_ttl, 1, DAY, "300"),
     NUMBER("limits", "once_max", KIND_NUMBER, once_max, 1, 1000000, "65536"),
 
@@ -220,6 +220,7 @@ static const struct key keys[] = {
     LISTEN("admin", "listen", admin_host, admin_port, 1, "127.0.0.1:7801",
            "ADDRESS:PORT, such as 127.0.0.1:7801"),
     CHOICE("console", "enabled", KIND_WORD, console, "false true", "true"),
+    CHOICE("console", "client", KIND_WORD, client_module, "false true", "true"),
 
     TEXT("redis", "host", redis_host, 1, "127.0.0.1"),
     NUMBER("redis", "port", KIND_NUMBER, redis_port, 1, 65535, "6379"),

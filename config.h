@@ -88,7 +88,8 @@ struct config {
     uint64_t admin_port;
 
     /* console */
-    int console; /* 0 or 1 */
+    int console;       /* 0 or 1 */
+    int client_module; /* 0 or 1 */
 
     /* redis */
     char redis_host[256];

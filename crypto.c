@@ -12,9 +12,11 @@
  * Any thread may call these functions; OpenSSL locks what it shares. */
 #include "crypto.h"
 
+#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/params.h>
 #include <openssl/rand.h>
 #include <openssl/sha.h>
 
@@ -123,6 +125,37 @@ bool crypto_hmac(const unsigned char key[CRYPTO_HASH_SIZE], struct str text,
 {
     return HMAC(EVP_sha256(), key, CRYPTO_HASH_SIZE, (const unsigned char *)text.at, text.length,
                 out, NULL);
+}
+
+void crypto_mac_free(struct crypto_mac *mac)
+{
+    EVP_MAC_CTX_free(mac->context);
+    mac->context = NULL;
+}
+
+bool crypto_mac_set_key(struct crypto_mac *mac, const unsigned char key[CRYPTO_HASH_SIZE])
+{
+    char digest[] = "SHA256";
+    const OSSL_PARAM params[] = {OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+                                 OSSL_PARAM_construct_end()};
+    EVP_MAC *hmac = mac->context ? NULL : EVP_MAC_fetch(NULL, OSSL_MAC_NAME_HMAC, NULL);
+
+    if (hmac)
+        mac->context = EVP_MAC_CTX_new(hmac);
+    EVP_MAC_free(hmac);
+    if (mac->context && EVP_MAC_init(mac->context, key, CRYPTO_HASH_SIZE, params) == 1)
+        return true;
+    crypto_mac_free(mac);
+    return false;
+}
+
+bool crypto_mac_sign(struct crypto_mac *mac, struct str text, unsigned char out[CRYPTO_HASH_SIZE])
+{
+    size_t length;
+
+    return EVP_MAC_init(mac->context, NULL, 0, NULL) == 1 &&
+           EVP_MAC_update(mac->context, (const unsigned char *)text.at, text.length) == 1 &&
+           EVP_MAC_final(mac->context, out, &length, CRYPTO_HASH_SIZE) == 1;
 }
 
 bool crypto_hash_password(struct str password, const unsigned char salt[CRYPTO_SALT_SIZE],

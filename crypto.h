@@ -48,6 +48,20 @@ bool crypto_sha256(struct str bytes, unsigned char hash[CRYPTO_HASH_SIZE]);
 bool crypto_hmac(const unsigned char key[CRYPTO_HASH_SIZE], struct str text,
                  unsigned char out[CRYPTO_HASH_SIZE]);
 
+/* A key that is ready for many texts: 0.4 µs instead of 1.7 for a short one. Zeroed has no key; for
+ * one thread at a time. */
+struct crypto_mac {
+    struct evp_mac_ctx_st *context;
+};
+
+/* Sets, or replaces, the key. False without memory or if OpenSSL fails: it has none then. */
+bool crypto_mac_set_key(struct crypto_mac *mac, const unsigned char key[CRYPTO_HASH_SIZE]);
+
+/* The same as crypto_hmac. */
+bool crypto_mac_sign(struct crypto_mac *mac, struct str text, unsigned char out[CRYPTO_HASH_SIZE]);
+
+void crypto_mac_free(struct crypto_mac *mac);
+
 /* RFC 6455, section 4.2.2: appends the 28 bytes that answer a Sec-WebSocket-Key of at most 64. */
 bool crypto_websocket_accept(struct buf *out, struct str key);
 

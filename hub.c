@@ -476,7 +476,7 @@ struct client *hub_add_client(struct hub *hub, struct conn *conn,
                                 claims->is_signed, claims->resume && hub->config->linger);
     if (!client)
         return NULL;
-    client->connected_at = hub->now;
+    client->connected_at = (uint32_t)hub->now;
     if (client->subscriptions[0].channel->count == 1)
         hub_change_channel(hub, client->subscriptions[0].channel, true);
     if (hub_join_claims(hub, client, claims))

@@ -514,7 +514,7 @@ static void loop_stop_batch(struct loop *loop)
 
     if (passed < spread)
         due = (size_t)((int64_t)loop->stop_total * passed / spread);
-    for (; loop->stop_index < loop->sessions.room && loop->stop_done < due; loop->stop_index++) {
+    for (; loop->stop_index < loop->sessions.used && loop->stop_done < due; loop->stop_index++) {
         struct session *session = loop->sessions.by_index[loop->stop_index];
 
         if (!session || session->is_admin)

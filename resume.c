@@ -225,10 +225,15 @@ bool resume_read_key(struct str text, struct buf *id, uint64_t *key)
         !crypto_read_base64url(str_skip(text, length), &room) || room.length != sizeof *key)
         return false;
     *key = bytes_get_be(bytes, sizeof *key);
-    for (size_t i = 0; i < length; i++)
-        buf_append(id, text.at[i] == '-'   ? STR("+")
-                       : text.at[i] == '_' ? STR("/")
-                                           : (struct str){text.at + i, 1});
+    for (size_t i = 0; i < length; i++) {
+        char c = text.at[i];
+
+        /* the id becomes JSON: what has no place in one must not get there */
+        if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+              c == '-' || c == '_'))
+            return false;
+        buf_append(id, c == '-' ? STR("+") : c == '_' ? STR("/") : (struct str){text.at + i, 1});
+    }
     return !id->failed;
 }
 

@@ -6,7 +6,7 @@
  * frames the last `kept` are here, and those after N can be sent again if N <= sent and
  * sent - N <= kept.
  *
- * While a client is connected, the oldest frames make room for new ones. While it is away they must
+ * While a client is connected, the oldest frames give way to new ones. While it is away they must
  * not: what does not fit is a gap, which frees all its frames at once. A frame that many clients
  * are sent is kept once, by reference.
  * Refuses: to keep frames beyond [resume] frames and bytes of one client, and beyond `memory` of
@@ -89,7 +89,7 @@ struct resume_answer {
 struct resume_answer resume_judge(const struct resume *resume, uint64_t key, uint64_t received);
 
 /* The client is back: judges, drops the frames that it has, or all if it is not recovered: then its
- * count begins anew. Makes a new key; the one that it came with stays good until its next message
+ * count begins at 0. Makes a new key; the one that it came with stays good until its next message
  * (resume_confirm), for it may not learn the new one. False without random bytes: nothing has
  * changed. */
 bool resume_return(struct resumes *resumes, struct resume *resume, uint64_t key, uint64_t received,

@@ -23,6 +23,8 @@ static bool server_open_parts(struct server *server)
 {
     if (server->config->console && !console_open(&server->console))
         return false;
+    if (server->config->client_module && !console_open_client(&server->client_module))
+        return false;
     server->pollers =
         poller_open(server->wake[1], 1 + (size_t)(server->most_connections / POLLER_SLOTS));
     return server->pollers && hub_open(&server->hub, server->config, server->log) &&
@@ -109,21 +111,22 @@ static void server_connect(struct server *server)
     api_open(&server->api);
     server->listener.config = server->config;
     server->listener.log = server->log;
-    server->context =
-        (struct session_context){.config = server->config,
-                                 .log = server->log,
-                                 .hub = &server->hub,
-                                 .api = &server->api,
-                                 .listener = &server->listener,
-                                 .failed_logins = {.most = LOGINS_TOLD, .period = 10000},
-                                 .console = server->config->console ? &server->console : NULL,
-                                 .metrics = {.hub = &server->hub,
-                                             .api = &server->api,
-                                             .shared = &server->shared,
-                                             .log = server->log,
-                                             .version = server->version,
-                                             .features = server->features,
-                                             .started = (int64_t)time(NULL)}};
+    server->context = (struct session_context){
+        .config = server->config,
+        .log = server->log,
+        .hub = &server->hub,
+        .api = &server->api,
+        .listener = &server->listener,
+        .failed_logins = {.most = LOGINS_TOLD, .period = 10000},
+        .console = server->config->console ? &server->console : NULL,
+        .client_module = server->config->client_module ? &server->client_module : NULL,
+        .metrics = {.hub = &server->hub,
+                    .api = &server->api,
+                    .shared = &server->shared,
+                    .log = server->log,
+                    .version = server->version,
+                    .features = server->features,
+                    .started = (int64_t)time(NULL)}};
 }
 
 bool server_open(struct server *server, char *error, size_t room)
@@ -167,4 +170,5 @@ void server_close(struct server *server)
     hub_close(&server->hub);
     api_free(&server->api);
     console_close(&server->console);
+    console_close(&server->client_module);
 }

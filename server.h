@@ -33,7 +33,7 @@ struct server {
     /* Set by server_open; zero before. */
     struct hub hub;
     struct api api;
-    struct console console;
+    struct console console, client_module;
     struct conn_shared shared;
     struct session_context context;
     struct pollers *pollers;

@@ -202,27 +202,30 @@ static void session_reject_limit(struct session_context *context, struct session
                           "too many connections: max_connections or max_per_ip is reached");
 }
 
-/* Responds to the paths that need no token: / (the console) and /healthz; and to OPTIONS /, with
- * which proxies probe, page or no page. False: it is none of them. */
+/* Responds to the paths that need no token: / (the console), /wspush.js and /healthz; and to
+ * OPTIONS /, with which proxies probe, page or no page. False: it is none of them. */
 static bool session_serve_page(struct session_context *context, struct session *session,
                                const struct http_request *request)
 {
     bool root = str_equal(request->path, STR("/")),
          health = str_equal(request->path, STR("/healthz"));
-    bool page = context->console && root;
+    const struct console *file = root ? context->console
+                                 : str_equal(request->path, STR("/wspush.js"))
+                                     ? context->client_module
+                                     : NULL;
     bool probe = root && str_equal(request->method, STR("OPTIONS"));
     struct http_response http;
     struct rcbuf *body;
 
-    if ((!health && !page && !probe) || http_header_has(request, STR("Upgrade"), STR("websocket")))
+    if ((!health && !file && !probe) || http_header_has(request, STR("Upgrade"), STR("websocket")))
         return false;
     if (!str_equal(request->method, STR("GET")) && !str_equal(request->method, STR("HEAD"))) {
         session_reject_method(context, session, request,
-                              health || page ? "GET, HEAD, OPTIONS" : "OPTIONS");
+                              health || file ? "GET, HEAD, OPTIONS" : "OPTIONS");
     } else if (health) {
         session_send_envelope(context, session, (struct api_response){.status = 200}, "success");
     } else {
-        body = console_respond(context->console, request, &http);
+        body = console_respond(file, request, &http);
         session_send_http(context, session, &http, body);
     }
     return true;
@@ -271,6 +274,7 @@ static void session_reject_client(struct session_context *context, struct sessio
 static void session_connect(struct session_context *context, struct session *session,
                             const struct ticket_claims *claims)
 {
+    const struct client *client;
     uint64_t most = context->config->max_clients;
 
     if (most && hub_count_clients(context->hub, claims->system) >= most) {
@@ -283,7 +287,8 @@ static void session_connect(struct session_context *context, struct session *ses
     } else if (!hub_connect(context->hub, &session->conn, claims)) {
         conn_kill(&session->conn);
     }
-    session->input.reader.whole = claims->is_signed || claims->resume; /* "ticket ...", "ack N" */
+    client = session->conn.client; /* "ticket ..." and "ack N" must come whole */
+    session->input.reader.whole = client && (client->has_ticket || client->has_resume);
 }
 
 /* Admits a client, or asks the cluster whether it may be. */

@@ -53,14 +53,14 @@ struct session_context {
     struct api *api;
     struct listener *listener;
     struct accounts *accounts;
-    const struct console *console; /* NULL: there is no page */
-    int64_t now;                   /* milliseconds of a steady clock, taken once an iteration */
-    int64_t unix_now;              /* seconds */
-    char date[30];                 /* the same as an HTTP date */
-    bool leaving;                  /* this node is no longer ready, */
-    bool stopping;                 /* and every response is its connection's last */
-    struct quota failed_logins;    /* those that the log tells */
-    struct inbox inbox;            /* messages for webhooks, by session_request_id */
+    const struct console *console, *client_module; /* NULL: not served */
+    int64_t now;                /* milliseconds of a steady clock, taken once an iteration */
+    int64_t unix_now;           /* seconds */
+    char date[30];              /* the same as an HTTP date */
+    bool leaving;               /* this node is no longer ready, */
+    bool stopping;              /* and every response is its connection's last */
+    struct quota failed_logins; /* those that the log tells */
+    struct inbox inbox;         /* messages for webhooks, by session_request_id */
     struct metrics metrics;
 };
 

@@ -49,10 +49,6 @@ static bool sessions_grow(struct sessions *sessions)
     }
     if (!timer_reserve(&sessions->timers, room))
         return false;
-    for (size_t index = room; index-- > sessions->room;) {
-        by_index[index] = NULL;
-        sessions->free.at[sessions->free.count++] = (uint32_t)index;
-    }
     sessions->room = room;
     return true;
 }
@@ -61,7 +57,7 @@ struct session *sessions_add(struct sessions *sessions, const struct listener_co
 {
     struct session *session = NULL;
 
-    if (sessions->free.count || sessions_grow(sessions))
+    if (sessions->free.count || sessions->used < sessions->room || sessions_grow(sessions))
         session = malloc(sizeof *session);
     if (!session)
         return NULL;
@@ -69,7 +65,8 @@ struct session *sessions_add(struct sessions *sessions, const struct listener_co
     memcpy(session->conn.address, accepted->address, sizeof session->conn.address);
     session->by_proxy = accepted->by_proxy;
     session->over_limit = accepted->over_limit;
-    session->index = sessions->free.at[--sessions->free.count];
+    session->index = sessions->free.count ? sessions->free.at[--sessions->free.count]
+                                          : (uint32_t)sessions->used++;
     session->generation = ++sessions->generation;
     sessions->by_index[session->index] = session;
     sessions->count++;
@@ -80,7 +77,7 @@ struct session *sessions_add(struct sessions *sessions, const struct listener_co
 struct session *sessions_find(const struct sessions *sessions, uint64_t request_id)
 {
     uint32_t index = (uint32_t)request_id;
-    struct session *session = index < sessions->room ? sessions->by_index[index] : NULL;
+    struct session *session = index < sessions->used ? sessions->by_index[index] : NULL;
 
     return session && session_request_id(session) == request_id ? session : NULL;
 }
@@ -141,7 +138,7 @@ struct session *sessions_largest(const struct sessions *sessions)
     struct session *largest = NULL;
     size_t most = 0;
 
-    for (size_t index = 0; index < sessions->room; index++) {
+    for (size_t index = 0; index < sessions->used; index++) {
         struct session *session = sessions->by_index[index];
         size_t size = session ? conn_cost(&session->conn) + conn_kept(&session->conn).length : 0;
 
@@ -166,7 +163,7 @@ static bool sessions_counts(const struct sessions *sessions, const struct sessio
 void sessions_refresh(struct sessions *sessions)
 {
     listener_forget(sessions->context->listener);
-    for (size_t index = 0; index < sessions->room; index++) {
+    for (size_t index = 0; index < sessions->used; index++) {
         const struct session *session = sessions->by_index[index];
 
         if (!session)
@@ -215,7 +212,7 @@ void sessions_reap(struct sessions *sessions)
 
 void sessions_close(struct sessions *sessions)
 {
-    for (size_t index = 0; index < sessions->room; index++)
+    for (size_t index = 0; index < sessions->used; index++)
         if (sessions->by_index[index]) {
             sessions->by_index[index]->poller_slot = -1;
             sessions_remove(sessions, sessions->by_index[index]);

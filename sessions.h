@@ -25,12 +25,12 @@ struct sessions {
     struct pollers *pollers;
 
     struct session **by_index; /* NULL: free */
-    size_t room, count;        /* indices, and how many are in use */
+    size_t room, used, count;  /* indices, how many of them were ever used, sessions */
     uint32_t generation;
     struct timers timers; /* by index */
     union {
         struct {
-            struct sessions_list free;   /* indices not in use */
+            struct sessions_list free;   /* indices that were used before */
             struct sessions_list active; /* sessions that the loop polls itself */
             struct sessions_list held;   /* with unused input, because the budget is used up; oldest
                                             first */

@@ -15,7 +15,7 @@
 #include <string.h>
 
 /* {"alg":"HS256","typ":"JWT"} */
-#define TICKET_HEADER "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
+#define TICKET_HEADER "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
 #define TICKET_SIGNATURE_ROOM 48 /* 32 bytes in base64, and what its encoder needs behind it */
 
 /* --- claims ---------------------------------------------------------------------------------- */
@@ -143,6 +143,8 @@ static bool ticket_read_header(struct str part, struct buf *room)
     struct json_field fields[] = {{.name = STR_INIT("alg")}, {.name = STR_INIT("crit")}};
     struct str algorithm;
 
+    if (str_equal(part, STR(TICKET_HEADER))) /* most libraries write this one; 0.3 µs */
+        return true;
     return ticket_read_part(part, room, fields, 2) && fields[1].value.type == JSON_NONE &&
            ticket_take_text(fields[0].value, room, &algorithm) &&
            str_equal(algorithm, STR("HS256"));
@@ -181,10 +183,15 @@ bool ticket_derive_key(const struct crypto_keys *keys, uint64_t version, struct 
 static bool ticket_find_key(const struct crypto_keys *keys, uint64_t version, struct str system,
                             struct ticket_key *last)
 {
+    unsigned char key[CRYPTO_HASH_SIZE];
+    bool good;
+
     if (last->version == version && str_equal((struct str){last->system, last->length}, system))
         return true;
     last->length = 0;
-    if (!ticket_derive_key(keys, version, system, last->key))
+    good = ticket_derive_key(keys, version, system, key) && crypto_mac_set_key(&last->mac, key);
+    crypto_erase(key, sizeof key);
+    if (!good)
         return false;
     memcpy(last->system, system.at, system.length);
     last->length = system.length;
@@ -198,9 +205,10 @@ static bool ticket_sign(const struct crypto_keys *keys, uint64_t version, struct
 {
     struct ticket_key own = {.length = 0}, *key = last ? last : &own;
     unsigned char mac[CRYPTO_HASH_SIZE];
-    bool good = ticket_find_key(keys, version, system, key) && crypto_hmac(key->key, text, mac);
+    bool good =
+        ticket_find_key(keys, version, system, key) && crypto_mac_sign(&key->mac, text, mac);
 
-    crypto_erase(&own, sizeof own);
+    crypto_mac_free(&own.mac);
     return good && crypto_base64url(out, CRYPTO_BYTES(mac));
 }
 
@@ -270,7 +278,7 @@ bool ticket_write(struct buf *out, const struct crypto_keys *keys, uint64_t vers
     size_t begin = out->length;
 
     ticket_write_payload(&payload, claims, expires);
-    buf_append(out, STR(TICKET_HEADER));
+    buf_append(out, STR(TICKET_HEADER "."));
     if (payload.failed || !crypto_base64url(out, str_of(&payload)) ||
         !ticket_sign(keys, version, claims->system, str_skip(str_of(out), begin), NULL, &signed_by))
         return false;

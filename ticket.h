@@ -56,16 +56,16 @@ enum ticket_result {
     TICKET_RESULTS
 };
 
-/* By what tickets of a system are judged. */
 /* The key of the ticket that was checked last: most are of one system. Zeroed is empty; one for
  * each keyring. */
 struct ticket_key {
     uint64_t version;
     size_t length;
     char system[TICKET_NAME_MAX];
-    unsigned char key[CRYPTO_HASH_SIZE];
+    struct crypto_mac mac; /* its owner calls crypto_mac_free in the end */
 };
 
+/* By what tickets of a system are judged. */
 struct ticket_terms {
     uint64_t version; /* of the system's ticket key; the one before is good for `longest` more, */
     int64_t since;    /* from when this one is there, unix seconds */

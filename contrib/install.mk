@@ -15,7 +15,7 @@ CLUSTER ?= $(shell cmp -s wspush build/cluster/wspush && echo 1)
 endif
 
 # Below DOCDIR they have the folders that they have here, so that links between them hold.
-DOCUMENTS = $(sort $(wildcard *.md docs/*.md docs/*.yaml docs/img/* examples/*.*)) LICENSE config.ini \
+DOCUMENTS = $(sort $(wildcard *.md docs/*.md docs/*.yaml docs/img/* examples/*.*)) LICENSE config.ini wspush.js \
             $(addprefix contrib/,nginx.conf Caddyfile haproxy.cfg compose.yaml kubernetes.yaml prometheus-rules.yml grafana-dashboard.json Dockerfile Dockerfile.dockerignore wspush.service wspush.logrotate)
 SETTINGS = $(SYSCONFDIR)/wspush/wspush.ini $(SYSCONFDIR)/logrotate.d/wspush
 INSTALLED = $(PREFIX)/bin/wspush $(MANDIR)/man1/wspush.1 $(MANDIR)/man5/wspush.ini.5 \

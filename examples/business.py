@@ -12,7 +12,8 @@ import sys
 
 from push import call
 
-PAGE = pathlib.Path(__file__).with_name("browser.html").read_bytes()
+HERE = pathlib.Path(__file__).parent
+FILES = {"/": (HERE / "browser.html", "text/html"), "/wspush.js": (HERE.parent / "wspush.js", "text/javascript")}
 GROUP = os.environ.get("PUSH_GROUP", "news")
 
 
@@ -26,8 +27,9 @@ class Business(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self):
-        if self.path.split("?")[0] == "/":
-            self.answer(200, PAGE, "text/html")
+        file, kind = FILES.get(self.path.split("?")[0], (None, None))
+        if file:
+            self.answer(200, file.read_bytes(), kind)
         else:
             self.answer(404)
 

@@ -1,4 +1,4 @@
-// A wspush client in Go: prints each push as one line, and reconnects when the connection ends.
+// A wspush client in Go: prints each push as one line; reconnects, and resumes its session.
 //
 //	PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' go run .
 package main
@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -109,9 +110,20 @@ func ticket() (string, error) {
 	return got.Ticket, err
 }
 
+// The session: both sides count the messages, except the first one of a connection.
+var key string
+var received atomic.Int64
+
+// ack says how many there were.
+func ack(ctx context.Context, socket *websocket.Conn, count int64) {
+	if key != "" { // a write that fails is a read that fails
+		_ = socket.Write(ctx, websocket.MessageText, []byte("ack "+strconv.FormatInt(count, 10)))
+	}
+}
+
 // watch pings the server until a ping is not answered, which is an error, or the connection has ended.
 func watch(ctx context.Context, socket *websocket.Conn) error {
-	for {
+	for acked := received.Load(); ; {
 		limit, done := context.WithTimeout(ctx, 10*time.Second)
 		err := socket.Ping(limit)
 		late := limit.Err() == context.DeadlineExceeded
@@ -126,31 +138,56 @@ func watch(ctx context.Context, socket *websocket.Conn) error {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(15 * time.Second):
+			if count := received.Load(); count != acked {
+				acked = count
+				ack(ctx, socket, count)
+			}
 		}
 	}
 }
 
-// read takes the frames: the first has our id, or the reason why we get none. It calls ready when we are connected.
-func read(ctx context.Context, socket *websocket.Conn, ready func()) error {
-	for first := true; ; first = false {
+// greet takes the first frame: it has our id, or the reason why we get none, which a close follows.
+func greet(text []byte) (bool, error) {
+	var frame envelope
+	if err := json.Unmarshal(text, &frame); err != nil {
+		return false, err
+	}
+	if frame.Code != 0 {
+		fmt.Fprintln(os.Stderr, frame.Msg)
+		return false, nil
+	}
+	var data struct {
+		Resume    string
+		Recovered bool
+		Replay    int
+	}
+	if err := json.Unmarshal(frame.Data, &data); err != nil {
+		return false, err
+	}
+	if data.Recovered {
+		fmt.Fprintf(os.Stderr, "resumed, with %d pushes\n", data.Replay)
+	} else {
+		fmt.Fprintln(os.Stderr, "connected, in the group", group)
+		if key != "" {
+			fmt.Fprintln(os.Stderr, "pushes are missing")
+		}
+		received.Store(0)
+	}
+	key = data.Resume // another one each time
+	return true, nil
+}
+
+// read prints the pushes.
+func read(ctx context.Context, socket *websocket.Conn) error {
+	for {
 		_, text, err := socket.Read(ctx)
 		if err != nil {
 			return err
 		}
-		if !first {
-			fmt.Printf("%s\n", text)
-			continue
+		fmt.Printf("%s\n", text)
+		if count := received.Add(1); count%32 == 0 {
+			ack(ctx, socket, count)
 		}
-		var frame envelope
-		if err := json.Unmarshal(text, &frame); err != nil {
-			return err
-		}
-		if frame.Code != 0 {
-			fmt.Fprintln(os.Stderr, frame.Msg)
-			continue
-		}
-		fmt.Fprintln(os.Stderr, "connected, in the group", group)
-		ready()
 	}
 }
 
@@ -168,18 +205,33 @@ func stay(ready func()) error {
 	}
 	// in a header, because addresses end up in the logs of proxies
 	options := &websocket.DialOptions{HTTPHeader: http.Header{"Ticket": {pass}}}
-	socket, _, err := websocket.Dial(dial, strings.Replace(base, "http", "ws", 1)+"/ws?systemId="+name, options)
+	address := strings.Replace(base, "http", "ws", 1) + "/ws?systemId=" + name + "&resume=" + key
+	if key != "" {
+		address += "&received=" + strconv.FormatInt(received.Load(), 10)
+	}
+	socket, _, err := websocket.Dial(dial, address, options)
 	if err != nil {
 		return err
 	}
-	defer socket.CloseNow()
+	defer socket.CloseNow() // without a close frame, which would end the session
 	socket.SetReadLimit(-1) // the server is trusted: a push may be as long as its max_body
+	_, first, err := socket.Read(dial)
+	if err != nil {
+		return err
+	}
+	good, err := greet(first)
+	if err != nil {
+		return err
+	}
+	if good {
+		ready()
+	}
 	silent := make(chan error, 1)
 	go func() {
 		silent <- watch(ctx, socket)
 		cancel()
 	}()
-	err = read(ctx, socket, ready)
+	err = read(ctx, socket)
 	cancel()
 	if late := <-silent; late != nil {
 		return late

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A wspush client in Python (3.9 or later): prints each push as one line, and reconnects when the connection ends.
+"""A wspush client in Python (3.9 or later): prints each push as one line; reconnects, and resumes its session.
 
     PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' python3 client.py
 
@@ -9,6 +9,7 @@ import json
 import os
 import random
 import sys
+import time
 import urllib.parse
 
 from push import SYSTEM, URL, Refused, call
@@ -26,25 +27,62 @@ HEADERS = "extra_headers" if int(version.split(".")[0]) < 14 else "additional_he
 MAX_WAIT = float(os.environ.get("PUSH_MAX_WAIT", 30))  # seconds
 
 tries = 0  # since the last connection that was of use
+key, received = "", 0  # the session: both sides count the messages, except the first of a connection and pong
+
+
+def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+
+def greet(frame):
+    """Takes the first frame, which has our id, or the reason why we get none."""
+    global tries, key, received
+    if frame["code"] != 0:
+        return say(frame["msg"])
+    data, tries = frame["data"], 0
+    if data.get("recovered"):
+        say("resumed, with %d pushes" % data["replay"])
+    else:
+        say("connected, in the group " + GROUP)
+        if key:
+            say("pushes are missing")
+        received = 0
+    key = data.get("resume", "")  # another one each time
+
+
+async def read(socket):
+    """Prints pushes until the connection breaks, or a ping has no answer. Says how many there were: at each 32nd, and
+    after 15 s."""
+    global received
+    acked, acked_at, asked = received, time.monotonic(), False
+    while True:
+        try:
+            text, asked = await asyncio.wait_for(socket.recv(), 15), False
+            if text != "pong":
+                print(text, flush=True)
+                received += 1
+        except asyncio.TimeoutError:
+            if asked:
+                socket.transport.abort()  # a close frame would end the session
+                raise OSError("no answer to a ping") from None
+            asked = True
+            await socket.send("ping")
+        if key and (received - acked >= 32 or received > acked and time.monotonic() - acked_at >= 15):
+            acked, acked_at = received, time.monotonic()
+            await socket.send("ack %d" % received)
 
 
 async def stay():
     """Runs one connection until it ends."""
-    global tries
     # a new ticket each time: it is good for a minute. In a header, because addresses end up in the logs of proxies.
     ticket = (await asyncio.to_thread(call, "/api/ticket", {"userId": "python", "groups": [GROUP]}))["ticket"]
-    address = URL.replace("http", "ws", 1) + "/ws?systemId=" + urllib.parse.quote(SYSTEM, safe="")
-    # the library pings the server, and gives up a connection that does not answer
-    async with connect(address, open_timeout=10, ping_interval=15, ping_timeout=10, max_size=None,
+    address = URL.replace("http", "ws", 1) + "/ws?systemId=" + urllib.parse.quote(SYSTEM, safe="") + "&resume=" + key
+    if key:
+        address += "&received=%d" % received
+    async with connect(address, open_timeout=10, ping_interval=None, max_size=None,
                        **{HEADERS: {"Ticket": ticket}}) as socket:
-        first = json.loads(await asyncio.wait_for(socket.recv(), 10))  # has our id, or the reason why we get none
-        if first["code"] != 0:
-            print(first["msg"], file=sys.stderr, flush=True)
-        else:
-            print("connected, in the group", GROUP, file=sys.stderr, flush=True)
-            tries = 0
-        while True:
-            print(await socket.recv(), flush=True)
+        greet(json.loads(await asyncio.wait_for(socket.recv(), 10)))
+        await read(socket)
 
 
 async def main():
@@ -63,7 +101,7 @@ async def main():
         # at random, so that clients do not all come back at once
         wait = MAX_WAIT * random.uniform(1, 2) if patient else random.uniform(0, min(MAX_WAIT, 2 ** tries))
         tries = min(tries + 1, 10)
-        print("%s; next try in %.1f s" % (reason, wait), file=sys.stderr, flush=True)
+        say("%s; next try in %.1f s" % (reason, wait))
         await asyncio.sleep(wait)
 
 

@@ -1,6 +1,6 @@
 # fuzz.mk - fuzz targets, tests/fuzz/fuzz_*.c: with libFuzzer in the variant `fuzz`; in `asan` with replay.c, which
 # replays their corpora. Some calls of the modules end in the target instead (WRAP_*).
-FUZZ = http ws json config token ticket command stream receiver
+FUZZ = http ws json config token ticket resume command stream receiver
 FUZZ_CC ?= clang
 VARIANTS += fuzz
 FLAGS_fuzz = $(ASAN) -fsanitize=fuzzer-no-link

@@ -18,7 +18,7 @@ field() {
 # get CURL-ARGUMENT...: asks for the page; prints the status.
 get() {
     : >"$DIR/page"
-    curl -s --max-time 10 -o "$DIR/page" -D "$DIR/headers" -w '%{http_code}' "$@" "$SCHEME://127.0.0.1:$PORT/"
+    curl -s --compressed --max-time 10 -o "$DIR/page" -D "$DIR/headers" -w '%{http_code}' "$@" "$SCHEME://127.0.0.1:$PORT/"
 }
 
 on_the_wire() {
@@ -27,14 +27,15 @@ on_the_wire() {
     tag=$(field etag)
     expect 'it is the page' 'the same' "$(cmp "$DIR/page" console.html && echo the same)"
     expect 'it is HTML in UTF-8' 'text/html; charset=utf-8' "$(field content-type)"
-    expect 'its length is said' "$(wc -c <console.html)" "$(field content-length)"
+    expect 'it is compressed' gzip "$(field content-encoding)"
+    expect 'its length is said' "$(gzip -9nc <console.html | wc -c)" "$(field content-length)"
     expect 'its type is not to be guessed' nosniff "$(field x-content-type-options)"
     expect 'no address is passed on' no-referrer "$(field referrer-policy)"
     expect 'it is asked for each time' no-cache "$(field cache-control)"
     expect_match 'nothing may come from elsewhere' "default-src 'none'; style-src 'sha256-*='; script-src 'sha256-*='; connect-src 'self';*frame-ancestors 'none'*" \
         "$(field content-security-policy)"
     expect 'it is not sent to who has it' '304 0' "$(get -H "If-None-Match: $tag") $(wc -c <"$DIR/page")"
-    expect 'HEAD answers without it' "200 $(wc -c <console.html)" "$(get -I) $(field content-length)"
+    expect 'HEAD answers without it' "200 $(gzip -9nc <console.html | wc -c)" "$(get -I) $(field content-length)"
     expect 'PUT is not taken' '405 -1 this path takes GET' "$(post / '{}' -X PUT >/dev/null; outcome)"
     expect 'it is said what is' 'GET, HEAD, OPTIONS' "$(field allow)"
     expect 'OPTIONS says it too' '200 GET, HEAD, OPTIONS' "$(get -X OPTIONS) $(field allow)"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # examples.sh [PART...] - the programs in examples/. They say what is missing. The clients meet a port that refuses, a
 # system that is registered later, a server that is killed and returns, one that has lost its keys, and one that is
-# silent; the backends push to them meanwhile. The page does not take a late timer for a dead connection. What README.md
-# shows in five languages signs tickets that the server takes.
+# silent; the backends push to them meanwhile. They resume when the network is cut. What README.md shows in five
+# languages signs tickets that the server takes.
 # `tests/e2e/examples.sh hidden_tab` is no part of the suite: the page in a tab that is hidden for eight minutes.
 # build: asan/wspush
 # shellcheck source=tests/support/lib.sh
@@ -14,6 +14,7 @@ unset "${!PUSH_@}"
 export LC_ALL=C.UTF-8 NODE_PATH=/usr/share/nodejs # where Debian's packages are
 NAME='a b+c&é' # of the system
 MAX_WAIT=1     # seconds, of most clients
+NETWORK=''     # the port on which the page reaches the server, if it is another one
 BIG=$(head -c 200000 /dev/zero | tr '\0' x)
 
 # The clients: `pypi` is the one for Python with the library of PyPI instead of Debian's; `own` the one for Node with
@@ -217,7 +218,7 @@ start_page() {
     env PUSH_PASSWORD=secret PUSH_SYSTEM="$NAME" PUSH_URL="http://127.0.0.1:$PORT" "$PYTHON" examples/business.py "$FREE" \
         >"$DIR/business.out" 2>"$DIR/business.err" &
     CLIENTS+=("$!")
-    PAGE="http://127.0.0.1:$FREE/?url=ws://127.0.0.1:$PORT&wait=$MAX_WAIT&system=$(jq -rn --arg name "$NAME" '$name | @uri')"
+    PAGE="http://127.0.0.1:$FREE/?url=ws://127.0.0.1:${NETWORK:-$PORT}&wait=$MAX_WAIT&system=$(jq -rn --arg name "$NAME" '$name | @uri')"
     wait_for listens "$FREE" || broken 'business.py starts' "$DIR/business.err"
     browser_start
     browser_open
@@ -321,7 +322,6 @@ curl: \(7\)|the business system got no ticket"
     each_backend 'a line after that' out 5 "queued for $ALL client(s)"
     expect 'each has logged in once more' "$logins" "$(calls_of login)"
 
-    slow_timers
     silent
 
     # The server ends, and says so.
@@ -334,62 +334,12 @@ curl: \(7\)|the business system got no ticket"
     alone
 }
 
-# slow_timers: the page runs with a clock, and with timers that the test alone rings, as in a hidden tab: once a minute.
-slow_timers() {
-    local minute
-    devtools Page.addScriptToEvaluateOnNewDocument "{\"source\":$(json_text '
-        const now = Date.now, Socket = WebSocket;
-        window.clock = { skew: 0, waits: [], sockets: 0, pings: 0, pongs: 0 };
-        Date.now = () => now() + clock.skew;
-        Math.random = () => 0.5;
-        setInterval = ring => { clock.ring = ring; return 1; };
-        setTimeout = (wake, wait) => { clock.waits.push(wait / 1000); clock.wake = wake; };
-        WebSocket = class extends Socket {
-            constructor(...all) {
-                super(...all);
-                clock.sockets++;
-                this.addEventListener("message", event => { clock.pongs += event.data === "pong"; });
-            }
-            send(text) { clock.pings++; super.send(text); }
-        };')}"
-    page_goto "${PAGE/&wait=$MAX_WAIT/}"
-    page_expect 'slow timers: the page is connected' 'return document.querySelector("#log").textContent.includes("connected")'
-    for minute in 1 2 3; do
-        page_run 'clock.skew += 60000; clock.ring();' >"$DIR/none"
-        page_expect "slow timers: the answer of minute $minute" 'return clock.pongs === arguments[0]' "$minute"
-    done
-    expect 'slow timers: one connection' '1 ' "$(page_run 'return clock.sockets') $(page_text '#log' | grep 'next try')"
-    page_run 'dispatchEvent(new Event("online")); dispatchEvent(new Event("online"));' >"$DIR/none"
-    page_expect 'slow timers: a page that wakes asks at once, and once' 'return clock.pings === 4 && clock.pongs === 4'
-}
-
-# asks_in_vain: the page of `slow_timers` has a ping without an answer; then a minute goes by.
-asks_in_vain() {
-    page_run 'clock.ring();' >"$DIR/none"
-    expect 'slow timers: a ping that has just been sent' '1 5' "$(page_run 'clock.ring(); return clock.sockets + " " + clock.pings')"
-    page_run 'clock.skew += 60000; clock.ring();' >"$DIR/none"
-    expect_match 'slow timers: a ping that has waited for a minute' '*no answer to a ping; next try in 0.5 s' "$(page_text '#log')"
-    # a ticket is there at once, in a few turns of the microtasks
-    expect 'slow timers: each wait may be twice as long, up to half a minute' '[0.5,1,2,4,8,15,15]' "$(page_run '
-        fetch = async () => ({ ok: true, text: async () => "x" });
-        return (async () => {
-            for (let i = 0; i < 6; i++) {
-                clock.wake();
-                for (let turn = 0; turn < 20; turn++) await null;
-                clock.skew += 60000;
-                clock.ring();
-            }
-            return clock.waits;
-        })()')"
-}
-
 # silent: the server stands still, as behind a cable that is cut. Backends do not wait for ever, and clients find it out.
 silent() {
     local name
     mark
     freeze "$SERVER"
     type_line 'a late one of'
-    asks_in_vain
     each_backend 'a server that is silent' err 2 '*'
     for name in "${NAMES[@]}"; do
         expect "$name: a server that is silent" yes "$(await complains "$name" '.*' && echo yes)"
@@ -409,6 +359,42 @@ alone() {
             END { print (bad || NR < 3 || NR > 8 && !grows ? "no" : "yes") said }')"
     done
     expect 'not all the same' yes "$([ "$(for name in "${NAMES[@]}"; do waits "lonely.$name"; done | sort -u | wc -l)" -gt 3 ] && echo yes)"
+}
+
+# resuming: the network is cut. All clients but that in bash come back with the pushes that were sent meanwhile.
+resuming() {
+    local name before i NAMES=(python pypi node own go)
+    choose_ports
+    serve
+    sign_up "$NAME"
+    free_port
+    NETWORK=$FREE
+    start_network "$NETWORK"
+    for name in "${NAMES[@]}"; do
+        run "$name" "$name" PUSH_URL="http://127.0.0.1:$NETWORK" PUSH_MAX_WAIT=$MAX_WAIT
+    done
+    start_page
+    page_goto "$PAGE"
+    await all_bound
+    before=$(members)
+    mark
+    stop_nginx
+    each 'the network is cut' complains '.*'
+    for i in 1 2 3; do
+        call send_to_group "{'groupName':'news','code':7,'msg':'cut','data':$i}" >/dev/null
+    done
+    start_network "$NETWORK"
+    each 'all pushes are there' shows '{"code":7,"msg":"cut","data":3}'
+    for name in "${NAMES[@]}" browser; do
+        [ "$name" != browser ] || copy_page
+        expect "$name: each once, in order" '123 1' \
+            "$(grep '"cut"' "$DIR/$name.out" | tr -dc '123') $(grep -c '^resumed, with 3 pushes$' "$DIR/$name.err")"
+    done
+    expect 'they are the clients that they were' "$before" "$(members)"
+    stop
+    stop_nginx
+    kill "${CLIENTS[@]}" 2>"$DIR/none"
+    CLIENTS=() NETWORK=''
 }
 
 # --- tickets ----------------------------------------------------------------------------------
@@ -495,7 +481,7 @@ hidden_tab() {
     expect 'it has kept its connection' 'connected' "$(page_text '#log' | grep -E '^connected|next try')"
 }
 
-PARTS=(missing tickets clients)
+PARTS=(missing tickets resuming clients)
 [ $# = 0 ] || PARTS=("$@")
 build
 for part in "${PARTS[@]}"; do

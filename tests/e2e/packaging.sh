@@ -131,7 +131,7 @@ install_all() {
 -rw-r--r-- ./etc/logrotate.d/wspush
 -rw-r--r-- ./usr/local/lib/systemd/system/wspush.service
 -rw-r--r-- ./usr/local/lib/sysusers.d/wspush.conf
-$(for file in *.md docs/*.md docs/openapi.yaml docs/img/* examples/*.* LICENSE config.ini \
+$(for file in *.md docs/*.md docs/openapi.yaml docs/img/* examples/*.* LICENSE config.ini wspush.js \
             contrib/{nginx.conf,Caddyfile,haproxy.cfg,compose.yaml,kubernetes.yaml,prometheus-rules.yml,grafana-dashboard.json,Dockerfile,Dockerfile.dockerignore,wspush.service,wspush.logrotate}; do
             echo "-rw-r--r-- ./usr/local/share/doc/wspush/$file"
         done)
@@ -447,6 +447,7 @@ proxy() {
     # 127.0.0.2 is not among those who may call
     expect 'the API for others' '403 nginx' "$(visit /api/login --interface 127.0.0.2 -d '{}')"
     expect 'the console for others' '403 nginx' "$(visit / --interface 127.0.0.2)"
+    expect '/wspush.js for others' '200' "$(visit /wspush.js --interface 127.0.0.2 | cut -d ' ' -f 1)"
     expect '/ws for others' 101 "$(upgrade --interface 127.0.0.2)"
     expect 'and wspush knows who they are' 0 \
         "$(wait_for grep -q 'client lost.* remote="127.0.0.2"' "$DIR/log"; echo $?)"

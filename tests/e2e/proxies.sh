@@ -112,6 +112,7 @@ rules() {
     for path in / /api/login; do
         expect_match "$NAME: $path for others" 40[34] "$(visit $path --interface 127.0.0.2)"
     done
+    expect "$NAME: the client module for others" 200 "$(visit /wspush.js --interface 127.0.0.2)"
     expect "$NAME: a page of this origin may call: Host is passed on" '200' \
         "$(visit /api/login -d '{"systemId":"shop","password":"secret"}' -H "Origin: https://127.0.0.1:$PORT")"
     expect "$NAME: a page of another one may not" '403 1' \

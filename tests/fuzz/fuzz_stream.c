@@ -849,6 +849,7 @@ static void open_run(struct run *run, unsigned flags, uint32_t split)
     run->read_split = split;
     run->write_split = split;
     config_defaults(&run->config);
+    run->config.linger = 0; /* who is lost is gone */
     run->config.scope = (enum config_notice)(flags % 3);
     run->config.registration = (enum config_register)((flags >> 2) % 3);
     snprintf(run->config.register_key, sizeof run->config.register_key, "sesame");

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # replay.sh - gives each fuzz target the files of its corpus, tests/fuzz/corpus/TARGET/, and variants of
 # them, without a fuzzer (see replay.c). What a fuzzer has found once stays found.
-# build: asan/replay_http asan/replay_ws asan/replay_json asan/replay_config asan/replay_token asan/replay_ticket asan/replay_command asan/replay_stream asan/replay_receiver
+# build: asan/replay_http asan/replay_ws asan/replay_json asan/replay_config asan/replay_token asan/replay_ticket asan/replay_resume asan/replay_command asan/replay_stream asan/replay_receiver
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 passed=0 failed=0

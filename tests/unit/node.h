@@ -247,7 +247,7 @@ static inline void node_open(void)
 static inline void node_close(void)
 {
     CHECK(node.hub.channels.clients.count == 0 && node.hub.channels.names.count == 0 &&
-          !node.hub.channels.slow);
+          !node.hub.channels.slow.first);
     CHECK(!node.hub.channels.notified.first);
     CHECK(!conn_next_dirty(&node.shared));
     roster_close(&node.hub);

@@ -245,7 +245,7 @@ static void deliveries_count_who_takes_them(void)
     for (int i = 0; i < 2; i++)
         channel_deliver_to_all(&channels, channel, bytes, &sum);
     CHECK(sum.matched == 6 && sum.queued == 0);
-    for (int who = 3; who >= 0; who--)
+    for (int who = 0; who < 4; who++)
         CHECK(who == 2 || channel_next_slow(&channels) == clients[who]); /* each once */
     CHECK(!channel_next_slow(&channels));
     CHECK(!channel_deliver(&channels, clients[0], bytes, &sum));

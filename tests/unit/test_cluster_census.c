@@ -128,6 +128,15 @@ static void counts_are_added_up(void)
     CHECK(begins(command, 3) && !request_to(0, COMMAND_COUNT_CLIENTS));
     CHECK(gives(fake_result(3), true,
                 "\"system\":1,\"groups\":{\"g\":1,\"h\":0},\"users\":{\"u\":0}"));
+    /* and without Redis there may be nodes that nobody here knows */
+    use_version(WIRE_VERSION_ROSTER);
+    fake_registry_event(REGISTRY_WAITING, "no route");
+    fake_serve();
+    CHECK(begins(command, 4));
+    for (size_t peer = 0; peer < 2; peer++)
+        reply(peer, request_to(peer, COMMAND_COUNT_CLIENTS), "1,1,1,1");
+    CHECK(gives(fake_result(4), true,
+                "\"system\":3,\"groups\":{\"g\":3,\"h\":2},\"users\":{\"u\":2}"));
 }
 
 static void a_node_is_asked_for_its_counts(void)

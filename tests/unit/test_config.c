@@ -211,7 +211,7 @@ static const struct {
     {"limits", "max_body", NUMBER(max_body), 256, 256 * MIB, "size from 256 bytes to 256 MiB"},
     {"limits", "max_head", NUMBER(max_head), 256, MIB, "size from 256 bytes to 1 MiB"},
     {"limits", "max_buffered", NUMBER(max_buffered), MIB, MIB *MIB, "size from 1 MiB to 1024 GiB"},
-    {"limits", "max_groups", NUMBER(max_groups), 1, 10000000, "number from 1 to 10000000"},
+    {"limits", "max_groups", NUMBER(max_groups), 1, 1000000, "number from 1 to 1000000"},
     {"limits", "once_ttl", NUMBER(once_ttl), 1, 86400000, ABOVE_0 "86400"},
     {"limits", "once_max", NUMBER(once_max), 1, 1000000, "number from 1 to 1000000"},
     {"notice", "max_members", NUMBER(max_members), 0, 10000000, TO_10000000},

@@ -1,5 +1,5 @@
-/* test_console.c - console.c: the page is the file's, its policy fits it, and a browser that has it
- * is not sent it again. */
+/* test_console.c - console.c: the page and the client module are the files, compressed; the page's
+ * policy fits it, and a browser that has it is not sent it again. */
 #include "console.h"
 
 #include "crypto.h"
@@ -8,15 +8,17 @@
 
 #include <stdio.h>
 
-#define PAGE_MAX 36000 /* the page stays below this */
+#define PAGE_MAX 40000 /* the page stays below this, */
+#define SENT_MAX 15360 /* and what the binary has of it below this */
+#define MODULE_MAX 8192
 
 static struct console console;
 static char file[PAGE_MAX + 2]; /* one more shows that it is too long; and the NUL at the end */
 static size_t file_length;
 
-static struct str page_file(void)
+static struct str read_file(const char *name)
 {
-    FILE *stream = fopen("console.html", "rb");
+    FILE *stream = fopen(name, "rb");
 
     CHECK(stream != NULL);
     if (stream) {
@@ -28,7 +30,7 @@ static struct str page_file(void)
 
 static struct str page_sent(void)
 {
-    return (struct str){console.page->bytes, console.page->length};
+    return (struct str){console.file->bytes, console.file->length};
 }
 
 static size_t count(struct str text, const char *part)
@@ -41,13 +43,59 @@ static size_t count(struct str text, const char *part)
     return found;
 }
 
+/* What a gzip member ends with: the CRC-32 and the length of the text (RFC 1952), 8 bytes. */
+static void write_trailer(struct str text, char out[8])
+{
+    uint32_t crc = ~(uint32_t)0;
+
+    for (size_t i = 0; i < text.length; i++) {
+        crc ^= (unsigned char)text.at[i];
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320 : 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        out[i] = (char)(~crc >> 8 * i);
+        out[i + 4] = (char)(text.length >> 8 * i);
+    }
+}
+
+/* What is sent is a text, compressed. */
+static void check_sent(struct str sent, struct str text)
+{
+    char trailer[8];
+
+    CHECK(count(text, "\r") == 0 && count(text, "\t") == 0);
+    write_trailer(text, trailer);
+    CHECK(sent.length > 1000);
+    CHECK(memcmp(sent.at, "\x1f\x8b\x08\0", 4) == 0); /* deflated, no name */
+    CHECK(memcmp(sent.at + sent.length - 8, trailer, 8) == 0);
+}
+
 static void the_page_is_the_file(void)
 {
-    struct str text = page_file();
+    struct str text = read_file("console.html");
 
     CHECK(text.length > 1000 && text.length < PAGE_MAX);
-    CHECK(str_equal(page_sent(), text));
-    CHECK(count(text, "\r") == 0 && count(text, "\t") == 0);
+    CHECK(page_sent().length < SENT_MAX);
+    check_sent(page_sent(), text);
+}
+
+static void the_client_module_is_a_file(void)
+{
+    struct console module;
+    struct str text = read_file("wspush.js");
+
+    if (!CHECK(console_open_client(&module)))
+        return;
+    CHECK(text.length > 1000 && text.length <= MODULE_MAX);
+    check_sent((struct str){module.file->bytes, module.file->length}, text);
+    CHECK(strcmp(module.type, "text/javascript; charset=utf-8") == 0);
+    CHECK(strcmp(module.fields,
+                 textf("ETag: %s\r\nContent-Encoding: gzip\r\nX-Content-Type-Options: nosniff\r\n"
+                       "Cache-Control: max-age=300\r\nAccess-Control-Allow-Origin: *\r\n",
+                       module.etag)) == 0);
+    CHECK(strlen(module.etag) == 18 && strcmp(module.etag, console.etag) != 0);
+    console_close(&module);
 }
 
 /* What the policy forbids, and what would bring text of peers to life. */
@@ -70,7 +118,7 @@ static void the_page_keeps_to_its_policy(void)
                                         " src=",
                                         "@import",
                                         "url("};
-    struct str text = page_sent();
+    struct str text = read_file("console.html");
 
     for (size_t i = 0; i < COUNT(never); i++)
         if (!CHECK(count(text, never[i]) == 0))
@@ -100,7 +148,7 @@ static void the_policy_fits_the_page(void)
 {
     struct buf wanted = {0};
 
-    page_file();
+    read_file("console.html");
     buf_append(&wanted, STR("Content-Security-Policy: default-src 'none'; style-src "));
     append_source(&wanted, "<style>", "</style>");
     buf_append(&wanted, STR("; script-src "));
@@ -155,17 +203,17 @@ static void it_is_sent_once(void)
     };
     struct http_response answer;
 
-    CHECK(ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &answer) == console.page);
-    CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
+    CHECK(ask("GET / HTTP/1.1\r\nHost: h\r\n\r\n", &answer) == console.file);
+    CHECK(answer.status == 200 && answer.head && answer.body.length == console.file->length);
     CHECK(strcmp(answer.type, "text/html; charset=utf-8") == 0);
     CHECK(answer.fields == console.fields && !answer.allow && !answer.retry_after);
     CHECK(!ask("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", &answer));
-    CHECK(answer.status == 200 && answer.head && answer.body.length == console.page->length);
+    CHECK(answer.status == 200 && answer.head && answer.body.length == console.file->length);
     for (size_t i = 0; i < COUNT(rows); i++) {
         struct rcbuf *page =
             ask_known(rows[i].before, rows[i].tagged ? console.etag : "", rows[i].behind, &answer);
 
-        if (!CHECK(page == (rows[i].known ? NULL : console.page)) ||
+        if (!CHECK(page == (rows[i].known ? NULL : console.file)) ||
             !CHECK(answer.status == (rows[i].known ? 304 : 200) && answer.head))
             printf("     in row %zu\n", i);
     }
@@ -184,9 +232,10 @@ static void the_fields_are_whole_lines(void)
         lines++;
         CHECK(line.length && line.at[line.length - 1] == '\r' && memchr(line.at, ':', line.length));
     }
-    CHECK(lines == 5);
+    CHECK(lines == 6);
     snprintf(etag, sizeof etag, "ETag: %s\r\n", console.etag);
     CHECK(strlen(console.etag) == 18 && count(str_from(console.fields), etag) == 1);
+    CHECK(count(str_from(console.fields), "Content-Encoding: gzip\r\n") == 1);
     CHECK(count(str_from(console.fields), "Cache-Control: no-cache\r\n") == 1);
     CHECK(count(str_from(console.fields), "X-Content-Type-Options: nosniff\r\n") == 1);
     CHECK(count(str_from(console.fields), "Referrer-Policy: no-referrer\r\n") == 1);
@@ -198,7 +247,7 @@ static void the_tag_is_of_the_page(void)
     struct buf wanted = {0};
     unsigned char hash[CRYPTO_HASH_SIZE];
 
-    CHECK(crypto_sha256(page_file(), hash));
+    CHECK(crypto_sha256(page_sent(), hash));
     buf_append(&wanted, STR("\""));
     buf_append_hex(&wanted, (struct str){(const char *)hash, 8});
     buf_append(&wanted, STR("\""));
@@ -217,6 +266,7 @@ int main(void)
         test_run("it is sent once", it_is_sent_once);
         test_run("the fields are whole lines", the_fields_are_whole_lines);
         test_run("the tag is of the page", the_tag_is_of_the_page);
+        test_run("the client module is a file", the_client_module_is_a_file);
     }
     console_close(&console);
     console_close(&console); /* there is nothing left to free */

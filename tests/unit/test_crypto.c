@@ -412,6 +412,38 @@ static void refuses_other_keys(void)
 
 /* --- keys ------------------------------------------------------------------------------------ */
 
+/* RFC 4231: a key of less than 32 bytes is one that ends in zeros. */
+static void authenticates_texts(void)
+{
+    static const struct {
+        unsigned char key[CRYPTO_HASH_SIZE];
+        struct str text;
+        const char *mac;
+    } vectors[] = {
+        {"\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b\x0b",
+         STR_INIT("Hi There"), "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"},
+        {"Jefe", STR_INIT("what do ya want for nothing?"),
+         "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"},
+    };
+    unsigned char wanted[CRYPTO_HASH_SIZE], found[CRYPTO_HASH_SIZE];
+    struct crypto_mac mac = {0};
+
+    for (size_t i = 0; i < COUNT(vectors); i++) {
+        CHECK(str_read_hex(str_from(vectors[i].mac), wanted, sizeof wanted));
+        CHECK(crypto_hmac(vectors[i].key, vectors[i].text, found));
+        CHECK(memcmp(found, wanted, sizeof wanted) == 0);
+        CHECK(crypto_mac_set_key(&mac, vectors[i].key));
+        for (int again = 0; again < 3; again++) {
+            memset(found, 0, sizeof found);
+            CHECK(crypto_mac_sign(&mac, vectors[i].text, found));
+            CHECK(memcmp(found, wanted, sizeof wanted) == 0);
+        }
+    }
+    crypto_mac_free(&mac);
+    crypto_mac_free(&mac);
+    CHECK(!mac.context);
+}
+
 static bool is_key(const unsigned char *key, const char *hex)
 {
     unsigned char wanted[CRYPTO_HASH_SIZE];
@@ -469,6 +501,7 @@ int main(void)
 {
     test_run("crypto encodes base64 (RFC 4648)", encodes_base64);
     test_run("crypto hashes with SHA-256 (FIPS 180-4)", hashes);
+    test_run("crypto authenticates texts (RFC 4231)", authenticates_texts);
     test_run("crypto answers a WebSocket key (RFC 6455, 1.3)", answers_websocket_keys);
     test_run("crypto compares", compares);
     test_run("crypto gives random bytes", gives_random_bytes);

@@ -488,20 +488,19 @@ static bool stream_is_answered(struct str stream, size_t first, size_t size, str
     return good;
 }
 
-/* The head of an response for the console's page. */
+/* The head of a response for the console's page, or the client module. */
 static const char *page_head(const struct console *console, const char *status, const char *fields)
 {
-    return textf(
-        "HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%sContent-Type: text/html; "
-        "charset=utf-8\r\nContent-Length: %u\r\n%s\r\n",
-        status, fields, *fields ? "" : KEEP_ALIVE, (unsigned)console->page->length,
-        console->fields);
+    return textf("HTTP/1.1 %s\r\nDate: Tue, 14 Nov 2023 22:13:20 GMT\r\n%s%sContent-Type: %s\r\n"
+                 "Content-Length: %u\r\n%s\r\n",
+                 status, fields, *fields ? "" : KEEP_ALIVE, console->type,
+                 (unsigned)console->file->length, console->fields);
 }
 
 static bool got_page(struct peer *peer, const struct console *console)
 {
     struct str bytes = far_receive(&peer->far);
-    struct str page = {console->page->bytes, console->page->length};
+    struct str page = {console->file->bytes, console->file->length};
 
     peer->far.taken = page.length < bytes.length ? page.length : bytes.length;
     return str_equal((struct str){bytes.at, peer->far.taken}, page);
@@ -528,7 +527,7 @@ static void the_console_is_a_page(void)
         CHECK(got_bytes(peer, page_head(&console, "200 OK", "")) && got_page(peer, &console));
         CHECK(got_all(peer, not_found()));
     }
-    CHECK(console.page->references == 1); /* nothing is kept of it */
+    CHECK(console.file->references == 1); /* nothing is kept of it */
     send_text(peer, textf("GET / HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s\r\n\r\n", console.etag));
     CHECK(got_all(peer, page_head(&console, "304 Not Modified", "")));
     send_text(peer, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}");
@@ -544,6 +543,36 @@ static void the_console_is_a_page(void)
     CHECK(got_all(peer, not_found()));
     tear_down();
     console_close(&console);
+}
+
+static void the_client_module_is_a_file(void)
+{
+    static const char others[] = "{\"code\":-1,\"msg\":\"this path takes GET\",\"data\":[]}";
+    struct console module;
+    struct peer *peer;
+
+    set_up();
+    CHECK(console_open_client(&module));
+    context.client_module = &module;
+    peer = connect_peer();
+    send_text(peer, "GET /wspush.js?v=1 HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_bytes(peer, page_head(&module, "200 OK", "")) && got_page(peer, &module));
+    send_text(peer, "HEAD /wspush.js HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(peer, page_head(&module, "200 OK", "")));
+    send_text(peer, textf("GET /wspush.js HTTP/1.1\r\nHost: h\r\nIf-None-Match: %s\r\n\r\n",
+                          module.etag));
+    CHECK(got_all(peer, page_head(&module, "304 Not Modified", "")));
+    send_text(peer, "PUT /wspush.js HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n");
+    CHECK(
+        got_all(peer, response("405 Method Not Allowed", "Allow: GET, HEAD, OPTIONS\r\n", others)));
+    send_text(peer, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"); /* it goes without the page */
+    CHECK(got_all(peer, not_found()));
+    context.client_module = NULL;
+    send_text(peer, "GET /wspush.js HTTP/1.1\r\nHost: h\r\n\r\n");
+    CHECK(got_all(peer, not_found()));
+    end_peers();
+    tear_down();
+    console_close(&module);
 }
 
 static void pipelined_requests_are_answered_in_order(void)
@@ -3350,6 +3379,7 @@ int main(void)
     RUN(version_and_connection_header_decide_keep_alive);
     RUN(head_and_options_are_answered);
     RUN(the_console_is_a_page);
+    RUN(the_client_module_is_a_file);
     RUN(pipelined_requests_are_answered_in_order);
     RUN(requests_behind_a_login_wait);
     RUN(continue_is_sent_once);
