@@ -107,8 +107,8 @@ build/client.inc: wspush.js Makefile
 # Tests that make calls fail: allocations, name look-ups, replies of Redis.
 ALLOCATIONS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 build/%/test_scarce: LDFLAGS += $(ALLOCATIONS),--wrap=crypto_hash_password
-build/%/test_cluster: LDFLAGS += $(ALLOCATIONS)
-build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis: LDFLAGS += -Wl,--wrap=getaddrinfo
+build/%/test_cluster build/%/test_event: LDFLAGS += $(ALLOCATIONS)
+build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis build/%/test_webhook: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_session: LDFLAGS += -Wl,--wrap=account_ticket_version
 build/%/test_webhook_client: LDFLAGS += -Wl,--wrap=recv
 build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected

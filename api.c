@@ -287,6 +287,7 @@ struct api_route {
         ACTION_SET_PASSWORD,
         ACTION_ACCOUNT,
         ACTION_TICKET,
+        ACTION_WEBHOOK_STATUS,
         ACTION_COMMAND
     } action;
     int kind;                    /* enum command_kind of a command, else enum account_job_kind */
@@ -308,6 +309,7 @@ static const struct api_route api_routes[] = {
     {JOB("delete_system", ACCOUNT, DELETE), F(PASSWORD), 0},
     {JOB("ticket_key", ACCOUNT, ROTATE_KEY), 0, F(ROTATE)},
     {JOB("set_webhook", ACCOUNT, SET_WEBHOOK), F(URL), F(URL) | F(EVENTS) | F(ROTATE)},
+    {STR_INIT("/api/webhook_status"), ACTION_WEBHOOK_STATUS, 0, 0, 0},
     {COMMAND("send_to_client", SEND_TO_CLIENT), F(CLIENT_ID) | MESSAGE, EXTRAS},
     {COMMAND("send_to_clients", SEND_TO_CLIENTS), F(CLIENT_IDS) | MESSAGE, EXTRAS},
     {COMMAND("send_to_group", SEND_TO_GROUP), F(GROUP_NAME) | MESSAGE, EXTRAS | F(EXCLUDE)},
@@ -586,6 +588,8 @@ enum api_result api_handle(struct api *api, const struct api_call *call,
         result = api_run_command(&request, (enum command_kind)route->kind);
     else if (route->action == ACTION_TICKET)
         result = api_give_ticket(&request);
+    else if (route->action == ACTION_WEBHOOK_STATUS)
+        result = api_send_webhook_status(&request);
     else
         result = api_start_job(&request, (enum account_job_kind)route->kind);
     if (result != API_LATER)

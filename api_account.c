@@ -12,6 +12,7 @@
 #include "ticket.h"
 #include "webhook_client.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* In the long run a password can be guessed once a second from everywhere together, and ten times a
@@ -221,14 +222,17 @@ static enum api_result api_ticket_key(struct api_request *request, struct accoun
     return result;
 }
 
+/* --- webhooks -------------------------------------------------------------------------------- */
+
+static const struct str api_events[] = {[WEBHOOK_CONNECT] = STR_INIT("connect"),
+                                        [WEBHOOK_DISCONNECT] = STR_INIT("disconnect"),
+                                        [WEBHOOK_JOIN] = STR_INIT("join"),
+                                        [WEBHOOK_LEAVE] = STR_INIT("leave"),
+                                        [WEBHOOK_MESSAGE] = STR_INIT("message")};
+
 /* The events that a webhook is to have, as bits. */
 static bool api_read_events(struct api_request *request, uint64_t *events)
 {
-    static const struct str names[] = {[WEBHOOK_CONNECT] = STR_INIT("connect"),
-                                       [WEBHOOK_DISCONNECT] = STR_INIT("disconnect"),
-                                       [WEBHOOK_JOIN] = STR_INIT("join"),
-                                       [WEBHOOK_LEAVE] = STR_INIT("leave"),
-                                       [WEBHOOK_MESSAGE] = STR_INIT("message")};
     struct str rest = request->json[FIELD_EVENTS].value.text;
     struct json_value name;
 
@@ -239,7 +243,7 @@ static bool api_read_events(struct api_request *request, uint64_t *events)
         unsigned kind = 0;
 
         json_decode_string(name, &text);
-        while (kind < WEBHOOK_END && !str_equal(names[kind], str_of(&text)))
+        while (kind < WEBHOOK_END && !str_equal(api_events[kind], str_of(&text)))
             kind++;
         if (kind == WEBHOOK_END)
             return api_bad_field(request, FIELD_EVENTS,
@@ -299,6 +303,47 @@ void api_take_webhooks(struct api *api)
         buf_free(&text);
     }
 }
+
+static void api_write_delivery(struct buf *out, const struct webhook_delivery *delivery)
+{
+    buf_print(out, "{\"at\":%" PRId64 ",\"status\":%d,\"error\":", delivery->at, delivery->status);
+    json_append_quoted(out, str_from(delivery->error ? delivery->error : ""));
+    buf_print(out, ",\"events\":%u,\"attempt\":%u,\"ms\":%u}", delivery->events, delivery->attempt,
+              delivery->took);
+}
+
+enum api_result api_send_webhook_status(struct api_request *request)
+{
+    struct webhooks *webhooks = request->api->hub->webhooks;
+    const struct webhook *webhook = webhook_find(webhooks, request->system);
+    struct webhook_report report = {.off = true};
+    struct buf data = {0};
+    const char *comma = "";
+
+    if (webhook)
+        webhook_read_report(webhooks, webhook, &report);
+    buf_append(&data, STR("{\"url\":"));
+    json_append_quoted(&data, report.settings.url);
+    buf_append(&data, STR(",\"events\":["));
+    for (unsigned kind = 0; kind < WEBHOOK_END; kind++)
+        if (report.settings.events & 1u << kind) {
+            buf_print(&data, "%s\"%s\"", comma, api_events[kind].at);
+            comma = ",";
+        }
+    buf_print(&data, "],\"active\":%s,\"node\":", report.off ? "false" : "true");
+    json_append_quoted(&data, str_from(webhook ? webhook_node(webhooks) : ""));
+    buf_print(&data, ",\"epoch\":%" PRId64 ",\"queued\":%zu,\"lost\":%" PRIu64 ",\"deliveries\":[",
+              report.epoch, report.count, report.lost);
+    for (uint64_t i = 0; i < report.deliveries && i < WEBHOOK_DELIVERIES; i++) {
+        buf_append(&data, i ? STR(",") : STR(""));
+        api_write_delivery(&data, &report.last[(report.deliveries - 1 - i) % WEBHOOK_DELIVERIES]);
+    }
+    buf_append(&data, STR("]}"));
+    api_succeed(request->response, &data);
+    return API_DONE;
+}
+
+/* --- jobs ------------------------------------------------------------------------------------ */
 
 static enum api_result api_begin_job(struct api_request *request, struct account_request *job)
 {

@@ -18,6 +18,10 @@ bool api_find_ticket_version(struct api_request *request, uint64_t *version,
 void api_finish(struct api *api, const struct account_result *result, int64_t unix_now,
                 struct api_response *response);
 
+/* Answers how the webhook of the caller is doing on this node: its last deliveries, newest first.
+ */
+enum api_result api_send_webhook_status(struct api_request *request);
+
 /* Sets the webhooks that have changed, and at first all. Call once an iteration in which the wake
  * pipe was written to. */
 void api_take_webhooks(struct api *api);

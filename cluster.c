@@ -470,7 +470,6 @@ static void cluster_on_reconnect(struct cluster *cluster)
         cluster->counters.redis_reconnects++;
     }
     cluster->redis_up = true;
-    change_find_webhooks(cluster);
 }
 
 static void cluster_take_registry_event(struct cluster *cluster, const struct registry_event *event)
@@ -489,7 +488,6 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
         break;
     case REGISTRY_JOINED:
         cluster_join(cluster, &event->self);
-        change_find_webhooks(cluster);
         break;
     case REGISTRY_RECONNECTED:
         cluster_on_reconnect(cluster);
@@ -500,7 +498,6 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
                   "this node was presumed dead: its clients are announced again", NULL);
         cluster_on_reconnect(cluster);
         presence_revive(cluster);
-        event_restart(cluster->hub->webhooks, &cluster->hub->channels);
         cluster->announce_by = cluster->now + CLUSTER_START_GRACE;
         break;
     case REGISTRY_NODES:
@@ -516,6 +513,8 @@ static void cluster_take_registry_event(struct cluster *cluster, const struct re
         presence_take_removed(cluster, event);
         break;
     }
+    if (event->clock)
+        change_take_clock(cluster, event);
 }
 
 static void cluster_take_registry_events(struct cluster *cluster)
@@ -781,7 +780,8 @@ void cluster_close(struct cluster *cluster)
     if (!cluster)
         return;
     clean = cluster->bus && cluster->redis_up && cluster->bus_up && presence_is_idle(cluster) &&
-            bus_is_idle(cluster->bus) && !cluster->hub->channels.clients.count;
+            bus_is_idle(cluster->bus) && !cluster->hub->channels.clients.count &&
+            change_webhooks_are_idle(cluster);
     bus_close(cluster->bus);
     registry_close(cluster->registry, clean);
     if (clean)

@@ -1,4 +1,4 @@
-/* cluster_change.c - accounts that a node has changed.
+/* cluster_change.c - accounts that a node has changed, and what webhooks are told of dead nodes.
  *
  * A node that has changed an account says so to each node that it has a link to. That one asks the
  * store about the account: from then on it knows the new generation and ticket key. If the account
@@ -10,6 +10,11 @@
  * says is the same when it is said twice; but clients of a system that was deleted and registered
  * again meanwhile are closed and have to come back. A node that misses a change learns of a
  * password or key when it next asks the store, at the latest ACCOUNT_REFRESH_MS later.
+ *
+ * Dead nodes. The one that cleans up tells their ends. It may die before that is heard, and an
+ * event may be lost: so a node that starts is given the ends of the last day, and each node keeps
+ * those that it has told for as long as an event may wait, and tells them in each new epoch again.
+ * Hence epochs are of Redis's clock, as the clocks of ends are: each heartbeat says what it shows.
  *
  * Threads: only the loop's. */
 #include "cluster_change.h"
@@ -145,28 +150,91 @@ void change_take_found(struct cluster *cluster, const struct registry_event *eve
 
 /* --- webhooks --------------------------------------------------------------------------------- */
 
-void change_find_webhooks(struct cluster *cluster)
+/* A node that has died; its incarnation is the last epoch that can have been its own. */
+struct change_end {
+    struct fifo_link link;
+    int64_t at;
+    struct node_id node;
+};
+
+/* Tells all webhooks whose epoch is not before this one of the ends from `first` on. */
+static void change_push_ends(struct hub *hub, const struct fifo_link *first, int64_t since)
 {
-    if (cluster->accounts && cluster->config->webhook_allow[0])
-        account_repeat_webhooks(cluster->accounts);
+    struct webhook_report report;
+    struct webhook *webhook;
+    size_t place = 0;
+
+    while (first && (webhook = webhook_next(hub->webhooks, &place))) {
+        webhook_read_report(hub->webhooks, webhook, &report);
+        for (const struct fifo_link *at = first; at && report.epoch >= since; at = at->next) {
+            const struct node_id *node = &((const struct change_end *)at)->node;
+
+            event_end(hub->webhooks, webhook, str_from(node->name), (int64_t)node->incarnation);
+        }
+    }
 }
 
-/* Which epochs of the dead node end. It was found dead node_ttl after its last heartbeat, and its
- * next incarnation cannot have joined before: the last epoch of this one and the first of that lie
- * half a node_ttl or more before and behind the time halfway, so clocks may differ by that. */
 void change_tell_end(struct cluster *cluster, const struct registry_event *event)
 {
-    uint64_t epoch = event->id - cluster->config->node_ttl / 2;
+    struct change_end *end = malloc(sizeof *end), *other;
+    struct fifo_link *before = NULL;
 
-    for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
-        if (node_equal_name(&peer->id, &event->self) && peer->id.incarnation <= epoch &&
-            peer->id.incarnation > event->self.incarnation)
-            epoch = peer->id.incarnation - 1;
-    event_end(cluster->hub->webhooks, str_from(event->self.name), (int64_t)epoch);
+    if (!end)
+        return;
+    *end = (struct change_end){.at = cluster->now, .node = event->self};
+    end->node.incarnation = event->id;
+    other = (struct change_end *)cluster->ends.first;
+    while (other && !node_equal_name(&other->node, &end->node)) {
+        before = &other->link;
+        other = (struct change_end *)before->next;
+    }
+    if (other && other->node.incarnation > event->id)
+        end->node.incarnation = other->node.incarnation;
+    if (other)
+        free(fifo_remove_after(&cluster->ends, before));
+    fifo_push(&cluster->ends, &end->link);
+    change_push_ends(cluster->hub, &end->link, 0);
+}
+
+bool change_webhooks_are_idle(const struct cluster *cluster)
+{
+    struct webhook_stats stats = {0};
+
+    if (cluster->hub->webhooks)
+        webhook_measure(cluster->hub->webhooks, &stats);
+    return stats.waiting == 0;
+}
+
+/* A webhook whose epoch has begun since the last call may have lost what it was told. */
+static void change_tell_ends_again(struct cluster *cluster, uint64_t clock)
+{
+    int64_t oldest = cluster->now - (int64_t)cluster->config->webhook_retry - CHANGE_SLACK;
+    const struct change_end *end;
+
+    while ((end = (const struct change_end *)cluster->ends.first) && end->at < oldest)
+        free(fifo_pop(&cluster->ends));
+    change_push_ends(cluster->hub, cluster->ends.first, (int64_t)cluster->ends_told);
+    cluster->ends_told = clock;
+}
+
+void change_take_clock(struct cluster *cluster, const struct registry_event *event)
+{
+    struct hub *hub = cluster->hub;
+
+    hub->clock = (int64_t)event->clock - os_now_ms();
+    if (hub->webhooks)
+        webhook_set_clock(hub->webhooks, hub->clock);
+    if (event->kind == REGISTRY_REVIVED)
+        event_restart(hub->webhooks, &hub->channels);
+    change_tell_ends_again(cluster, event->clock);
+    if (event->kind != REGISTRY_NODES && cluster->accounts && cluster->config->webhook_allow[0])
+        account_repeat_webhooks(cluster->accounts);
 }
 
 void change_free(struct cluster *cluster)
 {
     while (cluster->changes.first)
         free(fifo_pop(&cluster->changes));
+    while (cluster->ends.first)
+        free(fifo_pop(&cluster->ends));
 }

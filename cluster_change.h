@@ -19,12 +19,16 @@ void change_tell_again(struct cluster *cluster, struct peer *peer);
 /* Redis has answered whether a system is registered. */
 void change_take_found(struct cluster *cluster, const struct registry_event *event);
 
-/* Redis is there, for the first time or again: asks for the webhooks of all systems. */
-void change_find_webhooks(struct cluster *cluster);
+/* The registry has said what Redis's clock shows: webhooks go by it. Asks for the webhooks of all
+ * systems if Redis is there for the first time or again. */
+void change_take_clock(struct cluster *cluster, const struct registry_event *event);
 
-/* A dead node has no presence record any more, and this node has removed the last: tells the
- * receivers of events. */
+/* A dead node has no presence record any more: tells the receivers of events. */
 void change_tell_end(struct cluster *cluster, const struct registry_event *event);
+
+/* True if no webhook has anything left to deliver. A node that stops with something left leaves the
+ * telling of its end to others: it goes as if it had died. */
+bool change_webhooks_are_idle(const struct cluster *cluster);
 
 void change_free(struct cluster *cluster);
 

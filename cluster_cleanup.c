@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define LEASE_MAX 3000 /* milliseconds */
 #define TOMBSTONE_TTL "86400000"
@@ -45,7 +44,8 @@ struct cleanup {
     char mark[MARK_MAX];
     struct registry_event *removal;
     int64_t renew_at;
-    uint64_t begun_at; /* unix time in milliseconds */
+    uint64_t last_clock; /* of Redis, that this incarnation can have lived to see */
+    bool finishing;      /* the last transaction may have been done */
 };
 
 static struct cleanup **cleanup_find(struct cleanups *cleanups, const struct node_id *dead)
@@ -64,7 +64,6 @@ void cleanup_begin(struct cleanups *cleanups, const struct node_id *dead)
     if (*end || !(cleanup = calloc(1, sizeof *cleanup)))
         return; /* without memory: the node will be listed as dead again */
     cleanup->node = *dead;
-    cleanup->begun_at = (uint64_t)time(NULL) * 1000;
     node_write(dead, cleanup->text);
     snprintf(cleanup->incarnation, sizeof cleanup->incarnation, "%llu",
              (unsigned long long)dead->incarnation);
@@ -149,12 +148,25 @@ static void cleanup_renew_lease(struct cleanup *cleanup, struct store *store)
                                         {0}});
 }
 
-/* The node is back, or another one holds the lease: gives up. */
+/* Posts that no record is left. */
+static void cleanup_post_end(const struct cleanup *cleanup, const struct store *store,
+                             struct registry_event *event)
+{
+    event->self = cleanup->node;
+    event->id = cleanup->last_clock;
+    mailbox_post(store->events, &event->mail);
+}
+
+/* The node is back, or another one holds the lease: gives up. The lease of a cleanup that may have
+ * finished is gone if it has: the end is posted, which is harmless if it has not. */
 static void cleanup_end(struct cleanup *cleanup, struct store *store)
 {
+    struct registry_event *event = cleanup->finishing ? store_new_event(REGISTRY_REMOVED, 0) : NULL;
     struct store_key room;
 
     cleanup->state = CLEANUP_ENDED;
+    if (event)
+        cleanup_post_end(cleanup, store, event);
     cleanup_run_on_lease(
         cleanup, store,
         (struct str[]){STR("DEL"), store_name(store, "lease:", cleanup->text, &room), {0}});
@@ -201,6 +213,7 @@ static bool cleanup_send_reads(const struct cleanup *cleanup, struct store *stor
     struct str records = store_name(store, "records:", cleanup->text, &room[2]);
 
     return store_send_two(store, STR("WATCH"), node, lease) &&
+           store_send(store, (struct str[]){STR("TIME"), {0}}) &&
            store_send_one(store, STR("GET"), node) && store_send_one(store, STR("GET"), lease) &&
            store_send_one(store, STR("HLEN"), records) &&
            store_send(store, (struct str[]){STR("HSCAN"),
@@ -222,8 +235,11 @@ static enum cleanup_finding cleanup_read(struct cleanup *cleanup, struct store *
     bool over;
     size_t count;
 
-    if (!cleanup_send_reads(cleanup, store) || !store_skip(store, 2, &reply))
+    if (!cleanup_send_reads(cleanup, store) || !store_skip(store, 2, &reply) ||
+        !store_read_clock(reply, &cleanup->last_clock) || !store_next(store, &reply))
         return FOUND_FAILURE;
+    str_number(reply.text, UINT64_MAX, &cleanup->last_clock); /* of the next incarnation, if any */
+    cleanup->last_clock--;
     over = str_equal(reply.text, str_from(cleanup->incarnation));
     if (!store_next(store, &reply))
         return FOUND_FAILURE;
@@ -311,21 +327,26 @@ static void cleanup_remove(struct cleanup *cleanup, struct cleanups *cleanups,
  * node that had no record, and is told of, too. */
 static void cleanup_finish(struct cleanup *cleanup, struct store *store)
 {
-    struct store_key room[3];
+    struct store_key room[4];
     struct registry_event *event = store_new_event(REGISTRY_REMOVED, 0);
+    struct node_id end = cleanup->node;
     struct redis_reply reply;
+    char text[NODE_TEXT_MAX];
 
+    end.incarnation = cleanup->last_clock;
+    node_write(&end, text);
+    cleanup->finishing = event != NULL;
     if (event && store_send(store, (struct str[]){STR("MULTI"), {0}}) &&
         store_send_two(store, STR("SREM"), store_name(store, "nodes", "", &room[0]),
                        str_from(cleanup->text)) &&
         store_send_one(store, STR("DEL"), store_name(store, "lease:", cleanup->text, &room[1])) &&
         store_send_set(store, store_name(store, "tombstone:", cleanup->text, &room[2]),
                        str_from(store->text), TOMBSTONE_TTL, false) &&
-        store_send(store, (struct str[]){STR("EXEC"), {0}}) && store_skip(store, 5, &reply) &&
+        store_send_two(store, STR("SADD"), store_name(store, "ends", "", &room[3]),
+                       str_from(text)) &&
+        store_send(store, (struct str[]){STR("EXEC"), {0}}) && store_skip(store, 6, &reply) &&
         reply.type == REDIS_LIST) {
-        event->self = cleanup->node;
-        event->id = cleanup->begun_at;
-        mailbox_post(store->events, &event->mail);
+        cleanup_post_end(cleanup, store, event);
         cleanup->state = CLEANUP_ENDED;
         return;
     }

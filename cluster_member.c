@@ -25,6 +25,7 @@
 #define NODES_AT_ONCE 64
 #define LEASE_POLL 75 /* milliseconds between two looks at the lease of another node's cleanup */
 #define EARLY_BEATS 3 /* after joining: 100, 200 and 400 ms apart */
+#define ENDS_KEPT 86400000 /* milliseconds for which the ends of nodes are kept */
 
 /* --- joining --------------------------------------------------------------------------------- */
 
@@ -33,15 +34,12 @@ static bool member_read_clock(struct cluster_member *member)
 {
     struct store *store = member->store;
     struct redis_reply reply;
-    uint64_t seconds = 0, micros = 0;
 
     if (store->self.incarnation)
         return true; /* from an earlier attempt */
-    if (!store_call(store, &reply, (struct str[]){STR("TIME"), {0}}) || reply.count != 2 ||
-        !str_number(redis_element(&reply, 0).text, UINT64_MAX / 2000, &seconds) ||
-        !str_number(redis_element(&reply, 1).text, 999999, &micros))
+    if (!store_call(store, &reply, (struct str[]){STR("TIME"), {0}}) ||
+        !store_read_clock(reply, &store->self.incarnation))
         return false;
-    store->self.incarnation = seconds * 1000 + micros / 1000;
     node_write(&store->self, store->text);
     snprintf(member->incarnation, sizeof member->incarnation, "%llu",
              (unsigned long long)store->self.incarnation);
@@ -156,7 +154,8 @@ static bool member_register(struct cluster_member *member)
         return false;
     return store_send_two(store, STR("SADD"), store_name(store, "nodes", "", &room),
                           str_from(store->text)) &&
-           store_next(store, &reply);
+           store_send(store, (struct str[]){STR("TIME"), {0}}) && store_skip(store, 2, &reply) &&
+           store_read_clock(reply, &store->clock);
 }
 
 /* The value of the line NAME:VALUE of INFO. */
@@ -199,9 +198,41 @@ static void member_check_durability(struct store *store)
                        "set its appendonly to yes"));
 }
 
+/* Tells the ends of the last day again: who has told one may have died before it was heard. */
+static bool member_post_ends(struct store *store)
+{
+    struct store_key room;
+    struct str ends = store_name(store, "ends", "", &room);
+    struct redis_reply reply;
+    struct buf old = {0};
+    struct str rest, text;
+    bool good = true;
+
+    if (!store_send_one(store, STR("SMEMBERS"), ends) || !store_next(store, &reply))
+        return false;
+    for (size_t i = 0; i < reply.count; i++) {
+        struct registry_event *event = store_new_event(REGISTRY_REMOVED, 0);
+
+        text = redis_element(&reply, i).text;
+        if (event && node_read(text, &event->self) &&
+            event->self.incarnation + ENDS_KEPT > store->clock) {
+            event->id = event->self.incarnation;
+            mailbox_post(store->events, &event->mail);
+            continue;
+        }
+        free(event);
+        buf_append(&old, text);
+        buf_append(&old, STR("\n"));
+    }
+    for (rest = str_of(&old); good && (text = str_cut(&rest, '\n')).length;)
+        good = store_send_two(store, STR("SREM"), ends, text) && store_next(store, &reply);
+    buf_free(&old);
+    return good;
+}
+
 static void member_join(struct cluster_member *member)
 {
-    if (member_register(member)) {
+    if (member_register(member) && member_post_ends(member->store)) {
         member->joined = true;
         store_on_connect(member->store, REGISTRY_JOINED);
         member_check_durability(member->store);
@@ -253,13 +284,14 @@ static bool member_list_nodes(struct store *store)
             free(event);
             return false;
         }
+    event->clock = store->clock;
     event->nodes = nodes;
     event->count = count;
     mailbox_post(store->events, &event->mail);
     return true;
 }
 
-/* Appends the transaction of a heartbeat; member_refresh reads its four replies. */
+/* Appends the transaction of a heartbeat; member_refresh reads its five replies. */
 static bool member_send_refresh(struct cluster_member *member, struct str node)
 {
     struct store *store = member->store;
@@ -274,6 +306,7 @@ static bool member_send_refresh(struct cluster_member *member, struct str node)
                           str_from(store->text)) &&
            store_send_one(store, STR("EXISTS"),
                           store_name(store, "tombstone:", store->text, &room[2])) &&
+           store_send(store, (struct str[]){STR("TIME"), {0}}) &&
            store_send(store, (struct str[]){STR("EXEC"), {0}});
 }
 
@@ -293,15 +326,16 @@ static bool member_refresh(struct cluster_member *member, bool *gone)
     *gone = reply.type == REDIS_NIL;
     if (!*gone && !str_equal(reply.text, str_from(member->incarnation)))
         return store_wait(store, taken);
-    if (!member_send_refresh(member, node) || !store_skip(store, 6, &reply))
+    if (!member_send_refresh(member, node) || !store_skip(store, 7, &reply))
         return false;
-    if (reply.type != REDIS_LIST || reply.count != 4)
+    if (reply.type != REDIS_LIST || reply.count != 5)
         return store_wait(store, taken); /* between GET and EXEC */
     if (redis_element(&reply, 2).type != REDIS_NUMBER)
         return store_wait(store, "the key of the nodes in Redis is none of wspush's: set another "
                                  "[redis] prefix");
     *gone |= redis_element(&reply, 2).number > 0;
     member->cleaned_up |= redis_element(&reply, 3).number > 0;
+    store_read_clock(redis_element(&reply, 4), &store->clock);
     return true;
 }
 

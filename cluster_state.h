@@ -100,6 +100,8 @@ struct cluster {
     struct accounts *accounts; /* of the store that the nodes share; NULL at first */
     /* of cluster_change.c: */
     struct fifo changes;
+    struct fifo ends;   /* of nodes, that webhooks are told */
+    uint64_t ends_told; /* Redis's clock then */
     size_t change_count;
     uint64_t deleted_at; /* the newest request when a system was deleted last */
 

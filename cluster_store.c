@@ -39,9 +39,15 @@ bool store_wait(struct store *store, const char *text)
 
 void store_on_connect(struct store *store, enum registry_event_kind kind)
 {
+    struct registry_event *event = store_new_event(kind, 0);
+
     store->in_touch = true;
     store->last_reason[0] = '\0';
-    store_post(store, kind, (struct str){0});
+    if (!event)
+        return;
+    event->self = store->self;
+    event->clock = store->clock;
+    mailbox_post(store->events, &event->mail);
 }
 
 struct str store_name(const struct store *store, const char *what, const char *of,
@@ -97,6 +103,18 @@ bool store_skip(struct store *store, size_t count, struct redis_reply *reply)
     while (count && store_next(store, reply))
         count--;
     return count == 0;
+}
+
+bool store_read_clock(struct redis_reply reply, uint64_t *clock)
+{
+    uint64_t seconds = 0, micros = 0;
+
+    if (reply.count != 2 ||
+        !str_number(redis_element(&reply, 0).text, UINT64_MAX / 2000, &seconds) ||
+        !str_number(redis_element(&reply, 1).text, 999999, &micros))
+        return false;
+    *clock = seconds * 1000 + micros / 1000;
+    return true;
 }
 
 bool store_call(struct store *store, struct redis_reply *reply, const struct str *words)

@@ -8,6 +8,8 @@
  *   node:NAME       incarnation of the node that lives under this name; expires after node_ttl
  *   records:TEXT    hash: presence records of a node
  *   lease:TEXT      the node that cleans up that node; expires after 3 s, or node_ttl if less
+ *   ends            set of NAME/CLOCK: nodes that were cleaned up in the last day, or longer ago;
+ *                   CLOCK lies between those of that incarnation and those of a later one
  *   tombstone:TEXT  the node that last removed records of that node, and its step; a day
  *   key             VERSION EXCHANGE KEY: MACs that joining nodes compare; 2 * node_ttl */
 #ifndef WSPUSH_CLUSTER_STORE_H
@@ -29,8 +31,8 @@ enum registry_event_kind {
     REGISTRY_FOUND,   /* answers registry_look_up: `id`, `found`; `text` is the system */
     REGISTRY_WRITTEN, /* `results` of operations on records */
     REGISTRY_REMOVED, /* `records` of the dead node `self` are removed: publish their leaves, then
-                         call registry_continue; `count` 0: none is left, `id` is the
-                         unix time in milliseconds at which the node was found dead */
+                         call registry_continue; `count` 0: none is left, and `id` is the CLOCK of
+                         `ends`, all of which a node is told once before JOINED, too */
     REGISTRY_WARNING  /* `text` is for the log: Redis may lose accounts */
 };
 
@@ -60,6 +62,7 @@ struct registry_event {
     enum registry_event_kind kind;
     struct node_id self;
     uint64_t id;
+    uint64_t clock; /* of Redis: of JOINED, RECONNECTED, REVIVED and NODES; else 0 */
     enum registry_found found;
     struct str text, reason; /* `reason`: why UNREACHABLE; names no host, so clients may see it */
     size_t count;            /* of the array below */
@@ -77,9 +80,10 @@ struct store {
     struct mailbox *events;
     struct node_id self; /* without its incarnation before joining */
     char text[NODE_TEXT_MAX];
-    bool in_touch; /* the last heartbeat was good, and nothing has failed since */
-    bool renewed;  /* the connection was replaced: records may be lost */
-    bool beat_now; /* the heartbeat is due now */
+    uint64_t clock; /* of Redis, unix milliseconds: at joining, then at the last heartbeat */
+    bool in_touch;  /* the last heartbeat was good, and nothing has failed since */
+    bool renewed;   /* the connection was replaced: records may be lost */
+    bool beat_now;  /* the heartbeat is due now */
     char last_reason[REDIS_ERROR_MAX]; /* of the last WAITING */
 };
 
@@ -120,6 +124,9 @@ bool store_next(struct store *store, struct redis_reply *reply);
 
 /* Takes `count` replies, and keeps the last. */
 bool store_skip(struct store *store, size_t count, struct redis_reply *reply);
+
+/* Reads a reply to TIME: unix milliseconds. False if it is none. */
+bool store_read_clock(struct redis_reply reply, uint64_t *clock);
 
 /* Sends one command, and takes its reply. */
 bool store_call(struct store *store, struct redis_reply *reply, const struct str *words);

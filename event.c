@@ -1,17 +1,7 @@
 /* event.c - what becomes of clients, as events for the webhooks of their systems. */
 #include "event.h"
 
-#include "command.h"
-
-#include <time.h>
-
-static int64_t event_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
+#include "json.h"
 
 static struct webhook *event_find(const struct webhooks *webhooks, const struct client *client)
 {
@@ -50,10 +40,12 @@ void event_connect(struct webhooks *webhooks, const struct client *client, struc
     conn_address(client->conn->address, address);
     event_write_groups(&groups, client);
     webhook_push(
-        webhooks, webhook, WEBHOOK_CONNECT, event_now(),
+        webhooks, webhook, WEBHOOK_CONNECT,
         (struct webhook_field[]){EVENT_CLIENT(client),
                                  {.name = "remote", .text = str_from(address)},
-                                 {"groups", WEBHOOK_JSON, str_of(&groups), 0},
+                                 {.name = "groups",
+                                  .type = WEBHOOK_JSON,
+                                  .text = groups.failed ? STR("") : str_of(&groups)},
                                  {.name = previous.length ? "previous" : NULL, .text = previous},
                                  {0}});
     buf_free(&groups);
@@ -66,7 +58,7 @@ void event_disconnect(struct webhooks *webhooks, const struct client *client, un
 
     if (webhook)
         webhook_push(
-            webhooks, webhook, WEBHOOK_DISCONNECT, event_now(),
+            webhooks, webhook, WEBHOOK_DISCONNECT,
             (struct webhook_field[]){EVENT_CLIENT(client),
                                      {.name = "code", .type = WEBHOOK_NUMBER, .number = code},
                                      {.name = "reason", .text = reason},
@@ -80,7 +72,7 @@ static void event_push_group(struct webhooks *webhooks, enum webhook_kind kind,
     struct webhook *webhook = event_find(webhooks, client);
 
     if (webhook)
-        webhook_push(webhooks, webhook, kind, event_now(),
+        webhook_push(webhooks, webhook, kind,
                      (struct webhook_field[]){
                          EVENT_CLIENT(client), {.name = "groupName", .text = group}, {0}});
 }
@@ -107,17 +99,12 @@ void event_restart(struct webhooks *webhooks, const struct channels *channels)
     }
 }
 
-void event_end(struct webhooks *webhooks, struct str node, int64_t epoch)
+void event_end(struct webhooks *webhooks, struct webhook *webhook, struct str node, int64_t epoch)
 {
-    struct webhook *webhook;
-    size_t place = 0;
-
-    while ((webhook = webhook_next(webhooks, &place)))
-        webhook_push(
-            webhooks, webhook, WEBHOOK_END, event_now(),
-            (struct webhook_field[]){{.name = "node", .text = node},
-                                     {.name = "epoch", .type = WEBHOOK_NUMBER, .number = epoch},
-                                     {0}});
+    webhook_push(webhooks, webhook, WEBHOOK_END,
+                 (struct webhook_field[]){{.name = "node", .text = node},
+                                          {"epoch", .type = WEBHOOK_NUMBER, .number = epoch},
+                                          {0}});
 }
 
 bool event_wants_messages(struct webhooks *webhooks, const struct client *client)
@@ -131,7 +118,7 @@ bool event_message(struct webhooks *webhooks, const struct client *client, struc
 {
     struct webhook *webhook = event_find(webhooks, client);
 
-    return !webhook || webhook_push(webhooks, webhook, WEBHOOK_MESSAGE, event_now(),
+    return !webhook || webhook_push(webhooks, webhook, WEBHOOK_MESSAGE,
                                     (struct webhook_field[]){
                                         {.name = "clientId", .text = channel_client_id(client)},
                                         {.name = "userId", .text = channel_user(client)},

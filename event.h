@@ -27,8 +27,8 @@ void event_leave(struct webhooks *webhooks, const struct client *client, struct 
  * them again. */
 void event_restart(struct webhooks *webhooks, const struct channels *channels);
 
-/* Another node has died: its clients in epochs up to this one are gone. */
-void event_end(struct webhooks *webhooks, struct str node, int64_t epoch);
+/* For one webhook: another node has died, its clients in epochs up to this one are gone. */
+void event_end(struct webhooks *webhooks, struct webhook *webhook, struct str node, int64_t epoch);
 
 /* True if the webhook of the client's system takes messages. */
 bool event_wants_messages(struct webhooks *webhooks, const struct client *client);

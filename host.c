@@ -23,8 +23,9 @@ static bool host_is_made_of(struct str text, const char *others)
     return text.length > 0;
 }
 
-/* RFC 1123, section 2.1, and '_', which names of containers have. A last label of digits alone
- * would make it a mistyped address. */
+/* RFC 1123, section 2.1, and '_', which names of containers have. A last label of digits alone, or
+ * one that begins with 0x, would make it a mistyped address, or one that only some programs read.
+ */
 static bool host_is_name(struct str name)
 {
     struct str rest = name, label = {0};
@@ -35,6 +36,8 @@ static bool host_is_name(struct str name)
             label.at[label.length - 1] == '-')
             return false;
     }
+    if (label.length > 1 && label.at[0] == '0' && (label.at[1] | 0x20) == 'x')
+        return false;
     for (size_t i = 0; i < label.length; i++)
         if (label.at[i] < '0' || label.at[i] > '9')
             return true;

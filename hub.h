@@ -87,6 +87,7 @@ struct hub {
     struct once once;
     const struct hub_hooks *hooks; /* NULL on a node that is alone; set before the first client */
     struct webhooks *webhooks;     /* NULL: there are none */
+    int64_t clock;                 /* of their epochs, see webhook_set_clock */
     struct fifo walks, walked;     /* of roster.c: under way, and done; */
     unsigned list_count;           /* how many of both are lists */
 };

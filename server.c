@@ -88,7 +88,8 @@ static bool server_open_webhooks(struct server *server)
                                                .timeout = (int64_t)config->webhook_timeout,
                                                .pause = WEBHOOK_PAUSE,
                                                .retry = (int64_t)config->webhook_retry,
-                                               .queue = (size_t)config->webhook_queue});
+                                               .queue = (size_t)config->webhook_queue,
+                                               .clock = server->hub.clock});
     return server->hub.webhooks != NULL;
 }
 

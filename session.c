@@ -172,8 +172,10 @@ static bool session_pass_piece(struct session_context *context, struct session *
     const struct buf *joined = NULL;
     struct str text = event->payload;
 
-    if (!event_wants_messages(context->hub->webhooks, session->conn.client))
+    if (!event_wants_messages(context->hub->webhooks, session->conn.client)) {
+        inbox_clear(&context->inbox, id); /* it will not be whole */
         return true;
+    }
     if (event->opcode != WS_TEXT) {
         session_close(context, session, HUB_END_CLOSED, WS_CLOSE_UNSUPPORTED,
                       STR("messages must be text"));

@@ -8,8 +8,9 @@
  * much was lost. A batch that is under way then counts as lost, even if the receiver takes it. A
  * `start` that is dropped passes its count on to the next one.
  *
- * Epochs are the unix time in milliseconds, or one more than the last epoch of this node: no two
- * batches have the same id. None is used before its time: after a crash the next one is larger.
+ * Epochs are the unix time in milliseconds, in a cluster by Redis's clock, or one more than the
+ * last epoch of this node: no two batches have the same id. None is used before its time: after a
+ * crash the next one is larger.
  *
  * Threads. Up to WORKERS_MAX workers, each with webhooks and connections of its own. A worker takes
  * the webhook that is due first, makes one attempt without the lock, and looks again; while a
@@ -30,6 +31,7 @@
 #include <unistd.h>
 
 #define WORKERS_MAX 16
+#define KEPT_MAX 4 /* connections of a worker, see WEBHOOK_DESCRIPTORS */
 #define BATCH_EVENTS 256
 #define BATCH_BYTES (256 * 1024)
 #define NUMBER_MAX 32   /* bytes of an event's number in a batch, with what is around it */
@@ -50,10 +52,11 @@ struct webhook {
     struct webhook *next; /* of its worker's */
     struct webhook_worker *worker;
     struct rcbuf *url;
-    struct webhook_settings settings; /* without url */
+    struct webhook_settings settings; /* its `url` is that of `url` */
     struct webhook_report report;
     struct fifo queue;
     size_t count, batch;  /* of the queue; how many of them go together, 0: not tried yet */
+    unsigned tries;       /* of the batch */
     int64_t due, used_at; /* os_now_ms() of the next attempt and of the last */
     int64_t backoff;      /* see os_backoff */
     bool moved;           /* the connection is to another URL */
@@ -83,7 +86,7 @@ struct webhooks {
     pthread_mutex_t lock; /* guards what follows */
     struct webhook_worker workers[WORKERS_MAX];
     struct webhook_stats stats;
-    int64_t last_epoch;
+    int64_t clock, last_epoch;
     bool finishing;
 };
 
@@ -165,7 +168,7 @@ static void webhook_drop(struct webhooks *webhooks, struct webhook *hook, size_t
         webhooks->stats.queued -= entry->length + ENTRY_COST;
         free(entry);
     }
-    hook->batch = 0;
+    hook->batch = hook->tries = 0;
 }
 
 static void webhook_add(struct webhooks *webhooks, struct webhook *hook,
@@ -198,16 +201,16 @@ static bool webhook_has_work(const struct webhook *hook)
     return hook->count && !hook->report.off;
 }
 
-/* Writes an event. NULL without memory. */
-static struct webhook_entry *webhook_new_entry(const char *type, int64_t at,
-                                               const struct webhook_field *field)
+/* Writes an event of this moment. NULL without memory. */
+static struct webhook_entry *webhook_new_entry(const char *type, const struct webhook_field *field)
 {
     struct webhook_entry *entry = NULL;
     struct buf text = {0};
 
-    buf_print(&text, ",\"type\":\"%s\",\"at\":%lld", type, (long long)at);
+    buf_print(&text, ",\"type\":\"%s\",\"at\":%lld", type, (long long)webhook_unix_ms());
     for (; field->name; field++) {
         buf_print(&text, ",\"%s\":", field->name);
+        text.failed |= field->type == WEBHOOK_JSON && !field->text.length;
         if (field->type == WEBHOOK_JSON)
             buf_append(&text, field->text);
         else if (field->type == WEBHOOK_TEXT)
@@ -230,7 +233,8 @@ static struct webhook_entry *webhook_new_entry(const char *type, int64_t at,
  * off, or without memory, there is no start, and the epoch is 0. */
 static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook, uint64_t more)
 {
-    int64_t now = webhook_unix_ms(), ahead = webhooks->last_epoch + 1 - now;
+    int64_t now = webhooks->clock ? os_now_ms() + webhooks->clock : webhook_unix_ms();
+    int64_t ahead = webhooks->last_epoch + 1 - now;
     struct webhook_entry *start = NULL;
     struct webhook_field lost[] = {{"lost", .type = WEBHOOK_NUMBER}, {0}};
 
@@ -241,7 +245,7 @@ static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook,
     webhook_drop(webhooks, hook, hook->count);
     webhooks->last_epoch = ahead > 0 ? now + ahead : now;
     if (!hook->report.off)
-        start = webhook_new_entry("start", now, lost);
+        start = webhook_new_entry("start", lost);
     hook->report.epoch = start ? webhooks->last_epoch : 0;
     hook->report.seq = 0;
     if (start)
@@ -281,6 +285,8 @@ struct webhook_attempt {
     struct receiver_url url;
     int64_t epoch;
     uint64_t seq;
+    struct webhook_delivery delivery;
+    int64_t began; /* os_now_ms() */
     struct buf body, request;
     struct receiver_result result;
 };
@@ -359,16 +365,21 @@ static void webhook_try(struct webhooks *webhooks, struct webhook *hook,
 }
 
 /* Ends an attempt: removes the batch if it was taken, else sets the pause. Holds the lock. */
-static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook, int64_t epoch,
-                                const struct receiver_result *result)
+static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook,
+                                struct webhook_attempt *attempt)
 {
     struct webhook_report *report = &hook->report;
+    const struct receiver_result *result = &attempt->result;
     int64_t oldest = webhook_oldest(hook), pause = webhooks->options.pause;
-    bool taken = result->status / 100 == 2, holds = epoch == report->epoch;
+    bool taken = result->status / 100 == 2, holds = attempt->epoch == report->epoch;
 
-    hook->due = hook->used_at = os_now_ms();
-    report->last[report->deliveries++ % WEBHOOK_DELIVERIES] =
-        (struct webhook_delivery){webhook_unix_ms(), result->status, result->error, hook->batch};
+    hook->used_at = os_now_ms();
+    if (hook->due < hook->used_at) /* an epoch that has begun meanwhile may have to wait */
+        hook->due = hook->used_at;
+    attempt->delivery.status = result->status;
+    attempt->delivery.error = result->error;
+    attempt->delivery.took = (unsigned)(hook->used_at - attempt->began);
+    report->last[report->deliveries++ % WEBHOOK_DELIVERIES] = attempt->delivery;
     if (!taken) {
         webhooks->stats.failures++;
         hook->backoff = hook->backoff ? hook->backoff : pause * 2 / 3;
@@ -393,35 +404,46 @@ static void webhook_serve(struct webhooks *webhooks, struct webhook *hook)
 {
     struct webhook_attempt attempt = {.settings = hook->settings,
                                       .epoch = hook->report.epoch,
-                                      .seq = hook->report.seq - hook->count + 1};
+                                      .seq = hook->report.seq - hook->count + 1,
+                                      .began = os_now_ms()};
     struct rcbuf *url = hook->url;
 
     url->references++; /* guarded by the lock */
     receiver_read_url((struct str){url->bytes, url->length}, &attempt.url);
     webhook_write_body(webhooks, hook, &attempt.body);
+    attempt.delivery = (struct webhook_delivery){
+        .at = webhook_unix_ms(), .events = (unsigned)hook->batch, .attempt = ++hook->tries};
     if (hook->moved)
         receiver_close(&hook->receiver);
     hook->moved = false;
     pthread_mutex_unlock(&webhooks->lock);
     webhook_try(webhooks, hook, &attempt);
     pthread_mutex_lock(&webhooks->lock);
-    webhook_end_attempt(webhooks, hook, attempt.epoch, &attempt.result);
+    webhook_end_attempt(webhooks, hook, &attempt);
     rcbuf_release(url);
 }
 
-/* The webhook with work that is due first, NULL if none has work. Closes idle connections. */
+/* The webhook with work that is due first, NULL if none has work. Closes connections that are idle,
+ * or too many. */
 static struct webhook *webhook_choose(const struct webhook_worker *worker, int64_t now)
 {
     int64_t keep = worker->webhooks->options.pause * KEEP_PAUSES;
-    struct webhook *chosen = NULL;
+    struct webhook *chosen = NULL, *oldest = NULL;
+    size_t open = 0;
 
-    for (struct webhook *hook = worker->first; hook; hook = hook->next)
+    for (struct webhook *hook = worker->first; hook; hook = hook->next) {
         if (!webhook_has_work(hook)) {
             if (now - hook->used_at > keep)
                 receiver_close(&hook->receiver);
         } else if (!chosen || hook->due < chosen->due) {
             chosen = hook;
         }
+        open += hook->receiver.fd >= 0;
+        if (hook->receiver.fd >= 0 && (!oldest || hook->used_at < oldest->used_at))
+            oldest = hook;
+    }
+    if (open > KEPT_MAX || (open == KEPT_MAX && chosen && chosen->receiver.fd < 0))
+        receiver_close(&oldest->receiver);
     return chosen;
 }
 
@@ -502,13 +524,45 @@ static struct webhook *webhook_new(struct webhooks *webhooks, struct str system)
     return hook;
 }
 
-void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
+void webhook_set_clock(struct webhooks *webhooks, int64_t clock)
 {
     pthread_mutex_lock(&webhooks->lock);
+    webhooks->clock = clock;
+    pthread_mutex_unlock(&webhooks->lock);
+}
+
+/* Holds the lock. */
+static void webhook_renew(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
+{
     hook->report.lost += lost;
     webhook_begin_epoch(webhooks, hook, 0);
     webhook_wake(hook);
+}
+
+void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t lost)
+{
+    pthread_mutex_lock(&webhooks->lock);
+    webhook_renew(webhooks, hook, lost);
     pthread_mutex_unlock(&webhooks->lock);
+}
+
+/* Gives a webhook what its system wants, and the reference to the URL. Holds the lock. */
+static void webhook_change(struct webhooks *webhooks, struct webhook *hook, struct rcbuf *url,
+                           const struct webhook_settings *settings, uint64_t lost)
+{
+    bool begins = hook->report.off || hook->settings.events != settings->events ||
+                  !str_equal(hook->settings.url, settings->url);
+
+    rcbuf_release(hook->url);
+    hook->url = url;
+    hook->settings = *settings;
+    hook->settings.url = (struct str){url->bytes, url->length};
+    hook->report.off = url->length == 0;
+    if (!begins)
+        return;
+    hook->moved = true;
+    hook->due = hook->backoff = 0;
+    webhook_renew(webhooks, hook, lost);
 }
 
 bool webhook_set(struct webhooks *webhooks, struct str system,
@@ -516,31 +570,17 @@ bool webhook_set(struct webhooks *webhooks, struct str system,
 {
     struct rcbuf *url = NULL;
     struct receiver_url parts;
-    struct webhook *hook;
-    bool begins;
+    struct webhook *hook = NULL;
 
     if (!settings->url.length || receiver_read_url(settings->url, &parts))
         url = rcbuf_copy(settings->url);
     pthread_mutex_lock(&webhooks->lock);
-    hook = webhook_find(webhooks, system);
-    if (!url || (!hook && !(hook = webhook_new(webhooks, system)))) {
-        pthread_mutex_unlock(&webhooks->lock);
+    if (url && ((hook = webhook_find(webhooks, system)) || (hook = webhook_new(webhooks, system))))
+        webhook_change(webhooks, hook, url, settings, lost);
+    else
         rcbuf_release(url);
-        return false;
-    }
-    begins = hook->report.off || hook->settings.events != settings->events ||
-             !str_equal((struct str){hook->url->bytes, hook->url->length}, settings->url);
-    if (begins)
-        hook->due = hook->backoff = 0;
-    hook->moved |= begins;
-    hook->report.off = url->length == 0;
-    rcbuf_release(hook->url);
-    hook->url = url;
-    hook->settings = *settings;
     pthread_mutex_unlock(&webhooks->lock);
-    if (begins)
-        webhook_restart(webhooks, hook, lost);
-    return true;
+    return hook != NULL;
 }
 
 /* Empties the longest queue: one system must not use up the memory that all share. */
@@ -600,7 +640,7 @@ bool webhook_wants(struct webhooks *webhooks, const struct webhook *hook, enum w
 }
 
 bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_kind kind,
-                  int64_t at, const struct webhook_field *fields)
+                  const struct webhook_field *fields)
 {
     static const char *const types[] = {"connect", "disconnect", "join", "leave", "message", "end"};
     struct webhook_entry *entry;
@@ -608,7 +648,7 @@ bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_
 
     if (kind != WEBHOOK_END && !(hook->settings.events & 1u << kind))
         return true;
-    entry = webhook_new_entry(types[kind], at, fields);
+    entry = webhook_new_entry(types[kind], fields);
     pthread_mutex_lock(&webhooks->lock);
     wanted = !hook->report.off && !webhooks->finishing;
     if (kind == WEBHOOK_MESSAGE && wanted)
@@ -630,6 +670,8 @@ void webhook_read_report(struct webhooks *webhooks, const struct webhook *hook,
 {
     pthread_mutex_lock(&webhooks->lock);
     *report = hook->report;
+    report->count = hook->count;
+    report->settings = hook->settings;
     pthread_mutex_unlock(&webhooks->lock);
 }
 
@@ -668,7 +710,7 @@ void webhook_finish(struct webhooks *webhooks)
 
         hook->due = hook->backoff = 0;
         if (!hook->report.off)
-            webhook_append(webhooks, hook, webhook_new_entry("end", webhook_unix_ms(), end));
+            webhook_append(webhooks, hook, webhook_new_entry("end", end));
     }
     pthread_mutex_unlock(&webhooks->lock);
 }
@@ -682,6 +724,7 @@ struct webhooks *webhook_open(const struct webhook_options *options)
         return NULL;
     }
     webhooks->options = *options;
+    webhooks->clock = options->clock;
     pthread_mutex_init(&webhooks->tls_lock, NULL);
     pthread_mutex_init(&webhooks->lock, NULL);
     for (size_t i = 0; i < WORKERS_MAX; i++) {

@@ -14,7 +14,8 @@
 #include "crypto.h"
 
 #define WEBHOOK_BYTES_MAX (64 * 1024 * 1024) /* of all queues together */
-#define WEBHOOK_DELIVERIES 10                /* attempts that are remembered, of a system */
+#define WEBHOOK_DESCRIPTORS 100              /* open at most, with those of name look-ups */
+#define WEBHOOK_DELIVERIES 20                /* attempts that are remembered, of a system */
 #define WEBHOOK_SECRET_LIFE 86400            /* seconds for which the secret before signs as well */
 
 enum webhook_kind {
@@ -30,7 +31,7 @@ enum webhook_kind {
 struct webhook_field {
     const char *name;
     enum { WEBHOOK_TEXT, WEBHOOK_NUMBER, WEBHOOK_JSON } type;
-    struct str text; /* valid UTF-8, or JSON: a list of groups */
+    struct str text; /* valid UTF-8; or JSON, and if that is empty the event is lost */
     int64_t number;
 };
 
@@ -43,6 +44,7 @@ struct webhook_options {
     int64_t timeout;     /* milliseconds for a request once there is a connection */
     int64_t pause; /* before the first repetition; doubles to 30 times as much; all +-1/3; >= 2 */
     int64_t retry; /* milliseconds after which an event is too old */
+    int64_t clock; /* see webhook_set_clock; 0: epochs are of the wall clock */
     size_t queue;  /* bytes of memory for the events of a system; at least 1 MiB */
 };
 
@@ -69,11 +71,11 @@ bool webhook_set(struct webhooks *webhooks, struct str system,
 /* The webhook of a system; NULL if there was none since webhook_open. `webhooks` may be NULL. */
 struct webhook *webhook_find(const struct webhooks *webhooks, struct str system);
 
-/* Queues an event of unix time `at`, in milliseconds, unless the system does not want it. False
- * only for a message, which is dropped: the queue is full. Messages may fill three quarters of it,
- * so that they never displace other events. */
+/* Queues an event of this moment, unless the system does not want it. False only for a message,
+ * which is dropped: the queue is full. Messages may fill three quarters of it, so that they never
+ * displace other events. */
 bool webhook_push(struct webhooks *webhooks, struct webhook *webhook, enum webhook_kind kind,
-                  int64_t at, const struct webhook_field *fields);
+                  const struct webhook_field *fields);
 
 /* Walks over all webhooks: the next one from *place on (start with 0); NULL at the end. */
 struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place);
@@ -88,25 +90,33 @@ const char *webhook_node(const struct webhooks *webhooks);
 bool webhook_wants(struct webhooks *webhooks, const struct webhook *webhook,
                    enum webhook_kind kind);
 
+/* From now on epochs are of a clock that all nodes share: it is so many milliseconds ahead of
+ * os_now_ms(). */
+void webhook_set_clock(struct webhooks *webhooks, int64_t clock);
+
 /* Begins an epoch: call if other nodes declared this one dead. `lost` as in webhook_set. */
 void webhook_restart(struct webhooks *webhooks, struct webhook *webhook, uint64_t lost);
 
 /* One attempt. */
 struct webhook_delivery {
-    int64_t at;        /* unix time, in milliseconds */
-    int status;        /* of the response; 0: none, */
-    const char *error; /* for this reason; static */
-    size_t events;     /* in the batch */
+    int64_t at;        /* unix time at which it began, in milliseconds */
+    const char *error; /* why there was no response; static */
+    int status;        /* of the response; 0: none */
+    unsigned events;   /* in the batch */
+    unsigned attempt;  /* 1: the first one to send this batch */
+    unsigned took;     /* milliseconds */
 };
 
 /* How a webhook is doing. */
 struct webhook_report {
     int64_t epoch;
-    uint64_t seq;        /* of the event that was queued last */
-    uint64_t lost;       /* events of which the receiver does not know yet */
-    size_t queued;       /* bytes */
-    bool off;            /* the receiver answered 410, or the URL is "" */
-    uint64_t deliveries; /* attempts of all time; */
+    uint64_t seq;                     /* of the event that was queued last */
+    uint64_t lost;                    /* events of which the receiver does not know yet */
+    size_t queued;                    /* bytes */
+    size_t count;                     /* events that wait or are under way */
+    struct webhook_settings settings; /* `url` is valid until webhook_set */
+    bool off;                         /* the receiver answered 410, or the URL is "" */
+    uint64_t deliveries;              /* attempts of all time; */
     struct webhook_delivery last[WEBHOOK_DELIVERIES]; /* number n at n % WEBHOOK_DELIVERIES */
 };
 

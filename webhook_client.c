@@ -256,7 +256,7 @@ void receiver_post(struct receiver *receiver, const struct buf *request, int64_t
         exchange.error = NULL; /* a response may have come first */
     if (!exchange.error && receiver_read_head(&exchange, &head)) {
         result->status = head.status;
-        keep = receiver_skip_body(&exchange, &head) && head.keep_alive && sent == request->length;
+        keep = receiver_skip_body(&exchange, &head) && head.keep_alive;
     } else {
         result->error = exchange.error;
         result->stale = exchange.ended && exchange.length == 0;

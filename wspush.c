@@ -262,32 +262,43 @@ static void wspush_open_log(struct program *program)
 static uint64_t wspush_descriptors(const struct config *config, uint64_t connections)
 {
     return loop_descriptors(connections) + OWN_DESCRIPTORS +
-           (config->cluster ? CLUSTER_DESCRIPTORS : 0);
+           (config->cluster ? CLUSTER_DESCRIPTORS : 0) +
+           (config->webhook_allow[0] ? WEBHOOK_DESCRIPTORS : 0);
+}
+
+/* The number of connections for which there are descriptors. */
+static uint64_t wspush_most_connections(const struct config *config)
+{
+    uint64_t all = os_raise_descriptors();
+    uint64_t connections = all < MOST_CONNECTIONS ? all : MOST_CONNECTIONS;
+
+    while (connections && wspush_descriptors(config, connections) > all)
+        connections -= connections / 1000 + 1;
+    return connections;
 }
 
 /* Finds out for how many connections there are descriptors. */
 static void wspush_count_descriptors(struct program *program)
 {
     uint64_t all = os_raise_descriptors(), least = wspush_descriptors(&program->config, 1);
-    uint64_t connections = all < MOST_CONNECTIONS ? all : MOST_CONNECTIONS;
 
     if (!all)
         die("getrlimit: %s", strerror(errno));
     if (all < least)
         die("only %llu descriptors may be open, at least %llu are needed: raise ulimit -n",
             (unsigned long long)all, (unsigned long long)least);
-    while (wspush_descriptors(&program->config, connections) > all)
-        connections -= connections / 1000 + 1;
-    program->server.most_connections = connections;
+    program->server.most_connections = wspush_most_connections(&program->config);
 }
 
-/* The limit of connections if `wanted` are configured (0: as many as there can be). False: `error`
- * says why there cannot be so many. */
-static bool wspush_limit_connections(const struct program *program, uint64_t wanted,
+/* The limit of connections of a configuration, the present or a fresh one. False: `error` says why
+ * there cannot be so many. */
+static bool wspush_limit_connections(const struct program *program, const struct config *config,
                                      uint64_t *connections, char error[ERROR_MAX])
 {
-    uint64_t most = program->server.most_connections;
+    uint64_t wanted = config->max_connections, most = wspush_most_connections(config);
 
+    if (most > program->server.most_connections)
+        most = program->server.most_connections;
     *connections = wanted ? wanted : most;
     if (*connections <= most)
         return true;
@@ -295,8 +306,7 @@ static bool wspush_limit_connections(const struct program *program, uint64_t wan
         error,
         "[limits] max_connections = %llu needs %llu descriptors, but only %llu may be open: "
         "raise ulimit -n (LimitNOFILE= in systemd), or lower max_connections to %llu",
-        (unsigned long long)wanted,
-        (unsigned long long)wspush_descriptors(&program->config, wanted),
+        (unsigned long long)wanted, (unsigned long long)wspush_descriptors(config, wanted),
         (unsigned long long)os_raise_descriptors(), (unsigned long long)most);
 }
 
@@ -532,7 +542,7 @@ static bool wspush_reload(struct program *program, struct config *fresh, char er
     uint64_t connections;
 
     if (!wspush_load_config(&program->options, fresh, error) ||
-        !wspush_limit_connections(program, fresh->max_connections, &connections, error))
+        !wspush_limit_connections(program, fresh, &connections, error))
         return false;
     wspush_keep_tls_or_plain(program, fresh);
     if (!wspush_load_tls(fresh, &tls, error))
@@ -675,8 +685,7 @@ static void wspush_prepare(struct program *program)
     if (!config->tls_cert[0] && !config->cluster && !config->webhook_allow[0])
         crypto_skip_error_texts();
     wspush_count_descriptors(program);
-    if (!wspush_limit_connections(program, config->max_connections,
-                                  &server->listener.max_connections, error) ||
+    if (!wspush_limit_connections(program, config, &server->listener.max_connections, error) ||
         !wspush_load_tls(config, &server->tls, error))
         die("%s", error);
 }

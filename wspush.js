@@ -10,7 +10,7 @@
 //     onpush(message, text) {},      // a push or a notice: parsed, and as it was sent
 //     onstate(state, detail) {},     // connecting; open: the first frame's data; waiting: code, reason, seconds;
 //                                    // closed, for good: code, reason
-//     onlost(data) {},               // back, but pushes are missing: load anew what the page shows
+//     onlost(data) {},               // back, but pushes are missing: reload what the page shows
 //   });
 //   link.send('a text');             // for the webhook of the system; false if there is no connection
 //   link.close();

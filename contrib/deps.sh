@@ -221,13 +221,15 @@ if [ "$want" = test ] && tests/support/go.sh ready && ! cmp -s examples/go.sum .
     cp examples/go.sum .tools/go/
 fi
 
-# jsonwebtoken for Node, which signs tickets in a test.
-if [ "$want" = test ] && ! [ -d .tools/node/node_modules/jsonwebtoken ]; then
-    echo 'deps: installing jsonwebtoken from npm into .tools'
-    npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts --prefix .tools/node jsonwebtoken@9.0.2
+# For Node: jsonwebtoken, which signs tickets in a test, and standardwebhooks, which verifies webhooks.
+modules=.tools/node/node_modules
+if [ "$want" = test ] && ! { [ -d $modules/jsonwebtoken ] && [ -d $modules/standardwebhooks ]; }; then
+    echo 'deps: installing jsonwebtoken and standardwebhooks from npm into .tools'
+    npm install --silent --no-audit --no-fund --no-package-lock --ignore-scripts --prefix .tools/node \
+        jsonwebtoken@9.0.2 standardwebhooks@1.1.1
 fi
 
-# So does golang-jwt, which signs tickets in a test.
+# golang-jwt signs tickets in a test as well.
 jwt=tests/support/jwt
 if [ "$want" = test ] && GO_IN=$jwt tests/support/go.sh ready && ! cmp -s $jwt/go.sum .tools/go/jwt.sum; then
     echo 'deps: installing golang-jwt from the Go proxy into .tools, and building with it'

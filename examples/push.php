@@ -4,9 +4,11 @@
 //     echo hello | PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' php push.php news
 //
 // A PHP process often serves one request and ends, so the token is kept in a file. A cache such as APCu does as well.
+// business.php uses call() as well.
 
 function stop(string $message): void {
-    fwrite(STDERR, $message . "\n");
+    http_response_code(500); // where it serves pages
+    error_log($message);
     exit(2);
 }
 
@@ -40,14 +42,15 @@ function call(string $path, array $body) {
     $answer = post($path, $body, (string) @file_get_contents($file));
     if ($answer['code'] === -1002) { // HTTP 401: no token yet, or it has expired
         $login = post('/api/login', ['systemId' => SYSTEM, 'password' => PASSWORD], '');
-        if ($login['code'] !== 0) throw new RuntimeException("/api/login: $login[msg] ($login[code])");
+        if ($login['code'] !== 0) throw new RuntimeException("/api/login: $login[msg] ($login[code])", $login['code']);
         file_put_contents($file, $login['data']['token'], LOCK_EX);
         $answer = post($path, $body, $login['data']['token']);
     }
-    if ($answer['code'] !== 0) throw new RuntimeException("$path: $answer[msg] ($answer[code])");
+    if ($answer['code'] !== 0) throw new RuntimeException("$path: $answer[msg] ($answer[code])", $answer['code']);
     return $answer['data'];
 }
 
+if (realpath($_SERVER['SCRIPT_FILENAME']) !== __FILE__) return; // it is part of another program
 if ($argc !== 2) stop('Usage: push.php GROUP <LINES');
 while (($line = fgets(STDIN)) !== false) {
     try {

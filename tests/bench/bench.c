@@ -18,12 +18,14 @@
 #include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -45,6 +47,8 @@
 #define ID_ROOM 80
 #define EVENTS 512
 #define SCRATCH 65536
+#define BATCH_ROOM (512 * 1024) /* for a batch of events */
+#define EVENTS_AHEAD 8192       /* messages of clients that the receiver has not got yet */
 #define SETTLE 100 /* milliseconds in which what comes too often or too late is still seen */
 #define SECOND INT64_C(1000000000)
 
@@ -64,6 +68,13 @@ struct options {
     const char *api;            /* the port for requests; the first of those */
     const char *token, *system; /* who sends */
     const char *program, *config;
+    const char *receiver; /* the port on which webhooks are received */
+};
+
+/* What the receiver of webhooks has got; in memory that it shares with its parent. */
+struct received {
+    atomic_ullong events, batches; /* without `start` */
+    atomic_ullong holes;           /* numbers that did not come in turn, and what is told as lost */
 };
 
 /* Times, in the order in which they were taken until they are printed. */
@@ -111,7 +122,8 @@ struct bench {
     struct options options;
     int epoll;
     bool bare;   /* against the bare server, */
-    pid_t child; /* which is this one; or 0 */
+    pid_t child; /* which is this one, or the receiver; or 0 */
+    struct received *received;
     uint16_t ports[PLACES_MAX], api;
     pid_t pids[PLACES_MAX];
     size_t places, pid_count;
@@ -1039,6 +1051,132 @@ static void bare_start(struct bench *bench)
     bench->places = bench->pid_count = 1;
 }
 
+/* --- a receiver of webhooks ------------------------------------------------------------------- */
+
+/* The number behind a name in a batch. */
+static uint64_t receiver_number(const char *at, size_t length, const char *name)
+{
+    const char *found = memmem(at, length, name, strlen(name));
+
+    return found ? strtoull(found + strlen(name), NULL, 10) : 0;
+}
+
+/* Counts the events of a batch, whose numbers must follow those before. */
+static void receiver_count(struct received *received, const char *body, size_t length)
+{
+    static const char begin[] = "{\"seq\":";
+    static uint64_t last;
+    uint64_t events = 0;
+    const char *end = body + length, *at;
+
+    for (at = memmem(body, length, begin, sizeof begin - 1); at; events++) {
+        uint64_t number = strtoull(at + sizeof begin - 1, NULL, 10);
+
+        if (number == 1) { /* start */
+            received->holes += receiver_number(at, (size_t)(end - at), "\"lost\":");
+            events--;
+        } else {
+            received->holes += number != last + 1;
+        }
+        last = number;
+        at = memmem(at + 1, (size_t)(end - at - 1), begin, sizeof begin - 1);
+    }
+    received->batches++;
+    received->events += events;
+}
+
+/* Takes batches from a connection until it ends. */
+static void receiver_serve(struct received *received, int fd)
+{
+    static const char answer[] = "HTTP/1.1 204 No Content\r\n\r\n";
+    static char text[BATCH_ROOM + 1];
+    size_t length = 0, head = 0, whole = 0;
+    ssize_t n;
+
+    while ((n = recv(fd, text + length, BATCH_ROOM - length, 0)) > 0) {
+        const char *end;
+
+        length += (size_t)n;
+        text[length] = '\0';
+        if (!head && (end = memmem(text, length, "\r\n\r\n", 4))) {
+            head = (size_t)(end + 4 - text);
+            whole = head + receiver_number(text, head, "\r\nContent-Length: ");
+        }
+        if (!head || length < whole)
+            continue;
+        receiver_count(received, text + head, length - head);
+        length = head = 0;
+        send_all(fd, answer, sizeof answer - 1);
+    }
+    close(fd);
+}
+
+static void receiver_child(const struct bench *bench, int listener)
+{
+    int fd, one = 1;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    pin(bench->options.cpu);
+    while ((fd = accept(listener, NULL, NULL)) >= 0) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        receiver_serve(bench->received, fd);
+    }
+    exit(1);
+}
+
+/* Has the server send the events of the system to a receiver, and starts that. */
+static void receiver_start(struct bench *bench)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    char body[200], text[1024];
+    int listener = socket(AF_INET, SOCK_STREAM, 0), fd, n, one = 1;
+    const char *port = bench->options.receiver ? bench->options.receiver : "0";
+
+    bench->received = mmap(NULL, sizeof *bench->received, PROT_READ | PROT_WRITE,
+                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_port = htons((uint16_t)strtoul(port, NULL, 10));
+    if (bench->bare || bench->received == MAP_FAILED || listener < 0 ||
+        setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
+        bind(listener, (struct sockaddr *)&address, sizeof address) != 0 ||
+        listen(listener, 16) != 0)
+        give_up("the receiver, which needs a server and a port");
+    fflush(stdout);
+    bench->child = fork();
+    if (bench->child < 0)
+        give_up("fork");
+    if (bench->child == 0)
+        receiver_child(bench, listener);
+    close(listener);
+    snprintf(body, sizeof body, /* another URL each time: it is tried at once */
+             "{\"url\":\"http://127.0.0.1:%s/%lld\",\"events\":[\"connect\",\"disconnect\","
+             "\"message\"]}",
+             port, (long long)now_ns());
+    n = snprintf(text, sizeof text,
+                 "POST /api/set_webhook HTTP/1.1\r\nHost: 127.0.0.1\r\nToken: %s\r\n"
+                 "Content-Length: %zu\r\n\r\n%s",
+                 bench->options.token, strlen(body), body);
+    fd = dial(bench->api, 0);
+    send_all(fd, text, (size_t)n);
+    n = (int)recv(fd, text, sizeof text, 0);
+    if (n <= 0 || !memmem(text, (size_t)n, "whsec_", 6))
+        refuse("set_webhook failed");
+    close(fd);
+}
+
+/* Waits until so many events have come, and no others. */
+static void receiver_await(struct bench *bench, uint64_t count)
+{
+    int64_t end = now_ns() + (int64_t)bench->options.patience * 1000000;
+
+    while (bench->received->events < count && now_ns() < end)
+        turn(bench, 1);
+    if (bench->received->events < count)
+        bench->faults[LOST] += count - bench->received->events;
+    bench->faults[REPEATED] += bench->received->events > count;
+    bench->faults[DISORDERED] = bench->received->holes;
+}
+
 /* --- cases ------------------------------------------------------------------------------------ */
 
 static void run_fanout(struct bench *bench)
@@ -1069,6 +1207,49 @@ static void run_handshakes(struct bench *bench)
 
     printf(" clients=%zu rate=%.0f", bench->members, (double)bench->members * 1e9 / (double)took);
     turn_for(bench, SETTLE);
+}
+
+/* Clients come and go; a webhook hears of it. */
+static void run_visits(struct bench *bench)
+{
+    int64_t begin;
+
+    receiver_start(bench);
+    begin = now_ns();
+    open_clients(bench, bench->members);
+    for (size_t i = 0; i < bench->members; i++) {
+        close(bench->clients[i].fd);
+        bench->clients[i].fd = -1;
+    }
+    receiver_await(bench, 2 * bench->members);
+    printf(" clients=%zu batches=%llu rate=%.0f", bench->members, bench->received->batches,
+           (double)bench->received->events * 1e9 / (double)(now_ns() - begin));
+}
+
+/* Clients send messages to a webhook, no more at a time than its queue holds. */
+static void run_messages(struct bench *bench)
+{
+    static const char text[] = "a message of 32 bytes, for all..";
+    uint64_t sent = 0, before = bench->members;
+    struct usage usage;
+    int64_t begin, end;
+
+    receiver_start(bench);
+    open_clients(bench, bench->members);
+    receiver_await(bench, before);
+    usage = usage_of(bench);
+    begin = now_ns();
+    end = begin + (int64_t)bench->options.milliseconds * 1000000;
+    while (sent < bench->options.count && now_ns() < end) {
+        for (size_t i = 0; i < 64 && before + sent < bench->received->events + EVENTS_AHEAD; i++)
+            send_frame(bench->clients[sent++ % bench->members].fd, 1, text, sizeof text - 1);
+        turn(bench, 0);
+    }
+    receiver_await(bench, before + sent);
+    bench->deliveries = sent;
+    printf(" clients=%zu batches=%llu rate=%.0f", bench->members, bench->received->batches,
+           (double)sent * 1e9 / (double)(now_ns() - begin));
+    usage_print(bench, usage);
 }
 
 static void run_binds(struct bench *bench)
@@ -1196,7 +1377,8 @@ static const struct {
     {"fanout", run_fanout, true},         {"unicast", run_unicast, true},
     {"handshakes", run_handshakes, true}, {"idle", run_idle, true},
     {"quiet", run_quiet, true},           {"start", run_start, false},
-    {"binds", run_binds, true},
+    {"binds", run_binds, true},           {"visits", run_visits, true},
+    {"messages", run_messages, true},
 };
 
 /* --- options ---------------------------------------------------------------------------------- */
@@ -1225,10 +1407,11 @@ static const struct {
     const char *name;
     size_t offset;
 } texts[] = {
-    {"spoil", offsetof(struct options, spoil)},     {"port", offsetof(struct options, port)},
-    {"pid", offsetof(struct options, pid)},         {"api", offsetof(struct options, api)},
-    {"token", offsetof(struct options, token)},     {"system", offsetof(struct options, system)},
-    {"program", offsetof(struct options, program)}, {"config", offsetof(struct options, config)},
+    {"spoil", offsetof(struct options, spoil)},       {"port", offsetof(struct options, port)},
+    {"pid", offsetof(struct options, pid)},           {"api", offsetof(struct options, api)},
+    {"token", offsetof(struct options, token)},       {"system", offsetof(struct options, system)},
+    {"program", offsetof(struct options, program)},   {"config", offsetof(struct options, config)},
+    {"receiver", offsetof(struct options, receiver)},
 };
 
 static void set_option(struct options *options, const char *argument)
@@ -1365,7 +1548,7 @@ int main(int argc, char **argv)
         cases[i].run(&bench);
         return finish(&bench);
     }
-    fprintf(stderr,
-            "usage: bench fanout|unicast|handshakes|binds|idle|quiet|start [NAME=VALUE...]\n");
+    fprintf(stderr, "usage: bench fanout|unicast|handshakes|binds|idle|quiet|start|visits|messages "
+                    "[NAME=VALUE...]\n");
     return 2;
 }

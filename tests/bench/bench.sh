@@ -43,11 +43,16 @@ spoilt() {
 
 smoke() {
     local who where few='ms=300 count=200' fan='case=fanout*messages=200 *http_p50=*last_p50=*'
-    configure '[notice]
+    free_port
+    configure "[notice]
 scope = off
 [websocket]
 ping = 1
-pong_timeout = 2'
+pong_timeout = 2
+message_rate = 100000
+[webhook]
+allow = http://127.0.0.1:$FREE/"
+    local receiver=$FREE
     start
     sign_up bench
     for who in bare server; do
@@ -64,6 +69,10 @@ pong_timeout = 2'
                     "system=bench&ticket=$(post /api/ticket '{"userId":"u1"}' | jq -r .data.ticket)"
             works "$who: quiet" '*latency_p50=*' quiet clients=100 count=10 $where
         }
+    done
+    for who in visits messages; do
+        works "server: $who, to a webhook" '*clients=50 *rate=*' $who clients=50 ms=300 count=1000 \
+            "port=$PORT" "pid=$SERVER" "token=$TOKEN" "receiver=$receiver"
     done
     works 'server: idle, pings answered' '*pings=[1-9]*' idle clients=100 ms=3500 \
         "port=$PORT" "pid=$SERVER" "token=$TOKEN"
@@ -101,6 +110,8 @@ declare -A TEXT=(
     [uni1]='unicast among 10,000 clients, 1 HTTP connection'
     [alone]='unicast to 1 client, no other, 1 HTTP connection'
     [shake]='handshakes of 10,000 clients, 128 under way'
+    [visits]='events to a webhook, clients that come and go'
+    [messages]='events to a webhook, messages of clients'
 )
 CASES=(fan1 fan10 fan4 fan16 uni8 uni1 alone shake)
 
@@ -122,6 +133,16 @@ round() {
     done
     against ticket wspush "$BINARY" ${ARGUMENTS[shake]} "system=bench&ticket=$TICKET"
     echo "round $1: the same with a ticket: ratio $(ratios ticket wspush rate shake wspush | tail -n 1)"
+    MORE=('[webhook]' 'allow = http://127.0.0.1:1/')
+    RECEIVER=http://127.0.0.1:1/ against dead wspush "$BINARY" ${ARGUMENTS[fan10]} ms=$MS # nobody listens there
+    echo "round $1: fan-out with a dead receiver of webhooks: ratio $(ratios dead wspush rate fan10 wspush | tail -n 1)"
+    free_port
+    MORE=('[websocket]' 'message_rate = 100000' '[webhook]' "allow = http://127.0.0.1:$FREE/")
+    against visits wspush "$BINARY" visits clients=5000 "receiver=$FREE"
+    against messages wspush "$BINARY" messages clients=1000 ms=$MS count=10000000 "receiver=$FREE"
+    MORE=()
+    echo "round $1: events to a webhook: of visits $(figures visits wspush rate | tail -n 1)," \
+        "of messages $(figures messages wspush rate | tail -n 1)"
     against quiet wspush "$BINARY" quiet clients=19000 count=300
     echo "round $1: ping among 19,000 quiet clients: p99 $(figures quiet wspush latency_p99 | tail -n 1) us"
 }
@@ -239,11 +260,15 @@ table() {
         ratio_line "${TEXT[$name]}" "$name" wspush rate "$name" bare
     done
     ratio_line 'handshakes with a ticket to those without' ticket wspush rate shake wspush
+    ratio_line 'fan-out to 10,000 with a dead receiver to that without' dead wspush rate fan10 wspush
     ratio_line 'unicast, time beside 9,999 clients to time beside none' alone wspush rate uni1 wspush
     echo
     echo 'figures, medians of the rounds (times: p50 and p99; CPU: of the server for each delivery):'
     for name in "${CASES[@]}"; do
         absolute "$name"
+    done
+    for name in visits messages; do
+        printf '  %-52s wspush %9.0f/s\n' "${TEXT[$name]}" "$(figure $name wspush rate)"
     done
     printf '  %-59s end to end %.0f %.0f us\n' 'ping of one of 19,000 quiet clients' \
         "$(figure quiet wspush latency_p50)" "$(figure quiet wspush latency_p99)"
@@ -257,6 +282,7 @@ kilo() {
 }
 
 goals() {
+    local name
     goal "${TEXT[fan1]}" "$(ratio fan1 wspush rate fan1 bare)" least 0.92
     goal "${TEXT[fan10]}" "$(ratio fan10 wspush rate fan10 bare)" least 0.92
     goal "${TEXT[fan4]}" "$(ratio fan4 wspush rate fan4 bare)" least 1.8
@@ -273,7 +299,11 @@ goals() {
     [ "$MODE" = quick ] || # too short to be pinged
         goal 'CPU for 19,000 idle clients, each pinged in 25 s' "$(figure idle wspush load)" most 5 '% of a core'
     goal "${TEXT[shake]}" "$(ratio shake wspush rate shake bare)" least 0.9
+    for name in visits messages; do
+        goal "${TEXT[$name]}" "$(figure $name wspush rate)" least 20000 /s
+    done
     goal 'handshakes with a ticket to those without' "$(ratio ticket wspush rate shake wspush)" least 0.8
+    goal 'fan-out with a dead receiver of webhooks to without' "$(ratio dead wspush rate fan10 wspush)" least 0.95
     goal 'start, median' "$(kilo "$(figure start wspush start_p50)")" most 20 ms
     goal 'resident memory at the start' "$(figure start wspush resident | awk '{ print $1 / 1048576 }')" most 6 MiB
     goal 'stripped binary, with the console' "$(kilo "$SIZE")" most 150 kB

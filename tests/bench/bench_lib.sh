@@ -8,14 +8,17 @@ SERVER_CPU=0 CPU=1 # where there are two; the generator has one for itself
 BEGUN=$SECONDS
 
 # serve BINARY: starts a server for the measurements, with the configuration that a user has by
-# default; but nobody is told who comes and goes, which would be the square of the clients.
+# default, and the lines of MORE; but nobody is told who comes and goes, which would be the square of the clients. With
+# RECEIVER=URL, which MORE allows, the system has a webhook.
+MORE=()
 serve() {
     WSPUSH=$1
     printf '%s\n' '[common]' 'host = 127.0.0.1' "data_dir = $DIR/data" 'drain = 0' \
-        '[notice]' 'scope = off' '[admin]' 'listen =' '[log]' "file = $DIR/log" >"$DIR/config.ini"
+        '[notice]' 'scope = off' '[admin]' 'listen =' '[log]' "file = $DIR/log" "${MORE[@]}" >"$DIR/config.ini"
     start
     pin "$SERVER"
     [ -n "$TOKEN" ] || sign_up bench # one token is good for all starts
+    [ -z "${RECEIVER-}" ] || call set_webhook "{'url':'$RECEIVER'}" >"$DIR/hooked"
 }
 
 # pin PID: with its threads.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # webhooks.sh - webhooks of three nodes: set through one they are those of all, also of one that starts later; the
-# receiver's model is the list of all nodes after one of them is killed, comes back, or stood still and was buried.
+# receiver's model is the list of all nodes after one of them is killed, comes back, or stood still and was buried;
+# also if their clocks differ, and if the end of one was lost with what the others had to tell.
 # build: cluster-asan/wspush
-# shellcheck source=tests/support/cluster_lib.sh
-. "$(dirname "$0")/../support/cluster_lib.sh"
+# shellcheck source=tests/support/faults_lib.sh
+. "$(dirname "$0")/../support/faults_lib.sh"
 need python3
 
 free_port
@@ -39,6 +40,53 @@ model() {
     expect "$1: it has nothing to complain of" '' "$(heard /wrong)"
 }
 
+# soon NAME COUNT: the same, within node_ttl and 2 s of $NOW.
+soon() {
+    local begun=$NOW
+    wait_for same_model "$2"
+    now
+    expect_time "$1: within node_ttl and 2 s" 0 $((TTL + 2000)) $((NOW - begun))
+    model "$@"
+}
+
+# ends NAME: how many ends of a node the receiver has taken; epochs NAME: how many of its epochs.
+ends() {
+    heard /events | grep -c "\"type\":\"end\".*:${NODE_RPC[$1]}\""
+}
+
+epochs() {
+    heard /epochs | grep -c ":${NODE_RPC[$1]} "
+}
+
+# between NAME: expects that the ends of c name no epoch of its present life.
+between() {
+    local last newest
+    last=$(heard /events | sed -n "s/.*\"type\":\"end\".*:${NODE_RPC[c]}\",\"epoch\":\([0-9]*\)}/\1/p" | sort -n | tail -n 1)
+    newest=$(heard /epochs | sed -n "s/.*:${NODE_RPC[c]} //p" | sort -n | tail -n 1)
+    expect "$1: what ends is over" yes "$([ "$last" -lt "$newest" ] && echo yes || echo "$last is not less than $newest")"
+}
+
+# lost: how many events the nodes a and b have lost.
+lost() {
+    echo $(($(figure a 'webhook_events_total{result="lost"}') + $(figure b 'webhook_events_total{result="lost"}')))
+}
+
+# more COUNT COMMAND...: whether what the command prints is more than COUNT.
+more() {
+    [ "$("${@:2}")" -gt "$1" ]
+}
+
+# gone NAME: whether a node is no longer one of the cluster.
+gone() {
+    ! redis SMEMBERS wspush:nodes | grep -q ":${NODE_RPC[$1]}/"
+}
+
+# start_nodes NAME...: all at the same time.
+start_nodes() {
+    local node
+    for node in "$@"; do launch_node "$node"; done
+    for node in "$@"; do await_node "$node" 'joined the cluster' 'RabbitMQ is connected'; done
+}
 
 launch_rabbit
 start_redis
@@ -46,8 +94,7 @@ await_rabbit
 for node in a b c; do
     configure_node $node "webhook.allow=http://127.0.0.1:$RECEIVER/" webhook.retry=5
 done
-for node in a b; do launch_node $node; done
-for node in a b; do await_node $node 'joined the cluster' 'RabbitMQ is connected'; done
+start_nodes a b
 at a
 python3 -B tests/support/receiver.py "$RECEIVER" "${NODE_PORT[a]}" 2>"$DIR/receiver.err" &
 CLIENTS+=($!)
@@ -62,30 +109,83 @@ join a one
 join b two
 model 'set through one node' 3
 
-launch_node c
-await_node c 'joined the cluster' 'RabbitMQ is connected'
+start_nodes c
+wait_for more 0 epochs c
+expect 'a node that starts later begins an epoch' 1 "$(epochs c)"
 join c three
 model 'a node that starts later' 4
 
+now
 kill_node c
-model 'a node is killed' 3
-launch_node c
-await_node c 'joined the cluster' 'RabbitMQ is connected'
+soon 'a node is killed' 3
+start_nodes c
 join c four
 model 'and comes back' 4
+between 'and comes back'
 
 freeze_node b
-buried() { heard /events | grep -q "\"type\":\"end\".*:${NODE_RPC[b]}\""; }
-wait_for buried
+wait_for more 0 ends b
 thaw_node b
-model 'a node stands still, is buried, and goes on' 4
+now
+soon 'a node stands still, is buried, and goes on' 4
 
+before=$(ends c)
 kill_node c
 restart_node c
 join c five
 model 'killed and started again at once' 4
+wait_for more "$before" ends c
+between 'killed and started again at once'
 
 stop_node c
 model 'a node stops' 3
+
+# --- clocks --------------------------------------------------------------------------------------
+
+before=$(epochs c)
+preload PRELOAD_AHEAD=3600
+restart_node c
+CLUSTER_WSPUSH=$REAL_WSPUSH
+wait_for more "$before" epochs c # with no client: its batch need not be repeated
+join c ahead
+model 'a node whose clock is an hour ahead' 4
+kill_node c
+model 'it is killed' 3
+restart_node c
+join c right
+model 'and comes back with the right time' 4
+between 'and comes back with the right time'
+
+# --- the end of a node is among the losses ---------------------------------------------------------
+
+before=$(ends c)
+lost=$(lost)
+heard '/status?code=500' >/dev/null
+kill_node c
+wait_for more "$lost" lost
+heard '/status?code=200' >/dev/null
+model 'an end is lost' 3
+expect 'and told again' yes "$(more "$before" ends c && echo yes)"
+
+restart_node c
+join c six
+model 'three nodes again' 4
+heard '/status?code=500' >/dev/null
+kill_node c
+wait_for gone c
+kill_node a
+kill_node b
+start_nodes a b
+heard '/status?code=200' >/dev/null
+join a seven
+model 'an end is lost with the nodes that knew of it' 1
+
+restart_node c
+join c eight
+model 'three nodes once more' 2
+heard '/status?code=500' >/dev/null
+stop_node c
+heard '/status?code=200' >/dev/null
+model 'a node stops unheard' 1
 expect 'the receiver has no trouble' '' "$(cat "$DIR/receiver.err")"
 finish

@@ -14,6 +14,7 @@ import functools
 import glob
 import hashlib
 import hmac
+import http.server
 import json
 import os
 import random
@@ -24,6 +25,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import yaml
@@ -105,7 +107,7 @@ class Server:
 
     token = None
 
-    def __init__(self, config="", accounts="kept", dataDir="writable", program=None):
+    def __init__(self, config="", accounts="kept", dataDir="writable", program=None, drain=0.1):
         self.path = os.path.join(WORK, "server%d" % random.getrandbits(40))
         data = self.path + "/data"
         os.mkdir(self.path)
@@ -126,8 +128,8 @@ class Server:
         program = program or os.environ["CLUSTER_WSPUSH" if "cluster = true" in config else "WSPUSH"]
         with open(self.path + "/config.ini", "w", encoding="utf-8") as out:
             # what is given last goes last: sections may come twice
-            out.write("[common]\nhost = 127.0.0.1\ndata_dir = %s\ndrain = 0.1\n[admin]\nlisten =\n"
-                      "[log]\nfile = %s/log\n%s" % (data, self.path, config))
+            out.write("[common]\nhost = 127.0.0.1\ndata_dir = %s\ndrain = %s\n[admin]\nlisten =\n"
+                      "[log]\nfile = %s/log\n%s" % (data, drain, self.path, config))
         for _ in range(5):
             self.port = PORTS + random.randrange(3000)
             self.process = subprocess.Popen(
@@ -852,6 +854,79 @@ def check_websocket(server):
         expect("%s has come" % name, Client.seen[name] > 0)
 
 
+# --- webhooks -------------------------------------------------------------------------------------
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Takes every request, and keeps it."""
+
+    protocol_version = "HTTP/1.1"
+    taken = []  # (headers, body)
+
+    def do_POST(self):
+        Receiver.taken.append((self.headers, self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def check_delivery(operation, secret, headers, body):
+    """Why a request is not what the document says, or ''."""
+    parameters = {one["name"]: one["schema"] for one in operation["parameters"]}
+    unknown = {name.lower() for name in headers} - set(parameters) - \
+        {"host", "user-agent", "content-type", "content-length"}
+    if unknown or headers["Content-Type"] != "application/json":
+        return "headers %s" % headers.items()
+    for name, schema in parameters.items():
+        if complaint(headers[name], schema):
+            return "%s %s" % (name, complaint(headers[name], schema))
+    events = json.loads(body)
+    name, when = headers["webhook-id"], headers["webhook-timestamp"]
+    mac = hmac.digest(base64.b64decode(secret[6:]), ("%s.%s." % (name, when)).encode() + body, "sha256")
+    if headers["webhook-signature"] != "v1," + base64.b64encode(mac).decode():
+        return "another signature"
+    if name != "%s.%d.%d" % (events["node"], events["epoch"], events["events"][0]["seq"]):
+        return "another webhook-id"
+    return complaint(events, operation["requestBody"]["content"]["application/json"]["schema"])
+
+
+def check_webhooks(version):
+    """What a server sends to a receiver, while a client does all that there are events of."""
+    operation = DOCUMENT["webhooks"]["events"]["post"]
+    content = operation["requestBody"]["content"]["application/json"]
+    for name, example in content["examples"].items():
+        expect("webhooks, example %s fits" % name, not complaint(example["value"], content["schema"]),
+               complaint(example["value"], content["schema"]))
+    receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    url = "http://127.0.0.1:%d/" % receiver.server_port
+    server = Server("[webhook]\nallow = %s\n" % url, drain=5)
+    wanted = DOCUMENT["components"]["schemas"]["WebhookWanted"]["properties"]["events"]["items"]["enum"]
+    secret = post(server, "set_webhook", {"url": url, "events": wanted}).body["data"]["secret"]
+    client = Client(server, ticket=post(server, "ticket", {"userId": "ann", "groups": ["news"]}).body["data"]["ticket"])
+    for name in ("bind_to_group", "unbind_from_group"):
+        post(server, name, {"clientId": client.id, "groupName": "sport"})
+    client.link.send("grüß\n\"Gott\"")
+    client.frames()
+    answer = post(server, "list_clients", {})
+    operations = {one.name: one for one in OPERATIONS}
+    expect("list_clients says what it has seen", answer.body["data"]["seen"][0]["seq"] == 5 and
+           not misfit(answer, operations["list_clients"].responses[200]), answer)
+    client.leave()
+    server.stop("with a webhook")
+    receiver.shutdown()
+    wrong = ["%s: %s %s" % (why, headers.items(), body) for headers, body in Receiver.taken
+             if (why := check_delivery(operation, secret, headers, body))]
+    expect("webhooks: each request fits", not wrong, wrong)
+    agents = {headers["User-Agent"] for headers, _ in Receiver.taken}
+    expect("webhooks: the User-Agent", agents == {"wspush/" + version}, agents)
+    types = [event["type"] for _, body in Receiver.taken for event in json.loads(body)["events"]]
+    expect("webhooks: each type of event comes",
+           types == ["start", "connect", "join", "leave", "message", "disconnect", "end"], types)
+
+
 def main():
     try:
         validate(DOCUMENT)
@@ -875,6 +950,7 @@ def main():
         check_paths(server)
         check_limits(server)
         check_websocket(server)
+        check_webhooks(said[1])
         server.stop("without a configuration")
         for future, group in zip(futures, groups):
             results, other = future.result()

@@ -395,6 +395,89 @@ managing() {
     expect 'nobody else was asked' '' "$(strangers)"
 }
 
+# told PATH: what the receiver of events tells.
+told() {
+    curl -s --max-time 10 "http://127.0.0.1:$RECEIVER$1"
+}
+
+# delivery NUMBER: the NUMBERth row of the deliveries: status, events, attempt.
+delivery() {
+    page_run 'return [...document.querySelectorAll("#deliveries tr")[arguments[0] - 1].cells].slice(1, 4).map(e => e.textContent).join(" ")' "$1"
+}
+
+# set_hook [URL]: sets the webhook by the form, and prints what is said.
+set_hook() {
+    local before
+    before=$(answers_shown)
+    [ $# = 0 ] || page_type '#url' "$1"
+    page_click '#hookForm .main'
+    page_wait 'return document.querySelectorAll("#answers > div").length > arguments[0]' "$before"
+    page_wait 'return document.getElementById("hookSaid").textContent !== ""'
+    page_text '#hookSaid'
+}
+
+state() {
+    page_expect "$1" 'return document.getElementById("hookState").textContent === arguments[0]' "$(json_text "$2")"
+}
+
+hooking() {
+    local secret
+    free_port
+    RECEIVER=$FREE
+    python3 -B tests/support/receiver.py "$RECEIVER" "$PORT" 2>"$DIR/receiver.err" &
+    CLIENTS+=($!)
+    wait_for listens "$RECEIVER"
+    told "/setup?token=$TOKEN&unsigned=1" >/dev/null
+    page_click '#hook summary'
+    state 'there is no webhook' off
+    expect 'a receiver must be allowed' "HTTP 400 · code -1 · field url must be empty: [webhook] allow names no receivers" \
+        "$(set_hook "http://127.0.0.1:$RECEIVER/hook?x")"
+    expect 'it is said how' "The operator allows it in config.ini: under [webhook], allow = http://127.0.0.1:$RECEIVER/. Then: kill -HUP the server." \
+        "$(page_text '#allow')"
+    printf '[webhook]\nallow = http://127.0.0.1:%s/\n' "$RECEIVER" >>"$DIR/config.ini"
+    kill -HUP "$SERVER"
+    wait_for grep -q 'configuration has been read again' "$DIR/log"
+    page_click '#events label:nth-of-type(5) input'
+    expect 'so it is' 'HTTP 200 · code 0 · success' "$(set_hook)"
+    expect 'no more has to be done' false "$(page_run 'return document.getElementById("allow").checkVisibility()')"
+    secret=$(page_text '#secret')
+    expect_match 'the secret is told' 'whsec_*=' "$secret"
+    expect 'but not by the answers' '{"code":0,"msg":"success","data":{"secret":"…"}}' "$(shown '#answers pre.body')"
+    page_click '#copySecret'
+    page_click '#kinds input[value=send_to_system]'
+    expect 'it can be copied' "$secret" "$(paste)"
+    page_click '#kinds input[value=close_client]'
+    told "/setup?token=$TOKEN&secret=${secret//+/%2B}" >/dev/null
+    state 'the webhook is on' 'on; queued: 0, lost: 0'
+    told '/status?code=500' >/dev/null
+    page_click '#connect'
+    page_expect 'a delivery that fails is seen' 'const [row] = document.querySelectorAll("#deliveries tr"); return row?.cells[1].textContent === "500" &&
+        row.cells[1].firstChild.className === "no" && +row.cells[3].textContent > 1 && /^20..-..-.. ..:..:..$/.test(row.cells[0].textContent)'
+    told '/status?code=200' >/dev/null
+    page_expect 'and that it is repeated' 'const [row] = document.querySelectorAll("#deliveries tr"); return row.cells[1].textContent === "200" &&
+        row.cells[1].firstChild.className === "ok" && row.cells[2].textContent === "1" && row.cells[3].textContent > 2'
+    expect 'the receiver knows the client, and the secret' "$(id_of 3) " "$(told /model | grep -x "$(id_of 3)") $(told /wrong)"
+    looks webhook-en
+    page_click '#hook summary'
+    page_click '#hook summary'
+    page_expect 'what is set is in the form, but for the secret' 'return document.getElementById("url").value === arguments[0] && document.getElementById("secret").textContent === "" &&
+        document.querySelectorAll("[name=event]:checked").length === 5' "$(json_text "http://127.0.0.1:$RECEIVER/hook?x")"
+    page_click '#rotate'
+    page_click '#events label:nth-of-type(1) input'
+    set_hook >/dev/null
+    expect 'a new secret is another one' whsec_ "$(page_text '#secret' | grep -vxF "$secret" | cut -c 1-6)"
+    expect 'once' false "$(page_run 'return document.getElementById("rotate").checked')"
+    expect 'no other events are sent' '["disconnect","join","leave","message"]' "$(post /api/webhook_status '{}' | jq -c .data.events)"
+    set_hook '' >/dev/null
+    state 'it can be switched off' off
+    expect 'then there is no secret' false "$(page_run 'return document.getElementById("kept").checkVisibility()')"
+    expect 'nothing was wrong with it' '' "$(told /wrong)$(cat "$DIR/receiver.err")$(page_log browser | grep -v 'set_webhook.*status of 400')"
+    page_click '#hook summary'
+    page_click '#cards > :nth-child(3) button:nth-of-type(3)'
+    page_expect 'its client goes' 'return document.querySelectorAll(".state.ok").length === 1'
+    page_click '#cards > :nth-child(3) button:nth-of-type(3)'
+}
+
 # again [SECTION-TEXT]: starts the server on the same port.
 again() {
     configure "${1-}"
@@ -523,14 +606,14 @@ keyboard() {
     expect 'one registers by keyboard' connect "$(page_run 'return document.activeElement.id')"
     page_keys "$KEY_ENTER"
     frames_of 1 1 >/dev/null
-    for i in {1..25}; do
+    for i in {1..26}; do
         page_keys "$KEY_TAB"
         place=$(page_run 'const e = document.activeElement, seen = getComputedStyle(e.type === "radio" ? e.nextSibling : e);
             return (e.id || e.value || e.className || e.tagName) + (e !== document.body && seen.outlineStyle === "none" || e !== document.body && parseInt(seen.outlineWidth) < 1 ? " unseen" : "")')
         stops+=" $place"
     done
     expect 'Tab leads everywhere, and it is seen' \
-        ' filter pretty SUMMARY frames small small small SUMMARY SUMMARY small small small BODY token logout language send_to_client clientId code msg data sendUserId messageId receipt once' "$stops"
+        ' filter pretty SUMMARY frames small small small SUMMARY SUMMARY SUMMARY small small small BODY token logout language send_to_client clientId code msg data sendUserId messageId receipt once' "$stops"
     page_keys "$KEY_TAB$KEY_ENTER"
     expect 'a call is made' '2 {"code":0,"msg":"hello","data":{"orderId": 1042, "state": "paid"}}' "$(frames_of 1 2)"
     page_click '#kinds input[value=send_to_client]'
@@ -661,6 +744,7 @@ refusing
 viewing
 coding
 managing
+hooking
 stopping
 hidden
 phone

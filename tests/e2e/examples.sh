@@ -71,6 +71,8 @@ missing() {
     done
     says 'business.py: no password' 'Set PUSH_PASSWORD *' "$PYTHON" examples/business.py 8000
     says 'business.py: no port' 'Usage: business.py PORT' env PUSH_PASSWORD=x "$PYTHON" examples/business.py
+    says 'business.js: no password' 'Set PUSH_PASSWORD *' node examples/business.js 8000
+    says 'business.js: no port' 'Usage: business.js PORT' env PUSH_PASSWORD=x node examples/business.js
     says 'client, python: no websockets' '*needs websockets*apt-get install python3-websockets' \
         env PUSH_PASSWORD=x "$PYTHON" -S examples/client.py
     cat >"$DIR/bare.js" <<'JS'
@@ -258,7 +260,7 @@ clients() {
     # Nobody is there.
     for name in "${NAMES[@]}" browser; do echo 1 >"$DIR/$name.mark"; done
     each 'why it has no connection' complains "Post .*connection refused|connect ECONNREFUSED|http://.*Connection refused|\
-curl: \(7\)|the business system got no ticket"
+curl: \(7\)|the business system cannot ask wspush"
     each 'at most a second goes by' within 0 $MAX_WAIT
 
     # The server is there, the system is not. The page waits for that: too many logins must not fail.

@@ -41,7 +41,7 @@ resume: config crypto
 channel: conn resume table
 once: json
 command: channel conn json ws
-event: channel command conn webhook
+event: channel conn json webhook
 hub: channel command config conn crypto event json once table ticket ws
 hub_resume: hub
 roster: hub

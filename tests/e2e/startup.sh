@@ -463,6 +463,12 @@ max_connections = 1000'
     expect_match '-t says so too' '1 wspush: *ulimit -n*' "$? $OUT"
     OUT=$(ulimit -n 2000 && "$BINARY" -t -c "$DIR/config.ini" 2>&1)
     expect_match 'with enough of them it is good' '0 *is good' "$? $OUT"
+    OUT=$(ulimit -n 1150 && "$BINARY" -t -c "$DIR/config.ini" 2>&1)
+    expect_match 'a hundred are for webhooks, ' '0 *is good' "$? $OUT"
+    echo '[webhook]
+allow = http://127.0.0.1/' >>"$DIR/config.ini"
+    OUT=$(ulimit -n 1150 && "$BINARY" -t -c "$DIR/config.ini" 2>&1)
+    expect_match 'if there may be any' '1 wspush: *ulimit -n*' "$? $OUT"
 }
 
 keys() {

@@ -5,20 +5,9 @@
 # build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
-need python3 websocat
-free_port
-ADMIN=127.0.0.1:$FREE
-
-free_port
-RECEIVER=$FREE
-URL=http://127.0.0.1:$RECEIVER/hook
-
-# told PATH: prints what the receiver tells.
-told() {
-    local STATUS HEADERS BODY
-    exchange 127.0.0.1 "$RECEIVER" "GET $1 HTTP/1.1"$'\r\n\r\n' 20
-    printf %s "$BODY"
-}
+# shellcheck source=tests/support/webhook_lib.sh
+. tests/support/webhook_lib.sh
+need websocat
 
 # events: prints the events that have come since the last call, without what no test can know; ids as their names.
 events() {
@@ -38,29 +27,6 @@ named() {
     NAMES+="; s/\"$ID\"/\"$1\"/"
 }
 
-# hook [BODY-FIELDS]: sets the webhook; its secret is in $SECRET.
-hook() {
-    told "/setup?token=$TOKEN&unsigned=1" >/dev/null
-    call set_webhook "{'url':'$URL'${1+,$1}}" >/dev/null
-    answer_has '"secret":"(whsec_[^"]*)"' && SECRET=${BASH_REMATCH[1]}
-    told "/setup?token=$TOKEN&secret=${SECRET//+/%2B}" >/dev/null
-}
-
-# ids: the clients that the server lists, sorted.
-ids() {
-    post /api/list_clients '{"limit":1000}' | jq -r '.data.clients[].clientId' | sort
-}
-
-same_model() {
-    [ "$(told /model)" = "$(ids)" ]
-}
-
-model() {
-    wait_for same_model
-    expect "$1: the receiver's model is the server's list" "$(ids)" "$(told /model)"
-    expect "$1: it has nothing to complain of" '' "$(told /wrong)"
-}
-
 TOLD=0 NAMES=''
 # With another port behind the receiver's, for the server's comes from start.
 allowed() {
@@ -73,9 +39,7 @@ message_rate = 1"
 
 allowed
 start
-python3 -B tests/support/receiver.py "$RECEIVER" "$PORT" 2>"$DIR/receiver.err" &
-CLIENTS+=($!)
-wait_for listens "$RECEIVER"
+start_receiver
 sign_up shop
 
 # --- who may be a receiver --------------------------------------------------------------------
@@ -114,10 +78,11 @@ expect 'a client comes, joins, leaves and goes' \
 
 hook "'events':['message','connect','disconnect']"
 # say TEXT...: a client that sends these, or a binary message for "binary", and then id; prints what it gets behind its
-# first frame, without ids, up to the answer to id or the close.
+# first frame, without ids, up to the answer to id or the close. Of <TEXT only the beginning is sent, >TEXT is the end of
+# a message; @BODY sets the webhook meanwhile.
 say() {
-    timeout 60 python3 -B - "$PORT" "$@" <<'PY'
-import json, socket, sys
+    timeout 60 python3 -B - "$PORT" "$TOKEN" "$@" <<'PY'
+import socket, sys, urllib.request
 link = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 link.sendall(b"GET /ws?systemId=shop HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
              b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
@@ -130,7 +95,18 @@ def frame():
     return first & 15, stream.read(size)
 first = frame()[1]
 sent = b""
-for text in sys.argv[2:] + ["id"]:
+for text in sys.argv[3:] + ["id"]:
+    if text[:1] == "@":
+        link.sendall(sent + b"\x89\x80\0\0\0\0") # a ping: then all of it has been taken
+        sent = b""
+        while frame()[0] != 10:
+            pass
+        urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:%s/api/set_webhook" % sys.argv[1],
+            text[1:].encode(), {"Token": sys.argv[2]}))
+        continue
+    if text[:1] in ("<", ">"):
+        sent += bytes([1 if text[0] == "<" else 128, 127 + len(text), 0, 0, 0, 0]) + text[1:].encode()
+        continue
     data = text.encode()
     half = len(data) // 2 if len(data) > 7 else 0
     for at, piece in enumerate([data[:half], data[half:]] if half else [data]):
@@ -161,6 +137,12 @@ expect 'too many are dropped, and the client is told' \
 expect 'very many end it' '1008 too many messages' "$(say {1..205} | tail -n 1)"
 expect 'binary messages end it' '1003 messages must be text' "$(say one binary)"
 model messages
+last_text() { told /events | jq -r 'select(.type == "message").text' | tail -n "$1" | xargs; }
+heard_last() { [ "$(last_text 1)" = last ]; }
+say first '<a' '@{"url":""}' '>b' '<c' "@{\"url\":\"$URL\",\"events\":[\"message\"]}" '>d' last >/dev/null
+wait_for heard_last
+expect 'messages of which only a part was said while somebody listened do not come' 'first last' "$(last_text 2)"
+hook "'events':['message','connect','disconnect']"
 
 # --- failures ---------------------------------------------------------------------------------
 
@@ -170,10 +152,11 @@ wait_for [ "$(metric webhook_queued_bytes)" != 0 ]
 told '/status?code=204' >/dev/null
 model 'after 500s'
 
+before=$(told /events | wc -l)
 hook "'events':['connect','disconnect'],'rotate':true"
 expect 'a new secret' no "$([ "$SECRET" = "$FIRST" ] && echo yes || echo no)"
 model 'after a change of a webhook that clients were there for'
-expect 'which was told' 1 "$(told /events | grep -c '"type":"start","at":[0-9]*,"lost":[1-9]')"
+expect 'which was told' 1 "$(told /events | tail -n "+$((before + 1))" | grep -c '"type":"start","at":[0-9]*,"lost":[1-9]')"
 expect 'list_clients says what it has seen' "$(told /events | tail -n 1 | jq .seq)" \
     "$(post /api/list_clients '{}' | jq '.data.seen[0].seq')"
 
@@ -209,11 +192,6 @@ model 'a system of the same name'
 kill_process "$SERVER"
 SERVER=''
 before=$(told /events | wc -l)
-start_again() {
-    "$WSPUSH" -c "$DIR/config.ini" "$PORT" >"$DIR/stdout" 2>"$DIR/stderr" &
-    SERVER=$!
-    wait_for answers
-}
 start_again
 has_more() { [ "$(told /events | wc -l)" -gt "$before" ]; }
 wait_for has_more

@@ -464,7 +464,7 @@ static void require_order(const struct run *run)
         deadline = session_timer(&run->context, session);
         REQUIRE((deadline == INT64_MAX) == (session->state == SESSION_WAIT));
     }
-    REQUIRE(run->hub.channels.clients.count == clients && !run->hub.channels.slow &&
+    REQUIRE(run->hub.channels.clients.count == clients && !run->hub.channels.slow.first &&
             !run->hub.channels.notified.first);
     REQUIRE(memory > (double)run->shared.buffered - 0.5 &&
             memory < (double)run->shared.buffered + 0.5);

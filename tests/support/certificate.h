@@ -24,7 +24,7 @@ static inline void certificate_write(const char *path, const char *key_path, con
     X509_gmtime_adj(X509_getm_notAfter(cert), 86400L);
     X509_set_pubkey(cert, key);
     X509_NAME_add_entry_by_txt(X509_get_subject_name(cert), "CN", MBSTRING_ASC,
-                               (const unsigned char *)"common", -1, -1, 0);
+                               (const unsigned char *)names, -1, -1, 0);
     X509_set_issuer_name(cert, X509_get_subject_name(cert));
     CHECK(extension && X509_add_ext(cert, extension, -1) == 1);
     CHECK(X509_sign(cert, key, EVP_sha256()) > 0);

@@ -542,9 +542,9 @@ stop_nginx() {
 # start_network PORT: nginx on this port, as the network between the server and its clients. `stop_nginx` cuts it: then
 # no connection is closed by a frame.
 start_network() {
-    start_nginx "map \$http_upgrade \$connection { default upgrade; '' close; }
+    start_nginx "map \$http_upgrade \$kept { default upgrade; '' close; }
         server { listen 127.0.0.1:$1; location / { proxy_pass http://127.0.0.1:$PORT; proxy_http_version 1.1;
-            proxy_set_header Upgrade \$http_upgrade; proxy_set_header Connection \$connection; } }" "$1"
+            proxy_set_header Upgrade \$http_upgrade; proxy_set_header Connection \$kept; } }" "$1"
 }
 
 # vectors COMMAND...: runs a program that tests the server, and counts its tests as one's own.

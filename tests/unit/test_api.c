@@ -262,6 +262,7 @@ static const struct route {
     {"/api/delete_system", "password", ""},
     {"/api/ticket_key", "", "rotate"},
     {"/api/set_webhook", "url", "events rotate"},
+    {"/api/webhook_status", "", ""},
     {"/api/send_to_client", "clientId code msg data", "sendUserId messageId receipt once"},
     {"/api/bind_to_group", "clientId groupName", "userId extend"},
     {"/api/send_to_group", "groupName code msg data", "sendUserId messageId receipt once exclude"},
@@ -1441,6 +1442,53 @@ static void a_ticket_key_is_told_and_rotated(void)
     CHECK(first > 0 && first < (uint64_t)1 << 53);
 }
 
+#define NO_WEBHOOK                                                                                    \
+    "{\"url\":\"\",\"events\":[],\"active\":false,\"node\":\"\",\"epoch\":0,\"queued\":0,\"lost\":0," \
+    "\"deliveries\":[]}"
+
+/* Nobody listens where events go. */
+static void a_webhook_tells_how_it_is_doing(void)
+{
+    const struct webhook_settings settings = {.url = STR("http://127.0.0.1:1/x"),
+                                              .events =
+                                                  1u << WEBHOOK_CONNECT | 1u << WEBHOOK_MESSAGE};
+    struct webhook_options options = {.keys = &node.keys,
+                                      .node = "n:1",
+                                      .version = "1",
+                                      .ca = "",
+                                      .timeout = 1000,
+                                      .pause = 3600000,
+                                      .retry = 3600000,
+                                      .queue = 1 << 20};
+    int64_t until = os_now_ms() + 10000;
+    struct webhook_report report = {0};
+    struct webhook *webhook;
+
+    CHECK(answers_data("/api/webhook_status", "{}", NO_WEBHOOK));
+    if (!CHECK((node.hub.webhooks = webhook_open(&options))))
+        return;
+    CHECK(answers_data("/api/webhook_status", "{}", NO_WEBHOOK));
+    CHECK(webhook_set(node.hub.webhooks, STR("shop"), &settings, 7));
+    webhook = webhook_find(node.hub.webhooks, STR("shop"));
+    while (!report.deliveries && os_now_ms() < until) {
+        poll(NULL, 0, 1);
+        webhook_read_report(node.hub.webhooks, webhook, &report);
+    }
+    CHECK(answers_data(
+        "/api/webhook_status", "{}",
+        textf("{\"url\":\"http://127.0.0.1:1/x\",\"events\":[\"connect\",\"message\"],"
+              "\"active\":true,\"node\":\"n:1\",\"epoch\":%lld,\"queued\":1,\"lost\":7,"
+              "\"deliveries\":[{\"at\":%lld,\"status\":0,\"error\":\"%s\",\"events\":1,"
+              "\"attempt\":1,\"ms\":%u}]}",
+              (long long)report.epoch, (long long)report.last[0].at, report.last[0].error,
+              report.last[0].took)));
+    CHECK(contains(answer.data, "refused"));
+    CHECK(calls_with(token_of("other"), "/api/webhook_status", "{}", 200, 0));
+    CHECK(same(answer.data, str_from(NO_WEBHOOK))); /* it is of its system alone */
+    webhook_close(node.hub.webhooks);
+    node.hub.webhooks = NULL;
+}
+
 /* A password is guessed no faster by changes than by logins. */
 static void guesses_by_changes_count(void)
 {
@@ -1863,6 +1911,7 @@ int main(void)
         a_forgotten_password_is_set_with_the_register_key);
     run("a system is deleted", a_system_is_deleted);
     run("a ticket key is told and rotated", a_ticket_key_is_told_and_rotated);
+    run("a webhook tells how it is doing", a_webhook_tells_how_it_is_doing);
     run("guesses by changes count", guesses_by_changes_count);
     run("an ipv6 network is one address", an_ipv6_network_is_one_address);
     run("registration may be restricted", registration_may_be_restricted);

@@ -795,6 +795,62 @@ static void a_lost_reply_loses_no_record(void)
     CHECK(removals == 2 && lose == 0);
 }
 
+static uint64_t redis_clock(void)
+{
+    uint64_t clock = 0;
+
+    CHECK(tell("TIME") && store_read_clock(reply, &clock));
+    return clock;
+}
+
+/* A time is told that no clock of the dead node has reached, and that all clocks of the next node
+ * of its name have passed. */
+static void an_end_lies_between_two_lives(void)
+{
+    struct node a, b;
+    struct node_id dead = dead_id();
+    const struct registry_event *event;
+    uint64_t end, before;
+
+    make_dead(0);
+    start(&a, LONG, 1);
+    before = redis_clock();
+    registry_clean_up(a.registry, &dead);
+    event = await(&a, REGISTRY_REMOVED);
+    end = event ? event->id : 0;
+    CHECK(event && event->count == 0 && end + 1 >= before && end < redis_clock());
+    prepare(&b, LONG);
+    launch(&b, 9);
+    event = await(&b, REGISTRY_JOINED);
+    CHECK(event && event->clock > end && event->clock >= event->self.incarnation);
+    leave(&b, false);
+    make_dead(0);
+    CHECK(tell("SET t:node:127.0.0.1:9 456"));
+    registry_clean_up(a.registry, &dead);
+    event = await(&a, REGISTRY_REMOVED);
+    CHECK(event && event->id == 455);
+    leave(&a, true);
+}
+
+/* The reply to the last transaction is lost: the end is told, though nobody cleans up again. */
+static void a_lost_reply_loses_no_end(void)
+{
+    struct node a;
+    struct node_id dead = dead_id();
+    const struct registry_event *event;
+
+    make_dead(0);
+    start(&a, LONG, 1);
+    await_rest(&a);
+    pthread_mutex_lock(&lose_lock);
+    lose = 4;
+    pthread_mutex_unlock(&lose_lock);
+    registry_clean_up(a.registry, &dead);
+    event = await(&a, REGISTRY_REMOVED);
+    CHECK(event && event->count == 0 && lose == 0 && NUMBER("SISMEMBER t:nodes " DEAD) == 0);
+    leave(&a, true);
+}
+
 /* Cleans up time and again, as a loop does; the first REMOVED, or NULL. */
 static struct registry_event *clean_up_until_removed(struct node *node, const struct node_id *dead)
 {
@@ -976,6 +1032,8 @@ static const struct test tests[] = {
     TEST(a_redis_that_forgets_is_told_of, SHORT),
     TEST(each_record_is_removed_once, 0),
     TEST(a_lost_reply_loses_no_record, 0),
+    TEST(an_end_lies_between_two_lives, 0),
+    TEST(a_lost_reply_loses_no_end, 0),
     TEST(a_node_that_comes_back_is_not_cleaned_up, 0),
     TEST(a_lease_ends_with_its_holder, 0),
     TEST(a_lease_is_held_while_the_loop_tells, 0),

@@ -8,8 +8,8 @@
 
 #include <stdio.h>
 
-#define PAGE_MAX 40000 /* the page stays below this, */
-#define SENT_MAX 15360 /* and what the binary has of it below this */
+#define PAGE_MAX 44000 /* the page stays below this, */
+#define SENT_MAX 16384 /* and what the binary has of it below this */
 #define MODULE_MAX 8192
 
 static struct console console;

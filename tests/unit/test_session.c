@@ -3202,6 +3202,54 @@ static void a_client_comes_back_often(void)
     tear_down();
 }
 
+/* How many of the frames at the front of `bytes` are texts. */
+static unsigned count_texts(struct str bytes)
+{
+    struct far_frame frame;
+    size_t length;
+    unsigned count = 0;
+
+    while ((length = read_far_frame(bytes, &frame))) {
+        count += frame.opcode == WS_TEXT;
+        bytes = str_skip(bytes, length);
+    }
+    return count;
+}
+
+/* The line breaks behind each byte of what a client is sent: its first frame, pushes, a pong, and
+ * the same again when it comes back. */
+static void a_connection_may_break_anywhere(void)
+{
+    size_t end = 1;
+
+    for (size_t n = 0; n < end && test_good; n++) {
+        struct peer *peer;
+        unsigned seen = 0, received = 0;
+        char key[64];
+
+        set_up();
+        peer = come_new("");
+        snprintf(key, sizeof key, "%s", last_key());
+        for (int k = 0; k < 4; k++)
+            push_to(peer, textf("%d", k));
+        end = far_receive(&peer->far).length; /* behind the first frame, which it has got */
+        seen = count_texts((struct str){peer->far.received.at, n});
+        connect_once_more(peer);
+        push_to(peer, "4");
+        send_text(peer, upgrade(textf("?systemId=shop&resume=%s&received=%u", key, seen),
+                                WEBSOCKET VERSION KEY));
+        received = count_texts(str_skip(far_receive(&peer->far), sizeof UPGRADED - 1));
+        CHECK(received == 1 + 5 - seen);
+        connect_once_more(peer); /* all of that is lost: the key before is still good */
+        return_with(peer, key, textf("&received=%u", seen));
+        CHECK(says(textf(",\"resumed\":true,\"recovered\":true,\"replay\":%u", 5 - seen)));
+        for (; seen < 5; seen++)
+            CHECK(got_push(peer, textf("%u", seen)));
+        CHECK(got_nothing(&peer->far));
+        tear_down();
+    }
+}
+
 /* The old socket seems alive: it is closed, and its end touches nothing. */
 static void another_socket_takes_over(void)
 {
@@ -3362,6 +3410,7 @@ int main(void)
     RUN(a_key_that_is_not_good_makes_another_client);
     RUN(acks_are_checked);
     RUN(a_client_comes_back_often);
+    RUN(a_connection_may_break_anywhere);
     RUN(another_socket_takes_over);
     RUN(some_ends_are_final);
     RUN(those_away_end);

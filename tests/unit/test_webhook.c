@@ -10,6 +10,7 @@
 #include "test.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -31,8 +32,9 @@ struct record {
 static struct {
     int listener;
     unsigned port;
-    SSL_CTX *settings;
-    bool secure;   /* speaks TLS, and listens on ::1 if there is one */
+    SSL_CTX *settings; /* guarded by `lock` */
+    bool secure;       /* speaks TLS, and listens on ::1 if there is one: */
+    bool ipv6;
     char host[16]; /* as in a URL */
     pthread_t thread;
     pthread_mutex_t lock; /* guards what follows */
@@ -206,7 +208,9 @@ static void *serve_connection(void *argument)
 
     free(argument);
     if (server.secure) {
+        pthread_mutex_lock(&server.lock);
         peer.ssl = SSL_new(server.settings);
+        pthread_mutex_unlock(&server.lock);
         SSL_set_fd(peer.ssl, peer.fd);
         goes_on = SSL_accept(peer.ssl) == 1;
     }
@@ -276,6 +280,20 @@ static bool listen_on(struct sockaddr *address, socklen_t size, const char *host
     return true;
 }
 
+int __real_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+                       struct addrinfo **list);
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+                       struct addrinfo **list);
+
+/* The receiver is good.example as well. */
+int __wrap_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+                       struct addrinfo **list)
+{
+    if (strcmp(host, "good.example") == 0)
+        host = server.ipv6 ? "::1" : "127.0.0.1";
+    return __real_getaddrinfo(host, port, hints, list);
+}
+
 static void open_server(const char *script)
 {
     struct sockaddr_in ipv4 = {.sin_family = AF_INET};
@@ -287,7 +305,8 @@ static void open_server(const char *script)
     server.held = true;
     pthread_mutex_init(&server.lock, NULL);
     ipv4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (server.secure && listen_on((struct sockaddr *)&ipv6, sizeof ipv6, "[::1]")) {
+    server.ipv6 = server.secure && listen_on((struct sockaddr *)&ipv6, sizeof ipv6, "[::1]");
+    if (server.ipv6) {
         server.port = ntohs(ipv6.sin6_port);
     } else {
         CHECK(listen_on((struct sockaddr *)&ipv4, sizeof ipv4, "127.0.0.1"));
@@ -358,13 +377,18 @@ static void close_hooks(void)
     close_server();
 }
 
+static struct str hook_url(void)
+{
+    return str_from(
+        textf("%s://%s:%u/hook?a=b", server.secure ? "https" : "http", server.host, server.port));
+}
+
 static struct webhook *set(const char *system, uint64_t lost)
 {
-    const char *url =
-        textf("%s://%s:%u/hook?a=b", server.secure ? "https" : "http", server.host, server.port);
-    struct webhook_settings settings = {str_from(url), ALL, 7, 0};
+    struct webhook_settings settings = {exact_copy(hook_url()), ALL, 7, 0};
 
     CHECK(webhook_set(hooks, str_from(system), &settings, lost));
+    free_copy(settings.url);
     return webhook_find(hooks, str_from(system));
 }
 
@@ -378,7 +402,7 @@ static bool push(struct webhook *hook, size_t padding)
     memset(letters, 'x', sizeof letters);
     buf_print(&text, "%llu ", (unsigned long long)pushed);
     buf_append(&text, (struct str){letters, padding});
-    taken = webhook_push(hooks, hook, WEBHOOK_MESSAGE, 1,
+    taken = webhook_push(hooks, hook, WEBHOOK_MESSAGE,
                          (struct webhook_field[]){{.name = "text", .text = str_of(&text)}, {0}});
     pushed += taken;
     buf_free(&text);
@@ -580,6 +604,18 @@ static bool is_signed(const struct record *record, const char *system, uint64_t 
     return good;
 }
 
+/* Replaces the times of events, which are of this test, by zeros. */
+static void mask_times(char *body, int64_t began)
+{
+    while ((body = strstr(body, "\"at\":"))) {
+        int64_t at = number_after(body, "\"at\":");
+
+        CHECK(at >= began && at <= ((int64_t)time(NULL) + 1) * 1000);
+        for (body += 5; *body >= '0' && *body <= '9'; body++)
+            *body = '0';
+    }
+}
+
 static void sends_what_is_documented(void)
 {
     static const char member[] = ",\"clientId\":\"c\\\"1\",\"userId\":\"u1\",\"extend\":\"\"";
@@ -603,36 +639,46 @@ static void sends_what_is_documented(void)
     const char *head, *wanted;
     struct webhook *hook;
     struct webhook_report report;
+    int64_t began = (int64_t)time(NULL) * 1000;
     uint64_t epoch;
 
     open_hooks("5");
     hook = set("shop", 3);
     await_attempts(hook, 1);
-    CHECK(webhook_push(hooks, hook, WEBHOOK_CONNECT, 100, connects));
-    CHECK(webhook_push(hooks, hook, WEBHOOK_JOIN, 101, joins));
-    CHECK(webhook_push(hooks, hook, WEBHOOK_DISCONNECT, 102, disconnects));
+    CHECK(webhook_push(hooks, hook, WEBHOOK_CONNECT, connects));
+    CHECK(webhook_push(hooks, hook, WEBHOOK_JOIN, joins));
+    CHECK(webhook_push(hooks, hook, WEBHOOK_DISCONNECT, disconnects));
     settle();
     report = report_of(hook);
     epoch = (uint64_t)report.epoch;
     CHECK(report.seq == 4 && report.lost == 0 && report.deliveries >= 3 && !report.off);
     CHECK(report.last[0].status == 500 && report.last[0].events == 1 && !report.last[0].error);
     CHECK(report.last[1].status == 200 && report.last[1].at >= report.last[0].at);
+    CHECK(report.last[0].attempt == 1 && report.last[1].attempt == 2);
+    CHECK(report.last[2].attempt == 1 && report.last[2].status == 200 && report.count == 0);
+    CHECK(report.settings.events == ALL && str_equal(report.settings.url, hook_url()));
     CHECK(measure().delivered == 3 && measure().failures == 1 && measure().lost == 0);
     CHECK(server.count >= 3);
+    for (size_t i = 0; i < server.count; i++) {
+        CHECK(is_signed(&server.records[i], "shop", 7, 1));
+        mask_times(server.records[i].body, began);
+    }
     wanted = textf("{\"systemId\":\"shop\",\"node\":\"10.0.0.5:8801\",\"epoch\":%llu,\"events\":["
-                   "{\"seq\":1,\"type\":\"start\",\"at\":%llu,\"lost\":3}]}",
-                   (unsigned long long)epoch, (unsigned long long)epoch);
+                   "{\"seq\":1,\"type\":\"start\",\"at\":0000000000000,\"lost\":3}]}",
+                   (unsigned long long)epoch);
     CHECK(strcmp(server.records[0].body, wanted) == 0);
     CHECK(strcmp(server.records[1].body, wanted) == 0); /* the same again */
-    wanted = textf("{\"seq\":2,\"type\":\"connect\",\"at\":100%s,\"remote\":\"::1\","
+    wanted = textf("{\"seq\":2,\"type\":\"connect\",\"at\":0000000000000%s,\"remote\":\"::1\","
                    "\"groups\":[\"news\"]}",
                    member);
     CHECK(strstr(server.records[2].body, wanted));
-    wanted = textf("{\"seq\":3,\"type\":\"join\",\"at\":101%s,\"groupName\":\"news\"}", member);
+    wanted = textf("{\"seq\":3,\"type\":\"join\",\"at\":0000000000000%s,\"groupName\":\"news\"}",
+                   member);
     CHECK(strstr(server.records[server.count > 3 ? 3 : 2].body, wanted) ||
           strstr(server.records[2].body, wanted));
-    wanted = "{\"seq\":4,\"type\":\"disconnect\",\"at\":102,\"clientId\":\"c\\\"1\",\"code\":1006,"
-             "\"reason\":\"\",\"seconds\":0}]}";
+    wanted =
+        "{\"seq\":4,\"type\":\"disconnect\",\"at\":0000000000000,\"clientId\":\"c\\\"1\",\"code\":1006,"
+        "\"reason\":\"\",\"seconds\":0}]}";
     CHECK(strstr(server.records[server.count - 1].body, wanted));
     head = server.records[0].head;
     CHECK(strncmp(head, "POST /hook?a=b HTTP/1.1\r\n", 25) == 0);
@@ -641,8 +687,6 @@ static void sends_what_is_documented(void)
     CHECK(strstr(head, "\r\nContent-Type: application/json\r\n"));
     CHECK(
         strstr(head, textf("\r\nwebhook-id: 10.0.0.5:8801.%llu.1\r\n", (unsigned long long)epoch)));
-    for (size_t i = 0; i < server.count; i++)
-        CHECK(is_signed(&server.records[i], "shop", 7, 1));
     close_hooks();
 }
 
@@ -707,6 +751,7 @@ static void survives_a_late_receiver(void)
     settle();
     CHECK(take_all().events == 1 && measure().failures >= 1);
     CHECK(strcmp(report_of(hook).last[0].error, "no response in time") == 0);
+    CHECK(report_of(hook).last[0].took >= 40 && report_of(hook).last[0].events <= 2);
     close_hooks();
 }
 
@@ -738,8 +783,8 @@ static void survives_an_end_at_every_byte(void)
 /* A connection that was kept and has ended costs no failure. */
 static void keeps_connections(void)
 {
+    struct webhook_settings elsewhere = {.events = ALL};
     struct webhook *hook;
-
     size_t left = 1;
 
     open_hooks("");
@@ -751,6 +796,11 @@ static void keeps_connections(void)
         settle();
     }
     CHECK(server.connections == 1 && requests() >= 20);
+    elsewhere.url = str_from(textf("http://good.example:%u/hook?a=b", server.port));
+    CHECK(webhook_set(hooks, STR("shop"), &elsewhere, 0));
+    settle(); /* another receiver gets another connection */
+    CHECK(server.connections == 2 && set("shop", 0) == hook);
+    settle();
     change_script("kkkkkkkkkk");
     for (int i = 0; i < 10; i++) {
         push(hook, 0);
@@ -786,7 +836,7 @@ static void limits_batches(void)
     for (int64_t until = os_now_ms() + PATIENCE; requests() < 1 && os_now_ms() < until;)
         rest();
     for (int i = 0; i < 1000; i++)
-        push(hook, i < 600 ? 0 : 1000);
+        push(hook, i < 500 ? 0 : 1250);
     change_script("");
     settle();
     CHECK(take_all().events == 1000);
@@ -827,7 +877,7 @@ static void tells_what_is_lost(void)
     CHECK(pushed > 150 && measure().refused == 1 && measure().lost == 0 && !push(hook, 9000));
     CHECK(report_of(hook).epoch && report_of(hook).queued > options.queue / 2);
     for (; measure().lost == 0; others++) {
-        CHECK(webhook_push(hooks, hook, WEBHOOK_JOIN, 1, field));
+        CHECK(webhook_push(hooks, hook, WEBHOOK_JOIN, field));
         CHECK(report_of(hook).queued <= options.queue);
     }
     CHECK(measure().lost >= pushed && report_of(hook).lost == measure().lost);
@@ -841,11 +891,12 @@ static void tells_what_is_lost(void)
     close_hooks();
 }
 
-/* An event that is older than `retry`, and one that no queue can hold. */
+/* Events that are older than `retry`, one without memory, and one that no queue can hold. */
 static void gives_up_what_is_old(void)
 {
     static char fails[4001];
     static const char *const padding = "x";
+    const struct webhook_field no_memory[] = {{.name = "groups", .type = WEBHOOK_JSON}, {0}};
     struct webhook *hook;
     struct buf text = {0};
     uint64_t attempts;
@@ -866,15 +917,16 @@ static void gives_up_what_is_old(void)
     CHECK(measure().lost == 10 && report_of(hook).seq == 1 && report_of(hook).lost == 10);
     attempts = report_of(hook).deliveries;
     await_attempts(hook, attempts + 3);
+    CHECK(webhook_push(hooks, hook, WEBHOOK_JOIN, no_memory) && measure().lost == 11);
     for (size_t i = 0; i < options.queue; i++)
         buf_append(&text, str_from(padding));
-    CHECK(webhook_push(hooks, hook, WEBHOOK_JOIN, 1,
+    CHECK(webhook_push(hooks, hook, WEBHOOK_JOIN,
                        (struct webhook_field[]){{.name = "n", .text = str_of(&text)}, {0}}));
-    CHECK(measure().lost == 11);
+    CHECK(measure().lost == 12);
     buf_free(&text);
     change_script("");
     settle();
-    CHECK(strstr(server.records[server.count - 1].body, "\"lost\":11}]}"));
+    CHECK(strstr(server.records[server.count - 1].body, "\"lost\":12}]}"));
     close_hooks();
 }
 
@@ -907,6 +959,28 @@ static void goes_away_and_comes_back(void)
     close_hooks();
 }
 
+/* The epochs of a busy moment lie in the future; none is used before, for the node may end. */
+static void uses_no_epoch_before_its_time(void)
+{
+    struct webhook *hook;
+    int64_t epoch;
+    struct timespec now;
+
+    open_hooks("w");
+    hook = set("shop", 0);
+    for (int64_t until = os_now_ms() + PATIENCE; requests() < 1 && os_now_ms() < until;)
+        rest();
+    for (int i = 0; i < 500; i++)
+        webhook_restart(hooks, hook, 0);
+    epoch = report_of(hook).epoch;
+    change_script("");
+    settle();
+    clock_gettime(CLOCK_REALTIME, &now);
+    CHECK(number_after(server.records[server.count - 1].body, "\"epoch\":") == epoch);
+    CHECK((int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000 >= epoch);
+    close_hooks();
+}
+
 /* Only what is asked for is sent. */
 static void sends_what_is_asked_for(void)
 {
@@ -921,7 +995,7 @@ static void sends_what_is_asked_for(void)
     CHECK(webhook_set(hooks, STR("shop"), &settings, 0));
     hook = webhook_find(hooks, STR("shop"));
     for (int kind = WEBHOOK_CONNECT; kind <= WEBHOOK_END; kind++)
-        CHECK(webhook_push(hooks, hook, (enum webhook_kind)kind, 1, none));
+        CHECK(webhook_push(hooks, hook, (enum webhook_kind)kind, none));
     settle();
     CHECK(report_of(hook).seq == 3 && take_all().events == 2);
     close_hooks();
@@ -955,6 +1029,26 @@ static void serves_many_systems(void)
     close_hooks();
 }
 
+/* Connections are kept, but not one for each of many systems. */
+static void keeps_few_connections(void)
+{
+    size_t left = 200;
+
+    open_hooks("");
+    options.pause = PATIENCE;
+    reopen_hooks();
+    for (int i = 0; i < 200; i++)
+        push(set(textf("system%d", i), 0), 0);
+    settle();
+    for (int64_t until = os_now_ms() + PATIENCE; left > 64 && os_now_ms() < until; rest()) {
+        pthread_mutex_lock(&server.lock);
+        left = server.open;
+        pthread_mutex_unlock(&server.lock);
+    }
+    CHECK(left > 16 && left <= 64 && measure().failures == 0);
+    close_hooks();
+}
+
 /* Webhooks whose receivers are down wait, but not those that share their threads. */
 static void lets_no_system_wait_for_another(void)
 {
@@ -980,6 +1074,40 @@ static void lets_no_system_wait_for_another(void)
     close_hooks();
 }
 
+/* Has the receiver speak TLS with a certificate: NAME.pem of those in the working directory. */
+static void present(const char *name)
+{
+    SSL_CTX *settings = SSL_CTX_new(TLS_server_method());
+
+    CHECK(SSL_CTX_use_certificate_file(settings, textf("%s.pem", name), SSL_FILETYPE_PEM) == 1);
+    CHECK(SSL_CTX_use_PrivateKey_file(settings, textf("%s.key", name), SSL_FILETYPE_PEM) == 1);
+    pthread_mutex_lock(&server.lock);
+    SSL_CTX_free(server.settings);
+    server.settings = settings;
+    pthread_mutex_unlock(&server.lock);
+}
+
+/* Makes certificates NAME.pem for these names, of a folder that becomes the working directory. */
+static void begin_tls(char *folder, const char *const names[][2], size_t count)
+{
+    CHECK(mkdtemp(folder) && chdir(folder) == 0);
+    for (size_t i = 0; i < count; i++)
+        certificate_write(textf("%s.pem", names[i][0]), textf("%s.key", names[i][0]), names[i][1]);
+    server.secure = true;
+}
+
+static void end_tls(const char *folder, const char *const names[][2], size_t count)
+{
+    SSL_CTX_free(server.settings);
+    server.settings = NULL;
+    server.secure = false;
+    for (size_t i = 0; i < count; i++) {
+        unlink(textf("%s.pem", names[i][0]));
+        unlink(textf("%s.key", names[i][0]));
+    }
+    CHECK(chdir("/") == 0 && rmdir(folder) == 0);
+}
+
 /* Over IPv6, if there is any; who does not trust the certificate sends nothing. */
 static void speaks_tls(void)
 {
@@ -991,23 +1119,16 @@ static void speaks_tls(void)
         {"wrong.pem", "mismatch"},
         {"none.pem", "[webhook] ca"},
     };
+    static const char *const names[][2] = {{"hook", "IP:::1,IP:127.0.0.1"},
+                                           {"other", "IP:::1,IP:127.0.0.1"},
+                                           {"wrong", "DNS:localhost,IP:::2"}};
     char folder[] = "/tmp/test_webhook.XXXXXX";
     struct webhook *hook;
 
-    CHECK(mkdtemp(folder) && chdir(folder) == 0);
-    certificate_write("hook.pem", "key.pem", "IP:::1,IP:127.0.0.1");
-    certificate_write("other.pem", "otherkey.pem", "IP:::1,IP:127.0.0.1");
-    certificate_write("wrong.pem", "wrongkey.pem", "DNS:localhost,IP:::2");
+    begin_tls(folder, names, COUNT(names));
     for (size_t i = 0; i < COUNT(rows); i++) {
-        bool wrong = rows[i].ca[0] == 'w';
-
-        server.secure = true;
-        server.settings = SSL_CTX_new(TLS_server_method());
-        CHECK(SSL_CTX_use_certificate_file(server.settings, wrong ? "wrong.pem" : "hook.pem",
-                                           SSL_FILETYPE_PEM) == 1);
-        CHECK(SSL_CTX_use_PrivateKey_file(server.settings, wrong ? "wrongkey.pem" : "key.pem",
-                                          SSL_FILETYPE_PEM) == 1);
         open_hooks("5nhc3ebB");
+        present(rows[i].ca[0] == 'w' ? "wrong" : "hook");
         options.ca = rows[i].ca;
         reopen_hooks();
         hook = set("shop", 0);
@@ -1021,15 +1142,51 @@ static void speaks_tls(void)
             CHECK(take_all().events == 300 && measure().lost == 0);
         }
         close_hooks();
-        SSL_CTX_free(server.settings);
     }
-    server.secure = false;
-    for (const char *const *name =
-             (const char *const[]){"hook.pem", "key.pem", "other.pem", "otherkey.pem", "wrong.pem",
-                                   "wrongkey.pem", NULL};
-         *name; name++)
-        unlink(*name);
-    CHECK(chdir("/") == 0 && rmdir(folder) == 0);
+    end_tls(folder, names, COUNT(names));
+}
+
+/* good.example is looked up for each connection. When it leads to a machine that has a trusted
+ * certificate, but for another name, nothing is sent there. */
+static void trusts_a_name_and_no_address(void)
+{
+    static const char *const names[][2] = {{"good", "DNS:good.example"},
+                                           {"evil", "DNS:evil.example"}};
+    char folder[] = "/tmp/test_webhook.XXXXXX";
+    struct buf trusted = {0};
+    struct webhook_report report;
+    struct webhook *hook;
+    size_t before;
+    FILE *file;
+
+    begin_tls(folder, names, COUNT(names));
+    for (size_t i = 0; i < COUNT(names); i++)
+        CHECK(os_read_file(textf("%s.pem", names[i][0]), &trusted) == 0);
+    CHECK((file = fopen("ca.pem", "w")) && fwrite(trusted.at, trusted.length, 1, file) == 1);
+    fclose(file);
+    buf_free(&trusted);
+    open_hooks("kk"); /* connections end */
+    snprintf(server.host, sizeof server.host, "good.example");
+    present("good");
+    options.ca = "ca.pem";
+    reopen_hooks();
+    hook = set("shop", 0);
+    settle();
+    push(hook, 0);
+    settle();
+    present("evil");
+    before = requests();
+    push(hook, 0);
+    await_attempts(hook, report_of(hook).deliveries + 2);
+    CHECK(requests() == before && measure().waiting == 1);
+    report = report_of(hook);
+    CHECK(strstr(report.last[(report.deliveries - 1) % WEBHOOK_DELIVERIES].error, "mismatch"));
+    present("good");
+    settle();
+    CHECK(take_all().events == 2 && measure().lost == 0);
+    close_hooks();
+    unlink("ca.pem");
+    end_tls(folder, names, COUNT(names));
 }
 
 /* What all systems share has a limit; the longest queue goes first. */
@@ -1056,8 +1213,8 @@ static void shares_memory(void)
         bool full = WEBHOOK_BYTES_MAX - measure().queued < sizeof text + 200;
 
         others += full;
-        CHECK(webhook_push(hooks, full ? little : systems[n % COUNT(systems)], WEBHOOK_JOIN, 1,
-                           field));
+        CHECK(
+            webhook_push(hooks, full ? little : systems[n % COUNT(systems)], WEBHOOK_JOIN, field));
         most = measure().queued > most ? measure().queued : most;
     }
     CHECK(most > 60 << 20 && most <= WEBHOOK_BYTES_MAX && measure().lost > 0);
@@ -1123,10 +1280,13 @@ int main(void)
     test_run("what is lost is told", tells_what_is_lost);
     test_run("what is too old is given up, and told", gives_up_what_is_old);
     test_run("a webhook goes away and comes back", goes_away_and_comes_back);
+    test_run("no epoch is used before its time", uses_no_epoch_before_its_time);
     test_run("only what is asked for is sent", sends_what_is_asked_for);
     test_run("many systems share the threads", serves_many_systems);
+    test_run("few connections are kept", keeps_few_connections);
     test_run("no system waits for another", lets_no_system_wait_for_another);
     test_run("receivers may speak TLS", speaks_tls);
+    test_run("a name that leads elsewhere is not followed", trusts_a_name_and_no_address);
     test_run("all systems share a limit", shares_memory);
     test_run("the last event is an end", ends_with_an_end);
     test_run("closing does not wait", closes_at_once);
