@@ -90,8 +90,10 @@ bool hub_resume_moved(struct hub *hub, struct client *client, struct conn *conn,
     for (uint32_t i = 0; i < resume->kept; i++)
         conn_queue(conn, resume_frame(resume, i), SIZE_MAX);
     hub->counts.sent += resume->kept;
-    if (previous.length)
+    if (previous.length) {
+        hub->channels.resumes.moved++;
         hub_announce(hub, client, previous);
+    }
     return true;
 }
 

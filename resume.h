@@ -55,7 +55,7 @@ struct resumes {
     struct resume *first, *last; /* those away, longest first */
     size_t count, away;          /* all of them; those away */
     uint64_t memory;             /* bytes of frames kept, each once, and of rings */
-    uint64_t results[RESUME_RESULTS], gaps[RESUME_GAPS], replayed; /* ever */
+    uint64_t results[RESUME_RESULTS], gaps[RESUME_GAPS], replayed, moved; /* ever */
 };
 
 /* Begins to count for a client, with its first key. `resume` is zeroed. False without random

@@ -452,13 +452,6 @@ struct session_entry {
     char name[ACCOUNT_NAME_MAX], text[TICKET_MAX], room[TICKET_ROOM];
 };
 
-bool session_is_over(const struct session_context *context, const struct client *client)
-{
-    int64_t end = channel_end(client);
-
-    return end && end <= context->unix_now;
-}
-
 /* Reads whether a peer wants to be able to come back, or does. A number of messages that is none
  * counts as one that it cannot have received. */
 static enum claims_resume session_read_resume(const struct session_context *context,

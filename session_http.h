@@ -182,6 +182,12 @@ void session_admit(struct session_context *context, struct session *session,
                    const char *why);
 
 /* True if the end has come that a client's ticket names. */
-bool session_is_over(const struct session_context *context, const struct client *client);
+static inline bool session_is_over(const struct session_context *context,
+                                   const struct client *client)
+{
+    int64_t end = channel_end(client);
+
+    return end && end <= context->unix_now;
+}
 
 #endif

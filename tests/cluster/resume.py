@@ -4,7 +4,9 @@ second are sent to their groups, each with the next number of its group as its c
 
 Takes commands from stdin, a line each: `down PORT` and `up PORT` (whether a node is used), `cut` (all clients lose their
 connections), `end`. At the end it waits until every client has the last message of its group, and prints
-    sent N failed N came back N moved N gaps N anew N lost N twice N behind N"""
+    sent N failed N came back N moved N gaps N anew N lost N twice N behind N
+where `lost` are messages that a client misses which was told that it has all of them; of those that failed, nothing is
+expected."""
 import asyncio
 import json
 import os
@@ -23,6 +25,9 @@ CALLERS = 20       # each sends to groups of its own, so that their numbers come
 ACK_EVERY = 32
 BACK_OFF = 0.5     # seconds, at random
 SETTLE_MAX = 60.0
+
+
+FAILED = set()  # (group, number)
 
 
 class Counts:
@@ -60,7 +65,9 @@ class Guest:
             Counts.anew += not data["resumed"]
         if not data.get("recovered"):
             self.received, self.sure = 0, not self.key
-        self.bound = data.get("resumed", False)
+        if not data.get("resumed"):
+            self.last = 0  # another client, perhaps on a node that is behind
+        self.bound = self.bound and data.get("resumed", False)
         self.id, self.key = data["clientId"], data["resume"]
 
     async def bind(self):
@@ -84,7 +91,7 @@ class Guest:
         if number <= self.last:
             Counts.twice += 1
         elif self.sure and self.last and number > self.last + 1:
-            Counts.lost += number - self.last - 1
+            Counts.lost += sum((self.group, i) not in FAILED for i in range(self.last + 1, number))
         self.last, self.sure = max(number, self.last), True
 
 
@@ -100,9 +107,9 @@ async def push(groups, numbers, ended):
         good = answer is not None and answer["code"] == 0
         Counts.sent += good
         Counts.failed += not good
-        if not good and not os.environ.get("QUIET"):
-            print("failed: %s" % answer, file=sys.stderr)
         numbers[group] += 1
+        if not good:
+            FAILED.add((group, numbers[group]))
         due = max(due + pause, time.monotonic() - 1)
         await asyncio.sleep(max(0, due - time.monotonic()))
 
@@ -119,7 +126,7 @@ async def obey(guests):
             UP.append(int(words[1]))
         elif words[0] == "cut":
             for guest in guests:
-                if guest.client:
+                if guest.client and not guest.client.transport.is_closing():
                     guest.client.reset()
         elif words[0] == "end":
             return
@@ -139,9 +146,11 @@ async def main():
     sending.set()
     await asyncio.gather(*pushes)
     until = time.monotonic() + SETTLE_MAX
-    while any(guest.last < numbers[guest.group] for guest in guests) and time.monotonic() < until:
+    awaited = {group: max([i for i in range(1, number + 1) if (group, i) not in FAILED], default=0)
+               for group, number in numbers.items()}
+    while any(guest.last < awaited[guest.group] for guest in guests) and time.monotonic() < until:
         await asyncio.sleep(0.05)
-    behind = sum(numbers[guest.group] - guest.last for guest in guests)
+    behind = sum(guest.last < awaited[guest.group] for guest in guests)
     ended.set()
     for task in tasks:
         task.cancel()
