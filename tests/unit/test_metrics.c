@@ -99,6 +99,7 @@ static const char *const families[] = {
     "wspush_resume_away gauge",
     "wspush_resume_memory_bytes gauge",
     "wspush_resumes_total counter",
+    "wspush_resume_moved_total counter",
     "wspush_resume_replayed_total counter",
     "wspush_resume_gaps_total counter",
     "wspush_webhook_events_total counter",
@@ -213,6 +214,7 @@ static void every_number_has_its_name(void)
         "wspush_resume_clients 122",
         "wspush_resume_away 123",
         "wspush_resume_memory_bytes 124",
+        "wspush_resume_moved_total 133",
         "wspush_resume_replayed_total 125",
         "wspush_resumes_total{result=\"recovered\"} 126",
         "wspush_resumes_total{result=\"missed\"} 127",
@@ -253,6 +255,7 @@ static void every_number_has_its_name(void)
                                                  .away = 123,
                                                  .memory = 124,
                                                  .replayed = 125,
+                                                 .moved = 133,
                                                  .results = {126, 127, 128},
                                                  .gaps = {129, 130, 131, 132}};
     ask("GET", "/metrics", false);
