@@ -145,6 +145,8 @@ static void a_client_has_neither_user_nor_group(void)
 {
     event_connect(&hooks, client, STR(""));
     CHECK(got("shop 0 clientId=id1 userId= extend= remote=2001:db8::7 groups=[]\n"));
+    event_connect(&hooks, client, STR("id0"));
+    CHECK(got("shop 0 clientId=id1 userId= extend= remote=2001:db8::7 groups=[] previous=id0\n"));
     event_disconnect(&hooks, client, 1006, STR(""), 0);
     CHECK(got("shop 1 clientId=id1 userId= extend= code=1006 reason= seconds=0\n"));
 }
