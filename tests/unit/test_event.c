@@ -162,9 +162,6 @@ static void groups_are_named_without_system_and_user(void)
     event_connect(&hooks, client, STR(""));
     CHECK(got("shop 0 clientId=id1 userId=u1 extend=more remote=2001:db8::7 "
               "groups=[\"g\\\"1\",\"g2\"]\n"));
-    event_connect(&hooks, client, STR("id0"));
-    CHECK(got("shop 0 clientId=id1 userId=u1 extend=more remote=2001:db8::7 "
-              "groups=[\"g\\\"1\",\"g2\"] previous=id0\n"));
 }
 
 static void other_events_have_their_members(void)
