@@ -61,6 +61,8 @@ class Returner:
 
     def on_first(self, _client, data):
         self.sure &= data.get("recovered", not self.key)
+        self.history.seen["returns"] += bool(self.key)
+        self.history.seen["recovered"] += data.get("recovered", False)
         if not data.get("recovered"):
             self.received = 0
         if not data.get("resumed"):
@@ -316,8 +318,12 @@ class Chaos:
             await asyncio.sleep(rng.uniform(0, 0.5))
 
     async def run_returner(self, index):
-        rng, returner = self.rng("returner %d" % index), Returner(index, self.history)
+        returner = Returner(index, self.history)
         self.returners.append(returner)
+        await asyncio.gather(self.come_and_go(returner, self.rng("returner %d" % index)),
+                             self.tell(returner, self.rng("teller %d" % index)))
+
+    async def come_and_go(self, returner, rng):
         while True:
             async with self.working():
                 with contextlib.suppress(OSError, Refused, asyncio.TimeoutError):
@@ -328,20 +334,20 @@ class Chaos:
                         body = {"clientId": returner.id, "groupName": returner.group}
                         answer = await self.call("bind_to_group", SYSTEMS[0], rng, body)
                         returner.bound = bool(answer) and answer["code"] == 0
-            for _ in range(rng.randint(1, 8)):
-                async with self.working():
-                    await self.tell(returner, rng)
-                await asyncio.sleep(rng.uniform(0, 0.4))
-            if returner.client:
+            await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 2)]))
+            if returner.client and not returner.client.transport.is_closing():
                 getattr(returner.client, rng.choice(["hang_up", "reset"]))()
             await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 1)]))
 
     async def tell(self, returner, rng):
-        """Sends it the next number."""
-        returner.calls.append((None, time.monotonic(), INF))
-        answer = await self.call("send_to_group", SYSTEMS[0], rng, {
-            "groupName": returner.group, "code": len(returner.calls), "msg": "resume", "data": 0})
-        returner.calls[-1] = (answer and answer["code"], returner.calls[-1][1], time.monotonic())
+        """Sends it one number after the other."""
+        while True:
+            async with self.working():
+                returner.calls.append((None, time.monotonic(), INF))
+                answer = await self.call("send_to_group", SYSTEMS[0], rng, {
+                    "groupName": returner.group, "code": len(returner.calls), "msg": "resume", "data": 0})
+                returner.calls[-1] = (answer and answer["code"], returner.calls[-1][1], time.monotonic())
+            await asyncio.sleep(rng.uniform(0, 0.1))
 
     async def run_reader(self):
         """Asks for lists and clients; only the times of the answers are judged, and codes."""
@@ -576,8 +582,8 @@ def main():
     seen = chaos.history.seen
     for rule in RULES:
         print("%s %s" % ("FAIL" if rule in broken else "ok  ", rule + (" (see above)" if rule in broken else "")))
-    print("%d cycles of faults, %d sends (%d unknown, %d known in the end), %d deliveries, %d losses tolerated; nodes had at most %s KiB" % (
-        cycles, seen["sends"], seen["unknown"], chaos.repeated, seen["deliveries"], seen["tolerated"], [node.peak for node in chaos.world.nodes]))
+    print("%d cycles of faults, %d sends (%d unknown, %d known in the end), %d deliveries, %d losses tolerated, %d returns (%d with all); nodes had at most %s KiB" % (
+        cycles, seen["sends"], seen["unknown"], chaos.repeated, seen["deliveries"], seen["tolerated"], seen["returns"], seen["recovered"], [node.peak for node in chaos.world.nodes]))
     if chaos.violations:
         print("seed %d; logs are in %s" % (options.seed, folder))
     else:

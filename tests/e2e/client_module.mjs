@@ -542,6 +542,8 @@ const tests = {
       await pass(3000);
       deliver(1e6);
     }
+    sendOne();
+    deliver(1e6);
     let expected = 1;
     for (const each of seen) {
       if (each === 'lost') expected = 0;

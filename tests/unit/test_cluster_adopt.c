@@ -16,7 +16,8 @@
 #define STEPS 4000 /* of one schedule; `WORLD_SEEDS` of them, 400,000 in all */
 #define SEEDS 100
 #define TOLD_MAX 65536
-#define LINGER 60 /* seconds */
+#define REPEATED 6 /* publications that may come once more */
+#define LINGER 60  /* seconds */
 
 /* --- what is modelled ------------------------------------------------------------------------- */
 
@@ -59,13 +60,15 @@ struct guest {
     char id[HUB_ID_TEXT + 1], key[RESUME_KEY_MAX + 1];
     uint64_t received; /* text frames since the counting began */
     uint64_t place;    /* of the last message, in the order */
+    uint64_t born;     /* what was placed up to here is of the time before it was this client */
     uint64_t floor;    /* from behind this place on it misses none, unless it is told */
 };
 
 static struct world {
     struct machine machines[MACHINES];
     struct guest guests[GUESTS];
-    struct fifo order; /* struct parcel: what was published */
+    struct fifo order;               /* struct parcel: what was published */
+    struct parcel *routed[REPEATED]; /* last */
     bool linked;
     int64_t now;
     uint32_t random, seed;
@@ -587,6 +590,16 @@ static void copy_string(const char *text, const char *name, char *out, size_t ro
         snprintf(out, room, "%.*s", (int)strcspn(at + 1, "\""), at + 1);
 }
 
+/* True if a node has a client with this id. */
+static bool is_anywhere(const char *id)
+{
+    for (size_t i = 0; i < MACHINES; i++)
+        if (world.machines[i].cluster && world.machines[i].hub.hooks &&
+            hub_is_online(&world.machines[i].hub, STR("shop"), quoted(str_from(id))))
+            return true;
+    return false;
+}
+
 static void guest_take_first(struct guest *guest, const char *text)
 {
     const char *resumed = text_behind(text, "resumed"), *recovered = text_behind(text, "recovered");
@@ -601,6 +614,8 @@ static void guest_take_first(struct guest *guest, const char *text)
 
         copy_string(text, "previous", before, sizeof before);
         CHECK(strcmp(before[0] ? before : id, guest->id) == 0);
+        if (before[0]) /* it is at one place at a time */
+            CHECK(!is_anywhere(before));
         world.moved += before[0] != '\0';
     }
     world.recovered += is_recovered;
@@ -609,8 +624,8 @@ static void guest_take_first(struct guest *guest, const char *text)
     if (!is_recovered) {
         guest->received = 0;
         guest->floor = world.placed;
-        if (!recovered) /* another client, perhaps on a node that is behind */
-            guest->place = 0;
+        if (!recovered)
+            guest->born = guest->place = guest->floor;
     }
     strcpy(guest->id, id);
     copy_string(text, "resume", guest->key, sizeof guest->key);
@@ -632,6 +647,8 @@ static void guest_take(struct guest *guest, const char *text)
         return; /* a notice */
     message = strtoull(text_behind(text, "data"), NULL, 10);
     place = message < TOLD_MAX ? world.places[message] : 0;
+    if (place && place <= guest->born)
+        return;
     next = (guest->place > guest->floor ? guest->place : guest->floor) + 1;
     if (!CHECK(place > guest->place && (place <= guest->floor || place == next)))
         printf("  seed %u: message %llu, place %llu, behind place %llu\n", world.seed,
@@ -785,16 +802,23 @@ static void route_parcel(const struct parcel *parcel)
     }
 }
 
+/* Routes what was published first. `repeats`: the leader of the order's queue has died, and what it
+ * has routed last comes once more, in the same order. */
 static void order_step(bool repeats)
 {
-    struct parcel *parcel = (struct parcel *)world.order.first;
+    static struct parcel *last[REPEATED];
 
-    if (!parcel)
+    for (size_t i = 0; i < REPEATED && repeats; i++)
+        if (world.routed[i])
+            route_parcel(world.routed[i]);
+    if (!world.order.first)
         return;
-    route_parcel(parcel);
-    if (repeats && world.order.first->next == NULL)
-        return; /* its queue's leader dies: it comes once more, before all that follows */
-    parcel_free((struct parcel *)fifo_pop(&world.order));
+    route_parcel((struct parcel *)world.order.first);
+    if (world.routed[0])
+        parcel_free(world.routed[0]);
+    memcpy(last, world.routed, sizeof last);
+    memcpy(world.routed, last + 1, sizeof last - sizeof last[0]);
+    world.routed[REPEATED - 1] = (struct parcel *)fifo_pop(&world.order);
 }
 
 static void bind_step(struct machine *machine)
@@ -946,7 +970,7 @@ static void step(void)
     uint32_t what = pick(100);
 
     if (what < 12) {
-        order_step(pick(16) == 0);
+        order_step(pick(64) == 0);
     } else if (what < 24) {
         guest_step(&world.guests[pick(GUESTS)], machine, pick(40));
     } else if (what < 26) {
@@ -1036,6 +1060,9 @@ static void world_close(void)
     for (size_t i = 0; i < MACHINES; i++)
         machine_end(&world.machines[i]);
     parcels_free(&world.order);
+    for (size_t i = 0; i < REPEATED; i++)
+        if (world.routed[i])
+            parcel_free(world.routed[i]);
 }
 
 /* --- tests ------------------------------------------------------------------------------------ */
