@@ -17,6 +17,7 @@
  * Threads: only the loop's. */
 #include "cluster.h"
 
+#include "cluster_adopt.h"
 #include "cluster_census.h"
 #include "cluster_change.h"
 #include "cluster_crypto.h"
@@ -69,17 +70,6 @@ const char *cluster_not_ready_reason(const struct cluster *cluster)
     return "joining the cluster: the links to the other nodes are not up yet";
 }
 
-/* True if a live node has had no link for node_ttl: a frozen or just killed node has none either,
- * and must not make the others unready. */
-static bool cluster_lacks_link(const struct cluster *cluster)
-{
-    for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
-        if (peer->alive && peer->missing_since &&
-            cluster->now - peer->missing_since > (int64_t)cluster->config->node_ttl)
-            return true;
-    return false;
-}
-
 const char *cluster_degraded_reason(const struct cluster *cluster)
 {
     const char *why = cluster_not_ready_reason(cluster);
@@ -91,7 +81,7 @@ const char *cluster_degraded_reason(const struct cluster *cluster)
     if ((!cluster->bus_up || cluster->bus_slow) && cluster->bus_reason[0])
         return cluster->bus_reason;
     why = state_publishing_reason(cluster);
-    if (!why && cluster_lacks_link(cluster))
+    if (!why && state_lacks_link(cluster))
         why = "there is no link to a live node: see its log and this one's";
     return why;
 }
@@ -132,20 +122,11 @@ struct cluster_stats cluster_stats(const struct cluster *cluster)
     return stats;
 }
 
-/* True if every live node is linked. */
-static bool cluster_is_linked(const struct cluster *cluster)
-{
-    for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
-        if (peer->listed && peer->alive && !peer->link)
-            return false;
-    return cluster->listed;
-}
-
 /* After it was presumed dead, a node announces its clients only when the others can reach them
  * again: they would answer -1003 for a client they were just notified of. */
 static bool cluster_may_announce(struct cluster *cluster)
 {
-    if (cluster->now >= cluster->announce_by || cluster_is_linked(cluster))
+    if (cluster->now >= cluster->announce_by || state_is_linked(cluster))
         cluster->announce_by = 0;
     return !cluster->announce_by;
 }
@@ -158,7 +139,7 @@ static void cluster_check_phase(struct cluster *cluster)
     bool waited = cluster->now - cluster->joined_at >= CLUSTER_START_GRACE;
 
     if (cluster->phase != CLUSTER_LINKING ||
-        !(waited || (cluster_is_linked(cluster) && cluster->bus_tried)))
+        !(waited || (state_is_linked(cluster) && cluster->bus_tried)))
         return;
     cluster->phase = CLUSTER_SERVING;
     log_write(cluster->log, LOG_INFO, "joined the cluster", fields);
@@ -246,6 +227,7 @@ static void cluster_take_entry(struct cluster *cluster, const struct wire_batch 
                   "a publication was dropped: its number is far ahead of the one before", NULL);
         return;
     case ORDER_NEW:
+        adopt_note(cluster, batch);
         break;
     }
     if (!msg_read(entry, &cluster->decoded, &msg))
@@ -360,7 +342,9 @@ enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *a
 
     if (!cluster)
         return account_exists(accounts, claims->system) ? CLUSTER_ADMITTED : CLUSTER_UNKNOWN;
-    if (!route_admit(cluster, claims, request_id, &result))
+    if (claims->key.length && !adopt_begin(cluster, claims, request_id, &result))
+        return result.code == RESULT_UNREACHABLE ? CLUSTER_UNREACHABLE : CLUSTER_NOT_ADOPTED;
+    if (claims->key.length || !route_admit(cluster, claims, request_id, &result))
         return CLUSTER_ASKED;
     return result.code == RESULT_SUCCESS ? CLUSTER_ADMITTED : CLUSTER_UNREACHABLE;
 }
@@ -569,11 +553,13 @@ const struct cluster_result *cluster_result(struct cluster *cluster)
     node->last_result = pending = (struct pending *)fifo_pop(&cluster->results);
     if (!pending)
         return NULL;
+    adopt_end(cluster, pending);
     if (pending->command >= COMMAND_COUNT_CLIENTS)
         census_merge(cluster, pending);
     node->result = (struct cluster_result){
         .request_id = pending->origin.id,
-        .is_admission = pending->kind == PENDING_ADMIT,
+        .is_admission = pending->kind >= PENDING_ADMIT,
+        .client = pending->result.matched,
         .claims = pending->claims,
         .command = pending->command,
         .receipt = pending->receipt,
@@ -583,8 +569,12 @@ const struct cluster_result *cluster_result(struct cluster *cluster)
     };
     if (pending->result.code == RESULT_UNKNOWN_SYSTEM)
         node->result.admission = CLUSTER_UNKNOWN;
+    else if (pending->result.code == RESULT_OFFLINE)
+        node->result.admission = CLUSTER_NOT_ADOPTED;
     else if (pending->result.code != RESULT_SUCCESS)
         node->result.admission = CLUSTER_UNREACHABLE;
+    else if (pending->kind == PENDING_ADOPT)
+        node->result.admission = CLUSTER_ADOPTED;
     return &node->result;
 }
 
@@ -761,6 +751,7 @@ static void cluster_free(struct cluster *cluster)
     struct cluster_node *node = cluster_node_of(cluster);
     struct pending *pending;
 
+    adopt_close(cluster);
     if (node->last_result)
         pending_free(node->last_result);
     while ((pending = (struct pending *)fifo_pop(&cluster->results)))

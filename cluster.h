@@ -60,6 +60,8 @@ enum cluster_admission {
     CLUSTER_ADMITTED,    /* the system is registered, and all slots are bound */
     CLUSTER_UNKNOWN,     /* the system is not registered */
     CLUSTER_UNREACHABLE, /* Redis or RabbitMQ cannot say now */
+    CLUSTER_ADOPTED,     /* it is the client of a number, see hub_resume_client */
+    CLUSTER_NOT_ADOPTED, /* it is another client than before: ask again, without its key */
     CLUSTER_ASKED        /* a result with the request_id follows */
 };
 
@@ -69,6 +71,7 @@ struct cluster_result {
     bool is_admission;
     enum cluster_admission admission;
     struct ticket_claims claims; /* of an admission */
+    uint64_t client;             /* ADOPTED: its number */
 
     enum command_kind command;
     bool receipt;
@@ -106,7 +109,8 @@ enum cluster_status cluster_apply(struct cluster *cluster, struct hub *hub,
                                   const struct command *command, bool receipt, uint64_t request_id,
                                   struct result *result);
 
-/* Whether a client may connect, to its system, its user and its groups: to all of them or none. */
+/* Whether a client may connect, to its system, its user and its groups: to all of them or none. One
+ * with the key of a session that is not here (claims->key) is adopted, see cluster_adopt.h. */
 enum cluster_admission cluster_admit(struct cluster *cluster, struct accounts *accounts,
                                      const struct ticket_claims *claims, uint64_t request_id);
 

@@ -1,6 +1,8 @@
 /* cluster_order.c - order between nodes. */
 #include "cluster_order.h"
 
+#include "json.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +56,63 @@ enum order_result order_take(struct order_senders *senders, const struct node_id
         return ORDER_JUMP;
     *last = number;
     return ORDER_NEW;
+}
+
+void order_write(const struct order_senders *senders, unsigned partition, struct buf *out)
+{
+    bool first = true;
+
+    buf_append(out, STR("["));
+    for (const struct order_sender *sender = senders->first; sender; sender = sender->next) {
+        char text[NODE_TEXT_MAX];
+        uint64_t sends = sender->last[LANE_SEND * WIRE_PARTITIONS + partition];
+        uint64_t notices = sender->last[LANE_NOTICE * WIRE_PARTITIONS + partition];
+
+        if (!sends && !notices)
+            continue;
+        node_write(&sender->node, text);
+        buf_print(out, "%s\"%s\",%llu,%llu", first ? "" : ",", text, (unsigned long long)sends,
+                  (unsigned long long)notices);
+        first = false;
+    }
+    buf_append(out, STR("]"));
+}
+
+void order_note(struct order_senders *firsts, const struct node_id *node, enum wire_lane lane,
+                unsigned partition, uint64_t number)
+{
+    struct order_sender *sender = order_touch(firsts, node);
+    uint64_t *first = sender ? &sender->last[lane * WIRE_PARTITIONS + partition] : NULL;
+
+    if (first && !*first)
+        *first = number;
+}
+
+bool order_merge(struct order_senders *senders, struct order_senders *firsts, unsigned partition,
+                 struct str array)
+{
+    struct json_value text, value;
+    struct node_id node;
+    int64_t number;
+
+    while (json_next_element(&array, &text)) {
+        if (text.type != JSON_STRING ||
+            !node_read((struct str){text.text.at + 1, text.text.length - 2}, &node))
+            return false;
+        for (size_t lane = 0; lane < LANE_COUNT; lane++) {
+            struct order_sender *mine = order_touch(senders, &node);
+            const struct order_sender *since = order_touch(firsts, &node);
+            size_t stream = lane * WIRE_PARTITIONS + partition;
+
+            if (!mine || !since || !json_next_element(&array, &value) ||
+                !json_decode_integer(value, &number) || number < 0 ||
+                (since->last[stream] && since->last[stream] <= (uint64_t)number))
+                return false;
+            if (mine->last[stream] < (uint64_t)number)
+                mine->last[stream] = (uint64_t)number;
+        }
+    }
+    return true;
 }
 
 void order_free(struct order_senders *senders)

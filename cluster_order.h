@@ -36,6 +36,20 @@ enum order_result {
 enum order_result order_take(struct order_senders *senders, const struct node_id *node,
                              enum wire_lane lane, unsigned partition, uint64_t number);
 
+/* Appends what has come in a partition, as a JSON array: of each origin its text, and its last seq
+ * in each lane. */
+void order_write(const struct order_senders *senders, unsigned partition, struct buf *out);
+
+/* Notes the first seq of a stream. Without memory it is not noted. */
+void order_note(struct order_senders *firsts, const struct node_id *node, enum wire_lane lane,
+                unsigned partition, uint64_t number);
+
+/* Takes what another node has written at a point of the partition's order: what had come there
+ * before it is a repetition here, too. `firsts` is of what has come here since that point; false if
+ * some of it is such a repetition, or the array is malformed: then part of it may be taken. */
+bool order_merge(struct order_senders *senders, struct order_senders *firsts, unsigned partition,
+                 struct str array);
+
 void order_free(struct order_senders *senders);
 
 /* --- ages ------------------------------------------------------------------------------------- */

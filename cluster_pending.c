@@ -41,6 +41,7 @@ struct pending *pending_new(struct pending_table *table, struct pending_list *li
     if (!pending)
         return NULL;
     pending->kind = kind;
+    pending->slots = pending->room;
     pending->deadline = deadline;
     pending->id = ++table->last_id;
     if (!table_add(&table->by_id, (uint32_t)pending->id, pending)) {
@@ -62,7 +63,8 @@ struct pending *pending_find(const struct pending_table *table, uint64_t id)
     return NULL;
 }
 
-void pending_unlink(struct pending_table *table, struct pending_list *list, struct pending *pending)
+/* Takes a request out of its list. */
+static void pending_cut(struct pending_list *list, struct pending *pending)
 {
     if (pending->previous)
         pending->previous->next = pending->next;
@@ -74,6 +76,18 @@ void pending_unlink(struct pending_table *table, struct pending_list *list, stru
         list->last = pending->previous;
     pending->next = pending->previous = NULL;
     list->count--;
+}
+
+void pending_prolong(struct pending_list *list, struct pending *pending, int64_t deadline)
+{
+    pending_cut(list, pending);
+    pending->deadline = deadline;
+    pending_link(list, pending);
+}
+
+void pending_unlink(struct pending_table *table, struct pending_list *list, struct pending *pending)
+{
+    pending_cut(list, pending);
     table_remove(&table->by_id, (uint32_t)pending->id, pending);
 }
 
@@ -81,6 +95,8 @@ void pending_free(struct pending *pending)
 {
     for (size_t i = 0; i < pending->reply_count; i++)
         buf_free(&pending->replies[i].list);
+    if (pending->slots != pending->room)
+        free(pending->slots);
     free(pending->replies);
     free(pending->owners);
     buf_free(&pending->text);

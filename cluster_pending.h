@@ -21,7 +21,8 @@ enum pending_kind {
     PENDING_HELD_BACK, /* waits for echoes of earlier sends; then the command is applied here */
     PENDING_COUNT,     /* a node asks for the count of a send that has not come yet */
     PENDING_WALK,      /* waits for a walk here, see roster.h */
-    PENDING_ADMIT      /* waits for Redis to find a system, then for slots */
+    PENDING_ADMIT,     /* waits for Redis to find a system, then for slots */
+    PENDING_ADOPT      /* takes a session over: see cluster_adopt.h */
 };
 
 /* The origin of a request: a session of this node, or another node. */
@@ -44,16 +45,18 @@ struct pending {
 
     /* what it is for */
     struct buf text;       /* BIND, HELD_BACK, COMMAND of roster.h: the message; other COMMAND:
-                              clientIds as given; ADMIT: what `claims` are views of */
+                              clientIds as given; ADMIT, ADOPT: what `claims` are views of */
     struct buf message_id; /* JSON */
-    struct ticket_claims claims; /* ADMIT */
+    struct ticket_claims claims; /* ADMIT, ADOPT */
+    struct adoption *adoption;   /* ADOPT; NULL once the result is there */
     enum command_kind command;
     bool receipt;
-    unsigned partition; /* of the system */
-    uint64_t send_id;   /* HELD_BACK: waits for this send; COUNT: the origin's send */
-    uint16_t slots[PENDING_SLOTS_MAX]; /* BIND, ADMIT: kept bound until it is freed */
-    unsigned slot_count, slots_bound;  /* it waits for the first of them that is not bound */
-    struct pending *next_waiter;       /* of the same slot */
+    unsigned partition;               /* of the system */
+    uint64_t send_id;                 /* HELD_BACK: waits for this send; COUNT: the origin's send */
+    uint16_t *slots;                  /* BIND, ADMIT, ADOPT: kept bound until it is freed */
+    uint16_t room[PENDING_SLOTS_MAX]; /* for them, unless ADOPT has more */
+    unsigned slot_count, slots_bound; /* it waits for the first of them that is not bound */
+    struct pending *next_waiter;      /* of the same slot */
 
     /* what is missing */
     bool looking_up;   /* ADMIT: Redis's answer */
@@ -82,6 +85,9 @@ struct pending_table {
 /* A new request with an id of its own, in its place in a list; NULL without memory. */
 struct pending *pending_new(struct pending_table *table, struct pending_list *list,
                             enum pending_kind kind, int64_t deadline);
+
+/* Gives a request another deadline, and its place in its list. */
+void pending_prolong(struct pending_list *list, struct pending *pending, int64_t deadline);
 
 /* The request with this id, or NULL. */
 struct pending *pending_find(const struct pending_table *table, uint64_t id);

@@ -22,6 +22,7 @@
  * Threads: only the loop's. */
 #include "cluster_route.h"
 
+#include "cluster_adopt.h"
 #include "cluster_census.h"
 #include "cluster_receipt.h"
 
@@ -221,16 +222,6 @@ static size_t route_reply_index(struct cluster *cluster, struct pending *pending
     return pending_expect(pending, &peer->id) ? pending->reply_count - 1 : 0;
 }
 
-static size_t route_count_elements(struct str array)
-{
-    struct json_value element;
-    size_t count = 0;
-
-    while (json_next_element(&array, &element))
-        count++;
-    return count;
-}
-
 /* Finds for each id the index of its reply. */
 static bool route_split(struct cluster *cluster, struct pending *pending,
                         const struct command *command)
@@ -238,7 +229,7 @@ static bool route_split(struct cluster *cluster, struct pending *pending,
     struct str rest = command->clients;
     struct json_value id;
 
-    pending->owner_count = route_count_elements(command->clients);
+    pending->owner_count = ticket_count_groups(command->clients);
     pending->owners = calloc(pending->owner_count + 1, sizeof *pending->owners);
     if (!pending->owners || !buf_append(&pending->text, command->clients) ||
         !pending_expect(pending, &cluster->self))
@@ -608,6 +599,10 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
         peer->ready = msg->ready;
         peer->was_ready |= msg->ready;
         break;
+    case MSG_ADOPT:
+    case MSG_ADOPTED:
+        adopt_take_message(cluster, peer, msg);
+        break;
     case MSG_SEND: /* comes only through RabbitMQ */
     case MSG_LEAVE:
     case MSG_ACCOUNT:
@@ -623,6 +618,8 @@ void route_take_publication(struct cluster *cluster, const struct wire_batch *ba
     if (msg->kind == MSG_SEND && wire_command_is_valid(&msg->command) &&
         wire_command_is_published(&msg->command)) {
         route_take_send(cluster, batch, msg);
+    } else if (msg->kind == MSG_ADOPT) {
+        adopt_take_publication(cluster, batch, msg);
     } else if (msg->kind == MSG_REQUEST && str_equal(msg->to, str_from(cluster->text))) {
         peer = links_find(cluster->links, &batch->origin);
         if (peer && peer->link) /* else there is no way to reply, and no clock to compare */
@@ -659,7 +656,7 @@ void route_take_bound(struct cluster *cluster, uint16_t slot, uint32_t version)
 
     for (; pending; pending = next) {
         next = pending->next_waiter;
-        route_resume(cluster, pending);
+        (pending->kind == PENDING_ADOPT ? adopt_take_bound : route_resume)(cluster, pending);
     }
     state_drop_slot(cluster, slot);
 }

@@ -55,6 +55,23 @@ bool state_knows_all(const struct cluster *cluster)
     return cluster->listed && cluster->redis_up;
 }
 
+bool state_is_linked(const struct cluster *cluster)
+{
+    for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
+        if (peer->listed && peer->alive && !peer->link)
+            return false;
+    return cluster->listed;
+}
+
+bool state_lacks_link(const struct cluster *cluster)
+{
+    for (const struct peer *peer = links_all(cluster->links); peer; peer = peer->next)
+        if (peer->alive && peer->missing_since &&
+            cluster->now - peer->missing_since > (int64_t)cluster->config->node_ttl)
+            return true;
+    return false;
+}
+
 void state_track_incarnation(struct cluster *cluster, const struct node_id *node)
 {
     if (cluster->newest < node->incarnation)

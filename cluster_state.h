@@ -43,6 +43,7 @@ struct state_counters {
 
 struct presence_work;  /* see cluster_presence.c */
 struct receipt_counts; /* see cluster_receipt.c */
+struct adoption;       /* see cluster_adopt.c */
 
 struct cluster {
     const struct config *config;
@@ -106,6 +107,8 @@ struct cluster {
 
     struct presence_work *presence;
     struct receipt_counts *receipts;
+    struct adoption *adoptions; /* a list */
+    size_t holding;             /* of them: have a client that is held */
     struct state_counters counters;
     struct buf decoded, written; /* scratch: the message being read, and being written */
 };
@@ -123,6 +126,13 @@ const char *state_publishing_reason(const struct cluster *cluster);
 
 /* True if all live nodes are known: a client on none of them is offline. */
 bool state_knows_all(const struct cluster *cluster);
+
+/* True if every live node is linked. */
+bool state_is_linked(const struct cluster *cluster);
+
+/* True if a live node has had no link for node_ttl: a frozen or just killed node has none either,
+ * and must not make the others unready. */
+bool state_lacks_link(const struct cluster *cluster);
 
 /* Call when a node becomes known: keeps the largest incarnation. */
 void state_track_incarnation(struct cluster *cluster, const struct node_id *node);

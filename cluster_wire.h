@@ -18,8 +18,8 @@
 
 /* The protocol version: a node of version N understands N - 1, N and N + 1, so that nodes can be
  * replaced one at a time. Nodes before version 1 named no version and are rejected. Version 2 added
- * MSG_ACCOUNT and commands; a node of version 1 would drop them as malformed, so none is sent to it
- * (peer->version). Members that it does not know it ignores. */
+ * MSG_ACCOUNT, MSG_ADOPT, MSG_ADOPTED and commands; a node of version 1 would drop them as
+ * malformed, so none is sent to it (peer->version). Members that it does not know it ignores. */
 #ifndef WIRE_VERSION
 #define WIRE_VERSION 2
 #endif
@@ -98,22 +98,33 @@ enum msg_kind {
     MSG_COUNT,  /* how many clients has your send `id` reached? Answered by MSG_REPLY */
     MSG_STATUS, /* the sender's clock, and whether it has all its bindings */
     MSG_LEAVE,  /* the sender leaves, and has published everything */
-    MSG_ACCOUNT /* the sender has changed the account of command.system. Version 2 */
+    /* version 2: */
+    MSG_ACCOUNT, /* the sender has changed the account of command.system */
+    MSG_ADOPT,   /* whose session is this? In a batch: let it go. See cluster_adopt.h */
+    MSG_ADOPTED  /* the reply to it */
 };
 
 /* All views belong to the text it was read from, or to the buffer given to msg_read. */
 struct cluster_msg {
     enum msg_kind kind;
     uint64_t id;            /* of a request, a counted send, a count, and their replies */
-    int64_t at;             /* REQUEST, STATUS: milliseconds of the sender's clock */
-    struct str to;          /* REQUEST in a batch: the text of the node it is for */
+    int64_t at;             /* REQUEST, STATUS, ADOPT: milliseconds of the sender's clock; ADOPTED:
+                               unix second at which the client's ticket ends; 0: never */
+    struct str to;          /* REQUEST, ADOPT in a batch: the text of the node it is for */
     uint64_t slot;          /* COUNT: of the send */
     bool counted;           /* SEND: its origin asks for counts */
     bool ready;             /* STATUS */
     bool deleted;           /* ACCOUNT: that was the change */
-    struct command command; /* REQUEST, SEND; ACCOUNT: the system */
-    struct result result;   /* REPLY, read: `error` and `list` of it are in the members below */
-    struct str error, list;
+    struct command command; /* REQUEST, SEND; ACCOUNT, ADOPT: the system; ADOPTED: user, extend and
+                               groups of the client */
+    struct result result;   /* REPLY, ADOPTED; read: `error` and `list` are in the members below */
+    struct str error, list; /* ADOPTED: the list is of frames, each a string */
+
+    struct str key;     /* ADOPT: of the session */
+    uint64_t messages;  /* ADOPT: that the client has; ADOPTED: that it was sent */
+    uint64_t state;     /* ADOPTED: of the client; ADOPT in a batch: that of the reply before */
+    bool is_signed;     /* ADOPTED: the client has a ticket */
+    struct str numbers; /* ADOPTED to one in a batch: see order_write */
 };
 
 /* Appends a message as one JSON object. REPLY writes `result`. */

@@ -29,7 +29,7 @@ static void event_write_groups(struct buf *out, const struct client *client)
     buf_append(out, STR("]"));
 }
 
-void event_connect(struct webhooks *webhooks, const struct client *client)
+void event_connect(struct webhooks *webhooks, const struct client *client, struct str previous)
 {
     struct webhook *webhook = event_find(webhooks, client);
     char address[CONN_ADDRESS_MAX];
@@ -39,13 +39,15 @@ void event_connect(struct webhooks *webhooks, const struct client *client)
         return;
     conn_address(client->conn->address, address);
     event_write_groups(&groups, client);
-    webhook_push(webhooks, webhook, WEBHOOK_CONNECT,
-                 (struct webhook_field[]){EVENT_CLIENT(client),
-                                          {.name = "remote", .text = str_from(address)},
-                                          {.name = "groups",
-                                           .type = WEBHOOK_JSON,
-                                           .text = groups.failed ? STR("") : str_of(&groups)},
-                                          {0}});
+    webhook_push(
+        webhooks, webhook, WEBHOOK_CONNECT,
+        (struct webhook_field[]){EVENT_CLIENT(client),
+                                 {.name = "remote", .text = str_from(address)},
+                                 {.name = "groups",
+                                  .type = WEBHOOK_JSON,
+                                  .text = groups.failed ? STR("") : str_of(&groups)},
+                                 {.name = previous.length ? "previous" : NULL, .text = previous},
+                                 {0}});
     buf_free(&groups);
 }
 

@@ -8,8 +8,9 @@
 #include "channel.h"
 #include "webhook.h"
 
-/* A client can be sent to; it is in its groups already. */
-void event_connect(struct webhooks *webhooks, const struct client *client);
+/* A client can be sent to; it is in its groups already. `previous`: the id that it had before it
+ * came from another node; or empty. */
+void event_connect(struct webhooks *webhooks, const struct client *client, struct str previous);
 
 /* A client ends, after so many seconds, with this close code and the reason that this server gives;
  * it is still in its channels. */

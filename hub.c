@@ -310,7 +310,8 @@ static bool hub_may_return(const struct hub *hub, const struct client *client, e
 {
     return client->has_resume && client->conn && hub->config->linger &&
            !client->subscriptions[0].channel->is_detached &&
-           (end == HUB_END_LOST || end == HUB_END_SILENT || end == HUB_END_SLOW);
+           (end == HUB_END_LOST || end == HUB_END_SILENT || end == HUB_END_SLOW ||
+            (end == HUB_END_LEAVING && hub->hooks));
 }
 
 /* Logs one line for the end of each client, and of each connection that it has had before. */
@@ -340,8 +341,7 @@ static void hub_log_end(const struct hub *hub, const struct client *client, enum
     log_write(hub->log, end == HUB_END_SLOW ? LOG_WARN : LOG_INFO, message, fields);
 }
 
-/* Takes a client out of all its channels and frees it; members are notified later. */
-static void hub_remove_client(struct hub *hub, struct client *client)
+void hub_remove_client(struct hub *hub, struct client *client, bool notify)
 {
     struct buf about = {0};
 
@@ -350,7 +350,7 @@ static void hub_remove_client(struct hub *hub, struct client *client)
     while (client->subscription_count) {       /* the system, which is first, goes last */
         struct channel *channel = channel_unsubscribe(client, client->subscription_count - 1);
 
-        hub_notify(hub, channel, client, &about, PRESENCE_LEAVE, true);
+        hub_notify(hub, channel, client, &about, PRESENCE_LEAVE, notify);
         hub_drop_if_empty(hub, channel);
     }
     buf_free(&about);
@@ -386,7 +386,7 @@ void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, un
         event_disconnect(hub->webhooks, client, code, given, hub->now - client->connected_at);
     hub_end_connection(hub, client, end, code, reason, is_away);
     if (!is_away) {
-        hub_remove_client(hub, client);
+        hub_remove_client(hub, client, true);
         return;
     }
     client->is_slow = false;
@@ -438,9 +438,25 @@ size_t hub_count_clients(const struct hub *hub, struct str system)
     return channel ? channel->count : 0;
 }
 
-/* A client in its system, and nothing else. NULL without memory or random bytes. */
-static struct client *hub_make_client(struct hub *hub, struct conn *conn,
-                                      const struct ticket_claims *claims)
+/* Makes a client all that its ticket says. False without memory. */
+static bool hub_join_claims(struct hub *hub, struct client *client,
+                            const struct ticket_claims *claims)
+{
+    char room[TICKET_NAME_MAX];
+    struct str rest = claims->groups, name;
+    bool good = hub_set_user(hub, client, claims->user), is_new;
+
+    if (claims->extend.length)
+        good &= (client->extend = rcbuf_copy(claims->extend)) != NULL;
+    while (good && ticket_next_group(&rest, room, &name))
+        good = hub_subscribe(hub, client, CHANNEL_GROUP, name, &is_new);
+    if (client->has_ticket)
+        channel_set_end(client, claims->end);
+    return good;
+}
+
+struct client *hub_add_client(struct hub *hub, struct conn *conn,
+                              const struct ticket_claims *claims)
 {
     char text[HUB_ID_TEXT];
     struct buf id = BUF_INIT(text);
@@ -463,50 +479,38 @@ static struct client *hub_make_client(struct hub *hub, struct conn *conn,
     client->connected_at = (uint32_t)hub->now;
     if (client->subscriptions[0].channel->count == 1)
         hub_change_channel(hub, client->subscriptions[0].channel, true);
-    return client;
+    if (hub_join_claims(hub, client, claims))
+        return client;
+    hub_remove_client(hub, client, false);
+    return NULL;
 }
 
-/* Makes a client all that its ticket says. False without memory. */
-static bool hub_join_claims(struct hub *hub, struct client *client,
-                            const struct ticket_claims *claims)
+void hub_announce(struct hub *hub, const struct client *client, struct str previous)
 {
-    char room[TICKET_NAME_MAX];
-    struct str rest = claims->groups, name;
-    bool good = hub_set_user(hub, client, claims->user), is_new;
-
-    if (claims->extend.length)
-        good &= (client->extend = rcbuf_copy(claims->extend)) != NULL;
-    while (good && ticket_next_group(&rest, room, &name))
-        good = hub_subscribe(hub, client, CHANNEL_GROUP, name, &is_new);
-    if (client->has_ticket)
-        channel_set_end(client, claims->end);
-    return good;
+    event_connect(hub->webhooks, client, previous);
+    for (uint32_t i = 0; i < client->subscription_count; i++)
+        hub_notify(hub, client->subscriptions[i].channel, client, NULL, PRESENCE_JOIN, true);
+    hub_close_slow_clients(hub);
 }
 
 bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims *claims)
 {
-    struct client *client = hub_make_client(hub, conn, claims);
+    struct client *client = hub_add_client(hub, conn, claims);
     bool is_lost = claims->resume == CLAIMS_RESUME_LOST;
     struct buf first = {0};
 
     if (!client)
         return false;
-    first.failed = !hub_join_claims(hub, client, claims);
     command_write_first(&first, client, hub->config->linger,
                         is_lost ? STR(",\"resumed\":false") : STR(""));
     if (!hub_queue_text(hub, conn, &first)) { /* no webhook has been told of it */
-        hub_end_connection(hub, client, HUB_END_LOST, WS_CLOSE_ABNORMAL, STR("out of memory"),
-                           false);
-        hub_remove_client(hub, client);
+        hub_remove_client(hub, client, false);
         return false;
     }
     conn->client = client; /* from now on what is sent to it counts */
     hub->counts.sent++;
     hub->channels.resumes.results[RESUME_UNKNOWN] += is_lost;
-    event_connect(hub->webhooks, client);
-    for (uint32_t i = 0; i < client->subscription_count; i++)
-        hub_notify(hub, client->subscriptions[i].channel, client, NULL, PRESENCE_JOIN, true);
-    hub_close_slow_clients(hub);
+    hub_announce(hub, client, (struct str){0});
     return true;
 }
 

@@ -94,11 +94,12 @@ struct hub {
 
 /* How a client ends. */
 enum hub_end {
-    HUB_END_LOST,   /* its connection ended without a close frame, or it did not come back */
-    HUB_END_PEER,   /* it sent a close frame and is sent one back */
-    HUB_END_CLOSED, /* this server closes it, behind what is queued */
-    HUB_END_SILENT, /* the same, because it does not answer pings */
-    HUB_END_SLOW    /* the same as CLOSED, but what is queued is dropped */
+    HUB_END_LOST,    /* its connection ended without a close frame, or it did not come back */
+    HUB_END_PEER,    /* it sent a close frame and is sent one back */
+    HUB_END_CLOSED,  /* this server closes it, behind what is queued */
+    HUB_END_SILENT,  /* the same, because it does not answer pings */
+    HUB_END_LEAVING, /* the same, because this server stops: another node may take it over */
+    HUB_END_SLOW     /* the same as CLOSED, but what is queued is dropped */
 };
 
 /* Prepares a hub. False if there are no random bytes. */
@@ -108,6 +109,18 @@ bool hub_open(struct hub *hub, const struct config *config, const struct log *lo
  * its groups, queues its id as the first frame, then notifies the channels in scope. False without
  * memory: it is none, and the connection is of no use. */
 bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims *claims);
+
+/* Makes a client, in its system, its user and its groups, of which nobody is told: before
+ * hub_announce it is no client to others. `conn` may be NULL. NULL without memory. */
+struct client *hub_add_client(struct hub *hub, struct conn *conn,
+                              const struct ticket_claims *claims);
+
+/* Tells the webhook and the channels in scope of a new client. `previous`: the id that it had on
+ * another node, or empty. */
+void hub_announce(struct hub *hub, const struct client *client, struct str previous);
+
+/* Takes a client out of all its channels and frees it; `notify` their members, later. */
+void hub_remove_client(struct hub *hub, struct client *client, bool notify);
 
 /* Ends a client and frees it: takes it out of its channels, whose members are notified, and, unless
  * it is lost, queues a close frame with the code and, unless it echoes one, the reason. The code of

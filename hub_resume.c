@@ -63,11 +63,11 @@ static void hub_resume_take_over(struct hub *hub, struct client *client)
     hub_send_close(hub, conn, HUB_CLOSE_RESUMED, STR("resumed elsewhere"));
 }
 
-bool hub_resume_client(struct hub *hub, struct client *client, struct conn *conn, uint64_t key,
-                       uint64_t received)
+bool hub_resume_moved(struct hub *hub, struct client *client, struct conn *conn, uint64_t key,
+                      uint64_t received, struct str previous)
 {
     struct resume *resume = channel_resume(client);
-    char room[96];
+    char room[96 + HUB_ID_TEXT + 16];
     struct buf more = BUF_INIT(room), first = {0};
     struct resume_answer answer;
 
@@ -78,6 +78,10 @@ bool hub_resume_client(struct hub *hub, struct client *client, struct conn *conn
     buf_print(&more, ",\"resumed\":true,\"recovered\":%s,\"%s\":%" PRIu64,
               answer.recovered ? "true" : "false", answer.recovered ? "replay" : "missed",
               answer.count);
+    if (previous.length) {
+        buf_append(&more, STR(",\"previous\":"));
+        json_append_quoted(&more, previous);
+    }
     hub_resume_log(hub, client, &answer);
     command_write_first(&first, client, hub->config->linger, str_of(&more));
     if (!hub_queue_text(hub, conn, &first)) /* not counted: the connection serves no client yet */
@@ -86,7 +90,50 @@ bool hub_resume_client(struct hub *hub, struct client *client, struct conn *conn
     for (uint32_t i = 0; i < resume->kept; i++)
         conn_queue(conn, resume_frame(resume, i), SIZE_MAX);
     hub->counts.sent += 1 + resume->kept;
+    if (previous.length) {
+        hub->channels.resumes.moved++;
+        hub_announce(hub, client, previous);
+    }
     return true;
+}
+
+bool hub_resume_client(struct hub *hub, struct client *client, struct conn *conn, uint64_t key,
+                       uint64_t received)
+{
+    return hub_resume_moved(hub, client, conn, key, received, (struct str){0});
+}
+
+/* --- moving ---------------------------------------------------------------------------------- */
+
+void hub_resume_detach(struct hub *hub, struct client *client)
+{
+    if (!client->conn)
+        return;
+    hub_resume_take_over(hub, client);
+    client->conn = NULL;
+    resume_leave(&hub->channels.resumes, channel_resume(client), hub->now_ms);
+}
+
+struct client *hub_resume_hold(struct hub *hub, const struct ticket_claims *claims)
+{
+    struct client *client = hub_add_client(hub, NULL, claims);
+
+    if (client && client->has_resume) {
+        resume_leave(&hub->channels.resumes, channel_resume(client), hub->now_ms);
+        return client;
+    }
+    if (client)
+        hub_remove_client(hub, client, false);
+    return NULL;
+}
+
+void hub_resume_forget(struct hub *hub, struct client *client, bool has_moved)
+{
+    struct log_field fields[] = {{.name = "client", .text = channel_client_id(client)}, {0}};
+
+    if (has_moved)
+        log_write(hub->log, LOG_INFO, "client moved to another node", fields);
+    hub_remove_client(hub, client, has_moved);
 }
 
 /* --- staying away ---------------------------------------------------------------------------- */

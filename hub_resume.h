@@ -16,6 +16,25 @@ struct client *hub_resume_find(const struct hub *hub, struct str key, uint64_t *
 bool hub_resume_client(struct hub *hub, struct client *client, struct conn *conn, uint64_t key,
                        uint64_t received);
 
+/* --- clients that move to another node of a cluster ------------------------------------------ */
+
+/* Closes a client's connection (4409), if it has one: the client is away. */
+void hub_resume_detach(struct hub *hub, struct client *client);
+
+/* Makes a client that is away, of which nobody is told. NULL without memory, or without linger. */
+struct client *hub_resume_hold(struct hub *hub, const struct ticket_claims *claims);
+
+/* The same as hub_resume_client for one that was held, and had the id `previous` on its node: it is
+ * announced. */
+bool hub_resume_moved(struct hub *hub, struct client *client, struct conn *conn, uint64_t key,
+                      uint64_t received, struct str previous);
+
+/* Forgets a client that is away: it has moved, and its channels are notified; or it was held, and
+ * nobody knows it. */
+void hub_resume_forget(struct hub *hub, struct client *client, bool has_moved);
+
+/* --- clients that stay away ------------------------------------------------------------------ */
+
 /* Ends clients that have been away for `linger`, and those away longest while there are more than
  * `most` clients. Call once an iteration; a call ends a bounded number. True if there are more. */
 bool hub_resume_expire(struct hub *hub, uint64_t most);

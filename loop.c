@@ -74,10 +74,11 @@ struct loop {
     int64_t slots_after; /* no asking for pollers' slots before this time */
 
     int64_t stop_asked; /* when the node became unready; stopping begins drain_wait later */
-    int64_t stop_began, stop_ends;
-    size_t stop_total, stop_done; /* sessions when stopping began; how many were ended */
-    size_t stop_index;            /* the next one */
-    bool stop_told;               /* webhooks were told that this node ends */
+    int64_t stop_began, stop_ends; /* of closing clients */
+    int64_t away_ends;             /* until then those that are away may move to other nodes */
+    size_t stop_total, stop_done;  /* sessions when stopping began; how many were ended */
+    size_t stop_index;             /* the next one */
+    bool stop_told;                /* webhooks were told that this node ends */
 };
 
 /* --- accepting ------------------------------------------------------------------------------- */
@@ -309,6 +310,8 @@ static void loop_take_result(struct loop *loop, const struct cluster_result *res
     struct session *session = sessions_find(&loop->sessions, result->request_id);
     struct api_response response;
 
+    if (result->is_admission && result->admission == CLUSTER_ADOPTED)
+        session_adopt(loop->context, session, result);
     if (!session)
         return;
     if (result->is_admission) {
@@ -488,13 +491,16 @@ static void loop_announce_stop(struct loop *loop)
 /* After drain_wait: accepts no more, and begins to end sessions, DRAIN_RATE a second at least. */
 static void loop_begin_stop(struct loop *loop)
 {
-    int64_t drain = (int64_t)loop->context->config->drain;
+    const struct config *config = loop->context->config;
+    bool may_move = loop->context->cluster && config->linger;
+    int64_t drain = (int64_t)config->drain, most = may_move ? drain / 2 : drain;
     int64_t quickest = (int64_t)loop->sessions.count * 1000 / DRAIN_RATE;
 
     listener_stop(loop->listener);
     loop->context->stopping = true;
     loop->stop_began = loop->context->now;
-    loop->stop_ends = loop->context->now + (quickest < drain ? quickest : drain);
+    loop->stop_ends = loop->context->now + (quickest < most ? quickest : most);
+    loop->away_ends = may_move ? loop->context->now + drain : loop->stop_ends;
     loop->stop_total = loop->sessions.count;
 }
 
@@ -534,7 +540,7 @@ static void loop_stop_if_asked(struct loop *loop)
  */
 static uint64_t loop_clients_max(const struct loop *loop)
 {
-    bool ends = loop->context->stopping && loop->context->now >= loop->stop_ends;
+    bool ends = loop->context->stopping && loop->context->now >= loop->away_ends;
 
     return ends ? 0 : loop->listener->max_connections;
 }
@@ -564,7 +570,7 @@ static bool loop_has_stopped(struct loop *loop)
            ((loop->sessions.count == loop->sessions.admins.count &&
              !loop->context->hub->channels.resumes.away &&
              cluster_is_idle(loop->context->cluster)) ||
-            loop->context->now >= loop->stop_ends + LOOP_DRAIN_GRACE) &&
+            loop->context->now >= loop->away_ends + LOOP_DRAIN_GRACE) &&
            loop_finish_webhooks(loop);
 }
 

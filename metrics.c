@@ -247,7 +247,7 @@ static void metrics_write_traffic(struct buf *out, const struct metrics *metrics
 static void metrics_write_resumes(struct buf *out, const struct metrics *metrics)
 {
     static const char *const results[RESUME_RESULTS] = {"recovered", "missed", "unknown"};
-    static const char *const gaps[RESUME_GAPS] = {"frames", "bytes", "memory", "slow"};
+    static const char *const gaps[RESUME_GAPS] = {"frames", "bytes", "memory", "slow", "moved"};
     const struct resumes *resumes = &metrics->hub->channels.resumes;
 
     metrics_gauge(out, "wspush_resume_clients", "Clients that may come back.", resumes->count);
@@ -258,6 +258,7 @@ static void metrics_write_resumes(struct buf *out, const struct metrics *metrics
     for (unsigned i = 0; i < RESUME_RESULTS; i++)
         buf_print(out, "wspush_resumes_total{result=\"%s\"} %" PRIu64 "\n", results[i],
                   resumes->results[i]);
+    metrics_counter(out, "wspush_resume_moved_total", "Returns from other nodes.", resumes->moved);
     metrics_counter(out, "wspush_resume_replayed_total", "Messages sent again.", resumes->replayed);
     metrics_begin(out, "wspush_resume_gaps_total", "counter",
                   "Clients away for which no more was kept, by the limit that was reached.");

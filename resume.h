@@ -20,8 +20,14 @@
 struct client;
 
 /* Why frames were not kept for a client that is away. */
-enum resume_gap { RESUME_GAP_FRAMES, RESUME_GAP_BYTES, RESUME_GAP_MEMORY, RESUME_GAP_SLOW };
-#define RESUME_GAPS 4
+enum resume_gap {
+    RESUME_GAP_FRAMES,
+    RESUME_GAP_BYTES,
+    RESUME_GAP_MEMORY,
+    RESUME_GAP_SLOW,
+    RESUME_GAP_MOVED /* the node before had not all of them */
+};
+#define RESUME_GAPS 5
 
 /* How attempts to come back end. */
 enum resume_result { RESUME_RECOVERED, RESUME_MISSED, RESUME_UNKNOWN };
@@ -49,7 +55,7 @@ struct resumes {
     struct resume *first, *last; /* those away, longest first */
     size_t count, away;          /* all of them; those away */
     uint64_t memory;             /* bytes of frames kept, each once, and of rings */
-    uint64_t results[RESUME_RESULTS], gaps[RESUME_GAPS], replayed; /* ever */
+    uint64_t results[RESUME_RESULTS], gaps[RESUME_GAPS], replayed, moved; /* ever */
 };
 
 /* Begins to count for a client, with its first key. `resume` is zeroed. False without random

@@ -16,6 +16,8 @@
  * sees. Only the loop's thread calls this module, and only the loop frees. */
 #include "session.h"
 
+#include "hub_resume.h"
+
 #include <string.h>
 
 #define LINGER 5000        /* milliseconds for a peer to close once we have */
@@ -576,10 +578,36 @@ void session_ping_early(struct session_context *context, struct session *session
         session_ping(context, session);
 }
 
+void session_adopt(struct session_context *context, struct session *session,
+                   const struct cluster_result *result)
+{
+    const struct ticket_claims *claims = &result->claims;
+    struct client *client = channel_find_client(&context->hub->channels, result->client);
+    bool waits = session && session->state == SESSION_OPEN && !session->conn.close_queued;
+    char room[HUB_ID_TEXT];
+    struct buf id = BUF_INIT(room);
+    uint64_t key;
+
+    if (client && waits && (claims->is_signed || !session_is_over(context, client)) &&
+        resume_read_key(claims->key, &id, &key)) {
+        if (claims->is_signed)
+            channel_set_end(client, claims->end);
+        if (!hub_resume_moved(context->hub, client, &session->conn, key, claims->received,
+                              str_of(&id)))
+            conn_kill(&session->conn);
+        session->input.reader.whole = true;
+        return;
+    }
+    if (client)
+        hub_resume_forget(context->hub, client, false);
+    if (waits)
+        session_admit(context, session, CLUSTER_NOT_ADOPTED, claims, "");
+}
+
 void session_stop(struct session_context *context, struct session *session)
 {
     if (session->state == SESSION_OPEN || session->conn.client)
-        session_close(context, session, HUB_END_CLOSED, WS_CLOSE_GOING_AWAY, STR("going away"));
+        session_close(context, session, HUB_END_LEAVING, WS_CLOSE_GOING_AWAY, STR("going away"));
     else if (session->state <= SESSION_HTTP_IDLE)
         session_enter(context, session, SESSION_DRAIN);
 }

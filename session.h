@@ -44,6 +44,11 @@ bool session_expire(struct session_context *context, struct session *session);
  * poller together. */
 void session_ping_early(struct session_context *context, struct session *session);
 
+/* Gives a session the client that the cluster has adopted for it; one that does not wait for it any
+ * more, or is gone (NULL), does not take it. */
+void session_adopt(struct session_context *context, struct session *session,
+                   const struct cluster_result *result);
+
 /* Ends a session because the server stops: a client gets 1001, an idle HTTP connection is closed,
  * one with a request under way ends with its response. */
 void session_stop(struct session_context *context, struct session *session);

@@ -329,11 +329,20 @@ void session_admit(struct session_context *context, struct session *session,
                    enum cluster_admission admission, const struct ticket_claims *claims,
                    const char *why)
 {
+    struct ticket_claims anew = *claims;
+
     if (session->state != SESSION_OPEN || session->conn.client || session->conn.close_queued)
         return; /* it has ended while it waited */
+    anew.key = (struct str){0};
     switch (admission) {
     case CLUSTER_ADMITTED:
-        session_connect(context, session, claims);
+        if (claims->is_signed || context->config->connect == CONNECT_OPEN)
+            session_connect(context, session, claims);
+        else
+            session_reject_client(context, session, RESULT_NO_TOKEN, STR("ticket missing"));
+        break;
+    case CLUSTER_NOT_ADOPTED:
+        session_ask_admission(context, session, &anew);
         break;
     case CLUSTER_UNKNOWN:
         if (claims->is_signed || !session_admit_with_spaces(context, session, claims))
@@ -344,6 +353,7 @@ void session_admit(struct session_context *context, struct session *session,
     case CLUSTER_UNREACHABLE:
         session_reject_client(context, session, RESULT_UNREACHABLE, str_from(why));
         break;
+    case CLUSTER_ADOPTED: /* see session_adopt */
     case CLUSTER_ASKED:
         break; /* a result follows; until then nothing is sent */
     }
@@ -437,16 +447,10 @@ struct session_entry {
     struct ticket_claims claims;
     struct client *client; /* that it is, and comes back as; NULL: it is a new one */
     uint64_t key, received;
+    struct str elsewhere; /* the key of a session that another node may have */
+    char resume[RESUME_KEY_MAX];
     char name[ACCOUNT_NAME_MAX], text[TICKET_MAX], room[TICKET_ROOM];
 };
-
-/* True if the end has come that a client's ticket names. */
-static bool session_is_over(const struct session_context *context, const struct client *client)
-{
-    int64_t end = channel_end(client);
-
-    return end && end <= context->unix_now;
-}
 
 /* Reads whether a peer wants to be able to come back, or does. A number of messages that is none
  * counts as one that it cannot have received. */
@@ -454,8 +458,8 @@ static enum claims_resume session_read_resume(const struct session_context *cont
                                               const struct http_request *request,
                                               struct session_entry *entry)
 {
-    char room[RESUME_KEY_MAX], digits[20];
-    struct buf key = BUF_INIT(room), received = BUF_INIT(digits);
+    char digits[20];
+    struct buf key = BUF_INIT(entry->resume), received = BUF_INIT(digits);
     struct client *client = NULL;
 
     entry->received = UINT64_MAX;
@@ -470,6 +474,8 @@ static enum claims_resume session_read_resume(const struct session_context *cont
     if (client &&
         session_names(entry->claims.system, channel_name(client->subscriptions[0].channel)))
         entry->client = client;
+    else if (context->cluster && !key.failed)
+        entry->elsewhere = str_of(&key);
     return CLAIMS_RESUME_LOST;
 }
 
@@ -489,6 +495,7 @@ static bool session_read_entry(struct session_context *context, struct session *
     entry->refusal = RESULT_SUCCESS;
     entry->claims = (struct ticket_claims){0};
     entry->client = NULL;
+    entry->elsewhere = (struct str){0};
     if (http_query(request->query, STR("systemId"), &name))
         entry->claims.system = str_of(&name);
     if (http_query(request->query, STR("ticket"), &text) || text.failed) {
@@ -497,7 +504,8 @@ static bool session_read_entry(struct session_context *context, struct session *
     }
     entry->claims.resume = resume = session_read_resume(context, request, entry);
     if (!name.length || (!count && (entry->client ? !session_is_over(context, entry->client)
-                                                  : context->config->connect == CONNECT_OPEN)))
+                                                  : context->config->connect == CONNECT_OPEN ||
+                                                        entry->elsewhere.length)))
         return true;
     if (count > 1)
         given = STR("");
@@ -530,8 +538,11 @@ static void session_upgrade(struct session_context *context, struct session *ses
                             const struct http_request *request, struct str key,
                             const struct session_entry *entry)
 {
+    struct ticket_claims claims = entry->claims;
     struct buf bytes = {0};
 
+    claims.key = entry->elsewhere;
+    claims.received = entry->received;
     ws_write_upgrade(&bytes, key, ws_offered_protocol(request));
     session_queue(session, &bytes);
     conn_flush(&session->conn); /* some clients lose a frame that comes in the same segment */
@@ -547,7 +558,7 @@ static void session_upgrade(struct session_context *context, struct session *ses
     else if (entry->client)
         session_connect_again(context, session, entry);
     else
-        session_ask_admission(context, session, &entry->claims);
+        session_ask_admission(context, session, &claims);
 }
 
 /* True if a request's Origin is missing or allowed; logs if not. */

@@ -181,4 +181,13 @@ void session_admit(struct session_context *context, struct session *session,
                    enum cluster_admission admission, const struct ticket_claims *claims,
                    const char *why);
 
+/* True if the end has come that a client's ticket names. */
+static inline bool session_is_over(const struct session_context *context,
+                                   const struct client *client)
+{
+    int64_t end = channel_end(client);
+
+    return end && end <= context->unix_now;
+}
+
 #endif

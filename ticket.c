@@ -113,12 +113,13 @@ bool ticket_copy_claims(const struct ticket_claims *claims, struct buf *room,
 {
     *copy = *claims;
     if (!buf_reserve(room, claims->system.length + claims->user.length + claims->extend.length +
-                               claims->groups.length))
+                               claims->groups.length + claims->key.length))
         return false;
     copy->system = ticket_copy_text(room, claims->system);
     copy->user = ticket_copy_text(room, claims->user);
     copy->extend = ticket_copy_text(room, claims->extend);
     copy->groups = ticket_copy_text(room, claims->groups);
+    copy->key = ticket_copy_text(room, claims->key);
     return true;
 }
 

@@ -36,6 +36,8 @@ struct ticket_claims {
     int64_t end;             /* end: unix second at which the connection ends; 0: it does not */
     bool is_signed;          /* by a ticket; false: the client has named a system, and no more */
     enum claims_resume resume;
+    struct str key;    /* RESUME_LOST: the key of a session that may be on another node, */
+    uint64_t received; /* and how many messages its client has */
 };
 
 struct ticket {

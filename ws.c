@@ -246,6 +246,15 @@ size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t 
     return 2 + extended;
 }
 
+struct str ws_payload(const struct rcbuf *frame)
+{
+    unsigned length = (unsigned char)frame->bytes[1];
+
+    return str_skip((struct str){frame->bytes, frame->length}, length == 127   ? 10
+                                                               : length == 126 ? 4
+                                                                               : 2);
+}
+
 struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4])
 {
     char header[WS_HEADER_MAX];

@@ -94,6 +94,9 @@ size_t ws_write_header(char out[WS_HEADER_MAX], enum ws_opcode opcode, uint64_t 
  * without memory. */
 struct rcbuf *ws_frame(enum ws_opcode opcode, struct str payload);
 
+/* The payload of a frame that ws_frame has made. */
+struct str ws_payload(const struct rcbuf *frame);
+
 /* The same as a client sends it: masked with `mask`, which should be random; NULL: not masked. */
 struct rcbuf *ws_masked_frame(enum ws_opcode opcode, struct str payload, const uint8_t mask[4]);
 

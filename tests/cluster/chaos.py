@@ -41,7 +41,45 @@ FIRST = 10000         # numbers of sends begin behind all codes
 FRAME = re.compile(rb'\{"code":(\d+),')
 TAILS = (b"1", b"1.0", b'"\\u0041"', b"1e400", b'{"a":1,"a":2}', b"123456789012345678901234567890", b'"' + b"x" * 1000 + b'"',
          b'"' + b"y" * 20000 + b'"')
-RULES = ("loss", "twice", "stray", "order", "ghost", "denied", "live", "notices", "lists", "answer", "closed", "ready", "node")
+RULES = ("loss", "resume", "twice", "stray", "order", "ghost", "denied", "live", "notices", "lists", "answer", "closed", "ready", "node")
+
+
+class Returner:
+    """A client that comes back with its session after each end, and is sent numbers in a group of its own."""
+
+    def __init__(self, index, history):
+        self.group, self.history, self.client, self.id, self.key, self.received = "r%d" % index, history, None, "", "", 0
+        self.last, self.sure, self.bound = 0, True, False
+        self.calls = []  # (code of the answer, begin, end) of each number from 1 on
+        self.found = []
+
+    def may_miss(self, number):
+        """It was not answered with success, or RabbitMQ may have taken it along."""
+        code, begun, ended = self.calls[number - 1]
+        return code != 0 or any(fault.kind in ("rabbit", "isolate") and fault.begun < ended + 5 and fault.recovered > begun - 1
+                                for fault in self.history.faults)
+
+    def on_first(self, _client, data):
+        self.sure &= data.get("recovered", not self.key)
+        self.history.seen["returns"] += bool(self.key)
+        self.history.seen["recovered"] += data.get("recovered", False)
+        if not data.get("recovered"):
+            self.received = 0
+        if not data.get("resumed"):
+            self.bound, self.last = False, 0  # another client, perhaps on a node that is behind
+        self.id, self.key = data["clientId"], data["resume"]
+
+    def on_text(self, now, data):
+        self.received += 1
+        if b'"msg":"resume"' not in data:
+            return
+        number = int(FRAME.match(data)[1])
+        missing = [i for i in range(self.last + 1, number) if not self.may_miss(i)] if self.last and self.sure else []
+        if number <= self.last:
+            self.found.append("%s got %d at %.3f, behind %d" % (self.group, number, now, self.last))
+        elif missing:
+            self.found.append("%s was told that it has all, and misses %s at %.3f" % (self.group, missing[:20], now))
+        self.last, self.sure = max(number, self.last), True
 
 
 class Chaos:
@@ -54,6 +92,7 @@ class Chaos:
         self.tokens, self.payloads, self.number, self.keys = {}, {}, FIRST, 0
         self.open, self.busy, self.ended, self.repeated = asyncio.Event(), 0, False, 0
         self.first_memory, self.pace = {}, 1.0
+        self.returners = []
         self.node_ended = {}  # by number: when the test ended it last
 
     def rng(self, name):
@@ -278,6 +317,38 @@ class Chaos:
                     await self.leave(session, rng.choice(["close", "hang_up", "reset"]))
             await asyncio.sleep(rng.uniform(0, 0.5))
 
+    async def run_returner(self, index):
+        returner = Returner(index, self.history)
+        self.returners.append(returner)
+        await asyncio.gather(self.come_and_go(returner, self.rng("returner %d" % index)),
+                             self.tell(returner, self.rng("teller %d" % index)))
+
+    async def come_and_go(self, returner, rng):
+        while True:
+            async with self.working():
+                with contextlib.suppress(OSError, Refused, asyncio.TimeoutError):
+                    returner.client = await Client.connect(
+                        self.some_node(rng).port, "%s&resume=%s&received=%d" % (SYSTEMS[0], returner.key, returner.received),
+                        returner.on_text, lambda *_: None, returner.on_first)
+                    if not returner.bound:
+                        body = {"clientId": returner.id, "groupName": returner.group}
+                        answer = await self.call("bind_to_group", SYSTEMS[0], rng, body)
+                        returner.bound = bool(answer) and answer["code"] == 0
+            await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 2)]))
+            if returner.client and not returner.client.transport.is_closing():
+                getattr(returner.client, rng.choice(["hang_up", "reset"]))()
+            await asyncio.sleep(rng.choice([0.0, rng.uniform(0, 1)]))
+
+    async def tell(self, returner, rng):
+        """Sends it one number after the other."""
+        while True:
+            async with self.working():
+                returner.calls.append((None, time.monotonic(), INF))
+                answer = await self.call("send_to_group", SYSTEMS[0], rng, {
+                    "groupName": returner.group, "code": len(returner.calls), "msg": "resume", "data": 0})
+                returner.calls[-1] = (answer and answer["code"], returner.calls[-1][1], time.monotonic())
+            await asyncio.sleep(rng.uniform(0, 0.1))
+
     async def run_reader(self):
         """Asks for lists and clients; only the times of the answers are judged, and codes."""
         rng = self.rng("reader")
@@ -338,6 +409,8 @@ class Chaos:
             if not owed or time.monotonic() - begun > SETTLE_MAX:
                 break
         took = time.monotonic() - begun
+        found = [Violation("resume", text) for returner in self.returners for text in returner.found]
+        self.violations += self.judged(found)
         self.violations += owed + self.judged(checker.final(self.history))
         if not self.violations:
             self.history.forget()
@@ -398,7 +471,8 @@ class Chaos:
         options = self.options
         actors = [self.run_caller(i) for i in range(options.callers)] + \
             [self.run_resident(i) for i in range(options.residents * options.nodes)] + \
-            [self.run_visitor(i) for i in range(options.visitors)] + [self.run_reader(), self.run_clock()]
+            [self.run_visitor(i) for i in range(options.visitors)] + \
+            [self.run_returner(i) for i in range(options.returners)] + [self.run_reader(), self.run_clock()]
         tasks = [asyncio.ensure_future(actor) for actor in actors]
         rng, cycles = self.rng("faults"), 0
         self.say("all is up")
@@ -484,6 +558,7 @@ def read_options():
     parser.add_argument("--callers", type=int, default=24)
     parser.add_argument("--residents", type=int, default=6, help="clients that stay, on each node")
     parser.add_argument("--visitors", type=int, default=12)
+    parser.add_argument("--returners", type=int, default=6, help="clients that lose their connections, and come back")
     parser.add_argument("--only", default="", help="kinds of faults, with commas between: " + ", ".join(KINDS))
     parser.add_argument("--rules", default=",".join(RULES), help="those that are judged")
     parser.add_argument("--tolerate", default="crash", help="crash (the default): what RabbitMQ takes along when it is killed, "
@@ -507,8 +582,8 @@ def main():
     seen = chaos.history.seen
     for rule in RULES:
         print("%s %s" % ("FAIL" if rule in broken else "ok  ", rule + (" (see above)" if rule in broken else "")))
-    print("%d cycles of faults, %d sends (%d unknown, %d known in the end), %d deliveries, %d losses tolerated; nodes had at most %s KiB" % (
-        cycles, seen["sends"], seen["unknown"], chaos.repeated, seen["deliveries"], seen["tolerated"], [node.peak for node in chaos.world.nodes]))
+    print("%d cycles of faults, %d sends (%d unknown, %d known in the end), %d deliveries, %d losses tolerated, %d returns (%d with all); nodes had at most %s KiB" % (
+        cycles, seen["sends"], seen["unknown"], chaos.repeated, seen["deliveries"], seen["tolerated"], seen["returns"], seen["recovered"], [node.peak for node in chaos.world.nodes]))
     if chaos.violations:
         print("seed %d; logs are in %s" % (options.seed, folder))
     else:

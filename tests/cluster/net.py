@@ -17,18 +17,19 @@ class Refused(Exception):
 
 
 class Client(asyncio.Protocol):
-    """A client of /ws. `on_text(time, bytes)` gets each text behind the first frame; `on_end(time, code)` the
-    end, with the code of a close frame or None."""
+    """A client of /ws. `on_first(client, data)` gets what the first frame says, `on_text(time, bytes)` each text behind
+    it, `on_end(time, code)` the end, with the code of a close frame or None."""
 
-    def __init__(self, on_text, on_end):
-        self.on_text, self.on_end = on_text, on_end
+    def __init__(self, on_text, on_end, on_first=None):
+        self.on_text, self.on_end, self.on_first = on_text, on_end, on_first
         self.buf, self.upgraded, self.id, self.code, self.transport = b"", False, None, None, None
         self.hello = asyncio.get_running_loop().create_future()
 
     @staticmethod
-    async def connect(port, system, on_text, on_end):
+    async def connect(port, system, on_text, on_end, on_first=None):
+        """`system`: what the query says, from the systemId on."""
         _, client = await asyncio.wait_for(asyncio.get_running_loop().create_connection(
-            lambda: Client(on_text, on_end), "127.0.0.1", port), HELLO_MAX)
+            lambda: Client(on_text, on_end, on_first), "127.0.0.1", port), HELLO_MAX)
         key = base64.b64encode(os.urandom(16)).decode()
         client.transport.write(("GET /ws?systemId=%s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
                                 "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: %s\r\n\r\n"
@@ -87,6 +88,8 @@ class Client(asyncio.Protocol):
             first = json.loads(payload)
             if first["code"] == 0 and not self.hello.done():
                 self.id = first["data"]["clientId"]
+                if self.on_first:
+                    self.on_first(self, first["data"])
                 self.hello.set_result(None)
         elif opcode == 1:
             self.on_text(now, payload)

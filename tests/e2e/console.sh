@@ -545,6 +545,12 @@ cutting() {
     page_click "$(card 2 'button:nth-of-type(4)')"
     page_expect 'when it is too much, it says what is lost' 'return [...document.querySelectorAll("#cards > :nth-child(2) .frames p")].some(e => e.textContent.endsWith("Back; frames lost: 5"))'
     expect 'the client is the same, still' "$id" "$(id_of 2)"
+    page_click "$(card 2 'button:nth-of-type(4)')"
+    page_click "$(card 2 'button:nth-of-type(3)')"
+    # shellcheck disable=SC2317,SC2329 # called by wait_for
+    is_gone() { [[ $(call client_info "{'clientId':'$1'}") == *'"code":-1003,'* ]]; }
+    wait_for is_gone "$id"
+    expect 'closed while its line is cut, it is gone' gone "$(is_gone "$id" && echo gone)"
 }
 
 # On a phone.
@@ -572,8 +578,8 @@ leaving() {
     gone=$(grep -c 'reason="closed by the client"' "$DIR/log")
     page_click '#logout'
     expect 'who logs out can log in' 'password true' "$(page_run 'return document.activeElement.id + " " + document.getElementById("in").hidden')"
-    wait_for left $((gone + 4))
-    expect 'the clients that were open go' $((gone + 4)) "$(grep -c 'reason="closed by the client"' "$DIR/log")"
+    wait_for left $((gone + 3))
+    expect 'the clients that were open go' $((gone + 3)) "$(grep -c 'reason="closed by the client"' "$DIR/log")"
     page_type '#name' another
     page_type '#password' secret
     page_click '[value=register]'

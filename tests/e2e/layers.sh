@@ -47,7 +47,7 @@ hub_resume: hub
 roster: hub
 cluster_crypto: crypto hub tls
 cluster_wire: cluster_crypto crypto hub
-cluster_order: cluster_wire
+cluster_order: cluster_wire json
 cluster_pending: cluster_wire table ticket
 cluster_lookup: os
 cluster_tls: config os
@@ -65,17 +65,18 @@ cluster_link: cluster_crypto cluster_peer cluster_wire config conn ws
 cluster_state: cluster_bus cluster_link cluster_order cluster_pending cluster_registry config conn hub
 cluster_receipt: cluster_state table
 cluster_census: cluster_state roster
-cluster_route: cluster_census cluster_receipt cluster_state
+cluster_adopt: cluster_state hub_resume json
+cluster_route: cluster_adopt cluster_census cluster_receipt cluster_state
 cluster_change: account cluster_route cluster_state
 cluster_presence: cluster_change cluster_state json table
-cluster: account cluster_census cluster_change cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster ticket
+cluster: account cluster_adopt cluster_census cluster_change cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster ticket
 cluster_listen: cluster_tls config listener redis
 api_request: account cluster config crypto http hub json limit table ws
 api_account: api_request conn crypto ticket webhook_client
 api: account api_account api_request cluster config conn crypto host http hub json ws
 metrics: api cluster conn http hub os ticket
 session_http: account api cluster config conn console host http hub hub_resume inbox listener metrics os ticket ws
-session: config conn event hub inbox session_http ws
+session: config conn event hub hub_resume inbox session_http ws
 sessions: listener poller session timer
 loop: hub_resume os poller session sessions tls
 server: account api cluster config console crypto hub listener loop poller session

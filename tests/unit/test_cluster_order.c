@@ -119,6 +119,56 @@ static void numbers_follow_the_model(void)
     order_free(&senders);
 }
 
+/* What another node writes is a repetition here as well. */
+static void numbers_of_another_node_are_taken(void)
+{
+    struct order_senders there = {0}, here = {0}, firsts = {0};
+    struct node_id a = node_of(1, 5), b = node_of(2, 5);
+    struct buf array = {0};
+
+    order_take(&there, &a, LANE_SEND, 3, 10);
+    order_take(&there, &a, LANE_NOTICE, 3, 4);
+    order_take(&there, &b, LANE_SEND, 4, 99); /* of another partition */
+    order_take(&here, &a, LANE_SEND, 3, 7);
+    order_note(&firsts, &a, LANE_SEND, 3, 11);
+    order_note(&firsts, &a, LANE_SEND, 3, 12);
+    order_write(&there, 3, &array);
+    CHECK(str_equal(str_of(&array), STR("[\"127.0.0.1:1/5\",10,4]")));
+    CHECK(order_merge(&here, &firsts, 3, str_of(&array)));
+    CHECK(order_take(&here, &a, LANE_SEND, 3, 10) == ORDER_REPETITION);
+    CHECK(order_take(&here, &a, LANE_NOTICE, 3, 4) == ORDER_REPETITION);
+    CHECK(order_take(&here, &a, LANE_SEND, 3, 11) == ORDER_NEW);
+    CHECK(order_take(&here, &a, LANE_SEND, 2, 1) == ORDER_NEW);
+    CHECK(order_merge(&here, &firsts, 3, str_of(&array))); /* what is newer here stays */
+    CHECK(order_take(&here, &a, LANE_SEND, 3, 11) == ORDER_REPETITION);
+    buf_free(&array);
+    order_free(&there);
+    order_free(&here);
+    order_free(&firsts);
+}
+
+/* What came here since, and had come there before, was taken twice. */
+static void a_repetition_since_is_told(void)
+{
+    struct order_senders there = {0}, here = {0}, firsts = {0};
+    struct node_id a = node_of(1, 5);
+    struct buf array = {0};
+
+    order_take(&there, &a, LANE_NOTICE, 3, 10);
+    order_note(&firsts, &a, LANE_NOTICE, 3, 10);
+    order_write(&there, 3, &array);
+    CHECK(!order_merge(&here, &firsts, 3, str_of(&array)));
+    CHECK(order_merge(&here, &firsts, 3, STR("[]")));
+    CHECK(!order_merge(&here, &firsts, 3, STR("[\"127.0.0.1:1/5\",1]")));
+    CHECK(!order_merge(&here, &firsts, 3, STR("[\"127.0.0.1:1/5\",1,-1]")));
+    CHECK(!order_merge(&here, &firsts, 3, STR("[\"127.0.0.1\",1,1]")));
+    CHECK(!order_merge(&here, &firsts, 3, STR("[1,1,1]")));
+    buf_free(&array);
+    order_free(&there);
+    order_free(&here);
+    order_free(&firsts);
+}
+
 /* --- ages ------------------------------------------------------------------------------------- */
 
 /* Two machines, and what is on its way from one to the other. */
@@ -289,6 +339,8 @@ int main(void)
     test_run("jumps_are_refused", jumps_are_refused);
     test_run("nodes_long_gone_are_forgotten", nodes_long_gone_are_forgotten);
     test_run("numbers_follow_the_model", numbers_follow_the_model);
+    test_run("numbers_of_another_node_are_taken", numbers_of_another_node_are_taken);
+    test_run("a_repetition_since_is_told", a_repetition_since_is_told);
     test_run("the_quickest_message_is_as_young_as_can_be",
              the_quickest_message_is_as_young_as_can_be);
     test_run("what_has_waited_is_old", what_has_waited_is_old);

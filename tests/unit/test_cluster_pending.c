@@ -146,6 +146,8 @@ static void the_list_is_in_the_order_of_deadlines(void)
     for (i = 0, pending = list.first; pending; before = pending, pending = pending->next, i++)
         CHECK(i < COUNT(expected) && pending->id == expected[i] && pending->previous == before);
     CHECK(i == COUNT(expected) && list.last == before && list.count == i);
+    pending_prolong(&list, list.first, 65);
+    CHECK(list.first->id == 7 && list.count == i && list.last->previous->id == 5);
 }
 
 /* Numbers are not used twice, and those that differ only above 32 bits are told apart. */

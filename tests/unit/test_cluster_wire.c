@@ -441,9 +441,8 @@ static bool same_result(const struct cluster_msg *read, const struct result *wri
 
     return got->code == written->code && got->matched == written->matched &&
            got->queued == written->queued && got->dropped == written->dropped &&
-           got->repeated == written->repeated &&
-           got->count == written->count && same(read->error, str_from(written->error)) &&
-           same(read->list, str_of(&written->list));
+           got->repeated == written->repeated && got->count == written->count &&
+           same(read->error, str_from(written->error)) && same(read->list, str_of(&written->list));
 }
 
 static bool same_msg(const struct cluster_msg *a, const struct cluster_msg *b)
@@ -497,8 +496,9 @@ static const struct msg_of {
     enum msg_kind kind;
     const char *name;
 } msgs_of[] = {
-    {MSG_REQUEST, "request"}, {MSG_REPLY, "reply"}, {MSG_SEND, "send"},       {MSG_COUNT, "count"},
-    {MSG_STATUS, "status"},   {MSG_LEAVE, "leave"}, {MSG_ACCOUNT, "account"},
+    {MSG_REQUEST, "request"}, {MSG_REPLY, "reply"},   {MSG_SEND, "send"},
+    {MSG_COUNT, "count"},     {MSG_STATUS, "status"}, {MSG_LEAVE, "leave"},
+    {MSG_ACCOUNT, "account"}, {MSG_ADOPT, "adopt"},   {MSG_ADOPTED, "adopted"},
 };
 
 static void commands_survive_in_messages(void)
@@ -667,11 +667,52 @@ static void messages_are_written(void)
     msg = (struct cluster_msg){.kind = MSG_ACCOUNT, .deleted = true, .command.system = STR("s")};
     CHECK(msg_write(&out, &msg) && survives(&msg));
     CHECK(holds(&out, "{\"message\":\"account\",\"deleted\":true,\"system\":\"s\"}"));
+    msg = (struct cluster_msg){.kind = MSG_ADOPT,
+                               .id = 5,
+                               .command = {.kind = COMMAND_CLIENT_INFO, .system = STR("s")},
+                               .key = STR("k"),
+                               .messages = 7,
+                               .state = INT64_MAX};
+    CHECK(msg_write(&out, &msg));
+    CHECK(holds(&out,
+                "{\"message\":\"adopt\",\"id\":5,\"command\":\"client_info\",\"system\":\"s\","
+                "\"key\":\"k\",\"messages\":7,\"state\":9223372036854775807}"));
     msg = (struct cluster_msg){.kind = MSG_LEAVE};
     /* what is there already stays in front */
     buf_append(&out, STR("before "));
     CHECK(msg_write(&out, &msg));
     CHECK(holds(&out, "before {\"message\":\"leave\"}"));
+}
+
+/* A session that moves: frames are strings, so whatever is in them comes out as it went in. */
+static void adoptions_survive(void)
+{
+    struct cluster_msg msg = {.kind = MSG_ADOPTED,
+                              .id = 5,
+                              .at = 1800000000,
+                              .command = {.kind = COMMAND_CLIENT_INFO,
+                                          .user = STR("ann"),
+                                          .has_user = true,
+                                          .has_extend = true,
+                                          .groups = STR("[\"a\",\"\\u0062\"]")},
+                              .messages = 12,
+                              .state = 34,
+                              .is_signed = true,
+                              .numbers = STR("[\"a:1/2\",3,4]")};
+    struct buf text = {0};
+    struct reading reading;
+
+    json_append_quoted(&msg.result.list, STR("{\"data\":\t[1.0,\"\\n\"]}"));
+    msg.result.count = 1;
+    CHECK(msg_write(&text, &msg) && reads(&reading, str_of(&text)));
+    CHECK(same_msg(&reading.msg, &msg) && same_result(&reading.msg, &msg.result));
+    CHECK(reading.msg.messages == 12 && reading.msg.state == 34 && reading.msg.is_signed &&
+          reading.msg.at == 1800000000 && str_equal(reading.msg.numbers, msg.numbers) &&
+          str_equal(reading.msg.command.groups, msg.command.groups) &&
+          str_equal(reading.msg.command.user, STR("ann")));
+    end_reading(&reading);
+    buf_free(&text);
+    buf_free(&msg.result.list);
 }
 
 /* Whatever the room, the msg is whole or the failure is told. */
@@ -1217,6 +1258,7 @@ int main(void)
     test_run("replies_survive", replies_survive);
     test_run("other_messages_survive", other_messages_survive);
     test_run("messages_are_written", messages_are_written);
+    test_run("adoptions_survive", adoptions_survive);
     test_run("too_little_room_for_a_message_is_told", too_little_room_for_a_message_is_told);
     test_run("messages_may_be_written_otherwise", messages_may_be_written_otherwise);
     test_run("malformed_messages_are_refused", malformed_messages_are_refused);

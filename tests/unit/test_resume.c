@@ -647,7 +647,7 @@ static void clients_receive_all_or_know_it(void)
            seen.lost_first, seen.taken_over);
     CHECK(seen.taken_over && seen.recovered && seen.replayed && seen.missed && seen.unknown &&
           seen.expired && seen.slow && seen.lost_first);
-    for (unsigned i = 0; i < RESUME_GAPS; i++)
+    for (unsigned i = 0; i < RESUME_GAP_MOVED; i++)
         CHECK(node.hub.channels.resumes.gaps[i] > 0);
     for (int i = 0; i < CLIENTS; i++) {
         cut(&clients[i], HUB_END_PEER);
