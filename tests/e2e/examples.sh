@@ -396,7 +396,8 @@ resuming() {
     stop
     stop_nginx
     kill "${CLIENTS[@]}" 2>"$DIR/none"
-    CLIENTS=() NETWORK=''
+    CLIENTS=() NETWORK='' TOKEN=''
+    rm -rf "$DIR/data" # for `clients` meets a system that is not registered
 }
 
 # --- tickets ----------------------------------------------------------------------------------
