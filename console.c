@@ -59,8 +59,8 @@ bool console_open(struct console *console)
     console_append_hash(&fields, 0);
     buf_append(&fields, STR("; script-src "));
     console_append_hash(&fields, 1);
-    /* 'self' covers ws: and wss: to this origin (CSP 3, section 6.7.2.8) */
-    buf_append(&fields, STR("; connect-src 'self'; img-src data:; base-uri 'none'; "
+    /* 'self' covers ws: and wss: to this origin (CSP 3, section 6.7.2.8), and /wspush.js */
+    buf_append(&fields, STR(" 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
                             "form-action 'none'; frame-ancestors 'none'; "
                             "require-trusted-types-for 'script'; trusted-types 'none'\r\n"));
     return buf_append(&fields, (struct str){"", 1}); /* a NUL: the fields are a C string */

@@ -145,7 +145,7 @@ bool hub_queue_text(struct hub *hub, struct conn *conn, struct buf *text)
     bool queued = frame && (conn->client ? channel_queue(&hub->channels, conn->client, frame, limit)
                                          : conn_queue(conn, frame, limit));
 
-    hub->counts.sent += queued;
+    hub->counts.sent += queued && conn->client;
     rcbuf_release(frame);
     return queued;
 }
@@ -508,6 +508,7 @@ bool hub_connect(struct hub *hub, struct conn *conn, const struct ticket_claims 
         return false;
     }
     conn->client = client; /* from now on what is sent to it counts */
+    hub->counts.sent++;
     hub->channels.resumes.results[RESUME_UNKNOWN] += is_lost;
     hub_announce(hub, client, (struct str){0});
     return true;

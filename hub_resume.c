@@ -130,7 +130,7 @@ bool hub_resume_moved(struct hub *hub, struct client *client, struct conn *conn,
     conn->client = client;
     for (uint32_t i = 0; i < resume->kept; i++)
         conn_queue(conn, resume_frame(resume, i), SIZE_MAX);
-    hub->counts.sent += resume->kept;
+    hub->counts.sent += 1 + resume->kept;
     hub_resume_announce(hub, client, previous);
     return true;
 }

@@ -51,11 +51,10 @@ struct webhook_entry {
 struct webhook {
     struct webhook *next; /* of its worker's */
     struct webhook_worker *worker;
-    struct rcbuf *url;
-    struct webhook_settings settings; /* its `url` is that of `url` */
+    struct rcbuf *url; /* of the settings in `report` */
     struct webhook_report report;
     struct fifo queue;
-    size_t count, batch;  /* of the queue; how many of them go together, 0: not tried yet */
+    size_t batch;         /* events of it that go together, 0: not tried yet */
     unsigned tries;       /* of the batch */
     int64_t due, used_at; /* os_now_ms() of the next attempt and of the last */
     int64_t backoff;      /* see os_backoff */
@@ -90,7 +89,7 @@ struct webhooks {
     bool finishing;
 };
 
-static struct str webhook_name(const struct webhook *hook)
+struct str webhook_system(const struct webhook *hook)
 {
     return (struct str){hook->name, hook->name_length};
 }
@@ -148,7 +147,7 @@ static void webhook_sign(const struct webhooks *webhooks, const struct webhook *
 
     for (size_t i = 0; i < keys->count * (1 + rotated); i++) {
         buf_append(out, i ? STR(" ") : STR(""));
-        if (!webhook_derive(&keys->keys[i / (1 + rotated)], webhook_name(hook),
+        if (!webhook_derive(&keys->keys[i / (1 + rotated)], webhook_system(hook),
                             version - i % (1 + rotated), secret) ||
             !webhook_append_signature(out, secret, text))
             out->failed = true;
@@ -161,7 +160,7 @@ static void webhook_sign(const struct webhooks *webhooks, const struct webhook *
 /* Removes and frees the first entries. */
 static void webhook_drop(struct webhooks *webhooks, struct webhook *hook, size_t count)
 {
-    for (; count; count--, hook->count--) {
+    for (; count; count--, hook->report.count--) {
         struct webhook_entry *entry = (struct webhook_entry *)fifo_pop(&hook->queue);
 
         hook->report.queued -= entry->length + ENTRY_COST;
@@ -175,7 +174,7 @@ static void webhook_add(struct webhooks *webhooks, struct webhook *hook,
                         struct webhook_entry *entry)
 {
     fifo_push(&hook->queue, &entry->link);
-    hook->count++;
+    hook->report.count++;
     hook->report.seq++;
     hook->report.queued += entry->length + ENTRY_COST;
     webhooks->stats.queued += entry->length + ENTRY_COST;
@@ -184,7 +183,7 @@ static void webhook_add(struct webhooks *webhooks, struct webhook *hook,
 /* 1 if the first entry is `start`, else 0. */
 static size_t webhook_starts(const struct webhook *hook)
 {
-    return hook->count && hook->count == hook->report.seq;
+    return hook->report.count && hook->report.count == hook->report.seq;
 }
 
 /* os_now_ms() at which the oldest event was queued, `start` not counted; 0: there is none. */
@@ -198,7 +197,7 @@ static int64_t webhook_oldest(const struct webhook *hook)
 
 static bool webhook_has_work(const struct webhook *hook)
 {
-    return hook->count && !hook->report.off;
+    return hook->report.count && !hook->report.off;
 }
 
 /* Writes an event of this moment. NULL without memory. */
@@ -238,11 +237,11 @@ static void webhook_begin_epoch(struct webhooks *webhooks, struct webhook *hook,
     struct webhook_entry *start = NULL;
     struct webhook_field lost[] = {{"lost", .type = WEBHOOK_NUMBER}, {0}};
 
-    more += hook->count - webhook_starts(hook);
+    more += hook->report.count - webhook_starts(hook);
     webhooks->stats.lost += more;
     hook->report.lost += more;
     lost->number = (int64_t)hook->report.lost;
-    webhook_drop(webhooks, hook, hook->count);
+    webhook_drop(webhooks, hook, hook->report.count);
     webhooks->last_epoch = ahead > 0 ? now + ahead : now;
     if (!hook->report.off)
         start = webhook_new_entry("start", lost);
@@ -262,7 +261,7 @@ static void webhook_write_body(const struct webhooks *webhooks, struct webhook *
     size_t most = hook->batch ? hook->batch : BATCH_EVENTS;
 
     buf_append(body, STR("{\"systemId\":"));
-    json_append_quoted(body, webhook_name(hook));
+    json_append_quoted(body, webhook_system(hook));
     buf_append(body, STR(",\"node\":"));
     json_append_quoted(body, str_from(webhooks->options.node));
     buf_print(body, ",\"epoch\":%lld,\"events\":[", (long long)hook->report.epoch);
@@ -270,7 +269,7 @@ static void webhook_write_body(const struct webhooks *webhooks, struct webhook *
         if (hook->batch && body->length + entry->length + NUMBER_MAX > BATCH_BYTES)
             break;
         buf_print(body, "%s{\"seq\":%llu", hook->batch ? "," : "",
-                  (unsigned long long)(hook->report.seq - hook->count + 1 + hook->batch));
+                  (unsigned long long)(hook->report.seq - hook->report.count + 1 + hook->batch));
         buf_append(body, (struct str){entry->text, entry->length});
         entry = (const struct webhook_entry *)entry->link.next;
     }
@@ -402,9 +401,9 @@ static void webhook_end_attempt(struct webhooks *webhooks, struct webhook *hook,
 /* Makes one attempt. Releases the lock meanwhile. */
 static void webhook_serve(struct webhooks *webhooks, struct webhook *hook)
 {
-    struct webhook_attempt attempt = {.settings = hook->settings,
+    struct webhook_attempt attempt = {.settings = hook->report.settings,
                                       .epoch = hook->report.epoch,
-                                      .seq = hook->report.seq - hook->count + 1,
+                                      .seq = hook->report.seq - hook->report.count + 1,
                                       .began = os_now_ms()};
     struct rcbuf *url = hook->url;
 
@@ -495,7 +494,8 @@ struct webhook *webhook_find(const struct webhooks *webhooks, struct str system)
     if (!webhooks || !webhooks->table.count)
         return NULL;
     cursor.hash = str_hash(system, webhooks->seed);
-    while ((hook = table_next(&webhooks->table, &cursor)) && !str_equal(webhook_name(hook), system))
+    while ((hook = table_next(&webhooks->table, &cursor)) &&
+           !str_equal(webhook_system(hook), system))
         ;
     return hook;
 }
@@ -550,13 +550,13 @@ void webhook_restart(struct webhooks *webhooks, struct webhook *hook, uint64_t l
 static void webhook_change(struct webhooks *webhooks, struct webhook *hook, struct rcbuf *url,
                            const struct webhook_settings *settings, uint64_t lost)
 {
-    bool begins = hook->report.off || hook->settings.events != settings->events ||
-                  !str_equal(hook->settings.url, settings->url);
+    bool begins = hook->report.off || hook->report.settings.events != settings->events ||
+                  !str_equal(hook->report.settings.url, settings->url);
 
     rcbuf_release(hook->url);
     hook->url = url;
-    hook->settings = *settings;
-    hook->settings.url = (struct str){url->bytes, url->length};
+    hook->report.settings = *settings;
+    hook->report.settings.url = (struct str){url->bytes, url->length};
     hook->report.off = url->length == 0;
     if (!begins)
         return;
@@ -619,11 +619,6 @@ struct webhook *webhook_next(const struct webhooks *webhooks, size_t *place)
     return webhooks ? table_walk(&webhooks->table, place) : NULL;
 }
 
-struct str webhook_system(const struct webhook *hook)
-{
-    return webhook_name(hook);
-}
-
 const char *webhook_node(const struct webhooks *webhooks)
 {
     return webhooks->options.node;
@@ -636,7 +631,7 @@ bool webhook_wants(struct webhooks *webhooks, const struct webhook *hook, enum w
     pthread_mutex_lock(&webhooks->lock);
     off = hook->report.off;
     pthread_mutex_unlock(&webhooks->lock);
-    return !off && (hook->settings.events & 1u << kind);
+    return !off && (hook->report.settings.events & 1u << kind);
 }
 
 bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_kind kind,
@@ -646,7 +641,7 @@ bool webhook_push(struct webhooks *webhooks, struct webhook *hook, enum webhook_
     struct webhook_entry *entry;
     bool fits = true, wanted;
 
-    if (kind != WEBHOOK_END && !(hook->settings.events & 1u << kind))
+    if (kind != WEBHOOK_END && !(hook->report.settings.events & 1u << kind))
         return true;
     entry = webhook_new_entry(types[kind], fields);
     pthread_mutex_lock(&webhooks->lock);
@@ -670,8 +665,6 @@ void webhook_read_report(struct webhooks *webhooks, const struct webhook *hook,
 {
     pthread_mutex_lock(&webhooks->lock);
     *report = hook->report;
-    report->count = hook->count;
-    report->settings = hook->settings;
     pthread_mutex_unlock(&webhooks->lock);
 }
 
@@ -771,7 +764,7 @@ void webhook_close(struct webhooks *webhooks)
     if (!webhooks || !webhook_stop(webhooks))
         return;
     while ((hook = table_walk(&webhooks->table, &place))) {
-        webhook_drop(webhooks, hook, hook->count);
+        webhook_drop(webhooks, hook, hook->report.count);
         receiver_close(&hook->receiver);
         rcbuf_release(hook->url);
         free(hook);

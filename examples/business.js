@@ -62,8 +62,11 @@ async function hear(node, number, event) {
 }
 
 function apply(node, epoch, event) {
-  if (event.type === 'end') forget(event.node, event.epoch); // rule 2
-  else if (event.type === 'disconnect') clients.delete(event.clientId);
+  if (event.type === 'end') { // rule 2, also for what comes late of these epochs
+    const next = { epoch: event.epoch + 1, seq: 0 };
+    forget(event.node, event.epoch);
+    if (isBefore(listed.get(event.node) || none, next)) listed.set(event.node, next);
+  } else if (event.type === 'disconnect') clients.delete(event.clientId);
   else if (event.type === 'connect' || event.type === 'join') // a bind may have changed the user
     clients.set(event.clientId, { node, epoch, user: event.userId });
 }

@@ -79,12 +79,14 @@ class Online {
     }
 
     private function apply(string $node, int $epoch, array $event): void {
-        if ($event['type'] === 'end')
-            $this->forget($event['node'], $event['epoch']); // rule 2
-        elseif ($event['type'] === 'disconnect')
+        if ($event['type'] === 'end') { // rule 2, also for what comes late of these epochs
+            $this->forget($event['node'], $event['epoch']);
+            $this->listed[$event['node']] = max($this->listed[$event['node']] ?? [0, 0], [$event['epoch'] + 1, 0]);
+        } elseif ($event['type'] === 'disconnect') {
             unset($this->clients[$event['clientId']]);
-        elseif ($event['type'] === 'connect' || $event['type'] === 'join') // a bind may have changed the user
+        } elseif ($event['type'] === 'connect' || $event['type'] === 'join') { // a bind may have changed the user
             $this->clients[$event['clientId']] = [$node, $epoch, $event['userId']];
+        }
     }
 
     // Forgets the clients of a node that are of this epoch or older.

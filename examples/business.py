@@ -74,7 +74,8 @@ class Online:
 
     def apply(self, node, epoch, event):
         if event["type"] == "end":
-            self.forget(event["node"], event["epoch"])  # rule 2
+            self.forget(event["node"], event["epoch"])  # rule 2, also for what comes late of these epochs
+            self.listed[event["node"]] = max(self.listed.get(event["node"], (0, 0)), (event["epoch"] + 1, 0))
         elif event["type"] == "disconnect":
             self.clients.pop(event["clientId"], None)
         elif event["type"] in ("connect", "join"):  # a bind may have changed the user

@@ -137,8 +137,10 @@ model 'killed and started again at once' 4
 wait_for more "$before" ends c
 between 'killed and started again at once'
 
+before=$(ends c)
 stop_node c
 model 'a node stops' 3
+expect 'a node stops: it tells its end' $((before + 1)) "$(ends c)"
 
 # --- clocks --------------------------------------------------------------------------------------
 
@@ -173,10 +175,13 @@ model 'three nodes again' 4
 heard '/status?code=500' >/dev/null
 kill_node c
 wait_for gone c
+before=$(epochs b)
 kill_node a
 kill_node b
 start_nodes a b
 heard '/status?code=200' >/dev/null
+wait_for more "$before" epochs b
+expect 'a node begins an epoch, though nobody calls it' yes "$(more "$before" epochs b && echo yes)"
 join a seven
 model 'an end is lost with the nodes that knew of it' 1
 

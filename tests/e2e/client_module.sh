@@ -117,6 +117,16 @@ suspended() {
     sees 'a suspended page' 1,2,3,5 1 2
 }
 
+# Chromium does the same with a page that it keeps for the Back button. One from business.py must not be kept.
+kept() {
+    page_goto "$SCHEME://127.0.0.1:$PORT/wspush.js"
+    connect 'ticket: undefined'
+    page_expect 'a page that may be kept is connected' 'return seen.states.at(-1) === "open"'
+    page_goto "$SCHEME://127.0.0.1:$PORT/healthz"
+    driver POST /back '{}' >/dev/null
+    page_expect 'it comes back, and is told' 'return seen.states.at(-1) === "open" && seen.lost === 1'
+}
+
 hidden() {
     local tab
     tab=$(driver_value GET /window)
@@ -222,4 +232,5 @@ silent
 restarts
 tickets
 ends
+kept
 finish

@@ -116,6 +116,7 @@ comes: 200 online
 the node starts again: 200 offline
 comes: 200 online
 another node tells of its end: 200 offline
+what comes late of before: 200 offline
 a gap, and the list has no such node: 503 offline" "$(node tests/support/deliver.js "${AT[$1]}" "${SECRETS[$1]}" "$ID" 2>&1)"
     echo ping >"$DIR/$GUEST.in"
     expect "$1: what is repeated is not answered again" '{"code":7,"msg":"answer","data":"You said: once","messageId":"1.3"}

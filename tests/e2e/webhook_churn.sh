@@ -95,11 +95,11 @@ overflow() {
 # Either side stands still for longer than the time-out.
 freezes() {
     freeze "$RECEIVING"
-    pause 3
+    pause 4
     thaw "$RECEIVING"
     settle 'a receiver that stood still'
     freeze "$SERVER"
-    pause 3
+    pause 4
     thaw "$SERVER"
     settle 'a server that stood still'
 }
@@ -154,7 +154,7 @@ messages() {
 fresh "[webhook]
 allow = $URL
 queue = $QUEUE MiB
-timeout = 2
+timeout = 3
 retry = 60
 [notice]
 scope = off"

@@ -46,6 +46,8 @@ async function deliver(name, { id, body }, { keys = [good], age = 0, change = te
   at = 0;
   const end = { node: 'other:1', epoch: 2 };
   await deliver('another node tells of its end', batch([event('start', { lost: 0 }), event('end', end)], 1, 'third:1'));
+  at = 2;
+  await deliver('what comes late of before', batch([connect()], 2));
   at = 6;
   await deliver('a gap, and the list has no such node', batch([connect()], 3));
 })();

@@ -153,10 +153,11 @@ static void the_policy_fits_the_page(void)
     append_source(&wanted, "<style>", "</style>");
     buf_append(&wanted, STR("; script-src "));
     append_source(&wanted, "<script>", "</script>");
-    buf_append(&wanted,
-               STR("; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
-                   "frame-ancestors 'none'; require-trusted-types-for 'script'; "
-                   "trusted-types 'none'\r\n"));
+    buf_append(
+        &wanted,
+        STR(" 'self'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
+            "frame-ancestors 'none'; require-trusted-types-for 'script'; "
+            "trusted-types 'none'\r\n"));
     buf_append(&wanted, (struct str){"", 1});
     CHECK(count(str_from(console.fields), wanted.at) == 1);
     CHECK(count(str_from(console.fields), "unsafe") == 0);

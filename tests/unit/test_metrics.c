@@ -99,6 +99,7 @@ static const char *const families[] = {
     "wspush_resume_away gauge",
     "wspush_resume_memory_bytes gauge",
     "wspush_resumes_total counter",
+    "wspush_resume_moved_total counter",
     "wspush_resume_replayed_total counter",
     "wspush_resume_gaps_total counter",
     "wspush_webhook_events_total counter",
@@ -173,7 +174,7 @@ static void families_come_in_order(void)
     /* counters for handshakes, tickets, closes, reloads, webhooks, returns, gaps, calls; the others
      * are one number
      */
-    CHECK(samples == 8 + 5 + 14 + 2 + 3 + 3 + 4 + API_ROUTES * 9 + API_ROUTES * (12 + 3) +
+    CHECK(samples == 8 + 5 + 14 + 2 + 3 + 3 + 5 + API_ROUTES * 9 + API_ROUTES * (12 + 3) +
                          COUNT(families) - 9 - untold);
 }
 
@@ -213,6 +214,7 @@ static void every_number_has_its_name(void)
         "wspush_resume_clients 122",
         "wspush_resume_away 123",
         "wspush_resume_memory_bytes 124",
+        "wspush_resume_moved_total 133",
         "wspush_resume_replayed_total 125",
         "wspush_resumes_total{result=\"recovered\"} 126",
         "wspush_resumes_total{result=\"missed\"} 127",
@@ -221,6 +223,7 @@ static void every_number_has_its_name(void)
         "wspush_resume_gaps_total{reason=\"bytes\"} 130",
         "wspush_resume_gaps_total{reason=\"memory\"} 131",
         "wspush_resume_gaps_total{reason=\"slow\"} 132",
+        "wspush_resume_gaps_total{reason=\"moved\"} 134",
         "wspush_login_failures_total 116",
     };
 
@@ -253,8 +256,9 @@ static void every_number_has_its_name(void)
                                                  .away = 123,
                                                  .memory = 124,
                                                  .replayed = 125,
+                                                 .moved = 133,
                                                  .results = {126, 127, 128},
-                                                 .gaps = {129, 130, 131, 132}};
+                                                 .gaps = {129, 130, 131, 132, 134}};
     ask("GET", "/metrics", false);
     for (size_t i = 0; i < COUNT(lines); i++)
         CHECK(has_line(lines[i]));

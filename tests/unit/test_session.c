@@ -3250,6 +3250,32 @@ static void a_connection_may_break_anywhere(void)
     }
 }
 
+/* What is sent to one that is away is held, or, once that is too much, fails. */
+static void sends_to_one_away_say_so(void)
+{
+    struct peer *peer;
+
+    set_up();
+    node.config.resume_frames = 2;
+    peer = come_new("");
+    connect_once_more(peer);
+    for (int k = 0; k < 4; k++) {
+        struct result outcome = {0};
+        struct command command = {.kind = COMMAND_SEND_TO_CLIENT,
+                                  .system = STR("shop"),
+                                  .client = quoted(str_from(peer->id)),
+                                  .msg = STR("\"\""),
+                                  .data = STR("1")};
+
+        hub_apply(&node.hub, &command, &outcome);
+        CHECK(outcome.matched == 1 && outcome.queued == (k < 2) && outcome.held == (k < 2) &&
+              outcome.dropped == (k >= 2));
+        CHECK(outcome.code == (k < 2 ? RESULT_SUCCESS : RESULT_OFFLINE));
+        CHECK(k < 2 || same(str_from(outcome.error), STR("away, and too much was sent to it")));
+    }
+    tear_down();
+}
+
 /* The old socket seems alive: it is closed, and its end touches nothing. */
 static void another_socket_takes_over(void)
 {
@@ -3411,6 +3437,7 @@ int main(void)
     RUN(acks_are_checked);
     RUN(a_client_comes_back_often);
     RUN(a_connection_may_break_anywhere);
+    RUN(sends_to_one_away_say_so);
     RUN(another_socket_takes_over);
     RUN(some_ends_are_final);
     RUN(those_away_end);

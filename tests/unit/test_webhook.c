@@ -436,6 +436,12 @@ static size_t requests(void)
     return count;
 }
 
+static void await_request(void)
+{
+    for (int64_t until = os_now_ms() + PATIENCE; !requests() && os_now_ms() < until;)
+        rest();
+}
+
 /* The next requests are treated so. */
 static void change_script(const char *script)
 {
@@ -833,8 +839,7 @@ static void limits_batches(void)
 
     open_hooks("w");
     hook = set("shop", 0);
-    for (int64_t until = os_now_ms() + PATIENCE; requests() < 1 && os_now_ms() < until;)
-        rest();
+    await_request();
     for (int i = 0; i < 1000; i++)
         push(hook, i < 500 ? 0 : 1250);
     change_script("");
@@ -968,8 +973,7 @@ static void uses_no_epoch_before_its_time(void)
 
     open_hooks("w");
     hook = set("shop", 0);
-    for (int64_t until = os_now_ms() + PATIENCE; requests() < 1 && os_now_ms() < until;)
-        rest();
+    await_request();
     for (int i = 0; i < 500; i++)
         webhook_restart(hooks, hook, 0);
     epoch = report_of(hook).epoch;
