@@ -115,6 +115,21 @@ expect 'a node that starts later begins an epoch' 1 "$(epochs c)"
 join c three
 model 'a node that starts later' 4
 
+# One that comes back to another node than it left. While a cannot be heard, b tells of the move first.
+join a phone 'shop&resume='
+model 'one that can come back' 5
+for node in b c; do
+    key=$(head -n 1 "$DIR/phone.out" | jq -r .data.resume)
+    kill_process "${PROCESS[phone]}"
+    join $node phone "shop&resume=$key&received=0"
+    expect_match "it moves to $node" '*"resumed":true*"previous":"*' "$(head -n 1 "$DIR/phone.out")"
+    model "it moves to $node" 5
+done
+bind c phone g ann 'an extend' >/dev/null
+model 'and joins a group there' 5
+on c call close_client "{'clientId':'$ID'}" >/dev/null
+model 'and leaves' 4
+
 now
 kill_node c
 soon 'a node is killed' 3

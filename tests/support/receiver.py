@@ -42,6 +42,7 @@ class Model:
         self.listed = {}  # node: the same of the last one that is in what was listed,
         self.until = {}  # and of the last one that may be in it
         self.clients = {}  # id: [node, epoch, user, extend, groups]
+        self.moved = set()  # ids that clients had on other nodes, which may tell of them later
         self.events, self.wrong, self.tried, self.faults = [], [], {}, []
         self.repeated, self.losses, self.epochs = 0, 0, set()
 
@@ -91,6 +92,8 @@ class Model:
         """False: it cannot be done now."""
         kind, name = event["type"], event.get("clientId")
         client, sure = self.clients.get(name), this > self.until.get(node, (0, 0))
+        if name in self.moved:
+            return True
         if kind == "start":
             self.losses += event["lost"] > 0
             self.forget(node, this[0] - 1)  # rule 2
@@ -102,6 +105,9 @@ class Model:
             if client and sure:
                 self.complain("%s connects twice" % name)
             self.clients[name] = [node, this[0], event["userId"], event["extend"], set(event["groups"])]
+            if "previous" in event:
+                self.moved.add(event["previous"])
+                self.clients.pop(event["previous"], None)
         elif kind == "disconnect":
             if not self.clients.pop(name, None) and sure:
                 self.complain("%s disconnects, and was not connected" % name)
