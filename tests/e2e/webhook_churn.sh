@@ -108,7 +108,7 @@ freezes() {
 dead() {
     local lost
     halt
-    sed -i 's/^retry = .*/retry = 2/' "$DIR/config.ini"
+    sed -i 's/^retry = .*/retry = 2/; s/^queue = .*/queue = 64 MiB/' "$DIR/config.ini"
     start_again
     lost=$(metric 'webhook_events_total{result="lost"}')
     has_lost() { [ "$(metric 'webhook_events_total{result="lost"}')" -gt "$lost" ]; }
