@@ -355,6 +355,19 @@ static void adopt_join_frames(struct cluster *cluster, struct adoption *adoption
     free(held);
 }
 
+/* The client may not learn its new key: the one that it came with stays good on this node. */
+static void adopt_keep_key(struct cluster *cluster, struct str key, const struct client *client)
+{
+    struct resume *resume = channel_resume(client);
+    char room[RESUME_KEY_MAX];
+
+    if (!resume_read_key(key, &(struct buf)BUF_INIT(room), &resume->key_before))
+        return;
+    resume->has_key_before = true;
+    cluster->moved[cluster->moved_next++ % STATE_MOVED_MAX] =
+        (struct state_moved){resume->key_before, client->number};
+}
+
 /* Both the echo and A's answer are there. */
 static void adopt_complete(struct cluster *cluster, struct pending *pending)
 {
@@ -366,6 +379,7 @@ static void adopt_complete(struct cluster *cluster, struct pending *pending)
         return;
     }
     adopt_join_frames(cluster, adoption, pending->claims.received, client);
+    adopt_keep_key(cluster, pending->claims.key, client);
     pending->result.matched = adoption->number;
     adoption->number = 0; /* it is the session's now */
     state_finish(cluster, pending);
@@ -488,6 +502,29 @@ static struct peer *adopt_find_owner(const struct cluster *cluster, struct str k
                                                                                        : NULL;
 }
 
+/* The number of a client that came here with this key, and is good for it still; or 0. */
+static uint64_t adopt_find_moved(const struct cluster *cluster, const struct ticket_claims *claims)
+{
+    char room[RESUME_KEY_MAX];
+    uint64_t key;
+
+    if (!resume_read_key(claims->key, &(struct buf)BUF_INIT(room), &key))
+        return 0;
+    for (size_t i = 0; i < STATE_MOVED_MAX; i++) {
+        const struct client *client =
+            cluster->moved[i].key == key
+                ? channel_find_client(&cluster->hub->channels, cluster->moved[i].number)
+                : NULL;
+
+        if (client && resume_has_key(channel_resume(client), key) &&
+            str_equal(channel_name(client->subscriptions[0].channel), claims->system) &&
+            (!claims->is_signed ||
+             (client->has_ticket && str_equal(channel_user(client), claims->user))))
+            return client->number;
+    }
+    return 0;
+}
+
 /* A new adoption, on the list. NULL without memory. */
 static struct adoption *adopt_new(struct cluster *cluster)
 {
@@ -510,10 +547,11 @@ bool adopt_begin(struct cluster *cluster, const struct ticket_claims *claims, ui
     struct cluster_msg msg = {
         .kind = MSG_ADOPT, .at = cluster->now, .command = command, .key = claims->key};
     const char *reason = state_publishing_reason(cluster);
+    uint64_t moved = adopt_find_moved(cluster, claims);
     struct peer *peer = adopt_find_owner(cluster, claims->key);
     struct pending *pending;
 
-    if (!peer || reason) {
+    if (!moved && (!peer || reason)) {
         state_fail(result, peer ? RESULT_UNREACHABLE : RESULT_OFFLINE,
                    peer ? reason : "the node of the session is gone");
         return false;
@@ -522,7 +560,12 @@ bool adopt_begin(struct cluster *cluster, const struct ticket_claims *claims, ui
     if (!pending)
         return false;
     msg.id = pending->id;
-    pending->adoption = adopt_new(cluster);
+    if (moved && ticket_copy_claims(claims, &pending->text, &pending->claims)) {
+        pending->result.matched = moved;
+        state_finish(cluster, pending);
+        return true;
+    }
+    pending->adoption = moved ? NULL : adopt_new(cluster);
     if (pending->adoption && pending_expect(pending, &peer->id) &&
         ticket_copy_claims(claims, &pending->text, &pending->claims) &&
         state_send(cluster, peer, &msg))

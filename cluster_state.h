@@ -34,6 +34,13 @@ struct state_slot {
     struct pending *waiters, *last_waiter; /* until it is bound, oldest first */
 };
 
+#define STATE_MOVED_MAX 256
+
+/* A client that has come from another node, and the key that it came with. */
+struct state_moved {
+    uint64_t key, number;
+};
+
 struct state_counters {
     uint64_t links, redis_reconnects, bus_connects;
     uint64_t late;            /* requests dropped for their age */
@@ -107,8 +114,10 @@ struct cluster {
 
     struct presence_work *presence;
     struct receipt_counts *receipts;
-    struct adoption *adoptions; /* a list */
-    size_t holding;             /* of them: have a client that is held */
+    struct adoption *adoptions;                /* a list */
+    struct state_moved moved[STATE_MOVED_MAX]; /* a ring: those that came last */
+    size_t moved_next;
+    size_t holding; /* of them: have a client that is held */
     struct state_counters counters;
     struct buf decoded, written; /* scratch: the message being read, and being written */
 };

@@ -32,12 +32,13 @@ static void event_write_groups(struct buf *out, const struct client *client)
 void event_connect(struct webhooks *webhooks, const struct client *client, struct str previous)
 {
     struct webhook *webhook = event_find(webhooks, client);
-    char address[CONN_ADDRESS_MAX];
+    char address[CONN_ADDRESS_MAX] = "";
     struct buf groups = {0};
 
     if (!webhook)
         return;
-    conn_address(client->conn->address, address);
+    if (client->conn)
+        conn_address(client->conn->address, address);
     event_write_groups(&groups, client);
     webhook_push(
         webhooks, webhook, WEBHOOK_CONNECT,

@@ -63,6 +63,47 @@ static void hub_resume_take_over(struct hub *hub, struct client *client)
     hub_send_close(hub, conn, HUB_CLOSE_RESUMED, STR("resumed elsewhere"));
 }
 
+void hub_resume_detach(struct hub *hub, struct client *client)
+{
+    if (!client->conn)
+        return;
+    hub_resume_take_over(hub, client);
+    client->conn = NULL;
+    resume_leave(&hub->channels.resumes, channel_resume(client), hub->now_ms);
+}
+
+struct client *hub_resume_hold(struct hub *hub, const struct ticket_claims *claims)
+{
+    struct client *client = hub_add_client(hub, NULL, claims);
+
+    if (client && client->has_resume) {
+        channel_resume(client)->is_held = true;
+        resume_leave(&hub->channels.resumes, channel_resume(client), hub->now_ms);
+        return client;
+    }
+    if (client)
+        hub_remove_client(hub, client, false);
+    return NULL;
+}
+
+void hub_resume_announce(struct hub *hub, struct client *client, struct str previous)
+{
+    if (!channel_resume(client)->is_held)
+        return;
+    channel_resume(client)->is_held = false;
+    hub->channels.resumes.moved++;
+    hub_announce(hub, client, previous);
+}
+
+void hub_resume_forget(struct hub *hub, struct client *client, bool has_moved)
+{
+    struct log_field fields[] = {{.name = "client", .text = channel_client_id(client)}, {0}};
+
+    if (has_moved)
+        log_write(hub->log, LOG_INFO, "client moved to another node", fields);
+    hub_remove_client(hub, client, has_moved);
+}
+
 bool hub_resume_moved(struct hub *hub, struct client *client, struct conn *conn, uint64_t key,
                       uint64_t received, struct str previous)
 {
@@ -90,10 +131,7 @@ bool hub_resume_moved(struct hub *hub, struct client *client, struct conn *conn,
     for (uint32_t i = 0; i < resume->kept; i++)
         conn_queue(conn, resume_frame(resume, i), SIZE_MAX);
     hub->counts.sent += 1 + resume->kept;
-    if (previous.length) {
-        hub->channels.resumes.moved++;
-        hub_announce(hub, client, previous);
-    }
+    hub_resume_announce(hub, client, previous);
     return true;
 }
 
@@ -101,39 +139,6 @@ bool hub_resume_client(struct hub *hub, struct client *client, struct conn *conn
                        uint64_t received)
 {
     return hub_resume_moved(hub, client, conn, key, received, (struct str){0});
-}
-
-/* --- moving ---------------------------------------------------------------------------------- */
-
-void hub_resume_detach(struct hub *hub, struct client *client)
-{
-    if (!client->conn)
-        return;
-    hub_resume_take_over(hub, client);
-    client->conn = NULL;
-    resume_leave(&hub->channels.resumes, channel_resume(client), hub->now_ms);
-}
-
-struct client *hub_resume_hold(struct hub *hub, const struct ticket_claims *claims)
-{
-    struct client *client = hub_add_client(hub, NULL, claims);
-
-    if (client && client->has_resume) {
-        resume_leave(&hub->channels.resumes, channel_resume(client), hub->now_ms);
-        return client;
-    }
-    if (client)
-        hub_remove_client(hub, client, false);
-    return NULL;
-}
-
-void hub_resume_forget(struct hub *hub, struct client *client, bool has_moved)
-{
-    struct log_field fields[] = {{.name = "client", .text = channel_client_id(client)}, {0}};
-
-    if (has_moved)
-        log_write(hub->log, LOG_INFO, "client moved to another node", fields);
-    hub_remove_client(hub, client, has_moved);
 }
 
 /* --- staying away ---------------------------------------------------------------------------- */

@@ -24,8 +24,11 @@ void hub_resume_detach(struct hub *hub, struct client *client);
 /* Makes a client that is away, of which nobody is told. NULL without memory, or without linger. */
 struct client *hub_resume_hold(struct hub *hub, const struct ticket_claims *claims);
 
-/* The same as hub_resume_client for one that was held, and had the id `previous` on its node: it is
- * announced. */
+/* Tells the others of a client that was held, and had the id `previous` on its node. */
+void hub_resume_announce(struct hub *hub, struct client *client, struct str previous);
+
+/* The same as hub_resume_client for one that comes from another node, with that: it is announced if
+ * that has not been done. */
 bool hub_resume_moved(struct hub *hub, struct client *client, struct conn *conn, uint64_t key,
                       uint64_t received, struct str previous);
 

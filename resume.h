@@ -47,6 +47,7 @@ struct resume {
     bool is_away : 1;
     bool is_gapped : 1;      /* away: nothing more is kept */
     bool has_key_before : 1; /* it is still good */
+    bool is_held : 1;        /* it comes from another node, and nobody is told of it yet */
 };
 
 /* Those of a node. Zeroed except for the configuration, it is empty. */

@@ -598,8 +598,8 @@ void session_adopt(struct session_context *context, struct session *session,
         session->input.reader.whole = true;
         return;
     }
-    if (client)
-        hub_resume_forget(context->hub, client, false);
+    if (client && id.length) /* it is away, and may still come back */
+        hub_resume_announce(context->hub, client, str_of(&id));
     if (waits)
         session_admit(context, session, CLUSTER_NOT_ADOPTED, claims, "");
 }

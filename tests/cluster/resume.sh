@@ -38,7 +38,7 @@ heard() {
 }
 
 moves() {
-    local key old
+    local key old new
     join b witness
     bind b witness g >/dev/null
     notices witness 1 >/dev/null
@@ -63,8 +63,16 @@ $(notice 1002 "$old" ann 'an extend')" "$(notices witness 2 | sort)"
     expect 'it is in the list once' "$(members phone witness)" "$(online a)"
     expect 'its old id is gone' '200 {"code":-1003,"msg":"client not online","data":[]}' \
         "$(on a call send_to_client "{'clientId':'$old',$MESSAGE}")"
+    visit a other "$key&received=2"
+    expect 'its old key is worth nothing elsewhere' '{"resumed":false}' "$SAID"
+    new=${IDS[phone]}
+    visit b phone "$key&received=2"
+    expect_match 'on its node it is good until it has sent something, for it may not have got the new one' \
+        "$new {\"resumed\":true,\"recovered\":true,\"replay\":[4-6],\"previous\":\"$old\"}" "$ID $SAID"
+    echo ping >"$DIR/phone.in"
+    wait_for grep -qx pong "$DIR/phone.out"
     visit b other "$key&received=2"
-    expect 'its old key is worth nothing' '{"resumed":false}' "$SAID"
+    expect 'and no longer' '{"resumed":false}' "$SAID"
     key=$KEY
     visit a other "$key&received=0"
     expect 'one without groups moves as well' '{"resumed":true,"recovered":true,"replay":0' "${SAID%%,\"previous*}"
@@ -80,7 +88,7 @@ gaps() {
     printf -v long %3000s ''
     for ((i = 0; i < 25; i++)); do say a "'$long'"; done
     visit b phone "$key&received=1"
-    expect_match 'more than is kept is a gap' '{"resumed":true,"recovered":false,"missed":25,"previous":"*"}' "$SAID"
+    expect_match 'more than is kept is a gap' '{"resumed":true,"recovered":false,"missed":2[5-9],"previous":"*"}' "$SAID"
     say a '"new"'
     expect 'of which nothing is sent' new "$(heard phone 1)"
 }

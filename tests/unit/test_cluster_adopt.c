@@ -733,6 +733,18 @@ static void guest_open(struct guest *guest, struct machine *machine)
 
 /* --- the schedule ----------------------------------------------------------------------------- */
 
+/* As a session does that is gone: the client is away, and may still come back. */
+static void leave_adopted(struct machine *machine, const struct cluster_result *result)
+{
+    struct client *client = channel_find_client(&machine->hub.channels, result->client);
+    char room[HUB_ID_TEXT];
+    struct buf id = BUF_INIT(room);
+    uint64_t key;
+
+    if (CHECK(client && resume_read_key(result->claims.key, &id, &key)))
+        hub_resume_announce(&machine->hub, client, str_of(&id));
+}
+
 static void take_results(struct machine *machine)
 {
     const struct cluster_result *result;
@@ -744,8 +756,7 @@ static void take_results(struct machine *machine)
         if (result->is_admission && waits)
             guest_admit(guest, result->admission, &result->claims, result->client);
         else if (result->is_admission && result->admission == CLUSTER_ADOPTED)
-            hub_resume_forget(&machine->hub,
-                              channel_find_client(&machine->hub.channels, result->client), false);
+            leave_adopted(machine, result);
     }
 }
 
@@ -1094,6 +1105,56 @@ static void guests_get_each_message_once_or_are_told(void)
     CHECK(moved && recovered && gaps && lost);
 }
 
+/* True if a request to let a client go is on its way through RabbitMQ. */
+static bool is_moving(void)
+{
+    const struct parcel *parcel = (const struct parcel *)world.order.first;
+
+    return parcel && contains(parcel->text, "\"message\":\"adopt\"");
+}
+
+/* A client is bound to a group, and gets another extend, while it moves. */
+static void what_changes_meanwhile_comes_along(void)
+{
+    struct guest *guest = &world.guests[0];
+    struct result result = {0};
+    struct command command = {.kind = COMMAND_BIND,
+                              .system = STR("shop"),
+                              .group = STR("other"),
+                              .has_extend = true,
+                              .extend = STR("new")};
+    struct machine *before, *after;
+    struct client *client;
+    uint64_t number = 0;
+
+    world_open(7);
+    before = &world.machines[guest->at];
+    after = machine_beside(before);
+    while (world.order.first)
+        order_step(false);
+    guest_cut(guest);
+    guest_open(guest, after);
+    for (int i = 0; i < 100 && !(world.order.first && is_moving()); i++) {
+        link_step(before);
+        link_step(after);
+        bind_step(after);
+        serve(before);
+        serve(after);
+    }
+    CHECK(is_moving());
+    command.client = quoted(str_from(guest->id));
+    cluster_apply(before->cluster, &before->hub, &command, false, GUESTS - 1, &result);
+    bind_step(before);
+    serve(before);
+    settle();
+    CHECK(world.moved == 1 && hub_read_id(&after->hub, quoted(str_from(guest->id)), &number));
+    client = channel_find_client(&after->hub.channels, number);
+    CHECK(client && client->subscription_count == 4 &&
+          same(channel_name(client->subscriptions[3].channel), STR("other")) &&
+          same(channel_extend(client), STR("new")));
+    world_close();
+}
+
 int main(int count, char **words)
 {
     node_open();
@@ -1102,6 +1163,7 @@ int main(int count, char **words)
     else
         CHECK(crypto_random(&first_seed, sizeof first_seed));
     first_seed = first_seed % 1000000000 + 1;
+    test_run("what_changes_meanwhile_comes_along", what_changes_meanwhile_comes_along);
     test_run("guests_get_each_message_once_or_are_told", guests_get_each_message_once_or_are_told);
     node_close();
     return test_finish();
