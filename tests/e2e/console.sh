@@ -55,10 +55,18 @@ answers_shown() {
     page_run 'return document.querySelectorAll("#answers > div").length'
 }
 
+# mark, answered: waits for an answer that was not there at the mark. The page keeps the last thirty.
+mark() {
+    page_run 'window.latest = document.querySelector("#answers > div")' >/dev/null
+}
+
+answered() {
+    page_wait 'return document.querySelector("#answers > div") !== window.latest'
+}
+
 # try CALL [FIELD TEXT]...: makes a call with the form, and prints the answer's body as it is shown.
 try() {
-    local before
-    before=$(answers_shown)
+    mark
     page_click "#kinds input[value=$1]"
     shift
     while [ $# -gt 0 ]; do
@@ -66,7 +74,7 @@ try() {
         shift 2
     done
     page_click '#call .main'
-    page_wait 'return document.querySelectorAll("#answers > div").length > arguments[0]' "$before"
+    answered
     page_run 'return document.querySelector("#answers pre.body")?.textContent'
 }
 
@@ -400,18 +408,12 @@ told() {
     curl -s --max-time 10 "http://127.0.0.1:$RECEIVER$1"
 }
 
-# delivery NUMBER: the NUMBERth row of the deliveries: status, events, attempt.
-delivery() {
-    page_run 'return [...document.querySelectorAll("#deliveries tr")[arguments[0] - 1].cells].slice(1, 4).map(e => e.textContent).join(" ")' "$1"
-}
-
 # set_hook [URL]: sets the webhook by the form, and prints what is said.
 set_hook() {
-    local before
-    before=$(answers_shown)
+    mark
     [ $# = 0 ] || page_type '#url' "$1"
     page_click '#hookForm .main'
-    page_wait 'return document.querySelectorAll("#answers > div").length > arguments[0]' "$before"
+    answered
     page_wait 'return document.getElementById("hookSaid").textContent !== ""'
     page_text '#hookSaid'
 }
@@ -448,7 +450,7 @@ hooking() {
     expect 'it can be copied' "$secret" "$(paste)"
     page_click '#kinds input[value=close_client]'
     told "/setup?token=$TOKEN&secret=${secret//+/%2B}" >/dev/null
-    state 'the webhook is on' 'on; queued: 0, lost: 0'
+    state 'the webhook is on' "on; 127.0.0.1:$PORT: queued 0, lost 0"
     told '/status?code=500' >/dev/null
     page_click '#connect'
     page_expect 'a delivery that fails is seen' 'const [row] = document.querySelectorAll("#deliveries tr"); return row?.cells[1].textContent === "500" &&
