@@ -101,6 +101,7 @@ class Model:
         elif kind == "connect":
             if client and sure:
                 self.complain("%s connects twice" % name)
+            self.clients.pop(event.get("previous"), None)  # it came from another node
             self.clients[name] = [node, this[0], event["userId"], event["extend"], set(event["groups"])]
         elif kind == "disconnect":
             if not self.clients.pop(name, None) and sure:
