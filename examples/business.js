@@ -47,7 +47,8 @@ async function take({ node, epoch, events }) {
 async function hear(node, number, event) {
   const last = heard.get(node) || none;
   if (!isBefore(last, number)) return; // rule 1: it was here before
-  let missed = last.epoch !== number.epoch || last.seq !== number.seq - 1;
+  let missed = last.epoch !== number.epoch || last.seq !== number.seq - 1 ||
+    'previous' in event && !clients.has(event.previous); // it has moved here; its old node has yet to tell of it
   if (event.type === 'start') {
     forget(node, number.epoch - 1); // rule 2
     missed = event.lost > 0;
@@ -67,8 +68,10 @@ function apply(node, epoch, event) {
     forget(event.node, event.epoch);
     if (isBefore(listed.get(event.node) || none, next)) listed.set(event.node, next);
   } else if (event.type === 'disconnect') clients.delete(event.clientId);
-  else if (event.type === 'connect' || event.type === 'join') // a bind may have changed the user
-    clients.set(event.clientId, { node, epoch, user: event.userId });
+  else if (event.type === 'connect' || event.type === 'join' && clients.has(event.clientId)) {
+    clients.delete(event.previous); // it has moved here, and has no disconnect
+    clients.set(event.clientId, { node, epoch, user: event.userId }); // a bind may have changed the user
+  }
 }
 
 // Forgets the clients of a node that are of this epoch or older.

@@ -64,7 +64,8 @@ class Online {
             $this->forget($node, $epoch - 1); // rule 2
             $missed = $event['lost'] > 0;
         } else {
-            $missed = ($this->heard[$node] ?? null) !== [$epoch, $seq - 1];
+            $missed = ($this->heard[$node] ?? null) !== [$epoch, $seq - 1] || // or it has moved here, and
+                isset($event['previous']) && !isset($this->clients[$event['previous']]); // its old node has yet to tell of it
         }
         if ($missed || !$this->heard) {
             $this->list(); // rule 3
@@ -84,8 +85,9 @@ class Online {
             $this->listed[$event['node']] = max($this->listed[$event['node']] ?? [0, 0], [$event['epoch'] + 1, 0]);
         } elseif ($event['type'] === 'disconnect') {
             unset($this->clients[$event['clientId']]);
-        } elseif ($event['type'] === 'connect' || $event['type'] === 'join') { // a bind may have changed the user
-            $this->clients[$event['clientId']] = [$node, $epoch, $event['userId']];
+        } elseif ($event['type'] === 'connect' || $event['type'] === 'join' && isset($this->clients[$event['clientId']])) {
+            unset($this->clients[$event['previous'] ?? '']); // it has moved here, and has no disconnect
+            $this->clients[$event['clientId']] = [$node, $epoch, $event['userId']]; // a bind may have changed the user
         }
     }
 

@@ -61,7 +61,8 @@ class Online:
             self.forget(node, epoch - 1)  # rule 2
             missed = event["lost"] > 0
         else:
-            missed = self.heard.get(node) != (epoch, seq - 1)
+            missed = self.heard.get(node) != (epoch, seq - 1) or \
+                "previous" in event and event["previous"] not in self.clients  # it has moved; its old node has yet to tell
         if missed or not self.heard:  # when this program starts, it has heard nothing
             self.list()  # rule 3
             if self.listed.get(node, (0, 0)) < number:
@@ -78,8 +79,9 @@ class Online:
             self.listed[event["node"]] = max(self.listed.get(event["node"], (0, 0)), (event["epoch"] + 1, 0))
         elif event["type"] == "disconnect":
             self.clients.pop(event["clientId"], None)
-        elif event["type"] in ("connect", "join"):  # a bind may have changed the user
-            self.clients[event["clientId"]] = (node, epoch, event["userId"])
+        elif event["type"] == "connect" or event["type"] == "join" and event["clientId"] in self.clients:
+            self.clients.pop(event.get("previous"), None)  # it has moved here, and has no disconnect
+            self.clients[event["clientId"]] = (node, epoch, event["userId"])  # a bind may have changed the user
 
     def forget(self, node, epoch):
         """Forgets the clients of a node that are of this epoch or older."""

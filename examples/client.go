@@ -165,7 +165,7 @@ func greet(text []byte) (bool, error) {
 		return false, err
 	}
 	if data.Recovered {
-		fmt.Fprintf(os.Stderr, "resumed, with %d pushes\n", data.Replay)
+		fmt.Fprintf(os.Stderr, "resumed, %d replayed\n", data.Replay)
 	} else {
 		fmt.Fprintln(os.Stderr, "connected, in the group", group)
 		if key != "" {

@@ -36,7 +36,7 @@ async function ticket() {
 
 function onstate(state, { code, reason, seconds, recovered, replay }) {
   const why = code === 1001 || code > 1006 ? `closed: ${code} ${reason}` : reason;
-  const how = recovered ? `resumed, with ${replay} pushes` : `connected, in the group ${group}`;
+  const how = recovered ? `resumed, ${replay} replayed` : `connected, in the group ${group}`;
   if (state === 'open') console.error(how);
   if (state === 'waiting') console.error(`${why}; next try in ${seconds.toFixed(1)} s`);
   if (state === 'closed') stop(why);

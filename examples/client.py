@@ -41,7 +41,7 @@ def greet(frame):
         return say(frame["msg"])
     data, tries = frame["data"], 0
     if data.get("recovered"):
-        say("resumed, with %d pushes" % data["replay"])
+        say("resumed, %d replayed" % data["replay"])
     else:
         say("connected, in the group " + GROUP)
         if key:

@@ -390,13 +390,14 @@ resuming() {
     for name in "${NAMES[@]}" browser; do
         [ "$name" != browser ] || copy_page
         expect "$name: each once, in order" '123 1' \
-            "$(grep '"cut"' "$DIR/$name.out" | tr -dc '123') $(grep -c '^resumed, with 3 pushes$' "$DIR/$name.err")"
+            "$(grep '"cut"' "$DIR/$name.out" | tr -dc '123') $(grep -c '^resumed, 3 replayed$' "$DIR/$name.err")"
     done
     expect 'they are the clients that they were' "$before" "$(members)"
     stop
     stop_nginx
     kill "${CLIENTS[@]}" 2>"$DIR/none"
-    CLIENTS=() NETWORK=''
+    CLIENTS=() NETWORK='' TOKEN=''
+    rm -rf "$DIR/data" # for `clients` meets a system that is not registered
 }
 
 # --- tickets ----------------------------------------------------------------------------------

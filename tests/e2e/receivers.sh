@@ -115,6 +115,11 @@ repeated: 200 offline
 comes: 200 online
 the node starts again: 200 offline
 comes: 200 online
+moves to another node: 200 online
+goes there: 200 offline
+what comes late of before it moved: 200 offline
+moves, and is not known: 503 offline
+comes: 200 online
 another node tells of its end: 200 offline
 what comes late of before: 200 offline
 a gap, and the list has no such node: 503 offline" "$(node tests/support/deliver.js "${AT[$1]}" "${SECRETS[$1]}" "$ID" 2>&1)"

@@ -156,6 +156,8 @@ allow = $URL
 queue = $QUEUE MiB
 timeout = 3
 retry = 60
+[resume]
+linger = 1
 [notice]
 scope = off"
 start

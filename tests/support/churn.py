@@ -36,8 +36,8 @@ class Caller:
             await self.caller.call(name, TOKEN, json.dumps(fields).encode())
 
 
-def connect(on_text=lambda *_: None, on_end=lambda *_: None):
-    return net.Client.connect(PORT, ADDRESS, on_text, on_end)
+def connect(on_text=lambda *_: None, on_end=lambda *_: None, more=""):
+    return net.Client.connect(PORT, ADDRESS + more, on_text, on_end)
 
 
 class Churn:
@@ -49,8 +49,8 @@ class Churn:
         while True:
             await self.going.wait()
             ended = asyncio.Event()
-            try:
-                client = await connect(on_end=lambda *_, ended=ended: ended.set())
+            try:  # some are online for a while after their connection has ended
+                client = await connect(on_end=lambda *_, ended=ended: ended.set(), more=random.choice(("", "&resume=")))
             except (OSError, asyncio.TimeoutError, net.Refused):
                 await asyncio.sleep(0.05)
                 continue

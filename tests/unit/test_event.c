@@ -143,8 +143,10 @@ static void end(int fixture)
 
 static void a_client_has_neither_user_nor_group(void)
 {
-    event_connect(&hooks, client);
+    event_connect(&hooks, client, STR(""));
     CHECK(got("shop 0 clientId=id1 userId= extend= remote=2001:db8::7 groups=[]\n"));
+    event_connect(&hooks, client, STR("id0"));
+    CHECK(got("shop 0 clientId=id1 userId= extend= remote=2001:db8::7 groups=[] previous=id0\n"));
     event_disconnect(&hooks, client, 1006, STR(""), 0);
     CHECK(got("shop 1 clientId=id1 userId= extend= code=1006 reason= seconds=0\n"));
 }
@@ -152,12 +154,12 @@ static void a_client_has_neither_user_nor_group(void)
 static void groups_are_named_without_system_and_user(void)
 {
     join(CHANNEL_GROUP, STR("g\"1"));
-    event_connect(&hooks, client);
+    event_connect(&hooks, client, STR(""));
     CHECK(got("shop 0 clientId=id1 userId= extend= remote=2001:db8::7 groups=[\"g\\\"1\"]\n"));
     join(CHANNEL_USER, STR("u1"));
     join(CHANNEL_GROUP, STR("g2"));
     client->extend = rcbuf_copy(STR("more"));
-    event_connect(&hooks, client);
+    event_connect(&hooks, client, STR(""));
     CHECK(got("shop 0 clientId=id1 userId=u1 extend=more remote=2001:db8::7 "
               "groups=[\"g\\\"1\",\"g2\"]\n"));
 }
@@ -204,7 +206,7 @@ static void without_a_webhook_nothing_is_done(void)
     struct webhooks *none[] = {NULL, &(struct webhooks){0}};
 
     for (size_t i = 0; i < COUNT(none); i++) {
-        event_connect(none[i], client);
+        event_connect(none[i], client, STR(""));
         event_disconnect(none[i], client, 1000, STR(""), 1);
         event_join(none[i], client, STR("g"));
         event_leave(none[i], client, STR("g"));
@@ -225,7 +227,7 @@ static void without_memory_the_event_is_lost(void)
         int last = left;
 
         pushed[0] = '\0';
-        event_connect(&hooks, client);
+        event_connect(&hooks, client, STR(""));
         losses += strcmp(pushed, lost) == 0;
         CHECK(left > 0 || strcmp(pushed, lost) == 0);
         left = last;
