@@ -76,25 +76,17 @@ static bool adopt_describe(const struct client *client, struct buf *groups, stru
     return good;
 }
 
-/* The client of this node and system that a key belongs to, or NULL. */
-static struct client *adopt_find_here(const struct hub *hub, const struct cluster_msg *msg)
-{
-    uint64_t secret;
-    struct client *client = hub_resume_find(hub, msg->key, &secret);
-
-    return client && str_equal(channel_name(client->subscriptions[0].channel), msg->command.system)
-               ? client
-               : NULL;
-}
-
-/* The client of a session, if this node has it and may give it away. */
+/* The client of a session, if this node has it and may give it away; `is_away`: it must be. Else
+ * the reply says why not. */
 static struct client *adopt_find(struct cluster *cluster, const struct cluster_msg *msg,
-                                 struct buf *groups, struct cluster_msg *reply)
+                                 bool is_away, struct buf *groups, struct cluster_msg *reply)
 {
     const char *reason = state_publishing_reason(cluster);
-    struct client *client = adopt_find_here(cluster->hub, msg);
+    uint64_t key;
+    struct client *client = hub_resume_find(cluster->hub, msg->key, &key);
 
-    if (!client)
+    if (!client || (is_away && client->conn) ||
+        !str_equal(channel_name(client->subscriptions[0].channel), msg->command.system))
         state_fail(&reply->result, RESULT_OFFLINE, "no such session");
     else if (reason)
         state_fail(&reply->result, RESULT_UNREACHABLE, reason);
@@ -110,7 +102,7 @@ static void adopt_take_ask(struct cluster *cluster, struct peer *peer,
     struct cluster_msg reply = {
         .kind = MSG_ADOPTED, .id = msg->id, .command = {.kind = COMMAND_CLIENT_INFO}};
     struct buf groups = {0};
-    struct client *client = adopt_find(cluster, msg, &groups, &reply);
+    struct client *client = adopt_find(cluster, msg, false, &groups, &reply);
 
     if (client)
         hub_resume_detach(cluster->hub, client);
@@ -152,17 +144,17 @@ static void adopt_let_go(struct cluster *cluster, struct peer *peer, const struc
     struct cluster_msg reply = {
         .kind = MSG_ADOPTED, .id = msg->id, .command = {.kind = COMMAND_CLIENT_INFO}};
     struct buf groups = {0}, numbers = {0};
-    struct client *client = adopt_find(cluster, msg, &groups, &reply);
+    struct client *client = adopt_find(cluster, msg, true, &groups, &reply);
 
-    if (client && client->conn) /* it is back here */
-        client = NULL, state_fail(&reply.result, RESULT_OFFLINE, "no such session");
     if (order_age(&peer->clock, msg->at, cluster->now) >= state_timeout(cluster)) {
         state_fail(&reply.result, RESULT_UNREACHABLE, "the request came too late");
         cluster->counters.late++;
     } else if (client && reply.state != msg->state) {
         state_fail(&reply.result, RESULT_LIMIT, "the client has changed");
+    } else if (client &&
+               !order_write(&cluster->sender_seqs, wire_partition(msg->command.system), &numbers)) {
+        state_fail(&reply.result, RESULT_UNREACHABLE, "out of memory");
     } else if (client) {
-        order_write(&cluster->sender_seqs, wire_partition(msg->command.system), &numbers);
         reply.numbers = str_of(&numbers);
         adopt_write_frames(channel_resume(client), msg->messages, &reply);
     }

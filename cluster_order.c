@@ -58,7 +58,7 @@ enum order_result order_take(struct order_senders *senders, const struct node_id
     return ORDER_NEW;
 }
 
-void order_write(const struct order_senders *senders, unsigned partition, struct buf *out)
+bool order_write(const struct order_senders *senders, unsigned partition, struct buf *out)
 {
     bool first = true;
 
@@ -75,7 +75,7 @@ void order_write(const struct order_senders *senders, unsigned partition, struct
                   (unsigned long long)notices);
         first = false;
     }
-    buf_append(out, STR("]"));
+    return buf_append(out, STR("]"));
 }
 
 void order_note(struct order_senders *firsts, const struct node_id *node, enum wire_lane lane,

@@ -37,8 +37,8 @@ enum order_result order_take(struct order_senders *senders, const struct node_id
                              enum wire_lane lane, unsigned partition, uint64_t number);
 
 /* Appends what has come in a partition, as a JSON array: of each origin its text, and its last seq
- * in each lane. */
-void order_write(const struct order_senders *senders, unsigned partition, struct buf *out);
+ * in each lane. False without memory. */
+bool order_write(const struct order_senders *senders, unsigned partition, struct buf *out);
 
 /* Notes the first seq of a stream. Without memory it is not noted. */
 void order_note(struct order_senders *firsts, const struct node_id *node, enum wire_lane lane,

@@ -27,6 +27,13 @@ lose() {
     wait_for is_away "$1"
 } 2>/dev/null # where bash would tell that it was killed
 
+# told PATH: prints what the receiver of webhooks tells.
+told() {
+    local STATUS HEADERS BODY
+    exchange 127.0.0.1 "$RECEIVER" "GET $1 HTTP/1.1"$'\r\n\r\n' 20
+    printf %s "$BODY"
+}
+
 # say NODE DATA: sends a message to the group.
 say() {
     on "$1" call send_to_group "{'groupName':'g','code':7,'msg':'hello','data':$2}" >/dev/null
@@ -39,6 +46,12 @@ heard() {
 
 moves() {
     local key old new
+    python3 -B tests/support/receiver.py "$RECEIVER" "$PORT" 2>"$DIR/receiver.err" &
+    CLIENTS+=($!)
+    wait_for listens "$RECEIVER"
+    call set_webhook "{'url':'http://127.0.0.1:$RECEIVER/hook'}" >/dev/null
+    answer_has '"secret":"(whsec_[^"]*)"'
+    told "/setup?token=$TOKEN&secret=${BASH_REMATCH[1]//+/%2B}" >/dev/null
     join b witness
     bind b witness g >/dev/null
     notices witness 1 >/dev/null
@@ -71,6 +84,11 @@ $(notice 1002 "$old" ann 'an extend')" "$(notices witness 2 | sort)"
         "$new {\"resumed\":true,\"recovered\":true,\"replay\":[4-6],\"previous\":\"$old\"}" "$ID $SAID"
     echo ping >"$DIR/phone.in"
     wait_for grep -qx pong "$DIR/phone.out"
+    expect 'its business system is told that it connects, and what it was' \
+        "connect null $old
+join null $old
+connect $old $new" "$(told /events | jq -r 'select(.clientId == ("'"$old"'", "'"$new"'")) | "\(.type) \(.previous) \(.clientId)"')"
+    expect 'and has nothing to complain of' '' "$(told /wrong)"
     visit b other "$key&received=2"
     expect 'and no longer' '{"resumed":false}' "$SAID"
     key=$KEY
@@ -201,8 +219,10 @@ faults() {
 launch_rabbit
 start_redis
 await_rabbit
+free_port
+RECEIVER=$FREE
 for node in a b c; do
-    configure_node $node common.drain=20 cluster.rpc_timeout=2900 # a busy machine takes its time
+    configure_node $node "webhook.allow=http://127.0.0.1:$RECEIVER/" common.drain=10 cluster.rpc_timeout=2900 # a busy machine takes its time
     launch_node $node
 done
 for node in a b c; do

@@ -104,6 +104,7 @@ class Model:
         elif kind == "connect":
             if client and sure:
                 self.complain("%s connects twice" % name)
+            self.clients.pop(event.get("previous"), None)  # it came from another node
             self.clients[name] = [node, this[0], event["userId"], event["extend"], set(event["groups"])]
             if "previous" in event:
                 self.moved.add(event["previous"])

@@ -1155,6 +1155,38 @@ static void what_changes_meanwhile_comes_along(void)
     world_close();
 }
 
+/* Three messages of 400 kB each are not moved: the client is told that it misses them. */
+static void more_than_a_mebibyte_is_a_gap(void)
+{
+    struct guest *guest = &world.guests[0];
+    struct machine *before;
+    struct buf data = {0};
+
+    world_open(9);
+    before = &world.machines[guest->at];
+    before->config.resume_bytes = machine_beside(before)->config.resume_bytes = 4 << 20;
+    guest_cut(guest);
+    while (data.length < 400000)
+        buf_append(&data, data.length ? STR("1234567890") : STR("1"));
+    for (int i = 0; i < 3; i++) {
+        struct command command = {.kind = COMMAND_SEND_TO_CLIENT,
+                                  .system = STR("shop"),
+                                  .client = quoted(str_from(guest->id)),
+                                  .code = 8,
+                                  .msg = STR("\"m\""),
+                                  .data = str_of(&data)};
+        struct result result = {0};
+
+        hub_apply(&before->hub, &command, &result);
+        CHECK(result.code == RESULT_SUCCESS && result.held == 1);
+    }
+    guest_open(guest, machine_beside(before));
+    settle();
+    CHECK(world.moved == 1 && world.gaps == 1 && world.recovered == 0);
+    buf_free(&data);
+    world_close();
+}
+
 int main(int count, char **words)
 {
     node_open();
@@ -1164,6 +1196,7 @@ int main(int count, char **words)
         CHECK(crypto_random(&first_seed, sizeof first_seed));
     first_seed = first_seed % 1000000000 + 1;
     test_run("what_changes_meanwhile_comes_along", what_changes_meanwhile_comes_along);
+    test_run("more_than_a_mebibyte_is_a_gap", more_than_a_mebibyte_is_a_gap);
     test_run("guests_get_each_message_once_or_are_told", guests_get_each_message_once_or_are_told);
     node_close();
     return test_finish();
