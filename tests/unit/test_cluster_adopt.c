@@ -13,7 +13,7 @@
 
 #define MACHINES 2
 #define GUESTS 4
-#define STEPS 4000 /* of one schedule; `WORLD_SEEDS` of them, 400,000 in all */
+#define STEPS 4000 /* of one schedule, of which there are SEEDS: 400,000 in all */
 #define SEEDS 100
 #define TOLD_MAX 65536
 #define REPEATED 6 /* publications that may come once more */
