@@ -133,6 +133,8 @@ round() {
     done
     against ticket wspush "$BINARY" ${ARGUMENTS[shake]} "system=bench&ticket=$TICKET"
     echo "round $1: the same with a ticket: ratio $(ratios ticket wspush rate shake wspush | tail -n 1)"
+    against resumable wspush "$BINARY" ${ARGUMENTS[fan10]} ms=$MS 'system=bench&resume='
+    echo "round $1: fan-out to clients that can resume: ratio $(ratios resumable wspush rate fan10 wspush | tail -n 1)"
     MORE=('[webhook]' 'allow = http://127.0.0.1:1/')
     RECEIVER=http://127.0.0.1:1/ against dead wspush "$BINARY" ${ARGUMENTS[fan10]} ms=$MS # nobody listens there
     echo "round $1: fan-out with a dead receiver of webhooks: ratio $(ratios dead wspush rate fan10 wspush | tail -n 1)"
@@ -260,6 +262,7 @@ table() {
         ratio_line "${TEXT[$name]}" "$name" wspush rate "$name" bare
     done
     ratio_line 'handshakes with a ticket to those without' ticket wspush rate shake wspush
+    ratio_line 'fan-out to 10,000 that can resume to that to others' resumable wspush rate fan10 wspush
     ratio_line 'fan-out to 10,000 with a dead receiver to that without' dead wspush rate fan10 wspush
     ratio_line 'unicast, time beside 9,999 clients to time beside none' alone wspush rate uni1 wspush
     echo
@@ -303,6 +306,7 @@ goals() {
         goal "${TEXT[$name]}" "$(figure $name wspush rate)" least 20000 /s
     done
     goal 'handshakes with a ticket to those without' "$(ratio ticket wspush rate shake wspush)" least 0.8
+    goal 'fan-out to clients that can resume to that to others' "$(ratio resumable wspush rate fan10 wspush)" least 0.9
     goal 'fan-out with a dead receiver of webhooks to without' "$(ratio dead wspush rate fan10 wspush)" least 0.95
     goal 'start, median' "$(kilo "$(figure start wspush start_p50)")" most 20 ms
     goal 'resident memory at the start' "$(figure start wspush resident | awk '{ print $1 / 1048576 }')" most 6 MiB

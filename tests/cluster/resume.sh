@@ -65,6 +65,8 @@ moves() {
     lose a phone
     say b 2
     say a 3
+    visit b other "${key::-3}AAA&received=2"
+    expect 'a key that is not the client'"'"'s is worth nothing' '{"resumed":false}' "$SAID"
     visit b phone "$key&received=2"
     expect 'on another node it has missed nothing, and has another id' \
         "{\"resumed\":true,\"recovered\":true,\"replay\":2,\"previous\":\"$old\"}" "$SAID"

@@ -88,7 +88,7 @@ reloading() {
         /^(user|username|password|ca|hosts|sentinels|sentinel_[a-z]*) =/ { $3 = "x" } /^tls =/ { $3 = "true" }
         /^queue_type =/ { $3 = "quorum" } /^(allowed_origins|allow) =/ { $3 = "https://x" }
         /^(advertise|trusted_proxies|rpc_listen) =/ { $3 = "10.0.0.1" } /^max_(groups|members) =/ { $3 = 7 } /^register =/ { $3 = "closed" }
-        /^connect =/ { $3 = "ticket" } /^scope =/ { $3 = "off" } /^level =/ { $3 = "debug" } /^format =/ { $3 = "json" } /^enabled =/ { $3 = "false" }
+        /^connect =/ { $3 = "ticket" } /^scope =/ { $3 = "off" } /^level =/ { $3 = "debug" } /^format =/ { $3 = "json" } /^(enabled|client) =/ { $3 = "false" }
         /^(host|data_dir|file|prefix|vhost|exchange) =/ || $0 == "user = guest" || $0 == "password = guest" { $0 = $0 "x" }
         /^listen =/ { sub(/:.*/, ":1") } /^(max_connections|max_per_ip|api_rate) =/ { $3 = 100 }
         /^rpc_timeout =/ { $3 = 1000 } /^[a-z_]* = [0-9]+( [KM]iB)?$/ && $3 < 100000 && $3 != 100 && $3 != 1000 { $3 = $3 + 1 }
