@@ -1241,7 +1241,9 @@ static void run_messages(struct bench *bench)
     begin = now_ns();
     end = begin + (int64_t)bench->options.milliseconds * 1000000;
     while (sent < bench->options.count && now_ns() < end) {
-        for (size_t i = 0; i < 64 && before + sent < bench->received->events + EVENTS_AHEAD; i++)
+        for (size_t i = 0; i < 64 && sent < bench->options.count &&
+                           before + sent < bench->received->events + EVENTS_AHEAD;
+             i++)
             send_frame(bench->clients[sent++ % bench->members].fd, 1, text, sizeof text - 1);
         turn(bench, 0);
     }

@@ -86,10 +86,12 @@ $(notice 1002 "$old" ann 'an extend')" "$(notices witness 2 | sort)"
         "$new {\"resumed\":true,\"recovered\":true,\"replay\":[4-6],\"previous\":\"$old\"}" "$ID $SAID"
     echo ping >"$DIR/phone.in"
     wait_for grep -qx pong "$DIR/phone.out"
+    has_told() { [ "$(told /events | grep -c "$old\|$new")" -ge 3 ]; } # two nodes: in no order
+    wait_for has_told
     expect 'its business system is told that it connects, and what it was' \
-        "connect null $old
+        "$(sort <<<"connect null $old
 join null $old
-connect $old $new" "$(told /events | jq -r 'select(.clientId == ("'"$old"'", "'"$new"'")) | "\(.type) \(.previous) \(.clientId)"')"
+connect $old $new")" "$(told /events | jq -r 'select(.clientId == ("'"$old"'", "'"$new"'")) | "\(.type) \(.previous) \(.clientId)"' | sort)"
     expect 'and has nothing to complain of' '' "$(told /wrong)"
     visit b other "$key&received=2"
     expect 'and no longer' '{"resumed":false}' "$SAID"
