@@ -7,7 +7,7 @@ FLAGS_nopollers = -DPOLLER_FROM=1000000
 # Linux alone binds a thread to a processor.
 build/%/tests/bench/bench.o: override CPPFLAGS += -D_GNU_SOURCE
 
-#: make bench       measure a node beside the limit of this machine, in six minutes (make bench-deps draws)
+#: make bench       measure a node beside the limit of this machine, in eight minutes (make bench-deps draws)
 bench: build/release/wspush build/release/bench build/nopollers/wspush
 	@tests/bench/bench.sh
 
