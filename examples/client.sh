@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A wspush client in bash (4.1 or later): prints each push as one line, and reconnects when the connection ends.
+# A wspush client in bash (4.1 or later): prints each push as one line, reconnects when the connection ends, and then
+# gets what it has missed. It sends no acks, so the server keeps its last 128 frames for it.
 #
 #     PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' ./client.sh
 set -u
@@ -49,21 +50,30 @@ trap 'kill ${link-} 2>/dev/null' EXIT
 trap exit HUP INT TERM
 
 tries=0 # since the last connection that was of use
+key='' received=0 # to resume: from the last first frame, and how many frames have come behind it
 while true; do
     patient='' why='the connection broke'
     get_ticket
     if [ "$(code "$answer" 2>/dev/null)" = 0 ]; then
         # -U: sends pings only; gives up a connection that does not answer them
         exec {frames}< <(exec websocat -U --no-close --buffer-size 2000000 --ping-interval 15 --ping-timeout 40 \
-            -H="Ticket: $(jq -r .data.ticket <<<"$answer")" "${url/http/ws}/ws?systemId=$system" </dev/null 2>/dev/null)
+            -H="Ticket: $(jq -r .data.ticket <<<"$answer")" \
+            "${url/http/ws}/ws?systemId=$system&resume=$key&received=$received" </dev/null 2>/dev/null)
         link=$!
         if ! read -r -t 10 frame <&"$frames"; then
             why='no WebSocket, though the server gave a ticket'
         elif [ "$(code "$frame")" = 0 ]; then # the first frame has our id, or the reason why we get none
             echo "connected, in the group $PUSH_GROUP" >&2
             tries=0
+            read -r key result < <(jq -r '.data | "\(.resume) \(.resumed) \(.recovered)"' <<<"$frame")
+            if [ "$result" = 'true true' ]; then
+                echo "resumed, $(jq .data.replay <<<"$frame") replayed" >&2
+            else
+                received=0
+            fi
             while read -r frame <&"$frames"; do
                 printf '%s\n' "$frame"
+                received=$((received + 1))
             done
         else
             why="refused: $(jq -r '"\(.msg) (\(.code))"' <<<"$frame")"

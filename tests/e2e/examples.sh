@@ -363,9 +363,9 @@ alone() {
     expect 'not all the same' yes "$([ "$(for name in "${NAMES[@]}"; do waits "lonely.$name"; done | sort -u | wc -l)" -gt 3 ] && echo yes)"
 }
 
-# resuming: the network is cut. All clients but that in bash come back with the pushes that were sent meanwhile.
+# resuming: the network is cut. All clients come back with the pushes that were sent meanwhile.
 resuming() {
-    local name before i NAMES=(python pypi node own go)
+    local name before i NAMES=(python pypi node own go shell)
     choose_ports
     serve
     sign_up "$NAME"
