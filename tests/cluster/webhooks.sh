@@ -155,7 +155,7 @@ between 'killed and started again at once'
 before=$(ends c)
 stop_node c
 model 'a node stops' 3
-expect 'a node stops: it tells its end' $((before + 1)) "$(ends c)"
+expect 'a node stops: it tells its end' yes "$(more "$before" ends c && echo yes)" # others may repeat an older one
 
 # --- clocks --------------------------------------------------------------------------------------
 
