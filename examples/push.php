@@ -4,10 +4,9 @@
 //     echo hello | PUSH_SYSTEM=shop PUSH_PASSWORD='open sesame' php push.php news
 //
 // A PHP process often serves one request and ends, so the token is kept in a file. A cache such as APCu does as well.
-// business.php uses call() as well.
+// business.php has the same call().
 
 function stop(string $message): void {
-    http_response_code(500); // where it serves pages
     error_log($message);
     exit(2);
 }
@@ -50,7 +49,6 @@ function call(string $path, array $body) {
     return $answer['data'];
 }
 
-if (realpath($_SERVER['SCRIPT_FILENAME']) !== __FILE__) return; // it is part of another program
 if ($argc !== 2) stop('Usage: push.php GROUP <LINES');
 while (($line = fgets(STDIN)) !== false) {
     try {
