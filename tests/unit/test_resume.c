@@ -629,7 +629,7 @@ static void clients_receive_all_or_know_it(void)
     node_open();
     node.config.linger = 1;
     node.config.resume_frames = 24;
-    node.config.resume_bytes = 3000;
+    node.config.resume_bytes = 2000;
     node.config.resume_memory = 5000;
     memset(clients, 0, sizeof clients);
     for (int i = 0; i < CLIENTS; i++) {
