@@ -333,16 +333,17 @@ struct channel_slow {
     struct client *client;
 };
 
-/* Lists a client as slow; without memory its connection breaks, which ends it as well. */
+/* Lists a client as slow; without memory its connection breaks, which ends it as well. It is not
+ * slow then: what comes until its end is counted, and kept, for a client that may come back. */
 static void channel_list_slow(struct channels *channels, struct client *client)
 {
     struct channel_slow *entry = malloc(sizeof *entry);
 
-    client->is_slow = true;
     if (!entry) {
         conn_kill(client->conn);
         return;
     }
+    client->is_slow = true;
     entry->client = client;
     fifo_push(&channels->slow, &entry->link);
 }
