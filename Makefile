@@ -9,7 +9,7 @@ PKG_CONFIG ?= pkg-config
 
 # The modules, lowest first; wspush.c has main(). A build for clusters (CLUSTER=1) adds CLUSTER_MODULES.
 MODULES = buf table limit timer log json host crypto ticket os tls http dial webhook_client webhook config inbox console poller ws conn listener account_store account_queue account_table account resume channel once command event hub hub_resume roster api_request api_account api metrics session_http session sessions loop server
-CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup cluster_tls redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_census cluster_adopt cluster_route cluster_change cluster_presence cluster cluster_listen
+CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup cluster_tls redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_census cluster_farewell cluster_adopt cluster_route cluster_change cluster_presence cluster cluster_listen
 
 # Each variant of the build has its flags here, and its files in build/VARIANT. tests/*.mk have more variants.
 VARIANTS = release asan tsan cluster cluster-asan cluster-tsan

@@ -18,6 +18,7 @@
 #include "cluster.h"
 
 #include "cluster_adopt.h"
+#include "cluster_farewell.h"
 #include "cluster_census.h"
 #include "cluster_change.h"
 #include "cluster_crypto.h"
@@ -162,9 +163,10 @@ static void cluster_send_all_status(struct cluster *cluster)
     cluster->status_at = cluster->now + CLUSTER_STATUS_EVERY;
 }
 
-/* The node has left or died: fails what it has not replied to, and stops connecting to it. */
+/* The node has left or died: fails what it has not replied to, and stops connecting to it.
+ * `flushed`: its webhooks have told all. */
 static void cluster_remove_node(struct cluster *cluster, struct peer *peer, enum log_level level,
-                                const char *message)
+                                const char *message, bool flushed)
 {
     struct node_id node = peer->id;
     struct log_field fields[] = {{.name = "node", .text = str_from(node.name)}, {0}};
@@ -172,6 +174,7 @@ static void cluster_remove_node(struct cluster *cluster, struct peer *peer, enum
     log_write(cluster->log, level, message, fields);
     links_remove(cluster->links, peer);
     route_give_up_node(cluster, &node);
+    farewell_end_node(cluster, &node, flushed);
 }
 
 static void cluster_take_message(struct cluster *cluster, struct peer *peer, struct str text)
@@ -181,7 +184,7 @@ static void cluster_take_message(struct cluster *cluster, struct peer *peer, str
     if (!msg_read(text, &cluster->decoded, &msg))
         log_write(cluster->log, LOG_WARN, "a malformed message of a node was dropped", NULL);
     else if (msg.kind == MSG_LEAVE)
-        cluster_remove_node(cluster, peer, LOG_INFO, "a node has left");
+        cluster_remove_node(cluster, peer, LOG_INFO, "a node has left", true);
     else if (msg.kind == MSG_ACCOUNT)
         change_take(cluster, &msg);
     else
@@ -412,7 +415,7 @@ static void cluster_take_dead(struct cluster *cluster, const struct node_id *dea
     if (peer && links_reach(cluster->links, peer))
         return;
     if (peer)
-        cluster_remove_node(cluster, peer, LOG_WARN, "a node is dead");
+        cluster_remove_node(cluster, peer, LOG_WARN, "a node is dead", false);
     registry_clean_up(cluster->registry, dead);
 }
 
@@ -446,7 +449,7 @@ static void cluster_take_nodes(struct cluster *cluster, const struct registry_ev
     for (struct peer *peer = links_all(cluster->links); peer; peer = next) {
         next = peer->next;
         if (!cluster_is_listed(event, peer) && !links_reach(cluster->links, peer))
-            cluster_remove_node(cluster, peer, LOG_INFO, "a node has left");
+            cluster_remove_node(cluster, peer, LOG_INFO, "a node has left", false);
     }
     cluster->listed = true;
 }
@@ -622,6 +625,7 @@ void cluster_serve(struct cluster *cluster, const struct pollfd *polls, int64_t 
     if (now >= cluster->catch_up_until)
         cluster_take_link_events(cluster);
     route_expire(cluster);
+    farewell_expire(cluster);
     if (now >= cluster->status_at)
         cluster_send_all_status(cluster);
     cluster_check_phase(cluster);
@@ -657,6 +661,7 @@ int64_t cluster_deadline(const struct cluster *cluster)
         return cluster->now;
     earliest = cluster_earlier(links_deadline(cluster->links), route_deadline(cluster));
     earliest = cluster_earlier(earliest, presence_deadline(cluster));
+    earliest = cluster_earlier(earliest, farewell_deadline(cluster));
     if (cluster->bus)
         earliest = cluster_earlier(earliest, cluster->status_at);
     if (cluster->catch_up_until > cluster->now)
@@ -764,6 +769,7 @@ static void cluster_free(struct cluster *cluster)
     table_free(&cluster->pendings.by_id);
     state_forget_systems(cluster);
     change_free(cluster);
+    farewell_close(cluster);
     order_free(&cluster->sender_seqs);
     presence_close(cluster);
     receipt_close(cluster);

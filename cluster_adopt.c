@@ -16,6 +16,7 @@
  * Threads: only the loop's. */
 #include "cluster_adopt.h"
 
+#include "cluster_farewell.h"
 #include "hub_resume.h"
 #include "json.h"
 
@@ -158,8 +159,10 @@ static void adopt_let_go(struct cluster *cluster, struct peer *peer, const struc
         reply.numbers = str_of(&numbers);
         adopt_write_frames(channel_resume(client), msg->messages, &reply);
     }
-    if (state_send(cluster, peer, &reply) && client && reply.result.code == RESULT_SUCCESS)
+    if (state_send(cluster, peer, &reply) && client && reply.result.code == RESULT_SUCCESS) {
+        farewell_add(cluster, peer, msg->id, client);
         hub_resume_forget(cluster->hub, client, true);
+    }
     buf_free(&reply.result.list);
     buf_free(&groups);
     buf_free(&numbers);
@@ -204,6 +207,12 @@ static struct pending *adopt_find_pending(const struct cluster *cluster, uint64_
     struct pending *pending = pending_find(&cluster->pendings, id ^ attempt << ADOPT_ATTEMPT_SHIFT);
 
     return pending && pending->adoption && pending->adoption->attempt == attempt ? pending : NULL;
+}
+
+/* The id of the messages of its present attempt. */
+static uint64_t adopt_id(const struct pending *pending)
+{
+    return pending->id | pending->adoption->attempt << ADOPT_ATTEMPT_SHIFT;
 }
 
 static void adopt_fail(struct cluster *cluster, struct pending *pending, enum result_code code,
@@ -258,7 +267,7 @@ static void adopt_move(struct cluster *cluster, struct pending *pending)
     char to[NODE_TEXT_MAX];
     struct cluster_msg msg = {
         .kind = MSG_ADOPT,
-        .id = pending->id | adoption->attempt << ADOPT_ATTEMPT_SHIFT,
+        .id = adopt_id(pending),
         .at = cluster->now,
         .to = {to, node_write(node, to)},
         .command = {.kind = COMMAND_CLIENT_INFO, .system = pending->claims.system},
@@ -569,6 +578,16 @@ bool adopt_begin(struct cluster *cluster, const struct ticket_claims *claims, ui
     return false;
 }
 
+/* Tells A that the client is here. */
+static void adopt_confirm(struct cluster *cluster, const struct pending *pending)
+{
+    struct peer *peer = links_find(cluster->links, &pending->replies[0].node);
+    struct cluster_msg msg = {.kind = MSG_MOVED, .id = adopt_id(pending)};
+
+    if (peer)
+        state_send(cluster, peer, &msg);
+}
+
 void adopt_end(struct cluster *cluster, struct pending *pending)
 {
     struct adoption *adoption = pending->adoption;
@@ -576,6 +595,8 @@ void adopt_end(struct cluster *cluster, struct pending *pending)
 
     if (!adoption)
         return;
+    if (result->code == RESULT_SUCCESS)
+        adopt_confirm(cluster, pending);
     if (result->code == RESULT_UNREACHABLE && result->error != pending->error) {
         if (adoption->phase == ADOPT_BINDING)
             result->error = "RabbitMQ did not bind in time";

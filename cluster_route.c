@@ -23,6 +23,7 @@
 #include "cluster_route.h"
 
 #include "cluster_adopt.h"
+#include "cluster_farewell.h"
 #include "cluster_census.h"
 #include "cluster_receipt.h"
 
@@ -598,6 +599,9 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
         peer->status_at = cluster->now;
         peer->ready = msg->ready;
         peer->was_ready |= msg->ready;
+        break;
+    case MSG_MOVED:
+        farewell_take_moved(cluster, peer, msg->id);
         break;
     case MSG_ADOPT:
     case MSG_ADOPTED:

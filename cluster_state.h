@@ -41,6 +41,12 @@ struct state_moved {
     uint64_t key, number;
 };
 
+/* See cluster_farewell.c. */
+struct state_farewells {
+    struct fifo open, told;
+    size_t bytes;
+};
+
 struct state_counters {
     uint64_t links, redis_reconnects, bus_connects;
     uint64_t late;            /* requests dropped for their age */
@@ -118,6 +124,7 @@ struct cluster {
     struct state_moved moved[STATE_MOVED_MAX]; /* a ring: those that came last */
     size_t moved_next;
     size_t holding; /* of them: have a client that is held */
+    struct state_farewells farewells;
     struct state_counters counters;
     struct buf decoded, written; /* scratch: the message being read, and being written */
 };

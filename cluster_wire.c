@@ -180,8 +180,8 @@ static const struct str wire_msg_names[] = {
     [MSG_REQUEST] = STR_INIT("request"), [MSG_REPLY] = STR_INIT("reply"),
     [MSG_SEND] = STR_INIT("send"),       [MSG_COUNT] = STR_INIT("count"),
     [MSG_STATUS] = STR_INIT("status"),   [MSG_LEAVE] = STR_INIT("leave"),
-    [MSG_ACCOUNT] = STR_INIT("account"), [MSG_ADOPT] = STR_INIT("adopt"),
-    [MSG_ADOPTED] = STR_INIT("adopted"),
+    [MSG_ACCOUNT] = STR_INIT("account"), [MSG_MOVED] = STR_INIT("moved"),
+    [MSG_ADOPT] = STR_INIT("adopt"),     [MSG_ADOPTED] = STR_INIT("adopted"),
 };
 
 static const struct str wire_command_names[] = {

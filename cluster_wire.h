@@ -18,8 +18,8 @@
 
 /* The protocol version: a node of version N understands N - 1, N and N + 1, so that nodes can be
  * replaced one at a time. Nodes before version 1 named no version and are rejected. Version 2 added
- * MSG_ACCOUNT, MSG_ADOPT, MSG_ADOPTED and commands; a node of version 1 would drop them as
- * malformed, so none is sent to it (peer->version). Members that it does not know it ignores. */
+ * MSG_ACCOUNT, MSG_MOVED, MSG_ADOPT, MSG_ADOPTED and commands; a node of version 1 would drop them
+ * as malformed, so none is sent to it (peer->version). Members that it does not know it ignores. */
 #ifndef WIRE_VERSION
 #define WIRE_VERSION 2
 #endif
@@ -100,6 +100,7 @@ enum msg_kind {
     MSG_LEAVE,  /* the sender leaves, and has published everything */
     /* version 2: */
     MSG_ACCOUNT, /* the sender has changed the account of command.system */
+    MSG_MOVED,   /* the client of ADOPT `id` is here */
     MSG_ADOPT,   /* whose session is this? In a batch: let it go. See cluster_adopt.h */
     MSG_ADOPTED  /* the reply to it */
 };

@@ -8,12 +8,19 @@ static struct webhook *event_find(const struct webhooks *webhooks, const struct 
     return webhooks ? webhook_find(webhooks, channel_name(client->subscriptions[0].channel)) : NULL;
 }
 
+struct event_client event_about(const struct client *client)
+{
+    return (struct event_client){.system = channel_name(client->subscriptions[0].channel),
+                                 .id = channel_client_id(client),
+                                 .user = channel_user(client),
+                                 .extend = channel_extend(client)};
+}
+
 /* How the fields of most events begin. */
 #define EVENT_CLIENT(client)                                                                       \
-    {.name = "clientId", .text = channel_client_id(client)},                                       \
-        {.name = "userId", .text = channel_user(client)},                                          \
+    {.name = "clientId", .text = (client)->id}, {.name = "userId", .text = (client)->user},        \
     {                                                                                              \
-        .name = "extend", .text = channel_extend(client)                                           \
+        .name = "extend", .text = (client)->extend                                                 \
     }
 
 /* Writes the names of a client's groups, as JSON. */
@@ -32,6 +39,7 @@ static void event_write_groups(struct buf *out, const struct client *client)
 void event_connect(struct webhooks *webhooks, const struct client *client, struct str previous)
 {
     struct webhook *webhook = event_find(webhooks, client);
+    const struct event_client about = event_about(client);
     char address[CONN_ADDRESS_MAX] = "";
     struct buf groups = {0};
 
@@ -42,7 +50,7 @@ void event_connect(struct webhooks *webhooks, const struct client *client, struc
     event_write_groups(&groups, client);
     webhook_push(
         webhooks, webhook, WEBHOOK_CONNECT,
-        (struct webhook_field[]){EVENT_CLIENT(client),
+        (struct webhook_field[]){EVENT_CLIENT(&about),
                                  {.name = "remote", .text = str_from(address)},
                                  {.name = "groups",
                                   .type = WEBHOOK_JSON,
@@ -52,10 +60,10 @@ void event_connect(struct webhooks *webhooks, const struct client *client, struc
     buf_free(&groups);
 }
 
-void event_disconnect(struct webhooks *webhooks, const struct client *client, unsigned code,
+void event_disconnect(struct webhooks *webhooks, const struct event_client *client, unsigned code,
                       struct str reason, int64_t seconds)
 {
-    struct webhook *webhook = event_find(webhooks, client);
+    struct webhook *webhook = webhooks ? webhook_find(webhooks, client->system) : NULL;
 
     if (webhook)
         webhook_push(
@@ -71,11 +79,12 @@ static void event_push_group(struct webhooks *webhooks, enum webhook_kind kind,
                              const struct client *client, struct str group)
 {
     struct webhook *webhook = event_find(webhooks, client);
+    const struct event_client about = event_about(client);
 
     if (webhook)
         webhook_push(webhooks, webhook, kind,
                      (struct webhook_field[]){
-                         EVENT_CLIENT(client), {.name = "groupName", .text = group}, {0}});
+                         EVENT_CLIENT(&about), {.name = "groupName", .text = group}, {0}});
 }
 
 void event_join(struct webhooks *webhooks, const struct client *client, struct str group)
@@ -108,11 +117,11 @@ void event_end(struct webhooks *webhooks, struct webhook *webhook, struct str no
                                           {0}});
 }
 
-bool event_wants_messages(struct webhooks *webhooks, const struct client *client)
+bool event_wants(struct webhooks *webhooks, const struct client *client, enum webhook_kind kind)
 {
     const struct webhook *webhook = event_find(webhooks, client);
 
-    return webhook && webhook_wants(webhooks, webhook, WEBHOOK_MESSAGE);
+    return webhook && webhook_wants(webhooks, webhook, kind);
 }
 
 bool event_message(struct webhooks *webhooks, const struct client *client, struct str text)

@@ -381,9 +381,10 @@ void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, un
 {
     struct str given = end == HUB_END_LOST || end == HUB_END_PEER ? (struct str){0} : reason;
     bool is_away = hub_may_return(hub, client, end);
+    struct event_client about = event_about(client);
 
     if (hub->webhooks && !is_away)
-        event_disconnect(hub->webhooks, client, code, given, hub->now - client->connected_at);
+        event_disconnect(hub->webhooks, &about, code, given, hub->now - client->connected_at);
     hub_end_connection(hub, client, end, code, reason, is_away);
     if (!is_away) {
         hub_remove_client(hub, client, true);

@@ -172,7 +172,7 @@ static bool session_pass_piece(struct session_context *context, struct session *
     const struct buf *joined = NULL;
     struct str text = event->payload;
 
-    if (!event_wants_messages(context->hub->webhooks, session->conn.client)) {
+    if (!event_wants(context->hub->webhooks, session->conn.client, WEBHOOK_MESSAGE)) {
         inbox_clear(&context->inbox, id); /* it will not be whole */
         return true;
     }
@@ -586,21 +586,20 @@ void session_adopt(struct session_context *context, struct session *session,
     bool waits = session && session->state == SESSION_OPEN && !session->conn.close_queued;
     char room[HUB_ID_TEXT];
     struct buf id = BUF_INIT(room);
-    uint64_t key;
+    uint64_t key = 0;
+    bool good = resume_read_key(claims->key, &id, &key) && client && waits &&
+                (claims->is_signed || !session_is_over(context, client));
 
-    if (client && waits && (claims->is_signed || !session_is_over(context, client)) &&
-        resume_read_key(claims->key, &id, &key)) {
-        if (claims->is_signed)
-            channel_set_end(client, claims->end);
-        if (!hub_resume_moved(context->hub, client, &session->conn, key, claims->received,
-                              str_of(&id)))
-            conn_kill(&session->conn);
-        session->input.reader.whole = true;
-        return;
-    }
-    if (client && id.length) /* it is away, and may still come back */
+    if (good && claims->is_signed)
+        channel_set_end(client, claims->end);
+    if (good &&
+        !hub_resume_moved(context->hub, client, &session->conn, key, claims->received, str_of(&id)))
+        conn_kill(&session->conn);
+    if (client) /* unless it has been; it may be away, and still come back */
         hub_resume_announce(context->hub, client, str_of(&id));
-    if (waits)
+    if (good)
+        session->input.reader.whole = true;
+    else if (waits)
         session_admit(context, session, CLUSTER_NOT_ADOPTED, claims, "");
 }
 

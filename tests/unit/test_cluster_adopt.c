@@ -2,10 +2,12 @@
  * one process. RabbitMQ, Redis and the links are models: what is under way stands in queues, and a
  * random schedule says what moves next, who is cut off, stands still or is killed. Guests come back
  * wherever they like. Each message of their group has a place in the order, and a guest must get
- * one after the other, each once, unless it was told that it is another client or has a gap. */
+ * one after the other, each once, unless it was told that it is another client or has a gap. What
+ * the nodes' webhooks tell comes to a receiver, which must know in the end who is online. */
 #include "cluster.h"
 #include "cluster_adopt.h"
 #include "cluster_crypto.h"
+#include "event.h"
 #include "cluster_presence.h"
 #include "hub_resume.h"
 
@@ -18,6 +20,7 @@
 #define TOLD_MAX 65536
 #define REPEATED 6 /* publications that may come once more */
 #define LINGER 60  /* seconds */
+#define KNOWN_MAX 4096
 
 /* --- what is modelled ------------------------------------------------------------------------- */
 
@@ -46,6 +49,7 @@ struct machine {
     struct peer *peers;
     struct fifo link_events, bus_events, registry_events; /* it takes these */
     struct fifo wire, queue, bindings, operations;        /* and these are under way to it */
+    struct fifo told;                                     /* events for the receiver */
     bool bound[WIRE_SLOTS];
     uint64_t numbers[LANE_COUNT];
 };
@@ -64,6 +68,13 @@ struct guest {
     uint64_t floor;    /* from behind this place on it misses none, unless it is told */
 };
 
+/* A client, as the receiver of webhooks sees it. */
+struct known {
+    char id[HUB_ID_TEXT + 1];
+    struct node_id node;
+    bool is_gone;
+};
+
 static struct world {
     struct machine machines[MACHINES];
     struct guest guests[GUESTS];
@@ -75,6 +86,9 @@ static struct world {
     uint64_t told, placed, incarnation;
     uint64_t places[TOLD_MAX];             /* of message n; 0: it has none */
     uint64_t moved, recovered, gaps, lost; /* how guests came back */
+    struct known known[KNOWN_MAX];
+    size_t known_count;
+    uint64_t skipped; /* ends of clients whose place was taken */
 } world;
 
 static char model; /* what stands for a link that is up */
@@ -377,6 +391,105 @@ static void set_linked(bool linked)
     }
 }
 
+/* --- webhooks -------------------------------------------------------------------------------- */
+
+static struct machine *machine_of_webhooks(const struct webhooks *webhooks)
+{
+    return &world.machines[webhooks != world.machines[0].hub.webhooks];
+}
+
+struct event_client event_about(const struct client *client)
+{
+    return (struct event_client){.id = channel_client_id(client)};
+}
+
+void event_connect(struct webhooks *webhooks, const struct client *client, struct str previous)
+{
+    struct str id = channel_client_id(client);
+
+    CHECK(id.length == HUB_ID_TEXT);
+    parcel_new(&machine_of_webhooks(webhooks)->told,
+               str_from(textf("+%.*s%.*s", HUB_ID_TEXT, id.at, (int)previous.length, previous.at)));
+}
+
+void event_disconnect(struct webhooks *webhooks, const struct event_client *client, unsigned code,
+                      struct str reason, int64_t seconds)
+{
+    (void)code, (void)reason, (void)seconds;
+    parcel_new(&machine_of_webhooks(webhooks)->told,
+               str_from(textf("-%.*s", HUB_ID_TEXT, client->id.at)));
+}
+
+void event_join(struct webhooks *webhooks, const struct client *client, struct str group)
+{
+    (void)webhooks, (void)client, (void)group;
+}
+
+void event_leave(struct webhooks *webhooks, const struct client *client, struct str group)
+{
+    (void)webhooks, (void)client, (void)group;
+}
+
+void event_restart(struct webhooks *webhooks, const struct channels *channels)
+{
+    (void)webhooks, (void)channels;
+}
+
+void event_end(struct webhooks *webhooks, struct webhook *webhook, struct str name, int64_t epoch)
+{
+    (void)webhooks, (void)webhook, (void)name, (void)epoch;
+}
+
+bool event_wants(struct webhooks *webhooks, const struct client *client, enum webhook_kind kind)
+{
+    (void)webhooks, (void)client;
+    return kind == WEBHOOK_DISCONNECT;
+}
+
+/* What the receiver knows of a client; of a new one, that it is of this node. */
+static struct known *known_of(const char *id, const struct node_id *home)
+{
+    struct known *known = world.known;
+
+    for (size_t i = 0; i < world.known_count; i++, known++)
+        if (strncmp(known->id, id, HUB_ID_TEXT) == 0)
+            return known;
+    if (++world.known_count > KNOWN_MAX)
+        abort();
+    snprintf(known->id, sizeof known->id, "%.*s", HUB_ID_TEXT, id);
+    known->node = *home;
+    return known;
+}
+
+/* The receiver takes what a machine tells it first. */
+static void hear(struct machine *machine)
+{
+    struct parcel *parcel = (struct parcel *)fifo_pop(&machine->told);
+    struct str text = parcel ? parcel->text : (struct str){0};
+
+    if (!parcel)
+        return;
+    if (text.at[0] == '-') {
+        struct known *known = known_of(text.at + 1, &machine->self);
+
+        world.skipped += known->is_gone;
+        known->is_gone = true;
+    } else {
+        known_of(text.at + 1, &machine->self);
+        if (text.length > 1 + HUB_ID_TEXT)
+            known_of(text.at + 1 + HUB_ID_TEXT, &machine_beside(machine)->self)->is_gone = true;
+    }
+    parcel_free(parcel);
+}
+
+/* The receiver hears of the end of a node, from another. */
+static void hear_end(const struct machine *machine)
+{
+    for (size_t i = 0; i < world.known_count; i++)
+        if (node_equal(&world.known[i].node, &machine->self))
+            world.known[i].is_gone = true;
+}
+
 /* --- the registry ----------------------------------------------------------------------------- */
 
 struct registry *registry_open(const struct registry_options *options)
@@ -490,6 +603,7 @@ static void machine_start(struct machine *machine)
                                       .port = 8800,
                                       .listener = -1,
                                       .wake = -1};
+    struct webhook_options webhooks = {.node = "n"};
 
     *machine = (struct machine){.has_rabbit = true, .log = {.level = LOG_ERROR}};
     config_defaults(&machine->config);
@@ -500,6 +614,7 @@ static void machine_start(struct machine *machine)
     CHECK(hub_open(&machine->hub, &machine->config, &machine->log));
     CHECK(node_set_name(&machine->self, options.host, options.port));
     machine->self.incarnation = ++world.incarnation;
+    machine->hub.webhooks = webhook_open(&webhooks);
     machine->cluster = cluster_open(&options);
     if (!CHECK(machine->cluster != NULL))
         abort();
@@ -516,6 +631,10 @@ static void machine_end(struct machine *machine)
 {
     if (!machine->cluster)
         return;
+    while (machine->is_draining && machine->told.first)
+        hear(machine);
+    parcels_free(&machine->told);
+    hear_end(machine);
     set_linked(false);
     machine->is_mute = true;
     for (size_t i = 0; i < GUESTS; i++) {
@@ -534,6 +653,8 @@ static void machine_end(struct machine *machine)
             far_close(&world.guests[i].far);
         }
     cluster_close(machine->cluster);
+    webhook_close(machine->hub.webhooks);
+    machine->hub.webhooks = NULL;
     machine->hub.hooks = NULL;
     hub_close(&machine->hub);
     machine->cluster = NULL;
@@ -549,6 +670,7 @@ static void machine_end(struct machine *machine)
     parcels_free(&machine->queue);
     parcels_free(&machine->bindings);
     parcels_free(&machine->operations);
+    parcels_free(&machine->told);
     if (machine_beside(machine)->cluster)
         post_nodes(machine_beside(machine));
 }
@@ -1002,8 +1124,10 @@ static void step(void)
         link_step(machine);
     } else if (what < 73 && machine->queue.first && machine->has_rabbit) {
         deliver(machine);
-    } else if (what < 79 && machine->operations.first) {
+    } else if (what < 78 && machine->operations.first) {
         write_record(machine);
+    } else if (what < 80) {
+        hear(machine);
     } else {
         serve(machine);
     }
@@ -1040,6 +1164,8 @@ static void settle(void)
                 deliver(machine);
             while (machine->operations.first)
                 write_record(machine);
+            while (machine->told.first)
+                hear(machine);
             serve(machine);
         }
         for (size_t i = 0; i < GUESTS; i++) {
@@ -1050,6 +1176,19 @@ static void settle(void)
         if (round == 200)
             publish(&world.machines[0]);
     }
+}
+
+/* True if the receiver knows who is online. */
+static bool receiver_is_right(void)
+{
+    size_t online = 0, clients = 0;
+
+    for (size_t i = 0; i < MACHINES; i++)
+        clients += world.machines[i].hub.channels.clients.count;
+    for (size_t i = 0; i < world.known_count; i++)
+        if (!world.known[i].is_gone && ++online && !is_anywhere(world.known[i].id))
+            return false;
+    return online == clients;
 }
 
 static void world_open(uint32_t seed)
@@ -1094,6 +1233,8 @@ static void guests_get_each_message_once_or_are_told(void)
                        world.guests[i].place == world.placed))
                 printf("  seed %u: guest %zu has place %llu of %llu\n", seed, i,
                        (unsigned long long)world.guests[i].place, (unsigned long long)world.placed);
+        if (!CHECK(receiver_is_right()))
+            printf("  seed %u: the receiver does not know who is online\n", seed);
         moved += world.moved, recovered += world.recovered;
         gaps += world.gaps, lost += world.lost;
         world_close();

@@ -139,6 +139,13 @@ static void end(int fixture)
     close(far_end);
 }
 
+static void disconnect(struct webhooks *webhooks, unsigned code, struct str reason, int64_t seconds)
+{
+    struct event_client about = event_about(client);
+
+    event_disconnect(webhooks, &about, code, reason, seconds);
+}
+
 /* --- tests ----------------------------------------------------------------------------------- */
 
 static void a_client_has_neither_user_nor_group(void)
@@ -147,7 +154,7 @@ static void a_client_has_neither_user_nor_group(void)
     CHECK(got("shop 0 clientId=id1 userId= extend= remote=2001:db8::7 groups=[]\n"));
     event_connect(&hooks, client, STR("id0"));
     CHECK(got("shop 0 clientId=id1 userId= extend= remote=2001:db8::7 groups=[] previous=id0\n"));
-    event_disconnect(&hooks, client, 1006, STR(""), 0);
+    disconnect(&hooks, 1006, STR(""), 0);
     CHECK(got("shop 1 clientId=id1 userId= extend= code=1006 reason= seconds=0\n"));
 }
 
@@ -175,7 +182,7 @@ static void other_events_have_their_members(void)
     CHECK(event_message(&hooks, client, (struct str){"a\0b", 3}));
     CHECK(memcmp(pushed, "shop 4 clientId=id1 userId=u1 text=a\0b\n", 40) == 0);
     pushed[0] = '\0';
-    event_disconnect(&hooks, client, 4000, STR("bye"), 12);
+    disconnect(&hooks, 4000, STR("bye"), 12);
     CHECK(got("shop 1 clientId=id1 userId=u1 extend=e code=4000 reason=bye seconds=12\n"));
 }
 
@@ -194,11 +201,11 @@ static void all_receivers_list_the_clients_again(void)
 
 static void messages_are_wanted_or_not(void)
 {
-    CHECK(event_wants_messages(&hooks, client));
+    CHECK(event_wants(&hooks, client, WEBHOOK_MESSAGE));
     full = true;
     CHECK(!event_message(&hooks, client, STR("x")));
     wanted &= ~(1u << WEBHOOK_MESSAGE);
-    CHECK(!event_wants_messages(&hooks, client));
+    CHECK(!event_wants(&hooks, client, WEBHOOK_MESSAGE));
 }
 
 static void without_a_webhook_nothing_is_done(void)
@@ -207,10 +214,11 @@ static void without_a_webhook_nothing_is_done(void)
 
     for (size_t i = 0; i < COUNT(none); i++) {
         event_connect(none[i], client, STR(""));
-        event_disconnect(none[i], client, 1000, STR(""), 1);
+        disconnect(none[i], 1000, STR(""), 1);
         event_join(none[i], client, STR("g"));
         event_leave(none[i], client, STR("g"));
-        CHECK(event_message(none[i], client, STR("x")) && !event_wants_messages(none[i], client));
+        CHECK(event_message(none[i], client, STR("x")));
+        CHECK(!event_wants(none[i], client, WEBHOOK_MESSAGE));
     }
     CHECK(got(""));
 }
