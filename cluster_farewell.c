@@ -107,31 +107,24 @@ void farewell_take_moved(struct cluster *cluster, const struct peer *peer, uint6
         if (farewell->id != id || !node_equal(&farewell->to, &peer->id))
             continue;
         fifo_remove_after(open, before);
-        farewell->until =
-            cluster->now + (int64_t)cluster->config->webhook_retry * 1000 + FAREWELL_SLACK;
+        farewell->until = cluster->now + (int64_t)cluster->config->webhook_retry + FAREWELL_SLACK;
         fifo_push(&cluster->farewells.told, at);
         return;
     }
 }
 
-static void farewell_end_list(struct cluster *cluster, struct fifo *list,
-                              const struct node_id *node, bool is_told)
+void farewell_end_node(struct cluster *cluster, const struct node_id *node, bool flushed)
 {
+    struct fifo *told = &cluster->farewells.told;
     struct fifo_link *before = NULL, *next;
 
-    for (struct fifo_link *at = list->first; at; at = next) {
+    for (struct fifo_link *at = told->first; at; at = next) {
         next = at->next;
         if (node_equal(&((struct farewell *)at)->to, node))
-            farewell_remove(cluster, list, before, is_told);
+            farewell_remove(cluster, told, before, !flushed);
         else
             before = at;
     }
-}
-
-void farewell_end_node(struct cluster *cluster, const struct node_id *node, bool flushed)
-{
-    farewell_end_list(cluster, &cluster->farewells.told, node, !flushed);
-    farewell_end_list(cluster, &cluster->farewells.open, node, true);
 }
 
 static int64_t farewell_first(const struct fifo *list)

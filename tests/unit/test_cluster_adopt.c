@@ -7,6 +7,7 @@
 #include "cluster.h"
 #include "cluster_adopt.h"
 #include "cluster_crypto.h"
+#include "cluster_farewell.h"
 #include "event.h"
 #include "cluster_presence.h"
 #include "hub_resume.h"
@@ -88,7 +89,7 @@ static struct world {
     uint64_t moved, recovered, gaps, lost; /* how guests came back */
     struct known known[KNOWN_MAX];
     size_t known_count;
-    uint64_t skipped; /* ends of clients whose place was taken */
+    uint64_t ends; /* disconnects told */
 } world;
 
 static char model; /* what stands for a link that is up */
@@ -400,7 +401,7 @@ static struct machine *machine_of_webhooks(const struct webhooks *webhooks)
 
 struct event_client event_about(const struct client *client)
 {
-    return (struct event_client){.id = channel_client_id(client)};
+    return (struct event_client){.id = channel_client_id(client), .extend = channel_extend(client)};
 }
 
 void event_connect(struct webhooks *webhooks, const struct client *client, struct str previous)
@@ -416,6 +417,7 @@ void event_disconnect(struct webhooks *webhooks, const struct event_client *clie
                       struct str reason, int64_t seconds)
 {
     (void)code, (void)reason, (void)seconds;
+    world.ends++;
     parcel_new(&machine_of_webhooks(webhooks)->told,
                str_from(textf("-%.*s", HUB_ID_TEXT, client->id.at)));
 }
@@ -470,10 +472,7 @@ static void hear(struct machine *machine)
     if (!parcel)
         return;
     if (text.at[0] == '-') {
-        struct known *known = known_of(text.at + 1, &machine->self);
-
-        world.skipped += known->is_gone;
-        known->is_gone = true;
+        known_of(text.at + 1, &machine->self)->is_gone = true;
     } else {
         known_of(text.at + 1, &machine->self);
         if (text.length > 1 + HUB_ID_TEXT)
@@ -1133,6 +1132,29 @@ static void step(void)
     }
 }
 
+/* Lets all that is under way between the machines arrive. */
+static void carry(void)
+{
+    world.now += 50;
+    for (size_t i = 0; i < MACHINES; i++) {
+        struct machine *machine = &world.machines[i];
+
+        if (!machine->cluster)
+            continue;
+        while (world.order.first)
+            order_step(false);
+        while (machine->bindings.first)
+            bind_step(machine);
+        while (machine->wire.first)
+            link_step(machine);
+        while (machine->queue.first)
+            deliver(machine);
+        while (machine->operations.first)
+            write_record(machine);
+        serve(machine);
+    }
+}
+
 /* Heals all, and lets all that is under way arrive. */
 static void settle(void)
 {
@@ -1150,24 +1172,10 @@ static void settle(void)
         serve(&world.machines[i]);
     set_linked(true);
     for (int round = 0; round < 300; round++) {
-        world.now += 50;
-        for (size_t i = 0; i < MACHINES; i++) {
-            struct machine *machine = &world.machines[i];
-
-            while (world.order.first)
-                order_step(false);
-            while (machine->bindings.first)
-                bind_step(machine);
-            while (machine->wire.first)
-                link_step(machine);
-            while (machine->queue.first)
-                deliver(machine);
-            while (machine->operations.first)
-                write_record(machine);
-            while (machine->told.first)
-                hear(machine);
-            serve(machine);
-        }
+        carry();
+        for (size_t i = 0; i < MACHINES; i++)
+            while (world.machines[i].told.first)
+                hear(&world.machines[i]);
         for (size_t i = 0; i < GUESTS; i++) {
             if (world.guests[i].far.fd < 0)
                 guest_open(&world.guests[i], &world.machines[pick(MACHINES)]);
@@ -1328,6 +1336,92 @@ static void more_than_a_mebibyte_is_a_gap(void)
     world_close();
 }
 
+/* A guest has moved from `before`, which knows that; nothing was heard of it. */
+static struct machine *move_guest(uint32_t seed)
+{
+    struct guest *guest = &world.guests[0];
+    struct machine *before;
+
+    world_open(seed);
+    before = &world.machines[guest->at];
+    guest_cut(guest);
+    guest_open(guest, machine_beside(before));
+    for (int i = 0; i < 20; i++)
+        carry();
+    guest_read(guest);
+    CHECK(world.moved == 1 && before->cluster->farewells.told.first &&
+          !before->cluster->farewells.open.first);
+    return before;
+}
+
+static void a_move_is_no_end(void)
+{
+    struct machine *before = move_guest(11);
+
+    settle();
+    CHECK(world.ends == 0 && receiver_is_right());
+    for (int i = 0; i < 15; i++) { /* longer than `retry`; else they would be away too long */
+        world.now += 45000;
+        settle();
+    }
+    CHECK(!before->cluster->farewells.told.first && before->cluster->farewells.bytes == 0);
+    machine_end(machine_beside(before));
+    serve(before);
+    CHECK(world.ends == 0);
+    world_close();
+}
+
+static void the_end_of_a_node_that_has_not_told_is_told_for_it(void)
+{
+    struct machine *before = move_guest(12);
+
+    machine_end(machine_beside(before));
+    serve(before);
+    CHECK(world.ends == 1 && !before->cluster->farewells.told.first);
+    settle();
+    CHECK(receiver_is_right());
+    world_close();
+}
+
+/* A node that leaves has told all. */
+static void a_node_that_leaves_is_believed(void)
+{
+    struct machine *before = move_guest(14);
+    struct cluster_msg msg = {.kind = MSG_LEAVE};
+    struct buf text = {0};
+
+    CHECK(msg_write(&text, &msg));
+    post_link(before, LINK_EVENT_MESSAGE, str_of(&text));
+    serve(before);
+    CHECK(!links_all((struct links *)before));
+    CHECK(world.ends == 0 && !before->cluster->farewells.told.first);
+    buf_free(&text);
+    world_close();
+}
+
+/* What is kept of clients that moved is bounded: the ends of those that moved first are told. */
+static void what_is_kept_is_bounded(void)
+{
+    static char big[2 * FAREWELL_BYTES_MAX / 3];
+    struct machine *before = move_guest(13);
+    struct state_farewells *all = &before->cluster->farewells;
+    struct peer *peer = links_all((struct links *)before);
+    struct client *client = world.guests[0].conn.client;
+
+    memset(big, 'x', sizeof big);
+    rcbuf_release(client->extend);
+    client->extend = rcbuf_copy((struct str){big, sizeof big});
+    farewell_add(before->cluster, peer, 1, client);
+    CHECK(world.ends == 0 && all->open.first && all->told.first);
+    farewell_add(before->cluster, peer, 2, client);
+    CHECK(world.ends == 2 && all->open.first && !all->told.first &&
+          all->bytes < FAREWELL_BYTES_MAX);
+    world.now += 60000;
+    serve(before);
+    CHECK(world.ends == 3 && !all->open.first && all->bytes == 0);
+    world_close();
+}
+
 int main(int count, char **words)
 {
     node_open();
@@ -1338,6 +1432,11 @@ int main(int count, char **words)
     first_seed = first_seed % 1000000000 + 1;
     test_run("what_changes_meanwhile_comes_along", what_changes_meanwhile_comes_along);
     test_run("more_than_a_mebibyte_is_a_gap", more_than_a_mebibyte_is_a_gap);
+    test_run("a_move_is_no_end", a_move_is_no_end);
+    test_run("the_end_of_a_node_that_has_not_told_is_told_for_it",
+             the_end_of_a_node_that_has_not_told_is_told_for_it);
+    test_run("a_node_that_leaves_is_believed", a_node_that_leaves_is_believed);
+    test_run("what_is_kept_is_bounded", what_is_kept_is_bounded);
     test_run("guests_get_each_message_once_or_are_told", guests_get_each_message_once_or_are_told);
     node_close();
     return test_finish();
