@@ -3146,6 +3146,29 @@ static void a_key_that_is_not_good_makes_another_client(void)
     tear_down();
 }
 
+/* The connection for which it was fetched may be lost meanwhile. */
+static void a_client_from_another_node_is_announced_if_nobody_waits_for_it(void)
+{
+    struct cluster_result result = {.admission = CLUSTER_ADOPTED};
+    struct client *client;
+    struct buf key = {0};
+
+    set_up();
+    result.claims = (struct ticket_claims){.system = STR("shop"), .resume = CLAIMS_RESUME};
+    client = hub_resume_hold(&node.hub, &result.claims);
+    CHECK(client && channel_resume(client)->is_held);
+    CHECK(resume_write_key(channel_resume(client), STR("0123456789abcdef"), &key));
+    result.client = client->number;
+    result.claims.key = str_of(&key);
+    session_adopt(&context, NULL, &result);
+    CHECK(!channel_resume(client)->is_held && away() == 1);
+    CHECK(node.hub.channels.resumes.moved == 1);
+    session_adopt(&context, NULL, &result);
+    CHECK(node.hub.channels.resumes.moved == 1);
+    buf_free(&key);
+    tear_down();
+}
+
 static void acks_are_checked(void)
 {
     static const char *const ignored[] = {
@@ -3434,6 +3457,7 @@ int main(void)
     RUN(texts_are_counted);
     RUN(what_was_received_is_checked);
     RUN(a_key_that_is_not_good_makes_another_client);
+    RUN(a_client_from_another_node_is_announced_if_nobody_waits_for_it);
     RUN(acks_are_checked);
     RUN(a_client_comes_back_often);
     RUN(a_connection_may_break_anywhere);
