@@ -6,7 +6,9 @@
 # build: cluster-asan/wspush
 # shellcheck source=tests/support/cluster_lib.sh
 . "$(dirname "$0")/../support/cluster_lib.sh"
-need python3 websocat
+# shellcheck source=tests/support/webhook_lib.sh
+. "$(dirname "$0")/../support/webhook_lib.sh"
+need websocat
 
 # visit NODE NAME [QUERY]: connects a client that can come back; its key is in $KEY, what its first frame says behind
 # that in $SAID.
@@ -27,13 +29,6 @@ lose() {
     wait_for is_away "$1"
 } 2>/dev/null # where bash would tell that it was killed
 
-# told PATH: prints what the receiver of webhooks tells.
-told() {
-    local STATUS HEADERS BODY
-    exchange 127.0.0.1 "$RECEIVER" "GET $1 HTTP/1.1"$'\r\n\r\n' 20
-    printf %s "$BODY"
-}
-
 # say NODE DATA: sends a message to the group.
 say() {
     on "$1" call send_to_group "{'groupName':'g','code':7,'msg':'hello','data':$2}" >/dev/null
@@ -46,12 +41,8 @@ heard() {
 
 moves() {
     local key old new
-    python3 -B tests/support/receiver.py "$RECEIVER" "$PORT" 2>"$DIR/receiver.err" &
-    CLIENTS+=($!)
-    wait_for listens "$RECEIVER"
-    call set_webhook "{'url':'http://127.0.0.1:$RECEIVER/hook'}" >/dev/null
-    answer_has '"secret":"(whsec_[^"]*)"'
-    told "/setup?token=$TOKEN&secret=${BASH_REMATCH[1]//+/%2B}" >/dev/null
+    start_receiver
+    hook
     join b witness
     bind b witness g >/dev/null
     notices witness 1 >/dev/null
@@ -98,6 +89,29 @@ connect $old $new")" "$(told /events | jq -r 'select(.clientId == ("'"$old"'", "
     key=$KEY
     visit a other "$key&received=0"
     expect 'one without groups moves as well' '{"resumed":true,"recovered":true,"replay":0' "${SAID%%,\"previous*}"
+}
+
+# While the receiver of webhooks is not there, clients move to a node that is killed before it can tell of them. The node
+# that they left tells of their ends.
+unheard() {
+    local key old
+    start_receiver
+    hook
+    visit a phone
+    key=$KEY old=$ID
+    visit a other
+    model 'two that can come back' 2
+    told '/status?code=500' >/dev/null
+    lose a phone
+    visit b phone "$key&received=0"
+    expect_match 'one comes back to another node' "{\"resumed\":true*\"previous\":\"$old\"}" "$SAID"
+    kill_node b
+    told '/status?code=200' >/dev/null
+    model 'that is killed unheard' 1
+    expect 'its end is told by the node that it left' "disconnect 1006 moved to a node that is gone" \
+        "$(told /events | jq -r 'select(.type == "disconnect" and .clientId == "'"$old"'") | "\(.type) \(.code) \(.reason)"')"
+    restart_node b
+    wait_for is_ready b
 }
 
 gaps() {
@@ -223,8 +237,6 @@ faults() {
 launch_rabbit
 start_redis
 await_rabbit
-free_port
-RECEIVER=$FREE
 for node in a b c; do
     configure_node $node "webhook.allow=http://127.0.0.1:$RECEIVER/" common.drain=10 cluster.rpc_timeout=2900 # a busy machine takes its time
     launch_node $node
@@ -236,6 +248,6 @@ for node in a b c; do wait_for is_ready $node; done
 at a
 sign_up shop
 PARTS=("$@")
-[ $# != 0 ] || PARTS=(moves gaps without_rabbit silent_nodes faults rolling)
+[ $# != 0 ] || PARTS=(moves unheard gaps without_rabbit silent_nodes faults rolling)
 for part in "${PARTS[@]}"; do "$part"; done
 finish

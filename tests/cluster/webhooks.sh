@@ -5,40 +5,8 @@
 # build: cluster-asan/wspush
 # shellcheck source=tests/support/faults_lib.sh
 . "$(dirname "$0")/../support/faults_lib.sh"
-need python3
-
-free_port
-RECEIVER=$FREE
-
-# heard PATH: prints what the receiver tells.
-heard() {
-    local STATUS HEADERS BODY
-    exchange 127.0.0.1 "$RECEIVER" "GET $1 HTTP/1.1"$'\r\n\r\n' 20
-    printf %s "$BODY"
-}
-
-# ids: the clients that the nodes list, sorted.
-ids() {
-    local answer after=''
-    while
-        answer=$(on a post /api/list_clients "{\"after\":\"$after\",\"limit\":1000}")
-        jq -r '.data.clients[].clientId' <<<"$answer"
-        after=$(jq -r .data.next <<<"$answer")
-        [ -n "$after" ]
-    do :; done | sort
-}
-
-same_model() {
-    [ "$(heard /model | wc -l)" = "$1" ] && [ "$(heard /model)" = "$(ids)" ]
-}
-
-# model NAME COUNT
-model() {
-    wait_for same_model "$2"
-    expect "$1: the receiver's model is the list of all nodes" "$(ids)" "$(heard /model)"
-    expect "$1: so many clients" "$2" "$(heard /model | wc -l)"
-    expect "$1: it has nothing to complain of" '' "$(heard /wrong)"
-}
+# shellcheck source=tests/support/webhook_lib.sh
+. "$(dirname "$0")/../support/webhook_lib.sh"
 
 # soon NAME COUNT: the same, within node_ttl and 2 s of $NOW.
 soon() {
@@ -51,18 +19,18 @@ soon() {
 
 # ends NAME: how many ends of a node the receiver has taken; epochs NAME: how many of its epochs.
 ends() {
-    heard /events | grep -c "\"type\":\"end\".*:${NODE_RPC[$1]}\""
+    told /events | grep -c "\"type\":\"end\".*:${NODE_RPC[$1]}\""
 }
 
 epochs() {
-    heard /epochs | grep -c ":${NODE_RPC[$1]} "
+    told /epochs | grep -c ":${NODE_RPC[$1]} "
 }
 
 # between NAME: expects that the ends of c name no epoch of its present life.
 between() {
     local last newest
-    last=$(heard /events | sed -n "s/.*\"type\":\"end\".*:${NODE_RPC[c]}\",\"epoch\":\([0-9]*\)}/\1/p" | sort -n | tail -n 1)
-    newest=$(heard /epochs | sed -n "s/.*:${NODE_RPC[c]} //p" | sort -n | tail -n 1)
+    last=$(told /events | sed -n "s/.*\"type\":\"end\".*:${NODE_RPC[c]}\",\"epoch\":\([0-9]*\)}/\1/p" | sort -n | tail -n 1)
+    newest=$(told /epochs | sed -n "s/.*:${NODE_RPC[c]} //p" | sort -n | tail -n 1)
     expect "$1: what ends is over" yes "$([ "$last" -lt "$newest" ] && echo yes || echo "$last is not less than $newest")"
 }
 
@@ -96,15 +64,10 @@ for node in a b c; do
 done
 start_nodes a b
 at a
-python3 -B tests/support/receiver.py "$RECEIVER" "${NODE_PORT[a]}" 2>"$DIR/receiver.err" &
-CLIENTS+=($!)
-wait_for listens "$RECEIVER"
+start_receiver
 sign_up shop
 join b early
-heard "/setup?token=$TOKEN" >/dev/null
-call set_webhook "{'url':'http://127.0.0.1:$RECEIVER/'}" >/dev/null
-answer_has '"secret":"(whsec_[^"]*)"'
-heard "/setup?secret=${BASH_REMATCH[1]//+/%2B}" >/dev/null
+hook
 join a one
 join b two
 model 'set through one node' 3
@@ -177,24 +140,24 @@ between 'and comes back with the right time'
 
 before=$(ends c)
 lost=$(lost)
-heard '/status?code=500' >/dev/null
+told '/status?code=500' >/dev/null
 kill_node c
 wait_for more "$lost" lost
-heard '/status?code=200' >/dev/null
+told '/status?code=200' >/dev/null
 model 'an end is lost' 3
 expect 'and told again' yes "$(more "$before" ends c && echo yes)"
 
 restart_node c
 join c six
 model 'three nodes again' 4
-heard '/status?code=500' >/dev/null
+told '/status?code=500' >/dev/null
 kill_node c
 wait_for gone c
 before=$(epochs b)
 kill_node a
 kill_node b
 start_nodes a b
-heard '/status?code=200' >/dev/null
+told '/status?code=200' >/dev/null
 wait_for more "$before" epochs b
 expect 'a node begins an epoch, though nobody calls it' yes "$(more "$before" epochs b && echo yes)"
 join a seven
@@ -203,9 +166,9 @@ model 'an end is lost with the nodes that knew of it' 1
 restart_node c
 join c eight
 model 'three nodes once more' 2
-heard '/status?code=500' >/dev/null
+told '/status?code=500' >/dev/null
 stop_node c
-heard '/status?code=200' >/dev/null
+told '/status?code=200' >/dev/null
 model 'a node stops unheard' 1
 expect 'the receiver has no trouble' '' "$(cat "$DIR/receiver.err")"
 finish

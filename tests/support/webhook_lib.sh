@@ -1,4 +1,4 @@
-# webhook_lib.sh - a receiver of webhooks, tests/support/receiver.py, beside one server; to be sourced behind lib.sh.
+# webhook_lib.sh - a receiver of webhooks, tests/support/receiver.py, to be sourced behind lib.sh or cluster_lib.sh.
 # shellcheck shell=bash disable=SC2034
 need python3
 free_port
@@ -41,15 +41,17 @@ listed() {
     do :; done | LC_ALL=C sort
 }
 
-# same_model: compares what is told and what is listed, which change while clients that are away come to their end.
+# same_model [COUNT]: compares what is told and what is listed, which change while clients that are away come to their
+# end.
 same_model() {
     TOLD_CLIENTS=$(told /clients) LISTED_CLIENTS=$(listed)
-    [ "$TOLD_CLIENTS" = "$LISTED_CLIENTS" ]
+    [ "$TOLD_CLIENTS" = "$LISTED_CLIENTS" ] && [ "$(grep -c . <<<"$TOLD_CLIENTS")" = "${1-$(grep -c . <<<"$TOLD_CLIENTS")}" ]
 }
 
-# model NAME: the receiver comes to know who is there, with users and groups, and has seen nothing amiss.
+# model NAME [COUNT]: the receiver comes to know who is there, with users and groups, and has seen nothing amiss.
 model() {
-    wait_for same_model
+    wait_for same_model "${@:2}"
+    [ $# = 1 ] || expect "$1: so many clients" "$2" "$(grep -c . <<<"$TOLD_CLIENTS")"
     expect "$1: the receiver's model is the server's list" '' "$(diff <(echo "$LISTED_CLIENTS") <(echo "$TOLD_CLIENTS"))"
     expect "$1: it has nothing to complain of" '' "$(told /wrong)"
 }
