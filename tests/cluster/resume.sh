@@ -100,14 +100,14 @@ unheard() {
     visit a phone
     key=$KEY old=$ID
     visit a other
-    model 'two that can come back' 2
+    model 'two that can come back'
     told '/status?code=500' >/dev/null
     lose a phone
     visit b phone "$key&received=0"
     expect_match 'one comes back to another node' "{\"resumed\":true*\"previous\":\"$old\"}" "$SAID"
     kill_node b
     told '/status?code=200' >/dev/null
-    model 'that is killed unheard' 1
+    model 'that is killed unheard'
     expect 'its end is told by the node that it left' "disconnect 1006 moved to a node that is gone" \
         "$(told /events | jq -r 'select(.type == "disconnect" and .clientId == "'"$old"'") | "\(.type) \(.code) \(.reason)"')"
     restart_node b
