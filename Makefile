@@ -9,7 +9,7 @@ PKG_CONFIG ?= pkg-config
 
 # The modules, lowest first; wspush.c has main(). A build for clusters (CLUSTER=1) adds CLUSTER_MODULES.
 MODULES = buf table limit timer log json host crypto ticket os tls http dial webhook_client webhook config inbox console poller ws conn listener account_store account_queue account_table account resume channel once command event hub hub_resume roster api_request api_account api metrics session_http session sessions loop server
-CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup cluster_tls redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_census cluster_farewell cluster_adopt cluster_route cluster_change cluster_presence cluster cluster_listen
+CLUSTER_MODULES = cluster_crypto cluster_wire cluster_order cluster_pending cluster_lookup cluster_tls redis cluster_store cluster_member cluster_cleanup cluster_registry rabbit cluster_stream cluster_bus_state cluster_bus cluster_peer cluster_link cluster_state cluster_receipt cluster_census cluster_farewell cluster_adopt cluster_route cluster_change cluster_presence cluster_batch cluster cluster_listen
 
 # Each variant of the build has its flags here, and its files in build/VARIANT. tests/*.mk have more variants.
 VARIANTS = release asan tsan cluster cluster-asan cluster-tsan
@@ -107,7 +107,7 @@ build/client.inc: wspush.js Makefile
 # Tests that make calls fail: allocations, name look-ups, replies of Redis.
 ALLOCATIONS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 build/%/test_scarce: LDFLAGS += $(ALLOCATIONS),--wrap=crypto_hash_password
-build/%/test_cluster build/%/test_event: LDFLAGS += $(ALLOCATIONS)
+build/%/test_cluster build/%/test_cluster_adopt build/%/test_event: LDFLAGS += $(ALLOCATIONS)
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis build/%/test_webhook: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_session: LDFLAGS += -Wl,--wrap=account_ticket_version
 build/%/test_webhook_client: LDFLAGS += -Wl,--wrap=recv

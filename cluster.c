@@ -18,6 +18,7 @@
 #include "cluster.h"
 
 #include "cluster_adopt.h"
+#include "cluster_batch.h"
 #include "cluster_farewell.h"
 #include "cluster_census.h"
 #include "cluster_change.h"
@@ -216,46 +217,6 @@ static void cluster_take_link_events(struct cluster *cluster)
 
 /* --- RabbitMQ --------------------------------------------------------------------------------- */
 
-static void cluster_take_entry(struct cluster *cluster, const struct wire_batch *batch,
-                               struct str entry)
-{
-    struct cluster_msg msg;
-
-    switch (order_take(&cluster->sender_seqs, &batch->origin, batch->lane, batch->partition,
-                       batch->first_seq)) {
-    case ORDER_REPETITION:
-        return;
-    case ORDER_JUMP:
-        log_write(cluster->log, LOG_WARN,
-                  "a publication was dropped: its number is far ahead of the one before", NULL);
-        return;
-    case ORDER_NEW:
-        adopt_note(cluster, batch);
-        break;
-    }
-    if (!msg_read(entry, &cluster->decoded, &msg))
-        log_write(cluster->log, LOG_WARN, "a malformed publication was dropped", NULL);
-    else if (batch->lane == LANE_NOTICE)
-        presence_take_notice(cluster, batch, &msg);
-    else
-        route_take_publication(cluster, batch, &msg);
-}
-
-/* Applies the entries of a batch within the budget. Returns true when all are done. */
-static bool cluster_take_batch(struct cluster *cluster, struct wire_batch *batch)
-{
-    struct str entry;
-
-    while (!conn_over_budget(cluster->shared)) {
-        if (!wire_next_entry(batch, &entry))
-            return true;
-        cluster_take_entry(cluster, batch, entry);
-        batch->first_seq++;
-        cluster->shared->spent += CONN_READ_COST;
-    }
-    return false;
-}
-
 static void cluster_on_bus_change(struct cluster *cluster, const struct bus_event *event, bool up)
 {
     struct log_field fields[] = {{.name = "reason", .text = event->text}, {0}};
@@ -315,7 +276,7 @@ static bool cluster_take_bus_event(struct cluster *cluster, struct bus_event *ev
         log_write(cluster->log, LOG_WARN, "RabbitMQ", fields);
         break;
     case BUS_BATCH:
-        if (!cluster_take_batch(cluster, &event->batch))
+        if (!batch_take(cluster, &event->batch))
             return false;
         bus_acknowledge(cluster->bus, 1);
         break;

@@ -459,10 +459,12 @@ void adopt_take_message(struct cluster *cluster, struct peer *peer, const struct
 {
     struct pending *pending;
 
-    if (msg->kind == MSG_ADOPT) {
+    if (msg->kind == MSG_ADOPT)
         adopt_take_ask(cluster, peer, msg);
+    else if (msg->kind == MSG_MOVED)
+        farewell_take_moved(cluster, peer, msg->id);
+    if (msg->kind != MSG_ADOPTED)
         return;
-    }
     pending = adopt_find_pending(cluster, msg->id);
     if (!pending || !pending_expected(pending, &peer->id))
         return; /* given up already */

@@ -34,7 +34,7 @@
 bool adopt_begin(struct cluster *cluster, const struct ticket_claims *claims, uint64_t request_id,
                  struct result *result);
 
-/* ADOPT or ADOPTED has come over a link; ADOPT through RabbitMQ. */
+/* ADOPT, ADOPTED or MOVED has come over a link; ADOPT through RabbitMQ. */
 void adopt_take_message(struct cluster *cluster, struct peer *peer, const struct cluster_msg *msg);
 void adopt_take_publication(struct cluster *cluster, const struct wire_batch *batch,
                             const struct cluster_msg *msg);

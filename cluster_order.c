@@ -50,12 +50,20 @@ enum order_result order_take(struct order_senders *senders, const struct node_id
     struct order_sender *sender = order_touch(senders, node);
     uint64_t *last = sender ? &sender->last[lane * WIRE_PARTITIONS + partition] : NULL;
 
-    if (!last || number <= *last)
+    if (!last)
+        return ORDER_NO_MEMORY;
+    if (number <= *last)
         return ORDER_REPETITION;
     if (*last && number - *last > ORDER_JUMP_MAX)
         return ORDER_JUMP;
     *last = number;
     return ORDER_NEW;
+}
+
+bool order_take_back(struct order_senders *senders, enum wire_lane lane, unsigned partition)
+{
+    senders->first->last[lane * WIRE_PARTITIONS + partition]--; /* order_touch has put it there */
+    return false;
 }
 
 bool order_write(const struct order_senders *senders, unsigned partition, struct buf *out)

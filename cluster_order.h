@@ -29,12 +29,16 @@ struct order_senders {
 enum order_result {
     ORDER_NEW,        /* the next one, and recorded */
     ORDER_REPETITION, /* it has come before */
-    ORDER_JUMP        /* too far ahead: not recorded */
+    ORDER_JUMP,       /* too far ahead: not recorded */
+    ORDER_NO_MEMORY   /* not recorded */
 };
 
-/* Takes the seq of a publication. Without memory it counts as a repetition. */
+/* Takes the seq of a publication. */
 enum order_result order_take(struct order_senders *senders, const struct node_id *node,
                              enum wire_lane lane, unsigned partition, uint64_t number);
+
+/* Undoes an ORDER_NEW that order_take has just returned. Returns false. */
+bool order_take_back(struct order_senders *senders, enum wire_lane lane, unsigned partition);
 
 /* Appends what has come in a partition, as a JSON array: of each origin its text, and its last seq
  * in each lane. False without memory. */

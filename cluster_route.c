@@ -23,7 +23,6 @@
 #include "cluster_route.h"
 
 #include "cluster_adopt.h"
-#include "cluster_farewell.h"
 #include "cluster_census.h"
 #include "cluster_receipt.h"
 
@@ -468,7 +467,7 @@ static void route_on_echo(struct cluster *cluster, unsigned partition, uint64_t 
 
 /* --- publications that come ------------------------------------------------------------------- */
 
-static void route_take_send(struct cluster *cluster, const struct wire_batch *batch,
+static bool route_take_send(struct cluster *cluster, const struct wire_batch *batch,
                             const struct cluster_msg *msg)
 {
     bool is_own = node_equal(&batch->origin, &cluster->self);
@@ -476,10 +475,12 @@ static void route_take_send(struct cluster *cluster, const struct wire_batch *ba
     struct pending *pending;
 
     hub_apply(cluster->hub, &msg->command, &result);
+    if (result.code == RESULT_UNREACHABLE)
+        return false;
     if (!is_own) {
         if (msg->counted)
             receipt_keep(cluster, &batch->origin, msg->id, &result);
-        return;
+        return true;
     }
     pending = pending_find(&cluster->pendings, route_request_id(msg->id));
     if (pending && pending->echo_missing) {
@@ -488,6 +489,7 @@ static void route_take_send(struct cluster *cluster, const struct wire_batch *ba
         state_finish_if_done(cluster, pending);
     }
     route_on_echo(cluster, batch->partition, route_request_id(msg->id));
+    return true;
 }
 
 /* A node will not reply; it may have done what it was asked. */
@@ -601,8 +603,6 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
         peer->was_ready |= msg->ready;
         break;
     case MSG_MOVED:
-        farewell_take_moved(cluster, peer, msg->id);
-        break;
     case MSG_ADOPT:
     case MSG_ADOPTED:
         adopt_take_message(cluster, peer, msg);
@@ -614,14 +614,14 @@ void route_take_message(struct cluster *cluster, struct peer *peer, const struct
     }
 }
 
-void route_take_publication(struct cluster *cluster, const struct wire_batch *batch,
+bool route_take_publication(struct cluster *cluster, const struct wire_batch *batch,
                             const struct cluster_msg *msg)
 {
     struct peer *peer;
 
     if (msg->kind == MSG_SEND && wire_command_is_valid(&msg->command) &&
         wire_command_is_published(&msg->command)) {
-        route_take_send(cluster, batch, msg);
+        return route_take_send(cluster, batch, msg);
     } else if (msg->kind == MSG_ADOPT) {
         adopt_take_publication(cluster, batch, msg);
     } else if (msg->kind == MSG_REQUEST && str_equal(msg->to, str_from(cluster->text))) {
@@ -629,6 +629,7 @@ void route_take_publication(struct cluster *cluster, const struct wire_batch *ba
         if (peer && peer->link) /* else there is no way to reply, and no clock to compare */
             route_take_request(cluster, peer, msg);
     }
+    return true;
 }
 
 /* --- slots and systems ------------------------------------------------------------------------ */

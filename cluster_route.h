@@ -12,8 +12,8 @@ bool route_apply(struct cluster *cluster, const struct command *command, bool re
 /* A node has sent a message over its link. */
 void route_take_message(struct cluster *cluster, struct peer *peer, const struct cluster_msg *msg);
 
-/* A send or a request has come through RabbitMQ. */
-void route_take_publication(struct cluster *cluster, const struct wire_batch *batch,
+/* A send or a request has come through RabbitMQ. False without memory for a send: nobody got it. */
+bool route_take_publication(struct cluster *cluster, const struct wire_batch *batch,
                             const struct cluster_msg *msg);
 
 /* A publication of this node may have reached nobody. */

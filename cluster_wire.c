@@ -540,14 +540,14 @@ bool msg_read(struct str text, struct buf *decoded, struct cluster_msg *msg)
 
     for (int i = 0; i < MEMBER_COUNT; i++)
         reading.fields[i].name = wire_member_names[i];
+    if (decoded->failed)
+        buf_free(decoded); /* this one may fit */
     decoded->length = 0;
     /* a decoded string is never longer than its JSON: the views do not move */
     if (!json_parse_object(text, reading.fields, MEMBER_COUNT, &error))
         return false;
-    if (!buf_reserve(decoded, text.length)) {
-        buf_free(decoded); /* and its failure: the next message may fit */
+    if (!buf_reserve(decoded, text.length))
         return false;
-    }
     *msg = (struct cluster_msg){0};
     msg->kind = (enum msg_kind)wire_read_word(&reading, MEMBER_KIND, wire_msg_names,
                                               sizeof wire_msg_names / sizeof wire_msg_names[0]);

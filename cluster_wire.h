@@ -132,7 +132,7 @@ struct cluster_msg {
 bool msg_write(struct buf *out, const struct cluster_msg *msg);
 
 /* Reads a message. `decoded` is emptied and holds the strings that had escapes. Unknown members are
- * ignored. False if the message is malformed, or without memory. */
+ * ignored. False if the message is malformed, or without memory: then decoded->failed. */
 bool msg_read(struct str text, struct buf *decoded, struct cluster_msg *msg);
 
 /* --- batches ---------------------------------------------------------------------------------- */

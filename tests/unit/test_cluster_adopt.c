@@ -13,6 +13,7 @@
 #include "hub_resume.h"
 
 #include "node.h"
+#include "scarce.h"
 
 #define MACHINES 2
 #define GUESTS 4
@@ -94,6 +95,15 @@ static struct world {
 
 static char model; /* what stands for a link that is up */
 
+static bool is_counting;        /* what is allocated is the product's */
+static long made;               /* of its allocations */
+static long fails_at, fails_to; /* these fail */
+
+static bool scarce_refuses(void)
+{
+    return is_counting && ++made >= fails_at && made <= fails_to;
+}
+
 static uint32_t pick(uint32_t below)
 {
     return next_random(&world.random) % below;
@@ -101,12 +111,16 @@ static uint32_t pick(uint32_t below)
 
 static struct parcel *parcel_new(struct fifo *fifo, struct str text)
 {
-    struct parcel *parcel = calloc(1, sizeof *parcel);
+    bool was_counting = is_counting;
+    struct parcel *parcel;
 
+    is_counting = false;
+    parcel = calloc(1, sizeof *parcel);
     if (!parcel)
         abort();
     parcel->text = exact_copy(text);
     fifo_push(fifo, &parcel->link);
+    is_counting = was_counting;
     return parcel;
 }
 
@@ -166,7 +180,7 @@ struct bus *bus_open(const struct bus_options *options)
 static struct bus_event *post_bus(struct machine *machine, enum bus_event_kind kind,
                                   struct str text)
 {
-    struct bus_event *event = calloc(1, sizeof *event + text.length);
+    struct bus_event *event = __real_calloc(1, sizeof *event + text.length);
 
     if (!event)
         abort();
@@ -788,7 +802,7 @@ static void guest_read(struct guest *guest)
         else if (frame.opcode == 8)
             guest->is_open = false;
     }
-    if (!guest->is_open && guest->far.fd >= 0 && !guest->conn.client)
+    if (guest->far.fd >= 0 && (guest->conn.broken || (!guest->is_open && !guest->conn.client)))
         guest_cut(guest);
 }
 
@@ -805,13 +819,20 @@ static void guest_admit(struct guest *guest, enum cluster_admission admission,
 
     switch (admission) {
     case CLUSTER_ADMITTED:
-        CHECK(hub_connect(&machine->hub, &guest->conn, claims));
+        if (!hub_connect(&machine->hub, &guest->conn, claims)) {
+            CHECK(is_counting);
+            conn_kill(&guest->conn);
+        }
         break;
     case CLUSTER_ADOPTED:
         client = channel_find_client(&machine->hub.channels, number);
-        if (CHECK(client && resume_read_key(claims->key, &id, &secret)))
-            CHECK(hub_resume_moved(&machine->hub, client, &guest->conn, secret, claims->received,
-                                   str_of(&id)));
+        if (CHECK(client && resume_read_key(claims->key, &id, &secret)) &&
+            !hub_resume_moved(&machine->hub, client, &guest->conn, secret, claims->received,
+                              str_of(&id))) {
+            CHECK(is_counting);
+            conn_kill(&guest->conn);
+            hub_resume_announce(&machine->hub, client, str_of(&id));
+        }
         break;
     case CLUSTER_NOT_ADOPTED:
         anew.key = (struct str){0};
@@ -888,6 +909,7 @@ static void serve(struct machine *machine)
     machine->hub.now_ms = world.now;
     machine->hub.now = UNIX_NOW + world.now / 1000;
     conn_begin_batch(&machine->shared);
+    is_counting = fails_to > 0;
     cluster_serve(machine->cluster, NULL, world.now);
     take_results(machine);
     while (hub_resume_expire(&machine->hub, 1000))
@@ -898,6 +920,7 @@ static void serve(struct machine *machine)
     while ((conn = conn_next_dirty(&machine->shared)))
         conn_flush(conn);
     conn_end_batches(&machine->shared);
+    is_counting = false;
 }
 
 static void publish(struct machine *machine)
@@ -1424,6 +1447,48 @@ static void what_is_kept_is_bounded(void)
     world_close();
 }
 
+/* Memory runs out at each allocation of a move, for `many` of them. False: at none any more. */
+static bool move_without_memory(long first, long many)
+{
+    struct guest *guest = &world.guests[0];
+    struct machine *before;
+
+    world_open(15);
+    before = &world.machines[guest->at];
+    guest_cut(guest);
+    for (int i = 0; i < 3; i++)
+        publish(before);
+    made = 0, fails_at = first, fails_to = first + many - 1;
+    guest_open(guest, machine_beside(before));
+    for (int i = 0; i < 200; i++)
+        carry();
+    fails_to = 0;
+    settle();
+    for (size_t i = 0; i < GUESTS; i++)
+        CHECK(world.guests[i].is_open && !world.guests[i].is_waiting &&
+              world.guests[i].place == world.placed);
+    if (!CHECK(receiver_is_right()))
+        printf("  allocation %ld of %ld\n", first, made);
+    world_close();
+    return made >= first;
+}
+
+static void without_memory_nobody_is_told_a_lie(void)
+{
+    uint64_t recovered = 0, gaps = 0, lost = 0;
+    long first = 1;
+
+    for (bool more = true; more && test_good; first++) {
+        more = move_without_memory(first, 1);
+        recovered += world.recovered, gaps += world.gaps, lost += world.lost;
+        move_without_memory(first, 20);
+        recovered += world.recovered, gaps += world.gaps, lost += world.lost;
+    }
+    printf("  %ld allocations: %llu came back with all, %llu with a gap, %llu as others\n", first,
+           (unsigned long long)recovered, (unsigned long long)gaps, (unsigned long long)lost);
+    CHECK(recovered && gaps && lost);
+}
+
 int main(int count, char **words)
 {
     node_open();
@@ -1439,6 +1504,7 @@ int main(int count, char **words)
              the_end_of_a_node_that_has_not_told_is_told_for_it);
     test_run("a_node_that_leaves_is_believed", a_node_that_leaves_is_believed);
     test_run("what_is_kept_is_bounded", what_is_kept_is_bounded);
+    test_run("without_memory_nobody_is_told_a_lie", without_memory_nobody_is_told_a_lie);
     test_run("guests_get_each_message_once_or_are_told", guests_get_each_message_once_or_are_told);
     node_close();
     return test_finish();
