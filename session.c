@@ -592,13 +592,15 @@ void session_adopt(struct session_context *context, struct session *session,
 
     if (good && claims->is_signed)
         channel_set_end(client, claims->end);
-    if (good &&
-        !hub_resume_moved(context->hub, client, &session->conn, key, claims->received, str_of(&id)))
-        conn_kill(&session->conn);
-    if (client) /* unless it has been; it may be away, and still come back */
-        hub_resume_announce(context->hub, client, str_of(&id));
-    if (good)
+    if (good && hub_resume_moved(context->hub, client, &session->conn, key, claims->received,
+                                 str_of(&id))) {
         session->input.reader.whole = true;
+        return;
+    }
+    if (client) /* it is away, and may still come back */
+        hub_resume_announce(context->hub, client, str_of(&id));
+    if (good) /* without memory */
+        conn_kill(&session->conn);
     else if (waits)
         session_admit(context, session, CLUSTER_NOT_ADOPTED, claims, "");
 }

@@ -65,11 +65,13 @@ cluster_link: cluster_crypto cluster_peer cluster_wire config conn ws
 cluster_state: cluster_bus cluster_link cluster_order cluster_pending cluster_registry config conn hub
 cluster_receipt: cluster_state table
 cluster_census: cluster_state roster
-cluster_adopt: cluster_state hub_resume json
+cluster_farewell: cluster_state event
+cluster_adopt: cluster_farewell cluster_state hub_resume json
 cluster_route: cluster_adopt cluster_census cluster_receipt cluster_state
 cluster_change: account cluster_route cluster_state
 cluster_presence: cluster_change cluster_state json table
-cluster: account cluster_adopt cluster_census cluster_change cluster_crypto cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster ticket
+cluster_batch: cluster_adopt cluster_presence cluster_route cluster_state
+cluster: account cluster_adopt cluster_batch cluster_census cluster_change cluster_crypto cluster_farewell cluster_presence cluster_receipt cluster_route cluster_state config crypto hub roster ticket
 cluster_listen: cluster_tls config listener redis
 api_request: account cluster config crypto http hub json limit table ws
 api_account: api_request conn crypto ticket webhook_client
