@@ -77,14 +77,14 @@ static bool adopt_describe(const struct client *client, struct buf *groups, stru
     return good;
 }
 
-/* The client of a session, if this node has it and may give it away; `is_away`: it must be. Else
- * the reply says why not. */
+/* The client of a session, if this node has it and may give it away, and the bytes of its key;
+ * `is_away`: it must be. Else the reply says why not. */
 static struct client *adopt_find(struct cluster *cluster, const struct cluster_msg *msg,
-                                 bool is_away, struct buf *groups, struct cluster_msg *reply)
+                                 bool is_away, struct buf *groups, struct cluster_msg *reply,
+                                 uint64_t *key)
 {
     const char *reason = state_publishing_reason(cluster);
-    uint64_t key;
-    struct client *client = hub_resume_find(cluster->hub, msg->key, &key);
+    struct client *client = hub_resume_find(cluster->hub, msg->key, key);
 
     if (!client || (is_away && client->conn) ||
         !str_equal(channel_name(client->subscriptions[0].channel), msg->command.system))
@@ -103,7 +103,8 @@ static void adopt_take_ask(struct cluster *cluster, struct peer *peer,
     struct cluster_msg reply = {
         .kind = MSG_ADOPTED, .id = msg->id, .command = {.kind = COMMAND_CLIENT_INFO}};
     struct buf groups = {0};
-    struct client *client = adopt_find(cluster, msg, false, &groups, &reply);
+    uint64_t key;
+    struct client *client = adopt_find(cluster, msg, false, &groups, &reply, &key);
 
     if (client)
         hub_resume_detach(cluster->hub, client);
@@ -111,19 +112,19 @@ static void adopt_take_ask(struct cluster *cluster, struct peer *peer,
     buf_free(&groups);
 }
 
-/* Writes the frames after the first `received` as JSON strings. If they are not all here, or too
- * much, there are none: the client has a gap. */
-static void adopt_write_frames(const struct resume *resume, uint64_t received,
+/* Writes the frames that the client lacks as JSON strings. If they are not all here, or too much,
+ * there are none: the client has a gap. */
+static void adopt_write_frames(const struct resume *resume, uint64_t key, uint64_t received,
                                struct cluster_msg *reply)
 {
-    uint64_t missing = resume->sent - received;
+    struct resume_answer answer = resume_judge(resume, key, received);
     struct buf list = {0};
     size_t bytes = 0;
 
-    reply->messages = resume->sent;
-    if (received > resume->sent || missing > resume->kept || resume->is_gapped)
+    reply->messages = answer.sent;
+    if (!answer.recovered)
         return;
-    for (uint32_t i = resume->kept - (uint32_t)missing; i < resume->kept; i++) {
+    for (uint32_t i = resume->kept - (uint32_t)answer.count; i < resume->kept; i++) {
         struct str frame = ws_payload(resume_frame(resume, i));
 
         bytes += frame.length;
@@ -134,7 +135,7 @@ static void adopt_write_frames(const struct resume *resume, uint64_t received,
         buf_free(&list);
         return;
     }
-    reply->result.count = missing;
+    reply->result.count = answer.count;
     reply->result.list = list;
 }
 
@@ -145,7 +146,8 @@ static void adopt_let_go(struct cluster *cluster, struct peer *peer, const struc
     struct cluster_msg reply = {
         .kind = MSG_ADOPTED, .id = msg->id, .command = {.kind = COMMAND_CLIENT_INFO}};
     struct buf groups = {0}, numbers = {0};
-    struct client *client = adopt_find(cluster, msg, true, &groups, &reply);
+    uint64_t key;
+    struct client *client = adopt_find(cluster, msg, true, &groups, &reply, &key);
 
     if (order_age(&peer->clock, msg->at, cluster->now) >= state_timeout(cluster)) {
         state_fail(&reply.result, RESULT_UNREACHABLE, "the request came too late");
@@ -157,7 +159,7 @@ static void adopt_let_go(struct cluster *cluster, struct peer *peer, const struc
         state_fail(&reply.result, RESULT_UNREACHABLE, "out of memory");
     } else if (client) {
         reply.numbers = str_of(&numbers);
-        adopt_write_frames(channel_resume(client), msg->messages, &reply);
+        adopt_write_frames(channel_resume(client), key, msg->messages, &reply);
     }
     if (state_send(cluster, peer, &reply) && client && reply.result.code == RESULT_SUCCESS) {
         farewell_add(cluster, peer, msg->id, client);

@@ -15,16 +15,21 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RING_MIN 8    /* slots of a new ring: a power of two */
-#define FRAME_COST 32 /* memory of a frame beside its bytes */
+#define RING_BITS_MIN 3 /* a new ring has 1 << 3 slots */
+#define FRAME_COST 32   /* memory of a frame beside its bytes */
 
 /* --- the frames that are kept ---------------------------------------------------------------- */
+
+static uint32_t resume_slots(const struct resume *resume)
+{
+    return resume->ring ? 1u << resume->ring_bits : 0;
+}
 
 static void resume_drop_oldest(struct resumes *resumes, struct resume *resume)
 {
     struct rcbuf *frame = resume_frame(resume, 0);
 
-    resume->head = (resume->head + 1) & (resume->capacity - 1);
+    resume->head = (resume->head + 1) & (resume_slots(resume) - 1);
     resume->kept--;
     resume->bytes -= frame->length;
     if (--frame->rings == 0)
@@ -39,36 +44,37 @@ static void resume_trim(struct resumes *resumes, struct resume *resume, uint64_t
         resume_drop_oldest(resumes, resume);
     if (resume->kept || !resume->ring)
         return;
-    resumes->memory -= resume->capacity * sizeof(struct rcbuf *);
+    resumes->memory -= resume_slots(resume) * sizeof(struct rcbuf *);
     free(resume->ring);
     resume->ring = NULL;
-    resume->capacity = resume->head = 0;
+    resume->head = 0;
 }
 
 /* Puts a frame into the ring. False if there is no memory for it. */
 static bool resume_keep(struct resumes *resumes, struct resume *resume, struct rcbuf *frame)
 {
-    bool grows = resume->kept == resume->capacity;
-    uint32_t capacity = grows ? resume->capacity ? 2 * resume->capacity : RING_MIN : 0;
-    uint64_t cost = (capacity - (grows ? resume->capacity : 0)) * sizeof(struct rcbuf *) +
+    uint32_t slots = resume_slots(resume);
+    bool grows = resume->kept == slots;
+    uint8_t bits = slots ? (uint8_t)(resume->ring_bits + 1) : RING_BITS_MIN;
+    uint64_t cost = (grows ? (1u << bits) - slots : 0) * sizeof(struct rcbuf *) +
                     (frame->rings ? 0 : frame->length + FRAME_COST);
     struct rcbuf **ring;
 
     if (resumes->memory + cost > resumes->config->resume_memory)
         return false;
     if (grows) {
-        ring = malloc(capacity * sizeof(struct rcbuf *));
+        ring = malloc((1u << bits) * sizeof(struct rcbuf *));
         if (!ring)
             return false;
         for (uint32_t i = 0; i < resume->kept; i++)
             ring[i] = resume_frame(resume, i);
         free(resume->ring);
         resume->ring = ring;
-        resume->capacity = capacity;
+        resume->ring_bits = bits;
         resume->head = 0;
     }
     resumes->memory += cost;
-    resume->ring[(resume->head + resume->kept++) & (resume->capacity - 1)] = frame;
+    resume->ring[(resume->head + resume->kept++) & (resume_slots(resume) - 1)] = frame;
     resume->bytes += frame->length;
     frame->references++;
     frame->rings++;
@@ -114,11 +120,9 @@ bool resume_add(struct resumes *resumes, struct resume *resume, struct rcbuf *fr
 
 bool resume_ack(struct resumes *resumes, struct resume *resume, uint64_t received)
 {
-    uint64_t sent = resume->sent - resume->base;
-
-    if (received > sent)
+    if (received > resume->sent)
         return false;
-    resume_trim(resumes, resume, sent - received);
+    resume_trim(resumes, resume, resume->sent - received);
     return true;
 }
 
@@ -164,11 +168,11 @@ static void resume_unlink(struct resumes *resumes, struct resume *resume)
 
 struct resume_answer resume_judge(const struct resume *resume, uint64_t key, uint64_t received)
 {
-    uint64_t sent = resume->sent - (key == resume->key ? resume->base : resume->base_before);
+    uint64_t sent = resume->sent + (key == resume->key ? 0 : resume->more);
     uint64_t count = received <= sent ? sent - received : sent;
 
-    return (struct resume_answer){.recovered = received <= sent && count <= resume->kept,
-                                  .count = count};
+    return (struct resume_answer){
+        .sent = sent, .recovered = received <= sent && count <= resume->kept, .count = count};
 }
 
 bool resume_return(struct resumes *resumes, struct resume *resume, uint64_t key, uint64_t received,
@@ -182,8 +186,8 @@ bool resume_return(struct resumes *resumes, struct resume *resume, uint64_t key,
     resume_unlink(resumes, resume);
     resume_trim(resumes, resume, answer->recovered ? answer->count : 0);
     resume->is_gapped = false;
-    resume->base_before = key == resume->key ? resume->base : resume->base_before;
-    resume->base = answer->recovered ? resume->base_before : resume->sent;
+    resume->sent = answer->recovered ? answer->sent : 0;
+    resume->more = answer->sent - resume->sent;
     resume->key_before = key;
     resume->has_key_before = true;
     resume->key = fresh;

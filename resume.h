@@ -37,17 +37,17 @@ enum resume_result { RESUME_RECOVERED, RESUME_MISSED, RESUME_UNKNOWN };
 struct resume {
     struct resume *next, *previous; /* among those away */
     struct client *client;
-    struct rcbuf **ring;           /* `capacity` slots, a power of two; NULL: nothing is kept */
-    uint32_t capacity, head, kept; /* head: the slot of the oldest frame */
-    uint32_t bytes;                /* of the frames kept */
-    uint64_t sent;                 /* frames ever */
-    uint64_t base, base_before;    /* how many of them its count, under either key, leaves out */
-    uint64_t key, key_before;      /* random, as in the texts of the keys */
-    int64_t since;                 /* away: from when, milliseconds of a steady clock */
+    struct rcbuf **ring; /* 1 << `ring_bits` slots; NULL: nothing is kept */
+    uint32_t head, kept; /* head: the slot of the oldest frame */
+    uint32_t bytes;      /* of the frames kept */
+    uint8_t ring_bits;
     bool is_away : 1;
-    bool is_gapped : 1;      /* away: nothing more is kept */
-    bool has_key_before : 1; /* it is still good */
-    bool is_held : 1;        /* it comes from another node, and nobody is told of it yet */
+    bool is_gapped : 1;       /* away: nothing more is kept */
+    bool has_key_before : 1;  /* it is still good */
+    bool is_held : 1;         /* it comes from another node, and nobody is told of it yet */
+    uint64_t sent, more;      /* frames in its count; under the key before, so many more */
+    uint64_t key, key_before; /* random, as in the texts of the keys */
+    int64_t since;            /* away: from when, milliseconds of a steady clock */
 };
 
 /* Those of a node. Zeroed except for the configuration, it is empty. */
@@ -81,8 +81,9 @@ void resume_lose(struct resumes *resumes, struct resume *resume, enum resume_gap
 
 /* What a client that comes back is told. */
 struct resume_answer {
-    bool recovered; /* all frames after those that it has received are kept, */
-    uint64_t count; /* so many of them; else it misses so many */
+    uint64_t sent;  /* frames, in its count */
+    bool recovered; /* all after those that it has received are kept, */
+    uint64_t count; /* so many; else it misses so many */
 };
 
 /* Judges the return of a client with a key of its own, which has received so many frames. A number
@@ -105,7 +106,7 @@ static inline void resume_confirm(struct resume *resume)
 /* The frame at a place from 0, the oldest, to `kept` - 1. */
 static inline struct rcbuf *resume_frame(const struct resume *resume, uint32_t place)
 {
-    return resume->ring[(resume->head + place) & (resume->capacity - 1)];
+    return resume->ring[(resume->head + place) & ((1u << resume->ring_bits) - 1)];
 }
 
 /* --- keys ------------------------------------------------------------------------------------- */

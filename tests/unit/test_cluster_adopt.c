@@ -1359,6 +1359,34 @@ static void more_than_a_mebibyte_is_a_gap(void)
     world_close();
 }
 
+/* The count of a client with a gap has begun again; it may move all the same. */
+static void a_count_that_began_again_moves(void)
+{
+    struct guest *guest = &world.guests[0];
+    struct machine *before;
+
+    world_open(16);
+    before = &world.machines[guest->at];
+    before->config.resume_frames = 2;
+    guest_cut(guest);
+    for (int i = 0; i < 3; i++)
+        publish(before);
+    for (int i = 0; i < 20; i++)
+        carry();
+    guest_open(guest, before);
+    publish(before);
+    for (int i = 0; i < 20; i++)
+        carry();
+    guest_read(guest);
+    CHECK(world.gaps == 1 && guest->received == 1);
+    guest_cut(guest);
+    publish(before);
+    guest_open(guest, machine_beside(before));
+    settle();
+    CHECK(world.moved == 1 && world.gaps == 1 && world.recovered == 1);
+    world_close();
+}
+
 /* A guest has moved from `before`, which knows that; nothing was heard of it. */
 static struct machine *move_guest(uint32_t seed)
 {
@@ -1499,6 +1527,7 @@ int main(int count, char **words)
     first_seed = first_seed % 1000000000 + 1;
     test_run("what_changes_meanwhile_comes_along", what_changes_meanwhile_comes_along);
     test_run("more_than_a_mebibyte_is_a_gap", more_than_a_mebibyte_is_a_gap);
+    test_run("a_count_that_began_again_moves", a_count_that_began_again_moves);
     test_run("a_move_is_no_end", a_move_is_no_end);
     test_run("the_end_of_a_node_that_has_not_told_is_told_for_it",
              the_end_of_a_node_that_has_not_told_is_told_for_it);
