@@ -107,7 +107,7 @@ build/client.inc: wspush.js Makefile
 # Tests that make calls fail: allocations, name look-ups, replies of Redis.
 ALLOCATIONS = -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc
 build/%/test_scarce: LDFLAGS += $(ALLOCATIONS),--wrap=crypto_hash_password
-build/%/test_cluster build/%/test_cluster_adopt build/%/test_event: LDFLAGS += $(ALLOCATIONS)
+build/%/test_cluster build/%/test_cluster_adopt build/%/test_cluster_order build/%/test_event: LDFLAGS += $(ALLOCATIONS)
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis build/%/test_webhook: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_session: LDFLAGS += -Wl,--wrap=account_ticket_version
 build/%/test_webhook_client: LDFLAGS += -Wl,--wrap=recv

@@ -2,9 +2,17 @@
  * request is that names the time of another clock. */
 #include "cluster_order.h"
 
+#include "scarce.h"
 #include "test.h"
 
 #include <stdio.h>
+
+static bool refuses;
+
+static bool scarce_refuses(void)
+{
+    return refuses;
+}
 
 static struct node_id node_of(unsigned port, uint64_t incarnation)
 {
@@ -34,6 +42,25 @@ static void a_number_is_taken_once_and_in_order(void)
     CHECK(senders.count == 3);
     order_free(&senders);
     CHECK(!senders.first && senders.count == 0);
+}
+
+/* What cannot be taken now can be taken again. */
+static void a_number_is_given_back(void)
+{
+    struct order_senders senders = {0};
+    struct node_id a = node_of(1, 5);
+
+    refuses = true;
+    CHECK(order_take(&senders, &a, LANE_SEND, 3, 7) == ORDER_NO_MEMORY);
+    refuses = false;
+    for (int i = 0; i < 2; i++) {
+        CHECK(order_take(&senders, &a, LANE_SEND, 3, 7) == ORDER_NEW);
+        CHECK(!order_take_back(&senders, LANE_SEND, 3));
+    }
+    CHECK(order_take(&senders, &a, LANE_SEND, 3, 6) == ORDER_REPETITION);
+    CHECK(order_take(&senders, &a, LANE_SEND, 3, 7) == ORDER_NEW);
+    CHECK(order_take(&senders, &a, LANE_SEND, 3, 7) == ORDER_REPETITION);
+    order_free(&senders);
 }
 
 /* Each lane and partition is a stream of its own. */
@@ -335,6 +362,7 @@ static void drift_does_not_add_up(void)
 int main(void)
 {
     test_run("a_number_is_taken_once_and_in_order", a_number_is_taken_once_and_in_order);
+    test_run("a_number_is_given_back", a_number_is_given_back);
     test_run("streams_do_not_touch_each_other", streams_do_not_touch_each_other);
     test_run("jumps_are_refused", jumps_are_refused);
     test_run("nodes_long_gone_are_forgotten", nodes_long_gone_are_forgotten);
