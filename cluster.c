@@ -173,9 +173,9 @@ static void cluster_remove_node(struct cluster *cluster, struct peer *peer, enum
     struct log_field fields[] = {{.name = "node", .text = str_from(node.name)}, {0}};
 
     log_write(cluster->log, level, message, fields);
+    farewell_end_node(cluster, &peer->tag, flushed);
     links_remove(cluster->links, peer);
     route_give_up_node(cluster, &node);
-    farewell_end_node(cluster, &node, flushed);
 }
 
 static void cluster_take_message(struct cluster *cluster, struct peer *peer, struct str text)

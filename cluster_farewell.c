@@ -16,7 +16,7 @@
 
 struct farewell {
     struct fifo_link link;
-    struct node_id to;
+    struct node_tag to;
     uint64_t id; /* of its request */
     int64_t until;
     int64_t seconds; /* for which it was connected */
@@ -86,7 +86,7 @@ void farewell_add(struct cluster *cluster, const struct peer *peer, uint64_t id,
         farewell_tell(cluster, &about, seconds);
         return;
     }
-    farewell->to = peer->id;
+    farewell->to = peer->tag;
     farewell->id = id;
     farewell->seconds = seconds;
     farewell->until = cluster->now + 2 * state_timeout(cluster);
@@ -104,7 +104,7 @@ void farewell_take_moved(struct cluster *cluster, const struct peer *peer, uint6
     for (struct fifo_link *at = open->first; at; before = at, at = at->next) {
         struct farewell *farewell = (struct farewell *)at;
 
-        if (farewell->id != id || !node_equal(&farewell->to, &peer->id))
+        if (farewell->id != id || !node_has_tag(&farewell->to, &peer->tag))
             continue;
         fifo_remove_after(open, before);
         farewell->until = cluster->now + (int64_t)cluster->config->webhook_retry + FAREWELL_SLACK;
@@ -113,14 +113,14 @@ void farewell_take_moved(struct cluster *cluster, const struct peer *peer, uint6
     }
 }
 
-void farewell_end_node(struct cluster *cluster, const struct node_id *node, bool flushed)
+void farewell_end_node(struct cluster *cluster, const struct node_tag *node, bool flushed)
 {
     struct fifo *told = &cluster->farewells.told;
     struct fifo_link *before = NULL, *next;
 
     for (struct fifo_link *at = told->first; at; at = next) {
         next = at->next;
-        if (node_equal(&((struct farewell *)at)->to, node))
+        if (node_has_tag(&((struct farewell *)at)->to, node))
             farewell_remove(cluster, told, before, !flushed);
         else
             before = at;

@@ -14,7 +14,8 @@
 
 #include "cluster_state.h"
 
-#define FAREWELL_BYTES_MAX (1024 * 1024) /* beyond that, ends are told early */
+#define FAREWELL_BYTES_MAX (4 * 1024 * 1024) /* 20,000 clients; beyond that, ends are told early   \
+                                              */
 
 /* A client is given to a peer, which has asked for it with this id. Call before it is forgotten. */
 void farewell_add(struct cluster *cluster, const struct peer *peer, uint64_t id,
@@ -24,7 +25,7 @@ void farewell_add(struct cluster *cluster, const struct peer *peer, uint64_t id,
 void farewell_take_moved(struct cluster *cluster, const struct peer *peer, uint64_t id);
 
 /* A node has ended. `flushed`: it has told its receivers of all whom it has said to have. */
-void farewell_end_node(struct cluster *cluster, const struct node_id *node, bool flushed);
+void farewell_end_node(struct cluster *cluster, const struct node_tag *node, bool flushed);
 
 /* Call once an iteration: tells of the ends that are due. */
 void farewell_expire(struct cluster *cluster);

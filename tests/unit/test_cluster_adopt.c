@@ -1441,7 +1441,7 @@ static void a_node_that_leaves_is_believed(void)
     struct cluster_msg msg = {.kind = MSG_LEAVE};
     struct buf text = {0};
 
-    farewell_end_node(before->cluster, &before->self, false); /* another node */
+    farewell_end_node(before->cluster, &before->cluster->tag, false); /* another node */
     CHECK(world.ends == 0 && before->cluster->farewells.told.first);
     CHECK(msg_write(&text, &msg));
     post_link(before, LINK_EVENT_MESSAGE, str_of(&text));
