@@ -110,7 +110,7 @@ static void require_kept(const struct resumes *resumes, const struct resume *res
     }
     REQUIRE(bytes == resume->bytes && bytes <= config.resume_bytes);
     REQUIRE(resumes->memory <= config.resume_memory && resumes->memory >= bytes);
-    REQUIRE(resume->kept <= resume->capacity && !resume->capacity == !resume->ring);
+    REQUIRE(resume->kept <= (resume->ring ? 1u << resume->ring_bits : 0));
     REQUIRE(resumes->away == resume->is_away && (!resume->is_gapped || resume->is_away));
     for (uint64_t n = 0; n <= model->count - model->base + 1; n++) {
         struct resume_answer answer = resume_judge(resume, resume->key, n);
