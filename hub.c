@@ -381,13 +381,14 @@ void hub_end_client(struct hub *hub, struct client *client, enum hub_end end, un
 {
     struct str given = end == HUB_END_LOST || end == HUB_END_PEER ? (struct str){0} : reason;
     bool is_away = hub_may_return(hub, client, end);
+    bool is_known = !client->has_resume || !channel_resume(client)->is_held;
     struct event_client about = event_about(client);
 
-    if (hub->webhooks && !is_away)
+    if (hub->webhooks && !is_away && is_known)
         event_disconnect(hub->webhooks, &about, code, given, hub->now - client->connected_at);
     hub_end_connection(hub, client, end, code, reason, is_away);
     if (!is_away) {
-        hub_remove_client(hub, client, true);
+        hub_remove_client(hub, client, is_known);
         return;
     }
     client->is_slow = false;

@@ -482,13 +482,17 @@ static void hear(struct machine *machine)
 {
     struct parcel *parcel = (struct parcel *)fifo_pop(&machine->told);
     struct str text = parcel ? parcel->text : (struct str){0};
+    size_t count = world.known_count;
+    struct known *known;
 
     if (!parcel)
         return;
+    known = known_of(text.at + 1, &machine->self);
     if (text.at[0] == '-') {
-        known_of(text.at + 1, &machine->self)->is_gone = true;
+        CHECK(world.known_count == count); /* of which there was a connect */
+        known->is_gone = true;
     } else {
-        known_of(text.at + 1, &machine->self);
+        CHECK(world.known_count > count || known->is_gone);
         if (text.length > 1 + HUB_ID_TEXT)
             known_of(text.at + 1 + HUB_ID_TEXT, &machine_beside(machine)->self)->is_gone = true;
     }
@@ -1359,6 +1363,47 @@ static void more_than_a_mebibyte_is_a_gap(void)
     world_close();
 }
 
+/* A client that is held comes to its end before its node has given it away: nobody knows it. */
+static void nobody_is_told_of_the_end_of_one_that_is_held(void)
+{
+    struct guest *guest = &world.guests[0];
+    struct machine *before, *after;
+    const struct resume *held;
+
+    world_open(17);
+    before = &world.machines[guest->at];
+    after = machine_beside(before);
+    guest_cut(guest);
+    guest_open(guest, after);
+    after->config.linger = 1;
+    for (int i = 0; i < 100 && !after->hub.channels.resumes.first; i++) {
+        link_step(before);
+        link_step(after);
+        bind_step(after);
+        order_step(false);
+        if (after->queue.first)
+            deliver(after);
+        serve(before);
+        serve(after);
+    }
+    held = after->hub.channels.resumes.first;
+    CHECK(held && held->is_held && before->hub.channels.resumes.first);
+    while (after->operations.first)
+        write_record(after);
+    world.now += 1500;
+    serve(after);
+    CHECK(!after->hub.channels.resumes.first && world.ends == 0);
+    while (after->operations.first)
+        write_record(after);
+    while (world.order.first)
+        order_step(false);
+    serve(after);
+    CHECK(!world.order.first); /* no 1002 */
+    settle();
+    CHECK(world.lost == 1 && receiver_is_right());
+    world_close();
+}
+
 /* The count of a client with a gap has begun again; it may move all the same. */
 static void a_count_that_began_again_moves(void)
 {
@@ -1527,6 +1572,8 @@ int main(int count, char **words)
     first_seed = first_seed % 1000000000 + 1;
     test_run("what_changes_meanwhile_comes_along", what_changes_meanwhile_comes_along);
     test_run("more_than_a_mebibyte_is_a_gap", more_than_a_mebibyte_is_a_gap);
+    test_run("nobody_is_told_of_the_end_of_one_that_is_held",
+             nobody_is_told_of_the_end_of_one_that_is_held);
     test_run("a_count_that_began_again_moves", a_count_that_began_again_moves);
     test_run("a_move_is_no_end", a_move_is_no_end);
     test_run("the_end_of_a_node_that_has_not_told_is_told_for_it",
