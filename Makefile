@@ -111,7 +111,7 @@ build/%/test_cluster build/%/test_cluster_adopt build/%/test_cluster_order build
 build/%/test_cluster_bus build/%/test_cluster_link build/%/test_redis build/%/test_webhook: LDFLAGS += -Wl,--wrap=getaddrinfo
 build/%/test_session: LDFLAGS += -Wl,--wrap=account_ticket_version
 build/%/test_webhook_client: LDFLAGS += -Wl,--wrap=recv
-build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
+build/%/test_cluster_registry: LDFLAGS += -Wl,--wrap=store_read_clock,--wrap=redis_next,--wrap=redis_append,--wrap=redis_is_connected
 
 #: make test-deps   install what the tests need as well (curl, jq, websocat, Redis, RabbitMQ, nginx, Chromium)
 #: make test        run the whole test suite, or with ONLY="NAME..." these parts (tests/README.md)

@@ -134,23 +134,42 @@ static bool member_wait_for_other(struct cluster_member *member, struct str name
     return store_wait(store, text);
 }
 
+/* Takes the name, if no node has it. `*other`: one has. False if that is not known. */
+static bool member_take_name(struct cluster_member *member, struct str name, bool *other)
+{
+    struct store *store = member->store;
+    struct str incarnation = str_from(member->incarnation);
+    struct redis_reply reply;
+    bool tried = member->tried, taken;
+
+    member->tried = true;
+    if (!store_send_set(store, name, incarnation, member->ttl, true) ||
+        !store_send_one(store, STR("GET"), name) || !store_next(store, &reply))
+        return false;
+    taken = reply.type != REDIS_NIL;
+    if (!store_next(store, &reply))
+        return false;
+    member->tried = false;
+    *other = !taken && !(tried && str_equal(reply.text, incarnation));
+    if (*other && str_equal(reply.text, incarnation))
+        store->self.incarnation = 0; /* it began in the same millisecond: begin in another */
+    return true;
+}
+
 static bool member_register(struct cluster_member *member)
 {
     struct store *store = member->store;
     struct store_key node_room, room;
     struct str node = store_name(store, "node:", store->self.name, &node_room);
-    struct str incarnation;
     struct redis_reply reply;
+    bool other;
 
-    if (!member_read_clock(member) || !member_check_key(member))
+    if (!member_read_clock(member) || !member_check_key(member) ||
+        !member_take_name(member, node, &other))
         return false;
-    incarnation = str_from(member->incarnation);
-    if (!store_set_once(store, &reply, node, incarnation, member->ttl))
-        return false;
-    if (!str_equal(reply.text, incarnation) &&
-        (!member_wait_for_other(member, node) ||
-         !store_send_set(store, node, incarnation, member->ttl, false) ||
-         !store_next(store, &reply)))
+    if (other && (!member_wait_for_other(member, node) || !store->self.incarnation ||
+                  !store_send_set(store, node, str_from(member->incarnation), member->ttl, false) ||
+                  !store_next(store, &reply)))
         return false;
     return store_send_two(store, STR("SADD"), store_name(store, "nodes", "", &room),
                           str_from(store->text)) &&

@@ -49,7 +49,7 @@ class Returner:
 
     def __init__(self, index, history):
         self.group, self.history, self.client, self.id, self.key, self.received = "r%d" % index, history, None, "", "", 0
-        self.last, self.sure, self.bound = 0, True, False
+        self.last, self.sure, self.bound, self.got = 0, True, False, set()
         self.calls = []  # (code of the answer, begin, end) of each number from 1 on
         self.found = []
 
@@ -66,7 +66,7 @@ class Returner:
         if not data.get("recovered"):
             self.received = 0
         if not data.get("resumed"):
-            self.bound, self.last = False, 0  # another client, perhaps on a node that is behind
+            self.bound, self.last, self.got = False, 0, set()  # another client, perhaps on a node that is behind
         self.id, self.key = data["clientId"], data["resume"]
 
     def on_text(self, now, data):
@@ -75,10 +75,12 @@ class Returner:
             return
         number = int(FRAME.match(data)[1])
         missing = [i for i in range(self.last + 1, number) if not self.may_miss(i)] if self.last and self.sure else []
-        if number <= self.last:
-            self.found.append("%s got %d at %.3f, behind %d" % (self.group, number, now, self.last))
+        if number in self.got or number <= self.last and self.calls[number - 1][0] == 0:
+            self.found.append("%s got %d%s at %.3f, behind %d; its call %r" % (
+                self.group, number, " again" if number in self.got else "", now, self.last, self.calls[number - 1]))
         elif missing:
             self.found.append("%s was told that it has all, and misses %s at %.3f" % (self.group, missing[:20], now))
+        self.got.add(number)
         self.last, self.sure = max(number, self.last), True
 
 

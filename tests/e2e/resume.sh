@@ -5,18 +5,9 @@
 # build: asan/wspush
 # shellcheck source=tests/support/lib.sh
 . "$(dirname "$0")/../support/lib.sh"
-need python3 websocat
-free_port
-ADMIN=127.0.0.1:$FREE
-free_port
-RECEIVER=$FREE
-
-# told PATH: prints what the receiver of webhooks tells.
-told() {
-    local STATUS HEADERS BODY
-    exchange 127.0.0.1 "$RECEIVER" "GET $1 HTTP/1.1"$'\r\n\r\n' 20
-    printf %s "$BODY"
-}
+# shellcheck source=tests/support/webhook_lib.sh
+. "$(dirname "$0")/../support/webhook_lib.sh"
+need websocat
 
 # happened: the types of the events that have come.
 happened() {
@@ -55,13 +46,9 @@ allow = http://127.0.0.1:$RECEIVER/
 [resume]
 frames = 4"
 start
-python3 -B tests/support/receiver.py "$RECEIVER" "$PORT" 2>"$DIR/receiver.err" &
-CLIENTS+=($!)
-wait_for listens "$RECEIVER"
+start_receiver
 sign_up shop
-call set_webhook "{'url':'http://127.0.0.1:$RECEIVER/hook'}" >/dev/null
-answer_has '"secret":"(whsec_[^"]*)"'
-told "/setup?token=$TOKEN&secret=${BASH_REMATCH[1]//+/%2B}" >/dev/null
+hook
 
 # --- a cut that nobody is told of -------------------------------------------------------------
 
