@@ -4,6 +4,7 @@ of everything that is tolerated, so that a rule that is too strict shows as well
 import sys
 
 import checker
+from chaos import Returner
 from checker import Call, Fault, History, INF, Send, Session, Stay
 
 passed = failed = 0
@@ -350,7 +351,24 @@ def test_rest():
     expect("a session is closed for no reason", ["closed"], [v for v in judge(history) if v.rule != "notices"])
 
 
-for test in (test_right, test_loss, test_frames, test_ghosts, test_order, test_notices, test_rest):
+def test_returners():
+    """Of four sends in a row the second was answered with -1007: it may be missing, or come late."""
+    cases = [("in order", [1, 2, 3, 4], True, 0), ("without what may be missing", [1, 3, 4], True, 0),
+             ("what may be missing, late", [1, 3, 2, 4], True, 0), ("one is missing", [1, 2, 4], True, 1),
+             ("with a gap", [1, 2, 4], False, 0), ("one twice", [1, 2, 3, 3, 4], True, 1), ("late, and twice", [1, 3, 2, 2], True, 1),
+             ("out of order", [1, 2, 4, 3], False, 1), ("all again", [1, 2, 3, 4, 1], True, 1)]
+    for name, numbers, recovered, wrong in cases:
+        one = Returner(0, History())
+        one.calls = [(code, NOW + at, NOW + at) for at, code in enumerate((0, -1007, 0, 0))]
+        one.on_first(None, {"clientId": "a", "resume": "k"})
+        for number in numbers:
+            if number == numbers[-1]:
+                one.on_first(None, {"clientId": "a", "resume": "l", "resumed": True, "recovered": recovered})
+            one.on_text(NOW, b'{"code":%d,"msg":"resume","data":0}' % number)
+        expect("who comes back: " + name, ["resume"] if wrong else [], [checker.Violation("resume", text, NOW) for text in one.found])
+
+
+for test in (test_right, test_loss, test_frames, test_ghosts, test_order, test_notices, test_rest, test_returners):
     test()
 print("%d passed, %d failed" % (passed, failed))
 sys.exit(failed > 0)
