@@ -38,7 +38,7 @@ sort_answer() {
         answered=$((answered + 1))
         ;;
     '7 ') ;; # the server was gone before
-    18\ * | 52\ * | 56\ *)
+    18\ * | 52\ * | 55\ * | 56\ *)
         echo "$1" >>"$DIR/unanswered"
         hit=1
         ;;
