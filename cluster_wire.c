@@ -494,7 +494,8 @@ static void wire_read_command(struct wire_reading *reading, struct command *comm
     command->msg = wire_read_typed(reading, MEMBER_MSG, JSON_STRING);
     command->data = wire_read_raw(reading, MEMBER_DATA);
     command->send_user = wire_read_typed(reading, MEMBER_SEND_USER, JSON_STRING);
-    command->message_id = wire_read_typed(reading, MEMBER_MESSAGE_ID, JSON_STRING);
+    wire_read_text(reading, MEMBER_MESSAGE_ID); /* for it must mean something */
+    command->message_id = fields[MEMBER_MESSAGE_ID].value.text;
     command->once = wire_read_boolean(reading, MEMBER_ONCE);
     command->close_code =
         (unsigned)wire_read_number(reading, MEMBER_CLOSE_CODE, 0, WIRE_CLOSE_CODE_MAX);

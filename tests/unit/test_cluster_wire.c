@@ -841,6 +841,7 @@ static void malformed_messages_are_refused(void)
         REQUEST ",\"msg\":1}",
         REQUEST ",\"sendUserId\":[]}",
         REQUEST ",\"messageId\":{}}",
+        REQUEST ",\"messageId\":\"\\ud800\"}",
         REQUEST ",\"closeCode\":-1}",
         REQUEST ",\"closeCode\":4294968296}", /* 1000, cut to 32 bits */
         REPLY ",\"list\":[],\"code\":4294966293}",
