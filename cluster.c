@@ -19,10 +19,10 @@
 
 #include "cluster_adopt.h"
 #include "cluster_batch.h"
-#include "cluster_farewell.h"
 #include "cluster_census.h"
 #include "cluster_change.h"
 #include "cluster_crypto.h"
+#include "cluster_farewell.h"
 #include "cluster_presence.h"
 #include "cluster_receipt.h"
 #include "cluster_route.h"

@@ -7,6 +7,7 @@
  *   bind      B has the slots of all its channels bound
  *   let go    B to A, RabbitMQ:  ADOPT   give me the client, which has received N messages
  *             A to B, link:      ADOPTED the frames after N, and A's numbers. A forgets it
+ *   confirm   B to A, link:      MOVED   webhooks are told (see cluster_farewell.h)
  *
  * The second ADOPT is one point in the order of the system's partition, which both nodes see. A has
  * counted all that comes before it and gives the client away there. B's ADOPT comes back to B at

@@ -13,7 +13,7 @@ static bool batch_take_entry(struct cluster *cluster, const struct wire_batch *b
                              struct str entry)
 {
     struct cluster_msg msg;
-    bool good;
+    bool good, done;
 
     switch (order_take(&cluster->sender_seqs, &batch->origin, batch->lane, batch->partition,
                        batch->first_seq)) {
@@ -30,13 +30,16 @@ static bool batch_take_entry(struct cluster *cluster, const struct wire_batch *b
         break;
     }
     good = msg_read(entry, &cluster->decoded, &msg);
+    done = good || !cluster->decoded.failed;
     if (good && batch->lane == LANE_NOTICE)
         presence_take_notice(cluster, batch, &msg);
-    else if (good ? !route_take_publication(cluster, batch, &msg) : cluster->decoded.failed)
-        return order_take_back(&cluster->sender_seqs, batch->lane, batch->partition);
-    else if (!good)
+    else if (good)
+        done = route_take_publication(cluster, batch, &msg);
+    else if (done)
         log_write(cluster->log, LOG_WARN, "a malformed publication was dropped", NULL);
-    return true;
+    if (!done)
+        order_take_back(&cluster->sender_seqs, batch->lane, batch->partition);
+    return done;
 }
 
 bool batch_take(struct cluster *cluster, struct wire_batch *batch)

@@ -109,9 +109,10 @@ static void cleanup_take_lease(struct cleanup *cleanup, struct store *store)
     struct cleanup_number ttl;
     struct redis_reply reply;
     struct str self = str_from(store->text);
+    bool made;
 
     if (!store_set_once(store, &reply, store_name(store, "lease:", cleanup->text, &room), self,
-                        cleanup_write_ttl(store, &ttl)))
+                        cleanup_write_ttl(store, &ttl), &made))
         return;
     cleanup_schedule_renewal(cleanup, store);
     cleanup->state = str_equal(reply.text, self) ? CLEANUP_STEP : CLEANUP_ENDED;

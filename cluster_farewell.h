@@ -14,8 +14,8 @@
 
 #include "cluster_state.h"
 
-#define FAREWELL_BYTES_MAX (4 * 1024 * 1024) /* 20,000 clients; beyond that, ends are told early   \
-                                              */
+/* Of 20,000 clients. Beyond that, ends are told early. */
+#define FAREWELL_BYTES_MAX (4 * 1024 * 1024)
 
 /* A client is given to a peer, which has asked for it with this id. Call before it is forgotten. */
 void farewell_add(struct cluster *cluster, const struct peer *peer, uint64_t id,
@@ -33,6 +33,7 @@ void farewell_expire(struct cluster *cluster);
 /* When the next is due, by cluster->now; INT64_MAX: none is kept. */
 int64_t farewell_deadline(const struct cluster *cluster);
 
+/* Frees all, and tells of nothing: this node's own end covers them. */
 void farewell_close(struct cluster *cluster);
 
 #endif

@@ -94,9 +94,10 @@ static bool member_check_key(struct cluster_member *member)
     struct store_key room;
     struct redis_reply reply;
     const char *problem;
+    bool made;
 
     if (!store_set_once(store, &reply, store_name(store, "key", "", &room),
-                        member_write_line(member, &line), member->key_ttl))
+                        member_write_line(member, &line), member->key_ttl, &made))
         return false;
     problem = reply.type == REDIS_TEXT ? member_check_line(member, reply.text) : NULL;
     return !problem || store_wait(store, problem);
@@ -140,18 +141,15 @@ static bool member_take_name(struct cluster_member *member, struct str name, boo
     struct store *store = member->store;
     struct str incarnation = str_from(member->incarnation);
     struct redis_reply reply;
-    bool tried = member->tried, taken;
+    bool tried = member->tried, made, equal;
 
     member->tried = true;
-    if (!store_send_set(store, name, incarnation, member->ttl, true) ||
-        !store_send_one(store, STR("GET"), name) || !store_next(store, &reply))
-        return false;
-    taken = reply.type != REDIS_NIL;
-    if (!store_next(store, &reply))
+    if (!store_set_once(store, &reply, name, incarnation, member->ttl, &made))
         return false;
     member->tried = false;
-    *other = !taken && !(tried && str_equal(reply.text, incarnation));
-    if (*other && str_equal(reply.text, incarnation))
+    equal = str_equal(reply.text, incarnation);
+    *other = !made && !(tried && equal);
+    if (*other && equal)
         store->self.incarnation = 0; /* it began in the same millisecond: begin in another */
     return true;
 }

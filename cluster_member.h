@@ -18,7 +18,7 @@ struct cluster_member {
     struct member_macs macs[CRYPTO_KEYS_MAX]; /* one for each key */
     size_t mac_count;
     char incarnation[24], ttl[24], key_ttl[24];
-    bool tried; /* the reply to registering was lost */
+    bool tried; /* the reply to taking the name may have been lost */
     bool joined;
     bool name_conflict; /* a live node has this name: stop trying */
     bool cleaned_up;    /* the tombstone was seen, and REVIVED not posted yet */

@@ -60,10 +60,9 @@ enum order_result order_take(struct order_senders *senders, const struct node_id
     return ORDER_NEW;
 }
 
-bool order_take_back(struct order_senders *senders, enum wire_lane lane, unsigned partition)
+void order_take_back(struct order_senders *senders, enum wire_lane lane, unsigned partition)
 {
     senders->first->last[lane * WIRE_PARTITIONS + partition]--; /* order_touch has put it there */
-    return false;
 }
 
 bool order_write(const struct order_senders *senders, unsigned partition, struct buf *out)

@@ -37,8 +37,8 @@ enum order_result {
 enum order_result order_take(struct order_senders *senders, const struct node_id *node,
                              enum wire_lane lane, unsigned partition, uint64_t number);
 
-/* Undoes an ORDER_NEW that order_take has just returned. Returns false. */
-bool order_take_back(struct order_senders *senders, enum wire_lane lane, unsigned partition);
+/* Undoes an ORDER_NEW that order_take has just returned. */
+void order_take_back(struct order_senders *senders, enum wire_lane lane, unsigned partition);
 
 /* Appends what has come in a partition, as a JSON array: of each origin its text, and its last seq
  * in each lane. False without memory. */

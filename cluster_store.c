@@ -123,8 +123,11 @@ bool store_call(struct store *store, struct redis_reply *reply, const struct str
 }
 
 bool store_set_once(struct store *store, struct redis_reply *reply, struct str name,
-                    struct str value, const char *ttl)
+                    struct str value, const char *ttl, bool *made)
 {
-    return store_send_set(store, name, value, ttl, true) &&
-           store_send_one(store, STR("GET"), name) && store_skip(store, 2, reply);
+    if (!store_send_set(store, name, value, ttl, true) ||
+        !store_send_one(store, STR("GET"), name) || !store_next(store, reply))
+        return false;
+    *made = reply->type != REDIS_NIL;
+    return store_next(store, reply);
 }

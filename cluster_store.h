@@ -131,8 +131,8 @@ bool store_read_clock(struct redis_reply reply, uint64_t *clock);
 /* Sends one command, and takes its reply. */
 bool store_call(struct store *store, struct redis_reply *reply, const struct str *words);
 
-/* Sets a key unless it is there, and gets its value. */
+/* Sets a key unless it is there, and gets its value. `*made`: this call has set it. */
 bool store_set_once(struct store *store, struct redis_reply *reply, struct str name,
-                    struct str value, const char *ttl);
+                    struct str value, const char *ttl, bool *made);
 
 #endif

@@ -55,7 +55,7 @@ static void a_number_is_given_back(void)
     refuses = false;
     for (int i = 0; i < 2; i++) {
         CHECK(order_take(&senders, &a, LANE_SEND, 3, 7) == ORDER_NEW);
-        CHECK(!order_take_back(&senders, LANE_SEND, 3));
+        order_take_back(&senders, LANE_SEND, 3);
     }
     CHECK(order_take(&senders, &a, LANE_SEND, 3, 6) == ORDER_REPETITION);
     CHECK(order_take(&senders, &a, LANE_SEND, 3, 7) == ORDER_NEW);
